@@ -1,0 +1,173 @@
+"""What a host has: devices, the slices they can be cut into, and how firmly a slice holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from fractions import Fraction
+
+FOREIGN_TOLERANCE = Fraction(1, 100)
+"""Share of a GPU's memory that strangers (a display server, say) may hold while the GPU still counts as whole."""
+
+
+class DeviceKind(str, Enum):
+    GPU = "gpu"
+    CPU = "cpu"
+
+
+class SliceKind(str, Enum):
+    """How a slice is cut out of its device."""
+
+    GPU = "gpu"  # the whole GPU
+    MIG = "mig"  # a MIG instance
+    MPS = "mps"  # a share held by an MPS server
+    SHARE = "share"  # a cooperative share of a GPU
+    CPU = "cpu"  # cores and memory of the host
+
+
+class Enforcement(str, Enum):
+    """What holds a slice to its size, strongest first."""
+
+    L4 = "L4"
+    L3 = "L3"
+    L2 = "L2"
+    L1 = "L1"
+    L0 = "L0"
+    WHOLE = "whole"
+    CPU = "C"
+    SIMULATED = "simulated"
+
+    @property
+    def label(self) -> str:
+        """The sentence shown to users; says "advisory" wherever nothing but good will holds."""
+        return _ENFORCEMENT_LABELS[self]
+
+
+_ENFORCEMENT_LABELS = {
+    Enforcement.L4: "MIG instance (hardware)",
+    Enforcement.L3: "MPS namespace and cgroup (driver)",
+    Enforcement.L2: "MPS namespace (driver)",
+    Enforcement.L1: "MPS daemon (driver)",
+    Enforcement.L0: "framework caps (advisory)",
+    Enforcement.WHOLE: "whole GPU, chosen by CUDA_VISIBLE_DEVICES (advisory)",
+    Enforcement.CPU: "CPU affinity and thread counts; memory is watched",
+    Enforcement.SIMULATED: "nothing: the device is simulated",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessUse:
+    """Memory one process holds on one device."""
+
+    pid: int
+    memory_bytes: int
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIGInstance:
+    """A MIG instance that exists on a GPU now."""
+
+    uuid: str
+    profile: str  # e.g. "1g.18gb", as NVML's attributes give it
+    memory_bytes: int
+    multiprocessors: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One physical accelerator, or the host's CPU.
+
+    Attributes:
+        id: UUID as the driver spells it (``GPU-...``); ``CPU-<host>`` for the CPU.
+        host: name of the machine.
+        kind: GPU or CPU.
+        index: position on the host, for people.
+        name: the model, for people.
+        memory_bytes: all memory of the device.
+        cores: ids of the CPU cores that may be granted; empty for a GPU.
+        multiprocessors: number of SMs; 0 when unknown or not a GPU.
+        mig: the MIG instances; a device that has any is granted by instance only.
+        mig_enabled: MIG mode is on (it may be on with no instance).
+        processes: who holds memory on it now.
+        foreign_memory_bytes: memory held by processes outside any lease (see `with_foreign`).
+        simulated: nothing real stands behind it.
+        problem: why it cannot be used, in one sentence; empty when healthy.
+    """
+
+    id: str
+    host: str
+    kind: DeviceKind
+    index: int
+    name: str
+    memory_bytes: int
+    cores: tuple[int, ...] = ()
+    multiprocessors: int = 0
+    mig: tuple[MIGInstance, ...] = ()
+    mig_enabled: bool = False
+    processes: tuple[ProcessUse, ...] = ()
+    foreign_memory_bytes: int = 0
+    simulated: bool = False
+    problem: str = ""
+
+    @property
+    def is_healthy(self) -> bool:
+        return not self.problem
+
+    @property
+    def is_shareable(self) -> bool:
+        """Whether fractions of it may be granted."""
+        return not self.mig_enabled and not self.mig
+
+    def with_foreign(self, ours: frozenset[int]) -> Device:
+        """This device, with the memory of processes not in `ours` counted as foreign."""
+        foreign = sum(p.memory_bytes for p in self.processes if p.pid not in ours)
+        return replace(self, foreign_memory_bytes=foreign)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """The smallest thing that can be leased.
+
+    Attributes:
+        device_id: the device it is cut from.
+        kind: how it is cut.
+        fraction: its share of the device, 0 < fraction <= 1.
+        memory_bytes: memory that belongs to it.
+        uuid: what ``CUDA_VISIBLE_DEVICES`` must name: the GPU's or the MIG instance's UUID; empty on CPUs.
+        profile: MIG profile name, else empty.
+        cores: CPU cores it may run on (CPU slices only).
+    """
+
+    device_id: str
+    kind: SliceKind
+    fraction: Fraction
+    memory_bytes: int
+    uuid: str = ""
+    profile: str = ""
+    cores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """The devices of one host as seen at one moment."""
+
+    host: str
+    devices: tuple[Device, ...] = ()
+    problems: tuple[str, ...] = field(default=())  # providers that could not answer, one sentence each
+
+    def device(self, device_id: str) -> Device | None:
+        return next((d for d in self.devices if d.id == device_id), None)
+
+    def of_kind(self, kind: DeviceKind) -> tuple[Device, ...]:
+        return tuple(d for d in self.devices if d.kind is kind)
+
+    @property
+    def is_simulated(self) -> bool:
+        return any(d.simulated for d in self.devices)
+
+    def with_foreign(self, ours: Iterable[int]) -> Inventory:
+        """This inventory, with memory of processes outside `ours` marked foreign on every GPU."""
+        pids = frozenset(ours)
+        return replace(self, devices=tuple(d.with_foreign(pids) for d in self.devices))

@@ -1,0 +1,43 @@
+"""What has happened, in the past tense; the ledger keeps these in order and for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class EventKind(str, Enum):
+    REQUEST_QUEUED = "RequestQueued"
+    REQUEST_REJECTED = "RequestRejected"
+    REQUEST_CANCELLED = "RequestCancelled"
+    LEASE_GRANTED = "LeaseGranted"
+    LEASE_ACTIVATED = "LeaseActivated"
+    LEASE_NOT_ENFORCED = "LeaseNotEnforced"
+    LEASE_EXTENDED = "LeaseExtended"
+    LEASE_SUSPENDED = "LeaseSuspended"
+    LEASE_RESUMED = "LeaseResumed"
+    LEASE_RELEASED = "LeaseReleased"
+    LEASE_EXPIRED = "LeaseExpired"
+    LEASE_PREEMPTED = "LeasePreempted"
+    LEASE_FAILED = "LeaseFailed"
+    LEASE_ABANDONED = "LeaseAbandoned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One fact.
+
+    Attributes:
+        kind: what happened.
+        at: when, in seconds since the epoch.
+        request_id, lease_id: to what; empty where it does not apply.
+        detail: the reason, for people.
+        sequence: its place in the ledger, 1 upwards; 0 before it is written.
+    """
+
+    kind: EventKind
+    at: float
+    request_id: str = ""
+    lease_id: str = ""
+    detail: str = ""
+    sequence: int = 0

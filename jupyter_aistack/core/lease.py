@@ -1,0 +1,141 @@
+"""A lease and the steps it may take.
+
+Read the table aloud: *a granted lease that is activated becomes active*. A pair that is not in
+the table is not a step, and asking for it raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from ..exceptions import InvalidTransition
+from .device import Enforcement, Slice
+from .request import Holder, Spec
+
+
+class LeaseState(str, Enum):
+    GRANTED = "granted"  # in the ledger
+    ACTIVE = "active"  # prepared, verified and in use
+    SUSPENDED = "suspended"  # its GPU state is parked in host memory
+    RELEASING = "releasing"  # being torn down; still holds its slices
+    ENDED = "ended"
+
+
+class Outcome(str, Enum):
+    """How an ended lease ended."""
+
+    RELEASED = "released"
+    EXPIRED = "expired"
+    PREEMPTED = "preempted"
+    FAILED = "failed"
+    ABANDONED = "abandoned"  # its holder died without releasing it
+
+
+class Step(str, Enum):
+    """What may happen to a lease."""
+
+    ACTIVATE = "activate"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    RELEASE = "release"
+    FINISH = "finish"
+    EXPIRE = "expire"
+    PREEMPT = "preempt"
+    FAIL = "fail"
+    REAP = "reap"
+
+
+_G, _A, _S, _R, _E = LeaseState
+_ENDINGS: dict[Step, Outcome] = {
+    Step.FINISH: Outcome.RELEASED,
+    Step.EXPIRE: Outcome.EXPIRED,
+    Step.PREEMPT: Outcome.PREEMPTED,
+    Step.FAIL: Outcome.FAILED,
+    Step.REAP: Outcome.ABANDONED,
+}
+
+TRANSITIONS: dict[tuple[LeaseState, Step], LeaseState] = {
+    (_G, Step.ACTIVATE): _A,
+    (_A, Step.ACTIVATE): _A,  # verified again, after a kernel restart
+    (_A, Step.SUSPEND): _S,
+    (_S, Step.RESUME): _A,
+    (_G, Step.RELEASE): _R,
+    (_A, Step.RELEASE): _R,
+    (_S, Step.RELEASE): _R,
+    (_R, Step.RELEASE): _R,  # releasing twice is releasing once
+    (_R, Step.FINISH): _E,
+    **{
+        (state, step): _E
+        for state in (_G, _A, _S, _R)
+        for step in (Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP)
+    },
+}
+
+LIVE_STATES = frozenset({_G, _A, _S, _R})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The time-bounded right of one holder to certain slices.
+
+    Attributes:
+        id: unique, opaque.
+        token: fencing number, never used twice in a ledger; a stale one may change nothing.
+        request_id: the request it answers.
+        spec: what was asked for.
+        holder: who uses it.
+        slices: what was granted.
+        queue: the queue it is charged to.
+        state: where it stands.
+        granted_at, expires_at: seconds since the epoch; it ends at `expires_at` unless renewed.
+        ends_at: when it ends however often it is renewed; None for no such end.
+        preemptible: may be ended for others.
+        enforced_by: what holds it to its size, known once prepared.
+        verified: True when checked from inside and found as granted, False when found otherwise, None before.
+        note: what the user should know, e.g. ``not enforced: ...``.
+        outcome, ended_at: how and when it ended; None while it lives.
+    """
+
+    id: str
+    token: int
+    request_id: str
+    spec: Spec
+    holder: Holder
+    slices: tuple[Slice, ...]
+    granted_at: float
+    expires_at: float
+    queue: str = "default"
+    state: LeaseState = LeaseState.GRANTED
+    ends_at: float | None = None
+    preemptible: bool = False
+    enforced_by: Enforcement | None = None
+    verified: bool | None = None
+    note: str = ""
+    outcome: Outcome | None = None
+    ended_at: float | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still holds its slices."""
+        return self.state in LIVE_STATES
+
+    def is_expired(self, now: float) -> bool:
+        """Whether it is live but past its time."""
+        return self.is_live and (now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at))
+
+
+def advance(lease: Lease, step: Step, now: float) -> Lease:
+    """The lease after `step`, at time `now` (seconds since the epoch).
+
+    Raises:
+        InvalidTransition: when its state does not allow the step; the lease stays as it was.
+    """
+    after = TRANSITIONS.get((lease.state, step))
+    if after is None:
+        raise InvalidTransition(
+            f"a lease that is {lease.state.value} cannot {step.value}", lease_id=lease.id, state=lease.state.value, step=step.value
+        )
+    if after is LeaseState.ENDED:
+        return replace(lease, state=after, outcome=_ENDINGS[step], ended_at=now)
+    return replace(lease, state=after)

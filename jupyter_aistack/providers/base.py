@@ -1,0 +1,86 @@
+"""The provider port: what finds devices, makes slices ready and measures them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..core.device import Device, Enforcement
+from ..core.lease import Lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What the holder's process must be given, and what holds it to that.
+
+    Attributes:
+        environment: variables to set; they only take effect before CUDA or OpenMP starts.
+        cores: CPU cores to bind the process to; empty leaves it alone.
+        memory_limit_bytes: memory that belongs to the lease, for caps the process sets itself.
+        enforced_by: what enforces it.
+        expects: what a process with this environment must find: ``visible`` (device UUIDs CUDA would show),
+            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS). A key that is absent is not checked.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+    memory_limit_bytes: int = 0
+    enforced_by: Enforcement = Enforcement.L0
+    expects: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What was in use at one moment. None means "cannot be known here", never zero.
+
+    Attributes:
+        memory_bytes: memory held.
+        utilization: busy share of the slice or device, 0 to 1.
+        power_watts: power drawn (devices only).
+        energy_joules: energy counter since some fixed moment (devices only).
+    """
+
+    memory_bytes: int | None = None
+    utilization: float | None = None
+    power_watts: float | None = None
+    energy_joules: float | None = None
+
+
+class Provider(ABC):
+    """Adapter to one kind of device. Called from the broker's thread, never from an event loop.
+
+    `discover` is called at most every few seconds and may raise `ProviderError`, which is shown to users while other
+    providers go on. Nothing is opened before the first call.
+    """
+
+    name: str
+    """Short name, as `AISTACK_PROVIDERS` spells it."""
+
+    simulated: bool = False
+
+    @abstractmethod
+    def discover(self, host: str) -> tuple[Device, ...]:
+        """The devices of this host now. Raises `DriverNotFound` or `ProviderError`."""
+
+    @abstractmethod
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+        """Make the lease's slices ready. Called once before use and again after a restart; must be repeatable.
+
+        Raises:
+            PrepareFailed: the lease is then ended as failed.
+        """
+
+    def unprepare(self, lease: Lease) -> None:  # noqa: B027 - most providers have nothing to undo
+        """Undo `prepare`. Called when the lease ends, maybe twice, maybe for a lease never prepared; must not raise."""
+
+    @abstractmethod
+    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+        """Use per lease id, given each lease's processes."""
+
+    @abstractmethod
+    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
+        """Use per device id, whoever causes it."""
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """Let go of the driver. Closing twice is allowed."""
