@@ -18,7 +18,8 @@ class Unplaced:
     Attributes:
         reason: one sentence for the one who asked.
         never: no state of this inventory could hold it.
-        candidates: devices that could hold it once free; they are kept for it.
+        candidates: the devices nearest to holding it; they are kept for it while it waits, so that a stream of
+            smaller requests cannot starve it.
     """
 
     reason: str
@@ -40,12 +41,13 @@ def place(
     if spec.unit is Unit.PROFILE:
         return _place_profile(spec, devices, taken, avoid)
     sizes = {d.id: _share_of(spec, d) for d in devices}
-    able = [d for d in devices if sizes[d.id] <= 1 and _kind_holds(spec, d)]
+    able = [d for d in devices if sizes[d.id] <= 1 and d.is_shareable]
     if len(able) < count:
         return Unplaced(reason=_too_much(spec, kind, devices), never=True)
     free = [d for d in able if d.is_healthy and d.id not in avoid and _fits(d, sizes[d.id], taken)]
     if len(free) < count:
-        return Unplaced(reason=_no_room(able, sizes, taken), candidates=frozenset(d.id for d in able))
+        nearest = sorted(able, key=lambda d: (d.id in avoid, not d.is_healthy, -_free_share(d, taken), d.index))
+        return Unplaced(reason=_no_room(able, sizes, taken), candidates=frozenset(d.id for d in nearest[:count]))
     chosen = sorted(free, key=lambda d: (_free_share(d, taken) - sizes[d.id], d.index, d.id))[:count]
     return tuple(_cut(d, sizes[d.id], taken) for d in chosen)
 
@@ -73,10 +75,6 @@ def _share_of(spec: Spec, device: Device) -> Fraction:
     if spec.unit is Unit.CORES:
         return spec.amount / len(device.cores) if device.cores else Fraction(2)
     return Fraction(1)
-
-
-def _kind_holds(spec: Spec, device: Device) -> bool:
-    return device.is_shareable
 
 
 def _free_share(device: Device, taken: Sequence[Slice]) -> Fraction:
@@ -128,7 +126,8 @@ def _place_profile(
     free = [(d, m) for d, m in matching if d.is_healthy and d.id not in avoid and m.uuid not in held]
     if len(free) < spec.count:
         return Unplaced(
-            reason=f"all {len(matching)} {spec.profile} instances are taken", candidates=frozenset(d.id for d, _ in matching)
+            reason=f"waits for {spec}: {len(free)} of {len(matching)} {spec.profile} instances are free",
+            candidates=frozenset(d.id for d, _ in matching),
         )
     free.sort(key=lambda pair: (pair[0].index, pair[1].uuid))
     return tuple(_cut_instance(d, m) for d, m in free[: spec.count])

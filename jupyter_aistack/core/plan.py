@@ -85,6 +85,15 @@ class Plan:
     def is_empty(self) -> bool:
         return not self.actions and not self.reasons
 
+    def rejections(self) -> tuple[Reject, ...]:
+        """The requests it turns down."""
+        return tuple(action for action in self.actions if isinstance(action, Reject))
+
+    def ended_leases(self, snapshot: Snapshot) -> tuple[Lease, ...]:
+        """The leases of `snapshot` it ends, as they were."""
+        ended = {action.lease_id for action in self.actions if isinstance(action, End)}
+        return tuple(lease for lease in snapshot.leases if lease.id in ended)
+
 
 def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
     """What should happen at `now`. Pure: the same snapshot gives the same plan.
@@ -131,9 +140,10 @@ class _Decisions:
             self._not_placed(request, answer.reason, never=answer.never)
             self.reserved |= answer.candidates
             return
-        over = self._over_limit(request, answer)
-        if over:
-            self._not_placed(request, over, never=False)
+        limit, size = self._limit_of(request), sum((s.fraction for s in answer), Fraction())
+        if limit is not None and self.charged.get(request.queue, Fraction()) + size > limit:
+            why = f"queue {request.queue} may hold {limit} devices at once"
+            self._not_placed(request, why, never=size > limit)
             return
         self._grant(request, answer)
 
@@ -156,12 +166,9 @@ class _Decisions:
     def _charge(self, queue: str, slices: Iterable[Slice]) -> None:
         self.charged[queue] = self.charged.get(queue, Fraction()) + sum((s.fraction for s in slices), Fraction())
 
-    def _over_limit(self, request: Request, slices: tuple[Slice, ...]) -> str:
+    def _limit_of(self, request: Request) -> Fraction | None:
         queue = self.queues.get(request.queue)
-        if queue is None or queue.limit is None:
-            return ""
-        wanted = self.charged.get(request.queue, Fraction()) + sum((s.fraction for s in slices), Fraction())
-        return "" if wanted <= queue.limit else f"the limit of queue {queue.name} is {queue.limit} devices at once"
+        return None if queue is None else queue.limit
 
 
 def predict(snapshot: Snapshot, actions: Iterable[Action]) -> Snapshot:

@@ -20,7 +20,7 @@ from fractions import Fraction
 
 from ..exceptions import InvalidRequest
 from .device import DeviceKind
-from .units import parse_bytes
+from .units import exact_bytes, parse_bytes
 
 MAX_COUNT = 1024
 MAX_DENOMINATOR = 1000
@@ -72,7 +72,7 @@ class Spec:
         if self.unit is Unit.PROFILE:
             return self.profile
         if self.unit is Unit.MEMORY:
-            return f"{self.amount.numerator}B"
+            return exact_bytes(self.amount.numerator)
         return str(self.amount)
 
 

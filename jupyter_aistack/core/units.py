@@ -58,10 +58,18 @@ def format_bytes(amount: int | float) -> str:
     return f"{int(amount)} B"
 
 
+def exact_bytes(amount: int) -> str:
+    """An amount of memory that :func:`parse_bytes` reads back exactly, in the largest unit that divides it."""
+    for unit, size in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if amount and amount % size == 0:
+            return f"{amount // size}{unit}"
+    return f"{amount}B"
+
+
 def format_duration(seconds: float) -> str:
     """A duration for people, two units at most: ``2 h 5 min``."""
     total = max(0, round(seconds))
-    for (unit, size), (lesser, lesser_size) in ((("d", 86400), ("h", 3600)), (("h", 3600), ("min", 60)), (("min", 60), ("s", 1))):
+    for unit, size, lesser, lesser_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if total >= size:
             rest = total % size // lesser_size
             return f"{total // size} {unit}" + (f" {rest} {lesser}" if rest else "")

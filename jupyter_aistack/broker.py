@@ -1,0 +1,365 @@
+"""The shell that turns snapshots into plans and plans into fact. It holds no rule of its own.
+
+A broker is cheap and there may be many over one ledger, one per Jupyter server or script; fencing tokens and the
+ledger's version keep them honest. All methods are synchronous and short; call them from a thread in async code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from .core.device import DeviceKind, Inventory
+from .core.events import Event
+from .core.lease import Lease, Step
+from .core.plan import Snapshot, plan
+from .core.queues import DEFAULT_QUEUE, Queue, in_order
+from .core.request import Holder, Request, RequestState, Spec, parse_spec
+from .exceptions import (
+    LeaseError,
+    LedgerConflict,
+    PrepareFailed,
+    ProviderError,
+    QueueClosed,
+    Refused,
+    Unsatisfiable,
+    UnknownQueue,
+)
+from .ledger.base import Ledger
+from .processes import is_alive, started_at, tree
+from .providers.base import Prepared, Provider, Usage
+
+log = logging.getLogger("jupyter_aistack")
+
+INVENTORY_SECONDS = 2.0
+MAX_CONFLICTS = 200
+
+
+class Broker:
+    """Grants slices of this host.
+
+    Args:
+        ledger: where everything is written down.
+        providers: what finds and prepares devices; the first that knows a device owns it.
+        queues: where requests may wait.
+        host: name of this machine.
+        clock: seconds since the epoch.
+        ttl_seconds: how long a lease lives without renewal.
+        is_alive: whether a process (pid, start time) still runs.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        providers: Sequence[Provider],
+        *,
+        queues: Sequence[Queue] = (Queue(name=DEFAULT_QUEUE),),
+        host: str | None = None,
+        clock: Callable[[], float] = time.time,
+        ttl_seconds: float = 60.0,
+        is_alive: Callable[[int, float | None], bool] = is_alive,
+    ) -> None:
+        self.ledger, self.providers, self.queues = ledger, tuple(providers), tuple(queues)
+        self.host = host or socket.gethostname()
+        self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
+        self._lock = threading.RLock()
+        self._owners: dict[str, Provider] = {}
+        self._found: Inventory | None = None
+        self._found_at = 0.0
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    def inventory(self) -> Inventory:
+        """The devices of this host, at most two seconds old, with the memory of strangers marked."""
+        with self._lock:
+            if self._found is None or not 0 <= self.clock() - self._found_at < INVENTORY_SECONDS:
+                self._found, self._found_at = self._discover(), self.clock()
+            return self._found
+
+    def _discover(self) -> Inventory:
+        devices, problems = [], []
+        for provider in self.providers:
+            try:
+                found = provider.discover(self.host)
+            except ProviderError as error:
+                problems.append(f"{provider.name}: {error.message}")
+                continue
+            self._owners.update({device.id: provider for device in found})
+            devices.extend(found)
+        inventory = Inventory(host=self.host, devices=tuple(devices), problems=tuple(problems))
+        if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
+            return inventory
+        ours = self._pids(self.ledger.leases(self.clock(), host=self.host))
+        return inventory.with_foreign(pid for pids in ours.values() for pid in pids)
+
+    def leases(self, *, live: bool = True) -> tuple[Lease, ...]:
+        """This host's leases, newest first."""
+        return self.ledger.leases(self.clock(), host=self.host, live=live)
+
+    def lease(self, lease_id: str) -> Lease:
+        """One lease, live or ended. Raises `LeaseNotFound`."""
+        return self.ledger.lease(lease_id, self.clock())
+
+    def request(self, request_id: str) -> Request:
+        """One request. Raises `LeaseNotFound`."""
+        return self.ledger.request(request_id)
+
+    def queue(self) -> tuple[Request, ...]:
+        """The waiting requests of this host, first served first."""
+        return tuple(in_order(self.ledger.read(self.host, self.clock()).requests, self.queues))
+
+    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+        """What has happened after sequence number `after`, in order."""
+        return self.ledger.events(after, limit)
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        spec: str | Spec,
+        holder: Holder,
+        *,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        lease_seconds: float | None = None,
+        patience_seconds: float | None = None,
+        preemptible: bool = False,
+    ) -> Request:
+        """Ask for slices and try to grant them at once.
+
+        Returns:
+            The request: granted (with ``lease_id``), queued (with the reason), or cancelled by someone meanwhile.
+
+        Raises:
+            InvalidRequest: the spec or the queue cannot be understood.
+            Refused: it was rejected, with the reason; `Unsatisfiable` when no state of this host could hold it.
+        """
+        parsed = parse_spec(spec) if isinstance(spec, str) else spec
+        self._check_queue(queue)
+        request = Request(
+            id=f"r-{uuid.uuid4().hex[:12]}",
+            spec=parsed,
+            holder=self._with_start_time(holder),
+            queue=queue,
+            priority=priority,
+            lease_seconds=lease_seconds,
+            patience_seconds=patience_seconds,
+            preemptible=preemptible,
+            submitted_at=self.clock(),
+        )
+        self._refuse_impossible(request)
+        self.ledger.submit(request)
+        self.cycle()
+        return self._decided(request.id)
+
+    def _refuse_impossible(self, request: Request) -> None:
+        """Turn down what an idle host could not hold either, before anything is written."""
+        idle = Snapshot(inventory=self.inventory(), requests=(replace(request, patience_seconds=None),), queues=self.queues)
+        for rejected in plan(idle, self.clock(), ttl_seconds=self.ttl_seconds).rejections():
+            raise Unsatisfiable(rejected.reason, field="spec")
+
+    def _check_queue(self, name: str) -> None:
+        queue = next((q for q in self.queues if q.name == name), None)
+        if queue is None:
+            raise UnknownQueue(f"queue: there is no queue {name!r}; there is {', '.join(q.name for q in self.queues)}", field="queue")
+        if not queue.is_open:
+            raise QueueClosed(f"queue: {name} takes no requests now", field="queue")
+
+    def _decided(self, request_id: str) -> Request:
+        request = self.ledger.request(request_id)
+        if request.state is RequestState.REJECTED:
+            raise Refused(request.reason, request_id=request_id)
+        return request
+
+    def _with_start_time(self, holder: Holder) -> Holder:
+        if holder.pid is None or holder.pid_started_at is not None:
+            return holder
+        return replace(holder, pid_started_at=started_at(holder.pid))
+
+    def cancel(self, request_id: str) -> Request:
+        """Take a waiting request back; one already decided is returned as it stands."""
+        request = self.ledger.cancel(request_id, self.clock(), "taken back")
+        self.cycle()
+        return request
+
+    # -- holding ------------------------------------------------------------------------------------------------
+
+    def prepare(self, lease: Lease) -> Prepared:
+        """Make a lease's slices ready and note what enforces them.
+
+        Raises:
+            PrepareFailed: the lease has been ended as failed.
+        """
+        devices = {d.id: d for d in self.inventory().devices}
+        parts: list[Prepared] = []
+        try:
+            for provider in self._providers_of(lease):
+                parts.append(provider.prepare(lease, devices))
+        except ProviderError as error:
+            self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock(), note=error.message)
+            self._unprepare(lease)
+            self.cycle()
+            raise PrepareFailed(error.message, lease_id=lease.id) from error
+        prepared = _merge(parts)
+        environment = {**prepared.environment, "AISTACK_LEASE": lease.id}
+        if lease.enforced_by is not prepared.enforced_by:
+            self.ledger.bind(lease.id, lease.token, self.clock(), enforced_by=prepared.enforced_by)
+        return replace(prepared, environment=environment)
+
+    def _providers_of(self, lease: Lease) -> list[Provider]:
+        self.inventory()
+        owners = [self._owners.get(piece.device_id) for piece in lease.slices]
+        if any(owner is None for owner in owners):
+            raise PrepareFailed("a device of this lease is no longer there", lease_id=lease.id)
+        return list(dict.fromkeys(owner for owner in owners if owner is not None))
+
+    def activate(self, lease_id: str, token: int, *, verified: bool | None, note: str = "") -> Lease:
+        """Note that a lease is in use, and whether it was found as granted."""
+        return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=note)
+
+    def bind(self, lease_id: str, token: int, *, pid: int, root_pid: int | None = None) -> Lease:
+        """Tie a lease's life to process `pid`, and its use to the tree below `root_pid`."""
+        lease = self.lease(lease_id)
+        holder = replace(lease.holder, pid=pid, pid_started_at=started_at(pid), root_pid=root_pid)
+        return self.ledger.bind(lease_id, token, self.clock(), holder=holder)
+
+    def renew(self, lease_id: str, token: int) -> Lease:
+        """Keep a lease alive for another TTL."""
+        now = self.clock()
+        return self.ledger.renew(lease_id, token, now, now + self.ttl_seconds)
+
+    def extend(self, lease_id: str, token: int, seconds: float) -> Lease:
+        """Move the end of a time-limited lease `seconds` further; one without an end stays without."""
+        lease = self.lease(lease_id)
+        if lease.ends_at is None:
+            return lease
+        return self.ledger.extend(lease_id, token, self.clock(), lease.ends_at + seconds)
+
+    def release(self, lease_id: str, token: int) -> Lease:
+        """Give a lease back. Releasing one that has ended already returns it as it ended."""
+        lease = self.lease(lease_id)
+        if not lease.is_live:
+            return lease
+        lease = self.ledger.step(lease_id, token, Step.RELEASE, self.clock())
+        if lease.is_live:
+            self._unprepare(lease)
+            lease = self.ledger.step(lease_id, token, Step.FINISH, self.clock())
+        self._found = None  # its processes are no longer ours, and what they still hold is foreign
+        self.cycle()
+        return lease
+
+    def _unprepare(self, lease: Lease) -> None:
+        for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
+            if provider is not None:
+                provider.unprepare(lease)
+
+    # -- the cycle ----------------------------------------------------------------------------------------------
+
+    def cycle(self) -> tuple[Event, ...]:
+        """End what is over, grant what fits. Returns what happened."""
+        inventory = self.inventory()
+        for _ in range(MAX_CONFLICTS):
+            now = self.clock()
+            snapshot = self._snapshot(inventory, now)
+            todo = plan(snapshot, now, ttl_seconds=self.ttl_seconds)
+            if todo.is_empty:
+                return ()
+            try:
+                events = self.ledger.apply(todo, now)
+            except LedgerConflict:
+                continue
+            for lease in todo.ended_leases(snapshot):
+                self._unprepare(lease)
+            return events
+        raise LedgerConflict("the ledger is too busy: other brokers changed it each time a plan was ready; try again")
+
+    def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
+        state = self.ledger.read(self.host, now)
+        return Snapshot(
+            inventory=inventory,
+            leases=state.leases,
+            requests=state.requests,
+            queues=self.queues,
+            version=state.version,
+            dead=frozenset(lease.id for lease in state.leases if self._is_dead(lease.holder)),
+        )
+
+    def _is_dead(self, holder: Holder) -> bool:
+        return holder.pid is not None and not self._is_alive(holder.pid, holder.pid_started_at)
+
+    def maintain(self) -> tuple[Event, ...]:
+        """Renew every lease of this host whose process lives, then run a cycle. Call it every few seconds.
+
+        It does not matter which broker granted a lease: any that runs on the host keeps it, so a lease outlives the
+        process that asked for it on somebody's behalf, and nothing in the holder need run to keep it.
+        """
+        soon = self.clock() + self.ttl_seconds * 2 / 3
+        for lease in self.leases():
+            if lease.holder.pid is not None and lease.expires_at < soon and not self._is_dead(lease.holder):
+                with contextlib.suppress(LeaseError):  # it ended between the two calls
+                    self.renew(lease.id, lease.token)
+        return self.cycle()
+
+    # -- measuring ----------------------------------------------------------------------------------------------
+
+    def usage(self) -> tuple[dict[str, Usage], dict[str, Usage]]:
+        """What is in use now: per lease id, and per device id."""
+        inventory, leases = self.inventory(), {lease.id: lease for lease in self.leases()}
+        devices = {d.id: d for d in inventory.devices}
+        pids = self._pids(leases.values())
+        by_lease: dict[str, Usage] = {}
+        by_device: dict[str, Usage] = {}
+        for provider in self.providers:
+            own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
+            held = {i: lease for i, lease in leases.items() if any(p.device_id in own for p in lease.slices)}
+            try:
+                by_device.update(provider.device_usage(own))
+                by_lease.update(provider.usage(held, pids))
+            except ProviderError as error:
+                log.warning("%s cannot be measured: %s", provider.name, error.message)
+        return by_lease, by_device
+
+    def _pids(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
+        """Each lease's processes; a worker's tree belongs to the worker's lease, not to its kernel's as well."""
+        roots = {lease.id: lease.holder.root_pid or lease.holder.pid for lease in leases}
+        return tree({lease_id: pid for lease_id, pid in roots.items() if pid is not None})
+
+    def close(self) -> None:
+        """Let go of the ledger and the drivers."""
+        for provider in self.providers:
+            provider.close()
+        self.ledger.close()
+
+
+def current_user() -> str:
+    """Login name of this process's owner, or its uid where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+def _merge(parts: Sequence[Prepared]) -> Prepared:
+    if len(parts) == 1:
+        return parts[0]
+    environment: dict[str, str] = {}
+    expects: dict[str, object] = {}
+    for part in parts:
+        environment.update(part.environment)
+        expects.update(part.expects)
+    return Prepared(
+        environment=environment,
+        expects=expects,
+        cores=tuple(core for part in parts for core in part.cores),
+        memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
+        enforced_by=parts[0].enforced_by,
+    )
+

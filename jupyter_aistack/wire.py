@@ -1,0 +1,196 @@
+"""Core values to and from JSON: the one contract that both towers and the TypeScript side share.
+
+Times are seconds since the epoch, sizes are bytes, shares are text such as ``"1/4"``.
+Everything read back is checked: an unknown word raises `InvalidRequest` naming the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from .core.device import Device, Enforcement, Inventory, Slice, SliceKind
+from .core.events import Event
+from .core.lease import Lease, LeaseState, Outcome
+from .core.placement import free_share
+from .core.queues import Queue
+from .core.request import Holder, HolderKind, Request, RequestState, parse_spec
+from .exceptions import InvalidRequest
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What the holder's process must be given, as it arrives on the using side (see ``providers.base.Prepared``)."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+    memory_limit_bytes: int = 0
+    enforced_by: str = ""
+    expects: Mapping[str, object] = field(default_factory=dict)
+
+
+def slice_to_dict(piece: Slice) -> JSON:
+    return {
+        "device_id": piece.device_id,
+        "kind": piece.kind.value,
+        "fraction": str(piece.fraction),
+        "memory_bytes": piece.memory_bytes,
+        "uuid": piece.uuid,
+        "profile": piece.profile,
+        "cores": list(piece.cores),
+    }
+
+
+def slice_from_dict(data: Mapping[str, Any]) -> Slice:
+    return Slice(
+        device_id=data["device_id"],
+        kind=SliceKind(data["kind"]),
+        fraction=Fraction(data["fraction"]),
+        memory_bytes=data["memory_bytes"],
+        uuid=data["uuid"],
+        profile=data["profile"],
+        cores=tuple(data["cores"]),
+    )
+
+
+def holder_to_dict(holder: Holder) -> JSON:
+    data = asdict(holder)
+    del data["pid_started_at"]
+    return {**data, "kind": holder.kind.value}
+
+
+def holder_from_dict(data: Mapping[str, Any]) -> Holder:
+    known = {k: data[k] for k in ("id", "user", "host", "pid", "root_pid", "label", "parent") if k in data}
+    return Holder(kind=HolderKind(data["kind"]), **known)
+
+
+def lease_to_dict(lease: Lease) -> JSON:
+    return {
+        "id": lease.id,
+        "token": lease.token,
+        "request_id": lease.request_id,
+        "spec": str(lease.spec),
+        "holder": holder_to_dict(lease.holder),
+        "slices": [slice_to_dict(piece) for piece in lease.slices],
+        "queue": lease.queue,
+        "state": lease.state.value,
+        "granted_at": lease.granted_at,
+        "expires_at": lease.expires_at,
+        "ends_at": lease.ends_at,
+        "preemptible": lease.preemptible,
+        "enforced_by": lease.enforced_by.value if lease.enforced_by else None,
+        "enforcement": lease.enforced_by.label if lease.enforced_by else "",
+        "verified": lease.verified,
+        "note": lease.note,
+        "outcome": lease.outcome.value if lease.outcome else None,
+        "ended_at": lease.ended_at,
+    }
+
+
+def lease_from_dict(data: Mapping[str, Any]) -> Lease:
+    return Lease(
+        id=data["id"],
+        token=data["token"],
+        request_id=data["request_id"],
+        spec=parse_spec(data["spec"]),
+        holder=holder_from_dict(data["holder"]),
+        slices=tuple(slice_from_dict(piece) for piece in data["slices"]),
+        queue=data["queue"],
+        state=LeaseState(data["state"]),
+        granted_at=data["granted_at"],
+        expires_at=data["expires_at"],
+        ends_at=data["ends_at"],
+        preemptible=data["preemptible"],
+        enforced_by=Enforcement(data["enforced_by"]) if data["enforced_by"] else None,
+        verified=data["verified"],
+        note=data["note"],
+        outcome=Outcome(data["outcome"]) if data["outcome"] else None,
+        ended_at=data["ended_at"],
+    )
+
+
+def request_to_dict(request: Request, position: int | None = None) -> JSON:
+    data = asdict(request)
+    return {
+        **data,
+        "spec": str(request.spec),
+        "holder": holder_to_dict(request.holder),
+        "state": request.state.value,
+        "position": position,
+    }
+
+
+def request_from_dict(data: Mapping[str, Any]) -> Request:
+    plain = {k: v for k, v in data.items() if k not in {"spec", "holder", "state", "position"}}
+    return Request(
+        spec=parse_spec(data["spec"]),
+        holder=holder_from_dict(data["holder"]),
+        state=RequestState(data["state"]),
+        **plain,
+    )
+
+
+def device_to_dict(device: Device, free: Fraction) -> JSON:
+    data = asdict(device)
+    del data["processes"]
+    return {**data, "kind": device.kind.value, "cores": list(device.cores), "free_fraction": str(free)}
+
+
+def queue_to_dict(queue: Queue) -> JSON:
+    limit = None if queue.limit is None else str(queue.limit)
+    return {"name": queue.name, "limit": limit, "priority": queue.priority, "is_open": queue.is_open}
+
+
+def host_to_dict(inventory: Inventory, leases: tuple[Lease, ...], queues: tuple[Queue, ...]) -> JSON:
+    taken = [piece for lease in leases if lease.is_live for piece in lease.slices]
+    return {
+        "host": inventory.host,
+        "simulated": inventory.is_simulated,
+        "problems": list(inventory.problems),
+        "devices": [device_to_dict(d, free_share(d, taken)) for d in inventory.devices],
+        "queues": [queue_to_dict(queue) for queue in queues],
+    }
+
+
+def event_to_dict(event: Event) -> JSON:
+    return {**asdict(event), "kind": event.kind.value}
+
+
+def preparation_from_dict(data: Mapping[str, Any]) -> Preparation:
+    return Preparation(
+        environment=dict(data["environment"]),
+        cores=tuple(data["cores"]),
+        memory_limit_bytes=data["memory_limit_bytes"],
+        enforced_by=data["enforced_by"],
+        expects=dict(data["expects"]),
+    )
+
+
+def text_field(payload: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    """The text under `name`; raises `InvalidRequest` when it is missing (without a default) or not text."""
+    value = payload.get(name, default)
+    if not isinstance(value, str) or (default is None and not value):
+        raise InvalidRequest(f"{name}: expected text, got {value!r}", field=name)
+    return value
+
+
+def number_field(payload: Mapping[str, Any], name: str, *, least: float = 0.0, most: float = 366 * 86400.0) -> float | None:
+    """The number under `name`, or None when absent; raises `InvalidRequest` outside [least, most] or when not a number."""
+    value = payload.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise InvalidRequest(f"{name}: expected a number between {least:g} and {most:g}, got {value!r}", field=name)
+    return float(value)
+
+
+def integer_field(payload: Mapping[str, Any], name: str, *, least: int = 0, most: int = 2**53) -> int:
+    """The integer under `name`; raises `InvalidRequest` when it is missing or out of range."""
+    value = payload.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidRequest(f"{name}: expected a whole number between {least} and {most}, got {value!r}", field=name)
+    return value
