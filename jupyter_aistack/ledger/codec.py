@@ -1,0 +1,142 @@
+"""Leases, requests and events to and from the columns of their tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from ..core.device import Enforcement, Slice, SliceKind
+from ..core.events import Event, EventKind
+from ..core.lease import Lease, LeaseState, Outcome
+from ..core.request import Holder, HolderKind, Request, RequestState, parse_spec
+from .rules import due_at
+
+
+def lease_to_row(lease: Lease) -> dict[str, Any]:
+    """The columns of a lease; ``due_at`` is set while it lives, so that the live ones are found by index."""
+    return {
+        "token": lease.token,
+        "id": lease.id,
+        "request_id": lease.request_id,
+        "spec": str(lease.spec),
+        "host": lease.holder.host,
+        "holder": _holder_to_json(lease.holder),
+        "slices": json.dumps([_slice_to_dict(piece) for piece in lease.slices], separators=(",", ":")),
+        "queue": lease.queue,
+        "state": lease.state.value,
+        "granted_at": lease.granted_at,
+        "expires_at": lease.expires_at,
+        "ends_at": lease.ends_at,
+        "due_at": due_at(lease) if lease.is_live else None,
+        "preemptible": lease.preemptible,
+        "enforced_by": lease.enforced_by.value if lease.enforced_by else None,
+        "verified": lease.verified,
+        "note": _storable(lease.note),
+        "outcome": lease.outcome.value if lease.outcome else None,
+        "ended_at": lease.ended_at,
+    }
+
+
+def lease_from_row(row: Mapping[str, Any]) -> Lease:
+    return Lease(
+        id=row["id"],
+        token=row["token"],
+        request_id=row["request_id"],
+        spec=parse_spec(row["spec"]),
+        holder=_holder_from_json(row["holder"]),
+        slices=tuple(_slice_from_dict(piece) for piece in json.loads(row["slices"])),
+        queue=row["queue"],
+        state=LeaseState(row["state"]),
+        granted_at=row["granted_at"],
+        expires_at=row["expires_at"],
+        ends_at=row["ends_at"],
+        preemptible=row["preemptible"],
+        enforced_by=Enforcement(row["enforced_by"]) if row["enforced_by"] else None,
+        verified=row["verified"],
+        note=row["note"],
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        ended_at=row["ended_at"],
+    )
+
+
+def request_to_row(request: Request) -> dict[str, Any]:
+    return {
+        "id": request.id,
+        "spec": str(request.spec),
+        "host": request.holder.host,
+        "holder": _holder_to_json(request.holder),
+        "queue": request.queue,
+        "priority": request.priority,
+        "lease_seconds": request.lease_seconds,
+        "patience_seconds": request.patience_seconds,
+        "preemptible": request.preemptible,
+        "submitted_at": request.submitted_at,
+        "state": request.state.value,
+        "reason": _storable(request.reason),
+        "lease_id": request.lease_id,
+    }
+
+
+def request_from_row(row: Mapping[str, Any]) -> Request:
+    return Request(
+        id=row["id"],
+        spec=parse_spec(row["spec"]),
+        holder=_holder_from_json(row["holder"]),
+        queue=row["queue"],
+        priority=row["priority"],
+        lease_seconds=row["lease_seconds"],
+        patience_seconds=row["patience_seconds"],
+        preemptible=row["preemptible"],
+        submitted_at=row["submitted_at"],
+        state=RequestState(row["state"]),
+        reason=row["reason"],
+        lease_id=row["lease_id"],
+    )
+
+
+def event_to_row(event: Event) -> dict[str, Any]:
+    """The columns of an event but its sequence, which the table gives."""
+    return {
+        "kind": event.kind.value,
+        "at": event.at,
+        "request_id": event.request_id,
+        "lease_id": event.lease_id,
+        "detail": _storable(event.detail),
+    }
+
+
+def event_from_row(row: Mapping[str, Any]) -> Event:
+    return Event(
+        kind=EventKind(row["kind"]),
+        at=row["at"],
+        request_id=row["request_id"],
+        lease_id=row["lease_id"],
+        detail=row["detail"],
+        sequence=row["sequence"],
+    )
+
+
+def _holder_to_json(holder: Holder) -> str:
+    fields = {name: value for name, value in vars(holder).items() if value not in (None, "")}
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def _holder_from_json(text: str) -> Holder:
+    fields = {"id": "", "user": "", "host": ""} | json.loads(text)
+    return Holder(**fields | {"kind": HolderKind(fields["kind"])})
+
+
+def _slice_to_dict(piece: Slice) -> dict[str, Any]:
+    return {**vars(piece), "kind": piece.kind.value, "fraction": str(piece.fraction), "cores": piece.cores}
+
+
+def _slice_from_dict(fields: Mapping[str, Any]) -> Slice:
+    exact = {"kind": SliceKind(fields["kind"]), "fraction": Fraction(fields["fraction"])}
+    return Slice(**{**fields, **exact, "cores": tuple(fields["cores"])})
+
+
+def _storable(text: str) -> str:
+    """`text` without what a database cannot hold: NUL and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
