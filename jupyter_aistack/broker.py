@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from .core.device import DeviceKind, Inventory
+from .core.device import Device, DeviceKind, Inventory
 from .core.events import Event
 from .core.lease import Lease, Step
 from .core.plan import Snapshot, plan
@@ -30,8 +30,8 @@ from .exceptions import (
     ProviderError,
     QueueClosed,
     Refused,
-    Unsatisfiable,
     UnknownQueue,
+    Unsatisfiable,
 )
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
@@ -85,7 +85,8 @@ class Broker:
             return self._found
 
     def _discover(self) -> Inventory:
-        devices, problems = [], []
+        devices: list[Device] = []
+        problems: list[str] = []
         for provider in self.providers:
             try:
                 found = provider.discover(self.host)
@@ -162,14 +163,16 @@ class Broker:
 
     def _refuse_impossible(self, request: Request) -> None:
         """Turn down what an idle host could not hold either, before anything is written."""
-        idle = Snapshot(inventory=self.inventory(), requests=(replace(request, patience_seconds=None),), queues=self.queues)
+        patient = replace(request, patience_seconds=None)
+        idle = Snapshot(inventory=self.inventory(), requests=(patient,), queues=self.queues)
         for rejected in plan(idle, self.clock(), ttl_seconds=self.ttl_seconds).rejections():
             raise Unsatisfiable(rejected.reason, field="spec")
 
     def _check_queue(self, name: str) -> None:
         queue = next((q for q in self.queues if q.name == name), None)
         if queue is None:
-            raise UnknownQueue(f"queue: there is no queue {name!r}; there is {', '.join(q.name for q in self.queues)}", field="queue")
+            names = ", ".join(q.name for q in self.queues)
+            raise UnknownQueue(f"queue: there is no queue {name!r}; there is {names}", field="queue")
         if not queue.is_open:
             raise QueueClosed(f"queue: {name} takes no requests now", field="queue")
 
@@ -199,10 +202,8 @@ class Broker:
             PrepareFailed: the lease has been ended as failed.
         """
         devices = {d.id: d for d in self.inventory().devices}
-        parts: list[Prepared] = []
         try:
-            for provider in self._providers_of(lease):
-                parts.append(provider.prepare(lease, devices))
+            parts = [provider.prepare(lease, devices) for provider in self._providers_of(lease)]
         except ProviderError as error:
             self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock(), note=error.message)
             self._unprepare(lease)
@@ -362,4 +363,3 @@ def _merge(parts: Sequence[Prepared]) -> Prepared:
         memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
         enforced_by=parts[0].enforced_by,
     )
-

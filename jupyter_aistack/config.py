@@ -21,8 +21,8 @@ class AIStack(LoggingConfigurable):
     """How this host's slices are granted."""
 
     ledger_url = Unicode(
-        help="""Where leases are written down, as an SQLAlchemy URL: ``sqlite:////srv/aistack/ledger.sqlite`` for one host,
-        ``postgresql+psycopg://user@db/aistack`` for several, ``memory:`` for a trial. The environment variable
+        help="""Where leases are written down, as an SQLAlchemy URL: ``sqlite:////srv/aistack/ledger.sqlite`` for one
+        host, ``postgresql+psycopg://user@db/aistack`` for several, ``memory:`` for a trial. The environment variable
         AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.""",
     ).tag(config=True)
 
@@ -37,9 +37,9 @@ class AIStack(LoggingConfigurable):
         help="Seconds a lease lives without renewal, once nothing on its host keeps it any more. At least 1.",
     ).tag(config=True)
 
-    cycle_seconds = Float(
-        2.0, help="Seconds between two turns of the broker in a Jupyter server. At least 0.05."
-    ).tag(config=True)
+    cycle_seconds = Float(2.0, help="Seconds between two turns of the broker in a Jupyter server. At least 0.05.").tag(
+        config=True
+    )
 
     queues = Dict(
         help="""Queues by name, e.g. ``{"default": {}, "class": {"limit": "2", "priority": 1}}``: ``limit`` is the most
@@ -103,16 +103,17 @@ def _read_queue(name: str, entry: Any) -> Queue:
         raise InvalidRequest(f"queues: {name!r} takes limit, priority and is_open only, got {entry!r}", field="queues")
     try:
         limit = None if entry.get("limit") is None else Fraction(str(entry["limit"]))
-        queue = Queue(name=name, limit=limit, priority=int(entry.get("priority", 0)), is_open=bool(entry.get("is_open", True)))
+        priority, is_open = int(entry.get("priority", 0)), bool(entry.get("is_open", True))
     except (ValueError, ZeroDivisionError, TypeError) as error:
-        raise InvalidRequest(f"queues: {name!r} has a limit or priority that is not a number", field="queues") from error
-    if queue.limit is not None and queue.limit <= 0:
+        why = f"queues: {name!r} has a limit or priority that is not a number"
+        raise InvalidRequest(why, field="queues") from error
+    if limit is not None and limit <= 0:
         raise InvalidRequest(f"queues: the limit of {name!r} must be above 0", field="queues")
-    return queue
+    return Queue(name=name, limit=limit, priority=priority, is_open=is_open)
 
 
 def load_settings() -> AIStack:
-    """Settings outside a server: what ``jupyter_aistack_config`` and ``jupyter_server_config`` files say of ``AIStack``."""
+    """Settings outside a server: what the ``jupyter_server_config`` and ``jupyter_aistack_config`` files say."""
     application = _Settings()
     application.load()
     return AIStack(parent=application)

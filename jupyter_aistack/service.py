@@ -166,9 +166,8 @@ class Service:
     def _mine(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         leases = [lease for lease in self.broker.leases() if _belongs(lease.holder, caller)]
         waiting = [(n, r) for n, r in enumerate(self.broker.queue(), 1) if _belongs(r.holder, caller)]
-        prepared = {
-            lease.id: prepared_to_dict(self.broker.prepare(lease)) for lease in leases if lease.holder.id == caller.owner_id
-        }
+        own = [lease for lease in leases if lease.holder.id == caller.owner_id]
+        prepared = {lease.id: prepared_to_dict(self.broker.prepare(lease)) for lease in own}
         return {
             "leases": [lease_to_dict(lease) for lease in leases],
             "requests": [request_to_dict(request, position) for position, request in waiting],

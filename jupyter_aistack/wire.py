@@ -178,8 +178,10 @@ def text_field(payload: Mapping[str, Any], name: str, default: str | None = None
     return value
 
 
-def number_field(payload: Mapping[str, Any], name: str, *, least: float = 0.0, most: float = 366 * 86400.0) -> float | None:
-    """The number under `name`, or None when absent; raises `InvalidRequest` outside [least, most] or when not a number."""
+def number_field(
+    payload: Mapping[str, Any], name: str, *, least: float = 0.0, most: float = 366 * 86400.0
+) -> float | None:
+    """The number under `name`, or None when absent; raises `InvalidRequest` when it is not one in [least, most]."""
     value = payload.get(name)
     if value is None:
         return None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from fractions import Fraction
 
 FOREIGN_TOLERANCE = Fraction(1, 100)
 """Share of a GPU's memory that strangers (a display server, say) may hold while the GPU still counts as whole."""
 
 
-class DeviceKind(str, Enum):
+class DeviceKind(StrEnum):
     GPU = "gpu"
     CPU = "cpu"
 
 
-class SliceKind(str, Enum):
+class SliceKind(StrEnum):
     """How a slice is cut out of its device."""
 
     GPU = "gpu"  # the whole GPU
@@ -26,7 +26,7 @@ class SliceKind(str, Enum):
     CPU = "cpu"  # cores and memory of the host
 
 
-class Enforcement(str, Enum):
+class Enforcement(StrEnum):
     """What holds a slice to its size, strongest first."""
 
     L4 = "L4"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class EventKind(str, Enum):
+class EventKind(StrEnum):
     REQUEST_QUEUED = "RequestQueued"
     REQUEST_REJECTED = "RequestRejected"
     REQUEST_CANCELLED = "RequestCancelled"

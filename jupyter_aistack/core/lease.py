@@ -7,14 +7,14 @@ the table is not a step, and asking for it raises and changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from ..exceptions import InvalidTransition
 from .device import Enforcement, Slice
 from .request import Holder, Spec
 
 
-class LeaseState(str, Enum):
+class LeaseState(StrEnum):
     GRANTED = "granted"  # in the ledger
     ACTIVE = "active"  # prepared, verified and in use
     SUSPENDED = "suspended"  # its GPU state is parked in host memory
@@ -22,7 +22,7 @@ class LeaseState(str, Enum):
     ENDED = "ended"
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How an ended lease ended."""
 
     RELEASED = "released"
@@ -32,7 +32,7 @@ class Outcome(str, Enum):
     ABANDONED = "abandoned"  # its holder died without releasing it
 
 
-class Step(str, Enum):
+class Step(StrEnum):
     """What may happen to a lease."""
 
     ACTIVATE = "activate"
@@ -65,11 +65,7 @@ TRANSITIONS: dict[tuple[LeaseState, Step], LeaseState] = {
     (_S, Step.RELEASE): _R,
     (_R, Step.RELEASE): _R,  # releasing twice is releasing once
     (_R, Step.FINISH): _E,
-    **{
-        (state, step): _E
-        for state in (_G, _A, _S, _R)
-        for step in (Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP)
-    },
+    **{(state, step): _E for state in (_G, _A, _S, _R) for step in (Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP)},
 }
 
 LIVE_STATES = frozenset({_G, _A, _S, _R})
@@ -134,7 +130,10 @@ def advance(lease: Lease, step: Step, now: float) -> Lease:
     after = TRANSITIONS.get((lease.state, step))
     if after is None:
         raise InvalidTransition(
-            f"a lease that is {lease.state.value} cannot {step.value}", lease_id=lease.id, state=lease.state.value, step=step.value
+            f"a lease that is {lease.state.value} cannot {step.value}",
+            lease_id=lease.id,
+            state=lease.state.value,
+            step=step.value,
         )
     if after is LeaseState.ENDED:
         return replace(lease, state=after, outcome=_ENDINGS[step], ended_at=now)

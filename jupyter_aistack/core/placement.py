@@ -148,7 +148,8 @@ def _cut_instance(device: Device, instance: MIGInstance) -> Slice:
 def _no_device(spec: Spec, inventory: Inventory) -> str:
     problems = f" ({'; '.join(inventory.problems)})" if inventory.problems else ""
     if spec.target is DeviceKind.GPU:
-        return f"{spec}: this host has no GPU{problems}; ask for {str(spec).removeprefix('gpu:')} to take a share of the CPU instead"
+        share = str(spec).removeprefix("gpu:")
+        return f"{spec}: this host has no GPU{problems}; ask for {share} to take a share of the CPU instead"
     return f"{spec}: this host offers no device{problems}"
 
 
@@ -157,9 +158,12 @@ def _too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
     total = f"{len(devices)} {noun}{'s' if len(devices) != 1 else ''}"
     if any(not d.is_shareable for d in devices):
         offered = sorted({m.profile for d in devices for m in d.mig})
-        return f"{spec}: this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or 'none, it has none'}"
+        return (
+            f"{spec}: this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"
+        )
     if spec.unit is Unit.MEMORY:
-        return f"{spec}: no device has that much memory; the largest has {format_bytes(max(d.memory_bytes for d in devices))}"
+        largest = format_bytes(max(d.memory_bytes for d in devices))
+        return f"{spec}: no device has that much memory; the largest has {largest}"
     if spec.unit is Unit.CORES:
         return f"{spec}: this host has {max(len(d.cores) for d in devices)} cores"
     return f"{spec}: this host has {total}"

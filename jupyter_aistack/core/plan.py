@@ -44,8 +44,6 @@ class Reject:
 Action = Grant | End | Reject
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """What a plan is made from, read together.

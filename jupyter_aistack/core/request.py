@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from fractions import Fraction
 
 from ..exceptions import InvalidRequest
@@ -25,7 +25,10 @@ from .units import exact_bytes, parse_bytes
 MAX_COUNT = 1024
 MAX_DENOMINATOR = 1000
 
-_ALLOWED = "a share (1/4, 0.25), memory (20GiB), whole devices (2), shares on several devices (1/2x2), a MIG profile (1g.18gb), cpu:2 or gpu:1/4"
+_ALLOWED = (
+    "a share (1/4, 0.25), memory (20GiB), whole devices (2), shares on several devices (1/2x2), "
+    "a MIG profile (1g.18gb), cpu:2 or gpu:1/4"
+)
 _PROFILE = re.compile(r"(?:[1-7]c\.)?[1-7]g\.[1-9]\d*gb(?:\+(?:me|gfx|me\.all)|-me)?", re.ASCII)
 _FRACTION = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 _DECIMAL = re.compile(r"\d{0,9}\.\d{1,9}", re.ASCII)
@@ -34,7 +37,7 @@ _MEMORY = re.compile(r"\d+(?:\.\d+)?[kmgt]i?b", re.ASCII)
 _COUNTED = re.compile(r"(.+?)x(\d{1,12})", re.ASCII)
 
 
-class Unit(str, Enum):
+class Unit(StrEnum):
     """In which unit the amount of a spec is given."""
 
     FRACTION = "fraction"
@@ -76,14 +79,14 @@ class Spec:
         return str(self.amount)
 
 
-class RequestState(str, Enum):
+class RequestState(StrEnum):
     QUEUED = "queued"
     GRANTED = "granted"
     REJECTED = "rejected"
     CANCELLED = "cancelled"
 
 
-class HolderKind(str, Enum):
+class HolderKind(StrEnum):
     KERNEL = "kernel"
     WORKER = "worker"
     RUN = "run"

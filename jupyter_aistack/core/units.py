@@ -26,7 +26,7 @@ def parse_bytes(text: str, *, field: str = "memory") -> int:
         raise InvalidRequest(f"{field}: {text!r} is not an amount of memory; write 20GiB, 512MiB or 1.5TB", field=field)
     whole, _, decimals = match[1].partition(".")
     scaled = int(whole + decimals) * _BYTES[match[2]]
-    return scaled // 10 ** len(decimals)
+    return scaled // int(10 ** len(decimals))
 
 
 def parse_duration(text: str | float, *, field: str = "duration") -> float:

@@ -9,7 +9,8 @@ def mismatch(expects: Mapping[str, object], seen: Mapping[str, object]) -> str:
     """One sentence naming the first difference, or nothing when all that was promised is seen.
 
     Args:
-        expects: ``visible`` (device UUIDs), ``cores`` (CPU ids), ``threads`` (OMP_NUM_THREADS); absent keys are not checked.
+        expects: ``visible`` (device UUIDs), ``cores`` (CPU ids), ``threads`` (OMP_NUM_THREADS); a key that is absent
+            is not checked.
         seen: the same keys as a short-lived child of the holder reports them.
     """
     for key, words in _WORDS.items():

@@ -66,7 +66,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def step(self, lease_id: str, token: int, step: Step, now: float, **changes: object) -> Lease:
-        """Advance a lease, replacing fields named in `changes` (``holder``, ``enforced_by``, ``verified``, ``note``) as well.
+        """Advance a lease, and replace fields named in `changes` (``holder``, ``enforced_by``, ``verified``, ``note``).
 
         Raises:
             LeaseNotFound: no such lease.
@@ -85,7 +85,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
-        """Replace fields of a live lease (``holder``, ``enforced_by``, ``note``) without a step. Raises as `step` does."""
+        """Replace fields of a live lease (``holder``, ``enforced_by``, ``note``) without a step; raises as `step`."""
 
     @abstractmethod
     def lease(self, lease_id: str, now: float) -> Lease:

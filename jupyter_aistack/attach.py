@@ -1,0 +1,197 @@
+"""Giving a running process what its lease says: environment, cores, threads and memory caps.
+
+The devices a process sees are fixed when CUDA starts, once and for good. So before anything is changed,
+:func:`cuda_started` asks the driver library itself; asking torch alone would miss CuPy, JAX and the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from .core.verification import mismatch
+from .exceptions import DeviceTouched
+from .processes import own_threads
+from .wire import Preparation
+
+CUDA_ERROR_NOT_INITIALIZED = 3
+VERIFY_SECONDS = 20
+_FORCED = ("CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What `attach` changed, so that `detach` can put it back."""
+
+    environment: Mapping[str, str | None]
+    cores: frozenset[int]
+    threads: int | None
+
+
+def cuda_started() -> bool:
+    """Whether this process has started CUDA, and so chosen its devices for good."""
+    if not _is_mapped("libcuda.so"):
+        return False
+    count = ctypes.c_int()
+    with contextlib.suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("libcuda.so.1")
+        return bool(driver.cuDeviceGetCount(ctypes.byref(count)) != CUDA_ERROR_NOT_INITIALIZED)
+    return False
+
+
+def check_untouched() -> None:
+    """Raise `DeviceTouched` when this process can no longer change its devices; nothing is changed."""
+    if cuda_started():
+        raise DeviceTouched(
+            "CUDA has already started in this process, so it cannot change devices any more: restart the kernel, "
+            "then request the slice before the first CUDA call (or start the kernel with a slice)"
+        )
+
+
+def attach(prepared: Preparation) -> Before:
+    """Apply a preparation to this process; variables a user has set for a framework are kept.
+
+    Raises:
+        DeviceTouched: CUDA has already started and the preparation names devices.
+    """
+    if prepared.expects.get("visible"):
+        check_untouched()
+    wanted = {k: v for k, v in prepared.environment.items() if k.startswith(_FORCED) or k not in os.environ}
+    before = Before(
+        environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
+    )
+    os.environ.update(wanted)
+    _bind_threads(prepared.cores)
+    _limit_threads(prepared.environment.get("OMP_NUM_THREADS"))
+    cap_torch_memory(prepared.environment.get("AISTACK_MEMORY_FRACTION"))
+    return before
+
+
+def detach(before: Before) -> None:
+    """Put back what `attach` changed, as far as a running process allows."""
+    for name, value in before.environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _bind_threads(sorted(before.cores))
+    _limit_threads(str(before.threads or len(before.cores) or 1))
+
+
+def verify(expects: Mapping[str, object]) -> tuple[bool | None, str]:
+    """Ask a short-lived child what a process with our environment really sees.
+
+    Returns:
+        (True, "") when all that was promised is there, (False, sentence) when it is not, (None, sentence) when it
+        could not be found out. The child leaves this process untouched by CUDA.
+    """
+    try:
+        command = [sys.executable, "-m", "jupyter_aistack.kernel.verify"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=True)
+        seen: dict[str, Any] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return None, f"could not be verified: {type(error).__name__}"
+    return judge(expects, seen)
+
+
+def judge(expects: Mapping[str, object], seen: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """What a report of :mod:`jupyter_aistack.kernel.verify` says of a promise (see `verify`)."""
+    if not expects:
+        return None, "there is nothing to verify"
+    if "visible" in expects and seen.get("visible") is None:
+        return None, f"could not be verified: {seen.get('cuda') or 'CUDA does not answer'}"
+    difference = mismatch(expects, seen)
+    return not difference, difference
+
+
+def cap_torch_memory(fraction: str | None) -> None:
+    """Let torch take at most `fraction` of the device's memory, without starting CUDA now.
+
+    torch applies it when CUDA starts; if torch is not imported yet, its import is awaited.
+    """
+    if not fraction:
+        return
+    share = float(fraction)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        _cap(torch, share)
+    elif not any(isinstance(finder, _AfterTorch) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterTorch(share))
+
+
+def _cap(torch: ModuleType, share: float) -> None:
+    if torch.cuda.is_available():
+        torch.cuda._lazy_call(lambda: torch.cuda.set_per_process_memory_fraction(share))
+
+
+class _AfterTorch(importlib.abc.MetaPathFinder):
+    """Caps torch's memory right after somebody imports torch, then steps aside."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("torch")
+        if spec is not None and spec.loader is not None:
+            run, share = spec.loader.exec_module, self.share
+
+            def run_and_cap(module: ModuleType) -> None:
+                run(module)
+                _cap(module, share)
+
+            spec.loader.exec_module = run_and_cap  # type: ignore[method-assign]
+        return spec
+
+
+def _is_mapped(library: str) -> bool:
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            return any(library in line for line in maps)
+    except OSError:
+        return False
+
+
+def _own_cores() -> frozenset[int]:
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+
+
+def _bind_threads(cores: Sequence[int]) -> None:
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return
+    for thread in own_threads():
+        with contextlib.suppress(OSError):  # the thread ended meanwhile
+            os.sched_setaffinity(thread, cores)
+
+
+def _torch_threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None and hasattr(torch, "get_num_threads") else None
+
+
+def _limit_threads(count: str | None) -> None:
+    """Tell the thread pools that exist already; later ones read the environment."""
+    if not count:
+        return
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(int(count))
+    if "numpy" in sys.modules:
+        with contextlib.suppress(ImportError):
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(int(count))

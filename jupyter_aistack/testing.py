@@ -1,0 +1,39 @@
+"""Helpers for tests of what talks to a broker: a clock moved by hand, a broker with nothing real behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .broker import Broker
+from .core.request import Holder, HolderKind
+from .ledger.memory import MemoryLedger
+
+
+class ManualClock:
+    """A clock that stands still until told otherwise."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
+    """A broker on simulated devices and a ledger in memory; `options` go to :class:`Broker`."""
+    from .providers.simulated import SimulatedProvider
+
+    options.setdefault("clock", ManualClock())
+    options.setdefault("host", "testbox")
+    options.setdefault("is_alive", lambda pid, since: True)
+    return Broker(MemoryLedger(), [SimulatedProvider(table)], **options)
+
+
+def holder(name: str = "kernel-1", **fields: Any) -> Holder:
+    """A kernel of user ``ann`` to lease for; `fields` replace what is said of it."""
+    said: dict[str, Any] = {"kind": HolderKind.KERNEL, "id": name, "user": "ann", "host": "testbox"}
+    return Holder(**{**said, "label": f"{name}.ipynb", **fields})
