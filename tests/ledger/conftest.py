@@ -106,13 +106,20 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def _wish(request_id: str, at: float = 0.0, host: str = "box", spec: str = "1/2", **fields: Any) -> Request:
-    holder = Holder(kind=HolderKind.KERNEL, id=f"k-{request_id}", user="ann", host=host, pid=42, label="work/tour.ipynb")
+    holder = Holder(
+        kind=HolderKind.KERNEL, id=f"k-{request_id}", user="ann", host=host, pid=42, label="work/tour.ipynb"
+    )
     return Request(id=request_id, spec=parse_spec(spec), holder=holder, submitted_at=at, **fields)
 
 
 def _grant(ledger: Ledger, request: Request, now: float = 0.0, *, ends_at: float | None = None) -> Lease:
     share = Slice(
-        device_id="GPU-1", kind=SliceKind.SHARE, fraction=Fraction(1, 2), memory_bytes=10 << 30, uuid="GPU-1", cores=(0, 2)
+        device_id="GPU-1",
+        kind=SliceKind.SHARE,
+        fraction=Fraction(1, 2),
+        memory_bytes=10 << 30,
+        uuid="GPU-1",
+        cores=(0, 2),
     )
     ledger.submit(request)
     state = ledger.read(request.holder.host, now)

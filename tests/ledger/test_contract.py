@@ -43,7 +43,14 @@ def release(ledger: Ledger, lease: Lease, now: float) -> Lease:
 
 def test_a_submitted_request_is_read_back_field_by_field(ledger: Ledger, wish: Wish) -> None:
     request = wish(
-        "r-1", 5.25, spec="gpu:1/3x2", queue="night", priority=-3, lease_seconds=0.1, patience_seconds=0.0, preemptible=True
+        "r-1",
+        5.25,
+        spec="gpu:1/3x2",
+        queue="night",
+        priority=-3,
+        lease_seconds=0.1,
+        patience_seconds=0.0,
+        preemptible=True,
     )
     request = replace(request, holder=replace(request.holder, pid_started_at=0.1 + 0.2, root_pid=7, parent="k-0"))
     assert ledger.submit(request) == request

@@ -1,0 +1,172 @@
+"""Whatever is done to them, in whatever order, the ledger in memory and the one in a file give the same answers."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
+from jupyter_aistack.core.lease import Lease, Outcome, Step
+from jupyter_aistack.core.plan import Action, End, Grant, Plan, Reject
+from jupyter_aistack.core.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.ledger.memory import MemoryLedger
+from jupyter_aistack.ledger.sql import SQLLedger
+
+HOSTS = st.sampled_from(["box", "other"])
+NUMBERS = st.integers(0, 5)
+SECONDS = st.floats(0, 40, allow_nan=False)
+SPECS = st.sampled_from(["1/4", "1/2x2", "20GiB", "2", "1g.10gb", "cpu:2", "gpu:1/3"])
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+CHANGES = st.fixed_dictionaries(
+    {}, optional={"verified": st.none() | st.booleans(), "note": TEXTS, "enforced_by": st.sampled_from(Enforcement)}
+)
+ENDINGS = st.sampled_from([Outcome.EXPIRED, Outcome.ABANDONED, Outcome.PREEMPTED])
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("submit"), NUMBERS, HOSTS, SPECS, TEXTS, st.none() | SECONDS),
+    st.tuples(st.just("cancel"), NUMBERS, TEXTS),
+    st.tuples(st.just("grant"), NUMBERS, SECONDS, st.none() | SECONDS),
+    st.tuples(st.just("grant"), NUMBERS, SECONDS, st.none() | SECONDS),
+    st.tuples(st.just("reject"), NUMBERS, TEXTS),
+    st.tuples(st.just("end"), NUMBERS, ENDINGS, st.integers(0, 1)),
+    st.tuples(st.just("reason"), NUMBERS, TEXTS),
+    st.tuples(st.just("stale plan"), NUMBERS, st.integers(-2, 2)),
+    st.tuples(st.just("step"), NUMBERS, st.sampled_from(Step), CHANGES, st.integers(0, 1)),
+    st.tuples(st.just("renew"), NUMBERS, SECONDS),
+    st.tuples(st.just("extend"), NUMBERS, st.none() | SECONDS),
+    st.tuples(st.just("bind"), NUMBERS, TEXTS, st.none() | st.integers(1, 2**31)),
+    st.tuples(st.just("look"), NUMBERS, HOSTS, st.booleans(), st.integers(0, 5)),
+)
+
+
+class Driver:
+    """Does one operation after another to a ledger and notes the answers, with the random lease ids taken out."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.now = 0.0
+
+    def do(self, operation: tuple[Any, ...], seconds: float) -> str:
+        self.now += seconds
+        name, *arguments = operation
+        try:
+            answer = getattr(self, "do_" + name.replace(" ", "_"))(*arguments)
+        except AIStackError as error:
+            answer = (error.code, error.facts.get("outcome"))
+        return self.anonymous(answer)
+
+    def anonymous(self, answer: object) -> str:
+        names = {lease.id: f"l-{lease.token}" for lease in self.ledger.leases(self.now, live=False)}
+        return re.sub(r"l-[0-9a-f]{16}", lambda found: names[found[0]], repr(answer))
+
+    def leased(self, number: int) -> Lease:
+        """The live or ended lease of a request, or one that there never was."""
+        return self.ledger.lease(self.ledger.request(f"r-{number}").lease_id, self.now)
+
+    def do_submit(self, number: int, host: str, spec: str, label: str, patience: float | None) -> object:
+        holder = Holder(kind=HolderKind.RUN, id=f"h-{number}", user="ann", host=host, label=label)
+        fields: dict[str, Any] = {"patience_seconds": patience, "priority": number, "preemptible": number > 2}
+        return self.ledger.submit(
+            Request(id=f"r-{number}", spec=parse_spec(spec), holder=holder, submitted_at=self.now, **fields)
+        )
+
+    def do_cancel(self, number: int, reason: str) -> object:
+        return self.ledger.cancel(f"r-{number}", self.now, reason)
+
+    def apply(self, *actions: Action, reasons: dict[str, str] | None = None, off_by: int = 0) -> object:
+        version = self.ledger.read("box", self.now).version + off_by
+        return self.ledger.apply(Plan(version=version, actions=actions, reasons=reasons or {}), self.now)
+
+    def do_grant(self, number: int, seconds: float, ends_in: float | None) -> object:
+        request = self.ledger.request(f"r-{number}")
+        share = Slice(
+            device_id="D", kind=SliceKind.CPU, fraction=Fraction(1, number + 1), memory_bytes=number, cores=(1, 3)
+        )
+        ends_at = None if ends_in is None else self.now + ends_in
+        return self.apply(
+            Grant(request=request, slices=(share,) * number, expires_at=self.now + seconds, ends_at=ends_at)
+        )
+
+    def do_reject(self, number: int, reason: str) -> object:
+        return self.apply(Reject(request_id=f"r-{number}", reason=reason))
+
+    def do_end(self, number: int, outcome: Outcome, off_by: int) -> object:
+        lease = self.leased(number)
+        return self.apply(End(lease_id=lease.id, token=lease.token + off_by, outcome=outcome))
+
+    def do_reason(self, number: int, reason: str) -> object:
+        return self.apply(reasons={f"r-{number}": reason})
+
+    def do_stale_plan(self, number: int, off_by: int) -> object:
+        return self.apply(Reject(request_id=f"r-{number}", reason="stale"), off_by=off_by)
+
+    def do_step(self, number: int, step: Step, changes: dict[str, Any], off_by: int) -> object:
+        lease = self.leased(number)
+        return self.ledger.step(lease.id, lease.token + off_by, step, self.now, **changes)
+
+    def do_renew(self, number: int, seconds: float) -> object:
+        lease = self.leased(number)
+        return self.ledger.renew(lease.id, lease.token, self.now, self.now + seconds)
+
+    def do_extend(self, number: int, seconds: float | None) -> object:
+        lease = self.leased(number)
+        return self.ledger.extend(lease.id, lease.token, self.now, None if seconds is None else self.now + seconds)
+
+    def do_bind(self, number: int, label: str, pid: int | None) -> object:
+        lease = self.leased(number)
+        return self.ledger.bind(lease.id, lease.token, self.now, holder=replace(lease.holder, label=label, pid=pid))
+
+    def do_look(self, number: int, host: str, live: bool, limit: int) -> object:
+        ledger, now = self.ledger, self.now
+        return ledger.leases(now, host=host, live=live, limit=limit), ledger.events(after=number, limit=limit)
+
+    def everything(self) -> str:
+        ledger, now = self.ledger, self.now
+        states = ledger.read("box", now), ledger.read("other", now)
+        return self.anonymous((states, ledger.leases(now, live=False), ledger.events()))
+
+
+@contextmanager
+def twins() -> Iterator[tuple[Driver, Driver]]:
+    with tempfile.TemporaryDirectory() as folder:
+        ledgers: tuple[Ledger, Ledger] = (MemoryLedger(), SQLLedger(f"sqlite:///{folder}/ledger.sqlite"))
+        yield Driver(ledgers[0]), Driver(ledgers[1])
+        for ledger in ledgers:
+            ledger.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(history=st.lists(st.tuples(OPERATIONS, st.floats(0, 15, allow_nan=False)), min_size=10, max_size=50))
+def test_the_twins_give_the_same_answers(history: list[tuple[tuple[Any, ...], float]]) -> None:
+    with twins() as (one, other):
+        for operation, seconds in history:
+            assert one.do(operation, seconds) == other.do(operation, seconds)
+        assert one.everything() == other.everything()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(history=st.lists(st.tuples(OPERATIONS, st.floats(0, 15, allow_nan=False)), min_size=10, max_size=50))
+def test_no_history_breaks_what_is_always_true(history: list[tuple[tuple[Any, ...], float]]) -> None:
+    driver = Driver(MemoryLedger())
+    version, seen = 0, 0
+    for operation, seconds in history:
+        driver.do(operation, seconds)
+        state = driver.ledger.read("box", driver.now)
+        leases = driver.ledger.leases(driver.now, live=False)
+        assert state.version >= version
+        assert not any(lease.is_expired(driver.now) for lease in leases)
+        assert all((lease.outcome is None) == lease.is_live for lease in leases)
+        assert len({lease.token for lease in leases}) == len({lease.request_id for lease in leases}) == len(leases)
+        events = driver.ledger.events(after=seen)
+        assert [event.sequence for event in events] == list(range(seen + 1, seen + 1 + len(events)))
+        version, seen = state.version, seen + len(events)
