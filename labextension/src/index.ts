@@ -1,5 +1,222 @@
-import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
+import {
+  ILayoutRestorer,
+  type JupyterFrontEnd,
+  type JupyterFrontEndPlugin
+} from '@jupyterlab/application';
+import {
+  ICommandPalette,
+  Notification,
+  showDialog
+} from '@jupyterlab/apputils';
+import { INotebookTracker } from '@jupyterlab/notebook';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { IStatusBar } from '@jupyterlab/statusbar';
+import {
+  ITranslator,
+  nullTranslator,
+  type TranslationBundle
+} from '@jupyterlab/translation';
 
-const plugins: JupyterFrontEndPlugin<void>[] = [];
+import { addCommands, ALL_COMMANDS, CommandIDs } from './commands';
+import { messageOf } from './errors';
+import { formatDuration } from './format';
+import { aistackIcon } from './icons';
+import { LeaseIndicator } from './indicator';
+import { CurrentKernel } from './kernel';
+import { LeaseManager } from './manager';
+import { LeasePanel, PANEL_ID } from './panel';
+import { RestAPI } from './restapi';
+import { fetchFrom, socketTo } from './server';
+import { AIStackSettings, IAIStackSettings } from './settings';
+import { ICurrentKernel, ILeaseManager } from './tokens';
+import { LeaseWatcher } from './watcher';
 
-export default plugins;
+export * from './tokens';
+export { CommandIDs } from './commands';
+
+function load(translator: ITranslator | null): TranslationBundle {
+  return (translator ?? nullTranslator).load('jupyter_aistack');
+}
+
+const manager: JupyterFrontEndPlugin<ILeaseManager> = {
+  id: 'jupyter-aistack:manager',
+  description: 'Knows who holds which slice of the devices of this host.',
+  autoStart: true,
+  provides: ILeaseManager,
+  activate: (app: JupyterFrontEnd): ILeaseManager => {
+    const { serverSettings } = app.serviceManager;
+    return new LeaseManager({
+      api: new RestAPI(fetchFrom(serverSettings)),
+      openSocket: socketTo(serverSettings)
+    });
+  }
+};
+
+const kernel: JupyterFrontEndPlugin<ICurrentKernel> = {
+  id: 'jupyter-aistack:kernel',
+  description: 'Follows the kernel of the notebook in front.',
+  autoStart: true,
+  provides: ICurrentKernel,
+  optional: [INotebookTracker],
+  activate: (
+    _: JupyterFrontEnd,
+    tracker: INotebookTracker | null
+  ): ICurrentKernel => new CurrentKernel(tracker)
+};
+
+const settings: JupyterFrontEndPlugin<IAIStackSettings> = {
+  id: 'jupyter-aistack:settings',
+  description: 'Reads what the user has set for slices.',
+  autoStart: true,
+  provides: IAIStackSettings,
+  optional: [ISettingRegistry],
+  activate: (
+    _: JupyterFrontEnd,
+    registry: ISettingRegistry | null
+  ): IAIStackSettings => new AIStackSettings(registry, commands.id)
+};
+
+const commands: JupyterFrontEndPlugin<void> = {
+  id: 'jupyter-aistack:commands',
+  description: 'Adds the commands to request, extend and release slices.',
+  autoStart: true,
+  requires: [ILeaseManager, ICurrentKernel, IAIStackSettings],
+  optional: [ICommandPalette, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    manager: ILeaseManager,
+    kernel: ICurrentKernel,
+    settings: IAIStackSettings,
+    palette: ICommandPalette | null,
+    translator: ITranslator | null
+  ): void => {
+    const trans = load(translator);
+    addCommands({
+      commands: app.commands,
+      manager,
+      kernel,
+      trans,
+      icon: aistackIcon,
+      extendSeconds: () => settings.extendSeconds,
+      openPanel: () => app.shell.activateById(PANEL_ID),
+      askRequest: async kernelId => {
+        const { askRequest } = await import('./dialog');
+        const spec = settings.defaultSpec;
+        return askRequest({ manager, kernelId, spec, trans });
+      },
+      confirm: async (title, body) => {
+        const result = await showDialog({ title, body });
+        return result.button.accept;
+      },
+      report: error => {
+        Notification.error(messageOf(error), { autoClose: 10_000 });
+      }
+    });
+    const category = trans.__('AI Stack');
+    ALL_COMMANDS.forEach(command => palette?.addItem({ command, category }));
+  }
+};
+
+const panel: JupyterFrontEndPlugin<void> = {
+  id: 'jupyter-aistack:panel',
+  description: 'Adds the side panel with devices, slices and queue.',
+  autoStart: true,
+  requires: [ILeaseManager, ICurrentKernel, IAIStackSettings],
+  optional: [ILayoutRestorer, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    manager: ILeaseManager,
+    kernel: ICurrentKernel,
+    settings: IAIStackSettings,
+    restorer: ILayoutRestorer | null,
+    translator: ITranslator | null
+  ): void => {
+    const widget = new LeasePanel({
+      commands: app.commands,
+      extendSeconds: () => settings.extendSeconds,
+      kernel,
+      manager,
+      trans: load(translator)
+    });
+    app.shell.add(widget, 'left', { rank: 700, type: 'AI Stack' });
+    restorer?.add(widget, PANEL_ID);
+  }
+};
+
+const status: JupyterFrontEndPlugin<void> = {
+  id: 'jupyter-aistack:status',
+  description: 'Shows the slice of the notebook in front in the status bar.',
+  autoStart: true,
+  requires: [ILeaseManager, ICurrentKernel],
+  optional: [IStatusBar, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    manager: ILeaseManager,
+    kernel: ICurrentKernel,
+    statusBar: IStatusBar | null,
+    translator: ITranslator | null
+  ): void => {
+    if (!statusBar) {
+      return;
+    }
+    const item = new LeaseIndicator({
+      kernel,
+      manager,
+      onClick: () => void app.commands.execute(CommandIDs.open),
+      trans: load(translator)
+    });
+    statusBar.registerStatusItem(status.id, {
+      item,
+      align: 'left',
+      rank: 3,
+      priority: 1
+    });
+  }
+};
+
+const news: JupyterFrontEndPlugin<void> = {
+  id: 'jupyter-aistack:news',
+  description: 'Notifies of a slice that was granted or is about to end.',
+  autoStart: true,
+  requires: [ILeaseManager, ICurrentKernel, IAIStackSettings],
+  optional: [ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    manager: ILeaseManager,
+    kernel: ICurrentKernel,
+    settings: IAIStackSettings,
+    translator: ITranslator | null
+  ): void => {
+    const trans = load(translator);
+    const extend = (lease_id: string): void => {
+      app.commands
+        .execute(CommandIDs.extend, { lease_id })
+        .catch(() => undefined);
+    };
+    new LeaseWatcher(
+      manager,
+      kernel,
+      {
+        granted: ({ spec }) => {
+          Notification.success(trans.__('Your slice was granted: %1', spec), {
+            autoClose: 10_000
+          });
+        },
+        ending: ({ id, spec }, left) => {
+          Notification.warning(
+            trans.__('Your slice %1 ends in %2', spec, formatDuration(left)),
+            {
+              autoClose: false,
+              actions: [
+                { label: trans.__('Extend'), callback: () => extend(id) }
+              ]
+            }
+          );
+        }
+      },
+      () => settings.warnSeconds
+    );
+  }
+};
+
+export default [manager, kernel, settings, commands, panel, status, news];

@@ -1,0 +1,277 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { CommandRegistry } from '@lumino/commands';
+import type {
+  JSONObject,
+  ReadonlyPartialJSONObject,
+  ReadonlyPartialJSONValue
+} from '@lumino/coreutils';
+import {
+  DisposableDelegate,
+  DisposableSet,
+  type IDisposable
+} from '@lumino/disposable';
+
+import { formatDuration } from './format';
+import type { ICurrentKernel, ILeaseManager } from './tokens';
+import type { IRequestBody } from './wire';
+
+/** Every verb of the user interface. */
+export namespace CommandIDs {
+  export const open = 'jupyter-aistack:open';
+  export const request = 'jupyter-aistack:request';
+  export const release = 'jupyter-aistack:release';
+  export const extend = 'jupyter-aistack:extend';
+  export const cancel = 'jupyter-aistack:cancel';
+  export const refresh = 'jupyter-aistack:refresh';
+}
+
+export const ALL_COMMANDS: readonly string[] = Object.values(CommandIDs);
+
+/** What the commands need of the application; the rest of this file knows nothing of it. */
+export interface ICommandOptions {
+  commands: CommandRegistry;
+  manager: ILeaseManager;
+  kernel: ICurrentKernel;
+  trans: TranslationBundle;
+  icon?: CommandRegistry.ICommandOptions['icon'];
+  /** By how much Extend moves the end, unless told otherwise. */
+  extendSeconds: () => number;
+  openPanel: () => void;
+  /** Lets the user fill in a request for that kernel. */
+  askRequest: (kernelId: string) => Promise<unknown>;
+  /** Asks whether to go on; resolves to the answer. */
+  confirm: (title: string, question: string) => Promise<boolean>;
+  /** Tells the user what went wrong. */
+  report: (error: unknown) => void;
+}
+
+type Args = ReadonlyPartialJSONObject;
+
+/** Adds the commands; dispose the result to remove them. */
+export function addCommands(options: ICommandOptions): IDisposable {
+  const added = new DisposableSet();
+  const { commands, manager, kernel } = options;
+  for (const [id, command] of Object.entries(describe(options))) {
+    added.add(commands.addCommand(id, command));
+  }
+  const notify = (): void =>
+    ALL_COMMANDS.forEach(id => commands.notifyCommandChanged(id));
+  manager.changed.connect(notify);
+  kernel.changed.connect(notify);
+  added.add(
+    new DisposableDelegate(() => {
+      manager.changed.disconnect(notify);
+      kernel.changed.disconnect(notify);
+    })
+  );
+  return added;
+}
+
+/** Data that is fresh enough to act upon. */
+export function isOnline(manager: ILeaseManager): boolean {
+  return manager.status === 'connected' || manager.status === 'polling';
+}
+
+function describe(
+  options: ICommandOptions
+): Record<string, CommandRegistry.ICommandOptions> {
+  const { manager, trans } = options;
+  return {
+    [CommandIDs.open]: {
+      label: trans.__('Open AI Stack'),
+      caption: trans.__('Show who holds which slice of the devices'),
+      icon: options.icon,
+      describedBy: { args: schema({}) },
+      execute: () => options.openPanel()
+    },
+    [CommandIDs.request]: requestCommand(options),
+    [CommandIDs.release]: releaseCommand(options),
+    [CommandIDs.extend]: extendCommand(options),
+    [CommandIDs.cancel]: cancelCommand(options),
+    [CommandIDs.refresh]: {
+      label: trans.__('Refresh AI Stack'),
+      caption: trans.__('Fetch devices, slices and queue anew'),
+      describedBy: { args: schema({}) },
+      execute: guarded(options, () => manager.refresh())
+    }
+  };
+}
+
+function requestCommand(
+  options: ICommandOptions
+): CommandRegistry.ICommandOptions {
+  const { manager, kernel, trans } = options;
+  const kernelOf = (args: Args): string | null =>
+    textArg(args, 'kernel_id') ?? kernel.id;
+  const isFree = (id: string | null): boolean =>
+    !!id && !manager.leaseOf(id) && !manager.requestOf(id);
+  return {
+    label: trans.__('Request a Slice…'),
+    caption: trans.__('Request a slice of a device for a kernel'),
+    icon: options.icon,
+    describedBy: {
+      args: schema({
+        spec: text('How much, e.g. "1/4", "20GiB"; without it a dialog asks'),
+        kernel_id: text('For which kernel; that of the notebook in front'),
+        queue: text('In which queue to wait; the default one'),
+        lease_seconds: number('For how long at most; without it, no end')
+      })
+    },
+    isEnabled: args => isOnline(manager) && isFree(kernelOf(args)),
+    execute: guarded(options, async args => {
+      const id = needed(kernelOf(args), trans.__('There is no kernel'));
+      const spec = textArg(args, 'spec');
+      return spec
+        ? manager.request(bodyOf(spec, id, args))
+        : options.askRequest(id);
+    })
+  };
+}
+
+function bodyOf(spec: string, kernelId: string, args: Args): IRequestBody {
+  const body: IRequestBody = { spec, kernel_id: kernelId };
+  const queue = textArg(args, 'queue');
+  const seconds = numberArg(args, 'lease_seconds');
+  return {
+    ...body,
+    ...(queue === null ? {} : { queue }),
+    ...(seconds === null ? {} : { lease_seconds: seconds })
+  };
+}
+
+function releaseCommand(
+  options: ICommandOptions
+): CommandRegistry.ICommandOptions {
+  const { manager, trans } = options;
+  return {
+    label: trans.__('Release the Slice'),
+    caption: trans.__('Give the slice of the current kernel back'),
+    describedBy: { args: schema({ lease_id: leaseArg() }) },
+    isEnabled: args => isOnline(manager) && leaseId(options, args) !== null,
+    execute: guarded(options, async args => {
+      const id = needed(leaseId(options, args), trans.__('There is no slice'));
+      return (await mayRelease(options)) ? manager.release(id) : null;
+    })
+  };
+}
+
+/** Asks only where the user has something to lose: when others wait, the slice will not come back soon. */
+async function mayRelease(options: ICommandOptions): Promise<boolean> {
+  const { manager, trans } = options;
+  const waiting = manager.queue.length;
+  if (waiting === 0) {
+    return true;
+  }
+  return options.confirm(
+    trans.__('Release the slice?'),
+    trans._n(
+      '%1 request waits. It may be given your slice at once.',
+      '%1 requests wait. They may be given your slice at once.',
+      waiting
+    )
+  );
+}
+
+function extendCommand(
+  options: ICommandOptions
+): CommandRegistry.ICommandOptions {
+  const { manager, trans } = options;
+  const canExtend = (id: string | null): boolean =>
+    manager.leases.some(lease => lease.id === id && lease.ends_at !== null);
+  return {
+    label: trans.__('Extend the Slice'),
+    caption: () =>
+      trans.__(
+        'Keep the slice of the current kernel for %1 more',
+        formatDuration(options.extendSeconds())
+      ),
+    describedBy: {
+      args: schema({
+        lease_id: leaseArg(),
+        seconds: number('By how much; as set in the settings')
+      })
+    },
+    isEnabled: args => isOnline(manager) && canExtend(leaseId(options, args)),
+    execute: guarded(options, async args => {
+      const id = needed(leaseId(options, args), trans.__('There is no slice'));
+      const seconds = numberArg(args, 'seconds') ?? options.extendSeconds();
+      return manager.extend(id, seconds);
+    })
+  };
+}
+
+function cancelCommand(
+  options: ICommandOptions
+): CommandRegistry.ICommandOptions {
+  const { manager, kernel, trans } = options;
+  const requestId = (args: Args): string | null =>
+    textArg(args, 'request_id') ??
+    (kernel.id ? (manager.requestOf(kernel.id)?.id ?? null) : null);
+  return {
+    label: trans.__('Cancel the Request'),
+    caption: trans.__('Stop waiting for a slice'),
+    describedBy: {
+      args: schema({
+        request_id: text('Which request; that of the current kernel')
+      })
+    },
+    isEnabled: args => isOnline(manager) && requestId(args) !== null,
+    execute: guarded(options, async args =>
+      manager.cancel(needed(requestId(args), trans.__('Nothing waits')))
+    )
+  };
+}
+
+function leaseId(options: ICommandOptions, args: Args): string | null {
+  const { manager, kernel } = options;
+  const own = kernel.id ? manager.leaseOf(kernel.id) : null;
+  return textArg(args, 'lease_id') ?? own?.id ?? null;
+}
+
+/** The user is told of a failure; a program that ran the command sees it, too. */
+function guarded<T>(
+  options: ICommandOptions,
+  verb: (args: Args) => Promise<T>
+): (args: Args) => Promise<T> {
+  return async args => {
+    try {
+      return await verb(args);
+    } catch (error) {
+      options.report(error);
+      throw error;
+    }
+  };
+}
+
+function needed(value: string | null, otherwise: string): string {
+  if (value === null) {
+    throw new Error(otherwise);
+  }
+  return value;
+}
+
+function textArg(args: Args, name: string): string | null {
+  const value: ReadonlyPartialJSONValue | undefined = args[name];
+  return typeof value === 'string' && value !== '' ? value : null;
+}
+
+function numberArg(args: Args, name: string): number | null {
+  const value: ReadonlyPartialJSONValue | undefined = args[name];
+  return typeof value === 'number' && value > 0 ? value : null;
+}
+
+function schema(properties: JSONObject): JSONObject {
+  return { type: 'object', properties, additionalProperties: true };
+}
+
+function text(description: string): JSONObject {
+  return { type: 'string', description };
+}
+
+function number(description: string): JSONObject {
+  return { type: 'number', exclusiveMinimum: 0, description };
+}
+
+function leaseArg(): JSONObject {
+  return text('Which lease; that of the current kernel');
+}

@@ -1,0 +1,69 @@
+/** Numbers and names for people. Pure; symbols of units are international and not translated. */
+
+import type { IHolder } from './wire';
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+/** `21474836480` -> `20 GiB`; one decimal below 10, none above. */
+export function formatBytes(bytes: number): string {
+  const exponent = exponentOf(bytes);
+  return `${amount(bytes, exponent)} ${UNITS[exponent]}`;
+}
+
+/** `(6657199309, 21474836480)` -> `6.2 / 20 GiB`, both in the unit of the second. */
+export function formatBytesOf(used: number, total: number): string {
+  const exponent = exponentOf(total);
+  return `${amount(used, exponent)} / ${amount(total, exponent)} ${UNITS[exponent]}`;
+}
+
+function exponentOf(bytes: number): number {
+  let exponent = 0;
+  while (exponent < UNITS.length - 1 && bytes >= 1024 ** (exponent + 1)) {
+    exponent += 1;
+  }
+  return exponent;
+}
+
+function amount(bytes: number, exponent: number): string {
+  const value = bytes / 1024 ** exponent;
+  const rounded = value < 10 ? Math.round(value * 10) / 10 : Math.round(value);
+  return String(rounded);
+}
+
+/** `0.41` -> `41 %`; null stays null, for the caller to say "n/a". */
+export function formatPercent(share: number | null): string | null {
+  return share === null ? null : `${Math.round(share * 100)} %`;
+}
+
+/** `2520` -> `42 min`; the two largest units, rounded down; never negative. */
+export function formatDuration(seconds: number): string {
+  const total = Math.max(0, Math.floor(seconds));
+  if (total < 60) {
+    return `${total} s`;
+  }
+  const minutes = Math.floor(total / 60);
+  if (minutes < 60) {
+    return `${minutes} min`;
+  }
+  const hours = Math.floor(minutes / 60);
+  return hours < 24
+    ? join(hours, 'h', minutes % 60, 'min')
+    : join(Math.floor(hours / 24), 'd', hours % 24, 'h');
+}
+
+function join(a: number, unitA: string, b: number, unitB: string): string {
+  return b ? `${a} ${unitA} ${b} ${unitB}` : `${a} ${unitA}`;
+}
+
+/** `"1/4"` -> `0.25`; 0 for anything that is not a share. */
+export function parseFraction(text: string): number {
+  const [above, below = '1'] = text.split('/');
+  const value = Number(above) / Number(below);
+  return Number.isFinite(value) && value > 0 ? value : 0;
+}
+
+/** The notebook's name where there is one, else what kind of holder it is and its id. */
+export function holderName(holder: IHolder): string {
+  const base = holder.label.split('/').pop();
+  return base || `${holder.kind}:${holder.id.slice(0, 8)}`;
+}

@@ -1,0 +1,264 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import {
+  deviceTitle,
+  MemoryMeter,
+  memoryText,
+  SimulatedBadge,
+  Warning
+} from './devicebar';
+import { formatDuration, holderName } from './format';
+import type { IPanelActions } from './panelview';
+import type { IHost, ILease, IRequest, IUsage, LeaseState } from './wire';
+
+export interface IMySliceProps {
+  actions: IPanelActions;
+  /** By how much the Extend button moves the end. */
+  extendSeconds: number;
+  host: IHost;
+  /** The notebook's kernel; null when there is none. */
+  kernelId: string | null;
+  lease: ILease | null;
+  request: IRequest | null;
+  /** Leases that the kernel's workers and runs hold. */
+  workers: readonly ILease[];
+  usage: IUsage | null;
+  now: number;
+  /** The data is fresh enough to act upon. */
+  online: boolean;
+  trans: TranslationBundle;
+}
+
+/** What the kernel of the notebook in front holds, waits for, or may ask for. */
+export function MySlice(props: IMySliceProps): JSX.Element {
+  const { lease, request } = props;
+  return (
+    <>
+      {lease && <LeaseCard {...props} lease={lease} />}
+      {request && <WaitingCard {...props} request={request} />}
+      {!lease && !request && <NoSlice {...props} />}
+      {props.workers.length > 0 && <Workers {...props} />}
+    </>
+  );
+}
+
+function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
+  const { lease, trans, usage } = props;
+  const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
+  const use = usage?.leases[lease.id];
+  const memory = use && memoryText(use, total, trans);
+  return (
+    <div className="jp-AIStack-card jp-mod-lease" data-lease-id={lease.id}>
+      <div className="jp-AIStack-cardHead">
+        <span className="jp-AIStack-size">{lease.spec}</span>
+        <span className="jp-AIStack-where">{whereText(props)}</span>
+        {isSimulated(lease, props.host) && <SimulatedBadge trans={trans} />}
+      </div>
+      {use && memory && (
+        <>
+          <MemoryMeter
+            label={trans.__('Memory of your slice')}
+            text={memory}
+            used={use.memory_bytes}
+            total={total}
+          />
+          <p className="jp-AIStack-figures">{memory}</p>
+        </>
+      )}
+      <dl className="jp-AIStack-facts">
+        <dt>{trans.__('State')}</dt>
+        <dd>{stateText(lease.state, trans)}</dd>
+        <dt>{trans.__('Enforced by')}</dt>
+        <dd>{lease.enforcement || trans.__('not known yet')}</dd>
+        <dt>{trans.__('Verified')}</dt>
+        <dd>
+          <Verified verified={lease.verified} trans={trans} />
+        </dd>
+        <dt>{trans.__('Time left')}</dt>
+        <dd className="jp-AIStack-timeLeft">{timeLeft(props)}</dd>
+      </dl>
+      {lease.note && <Warning text={lease.note} />}
+      <LeaseButtons {...props} />
+    </div>
+  );
+}
+
+function LeaseButtons(props: IMySliceProps & { lease: ILease }): JSX.Element {
+  const { actions, lease, online, trans } = props;
+  const extendTitle =
+    lease.ends_at === null
+      ? trans.__('It has no end that could be moved')
+      : trans.__('Keep it for %1 more', formatDuration(props.extendSeconds));
+  return (
+    <div className="jp-AIStack-buttons">
+      <button
+        className="jp-AIStack-button"
+        disabled={!online || lease.ends_at === null}
+        title={extendTitle}
+        onClick={() => actions.extend(lease.id)}
+      >
+        {trans.__('Extend')}
+      </button>
+      <button
+        className="jp-AIStack-button jp-mod-warn"
+        disabled={!online}
+        title={trans.__('Give the slice back')}
+        onClick={() => actions.release(lease.id)}
+      >
+        {trans.__('Release')}
+      </button>
+    </div>
+  );
+}
+
+function WaitingCard(
+  props: IMySliceProps & { request: IRequest }
+): JSX.Element {
+  const { actions, request, online, trans } = props;
+  return (
+    <div
+      className="jp-AIStack-card jp-mod-waiting"
+      data-request-id={request.id}
+    >
+      <div className="jp-AIStack-cardHead">
+        <span className="jp-AIStack-size">{request.spec}</span>
+        <span className="jp-AIStack-where">{positionText(request, trans)}</span>
+      </div>
+      {request.reason && <p className="jp-AIStack-reason">{request.reason}</p>}
+      <div className="jp-AIStack-buttons">
+        <button
+          className="jp-AIStack-button"
+          disabled={!online}
+          title={trans.__('Stop waiting')}
+          onClick={() => actions.cancel(request.id)}
+        >
+          {trans.__('Cancel')}
+        </button>
+      </div>
+    </div>
+  );
+}
+
+function NoSlice(props: IMySliceProps): JSX.Element {
+  const { actions, kernelId, online, trans } = props;
+  return (
+    <div className="jp-AIStack-card jp-mod-empty">
+      <p>
+        {kernelId
+          ? trans.__('This notebook has no slice of a device.')
+          : trans.__('Open a notebook to request a slice for it.')}
+      </p>
+      <div className="jp-AIStack-buttons">
+        <button
+          className="jp-AIStack-button jp-mod-accept"
+          disabled={!kernelId || !online}
+          onClick={() => actions.request()}
+        >
+          {trans.__('Request…')}
+        </button>
+      </div>
+    </div>
+  );
+}
+
+function Workers(props: IMySliceProps): JSX.Element {
+  const { actions, workers, online, trans } = props;
+  return (
+    <ul
+      className="jp-AIStack-workers"
+      aria-label={trans.__('Slices of its workers and runs')}
+    >
+      {workers.map(lease => (
+        <li key={lease.id} className="jp-AIStack-worker">
+          <span className="jp-AIStack-sliceName" title={lease.holder.id}>
+            {holderName(lease.holder)}
+          </span>
+          <span className="jp-AIStack-sliceSize">{lease.spec}</span>
+          <button
+            className="jp-AIStack-button jp-mod-small"
+            disabled={!online}
+            aria-label={trans.__('Release %1', holderName(lease.holder))}
+            onClick={() => actions.release(lease.id)}
+          >
+            {trans.__('Release')}
+          </button>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Verified(props: {
+  verified: boolean | null;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { verified, trans } = props;
+  if (verified === null) {
+    return <span>{trans.__('not yet')}</span>;
+  }
+  return verified ? (
+    <span className="jp-AIStack-verified">
+      <span aria-hidden="true">✓ </span>
+      {trans.__('from inside')}
+    </span>
+  ) : (
+    <span className="jp-AIStack-unverified">
+      <span aria-hidden="true">⚠ </span>
+      {trans.__('not as granted')}
+    </span>
+  );
+}
+
+/** Which devices the lease is on. */
+function whereText(props: IMySliceProps & { lease: ILease }): string {
+  const { host, lease, trans } = props;
+  const names = lease.slices.map(slice => {
+    const device = host.devices.find(({ id }) => id === slice.device_id);
+    return device
+      ? `${deviceTitle(device, trans)} · ${device.name}`
+      : slice.device_id;
+  });
+  return names.join(', ');
+}
+
+function timeLeft(props: IMySliceProps & { lease: ILease }): string {
+  const { lease, now, trans } = props;
+  return lease.ends_at === null
+    ? trans.__('no end')
+    : formatDuration(lease.ends_at - now);
+}
+
+export function positionText(
+  request: IRequest,
+  trans: TranslationBundle
+): string {
+  return request.position === null
+    ? trans.__('waiting')
+    : trans.__('waiting, number %1 in the queue', request.position);
+}
+
+export function isSimulated(lease: ILease, host: IHost): boolean {
+  return (
+    lease.enforced_by === 'simulated' ||
+    host.devices.some(
+      device =>
+        device.simulated && lease.slices.some(s => s.device_id === device.id)
+    )
+  );
+}
+
+function stateText(state: LeaseState, trans: TranslationBundle): string {
+  switch (state) {
+    case 'granted':
+      return trans.__('granted, not in use yet');
+    case 'active':
+      return trans.__('in use');
+    case 'suspended':
+      return trans.__('suspended');
+    case 'releasing':
+      return trans.__('being released');
+    case 'ended':
+      return trans.__('ended');
+  }
+}

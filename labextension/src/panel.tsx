@@ -1,0 +1,98 @@
+import { ReactWidget } from '@jupyterlab/ui-components';
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { CommandRegistry } from '@lumino/commands';
+import type { IDisposable } from '@lumino/disposable';
+import type { Message } from '@lumino/messaging';
+import * as React from 'react';
+
+import { CommandIDs } from './commands';
+import { aistackIcon } from './icons';
+import { PanelView, type IPanelActions } from './panelview';
+import type { ICurrentKernel, ILeaseManager } from './tokens';
+
+export const PANEL_ID = 'jupyter-aistack-panel';
+
+/** The side panel: who holds which slice of the devices of this host. */
+export class LeasePanel extends ReactWidget {
+  constructor(private readonly _options: LeasePanel.IOptions) {
+    super();
+    const { kernel, manager, trans } = _options;
+    this.id = PANEL_ID;
+    this.addClass('jp-AIStack-panel');
+    this.title.icon = aistackIcon;
+    this.title.caption = trans.__('AI Stack: slices of GPUs and CPUs');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', trans.__('AI Stack'));
+    this._actions = panelActions(_options);
+    manager.changed.connect(this.update, this);
+    kernel.changed.connect(this.update, this);
+  }
+
+  dispose(): void {
+    if (this.isDisposed) {
+      return;
+    }
+    const { kernel, manager } = this._options;
+    manager.changed.disconnect(this.update, this);
+    kernel.changed.disconnect(this.update, this);
+    this._unwatch();
+    super.dispose();
+  }
+
+  render(): JSX.Element {
+    return (
+      <PanelView
+        actions={this._actions}
+        extendSeconds={this._options.extendSeconds()}
+        kernelId={this._options.kernel.id}
+        manager={this._options.manager}
+        trans={this._options.trans}
+      />
+    );
+  }
+
+  protected onAfterShow(msg: Message): void {
+    super.onAfterShow(msg);
+    this._watching ??= this._options.manager.watch();
+    this.update();
+  }
+
+  protected onBeforeHide(msg: Message): void {
+    this._unwatch();
+    super.onBeforeHide(msg);
+  }
+
+  private _unwatch(): void {
+    this._watching?.dispose();
+    this._watching = null;
+  }
+
+  private readonly _actions: IPanelActions;
+  private _watching: IDisposable | null = null;
+}
+
+export namespace LeasePanel {
+  export interface IOptions {
+    commands: CommandRegistry;
+    extendSeconds: () => number;
+    kernel: ICurrentKernel;
+    manager: ILeaseManager;
+    trans: TranslationBundle;
+  }
+}
+
+/** The buttons run the commands, which report their failures themselves. */
+function panelActions(options: LeasePanel.IOptions): IPanelActions {
+  const { commands, manager } = options;
+  const run = (id: string, args: Record<string, string> = {}): void => {
+    commands.execute(id, args).catch(() => undefined);
+  };
+  return {
+    request: () => run(CommandIDs.request),
+    release: lease_id => run(CommandIDs.release, { lease_id }),
+    extend: lease_id => run(CommandIDs.extend, { lease_id }),
+    cancel: request_id => run(CommandIDs.cancel, { request_id }),
+    refresh: () => run(CommandIDs.refresh),
+    retry: () => manager.reconnect()
+  };
+}

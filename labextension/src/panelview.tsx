@@ -1,0 +1,298 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import { isOnline } from './commands';
+import { DeviceBlock, SimulatedBadge, Warning } from './devicebar';
+import { formatDuration, holderName } from './format';
+import { MySlice, positionText } from './myslice';
+import { isOwn } from './ownership';
+import type { ILeaseManager } from './tokens';
+import type { IHost, IRequest } from './wire';
+
+/** What the buttons do. */
+export interface IPanelActions {
+  request: () => void;
+  release: (leaseId: string) => void;
+  extend: (leaseId: string) => void;
+  cancel: (requestId: string) => void;
+  refresh: () => void;
+  retry: () => void;
+}
+
+export interface IPanelProps {
+  actions: IPanelActions;
+  extendSeconds: number;
+  kernelId: string | null;
+  manager: ILeaseManager;
+  trans: TranslationBundle;
+}
+
+/** The whole panel, in whichever state the data is. */
+export function PanelView(props: IPanelProps): JSX.Element {
+  const { manager } = props;
+  return (
+    <div className="jp-AIStack-content" data-status={manager.status}>
+      <Announcer {...props} />
+      {manager.host ? (
+        <Loaded {...props} host={manager.host} />
+      ) : manager.status === 'disconnected' ? (
+        <Failed {...props} />
+      ) : (
+        <Loading trans={props.trans} />
+      )}
+    </div>
+  );
+}
+
+function Loading(props: { trans: TranslationBundle }): JSX.Element {
+  return (
+    <div className="jp-AIStack-state jp-mod-loading" role="status">
+      <div className="jp-AIStack-skeleton" aria-hidden="true" />
+      <div className="jp-AIStack-skeleton" aria-hidden="true" />
+      <p>{props.trans.__('Looking for devices…')}</p>
+    </div>
+  );
+}
+
+function Failed(props: IPanelProps): JSX.Element {
+  const { actions, manager, trans } = props;
+  return (
+    <div className="jp-AIStack-state jp-mod-error" role="alert">
+      <p className="jp-AIStack-stateTitle">
+        {trans.__('The devices cannot be shown')}
+      </p>
+      <p>{manager.problem}</p>
+      <button className="jp-AIStack-button" onClick={() => actions.retry()}>
+        {trans.__('Retry')}
+      </button>
+    </div>
+  );
+}
+
+function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
+  const online = isOnline(props.manager);
+  return (
+    <>
+      <Head {...props} />
+      {!online && <Disconnected {...props} />}
+      <div
+        className={online ? 'jp-AIStack-body' : 'jp-AIStack-body jp-mod-stale'}
+      >
+        <Section title={props.trans.__('My slice')} name="mine">
+          <Mine {...props} online={online} />
+        </Section>
+        <Section title={props.trans.__('Devices')} name="devices">
+          <Devices {...props} />
+        </Section>
+        <Section title={props.trans.__('Queue')} name="queue">
+          <Queue {...props} online={online} />
+        </Section>
+      </div>
+    </>
+  );
+}
+
+function Head(props: IPanelProps & { host: IHost }): JSX.Element {
+  const { actions, host, manager, trans } = props;
+  return (
+    <header className="jp-AIStack-head">
+      <h2 className="jp-AIStack-host" title={host.host}>
+        {host.host}
+      </h2>
+      {host.simulated && <SimulatedBadge trans={trans} />}
+      {manager.status === 'polling' && (
+        <span
+          className="jp-AIStack-badge jp-mod-polling"
+          title={trans.__(
+            'No live connection; the server is asked every few seconds'
+          )}
+        >
+          {trans.__('polling')}
+        </span>
+      )}
+      <button
+        className="jp-AIStack-iconButton"
+        title={trans.__('Refresh')}
+        aria-label={trans.__('Refresh')}
+        onClick={() => actions.refresh()}
+      >
+        <RefreshIcon />
+      </button>
+    </header>
+  );
+}
+
+function RefreshIcon(): JSX.Element {
+  return (
+    <svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true">
+      <path d="M17.65 6.35A8 8 0 1 0 19.73 14h-2.08A6 6 0 1 1 12 6c1.66 0 3.14.69 4.22 1.78L13 11h7V4z" />
+    </svg>
+  );
+}
+
+/** Says how old the data is; ticks by itself, for nothing else will. */
+function Disconnected(props: IPanelProps): JSX.Element {
+  const { actions, manager, trans } = props;
+  useTick();
+  const age = (Date.now() - (manager.lastSeen ?? Date.now())) / 1000;
+  return (
+    <div className="jp-AIStack-banner">
+      <p title={manager.problem}>
+        <span aria-hidden="true">⚠ </span>
+        {trans.__('Disconnected, last seen %1 ago', formatDuration(age))}
+      </p>
+      <button
+        className="jp-AIStack-button jp-mod-small"
+        onClick={() => actions.retry()}
+      >
+        {trans.__('Retry')}
+      </button>
+    </div>
+  );
+}
+
+function useTick(): void {
+  const [, setTick] = React.useState(0);
+  React.useEffect(() => {
+    const timer = setInterval(() => setTick(tick => tick + 1), 1000);
+    return () => clearInterval(timer);
+  }, []);
+}
+
+function Section(props: {
+  title: string;
+  name: string;
+  children: React.ReactNode;
+}): JSX.Element {
+  const id = `jp-AIStack-title-${props.name}`;
+  return (
+    <section
+      className={`jp-AIStack-section jp-mod-${props.name}`}
+      aria-labelledby={id}
+    >
+      <h3 className="jp-AIStack-sectionTitle" id={id}>
+        {props.title}
+      </h3>
+      {props.children}
+    </section>
+  );
+}
+
+function Mine(
+  props: IPanelProps & { host: IHost; online: boolean }
+): JSX.Element {
+  const { kernelId, manager } = props;
+  return (
+    <MySlice
+      actions={props.actions}
+      extendSeconds={props.extendSeconds}
+      host={props.host}
+      kernelId={kernelId}
+      lease={kernelId ? manager.leaseOf(kernelId) : null}
+      request={kernelId ? manager.requestOf(kernelId) : null}
+      usage={manager.usage}
+      now={manager.now()}
+      online={props.online}
+      trans={props.trans}
+      workers={manager.leases.filter(
+        ({ holder }) => !!kernelId && holder.parent === kernelId
+      )}
+    />
+  );
+}
+
+function Devices(props: IPanelProps & { host: IHost }): JSX.Element {
+  const { host, manager, trans } = props;
+  return (
+    <>
+      {host.problems.map(problem => (
+        <Warning key={problem} text={problem} />
+      ))}
+      {host.devices.length === 0 && (
+        <p className="jp-AIStack-empty">
+          {trans.__('No device was found on this host.')}
+        </p>
+      )}
+      <ul className="jp-AIStack-devices">
+        {host.devices.map(device => (
+          <DeviceBlock
+            key={device.id}
+            device={device}
+            leases={manager.leases}
+            usage={manager.usage}
+            kernelId={props.kernelId}
+            now={manager.now()}
+            trans={trans}
+          />
+        ))}
+      </ul>
+    </>
+  );
+}
+
+function Queue(props: IPanelProps & { online: boolean }): JSX.Element {
+  const { manager, trans } = props;
+  if (manager.queue.length === 0) {
+    return <p className="jp-AIStack-empty">{trans.__('Nobody waits.')}</p>;
+  }
+  return (
+    <ol className="jp-AIStack-queue">
+      {manager.queue.map(request => (
+        <QueueItem key={request.id} {...props} request={request} />
+      ))}
+    </ol>
+  );
+}
+
+function QueueItem(
+  props: IPanelProps & { request: IRequest; online: boolean }
+): JSX.Element {
+  const { actions, request, trans } = props;
+  const name = holderName(request.holder);
+  return (
+    <li className="jp-AIStack-queueItem" data-request-id={request.id}>
+      <span className="jp-AIStack-position">{request.position ?? '–'}</span>
+      <span className="jp-AIStack-sliceName" title={request.holder.label}>
+        {name}
+      </span>
+      <span className="jp-AIStack-sliceSize">{request.spec}</span>
+      <p className="jp-AIStack-reason">
+        {[request.holder.user, request.reason].filter(Boolean).join(' · ')}
+      </p>
+      {isOwn(request.holder, props.kernelId) && (
+        <button
+          className="jp-AIStack-button jp-mod-small"
+          disabled={!props.online}
+          aria-label={trans.__('Cancel the request of %1', name)}
+          onClick={() => actions.cancel(request.id)}
+        >
+          {trans.__('Cancel')}
+        </button>
+      )}
+    </li>
+  );
+}
+
+/** Tells screen readers what became of the user's own slice, and nothing else: no telemetry, no ticks. */
+function Announcer(props: IPanelProps): JSX.Element {
+  return (
+    <p className="jp-AIStack-announcer" aria-live="polite">
+      {announcement(props)}
+    </p>
+  );
+}
+
+function announcement(props: IPanelProps): string {
+  const { kernelId, manager, trans } = props;
+  if (!manager.host || !kernelId) {
+    return '';
+  }
+  const lease = manager.leaseOf(kernelId);
+  if (lease) {
+    return trans.__('This notebook holds a slice: %1', lease.spec);
+  }
+  const request = manager.requestOf(kernelId);
+  return request
+    ? trans.__('%1: %2', request.spec, positionText(request, trans))
+    : trans.__('This notebook has no slice');
+}

@@ -1,0 +1,138 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import { formatBytes, formatDuration, parseFraction } from './format';
+import type { IHost } from './wire';
+
+/** What the user has filled in. */
+export interface IRequestValue {
+  spec: string;
+  /** For how long at most; null for no end. */
+  leaseSeconds: number | null;
+}
+
+export interface IRequestFormProps {
+  host: IHost | null;
+  value: IRequestValue;
+  onChange: (value: IRequestValue) => void;
+  /** What was wrong with the last attempt; empty for nothing. */
+  error: string;
+  trans: TranslationBundle;
+}
+
+const SIZES = ['1/8', '1/4', '1/2', '1'];
+const DURATIONS = [1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600];
+
+/** How much and for how long. */
+export function RequestForm(props: IRequestFormProps): JSX.Element {
+  const { error, host, onChange, trans, value } = props;
+  const setSpec = (spec: string): void => onChange({ ...value, spec });
+  return (
+    <div className="jp-AIStack-form">
+      <SizeChoice spec={value.spec} onChange={setSpec} trans={trans} />
+      <label className="jp-AIStack-field">
+        <span>{trans.__('or as text')}</span>
+        <input
+          className="jp-mod-styled"
+          name="spec"
+          type="text"
+          value={value.spec}
+          spellCheck={false}
+          aria-invalid={error !== ''}
+          aria-describedby="jp-AIStack-specHelp jp-AIStack-formError"
+          onChange={event => setSpec(event.target.value)}
+        />
+      </label>
+      <p className="jp-AIStack-help" id="jp-AIStack-specHelp">
+        {sizeHint(value.spec, host, trans)}
+      </p>
+      <DurationChoice {...props} />
+      <p
+        className="jp-AIStack-formError"
+        id="jp-AIStack-formError"
+        role="alert"
+      >
+        {error}
+      </p>
+    </div>
+  );
+}
+
+function SizeChoice(props: {
+  spec: string;
+  onChange: (spec: string) => void;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { onChange, spec, trans } = props;
+  return (
+    <fieldset className="jp-AIStack-choices">
+      <legend>{trans.__('Share of a device')}</legend>
+      {SIZES.map(size => (
+        <label key={size} className="jp-AIStack-choice">
+          <input
+            type="radio"
+            name="jp-AIStack-size"
+            value={size}
+            checked={spec.trim() === size}
+            onChange={() => onChange(size)}
+          />
+          <span>{size === '1' ? trans.__('1 whole') : size}</span>
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+function DurationChoice(props: IRequestFormProps): JSX.Element {
+  const { onChange, trans, value } = props;
+  return (
+    <label className="jp-AIStack-field">
+      <span>{trans.__('For')}</span>
+      <select
+        className="jp-mod-styled"
+        name="duration"
+        value={value.leaseSeconds ?? ''}
+        onChange={event =>
+          onChange({
+            ...value,
+            leaseSeconds: Number(event.target.value) || null
+          })
+        }
+      >
+        <option value="">{trans.__('as long as the kernel lives')}</option>
+        {DURATIONS.map(seconds => (
+          <option key={seconds} value={seconds}>
+            {formatDuration(seconds)}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+/** What a share comes to on this host, and whether it is free; for anything else, what may be typed. */
+export function sizeHint(
+  spec: string,
+  host: IHost | null,
+  trans: TranslationBundle
+): string {
+  const share = /^\d+(\/\d+)?$/.test(spec.trim()) ? parseFraction(spec) : 0;
+  const gpus = host?.devices.filter(({ kind }) => kind === 'gpu') ?? [];
+  const devices = gpus.length > 0 ? gpus : (host?.devices ?? []);
+  if (devices.length === 0 || share === 0 || share > 1) {
+    return trans.__(
+      'For example 0.3, 20GiB, 2 (whole devices), 1/2x2 (two halves), 1g.10gb, cpu:2'
+    );
+  }
+  const free = devices.filter(
+    device => !device.problem && parseFraction(device.free_fraction) >= share
+  );
+  const memory = formatBytes(devices[0].memory_bytes * share);
+  return free.length > 0
+    ? trans.__('About %1 of %2; free now', memory, devices[0].name)
+    : trans.__(
+        'About %1 of %2; you will have to wait',
+        memory,
+        devices[0].name
+      );
+}

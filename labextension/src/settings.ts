@@ -1,0 +1,49 @@
+import type { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { Token } from '@lumino/coreutils';
+
+/** What the user has set; read it when it is needed, it may change at any time. */
+export interface IAIStackSettings {
+  /** The size that the request dialog shows at first. */
+  readonly defaultSpec: string;
+  /** By how much Extend moves the end of a slice. */
+  readonly extendSeconds: number;
+  /** How long before the end of a slice to warn; 0 for never. */
+  readonly warnSeconds: number;
+}
+
+export const IAIStackSettings = new Token<IAIStackSettings>(
+  'jupyter-aistack:IAIStackSettings',
+  'What the user has set for slices.'
+);
+
+/** The settings of the plugin `id`; the defaults until they are loaded, or for ever where there is no registry. */
+export class AIStackSettings implements IAIStackSettings {
+  constructor(registry: ISettingRegistry | null, id: string) {
+    registry
+      ?.load(id)
+      .then(settings => {
+        this._settings = settings;
+      })
+      .catch(error => console.warn(`Settings of ${id} not loaded:`, error));
+  }
+
+  get defaultSpec(): string {
+    const value = this._settings?.get('defaultSpec').composite;
+    return typeof value === 'string' && value ? value : '1/4';
+  }
+
+  get extendSeconds(): number {
+    return this._minutes('extendMinutes', 30) * 60;
+  }
+
+  get warnSeconds(): number {
+    return this._minutes('warnMinutes', 5) * 60;
+  }
+
+  private _minutes(key: string, otherwise: number): number {
+    const value = this._settings?.get(key).composite;
+    return typeof value === 'number' ? value : otherwise;
+  }
+
+  private _settings: ISettingRegistry.ISettings | null = null;
+}
