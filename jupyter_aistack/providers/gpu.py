@@ -1,0 +1,240 @@
+"""NVIDIA GPUs: whole ones, MIG instances that an administrator cut, and cooperative shares."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..core.device import Device, DeviceKind, Enforcement, ProcessUse, Slice, SliceKind
+from ..core.lease import Lease
+from ..core.units import MIB
+from ..exceptions import DriverNotFound, PrepareFailed, ProviderError
+from . import mig
+from .base import Prepared, Provider, Usage
+from .nvml import NVML
+from .reading import Reading, read_processes
+
+HEADROOM_BYTES = 400 * MIB
+"""What a CUDA context, cuBLAS and NCCL take beside a framework's own pool, which no framework cap covers."""
+RETRY_LOST_SECONDS = 30.0
+"""How often the driver is opened anew while a GPU is lost: only then does one that was reset come back."""
+
+_GPU_KINDS = frozenset({SliceKind.GPU, SliceKind.MIG, SliceKind.SHARE})
+# CUDA cores in one multiprocessor, by compute capability (major, minor) or major alone.
+_CORES_PER_MULTIPROCESSOR = {7: 64, (8, 0): 64, 8: 128, 9: 128, 10: 128, 11: 128, 12: 128}
+
+_NAMELESS = "GPU-unknown-"  # prefix of the id of a GPU that never told its UUID
+_GONE = "is no longer there; it fell off the bus or was removed"
+_UNREADABLE = "does not let this user read its memory; ask the administrator for access"
+
+
+class GPUProvider(Provider):
+    """The host's NVIDIA GPUs, as the driver describes them.
+
+    Args:
+        nvml: the connection to the driver.
+        optional: a host without a driver is not a problem, it just has no GPU.
+        clock: seconds since the epoch, as the driver stamps its samples.
+    """
+
+    name = "gpu"
+
+    def __init__(
+        self, nvml: NVML | None = None, *, optional: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._nvml = nvml or NVML()
+        self._optional = optional
+        self._clock = clock
+        self._known: dict[str, Device] = {}
+        self._reopened_at = -math.inf
+
+    def discover(self, host: str) -> tuple[Device, ...]:
+        """Every GPU, the unusable ones with their problem; one seen before that is gone stays listed as lost."""
+        self._reopen_if_lost()
+        try:
+            count = self._nvml.query("nvmlDeviceGetCount")
+        except DriverNotFound as error:
+            if self._optional and error.facts.get("library_missing"):
+                return ()
+            raise
+        found = {device.id: device for device in (self._device(index, host) for index in range(count))}
+        missing = {i: device for i, device in self._known.items() if i not in found}
+        gone = {i: replace(device, problem=_GONE, processes=()) for i, device in missing.items()}
+        self._known = {i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)}
+        return tuple(sorted((gone | found).values(), key=lambda device: (device.index, device.id)))
+
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+        """CUDA_VISIBLE_DEVICES by UUID, and caps for the frameworks where nothing else holds a share to its size."""
+        slices = _gpu_slices(lease)
+        instances = [piece for piece in slices if piece.kind is SliceKind.MIG]
+        if len(instances) > 1:
+            raise PrepareFailed(
+                f"a process can use one MIG instance; ask for {instances[0].profile} once for each worker",
+                lease_id=lease.id,
+            )
+        for piece in slices:
+            _check_usable(piece, devices)
+        visible = [piece.uuid for piece in slices]
+        environment = {
+            "CUDA_VISIBLE_DEVICES": ",".join(visible),
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            # Asks NVML instead of starting CUDA, so that torch.cuda.is_available() does not fix the devices too early.
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        }
+        return Prepared(
+            environment=environment | _caps_of(slices, devices),
+            memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
+            enforced_by=_weakest(slices),
+            expects={"visible": visible},
+        )
+
+    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+        """Memory and busy share of device time over each lease's processes; the latter is unknown on MIG."""
+        reading = Reading(self._nvml, self._clock())
+        held = {i: (_gpu_slices(lease), pids.get(i, frozenset())) for i, lease in leases.items()}
+        return {i: reading.of_processes(slices, own) for i, (slices, own) in held.items() if slices}
+
+    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
+        """What each GPU's own counters say."""
+        reading = Reading(self._nvml, self._clock())
+        return {i: reading.of_device(i) for i, device in devices.items() if device.kind is DeviceKind.GPU}
+
+    def close(self) -> None:
+        """Close NVML."""
+        self._nvml.close()
+
+    def _reopen_if_lost(self) -> None:
+        is_due = not 0 <= self._clock() - self._reopened_at < RETRY_LOST_SECONDS
+        if is_due and any(not device.is_healthy for device in self._known.values()):
+            self._reopened_at = self._clock()
+            self._nvml.close()
+
+    def _device(self, index: int, host: str) -> Device:
+        """The GPU at `index`; when it does not answer, what is known of it and why."""
+        try:
+            handle = self._nvml.query("nvmlDeviceGetHandleByIndex", index)
+            return self._describe(handle, index, host)
+        except ProviderError as error:
+            if "problem" not in error.facts:
+                raise  # it concerns the driver, not this GPU
+            return self._unusable(index, host, str(error.facts["problem"]))
+
+    def _unusable(self, index: int, host: str, problem: str) -> Device:
+        known = next((device for device in self._known.values() if device.index == index), None)
+        if known is not None:
+            return replace(known, problem=problem, processes=())
+        return Device(
+            id=f"{_NAMELESS}{index}",
+            host=host,
+            kind=DeviceKind.GPU,
+            index=index,
+            name=f"GPU {index}",
+            memory_bytes=0,
+            problem=problem,
+        )
+
+    def _describe(self, handle: Any, index: int, host: str) -> Device:
+        ask = self._nvml.query
+        mig_enabled = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == 1
+        memory = ask("nvmlDeviceGetMemoryInfo", handle, default=None)
+        handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
+        total = memory.total if memory else 0
+        instances = tuple(mig.describe(self._nvml, h, total) for h in handles)
+        return Device(
+            id=ask("nvmlDeviceGetUUID", handle),
+            host=host,
+            kind=DeviceKind.GPU,
+            index=index,
+            name=ask("nvmlDeviceGetName", handle, default=f"GPU {index}"),
+            # Where MIG is on, an ordinary user may read the instances' memory but not the GPU's.
+            memory_bytes=total or sum(instance.memory_bytes for instance in instances),
+            multiprocessors=self._multiprocessors(handle),
+            mig=instances,
+            mig_enabled=mig_enabled,
+            processes=self._processes((handle, *handles)),
+            problem="" if memory or mig_enabled else _UNREADABLE,
+        )
+
+    def _multiprocessors(self, handle: Any) -> int:
+        cores = self._nvml.query("nvmlDeviceGetNumGpuCores", handle, default=0)
+        capability = tuple(self._nvml.query("nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0)))
+        each = _CORES_PER_MULTIPROCESSOR.get(capability) or _CORES_PER_MULTIPROCESSOR.get(capability[0], 0)
+        return int(cores // each) if each else 0
+
+    def _processes(self, handles: Iterable[Any]) -> tuple[ProcessUse, ...]:
+        """Who holds memory through any of the handles; a MIG instance's processes may show on the GPU's list too."""
+        memory: dict[int, int] = {}
+        for handle in handles:
+            for pid, held in (read_processes(self._nvml, handle) or {}).items():
+                memory[pid] = max(memory.get(pid, 0), held or 0)
+        return tuple(ProcessUse(pid=p, memory_bytes=m, name=self._process_name(p)) for p, m in sorted(memory.items()))
+
+    def _process_name(self, pid: int) -> str:
+        # The program alone: its arguments are nobody else's business.
+        path = str(self._nvml.query("nvmlSystemGetProcessName", pid, default="")).split(" ")[0]
+        return path.rsplit("/", 1)[-1]
+
+
+def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
+    """Variables that make frameworks stay within `slice_bytes` of a device on which they see `total_bytes`.
+
+    Each framework's pool gets the slice less a headroom for what lies outside any pool. torch has no variable that
+    all its versions take, so `jupyter_aistack.attach` applies ``AISTACK_MEMORY_FRACTION``; likewise RMM's pool size.
+    """
+    pool = slice_bytes - min(HEADROOM_BYTES, slice_bytes // 4)
+    share = min(1.0, pool / total_bytes) if total_bytes else 1.0
+    jax = _floor(share * 0.95)  # its fraction is of the total, and it takes all of it at once
+    return {
+        "AISTACK_MEMORY_FRACTION": _floor(share),
+        "AISTACK_RMM_MAXIMUM_POOL_SIZE": str(pool // 256 * 256),  # RMM takes multiples of 256 alone
+        "CUPY_GPU_MEMORY_LIMIT": str(pool),
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_CLIENT_MEM_FRACTION": jax,
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": jax,  # the older name
+    }
+
+
+def _floor(share: float) -> str:
+    """A share with six decimals, never above `share`, never zero."""
+    return f"{max(math.floor(share * 1e6), 1) / 1e6:.6f}"
+
+
+def _caps_of(slices: Iterable[Slice], devices: Mapping[str, Device]) -> dict[str, str]:
+    """Caps for the tightest of the slices that need any, as the frameworks take one figure for all devices."""
+    sizes = [(piece.memory_bytes, _seen(piece, devices)) for piece in slices if _is_advisory(piece)]
+    return caps(*min(sizes, key=lambda size: size[0] / max(size[1], 1))) if sizes else {}
+
+
+def _seen(piece: Slice, devices: Mapping[str, Device]) -> int:
+    """Bytes of memory a process sees on the slice's device."""
+    return mig.memory_seen(piece) if piece.kind is SliceKind.MIG else devices[piece.device_id].memory_bytes
+
+
+def _is_advisory(piece: Slice) -> bool:
+    """Whether nothing but the holder's good will keeps it to its memory."""
+    return piece.kind is SliceKind.SHARE or mig.shares_memory(piece)
+
+
+def _weakest(slices: Iterable[Slice]) -> Enforcement:
+    """What holds the least firmly held of the slices."""
+    pieces = list(slices)
+    if any(_is_advisory(piece) for piece in pieces):
+        return Enforcement.L0
+    return Enforcement.L4 if all(piece.kind is SliceKind.MIG for piece in pieces) else Enforcement.WHOLE
+
+
+def _check_usable(piece: Slice, devices: Mapping[str, Device]) -> None:
+    device = devices.get(piece.device_id)
+    if device is None:
+        raise PrepareFailed(f"{piece.device_id} is no longer there", device_id=piece.device_id)
+    if device.problem:
+        raise PrepareFailed(f"{device.name} {device.problem}", device_id=device.id)
+    if piece.kind is SliceKind.MIG and piece.uuid not in {instance.uuid for instance in device.mig}:
+        raise PrepareFailed(f"{device.name} has no MIG instance {piece.uuid} any more", device_id=device.id)
+
+
+def _gpu_slices(lease: Lease) -> tuple[Slice, ...]:
+    return tuple(piece for piece in lease.slices if piece.kind in _GPU_KINDS)
