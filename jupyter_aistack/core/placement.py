@@ -47,7 +47,7 @@ def place(
     free = [d for d in able if d.is_healthy and d.id not in avoid and _fits(d, sizes[d.id], taken)]
     if len(free) < count:
         nearest = sorted(able, key=lambda d: (d.id in avoid, not d.is_healthy, -_free_share(d, taken), d.index))
-        return Unplaced(reason=_no_room(able, sizes, taken), candidates=frozenset(d.id for d in nearest[:count]))
+        return Unplaced(reason=_no_room(able, sizes, taken, count), candidates=frozenset(d.id for d in nearest[:count]))
     chosen = sorted(free, key=lambda d: (_free_share(d, taken) - sizes[d.id], d.index, d.id))[:count]
     return tuple(_cut(d, sizes[d.id], taken) for d in chosen)
 
@@ -169,15 +169,18 @@ def _too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
     return f"{spec}: this host has {total}"
 
 
-def _no_room(able: Sequence[Device], sizes: dict[str, Fraction], taken: Sequence[Slice]) -> str:
-    broken = [d for d in able if not d.is_healthy]
-    if len(broken) == len(able):
-        return f"no device answers: {broken[0].name} {broken[0].problem}"
-    best = max((d for d in able if d.is_healthy), key=lambda d: _free_share(d, taken))
-    share = _free_share(best, taken)
-    if share >= sizes[best.id] and best.foreign_memory_bytes:
+def _no_room(able: Sequence[Device], sizes: dict[str, Fraction], taken: Sequence[Slice], count: int) -> str:
+    healthy = [d for d in able if d.is_healthy]
+    if len(healthy) < count:
+        broken = next(d for d in able if not d.is_healthy)
+        return f"waits for a device that does not answer: {broken.name} {broken.index} {broken.problem}"
+    fitting = [d for d in healthy if _fits(d, sizes[d.id], taken)]
+    if len(fitting) >= count:
+        return "an earlier request goes first on the devices that would fit"
+    best = max(healthy, key=lambda d: (_free_share(d, taken), d.foreign_memory_bytes))
+    if _free_share(best, taken) >= sizes[best.id] and best not in fitting:
         strangers = format_bytes(best.foreign_memory_bytes)
         return f"{best.name} {best.index}: {strangers} of its memory are held by processes outside aistack"
-    if share >= sizes[best.id]:
-        return "an earlier request goes first on the devices that would fit"
-    return f"waits for {sizes[best.id]} of a device; the most that is free on one is {share}"
+    if count > 1:
+        return f"waits for {count} devices with {sizes[best.id]} free; {len(fitting)} have that now"
+    return f"waits for {sizes[best.id]} of a device; the most that is free on one is {_free_share(best, taken)}"

@@ -136,7 +136,8 @@ class _Decisions:
         answer = place(request.spec, self.snapshot.inventory, self.slices, avoid=frozenset(self.reserved))
         if isinstance(answer, Unplaced):
             self._not_placed(request, answer.reason, never=answer.never)
-            self.reserved |= answer.candidates
+            if request.id in self.reasons:  # it still waits
+                self.reserved |= answer.candidates
             return
         limit, size = self._limit_of(request), sum((s.fraction for s in answer), Fraction())
         if limit is not None and self.charged.get(request.queue, Fraction()) + size > limit:

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyter_aistack.core.device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
+from jupyter_aistack.core.placement import Unplaced, place
+from jupyter_aistack.core.request import parse_spec
+from jupyter_aistack.core.units import GIB
+
+
+def gpu(index: int, memory_gib: int = 80, **fields: object) -> Device:
+    said = {"id": f"GPU-{index}", "host": "box", "kind": DeviceKind.GPU, "index": index, "name": "H100"}
+    return Device(**{**said, "memory_bytes": memory_gib * GIB, **fields})  # type: ignore[arg-type]
+
+
+def cpu(cores: int = 8) -> Device:
+    return Device(
+        id="CPU-box",
+        host="box",
+        kind=DeviceKind.CPU,
+        index=0,
+        name="CPU",
+        memory_bytes=64 * GIB,
+        cores=tuple(range(cores)),
+    )
+
+
+def box(*devices: Device) -> Inventory:
+    return Inventory(host="box", devices=devices)
+
+
+def placed(spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()) -> tuple[Slice, ...]:
+    answer = place(parse_spec(spec), inventory, taken)
+    assert not isinstance(answer, Unplaced), answer
+    return answer
+
+
+def unplaced(spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()) -> Unplaced:
+    answer = place(parse_spec(spec), inventory, taken)
+    assert isinstance(answer, Unplaced), answer
+    return answer
+
+
+def test_a_share_goes_to_the_fullest_device_that_holds_it() -> None:
+    inventory = box(gpu(0), gpu(1))
+    taken = placed("1/2", inventory)
+    assert taken[0].device_id == "GPU-0"
+    assert placed("1/4", inventory, taken)[0].device_id == "GPU-0"
+    assert placed("3/4", inventory, taken)[0].device_id == "GPU-1"
+
+
+def test_several_slices_lie_on_several_devices() -> None:
+    assert [s.device_id for s in placed("1/2x2", box(gpu(0), gpu(1)))] == ["GPU-0", "GPU-1"]
+    assert [s.kind for s in placed("2", box(gpu(0), gpu(1)))] == [SliceKind.GPU, SliceKind.GPU]
+
+
+def test_memory_is_a_share_of_the_device_it_lands_on() -> None:
+    (piece,) = placed("20GiB", box(gpu(0)))
+    assert (piece.fraction, piece.memory_bytes) == (Fraction(1, 4), 20 * GIB)
+
+
+def test_a_bare_share_takes_the_cpu_only_where_there_is_no_gpu() -> None:
+    assert placed("1/4", box(cpu(), gpu(0)))[0].kind is SliceKind.SHARE
+    (piece,) = placed("1/4", box(cpu()))
+    assert (piece.kind, piece.cores) == (SliceKind.CPU, (0, 1))
+
+
+def test_cpu_slices_take_the_quietest_cores_and_small_ones_share_a_core() -> None:
+    inventory = box(cpu(2))
+    taken: tuple[Slice, ...] = ()
+    for expected in ((0,), (1,), (0,), (1,)):
+        (piece,) = placed("1/4", inventory, taken)
+        assert piece.cores == expected
+        taken += (piece,)
+    assert "waits for" in unplaced("1/4", inventory, taken).reason
+
+
+def test_memory_of_strangers_cannot_be_granted() -> None:
+    occupied = replace(gpu(0), foreign_memory_bytes=60 * GIB)
+    answer = unplaced("1/2", box(occupied))
+    assert "60.0 GiB" in answer.reason
+    assert "outside aistack" in answer.reason
+    assert not answer.never
+    assert placed("1/4", box(occupied))[0].memory_bytes == 20 * GIB
+
+
+def test_a_display_server_does_not_keep_a_gpu_from_being_whole() -> None:
+    assert placed("1", box(replace(gpu(0), foreign_memory_bytes=200 << 20)))
+
+
+def test_mig_instances_are_granted_by_profile_and_only_so() -> None:
+    instances = tuple(MIGInstance(uuid=f"MIG-{n}", profile="1g.10gb", memory_bytes=10 * GIB) for n in range(2))
+    inventory = box(gpu(0, mig=instances, mig_enabled=True))
+    first = placed("1g.10gb", inventory)
+    assert (first[0].uuid, first[0].kind) == ("MIG-0", SliceKind.MIG)
+    assert placed("1g.10gb", inventory, first)[0].uuid == "MIG-1"
+    assert "1g.10gb" in unplaced("1/4", inventory).reason
+    never = unplaced("1g.18gb", inventory)
+    assert never.never
+    assert "offers 1g.10gb" in never.reason
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"), [("3", "2 GPUs"), ("100GiB", "80.0 GiB"), ("cpu:9", "8 cores"), ("1024", "2 GPUs")]
+)
+def test_what_could_never_fit_is_said_so_with_what_there_is(spec: str, words: str) -> None:
+    answer = unplaced(spec, box(gpu(0), gpu(1), cpu()))
+    assert answer.never
+    assert words in answer.reason
+
+
+def test_insisting_on_a_gpu_where_there_is_none_tells_the_way_out() -> None:
+    assert "ask for 1/4 to take a share of the CPU" in unplaced("gpu:1/4", box(cpu())).reason
+
+
+def test_a_lost_device_is_not_used_and_named() -> None:
+    answer = unplaced("1/4", box(gpu(0, problem="has fallen off the bus")))
+    assert "fallen off the bus" in answer.reason
+    assert not answer.never
+
+
+SPECS = st.sampled_from(
+    ["1/8", "1/4", "1/3", "1/2", "1", "2", "10GiB", "1/2x2", "cpu:1", "cpu:1/3", "gpu:1/5", "0.125x3"]
+)
+
+
+@given(st.lists(SPECS, max_size=40), st.integers(0, 3), st.integers(1, 9), st.data())
+def test_never_is_more_granted_than_there_is(specs: list[str], gpus: int, cores: int, data: st.DataObject) -> None:
+    inventory = box(*(gpu(n) for n in range(gpus)), cpu(cores))
+    held: list[tuple[Slice, ...]] = []
+    for spec in specs:
+        if held and data.draw(st.booleans()):
+            held.pop(data.draw(st.integers(0, len(held) - 1)))
+        answer = place(parse_spec(spec), inventory, [piece for slices in held for piece in slices])
+        if not isinstance(answer, Unplaced):
+            held.append(answer)
+        for device in inventory.devices:
+            pieces = [p for slices in held for p in slices if p.device_id == device.id]
+            assert sum(p.fraction for p in pieces) <= 1
+            assert sum(p.memory_bytes for p in pieces) <= device.memory_bytes
+            assert all(set(p.cores) <= set(device.cores) and (p.cores or device.kind is DeviceKind.GPU) for p in pieces)
