@@ -1,0 +1,71 @@
+"""Binding a kernel's process to its cores, and finding out from inside whether it got what it was promised."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.verification import mismatch
+
+CHILD_SECONDS = 10.0
+
+
+def bind_process(pid: int, cores: Sequence[int]) -> None:
+    """Let every thread of a process run on `cores` alone; threads and children it starts later inherit that.
+
+    A process that has ended already is left alone, and so is one on a system without CPU affinity.
+    """
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(pid, cores)  # first the main thread, so that no new thread escapes the list below
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), cores)
+
+
+def check(
+    expects: Mapping[str, object], *, pid: int, command: Sequence[str], environment: Mapping[str, str]
+) -> tuple[bool | None, str]:
+    """Compare a promise with what a child with the kernel's interpreter, environment and affinity sees.
+
+    Call it in a thread of its own: the thread takes on the kernel's affinity, for the child to inherit.
+
+    Returns:
+        (True, "") when all is as promised, (False, sentence) when it is not, (None, sentence) when it cannot be known.
+    """
+    if not expects:
+        return None, "there is nothing to verify"
+    try:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, os.sched_getaffinity(pid))
+        program = [_interpreter(command), "-I", "-S", str(Path(__file__).with_name("verify.py"))]
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": CHILD_SECONDS}
+        done = subprocess.run(program, env=dict(environment), check=True, **options)
+        seen: dict[str, Any] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return None, f"could not be verified: {type(error).__name__}"
+    return judge(expects, seen)
+
+
+def judge(expects: Mapping[str, object], seen: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """What a report of :mod:`.verify` says of a promise; a wrong core is told even where CUDA does not answer."""
+    is_blind = bool(expects.get("visible")) and seen.get("visible") is None
+    if seen.get("visible") is None:  # no driver shows no device: a promise of none is kept
+        expects = {key: value for key, value in expects.items() if key != "visible"}
+    if difference := mismatch(expects, seen):
+        return False, difference
+    if is_blind:
+        return None, f"could not be verified: {seen.get('cuda') or 'CUDA does not answer'}"
+    return True, ""
+
+
+def _interpreter(command: Sequence[str]) -> str:
+    """The kernel's own Python; ours for kernels in other languages or behind a launcher."""
+    program = command[0] if command else ""
+    return program if Path(program).name.startswith("python") else sys.executable

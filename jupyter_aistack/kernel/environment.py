@@ -1,0 +1,102 @@
+"""The environment a kernel is launched with. Pure functions: a mapping in, a new one out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from ..providers.base import Prepared
+
+SECRETS = {
+    "JUPYTERHUB_API_TOKEN": "acts for the user, and for their server, on the hub",
+    "JPY_API_TOKEN": "the same, under its old name",
+    "JUPYTERHUB_CLIENT_SECRET": "lets one pose as the server when users log in",
+    "JUPYTERHUB_CRYPT_KEY": "opens what the hub has encrypted",
+    "JPY_COOKIE_SECRET": "forges login cookies",
+    "JUPYTER_TOKEN": "full access to this server, terminals included",
+    "JUPYTER_GATEWAY_AUTH_TOKEN": "starts kernels on the gateway",
+    "CONFIGPROXY_AUTH_TOKEN": "re-routes everybody's traffic in the hub's proxy",
+}
+"""What a kernel must not inherit from the server, and why: whatever runs in a notebook can read its environment."""
+
+NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Empty, not unset (every GPU would be visible) and not -1 (which Dask refuses)."""
+
+OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
+_FORCED = ("CUDA_", "AISTACK_")
+_LISTS = ("CUDA_VISIBLE_DEVICES", "AISTACK_LEASE")
+_THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
+
+
+def without_secrets(env: Mapping[str, str], names: Collection[str], *, has_socket: bool) -> dict[str, str]:
+    """`env` without the variables in `names`.
+
+    The ledger's address goes too when it carries a password, unless it is the kernel's only way to the ledger.
+    """
+    kept = {name: value for name, value in env.items() if name not in names}
+    if has_socket and urlsplit(kept.get("AISTACK_LEDGER", "")).password:
+        del kept["AISTACK_LEDGER"]
+    return kept
+
+
+def with_slice(env: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
+    """`env` with a slice in it: devices are set, a framework's setting is kept where the user has made it.
+
+    The lower thread count wins, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's ``=64`` does not.
+    """
+    changed = dict(env)
+    for name, value in prepared.environment.items():
+        own = env.get(name)
+        if own is None or name.startswith(_FORCED):
+            changed[name] = value
+        elif name.endswith(_THREADS):
+            changed[name] = _lower(own, value)
+    return changed
+
+
+def _lower(own: str, granted: str) -> str:
+    return own if own.isdigit() and granted.isdigit() and 0 < int(own) <= int(granted) else granted
+
+
+def expected(prepared: Prepared, env: Mapping[str, str]) -> dict[str, object]:
+    """What a process with `env` must find: what was promised, with the thread count the user chose."""
+    expects = dict(prepared.expects)
+    if "threads" in expects and "OMP_NUM_THREADS" in env:
+        expects["threads"] = env["OMP_NUM_THREADS"]
+    return expects
+
+
+def combined(parts: Sequence[Prepared]) -> Prepared:
+    """Several leases of one kernel as one preparation: devices and cores side by side, thread counts added up."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = replace(
+            total,
+            environment=_together(total.environment, part.environment),
+            cores=tuple(sorted({*total.cores, *part.cores})),
+            memory_limit_bytes=total.memory_limit_bytes + part.memory_limit_bytes,
+            expects=_expected_together(total.expects, part.expects),
+        )
+    return total
+
+
+def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    both = {**one, **other}
+    for name in one.keys() & other.keys():
+        if name in _LISTS:
+            both[name] = ",".join(dict.fromkeys(filter(None, f"{one[name]},{other[name]}".split(","))))
+        elif name.endswith(_THREADS) and one[name].isdigit() and other[name].isdigit():
+            both[name] = str(int(one[name]) + int(other[name]))
+    return both
+
+
+def _expected_together(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:
+    both = {**one, **other}
+    for name in one.keys() & other.keys():
+        left, right = one[name], other[name]
+        if isinstance(left, str) and isinstance(right, str):
+            both[name] = str(int(left) + int(right))
+        elif isinstance(left, Sequence) and isinstance(right, Sequence):
+            both[name] = list(dict.fromkeys([*left, *right]))
+    return both

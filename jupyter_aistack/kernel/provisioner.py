@@ -1,0 +1,372 @@
+"""Jupyter's door: a provisioner that keeps a lease for the life of a kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from tornado.web import HTTPError
+from traitlets import Float, List, TraitError, Unicode
+
+from ..core.request import parse_spec
+from ..exceptions import AIStackError, InvalidRequest, Refused
+from .checking import bind_process, check
+from .environment import NO_DEVICE, OURS, SECRETS, expected, with_slice, without_secrets
+from .keeper import Keeper
+from .tenancy import Holding, Tenancy, has_gpus, own_broker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LEDGER_SECONDS = 10.0
+"""How long a kernel's start waits for the broker itself (its first use opens the ledger and the drivers)."""
+POLL_SECONDS = 0.1
+
+_SETTINGS = {
+    "slice": 'text such as "1/4", "20GiB" or "cpu:2"',
+    "queue": "the name of a queue",
+    "wait_seconds": "a number of seconds, 0 or more",
+    "grace_seconds": "a number of seconds, 0 or more",
+    "drop_environment": "a list of names of environment variables",
+}
+
+
+class LaunchRejected(HTTPError):
+    """A launch we turn down. Whichever way a server passes it on, users read the sentence and nothing else.
+
+    ``POST /api/kernels`` answers with status and message, ``POST /api/sessions`` with ``str()``.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, reason="Slice refused")
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class SliceProvisioner(LocalProvisioner):
+    """Launches a kernel on this host with a slice, and gives the slice back when the kernel is gone.
+
+    Settings come from ``metadata.kernel_provisioner.config`` of the kernelspec, or from ``c.SliceProvisioner`` for all.
+    """
+
+    slice = Unicode(
+        "",
+        help="""What a kernel leases at launch: ``1/4``, ``20GiB``, ``2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``. Empty,
+        the default, is nothing until the notebook asks.""",
+    ).tag(config=True)
+
+    queue = Unicode("default", help="The queue its request is charged to.").tag(config=True)
+
+    wait_seconds = Float(
+        2.0,
+        help="""Seconds a launch waits for a slice to come free. After that the kernel starts without a device and stays
+        in the queue; the slice is attached once it is granted.""",
+    ).tag(config=True)
+
+    grace_seconds = Float(
+        30.0, help="Seconds a dead kernel keeps its slice for being started again. Default 30, at least 0."
+    ).tag(config=True)
+
+    drop_environment = List(
+        Unicode(),
+        default_value=list(SECRETS),
+        help="""Environment variables of the server that kernels do not get, because whatever runs in a notebook could
+        read them. The default is the tokens of Jupyter and JupyterHub; take JUPYTERHUB_API_TOKEN off the list for
+        notebooks that call the hub or a Dask Gateway with it. AISTACK_LEDGER is dropped too when it holds a password
+        and the kernel has a server to ask.""",
+    ).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        ours = {name: kwargs.pop(name) for name in tuple(kwargs) if name not in _JUPYTERS}
+        super().__init__(**kwargs)
+        self._complaint = self._configure(ours)
+        self._tenancy: Tenancy | None = None
+        self._keeper: Keeper | None = None
+        self._holding = Holding()
+        self._command: list[str] = []
+        self._was_launched = self._is_hooked = False
+
+    def _configure(self, settings: Mapping[str, Any]) -> str:
+        """Take the kernelspec's settings; returns what is wrong with them. traitlets would drop a typo silently."""
+        for name, value in settings.items():
+            field = f"kernel_provisioner.config.{name}"
+            if name not in _SETTINGS:
+                return f"{field}: there is no such setting; there is {', '.join(_SETTINGS)}"
+            try:
+                setattr(self, name, value)
+            except TraitError:
+                return f"{field}: expected {_SETTINGS[name]}, got {value!r}"
+        if self.wait_seconds < 0 or self.grace_seconds < 0:
+            name = "wait_seconds" if self.wait_seconds < 0 else "grace_seconds"
+            return f"kernel_provisioner.config.{name}: expected {_SETTINGS[name]}"
+        return ""
+
+    # -- what Jupyter calls -------------------------------------------------------------------------------------
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Get the slice, then the environment. A first launch may be turned down, a later one never is."""
+        try:
+            self._holding = await self._claim((kwargs.get("env") or {}).get("JPY_SESSION_NAME", ""))
+            kwargs = await super().pre_launch(**kwargs)
+        except BaseException:
+            await self._give_up()
+            raise
+        kwargs["env"] = self._environment(kwargs["env"])
+        return kwargs
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the process; when that fails nothing more will be called, so the slice goes back here."""
+        self._command = cmd
+        try:
+            return await super().launch_kernel(cmd, **kwargs)
+        except BaseException:
+            await self._give_up()
+            raise
+
+    async def post_launch(self, **kwargs: Any) -> None:
+        """Tie the slice to the new process and have it checked from inside, in the background."""
+        await super().post_launch(**kwargs)
+        self._was_launched = True
+        if self._tenancy is None or self.pid is None:
+            return
+        self._hear_of_death()
+        holding = self._holding
+        if holding.prepared is not None:
+            bind_process(self.pid, holding.prepared.cores)
+        self._stop_keeper()
+        if holding.leases:
+            await self._quietly(self._tenancy.bind, self.pid)
+        self._keeper = Keeper(
+            self._tenancy,
+            self.pid,
+            grace_seconds=self.grace_seconds,
+            is_alone=self._workbench() is None,
+            is_waiting=holding.is_waiting,
+            log=self.log,
+        ).start()
+        if holding.prepared is not None:
+            self._start_check(self._tenancy, holding, kwargs.get("env") or {})
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """Before a restart, keep what the kernel holds in our name: its process is about to end."""
+        await super().shutdown_requested(restart=restart)
+        if restart and self._tenancy is not None and self.pid is not None:
+            await self._quietly(self._tenancy.hold, self.pid)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Give everything back unless the kernel comes again. The one call whose `restart` tells the truth."""
+        try:
+            await super().cleanup(restart=restart)
+        finally:
+            if not restart:
+                await self._release()
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        """Adds ``aistack`` when the kernel holds something: its leases' ids and tokens."""
+        info = await super().get_provisioner_info()
+        if self._holding.leases:
+            info["aistack"] = {"leases": {lease.id: lease.token for lease in self._holding.leases}}
+        return info
+
+    async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        """Take over a kernel another process launched. Its leases are found in the ledger by its id."""
+        await super().load_provisioner_info(provisioner_info)
+        self._was_launched = True
+        if provisioner_info.get("aistack"):
+            self._tenancy = self._new_tenancy()
+            self._holding = await self._quietly(self._tenancy.look) or Holding()
+
+    # -- getting the slice --------------------------------------------------------------------------------------
+
+    async def _claim(self, session_name: str) -> Holding:
+        """What the kernel may start with.
+
+        Raises:
+            LaunchRejected: on a first launch, what it asks for makes no sense here.
+        """
+        try:
+            if self._complaint:
+                raise InvalidRequest(self._complaint)
+            if self.slice:
+                parse_spec(self.slice)
+            return await asyncio.wait_for(self._acquire(self._label(session_name)), LEDGER_SECONDS + self.wait_seconds)
+        except (InvalidRequest, Refused) as error:
+            if (self.slice or self._complaint) and not self._was_launched:
+                raise LaunchRejected(error.message) from error
+            return self._nothing(error.message)
+        except Exception as error:  # whatever fails on our side, users get their kernel
+            return self._nothing(getattr(error, "message", "") or f"{type(error).__name__}: {error}")
+
+    def _nothing(self, why: str) -> Holding:
+        what = f"without its slice {self.slice}" if self.slice else "as a plain one"
+        self.log.warning("kernel %s starts %s: %s", self.kernel_id, what, why)
+        return Holding(note=why, has_gpus=True if self.slice else None)
+
+    async def _acquire(self, label: str) -> Holding:
+        if not self.slice and self._workbench() is None:
+            return Holding(has_gpus=await self._run(_gpus_without_ledger))
+        if self._tenancy is None:
+            self._tenancy = self._new_tenancy()
+        holding = await self._run(self._tenancy.acquire, self.slice, queue=self.queue, label=label)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.wait_seconds
+        while self.slice and holding.is_waiting and (left := deadline - clock()) > 0:
+            await asyncio.sleep(min(POLL_SECONDS, left))
+            holding = await self._run(self._tenancy.await_turn)
+        if self.slice and not holding.leases:
+            why = holding.note or "no slice is free"
+            self.log.warning("kernel %s starts without a device: %s", self.kernel_id, why)
+        return holding
+
+    def _new_tenancy(self) -> Tenancy:
+        workbench = self._workbench()
+        return Tenancy(own_broker if workbench is None else lambda: workbench.broker, self.kernel_id)
+
+    def _label(self, session_name: str) -> str:
+        """The notebook's path for people, relative to the server's root where it lies below."""
+        root = getattr(self._serverapp(), "root_dir", "")
+        path = Path(session_name)
+        return str(path.relative_to(root)) if root and path.is_relative_to(root) else session_name
+
+    # -- the environment ----------------------------------------------------------------------------------------
+
+    def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        workbench, holding = self._workbench(), self._holding
+        socket_path = getattr(workbench, "socket_path", "")
+        changed = without_secrets(env, self.drop_environment, has_socket=bool(socket_path))
+        if workbench is None and not self.slice and env.get("AISTACK_LEASE"):
+            return changed  # launched by a kernel that holds a slice: it shares that one
+        changed = {name: value for name, value in changed.items() if name not in OURS}
+        changed["AISTACK_KERNEL"] = self.kernel_id
+        if socket_path:
+            changed["AISTACK_SOCKET"] = socket_path
+        if holding.request is not None:
+            changed["AISTACK_REQUEST"] = holding.request.id
+        if holding.prepared is not None:
+            return with_slice(changed, holding.prepared)
+        return {**changed, **NO_DEVICE} if holding.has_gpus else changed
+
+    # -- watching and checking ----------------------------------------------------------------------------------
+
+    def _start_check(self, tenancy: Tenancy, holding: Holding, env: Mapping[str, str]) -> None:
+        """Check in a thread of its own what the kernel really got, and write it down; nothing waits for it."""
+        prepared, pid, command = holding.prepared, self.pid, list(self._command)
+        assert prepared is not None
+        assert pid is not None
+        poke = self._poker()
+
+        def run() -> None:
+            try:
+                verified, note = check(expected(prepared, env), pid=pid, command=command, environment=env)
+                if verified is False:
+                    self.log.warning("kernel %s: %s", self.kernel_id, note)
+                tenancy.activate(holding, verified=verified, note=note)
+                poke()
+            except Exception as error:
+                self.log.warning("the slice of kernel %s could not be checked: %s", self.kernel_id, error)
+
+        threading.Thread(target=run, name="aistack-check", daemon=True).start()
+
+    def _hear_of_death(self) -> None:
+        """Release when the restarter gives up on the kernel; that is the only word of it there is."""
+        add = getattr(self.parent, "add_restart_callback", None)
+        if add is not None and not self._is_hooked:
+            add(self._on_dead, "dead")
+            self._is_hooked = True
+
+    def _on_dead(self) -> None:
+        self._stop_keeper()
+        if self._tenancy is not None:
+            threading.Thread(target=self._release_now, args=(self._tenancy,), daemon=True).start()
+
+    def _release_now(self, tenancy: Tenancy) -> None:
+        try:
+            tenancy.release()
+        except Exception as error:
+            self.log.warning("the slice of kernel %s could not be released: %s", self.kernel_id, error)
+
+    # -- giving back --------------------------------------------------------------------------------------------
+
+    async def _give_up(self) -> None:
+        """A launch failed: nothing more is called for it.
+
+        Jupyter keeps its id as pending, and a server with such an id hangs when it is told to stop.
+        """
+        pending = getattr(getattr(self.parent, "parent", None), "_pending_kernels", None)
+        if isinstance(pending, dict):
+            pending.pop(self.kernel_id, None)
+        await self._release()
+
+    async def _release(self) -> None:
+        self._stop_keeper()
+        self._holding = Holding()
+        if self._tenancy is not None:
+            await asyncio.shield(self._quietly(self._tenancy.release))
+
+    def _stop_keeper(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+
+    # -- the server around us -----------------------------------------------------------------------------------
+
+    def _serverapp(self) -> Any:
+        above = self.parent
+        while above is not None and not hasattr(above, "web_app"):
+            above = getattr(above, "parent", None)
+        return above
+
+    def _workbench(self) -> Any:
+        """The server extension's workbench; None without a server or without the extension."""
+        serverapp = self._serverapp()
+        return None if serverapp is None else serverapp.web_app.settings.get("aistack")
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        workbench = self._workbench()
+        run = asyncio.to_thread if workbench is None else workbench.run
+        result: T = await run(function, *args, **kwargs)
+        return result
+
+    async def _quietly(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Run it; a failure is logged and costs no kernel. The ledger's own deadlines bound what is lost."""
+        try:
+            return await asyncio.wait_for(self._run(function, *args, **kwargs), LEDGER_SECONDS)
+        except Exception as error:
+            why = error.message if isinstance(error, AIStackError) else f"{type(error).__name__}: {error}"
+            self.log.warning("leases of kernel %s: %s", self.kernel_id, why)
+            return None
+        finally:
+            self._poker()()
+
+    def _poker(self) -> Callable[[], None]:
+        """What tells the server's listeners, from any thread, that leases may have changed."""
+        workbench = self._workbench()
+        if workbench is None:
+            return lambda: None
+        loop = asyncio.get_running_loop()
+
+        def poke() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(workbench.poke)
+
+        return poke
+
+
+_JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
+
+
+def _gpus_without_ledger() -> bool:
+    from ..config import load_settings
+    from ..providers import build_providers
+
+    settings = load_settings()
+    return has_gpus(tuple(build_providers(os.environ.get("AISTACK_PROVIDERS") or settings.providers)), "localhost")
