@@ -1,0 +1,88 @@
+"""The server extension: builds the parts once, ties them together, and takes them down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from jupyter_server.extension.application import ExtensionApp
+
+from ..broker import Broker
+from ..config import AIStack
+from .bus import Bus
+from .handlers import ROUTES
+from .kernels import Kernels
+from .sampler import Sampler, snapshot
+from .sockets import SocketServer
+from .stream import Stream
+from .upkeep import Upkeep
+from .workbench import Workbench
+
+__all__ = ["AIStackExtension", "Workbench"]
+
+
+class AIStackExtension(ExtensionApp):
+    """Leases slices of this host's devices to the server's kernels."""
+
+    name = "aistack"
+    description = "Slices of GPUs for notebooks"
+    classes = [*ExtensionApp.classes, AIStack]  # noqa: RUF012
+
+    workbench: Workbench | None = None
+    _tasks: tuple[asyncio.Task[None], ...] = ()
+    _sockets: SocketServer | None = None
+
+    def initialize_settings(self) -> None:
+        """Leave the workbench where handlers and the provisioner find it; a second load finds the first one's."""
+        serverapp = self.serverapp
+        assert serverapp is not None
+        before = serverapp.web_app.settings.get(self.name)
+        if isinstance(before, Workbench):
+            self.settings[self.name] = before
+            return
+        self._stack = AIStack(parent=self)
+        self.workbench = workbench = Workbench(self._build_broker, self.log)
+        self._kernels = Kernels(serverapp)
+        self._sampler = Sampler(lambda: snapshot(workbench), self.log)
+        self._bus = Bus(serverapp.event_logger)
+        workbench.on_built(self._bus.start_after_history)
+        workbench.on_change(self._sampler.poke)
+        self.settings[self.name] = workbench
+
+    def _build_broker(self) -> Broker:
+        return self._stack.build_broker()
+
+    def initialize_handlers(self) -> None:
+        """REST, metrics and the stream."""
+        if self.workbench is None:
+            return
+        parts = {"workbench": self.workbench, "kernels": self._kernels, "sampler": self._sampler}
+        self.handlers.extend((route, handler, parts) for route, handler in ROUTES)
+        self.handlers.append((r"/aistack/api/v1/stream", Stream, {"sampler": self._sampler}))
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """Open the socket and start the maintenance, once the event loop runs."""
+        if self.workbench is None or self._tasks:
+            return
+        self._sockets = SocketServer(self.workbench, self._kernels, serverapp.runtime_dir)
+        try:
+            self.workbench.socket_path = await self._sockets.start()
+        except OSError as error:
+            self.log.warning("jupyter_aistack: kernels cannot reach the server, no socket can be made: %s", error)
+        upkeep = Upkeep(self.workbench, self._kernels, self._bus, self._sampler, self._stack.cycle_seconds)
+        self._tasks = (asyncio.create_task(upkeep.run(), name="aistack-upkeep"),)
+
+    async def stop_extension(self) -> None:
+        """End tasks, socket and sampler. The broker stays until exit: kernels shut down, and release, after this."""
+        tasks, self._tasks = self._tasks, ()
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._sockets is not None:
+            await self._sockets.close()
+            self._sockets = None
+        if self.workbench is not None:
+            self.workbench.socket_path = ""
+            self._sampler.stop()

@@ -1,0 +1,206 @@
+"""REST: thin verbs over the service. Each is authenticated and authorized by name, none shares a decorated method."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from http.client import responses
+from typing import Any
+
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.extension.handler import ExtensionHandlerMixin
+from tornado.web import HTTPError, authenticated
+
+from ..exceptions import AIStackError, InvalidRequest, LeaseNotFound
+from ..wire import text_field
+from .jsontext import check_fields, read_object
+from .kernels import Kernels
+from .sampler import Sampler
+from .workbench import Workbench
+
+REQUEST_FIELDS = frozenset({"spec", "kernel_id", "queue", "lease_seconds", "patience_seconds", "preemptible"})
+ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CODES = {400: "InvalidRequest", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed"}
+STALE_SECONDS = 5.0
+
+
+def error_answer(error: AIStackError) -> tuple[int, dict[str, Any]]:
+    """The one place where an error becomes an HTTP status and a body."""
+    return error.http_status, {**error.as_dict(), "reason": None}
+
+
+class RESTHandler(ExtensionHandlerMixin, APIHandler):
+    """What all verbs share: the parts they need, and errors as JSON."""
+
+    def initialize(self, name: str, workbench: Workbench, kernels: Kernels, sampler: Sampler) -> None:
+        super().initialize(name)
+        self.workbench, self.kernels, self.sampler = workbench, kernels, sampler
+
+    async def reply(self, verb: str, payload: dict[str, Any]) -> None:
+        """Answer with a verb's result."""
+        caller = await self.kernels.caller_in_browser()
+        self.finish(await self.workbench.call(verb, payload, caller))
+
+    def body(self, known: frozenset[str]) -> dict[str, Any]:
+        """The request's JSON object, with no fields but those known."""
+        fields = read_object(self.request.body)
+        check_fields(fields, known)
+        return fields
+
+    def flag(self, name: str) -> bool:
+        """A query argument that is 0 or 1; 0 when absent."""
+        text = self.get_query_argument(name, "0")
+        if text not in ("0", "1"):
+            raise InvalidRequest(f"{name}: expected 0 or 1, got {text[:64]!r}", field=name)
+        return text == "1"
+
+    def count(self, name: str) -> int:
+        """A query argument that is a whole number from 0; 0 when absent."""
+        text = self.get_query_argument(name, "0")
+        if not re.fullmatch(r"[0-9]{1,15}", text):
+            raise InvalidRequest(f"{name}: expected a whole number from 0, got {text[:64]!r}", field=name)
+        return int(text)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """An error meant for the user needs no traceback in the log."""
+        if not isinstance(value, AIStackError):
+            super().log_exception(typ, value, tb)
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Take the status from our own errors."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        super().send_error(error.http_status if isinstance(error, AIStackError) else status_code, **kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every error has ``code``, ``message``, ``facts`` and, for JupyterLab, ``reason``."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, AIStackError):
+            _, body = error_answer(error)
+        else:
+            is_ours = isinstance(error, HTTPError) and error.log_message
+            message = error.log_message if is_ours else responses.get(status_code, "Unknown error")
+            code = CODES.get(status_code, "AIStackError")
+            body = {"code": code, "message": message, "facts": {}, "reason": getattr(error, "reason", None)}
+        self.finish(json.dumps(body))
+
+
+def checked_id(text: str) -> str:
+    """An id from a path. Raises `LeaseNotFound` for what no ledger has ever given out."""
+    if not ID.fullmatch(text):
+        raise LeaseNotFound("there is no such lease or request")
+    return text
+
+
+class HostHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:host")
+    async def get(self) -> None:
+        """The host: its devices, what is free, and its queues."""
+        await self.reply("host", {})
+
+
+class LeasesHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:leases")
+    async def get(self) -> None:
+        """The live leases, or with ``all=1`` the ended ones as well; newest first."""
+        await self.reply("leases", {"all": self.flag("all")})
+
+    @authenticated
+    @authorized("write", resource="aistack:leases")
+    async def post(self) -> None:
+        """Ask for a slice, for a kernel of this server or for the server itself."""
+        fields = self.body(REQUEST_FIELDS)
+        kernel_id = text_field(fields, "kernel_id") if "kernel_id" in fields else None
+        payload = {name: value for name, value in fields.items() if name != "kernel_id"}
+        answer = await self.workbench.call("request", payload, await self.kernels.caller_in_browser(kernel_id))
+        self.set_status(201 if answer["lease"] else 202)
+        self.finish({"request": answer["request"], "lease": answer["lease"]})
+
+
+class LeaseHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:leases")
+    async def delete(self, lease_id: str) -> None:
+        """Give a lease back."""
+        await self.reply("release", {"lease_id": checked_id(lease_id)})
+
+
+class ExtendHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:leases")
+    async def post(self, lease_id: str) -> None:
+        """Move the end of a lease."""
+        fields = self.body(frozenset({"seconds"}))
+        await self.reply("extend", {**fields, "lease_id": checked_id(lease_id)})
+
+
+class QueueHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:queue")
+    async def get(self) -> None:
+        """The waiting requests, first served first."""
+        await self.reply("queue", {})
+
+
+class QueuedHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:queue")
+    async def delete(self, request_id: str) -> None:
+        """Take a waiting request back."""
+        await self.reply("cancel", {"request_id": checked_id(request_id)})
+
+
+class UsageHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:usage")
+    async def get(self) -> None:
+        """What is in use now, by device and by lease."""
+        await self.reply("usage", {})
+
+
+class EventsHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:events")
+    async def get(self) -> None:
+        """What has happened after sequence number ``after``."""
+        await self.reply("events", {"after": self.count("after")})
+
+
+class OpenAPIHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:host")
+    async def get(self) -> None:
+        """This interface, described."""
+        from .openapi import document
+
+        self.finish(document(self.base_url))
+
+
+class MetricsHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:metrics")
+    async def get(self) -> None:
+        """The host's figures for Prometheus, from the sample all who watch share."""
+        from .metrics import CONTENT_TYPE, exposition
+
+        sample = self.sampler.latest
+        if sample is None or time.monotonic() - sample.at > STALE_SECONDS:
+            sample = await self.workbench.run(self.sampler.sample)
+        self.finish(await self.workbench.run(exposition, sample.data), set_content_type=CONTENT_TYPE)
+
+
+ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
+    (r"/aistack/api/v1/host", HostHandler),
+    (r"/aistack/api/v1/leases", LeasesHandler),
+    (r"/aistack/api/v1/leases/([^/]+)", LeaseHandler),
+    (r"/aistack/api/v1/leases/([^/]+)/extend", ExtendHandler),
+    (r"/aistack/api/v1/queue", QueueHandler),
+    (r"/aistack/api/v1/queue/([^/]+)", QueuedHandler),
+    (r"/aistack/api/v1/usage", UsageHandler),
+    (r"/aistack/api/v1/events", EventsHandler),
+    (r"/aistack/api/v1/openapi\.json", OpenAPIHandler),
+    (r"/aistack/metrics", MetricsHandler),
+)

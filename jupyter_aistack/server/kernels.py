@@ -1,0 +1,124 @@
+"""The kernels of this server: which process is which, what people call them, and which are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from jupyter_core.utils import ensure_async
+
+from ..exceptions import InvalidRequest
+from ..service import Caller
+
+GRACE_SECONDS = 10.0
+"""How long a kernel must look dead before its leases are taken: a crashed one is restarted within a few seconds."""
+LABEL_SECONDS = 5.0
+
+
+class Kernels:
+    """What the broker may know of a Jupyter server's kernels. Use it from the event loop.
+
+    Args:
+        serverapp: the Jupyter server.
+    """
+
+    def __init__(self, serverapp: Any) -> None:
+        self._serverapp = serverapp
+        self._labels: dict[str, tuple[str, float]] = {}
+        self._known: set[str] = set()
+        self._missing_since: dict[str, float] = {}
+
+    def pids(self) -> dict[str, int]:
+        """The process of each running kernel, by kernel id; kernels that run elsewhere are left out."""
+        found = {kernel_id: getattr(self._provisioner(kernel_id), "pid", None) for kernel_id in self._ids()}
+        return {kernel_id: pid for kernel_id, pid in found.items() if isinstance(pid, int)}
+
+    def _ids(self) -> list[str]:
+        return list(self._serverapp.kernel_manager.list_kernel_ids())
+
+    def _provisioner(self, kernel_id: str) -> Any:
+        return getattr(self._serverapp.kernel_manager.get_kernel(kernel_id), "provisioner", None)
+
+    # -- who is asking ------------------------------------------------------------------------------------------
+
+    async def caller_with_pid(self, pid: int, uid: int) -> Caller:
+        """The caller that process `pid` is: a kernel of this server, something below one, or any other process."""
+        from ..broker import current_user
+
+        kernels = {kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()}
+        kernel_pid = pid if pid in kernels else await asyncio.to_thread(_nearest, pid, kernels)
+        kernel_id = kernels.get(kernel_pid, "") if kernel_pid is not None else ""
+        label = await self.label(kernel_id) if kernel_id else ""
+        return Caller(user=current_user(), uid=uid, pid=pid, kernel_id=kernel_id, kernel_pid=kernel_pid, label=label)
+
+    async def caller_in_browser(self, kernel_id: str | None = None) -> Caller:
+        """The caller a browser is: it acts for a kernel it names, or for this server.
+
+        Whoever may use a single-user server acts as the login it runs under; that login owns its kernels' leases.
+
+        Raises:
+            InvalidRequest: no such kernel runs here.
+        """
+        from ..broker import current_user
+
+        if kernel_id is None:
+            return Caller(user=current_user(), uid=os.getuid(), pid=os.getpid(), label="Jupyter server")
+        pid = self.pids().get(kernel_id)
+        if pid is None:
+            raise InvalidRequest(f"kernel_id: no kernel {kernel_id[:64]!r} runs on this server", field="kernel_id")
+        label = await self.label(kernel_id)
+        return Caller(user=current_user(), uid=os.getuid(), pid=pid, kernel_id=kernel_id, kernel_pid=pid, label=label)
+
+    async def label(self, kernel_id: str) -> str:
+        """The path of the notebook that uses a kernel, relative to the server's root; empty when nothing is known."""
+        label, at = self._labels.get(kernel_id, ("", 0.0))
+        if not label or time.monotonic() - at > LABEL_SECONDS:
+            label = await self._look_up_label(kernel_id)
+            self._labels[kernel_id] = (label, time.monotonic())
+        return label
+
+    async def _look_up_label(self, kernel_id: str) -> str:
+        try:
+            sessions = await ensure_async(self._serverapp.session_manager.list_sessions())
+        except Exception:  # another session manager may be plugged in; a label is never worth a failure
+            self._serverapp.log.debug("sessions cannot be listed", exc_info=True)
+            return ""
+        return next((_path_of(s) for s in sessions if (s.get("kernel") or {}).get("id") == kernel_id), "")
+
+    # -- who is gone --------------------------------------------------------------------------------------------
+
+    async def gone(self) -> frozenset[str]:
+        """Kernels this server ran that have been dead for a while; call it every few seconds.
+
+        A kernel being started, or crashed and about to be restarted, is not gone. Kernels of other servers never are.
+        """
+        now = time.monotonic()
+        running = {kernel_id for kernel_id in self._ids() if not await self._is_dead(kernel_id)}
+        self._known |= set(self._ids())
+        missing = self._known - running
+        self._missing_since = {kernel_id: self._missing_since.get(kernel_id, now) for kernel_id in missing}
+        gone = frozenset(k for k, since in self._missing_since.items() if now - since >= GRACE_SECONDS)
+        self._known -= gone - set(self._ids())
+        self._labels = {k: label for k, label in self._labels.items() if k in self._known}
+        return gone
+
+    async def _is_dead(self, kernel_id: str) -> bool:
+        provisioner = self._provisioner(kernel_id)
+        if getattr(provisioner, "pid", None) is None:  # not started yet; polling it would answer "ended"
+            return False
+        return await provisioner.poll() is not None
+
+
+def _nearest(pid: int, kernels: Mapping[int, str]) -> int | None:
+    """`pid` or its nearest ancestor that is a kernel's process."""
+    from ..processes import ancestors
+
+    return next((ancestor for ancestor in ancestors(pid) if ancestor in kernels), None)
+
+
+def _path_of(session: Mapping[str, Any]) -> str:
+    is_file = session.get("type") in ("notebook", "file")
+    return str((session.get("path") if is_file else session.get("name")) or session.get("path") or "")

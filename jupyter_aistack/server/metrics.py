@@ -1,0 +1,92 @@
+"""The host's figures for Prometheus. What cannot be known is left out, never shown as zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..core.lease import LIVE_STATES
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
+LEASE_LABELS = ("host", "lease", "user", "queue")
+
+
+def exposition(snapshot: dict[str, Any]) -> bytes:
+    """A snapshot, as the stream sends it, in Prometheus's text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(snapshot))
+    return generate_latest(registry)
+
+
+class _Collector(Collector):
+    def __init__(self, snapshot: dict[str, Any]) -> None:
+        self._host, self._usage = snapshot["host"], snapshot["usage"]
+        self._leases, self._queue = snapshot["leases"], snapshot["queue"]
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._devices()
+        yield from self._waiting()
+        yield from self._held()
+
+    def _devices(self) -> Iterator[Metric]:
+        devices = self._host["devices"]
+        rows = [(_device_labels(self._host["host"], d), d, self._usage["devices"].get(d["id"], {})) for d in devices]
+        total = [(labels, device["memory_bytes"]) for labels, device, _ in rows]
+        granted = [(labels, 1 - float(Fraction(device["free_fraction"]))) for labels, device, _ in rows]
+        foreign = [(labels, device["foreign_memory_bytes"]) for labels, device, _ in rows]
+        yield _gauge("aistack_device_memory_bytes", "Memory of a device.", DEVICE_LABELS, total)
+        yield _gauge("aistack_device_granted_ratio", "Leased share of a device, 0 to 1.", DEVICE_LABELS, granted)
+        yield _gauge("aistack_device_foreign_memory_bytes", "Memory held outside any lease.", DEVICE_LABELS, foreign)
+        for name, text, key in (
+            ("aistack_device_memory_used_bytes", "Memory in use on a device.", "memory_bytes"),
+            ("aistack_device_utilization_ratio", "Busy share of a device, 0 to 1.", "utilization"),
+            ("aistack_device_power_watts", "Power drawn by a device.", "power_watts"),
+        ):
+            yield _gauge(name, text, DEVICE_LABELS, [(labels, use.get(key)) for labels, _, use in rows])
+
+    def _waiting(self) -> Iterator[Metric]:
+        host = self._host["host"]
+        waiting = Counter(request["queue"] for request in self._queue)
+        names = [queue["name"] for queue in self._host["queues"]]
+        rows = [((host, name), waiting[name]) for name in names]
+        yield _gauge("aistack_requests_waiting", "Requests that wait in a queue.", ("host", "queue"), rows)
+
+    def _held(self) -> Iterator[Metric]:
+        host = self._host["host"]
+        states = Counter(lease["state"] for lease in self._leases)
+        rows = [((host, state), states[state]) for state in sorted(state.value for state in LIVE_STATES)]
+        yield _gauge("aistack_leases", "Live leases by state.", ("host", "state"), rows)
+        for name, text, key in (
+            ("aistack_lease_memory_used_bytes", "Memory in use by a lease's processes.", "memory_bytes"),
+            ("aistack_lease_utilization_ratio", "Busy share of a lease's slice, 0 to 1.", "utilization"),
+        ):
+            used = [(_lease_labels(host, lease), self._use(lease).get(key)) for lease in self._leases]
+            yield _gauge(name, text, LEASE_LABELS, used)
+
+    def _use(self, lease: dict[str, Any]) -> dict[str, Any]:
+        use: dict[str, Any] = self._usage["leases"].get(lease["id"], {})
+        return use
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Any]]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        if number is not None:
+            family.add_metric(values, number)
+    return family
+
+
+def _device_labels(host: str, device: dict[str, Any]) -> tuple[str, ...]:
+    simulated = "true" if device["simulated"] else "false"
+    return (host, device["id"], str(device["index"]), device["kind"], device["name"], simulated)
+
+
+def _lease_labels(host: str, lease: dict[str, Any]) -> tuple[str, ...]:
+    return (host, lease["id"], lease["holder"]["user"], lease["queue"])

@@ -1,0 +1,206 @@
+"""The JSON shapes of ``wire.py`` as JSON Schema, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.device import DeviceKind, Enforcement, SliceKind
+from ..core.events import EventKind
+from ..core.lease import LeaseState, Outcome
+from ..core.request import HolderKind, RequestState
+from ..exceptions import AIStackError, InvalidRequest
+
+JSON = dict[str, Any]
+
+TEXT: JSON = {"type": "string"}
+FLAG: JSON = {"type": "boolean"}
+COUNT: JSON = {"type": "integer", "minimum": 0}
+WHOLE: JSON = {"type": "integer"}
+NUMBER: JSON = {"type": "number"}
+SHARE: JSON = {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$", "examples": ["1/4", "1"]}
+SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
+PATIENCE: JSON = {**SECONDS, "minimum": 0}
+NULL: JSON = {"type": "null"}
+
+
+def ref(name: str) -> JSON:
+    """A reference to a named schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: JSON, optional: JSON | None = None) -> JSON:
+    """An object with these fields and no others."""
+    fields = {**required, **(optional or {})}
+    return {"type": "object", "properties": fields, "required": list(required), "additionalProperties": False}
+
+
+def _list(items: JSON) -> JSON:
+    return {"type": "array", "items": items}
+
+
+def _one_of(kind: Any) -> JSON:
+    return {"type": "string", "enum": [member.value for member in kind]}
+
+
+def _or_null(schema: JSON) -> JSON:
+    return {"anyOf": [schema, NULL]}
+
+
+def _map(values: JSON) -> JSON:
+    return {"type": "object", "additionalProperties": values}
+
+
+_DEVICE = _object(
+    {
+        "id": TEXT,
+        "host": TEXT,
+        "kind": _one_of(DeviceKind),
+        "index": COUNT,
+        "name": TEXT,
+        "memory_bytes": COUNT,
+        "cores": _list(COUNT),
+        "multiprocessors": COUNT,
+        "mig_enabled": FLAG,
+        "mig": _list(ref("MIGInstance")),
+        "foreign_memory_bytes": COUNT,
+        "simulated": FLAG,
+        "problem": TEXT,
+        "free_fraction": SHARE,
+    }
+)
+_LEASE = _object(
+    {
+        "id": TEXT,
+        "token": COUNT,
+        "request_id": TEXT,
+        "spec": TEXT,
+        "holder": ref("Holder"),
+        "slices": _list(ref("Slice")),
+        "queue": TEXT,
+        "state": _one_of(LeaseState),
+        "granted_at": NUMBER,
+        "expires_at": NUMBER,
+        "ends_at": _or_null(NUMBER),
+        "preemptible": FLAG,
+        "enforced_by": _or_null(_one_of(Enforcement)),
+        "enforcement": TEXT,
+        "verified": _or_null(FLAG),
+        "note": TEXT,
+        "outcome": _or_null(_one_of(Outcome)),
+        "ended_at": _or_null(NUMBER),
+    }
+)
+_REQUEST = _object(
+    {
+        "id": TEXT,
+        "spec": TEXT,
+        "holder": ref("Holder"),
+        "queue": TEXT,
+        "priority": WHOLE,
+        "lease_seconds": _or_null(NUMBER),
+        "patience_seconds": _or_null(NUMBER),
+        "preemptible": FLAG,
+        "submitted_at": NUMBER,
+        "state": _one_of(RequestState),
+        "reason": TEXT,
+        "lease_id": TEXT,
+        "position": _or_null(COUNT),
+    }
+)
+_HOLDER = _object(
+    {
+        "kind": _one_of(HolderKind),
+        "id": TEXT,
+        "user": TEXT,
+        "host": TEXT,
+        "pid": _or_null(COUNT),
+        "root_pid": _or_null(COUNT),
+        "label": TEXT,
+        "parent": TEXT,
+    }
+)
+_ASK = _object(
+    {"spec": {"type": "string", "minLength": 1, "examples": ["1/4", "20GiB", "2", "cpu:2"]}},
+    {
+        "kernel_id": {"type": "string", "minLength": 1, "description": "A running kernel that will hold the lease."},
+        "queue": TEXT,
+        "lease_seconds": SECONDS,
+        "patience_seconds": PATIENCE,
+        "preemptible": FLAG,
+    },
+)
+
+
+def _codes() -> list[str]:
+    """The error codes REST may answer with: our error classes, and those of the web server."""
+    found, waiting = {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__}, [AIStackError]
+    while waiting:
+        cls = waiting.pop()
+        found.add(cls.__name__)
+        waiting.extend(cls.__subclasses__())
+    return sorted(found)
+
+
+SCHEMAS: JSON = {
+    "Host": _object(
+        {
+            "host": TEXT,
+            "simulated": FLAG,
+            "problems": _list(TEXT),
+            "devices": _list(ref("Device")),
+            "queues": _list(ref("QueueSettings")),
+        }
+    ),
+    "Device": _DEVICE,
+    "MIGInstance": _object({"uuid": TEXT, "profile": TEXT, "memory_bytes": COUNT, "multiprocessors": COUNT}),
+    "QueueSettings": _object({"name": TEXT, "limit": _or_null(SHARE), "priority": WHOLE, "is_open": FLAG}),
+    "Slice": _object(
+        {
+            "device_id": TEXT,
+            "kind": _one_of(SliceKind),
+            "fraction": SHARE,
+            "memory_bytes": COUNT,
+            "uuid": TEXT,
+            "profile": TEXT,
+            "cores": _list(COUNT),
+        }
+    ),
+    "Holder": _HOLDER,
+    "Lease": _LEASE,
+    "Leases": _object({"leases": _list(ref("Lease"))}),
+    "Request": _REQUEST,
+    "Queue": _object({"queue": _list(ref("Request"))}),
+    "Ask": _ASK,
+    "Granted": _object({"request": ref("Request"), "lease": ref("Lease")}),
+    "Queued": _object({"request": ref("Request"), "lease": NULL}),
+    "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
+    "Use": _object(
+        {
+            "memory_bytes": _or_null(COUNT),
+            "utilization": _or_null({**NUMBER, "minimum": 0}),
+            "power_watts": _or_null(NUMBER),
+            "energy_joules": _or_null(NUMBER),
+        }
+    ),
+    "Usage": _object({"at": NUMBER, "devices": _map(ref("Use")), "leases": _map(ref("Use"))}),
+    "Event": _object(
+        {
+            "sequence": COUNT,
+            "kind": _one_of(EventKind),
+            "at": NUMBER,
+            "request_id": TEXT,
+            "lease_id": TEXT,
+            "detail": TEXT,
+        }
+    ),
+    "Events": _object({"events": _list(ref("Event"))}),
+    "OpenAPI": {"type": "object", "required": ["openapi", "paths"]},
+    "Error": _object(
+        {
+            "code": {"type": "string", "enum": _codes()},
+            "message": TEXT,
+            "facts": {"type": "object"},
+            "reason": {"type": ["string", "null"]},
+        }
+    ),
+}

@@ -1,0 +1,98 @@
+"""What a server does every few seconds: keep living leases, end dead ones, pass events on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from ..broker import Broker
+from ..core.lease import Lease
+from ..core.request import Request
+from ..exceptions import AIStackError, LeaseError
+from .bus import Bus
+from .kernels import Kernels
+from .sampler import Sampler
+from .workbench import Workbench
+
+WARM_UP_SECONDS = 1.0
+"""Between the server's start and the building of its broker, unless someone needs it sooner."""
+
+
+class Upkeep:
+    """The server's maintenance task.
+
+    Args:
+        workbench, kernels, bus, sampler: the parts it looks after.
+        cycle_seconds: time between two turns.
+    """
+
+    def __init__(
+        self, workbench: Workbench, kernels: Kernels, bus: Bus, sampler: Sampler, cycle_seconds: float
+    ) -> None:
+        self._workbench, self._kernels, self._bus, self._sampler = workbench, kernels, bus, sampler
+        self._cycle_seconds = max(cycle_seconds, 0.05)
+        self._woken = asyncio.Event()
+        self._complaint = ""
+        workbench.on_change(self._woken.set)
+
+    async def run(self) -> None:
+        """Turn until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + WARM_UP_SECONDS
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), max(due - loop.time(), 0))
+            self._woken.clear()
+            if loop.time() >= due:
+                await self._guarded(self.keep)
+                due = loop.time() + self._cycle_seconds
+            await self._guarded(self.publish)
+
+    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+            self._complaint = ""
+        except AIStackError as error:
+            if error.message != self._complaint:  # once, not every two seconds
+                self._complaint = error.message
+                self._workbench.log.warning("jupyter_aistack: %s", error.message)
+        except Exception:
+            self._workbench.log.exception("jupyter_aistack's maintenance failed")
+
+    async def keep(self) -> None:
+        """One turn: release what kernels left behind, renew what lives, grant what fits."""
+        broker = await self._workbench.ready()
+        await self._workbench.run(keep_leases, broker, await self._kernels.gone())
+
+    async def publish(self) -> None:
+        """Put what has happened since on the bus, and have the picture taken anew."""
+        if not self._workbench.is_built:
+            return
+        events = await self._workbench.run(self._bus.read, self._workbench.broker)
+        if events:
+            self._bus.emit(events)
+            self._sampler.poke()
+
+
+def keep_leases(broker: Broker, gone: frozenset[str]) -> None:
+    """End what belongs to kernels that are `gone`, then run the broker's maintenance.
+
+    A host where nothing is leased or wanted is left alone: asking its drivers would keep a sleeping GPU awake.
+    """
+    state = broker.ledger.read(broker.host, broker.clock())
+    if not state.leases and not state.requests:
+        return
+    held: list[Lease | Request] = [*state.leases, *state.requests]
+    for item in held:
+        if item.holder.id in gone or item.holder.parent in gone:
+            _end(broker, item)
+    broker.maintain()
+
+
+def _end(broker: Broker, item: Lease | Request) -> None:
+    with contextlib.suppress(LeaseError):  # it ended between the two calls
+        if isinstance(item, Lease):
+            broker.release(item.id, item.token)
+        else:
+            broker.cancel(item.id)
