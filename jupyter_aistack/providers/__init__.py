@@ -1,0 +1,54 @@
+"""Adapters to devices: GPUs, the host's CPU, and simulated ones. Importing this package opens nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..exceptions import InvalidRequest
+from .base import Prepared, Provider, Usage
+
+__all__ = ["Prepared", "Provider", "Usage", "build_providers"]
+
+_ALLOWED = "auto, gpu, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
+
+
+def build_providers(text: str) -> tuple[Provider, ...]:
+    """The providers named in a setting such as ``auto``, ``gpu,cpu`` or ``simulated:8xH100-80GB,cpu``.
+
+    ``auto`` is the GPUs, where an NVIDIA driver is installed, and the CPU. A driver that is installed but does not
+    answer is shown as a problem of the host; a host without any is a healthy host without GPUs. Nothing is opened yet.
+
+    Raises:
+        InvalidRequest: naming the field ``providers``.
+    """
+    names = [part.strip() for part in text.split(",")]
+    providers: dict[str, Provider] = {}
+    for name in names:
+        for provider in _providers_called(name):
+            if provider.name == "simulated" and "simulated" in providers:
+                raise _invalid("simulated:", "it may be given once; join tables with +")
+            providers.setdefault(provider.name, provider)
+    return tuple(providers.values())
+
+
+def _providers_called(name: str) -> Iterator[Provider]:
+    kind, _, table = name.partition(":")
+    if kind == "simulated":
+        from .simulated import SimulatedProvider
+
+        yield SimulatedProvider(table)
+        return
+    if name not in ("auto", "gpu", "cpu"):
+        raise _invalid(name, f"allowed are {_ALLOWED}")
+    if name != "cpu":
+        from .gpu import GPUProvider
+
+        yield GPUProvider(optional=name == "auto")
+    if name != "gpu":
+        from .cpu import CPUProvider
+
+        yield CPUProvider()
+
+
+def _invalid(shown: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"providers: {shown!r} is not a provider; {why}", field="providers")

@@ -1,0 +1,259 @@
+"""Devices that do not exist, for tours, tests and planning. Everything that shows them says that they are simulated."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from ..core.device import Device, DeviceKind, Enforcement, MIGInstance, Slice
+from ..core.lease import Lease, LeaseState
+from ..core.units import GIB
+from ..exceptions import InvalidRequest, PrepareFailed
+from .base import Prepared, Provider, Usage
+
+MAX_DEVICES = 1024
+MEMORY_IN_USE = Fraction(7, 8)
+"""The part of its memory a simulated lease holds while it is live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is known of a GPU model: multiprocessors, and watts when idle and when busy."""
+
+    multiprocessors: int
+    idle_watts: int
+    busy_watts: int
+
+
+MODELS = {
+    "A10": Model(multiprocessors=72, idle_watts=20, busy_watts=150),
+    "A100": Model(multiprocessors=108, idle_watts=50, busy_watts=400),
+    "A30": Model(multiprocessors=56, idle_watts=30, busy_watts=165),
+    "B200": Model(multiprocessors=148, idle_watts=140, busy_watts=1000),
+    "H100": Model(multiprocessors=132, idle_watts=70, busy_watts=700),
+    "H200": Model(multiprocessors=132, idle_watts=75, busy_watts=700),
+    "L4": Model(multiprocessors=58, idle_watts=15, busy_watts=72),
+    "L40S": Model(multiprocessors=142, idle_watts=35, busy_watts=350),
+    "RTX4090": Model(multiprocessors=128, idle_watts=15, busy_watts=450),
+    "T4": Model(multiprocessors=40, idle_watts=10, busy_watts=70),
+    "V100": Model(multiprocessors=80, idle_watts=40, busy_watts=300),
+}
+_GROUP = re.compile(r"(\d{1,4})x([A-Z0-9]{1,10})-(\d{1,4})GB(?::mig=([1-7])g\.(\d{1,4})gb\*([1-7]))?", re.ASCII)
+_ALLOWED = "8xH100-80GB, 2xH200-141GB+4xL4-24GB or 1xH200-141GB:mig=1g.18gb*7"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Like devices of a table: ``count`` x ``model`` with ``gigabytes``, each cut into ``instances`` of a MIG shape."""
+
+    count: int
+    model: str
+    gigabytes: int
+    mig_slices: int = 0
+    mig_gigabytes: int = 0
+    instances: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.gigabytes * GIB
+
+    @property
+    def mig_eighths(self) -> int:
+        """Memory slices in one instance, of the eight a GPU has."""
+        return round(Fraction(8 * self.mig_gigabytes, self.gigabytes))
+
+
+def parse_table(text: str) -> tuple[Group, ...]:
+    """The groups in a table such as ``2xH200-141GB+4xL4-24GB``.
+
+    Raises:
+        InvalidRequest: naming the field ``providers``.
+    """
+    groups = tuple(_parse_group(part.strip()) for part in text.split("+"))
+    if sum(group.count for group in groups) > MAX_DEVICES:
+        raise _invalid(text, f"at most {MAX_DEVICES} devices")
+    return groups
+
+
+def _parse_group(text: str) -> Group:
+    match = _GROUP.fullmatch(text)
+    if match is None:
+        raise _invalid(text, f"write it as {_ALLOWED}")
+    count, model, gigabytes = int(match[1]), match[2], int(match[3])
+    if model not in MODELS:
+        raise _invalid(text, f"the models known are {', '.join(MODELS)}")
+    if count < 1 or gigabytes < 1:
+        raise _invalid(text, "there must be at least one device, with at least 1 GB")
+    slices, mig_gigabytes, instances = (int(part or 0) for part in match.group(4, 5, 6))
+    group = Group(
+        count=count,
+        model=model,
+        gigabytes=gigabytes,
+        mig_slices=slices,
+        mig_gigabytes=mig_gigabytes,
+        instances=instances,
+    )
+    if instances and not (group.mig_eighths >= 1 and instances * group.mig_eighths <= 8 and instances * slices <= 7):
+        raise _invalid(text, f"{instances} instances of {slices}g.{mig_gigabytes}gb do not fit on {gigabytes} GB")
+    return group
+
+
+def _invalid(shown: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"providers: {shown!r} is not a table of simulated devices; {why}", field="providers")
+
+
+@dataclass
+class _Meter:
+    """A simulated energy counter."""
+
+    joules: float = 0.0
+    read_at: float | None = None
+
+    def advance(self, watts: float, now: float) -> float:
+        self.joules += watts * (now - self.read_at) if self.read_at is not None else 0.0
+        self.read_at = now
+        return self.joules
+
+
+@dataclass
+class _Faults:
+    devices: dict[str, str] = field(default_factory=dict)
+    prepare: str = ""
+
+
+class SimulatedProvider(Provider):
+    """Devices from a table. Use follows the leases: the same leases always show the same use.
+
+    Args:
+        table: e.g. ``8xH100-80GB``; see `parse_table`.
+        clock: seconds, for the energy counters.
+    """
+
+    name = "simulated"
+    simulated = True
+
+    def __init__(self, table: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._groups = parse_table(table)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._leases: dict[str, Lease] = {}
+        self._meters: dict[str, _Meter] = {}
+        self._faults = _Faults()
+
+    def discover(self, host: str) -> tuple[Device, ...]:
+        """The devices of the table, those told to fail with their problem."""
+        models = [group for group in self._groups for _ in range(group.count)]
+        devices = (_device(group, index, host) for index, group in enumerate(models))
+        return tuple(replace(device, problem=self._faults.devices.get(device.id, "")) for device in devices)
+
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+        """An environment that hides any real GPU and says that the device is simulated."""
+        if self._faults.prepare:
+            raise PrepareFailed(self._faults.prepare, lease_id=lease.id)
+        own = _own_slices(lease, devices)
+        with self._lock:
+            self._leases[lease.id] = lease
+        return Prepared(
+            environment={"CUDA_VISIBLE_DEVICES": "", "AISTACK_SIMULATED": "1"},
+            memory_limit_bytes=sum(piece.memory_bytes for piece in own),
+            enforced_by=Enforcement.SIMULATED,
+        )
+
+    def unprepare(self, lease: Lease) -> None:
+        """Forget the lease's use."""
+        with self._lock:
+            self._leases.pop(lease.id, None)
+
+    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+        """Most of each lease's memory, and a busy share that depends on its id alone; nothing while suspended."""
+        with self._lock:
+            self._leases = dict(leases)
+        return {i: _use_of(lease) for i, lease in leases.items()}
+
+    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
+        """The sum of the use of the leases last seen, and power and energy that follow it."""
+        with self._lock:
+            leases = tuple(self._leases.values())
+            return {i: self._use_of_device(device, leases) for i, device in devices.items() if device.simulated}
+
+    def fail(self, device_id: str, sentence: str = "fell off the bus (simulated)") -> None:
+        """From now on, discover the device with this problem; ``sentence`` reads on after its name."""
+        self._faults.devices[device_id] = sentence
+
+    def fail_prepare(self, sentence: str = "the simulated slice cannot be made ready") -> None:
+        """From now on, refuse to prepare any lease."""
+        self._faults.prepare = sentence
+
+    def recover(self) -> None:
+        """End all failures."""
+        self._faults = _Faults()
+
+    def _use_of_device(self, device: Device, leases: tuple[Lease, ...]) -> Usage:
+        pieces = [(piece, lease) for lease in leases for piece in lease.slices if piece.device_id == device.id]
+        busy = float(sum(_busy_share(lease) * piece.fraction for piece, lease in pieces))
+        model = MODELS[device.name.split(" ")[1].partition("-")[0]]
+        watts = model.idle_watts + busy * (model.busy_watts - model.idle_watts)
+        meter = self._meters.setdefault(device.id, _Meter())
+        return Usage(
+            memory_bytes=sum(_memory_in_use(piece, lease) for piece, lease in pieces),
+            utilization=min(1.0, busy),
+            power_watts=watts,
+            energy_joules=meter.advance(watts, self._clock()),
+        )
+
+
+def _device(group: Group, index: int, host: str) -> Device:
+    known = MODELS[group.model]
+    return Device(
+        id=f"GPU-{uuid.uuid5(uuid.NAMESPACE_DNS, f'{index}.{group.model}.{host}')}",
+        host=host,
+        kind=DeviceKind.GPU,
+        index=index,
+        name=f"NVIDIA {group.model}-{group.gigabytes}GB (simulated)",
+        memory_bytes=group.memory_bytes,
+        multiprocessors=known.multiprocessors,
+        mig=tuple(_instance(group, index, number, host) for number in range(group.instances)),
+        mig_enabled=group.instances > 0,
+        simulated=True,
+    )
+
+
+def _instance(group: Group, index: int, number: int, host: str) -> MIGInstance:
+    return MIGInstance(
+        uuid=f"MIG-{uuid.uuid5(uuid.NAMESPACE_DNS, f'{number}.{index}.{group.model}.{host}')}",
+        profile=f"{group.mig_slices}g.{group.mig_gigabytes}gb",
+        memory_bytes=group.memory_bytes * group.mig_eighths // 8,
+        multiprocessors=MODELS[group.model].multiprocessors // 8 * group.mig_slices,
+    )
+
+
+def _own_slices(lease: Lease, devices: Mapping[str, Device]) -> list[Slice]:
+    simulated = {i for i, device in devices.items() if device.simulated}
+    own = [piece for piece in lease.slices if piece.device_id in simulated]
+    for piece in own:
+        device = devices[piece.device_id]
+        if device.problem:
+            raise PrepareFailed(f"{device.name} {device.problem}", lease_id=lease.id, device_id=device.id)
+    return own
+
+
+def _use_of(lease: Lease) -> Usage:
+    return Usage(
+        memory_bytes=sum(_memory_in_use(piece, lease) for piece in lease.slices),
+        utilization=float(_busy_share(lease)),
+    )
+
+
+def _memory_in_use(piece: Slice, lease: Lease) -> int:
+    return 0 if lease.state is LeaseState.SUSPENDED else int(piece.memory_bytes * MEMORY_IN_USE)
+
+
+def _busy_share(lease: Lease) -> Fraction:
+    """Between 50 and 95 percent, always the same for one lease."""
+    return Fraction(0 if lease.state is LeaseState.SUSPENDED else 50 + zlib.crc32(lease.id.encode()) % 46, 100)
