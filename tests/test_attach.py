@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jupyter_aistack.attach import judge
+
+LIBCUDA = """
+static int started;
+int cuInit(unsigned flags) { (void)flags; started = 1; return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return started ? 0 : 3; }
+"""
+
+PROGRAM = """
+import ctypes, os
+from jupyter_aistack.attach import attach, cuda_started
+from jupyter_aistack.exceptions import DeviceTouched
+from jupyter_aistack.wire import Preparation
+
+wanted = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-7"}, expects={"visible": ["GPU-7"]})
+assert not cuda_started()
+driver = ctypes.CDLL("libcuda.so.1")
+assert not cuda_started(), "a library that is loaded is not yet CUDA that has started"
+attach(wanted)
+assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-7"
+os.environ["CUDA_VISIBLE_DEVICES"] = "before"
+driver.cuInit(0)
+assert cuda_started()
+try:
+    attach(wanted)
+except DeviceTouched as error:
+    print(error.message)
+assert os.environ["CUDA_VISIBLE_DEVICES"] == "before"
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Path:
+    """A driver library that knows whether CUDA has started, as the real one does."""
+    source = tmp_path / "cuda.c"
+    source.write_text(LIBCUDA)
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
+    return tmp_path
+
+
+def test_a_process_that_has_started_cuda_is_left_alone_and_told_the_way_out(driver: Path) -> None:
+    environment = {"LD_LIBRARY_PATH": str(driver), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "restart the kernel" in done.stdout
+
+
+TORCH = """
+import sys, types
+from jupyter_aistack.attach import cap_torch_memory
+cap_torch_memory("0.25")
+import torch
+queued = [call for call in torch.cuda._queued_calls]
+print(len(queued), torch.cuda.is_initialized())
+"""
+
+
+def test_capping_torch_waits_for_its_import_and_never_starts_cuda() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch: pip install jupyter_aistack[train]")
+    if not torch.cuda.is_available():
+        code = TORCH.replace("import torch\n", "import torch\nassert not torch.cuda.is_available()\n")
+    else:
+        code = TORCH
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("expects", "seen", "verdict"),
+    [
+        ({"cores": [0, 1], "threads": "2"}, {"cores": [1, 0], "threads": "2"}, (True, "")),
+        ({"cores": [0]}, {"cores": [0, 1]}, (False, "not enforced: the process sees CPU cores 0, 1 instead of 0")),
+        ({"threads": "1"}, {}, (False, "not enforced: the process sees OMP_NUM_THREADS = (unset) instead of 1")),
+        ({"visible": ["GPU-a"]}, {"visible": ["GPU-a"]}, (True, "")),
+        (
+            {"visible": ["GPU-a"]},
+            {"visible": ["GPU-a", "GPU-b"]},
+            (False, "not enforced: the process sees devices GPU-a, GPU-b instead of GPU-a"),
+        ),
+        ({"visible": ["GPU-a"]}, {"visible": None, "cuda": "no driver"}, (None, "could not be verified: no driver")),
+        ({}, {"cores": [0]}, (None, "there is nothing to verify")),
+    ],
+)
+def test_what_a_child_sees_is_held_against_what_was_promised(
+    expects: dict[str, object], seen: dict[str, object], verdict: tuple[bool | None, str]
+) -> None:
+    assert judge(expects, seen) == verdict

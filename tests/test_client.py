@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jupyter_aistack import client as clients
+from jupyter_aistack.client import Client, EmbeddedTransport, SocketTransport, request
+from jupyter_aistack.exceptions import (
+    AcquireTimeout,
+    InvalidRequest,
+    LeaseError,
+    LedgerUnavailable,
+    Refused,
+    UnknownQueue,
+    Unsatisfiable,
+)
+
+
+@pytest.fixture
+def gpu_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
+    client = Client(EmbeddedTransport())
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def second(gpu_client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """Another process's view of the same ledger, as far as the broker can tell."""
+    monkeypatch.setenv("AISTACK_KERNEL", "kernel-2")
+    client = Client(EmbeddedTransport())
+    yield client
+    client.close()
+
+
+def test_a_lease_is_held_inside_the_with_and_given_back_after(gpu_client: Client) -> None:
+    with gpu_client.request("1/4") as lease:
+        assert (lease.state, lease.spec, lease.enforced_by) == ("active", "1/4", "simulated")
+        assert os.environ["AISTACK_LEASE"] == lease.id
+        assert [found["id"] for found in gpu_client.leases()] == [lease.id]
+        assert "nothing: the device is simulated" in repr(lease)
+    assert gpu_client.leases() == []
+    assert "AISTACK_LEASE" not in os.environ
+    assert lease.release().lease["outcome"] == "released"  # type: ignore[index]
+
+
+def test_a_cpu_slice_binds_this_process_and_lets_go_of_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AISTACK_PROVIDERS", "cpu")
+    before = os.sched_getaffinity(0)
+    client = Client(EmbeddedTransport())
+    try:
+        with client.request("cpu:1") as lease:
+            assert os.sched_getaffinity(0) == set(lease.prepared.cores)
+            assert len(lease.prepared.cores) == 1
+            assert os.environ["OMP_NUM_THREADS"] == "1"
+            assert (lease.verified, lease.enforced_by, lease.note) == (True, "C", "")
+    finally:
+        client.close()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_second_slice_for_the_same_process_is_refused_with_the_way_out(gpu_client: Client) -> None:
+    with gpu_client.request("1/4") as lease, pytest.raises(LeaseError, match=f"{lease.id}.*release it"):
+        gpu_client.request("1/2")
+
+
+def test_not_waiting_returns_the_place_in_the_queue(gpu_client: Client, second: Client) -> None:
+    first = gpu_client.request("1", attach=False)
+    waiting = second.request("1/2", wait=False, attach=False)
+    assert (waiting.is_granted, waiting.state, waiting.request["position"]) == (False, "queued", 1)
+    assert "waits for 1/2" in waiting.note
+    first.release()
+    assert waiting.refresh().is_granted
+
+
+def test_waiting_ends_when_the_other_releases_and_tells_why_it_waits(gpu_client: Client, second: Client) -> None:
+    first = gpu_client.request("1", attach=False)
+    told: list[tuple[int | None, str]] = []
+
+    def release(position: int | None, reason: str) -> None:
+        told.append((position, reason))
+        threading.Thread(target=first.release).start()
+
+    assert second.request("1/2", attach=False, on_wait=release).is_granted
+    assert told[0] == (1, "waits for 1/2 of a device; the most that is free on one is 0")
+
+
+def test_a_timeout_leaves_nothing_behind(gpu_client: Client, second: Client) -> None:
+    first = gpu_client.request("1", attach=False)
+    with pytest.raises(AcquireTimeout, match="waits for 1/2") as caught:
+        second.request("1/2", attach=False, timeout=0.2)
+    assert isinstance(caught.value, TimeoutError)
+    assert second.queue() == []
+    first.release()
+
+
+def test_an_interrupt_while_waiting_takes_the_request_back(gpu_client: Client, second: Client) -> None:
+    gpu_client.request("1", attach=False)
+
+    def interrupt(position: int | None, reason: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        second.request("1/2", attach=False, on_wait=interrupt)
+    assert second.queue() == []
+
+
+def test_a_request_taken_back_by_somebody_else_is_said_so(gpu_client: Client, second: Client) -> None:
+    gpu_client.request("1", attach=False)
+
+    def cancel(position: int | None, reason: str) -> None:
+        gpu_client.cancel(gpu_client.queue()[0]["id"])
+
+    with pytest.raises(Refused, match="taken back"):
+        second.request("1/2", attach=False, on_wait=cancel)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "error", "field"),
+    [
+        ("banana", {}, InvalidRequest, "spec"),
+        ("nan", {}, InvalidRequest, "spec"),
+        ("1000000000", {}, InvalidRequest, "spec"),
+        ("2", {}, Unsatisfiable, "spec"),
+        ("1g.18gb", {}, Unsatisfiable, "spec"),
+        ("1/4", {"queue": "nowhere"}, UnknownQueue, "queue"),
+        ("1/4", {"duration": "soon"}, InvalidRequest, "duration"),
+        ("1/4", {"holder": {"kind": "ghost", "id": "x"}}, InvalidRequest, "holder.kind"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    gpu_client: Client, spec: str, options: dict[str, object], error: type[Exception], field: str
+) -> None:
+    with pytest.raises(error) as caught:
+        gpu_client.request(spec, attach=False, **options)  # type: ignore[arg-type]
+    assert caught.value.facts["field"] == field  # type: ignore[attr-defined]
+    assert len(str(caught.value).splitlines()) == 1
+    assert gpu_client.leases() == []
+    assert gpu_client.queue() == []
+
+
+def test_the_socket_of_a_dead_server_is_named_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match=r"AISTACK_SOCKET: no Jupyter server answers at .*gone\.sock"):
+        Client(SocketTransport(str(tmp_path / "gone.sock"))).host()
+
+
+def test_a_ledger_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{tmp_path / 'file' / 'ledger.sqlite'}")
+    with pytest.raises(LedgerUnavailable, match="ledger_url"):
+        Client(EmbeddedTransport()).leases()
+
+
+def test_a_process_that_dies_with_a_lease_loses_it_at_once(gpu_client: Client) -> None:
+    code = """
+import os, signal
+from jupyter_aistack import request
+print(request("1", attach=False).id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    lease_id = done.stdout.strip()
+    assert lease_id.startswith("l-"), done.stderr
+    assert gpu_client.request("1", attach=False, timeout=10).is_granted
+    ended = {lease["id"]: lease["outcome"] for lease in gpu_client.leases(ended=True)}
+    assert ended[lease_id] == "abandoned"
+
+
+def test_the_front_door_uses_one_client_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
+    monkeypatch.setattr(clients, "_connected", None)
+    with request("1/8", attach=False, label="by hand") as lease:
+        assert clients.connect() is clients.connect()
+        assert lease.lease["holder"]["label"] == "by hand"  # type: ignore[index]
+    clients.connect().close()
