@@ -1,0 +1,79 @@
+"""What keeps a worker within its slice, and from outliving the process it works for. Runs inside the worker."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+from distributed import WorkerPlugin
+
+from .. import attach as attaching
+from ..wire import Preparation
+
+WATCH_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int, *, by_signal: bool = False) -> None:
+    """End this process, hard, once process `parent` is no longer its parent.
+
+    Dask's workers watch a pipe to their parent; a process the parent forked may hold that pipe open after the
+    parent's death. Who our parent is cannot be held open.
+
+    Args:
+        parent: pid of the process to live with.
+        by_signal: let the kernel (Linux) kill us too, which works even while a library holds the GIL. The signal comes
+            when the *thread* that started us ends, so only for processes whose starter waits for them.
+    """
+    if by_signal:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), name="aistack-parent", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+class SliceGuard(WorkerPlugin):
+    """Binds a Dask worker to its slice's cores and threads, and its life to the process that owns the cluster."""
+
+    name = "aistack-slice"
+
+    def __init__(self, preparation: Preparation) -> None:
+        self.preparation = preparation
+
+    def setup(self, worker: Any) -> None:
+        """Called in the worker's process before its first task."""
+        die_with_parent(os.getppid())
+        # Devices were chosen by the environment the process was born with; here CUDA may have started already.
+        attaching.attach(replace(self.preparation, expects={}))
+
+
+class RMMCeiling(WorkerPlugin):
+    """Lets RMM allocate at most so many bytes (dask-cuda's own setting asks the parent of a MIG instance)."""
+
+    name = "aistack-rmm"
+
+    def __init__(self, device_bytes: int) -> None:
+        self.device_bytes = device_bytes
+
+    def setup(self, worker: Any) -> None:
+        """Called in the worker's process before its first task."""
+        import rmm
+
+        pool = rmm.mr.CudaAsyncMemoryResource()
+        rmm.mr.set_current_device_resource(rmm.mr.LimitingResourceAdaptor(pool, allocation_limit=self.device_bytes))
+
+
+async def look(expects: dict[str, object]) -> tuple[bool | None, str]:
+    """What a worker finds of what its lease promised, checked from inside it (see `attach.verify`)."""
+    import asyncio
+
+    return await asyncio.to_thread(attaching.verify, expects)

@@ -1,0 +1,93 @@
+"""From what a lease grants to what a Dask worker needs. Nothing is started here.
+
+Why not ``dask_cuda.LocalCUDACluster``: it names workers by device, so two can never share one, and takes its limits
+from the parent GPU of a MIG instance. The same parts, given absolute bytes, serve slices of every kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from ..core.device import Enforcement, Slice, SliceKind
+from ..exceptions import ClusterError
+from ..wire import Preparation
+from .guard import RMMCeiling, SliceGuard
+
+SPILL_SHARE = 0.8
+"""Share of a GPU slice that Dask may fill before it spills to the host: CUDA's context and torch need the rest."""
+
+
+def is_gpu(slices: Sequence[Slice], preparation: Preparation) -> bool:
+    """Whether a real GPU stands behind a lease."""
+    is_simulated = preparation.enforced_by == Enforcement.SIMULATED.value
+    return not is_simulated and any(piece.kind is not SliceKind.CPU for piece in slices)
+
+
+def nanny_options(
+    slices: Sequence[Slice], preparation: Preparation, *, host_memory_bytes: int, threads: int | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of the ``distributed.Nanny`` of a worker on these slices.
+
+    Args:
+        slices: what was granted.
+        preparation: what the worker's process must be given.
+        host_memory_bytes: host memory a GPU worker may use (a CPU slice brings its own).
+        threads: tasks at once; by default one per core of a CPU slice, and one on a GPU.
+
+    Raises:
+        ClusterError: a GPU slice, but dask-cuda is not installed.
+    """
+    if is_gpu(slices, preparation):
+        return _gpu_options(slices, preparation, host_memory_bytes, threads or 1)
+    return _cpu_options(preparation, host_memory_bytes, threads or max(1, len(preparation.cores)))
+
+
+def _cpu_options(preparation: Preparation, host_memory_bytes: int, threads: int) -> dict[str, Any]:
+    is_simulated = preparation.enforced_by == Enforcement.SIMULATED.value
+    limit = host_memory_bytes if is_simulated else preparation.memory_limit_bytes
+    return {
+        "nthreads": threads,
+        "memory_limit": limit or None,
+        # Without this a CPU worker on a GPU host shows the first GPU's figures as its own.
+        "env": {**preparation.environment, "CUDA_VISIBLE_DEVICES": ""},
+        "config": _without_nvml(),
+        "plugins": (SliceGuard(preparation),),
+    }
+
+
+def _gpu_options(
+    slices: Sequence[Slice], preparation: Preparation, host_memory_bytes: int, threads: int
+) -> dict[str, Any]:
+    try:
+        from dask_cuda.device_host_file import DeviceHostFile
+    except ImportError as error:  # also raised where it is installed without cuda-bindings
+        raise ClusterError(
+            f"workers on GPU slices need dask-cuda: pip install 'jupyter_aistack[gpu]' ({error})"
+        ) from error
+    device_bytes = sum(piece.memory_bytes for piece in slices)
+    spill = {"device_memory_limit": int(device_bytes * SPILL_SHARE), "memory_limit": host_memory_bytes}
+    return {
+        "nthreads": threads,
+        "memory_limit": host_memory_bytes,
+        "env": dict(preparation.environment),
+        "resources": {"GPU": float(sum(piece.fraction for piece in slices))},
+        "data": (DeviceHostFile, spill),
+        "preload": ["dask_cuda.initialize"],
+        "preload_argv": ["--create-cuda-context"],
+        "plugins": _plugins(preparation, device_bytes),
+    }
+
+
+def _plugins(preparation: Preparation, device_bytes: int) -> tuple[Any, ...]:
+    guard = SliceGuard(preparation)
+    return (guard, RMMCeiling(device_bytes)) if find_spec("rmm") else (guard,)
+
+
+def _without_nvml() -> dict[str, Any]:
+    """Dask's settings, but for this one: a nanny replaces whole sections with what it is given."""
+    import dask
+
+    settings: dict[str, Any] = dask.config.merge(dask.config.config, {"distributed": {"diagnostics": {"nvml": False}}})
+    return settings

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client
+
+from jupyter_aistack import Cluster, client
+from jupyter_aistack.config import load_settings
+from jupyter_aistack.exceptions import AcquireTimeout, ClusterError, InvalidRequest, Unsatisfiable
+
+
+def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def lease_ids() -> set[str]:
+    return {lease["id"] for lease in client.connect().leases()}
+
+
+def test_each_worker_runs_on_a_lease_of_its_own(cluster: Cluster) -> None:
+    with Client(cluster, set_as_default=False) as dask:
+        seen = dask.run(
+            lambda: (
+                os.environ["AISTACK_LEASE"],
+                os.getpid(),
+                sorted(os.sched_getaffinity(0)),
+                os.environ["OMP_NUM_THREADS"],
+            )
+        )
+    leases = {lease["id"]: lease for lease in client.connect().leases()}
+    assert {lease for lease, *_ in seen.values()} == set(leases)
+    for name, pid, cores, threads in seen.values():
+        lease = leases[name]
+        assert lease["holder"]["kind"] == "worker"
+        assert lease["holder"]["root_pid"] == pid
+        assert lease["state"] == "active"
+        assert [core for piece in lease["slices"] for core in piece["cores"]] == cores
+        assert int(threads) == len(cores)
+
+
+def test_memory_and_threads_come_from_the_slice(cluster: Cluster) -> None:
+    sizes = {piece.memory_bytes for pieces in cluster.slices.values() for piece in pieces}
+    workers = cluster.scheduler_info["workers"].values()
+    assert {worker["memory_limit"] for worker in workers} == sizes
+    assert {worker["nthreads"] for worker in workers} == {1}
+
+
+def test_a_cpu_worker_reports_no_gpu(cluster: Cluster) -> None:
+    with Client(cluster, set_as_default=False) as dask:
+        seen = dask.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+    assert set(seen.values()) == {""}
+    assert not any("gpu" in worker for worker in cluster.scheduler_info["workers"].values())
+
+
+def test_scheduler_and_dashboard_listen_on_loopback_only(cluster: Cluster) -> None:
+    assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
+    assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_repr_names_worker_lease_and_enforcement(cluster: Cluster) -> None:
+    text, html = repr(cluster), cluster._repr_html_()
+    for lease in lease_ids():
+        assert lease in text
+        assert f"<td>{lease}</td>" in html
+    assert "2 of 2 workers on cpu:1/4 each" in text
+    assert "CPU affinity" in html
+
+
+def test_scaling_down_gives_the_lease_back_and_up_takes_one(cluster: Cluster) -> None:
+    before = lease_ids()
+    cluster.scale(1)
+    eventually(lambda: len(lease_ids()) == 1 and len(cluster.scheduler_info["workers"]) == 1)
+    cluster.scale(2)
+    eventually(lambda: sum(worker.stage == "ready" for worker in cluster.workers.values()) == 2)
+    assert len(lease_ids()) == 2
+    assert len(lease_ids() & before) == 1
+
+
+def test_scaling_beyond_the_host_says_why_and_keeps_what_there_is(cluster: Cluster) -> None:
+    cluster.scale(9)
+    eventually(lambda: cluster.problem, 40)
+    assert "workers got their slice of cpu:1/4; the next one waits: " in cluster.problem
+    assert cluster.problem in repr(cluster)
+    cluster.scale(2)
+    eventually(lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2)
+    assert client.connect().queue() == []
+
+
+def test_a_worker_that_dies_is_replaced_on_the_same_lease(cluster: Cluster) -> None:
+    worker = cluster.workers[0]
+    before, lease = worker.pid, worker.lease.id
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: worker.pid not in (None, before))
+
+    def bound_pid() -> int:
+        return next(found["holder"]["root_pid"] for found in client.connect().leases() if found["id"] == lease)
+
+    eventually(lambda: bound_pid() == worker.pid)
+    eventually(lambda: len(cluster.scheduler_info["workers"]) == 2)
+
+
+def test_more_workers_than_fit_is_one_error_that_counts_and_leaves_nothing(cluster: Cluster) -> None:
+    before = lease_ids()
+    with pytest.raises(
+        ClusterError, match=r"^1 of 2 workers got their slice of cpu:1/2; the next one waits: "
+    ) as caught:
+        Cluster(2, "cpu:1/2")
+    assert isinstance(caught.value.__cause__, AcquireTimeout)
+    assert caught.value.facts == {"granted": 1, "wanted": 2}
+    assert lease_ids() == before
+    assert client.connect().queue() == []
+
+
+def test_what_the_host_could_never_hold_is_refused_as_such(cpu_host: Path) -> None:
+    before = lease_ids()
+    with pytest.raises(Unsatisfiable):
+        Cluster(1, "4096GiB")
+    assert lease_ids() == before
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, True, "2"])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(workers: object) -> None:
+    with pytest.raises(InvalidRequest, match="workers: expected a whole number"):
+        Cluster(workers)  # type: ignore[arg-type]
+
+
+async def test_await_and_async_with_start_and_end_a_cluster(cpu_host: Path) -> None:
+    before = lease_ids()
+    async with Cluster(1, "cpu:1/4", asynchronous=True, timeout=60) as cluster:
+        async with Client(cluster, asynchronous=True, set_as_default=False) as dask:
+            assert await dask.submit(lambda x: x + 1, 1) == 2
+        assert len(lease_ids() - before) == 1
+    assert lease_ids() == before
+
+
+async def test_a_cluster_that_runs_already_can_be_awaited(cluster: Cluster) -> None:
+    assert await cluster is cluster
+
+
+def test_progress_is_told_while_a_worker_waits(cluster: Cluster) -> None:
+    told: list[str] = []
+    with pytest.raises(ClusterError):
+        Cluster(1, "cpu:3/4", timeout=2.5, progress=told.append)
+    assert any("0 of 1 workers ready; worker 0 waits: " in line for line in told)
+
+
+def test_workers_and_leases_end_with_a_killed_owner(tmp_path: Path, own_ledger: str) -> None:
+    environment = {**os.environ, "AISTACK_PROVIDERS": "cpu"}
+    owner = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("owner.py"))], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert owner.stdout is not None
+    said = json.loads(owner.stdout.readline())
+    try:
+        workers = [psutil.Process(pid) for pid in said["workers"]]
+        owner.kill()
+        owner.wait()
+        eventually(lambda: not any(process.is_running() for process in workers), 15)
+        broker = load_settings().build_broker()
+        broker.cycle()
+        assert broker.leases() == ()
+        broker.close()
+    finally:
+        os.kill(said["forked"], signal.SIGKILL)
+        owner.stdout.close()

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from jupyter_aistack.clusters.guard import RMMCeiling, SliceGuard
+from jupyter_aistack.clusters.spec import SPILL_SHARE, nanny_options
+from jupyter_aistack.core.device import Slice, SliceKind
+from jupyter_aistack.wire import Preparation
+
+GiB = 1 << 30
+
+
+def gpu_slice(kind: SliceKind = SliceKind.SHARE, memory: int = 20 * GiB) -> Slice:
+    uuid = "MIG-1" if kind is SliceKind.MIG else "GPU-1"
+    return Slice(device_id="GPU-1", kind=kind, fraction=Fraction(1, 4), memory_bytes=memory, uuid=uuid)
+
+
+CPU_SLICE = Slice(device_id="CPU-box", kind=SliceKind.CPU, fraction=Fraction(1, 2), memory_bytes=8 * GiB, cores=(2, 3))
+
+
+def test_a_cpu_worker_has_a_thread_per_core_and_the_slices_memory() -> None:
+    prepared = Preparation(
+        environment={"OMP_NUM_THREADS": "2"}, cores=(2, 3), memory_limit_bytes=8 * GiB, enforced_by="C"
+    )
+    options = nanny_options([CPU_SLICE], prepared, host_memory_bytes=1)
+    assert (options["nthreads"], options["memory_limit"]) == (2, 8 * GiB)
+    assert options["env"] == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
+    assert options["config"]["distributed"]["diagnostics"]["nvml"] is False
+    assert options["config"]["distributed"]["worker"]["memory"], "the rest of Dask's settings must stay"
+
+
+def test_threads_may_be_chosen() -> None:
+    options = nanny_options([CPU_SLICE], Preparation(cores=(2, 3), enforced_by="C"), host_memory_bytes=1, threads=5)
+    assert options["nthreads"] == 5
+
+
+@pytest.mark.parametrize("kind", [SliceKind.GPU, SliceKind.MIG, SliceKind.SHARE, SliceKind.MPS])
+def test_limits_of_a_gpu_worker_are_bytes_of_its_slice(kind: SliceKind) -> None:
+    pytest.importorskip("dask_cuda")
+    piece = gpu_slice(kind)
+    prepared = Preparation(environment={"CUDA_VISIBLE_DEVICES": piece.uuid}, enforced_by="L0")
+    options = nanny_options([piece], prepared, host_memory_bytes=7 * GiB)
+    assert options["data"][1] == {"device_memory_limit": int(20 * GiB * SPILL_SHARE), "memory_limit": 7 * GiB}
+    assert options["memory_limit"] == 7 * GiB
+    assert options["env"] == {"CUDA_VISIBLE_DEVICES": piece.uuid}
+    assert options["resources"] == {"GPU": 0.25}
+    assert options["preload"] == ["dask_cuda.initialize"]
+
+
+def test_a_simulated_slice_gets_a_plain_worker_with_host_memory() -> None:
+    prepared = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-1"}, enforced_by="simulated")
+    options = nanny_options([gpu_slice()], prepared, host_memory_bytes=3 * GiB)
+    assert options["memory_limit"] == 3 * GiB
+    assert options["env"]["CUDA_VISIBLE_DEVICES"] == ""
+    assert "preload" not in options
+
+
+def test_rmm_gets_a_ceiling_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask_cuda")
+    prepared = Preparation(enforced_by="L4")
+    monkeypatch.setattr("jupyter_aistack.clusters.spec.find_spec", lambda name: None)
+    assert [type(p) for p in nanny_options([gpu_slice()], prepared, host_memory_bytes=1)["plugins"]] == [SliceGuard]
+    monkeypatch.setattr("jupyter_aistack.clusters.spec.find_spec", lambda name: object())
+    _, ceiling = nanny_options([gpu_slice()], prepared, host_memory_bytes=1)["plugins"]
+    assert isinstance(ceiling, RMMCeiling)
+    assert ceiling.device_bytes == 20 * GiB
