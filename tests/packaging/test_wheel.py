@@ -40,6 +40,13 @@ def test_every_file_is_there_once(archive: zipfile.ZipFile) -> None:
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
 
 
+def test_every_file_of_the_package_is_there(archive: zipfile.ZipFile, root: Path) -> None:
+    package = root / "jupyter_aistack"
+    files = {file.relative_to(package) for file in package.rglob("*") if file.is_file()}
+    expected = {file for file in files if not {"labextension_static", "etc", "__pycache__"} & {*file.parts}}
+    assert {f"jupyter_aistack/{file}" for file in expected} <= set(archive.namelist())
+
+
 def test_labextension_is_built_and_installable_by_its_name(archive: zipfile.ZipFile) -> None:
     names = [name.removeprefix(f"{LABEXTENSION}/") for name in archive.namelist() if name.startswith(LABEXTENSION)]
     assert {"package.json", "install.json", "static/style.js"} <= set(names)
