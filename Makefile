@@ -17,17 +17,19 @@ INSTALLED := pyproject.toml constraints.txt $(LABEXTENSION) $(shell find kernels
 comma := ,
 # dask-cuda is of use only where an NVIDIA driver is.
 DEMO_EXTRAS := demo$(if $(wildcard /dev/nvidiactl),$(comma)gpu)
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 HEADLESS ?=
 
 export PATH := $(BIN):$(PATH)
 
 define FIND_PYTHON
-for name in $(if $(PYTHON),"$(PYTHON)") python3.11 python3.12 python3.13 python3; do
+for name in $(PYTHONS); do
   if "$$name" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
     echo "$$name"; exit 0
   fi
 done
-echo "No Python 3.11, 3.12 or 3.13 with its venv module is on the path (Debian: apt-get install python3-venv); PYTHON=/path/to/python names one." >&2
+echo "Python 3.11, 3.12 or 3.13 with its venv module is needed (Debian: apt-get install python3-venv); tried: $(PYTHONS)." >&2
+echo "PYTHON=/path/to/python names another." >&2
 exit 1
 endef
 export FIND_PYTHON
