@@ -26,6 +26,7 @@ from .workbench import Workbench
 
 MAX_LINE_BYTES = 2**20
 MAX_PATH_BYTES = 100  # the system allows 107
+OWN_FOLDER = "aistack-socket-"
 FIELDS = frozenset({"verb", "payload"})
 
 
@@ -64,6 +65,9 @@ class SocketServer:
         await asyncio.gather(*self._connections, return_exceptions=True)
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            if self._path.parent.name.startswith(OWN_FOLDER):
+                self._path.parent.rmdir()
+            self._path = None
 
     # -- one connection -----------------------------------------------------------------------------------------
 
@@ -80,10 +84,7 @@ class SocketServer:
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            caller = await self._caller(writer)
-        except AIStackError as error:
-            return await _send(writer, {"error": error.as_dict()})
+        caller = await self._caller_or_error(writer)
         while True:
             try:
                 line = await reader.readline()
@@ -92,7 +93,15 @@ class SocketServer:
                 return await _send(writer, {"error": too_long.as_dict()})
             if not line:
                 return None
+            if isinstance(caller, AIStackError):  # said only now: a connection closed before it was read breaks the pipe
+                return await _send(writer, {"error": caller.as_dict()})
             await _send(writer, await self._answer(line, caller))
+
+    async def _caller_or_error(self, writer: asyncio.StreamWriter) -> Caller | AIStackError:
+        try:
+            return await self._caller(writer)
+        except AIStackError as error:
+            return error
 
     async def _caller(self, writer: asyncio.StreamWriter) -> Caller:
         pid, uid = peer(writer.get_extra_info("socket"))
@@ -132,7 +141,7 @@ def _choose_path(runtime_dir: Path) -> Path:
         path = folder / name
         if folder.is_dir() and len(os.fsencode(path)) <= MAX_PATH_BYTES:
             return path
-    return Path(tempfile.mkdtemp(prefix="aistack-", dir="/tmp")) / name
+    return Path(tempfile.mkdtemp(prefix=OWN_FOLDER, dir="/tmp")) / name
 
 
 def _listen(path: Path) -> socket.socket:
