@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +46,9 @@ _INSERT_REQUEST = schema.requests.insert()
 _UPDATE_REQUEST = schema.requests.update().where(_R.id == sa.bindparam("key"))
 _INSERT_EVENT = schema.events.insert()
 _EVENTS = sa.select(schema.events).where(_E.sequence > sa.bindparam("after")).order_by(_E.sequence).limit(_LIMIT)
+
+
+_open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
 
 
 class SQLLedger(TransactionalLedger):
@@ -105,12 +109,13 @@ class SQLLedger(TransactionalLedger):
                 self._forget()
             if self._engine is None:
                 self._engine = self._create()
+                _open_ledgers.add(self)
                 self._opened_as = engines.identity(self._url)
             return self._engine
 
     def _forget(self) -> None:
         if self._engine is not None:
-            # After a fork the connections are the parent's: closing them here would break them there.
+            # What was in use during a fork is the parent's: closing it here would break it there.
             self._engine.dispose(close=self._opened_as[0] == os.getpid())
         self._engine = None
 
@@ -120,6 +125,16 @@ class SQLLedger(TransactionalLedger):
             with engine.execution_options(**engines.WRITES).connect() as connection, connection.begin():
                 schema.bring_up_to_date(connection, self.shown_url)
         return engine
+
+
+def _close_before_fork() -> None:
+    # SQLite's locks do not cross a fork, but what a child inherits would make it believe that it holds them.
+    for ledger in list(_open_ledgers):
+        ledger.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_before_fork)
 
 
 class _SQLRows:

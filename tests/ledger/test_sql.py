@@ -256,7 +256,7 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url: str, wish: W
     engine.dispose()
 
 
-def in_processes(count: int, work: Callable[[int], None]) -> list[int]:
+def in_processes(count: int, work: Callable[[int], object]) -> list[int]:
     """Exit statuses of `count` processes that do `work(number)` at the same time."""
     together = fork.Barrier(count)
 
@@ -277,7 +277,7 @@ def test_processes_that_open_a_ledger_together_create_or_migrate_it_once(url: st
     if age != "new":
         SQLLedger(url).submit(wish("r-old"))
         make_first_version(url)
-    statuses = in_processes(6, lambda number: SQLLedger(url).submit(wish(f"r-{number}")) and None)
+    statuses = in_processes(6, lambda number: SQLLedger(url).submit(wish(f"r-{number}")))
     assert statuses == [0] * 6
     requests = SQLLedger(url).read("box", 0.0).requests
     assert {f"r-{number}" for number in range(6)} <= {request.id for request in requests}
@@ -309,7 +309,7 @@ def test_processes_with_the_same_version_make_one_grant(url: str, wish: Wish) ->
 def test_a_forked_child_does_not_use_its_parents_connections(url: str, wish: Wish) -> None:
     ledger = SQLLedger(url)
     ledger.submit(wish("r-parent"))
-    assert in_processes(2, lambda number: ledger.submit(wish(f"r-{number}")) and None) == [0, 0]
+    assert in_processes(2, lambda number: ledger.submit(wish(f"r-{number}"))) == [0, 0]
     assert {request.id for request in ledger.read("box", 0.0).requests} == {"r-parent", "r-0", "r-1"}
     ledger.close()
 
@@ -373,6 +373,19 @@ def test_a_failure_in_the_middle_of_a_write_undoes_all_of_it(
     assert ledger.lease(lease.id, 1.0) == lease
     assert ledger.events() == before
     ledger.close()
+
+
+def test_a_fork_inherits_nothing_of_an_open_ledger(tmp_path: Path, wish: Wish) -> None:
+    def count_open_files(number: int = 0) -> int:
+        folder = Path("/proc/self/fd")
+        links = [folder / name for name in os.listdir(folder)]
+        return sum(os.readlink(link).startswith(str(tmp_path)) for link in links if link.is_symlink())
+
+    ledger = at(tmp_path / "ledger.sqlite")
+    ledger.submit(wish("r-1"))
+    assert count_open_files() > 0
+    assert in_processes(1, lambda number: os._exit(count_open_files())) == [0]
+    assert ledger.request("r-1").id == "r-1"
 
 
 @pytest.mark.postgres
