@@ -132,6 +132,34 @@ def test_usage_counts_the_memory_of_the_leases_processes(device: Device, lease, 
     assert used.utilization is None
 
 
+def test_memory_that_processes_share_is_counted_at_most_once(device: Device, lease) -> None:
+    code = """
+import mmap, os
+shared = mmap.mmap(-1, 64 << 20)
+shared.write(b"x" * (64 << 20))
+child = os.fork()
+if child:
+    print(child, flush=True)
+for position in range(0, 64 << 20, 4096):
+    shared[position]
+if child:
+    input()
+    os.kill(child, 9)
+else:
+    import time
+    time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as both:
+        assert both.stdout is not None
+        pids = frozenset({both.pid, int(both.stdout.readline())})
+        used = CPUProvider().usage({"l-1": lease(slice_of(device))}, {"l-1": pids})["l-1"]
+        both.communicate("\n")
+    assert used.memory_bytes is not None
+    assert used.memory_bytes < 100 * MIB
+
+
 def test_usage_is_busy_when_the_process_is(device: Device, lease, child: subprocess.Popen[str]) -> None:
     provider = CPUProvider()
     held, pids = {"l-1": lease(slice_of(device, device.cores[0]))}, {"l-1": frozenset({child.pid})}

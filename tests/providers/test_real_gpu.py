@@ -1,0 +1,95 @@
+"""The GPU provider on real hardware: what it says must agree with what CUDA says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from jupyter_aistack.core.device import Device, Slice, SliceKind
+from jupyter_aistack.core.units import GIB, MIB
+from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.providers.gpu import GPUProvider
+
+pytestmark = pytest.mark.gpu
+
+HOLD = """
+import json, sys, torch
+properties = torch.cuda.get_device_properties(0)
+print(json.dumps([torch.cuda.device_count(), properties.multi_processor_count, properties.total_memory]), flush=True)
+held = torch.ones(1 << 30, dtype=torch.uint8, device="cuda")
+torch.cuda.synchronize()
+print("held", flush=True)
+sys.stdin.readline()
+"""
+FILL = """
+import os, torch
+torch.cuda.set_per_process_memory_fraction(float(os.environ["AISTACK_MEMORY_FRACTION"]))
+blocks = []
+try:
+    while True:
+        blocks.append(torch.empty(256 << 20, dtype=torch.uint8, device="cuda"))
+except torch.cuda.OutOfMemoryError:
+    free, total = torch.cuda.mem_get_info()
+    print(torch.cuda.memory_reserved(), total - free)
+"""
+
+
+@pytest.fixture
+def provider() -> Iterator[GPUProvider]:
+    gpus = GPUProvider()
+    try:
+        devices = gpus.discover("box")
+    except ProviderError as error:
+        pytest.skip(error.message)
+    if not any(device.is_healthy and device.is_shareable for device in devices):
+        pytest.skip("no GPU of this host can be shared")
+    pytest.importorskip("torch")
+    yield gpus
+    gpus.close()
+
+
+@pytest.fixture
+def device(provider: GPUProvider) -> Device:
+    return next(d for d in provider.discover("box") if d.is_healthy and d.is_shareable)
+
+
+def quarter(device: Device) -> Slice:
+    part = Fraction(1, 4)
+    memory_bytes = int(part * device.memory_bytes)
+    return Slice(device_id=device.id, kind=SliceKind.SHARE, fraction=part, memory_bytes=memory_bytes, uuid=device.id)
+
+
+def test_the_driver_and_cuda_agree_on_a_prepared_process(provider: GPUProvider, device: Device, lease) -> None:
+    held = lease(quarter(device))
+    environment = {**os.environ, **provider.prepare(held, {device.id: device}).environment}
+    command = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        count, multiprocessors, total = json.loads(child.stdout.readline())
+        assert child.stdout.readline() == "held\n"
+        listed = {p.pid: p.memory_bytes for p in provider.discover("box")[device.index].processes}
+        used = provider.usage({held.id: held}, {held.id: frozenset({child.pid})})[held.id]
+        on_device = provider.device_usage({device.id: device})[device.id]
+        child.communicate("\n")
+    assert (count, multiprocessors) == (1, device.multiprocessors)
+    assert 0.95 * device.memory_bytes < total <= device.memory_bytes
+    assert listed.get(child.pid, 0) >= GIB
+    assert used.memory_bytes == listed[child.pid]
+    assert on_device.memory_bytes is not None
+    assert on_device.memory_bytes >= GIB
+    assert on_device.power_watts is not None
+    assert on_device.power_watts > 0
+
+
+def test_a_capped_process_stays_within_its_share(provider: GPUProvider, device: Device, lease) -> None:
+    small = replace(quarter(device), memory_bytes=4 * GIB)
+    environment = {**os.environ, **provider.prepare(lease(small), {device.id: device}).environment}
+    reserved, _ = map(int, subprocess.check_output([sys.executable, "-c", FILL], env=environment, text=True).split())
+    assert 3 * GIB < reserved <= 4 * GIB - 256 * MIB
