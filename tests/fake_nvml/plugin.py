@@ -113,7 +113,9 @@ class Child:
         assert self.process.stdout is not None
         self.process.stdin.write(b64encode(pickle.dumps((code, how, given))).decode() + "\n")
         self.process.stdin.flush()
-        succeeded, value = pickle.loads(b64decode(self.process.stdout.readline()))
+        answer = self.process.stdout.readline()
+        assert answer, f"the child died with status {self.process.wait()} over: {code}"
+        succeeded, value = pickle.loads(b64decode(answer))
         if not succeeded:
             raise value
         return value
