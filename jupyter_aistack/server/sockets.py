@@ -93,7 +93,7 @@ class SocketServer:
                 return await _send(writer, {"error": too_long.as_dict()})
             if not line:
                 return None
-            if isinstance(caller, AIStackError):  # said only now: a connection closed before it was read breaks the pipe
+            if isinstance(caller, AIStackError):  # said only now: closing earlier breaks the caller's pipe
                 return await _send(writer, {"error": caller.as_dict()})
             await _send(writer, await self._answer(line, caller))
 

@@ -83,7 +83,8 @@ def keep_leases(broker: Broker, gone: frozenset[str]) -> None:
     state = broker.ledger.read(broker.host, broker.clock())
     if not state.leases and not state.requests:
         return
-    held: list[Lease | Request] = [*state.leases, *state.requests]
+    # Requests first: a lease that is released would go to the next request of the same dead kernel.
+    held: list[Lease | Request] = [*state.requests, *state.leases]
     for item in held:
         if item.holder.id in gone or item.holder.parent in gone:
             _end(broker, item)
