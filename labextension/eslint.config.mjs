@@ -51,5 +51,9 @@ export default tseslint.config(
       ]
     }
   },
+  {
+    files: ['src/__tests__/**'],
+    rules: { 'jupyter/no-untranslated-string': 'off' }
+  },
   { files: ['**/*.{ts,tsx}'], ...prettier }
 );

@@ -30,8 +30,8 @@ export interface ISegment {
   label: string;
   /** Share of the device, 0 to 1; all segments together make 1. */
   share: number;
-  /** As text, e.g. "1/4"; empty where it is not a round number. */
-  text: string;
+  /** The share as text, e.g. "1/4", where the label does not say it. */
+  text?: string;
   leaseId?: string;
 }
 
@@ -57,7 +57,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
       <DeviceUse {...props} />
       {device.problem && <Warning text={device.problem} />}
       <Bar segments={segments(props)} title={title} trans={trans} />
-      {pieces.length > 0 && (
+      {(pieces.length > 0 || device.foreign_memory_bytes > 0) && (
         <ul className="jp-AIStack-slices">
           {pieces.map(piece => (
             <SliceRow
@@ -66,6 +66,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
               {...piece}
             />
           ))}
+          {device.foreign_memory_bytes > 0 && <ForeignRow {...props} />}
         </ul>
       )}
     </li>
@@ -118,13 +119,13 @@ export function segments(
   );
   const foreign = device.foreign_memory_bytes / (device.memory_bytes || 1);
   if (foreign > 0) {
-    const label = trans.__('others, without a lease');
-    taken.push(segment('foreign', label, foreign, ''));
+    taken.push(
+      segment('foreign', trans.__('others, without a lease'), foreign)
+    );
   }
-  const free = 1 - taken.reduce((sum, part) => sum + part.share, 0);
-  if (free > 0.001) {
-    const text = device.foreign_memory_bytes ? '' : device.free_fraction;
-    taken.push(segment('free', trans.__('free'), free, text));
+  const rest = 1 - taken.reduce((sum, part) => sum + part.share, 0);
+  if (rest > 0.001) {
+    taken.push(segment('free', freeText(device, trans), rest));
   }
   return scaled(taken);
 }
@@ -132,10 +133,19 @@ export function segments(
 function segment(
   kind: 'foreign' | 'free',
   label: string,
-  share: number,
-  text: string
+  share: number
 ): ISegment {
-  return { key: kind, kind, label, share, text };
+  return { key: kind, kind, label, share };
+}
+
+/** What the server would still grant, which may be less than what nobody holds. */
+function freeText(device: IDevice, trans: TranslationBundle): string {
+  if (device.problem || parseFraction(device.free_fraction) === 0) {
+    return trans.__('not available');
+  }
+  return device.free_fraction === '1'
+    ? trans.__('free')
+    : trans.__('%1 free', device.free_fraction);
 }
 
 /** Shares that add up to more than the device (strangers in a leased GPU) are drawn to scale with one another. */
@@ -183,7 +193,7 @@ function Bar(props: {
 }
 
 function spoken(part: ISegment): string {
-  return `${part.label} ${part.text || formatPercent(part.share)}`;
+  return part.text ? `${part.label} ${part.text}` : part.label;
 }
 
 /** What the device as a whole uses; nothing where nothing is known. */
@@ -201,6 +211,26 @@ function DeviceUse(props: IDeviceProps): JSX.Element | null {
     parts.push(`${Math.round(use.power_watts)} W`);
   }
   return <p className="jp-AIStack-figures">{parts.join(' · ')}</p>;
+}
+
+function ForeignRow(props: IDeviceProps): JSX.Element {
+  const { device, trans } = props;
+  return (
+    <li
+      className="jp-AIStack-foreign"
+      title={trans.__('Processes that use the device without having asked')}
+    >
+      <div className="jp-AIStack-sliceHead">
+        <span className="jp-AIStack-swatch" aria-hidden="true" />
+        <span className="jp-AIStack-sliceName">
+          {trans.__('others, without a lease')}
+        </span>
+        <span className="jp-AIStack-sliceSize">
+          {formatBytes(device.foreign_memory_bytes)}
+        </span>
+      </div>
+    </li>
+  );
 }
 
 function SliceRow(props: IDeviceProps & IPiece): JSX.Element {

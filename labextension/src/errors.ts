@@ -24,7 +24,10 @@ export class WireError extends Error {
     expected: string,
     value: unknown
   ) {
-    super(`${path}: expected ${expected}, got ${describe(value)}`);
+    super(
+      `The answer of the server is not as agreed (${path}: expected ${expected}, ` +
+        `got ${describe(value)}); reload the page, it may be older than the server`
+    );
     this.name = 'WireError';
   }
 }

@@ -55,6 +55,7 @@ function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
         <span className="jp-AIStack-where">{whereText(props)}</span>
         {isSimulated(lease, props.host) && <SimulatedBadge trans={trans} />}
       </div>
+      <p className="jp-AIStack-figures">{modelText(props)}</p>
       {use && memory && (
         <>
           <MemoryMeter
@@ -215,11 +216,18 @@ function whereText(props: IMySliceProps & { lease: ILease }): string {
   const { host, lease, trans } = props;
   const names = lease.slices.map(slice => {
     const device = host.devices.find(({ id }) => id === slice.device_id);
-    return device
-      ? `${deviceTitle(device, trans)} · ${device.name}`
-      : slice.device_id;
+    return device ? deviceTitle(device, trans) : slice.device_id;
   });
-  return names.join(', ');
+  return trans.__('on %1', names.join(', '));
+}
+
+/** What these devices are, each model once. */
+function modelText(props: IMySliceProps & { lease: ILease }): string {
+  const ids = props.lease.slices.map(slice => slice.device_id);
+  const models = props.host.devices
+    .filter(device => ids.includes(device.id))
+    .map(device => device.name);
+  return Array.from(new Set(models)).join(', ');
 }
 
 function timeLeft(props: IMySliceProps & { lease: ILease }): string {
@@ -235,7 +243,7 @@ export function positionText(
 ): string {
   return request.position === null
     ? trans.__('waiting')
-    : trans.__('waiting, number %1 in the queue', request.position);
+    : trans.__('waiting, number %1', request.position);
 }
 
 export function isSimulated(lease: ILease, host: IHost): boolean {

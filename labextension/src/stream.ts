@@ -2,8 +2,8 @@ import type { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
 
 import { messageOf } from './errors';
-import { shape, snapshot, text } from './validate';
-import type { ISnapshot } from './wire';
+import { errorBody, shape, snapshot, text } from './validate';
+import type { IErrorBody, ISnapshot } from './wire';
 
 /** How fresh the data is: pushed, fetched now and then, stale, or not there yet. */
 export type Status = 'loading' | 'connected' | 'polling' | 'disconnected';
@@ -26,6 +26,8 @@ export function retryDelay(failures: number, random = Math.random()): number {
 }
 
 const envelope = shape<{ type: string }>({ type: text });
+
+const failure = shape<{ error: IErrorBody }>({ error: errorBody });
 
 /**
  * Brings snapshots: by WebSocket, and by polling while that does not work.
@@ -97,7 +99,15 @@ export class SnapshotStream implements IDisposable {
   private _receive(data: unknown): void {
     try {
       const message: unknown = JSON.parse(String(data));
-      if (envelope(message, '').type !== 'snapshot') {
+      const { type } = envelope(message, '');
+      if (type === 'error') {
+        // The server is there but cannot say; it will go on trying.
+        const { error } = failure(message, '');
+        this._watch();
+        this._options.onStatus('disconnected', error.message);
+        return;
+      }
+      if (type !== 'snapshot') {
         return;
       }
       this._options.onSnapshot(snapshot(message, ''));

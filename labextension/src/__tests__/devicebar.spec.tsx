@@ -1,0 +1,108 @@
+import * as React from 'react';
+import { renderToStaticMarkup } from 'react-dom/server';
+
+import { DeviceBlock, segments, type IDeviceProps } from '../devicebar';
+import { KERNEL, PARENT_KERNEL, sampleSnapshot, trans } from './fakes';
+
+function props(index = 0, kernelId: string | null = KERNEL): IDeviceProps {
+  const { host, leases, usage } = sampleSnapshot();
+  const now = usage.at;
+  const device = host.devices[index];
+  return { device, leases, usage, kernelId, now, trans };
+}
+
+function render(given: IDeviceProps): HTMLElement {
+  const page = document.createElement('div');
+  page.innerHTML = renderToStaticMarkup(<DeviceBlock {...given} />);
+  return page;
+}
+
+function row(page: HTMLElement, leaseId: string): string {
+  const found = page.querySelector(
+    `.jp-AIStack-slice[data-lease-id="${leaseId}"]`
+  );
+  return found?.textContent ?? '';
+}
+
+describe('segments', () => {
+  it('are slices by age, then strangers, then what is free', () => {
+    const kinds = segments(props()).map(part => [part.kind, part.label]);
+    expect(kinds).toEqual([
+      ['own', 'tour.ipynb'],
+      ['other', 'worker:worker-0'],
+      ['foreign', 'others, without a lease'],
+      ['free', '1/4 free']
+    ]);
+  });
+
+  it('are as wide as their share and fill the bar', () => {
+    const shares = segments(props()).map(part => part.share);
+    expect(shares).toEqual([0.25, 0.5, 0.05, expect.closeTo(0.2)]);
+  });
+
+  it('are drawn to scale when strangers sit on leased memory', () => {
+    const given = props();
+    given.device.foreign_memory_bytes = given.device.memory_bytes / 2;
+    const shares = segments(given).map(part => part.share);
+    expect(shares.reduce((a, b) => a + b, 0)).toBeCloseTo(1);
+    expect(shares).toEqual([0.2, 0.4, 0.4]);
+  });
+
+  it('do not call free what cannot be had', () => {
+    const labels = [props(1), props(2)].map(given => segments(given)[0].label);
+    expect(labels).toEqual(['not available', 'free']);
+  });
+
+  it('are own for the workers of the kernel, too', () => {
+    const own = segments(props(0, PARENT_KERNEL)).filter(
+      part => part.kind === 'own'
+    );
+    expect(own.map(part => part.leaseId)).toEqual(['l-worker']);
+  });
+
+  it('leave out leases that have ended', () => {
+    expect(segments(props(1)).map(part => part.kind)).toEqual(['free']);
+  });
+});
+
+describe('a device', () => {
+  it('says all of it in words, too', () => {
+    const bar = render(props()).querySelector('.jp-AIStack-bar');
+    expect(bar?.getAttribute('aria-label')).toBe(
+      'GPU 0: tour.ipynb 1/4, worker:worker-0 1/2, others, without a lease, 1/4 free'
+    );
+  });
+
+  it('shows memory, utilisation and age of a slice', () => {
+    expect(row(render(props()), 'l-tour')).toBe(
+      'tour.ipynbyours1/46.2 / 20 GiB · 41 % · 41 min'
+    );
+  });
+
+  it('never shows a number where none is known', () => {
+    const page = render(props());
+    expect(row(page, 'l-worker')).toContain('n/a of 40 GiB · n/a');
+    expect(row(page, 'l-worker')).not.toContain('%');
+    expect(
+      page.querySelector('[data-lease-id="l-worker"] [role="meter"]')
+    ).toBeNull();
+  });
+
+  it('has a meter that screen readers can read', () => {
+    const meter = render(props()).querySelector('[role="meter"]');
+    expect(meter?.getAttribute('aria-valuetext')).toBe('6.2 / 20 GiB');
+    expect(meter?.getAttribute('aria-label')).toBe('Memory of tour.ipynb');
+  });
+
+  it('tells of strangers', () => {
+    const stranger = render(props()).querySelector('.jp-AIStack-foreign');
+    expect(stranger?.textContent).toBe('others, without a lease4 GiB');
+  });
+
+  it('warns of a problem and marks what is simulated', () => {
+    const sick = render(props(1)).textContent;
+    expect(sick).toContain('⚠ the driver reports a pending reset');
+    expect(sick).toContain('simulated');
+    expect(render(props(2)).textContent).not.toContain('simulated');
+  });
+});

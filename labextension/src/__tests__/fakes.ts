@@ -1,0 +1,132 @@
+/** What the tests put in place of server, socket, kernel and translator. */
+
+import type { TranslationBundle } from '@jupyterlab/translation';
+import { Signal, type ISignal } from '@lumino/signaling';
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+
+import type { ICurrentKernel } from '../tokens';
+import * as validate from '../validate';
+import type { ISnapshot } from '../wire';
+
+/** The samples that the Python side is tested against, too; a fresh copy each time. */
+export function samples(): Record<string, unknown> {
+  const file = resolve(__dirname, '../../../tests/data/wire_samples.json');
+  return JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+}
+
+/** The kernel that holds the lease "l-tour" of the samples. */
+export const KERNEL = '2f6c1f6e-8f0e-4a7c-9d0b-3f1f0f1f0f1f';
+/** The kernel that waits with the request "r-waits". */
+export const WAITING_KERNEL = '7b0f3d1c-1111-4222-8333-944445555666';
+/** The kernel whose worker holds "l-worker". */
+export const PARENT_KERNEL = '9e107d9d-372b-4bb6-826b-d81d3542a419';
+
+export function sampleSnapshot(): ISnapshot {
+  return validate.snapshot(samples(), '');
+}
+
+function fill(text: string, values: unknown[]): string {
+  return values.reduce<string>(
+    (filled, value, index) => filled.replace(`%${index + 1}`, String(value)),
+    text
+  );
+}
+
+export const trans = {
+  __: (text: string, ...values: unknown[]) => fill(text, values),
+  _n: (one: string, many: string, n: number, ...values: unknown[]) =>
+    fill(n === 1 ? one : many, [n, ...values])
+} as unknown as TranslationBundle;
+
+/** A socket that does what the test tells it. */
+export class FakeSocket {
+  static opened: FakeSocket[] = [];
+
+  constructor() {
+    FakeSocket.opened.push(this);
+  }
+
+  static get latest(): FakeSocket {
+    return FakeSocket.opened[FakeSocket.opened.length - 1];
+  }
+
+  static open(): WebSocket {
+    return new FakeSocket() as unknown as WebSocket;
+  }
+
+  onopen: (() => void) | null = null;
+  onmessage: ((event: { data: unknown }) => void) | null = null;
+  onclose: ((event: { reason: string }) => void) | null = null;
+  sent: unknown[] = [];
+  isClosed = false;
+
+  send(text: string): void {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close(): void {
+    this.isClosed = true;
+  }
+
+  accept(): void {
+    this.onopen?.();
+  }
+
+  push(message: object): void {
+    this.onmessage?.({ data: JSON.stringify(message) });
+  }
+
+  pushSnapshot(): void {
+    this.push({ type: 'snapshot', ...sampleSnapshot() });
+  }
+
+  fail(reason = ''): void {
+    this.onclose?.({ reason });
+  }
+}
+
+/** A server whose routes answer from a table; remembers what it was asked. */
+export class FakeServer {
+  asked: { method: string; path: string; body: unknown }[] = [];
+  answers: Record<string, { status: number; body: unknown }> = {};
+
+  constructor() {
+    const { host, leases, queue, usage } = sampleSnapshot();
+    this.answer('GET host', host);
+    this.answer('GET leases', { leases });
+    this.answer('GET queue', { queue });
+    this.answer('GET usage', usage);
+  }
+
+  answer(route: string, body: unknown, status = 200): void {
+    this.answers[route] = { status, body };
+  }
+
+  fetch = async (path: string, init: RequestInit = {}): Promise<Response> => {
+    const method = init.method ?? 'GET';
+    const body: unknown = init.body ? JSON.parse(String(init.body)) : null;
+    this.asked.push({ method, path, body });
+    const found = this.answers[`${method} ${path}`] ?? {
+      status: 404,
+      body: '<html>Not Found</html>'
+    };
+    const text =
+      typeof found.body === 'string' ? found.body : JSON.stringify(found.body);
+    return new Response(text, { status: found.status });
+  };
+}
+
+export class FakeKernel implements ICurrentKernel {
+  constructor(public id: string | null) {}
+
+  path = 'work/tour.ipynb';
+  isDisposed = false;
+  changed: ISignal<ICurrentKernel, void> = new Signal<ICurrentKernel, void>(
+    this
+  );
+
+  dispose(): void {
+    this.isDisposed = true;
+  }
+}

@@ -1,0 +1,172 @@
+import * as React from 'react';
+import { act } from 'react';
+import { createRoot, type Root } from 'react-dom/client';
+
+import { LeaseManager } from '../manager';
+import { PanelView, type IPanelActions } from '../panelview';
+import { RestAPI } from '../restapi';
+import { statusText } from '../statustext';
+import {
+  FakeServer,
+  FakeSocket,
+  KERNEL,
+  PARENT_KERNEL,
+  sampleSnapshot,
+  trans,
+  WAITING_KERNEL
+} from './fakes';
+
+let manager: LeaseManager;
+let node: HTMLElement;
+let root: Root;
+let done: string[];
+
+const actions: IPanelActions = {
+  request: () => done.push('request'),
+  release: id => done.push(`release ${id}`),
+  extend: id => done.push(`extend ${id}`),
+  cancel: id => done.push(`cancel ${id}`),
+  refresh: () => done.push('refresh'),
+  retry: () => done.push('retry')
+};
+
+beforeEach(() => {
+  FakeSocket.opened = [];
+  manager = new LeaseManager({
+    api: new RestAPI(new FakeServer().fetch),
+    openSocket: () => FakeSocket.open()
+  });
+  done = [];
+  node = document.createElement('div');
+  root = createRoot(node);
+});
+
+afterEach(() => {
+  act(() => root.unmount());
+  manager.dispose();
+});
+
+function show(kernelId: string | null = KERNEL): string {
+  const props = { actions, extendSeconds: 1800, kernelId, manager, trans };
+  act(() => root.render(<PanelView {...props} />));
+  return node.textContent ?? '';
+}
+
+function click(name: string): void {
+  const button = buttons().find(({ textContent }) => textContent === name);
+  act(() => button?.click());
+}
+
+function buttons(): HTMLButtonElement[] {
+  return Array.from(node.querySelectorAll('button'));
+}
+
+function announced(): string {
+  return node.querySelector('[aria-live="polite"]')?.textContent ?? '';
+}
+
+it('says that it loads', () => {
+  expect(show()).toContain('Looking for devices…');
+});
+
+it('says what is wrong when there never was data, and offers to retry', () => {
+  FakeSocket.latest.push({
+    type: 'error',
+    error: { code: 'LedgerUnavailable', message: 'no ledger', facts: {} }
+  });
+  expect(show()).toContain('no ledger');
+  click('Retry');
+  expect(done).toEqual(['retry']);
+});
+
+describe('with data', () => {
+  beforeEach(() => FakeSocket.latest.pushSnapshot());
+
+  it('shows the slice of the notebook and acts on it', () => {
+    const text = show();
+    expect(text).toContain('1/4on GPU 0');
+    expect(text).toContain('framework caps (advisory)');
+    expect(text).toContain('✓ from inside');
+    expect(text).toContain('Time left41 min');
+    click('Extend');
+    click('Release');
+    expect(done).toEqual(['extend l-tour', 'release l-tour']);
+    expect(announced()).toBe('This notebook holds a slice: 1/4');
+  });
+
+  it('shows how far a waiting notebook has come', () => {
+    const text = show(WAITING_KERNEL);
+    expect(text).toContain('1/2waiting, number 1');
+    expect(text).toContain('the most that is free on one is 1/4');
+    click('Cancel');
+    expect(done).toEqual(['cancel r-waits']);
+  });
+
+  it('offers a request to a notebook without a slice', () => {
+    show('a-third');
+    click('Request…');
+    expect(done).toEqual(['request']);
+  });
+
+  it('asks for a notebook first where there is none', () => {
+    expect(show(null)).toContain('Open a notebook');
+    const request = buttons().find(b => b.textContent === 'Request…');
+    expect(request?.disabled).toBe(true);
+  });
+
+  it('lets a notebook release the slices of its workers', () => {
+    show(PARENT_KERNEL);
+    click('Release');
+    expect(done).toEqual(['release l-worker']);
+  });
+
+  it('offers no button on what belongs to others', () => {
+    show('a-third');
+    expect(buttons().map(({ textContent }) => textContent)).toEqual([
+      '',
+      'Request…'
+    ]);
+  });
+
+  it('shows problems of the host', () => {
+    expect(show()).toContain('⚠ gpu: no driver answers');
+  });
+
+  it('keeps stale data, greyed, and lets nobody act on it', () => {
+    FakeSocket.latest.fail();
+    expect(show()).toMatch(/Disconnected, last seen \d+ s ago/);
+    expect(node.querySelector('.jp-mod-stale')).not.toBeNull();
+    const release = buttons().find(b => b.textContent === 'Release');
+    expect(release?.disabled).toBe(true);
+  });
+
+  it('does not announce telemetry', () => {
+    show();
+    const before = announced();
+    const snapshot = sampleSnapshot();
+    snapshot.usage.leases['l-tour'].memory_bytes = 1;
+    FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+    show();
+    expect(announced()).toBe(before);
+  });
+
+  it('sums it up for the status bar', () => {
+    expect(statusText(manager, KERNEL, trans)).toBe(
+      'GPU 1/4 · 6.2 / 20 GiB · 41 min · simulated'
+    );
+    expect(statusText(manager, WAITING_KERNEL, trans)).toBe(
+      '1/2 waiting, number 1'
+    );
+    expect(statusText(manager, 'a-third', trans)).toBe('no slice');
+  });
+});
+
+it('says so when a host has no devices', () => {
+  const snapshot = sampleSnapshot();
+  snapshot.host.devices = [];
+  snapshot.queue = [];
+  FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+  const text = show();
+  expect(text).toContain('No device was found on this host.');
+  expect(text).toContain('Nobody waits.');
+});
