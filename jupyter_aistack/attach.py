@@ -130,8 +130,12 @@ def cap_torch_memory(fraction: str | None) -> None:
 
 
 def _cap(torch: ModuleType, share: float) -> None:
+    def cap_each() -> None:
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.set_per_process_memory_fraction(share, index)
+
     if torch.cuda.is_available():
-        torch.cuda._lazy_call(lambda: torch.cuda.set_per_process_memory_fraction(share))
+        torch.cuda._lazy_call(cap_each)
 
 
 class _AfterTorch(importlib.abc.MetaPathFinder):

@@ -117,20 +117,23 @@ def _quietest_cores(device: Device, share: Fraction, taken: Sequence[Slice]) -> 
 def _place_profile(
     spec: Spec, devices: Sequence[Device], taken: Sequence[Slice], avoid: frozenset[str]
 ) -> tuple[Slice, ...] | Unplaced:
+    if spec.count > 1:
+        why = f"{spec}: a process can use one MIG instance only; ask for {spec.profile} once for each worker"
+        return Unplaced(reason=why, never=True)
     held = {piece.uuid for piece in taken}
     matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
-    if len(matching) < spec.count:
+    if not matching:
         offered = sorted({m.profile for d in devices for m in d.mig})
         have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host is cut into MIG instances"
         return Unplaced(reason=f"{spec}: {have}", never=True)
     free = [(d, m) for d, m in matching if d.is_healthy and d.id not in avoid and m.uuid not in held]
-    if len(free) < spec.count:
+    if not free:
         return Unplaced(
-            reason=f"waits for {spec}: {len(free)} of {len(matching)} {spec.profile} instances are free",
+            reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken",
             candidates=frozenset(d.id for d, _ in matching),
         )
-    free.sort(key=lambda pair: (pair[0].index, pair[1].uuid))
-    return tuple(_cut_instance(d, m) for d, m in free[: spec.count])
+    device, instance = min(free, key=lambda pair: (pair[0].index, pair[1].uuid))
+    return (_cut_instance(device, instance),)
 
 
 def _cut_instance(device: Device, instance: MIGInstance) -> Slice:

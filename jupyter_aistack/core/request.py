@@ -6,7 +6,7 @@ SPEC, as users type it::
     20GiB             that much device memory on one device
     2                 whole devices
     1/2x2             two halves, on two different devices
-    1g.18gb           a MIG profile (add x2 for two instances)
+    1g.18gb           a MIG profile
     cpu:2  cpu:1/4    cores of the host, or a share of it
     gpu:1/4           a share, and it must be of a GPU
 """

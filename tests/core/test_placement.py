@@ -100,6 +100,7 @@ def test_mig_instances_are_granted_by_profile_and_only_so() -> None:
     assert (first[0].uuid, first[0].kind) == ("MIG-0", SliceKind.MIG)
     assert placed("1g.10gb", inventory, first)[0].uuid == "MIG-1"
     assert "1g.10gb" in unplaced("1/4", inventory).reason
+    assert "once for each worker" in unplaced("1g.10gbx2", inventory).reason
     never = unplaced("1g.18gb", inventory)
     assert never.never
     assert "offers 1g.10gb" in never.reason
