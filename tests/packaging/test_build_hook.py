@@ -22,7 +22,7 @@ def hook(root: Path) -> ModuleType:
 
 
 def requirements(hook: ModuleType, root: Path) -> list[str]:
-    asked: list[str] = hook.NodeHook(str(root), {}, None, None, "", "wheel").dependencies()
+    asked: list[str] = hook.BuildHook(str(root), {}, None, None, "", "wheel").dependencies()
     return asked
 
 

@@ -47,6 +47,10 @@ def test_every_file_of_the_package_is_there(archive: zipfile.ZipFile, root: Path
     assert {f"jupyter_aistack/{file}" for file in expected} <= set(archive.namelist())
 
 
+def test_tour_goes_with_the_package(archive: zipfile.ZipFile, root: Path) -> None:
+    assert archive.read("jupyter_aistack/tour.ipynb") == (root / "binder/tour.ipynb").read_bytes()
+
+
 def test_labextension_is_built_and_installable_by_its_name(archive: zipfile.ZipFile) -> None:
     names = [name.removeprefix(f"{LABEXTENSION}/") for name in archive.namelist() if name.startswith(LABEXTENSION)]
     assert {"package.json", "install.json", "static/style.js"} <= set(names)
