@@ -1,0 +1,87 @@
+"""How results look in a notebook: plain text and HTML from the same few rows, everything escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+__all__ = ["Panel", "bar", "escape"]
+
+_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
+_TRACK = "display:inline-block;width:120px;height:8px;margin-right:8px;background:rgba(128,128,128,.3)"
+_FILL = "background:var(--jp-brand-color1,#1976d2)"
+_CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A title, rows, and a closing remark; shown as text in a terminal and as a table in a notebook.
+
+    Attributes:
+        title: one line above the rows.
+        headings: names of the columns; empty for rows of label and value.
+        rows: the cells, as text or as a :class:`Bar`.
+        remark: what the reader should know or do next.
+    """
+
+    title: str
+    headings: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    remark: str = ""
+
+    def __str__(self) -> str:
+        lines = [self.title, *_aligned([self.headings, *self.rows] if self.headings else self.rows)]
+        return "\n".join(lines + ([self.remark] if self.remark else []))
+
+    __repr__ = __str__
+
+    def to_html(self) -> str:
+        """The same as HTML, with every piece of text escaped."""
+        head = "".join(f'<th scope="col" style="{_CELL}">{escape(name)}</th>' for name in self.headings)
+        body = "".join(f"<tr>{self._row_html(row)}</tr>" for row in self.rows)
+        heading = f"<thead><tr>{head}</tr></thead>" if head else ""
+        table = f'<table style="{_STYLE}">{heading}<tbody>{body}</tbody></table>'
+        remark = f'<div style="opacity:.8">{escape(self.remark)}</div>' if self.remark else ""
+        return f'<div class="aistack"><strong>{escape(self.title)}</strong>{table if body else ""}{remark}</div>'
+
+    def _row_html(self, row: Sequence[Any]) -> str:
+        first = "td" if self.headings else 'th scope="row"'
+        tags = [first, *("td" for _ in row[1:])]
+        cells = zip(tags, map(_cell_html, row), strict=True)
+        return "".join(f'<{tag} style="{_CELL}">{cell}</{tag.split()[0]}>' for tag, cell in cells)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": self.to_html()}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share of something, with the words that say the same."""
+
+    share: float
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+    def to_html(self) -> str:
+        width = round(100 * min(1.0, max(0.0, self.share)))
+        filled = f'<span style="display:block;width:{width}%;height:8px;{_FILL}"></span>'
+        return f'<span style="{_TRACK}">{filled}</span>{escape(self.words)}'
+
+
+def bar(part: float | None, whole: float, words: str) -> Bar | str:
+    """A bar of `part` in `whole`; only the words where the part is unknown, so that unknown never looks like zero."""
+    return words if part is None or whole <= 0 else Bar(part / whole, words)
+
+
+def _cell_html(cell: Any) -> str:
+    return cell.to_html() if isinstance(cell, Bar) else escape(str(cell))
+
+
+def _aligned(rows: Iterable[Sequence[Any]]) -> list[str]:
+    table = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)] if table else []
+    return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]

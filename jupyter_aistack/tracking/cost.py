@@ -1,0 +1,106 @@
+"""What a piece of work cost: slice-hours, memory and energy."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from ..core.units import format_bytes
+from ..display import Panel
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+SECONDS_PER_HOUR = 3600
+JOULES_PER_WATT_HOUR = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What was used. None means "cannot be known here", never zero.
+
+    Attributes:
+        gpu_slice_hours, cpu_slice_hours: share of a device times hours held, summed over leases.
+        energy_wh: energy of the devices, charged by the share held; None unless every device held has a counter.
+        peak_memory_bytes: the most memory seen in use at once, over all leases together.
+    """
+
+    gpu_slice_hours: float = 0.0
+    cpu_slice_hours: float = 0.0
+    energy_wh: float | None = None
+    peak_memory_bytes: int | None = None
+
+    @property
+    def slice_hours(self) -> float:
+        """GPU and CPU slice-hours together."""
+        return self.gpu_slice_hours + self.cpu_slice_hours
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The figures as JSON, with the sum."""
+        return {"slice_hours": self.slice_hours, **asdict(self)}
+
+    def panel(self) -> Panel:
+        """The figures for people."""
+        energy = "cannot be measured here" if self.energy_wh is None else f"{self.energy_wh:.3f} Wh"
+        memory = "not measured" if self.peak_memory_bytes is None else format_bytes(self.peak_memory_bytes)
+        rows = [
+            ("GPU slice-hours", f"{self.gpu_slice_hours:.4f}"),
+            ("CPU slice-hours", f"{self.cpu_slice_hours:.4f}"),
+            ("energy", energy),
+            ("peak memory", memory),
+        ]
+        return Panel(title="What it cost", rows=rows)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self.panel()._repr_mimebundle_()
+
+
+def slice_hours(leases: Iterable[Mapping[str, Any]], start: float, end: float) -> dict[str, float]:
+    """Slice-hours by kind of device (``gpu``, ``cpu``) that `leases` held between `start` and `end`.
+
+    Args:
+        leases: leases as on the wire.
+        start, end: seconds since the epoch.
+    """
+    hours = {"gpu": 0.0, "cpu": 0.0}
+    for lease in leases:
+        since = max(start, lease["granted_at"])
+        until = end if lease["ended_at"] is None else min(end, lease["ended_at"])
+        for piece in lease["slices"]:
+            kind = "cpu" if piece["kind"] == "cpu" else "gpu"
+            hours[kind] += float(Fraction(piece["fraction"])) * max(0.0, until - since) / SECONDS_PER_HOUR
+    return hours
+
+
+def own_leases(leases: Iterable[Mapping[str, Any]], known: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of `leases` that belong to this kernel or process and its workers.
+
+    Args:
+        leases: any leases as on the wire, ended ones included.
+        known: leases of this kernel's that the broker has named as such; they tell under which ids it is known.
+    """
+    ids = {os.environ.get("AISTACK_KERNEL") or f"pid-{os.getpid()}"}
+    ids |= {lease["holder"]["parent"] or lease["holder"]["id"] for lease in known}
+    return [lease for lease in leases if ids & {lease["holder"]["id"], lease["holder"]["parent"]}]
+
+
+def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
+    """What this kernel and its workers have cost so far, from the ledger.
+
+    Memory peaks and energy need sampling while the work runs: a run (:func:`~jupyter_aistack.tracking.track`) has them
+    in ``run.cost``.
+
+    Args:
+        client: whom to ask; the kernel's own by default.
+        since: count from this moment (seconds since the epoch).
+    """
+    from .. import client as clients
+
+    client = client or clients.connect()
+    known = client.call("mine")["leases"]
+    hours = slice_hours(own_leases(client.call("leases", all=True)["leases"], known), since, time.time())
+    return Cost(gpu_slice_hours=hours["gpu"], cpu_slice_hours=hours["cpu"])

@@ -1,0 +1,341 @@
+"""``track()``: one run of an experiment, from the first line of its ``with`` to the last."""
+
+from __future__ import annotations
+
+import atexit
+import getpass
+import logging
+import math
+import numbers
+import os
+import posixpath
+import re
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..core.units import format_duration
+from ..display import Panel
+from ..exceptions import AIStackError, InvalidRequest, TrackingError
+from .cost import Cost
+from .fingerprint import code_tags, data_fingerprint
+from .store import Point, Store, first_line
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from .meter import Meter
+
+log = logging.getLogger("jupyter_aistack")
+
+FLUSH_SECONDS = 30.0
+MAX_PARAM, MAX_TAG = 6000, 8000
+_NAME = re.compile(r"[\w\-. :/]{1,250}")
+
+
+def track(
+    experiment: str,
+    *,
+    run_name: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    tracking_uri: str | None = None,
+) -> Run:
+    """A run of `experiment`, to be used with ``with``.
+
+    It is stored in MLflow, by default in an SQLite file, so no server is needed. What is logged goes to a queue in
+    memory and is written by a thread, so a training loop never waits for the store.
+
+    Args:
+        experiment: name of the experiment; made when there is none.
+        run_name: name of the run; MLflow invents one otherwise.
+        tags, params: what to note at the start.
+        tracking_uri: where to store it; see :func:`~jupyter_aistack.tracking.mlflow.default_uri` for the default.
+
+    Raises (on entering the ``with``):
+        InvalidRequest: a name cannot be used.
+        TrackingError: the store cannot be opened.
+    """
+    if not isinstance(experiment, str) or not experiment.strip() or len(experiment) > 500:
+        message = f"experiment: expected a name of 1 to 500 characters, got {experiment!r}"
+        raise InvalidRequest(message, field="experiment")
+    return Run(experiment, run_name=run_name, tags=tags or {}, params=params or {}, tracking_uri=tracking_uri)
+
+
+class Run:
+    """One run. Its methods may be called from any thread; none waits for the store.
+
+    Attributes:
+        experiment: name of the experiment.
+        run_id: MLflow's id; empty before the ``with`` is entered.
+        status: ``RUNNING``, then ``FINISHED``, ``FAILED`` (an exception) or ``KILLED`` (interrupted, or the process
+            ended).
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        *,
+        run_name: str | None,
+        tags: Mapping[str, Any],
+        params: Mapping[str, Any],
+        tracking_uri: str | None,
+    ) -> None:
+        self.experiment, self.run_id, self.status = experiment, "", "NEW"
+        self._run_name, self._tracking_uri = run_name, tracking_uri
+        self._first_tags = {_checked_name("tag", name): _text(value, MAX_TAG) for name, value in tags.items()}
+        self._first_params = {_checked_name("param", name): value for name, value in params.items()}
+        self._params: dict[str, str] = {}
+        self._steps: dict[str, int] = {}
+        self._stamps: dict[str, tuple[int, set[Any]]] = {}
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+        self._writer: Writer | None = None
+        self._meter: Meter | None = None
+        self._started_at = 0.0
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def metrics_logged(self) -> int:
+        """How many points are in the store."""
+        return self._writer.points_stored if self._writer else 0
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where the run is stored; empty before it has begun."""
+        return self._store.uri if self._store else ""
+
+    @property
+    def url(self) -> str | None:
+        """A page that shows the run; None for a store without a server (``mlflow ui`` shows those)."""
+        return self._store.url if self._store else None
+
+    @property
+    def cost(self) -> Cost:
+        """What the run has cost, so far or in the end."""
+        return self._meter.cost if self._meter else Cost()
+
+    # -- logging ------------------------------------------------------------------------------------------------
+
+    def log(self, step: int | None = None, **metrics: Any) -> None:
+        """Log metrics: ``run.log(loss=0.3, auc=0.9)``.
+
+        Args:
+            step: place on the curve; None counts the calls, for each metric by itself.
+            metrics: numbers, also as 0-dimensional arrays or tensors.
+        """
+        for name, value in metrics.items():
+            self.log_metric(name, value, step)
+
+    def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
+        """Log one metric; for names that are no Python words, such as ``val/auc``."""
+        writer = self._open()
+        number = _number(_checked_name("metric", name), value)
+        with self._lock:
+            place = self._steps.get(name, -1) + 1 if step is None else _whole(step)
+            self._steps[name] = place
+            stamp = self._stamp(name, place, number)
+            writer.point(Point(name=name, value=number, timestamp_ms=stamp, step=place))
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Note what the run was started with. A param is said once; another value for it is refused."""
+        writer = self._open()
+        for name, value in values.items():
+            text = _text(value, MAX_PARAM)
+            known = self._params.setdefault(_checked_name("param", name), text)
+            if known != text:
+                message = f"param {name}: is {known!r} already and cannot become {text!r}; use a tag for what changes"
+                raise InvalidRequest(message, field="params")
+            writer.param(name, text)
+
+    def tag(self, name: str, value: Any) -> None:
+        """Note something that may change; the last value stays."""
+        self._open().tag(_checked_name("tag", name), _text(value, MAX_TAG))
+
+    def artifact(self, path: str | os.PathLike[str]) -> None:
+        """Store a file or folder with the run. It is read in the background: leave it until the ``with`` ends."""
+        writer, store = self._open(), self._begun()
+        where = os.path.abspath(path)
+        if not os.path.exists(where):
+            raise InvalidRequest(f"artifact: there is no file or folder {where}", field="path")
+        writer.job(lambda: store.add_file(where))
+
+    def data(self, name: str, data: Any) -> None:
+        """Note which data the run uses: a frame, a file or a folder; rows, columns, types and a hash are kept."""
+        writer, store = self._open(), self._begun()
+        found = data_fingerprint(_checked_name("data", name), data)
+        writer.tag(f"aistack.data.{name}", found.digest)
+        writer.job(lambda: store.add_data(found))
+
+    def flush(self, timeout: float = FLUSH_SECONDS) -> None:
+        """Wait until all is stored; raises `TrackingError` with how much is not after `timeout` seconds."""
+        self._open().flush(timeout)
+
+    # -- begin and end ------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Run:
+        from .mlflow import MLflowStore, default_uri
+
+        if self._store is not None:
+            raise TrackingError("this run has begun already; call track() again for another")
+        self._started_at = time.time()
+        self._meter = _start_meter()
+        tags = {**code_tags(), "mlflow.user": _user(), **self._slice_tags(), **self._first_tags}
+        uri = self._tracking_uri or default_uri()
+        try:
+            store = MLflowStore(uri, self.experiment, run_name=self._run_name, tags=tags)
+        except BaseException:
+            self._stop_meter()
+            raise
+        self._store, self.run_id, self.status = store, store.run_id, "RUNNING"
+        self._writer = Writer(store)
+        atexit.register(self._abandon)
+        self.params(self._first_params)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.status != "RUNNING":
+            return
+        if error is not None and not isinstance(error, GeneratorExit):
+            self.tag("aistack.error", f"{type(error).__name__}: {first_line(error)}")
+        try:
+            self._end(_status(error))
+        except TrackingError as failure:
+            if error is None:
+                raise
+            log.warning("tracking: %s", failure.message)  # the error of the work itself goes on to the user
+
+    def _abandon(self) -> None:
+        """The process ends with the run still open."""
+        try:
+            self._end("KILLED")
+        except TrackingError as failure:
+            log.warning("tracking: %s", failure.message)
+
+    def _end(self, status: str) -> None:
+        writer, store = self._open(), self._begun()
+        atexit.unregister(self._abandon)
+        self._stop_meter()
+        self._log_cost()
+        for name, value in self._slice_tags().items():
+            writer.tag(name, value)
+        writer.job(lambda: store.finish(status))
+        self.status = status
+        try:
+            writer.flush(FLUSH_SECONDS)
+        finally:
+            writer.close()
+
+    def _stop_meter(self) -> None:
+        if self._meter:
+            self._meter.stop()
+
+    def _log_cost(self) -> None:
+        """The cost as metrics; what is not known is not logged."""
+        if self._meter is None or not self._meter.gauge.leases:
+            return
+        for name, value in self.cost.as_dict().items():
+            if value is not None:
+                self.log_metric(f"aistack.{name}", value, 0)
+
+    def _slice_tags(self) -> dict[str, str]:
+        """On what the run ran; known better at the end, when the workers' leases have been seen."""
+        return self._meter.describe() if self._meter else {"aistack.slice": "unknown"}
+
+    def _open(self) -> Writer:
+        if self._writer is None or self.status != "RUNNING":
+            raise TrackingError("the run is not open; log inside its `with` block")
+        return self._writer
+
+    def _begun(self) -> Store:
+        assert self._store is not None  # _open() has seen to it
+        return self._store
+
+    def _stamp(self, name: str, step: int, value: float) -> int:
+        """Now in milliseconds, one later where the store would take this point for one it has already."""
+        now = time.time_ns() // 1_000_000
+        last, seen = self._stamps.get(name, (0, set()))
+        key = (step, None if math.isnan(value) else value)
+        if now <= last:
+            now = last + (key in seen)
+        seen = seen if now == last else set()
+        seen.add(key)
+        self._stamps[name] = (now, seen)
+        return now
+
+    def panel(self) -> Panel:
+        """The run for people."""
+        lasted = format_duration(time.time() - self._started_at) if self._started_at else "not begun"
+        rows = [("run", self.run_id), ("status", self.status), ("metrics stored", self.metrics_logged), ("age", lasted)]
+        look = self.url or (f"mlflow ui --backend-store-uri {self.tracking_uri}" if self.tracking_uri else "")
+        return Panel(title=f"Experiment {self.experiment}", rows=rows, remark=f"look at it: {look}" if look else "")
+
+    def __repr__(self) -> str:
+        return f"<run {self.run_id or '-'} of {self.experiment!r}: {self.status}, {self.metrics_logged} metrics stored>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self.panel()._repr_mimebundle_()
+
+
+def _start_meter() -> Meter | None:
+    """A running meter; None, with a warning, where no broker can be reached: a run is worth more than its bill."""
+    from .. import client
+    from .meter import Meter
+
+    try:
+        meter = Meter(client.connect())
+        meter.start()
+    except AIStackError as error:
+        log.warning("tracking: the slice and its cost are not noted (%s)", first_line(error))
+        return None
+    return meter
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "FINISHED"
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+def _checked_name(what: str, name: Any) -> str:
+    """The name, if every store can keep it."""
+    if isinstance(name, str) and _NAME.fullmatch(name) and posixpath.normpath(name) == name and name[0] not in "/.":
+        return name
+    raise InvalidRequest(
+        f"{what}: {name!r} is not a name; use up to 250 letters, digits, and _ - . : / or spaces, without empty, "
+        "leading or dotted path parts",
+        field=what,
+    )
+
+
+def _whole(step: Any) -> int:
+    if isinstance(step, bool) or not isinstance(step, numbers.Integral) or abs(step) >= 2**63:
+        raise InvalidRequest(f"step: expected a whole number, got {step!r}", field="step")
+    return int(step)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (str, bytes)):
+        raise InvalidRequest(f"metric {name}: expected a number, got {value!r}", field=name)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"metric {name}: expected a number, got {type(value).__name__}", field=name) from error
+
+
+def _text(value: Any, most: int) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"

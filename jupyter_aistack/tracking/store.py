@@ -1,0 +1,89 @@
+"""The store port: where a run's points end up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..exceptions import TrackingError
+
+if TYPE_CHECKING:
+    from .fingerprint import DataFingerprint
+
+MAX_POINTS = 1000
+MAX_TEXTS = 100
+"""Most params, and most tags, one write may carry."""
+
+
+class Rejected(TrackingError):
+    """The store will never take this; trying again is of no use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One value of a metric.
+
+    Attributes:
+        name: the metric.
+        value: any float; not-a-number and infinities are kept as the store can.
+        timestamp_ms: when it was produced, milliseconds since the epoch.
+        step: its place on the curve.
+    """
+
+    name: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """What is written at once: a few entries, or one job such as an artifact."""
+
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    job: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.points) + len(self.params) + len(self.tags) + (self.job is not None)
+
+
+class Store(ABC):
+    """One run in a tracking store. Only the writer's thread calls it while the run is open."""
+
+    run_id: str
+    uri: str
+    """Where the run is kept."""
+
+    url: str | None = None
+    """A page that shows the run; None where no server does."""
+
+    @abstractmethod
+    def write(self, batch: Batch) -> None:
+        """Store a batch, whole. Repeating it changes nothing.
+
+        Raises:
+            Rejected: it will never be taken.
+            Exception: it was not stored, and may be when tried again.
+        """
+
+    @abstractmethod
+    def add_file(self, path: str) -> None:
+        """Copy a file or folder to the run. Raises as `write` does."""
+
+    @abstractmethod
+    def add_data(self, data: DataFingerprint) -> None:
+        """Note which data the run used. Raises as `write` does."""
+
+    @abstractmethod
+    def finish(self, status: str) -> None:
+        """Close the run as ``FINISHED``, ``FAILED`` or ``KILLED``. Raises as `write` does."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, for a sentence."""
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:300]

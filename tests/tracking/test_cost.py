@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.tracking.cost import Cost, own_leases, slice_hours
+from jupyter_aistack.tracking.meter import Gauge
+
+
+def lease(name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fields: Any) -> dict[str, Any]:
+    device = "CPU-box" if kind == "cpu" else "GPU-0"
+    return {
+        "id": name,
+        "granted_at": 0.0,
+        "ended_at": None,
+        "holder": {"id": "k-1", "parent": ""},
+        "slices": [{"device_id": device, "kind": kind, "fraction": fraction}],
+        **fields,
+    }
+
+
+def usage(
+    *, memory: int | None = None, joules: float | None = None, leases: tuple[str, ...] = ("l-1",)
+) -> dict[str, Any]:
+    return {
+        "devices": {"GPU-0": {"energy_joules": joules}},
+        "leases": {name: {"memory_bytes": memory} for name in leases},
+    }
+
+
+def test_slice_hours_are_share_times_hours_held():
+    assert slice_hours([lease()], 0, 7200) == {"gpu": 0.5, "cpu": 0.0}
+
+
+def test_slice_hours_add_up_over_leases_and_keep_cpu_apart():
+    leases = [lease(), lease("l-2", fraction="1/2"), lease("l-3", kind="cpu", fraction="1")]
+    assert slice_hours(leases, 0, 3600) == {"gpu": 0.75, "cpu": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("granted_at", "ended_at", "hours"),
+    [
+        (1800.0, None, 0.5),  # granted in the middle
+        (-9000.0, 1800.0, 0.5),  # ended in the middle
+        (-9000.0, -1.0, 0.0),  # over before
+        (9000.0, None, 0.0),  # granted after
+        (-9000.0, 99999.0, 1.0),  # longer than the interval
+    ],
+)
+def test_slice_hours_count_only_what_lies_in_the_interval(granted_at: float, ended_at: float | None, hours: float):
+    held = lease(fraction="1", granted_at=granted_at, ended_at=ended_at)
+    assert slice_hours([held], 0, 3600)["gpu"] == hours
+
+
+def test_own_leases_are_the_kernels_and_its_workers():
+    mine = lease("mine")
+    worker = lease("worker", holder={"id": "w-0", "parent": "k-1"})
+    other = lease("other", holder={"id": "k-2", "parent": ""})
+    assert [found["id"] for found in own_leases([mine, worker, other], [mine])] == ["mine", "worker"]
+    assert [found["id"] for found in own_leases([mine, worker, other], [worker])] == ["mine", "worker"]
+
+
+def test_peak_memory_is_the_highest_sum_seen_at_once():
+    gauge = Gauge()
+    both = [lease(), lease("l-2")]
+    for memory in (10, 70, 30):
+        gauge.add(both, usage(memory=memory, leases=("l-1", "l-2", "somebody")))
+    assert gauge.peak_memory_bytes == 140
+
+
+def test_what_cannot_be_measured_stays_none():
+    gauge = Gauge()
+    gauge.add([lease()], usage())
+    gauge.add([lease()], usage())
+    cost = gauge.cost(0, 3600)
+    assert (cost.peak_memory_bytes, cost.energy_wh) == (None, None)
+
+
+def test_energy_is_charged_by_the_share_held():
+    gauge = Gauge()
+    gauge.add([lease()], usage(joules=1000.0))
+    assert gauge.energy_wh is None
+    gauge.add([lease()], usage(joules=1000.0 + 4 * 3600))
+    assert gauge.energy_wh == pytest.approx(1.0)
+
+
+def test_energy_is_unknown_when_one_device_cannot_tell():
+    gauge = Gauge()
+    held = [lease(), lease("l-2", kind="cpu")]
+    gauge.add(held, usage(joules=0.0))
+    gauge.add(held, usage(joules=3600.0))
+    assert gauge.energy_wh is None
+
+
+def test_energy_is_unknown_after_a_counter_ran_backwards():
+    gauge = Gauge()
+    for joules in (100.0, 50.0, 4000.0):
+        gauge.add([lease()], usage(joules=joules))
+    assert gauge.energy_wh is None
+
+
+def test_a_lease_that_ended_still_counts():
+    gauge = Gauge()
+    gauge.add([lease()], usage())
+    gauge.add([], usage())
+    assert gauge.cost(0, 3600).gpu_slice_hours == 0.25
+
+
+def test_cost_as_json_has_the_sum_and_shows_unknown_as_words():
+    cost = Cost(gpu_slice_hours=0.5, cpu_slice_hours=0.25, peak_memory_bytes=1 << 30)
+    assert cost.as_dict()["slice_hours"] == 0.75
+    assert cost.as_dict()["energy_wh"] is None
+    shown = cost._repr_mimebundle_()
+    assert "cannot be measured here" in shown["text/plain"]
+    assert "1.0 GiB" in shown["text/html"]

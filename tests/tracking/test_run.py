@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jupyter_aistack as aistack
+from jupyter_aistack import client
+from jupyter_aistack.exceptions import InvalidRequest, TrackingError
+from jupyter_aistack.tracking import run as running
+from jupyter_aistack.tracking.mlflow import MLflowStore, default_uri
+
+mlflow = pytest.importorskip("mlflow")
+
+
+@pytest.fixture(autouse=True)
+def _close_broker() -> Iterator[None]:
+    yield
+    if client._connected is not None:
+        client._connected[2].close()
+
+
+@pytest.fixture
+def stored(mlflow_uri: str) -> Any:
+    """Read a run back with MLflow's own client."""
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(mlflow_uri)
+
+
+def test_metrics_params_tags_and_status_are_in_the_store(mlflow_uri: str, stored: Any):
+    with aistack.track(
+        "flights", run_name="first", params={"epochs": 3}, tags={"why": "test"}, tracking_uri=mlflow_uri
+    ) as run:
+        for step in range(1200):
+            run.log(step, loss=1 / (step + 1))
+        run.log(auc=0.75)
+        run.log_metric("val/auc", 0.5, 7)
+        run.params({"lr": 0.1})
+        run.tag("note", "good")
+    found = stored.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "first"
+    assert found.data.params == {"epochs": "3", "lr": "0.1"}
+    assert (found.data.tags["why"], found.data.tags["note"]) == ("test", "good")
+    assert found.data.metrics["val/auc"] == 0.5
+    assert len(stored.get_metric_history(run.run_id, "loss")) == 1200
+    assert run.metrics_logged == 1202
+    assert run.experiment == "flights"
+    assert "mlflow ui" in run._repr_mimebundle_()["text/html"]
+
+
+def test_metrics_logged_is_what_the_store_holds_even_for_equal_points_in_one_millisecond(mlflow_uri: str, stored: Any):
+    with aistack.track("equal", tracking_uri=mlflow_uri) as run:
+        for _ in range(50):
+            run.log(0, loss=1.0, other=float("nan"))
+    histories = [stored.get_metric_history(run.run_id, name) for name in ("loss", "other")]
+    assert [len(history) for history in histories] == [50, 50]
+    assert run.metrics_logged == 100
+
+
+def test_steps_count_the_calls_when_none_is_given(mlflow_uri: str, stored: Any):
+    with aistack.track("steps", tracking_uri=mlflow_uri) as run:
+        for value in (3.0, 2.0, 1.0):
+            run.log(loss=value)
+        run.log(10, loss=0.5)
+        run.log(loss=0.25)
+    assert [m.step for m in stored.get_metric_history(run.run_id, "loss")] == [0, 1, 2, 10, 11]
+
+
+def test_values_that_are_not_finite_are_kept_as_the_store_can(mlflow_uri: str, stored: Any):
+    with aistack.track("odd", tracking_uri=mlflow_uri) as run:
+        run.log(nan=math.nan, up=math.inf, down=-math.inf, huge=10**400)
+    metrics = stored.get_run(run.run_id).data.metrics
+    assert math.isnan(metrics["nan"])
+    assert metrics["up"] == sys.float_info.max
+    assert metrics["huge"] == sys.float_info.max
+    assert metrics["down"] == -sys.float_info.max
+    assert run.metrics_logged == 4
+
+
+def test_no_call_of_the_store_is_made_by_the_thread_that_logs(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch):
+    callers: set[int] = set()
+    write = MLflowStore.write
+
+    def watched(self: MLflowStore, batch: Any) -> None:
+        callers.add(threading.get_ident())
+        write(self, batch)
+
+    monkeypatch.setattr(MLflowStore, "write", watched)
+    with aistack.track("threads", tracking_uri=mlflow_uri) as run:
+        for step in range(100):
+            run.log(step, loss=step)
+        run.tag("a", "b")
+    assert callers
+    assert threading.get_ident() not in callers
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("too late\nsecond line"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_an_error_ends_the_run_with_everything_stored_and_goes_on(
+    mlflow_uri: str, stored: Any, error: BaseException, status: str
+):
+    run = aistack.track("errors", tracking_uri=mlflow_uri)
+
+    def work() -> None:
+        with run:
+            run.log(loss=1.0)
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
+    found = stored.get_run(run.run_id)
+    assert found.info.status == run.status == status
+    assert found.data.metrics["loss"] == 1.0
+    assert found.data.tags["aistack.error"].startswith(type(error).__name__)
+    assert "second line" not in found.data.tags["aistack.error"]
+
+
+def test_a_run_left_open_when_the_process_ends_is_stored_and_closed(mlflow_uri: str, stored: Any, tmp_path: Path):
+    script = f"""
+        import jupyter_aistack as aistack
+        run = aistack.track("abandoned", tracking_uri={mlflow_uri!r}).__enter__()
+        for step in range(500):
+            run.log(step, loss=step)
+        print(run.run_id)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
+    run_id = done.stdout.strip()
+    assert stored.get_run(run_id).info.status == "KILLED"
+    assert len(stored.get_metric_history(run_id, "loss")) == 500
+
+
+def test_a_store_that_fails_in_the_middle_is_told_at_the_end(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch):
+    def fail(self: MLflowStore, batch: Any) -> None:
+        raise ConnectionError("the disk is full")
+
+    monkeypatch.setattr(running, "FLUSH_SECONDS", 0.3)
+    run = aistack.track("outage", tracking_uri=mlflow_uri).__enter__()
+    monkeypatch.setattr(MLflowStore, "write", fail)
+    run.log(loss=1.0)
+    with pytest.raises(TrackingError, match=r"not stored in run .*the disk is full"):
+        run.__exit__(None, None, None)
+    assert run.metrics_logged == 0
+
+
+def test_slice_and_enforcement_are_tagged_and_the_cost_is_logged(mlflow_uri: str, stored: Any):
+    with (
+        aistack.request("1/4", attach=False) as lease,
+        aistack.track("slices", tracking_uri=mlflow_uri) as run,
+    ):
+        run.log(loss=1.0)
+    found = stored.get_run(run.run_id)
+    tags = found.data.tags
+    assert tags["aistack.slice"] == "1/4"
+    assert tags["aistack.lease"] == lease.id
+    assert tags["aistack.enforced_by"] == "simulated"
+    assert "H100" in tags["aistack.device"]
+    assert tags["aistack.simulated"] == "true"
+    assert found.data.metrics["aistack.gpu_slice_hours"] == pytest.approx(run.cost.gpu_slice_hours)
+    assert 0 < run.cost.slice_hours < 0.25
+    assert run.cost.cpu_slice_hours == 0
+
+
+def test_a_lease_that_came_and_went_between_two_samples_is_charged(mlflow_uri: str):
+    with aistack.track("workers", tracking_uri=mlflow_uri) as run:
+        aistack.request("1/2", attach=False, holder={"kind": "worker", "id": "w-0"}).release()
+    assert run.cost.gpu_slice_hours > 0
+
+
+def test_without_a_lease_nothing_is_claimed(mlflow_uri: str, stored: Any):
+    with aistack.track("plain", tracking_uri=mlflow_uri) as run:
+        run.log(loss=1.0)
+    found = stored.get_run(run.run_id)
+    assert found.data.tags["aistack.slice"] == "none"
+    assert set(found.data.metrics) == {"loss"}
+    assert run.metrics_logged == 1
+
+
+def test_a_broken_ledger_does_not_stop_a_run(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch, stored: Any):
+    monkeypatch.setenv("AISTACK_LEDGER", "sqlite:////dev/null/ledger.sqlite")
+    with aistack.track("no-broker", tracking_uri=mlflow_uri) as run:
+        run.log(loss=1.0)
+    assert stored.get_run(run.run_id).data.tags["aistack.slice"] == "unknown"
+
+
+def test_artifacts_and_data_are_stored_beside_the_database(mlflow_uri: str, stored: Any, tmp_path: Path):
+    pandas = pytest.importorskip("pandas")
+    model = tmp_path / "model.txt"
+    model.write_text("weights")
+    with aistack.track("artifacts", tracking_uri=mlflow_uri) as run:
+        run.artifact(model)
+        run.data("flights", pandas.DataFrame({"delay": [1, 2, 3]}))
+    found = stored.get_run(run.run_id)
+    assert [file.path for file in stored.list_artifacts(run.run_id)] == ["model.txt"]
+    assert "mlartifacts" in found.info.artifact_uri
+    dataset = found.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, dataset.digest) == ("flights", found.data.tags["aistack.data.flights"])
+    assert '"num_rows": 3' in dataset.profile
+
+
+@pytest.mark.parametrize("name", ["", "a" * 251, "lo$s", "/abs", "a//b", "../up", "a/../b", 3, ".", None])
+def test_a_name_no_store_can_keep_is_refused_in_one_sentence(mlflow_uri: str, name: Any):
+    with aistack.track("names", tracking_uri=mlflow_uri) as run:
+        for call in (lambda: run.log_metric(name, 1.0), lambda: run.params({name: 1}), lambda: run.tag(name, 1)):
+            with pytest.raises(InvalidRequest, match="is not a name") as caught:
+                call()
+            assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("value", ["0.5", b"1", None, [1, 2], object(), 1j])
+def test_a_metric_that_is_no_number_is_refused(mlflow_uri: str, value: Any):
+    with aistack.track("values", tracking_uri=mlflow_uri) as run:
+        with pytest.raises(InvalidRequest, match="metric loss: expected a number"):
+            run.log(loss=value)
+        with pytest.raises(InvalidRequest, match="step: expected a whole number"):
+            run.log(0.5, loss=1.0)
+    assert run.metrics_logged == 0
+
+
+def test_arrays_and_tensors_without_dimensions_are_numbers(mlflow_uri: str, stored: Any):
+    numpy = pytest.importorskip("numpy")
+    with aistack.track("arrays", tracking_uri=mlflow_uri) as run:
+        run.log(numpy.int64(4), a=numpy.float32(0.5), b=numpy.array(2), c=True)
+    assert stored.get_run(run.run_id).data.metrics == {"a": 0.5, "b": 2.0, "c": 1.0}
+
+
+def test_a_param_cannot_change(mlflow_uri: str, stored: Any):
+    with aistack.track("params", params={"lr": 0.1}, tracking_uri=mlflow_uri) as run:
+        run.params({"lr": 0.1})
+        with pytest.raises(InvalidRequest, match=r"param lr: is '0\.1' already"):
+            run.params({"lr": 0.2})
+    assert stored.get_run(run.run_id).data.params == {"lr": "0.1"}
+
+
+def test_long_texts_are_cut_to_what_the_store_takes(mlflow_uri: str, stored: Any):
+    with aistack.track("long", params={"p": "x" * 9000}, tags={"t": "y" * 9000}, tracking_uri=mlflow_uri) as run:
+        pass
+    found = stored.get_run(run.run_id)
+    assert len(found.data.params["p"]) == 6000
+    assert len(found.data.tags["t"]) == 8000
+
+
+def test_logging_outside_the_with_says_so(mlflow_uri: str):
+    run = aistack.track("outside", tracking_uri=mlflow_uri)
+    with pytest.raises(TrackingError, match="not open"):
+        run.log(loss=1.0)
+    with run:
+        pass
+    with pytest.raises(TrackingError, match="not open"):
+        run.log(loss=1.0)
+
+
+@pytest.mark.parametrize("experiment", ["", "  ", "x" * 501, None])
+def test_an_experiment_needs_a_name(experiment: Any):
+    with pytest.raises(InvalidRequest, match="experiment: expected a name"):
+        aistack.track(experiment)
+
+
+def test_a_deleted_experiment_is_named(mlflow_uri: str, stored: Any):
+    stored.delete_experiment(stored.create_experiment("gone"))
+    with pytest.raises(TrackingError, match="'gone' has been deleted"), aistack.track("gone", tracking_uri=mlflow_uri):
+        pass
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////dev/null/x/mlflow.db", "nonsense://x", "sqlite:////dev/zero"])
+def test_a_store_that_cannot_be_opened_is_one_sentence(uri: str):
+    with pytest.raises(TrackingError) as caught, aistack.track("x", tracking_uri=uri):
+        pass
+    assert "\n" not in caught.value.message
+    assert caught.value.message
+
+
+def test_the_default_store_follows_mlflow_then_the_folder_then_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    assert default_uri() == f"sqlite:///{tmp_path / 'data' / 'aistack' / 'mlflow.db'}"
+    (tmp_path / "mlflow.db").touch()
+    assert default_uri() == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example")
+    assert default_uri() == "http://tracking.example"
+
+
+def test_importing_tracking_opens_nothing():
+    code = "import sys, jupyter_aistack.tracking; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert not {"mlflow", "pandas", "numpy", "sqlalchemy", "IPython"} & set(done.stdout.split())
