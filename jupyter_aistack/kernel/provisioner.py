@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -157,9 +158,21 @@ class SliceProvisioner(LocalProvisioner):
             self._start_check(self._tenancy, holding, kwargs.get("env") or {})
 
     async def shutdown_requested(self, restart: bool = False) -> None:
-        """Before a restart, keep what the kernel holds in our name: its process is about to end."""
+        """The process is about to end, maybe to be launched again: keep what it holds in our name until then."""
         await super().shutdown_requested(restart=restart)
-        if restart and self._tenancy is not None and self.pid is not None:
+        await self._hold()
+
+    async def send_signal(self, signum: int) -> None:
+        """As `shutdown_requested`, before a signal that ends the process; Jupyter's shutdown begins with an interrupt.
+
+        `kill` and `terminate` come through here, for restarts too, and never say so: nothing is released.
+        """
+        if signum != signal.SIGINT or getattr(self.parent, "shutting_down", False):
+            await self._hold()
+        await super().send_signal(signum)
+
+    async def _hold(self) -> None:
+        if self._tenancy is not None and self.pid is not None and self.has_process:
             await self._quietly(self._tenancy.hold, self.pid)
 
     async def cleanup(self, restart: bool = False) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from ..core.device import DeviceKind
 from ..core.lease import Lease, LeaseState
 from ..core.request import Holder, HolderKind, Request, RequestState
-from ..exceptions import InvalidRequest, LeaseError, LedgerUnavailable, PrepareFailed
+from ..exceptions import InvalidRequest, InvalidTransition, LeaseError, LedgerUnavailable, PrepareFailed
+from ..processes import is_alive
 from ..providers.base import Prepared, Provider
 from .environment import combined
 
@@ -150,15 +151,16 @@ class Tenancy:
     # -- keeping ------------------------------------------------------------------------------------------------
 
     def bind(self, pid: int) -> None:
-        """The kernel's process runs: its leases live and die with it."""
+        """The kernel's process runs: its leases live and die with it. One that has died already changes nothing."""
         with self._lock:
-            self._pid = pid
-            self._bind_all(pid, root_pid=pid)
+            if is_alive(pid, None):
+                self._pid = pid
+                self._bind_all(pid, root_pid=pid)
 
     def hold(self, pid: int) -> None:
         """Process `pid` of the kernel ends or has ended: keep its leases until the kernel is launched again."""
         with self._lock:
-            if self._pid == pid:
+            if self._pid in (None, pid):
                 self._pid = None
                 self._bind_all(os.getpid(), root_pid=pid)
 
@@ -187,7 +189,7 @@ class Tenancy:
     def activate(self, holding: Holding, *, verified: bool | None, note: str) -> None:
         """Write down that the leases are in use, and what verification found."""
         for lease in holding.leases:
-            with contextlib.suppress(LeaseError):  # the kernel, and its lease, ended before its check did
+            with contextlib.suppress(LeaseError, InvalidTransition):  # it ended before its check did, or is suspended
                 self._broker().activate(lease.id, lease.token, verified=verified, note=note)
 
     # -- giving back --------------------------------------------------------------------------------------------
