@@ -52,6 +52,8 @@ class SliceGuard(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         """Called in the worker's process before its first task."""
         die_with_parent(os.getppid())
+        # Interrupting a kernel interrupts its whole process group; only the notebook's own work is meant.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         # Devices were chosen by the environment the process was born with; here CUDA may have started already.
         attaching.attach(replace(self.preparation, expects={}))
 

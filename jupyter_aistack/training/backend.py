@@ -1,0 +1,24 @@
+"""Which torch backend may carry a group of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.device import Slice, SliceKind
+
+
+def choose_backend(slices: Sequence[Sequence[Slice]]) -> tuple[str, str]:
+    """The backend for ranks on these slices, one entry per rank, and why.
+
+    NCCL refuses two ranks on one physical GPU ("Duplicate GPU detected"), and MIG instances are parts of one.
+    """
+    if not slices or not all(slices):
+        return "gloo", "no slice is known for every rank"
+    pieces = [piece for own in slices for piece in own]
+    if any(piece.kind is SliceKind.CPU for piece in pieces):
+        return "gloo", "the slices are of a CPU"
+    if any(piece.kind is not SliceKind.GPU for piece in pieces):
+        return "gloo", "the slices are parts of GPUs, and NCCL wants a whole GPU for every rank"
+    if len({piece.device_id for piece in pieces}) < len(pieces):
+        return "gloo", "ranks share a GPU, and NCCL wants one for every rank"
+    return "nccl", "every rank has whole GPUs of its own"
