@@ -306,6 +306,19 @@ def test_processes_with_the_same_version_make_one_grant(url: str, wish: Wish) ->
     ledger.close()
 
 
+def test_a_reading_transaction_sees_one_moment(url: str, wish: Wish, grant: Granter) -> None:
+    ledger, other = SQLLedger(url), SQLLedger(url)
+    lease = grant(ledger, wish("r-1"))
+    with ledger._reading() as rows:
+        other.submit(wish("r-2"))
+        other.step(lease.id, lease.token, Step.FAIL, 1.0)
+        assert rows.queued("box") == []
+        assert rows.lease(lease.id) == lease
+    assert [request.id for request in ledger.read("box", 1.0).requests] == ["r-2"]
+    ledger.close()
+    other.close()
+
+
 def test_a_forked_child_does_not_use_its_parents_connections(url: str, wish: Wish) -> None:
     ledger = SQLLedger(url)
     ledger.submit(wish("r-parent"))
