@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from .core.verification import mismatch
+from .core.verification import judge
 from .exceptions import DeviceTouched
 from .processes import own_threads
 from .wire import Preparation
@@ -102,16 +102,6 @@ def verify(expects: Mapping[str, object]) -> tuple[bool | None, str]:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return None, f"could not be verified: {type(error).__name__}"
     return judge(expects, seen)
-
-
-def judge(expects: Mapping[str, object], seen: Mapping[str, Any]) -> tuple[bool | None, str]:
-    """What a report of :mod:`jupyter_aistack.kernel.verify` says of a promise (see `verify`)."""
-    if not expects:
-        return None, "there is nothing to verify"
-    if "visible" in expects and seen.get("visible") is None:
-        return None, f"could not be verified: {seen.get('cuda') or 'CUDA does not answer'}"
-    difference = mismatch(expects, seen)
-    return not difference, difference
 
 
 def cap_torch_memory(fraction: str | None) -> None:

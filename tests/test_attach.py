@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.attach import judge
-
 LIBCUDA = """
 static int started;
 int cuInit(unsigned flags) { (void)flags; started = 1; return 0; }
@@ -72,25 +70,3 @@ def test_capping_torch_waits_for_its_import_and_never_starts_cuda() -> None:
         code = TORCH
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1] == "False"
-
-
-@pytest.mark.parametrize(
-    ("expects", "seen", "verdict"),
-    [
-        ({"cores": [0, 1], "threads": "2"}, {"cores": [1, 0], "threads": "2"}, (True, "")),
-        ({"cores": [0]}, {"cores": [0, 1]}, (False, "not enforced: the process sees CPU cores 0, 1 instead of 0")),
-        ({"threads": "1"}, {}, (False, "not enforced: the process sees OMP_NUM_THREADS = (unset) instead of 1")),
-        ({"visible": ["GPU-a"]}, {"visible": ["GPU-a"]}, (True, "")),
-        (
-            {"visible": ["GPU-a"]},
-            {"visible": ["GPU-a", "GPU-b"]},
-            (False, "not enforced: the process sees devices GPU-a, GPU-b instead of GPU-a"),
-        ),
-        ({"visible": ["GPU-a"]}, {"visible": None, "cuda": "no driver"}, (None, "could not be verified: no driver")),
-        ({}, {"cores": [0]}, (None, "there is nothing to verify")),
-    ],
-)
-def test_what_a_child_sees_is_held_against_what_was_promised(
-    expects: dict[str, object], seen: dict[str, object], verdict: tuple[bool | None, str]
-) -> None:
-    assert judge(expects, seen) == verdict

@@ -19,6 +19,26 @@ def mismatch(expects: Mapping[str, object], seen: Mapping[str, object]) -> str:
     return ""
 
 
+def judge(expects: Mapping[str, object], seen: Mapping[str, object]) -> tuple[bool | None, str]:
+    """What a child's report says of a promise; both as in `mismatch`.
+
+    A child that cannot ask CUDA reports ``visible`` as None and the reason as ``cuda``. No driver shows no device, so a
+    promise of none is kept; whether promised devices are there cannot be known then, but a wrong core still can.
+
+    Returns:
+        (True, "") when all is as promised, (False, sentence) when it is not, (None, sentence) when it cannot be known.
+    """
+    if not expects:
+        return None, "there is nothing to verify"
+    is_blind = seen.get("visible") is None
+    checked = {key: value for key, value in expects.items() if not (is_blind and key == "visible")}
+    if difference := mismatch(checked, seen):
+        return False, difference
+    if is_blind and expects.get("visible"):
+        return None, f"could not be verified: {seen.get('cuda') or 'CUDA does not answer'}"
+    return True, ""
+
+
 _WORDS = {"visible": "devices", "cores": "CPU cores", "threads": "OMP_NUM_THREADS ="}
 
 

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from jupyter_aistack.core.verification import judge
+
+
+@pytest.mark.parametrize(
+    ("expects", "seen", "verdict"),
+    [
+        ({"cores": [0, 1], "threads": "2"}, {"cores": [1, 0], "threads": "2"}, (True, "")),
+        ({"cores": [0]}, {"cores": [0, 1]}, (False, "not enforced: the process sees CPU cores 0, 1 instead of 0")),
+        ({"threads": "1"}, {}, (False, "not enforced: the process sees OMP_NUM_THREADS = (unset) instead of 1")),
+        ({"visible": ["GPU-a"]}, {"visible": ["GPU-a"]}, (True, "")),
+        (
+            {"visible": ["GPU-a"]},
+            {"visible": ["GPU-a", "GPU-b"]},
+            (False, "not enforced: the process sees devices GPU-a, GPU-b instead of GPU-a"),
+        ),
+        ({"visible": ["GPU-a"]}, {"visible": None, "cuda": "no driver"}, (None, "could not be verified: no driver")),
+        ({"visible": []}, {"visible": None, "cuda": "no driver"}, (True, "")),
+        (
+            {"visible": ["GPU-a"], "cores": [0]},
+            {"visible": None, "cores": [0, 1]},
+            (False, "not enforced: the process sees CPU cores 0, 1 instead of 0"),
+        ),
+        ({}, {"cores": [0]}, (None, "there is nothing to verify")),
+    ],
+)
+def test_what_a_child_sees_is_held_against_what_was_promised(
+    expects: dict[str, object], seen: dict[str, object], verdict: tuple[bool | None, str]
+) -> None:
+    assert judge(expects, seen) == verdict
