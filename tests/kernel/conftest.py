@@ -38,7 +38,7 @@ def write_kernelspec(
 
 
 @pytest.fixture
-def kernelspec(jp_data_dir: Path) -> WriteKernel:
+def kernelspec(jp_environ: None, jp_data_dir: Path) -> WriteKernel:
     """Installs a kernelspec and returns its name: ``kernelspec("half", slice="cpu:1")``."""
 
     def write(name: str, *, argv: list[str] = SLEEPER, env: Mapping[str, str] | None = None, **config: Any) -> str:

@@ -1,0 +1,70 @@
+"""The environment a kernel gets, as values."""
+
+from __future__ import annotations
+
+from jupyter_aistack.kernel.environment import combined, expected, with_slice, without_secrets
+from jupyter_aistack.providers.base import Prepared
+
+GPU = Prepared(
+    environment={"CUDA_VISIBLE_DEVICES": "GPU-1", "AISTACK_LEASE": "l-1", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.24"},
+    memory_limit_bytes=20,
+    expects={"visible": ["GPU-1"]},
+)
+CPU = Prepared(
+    environment={"AISTACK_LEASE": "l-2", "OMP_NUM_THREADS": "2"},
+    cores=(2, 3),
+    memory_limit_bytes=4,
+    expects={"cores": [2, 3], "threads": "2"},
+)
+
+
+def test_devices_are_set_whatever_was_there() -> None:
+    env = with_slice({"CUDA_VISIBLE_DEVICES": "0,1,2", "AISTACK_LEASE": "l-0"}, GPU)
+    assert (env["CUDA_VISIBLE_DEVICES"], env["AISTACK_LEASE"]) == ("GPU-1", "l-1")
+
+
+def test_setting_the_user_made_for_a_framework_is_kept() -> None:
+    assert with_slice({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}, GPU)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.1"
+
+
+def test_lower_thread_count_wins() -> None:
+    counts = {own: with_slice({"OMP_NUM_THREADS": own}, CPU)["OMP_NUM_THREADS"] for own in ("1", "2", "64", "0", "all")}
+    assert counts == {"1": "1", "2": "2", "64": "2", "0": "2", "all": "2"}
+
+
+def test_thread_count_of_the_user_is_what_verification_expects() -> None:
+    env = with_slice({"OMP_NUM_THREADS": "1"}, CPU)
+    assert expected(CPU, env) == {"cores": [2, 3], "threads": "1"}
+
+
+def test_what_was_there_is_not_changed_in_place() -> None:
+    before = {"OMP_NUM_THREADS": "64"}
+    with_slice(before, CPU)
+    assert before == {"OMP_NUM_THREADS": "64"}
+
+
+def test_two_leases_add_up() -> None:
+    other = Prepared(
+        environment={"CUDA_VISIBLE_DEVICES": "GPU-2", "AISTACK_LEASE": "l-3", "OMP_NUM_THREADS": "1"},
+        cores=(1,),
+        memory_limit_bytes=1,
+        expects={"visible": ["GPU-2"], "cores": [1], "threads": "1"},
+    )
+    both = combined([GPU, CPU, other])
+    assert both.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
+    assert both.environment["AISTACK_LEASE"] == "l-1,l-2,l-3"
+    assert both.environment["OMP_NUM_THREADS"] == "3"
+    assert both.cores == (1, 2, 3)
+    assert both.memory_limit_bytes == 25
+    assert both.expects == {"visible": ["GPU-1", "GPU-2"], "cores": [2, 3, 1], "threads": "3"}
+
+
+def test_named_secrets_are_dropped_and_nothing_else() -> None:
+    assert without_secrets({"TOKEN": "x", "PATH": "/bin"}, ["TOKEN"], has_socket=False) == {"PATH": "/bin"}
+
+
+def test_ledger_address_with_a_password_is_dropped_where_the_server_answers_for_it() -> None:
+    secret, plain = "postgresql+psycopg://ann:s3cret@db/aistack", "sqlite:////srv/ledger.sqlite"
+    assert without_secrets({"AISTACK_LEDGER": secret}, [], has_socket=True) == {}
+    assert without_secrets({"AISTACK_LEDGER": secret}, [], has_socket=False) == {"AISTACK_LEDGER": secret}
+    assert without_secrets({"AISTACK_LEDGER": plain}, [], has_socket=True) == {"AISTACK_LEDGER": plain}

@@ -1,0 +1,160 @@
+"""The child that looks at the devices, and what is made of its report."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.kernel import checking, verify
+from jupyter_aistack.kernel.checking import bind_process, check, judge
+
+SOURCE = Path(verify.__file__)
+UUID = "11111111-1111-1111-1111-111111111111"
+OTHER = "abababab-abab-abab-abab-abababababab"
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a ``libcuda.so.1`` of two devices."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("the fake CUDA driver needs a C compiler (gcc)")
+    folder = tmp_path_factory.mktemp("cuda")
+    source = str(Path(__file__).with_name("fake_cuda.c"))
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", str(folder / "libcuda.so.1")], check=True)
+    return str(folder)
+
+
+def see(*command: str, **environment: str) -> Any:
+    """What the child prints, run as the provisioner runs it unless told otherwise."""
+    program = command or ("-I", "-S", str(SOURCE))
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    env = {**env, **environment}
+    return json.loads(subprocess.check_output([sys.executable, *program], env=env, timeout=30))
+
+
+def test_it_uses_the_standard_library_only() -> None:
+    tree = ast.parse(SOURCE.read_text())
+    found = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    found |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    assert {name.partition(".")[0] for name in found} <= set(sys.stdlib_module_names)
+
+
+def test_kernel_package_opens_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import jupyter_aistack.kernel; print(*set(sys.modules) - before)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert {name.partition(".")[0] for name in loaded} <= {"jupyter_aistack", *sys.stdlib_module_names}
+
+
+def test_without_a_driver_it_says_so_and_tells_the_rest() -> None:
+    seen = see(OMP_NUM_THREADS="3", LD_LIBRARY_PATH="")
+    if seen["visible"] is not None:
+        pytest.skip("this machine has a CUDA driver")
+    assert seen["cuda"] == "there is no CUDA driver (libcuda.so.1)"
+    assert seen["cores"] == sorted(os.sched_getaffinity(0))
+    assert seen["threads"] == "3"
+
+
+def test_it_runs_as_a_module_too() -> None:
+    assert see("-m", "jupyter_aistack.kernel.verify").keys() >= {"visible", "cores", "threads", "memory_total"}
+
+
+def test_devices_are_told_as_the_process_sees_them(driver: str) -> None:
+    seen = see(LD_LIBRARY_PATH=driver)
+    assert seen["visible"] == [f"GPU-{UUID}", f"GPU-{OTHER}"]
+    assert (seen["memory_total"], seen["multiprocessors"]) == (40 << 30, 132)
+    assert "cuda" not in seen
+
+
+def test_mig_instance_is_spelled_as_it_was_asked_for(driver: str) -> None:
+    seen = see(LD_LIBRARY_PATH=driver, CUDA_VISIBLE_DEVICES=f"MIG-{UUID}")
+    assert seen["visible"][0] == f"MIG-{UUID}"
+
+
+def test_no_device_is_an_answer(driver: str) -> None:
+    assert see(LD_LIBRARY_PATH=driver, FAKE_CUDA="none")["visible"] == []
+
+
+def test_driver_that_fails_is_no_answer(driver: str) -> None:
+    seen = see(LD_LIBRARY_PATH=driver, FAKE_CUDA="broken")
+    assert (seen["visible"], seen["cuda"]) == (None, "cuInit failed: unknown error (999)")
+
+
+def test_driver_that_hangs_is_left_behind(driver: str) -> None:
+    code = "from jupyter_aistack.kernel import verify; verify.CUDA_SECONDS = 0.2; verify.main()"
+    seen = see("-c", code, LD_LIBRARY_PATH=driver, FAKE_CUDA="hangs")
+    assert seen["visible"] is None
+    assert "did not answer" in seen["cuda"]
+
+
+VERDICTS = [
+    ({"visible": ["GPU-1"]}, {"visible": ["GPU-1"]}, True, ""),
+    (
+        {"visible": ["GPU-1"]},
+        {"visible": ["GPU-1", "GPU-2"]},
+        False,
+        "not enforced: the process sees devices GPU-1, GPU-2",
+    ),
+    ({"visible": ["GPU-1"]}, {"visible": None, "cuda": "no driver"}, None, "could not be verified: no driver"),
+    ({"visible": []}, {"visible": None, "cuda": "no driver"}, True, ""),
+    ({"visible": []}, {"visible": ["GPU-1"]}, False, "not enforced: "),
+    (
+        {"visible": ["GPU-1"], "cores": [0]},
+        {"visible": None, "cores": [0, 1]},
+        False,
+        "not enforced: the process sees CPU cores",
+    ),
+    ({"cores": [0], "threads": "1"}, {"cores": [0], "threads": "1"}, True, ""),
+    ({"threads": "1"}, {"threads": None}, False, "not enforced: the process sees OMP_NUM_THREADS = (unset)"),
+]
+
+
+@pytest.mark.parametrize(("expects", "seen", "verdict", "note"), VERDICTS)
+def test_verdict(expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str) -> None:
+    found = judge(expects, seen)
+    assert found[0] is verdict
+    assert found[1].startswith(note)
+
+
+def test_nothing_promised_is_not_called_verified() -> None:
+    assert check({}, pid=os.getpid(), command=[], environment={})[0] is None
+
+
+def test_child_that_cannot_start_is_no_verdict() -> None:
+    verdict, note = check({"threads": "1"}, pid=os.getpid(), command=["/no/such/python"], environment={})
+    assert (verdict, note) == (None, "could not be verified: FileNotFoundError")
+
+
+def test_kernel_behind_a_launcher_is_checked_with_our_own_python() -> None:
+    assert checking._interpreter(["conda", "run", "python"]) == sys.executable
+    assert checking._interpreter(["/envs/a/bin/python3.12", "-m", "x"]) == "/envs/a/bin/python3.12"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_threads_that_run_already_are_bound_too() -> None:
+    code = (
+        "import threading, time; [threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(3)]; print()"
+    )
+    with subprocess.Popen([sys.executable, "-S", "-uc", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        core = min(os.sched_getaffinity(0))
+        bind_process(process.pid, [core])
+        threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+        found = [os.sched_getaffinity(thread) for thread in threads]
+        process.kill()
+    assert found == [{core}] * 4
+
+
+def test_process_that_has_ended_is_left_alone() -> None:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    bind_process(process.pid, [0])
