@@ -320,7 +320,7 @@ def _checked_name(what: str, name: Any) -> str:
 
 
 def _whole(step: Any) -> int:
-    if isinstance(step, bool) or not isinstance(step, numbers.Integral) or abs(step) >= 2**63:
+    if isinstance(step, bool) or not isinstance(step, numbers.Integral) or not -(2**63) < int(step) < 2**63:
         raise InvalidRequest(f"step: expected a whole number, got {step!r}", field="step")
     return int(step)
 

@@ -1,0 +1,370 @@
+"""``%gpu``, ``%%gpu`` and ``%cluster``: arguments in, one client call, result shown.
+
+Loaded by ``--ext=jupyter_aistack.magics`` in our kernels, by ``%load_ext jupyter_aistack.magics`` elsewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+
+from .core.units import parse_duration
+from .display import Panel
+from .exceptions import AIStackError, ClusterError, LeaseError
+from .notebook import arguments, views
+from .notebook.arrivals import Arrivals
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .client import Client, HeldLease
+
+JSON = dict[str, Any]
+HOST_SECONDS = 30.0
+SCALE_SECONDS = 60.0
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by IPython; loading twice is loading once."""
+    if isinstance(shell.magics_manager.registry.get("AIStackMagics"), AIStackMagics):
+        return
+    magics = AIStackMagics(shell)
+    shell.register_magics(magics)
+    shell.events.register("pre_run_cell", magics.arrivals.before_cell)
+    for name in ("%gpu", "%%gpu", "%cluster"):
+        shell.set_hook("complete_command", magics.complete, str_key=name)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by IPython's ``%unload_ext``; leases stay."""
+    magics = shell.magics_manager.registry.pop("AIStackMagics", None)
+    if magics is not None:
+        shell.events.unregister("pre_run_cell", magics.arrivals.before_cell)
+        for kind, name in (("line", "gpu"), ("cell", "gpu"), ("line", "cluster")):
+            shell.magics_manager.magics[kind].pop(name, None)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Let our errors fail the cell, showing their sentence instead of a traceback."""
+    try:
+        yield
+    except (AIStackError, KeyboardInterrupt) as error:
+        line = f"{type(error).__name__}: {getattr(error, 'message', 'stopped')}"
+        error._render_traceback_ = lambda: [line]  # type: ignore[union-attr] # IPython asks the instance for it
+        raise error.with_traceback(None) from None
+
+
+@magics_class
+class AIStackMagics(Magics):
+    """The magics of one shell."""
+
+    shell: InteractiveShell
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.arrivals = Arrivals()
+        self._parsers = {
+            "%gpu": arguments.gpu_parser(),
+            "%%gpu": arguments.cell_parser(),
+            "%cluster": arguments.cluster_parser(),
+        }
+        self._specs: tuple[float, list[str]] = (0.0, [])
+        self._cluster: Any = None
+        self._dask_client: Any = None
+
+    # -- %gpu ---------------------------------------------------------------------------------------------------
+
+    @line_magic
+    def gpu(self, line: str) -> Panel | None:
+        """Lease a slice of this machine for this kernel; %gpu --help tells how."""
+        verbs: dict[str, Callable[[Namespace], tuple[JSON, Panel]]] = {
+            "status": self._status,
+            "request": self._request,
+            "release": self._release,
+            "queue": self._queue,
+            "extend": self._extend,
+            "usage": self._usage,
+        }
+        return self._run("%gpu", line, verbs)
+
+    def _run(self, name: str, line: str, verbs: Mapping[str, Callable[[Namespace], tuple[JSON, Any]]]) -> Any:
+        with one_line_errors():
+            try:
+                given = self._parsers[name].parse(line)
+            except arguments.HelpAsked as asked:
+                print(asked)
+                return None
+            answer, shown = verbs[given.verb or "status"](given)
+        if getattr(given, "json", False):
+            print(json.dumps(answer, default=str))
+            return None
+        return shown
+
+    def _client(self) -> Client:
+        from . import client
+
+        return client.connect()
+
+    def _status(self, given: Namespace) -> tuple[JSON, Panel]:
+        client = self._client()
+        mine, host = client.mine(), client.host()
+        own = _own(mine)
+        if own is not None:
+            workers = [lease for lease in mine["leases"] if lease["holder"]["parent"]]
+            return mine, views.status_panel(own, workers, host, client.usage(), time.time())
+        waiting = _waiting(mine)
+        return mine, views.waiting_panel(waiting[0]) if waiting else views.nothing_panel(host)
+
+    def _request(self, given: Namespace) -> tuple[JSON, Panel]:
+        own = self._refuse_another(given.spec)
+        if own is not None:
+            return {"request": None, "lease": own}, self._status(given)[1]
+        held = self._ask(given, wait=given.wait)
+        if held.is_granted:
+            return {"request": held.request, "lease": held.lease}, self._status(given)[1]
+        self.arrivals.pending = held
+        return {"request": held.request, "lease": None}, views.waiting_panel(held.request)
+
+    def _refuse_another(self, spec: str) -> JSON | None:
+        """The lease this kernel has already, if it is what was asked for; another one is refused."""
+        from .core.request import parse_spec
+
+        wanted, mine = str(parse_spec(spec)), self._client().mine()
+        own, waiting = _own(mine), _waiting(mine)
+        if own is not None and own["spec"] != wanted:
+            raise LeaseError(
+                f"this kernel already holds {own['spec']} ({own['id']}); %gpu release it to ask for {wanted}"
+            )
+        if own is None and waiting:
+            raise LeaseError(f"this kernel already waits for {waiting[0]['spec']}; %gpu release leaves the queue")
+        return own
+
+    def _ask(self, given: Namespace, *, wait: bool) -> HeldLease:
+        client = self._client()
+        timeout = None if given.timeout is None else parse_duration(given.timeout, field="timeout")
+        with _Progress(given.spec) as progress:
+            return client.request(
+                given.spec,
+                wait=wait,
+                timeout=timeout,
+                queue=given.queue,
+                duration=None if given.duration is None else parse_duration(given.duration, field="for"),
+                preemptible=given.preemptible,
+                label=self._label() if client.transport == "embedded" else "",
+                on_wait=progress,
+            )
+
+    def _label(self) -> str:
+        """What to call this kernel where no Jupyter server knows it; VS Code puts the notebook's path in a variable."""
+        return os.environ.get("JPY_SESSION_NAME") or str(self.shell.user_ns.get("__vsc_ipynb_file__", ""))
+
+    def _release(self, given: Namespace) -> tuple[JSON, Panel]:
+        from . import attach, client
+
+        mine, self.arrivals.pending = self._client().mine(), None
+        attached, own = client.attached(), _own(mine)
+        if attached is not None:
+            attached.release()
+        elif own is not None:
+            self._client().call("release", lease_id=own["id"])
+            _hide_devices(own)
+        cancelled = [self._client().cancel(request["id"]) for request in _waiting(mine)]
+        gone = [own] if own is not None else cancelled
+        if not gone:
+            return {"released": []}, Panel(title="This kernel holds no slice; there is nothing to release")
+        left = own is not None and attach.cuda_started()
+        remark = "CUDA still holds memory in this kernel: restart it to free the device." if left else ""
+        title = f"Released {gone[0]['spec']}" if own is not None else f"Left the queue for {gone[0]['spec']}"
+        return {"released": [item["id"] for item in gone]}, Panel(title=title, remark=remark)
+
+    def _queue(self, given: Namespace) -> tuple[JSON, Panel]:
+        client = self._client()
+        waiting = client.queue()
+        return {"queue": waiting}, views.queue_panel(waiting, (request["id"] for request in client.mine()["requests"]))
+
+    def _extend(self, given: Namespace) -> tuple[JSON, Panel]:
+        seconds = parse_duration(given.duration)
+        own = _own(self._client().mine())
+        if own is None:
+            raise LeaseError("this kernel holds no slice to extend; %gpu request SPEC asks for one")
+        lease = self._client().call("extend", lease_id=own["id"], seconds=seconds)
+        left = views.time_left(lease, time.time())
+        return {"lease": lease}, Panel(title=f"{lease['spec']} ({lease['id']}): {left}")
+
+    def _usage(self, given: Namespace) -> tuple[JSON, Panel]:
+        from .tracking import cost
+
+        client = self._client()
+        leases, usage, bill = client.mine()["leases"], client.usage(), cost(client)
+        own = {lease["id"]: usage["leases"].get(lease["id"]) for lease in leases}
+        return {"leases": own, "cost": bill.as_dict()}, views.usage_panel(leases, usage, bill)
+
+    # -- %%gpu --------------------------------------------------------------------------------------------------
+
+    @cell_magic("gpu")  # type: ignore[arg-type]
+    def gpu_cell(self, line: str, cell: str) -> Any:
+        """Run this cell on a slice of its own and release it afterwards; %%gpu --help tells how."""
+        with one_line_errors():
+            try:
+                given = self._parsers["%%gpu"].parse(line)
+            except arguments.HelpAsked as asked:
+                print(asked)
+                return None
+            if self._refuse_another(given.spec) is not None:
+                raise LeaseError(
+                    f"this kernel already holds {given.spec}: run the cell without %%gpu, or %gpu release first"
+                )
+            lease = self._ask(given, wait=True)
+        try:
+            return self._run_code(cell)
+        finally:
+            lease.release()
+
+    def _run_code(self, cell: str) -> Any:
+        """Run a cell as IPython does and return its last value; errors keep the traceback of the cell's own lines."""
+        shell = self.shell
+        code = shell.transform_cell(cell)
+        name = shell.compile.cache(code, shell.execution_count, raw_code=cell)
+        tree = shell.transform_ast(shell.compile.ast_parse(code, filename=name))
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        exec(shell.compile(cast(Any, tree), name, "exec"), shell.user_global_ns, shell.user_ns)
+        if last is None:
+            return None
+        value: Any = ast.Expression(last.value)
+        return eval(shell.compile(value, name, "eval"), shell.user_global_ns, shell.user_ns)
+
+    # -- %cluster -----------------------------------------------------------------------------------------------
+
+    @line_magic
+    def cluster(self, line: str) -> Any:
+        """A Dask cluster, each worker on a slice of its own; %cluster --help tells how."""
+        verbs = {"status": self._cluster_status, "up": self._up, "scale": self._scale, "down": self._down}
+        return self._run("%cluster", line, verbs)
+
+    def _cluster_status(self, given: Namespace) -> tuple[JSON, Any]:
+        if self._cluster is None:
+            return {"workers": 0}, Panel(title="No cluster is up", remark="%cluster up 2 starts two workers.")
+        return _cluster_dict(self._cluster), self._cluster
+
+    def _up(self, given: Namespace) -> tuple[JSON, Any]:
+        if self._cluster is not None:
+            raise ClusterError("a cluster is up already; %cluster scale N changes it, %cluster down ends it")
+        try:
+            from distributed import Client
+
+            from .clusters import Cluster
+        except ImportError as error:
+            raise ClusterError('Dask is not installed; run: pip install "jupyter_aistack[train]"') from error
+        timeout = None if given.timeout is None else parse_duration(given.timeout, field="timeout")
+        self._cluster = Cluster(given.workers, given.slice, timeout=timeout, queue=given.queue)
+        self._dask_client = Client(self._cluster)
+        self.shell.user_ns.update(cluster=self._cluster, client=self._dask_client)
+        return self._cluster_status(given)
+
+    def _scale(self, given: Namespace) -> tuple[JSON, Any]:
+        if self._cluster is None:
+            raise ClusterError("no cluster is up; %cluster up N starts one")
+        self._cluster.scale(given.workers)
+        deadline = time.monotonic() + SCALE_SECONDS
+        while len(self._cluster.scheduler_info["workers"]) != given.workers and time.monotonic() < deadline:
+            if self._cluster.problem:
+                raise ClusterError(self._cluster.problem)
+            time.sleep(0.05)
+        return self._cluster_status(given)
+
+    def _down(self, given: Namespace) -> tuple[JSON, Any]:
+        if self._cluster is None:
+            return {"workers": 0}, Panel(title="No cluster is up; there is nothing to stop")
+        ours = {"cluster": self._cluster, "client": self._dask_client}
+        self._cluster = self._dask_client = None
+        for name, value in ours.items():
+            if self.shell.user_ns.get(name) is value:
+                del self.shell.user_ns[name]
+        ours["client"].close()
+        ours["cluster"].close()
+        return {"workers": 0}, Panel(title="The cluster is down and its slices are released")
+
+    # -- completion ---------------------------------------------------------------------------------------------
+
+    def complete(self, shell: InteractiveShell, event: Any) -> list[str]:
+        """What may stand at the cursor; IPython's ``complete_command`` hook."""
+        command, *words = event.text_until_cursor.split()
+        parser = self._parsers["%" + command.lstrip("%") if not command.startswith("%%") else command]
+        before = words if event.text_until_cursor.endswith((" ", "\t")) else words[:-1]
+        typed = words[-1] if len(words) > len(before) else ""
+        found = arguments.suggestions(parser, before, self._host_specs())
+        # IPython completes from the last of its delimiters on, and a colon is one.
+        skip = len(typed) - len(event.symbol)
+        return [word[skip:] for word in found if word.startswith(typed)]
+
+    def _host_specs(self) -> list[str]:
+        """The MIG profiles of this host, asked for at most twice a minute; none when nobody answers."""
+        asked_at, specs = self._specs
+        if asked_at and time.monotonic() - asked_at < HOST_SECONDS:
+            return specs
+        with suppress(AIStackError):
+            profiles = {
+                instance["profile"] for device in self._client().host()["devices"] for instance in device["mig"]
+            }
+            specs = sorted(profiles)
+        self._specs = (time.monotonic(), specs)
+        return specs
+
+
+class _Progress:
+    """A line that says how the waiting goes, updated in place."""
+
+    def __init__(self, spec: str) -> None:
+        self._spec = spec
+        self._line: Any = None
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Callable[[int | None, str], None]:
+        return self._show
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if self._line is not None:
+            what = "was granted" if kind is None else "is no longer waited for,"
+            self._line.update(Panel(title=f"{self._spec} {what} after {time.monotonic() - self._since:.0f} s"))
+
+    def _show(self, position: int | None, reason: str) -> None:
+        from IPython.display import display
+
+        title = views.waiting_line({"spec": self._spec, "position": position, "reason": reason})
+        panel = Panel(title=title, remark="Interrupt the kernel to stop waiting.")
+        if self._line is None:
+            self._line = display(panel, display_id=True)
+        else:
+            self._line.update(panel)
+
+
+def _own(mine: Mapping[str, Any]) -> JSON | None:
+    """The lease of this kernel itself, not of one of its workers."""
+    return next((lease for lease in mine["leases"] if lease["id"] in mine["prepared"]), None)
+
+
+def _waiting(mine: Mapping[str, Any]) -> list[JSON]:
+    """The requests of this kernel itself."""
+    return [request for request in mine["requests"] if not request["holder"]["parent"]]
+
+
+def _hide_devices(lease: Mapping[str, Any]) -> None:
+    """Take back what a kernel was started with: nothing is left of it in the environment, so CUDA finds no device."""
+    os.environ.pop("AISTACK_LEASE", None)
+    if any(piece["uuid"] for piece in lease["slices"]):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _cluster_dict(cluster: Any) -> JSON:
+    slices = {str(name): [piece.device_id for piece in pieces] for name, pieces in cluster.slices.items()}
+    workers = len(cluster.scheduler_info["workers"])
+    return {"workers": workers, "slice": cluster.slice, "devices": slices, "dashboard": cluster.dashboard_link}

@@ -1,0 +1,1 @@
+"""What the magics are made of: their arguments, what they show, and leases that arrive between two cells."""

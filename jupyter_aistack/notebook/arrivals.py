@@ -1,0 +1,87 @@
+"""Leases that are granted between two cells: noticed and attached right before the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import AIStackError
+from .views import arrived_line, waiting_line
+
+if TYPE_CHECKING:
+    from ..client import HeldLease
+
+PATIENCE_SECONDS = 0.002
+"""What a cell may be held up by asking; an answer that comes later is used before the next cell."""
+
+FIRST_PATIENCE_SECONDS = 0.3
+"""The same for the first cell of a kernel that was started waiting, whose user should be told."""
+
+
+class Arrivals:
+    """Asks before each cell whether a lease has come, as long as the kernel has none and one may come.
+
+    One may come when a request of this kernel waits, or when a Jupyter server runs it, whose pages can ask for it.
+    """
+
+    def __init__(self, say: Callable[[str], None] = print) -> None:
+        self.pending: HeldLease | None = None
+        self._say = say
+        self._started_with = os.environ.get("AISTACK_REQUEST", "")
+        self._is_told = not self._started_with
+        self._thread: threading.Thread | None = None
+        self._found: Mapping[str, Any] | None = None
+
+    def before_cell(self, *_: Any) -> None:
+        """IPython's ``pre_run_cell``; never raises."""
+        if not self._may_come():
+            return
+        from .. import client as clients
+
+        if clients.attached() is not None:
+            return
+        self._look(PATIENCE_SECONDS if self._is_told else FIRST_PATIENCE_SECONDS)
+        found, self._found = self._found, None
+        if found is None:
+            return
+        try:
+            self._take(found)
+        except AIStackError as error:
+            self._say(error.message)
+
+    def _may_come(self) -> bool:
+        return self.pending is not None or bool(os.environ.get("AISTACK_SOCKET") or self._started_with)
+
+    def _look(self, patience: float) -> None:
+        """Ask in a thread, and wait for it a moment."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._ask, name="aistack-arrivals", daemon=True)
+            self._thread.start()
+        self._thread.join(patience)
+
+    def _ask(self) -> None:
+        from .. import client as clients
+
+        with contextlib.suppress(AIStackError):  # the user hears of it on the next %gpu, not in a cell of their own
+            if self.pending is not None and self.pending.refresh().state not in ("queued", "granted"):
+                self.pending = None  # it was taken back elsewhere
+            self._found = clients.connect().mine()
+
+    def _take(self, mine: Mapping[str, Any]) -> None:
+        from .. import client as clients
+
+        for lease in mine["leases"]:
+            if lease["id"] in mine["prepared"] and lease["state"] == "granted":
+                self.pending = None
+                client = clients.connect()
+                held = clients.HeldLease(client, client.call("wait_for", request_id=lease["request_id"]))
+                held.attach()
+                self._is_told = True
+                self._say(arrived_line(held.lease or lease))
+                return
+        if not self._is_told and mine["requests"]:
+            self._is_told = True
+            self._say(waiting_line(mine["requests"][0]))

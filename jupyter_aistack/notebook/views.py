@@ -1,0 +1,166 @@
+"""What the magics show, made of the granting side's JSON. Nothing here asks anybody anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..core.units import format_bytes, format_duration
+from ..display import Bar, Panel, bar
+from ..tracking.cost import Cost
+
+JSON = Mapping[str, Any]
+
+
+def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, now: float) -> Panel:
+    """The lease this kernel holds.
+
+    Args:
+        lease: this kernel's own lease.
+        workers: leases of its workers.
+        host, usage: as on the wire.
+        now: seconds since the epoch.
+    """
+    rows: list[tuple[str, Any]] = [
+        ("lease", f"{lease['id']}, {lease['state']}"),
+        ("device", _devices(lease, host)),
+        ("enforced by", _enforcement(lease)),
+        ("verified", _verified(lease)),
+        ("memory", memory_used(lease, usage)),
+        ("time left", time_left(lease, now)),
+    ]
+    if workers:
+        rows.append(("workers", f"{len(workers)} more leases: {', '.join(worker['spec'] for worker in workers)}"))
+    simulated = " (simulated: nothing real stands behind it)" if _is_simulated(lease, host) else ""
+    return Panel(title=f"This kernel holds {lease['spec']}{simulated}", rows=rows, remark=_problems(host))
+
+
+def waiting_panel(request: JSON) -> Panel:
+    """The request of this kernel that waits."""
+    rows = [
+        ("queue", f"{request['queue']}, {_place(request)}"),
+        ("reason", request["reason"] or "it is being looked at"),
+    ]
+    remark = "It is attached before the first cell that runs after the grant; %gpu release leaves the queue."
+    return Panel(title=f"This kernel waits for {request['spec']}", rows=rows, remark=remark)
+
+
+def nothing_panel(host: JSON) -> Panel:
+    """This kernel holds nothing: what could be had?"""
+    rows = [(device["name"], _free(device)) for device in host["devices"]]
+    remark = _problems(host) or "%gpu request 1/4 asks for a quarter of a device."
+    simulated = " (simulated)" if host["simulated"] else ""
+    return Panel(title="This kernel holds no slice", headings=(f"device{simulated}", "free"), rows=rows, remark=remark)
+
+
+def queue_panel(waiting: Sequence[JSON], mine: Iterable[str]) -> Panel:
+    """Who waits; `mine` are the ids of this kernel's requests."""
+    own = set(mine)
+    rows = [
+        (
+            str(request["position"] or ""),
+            request["spec"],
+            "this kernel" if request["id"] in own else _who(request["holder"]),
+            request["queue"],
+            request["reason"],
+        )
+        for request in waiting
+    ]
+    if not rows:
+        return Panel(title="Nobody waits")
+    return Panel(title=f"{len(rows)} waiting", headings=("", "wants", "who", "queue", "why"), rows=rows)
+
+
+def usage_panel(leases: Sequence[JSON], usage: JSON, cost: Cost) -> Panel:
+    """What the kernel's leases use now, and what they have cost."""
+    rows: list[tuple[Any, ...]] = []
+    for lease in leases:
+        use = usage["leases"].get(lease["id"], {})
+        rows.append((_holder(lease), lease["spec"], memory_used(lease, usage), _busy(use.get("utilization"))))
+    remark = f"So far {cost.gpu_slice_hours:.4f} GPU and {cost.cpu_slice_hours:.4f} CPU slice-hours."
+    if not rows:
+        return Panel(title="This kernel holds no slice", remark=remark)
+    return Panel(title="In use now", headings=("who", "slice", "memory", "busy"), rows=rows, remark=remark)
+
+
+def memory_used(lease: JSON, usage: JSON) -> Bar | str:
+    """Memory in use of what the lease grants; "n/a" where it cannot be known."""
+    used = usage["leases"].get(lease["id"], {}).get("memory_bytes")
+    limit = sum(piece["memory_bytes"] for piece in lease["slices"])
+    return bar(used, limit, f"{'n/a' if used is None else format_bytes(used)} of {format_bytes(limit)}")
+
+
+def time_left(lease: JSON, now: float) -> str:
+    """How long the lease still lasts."""
+    if lease["ends_at"] is None:
+        return "until it is released"
+    return format_duration(lease["ends_at"] - now) + (", or less: preemptible" if lease["preemptible"] else "")
+
+
+def arrived_line(lease: JSON) -> str:
+    """One line for a lease that was attached just before a cell."""
+    doubt = "" if lease["verified"] is not False else f"; {lease['note']}"
+    return f"This kernel now holds {lease['spec']} ({lease['id']}), enforced by {lease['enforcement']}{doubt}"
+
+
+def waiting_line(request: JSON) -> str:
+    """One line for a request that waits."""
+    return f"Waiting for {request['spec']} ({_place(request)}): {request['reason'] or 'it is being looked at'}"
+
+
+def _place(request: JSON) -> str:
+    return f"position {request['position']}" if request.get("position") else "position unknown"
+
+
+def _devices(lease: JSON, host: JSON) -> str:
+    names = {device["id"]: device["name"] for device in host["devices"]}
+    return "; ".join(
+        f"{piece['profile'] or piece['fraction']} of {names.get(piece['device_id'], piece['device_id'])}"
+        + (f", cores {_cores(piece['cores'])}" if piece["cores"] else "")
+        for piece in lease["slices"]
+    )
+
+
+def _cores(cores: Sequence[int]) -> str:
+    return ", ".join(str(core) for core in cores) if len(cores) <= 8 else f"{len(cores)} of them"
+
+
+def _enforcement(lease: JSON) -> str:
+    if not lease["enforced_by"]:
+        return "nothing yet"
+    level = lease["enforced_by"]
+    return f"{level}: {lease['enforcement']}" if level[0] == "L" else str(lease["enforcement"])
+
+
+def _verified(lease: JSON) -> str:
+    answer = {True: "yes, from inside", False: "NO, not enforced", None: "not checked"}[lease["verified"]]
+    return f"{answer}: {lease['note']}" if lease["note"] else answer
+
+
+def _is_simulated(lease: JSON, host: JSON) -> bool:
+    simulated = {device["id"] for device in host["devices"] if device["simulated"]}
+    return lease["enforced_by"] == "simulated" or any(piece["device_id"] in simulated for piece in lease["slices"])
+
+
+def _free(device: JSON) -> str:
+    if device["problem"]:
+        return str(device["problem"])
+    if device["mig"]:
+        return "MIG: " + ", ".join(sorted({instance["profile"] for instance in device["mig"]}))
+    return f"{device['free_fraction']} of {format_bytes(device['memory_bytes'])}"
+
+
+def _who(holder: JSON) -> str:
+    return f"{holder['user']}: {holder['label'] or holder['id']}"
+
+
+def _holder(lease: JSON) -> str:
+    return f"worker {lease['holder']['id']}" if lease["holder"]["parent"] else "this kernel"
+
+
+def _busy(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.0%}"
+
+
+def _problems(host: JSON) -> str:
+    return "; ".join(host["problems"])
