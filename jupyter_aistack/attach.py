@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import os
 import subprocess
@@ -148,7 +149,7 @@ class _AfterTorch(importlib.abc.MetaPathFinder):
                 run(module)
                 _cap(module, share)
 
-            spec.loader.exec_module = run_and_cap  # type: ignore[method-assign]
+            vars(spec.loader)["exec_module"] = run_and_cap
         return spec
 
 

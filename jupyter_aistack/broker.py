@@ -25,6 +25,7 @@ from .core.queues import DEFAULT_QUEUE, Queue, in_order
 from .core.request import Holder, Request, RequestState, Spec, parse_spec
 from .exceptions import (
     LeaseError,
+    LeaseLost,
     LedgerConflict,
     PrepareFailed,
     ProviderError,
@@ -72,6 +73,7 @@ class Broker:
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self._lock = threading.RLock()
         self._owners: dict[str, Provider] = {}
+        self._prepared: dict[str, Lease] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
 
@@ -202,6 +204,7 @@ class Broker:
             PrepareFailed: the lease has been ended as failed.
         """
         devices = {d.id: d for d in self.inventory().devices}
+        self._prepared[lease.id] = lease
         try:
             parts = [provider.prepare(lease, devices) for provider in self._providers_of(lease)]
         except ProviderError as error:
@@ -249,15 +252,18 @@ class Broker:
         lease = self.lease(lease_id)
         if not lease.is_live:
             return lease
-        lease = self.ledger.step(lease_id, token, Step.RELEASE, self.clock())
-        if lease.is_live:
+        try:
+            lease = self.ledger.step(lease_id, token, Step.RELEASE, self.clock())
             self._unprepare(lease)
             lease = self.ledger.step(lease_id, token, Step.FINISH, self.clock())
+        except LeaseLost:  # its time was up just now
+            lease = self.lease(lease_id)
         self._found = None  # its processes are no longer ours, and what they still hold is foreign
         self.cycle()
         return lease
 
     def _unprepare(self, lease: Lease) -> None:
+        self._prepared.pop(lease.id, None)
         for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
             if provider is not None:
                 provider.unprepare(lease)
@@ -267,30 +273,41 @@ class Broker:
     def cycle(self) -> tuple[Event, ...]:
         """End what is over, grant what fits. Returns what happened."""
         inventory = self.inventory()
+        known = tuple(self._prepared.values())
         for _ in range(MAX_CONFLICTS):
             now = self.clock()
             snapshot = self._snapshot(inventory, now)
             todo = plan(snapshot, now, ttl_seconds=self.ttl_seconds)
             if todo.is_empty:
+                self._undo(known, {lease.id for lease in snapshot.leases})
                 return ()
             try:
                 events = self.ledger.apply(todo, now)
             except LedgerConflict:
                 continue
-            for lease in todo.ended_leases(snapshot):
-                self._unprepare(lease)
+            self._undo(known, {lease.id for lease in snapshot.leases} - todo.ended())
             return events
         raise LedgerConflict("the ledger is too busy: other brokers changed it each time a plan was ready; try again")
 
+    def _undo(self, known: Iterable[Lease], alive: set[str]) -> None:
+        """Undo what was prepared for leases that are over, however and through whomever they ended.
+
+        `known` were prepared before `alive` was read: one prepared since then is none of this cycle's business.
+        """
+        for lease in known:
+            if lease.id not in alive:
+                self._unprepare(lease)
+
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
         state = self.ledger.read(self.host, now)
+        everything: list[Lease | Request] = [*state.leases, *state.requests]
         return Snapshot(
             inventory=inventory,
             leases=state.leases,
             requests=state.requests,
             queues=self.queues,
             version=state.version,
-            dead=frozenset(lease.id for lease in state.leases if self._is_dead(lease.holder)),
+            dead=frozenset(held.id for held in everything if self._is_dead(held.holder)),
         )
 
     def _is_dead(self, holder: Holder) -> bool:

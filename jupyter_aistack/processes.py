@@ -26,7 +26,7 @@ def is_alive(pid: int, since: float | None) -> bool:
     try:
         process = psutil.Process(pid)
         same = since is None or abs(process.create_time() - since) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

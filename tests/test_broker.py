@@ -114,6 +114,31 @@ def test_releasing_twice_is_releasing_once_and_undoes_the_preparation(broker: Br
     assert bench.undone == [lease.id]
 
 
+def test_what_was_prepared_is_undone_when_the_lease_runs_out(broker: Broker, bench: Bench, clock: ManualClock) -> None:
+    lease = lease_of(broker, "1/4")
+    broker.prepare(lease)
+    clock.advance(61)
+    broker.cycle()
+    assert bench.undone == [lease.id]
+
+
+def test_a_waiting_request_of_a_dead_process_is_turned_down(broker: Broker, living: set[int]) -> None:
+    living.add(7)
+    first = lease_of(broker, "1")
+    waiting = broker.submit("1/4", holder("kernel-2", pid=7))
+    living.clear()
+    broker.release(first.id, first.token)
+    assert (broker.request(waiting.id).state, broker.leases()) == (RequestState.REJECTED, ())
+
+
+def test_a_lease_that_runs_out_while_being_released_is_shown_as_it_ended(
+    broker: Broker, bench: Bench, clock: ManualClock
+) -> None:
+    lease = lease_of(broker, "1/4")
+    bench.unprepare = lambda _: clock.advance(100)  # type: ignore[method-assign]
+    assert broker.release(lease.id, lease.token).outcome is Outcome.EXPIRED
+
+
 def test_a_lease_nobody_renews_ends_and_its_token_is_worth_nothing(broker: Broker, clock: ManualClock) -> None:
     lease = lease_of(broker, "1")
     clock.advance(61)

@@ -54,7 +54,7 @@ class Snapshot:
         requests: its queued requests.
         queues: all queues.
         version: of the ledger it was read from.
-        dead: ids of leases whose holder no longer runs.
+        dead: ids of leases and requests whose holder no longer runs.
     """
 
     inventory: Inventory
@@ -87,10 +87,9 @@ class Plan:
         """The requests it turns down."""
         return tuple(action for action in self.actions if isinstance(action, Reject))
 
-    def ended_leases(self, snapshot: Snapshot) -> tuple[Lease, ...]:
-        """The leases of `snapshot` it ends, as they were."""
-        ended = {action.lease_id for action in self.actions if isinstance(action, End)}
-        return tuple(lease for lease in snapshot.leases if lease.id in ended)
+    def ended(self) -> frozenset[str]:
+        """Ids of the leases it ends."""
+        return frozenset(action.lease_id for action in self.actions if isinstance(action, End))
 
 
 def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
@@ -133,6 +132,9 @@ class _Decisions:
         self.reserved: set[str] = set()
 
     def decide(self, request: Request) -> None:
+        if request.id in self.snapshot.dead:
+            self.actions.append(Reject(request_id=request.id, reason="its process has ended"))
+            return
         answer = place(request.spec, self.snapshot.inventory, self.slices, avoid=frozenset(self.reserved))
         if isinstance(answer, Unplaced):
             self._not_placed(request, answer.reason, never=answer.never)

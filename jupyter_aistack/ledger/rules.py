@@ -172,6 +172,8 @@ class TransactionalLedger(Ledger):
     def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
         _allow(changes, BIND_FIELDS)
         with self._changing(now) as rows:
+            if "holder" in changes:  # a plan that takes its old holder for dead holds no more
+                rows.version += 1
             return _keep(rows, _with(_live(rows, lease_id, token), changes))
 
     def lease(self, lease_id: str, now: float) -> Lease:
