@@ -1,15 +1,16 @@
-"""The server extension: builds the parts once, ties them together, and takes them down again."""
+"""The server extension: builds the parts once, ties them together, and takes them down again.
+
+What it imports delays the server's start, so the broker and all below it are imported at first use.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from jupyter_server.extension.application import ExtensionApp
 
-from ..broker import Broker
-from ..config import AIStack
 from .bus import Bus
 from .handlers import ROUTES
 from .kernels import Kernels
@@ -19,6 +20,9 @@ from .stream import Stream
 from .upkeep import Upkeep
 from .workbench import Workbench
 
+if TYPE_CHECKING:
+    from ..config import AIStack
+
 __all__ = ["AIStackExtension", "Workbench"]
 
 
@@ -27,7 +31,6 @@ class AIStackExtension(ExtensionApp):
 
     name = "aistack"
     description = "Slices of GPUs for notebooks"
-    classes = [*ExtensionApp.classes, AIStack]  # noqa: RUF012
 
     workbench: Workbench | None = None
     _tasks: tuple[asyncio.Task[None], ...] = ()
@@ -41,8 +44,7 @@ class AIStackExtension(ExtensionApp):
         if isinstance(before, Workbench):
             self.settings[self.name] = before
             return
-        self._stack = AIStack(parent=self)
-        self.workbench = workbench = Workbench(self._build_broker, self.log)
+        self.workbench = workbench = Workbench(lambda: self._stack.build_broker(), self.log)
         self._kernels = Kernels(serverapp)
         self._sampler = Sampler(lambda: snapshot(workbench), self.log)
         self._bus = Bus(serverapp.event_logger)
@@ -50,8 +52,11 @@ class AIStackExtension(ExtensionApp):
         workbench.on_change(self._sampler.poke)
         self.settings[self.name] = workbench
 
-    def _build_broker(self) -> Broker:
-        return self._stack.build_broker()
+    @cached_property
+    def _stack(self) -> AIStack:
+        from ..config import AIStack
+
+        return AIStack(parent=self)
 
     def initialize_handlers(self) -> None:
         """REST, metrics and the stream."""
@@ -70,7 +75,8 @@ class AIStackExtension(ExtensionApp):
             self.workbench.socket_path = await self._sockets.start()
         except OSError as error:
             self.log.warning("jupyter_aistack: kernels cannot reach the server, no socket can be made: %s", error)
-        upkeep = Upkeep(self.workbench, self._kernels, self._bus, self._sampler, self._stack.cycle_seconds)
+        parts = (self.workbench, self._kernels, self._bus, self._sampler)
+        upkeep = Upkeep(*parts, cycle_seconds=lambda: self._stack.cycle_seconds)
         self._tasks = (asyncio.create_task(upkeep.run(), name="aistack-upkeep"),)
 
     async def stop_extension(self) -> None:
@@ -78,8 +84,7 @@ class AIStackExtension(ExtensionApp):
         tasks, self._tasks = self._tasks, ()
         for task in tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._sockets is not None:
             await self._sockets.close()
             self._sockets = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..broker import Broker
-from ..core.events import Event
+if TYPE_CHECKING:
+    from ..broker import Broker
+    from ..core.events import Event
 
 SCHEMA_ID = "https://events.jupyter.org/jupyter_aistack/lease/v1"
 SCHEMA_PATH = Path(__file__).parent / "event_schemas" / "lease-v1.yaml"

@@ -14,7 +14,6 @@ from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado.web import HTTPError, authenticated
 
 from ..exceptions import AIStackError, InvalidRequest, LeaseNotFound
-from ..wire import text_field
 from .jsontext import check_fields, read_object
 from .kernels import Kernels
 from .sampler import Sampler
@@ -112,6 +111,8 @@ class LeasesHandler(RESTHandler):
     @authorized("write", resource="aistack:leases")
     async def post(self) -> None:
         """Ask for a slice, for a kernel of this server or for the server itself."""
+        from ..wire import text_field
+
         fields = self.body(REQUEST_FIELDS)
         kernel_id = text_field(fields, "kernel_id") if "kernel_id" in fields else None
         payload = {name: value for name, value in fields.items() if name != "kernel_id"}

@@ -6,12 +6,14 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
 
 from ..exceptions import InvalidRequest
-from ..service import Caller
+
+if TYPE_CHECKING:
+    from ..service import Caller
 
 GRACE_SECONDS = 10.0
 """How long a kernel must look dead before its leases are taken: a crashed one is restarted within a few seconds."""
@@ -47,6 +49,7 @@ class Kernels:
     async def caller_with_pid(self, pid: int, uid: int) -> Caller:
         """The caller that process `pid` is: a kernel of this server, something below one, or any other process."""
         from ..broker import current_user
+        from ..service import Caller
 
         kernels = {kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()}
         kernel_pid = pid if pid in kernels else await asyncio.to_thread(_nearest, pid, kernels)
@@ -63,6 +66,7 @@ class Kernels:
             InvalidRequest: no such kernel runs here.
         """
         from ..broker import current_user
+        from ..service import Caller
 
         if kernel_id is None:
             return Caller(user=current_user(), uid=os.getuid(), pid=os.getpid(), label="Jupyter server")

@@ -16,13 +16,15 @@ import stat
 import struct
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AIStackError, InvalidRequest, NotYours
-from ..service import Caller
 from .jsontext import check_fields, read_object
 from .kernels import Kernels
 from .workbench import Workbench
+
+if TYPE_CHECKING:
+    from ..service import Caller
 
 MAX_LINE_BYTES = 2**20
 MAX_PATH_BYTES = 100  # the system allows 107

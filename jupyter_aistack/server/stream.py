@@ -15,7 +15,6 @@ from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..exceptions import AIStackError, InvalidRequest
-from ..wire import number_field
 from .jsontext import check_fields, read_object
 from .sampler import Sample, Sampler, Watch
 
@@ -60,6 +59,8 @@ class Stream(WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     def on_message(self, message: str | bytes) -> None:
         """Take ``{"interval": seconds}``; answer anything else with an error frame."""
+        from ..wire import number_field
+
         try:
             body = read_object(message.encode() if isinstance(message, str) else message)
             check_fields(body, frozenset({"interval"}))

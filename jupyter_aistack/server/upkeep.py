@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-from ..broker import Broker
-from ..core.lease import Lease
-from ..core.request import Request
 from ..exceptions import AIStackError, LeaseError
 from .bus import Bus
 from .kernels import Kernels
 from .sampler import Sampler
-from .workbench import Workbench
+from .workbench import RETRY_SECONDS, Workbench
+
+if TYPE_CHECKING:
+    from ..broker import Broker
+    from ..core.lease import Lease
+    from ..core.request import Request
 
 WARM_UP_SECONDS = 1.0
 """Between the server's start and the building of its broker, unless someone needs it sooner."""
+LEAST_SECONDS = 0.05
 
 
 class Upkeep:
@@ -24,14 +28,14 @@ class Upkeep:
 
     Args:
         workbench, kernels, bus, sampler: the parts it looks after.
-        cycle_seconds: time between two turns.
+        cycle_seconds: gives the time between two turns; asked once there is a broker.
     """
 
     def __init__(
-        self, workbench: Workbench, kernels: Kernels, bus: Bus, sampler: Sampler, cycle_seconds: float
+        self, workbench: Workbench, kernels: Kernels, bus: Bus, sampler: Sampler, cycle_seconds: Callable[[], float]
     ) -> None:
         self._workbench, self._kernels, self._bus, self._sampler = workbench, kernels, bus, sampler
-        self._cycle_seconds = max(cycle_seconds, 0.05)
+        self._ask_cycle_seconds, self._cycle_seconds = cycle_seconds, RETRY_SECONDS
         self._woken = asyncio.Event()
         self._complaint = ""
         workbench.on_change(self._woken.set)
@@ -41,8 +45,10 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         due = loop.time() + WARM_UP_SECONDS
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), max(due - loop.time(), 0))
+            # Not `wait_for`: before Python 3.12 it may swallow a cancellation that comes with its timeout.
+            timer = loop.call_at(due, self._woken.set)
+            await self._woken.wait()
+            timer.cancel()
             self._woken.clear()
             if loop.time() >= due:
                 await self._guarded(self.keep)
@@ -62,7 +68,9 @@ class Upkeep:
 
     async def keep(self) -> None:
         """One turn: release what kernels left behind, renew what lives, grant what fits."""
+        self._cycle_seconds = RETRY_SECONDS
         broker = await self._workbench.ready()
+        self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
         await self._workbench.run(keep_leases, broker, await self._kernels.gone())
 
     async def publish(self) -> None:
@@ -84,16 +92,15 @@ def keep_leases(broker: Broker, gone: frozenset[str]) -> None:
     if not state.leases and not state.requests:
         return
     # Requests first: a lease that is released would go to the next request of the same dead kernel.
-    held: list[Lease | Request] = [*state.requests, *state.leases]
-    for item in held:
-        if item.holder.id in gone or item.holder.parent in gone:
-            _end(broker, item)
+    for request in state.requests:
+        if _is_of(request, gone):
+            broker.cancel(request.id)
+    for lease in state.leases:
+        if _is_of(lease, gone):
+            with contextlib.suppress(LeaseError):  # it ended between the two calls
+                broker.release(lease.id, lease.token)
     broker.maintain()
 
 
-def _end(broker: Broker, item: Lease | Request) -> None:
-    with contextlib.suppress(LeaseError):  # it ended between the two calls
-        if isinstance(item, Lease):
-            broker.release(item.id, item.token)
-        else:
-            broker.cancel(item.id)
+def _is_of(item: Lease | Request, gone: frozenset[str]) -> bool:
+    return item.holder.id in gone or item.holder.parent in gone

@@ -1,0 +1,91 @@
+"""A Jupyter server as its own process, the way users start one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TOKEN = "a-token-for-tests"
+BASE = "/a%20b/"
+
+
+@dataclass(frozen=True)
+class LiveServer:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def get(self, path: str) -> Any:
+        """The JSON at `path`, below the base URL."""
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"token {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.get("api")
+                return
+            except (urllib.error.URLError, OSError):
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline, "the server does not answer"
+                time.sleep(0.02)
+
+
+@contextmanager
+def live_server(folder: Path, *arguments: str, extension: bool = True) -> Iterator[LiveServer]:
+    """A server of its own, in `folder`, ended by SIGTERM (and killed if it does not listen to that)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    extensions = {"jupyter_aistack": extension, "jupyter_server_terminals": False, "jupyterlab": False}
+    config = {"ServerApp": {"jpserver_extensions": extensions, "allow_unauthenticated_access": False}}
+    for name in ("config", "data", "runtime", "root"):
+        (folder / name).mkdir(parents=True)
+    (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(config))
+    environment = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "AISTACK_LEDGER": f"sqlite:///{folder / 'ledger.sqlite'}",
+    }
+    command = [
+        sys.executable, "-m", "jupyter_server", f"--port={port}", "--ServerApp.port_retries=0", "--no-browser",
+        "--allow-root", f"--ServerApp.base_url={BASE}", f"--IdentityProvider.token={TOKEN}",
+        f"--ServerApp.root_dir={folder / 'root'}", *arguments,
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    server = LiveServer(url=f"http://127.0.0.1:{port}{BASE}", process=process, folder=folder)
+    try:
+        server.wait()
+        yield server
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = 30) -> int:
+    """Ask the process to end; its exit status, negative when it had to be killed."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
