@@ -1,4 +1,4 @@
-"""One rank: ``python -m jupyter_aistack.training.rank JOB PARENT``. Started by `task`, ends with its parent.
+"""One rank, in a process forked by `nest`; it ends with its parent.
 
 A process of its own, because tearing down a process group inside a Dask worker can hold the GIL until the scheduler
 gives the worker up; and it leaves through ``os._exit``, because that teardown can also hang.
@@ -19,22 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from ..attach import cap_torch_memory
-from ..clusters.guard import die_with_parent
+from ..clusters.parent import die_with_parent
 from ..exceptions import TrainingError
+from .nest import leave
 
 GROUP_SECONDS = 60.0
 """How long a rank waits in a collective for the others: torch's own limit of half an hour leaves a notebook hanging."""
 
 
-def main() -> None:
-    """Run the loop, leave its result or its error in the run's folder, and go."""
-    job = json.loads(Path(sys.argv[1]).read_text())
-    die_with_parent(int(sys.argv[2]), by_signal=True)
+def main(job_file: Path, parent: int) -> None:
+    """Run the loop, leave its result or its error in the run's folder, and go. Never returns."""
+    job = json.loads(job_file.read_text())
+    die_with_parent(parent, by_signal=True)
     code = 0
     try:
         _run(job)
     except BaseException as error:
-        _write(Path(job["error_file"]), json.dumps(describe(error)).encode())
+        leave(Path(job["error_file"]), json.dumps(describe(error)).encode())
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
@@ -68,7 +69,7 @@ def _join(job: dict[str, Any], device: Any) -> Any:
     port_file, timeout = Path(job["port_file"]), timedelta(seconds=GROUP_SECONDS)
     if job["rank"] == 0:
         store = dist.TCPStore("127.0.0.1", 0, None, True, timeout, wait_for_workers=False)
-        _write(port_file, str(store.port).encode())
+        leave(port_file, str(store.port).encode())
     else:
         store = dist.TCPStore("127.0.0.1", _read_port(port_file), None, False, timeout)
     os.environ.update(RANK=str(job["rank"]), WORLD_SIZE=str(job["world_size"]), LOCAL_RANK="0")
@@ -144,13 +145,3 @@ def describe(error: BaseException) -> dict[str, Any]:
         "traceback": "".join(frames.format()),
         "failed_at": time.time(),
     }
-
-
-def _write(file: Path, content: bytes) -> None:
-    fresh = file.with_suffix(".new")
-    fresh.write_bytes(content)
-    fresh.replace(file)
-
-
-if __name__ == "__main__":
-    main()

@@ -94,7 +94,7 @@ class Supervisor:
         self.history: list[Metrics] = []
         self.restarts = 0
         self._on_metrics = on_metrics
-        self._timeout, self._deadline = timeout, None if timeout is None else time.monotonic() + timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
         (run.folder / "loop").write_bytes(run.loop)
         (run.folder / "config").write_bytes(run.config)
 
@@ -108,8 +108,6 @@ class Supervisor:
             died = next((outcome for outcome in outcomes if outcome.has_died), None)
             if died is None:
                 raise attempt.error_of_first(outcomes)
-            if attempt.is_late(self._deadline):
-                raise TrainingError(f"the run took longer than the {self._timeout:g} s given")
             if self.restarts >= self.max_restarts:
                 raise attempt.error_of_death(died, self.max_restarts)
             self.restarts += 1
@@ -147,7 +145,7 @@ class Attempt:
             for ended in self._watch(futures, addresses, outcomes):
                 if ended is not None and (ended.code != 0 or ended.was_stopped):
                     self._stop(0)  # the others would wait for it until their group times out
-                if self.is_late(deadline):
+                if deadline is not None and time.monotonic() >= deadline:
                     raise TrainingError("the run took longer than the time given")
         except BaseException:
             self._stop(GRACE_SECONDS)
@@ -157,9 +155,6 @@ class Attempt:
             self.client.cancel([future for future in futures if not future.done()])
         self._deliver()
         return [outcomes[rank] for rank in range(self.spec.world_size)]
-
-    def is_late(self, deadline: float | None) -> bool:
-        return deadline is not None and time.monotonic() >= deadline
 
     def _watch(
         self, futures: list[Future], addresses: list[str], outcomes: dict[int, Outcome]

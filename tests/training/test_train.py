@@ -20,11 +20,17 @@ def ranks_alive() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "jupyter_aistack.training.rank" in process.cmdline():
+            if "jupyter_aistack.training.nest" in process.cmdline() and _is_rank(process):
                 found.append(process)
         except psutil.Error:
             continue
     return found
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    """Ranks are forked by a nest and share its command line."""
+    parent = process.parent()
+    return parent is not None and "jupyter_aistack.training.nest" in parent.cmdline()
 
 
 def fit(ctx: Any) -> dict[str, Any]:
@@ -86,7 +92,7 @@ def test_a_killed_rank_without_restarts_is_an_error_that_names_it(cluster: Clust
 def test_a_killed_worker_is_survived_as_well(cluster: Cluster, table: Path) -> None:
     def loop(ctx: Any) -> int:
         if ctx.attempt == 0 and ctx.rank == 1:
-            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(psutil.Process().parent().ppid(), signal.SIGKILL)  # rank, nest, worker
             time.sleep(60)
         return ctx.mean(ctx.rank)
 

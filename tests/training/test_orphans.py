@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+
+def test_nothing_outlives_a_killed_notebook(own_ledger: str) -> None:
+    environment = {**os.environ, "AISTACK_PROVIDERS": "cpu"}
+    owner = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("owner.py"))], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert owner.stdout is not None
+    processes = [psutil.Process(pid) for pid in json.loads(owner.stdout.readline())]
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    assert len(set(processes)) == 6
+    deadline = time.monotonic() + 15
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        assert time.monotonic() < deadline, f"these live on: {processes}"
+        time.sleep(0.05)
