@@ -119,7 +119,7 @@ class Service:
             queue=text_field(payload, "queue", DEFAULT_QUEUE),
             lease_seconds=number_field(payload, "lease_seconds", least=1),
             patience_seconds=number_field(payload, "patience_seconds"),
-            preemptible=bool(payload.get("preemptible", False)),
+            preemptible=_flag(payload, "preemptible"),
         )
         return self._answer(request)
 
@@ -227,6 +227,14 @@ def prepared_to_dict(prepared: Prepared) -> JSON:
         "enforced_by": prepared.enforced_by.value,
         "expects": dict(prepared.expects),
     }
+
+
+def _flag(payload: Mapping[str, Any], name: str) -> bool:
+    """The boolean under `name`, False when absent; raises `InvalidRequest` when it is anything else."""
+    value = payload.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name}: expected true or false, got {value!r}", field=name)
+    return value
 
 
 def _usage_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:

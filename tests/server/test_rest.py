@@ -109,6 +109,7 @@ async def test_events_are_read_from_where_one_was(ask: Ask) -> None:
         ({"spec": "1/4", "kernel_id": "none-such"}, 400, "InvalidRequest", "kernel_id"),
         ({"spec": "1/4", "kernel_id": ""}, 400, "InvalidRequest", "kernel_id"),
         ({"spec": "1/4", "lease_seconds": 0}, 400, "InvalidRequest", "lease_seconds"),
+        ({"spec": "1/4", "preemptible": "no"}, 400, "InvalidRequest", "preemptible"),
         ({"spec": "1/4", "queue": "none-such"}, 404, "UnknownQueue", "queue"),
         ({"spec": "1000000000"}, 400, "InvalidRequest", "spec"),
         ({"spec": "8"}, 409, "Unsatisfiable", "8"),
