@@ -180,3 +180,21 @@ def test_workers_and_leases_end_with_a_killed_owner(tmp_path: Path, own_ledger: 
     finally:
         os.kill(said["forked"], signal.SIGKILL)
         owner.stdout.close()
+
+
+def test_adapting_takes_leases_for_work_and_gives_them_back_when_idle(cpu_host: Path) -> None:
+    before = lease_ids()
+    with Cluster(0, "cpu:1/4") as cluster, Client(cluster, set_as_default=False) as dask:
+        cluster.adapt(minimum=0, maximum=1, interval="100ms", wait_count=2)
+        assert dask.submit(lambda: os.environ["AISTACK_LEASE"]).result(timeout=60) in lease_ids() - before
+        eventually(lambda: lease_ids() == before)
+
+
+def test_connections_are_encrypted_and_authenticated_on_request(cpu_host: Path) -> None:
+    pytest.importorskip("cryptography")
+    with Cluster(1, "cpu:1/4", security=True) as cluster:
+        assert cluster.scheduler_address.startswith("tls://")
+        with Client(cluster, set_as_default=False) as dask:
+            assert dask.submit(lambda: 1).result(timeout=60) == 1
+        with pytest.raises((OSError, TypeError)):
+            Client(cluster.scheduler_address, timeout=2, set_as_default=False)
