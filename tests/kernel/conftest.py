@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.connect import ConnectionFileMixin
 from traitlets.config import Config
 
 from jupyter_aistack.broker import Broker
@@ -60,7 +61,20 @@ def jp_server_config() -> Config:
 
 
 @pytest.fixture
-def server(jp_serverapp: Any, jp_asyncio_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
+def no_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets that forget what a sleeping kernel never took; they would hold up each test's end for a second."""
+    connect = ConnectionFileMixin._create_connected_socket
+
+    def connect_without_linger(self: Any, *args: Any, **options: Any) -> Any:
+        socket = connect(self, *args, **options)
+        socket.linger = 0
+        return socket
+
+    monkeypatch.setattr(ConnectionFileMixin, "_create_connected_socket", connect_without_linger)
+
+
+@pytest.fixture
+def server(no_linger: None, jp_serverapp: Any, jp_asyncio_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
     """The server with its start hooks run, which pytest-jupyter leaves out; its kernels are ended afterwards."""
     run, manager = jp_asyncio_loop.run_until_complete, jp_serverapp.extension_manager
     run(manager.start_all_extensions())
