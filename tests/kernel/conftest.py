@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -102,6 +104,18 @@ def broker(server: Any) -> Broker:
     found = server.web_app.settings["aistack"].broker
     assert isinstance(found, Broker)
     return found
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a ``libcuda.so.1`` of two devices."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("the fake CUDA driver needs a C compiler (gcc)")
+    folder = tmp_path_factory.mktemp("cuda")
+    source = str(Path(__file__).with_name("fake_cuda.c"))
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", str(folder / "libcuda.so.1")], check=True)
+    return str(folder)
 
 
 def lease_of(broker: Broker, kernel_id: str) -> Lease | None:

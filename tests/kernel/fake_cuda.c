@@ -1,4 +1,5 @@
-/* A CUDA driver of two devices, for tests. FAKE_CUDA: "ok", "none" (no device), "broken" (999), "hangs". */
+/* A CUDA driver of two devices, for tests. FAKE_CUDA: "ok", "none" (no device), "broken" (999), "hangs".
+ * FAKE_CUDA_COUNT: how many of the two it shows, whatever CUDA_VISIBLE_DEVICES says. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,7 +10,11 @@ int cuInit(unsigned flags) {
   if (mode("hangs")) for (;;) pause();
   return mode("none") ? 100 : mode("broken") ? 999 : 0;
 }
-int cuDeviceGetCount(int *count) { *count = 2; return 0; }
+int cuDeviceGetCount(int *count) {
+  const char *shown = getenv("FAKE_CUDA_COUNT");
+  *count = shown ? atoi(shown) : 2;
+  return 0;
+}
 int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 16 ? 66 : -1; return 0; }
 int cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, device ? 0xab : 0x11, 16); return 0; }

@@ -18,10 +18,12 @@ import pytest
 
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.config import open_ledger
-from jupyter_aistack.core.lease import Outcome
+from jupyter_aistack.core.lease import Lease, LeaseState, Outcome
+from jupyter_aistack.processes import parents
 from jupyter_aistack.providers import build_providers
+from tests.fake_nvml.plugin import fake_nvml_environment
 
-from .conftest import ALL, SLEEPER, write_kernelspec
+from .conftest import ALL, SLEEPER, environment_of, write_kernelspec
 
 TOKEN = "only-for-this-test"
 SURVIVOR = ["python", "-S", "-c", "import time; time.sleep(600)"]
@@ -167,3 +169,41 @@ def test_kernels_start_without_a_ledger(start: Callable[..., Server], tmp_path: 
         assert "starts" in server.log.read_text()
         assert server.call("DELETE", f"api/kernels/{kernel['id']}")[0] == 204
     server.stop()
+
+
+def test_on_a_host_with_gpus_a_kernel_sees_its_share_or_nothing(
+    start: Callable[..., Server], own_ledger: str, driver: str, tmp_path: Path
+) -> None:
+    uuid = "GPU-11111111-1111-1111-1111-111111111111"
+    gpu = fake_nvml_environment(tmp_path, f"gpu uuid={uuid} name=NVIDIA_H200 memory={128 << 30} cc=9.0 cores=16896\n")
+    libraries = f"{gpu['LD_LIBRARY_PATH']}{os.pathsep}{driver}"
+    server = start(**{**gpu, "LD_LIBRARY_PATH": libraries, "AISTACK_PROVIDERS": "gpu"})
+    write_kernelspec(server.data, "plain", {}, SURVIVOR)
+    write_kernelspec(server.data, "quarter", {"slice": "1/4"}, SURVIVOR, env={"FAKE_CUDA_COUNT": "1"})
+    write_kernelspec(server.data, "leaky", {"slice": "1/4"}, SURVIVOR, env={"CUDA_VISIBLE_DEVICES": "0,1"})
+    kernels = {
+        name: server.call("POST", "api/kernels", {"name": name})[1]["id"] for name in ("plain", "quarter", "leaky")
+    }
+    ledger = open_ledger(own_ledger)
+
+    def leases() -> dict[str, Lease]:
+        return {lease.holder.id: lease for lease in ledger.leases(time.time())}
+
+    wait(lambda: [lease.state for lease in leases().values()] == [LeaseState.ACTIVE] * 2, server.log)
+    quarter, leaky = leases()[kernels["quarter"]], leases()[kernels["leaky"]]
+    ledger.close()
+    environment = environment_of(quarter.holder.pid or 0)
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (uuid, "PCI_BUS_ID")
+    assert (quarter.verified, quarter.note) == (True, "")
+    assert environment_of(leaky.holder.pid or 0)["CUDA_VISIBLE_DEVICES"] == uuid
+    assert leaky.verified is False
+    assert leaky.note.startswith("not enforced: the process sees devices")
+    plain = next(
+        env for env in map(environment_of, children(server.process.pid)) if env["AISTACK_KERNEL"] == kernels["plain"]
+    )
+    assert (plain["CUDA_VISIBLE_DEVICES"], plain["CUDA_DEVICE_ORDER"]) == ("", "PCI_BUS_ID")
+    server.stop()
+
+
+def children(pid: int) -> list[int]:
+    return [child for child, parent in parents().items() if parent == pid]

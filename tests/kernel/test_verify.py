@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,18 +18,6 @@ from jupyter_aistack.kernel.checking import bind_process, check, judge
 SOURCE = Path(verify.__file__)
 UUID = "11111111-1111-1111-1111-111111111111"
 OTHER = "abababab-abab-abab-abab-abababababab"
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a ``libcuda.so.1`` of two devices."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the fake CUDA driver needs a C compiler (gcc)")
-    folder = tmp_path_factory.mktemp("cuda")
-    source = str(Path(__file__).with_name("fake_cuda.c"))
-    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", str(folder / "libcuda.so.1")], check=True)
-    return str(folder)
 
 
 def see(*command: str, **environment: str) -> Any:
