@@ -74,12 +74,12 @@ function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
         <dd>{lease.enforcement || trans.__('not known yet')}</dd>
         <dt>{trans.__('Verified')}</dt>
         <dd>
-          <Verified verified={lease.verified} trans={trans} />
+          <Verified lease={lease} trans={trans} />
         </dd>
         <dt>{trans.__('Time left')}</dt>
         <dd className="jp-AIStack-timeLeft">{timeLeft(props)}</dd>
       </dl>
-      {lease.note && <Warning text={lease.note} />}
+      {lease.note && lease.verified !== null && <Warning text={lease.note} />}
       <LeaseButtons {...props} />
     </div>
   );
@@ -191,14 +191,15 @@ function Workers(props: IMySliceProps): JSX.Element {
 }
 
 function Verified(props: {
-  verified: boolean | null;
+  lease: ILease;
   trans: TranslationBundle;
 }): JSX.Element {
-  const { verified, trans } = props;
-  if (verified === null) {
-    return <span>{trans.__('not yet')}</span>;
+  const { lease, trans } = props;
+  if (lease.verified === null) {
+    // What was not verified is no reason to warn, but the note says why.
+    return <span>{lease.note || trans.__('not yet')}</span>;
   }
-  return verified ? (
+  return lease.verified ? (
     <span className="jp-AIStack-verified">
       <span aria-hidden="true">✓ </span>
       {trans.__('from inside')}

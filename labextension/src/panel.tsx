@@ -23,6 +23,7 @@ export class LeasePanel extends ReactWidget {
     this.title.caption = trans.__('AI Stack: slices of GPUs and CPUs');
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', trans.__('AI Stack'));
+    this.node.tabIndex = -1;
     this._actions = panelActions(_options);
     manager.changed.connect(this.update, this);
     kernel.changed.connect(this.update, this);
@@ -49,6 +50,12 @@ export class LeasePanel extends ReactWidget {
         trans={this._options.trans}
       />
     );
+  }
+
+  /** Whoever opens the panel by a command goes on from there with Tab. */
+  protected onActivateRequest(msg: Message): void {
+    super.onActivateRequest(msg);
+    this.node.focus();
   }
 
   protected onAfterShow(msg: Message): void {
