@@ -89,6 +89,22 @@ def detach(before: Before) -> None:
     _limit_threads(str(before.threads or len(before.cores) or 1))
 
 
+def leave(prepared: Preparation) -> None:
+    """Undo a preparation this process was started with, after its lease is over.
+
+    It then sees no device, and may use the cores its parent may use.
+    """
+    for name, value in prepared.environment.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    if "CUDA_VISIBLE_DEVICES" in prepared.environment:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if prepared.cores and hasattr(os, "sched_getaffinity"):
+        cores = sorted(os.sched_getaffinity(os.getppid()))
+        _bind_threads(cores)
+        _limit_threads(str(len(cores)))
+
+
 def verify(expects: Mapping[str, object]) -> tuple[bool | None, str]:
     """Ask a short-lived child what a process with our environment really sees.
 

@@ -21,6 +21,7 @@ from .display import Panel
 from .exceptions import AIStackError, ClusterError, LeaseError
 from .notebook import arguments, views
 from .notebook.arrivals import Arrivals
+from .wire import preparation_from_dict
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -176,7 +177,7 @@ class AIStackMagics(Magics):
             attached.release()
         elif own is not None:
             self._client().call("release", lease_id=own["id"])
-            _hide_devices(own)
+            attach.leave(preparation_from_dict(mine["prepared"][own["id"]]))
         cancelled = [self._client().cancel(request["id"]) for request in _waiting(mine)]
         gone = [own] if own is not None else cancelled
         if not gone:
@@ -259,14 +260,12 @@ class AIStackMagics(Magics):
         if self._cluster is not None:
             raise ClusterError("a cluster is up already; %cluster scale N changes it, %cluster down ends it")
         try:
-            from distributed import Client
-
             from .clusters import Cluster
         except ImportError as error:
             raise ClusterError('Dask is not installed; run: pip install "jupyter_aistack[train]"') from error
         timeout = None if given.timeout is None else parse_duration(given.timeout, field="timeout")
         self._cluster = Cluster(given.workers, given.slice, timeout=timeout, queue=given.queue)
-        self._dask_client = Client(self._cluster)
+        self._dask_client = self._cluster.get_client()
         self.shell.user_ns.update(cluster=self._cluster, client=self._dask_client)
         return self._cluster_status(given)
 
@@ -355,13 +354,6 @@ def _own(mine: Mapping[str, Any]) -> JSON | None:
 def _waiting(mine: Mapping[str, Any]) -> list[JSON]:
     """The requests of this kernel itself."""
     return [request for request in mine["requests"] if not request["holder"]["parent"]]
-
-
-def _hide_devices(lease: Mapping[str, Any]) -> None:
-    """Take back what a kernel was started with: nothing is left of it in the environment, so CUDA finds no device."""
-    os.environ.pop("AISTACK_LEASE", None)
-    if any(piece["uuid"] for piece in lease["slices"]):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def _cluster_dict(cluster: Any) -> JSON:

@@ -450,7 +450,7 @@ def test_cluster_without_dask_says_what_to_install(shell: InteractiveShell, monk
     load = builtins.__import__
 
     def without_dask(name: str, *rest: Any, **options: Any) -> Any:
-        if name == "distributed":
+        if name in {"distributed", "clusters"}:
             raise ImportError(name)
         return load(name, *rest, **options)
 

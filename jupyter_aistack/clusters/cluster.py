@@ -43,8 +43,9 @@ class Cluster(SpecCluster):
         threads: tasks a worker runs at once; by default one per core of a CPU slice, one on a GPU.
         queue: where to ask for the slices.
         name: what to call the cluster.
-        security: ``True`` encrypts and authenticates all connections with certificates made for this cluster alone
-            (needs the package cryptography); or a ``distributed.Security``.
+        security: ``True`` encrypts and authenticates all connections with certificates made for this cluster alone, so
+            that no other user of the host can reach it; the default where the package cryptography is installed.
+            ``False`` for plain TCP, or a ``distributed.Security`` of your own.
         asynchronous: for use in a running event loop: nothing starts before ``await``.
         progress: told, in one line, how far a start that takes longer than two seconds is; prints it by default.
         nanny: further arguments of each worker's ``distributed.Nanny``.
@@ -77,7 +78,7 @@ class Cluster(SpecCluster):
         self._tag = name or f"cluster-{uuid.uuid4().hex[:6]}"
         self._progress = progress or _print_line
         self._told, self._problem, self._is_up, self._busy_since = "", "", False, time.monotonic()
-        safe = Security.temporary() if security is True else (security or Security())
+        safe = _security(security)
         plan = WorkerPlan(
             client=clients.connect(),
             spec=self.slice,
@@ -225,6 +226,13 @@ _GONE = ("failed", "closed")
 
 async def _ready(cluster: Cluster) -> Cluster:
     return cluster
+
+
+def _security(wanted: bool | Security | None) -> Security:
+    if isinstance(wanted, Security):
+        return wanted
+    is_safe = find_spec("cryptography") is not None if wanted is None else wanted
+    return Security.temporary() if is_safe else Security()
 
 
 def _scheduler_options(security: Security) -> dict[str, Any]:

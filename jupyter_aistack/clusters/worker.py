@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -113,7 +114,7 @@ class LeasedWorker(ProcessInterface):
         finally:
             if self.lease is not None:
                 with contextlib.suppress(AIStackError):  # the reaper ends what could not be given back
-                    await asyncio.to_thread(_release, self.lease)
+                    await _give_back(self.lease)
 
     def _tell(self, stage: str) -> None:
         if stage != self.stage:
@@ -209,6 +210,17 @@ class SliceNanny(Nanny):
             with contextlib.suppress(AIStackError):  # only what is shown as its use depends on it
                 await asyncio.to_thread(self.lease.bind, self.pid)
         return status
+
+
+async def _give_back(lease: HeldLease) -> None:
+    """Release off the loop; at the interpreter's exit, when no thread may be started any more, on it."""
+    giving = functools.partial(_release, lease)
+    try:
+        done = asyncio.get_running_loop().run_in_executor(None, giving)
+    except RuntimeError:
+        giving()
+    else:
+        await done
 
 
 def _release(held: HeldLease) -> None:

@@ -70,7 +70,7 @@ def test_a_cpu_worker_reports_no_gpu(cluster: Cluster) -> None:
 
 
 def test_scheduler_and_dashboard_listen_on_loopback_only(cluster: Cluster) -> None:
-    assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
+    assert cluster.scheduler_address.startswith("tls://127.0.0.1:")
     assert cluster.dashboard_link.startswith("http://127.0.0.1:")
 
 
@@ -190,11 +190,14 @@ def test_adapting_takes_leases_for_work_and_gives_them_back_when_idle(cpu_host: 
         eventually(lambda: lease_ids() == before)
 
 
-def test_connections_are_encrypted_and_authenticated_on_request(cpu_host: Path) -> None:
-    pytest.importorskip("cryptography")
-    with Cluster(1, "cpu:1/4", security=True) as cluster:
-        assert cluster.scheduler_address.startswith("tls://")
+def test_a_stranger_on_the_same_host_cannot_reach_a_cluster(cpu_host: Path) -> None:
+    with Cluster(1, "cpu:1/4") as cluster:
         with Client(cluster, set_as_default=False) as dask:
             assert dask.submit(lambda: 1).result(timeout=60) == 1
         with pytest.raises((OSError, TypeError)):
             Client(cluster.scheduler_address, timeout=2, set_as_default=False)
+
+
+def test_plain_connections_are_had_by_asking(cpu_host: Path) -> None:
+    with Cluster(0, "cpu:1/4", security=False) as cluster:
+        assert cluster.scheduler_address.startswith("tcp://")
