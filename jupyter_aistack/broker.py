@@ -41,6 +41,9 @@ from .providers.base import Prepared, Provider, Usage
 log = logging.getLogger("jupyter_aistack")
 
 INVENTORY_SECONDS = 2.0
+REAP_SECONDS = 1.0
+"""How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
+and must not lose its slice to a cycle that happens to run in between."""
 MAX_CONFLICTS = 200
 
 
@@ -74,6 +77,7 @@ class Broker:
         self._lock = threading.RLock()
         self._owners: dict[str, Provider] = {}
         self._prepared: dict[str, Lease] = {}
+        self._found_dead: dict[str, float] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
 
@@ -307,8 +311,14 @@ class Broker:
             requests=state.requests,
             queues=self.queues,
             version=state.version,
-            dead=frozenset(held.id for held in everything if self._is_dead(held.holder)),
+            dead=self._long_dead({held.id for held in everything if self._is_dead(held.holder)}, now),
         )
+
+    def _long_dead(self, dead: set[str], now: float) -> frozenset[str]:
+        """Those of `dead` that were so a while ago already."""
+        with self._lock:
+            self._found_dead = {held: self._found_dead.get(held, now) for held in dead}
+            return frozenset(held for held, since in self._found_dead.items() if now - since >= REAP_SECONDS)
 
     def _is_dead(self, holder: Holder) -> bool:
         return holder.pid is not None and not self._is_alive(holder.pid, holder.pid_started_at)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.verification import mismatch
+from ..core.verification import judge
 
 CHILD_SECONDS = 10.0
 
@@ -51,18 +51,6 @@ def check(
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return None, f"could not be verified: {type(error).__name__}"
     return judge(expects, seen)
-
-
-def judge(expects: Mapping[str, object], seen: Mapping[str, Any]) -> tuple[bool | None, str]:
-    """What a report of :mod:`.verify` says of a promise; a wrong core is told even where CUDA does not answer."""
-    is_blind = bool(expects.get("visible")) and seen.get("visible") is None
-    if seen.get("visible") is None:  # no driver shows no device: a promise of none is kept
-        expects = {key: value for key, value in expects.items() if key != "visible"}
-    if difference := mismatch(expects, seen):
-        return False, difference
-    if is_blind:
-        return None, f"could not be verified: {seen.get('cuda') or 'CUDA does not answer'}"
-    return True, ""
 
 
 def _interpreter(command: Sequence[str]) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack.core.verification import judge
 from jupyter_aistack.kernel import checking, verify
-from jupyter_aistack.kernel.checking import bind_process, check, judge
+from jupyter_aistack.kernel.checking import bind_process, check
 
 SOURCE = Path(verify.__file__)
 UUID = "11111111-1111-1111-1111-111111111111"
