@@ -6,24 +6,29 @@ import json
 import pkgutil
 import subprocess
 import sys
+from typing import Any
 
 from tests import benchmarks
 
 NOT_BENCHMARKS = {"__main__", "harness"}
 
 
+def run(name: str) -> dict[str, Any] | None:
+    """What one benchmark found out, its own table shown meanwhile; None when it failed."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    found: dict[str, Any] | None = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    return found
+
+
 def main() -> int:
     names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    failed = 0
-    for name in names:
-        if name in NOT_BENCHMARKS:
-            continue
-        command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        failed += done.returncode != 0
-        found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
-        print(name, json.dumps(found) if found else "FAILED", flush=True)
-    return 1 if failed else 0
+    found = {name: run(name) for name in names if name not in NOT_BENCHMARKS}
+    print(f"\n{'benchmark':<16}{'ratio':<32}{'median':>10}")
+    for name, report in found.items():
+        for ratio, value in ({"FAILED": float("nan")} if report is None else report["ratios"]).items():
+            print(f"{name:<16}{ratio:<32}{value:>10.3f}")
+    return 1 if None in found.values() else 0
 
 
 if __name__ == "__main__":
