@@ -70,10 +70,10 @@ def test_text_stands_out_from_what_is_behind_it(lab: LabPage, theme: str) -> Non
     lab.open_notebook("waiting.ipynb")
     lab.run("%gpu request 2 --no-wait")
     expect(lab.mine).to_contain_text("waiting, number 1")
-    lab.picture(f"accessible-{theme}")
     assert faint(lab.panel) == []
     lab.show_notebook("busy.ipynb")
     expect(lab.mine.get_by_role("button", name="Release")).to_be_visible()
+    lab.picture(f"accessible-{theme}")
     assert faint(lab.panel) == []
 
 
