@@ -8,8 +8,20 @@ const NAMESPACE = 'aistack/api/v1';
 /** Requests to our routes of that server, with its credentials. */
 export function fetchFrom(settings: ServerConnection.ISettings): Fetch {
   const root = URLExt.join(settings.baseUrl, NAMESPACE);
-  return (path, init = {}) =>
-    ServerConnection.makeRequest(`${root}/${path}`, init, settings);
+  return async (path, init = {}) => {
+    try {
+      return await ServerConnection.makeRequest(
+        `${root}/${path}`,
+        init,
+        settings
+      );
+    } catch (error) {
+      // The browser's own words for it, "Failed to fetch", help nobody.
+      throw error instanceof ServerConnection.NetworkError
+        ? new Error('The Jupyter server does not answer')
+        : error;
+    }
+  };
 }
 
 /** Opens sockets to the stream of that server. */

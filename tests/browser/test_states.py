@@ -46,6 +46,7 @@ def test_server_that_never_answered_is_an_error_with_a_way_out(line: Line, unloa
     lab.load()
     lab.open_panel()
     expect(lab.panel.get_by_role("alert")).to_contain_text("The devices cannot be shown")
+    expect(lab.panel.get_by_role("alert")).to_contain_text("The Jupyter server does not answer")
     retry = lab.panel.get_by_role("button", name="Retry")
     expect(retry).to_be_visible()
     lab.picture("state-error")

@@ -36,6 +36,13 @@ it('asks below the base URL, with the credentials of the page', async () => {
   expect(asked[0].headers.get('Authorization')).toBe('token a b');
 });
 
+it('says in words that nobody answers', async () => {
+  const fetch = () => Promise.reject(new TypeError('Failed to fetch'));
+  await expect(fetchFrom(settings({ fetch }))('host')).rejects.toThrow(
+    'The Jupyter server does not answer'
+  );
+});
+
 it('puts the token into the URL of the socket only when it must', () => {
   socketTo(settings({ appendToken: true }))();
   socketTo(settings({ appendToken: false }))();
