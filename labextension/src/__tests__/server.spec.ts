@@ -37,7 +37,9 @@ it('asks below the base URL, with the credentials of the page', async () => {
 });
 
 it('says in words that nobody answers', async () => {
-  const fetch = () => Promise.reject(new TypeError('Failed to fetch'));
+  const fetch = async (): Promise<Response> => {
+    throw new TypeError('Failed to fetch');
+  };
   await expect(fetchFrom(settings({ fetch }))('host')).rejects.toThrow(
     'The Jupyter server does not answer'
   );
