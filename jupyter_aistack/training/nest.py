@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .shipping import leave
+
 POLL_SECONDS = 0.02
 IDLE_SECONDS = 600.0
 """An unused nest ends, for the memory's sake; the next run makes a new one."""
@@ -89,13 +91,6 @@ def _collect(ranks: dict[int, Path]) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             leave(ranks.pop(pid).with_suffix(".exit"), str(os.waitstatus_to_exitcode(status)).encode())
-
-
-def leave(file: Path, content: bytes) -> None:
-    """Write a file that nobody sees half of."""
-    fresh = file.with_suffix(f"{file.suffix}.new")
-    fresh.write_bytes(content)
-    fresh.replace(file)
 
 
 if __name__ == "__main__":

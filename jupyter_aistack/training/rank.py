@@ -21,7 +21,7 @@ from typing import Any
 from ..attach import cap_torch_memory
 from ..clusters.parent import die_with_parent
 from ..exceptions import TrainingError
-from .nest import leave
+from .shipping import leave
 
 GROUP_SECONDS = 60.0
 """How long a rank waits in a collective for the others: torch's own limit of half an hour leaves a notebook hanging."""
