@@ -192,7 +192,7 @@ def test_a_kernel_started_waiting_says_so_once(
     with broker.request("1", attach=False, holder=HOLD):
         waiting = broker.request("1/2", wait=False)
         monkeypatch.setenv("AISTACK_REQUEST", waiting.request["id"])
-        monkeypatch.setattr(arrivals, "FIRST_PATIENCE_SECONDS", 30)
+        monkeypatch.setattr(arrivals, "PATIENCE_SECONDS", 30)
         hook = arrivals.Arrivals()
         capsys.readouterr()
         hook.before_cell()

@@ -185,5 +185,5 @@ def _no_room(able: Sequence[Device], sizes: dict[str, Fraction], taken: Sequence
         strangers = format_bytes(best.foreign_memory_bytes)
         return f"{best.name} {best.index}: {strangers} of its memory are held by processes outside aistack"
     if count > 1:
-        return f"waits for {count} devices with {sizes[best.id]} free; {len(fitting)} have that now"
+        return f"waits for {sizes[best.id]} on each of {count} devices; {len(fitting)} of {count} are free"
     return f"waits for {sizes[best.id]} of a device; the most that is free on one is {_free_share(best, taken)}"

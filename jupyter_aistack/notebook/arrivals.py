@@ -14,11 +14,9 @@ from .views import arrived_line, waiting_line
 if TYPE_CHECKING:
     from ..client import HeldLease
 
-PATIENCE_SECONDS = 0.002
-"""What a cell may be held up by asking; an answer that comes later is used before the next cell."""
-
-FIRST_PATIENCE_SECONDS = 0.3
-"""The same for the first cell of a kernel that was started waiting, whose user should be told."""
+PATIENCE_SECONDS = 0.5
+"""What a cell may be held up when the answer is slow; it takes milliseconds. A lease that has come must be attached
+before the cell and not after it, for that cell may start CUDA and fix the devices for good."""
 
 
 class Arrivals:
@@ -43,7 +41,7 @@ class Arrivals:
 
         if clients.attached() is not None:
             return
-        self._look(PATIENCE_SECONDS if self._is_told else FIRST_PATIENCE_SECONDS)
+        self._look()
         found, self._found = self._found, None
         if found is None:
             return
@@ -55,12 +53,12 @@ class Arrivals:
     def _may_come(self) -> bool:
         return self.pending is not None or bool(os.environ.get("AISTACK_SOCKET") or self._started_with)
 
-    def _look(self, patience: float) -> None:
-        """Ask in a thread, and wait for it a moment."""
+    def _look(self) -> None:
+        """Ask in a thread, and wait for it a moment; an answer that comes later is used before the next cell."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._ask, name="aistack-arrivals", daemon=True)
             self._thread.start()
-        self._thread.join(patience)
+        self._thread.join(PATIENCE_SECONDS)
 
     def _ask(self) -> None:
         from .. import client as clients

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from .labserver import LabServer, until
+from .labserver import LabServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Locator, Page, Request, WebSocketRoute
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 PICTURES = Path(__file__).parent.parent / "artifacts"
 API = "**/aistack/api/v1/**"
 STREAM = "**/aistack/api/v1/stream*"
-ATTACH_SECONDS = 10
 
 _FIND = "const app = window.jupyterapp; const panel = app.shell.currentWidget;"
 _OPEN = """async path => {
@@ -121,9 +120,8 @@ class LabPage:
         )
 
     def attach(self, lease_id: str) -> None:
-        """Run cells until they have the lease that came from outside: the first may run while the kernel still asks."""
-        held = "import os; print(os.environ.get('AISTACK_LEASE'))"
-        until(lambda: lease_id in self.run(held), ATTACH_SECONDS, f"{lease_id} is not attached")
+        """Run a cell: it must have the lease that came from outside."""
+        assert lease_id in self.run("import os; print(os.environ.get('AISTACK_LEASE'))")
 
     def fact(self, name: str) -> Locator:
         """What the card of the slice says under `name`."""

@@ -47,7 +47,7 @@ def test_small_requests_cannot_starve_a_large_one() -> None:
     snapshot = snap(ask("whole", "2", at=1), ask("small", "1/4", at=2), leases=(one,))
     todo = plan(snapshot, 10.0, ttl_seconds=60)
     assert not todo.actions
-    assert todo.reasons["whole"] == "waits for 2 devices with 1 free; 1 have that now"
+    assert todo.reasons["whole"] == "waits for 1 on each of 2 devices; 1 of 2 are free"
     assert "earlier request goes first" in todo.reasons["small"]
 
 
