@@ -7,9 +7,7 @@ ledger's version keep them honest. All methods are synchronous and short; call t
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
-import os
 import socket
 import threading
 import time
@@ -19,28 +17,32 @@ from dataclasses import replace
 
 from .core.device import Device, DeviceKind, Inventory
 from .core.events import Event
-from .core.lease import Lease, Step
+from .core.lease import Lease, LeaseState, Step, memory_note
 from .core.plan import Snapshot, plan
 from .core.queues import DEFAULT_QUEUE, Queue, in_order
-from .core.request import Holder, Request, RequestState, Spec, parse_spec
+from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .exceptions import (
+    AcquireTimeout,
+    AIStackError,
     LeaseError,
     LeaseLost,
     LedgerConflict,
     PrepareFailed,
     ProviderError,
     QueueClosed,
-    Refused,
+    QuotaExceeded,
     UnknownQueue,
-    Unsatisfiable,
+    error_from_dict,
 )
 from .ledger.base import Ledger
+from .processes import current_user as current_user
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
 
 log = logging.getLogger("jupyter_aistack")
 
 INVENTORY_SECONDS = 2.0
+WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
@@ -76,7 +78,9 @@ class Broker:
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self._lock = threading.RLock()
         self._owners: dict[str, Provider] = {}
+        self._seen: dict[Provider, tuple[Device, ...]] = {}
         self._prepared: dict[str, Lease] = {}
+        self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
@@ -86,21 +90,24 @@ class Broker:
     def inventory(self) -> Inventory:
         """The devices of this host, at most two seconds old, with the memory of strangers marked."""
         with self._lock:
-            if self._found is None or not 0 <= self.clock() - self._found_at < INVENTORY_SECONDS:
-                self._found, self._found_at = self._discover(), self.clock()
-            return self._found
+            found = self._found
+            if found is None or not 0 <= self.clock() - self._found_at < INVENTORY_SECONDS:
+                self._found = found = self._discover()
+                self._found_at = self.clock()
+            return found
 
     def _discover(self) -> Inventory:
         devices: list[Device] = []
         problems: list[str] = []
         for provider in self.providers:
             try:
-                found = provider.discover(self.host)
+                self._seen[provider] = provider.discover(self.host)
             except ProviderError as error:
+                # Devices seen before are there still, only silent: requests for them wait and go nowhere else.
                 problems.append(f"{provider.name}: {error.message}")
-                continue
-            self._owners.update({device.id: provider for device in found})
-            devices.extend(found)
+                self._seen[provider] = tuple(replace(d, problem=error.message) for d in self._seen.get(provider, ()))
+            self._owners.update({device.id: provider for device in self._seen[provider]})
+            devices.extend(self._seen[provider])
         inventory = Inventory(host=self.host, devices=tuple(devices), problems=tuple(problems))
         if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
             return inventory
@@ -147,7 +154,9 @@ class Broker:
 
         Raises:
             InvalidRequest: the spec or the queue cannot be understood.
-            Refused: it was rejected, with the reason; `Unsatisfiable` when no state of this host could hold it.
+            UnknownProfile, Unsatisfiable, QuotaExceeded: no state of this host, or of the queue, could ever hold it.
+            QueueClosed: the queue takes no requests.
+            AcquireTimeout: it was not to wait (``patience_seconds=0``) and would have to.
         """
         parsed = parse_spec(spec) if isinstance(spec, str) else spec
         self._check_queue(queue)
@@ -164,15 +173,23 @@ class Broker:
         )
         self._refuse_impossible(request)
         self.ledger.submit(request)
-        self.cycle()
-        return self._decided(request.id)
+        try:
+            self.cycle()
+            return self._decided(request.id)
+        except AcquireTimeout:
+            raise
+        except BaseException:  # nobody knows its id, so nobody could ever take it back or release what it becomes
+            self._withdraw(request.id)
+            raise
 
     def _refuse_impossible(self, request: Request) -> None:
         """Turn down what an idle host could not hold either, before anything is written."""
         patient = replace(request, patience_seconds=None)
         idle = Snapshot(inventory=self.inventory(), requests=(patient,), queues=self.queues)
         for rejected in plan(idle, self.clock(), ttl_seconds=self.ttl_seconds).rejections():
-            raise Unsatisfiable(rejected.reason, field="spec")
+            field = "queue" if rejected.code == QuotaExceeded.__name__ else "spec"
+            facts = {"field": field}
+            raise error_from_dict({"code": rejected.code, "message": f"{field}: {rejected.reason}", "facts": facts})
 
     def _check_queue(self, name: str) -> None:
         queue = next((q for q in self.queues if q.name == name), None)
@@ -184,9 +201,16 @@ class Broker:
 
     def _decided(self, request_id: str) -> Request:
         request = self.ledger.request(request_id)
-        if request.state is RequestState.REJECTED:
-            raise Refused(request.reason, request_id=request_id)
+        if request.state is RequestState.REJECTED:  # what could never be was refused before: it was not to wait
+            raise AcquireTimeout(request.reason, request_id=request_id)
         return request
+
+    def _withdraw(self, request_id: str) -> None:
+        with contextlib.suppress(AIStackError):
+            request = self.ledger.cancel(request_id, self.clock(), "it could not be answered")
+            if request.lease_id:
+                lease = self.lease(request.lease_id)
+                self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock())
 
     def _with_start_time(self, holder: Holder) -> Holder:
         if holder.pid is None or holder.pid_started_at is not None:
@@ -202,25 +226,35 @@ class Broker:
     # -- holding ------------------------------------------------------------------------------------------------
 
     def prepare(self, lease: Lease) -> Prepared:
-        """Make a lease's slices ready and note what enforces them.
+        """Make a lease's slices ready before a process starts to use them, and note what enforces them.
 
         Raises:
             PrepareFailed: the lease has been ended as failed.
         """
-        devices = {d.id: d for d in self.inventory().devices}
-        self._prepared[lease.id] = lease
         try:
-            parts = [provider.prepare(lease, devices) for provider in self._providers_of(lease)]
-        except ProviderError as error:
+            prepared = self.preparation(lease)
+        except PrepareFailed as error:
             self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock(), note=error.message)
             self._unprepare(lease)
             self.cycle()
-            raise PrepareFailed(error.message, lease_id=lease.id) from error
-        prepared = _merge(parts)
-        environment = {**prepared.environment, "AISTACK_LEASE": lease.id}
+            raise
         if lease.enforced_by is not prepared.enforced_by:
             self.ledger.bind(lease.id, lease.token, self.clock(), enforced_by=prepared.enforced_by)
-        return replace(prepared, environment=environment)
+        return prepared
+
+    def preparation(self, lease: Lease) -> Prepared:
+        """What a process that uses the lease must be given. Asking changes nothing in the ledger.
+
+        Raises:
+            PrepareFailed: a provider cannot say now.
+        """
+        devices = {d.id: d for d in self.inventory().devices}
+        self._prepared[lease.id] = lease
+        try:
+            prepared = _merge([provider.prepare(lease, devices) for provider in self._providers_of(lease)])
+        except ProviderError as error:
+            raise PrepareFailed(error.message, lease_id=lease.id) from error
+        return replace(prepared, environment={**prepared.environment, "AISTACK_LEASE": lease.id})
 
     def _providers_of(self, lease: Lease) -> list[Provider]:
         self.inventory()
@@ -249,7 +283,8 @@ class Broker:
         lease = self.lease(lease_id)
         if lease.ends_at is None:
             return lease
-        return self.ledger.extend(lease_id, token, self.clock(), lease.ends_at + seconds)
+        self.ledger.extend(lease_id, token, self.clock(), lease.ends_at + seconds)
+        return self.renew(lease_id, token)  # renewals stopped at the old end
 
     def release(self, lease_id: str, token: int) -> Lease:
         """Give a lease back. Releasing one that has ended already returns it as it ended."""
@@ -262,7 +297,8 @@ class Broker:
             lease = self.ledger.step(lease_id, token, Step.FINISH, self.clock())
         except LeaseLost:  # its time was up just now
             lease = self.lease(lease_id)
-        self._found = None  # its processes are no longer ours, and what they still hold is foreign
+        with self._lock:
+            self._found = None  # its processes are no longer ours, and what they still hold is foreign
         self.cycle()
         return lease
 
@@ -331,10 +367,25 @@ class Broker:
         """
         soon = self.clock() + self.ttl_seconds * 2 / 3
         for lease in self.leases():
-            if lease.holder.pid is not None and lease.expires_at < soon and not self._is_dead(lease.holder):
+            if lease.state is LeaseState.RELEASING or lease.holder.pid is None:
+                continue  # whoever was tearing it down may be gone, and nobody must wait for them
+            if lease.expires_at < soon and not self._is_dead(lease.holder):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
+        if not 0 <= self.clock() - self._watched_at < WATCH_SECONDS:
+            self._watched_at = self.clock()
+            self._watch_memory()
         return self.cycle()
+
+    def _watch_memory(self) -> None:
+        """Say on each lease whether its processes hold more than it has, for where nothing stops them."""
+        leases = self.leases()
+        by_lease = self.usage()[0] if leases else {}
+        for lease in leases:
+            note = memory_note(lease, by_lease.get(lease.id, Usage()).memory_bytes)
+            if note != lease.note:
+                with contextlib.suppress(LeaseError):
+                    self.ledger.bind(lease.id, lease.token, self.clock(), note=note)
 
     # -- measuring ----------------------------------------------------------------------------------------------
 
@@ -345,19 +396,23 @@ class Broker:
         pids = self._pids(leases.values())
         by_lease: dict[str, Usage] = {}
         by_device: dict[str, Usage] = {}
+        known = {i: lease for i, lease in leases.items() if i in pids}
         for provider in self.providers:
             own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
-            held = {i: lease for i, lease in leases.items() if any(p.device_id in own for p in lease.slices)}
+            held = {i: lease for i, lease in known.items() if any(p.device_id in own for p in lease.slices)}
             try:
                 by_device.update(provider.device_usage(own))
                 by_lease.update(provider.usage(held, pids))
             except ProviderError as error:
                 log.warning("%s cannot be measured: %s", provider.name, error.message)
-        return by_lease, by_device
+        return {**{i: Usage() for i in leases}, **by_lease}, by_device
 
     def _pids(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
-        """Each lease's processes; a worker's tree belongs to the worker's lease, not to its kernel's as well."""
-        roots = {lease.id: lease.holder.root_pid or lease.holder.pid for lease in leases}
+        """Each lease's processes, where they are known yet.
+
+        A worker's tree belongs to the worker's lease, not to its kernel's as well.
+        """
+        roots = {lease.id: lease.holder.root_pid or _own_pid(lease.holder) for lease in leases}
         return tree({lease_id: pid for lease_id, pid in roots.items() if pid is not None})
 
     def close(self) -> None:
@@ -367,12 +422,9 @@ class Broker:
         self.ledger.close()
 
 
-def current_user() -> str:
-    """Login name of this process's owner, or its uid where it has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid-{os.getuid()}"
+def _own_pid(holder: Holder) -> int | None:
+    """The process that uses the lease by itself: a worker or a run is another one than the holder's."""
+    return holder.pid if holder.kind in (HolderKind.KERNEL, HolderKind.PROCESS) else None
 
 
 def _merge(parts: Sequence[Prepared]) -> Prepared:

@@ -25,7 +25,6 @@
        + DriverNotFound
        + DeviceLost
        + PrepareFailed
-       + NotEnforced
      x ClusterError
      x TrainingError
      x TrackingError
@@ -56,7 +55,6 @@ __all__ = [
     "LedgerConflict",
     "LedgerError",
     "LedgerUnavailable",
-    "NotEnforced",
     "NotYours",
     "PrepareFailed",
     "ProviderError",
@@ -201,10 +199,6 @@ class DeviceLost(ProviderError):
 
 class PrepareFailed(ProviderError):
     """The slice could not be made ready."""
-
-
-class NotEnforced(ProviderError):
-    """The slice is granted but nothing enforces it."""
 
 
 class ClusterError(AIStackError):

@@ -5,30 +5,39 @@ Read straight from ``/proc`` where there is one (a hundred times cheaper than as
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Mapping
 
+_DEEPEST = 64
+
 
 def started_at(pid: int) -> float | None:
-    """When a process started, in seconds since the epoch; None when it does not run."""
-    import psutil
+    """When a process started, in seconds since the host did; None when it does not run.
 
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
+    Since boot and not since the epoch: a clock that is set must not make every process look like another.
+    """
+    fields = _stat(pid)
+    if fields is None:
+        return None if os.path.isdir("/proc/self") else _started_by_psutil(pid)
+    return int(fields[_START_TICKS]) / os.sysconf("SC_CLK_TCK")
 
 
 def is_alive(pid: int, since: float | None) -> bool:
     """Whether process `pid` runs and is the one that started at `since` (None: any). A zombie does not run."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        same = since is None or abs(process.create_time() - since) < 1.0
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
+    fields = _stat(pid)
+    if fields is not None and fields[_STATE] in (b"Z", b"X"):
         return False
+    started = started_at(pid)
+    return started is not None and (since is None or abs(started - since) < _SAME_SECONDS)
+
+
+def current_user() -> str:
+    """Login name of this process's owner, or its uid where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def parents() -> dict[int, int]:
@@ -42,12 +51,31 @@ def parents() -> dict[int, int]:
 
 
 def _parent_from_proc(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None else int(fields[_PARENT])
+
+
+_STATE, _PARENT, _START_TICKS = 0, 1, 19
+"""Places in ``/proc/PID/stat`` after the name; see proc(5), which counts from 1 and begins with pid and name."""
+
+_SAME_SECONDS = 0.5
+
+
+def _stat(pid: int) -> list[bytes] | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            after_name = file.read().rpartition(b")")[2]  # a name may hold spaces and brackets
+            return file.read().rpartition(b")")[2].split()  # a name may hold spaces and brackets
     except OSError:
         return None
-    return int(after_name.split()[1])
+
+
+def _started_by_psutil(pid: int) -> float | None:
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time() - psutil.boot_time())
+    except psutil.Error:
+        return None
 
 
 def _parents_by_psutil() -> dict[int, int]:
@@ -65,17 +93,18 @@ def ancestors(pid: int) -> list[int]:
 
 
 def tree(roots: Mapping[str, int]) -> dict[str, frozenset[int]]:
-    """The processes below each root, the root included; a process below two roots belongs to the nearer one."""
-    above = parents()
-    names = {pid: name for name, pid in roots.items()}
-    found: dict[str, set[int]] = {name: set() for name in roots}
+    """The processes below each root, the root included; a process below two roots belongs to the nearer one.
+
+    Names with one root share its processes.
+    """
+    above, found = parents(), {root: set[int]() for root in roots.values()}
     for pid in above:
-        current, seen = pid, 0
-        while current not in names and current in above and seen < 64:
-            current, seen = above[current], seen + 1
-        if current in names:
-            found[names[current]].add(pid)
-    return {name: frozenset(pids) for name, pids in found.items()}
+        current, steps = pid, 0
+        while current not in found and current in above and steps < _DEEPEST:
+            current, steps = above[current], steps + 1
+        if current in found:
+            found[current].add(pid)
+    return {name: frozenset(found[root]) for name, root in roots.items()}
 
 
 def own_threads() -> list[int]:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .broker import Broker
-from .core.lease import Lease
+from .core.lease import Lease, LeaseState
 from .core.queues import DEFAULT_QUEUE
 from .core.request import Holder, HolderKind, Request, RequestState
-from .exceptions import InvalidRequest, NotYours
+from .exceptions import InvalidRequest, NotYours, PrepareFailed
 from .providers.base import Prepared, Usage
 from .wire import (
     event_to_dict,
@@ -115,7 +115,7 @@ class Service:
     def _request(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         request = self.broker.submit(
             text_field(payload, "spec"),
-            self._holder(payload.get("holder") or {}, caller),
+            self._holder(payload.get("holder"), caller),
             queue=text_field(payload, "queue", DEFAULT_QUEUE),
             lease_seconds=number_field(payload, "lease_seconds", least=1),
             patience_seconds=number_field(payload, "patience_seconds"),
@@ -123,8 +123,11 @@ class Service:
         )
         return self._answer(request)
 
-    def _holder(self, said: Mapping[str, Any], caller: Caller) -> Holder:
+    def _holder(self, said: object, caller: Caller) -> Holder:
         """The holder of a new request: the caller itself, or a worker or run that belongs to it."""
+        said = {} if said is None else said
+        if not isinstance(said, Mapping):
+            raise InvalidRequest(f"holder: expected an object with kind and id, got {said!r}", field="holder")
         default = HolderKind.KERNEL if caller.kernel_id else HolderKind.PROCESS
         kinds = {kind.value for kind in (HolderKind.WORKER, HolderKind.RUN, default)}
         kind = text_field(said, "kind", default.value)
@@ -155,23 +158,34 @@ class Service:
             waiting = [r.id for r in self.broker.queue()]
             position = waiting.index(request.id) + 1 if request.id in waiting else None
             return {"request": request_to_dict(request, position), "lease": None, "prepared": None}
-        prepared = self.broker.prepare(self.broker.lease(request.lease_id))
         lease = self.broker.lease(request.lease_id)
-        return {
-            "request": request_to_dict(request),
-            "lease": lease_to_dict(lease),
-            "prepared": prepared_to_dict(prepared),
-        }
+        if lease.state is LeaseState.GRANTED:
+            prepared: JSON | None = prepared_to_dict(self.broker.prepare(lease))
+            lease = self.broker.lease(lease.id)
+        else:
+            prepared = self._preparation(lease)
+        return {"request": request_to_dict(request), "lease": lease_to_dict(lease), "prepared": prepared}
+
+    def _preparation(self, lease: Lease) -> JSON | None:
+        """What its process was given; None when the lease is over or a device does not answer now.
+
+        Looking must never end a lease that is in use, so a failure here is not one of the lease.
+        """
+        if not lease.is_live:
+            return None
+        try:
+            return prepared_to_dict(self.broker.preparation(lease))
+        except PrepareFailed:
+            return None
 
     def _mine(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         leases = [lease for lease in self.broker.leases() if _belongs(lease.holder, caller)]
         waiting = [(n, r) for n, r in enumerate(self.broker.queue(), 1) if _belongs(r.holder, caller)]
-        own = [lease for lease in leases if lease.holder.id == caller.owner_id]
-        prepared = {lease.id: prepared_to_dict(self.broker.prepare(lease)) for lease in own}
+        own = {lease.id: self._preparation(lease) for lease in leases if lease.holder.id == caller.owner_id}
         return {
             "leases": [lease_to_dict(lease) for lease in leases],
             "requests": [request_to_dict(request, position) for position, request in waiting],
-            "prepared": prepared,
+            "prepared": {lease_id: prepared for lease_id, prepared in own.items() if prepared is not None},
         }
 
     # -- changing -----------------------------------------------------------------------------------------------
@@ -184,7 +198,7 @@ class Service:
     def _activate(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
         verified = payload.get("verified")
-        if verified not in (True, False, None):
+        if not (verified is None or isinstance(verified, bool)):
             raise InvalidRequest("verified: expected true, false or null", field="verified")
         note = text_field(payload, "note", "")[:MAX_LABEL]
         token = integer_field(payload, "token")

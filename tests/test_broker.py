@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
@@ -7,18 +8,22 @@ import pytest
 
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, ProcessUse
-from jupyter_aistack.core.lease import Lease, LeaseState, Outcome
+from jupyter_aistack.core.lease import Lease, LeaseState, Outcome, Step
 from jupyter_aistack.core.queues import Queue
-from jupyter_aistack.core.request import RequestState
+from jupyter_aistack.core.request import Holder, HolderKind, RequestState
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.exceptions import (
+    AcquireTimeout,
     DriverNotFound,
     InvalidRequest,
     LeaseLost,
+    LedgerUnavailable,
     PrepareFailed,
+    ProviderError,
     QueueClosed,
-    Refused,
+    QuotaExceeded,
     StaleToken,
+    UnknownProfile,
     UnknownQueue,
     Unsatisfiable,
 )
@@ -198,11 +203,22 @@ def test_memory_of_strangers_is_not_granted_and_comes_back_when_they_leave(
     assert broker.request(waiting.id).state is RequestState.GRANTED
 
 
-@pytest.mark.parametrize("spec", ["2", "100GiB", "1/2x2", "1g.10gb", "cpu:1"])
-def test_what_this_host_could_never_hold_is_refused_and_leaves_no_trace(broker: Broker, spec: str) -> None:
-    with pytest.raises(Unsatisfiable) as caught:
+@pytest.mark.parametrize(
+    ("spec", "error"),
+    [
+        ("2", Unsatisfiable),
+        ("100GiB", Unsatisfiable),
+        ("1/2x2", Unsatisfiable),
+        ("cpu:1", Unsatisfiable),
+        ("1g.10gb", UnknownProfile),
+    ],
+)
+def test_what_this_host_could_never_hold_is_refused_and_leaves_no_trace(
+    broker: Broker, spec: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=f"^spec: {spec} cannot be had") as caught:
         broker.submit(spec, holder())
-    assert caught.value.facts["field"] == "spec"
+    assert caught.value.facts["field"] == "spec"  # type: ignore[attr-defined]
     assert not broker.queue()
     assert not broker.events()
 
@@ -212,7 +228,7 @@ def test_queues_are_checked_by_name_state_and_limit(broker: Broker) -> None:
         broker.submit("1/4", holder(), queue="nowhere")
     with pytest.raises(QueueClosed):
         broker.submit("1/4", holder(), queue="shut")
-    with pytest.raises(Unsatisfiable, match="queue half may hold 1/2"):
+    with pytest.raises(QuotaExceeded, match="queue: queue half may hold 1/2"):
         broker.submit("1", holder(), queue="half")
     with pytest.raises(InvalidRequest):
         broker.submit("banana", holder())
@@ -221,7 +237,7 @@ def test_queues_are_checked_by_name_state_and_limit(broker: Broker) -> None:
 
 def test_a_request_without_patience_is_refused_rather_than_queued(broker: Broker) -> None:
     lease_of(broker, "1")
-    with pytest.raises(Refused, match="not to wait"):
+    with pytest.raises(AcquireTimeout, match="not to wait"):
         broker.submit("1/4", holder("kernel-2"), patience_seconds=0)
     assert not broker.queue()
 
@@ -242,6 +258,78 @@ def test_a_broken_driver_is_reported_and_the_rest_goes_on(clock: ManualClock) ->
     assert lease_of(broker, "1/4").slices[0].device_id == "GPU-0"
 
 
+def test_a_driver_that_falls_silent_keeps_its_devices_and_their_queue(
+    broker: Broker, bench: Bench, clock: ManualClock
+) -> None:
+    first = lease_of(broker, "1")
+    waiting = broker.submit("1/4", holder("kernel-2"))
+    bench.failure = ProviderError("the driver does not answer")
+    clock.advance(3)
+    broker.renew(first.id, first.token)
+    broker.release(first.id, first.token)
+    assert broker.request(waiting.id).state is RequestState.QUEUED
+    assert "the driver does not answer" in broker.queue()[0].reason
+    assert "does not answer" in broker.submit("1/2", holder("kernel-3")).reason
+    bench.failure = None
+    clock.advance(3)
+    broker.cycle()
+    assert broker.request(waiting.id).state is RequestState.GRANTED
+
+
+def test_a_request_that_could_not_be_answered_is_taken_back(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LedgerUnavailable
+
+    monkeypatch.setattr(broker.ledger, "apply", fail)
+    with pytest.raises(LedgerUnavailable):
+        broker.submit("1", holder())
+    monkeypatch.undo()
+    broker.cycle()
+    assert (broker.queue(), broker.leases()) == ((), ())
+
+
+def test_an_extension_in_the_last_moment_counts(broker: Broker, clock: ManualClock) -> None:
+    lease = lease_of(broker, "1/4", lease_seconds=30.0)
+    clock.advance(28)
+    broker.extend(lease.id, lease.token, 3600)
+    clock.advance(20)
+    broker.cycle()
+    assert broker.lease(lease.id).is_live
+
+
+def test_a_lease_left_in_the_middle_of_its_release_runs_out(
+    broker: Broker, clock: ManualClock, living: set[int]
+) -> None:
+    living.add(9)
+    lease = lease_of(broker, "1", pid=9)
+    broker.ledger.step(lease.id, lease.token, Step.RELEASE, clock())
+    for _ in range(3):
+        clock.advance(30)
+        broker.maintain()
+    assert not broker.leases()
+
+
+def test_more_memory_than_the_slice_has_is_said_on_the_lease_and_taken_back(
+    broker: Broker, bench: Bench, clock: ManualClock, living: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living.add(os.getpid())
+    lease = lease_of(broker, "1/4", pid=os.getpid())
+    for held, words in ((30 * GIB, "30.0 GiB of 20.0 GiB"), (5 * GIB, "")):
+        monkeypatch.setattr(bench, "usage", lambda leases, pids, held=held: {lease.id: Usage(memory_bytes=held)})
+        clock.advance(11)
+        broker.maintain()
+        note = broker.lease(lease.id).note
+        assert words in note
+        assert bool(words) == bool(note)
+
+
+def test_use_is_unknown_not_zero_while_a_workers_process_is_unknown(broker: Broker, living: set[int]) -> None:
+    living.add(os.getpid())
+    worker = Holder(kind=HolderKind.WORKER, id="w-0", user="ann", host="testbox", pid=os.getpid())
+    request = broker.submit("1/4", worker)
+    assert broker.usage()[0][request.lease_id].memory_bytes is None
+
+
 def test_a_slice_that_cannot_be_prepared_fails_its_lease_and_frees_the_device() -> None:
     broker = simulated_broker()
     lease = lease_of(broker, "1")
@@ -254,8 +342,6 @@ def test_a_slice_that_cannot_be_prepared_fails_its_lease_and_frees_the_device() 
 
 
 def test_use_is_measured_per_lease_over_its_own_processes_only(broker: Broker, living: set[int]) -> None:
-    import os
-
     living.add(os.getpid())
     lease = lease_of(broker, "1/4", pid=os.getpid())
     by_lease, by_device = broker.usage()

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ..exceptions import UnknownProfile, Unsatisfiable
 from .device import FOREIGN_TOLERANCE, Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
 from .request import Spec, Unit
 from .units import format_bytes
+
+UNSATISFIABLE, UNKNOWN_PROFILE = Unsatisfiable.__name__, UnknownProfile.__name__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +20,13 @@ class Unplaced:
 
     Attributes:
         reason: one sentence for the one who asked.
-        never: no state of this inventory could hold it.
+        never: why no state of this inventory could hold it, as the name of the error to raise; empty when one could.
         candidates: the devices nearest to holding it; they are kept for it while it waits, so that a stream of
             smaller requests cannot starve it.
     """
 
     reason: str
-    never: bool = False
+    never: str = ""
     candidates: frozenset[str] = frozenset()
 
 
@@ -37,13 +40,13 @@ def place(
     kind, devices = _eligible(spec, inventory)
     count = _count(spec, kind)
     if not devices:
-        return Unplaced(reason=_no_device(spec, inventory), never=True)
+        return Unplaced(reason=_no_device(spec, inventory), never=UNSATISFIABLE)
     if spec.unit is Unit.PROFILE:
         return _place_profile(spec, devices, taken, avoid)
     sizes = {d.id: _share_of(spec, d) for d in devices}
     able = [d for d in devices if sizes[d.id] <= 1 and d.is_shareable]
     if len(able) < count:
-        return Unplaced(reason=_too_much(spec, kind, devices), never=True)
+        return Unplaced(reason=_too_much(spec, kind, devices), never=UNSATISFIABLE)
     free = [d for d in able if d.is_healthy and d.id not in avoid and _fits(d, sizes[d.id], taken)]
     if len(free) < count:
         nearest = sorted(able, key=lambda d: (d.id in avoid, not d.is_healthy, -_free_share(d, taken), d.index))
@@ -118,14 +121,14 @@ def _place_profile(
     spec: Spec, devices: Sequence[Device], taken: Sequence[Slice], avoid: frozenset[str]
 ) -> tuple[Slice, ...] | Unplaced:
     if spec.count > 1:
-        why = f"{spec}: a process can use one MIG instance only; ask for {spec.profile} once for each worker"
-        return Unplaced(reason=why, never=True)
+        why = f"{spec} cannot be had: a process can use one MIG instance; ask for {spec.profile} once for each worker"
+        return Unplaced(reason=why, never=UNSATISFIABLE)
     held = {piece.uuid for piece in taken}
     matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
     if not matching:
         offered = sorted({m.profile for d in devices for m in d.mig})
         have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host is cut into MIG instances"
-        return Unplaced(reason=f"{spec}: {have}", never=True)
+        return Unplaced(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)
     free = [(d, m) for d, m in matching if d.is_healthy and d.id not in avoid and m.uuid not in held]
     if not free:
         return Unplaced(
@@ -150,26 +153,27 @@ def _cut_instance(device: Device, instance: MIGInstance) -> Slice:
 
 def _no_device(spec: Spec, inventory: Inventory) -> str:
     problems = f" ({'; '.join(inventory.problems)})" if inventory.problems else ""
-    if spec.target is DeviceKind.GPU:
-        share = str(spec).removeprefix("gpu:")
-        return f"{spec}: this host has no GPU{problems}; ask for {share} to take a share of the CPU instead"
-    return f"{spec}: this host offers no device{problems}"
+    if spec.target is not DeviceKind.GPU:
+        return f"{spec} cannot be had: this host offers no device{problems}"
+    share = str(spec).removeprefix("gpu:")
+    way_out = "" if spec.unit is Unit.PROFILE else f"; ask for {share} to take a share of the CPU instead"
+    return f"{spec} cannot be had: this host has no GPU{problems}{way_out}"
 
 
 def _too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
-    noun = "GPU" if kind is DeviceKind.GPU else "CPU device"
-    total = f"{len(devices)} {noun}{'s' if len(devices) != 1 else ''}"
+    return f"{spec} cannot be had here: {_what_there_is(spec, kind, devices)}"
+
+
+def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
     if any(not d.is_shareable for d in devices):
         offered = sorted({m.profile for d in devices for m in d.mig})
-        return (
-            f"{spec}: this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"
-        )
+        return f"this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"
     if spec.unit is Unit.MEMORY:
-        largest = format_bytes(max(d.memory_bytes for d in devices))
-        return f"{spec}: no device has that much memory; the largest has {largest}"
+        return f"the largest device has {format_bytes(max(d.memory_bytes for d in devices))}"
     if spec.unit is Unit.CORES:
-        return f"{spec}: this host has {max(len(d.cores) for d in devices)} cores"
-    return f"{spec}: this host has {total}"
+        return f"this host has {max(len(d.cores) for d in devices)} cores"
+    noun = "GPU" if kind is DeviceKind.GPU else "CPU device"
+    return f"this host has {len(devices)} {noun}{'s' if len(devices) != 1 else ''}"
 
 
 def _no_room(able: Sequence[Device], sizes: dict[str, Fraction], taken: Sequence[Slice], count: int) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 
+from ..exceptions import AcquireTimeout, QuotaExceeded, Refused
 from .device import Inventory, Slice
 from .lease import Lease, LeaseState, Outcome
 from .placement import Unplaced, place
@@ -35,10 +36,11 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """Turn a waiting request down."""
+    """Turn a waiting request down; `code` names the error it means for the one who asked."""
 
     request_id: str
     reason: str
+    code: str = Refused.__name__
 
 
 Action = Grant | End | Reject
@@ -144,7 +146,7 @@ class _Decisions:
         limit, size = self._limit_of(request), sum((s.fraction for s in answer), Fraction())
         if limit is not None and self.charged.get(request.queue, Fraction()) + size > limit:
             why = f"queue {request.queue} may hold {limit} devices at once"
-            self._not_placed(request, why, never=size > limit)
+            self._not_placed(request, why, never=QuotaExceeded.__name__ if size > limit else "")
             return
         self._grant(request, answer)
 
@@ -155,12 +157,13 @@ class _Decisions:
         self.slices.extend(slices)
         self._charge(request.queue, slices)
 
-    def _not_placed(self, request: Request, reason: str, *, never: bool) -> None:
+    def _not_placed(self, request: Request, reason: str, *, never: str) -> None:
         waited = self.now - request.submitted_at
         if never:
-            self.actions.append(Reject(request_id=request.id, reason=reason))
+            self.actions.append(Reject(request_id=request.id, reason=reason, code=never))
         elif request.patience_seconds is not None and waited >= request.patience_seconds:
-            self.actions.append(Reject(request_id=request.id, reason=f"{reason}; it was not to wait any longer"))
+            late = f"{reason}; it was not to wait any longer"
+            self.actions.append(Reject(request_id=request.id, reason=late, code=AcquireTimeout.__name__))
         else:
             self.reasons[request.id] = reason
 
@@ -170,22 +173,6 @@ class _Decisions:
     def _limit_of(self, request: Request) -> Fraction | None:
         queue = self.queues.get(request.queue)
         return None if queue is None else queue.limit
-
-
-def predict(snapshot: Snapshot, actions: Iterable[Action]) -> Snapshot:
-    """The snapshot as it will be once `actions` are applied; planning on it again must find nothing to do."""
-    leases = list(snapshot.leases)
-    decided: set[str] = set()
-    for number, action in enumerate(actions):
-        if isinstance(action, End):
-            leases = [lease for lease in leases if lease.id != action.lease_id]
-        elif isinstance(action, Reject):
-            decided.add(action.request_id)
-        else:
-            decided.add(action.request.id)
-            leases.append(grant_to_lease(action, f"predicted-{number}", -number, action.expires_at))
-    waiting = tuple(r for r in snapshot.requests if r.id not in decided)
-    return replace(snapshot, leases=tuple(leases), requests=waiting)
 
 
 def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease:

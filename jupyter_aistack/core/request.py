@@ -103,7 +103,8 @@ class Holder:
         user: login name of the owner.
         host: machine it runs on.
         pid: process whose life is the lease's life; None until it is launched.
-        pid_started_at: that process's start time (seconds since the epoch), so a recycled pid is not mistaken for it.
+        pid_started_at: when that process started, in seconds since the host did: a recycled pid is not mistaken for
+            it, and setting the clock changes nothing.
         root_pid: root of the process tree whose use is charged to the lease; `pid` when None.
         label: what people call it, e.g. the notebook's path. Never used to decide anything.
         parent: id of the kernel this holder belongs to; empty for none.

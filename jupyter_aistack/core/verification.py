@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .units import format_bytes
+
+MEMORY_TOLERANCE = 1.02
+"""CUDA and NVML count what the driver keeps for itself differently."""
+
 
 def mismatch(expects: Mapping[str, object], seen: Mapping[str, object]) -> str:
     """One sentence naming the first difference, or nothing when all that was promised is seen.
 
     Args:
-        expects: ``visible`` (device UUIDs), ``cores`` (CPU ids), ``threads`` (OMP_NUM_THREADS); a key that is absent
-            is not checked.
+        expects: ``visible`` (device UUIDs), ``cores`` (CPU ids), ``threads`` (OMP_NUM_THREADS), ``memory_total`` (bytes
+            of device memory, at most); a key that is absent is not checked.
         seen: the same keys as a short-lived child of the holder reports them.
     """
     for key, words in _WORDS.items():
         if key in expects and _plain(expects[key]) != _plain(seen.get(key)):
             return f"not enforced: the process sees {words} {_show(seen.get(key))} instead of {_show(expects[key])}"
+    promised, found = expects.get("memory_total"), seen.get("memory_total")
+    if isinstance(promised, int) and isinstance(found, int) and found > promised * MEMORY_TOLERANCE:
+        return f"not enforced: the process sees {format_bytes(found)} of memory instead of {format_bytes(promised)}"
     return ""
 
 
@@ -31,7 +39,7 @@ def judge(expects: Mapping[str, object], seen: Mapping[str, object]) -> tuple[bo
     if not expects:
         return None, "there is nothing to verify"
     is_blind = seen.get("visible") is None
-    checked = {key: value for key, value in expects.items() if not (is_blind and key == "visible")}
+    checked = {key: value for key, value in expects.items() if not (is_blind and key in {"visible", "memory_total"})}
     if difference := mismatch(checked, seen):
         return False, difference
     if is_blind and expects.get("visible"):

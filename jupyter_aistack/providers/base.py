@@ -20,7 +20,8 @@ class Prepared:
         memory_limit_bytes: memory that belongs to the lease, for caps the process sets itself.
         enforced_by: what enforces it.
         expects: what a process with this environment must find: ``visible`` (device UUIDs CUDA would show),
-            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS). A key that is absent is not checked.
+            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS), ``memory_total`` (bytes of device memory, at most).
+            A key that is absent is not checked.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +66,8 @@ class Provider(ABC):
 
     @abstractmethod
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        """Make the lease's slices ready. Called once before use and again after a restart; must be repeatable.
+        """Make the lease's slices ready. Called before use and whenever somebody asks what its process was given, so
+        it must be repeatable and quick, and change nothing the second time.
 
         Raises:
             PrepareFailed: the lease is then ended as failed.

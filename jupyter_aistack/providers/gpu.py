@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,7 +88,7 @@ class GPUProvider(Provider):
             environment=environment | _caps_of(slices, devices),
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=_weakest(slices),
-            expects={"visible": visible},
+            expects={"visible": visible, "memory_total": _memory_seen(slices, devices)},
         )
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
@@ -200,6 +200,12 @@ def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
 def _floor(share: float) -> str:
     """A share with six decimals, never above `share`, never zero."""
     return f"{max(math.floor(share * 1e6), 1) / 1e6:.6f}"
+
+
+def _memory_seen(slices: Sequence[Slice], devices: Mapping[str, Device]) -> int:
+    """Bytes CUDA may report over all devices shown: an instance shows its own memory, a share the whole GPU's."""
+    shown = {p.uuid: p.memory_bytes if p.kind is SliceKind.MIG else devices[p.device_id].memory_bytes for p in slices}
+    return sum(shown.values())
 
 
 def _caps_of(slices: Iterable[Slice], devices: Mapping[str, Device]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Kernels:
 
     async def caller_with_pid(self, pid: int, uid: int) -> Caller:
         """The caller that process `pid` is: a kernel of this server, something below one, or any other process."""
-        from ..broker import current_user
+        from ..processes import current_user
         from ..service import Caller
 
         kernels = {kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()}
@@ -65,7 +65,7 @@ class Kernels:
         Raises:
             InvalidRequest: no such kernel runs here.
         """
-        from ..broker import current_user
+        from ..processes import current_user
         from ..service import Caller
 
         if kernel_id is None:

@@ -146,7 +146,7 @@ class Sampler:
 
 def snapshot(workbench: Workbench) -> dict[str, Any]:
     """The whole picture, as the stream sends it. Call it in a thread; raises `AIStackError`."""
-    from ..broker import current_user
+    from ..processes import current_user
     from ..service import Caller
 
     service, nobody = workbench.service, Caller(user=current_user(), uid=-1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from jupyter_aistack.core.device import Device, DeviceKind, Inventory
 from jupyter_aistack.core.lease import Outcome
-from jupyter_aistack.core.plan import End, Grant, Reject, Snapshot, grant_to_lease, plan, predict
+from jupyter_aistack.core.plan import Action, End, Grant, Reject, Snapshot, grant_to_lease, plan
 from jupyter_aistack.core.queues import Queue
 from jupyter_aistack.core.request import Request, parse_spec
 from jupyter_aistack.core.units import GIB
@@ -27,6 +28,15 @@ def ask(name: str, spec: str = "1/4", at: float = 0.0, **fields: object) -> Requ
 
 def snap(*requests: Request, **fields: object) -> Snapshot:
     return Snapshot(inventory=BOX, requests=requests, queues=QUEUES, **fields)  # type: ignore[arg-type]
+
+
+def predict(snapshot: Snapshot, actions: tuple[Action, ...]) -> Snapshot:
+    """The snapshot as it will be once `actions` are applied."""
+    grants = [a for a in actions if isinstance(a, Grant)]
+    decided = {a.request_id for a in actions if isinstance(a, Reject)} | {g.request.id for g in grants}
+    fresh = tuple(grant_to_lease(g, f"predicted-{n}", n, g.expires_at) for n, g in enumerate(grants))
+    waiting = tuple(r for r in snapshot.requests if r.id not in decided)
+    return replace(snapshot, leases=snapshot.leases + fresh, requests=waiting)
 
 
 def granted(snapshot: Snapshot, now: float = 10.0) -> list[str]:

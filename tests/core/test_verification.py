@@ -31,3 +31,10 @@ def test_what_a_child_sees_is_held_against_what_was_promised(
     expects: dict[str, object], seen: dict[str, object], verdict: tuple[bool | None, str]
 ) -> None:
     assert judge(expects, seen) == verdict
+
+
+def test_memory_of_another_size_than_promised_is_told_but_not_what_the_driver_keeps() -> None:
+    promised = {"visible": ["MIG-a"], "memory_total": 16 << 30}
+    assert judge(promised, {"visible": ["MIG-a"], "memory_total": (16 << 30) + (100 << 20)}) == (True, "")
+    verified, note = judge(promised, {"visible": ["MIG-a"], "memory_total": 141 << 30})
+    assert (verified, note) == (False, "not enforced: the process sees 141.0 GiB of memory instead of 16.0 GiB")

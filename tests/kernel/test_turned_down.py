@@ -43,8 +43,8 @@ WRONG = [
     ({"grace_seconds": -1}, "kernel_provisioner.config.grace_seconds: expected a number of seconds, 0 or more"),
     ({"slice": "5/4"}, "spec: "),
     ({"slice": "a lot"}, "spec: 'a lot' "),
-    ({"slice": "cpu:1000"}, "cpu:1000: "),
-    ({"slice": "gpu:1/4"}, "gpu:1/4: this host has no GPU"),
+    ({"slice": "cpu:1000"}, "spec: cpu:1000 cannot be had here: "),
+    ({"slice": "gpu:1/4"}, "spec: gpu:1/4 cannot be had: this host has no GPU"),
     ({"slice": "cpu:1", "queue": "vip"}, "queue: there is no queue 'vip'; there is default"),
 ]
 

@@ -250,7 +250,7 @@ def test_a_whole_gpu_needs_no_caps(lease) -> None:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    assert prepared.expects == {"visible": ["GPU-0"]}
+    assert prepared.expects == {"visible": ["GPU-0"], "memory_total": 80 * GIB}
     assert prepared.enforced_by is Enforcement.WHOLE
     assert prepared.memory_limit_bytes == 80 * GIB
 
@@ -279,7 +279,10 @@ def test_a_mig_instance_is_named_by_its_own_uuid_and_needs_no_caps(lease) -> Non
     prepared = GPUProvider().prepare(lease(piece_of(device, mig)), {device.id: device})
     assert prepared.environment["CUDA_VISIBLE_DEVICES"] == "MIG-a"
     assert "AISTACK_MEMORY_FRACTION" not in prepared.environment
-    assert (prepared.enforced_by, prepared.expects) == (Enforcement.L4, {"visible": ["MIG-a"]})
+    assert (prepared.enforced_by, prepared.expects) == (
+        Enforcement.L4,
+        {"visible": ["MIG-a"], "memory_total": 10 * GIB},
+    )
 
 
 def test_a_compute_instance_shares_memory_and_does_not_claim_isolation(lease) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import current_user
+from jupyter_aistack.processes import current_user
 from jupyter_aistack.server.app import Workbench
 
 from .conftest import Ask

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import current_user
+from jupyter_aistack.processes import current_user
 from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.server.sockets import MAX_LINE_BYTES, SocketServer, remove_stale
 
