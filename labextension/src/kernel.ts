@@ -2,11 +2,13 @@ import type { ISessionContext } from '@jupyterlab/apputils';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { Signal, type ISignal } from '@lumino/signaling';
 
+import { Disposable } from './disposable';
 import type { ICurrentKernel } from './tokens';
 
 /** Follows the notebook in front and the kernel of it; without a tracker there never is one. */
-export class CurrentKernel implements ICurrentKernel {
+export class CurrentKernel extends Disposable implements ICurrentKernel {
   constructor(private readonly _tracker: INotebookTracker | null) {
+    super();
     _tracker?.currentChanged.connect(this._onNotebook, this);
     this._onNotebook();
   }
@@ -23,18 +25,8 @@ export class CurrentKernel implements ICurrentKernel {
     return this._changed;
   }
 
-  get isDisposed(): boolean {
-    return this._isDisposed;
-  }
-
-  dispose(): void {
-    if (this._isDisposed) {
-      return;
-    }
-    this._isDisposed = true;
-    this._tracker?.currentChanged.disconnect(this._onNotebook, this);
+  protected onDispose(): void {
     this._follow(null);
-    Signal.clearData(this);
   }
 
   private _onNotebook(): void {
@@ -61,6 +53,5 @@ export class CurrentKernel implements ICurrentKernel {
   }
 
   private _changed = new Signal<ICurrentKernel, void>(this);
-  private _isDisposed = false;
   private _session: ISessionContext | null = null;
 }

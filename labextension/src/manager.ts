@@ -1,6 +1,7 @@
 import { DisposableDelegate, type IDisposable } from '@lumino/disposable';
 import { Signal, type ISignal } from '@lumino/signaling';
 
+import { Disposable } from './disposable';
 import { leaseOf, requestOf } from './ownership';
 import type { RestAPI } from './restapi';
 import { SnapshotStream, type Status } from './stream';
@@ -16,8 +17,9 @@ import type {
 } from './wire';
 
 /** Keeps the last snapshot; every verb acts on the server first and then fetches what became of it. */
-export class LeaseManager implements ILeaseManager {
+export class LeaseManager extends Disposable implements ILeaseManager {
   constructor(options: LeaseManager.IOptions) {
+    super();
     this._api = options.api;
     this._stream = new SnapshotStream({
       open: options.openSocket,
@@ -61,18 +63,9 @@ export class LeaseManager implements ILeaseManager {
     return this._changed;
   }
 
-  get isDisposed(): boolean {
-    return this._isDisposed;
-  }
-
-  dispose(): void {
-    if (this._isDisposed) {
-      return;
-    }
-    this._isDisposed = true;
+  protected onDispose(): void {
     document.removeEventListener('visibilitychange', this._onVisibility);
     this._stream.dispose();
-    Signal.clearData(this);
   }
 
   now(): number {
@@ -131,7 +124,7 @@ export class LeaseManager implements ILeaseManager {
   }
 
   private _take(snapshot: ISnapshot): void {
-    if (this._isDisposed) {
+    if (this.isDisposed) {
       return;
     }
     this._snapshot = snapshot;
@@ -150,7 +143,7 @@ export class LeaseManager implements ILeaseManager {
   }
 
   private _tune(): void {
-    if (!this._isDisposed) {
+    if (!this.isDisposed) {
       this._stream.setInterval(this._watchers > 0 && !document.hidden ? 1 : 5);
     }
   }
@@ -161,7 +154,6 @@ export class LeaseManager implements ILeaseManager {
   private readonly _stream: SnapshotStream;
   private _changed = new Signal<ILeaseManager, void>(this);
   private _clockOffset = 0;
-  private _isDisposed = false;
   private _lastSeen: number | null = null;
   private _problem = '';
   private _snapshot: ISnapshot | null = null;

@@ -1,16 +1,13 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import {
-  deviceTitle,
-  MemoryMeter,
-  memoryText,
-  SimulatedBadge,
-  Warning
-} from './devicebar';
+import { deviceTitle } from './device';
 import { formatDuration, holderName } from './format';
-import type { IPanelActions } from './panelview';
-import type { IHost, ILease, IRequest, IUsage, LeaseState } from './wire';
+import { isSimulated, positionText, stateText } from './leasetext';
+import { SimulatedBadge, Warning } from './marks';
+import { MemoryMeter, memoryText } from './meter';
+import type { IPanelActions } from './panelactions';
+import type { IHost, ILease, IRequest, IUsage } from './wire';
 
 export interface IMySliceProps {
   actions: IPanelActions;
@@ -236,38 +233,4 @@ function timeLeft(props: IMySliceProps & { lease: ILease }): string {
   return lease.ends_at === null
     ? trans.__('no end')
     : formatDuration(lease.ends_at - now);
-}
-
-export function positionText(
-  request: IRequest,
-  trans: TranslationBundle
-): string {
-  return request.position === null
-    ? trans.__('waiting')
-    : trans.__('waiting, number %1', request.position);
-}
-
-export function isSimulated(lease: ILease, host: IHost): boolean {
-  return (
-    lease.enforced_by === 'simulated' ||
-    host.devices.some(
-      device =>
-        device.simulated && lease.slices.some(s => s.device_id === device.id)
-    )
-  );
-}
-
-function stateText(state: LeaseState, trans: TranslationBundle): string {
-  switch (state) {
-    case 'granted':
-      return trans.__('granted, not in use yet');
-    case 'active':
-      return trans.__('in use');
-    case 'suspended':
-      return trans.__('suspended');
-    case 'releasing':
-      return trans.__('being released');
-    case 'ended':
-      return trans.__('ended');
-  }
 }

@@ -5,9 +5,9 @@ import type { IDisposable } from '@lumino/disposable';
 import type { Message } from '@lumino/messaging';
 import * as React from 'react';
 
-import { CommandIDs } from './commands';
 import { aistackIcon } from './icons';
-import { PanelView, type IPanelActions } from './panelview';
+import { panelActions, type IPanelActions } from './panelactions';
+import { PanelView } from './panelview';
 import type { ICurrentKernel, ILeaseManager } from './tokens';
 
 export const PANEL_ID = 'jupyter-aistack-panel';
@@ -24,7 +24,7 @@ export class LeasePanel extends ReactWidget {
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', trans.__('AI Stack'));
     this.node.tabIndex = -1;
-    this._actions = panelActions(_options);
+    this._actions = panelActions(_options.commands, manager);
     manager.changed.connect(this.update, this);
     kernel.changed.connect(this.update, this);
   }
@@ -86,20 +86,4 @@ export namespace LeasePanel {
     manager: ILeaseManager;
     trans: TranslationBundle;
   }
-}
-
-/** The buttons run the commands, which report their failures themselves. */
-function panelActions(options: LeasePanel.IOptions): IPanelActions {
-  const { commands, manager } = options;
-  const run = (id: string, args: Record<string, string> = {}): void => {
-    commands.execute(id, args).catch(() => undefined);
-  };
-  return {
-    request: () => run(CommandIDs.request),
-    release: lease_id => run(CommandIDs.release, { lease_id }),
-    extend: lease_id => run(CommandIDs.extend, { lease_id }),
-    cancel: request_id => run(CommandIDs.cancel, { request_id }),
-    refresh: () => run(CommandIDs.refresh),
-    retry: () => manager.reconnect()
-  };
 }

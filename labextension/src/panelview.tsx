@@ -2,22 +2,15 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { isOnline } from './commands';
-import { DeviceBlock, SimulatedBadge, Warning } from './devicebar';
-import { formatDuration, holderName } from './format';
-import { MySlice, positionText } from './myslice';
-import { isOwn } from './ownership';
+import { DeviceBlock } from './device';
+import { formatDuration } from './format';
+import { positionText } from './leasetext';
+import { SimulatedBadge, Warning } from './marks';
+import { MySlice } from './myslice';
+import type { IPanelActions } from './panelactions';
+import { Queue } from './queue';
 import type { ILeaseManager } from './tokens';
-import type { IHost, IRequest } from './wire';
-
-/** What the buttons do. */
-export interface IPanelActions {
-  request: () => void;
-  release: (leaseId: string) => void;
-  extend: (leaseId: string) => void;
-  cancel: (requestId: string) => void;
-  refresh: () => void;
-  retry: () => void;
-}
+import type { IHost } from './wire';
 
 export interface IPanelProps {
   actions: IPanelActions;
@@ -85,7 +78,13 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
           <Devices {...props} />
         </Section>
         <Section title={props.trans.__('Queue')} name="queue">
-          <Queue {...props} online={online} />
+          <Queue
+            actions={props.actions}
+            queue={props.manager.queue}
+            kernelId={props.kernelId}
+            online={online}
+            trans={props.trans}
+          />
         </Section>
       </div>
     </>
@@ -227,49 +226,6 @@ function Devices(props: IPanelProps & { host: IHost }): JSX.Element {
         ))}
       </ul>
     </>
-  );
-}
-
-function Queue(props: IPanelProps & { online: boolean }): JSX.Element {
-  const { manager, trans } = props;
-  if (manager.queue.length === 0) {
-    return <p className="jp-AIStack-empty">{trans.__('Nobody waits.')}</p>;
-  }
-  return (
-    <ol className="jp-AIStack-queue">
-      {manager.queue.map(request => (
-        <QueueItem key={request.id} {...props} request={request} />
-      ))}
-    </ol>
-  );
-}
-
-function QueueItem(
-  props: IPanelProps & { request: IRequest; online: boolean }
-): JSX.Element {
-  const { actions, request, trans } = props;
-  const name = holderName(request.holder);
-  return (
-    <li className="jp-AIStack-queueItem" data-request-id={request.id}>
-      <span className="jp-AIStack-position">{request.position ?? '–'}</span>
-      <span className="jp-AIStack-sliceName" title={request.holder.label}>
-        {name}
-      </span>
-      <span className="jp-AIStack-sliceSize">{request.spec}</span>
-      <p className="jp-AIStack-reason">
-        {[request.holder.user, request.reason].filter(Boolean).join(' · ')}
-      </p>
-      {isOwn(request.holder, props.kernelId) && (
-        <button
-          className="jp-AIStack-button jp-mod-small"
-          disabled={!props.online}
-          aria-label={trans.__('Cancel the request of %1', name)}
-          onClick={() => actions.cancel(request.id)}
-        >
-          {trans.__('Cancel')}
-        </button>
-      )}
-    </li>
   );
 }
 

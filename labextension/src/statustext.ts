@@ -1,7 +1,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import { formatBytesOf, formatDuration } from './format';
-import { isSimulated } from './myslice';
+import { isSimulated } from './leasetext';
 import type { ILeaseManager } from './tokens';
 import type { ILease } from './wire';
 

@@ -1,6 +1,6 @@
-import type { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
 
+import { Disposable } from './disposable';
 import { messageOf } from './errors';
 import { errorBody, shape, snapshot, text } from './validate';
 import type { IErrorBody, ISnapshot } from './wire';
@@ -34,8 +34,9 @@ const failure = shape<{ error: IErrorBody }>({ error: errorBody });
  *
  * It tries the socket for ever, ever more slowly, and returns to it as soon as it answers.
  */
-export class SnapshotStream implements IDisposable {
+export class SnapshotStream extends Disposable {
   constructor(private readonly _options: SnapshotStream.IOptions) {
+    super();
     this._poll = new Poll({
       name: 'jupyter-aistack:snapshot',
       auto: false,
@@ -45,15 +46,7 @@ export class SnapshotStream implements IDisposable {
     });
   }
 
-  get isDisposed(): boolean {
-    return this._isDisposed;
-  }
-
-  dispose(): void {
-    if (this._isDisposed) {
-      return;
-    }
-    this._isDisposed = true;
+  protected onDispose(): void {
     clearTimeout(this._timer);
     this._poll.dispose();
     this._drop();
@@ -148,13 +141,13 @@ export class SnapshotStream implements IDisposable {
   private async _fetch(): Promise<void> {
     try {
       const fetched = await this._options.fetch();
-      if (this._isDisposed || this._failures < FAILURES_BEFORE_POLLING) {
+      if (this.isDisposed || this._failures < FAILURES_BEFORE_POLLING) {
         return; // the socket came back meanwhile and knows better
       }
       this._options.onSnapshot(fetched);
       this._options.onStatus('polling');
     } catch (error) {
-      if (!this._isDisposed) {
+      if (!this.isDisposed) {
         this._options.onStatus('disconnected', messageOf(error));
       }
       throw error; // the poll backs off
@@ -174,7 +167,6 @@ export class SnapshotStream implements IDisposable {
   private _failures = 0;
   private _hasReceived = false;
   private _interval: 1 | 5 = 5;
-  private _isDisposed = false;
   private _isOpen = false;
   private _poll: Poll;
   private _socket: WebSocket | null = null;

@@ -1,5 +1,4 @@
-import type { IDisposable } from '@lumino/disposable';
-
+import { Disposable } from './disposable';
 import { leaseOf } from './ownership';
 import type { ICurrentKernel, ILeaseManager } from './tokens';
 import type { ILease } from './wire';
@@ -13,28 +12,16 @@ export interface INews {
 }
 
 /** Watches the leases of one kernel at a time for news. */
-export class LeaseWatcher implements IDisposable {
+export class LeaseWatcher extends Disposable {
   constructor(
     private readonly _manager: ILeaseManager,
     private readonly _kernel: ICurrentKernel,
     private readonly _news: INews,
     private readonly _warnSeconds: () => number
   ) {
+    super();
     _manager.changed.connect(this._look, this);
     _kernel.changed.connect(this._look, this);
-  }
-
-  get isDisposed(): boolean {
-    return this._isDisposed;
-  }
-
-  dispose(): void {
-    if (this._isDisposed) {
-      return;
-    }
-    this._isDisposed = true;
-    this._manager.changed.disconnect(this._look, this);
-    this._kernel.changed.disconnect(this._look, this);
   }
 
   private _look(): void {
@@ -65,7 +52,6 @@ export class LeaseWatcher implements IDisposable {
     }
   }
 
-  private _isDisposed = false;
   private _waitingId: string | null = null;
   private _warned = new Set<string>();
 }

@@ -3,7 +3,8 @@ import { act } from 'react';
 import { createRoot, type Root } from 'react-dom/client';
 
 import { LeaseManager } from '../manager';
-import { PanelView, type IPanelActions } from '../panelview';
+import type { IPanelActions } from '../panelactions';
+import { PanelView } from '../panelview';
 import { RestAPI } from '../restapi';
 import { statusText } from '../statustext';
 import {

@@ -1,7 +1,8 @@
 import * as React from 'react';
 import { renderToStaticMarkup } from 'react-dom/server';
 
-import { DeviceBlock, segments, type IDeviceProps } from '../devicebar';
+import { DeviceBlock, type IDeviceProps } from '../device';
+import { segments, type ISegment } from '../segments';
 import { KERNEL, PARENT_KERNEL, sampleSnapshot, trans } from './fakes';
 
 function props(index = 0, kernelId: string | null = KERNEL): IDeviceProps {
@@ -9,6 +10,11 @@ function props(index = 0, kernelId: string | null = KERNEL): IDeviceProps {
   const now = usage.at;
   const device = host.devices[index];
   return { device, leases, usage, kernelId, now, trans };
+}
+
+function cut(given: IDeviceProps): ISegment[] {
+  const { device, leases, kernelId } = given;
+  return segments(device, leases, kernelId, trans);
 }
 
 function render(given: IDeviceProps): HTMLElement {
@@ -26,7 +32,7 @@ function row(page: HTMLElement, leaseId: string): string {
 
 describe('segments', () => {
   it('are slices by age, then strangers, then what is free', () => {
-    const kinds = segments(props()).map(part => [part.kind, part.label]);
+    const kinds = cut(props()).map(part => [part.kind, part.label]);
     expect(kinds).toEqual([
       ['own', 'tour.ipynb'],
       ['other', 'worker:worker-0'],
@@ -36,32 +42,32 @@ describe('segments', () => {
   });
 
   it('are as wide as their share and fill the bar', () => {
-    const shares = segments(props()).map(part => part.share);
+    const shares = cut(props()).map(part => part.share);
     expect(shares).toEqual([0.25, 0.5, 0.05, expect.closeTo(0.2)]);
   });
 
   it('are drawn to scale when strangers sit on leased memory', () => {
     const given = props();
     given.device.foreign_memory_bytes = given.device.memory_bytes / 2;
-    const shares = segments(given).map(part => part.share);
+    const shares = cut(given).map(part => part.share);
     expect(shares.reduce((a, b) => a + b, 0)).toBeCloseTo(1);
     expect(shares).toEqual([0.2, 0.4, 0.4]);
   });
 
   it('do not call free what cannot be had', () => {
-    const labels = [props(1), props(2)].map(given => segments(given)[0].label);
+    const labels = [props(1), props(2)].map(given => cut(given)[0].label);
     expect(labels).toEqual(['not available', 'free']);
   });
 
   it('are own for the workers of the kernel, too', () => {
-    const own = segments(props(0, PARENT_KERNEL)).filter(
+    const own = cut(props(0, PARENT_KERNEL)).filter(
       part => part.kind === 'own'
     );
     expect(own.map(part => part.leaseId)).toEqual(['l-worker']);
   });
 
   it('leave out leases that have ended', () => {
-    expect(segments(props(1)).map(part => part.kind)).toEqual(['free']);
+    expect(cut(props(1)).map(part => part.kind)).toEqual(['free']);
   });
 });
 

@@ -1,0 +1,41 @@
+/** What is said of leases and requests in more than one place. */
+
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+import type { IHost, ILease, IRequest, LeaseState } from './wire';
+
+/** How far a request has come. */
+export function positionText(
+  request: IRequest,
+  trans: TranslationBundle
+): string {
+  return request.position === null
+    ? trans.__('waiting')
+    : trans.__('waiting, number %1', request.position);
+}
+
+/** Whether nothing real stands behind the lease. */
+export function isSimulated(lease: ILease, host: IHost): boolean {
+  return (
+    lease.enforced_by === 'simulated' ||
+    host.devices.some(
+      device =>
+        device.simulated && lease.slices.some(s => s.device_id === device.id)
+    )
+  );
+}
+
+export function stateText(state: LeaseState, trans: TranslationBundle): string {
+  switch (state) {
+    case 'granted':
+      return trans.__('granted, not in use yet');
+    case 'active':
+      return trans.__('in use');
+    case 'suspended':
+      return trans.__('suspended');
+    case 'releasing':
+      return trans.__('being released');
+    case 'ended':
+      return trans.__('ended');
+  }
+}

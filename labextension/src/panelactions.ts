@@ -1,0 +1,32 @@
+import type { CommandRegistry } from '@lumino/commands';
+
+import { CommandIDs } from './commands';
+import type { ILeaseManager } from './tokens';
+
+/** What the buttons of the panel do. */
+export interface IPanelActions {
+  request: () => void;
+  release: (leaseId: string) => void;
+  extend: (leaseId: string) => void;
+  cancel: (requestId: string) => void;
+  refresh: () => void;
+  retry: () => void;
+}
+
+/** The buttons run the commands, which report their failures themselves. */
+export function panelActions(
+  commands: CommandRegistry,
+  manager: ILeaseManager
+): IPanelActions {
+  const run = (id: string, args: Record<string, string> = {}): void => {
+    commands.execute(id, args).catch(() => undefined);
+  };
+  return {
+    request: () => run(CommandIDs.request),
+    release: lease_id => run(CommandIDs.release, { lease_id }),
+    extend: lease_id => run(CommandIDs.extend, { lease_id }),
+    cancel: request_id => run(CommandIDs.cancel, { request_id }),
+    refresh: () => run(CommandIDs.refresh),
+    retry: () => manager.reconnect()
+  };
+}

@@ -1,0 +1,59 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import { holderName } from './format';
+import { isOwn } from './ownership';
+import type { IPanelActions } from './panelactions';
+import type { IRequest } from './wire';
+
+export interface IQueueProps {
+  actions: IPanelActions;
+  queue: readonly IRequest[];
+  /** The notebook's kernel, whose requests can be cancelled here; null when there is none. */
+  kernelId: string | null;
+  /** The data is fresh enough to act upon. */
+  online: boolean;
+  trans: TranslationBundle;
+}
+
+/** Who waits, first served first. */
+export function Queue(props: IQueueProps): JSX.Element {
+  const { queue, trans } = props;
+  if (queue.length === 0) {
+    return <p className="jp-AIStack-empty">{trans.__('Nobody waits.')}</p>;
+  }
+  return (
+    <ol className="jp-AIStack-queue">
+      {queue.map(request => (
+        <QueueItem key={request.id} {...props} request={request} />
+      ))}
+    </ol>
+  );
+}
+
+function QueueItem(props: IQueueProps & { request: IRequest }): JSX.Element {
+  const { actions, request, trans } = props;
+  const name = holderName(request.holder);
+  return (
+    <li className="jp-AIStack-queueItem" data-request-id={request.id}>
+      <span className="jp-AIStack-position">{request.position ?? '–'}</span>
+      <span className="jp-AIStack-sliceName" title={request.holder.label}>
+        {name}
+      </span>
+      <span className="jp-AIStack-sliceSize">{request.spec}</span>
+      <p className="jp-AIStack-reason">
+        {[request.holder.user, request.reason].filter(Boolean).join(' · ')}
+      </p>
+      {isOwn(request.holder, props.kernelId) && (
+        <button
+          className="jp-AIStack-button jp-mod-small"
+          disabled={!props.online}
+          aria-label={trans.__('Cancel the request of %1', name)}
+          onClick={() => actions.cancel(request.id)}
+        >
+          {trans.__('Cancel')}
+        </button>
+      )}
+    </li>
+  );
+}

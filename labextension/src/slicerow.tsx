@@ -1,0 +1,87 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import { formatDuration, holderName } from './format';
+import { SimulatedBadge } from './marks';
+import { MemoryMeter, memoryText, utilisationText } from './meter';
+import { isOwn } from './ownership';
+import type { IPiece } from './segments';
+import type { IDevice, ILease, IUsage, IUse } from './wire';
+
+export interface ISliceRowProps extends IPiece {
+  device: IDevice;
+  usage: IUsage | null;
+  kernelId: string | null;
+  /** Seconds since the epoch by the server's clock. */
+  now: number;
+  trans: TranslationBundle;
+}
+
+/** A slice of a device: whose it is, and what it uses. */
+export function SliceRow(props: ISliceRowProps): JSX.Element {
+  const { lease, slice, trans } = props;
+  const own = isOwn(lease.holder, props.kernelId);
+  const name = holderName(lease.holder);
+  return (
+    <li
+      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}`}
+      data-lease-id={lease.id}
+    >
+      <div className="jp-AIStack-sliceHead">
+        <span className="jp-AIStack-swatch" aria-hidden="true" />
+        <span
+          className="jp-AIStack-sliceName"
+          title={`${lease.holder.label || lease.holder.id} (${lease.holder.user})`}
+        >
+          {name}
+        </span>
+        {own && <span className="jp-AIStack-badge">{trans.__('yours')}</span>}
+        {lease.enforced_by === 'simulated' && !props.device.simulated && (
+          <SimulatedBadge trans={trans} />
+        )}
+        <span className="jp-AIStack-sliceSize">
+          {slice.profile || slice.fraction}
+        </span>
+      </div>
+      <SliceUse {...props} name={name} />
+    </li>
+  );
+}
+
+function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
+  const { lease, slice, trans } = props;
+  const use = useOf(lease, props.usage);
+  const memory = memoryText(use, slice.memory_bytes, trans);
+  const age = formatDuration(props.now - lease.granted_at);
+  const utilisation = utilisationText(use, trans);
+  return (
+    <>
+      <MemoryMeter
+        label={trans.__('Memory of %1', props.name)}
+        text={memory}
+        used={use.memory_bytes}
+        total={slice.memory_bytes}
+      />
+      <p className="jp-AIStack-figures">
+        <span title={trans.__('Memory used of the slice')}>{memory}</span>
+        {' · '}
+        <span title={trans.__('Utilisation')}>{utilisation}</span>
+        {' · '}
+        <span title={trans.__('Held since')}>{age}</span>
+      </p>
+    </>
+  );
+}
+
+const UNKNOWN: IUse = {
+  memory_bytes: null,
+  utilization: null,
+  power_watts: null,
+  energy_joules: null
+};
+
+/** The use of a lease on one device; of a lease on several we only know the sum, which belongs to none of them. */
+function useOf(lease: ILease, usage: IUsage | null): IUse {
+  const use = usage?.leases[lease.id];
+  return use && lease.slices.length === 1 ? use : UNKNOWN;
+}
