@@ -1,6 +1,7 @@
 import { CommandRegistry } from '@lumino/commands';
 
 import { addCommands, ALL_COMMANDS, CommandIDs } from '../commands';
+import { messageOf } from '../errors';
 import { LeaseManager } from '../manager';
 import { RestAPI } from '../restapi';
 import {
@@ -9,7 +10,6 @@ import {
   FakeSocket,
   KERNEL,
   sampleSnapshot,
-  samples,
   trans,
   WAITING_KERNEL
 } from './fakes';
@@ -130,11 +130,27 @@ describe('what the commands do', () => {
     expect(server.asked[0].body).toEqual({ seconds: 1800 });
   });
 
-  it('tells both the user and the caller of a failure', async () => {
-    server.answer('POST leases/l-tour/extend', samples().error, 409);
-    await expect(commands.execute(CommandIDs.extend)).rejects.toThrow(/GPUs/);
-    expect(reported).toHaveLength(1);
-  });
+  const SAID = [
+    [
+      403,
+      'NotYours',
+      'that belongs to bob; only they or an admin may change it'
+    ],
+    [409, 'LeaseEnded', 'the lease has ended; request a new slice'],
+    [503, 'LedgerUnavailable', 'the ledger does not answer; try again']
+  ] as const;
+
+  it.each(SAID)(
+    'tells user and caller what the server said (%i)',
+    async (status, code, message) => {
+      const body = { code, message, facts: {}, reason: null };
+      server.answer('POST leases/l-tour/extend', body, status);
+      await expect(commands.execute(CommandIDs.extend)).rejects.toThrow(
+        message
+      );
+      expect(reported.map(messageOf)).toEqual([message]);
+    }
+  );
 });
 
 describe('every command', () => {

@@ -141,6 +141,21 @@ describe('with data', () => {
     expect(release?.disabled).toBe(true);
   });
 
+  it('acts again as soon as the connection is back, untouched', () => {
+    vi.useFakeTimers();
+    try {
+      FakeSocket.latest.fail();
+      expect(show()).toContain('Disconnected');
+      act(() => void vi.advanceTimersByTime(1000));
+      FakeSocket.latest.pushSnapshot();
+      expect(show()).not.toContain('Disconnected');
+      click('Release');
+      expect(done).toEqual(['release l-tour']);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it('does not announce telemetry', () => {
     show();
     const before = announced();

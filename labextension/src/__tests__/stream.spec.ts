@@ -88,6 +88,8 @@ describe('while the socket works', () => {
     expect(statuses).toEqual(['disconnected']);
     expect(problems).toEqual(['no ledger']);
     expect(FakeSocket.latest.isClosed).toBe(false);
+    FakeSocket.latest.pushSnapshot();
+    expect(statuses).toEqual(['disconnected', 'connected']);
   });
 
   it('takes a silent socket for dead', async () => {
@@ -142,6 +144,28 @@ describe('when the socket fails', () => {
     expect(problems[0]).toBe('no route');
     await vi.advanceTimersByTimeAsync(600_000);
     expect(fetched).toBeLessThan(40);
+  });
+
+  it('recovers by itself, however long nobody answered', async () => {
+    fetch = () => Promise.reject(new Error('no route'));
+    await degrade();
+    for (let minute = 0; minute < 30; minute++) {
+      FakeSocket.latest.fail('still gone');
+      await vi.advanceTimersByTimeAsync(60_000);
+    }
+    expect(statuses[statuses.length - 1]).toBe('disconnected');
+    FakeSocket.latest.accept();
+    FakeSocket.latest.pushSnapshot();
+    expect(statuses[statuses.length - 1]).toBe('connected');
+    expect(snapshots).toHaveLength(1);
+  });
+
+  it('recovers by polling where only the socket stays away', async () => {
+    fetch = () => Promise.reject(new Error('no route'));
+    await degrade();
+    fetch = async () => sampleSnapshot();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(statuses[statuses.length - 1]).toBe('polling');
   });
 
   it('counts data it cannot read as a failure', async () => {
