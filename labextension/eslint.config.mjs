@@ -47,7 +47,15 @@ export default tseslint.config(
       // These make up what is on the page from the start; the dialog is loaded when it is needed.
       'jupyter/prefer-lazy-imports': [
         'warn',
-        { ignoreImports: ['./indicator', './manager', './panel', './restapi'] }
+        {
+          ignoreImports: [
+            './indicator',
+            './manager',
+            './panel',
+            './panelactions',
+            './restapi'
+          ]
+        }
       ]
     }
   },

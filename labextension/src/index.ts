@@ -9,6 +9,7 @@ import {
   showDialog
 } from '@jupyterlab/apputils';
 import { INotebookTracker } from '@jupyterlab/notebook';
+import { IRunningSessionManagers } from '@jupyterlab/running';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import {
@@ -25,7 +26,9 @@ import { LeaseIndicator } from './indicator';
 import { CurrentKernel } from './kernel';
 import { LeaseManager } from './manager';
 import { LeasePanel, PANEL_ID } from './panel';
+import { panelActions } from './panelactions';
 import { RestAPI } from './restapi';
+import { RunningLeases } from './running';
 import { fetchFrom, socketTo } from './server';
 import { AIStackSettings, IAIStackSettings } from './settings';
 import { ICurrentKernel, ILeaseManager } from './tokens';
@@ -36,6 +39,10 @@ export { CommandIDs } from './commands';
 
 function load(translator: ITranslator | null): TranslationBundle {
   return (translator ?? nullTranslator).load('jupyter_aistack');
+}
+
+function report(error: unknown): void {
+  Notification.error(messageOf(error), { autoClose: 10_000 });
 }
 
 const manager: JupyterFrontEndPlugin<ILeaseManager> = {
@@ -108,9 +115,7 @@ const commands: JupyterFrontEndPlugin<void> = {
         const result = await showDialog({ title, body });
         return result.button.accept;
       },
-      report: error => {
-        Notification.error(messageOf(error), { autoClose: 10_000 });
-      }
+      report
     });
     const category = trans.__('AI Stack');
     ALL_COMMANDS.forEach(command => palette?.addItem({ command, category }));
@@ -174,6 +179,33 @@ const status: JupyterFrontEndPlugin<void> = {
   }
 };
 
+const running: JupyterFrontEndPlugin<void> = {
+  id: 'jupyter-aistack:running',
+  description: 'Lists the slices of the kernels among what runs.',
+  autoStart: true,
+  requires: [ILeaseManager],
+  optional: [IRunningSessionManagers, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    manager: ILeaseManager,
+    managers: IRunningSessionManagers | null,
+    translator: ITranslator | null
+  ): void => {
+    const { kernels } = app.serviceManager;
+    managers?.add(
+      new RunningLeases({
+        icon: aistackIcon,
+        kernelIds: () => Array.from(kernels.running(), ({ id }) => id),
+        manager,
+        open: () => void app.commands.execute(CommandIDs.open),
+        release: panelActions(app.commands, manager).release,
+        report,
+        trans: load(translator)
+      })
+    );
+  }
+};
+
 const news: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-aistack:news',
   description: 'Notifies of a slice that was granted or is about to end.',
@@ -188,11 +220,7 @@ const news: JupyterFrontEndPlugin<void> = {
     translator: ITranslator | null
   ): void => {
     const trans = load(translator);
-    const extend = (lease_id: string): void => {
-      app.commands
-        .execute(CommandIDs.extend, { lease_id })
-        .catch(() => undefined);
-    };
+    const { extend } = panelActions(app.commands, manager);
     new LeaseWatcher(
       manager,
       kernel,
@@ -219,4 +247,13 @@ const news: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default [manager, kernel, settings, commands, panel, status, news];
+export default [
+  manager,
+  kernel,
+  settings,
+  commands,
+  panel,
+  status,
+  running,
+  news
+];
