@@ -2,13 +2,13 @@ import { CommandRegistry } from '@lumino/commands';
 
 import { addCommands, ALL_COMMANDS, CommandIDs } from '../commands';
 import { messageOf } from '../errors';
-import { LeaseManager } from '../manager';
-import { RestAPI } from '../restapi';
+import type { LeaseManager } from '../manager';
 import {
   FakeKernel,
   FakeServer,
   FakeSocket,
   KERNEL,
+  managerOf,
   sampleSnapshot,
   trans,
   WAITING_KERNEL
@@ -23,12 +23,8 @@ let reported: unknown[];
 let server: FakeServer;
 
 beforeEach(() => {
-  FakeSocket.opened = [];
   server = new FakeServer();
-  manager = new LeaseManager({
-    api: new RestAPI(server.fetch),
-    openSocket: () => FakeSocket.open()
-  });
+  manager = managerOf(server);
   commands = new CommandRegistry();
   kernel = new FakeKernel(KERNEL);
   asked = [];

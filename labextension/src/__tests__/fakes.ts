@@ -5,6 +5,8 @@ import { Signal, type ISignal } from '@lumino/signaling';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 
+import { LeaseManager } from '../manager';
+import { RestAPI } from '../restapi';
 import type { ICurrentKernel } from '../tokens';
 import * as validate from '../validate';
 import type { ISnapshot } from '../wire';
@@ -115,6 +117,15 @@ export class FakeServer {
       typeof found.body === 'string' ? found.body : JSON.stringify(found.body);
     return new Response(text, { status: found.status });
   };
+}
+
+/** A manager whose only socket is `FakeSocket.latest`; the test disposes of it. */
+export function managerOf(server: FakeServer): LeaseManager {
+  FakeSocket.opened = [];
+  return new LeaseManager({
+    api: new RestAPI(server.fetch),
+    openSocket: () => FakeSocket.open()
+  });
 }
 
 export class FakeKernel implements ICurrentKernel {

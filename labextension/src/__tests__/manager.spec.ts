@@ -1,12 +1,12 @@
 import { AIStackError } from '../errors';
-import { LeaseManager } from '../manager';
-import { RestAPI } from '../restapi';
+import type { LeaseManager } from '../manager';
 import {
   FakeServer,
   FakeSocket,
   KERNEL,
-  sampleSnapshot,
+  managerOf,
   samples,
+  sampleSnapshot,
   WAITING_KERNEL
 } from './fakes';
 
@@ -15,12 +15,8 @@ let server: FakeServer;
 let changes: number;
 
 beforeEach(() => {
-  FakeSocket.opened = [];
   server = new FakeServer();
-  manager = new LeaseManager({
-    api: new RestAPI(server.fetch),
-    openSocket: () => FakeSocket.open()
-  });
+  manager = managerOf(server);
   changes = 0;
   manager.changed.connect(() => (changes += 1));
 });

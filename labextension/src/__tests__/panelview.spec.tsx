@@ -2,15 +2,15 @@ import * as React from 'react';
 import { act } from 'react';
 import { createRoot, type Root } from 'react-dom/client';
 
-import { LeaseManager } from '../manager';
+import type { LeaseManager } from '../manager';
 import type { IPanelActions } from '../panelactions';
 import { PanelView } from '../panelview';
-import { RestAPI } from '../restapi';
 import { statusText } from '../statustext';
 import {
   FakeServer,
   FakeSocket,
   KERNEL,
+  managerOf,
   PARENT_KERNEL,
   sampleSnapshot,
   trans,
@@ -32,11 +32,7 @@ const actions: IPanelActions = {
 };
 
 beforeEach(() => {
-  FakeSocket.opened = [];
-  manager = new LeaseManager({
-    api: new RestAPI(new FakeServer().fetch),
-    openSocket: () => FakeSocket.open()
-  });
+  manager = managerOf(new FakeServer());
   done = [];
   node = document.createElement('div');
   root = createRoot(node);

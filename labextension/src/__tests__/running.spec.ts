@@ -1,15 +1,15 @@
 import type { LabIcon } from '@jupyterlab/ui-components';
 
-import { LeaseManager } from '../manager';
-import { RestAPI } from '../restapi';
+import type { LeaseManager } from '../manager';
 import { RunningLeases } from '../running';
 import {
   FakeServer,
   FakeSocket,
   KERNEL,
+  managerOf,
   PARENT_KERNEL,
-  sampleSnapshot,
   samples,
+  sampleSnapshot,
   trans
 } from './fakes';
 
@@ -22,12 +22,8 @@ let running: RunningLeases;
 let server: FakeServer;
 
 beforeEach(() => {
-  FakeSocket.opened = [];
   server = new FakeServer();
-  manager = new LeaseManager({
-    api: new RestAPI(server.fetch),
-    openSocket: () => FakeSocket.open()
-  });
+  manager = managerOf(server);
   kernels = [KERNEL, PARENT_KERNEL];
   opened = 0;
   released = [];

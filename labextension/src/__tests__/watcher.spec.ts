@@ -1,11 +1,11 @@
-import { LeaseManager } from '../manager';
-import { RestAPI } from '../restapi';
+import type { LeaseManager } from '../manager';
 import { LeaseWatcher } from '../watcher';
 import {
   FakeKernel,
   FakeServer,
   FakeSocket,
   KERNEL,
+  managerOf,
   sampleSnapshot
 } from './fakes';
 
@@ -15,11 +15,7 @@ let watcher: LeaseWatcher;
 let warnSeconds: number;
 
 beforeEach(() => {
-  FakeSocket.opened = [];
-  manager = new LeaseManager({
-    api: new RestAPI(new FakeServer().fetch),
-    openSocket: () => FakeSocket.open()
-  });
+  manager = managerOf(new FakeServer());
   news = [];
   warnSeconds = 300;
   watcher = new LeaseWatcher(
