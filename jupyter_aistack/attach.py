@@ -11,22 +11,18 @@ import ctypes
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
-from .core.verification import judge
+from . import witness
 from .exceptions import DeviceTouched
 from .processes import own_threads
 from .wire import Preparation
 
 CUDA_ERROR_NOT_INITIALIZED = 3
-VERIFY_SECONDS = 20
 _FORCED = ("CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
 
 
@@ -106,19 +102,11 @@ def leave(prepared: Preparation) -> None:
 
 
 def verify(expects: Mapping[str, object]) -> tuple[bool | None, str]:
-    """Ask a short-lived child what a process with our environment really sees.
+    """Find out what a process with our environment really sees; see :func:`jupyter_aistack.witness.verify`.
 
-    Returns:
-        (True, "") when all that was promised is there, (False, sentence) when it is not, (None, sentence) when it
-        could not be found out. The child leaves this process untouched by CUDA.
+    A child looks, and this process is left untouched by CUDA.
     """
-    try:
-        command = [sys.executable, "-m", "jupyter_aistack.kernel.verify"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=True)
-        seen: dict[str, Any] = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return None, f"could not be verified: {type(error).__name__}"
-    return judge(expects, seen)
+    return witness.verify(expects, interpreter=sys.executable, environment=os.environ)
 
 
 def cap_torch_memory(fraction: str | None) -> None:

@@ -1,4 +1,4 @@
 """Kernels that start with a slice: the provisioner Jupyter launches them through, and what it needs.
 
-Importing this package imports nothing else; :mod:`.verify` runs in children that must start quickly.
+Importing this package imports nothing else.
 """

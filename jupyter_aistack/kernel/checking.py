@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..core.verification import judge
-
-CHILD_SECONDS = 10.0
+from ..witness import verify
 
 
 def bind_process(pid: int, cores: Sequence[int]) -> None:
@@ -37,20 +32,14 @@ def check(
     Call it in a thread of its own: the thread takes on the kernel's affinity, for the child to inherit.
 
     Returns:
-        (True, "") when all is as promised, (False, sentence) when it is not, (None, sentence) when it cannot be known.
+        As :func:`jupyter_aistack.witness.verify`.
     """
-    if not expects:
-        return None, "there is nothing to verify"
-    try:
-        if hasattr(os, "sched_setaffinity"):
+    if hasattr(os, "sched_setaffinity"):
+        try:
             os.sched_setaffinity(0, os.sched_getaffinity(pid))
-        program = [_interpreter(command), "-I", "-S", str(Path(__file__).with_name("verify.py"))]
-        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": CHILD_SECONDS}
-        done = subprocess.run(program, env=dict(environment), check=True, **options)
-        seen: dict[str, Any] = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return None, f"could not be verified: {type(error).__name__}"
-    return judge(expects, seen)
+        except OSError as error:
+            return None, f"could not be verified: {type(error).__name__}"
+    return verify(expects, interpreter=_interpreter(command), environment=environment)
 
 
 def _interpreter(command: Sequence[str]) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack import attach, seen
 from jupyter_aistack.core.verification import judge
-from jupyter_aistack.kernel import checking, verify
+from jupyter_aistack.kernel import checking
 from jupyter_aistack.kernel.checking import bind_process, check
 
-SOURCE = Path(verify.__file__)
+SOURCE = Path(seen.__file__)
 UUID = "11111111-1111-1111-1111-111111111111"
 OTHER = "abababab-abab-abab-abab-abababababab"
 
@@ -43,28 +44,28 @@ def test_kernel_package_opens_nothing() -> None:
 
 
 def test_without_a_driver_it_says_so_and_tells_the_rest() -> None:
-    seen = see(OMP_NUM_THREADS="3", LD_LIBRARY_PATH="")
-    if seen["visible"] is not None:
+    found = see(OMP_NUM_THREADS="3", LD_LIBRARY_PATH="")
+    if found["visible"] is not None:
         pytest.skip("this machine has a CUDA driver")
-    assert seen["cuda"] == "there is no CUDA driver (libcuda.so.1)"
-    assert seen["cores"] == sorted(os.sched_getaffinity(0))
-    assert seen["threads"] == "3"
+    assert found["cuda"] == "there is no CUDA driver (libcuda.so.1)"
+    assert found["cores"] == sorted(os.sched_getaffinity(0))
+    assert found["threads"] == "3"
 
 
 def test_it_runs_as_a_module_too() -> None:
-    assert see("-m", "jupyter_aistack.kernel.verify").keys() >= {"visible", "cores", "threads", "memory_total"}
+    assert see("-m", "jupyter_aistack.seen").keys() >= {"visible", "cores", "threads", "memory_total"}
 
 
 def test_devices_are_told_as_the_process_sees_them(driver: str) -> None:
-    seen = see(LD_LIBRARY_PATH=driver)
-    assert seen["visible"] == [f"GPU-{UUID}", f"GPU-{OTHER}"]
-    assert (seen["memory_total"], seen["multiprocessors"]) == (40 << 30, 132)
-    assert "cuda" not in seen
+    found = see(LD_LIBRARY_PATH=driver)
+    assert found["visible"] == [f"GPU-{UUID}", f"GPU-{OTHER}"]
+    assert (found["memory_total"], found["multiprocessors"]) == (40 << 30, 132)
+    assert "cuda" not in found
 
 
 def test_mig_instance_is_spelled_as_it_was_asked_for(driver: str) -> None:
-    seen = see(LD_LIBRARY_PATH=driver, CUDA_VISIBLE_DEVICES=f"MIG-{UUID}")
-    assert seen["visible"][0] == f"MIG-{UUID}"
+    found = see(LD_LIBRARY_PATH=driver, CUDA_VISIBLE_DEVICES=f"MIG-{UUID}")
+    assert found["visible"][0] == f"MIG-{UUID}"
 
 
 def test_no_device_is_an_answer(driver: str) -> None:
@@ -72,15 +73,15 @@ def test_no_device_is_an_answer(driver: str) -> None:
 
 
 def test_driver_that_fails_is_no_answer(driver: str) -> None:
-    seen = see(LD_LIBRARY_PATH=driver, FAKE_CUDA="broken")
-    assert (seen["visible"], seen["cuda"]) == (None, "cuInit failed: unknown error (999)")
+    found = see(LD_LIBRARY_PATH=driver, FAKE_CUDA="broken")
+    assert (found["visible"], found["cuda"]) == (None, "cuInit failed: unknown error (999)")
 
 
 def test_driver_that_hangs_is_left_behind(driver: str) -> None:
-    code = "from jupyter_aistack.kernel import verify; verify.CUDA_SECONDS = 0.2; verify.main()"
-    seen = see("-c", code, LD_LIBRARY_PATH=driver, FAKE_CUDA="hangs")
-    assert seen["visible"] is None
-    assert "did not answer" in seen["cuda"]
+    code = "from jupyter_aistack import seen; seen.CUDA_SECONDS = 0.2; seen.main()"
+    found = see("-c", code, LD_LIBRARY_PATH=driver, FAKE_CUDA="hangs")
+    assert found["visible"] is None
+    assert "did not answer" in found["cuda"]
 
 
 VERDICTS = [
@@ -119,6 +120,22 @@ def test_nothing_promised_is_not_called_verified() -> None:
 def test_child_that_cannot_start_is_no_verdict() -> None:
     verdict, note = check({"threads": "1"}, pid=os.getpid(), command=["/no/such/python"], environment={})
     assert (verdict, note) == (None, "could not be verified: FileNotFoundError")
+
+
+def test_a_file_of_the_users_does_not_stand_in_for_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('this is not the library')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert attach.verify({"threads": "3"}) == (True, "")
+    assert check({"threads": "3"}, pid=os.getpid(), command=[], environment=dict(os.environ)) == (True, "")
+
+
+def test_a_process_that_has_ended_is_not_called_verified() -> None:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    found = check({"threads": "1"}, pid=process.pid, command=[], environment={})
+    assert found == (None, "could not be verified: ProcessLookupError")
 
 
 def test_kernel_behind_a_launcher_is_checked_with_our_own_python() -> None:

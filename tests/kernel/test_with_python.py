@@ -29,7 +29,7 @@ async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_th
         assert set(map(tuple, await evaluate(client, threads))) == {tuple(cores)}
         assert await evaluate(client, "os.environ['OMP_NUM_THREADS']") == "1"
         seen = (
-            "json.loads(__import__('subprocess').check_output([sys.executable, '-m', 'jupyter_aistack.kernel.verify']))"
+            "json.loads(__import__('subprocess').check_output([sys.executable, '-m', 'jupyter_aistack.seen']))"
         )
         assert (await evaluate(client, seen))["cores"] == cores
     assert (lease.verified, lease.note) == (True, "")
