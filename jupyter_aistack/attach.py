@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 from . import witness
+from .caps import cap_memory
 from .exceptions import DeviceTouched
 from .processes import own_threads
 from .wire import Preparation
@@ -67,10 +64,14 @@ def attach(prepared: Preparation) -> Before:
     before = Before(
         environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
     )
-    os.environ.update(wanted)
-    _bind_threads(prepared.cores)
-    _limit_threads(prepared.environment.get("OMP_NUM_THREADS"))
-    cap_torch_memory(prepared.environment.get("AISTACK_MEMORY_FRACTION"))
+    try:
+        os.environ.update(wanted)
+        _bind_threads(prepared.cores)
+        _limit_threads(prepared.environment.get("OMP_NUM_THREADS"))
+        cap_memory(prepared.environment)
+    except BaseException:
+        detach(before)
+        raise
     return before
 
 
@@ -83,6 +84,7 @@ def detach(before: Before) -> None:
             os.environ[name] = value
     _bind_threads(sorted(before.cores))
     _limit_threads(str(before.threads or len(before.cores) or 1))
+    cap_memory(os.environ)
 
 
 def leave(prepared: Preparation) -> None:
@@ -95,6 +97,7 @@ def leave(prepared: Preparation) -> None:
             del os.environ[name]
     if "CUDA_VISIBLE_DEVICES" in prepared.environment:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    cap_memory(os.environ)
     if prepared.cores and hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(os.getppid()))
         _bind_threads(cores)
@@ -107,54 +110,6 @@ def verify(expects: Mapping[str, object]) -> tuple[bool | None, str]:
     A child looks, and this process is left untouched by CUDA.
     """
     return witness.verify(expects, interpreter=sys.executable, environment=os.environ)
-
-
-def cap_torch_memory(fraction: str | None) -> None:
-    """Let torch take at most `fraction` of the device's memory, without starting CUDA now.
-
-    torch applies it when CUDA starts; if torch is not imported yet, its import is awaited.
-    """
-    if not fraction:
-        return
-    share = float(fraction)
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        _cap(torch, share)
-    elif not any(isinstance(finder, _AfterTorch) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterTorch(share))
-
-
-def _cap(torch: ModuleType, share: float) -> None:
-    def cap_each() -> None:
-        for index in range(torch.cuda.device_count()):
-            torch.cuda.set_per_process_memory_fraction(share, index)
-
-    if torch.cuda.is_available():
-        torch.cuda._lazy_call(cap_each)
-
-
-class _AfterTorch(importlib.abc.MetaPathFinder):
-    """Caps torch's memory right after somebody imports torch, then steps aside."""
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "torch":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("torch")
-        if spec is not None and spec.loader is not None:
-            run, share = spec.loader.exec_module, self.share
-
-            def run_and_cap(module: ModuleType) -> None:
-                run(module)
-                _cap(module, share)
-
-            vars(spec.loader)["exec_module"] = run_and_cap
-        return spec
 
 
 def _is_mapped(library: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
+from .caps import cap_memory
 from .core.units import parse_duration
 from .display import Panel
 from .exceptions import AIStackError, ClusterError, LeaseError
@@ -37,6 +38,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython; loading twice is loading once."""
     if isinstance(shell.magics_manager.registry.get("AIStackMagics"), AIStackMagics):
         return
+    cap_memory(os.environ)  # a kernel that was launched with a share has its caps in the environment alone
     magics = AIStackMagics(shell)
     shell.register_magics(magics)
     shell.events.register("pre_run_cell", magics.arrivals.before_cell)

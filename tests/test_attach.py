@@ -50,23 +50,3 @@ def test_a_process_that_has_started_cuda_is_left_alone_and_told_the_way_out(driv
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert "restart the kernel" in done.stdout
-
-
-TORCH = """
-import sys, types
-from jupyter_aistack.attach import cap_torch_memory
-cap_torch_memory("0.25")
-import torch
-queued = [call for call in torch.cuda._queued_calls]
-print(len(queued), torch.cuda.is_initialized())
-"""
-
-
-def test_capping_torch_waits_for_its_import_and_never_starts_cuda() -> None:
-    torch = pytest.importorskip("torch", reason="needs torch: pip install jupyter_aistack[train]")
-    if not torch.cuda.is_available():
-        code = TORCH.replace("import torch\n", "import torch\nassert not torch.cuda.is_available()\n")
-    else:
-        code = TORCH
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[1] == "False"

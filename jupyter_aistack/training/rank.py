@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..attach import cap_torch_memory
+from ..caps import cap_torch_memory
 from ..clusters.parent import die_with_parent
 from ..exceptions import TrainingError
 from .shipping import leave
