@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 REPORTS := $(VENV)/reports
+PARTS := unit service browser notebook
 LABEXTENSION := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
 	labextension/package.json labextension/package-lock.json
 INSTALLED := pyproject.toml constraints.txt $(LABEXTENSION) $(shell find kernels jupyter_aistack/etc -type f)
@@ -61,9 +62,9 @@ demo: $(VENV)/.demo ## start JupyterLab on the tour notebook; HEADLESS=1 runs th
 	@exec $(BIN)/jupyter aistack demo $(if $(HEADLESS),--json)
 
 .PHONY: test
-test: lint test-python test-js test-browser test-notebook ## everything that must hold: lint, Python, TypeScript, browser, tour notebook
-	@sed -n 's/.*errors="\([0-9]*\)" failures="\([0-9]*\)" skipped="\([0-9]*\)" tests="\([0-9]*\)".*/\3 \4/p' $(REPORTS)/*.xml \
-		| awk '{ skipped += $$1; passed += $$2 - $$1 } END { print passed " passed, " skipped " skipped (Python, browser and notebook together)" }'
+test: lint test-unit test-js test-service test-browser test-notebook ## everything that must hold, quickest first
+	@cd $(REPORTS) && sed -n 's/.*errors="\([0-9]*\)" failures="\([0-9]*\)" skipped="\([0-9]*\)" tests="\([0-9]*\)".*/\3 \4/p' $(PARTS:%=%.xml) \
+		| awk '{ skipped += $$1; passed += $$2 - $$1 } END { print passed " passed, " skipped " skipped ($(PARTS) together)" }'
 
 .PHONY: lint
 lint: $(VENV)/.test ## ruff, mypy, eslint, stylelint, prettier
@@ -72,10 +73,15 @@ lint: $(VENV)/.test ## ruff, mypy, eslint, stylelint, prettier
 	$(BIN)/mypy
 	npm --prefix labextension run --silent lint:check
 
-.PHONY: test-python
-test-python: $(VENV)/.test system-packages ## Python tests without a browser
+.PHONY: test-unit
+test-unit: $(VENV)/.test system-packages ## Python tests that start no service: a minute
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest -m "not browser and not notebook" --junitxml=$(REPORTS)/python.xml
+	$(BIN)/python -m pytest -m "not service and not browser and not notebook" --junitxml=$(REPORTS)/unit.xml
+
+.PHONY: test-service
+test-service: $(VENV)/.test system-packages ## Python tests with real servers, kernels, clusters, ranks, databases and builds
+	@mkdir -p $(REPORTS)
+	$(BIN)/python -m pytest -m "service and not browser and not notebook" --junitxml=$(REPORTS)/service.xml
 
 .PHONY: test-js
 test-js: $(VENV)/.test ## TypeScript unit tests

@@ -8,6 +8,17 @@ import pytest
 
 pytest_plugins = ("pytest_jupyter.jupyter_server", "tests.fake_nvml.plugin")
 
+SERVICES = {"clusters", "kernel", "packaging", "server", "tracking", "training"}
+"""Folders whose tests start something real; the others are done in about a minute."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a service, so that `make test-unit` can leave it for later."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in SERVICES or item.get_closest_marker("postgres"):
+            item.add_marker("service")
+
 
 @pytest.fixture(autouse=True)
 def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
