@@ -35,14 +35,20 @@ async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_th
     assert (lease.verified, lease.note) == (True, "")
 
 
+def _exchange(broker: Broker, provider: Any) -> None:
+    """Put another provider in, at a moment when the broker is not looking at the devices."""
+    with broker._lock:
+        broker.providers = (provider,)
+        broker._owners.clear()
+        broker._found = None
+
+
 @pytest.mark.parametrize("promise", [{"cores": [0, 1, 2, 3]}, {"threads": "7"}], ids=str)
 async def test_promise_that_is_not_kept_is_found_out_and_said(
     kernels: Any, broker: Broker, kernelspec: WriteKernel, promise: dict[str, Any]
 ) -> None:
     (provider,) = broker.providers
-    broker.providers = (Boastful(provider, promise),)
-    broker._owners.clear()
-    broker._found = None
+    _exchange(broker, Boastful(provider, promise))
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = await active(broker, kernel_id)
     assert lease.verified is False
@@ -54,9 +60,7 @@ async def test_promise_of_a_gpu_that_cannot_be_checked_is_not_called_verified(
     kernels: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
     (provider,) = broker.providers
-    broker.providers = (Boastful(provider, {"visible": ["GPU-0"]}),)
-    broker._owners.clear()
-    broker._found = None
+    _exchange(broker, Boastful(provider, {"visible": ["GPU-0"]}))
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = await active(broker, kernel_id)
     assert lease.verified is not True
