@@ -20,6 +20,9 @@ from .processes import own_threads
 from .wire import Preparation
 
 CUDA_ERROR_NOT_INITIALIZED = 3
+BORN_WITH = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
+"""Ids of the leases this process was started with; whoever started it looks after them."""
+
 _FORCED = ("CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
 
 

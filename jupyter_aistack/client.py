@@ -7,107 +7,31 @@ plain IPython, a script) the same verbs run in this process on the same ledger.
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
+import inspect
+import logging
 import os
-import socket
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from . import attach as attaching
-from .core.device import DeviceKind, Slice
+from .core.device import DeviceKind, Slice, SliceKind
+from .core.lease import LeaseState
 from .core.request import RequestState, parse_spec
-from .core.units import format_bytes, parse_duration
-from .exceptions import AcquireTimeout, AIStackError, LeaseError, LeaseLost, LedgerUnavailable, Refused, error_from_dict
+from .core.units import format_bytes
+from .exceptions import AcquireTimeout, AIStackError, LeaseError, LeaseLost, Refused
+from .periods import lease_seconds, patience_seconds
+from .transports import JSON, EmbeddedTransport, SocketTransport, Transport
 from .wire import Preparation, lease_from_dict, preparation_from_dict
 
-JSON = dict[str, Any]
-CALL_SECONDS = 60.0
+log = logging.getLogger(__name__)
+
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 1.0
-MAX_LINE = 64 << 20
-
-
-class Transport(ABC):
-    """Carries one call to the granting side and its answer back."""
-
-    kind: str
-
-    @abstractmethod
-    def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
-        """The answer. Raises `AIStackError` as the other side did."""
-
-    def close(self) -> None:  # noqa: B027 - a socket per call leaves nothing to close
-        """Let go of what the transport holds."""
-
-
-class SocketTransport(Transport):
-    """To the Jupyter server that launched this kernel. Who we are is read off the socket by the other end."""
-
-    kind = "socket"
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
-        line = json.dumps({"verb": verb, "payload": dict(payload)}).encode() + b"\n"
-        try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(CALL_SECONDS)
-                connection.connect(self.path)
-                connection.sendall(line)
-                with connection.makefile("rb") as answers:
-                    answer = json.loads(answers.readline(MAX_LINE) or b"{}")
-        except (OSError, ValueError) as error:
-            raise LedgerUnavailable(
-                f"AISTACK_SOCKET: no Jupyter server answers at {self.path}; start it again, "
-                "or unset AISTACK_SOCKET to use the ledger directly",
-                field="AISTACK_SOCKET",
-            ) from error
-        if "result" not in answer:
-            raise error_from_dict(answer.get("error") or {"message": "the Jupyter server closed the connection"})
-        result: JSON = answer["result"]
-        return result
-
-
-class EmbeddedTransport(Transport):
-    """A broker of our own, in this process, on the ledger all of the user's processes share.
-
-    A thread renews what this process holds; a process that dies stops renewing and loses it.
-    """
-
-    kind = "embedded"
-
-    def __init__(self) -> None:
-        from .broker import current_user
-        from .config import load_settings
-        from .service import Caller, Service
-
-        settings = load_settings()
-        self._broker = settings.build_broker()
-        self._service = Service(self._broker)
-        self._caller = Caller(
-            user=current_user(), uid=os.getuid(), pid=os.getpid(), kernel_id=os.environ.get("AISTACK_KERNEL", "")
-        )
-        self._stop = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="aistack-keeper", daemon=True)
-        self._keeper.start()
-
-    def _keep(self) -> None:
-        while not self._stop.wait(self._broker.ttl_seconds / 6):
-            with contextlib.suppress(AIStackError):  # tried again in the next round
-                self._broker.maintain()
-
-    def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
-        return self._service.call(verb, payload, self._caller)
-
-    def close(self) -> None:
-        self._stop.set()
-        self._keeper.join(timeout=CALL_SECONDS)
-        self._broker.close()
-
+OUT_OF_PATIENCE = "it was not to wait any longer"
+"""How the reason ends when the other side turned a request down because its time to wait was up."""
 
 OnWait = Callable[[int | None, str], None]
 """Told about a waiting request, with its position and the reason, each time one of them changes."""
@@ -159,7 +83,7 @@ class Client:
         spec: str,
         *,
         wait: bool = True,
-        timeout: float | None = None,
+        timeout: str | float | None = None,
         queue: str = "default",
         duration: str | float | None = None,
         preemptible: bool = False,
@@ -168,28 +92,58 @@ class Client:
         attach: bool = True,
         on_wait: OnWait | None = None,
     ) -> HeldLease:
-        """Ask for a slice; see :func:`request`."""
+        """Lease a slice for this process.
+
+        Args:
+            spec: what to lease: ``1/4``, ``20GiB``, ``2``, ``1/2x2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``.
+            wait: stand in the queue until it is granted; otherwise return at once, granted or not.
+            timeout: seconds, or ``"5min"``, to wait at most; 0 does not wait, None waits for ever.
+            queue: where to wait.
+            duration: how long it is wanted, ``"2h"`` or seconds; None for as long as this process lives.
+            preemptible: it may be ended for others.
+            label: what to call the holder, for people.
+            holder: ``{"kind": "worker" | "run", "id": ...}`` when it is for a part of this process's work.
+            attach: give it to this very process (environment, cores, threads) and verify that it took.
+            on_wait: called with position and reason while it waits.
+
+        Raises:
+            InvalidRequest: spec, queue, timeout or duration cannot be understood.
+            Refused: this host could never hold it, or policy says no.
+            AcquireTimeout: not within `timeout`; nothing is left behind.
+            LeaseError: this process has one attached already.
+            DeviceTouched: this process has already started CUDA; nothing was changed.
+        """
         parsed = parse_spec(spec)
-        if attach and parsed.target is not DeviceKind.CPU:
-            attaching.check_untouched()
-        if attach and _attached:
-            held = next(iter(_attached.values()))
-            raise LeaseError(f"this process already holds {held.spec} ({held.id}); release it to ask for {parsed}")
+        patience = None if timeout is None else patience_seconds(timeout)
+        lasting = None if duration is None else lease_seconds(duration)
+        if attach:
+            self._check_free(parsed.target, str(parsed))
         answer = self.call(
             "request",
             spec=str(parsed),
             queue=queue,
-            lease_seconds=None if duration is None else parse_duration(duration),
-            patience_seconds=timeout if wait else None,
+            lease_seconds=lasting,
+            patience_seconds=patience if wait else None,
             preemptible=preemptible,
             holder={**(holder or {}), **({"label": label} if label else {})},
         )
         held = HeldLease(self, answer)
+        if not attach:
+            _settled.add(held.request["id"])
         if wait:
-            held.wait(timeout, on_wait=on_wait)
+            held.wait(patience, on_wait=on_wait)
         if attach and held.is_granted:
             held.attach()
         return held
+
+    def _check_free(self, target: DeviceKind | None, spec: str) -> None:
+        """Raise when this process cannot take another lease; one that has ended does not stand in the way."""
+        for lost in drop_ended():
+            log.warning(lost)
+        if target is not DeviceKind.CPU:
+            attaching.check_untouched()
+        if (held := attached()) is not None:
+            raise LeaseError(f"this process already holds {held.spec} ({held.id}); release it to ask for {spec}")
 
     def close(self) -> None:
         """Let go of the transport."""
@@ -291,6 +245,8 @@ class HeldLease:
             return
         if self.request["state"] == RequestState.CANCELLED.value:
             raise Refused(f"the request for {self.spec} was taken back")
+        if self.request["state"] == RequestState.REJECTED.value and not self.note.endswith(OUT_OF_PATIENCE):
+            raise Refused(f"the request for {self.spec} was turned down: {self.note}")
         raise AcquireTimeout(f"no slice came free in time for {self.spec}: {self.note}", request_id=self.request["id"])
 
     def _take_back(self) -> None:
@@ -308,16 +264,24 @@ class HeldLease:
         return self
 
     def attach(self) -> HeldLease:
-        """Give this process what the lease says, check that it took, and say so in the ledger."""
+        """Give this process what the lease says, check that it took, and say so in the ledger.
+
+        When that fails this process is as it was before, and the lease is given back, unless this process was born
+        with it.
+        """
         lease = self._granted()
+        _settled.add(self.request["id"])
         try:
             self._before = attaching.attach(self.prepared)
+            _attached[self.id] = self
+            verified, note = attaching.verify(self.prepared.expects)
+            self.activate(verified=verified, note=note)
         except BaseException:
-            self.release()
+            self._let_go()
+            if lease["id"] not in attaching.BORN_WITH:
+                with contextlib.suppress(AIStackError):  # the reaper ends what cannot be given back now
+                    self.release()
             raise
-        _attached[self.id] = self
-        verified, note = attaching.verify(self.prepared.expects)
-        self.lease = self._client.call("activate", lease_id=self.id, token=lease["token"], verified=verified, note=note)
         return self
 
     def activate(self, *, verified: bool | None, note: str = "") -> HeldLease:
@@ -335,21 +299,43 @@ class HeldLease:
     def extend(self, duration: str | float) -> HeldLease:
         """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end stays as it is."""
         self._granted()
-        self.lease = self._client.call("extend", lease_id=self.id, seconds=parse_duration(duration))
+        self.lease = self._client.call("extend", lease_id=self.id, seconds=lease_seconds(duration))
         return self
 
     def release(self) -> HeldLease:
         """Give it back, or leave the queue. Doing so twice is allowed."""
-        if self.is_granted:
-            with contextlib.suppress(LeaseLost):  # it ended before we could give it back
-                self.lease = self._client.call("release", lease_id=self.id)
-        else:
-            self.request = self._client.cancel(self.request["id"])
-        _attached.pop(self.id, None)
-        if self._before is not None:
-            attaching.detach(self._before)
-            self._before = None
+        try:
+            if self.is_granted:
+                with contextlib.suppress(LeaseLost):  # it ended before we could give it back
+                    self.lease = self._client.call("release", lease_id=self.id)
+            else:
+                self.request = self._client.cancel(self.request["id"])
+        finally:
+            self._let_go()
         return self
+
+    def _let_go(self) -> None:
+        """Take from this process what `attach` gave it."""
+        _attached.pop(self.id, None)
+        before, self._before = self._before, None
+        if before is not None:
+            attaching.detach(before)
+
+    def drop(self) -> str:
+        """Let go of it if it has ended by itself (its time was up, somebody released it).
+
+        Returns:
+            One line for the user; nothing when it is still live.
+        """
+        lease = self.refresh()._granted()
+        if lease["state"] in _LIVE:
+            return ""
+        self._let_go()
+        what = f"the lease {self.id} has ended: {lease['outcome'] or LeaseState.RELEASING.value}"
+        has_device = any(piece.kind is not SliceKind.CPU for piece in self.slices)
+        if has_device and attaching.cuda_started():
+            return f"{what}; CUDA still holds its device in this kernel: restart it"
+        return f"{what}; this kernel runs without a device now"
 
     def _granted(self) -> JSON:
         if self.lease is None:
@@ -372,7 +358,9 @@ class HeldLease:
         return f"<lease {self.id} {self.spec}: {where}, {size}, {self.state}, {self.enforcement}>"
 
 
+_LIVE = frozenset({LeaseState.GRANTED.value, LeaseState.ACTIVE.value, LeaseState.SUSPENDED.value})
 _attached: dict[str, HeldLease] = {}
+_settled: set[str] = set()
 _connected: tuple[int, str, Client] | None = None
 _connecting = threading.Lock()
 
@@ -380,6 +368,25 @@ _connecting = threading.Lock()
 def attached() -> HeldLease | None:
     """The lease this process asked for and attached to itself, if it still has one."""
     return next(iter(_attached.values()), None)
+
+
+def drop_ended(live: Collection[str] = ()) -> list[str]:
+    """Let go of attached leases that have ended by themselves; one line for the user about each.
+
+    Args:
+        live: ids that are known to be live, so that nobody need be asked about them.
+    """
+    lines = [held.drop() for lease_id, held in list(_attached.items()) if lease_id not in live]
+    return [line for line in lines if line]
+
+
+def is_new(lease: Mapping[str, Any]) -> bool:
+    """Whether a lease of this kernel came from elsewhere (a page, a queue) and is still to be attached.
+
+    Not one this process was born with, had attached before, or asked for with ``attach=False``.
+    """
+    is_ours = lease["id"] in attaching.BORN_WITH or lease["request_id"] in _settled
+    return lease["state"] == LeaseState.GRANTED.value and not is_ours
 
 
 def connect() -> Client:
@@ -397,48 +404,21 @@ def connect() -> Client:
         return _connected[2]
 
 
-def request(
-    spec: str,
-    *,
-    wait: bool = True,
-    timeout: float | None = None,
-    queue: str = "default",
-    duration: str | float | None = None,
-    preemptible: bool = False,
-    label: str = "",
-    holder: Mapping[str, str] | None = None,
-    attach: bool = True,
-    on_wait: OnWait | None = None,
-) -> HeldLease:
-    """Lease a slice for this process.
+P = ParamSpec("P")
+R = TypeVar("R")
 
-    Args:
-        spec: what to lease: ``1/4``, ``20GiB``, ``2``, ``1/2x2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``.
-        wait: stand in the queue until it is granted; otherwise return at once, granted or not.
-        timeout: seconds to wait at most; None for ever.
-        queue: where to wait.
-        duration: how long it is wanted, ``"2h"`` or seconds; None for as long as this process lives.
-        preemptible: it may be ended for others.
-        label: what to call the holder, for people.
-        holder: ``{"kind": "worker" | "run", "id": ...}`` when it is for a part of this process's work.
-        attach: give it to this very process (environment, cores, threads) and verify that it took.
-        on_wait: called with position and reason while it waits.
 
-    Raises:
-        InvalidRequest: spec, queue or duration cannot be understood.
-        Refused: this host could never hold it, or policy says no.
-        AcquireTimeout: not within `timeout`; nothing is left behind.
-        DeviceTouched: this process has already started CUDA; nothing was changed.
-    """
-    return connect().request(
-        spec,
-        wait=wait,
-        timeout=timeout,
-        queue=queue,
-        duration=duration,
-        preemptible=preemptible,
-        label=label,
-        holder=holder,
-        attach=attach,
-        on_wait=on_wait,
-    )
+def _of_own_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
+    """A client's method as a function that calls it on this process's own client."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        return method(connect(), *args, **options)
+
+    whole = inspect.signature(method)
+    # Without this a notebook's help would show the method's own self.
+    vars(call)["__signature__"] = whole.replace(parameters=list(whole.parameters.values())[1:])
+    return call
+
+
+request = _of_own_client(Client.request)

@@ -5,23 +5,23 @@ Loaded by ``--ext=jupyter_aistack.magics`` in our kernels, by ``%load_ext jupyte
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from .caps import cap_memory
-from .core.units import parse_duration
 from .display import Panel
 from .exceptions import AIStackError, ClusterError, LeaseError
 from .notebook import arguments, views
 from .notebook.arrivals import Arrivals
+from .notebook.cells import AwaitedCells, compile_cell, needs_await, run, run_awaiting
+from .periods import lease_seconds, patience_seconds
 from .wire import preparation_from_dict
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     magics = AIStackMagics(shell)
     shell.register_magics(magics)
     shell.events.register("pre_run_cell", magics.arrivals.before_cell)
+    shell.input_transformers_post.append(magics.awaited)
     for name in ("%gpu", "%%gpu", "%cluster"):
         shell.set_hook("complete_command", magics.complete, str_key=name)
 
@@ -51,6 +52,7 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     magics = shell.magics_manager.registry.pop("AIStackMagics", None)
     if magics is not None:
         shell.events.unregister("pre_run_cell", magics.arrivals.before_cell)
+        shell.input_transformers_post.remove(magics.awaited)
         for kind, name in (("line", "gpu"), ("cell", "gpu"), ("line", "cluster")):
             shell.magics_manager.magics[kind].pop(name, None)
 
@@ -75,6 +77,7 @@ class AIStackMagics(Magics):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.arrivals = Arrivals()
+        self.awaited = AwaitedCells(shell)
         self._parsers = {
             "%gpu": arguments.gpu_parser(),
             "%%gpu": arguments.cell_parser(),
@@ -153,14 +156,14 @@ class AIStackMagics(Magics):
 
     def _ask(self, given: Namespace, *, wait: bool) -> HeldLease:
         client = self._client()
-        timeout = None if given.timeout is None else parse_duration(given.timeout, field="timeout")
+        duration = None if given.duration is None else lease_seconds(given.duration, field="for")
         with _Progress(given.spec) as progress:
             return client.request(
                 given.spec,
                 wait=wait,
-                timeout=timeout,
+                timeout=given.timeout,
                 queue=given.queue,
-                duration=None if given.duration is None else parse_duration(given.duration, field="for"),
+                duration=duration,
                 preemptible=given.preemptible,
                 label=self._label() if client.transport == "embedded" else "",
                 on_wait=progress,
@@ -195,7 +198,7 @@ class AIStackMagics(Magics):
         return {"queue": waiting}, views.queue_panel(waiting, (request["id"] for request in client.mine()["requests"]))
 
     def _extend(self, given: Namespace) -> tuple[JSON, Panel]:
-        seconds = parse_duration(given.duration)
+        seconds = lease_seconds(given.duration)
         own = _own(self._client().mine())
         if own is None:
             raise LeaseError("this kernel holds no slice to extend; %gpu request SPEC asks for one")
@@ -215,35 +218,29 @@ class AIStackMagics(Magics):
 
     @cell_magic("gpu")  # type: ignore[arg-type]
     def gpu_cell(self, line: str, cell: str) -> Any:
-        """Run this cell on a slice of its own and release it afterwards; %%gpu --help tells how."""
+        """Run this cell on a slice of its own and release it afterwards; %%gpu --help tells how.
+
+        A cell that awaits gives a coroutine, which `AwaitedCells` lets IPython await.
+        """
         with one_line_errors():
             try:
                 given = self._parsers["%%gpu"].parse(line)
             except arguments.HelpAsked as asked:
                 print(asked)
                 return None
+        codes = compile_cell(self.shell, cell)
+        if needs_await(codes):
+            return run_awaiting(codes, self.shell, lambda: self._ask_for_cell(given))
+        with self._ask_for_cell(given):
+            return run(codes, self.shell)
+
+    def _ask_for_cell(self, given: Namespace) -> HeldLease:
+        with one_line_errors():
             if self._refuse_another(given.spec) is not None:
                 raise LeaseError(
                     f"this kernel already holds {given.spec}: run the cell without %%gpu, or %gpu release first"
                 )
-            lease = self._ask(given, wait=True)
-        try:
-            return self._run_code(cell)
-        finally:
-            lease.release()
-
-    def _run_code(self, cell: str) -> Any:
-        """Run a cell as IPython does and return its last value; errors keep the traceback of the cell's own lines."""
-        shell = self.shell
-        code = shell.transform_cell(cell)
-        name = shell.compile.cache(code, shell.execution_count, raw_code=cell)
-        tree = shell.transform_ast(shell.compile.ast_parse(code, filename=name))
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(shell.compile(cast(Any, tree), name, "exec"), shell.user_global_ns, shell.user_ns)
-        if last is None:
-            return None
-        value: Any = ast.Expression(last.value)
-        return eval(shell.compile(value, name, "eval"), shell.user_global_ns, shell.user_ns)
+            return self._ask(given, wait=True)
 
     # -- %cluster -----------------------------------------------------------------------------------------------
 
@@ -265,7 +262,7 @@ class AIStackMagics(Magics):
             from .clusters import Cluster
         except ImportError as error:
             raise ClusterError('Dask is not installed; run: pip install "jupyter_aistack[train]"') from error
-        timeout = None if given.timeout is None else parse_duration(given.timeout, field="timeout")
+        timeout = None if given.timeout is None else patience_seconds(given.timeout)
         self._cluster = Cluster(given.workers, given.slice, timeout=timeout, queue=given.queue)
         self._dask_client = self._cluster.get_client()
         self.shell.user_ns.update(cluster=self._cluster, client=self._dask_client)

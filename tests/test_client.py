@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,17 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_aistack import attach as attaching
 from jupyter_aistack import client as clients
-from jupyter_aistack.client import Client, EmbeddedTransport, SocketTransport, request
+from jupyter_aistack.client import Client, HeldLease, request
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     InvalidRequest,
     LeaseError,
     LedgerUnavailable,
     Refused,
+    UnknownProfile,
     UnknownQueue,
     Unsatisfiable,
 )
+from jupyter_aistack.transports import EmbeddedTransport, SocketTransport
 
 
 @pytest.fixture
@@ -70,6 +74,80 @@ def test_a_second_slice_for_the_same_process_is_refused_with_the_way_out(gpu_cli
         gpu_client.request("1/2")
 
 
+def end(client: Client, lease: HeldLease) -> None:
+    """As the panel's Release does."""
+    client.call("release", lease_id=lease.id)
+
+
+def test_a_lease_that_has_ended_does_not_stand_in_the_way(gpu_client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    first = gpu_client.request("1/4")
+    end(gpu_client, first)
+    with gpu_client.request("1/2") as lease:
+        assert os.environ["AISTACK_LEASE"] == lease.id
+    assert f"the lease {first.id} has ended: released; this kernel runs without a device now" in caplog.text
+    assert "AISTACK_LEASE" not in os.environ
+
+
+def test_an_extension_is_at_least_a_second(gpu_client: Client) -> None:
+    with gpu_client.request("1/4", duration="1h") as lease:
+        with pytest.raises(InvalidRequest, match="duration: .* is too short; it is at least 1"):
+            lease.extend(0.1)
+        before = lease.lease["ends_at"]  # type: ignore[index]
+        assert lease.extend("1min").lease["ends_at"] == before + 60  # type: ignore[index]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LeaseError("it has ended"), RuntimeError("a bug")], ids=repr)
+def test_an_attachment_that_fails_leaves_nothing_behind(
+    gpu_client: Client, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(expects: object) -> None:
+        raise error
+
+    environment = dict(os.environ)
+    monkeypatch.setattr(attaching, "verify", fail)
+    with pytest.raises(type(error)):
+        gpu_client.request("1/4")
+    assert clients.attached() is None
+    assert dict(os.environ) == environment
+    assert gpu_client.leases() == []
+
+
+def test_a_server_that_dies_meanwhile_leaves_this_process_as_it_was(
+    gpu_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise LedgerUnavailable("nobody answers")
+
+    held = gpu_client.request("1/4", attach=False)
+    environment = dict(os.environ)
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu_client, "call", die)
+        with pytest.raises(LedgerUnavailable):
+            held.attach()
+        assert clients.attached() is None
+        assert dict(os.environ) == environment
+    held.release()
+
+
+def test_a_lease_this_process_was_born_with_is_kept_when_it_cannot_be_attached(
+    gpu_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = gpu_client.request("1/4", attach=False)
+    monkeypatch.setattr(attaching, "BORN_WITH", frozenset({held.id}))
+    monkeypatch.setattr(attaching, "verify", lambda expects: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        held.attach()
+    assert [lease["id"] for lease in gpu_client.leases()] == [held.id]
+    held.release()
+
+
+def test_what_a_process_is_born_with_is_read_once() -> None:
+    code = "import os; os.environ.update(AISTACK_LEASE='l-9'); print(*sorted(attach.BORN_WITH))"
+    code = f"from jupyter_aistack import attach; {code}"
+    env = {**os.environ, "AISTACK_LEASE": "l-1,l-2"}
+    assert subprocess.check_output([sys.executable, "-c", code], env=env, text=True).split() == ["l-1", "l-2"]
+
+
 def test_not_waiting_returns_the_place_in_the_queue(gpu_client: Client, second: Client) -> None:
     first = gpu_client.request("1", attach=False)
     waiting = second.request("1/2", wait=False, attach=False)
@@ -100,6 +178,35 @@ def test_a_timeout_leaves_nothing_behind(gpu_client: Client, second: Client) -> 
     first.release()
 
 
+def test_a_timeout_of_zero_does_not_wait(gpu_client: Client, second: Client) -> None:
+    first = gpu_client.request("1", attach=False, timeout=0)
+    with pytest.raises(AcquireTimeout, match="waits for 1/2"):
+        second.request("1/2", attach=False, timeout=0)
+    assert second.queue() == []
+    first.release()
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("waits for 1/2; it was not to wait any longer", AcquireTimeout),
+        ("spec: no device of this host is that large", Refused),
+    ],
+)
+def test_why_a_waiting_request_was_turned_down_decides_the_error(
+    gpu_client: Client, second: Client, monkeypatch: pytest.MonkeyPatch, reason: str, error: type[Exception]
+) -> None:
+    def reject(held: HeldLease) -> None:
+        held.request = {**held.request, "state": "rejected", "reason": reason}
+
+    gpu_client.request("1", attach=False)
+    waiting = second.request("1/2", attach=False, wait=False)
+    monkeypatch.setattr(HeldLease, "refresh", reject)
+    with pytest.raises(error) as caught:
+        waiting.wait()
+    assert type(caught.value) is error
+
+
 def test_an_interrupt_while_waiting_takes_the_request_back(gpu_client: Client, second: Client) -> None:
     gpu_client.request("1", attach=False)
 
@@ -128,9 +235,16 @@ def test_a_request_taken_back_by_somebody_else_is_said_so(gpu_client: Client, se
         ("nan", {}, InvalidRequest, "spec"),
         ("1000000000", {}, InvalidRequest, "spec"),
         ("2", {}, Unsatisfiable, "spec"),
-        ("1g.18gb", {}, Unsatisfiable, "spec"),
+        ("1g.18gb", {}, UnknownProfile, "spec"),
         ("1/4", {"queue": "nowhere"}, UnknownQueue, "queue"),
         ("1/4", {"duration": "soon"}, InvalidRequest, "duration"),
+        ("1/4", {"duration": [1]}, InvalidRequest, "duration"),
+        ("1/4", {"duration": True}, InvalidRequest, "duration"),
+        ("1/4", {"duration": 0.5}, InvalidRequest, "duration"),
+        ("1/4", {"duration": 10**400}, InvalidRequest, "duration"),
+        ("1/4", {"timeout": float("nan")}, InvalidRequest, "timeout"),
+        ("1/4", {"timeout": -1}, InvalidRequest, "timeout"),
+        ("1/4", {"timeout": "never"}, InvalidRequest, "timeout"),
         ("1/4", {"holder": {"kind": "ghost", "id": "x"}}, InvalidRequest, "holder.kind"),
     ],
 )
@@ -179,3 +293,9 @@ def test_the_front_door_uses_one_client_per_process(monkeypatch: pytest.MonkeyPa
         assert clients.connect() is clients.connect()
         assert lease.lease["holder"]["label"] == "by hand"  # type: ignore[index]
     clients.connect().close()
+
+
+def test_the_front_door_tells_its_arguments_without_a_self() -> None:
+    signature = inspect.signature(request)
+    assert list(signature.parameters)[:3] == ["spec", "wait", "timeout"]
+    assert (request.__name__, "AcquireTimeout: not within" in (request.__doc__ or "")) == ("request", True)

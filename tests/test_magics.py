@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 import os
@@ -202,6 +203,94 @@ def test_a_kernel_started_waiting_says_so_once(
         waiting.release()
 
 
+@pytest.fixture
+def hook(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The hook of a kernel that a page may ask for."""
+    from jupyter_aistack.notebook import arrivals
+
+    monkeypatch.setenv("AISTACK_REQUEST", "r-anything")
+    monkeypatch.setattr(arrivals, "PATIENCE_SECONDS", 30)
+    return arrivals.Arrivals()
+
+
+def ask_from_a_page(broker: client.Client) -> client.HeldLease:
+    """A lease for this kernel that its own process does not know of."""
+    return client.HeldLease(broker, broker.call("request", spec="1/4"))
+
+
+def test_a_lease_that_came_from_a_page_is_attached_once(
+    hook: Any, broker: client.Client, capsys: pytest.CaptureFixture[str]
+):
+    lease = ask_from_a_page(broker)
+    hook.before_cell()
+    assert f"This kernel now holds 1/4 ({lease.id})" in capsys.readouterr().out
+    assert broker.leases()[0]["state"] == "active"
+    hook.before_cell()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_lease_the_kernel_was_launched_with_is_left_to_its_launcher(
+    hook: Any, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    lease = ask_from_a_page(broker)
+    monkeypatch.setattr(attach, "BORN_WITH", frozenset({lease.id}))
+    monkeypatch.setattr(attach, "attach", lambda prepared: 1 / 0)
+    hook.before_cell()
+    assert capsys.readouterr().out == ""
+    assert [found["state"] for found in broker.leases()] == ["granted"]
+
+
+def test_a_lease_that_was_asked_for_without_attaching_is_not_attached(hook: Any, broker: client.Client):
+    with broker.request("1/4", attach=False):
+        hook.before_cell()
+        assert [found["state"] for found in broker.leases()] == ["granted"]
+        assert client.attached() is None
+
+
+def test_a_lease_that_ended_since_it_was_looked_at_is_not_attached(
+    hook: Any, broker: client.Client, capsys: pytest.CaptureFixture[str]
+):
+    ask_from_a_page(broker)
+    seen_before = broker.mine()
+    broker.call("release", lease_id=seen_before["leases"][0]["id"])
+    hook._take(seen_before)
+    assert (client.attached(), capsys.readouterr().out) == (None, "")
+
+
+def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_out(
+    hook: Any, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    lease = ask_from_a_page(broker)
+
+    def touched(prepared: Any) -> None:
+        raise DeviceTouched("CUDA has already started: restart the kernel")
+
+    monkeypatch.setattr(attach, "attach", touched)
+    hook.before_cell()
+    said = f"1/4 ({lease.id}) came and was given back: CUDA has already started: restart the kernel"
+    assert capsys.readouterr().out.strip() == said
+    assert broker.leases() == []
+    hook.before_cell()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_lease_that_has_ended_is_let_go_of_before_the_next_cell(
+    shell: InteractiveShell, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from jupyter_aistack.notebook import arrivals
+
+    monkeypatch.setattr(arrivals, "PATIENCE_SECONDS", 30)
+    gpu(shell, "request 1/4")
+    held = broker.leases()[0]["id"]
+    broker.call("release", lease_id=held)
+    capsys.readouterr()
+    shell.run_cell("import os; left = os.environ.get('AISTACK_LEASE')")
+    said = f"the lease {held} has ended: released; this kernel runs without a device now"
+    assert capsys.readouterr().out.strip() == said
+    assert shell.user_ns["left"] is None
+    assert "This kernel holds 1/2" in gpu(shell, "request 1/2")
+
+
 def test_the_hook_asks_nobody_when_nothing_may_come(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
     def asked(*_: Any, **__: Any) -> None:
         raise AssertionError("nobody should be asked")
@@ -233,6 +322,8 @@ def test_a_broker_that_is_gone_does_not_break_a_cell(
         ("request 7g.80gb", "7g.80gb"),
         ("request 1/4 --queue nowhere", "there is no queue 'nowhere'"),
         ("request 1/4 --for soon", "for: 'soon' is not a duration"),
+        ("request 1/4 --for 0.1s", "for: '0.1s' is too short"),
+        ("extend 0.1s", "duration: '0.1s' is too short; it is at least 1 second"),
         ("request 1/4 --timeout never", "timeout: 'never' is not a duration"),
         ("request", "required: SPEC"),
         ("request 1/4 1/2", "unrecognized arguments: 1/2"),
@@ -362,6 +453,45 @@ def test_cell_magic_releases_when_the_cell_fails_and_shows_the_cells_own_error(
     assert isinstance(result.error_in_exec, ZeroDivisionError)
     assert "x / 0" in capsys.readouterr().out
     assert broker.leases() == []
+
+
+AWAITING = """%%gpu 1/2
+import asyncio, os
+async def look():
+    await asyncio.sleep(0)
+    return os.environ["AISTACK_LEASE"]
+held = await look()
+loop = asyncio.get_running_loop()
+await asyncio.sleep(0, 6) + 1"""
+
+
+def test_a_cell_that_awaits_runs_on_its_lease_too(shell: InteractiveShell, broker: client.Client):
+    result = shell.run_cell(AWAITING)
+    assert result.success, result.error_in_exec
+    assert result.result == 7
+    assert broker.leases() == []
+    assert broker.leases(ended=True)[0]["id"] == shell.user_ns["held"]
+
+
+async def test_a_cell_that_awaits_runs_on_the_kernels_own_loop(shell: InteractiveShell, broker: client.Client):
+    result = await shell.run_cell_async(AWAITING, transformed_cell=shell.transform_cell(AWAITING))
+    assert (result.success, result.result) == (True, 7)
+    assert shell.user_ns["loop"] is asyncio.get_running_loop()
+    assert broker.leases() == []
+
+
+def test_a_cell_that_awaits_and_fails_gives_its_lease_back(shell: InteractiveShell, broker: client.Client):
+    result = shell.run_cell("%%gpu 1/2\nimport asyncio\nawait asyncio.sleep(0)\n1 / 0")
+    assert isinstance(result.error_in_exec, ZeroDivisionError)
+    assert broker.leases() == []
+    assert isinstance(shell.run_cell("%%gpu 99\nran = await x").error_in_exec, AIStackError)
+    assert "ran" not in shell.user_ns
+
+
+def test_a_cell_that_cannot_be_read_asks_for_nothing(shell: InteractiveShell, broker: client.Client):
+    result = shell.run_cell("%%gpu 1/2\nx = = 1")
+    assert isinstance(result.error_in_exec or result.error_before_exec, SyntaxError)
+    assert broker.leases(ended=True) == []
 
 
 @pytest.mark.parametrize(("line", "said"), [("", "required: SPEC"), ("bogus", "is not a slice"), ("99", "99")])

@@ -1,9 +1,10 @@
-"""Leases that are granted between two cells: noticed and attached right before the next one."""
+"""Leases that come and go between two cells: attached right before the next one, or let go of."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,10 @@ before the cell and not after it, for that cell may start CUDA and fix the devic
 
 
 class Arrivals:
-    """Asks before each cell whether a lease has come, as long as the kernel has none and one may come.
+    """Asks before each cell whether a lease has come or has ended, as long as either may be.
 
-    One may come when a request of this kernel waits, or when a Jupyter server runs it, whose pages can ask for it.
+    One may come when a request of this kernel waits, or when a Jupyter server runs it, whose pages can ask for it. One
+    may end when one is attached.
     """
 
     def __init__(self, say: Callable[[str], None] = print) -> None:
@@ -35,11 +37,7 @@ class Arrivals:
 
     def before_cell(self, *_: Any) -> None:
         """IPython's ``pre_run_cell``; never raises."""
-        if not self._may_come():
-            return
-        from .. import client as clients
-
-        if clients.attached() is not None:
+        if not self._may_change():
             return
         self._look()
         found, self._found = self._found, None
@@ -50,8 +48,12 @@ class Arrivals:
         except AIStackError as error:
             self._say(error.message)
 
-    def _may_come(self) -> bool:
-        return self.pending is not None or bool(os.environ.get("AISTACK_SOCKET") or self._started_with)
+    def _may_change(self) -> bool:
+        """Also whether one may go; a client that nobody has opened yet has attached nothing."""
+        clients = sys.modules.get("jupyter_aistack.client")
+        is_attached = clients is not None and clients.attached() is not None
+        is_asked_for = self.pending is not None or bool(os.environ.get("AISTACK_SOCKET") or self._started_with)
+        return is_attached or is_asked_for
 
     def _look(self) -> None:
         """Ask in a thread, and wait for it a moment; an answer that comes later is used before the next cell."""
@@ -71,15 +73,28 @@ class Arrivals:
     def _take(self, mine: Mapping[str, Any]) -> None:
         from .. import client as clients
 
+        for line in clients.drop_ended({lease["id"] for lease in mine["leases"]}):
+            self._say(line)
+        if clients.attached() is not None:
+            return
         for lease in mine["leases"]:
-            if lease["id"] in mine["prepared"] and lease["state"] == "granted":
-                self.pending = None
-                client = clients.connect()
-                held = clients.HeldLease(client, client.call("wait_for", request_id=lease["request_id"]))
-                held.attach()
-                self._is_told = True
-                self._say(arrived_line(held.lease or lease))
+            if lease["id"] in mine["prepared"] and clients.is_new(lease) and self._adopt(lease["request_id"]):
                 return
         if not self._is_told and mine["requests"]:
             self._is_told = True
             self._say(waiting_line(mine["requests"][0]))
+
+    def _adopt(self, request_id: str) -> bool:
+        """Attach what a request has become, unless that has changed since it was looked at."""
+        from .. import client as clients
+
+        client = clients.connect()
+        held = clients.HeldLease(client, client.call("wait_for", request_id=request_id))
+        if held.lease is None or not clients.is_new(held.lease):
+            return False
+        self.pending, self._is_told = None, True
+        try:
+            self._say(arrived_line(held.attach().lease or {}))
+        except AIStackError as error:
+            self._say(f"{held.spec} ({held.id}) came and was given back: {error.message}")
+        return True
