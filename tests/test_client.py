@@ -90,7 +90,7 @@ def test_a_lease_that_has_ended_does_not_stand_in_the_way(gpu_client: Client, ca
 
 def test_an_extension_is_at_least_a_second(gpu_client: Client) -> None:
     with gpu_client.request("1/4", duration="1h") as lease:
-        with pytest.raises(InvalidRequest, match="duration: .* is too short; it is at least 1"):
+        with pytest.raises(InvalidRequest, match=r"duration: 0\.1 is too short; it is at least 1 second"):
             lease.extend(0.1)
         before = lease.lease["ends_at"]  # type: ignore[index]
         assert lease.extend("1min").lease["ends_at"] == before + 60  # type: ignore[index]
@@ -184,6 +184,12 @@ def test_a_timeout_of_zero_does_not_wait(gpu_client: Client, second: Client) -> 
         second.request("1/2", attach=False, timeout=0)
     assert second.queue() == []
     first.release()
+
+
+def test_patience_that_ends_on_the_other_side_is_a_timeout_too(gpu_client: Client, second: Client) -> None:
+    gpu_client.request("1", attach=False)
+    with pytest.raises(AcquireTimeout, match="waits for 1/2"):
+        HeldLease(second, second.call("request", spec="1/2", patience_seconds=0.05)).wait()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,19 @@ import jupyter_aistack
 ROOT = Path(jupyter_aistack.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 GRANTING = {"broker", "service", "server", "kernel", "ledger", "providers", "config"}
-USING = {"client", "transports", "attach", "caps", "clusters", "training", "tracking", "magics", "notebook", "widgets"}
+USING = {
+    "client",
+    "held",
+    "transports",
+    "attach",
+    "caps",
+    "clusters",
+    "training",
+    "tracking",
+    "magics",
+    "notebook",
+    "widgets",
+}
 HOMES = {
     "sqlalchemy": {"ledger"},
     "pynvml": {"providers"},

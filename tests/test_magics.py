@@ -176,7 +176,7 @@ def test_waiting_tells_position_and_reason_and_ctrl_c_takes_the_request_back(
     line = SimpleNamespace(update=lambda panel: shown.append(str(panel)))
     monkeypatch.setattr("IPython.display.display", lambda panel, display_id: shown.append(str(panel)) or line)
     with broker.request("1", attach=False, holder=HOLD):
-        monkeypatch.setattr(client.time, "sleep", interrupt)
+        monkeypatch.setattr("time.sleep", interrupt)
         with pytest.raises(KeyboardInterrupt) as caught:
             gpu(shell, "request 1/4")
         assert broker.queue() == []
