@@ -9,6 +9,9 @@ from typing import Any
 
 WIDTH, HEIGHT = 420, 160
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 24, 22
+INK = "#767676"
+"""Where no theme colours a picture, its page may be white or dark. This is the lightest gray with WCAG's contrast of
+4.5 on white; it has 4.6 on black and 4.2 on JupyterLab's #111."""
 
 
 def curve_svg(curve: Mapping[str, Any]) -> str:
@@ -22,7 +25,8 @@ def curve_svg(curve: Mapping[str, Any]) -> str:
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
         f'aria-label="{label}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="11" fill="currentColor" style="color:var(--jp-content-font-color1,#555)">'
+        'font-family="sans-serif" font-size="11" fill="currentColor" '
+        f'style="color:var(--jp-content-font-color1,{INK})">'
         f'<text x="{LEFT}" y="14" font-weight="bold">{label}</text>'
         f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none" stroke="currentColor" opacity=".4"/>'
         f"{inner}</svg>"

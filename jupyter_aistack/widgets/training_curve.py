@@ -41,12 +41,19 @@ class TrainingCurve(Live):
         self._sent_at = 0.0
         super().__init__(curves=[{"name": name, "points": [], "last": None} for name in metrics])
 
-    def add(self, step: float, **metrics: Any) -> None:
-        """Add a point to each curve named; others are passed over. Call it from any thread, as often as you like."""
+    def add(self, step: float | None, **metrics: Any) -> None:
+        """Add a point to each curve named; others are passed over. Call it from any thread, as often as you like.
+
+        Args:
+            step: place on the curves; None goes one step on, on each curve by itself.
+            metrics: the values.
+        """
         with self._guard:
             for name, value in metrics.items():
                 if name in self._points:
-                    self._points[name].append((float(step), float(value)))
+                    points = self._points[name]
+                    place = (points[-1][0] + 1 if points else 0.0) if step is None else float(step)
+                    points.append((place, float(value)))
             wait = self._sent_at + UPDATE_SECONDS - time.monotonic()
             if wait > 0:
                 self._redraw_later(wait)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +84,31 @@ def test_metrics_that_were_not_asked_for_are_passed_over():
     curve.add(0, accuracy=1.0)
     curve.close()
     assert curve.summary() == "loss no points yet"
+
+
+def test_without_a_step_each_curve_counts_by_itself():
+    curve = TrainingCurve(("loss", "auc"))
+    curve.add(None, loss=1.0)
+    curve.add(None, loss=0.5, auc=0.7)
+    curve.add(10, loss=0.4)
+    curve.add(None, loss=0.3)
+    curve.close()
+    steps = {drawn["name"]: [point[0] for point in drawn["points"]] for drawn in curve.curves}
+    assert steps == {"loss": [0.0, 1.0, 10.0, 11.0], "auc": [0.0]}
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(("page", "least"), [("#ffffff", 4.5), ("#000000", 4.5), ("#111111", 4.0)])
+def test_a_kept_picture_is_readable_on_light_and_dark_pages(page: str, least: float):
+    (colour,) = re.findall(r"font-color1,(#\w{6})\)", curve_svg({"name": "loss", "points": [], "last": "none"}))
+    dark, light = sorted((luminance(colour), luminance(page)))
+    assert (light + 0.05) / (dark + 0.05) >= least
+    assert f"color1, {colour})" in (Path(training_curve.__file__).parent / "static/training_curve.js").read_text()
 
 
 @pytest.mark.parametrize("metrics", [(), "loss", (1,), ("",)])

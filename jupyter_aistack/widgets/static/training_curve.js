@@ -57,7 +57,7 @@ const frame = curve => {
     'font-size': 11,
     fill: 'currentColor'
   });
-  svg.style.color = 'var(--jp-content-font-color1, #555)';
+  svg.style.color = 'var(--jp-content-font-color1, #767676)';
   svg.append(
     make('text', { x: LEFT, y: 14, 'font-weight': 'bold' }, label),
     make('path', {
