@@ -77,24 +77,34 @@ def data_fingerprint(name: str, data: Any) -> DataFingerprint:
 def _of_path(name: str, path: Path) -> DataFingerprint:
     if not path.exists():
         raise InvalidRequest(f"data {name}: there is no file or folder {path}", field="data")
-    files = _files(path)
+    found = _files(path)
+    files = found[:MAX_FILES]
     size = sum(file.stat().st_size for file in files)
-    is_exact = size <= WHOLE_BYTES
+    is_whole = size <= WHOLE_BYTES
     digest = hashlib.sha256()
     for file in files:
-        _add_file(digest, file, file.relative_to(path).as_posix() if path.is_dir() else "", is_exact)
+        _add_file(digest, file, file.relative_to(path).as_posix() if path.is_dir() else "", is_whole)
+    if len(found) > MAX_FILES:  # at least how many there are shows in the digest
+        digest.update(f"of {len(found)}".encode())
     rows, schema = _parquet_shape([file for file in files if file.suffix in (".parquet", ".pq")])
-    source = json.dumps({"uri": path.resolve().as_uri(), "files": len(files)})
-    shape: dict[str, Any] = {"rows": rows, "schema": schema, "size_bytes": size}
+    source = json.dumps({"uri": path.resolve().as_uri(), "files": len(found)})
+    is_all = len(found) == len(files)
     return DataFingerprint(
-        name=name, digest=_short(digest), is_exact=is_exact, source_type="local", source=source, **shape
+        name=name,
+        digest=_short(digest),
+        is_exact=is_whole and is_all,
+        source_type="local",
+        source=source,
+        rows=rows if is_all else None,
+        schema=schema,
+        size_bytes=size if is_all else None,
     )
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file())[:MAX_FILES]
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _add_file(digest: Any, file: Path, label: str, is_whole: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import TrackingError
-from .store import Batch, Rejected, Store, first_line
+from .store import Batch, Rejected, Store, first_line, without_secrets
 
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint
@@ -34,12 +34,12 @@ class MLflowStore(Store):
         _prepare_folder(uri)
         with _quiet():
             self._client = _client(uri)
-            with _one_sentence(f"no run can be started in {uri}"):
+            with _one_sentence(f"no run can be started in {without_secrets(uri)}"):
                 experiment_id = _experiment_id(self._client, uri, experiment)
                 run = self._client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
         self.uri, self.run_id, self.run_name = uri, run.info.run_id, run.info.run_name
         if uri.startswith(("http://", "https://")):
-            self.url = f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{self.run_id}"
+            self.url = f"{without_secrets(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{self.run_id}"
 
     def write(self, batch: Batch) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -103,7 +103,7 @@ def _client(uri: str) -> Any:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
         raise TrackingError('MLflow is not installed; run: pip install "jupyter_aistack[train]"') from error
-    with _one_sentence(f"the tracking store {uri} cannot be opened"):
+    with _one_sentence(f"the tracking store {without_secrets(uri)} cannot be opened"):
         return MlflowClient(uri)
 
 

@@ -21,7 +21,7 @@ from ..display import Panel
 from ..exceptions import AIStackError, InvalidRequest, TrackingError
 from .cost import Cost
 from .fingerprint import code_tags, data_fingerprint
-from .store import Point, Store, first_line
+from .store import Point, Store, first_line, without_secrets
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -271,7 +271,8 @@ class Run:
         """The run for people."""
         lasted = format_duration(time.time() - self._started_at) if self._started_at else "not begun"
         rows = [("run", self.run_id), ("status", self.status), ("metrics stored", self.metrics_logged), ("age", lasted)]
-        look = self.url or (f"mlflow ui --backend-store-uri {self.tracking_uri}" if self.tracking_uri else "")
+        where = without_secrets(self.tracking_uri)
+        look = self.url or (f"mlflow ui --backend-store-uri {where}" if where else "")
         return Panel(title=f"Experiment {self.experiment}", rows=rows, remark=f"look at it: {look}" if look else "")
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from ..exceptions import TrackingError
 
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint
+
+_PASSWORD = re.compile(r"(\w://[^\s/:@?#]*):[^\s/]*(?=@)")  # up to the last @: a password may hold one
+_QUERY = re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\"#)]*")
 
 MAX_POINTS = 1000
 MAX_TEXTS = 100
@@ -83,7 +87,12 @@ class Store(ABC):
         """Close the run as ``FINISHED``, ``FAILED`` or ``KILLED``. Raises as `write` does."""
 
 
+def without_secrets(text: str) -> str:
+    """`text` with the URLs in it stripped of what may be secret: password and query (which can carry one too)."""
+    return _QUERY.sub(r"\1", _PASSWORD.sub(r"\1", text))
+
+
 def first_line(error: BaseException) -> str:
-    """An error in one line, for a sentence."""
-    text = str(error).strip().splitlines()
+    """An error in one line, for a sentence, without the secrets of URLs in it."""
+    text = without_secrets(str(error)).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:300]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..exceptions import TrackingError
-from .store import MAX_POINTS, MAX_TEXTS, Batch, Point, Rejected, Store, first_line
+from .store import MAX_POINTS, MAX_TEXTS, Batch, Point, Rejected, Store, first_line, without_secrets
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -161,4 +161,5 @@ class Writer:
         if not self._warned:
             self._warned = True
             when = time.strftime("%H:%M:%S")
-            log.warning("tracking: since %s not everything reaches %s (%s); %s", when, self._store.uri, why, prospect)
+            where = without_secrets(self._store.uri)
+            log.warning("tracking: since %s not everything reaches %s (%s); %s", when, where, why, prospect)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -73,6 +74,19 @@ def test_a_big_file_is_told_by_its_ends_and_time(tmp_path: Path, monkeypatch: py
     assert not first.is_exact
     os.utime(path, (1, 1))
     assert data_fingerprint("x", path).digest != first.digest
+
+
+def test_a_folder_of_too_many_files_is_told_in_part_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fingerprint, "MAX_FILES", 2)
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    whole = data_fingerprint("folder", tmp_path)
+    (tmp_path / "c").write_text("c")
+    part = data_fingerprint("folder", tmp_path)
+    assert (whole.is_exact, whole.size_bytes) == (True, 2)
+    assert (part.is_exact, part.size_bytes) == (False, None)
+    assert part.digest != whole.digest
+    assert json.loads(part.source)["files"] == 3
 
 
 def test_a_false_parquet_file_is_still_a_file(tmp_path: Path):

@@ -281,6 +281,21 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(uri: str):
     assert caught.value.message
 
 
+def test_an_error_of_the_store_shows_no_password():
+    uri = "nonsense://ann:s3cret@db/runs?password=s3cret"
+    with pytest.raises(TrackingError, match="nonsense://ann@db/runs") as caught, aistack.track("x", tracking_uri=uri):
+        pass
+    assert "s3cret" not in caught.value.message
+
+
+def test_the_panel_of_a_run_shows_no_password(mlflow_uri: str):
+    with aistack.track("x", tracking_uri=mlflow_uri) as run:
+        run._begun().uri = "postgresql://ann:s3cret@db/runs?sslpassword=s3cret"
+        shown = run._repr_mimebundle_()
+    assert "postgresql://ann@db/runs" in shown["text/plain"]
+    assert all("s3cret" not in text for text in shown.values())
+
+
 def test_the_default_store_follows_mlflow_then_the_folder_then_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_aistack.exceptions import TrackingError
 from jupyter_aistack.tracking import writer as writing
-from jupyter_aistack.tracking.store import Batch, Point, Rejected, Store
+from jupyter_aistack.tracking.store import Batch, Point, Rejected, Store, without_secrets
 from jupyter_aistack.tracking.writer import Writer
 
 
@@ -155,3 +155,33 @@ def test_jobs_run_in_their_turn_in_the_writers_thread():
     assert seen == [(1, "aistack-tracking")]
     assert len(store.points) == 2
     writer.close()
+
+
+def test_a_warning_shows_no_password(caplog: pytest.LogCaptureFixture):
+    store = ListStore(refused="loss")
+    store.uri = "postgresql://ann:pa@s3cret@db/runs?password=s3cret"
+    writer = Writer(store)
+    with caplog.at_level(logging.WARNING, "jupyter_aistack"):
+        writer.point(point())
+        with pytest.raises(TrackingError):
+            writer.flush(30)
+    assert "postgresql://ann@db/runs" in caplog.text
+    assert "s3cret" not in caplog.text
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("postgresql://ann:pw@db:5432/runs", "postgresql://ann@db:5432/runs"),
+        ("https://:pw@tracking/api?token=pw", "https://@tracking/api"),
+        (
+            "no answer (http://u:pw@h/x?k=pw) from 'sqlite:////a/b?k=pw'",
+            "no answer (http://u@h/x) from 'sqlite:////a/b'",
+        ),
+        ("sqlite:////srv/my@place/mlflow.db", "sqlite:////srv/my@place/mlflow.db"),
+        ("at 12:30: mail a@b, is it http://h:80/x", "at 12:30: mail a@b, is it http://h:80/x"),
+    ],
+)
+def test_what_is_shown_of_an_address_has_no_secret(said: str, shown: str):
+    assert without_secrets(said) == shown
