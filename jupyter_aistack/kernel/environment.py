@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from ..providers.base import Prepared
 
@@ -17,6 +16,7 @@ SECRETS = {
     "JUPYTER_TOKEN": "full access to this server, terminals included",
     "JUPYTER_GATEWAY_AUTH_TOKEN": "starts kernels on the gateway",
     "CONFIGPROXY_AUTH_TOKEN": "re-routes everybody's traffic in the hub's proxy",
+    "PGPASSWORD": "opens the database of the ledger, where every user's leases are",
 }
 """What a kernel must not inherit from the server, and why: whatever runs in a notebook can read its environment."""
 
@@ -32,11 +32,12 @@ _THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
 def without_secrets(env: Mapping[str, str], names: Collection[str], *, has_socket: bool) -> dict[str, str]:
     """`env` without the variables in `names`.
 
-    The ledger's address goes too when it carries a password, unless it is the kernel's only way to the ledger.
+    The address of a database server goes too, as it may carry a password in more than one place, unless it is the
+    kernel's only way to the ledger.
     """
     kept = {name: value for name, value in env.items() if name not in names}
-    if has_socket and urlsplit(kept.get("AISTACK_LEDGER", "")).password:
-        del kept["AISTACK_LEDGER"]
+    if has_socket and not kept.get("AISTACK_LEDGER", "").startswith("sqlite"):
+        kept.pop("AISTACK_LEDGER", None)
     return kept
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jupyter_aistack.kernel.environment import combined, expected, with_slice, without_secrets
+import pytest
+
+from jupyter_aistack.kernel.environment import SECRETS, combined, expected, with_slice, without_secrets
 from jupyter_aistack.providers.base import Prepared
 
 GPU = Prepared(
@@ -63,8 +65,20 @@ def test_named_secrets_are_dropped_and_nothing_else() -> None:
     assert without_secrets({"TOKEN": "x", "PATH": "/bin"}, ["TOKEN"], has_socket=False) == {"PATH": "/bin"}
 
 
-def test_ledger_address_with_a_password_is_dropped_where_the_server_answers_for_it() -> None:
-    secret, plain = "postgresql+psycopg://ann:s3cret@db/aistack", "sqlite:////srv/ledger.sqlite"
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "postgresql+psycopg://ann:s3cret@db/aistack",
+        "postgresql://db/aistack?user=ann&password=s3cret",
+        "postgresql://ann@db/aistack?sslpassword=s3cret",
+    ],
+)
+def test_address_of_a_ledgers_server_is_dropped_where_the_jupyter_server_answers_for_it(secret: str) -> None:
+    plain = "sqlite:////srv/ledger.sqlite"
     assert without_secrets({"AISTACK_LEDGER": secret}, [], has_socket=True) == {}
     assert without_secrets({"AISTACK_LEDGER": secret}, [], has_socket=False) == {"AISTACK_LEDGER": secret}
     assert without_secrets({"AISTACK_LEDGER": plain}, [], has_socket=True) == {"AISTACK_LEDGER": plain}
+
+
+def test_password_of_the_ledgers_server_is_a_secret() -> None:
+    assert without_secrets({"PGPASSWORD": "s3cret", "PGHOST": "db"}, SECRETS, has_socket=True) == {"PGHOST": "db"}
