@@ -104,13 +104,14 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
 def _enforcement(device: JSON) -> dict[str, str]:
     """What would hold each kind of slice of a device to its size."""
     from .core.device import Enforcement
+    from .providers import mig
 
     if device["simulated"]:
         return {"any slice": Enforcement.SIMULATED.label}
     if device["kind"] == "cpu":
         return {"share": Enforcement.CPU.label}
     if device["mig_enabled"]:
-        return {m["profile"]: Enforcement.L4.label for m in device["mig"]}
+        return {m["profile"]: mig.enforcement(m["profile"]).label for m in device["mig"]}
     return {"whole": Enforcement.WHOLE.label, "share": Enforcement.L0.label}
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack import client as clients
-from jupyter_aistack.cli import main
+from jupyter_aistack.cli import _enforcement, main
+from jupyter_aistack.core.device import Enforcement
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,12 @@ def test_status_shows_devices_and_who_holds_what(capsys: pytest.CaptureFixture[s
 def test_doctor_says_what_would_enforce_a_slice(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     assert "nothing: the device is simulated" in capsys.readouterr().out
+
+
+def test_doctor_calls_a_compute_instance_advisory_as_its_lease_will() -> None:
+    device = {"simulated": False, "kind": "gpu", "mig_enabled": True}
+    told = _enforcement({**device, "mig": [{"profile": "1c.2g.35gb"}, {"profile": "2g.35gb"}]})
+    assert told == {"1c.2g.35gb": Enforcement.L0.label, "2g.35gb": Enforcement.L4.label}
 
 
 @pytest.mark.parametrize("verb", ["queue", "usage", "status", "doctor"])

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from ..core.device import MIGInstance, Slice
+from ..core.device import Enforcement, MIGInstance, Slice
 from ..core.units import MIB
 from .nvml import NVML
 
@@ -50,7 +50,12 @@ def profile_name(gpu_slices: int, compute_slices: int, memory_bytes: int, gpu_by
 
 def shares_memory(piece: Slice) -> bool:
     """Whether a slice is a compute instance (``1c.2g.35gb``), whose memory is its neighbours' too."""
-    return _COMPUTE_INSTANCE.match(piece.profile) is not None
+    return enforcement(piece.profile) is Enforcement.L0
+
+
+def enforcement(profile: str) -> Enforcement:
+    """What holds a slice of this MIG profile: hardware, but for a compute instance (``1c.2g.35gb``) only its cores."""
+    return Enforcement.L0 if _COMPUTE_INSTANCE.match(profile) else Enforcement.L4
 
 
 def memory_seen(piece: Slice) -> int:
