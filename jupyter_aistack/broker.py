@@ -7,7 +7,6 @@ ledger's version keep them honest. All methods are synchronous and short; call t
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
 import time
@@ -15,12 +14,13 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from .core.device import Device, DeviceKind, Inventory
+from .core.device import Inventory
 from .core.events import Event
 from .core.lease import Lease, LeaseState, Step, memory_note
 from .core.plan import Snapshot, plan
 from .core.queues import DEFAULT_QUEUE, Queue, in_order
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
+from .devices import Devices
 from .exceptions import (
     AcquireTimeout,
     AIStackError,
@@ -28,20 +28,15 @@ from .exceptions import (
     LeaseLost,
     LedgerConflict,
     PrepareFailed,
-    ProviderError,
     QueueClosed,
     QuotaExceeded,
     UnknownQueue,
     error_from_dict,
 )
 from .ledger.base import Ledger
-from .processes import current_user as current_user
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
 
-log = logging.getLogger("jupyter_aistack")
-
-INVENTORY_SECONDS = 2.0
 WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
@@ -54,7 +49,7 @@ class Broker:
 
     Args:
         ledger: where everything is written down.
-        providers: what finds and prepares devices; the first that knows a device owns it.
+        providers: what finds and prepares devices; the one that found a device owns it.
         queues: where requests may wait.
         host: name of this machine.
         clock: seconds since the epoch.
@@ -73,46 +68,18 @@ class Broker:
         ttl_seconds: float = 60.0,
         is_alive: Callable[[int, float | None], bool] = is_alive,
     ) -> None:
-        self.ledger, self.providers, self.queues = ledger, tuple(providers), tuple(queues)
-        self.host = host or socket.gethostname()
+        self.ledger, self.queues, self.host = ledger, tuple(queues), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
-        self._lock = threading.RLock()
-        self._owners: dict[str, Provider] = {}
-        self._seen: dict[Provider, tuple[Device, ...]] = {}
-        self._prepared: dict[str, Lease] = {}
+        self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
+        self._lock = threading.Lock()
         self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
-        self._found: Inventory | None = None
-        self._found_at = 0.0
 
     # -- what there is ------------------------------------------------------------------------------------------
 
     def inventory(self) -> Inventory:
         """The devices of this host, at most two seconds old, with the memory of strangers marked."""
-        with self._lock:
-            found = self._found
-            if found is None or not 0 <= self.clock() - self._found_at < INVENTORY_SECONDS:
-                self._found = found = self._discover()
-                self._found_at = self.clock()
-            return found
-
-    def _discover(self) -> Inventory:
-        devices: list[Device] = []
-        problems: list[str] = []
-        for provider in self.providers:
-            try:
-                self._seen[provider] = provider.discover(self.host)
-            except ProviderError as error:
-                # Devices seen before are there still, only silent: requests for them wait and go nowhere else.
-                problems.append(f"{provider.name}: {error.message}")
-                self._seen[provider] = tuple(replace(d, problem=error.message) for d in self._seen.get(provider, ()))
-            self._owners.update({device.id: provider for device in self._seen[provider]})
-            devices.extend(self._seen[provider])
-        inventory = Inventory(host=self.host, devices=tuple(devices), problems=tuple(problems))
-        if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
-            return inventory
-        ours = self._pids(self.ledger.leases(self.clock(), host=self.host))
-        return inventory.with_foreign(pid for pids in ours.values() for pid in pids)
+        return self.devices.inventory()
 
     def leases(self, *, live: bool = True) -> tuple[Lease, ...]:
         """This host's leases, newest first."""
@@ -235,7 +202,7 @@ class Broker:
             prepared = self.preparation(lease)
         except PrepareFailed as error:
             self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock(), note=error.message)
-            self._unprepare(lease)
+            self.devices.unprepare(lease)
             self.cycle()
             raise
         if lease.enforced_by is not prepared.enforced_by:
@@ -248,20 +215,8 @@ class Broker:
         Raises:
             PrepareFailed: a provider cannot say now.
         """
-        devices = {d.id: d for d in self.inventory().devices}
-        self._prepared[lease.id] = lease
-        try:
-            prepared = _merge([provider.prepare(lease, devices) for provider in self._providers_of(lease)])
-        except ProviderError as error:
-            raise PrepareFailed(error.message, lease_id=lease.id) from error
+        prepared = self.devices.prepare(lease)
         return replace(prepared, environment={**prepared.environment, "AISTACK_LEASE": lease.id})
-
-    def _providers_of(self, lease: Lease) -> list[Provider]:
-        self.inventory()
-        owners = [self._owners.get(piece.device_id) for piece in lease.slices]
-        if any(owner is None for owner in owners):
-            raise PrepareFailed("a device of this lease is no longer there", lease_id=lease.id)
-        return list(dict.fromkeys(owner for owner in owners if owner is not None))
 
     def activate(self, lease_id: str, token: int, *, verified: bool | None, note: str = "") -> Lease:
         """Note that a lease is in use, and whether it was found as granted."""
@@ -293,27 +248,20 @@ class Broker:
             return lease
         try:
             lease = self.ledger.step(lease_id, token, Step.RELEASE, self.clock())
-            self._unprepare(lease)
+            self.devices.unprepare(lease)
             lease = self.ledger.step(lease_id, token, Step.FINISH, self.clock())
         except LeaseLost:  # its time was up just now
             lease = self.lease(lease_id)
-        with self._lock:
-            self._found = None  # its processes are no longer ours, and what they still hold is foreign
+        self.devices.forget()  # its processes are no longer ours, and what they still hold is foreign
         self.cycle()
         return lease
-
-    def _unprepare(self, lease: Lease) -> None:
-        self._prepared.pop(lease.id, None)
-        for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
-            if provider is not None:
-                provider.unprepare(lease)
 
     # -- the cycle ----------------------------------------------------------------------------------------------
 
     def cycle(self) -> tuple[Event, ...]:
         """End what is over, grant what fits. Returns what happened."""
         inventory = self.inventory()
-        known = tuple(self._prepared.values())
+        known = self.devices.prepared()
         for _ in range(MAX_CONFLICTS):
             now = self.clock()
             snapshot = self._snapshot(inventory, now)
@@ -336,7 +284,7 @@ class Broker:
         """
         for lease in known:
             if lease.id not in alive:
-                self._unprepare(lease)
+                self.devices.unprepare(lease)
 
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
         state = self.ledger.read(self.host, now)
@@ -391,21 +339,11 @@ class Broker:
 
     def usage(self) -> tuple[dict[str, Usage], dict[str, Usage]]:
         """What is in use now: per lease id, and per device id."""
-        inventory, leases = self.inventory(), {lease.id: lease for lease in self.leases()}
-        devices = {d.id: d for d in inventory.devices}
-        pids = self._pids(leases.values())
-        by_lease: dict[str, Usage] = {}
-        by_device: dict[str, Usage] = {}
-        known = {i: lease for i, lease in leases.items() if i in pids}
-        for provider in self.providers:
-            own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
-            held = {i: lease for i, lease in known.items() if any(p.device_id in own for p in lease.slices)}
-            try:
-                by_device.update(provider.device_usage(own))
-                by_lease.update(provider.usage(held, pids))
-            except ProviderError as error:
-                log.warning("%s cannot be measured: %s", provider.name, error.message)
-        return {**{i: Usage() for i in leases}, **by_lease}, by_device
+        leases = self.leases()
+        return self.devices.usage(leases, self._pids(leases))
+
+    def _own_processes(self) -> Iterable[int]:
+        return (pid for pids in self._pids(self.leases()).values() for pid in pids)
 
     def _pids(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
         """Each lease's processes, where they are known yet.
@@ -417,28 +355,10 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""
-        for provider in self.providers:
-            provider.close()
+        self.devices.close()
         self.ledger.close()
 
 
 def _own_pid(holder: Holder) -> int | None:
     """The process that uses the lease by itself: a worker or a run is another one than the holder's."""
     return holder.pid if holder.kind in (HolderKind.KERNEL, HolderKind.PROCESS) else None
-
-
-def _merge(parts: Sequence[Prepared]) -> Prepared:
-    if len(parts) == 1:
-        return parts[0]
-    environment: dict[str, str] = {}
-    expects: dict[str, object] = {}
-    for part in parts:
-        environment.update(part.environment)
-        expects.update(part.expects)
-    return Prepared(
-        environment=environment,
-        expects=expects,
-        cores=tuple(core for part in parts for core in part.cores),
-        memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
-        enforced_by=parts[0].enforced_by,
-    )

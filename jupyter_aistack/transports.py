@@ -69,8 +69,8 @@ class EmbeddedTransport(Transport):
     kind = "embedded"
 
     def __init__(self) -> None:
-        from .broker import current_user
         from .config import load_settings
+        from .processes import current_user
         from .service import Caller, Service
 
         settings = load_settings()

@@ -333,7 +333,7 @@ def test_use_is_unknown_not_zero_while_a_workers_process_is_unknown(broker: Brok
 def test_a_slice_that_cannot_be_prepared_fails_its_lease_and_frees_the_device() -> None:
     broker = simulated_broker()
     lease = lease_of(broker, "1")
-    broker.providers[0].fail_prepare("the daemon did not start")  # type: ignore[attr-defined]
+    broker.devices.providers[0].fail_prepare("the daemon did not start")  # type: ignore[attr-defined]
     with pytest.raises(PrepareFailed, match="daemon did not start"):
         broker.prepare(lease)
     ended = broker.lease(lease.id)

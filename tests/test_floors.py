@@ -13,7 +13,7 @@ import jupyter_aistack
 
 ROOT = Path(jupyter_aistack.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
-GRANTING = {"broker", "service", "server", "kernel", "ledger", "providers", "config"}
+GRANTING = {"broker", "devices", "service", "server", "kernel", "ledger", "providers", "config"}
 USING = {
     "client",
     "held",

@@ -107,7 +107,7 @@ def test_looking_at_a_lease_in_use_never_ends_it(service: Service) -> None:
     lease = ask(service, ANN)["lease"]
     payload = {"lease_id": lease["id"], "token": lease["token"], "verified": True}
     service.call("activate", payload, ANN)
-    service.broker.providers[0].fail_prepare("the driver hangs")  # type: ignore[attr-defined]
+    service.broker.devices.providers[0].fail_prepare("the driver hangs")  # type: ignore[attr-defined]
     assert service.call("mine", {}, ANN)["prepared"] == {}
     assert service.call("wait_for", {"request_id": lease["request_id"]}, ANN)["prepared"] is None
     assert service.broker.lease(lease["id"]).state.value == "active"

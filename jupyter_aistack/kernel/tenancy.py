@@ -132,7 +132,7 @@ class Tenancy:
         return self._broker().bind(lease.id, lease.token, pid=os.getpid(), root_pid=lease.holder.root_pid)
 
     def _holder(self, label: str) -> Holder:
-        from ..broker import current_user
+        from ..processes import current_user
 
         host, user = self._broker().host, current_user()
         return Holder(kind=HolderKind.KERNEL, id=self.kernel_id, user=user, host=host, pid=os.getpid(), label=label)

@@ -10,6 +10,7 @@ import pytest
 
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.lease import Lease, LeaseState
+from jupyter_aistack.devices import Devices
 from jupyter_aistack.kernel.environment import SECRETS
 
 from .conftest import ALL, WriteKernel, active, client_of, evaluate, until
@@ -28,26 +29,21 @@ async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_th
         threads = "[sorted(os.sched_getaffinity(int(t))) for t in os.listdir('/proc/self/task')]"
         assert set(map(tuple, await evaluate(client, threads))) == {tuple(cores)}
         assert await evaluate(client, "os.environ['OMP_NUM_THREADS']") == "1"
-        seen = (
-            "json.loads(__import__('subprocess').check_output([sys.executable, '-m', 'jupyter_aistack.seen']))"
-        )
+        seen = "json.loads(__import__('subprocess').check_output([sys.executable, '-m', 'jupyter_aistack.seen']))"
         assert (await evaluate(client, seen))["cores"] == cores
     assert (lease.verified, lease.note) == (True, "")
 
 
 def _exchange(broker: Broker, provider: Any) -> None:
-    """Put another provider in, at a moment when the broker is not looking at the devices."""
-    with broker._lock:
-        broker.providers = (provider,)
-        broker._owners.clear()
-        broker._found = None
+    """Put another provider in."""
+    broker.devices = Devices((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
 
 
 @pytest.mark.parametrize("promise", [{"cores": [0, 1, 2, 3]}, {"threads": "7"}], ids=str)
 async def test_promise_that_is_not_kept_is_found_out_and_said(
     kernels: Any, broker: Broker, kernelspec: WriteKernel, promise: dict[str, Any]
 ) -> None:
-    (provider,) = broker.providers
+    (provider,) = broker.devices.providers
     _exchange(broker, Boastful(provider, promise))
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = await active(broker, kernel_id)
@@ -59,7 +55,7 @@ async def test_promise_that_is_not_kept_is_found_out_and_said(
 async def test_promise_of_a_gpu_that_cannot_be_checked_is_not_called_verified(
     kernels: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
-    (provider,) = broker.providers
+    (provider,) = broker.devices.providers
     _exchange(broker, Boastful(provider, {"visible": ["GPU-0"]}))
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = await active(broker, kernel_id)

@@ -1,0 +1,145 @@
+"""The devices of one host, as its providers see them: found, made ready and measured."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from .core.device import Device, DeviceKind, Inventory
+from .core.lease import Lease
+from .exceptions import PrepareFailed, ProviderError
+from .providers.base import Prepared, Provider, Usage
+
+log = logging.getLogger("jupyter_aistack")
+
+INVENTORY_SECONDS = 2.0
+
+
+class Devices:
+    """All providers of a host as one.
+
+    Args:
+        providers: what finds and prepares devices; the one that found a device owns it.
+        host: name of the machine.
+        clock: seconds since the epoch.
+        ours: the processes that use leases; memory others hold is foreign.
+    """
+
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        *,
+        host: str,
+        clock: Callable[[], float],
+        ours: Callable[[], Iterable[int]],
+    ) -> None:
+        self.providers, self.host = tuple(providers), host
+        self._clock, self._ours = clock, ours
+        self._lock = threading.RLock()
+        self._owners: dict[str, Provider] = {}
+        self._seen: dict[Provider, tuple[Device, ...]] = {}
+        self._prepared: dict[str, Lease] = {}
+        self._found: Inventory | None = None
+        self._found_at = 0.0
+
+    def inventory(self) -> Inventory:
+        """The devices, at most two seconds old, with the memory of strangers marked."""
+        with self._lock:
+            found = self._found
+            if found is None or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS:
+                self._found = found = self._discover()
+                self._found_at = self._clock()
+            return found
+
+    def forget(self) -> None:
+        """Look anew next time: processes have become ours, or strangers."""
+        with self._lock:
+            self._found = None
+
+    def _discover(self) -> Inventory:
+        devices: list[Device] = []
+        problems: list[str] = []
+        for provider in self.providers:
+            try:
+                self._seen[provider] = provider.discover(self.host)
+            except ProviderError as error:
+                # Devices seen before are there still, only silent: requests for them wait and go nowhere else.
+                problems.append(f"{provider.name}: {error.message}")
+                self._seen[provider] = tuple(replace(d, problem=error.message) for d in self._seen.get(provider, ()))
+            self._owners.update({device.id: provider for device in self._seen[provider]})
+            devices.extend(self._seen[provider])
+        inventory = Inventory(host=self.host, devices=tuple(devices), problems=tuple(problems))
+        if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
+            return inventory
+        return inventory.with_foreign(self._ours())
+
+    def prepared(self) -> tuple[Lease, ...]:
+        """The leases whose preparation has not been undone."""
+        return tuple(self._prepared.values())
+
+    def prepare(self, lease: Lease) -> Prepared:
+        """Make a lease's slices ready.
+
+        Raises:
+            PrepareFailed: a provider cannot, or a device is gone.
+        """
+        devices = {d.id: d for d in self.inventory().devices}
+        self._prepared[lease.id] = lease
+        try:
+            return _merge([provider.prepare(lease, devices) for provider in self._providers_of(lease)])
+        except ProviderError as error:
+            raise PrepareFailed(error.message, lease_id=lease.id) from error
+
+    def _providers_of(self, lease: Lease) -> list[Provider]:
+        owners = [self._owners.get(piece.device_id) for piece in lease.slices]
+        if any(owner is None for owner in owners):
+            raise PrepareFailed("a device of this lease is no longer there", lease_id=lease.id)
+        return list(dict.fromkeys(owner for owner in owners if owner is not None))
+
+    def unprepare(self, lease: Lease) -> None:
+        """Undo `prepare`; for a lease never prepared nothing happens."""
+        self._prepared.pop(lease.id, None)
+        for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
+            if provider is not None:
+                provider.unprepare(lease)
+
+    def usage(
+        self, leases: Sequence[Lease], pids: Mapping[str, frozenset[int]]
+    ) -> tuple[dict[str, Usage], dict[str, Usage]]:
+        """What is in use now, per lease id and per device id; unknown for leases without processes in `pids`."""
+        devices = {d.id: d for d in self.inventory().devices}
+        by_lease = {lease.id: Usage() for lease in leases}
+        by_device: dict[str, Usage] = {}
+        for provider in self.providers:
+            own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
+            known = [lease for lease in leases if lease.id in pids and any(p.device_id in own for p in lease.slices)]
+            try:
+                by_device.update(provider.device_usage(own))
+                by_lease.update(provider.usage({lease.id: lease for lease in known}, pids))
+            except ProviderError as error:
+                log.warning("%s cannot be measured: %s", provider.name, error.message)
+        return by_lease, by_device
+
+    def close(self) -> None:
+        """Let go of the drivers."""
+        for provider in self.providers:
+            provider.close()
+
+
+def _merge(parts: Sequence[Prepared]) -> Prepared:
+    if len(parts) == 1:
+        return parts[0]
+    environment: dict[str, str] = {}
+    expects: dict[str, object] = {}
+    for part in parts:
+        environment.update(part.environment)
+        expects.update(part.expects)
+    return Prepared(
+        environment=environment,
+        expects=expects,
+        cores=tuple(core for part in parts for core in part.cores),
+        memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
+        enforced_by=parts[0].enforced_by,
+    )
