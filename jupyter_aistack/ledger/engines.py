@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ WRITES: dict[str, Any] = {"aistack_writes": True}
 """Execution options of a connection whose transactions write."""
 
 _BUSY_SECONDS = 15
+_SHARED = stat.S_ISGID | stat.S_IWGRP
 _CONNECT_SECONDS = 5
 _ALLOWED = "write sqlite:///path/to/ledger.sqlite or postgresql+psycopg://user@server/database"
 
@@ -38,7 +40,8 @@ def parse_url(text: str) -> URL:
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
         raise LedgerUnavailable(f"ledger_url: {url.drivername} is not supported; {_ALLOWED}", field="ledger_url")
-    if is_sqlite(url) and url.database in (None, "", ":memory:"):
+    # SQLite would open "file:..." by rules of its own, at another place than the one looked at here.
+    if is_sqlite(url) and (url.database in (None, "", ":memory:") or str(url.database).startswith("file:")):
         raise LedgerUnavailable(f"ledger_url: {without_secrets(url)} names no file; {_ALLOWED}", field="ledger_url")
     return url
 
@@ -68,7 +71,7 @@ def identity(url: URL) -> Identity:
 
 
 def create(url: URL) -> sa.Engine:
-    """An engine for `url`. For SQLite the file is made first, readable by its owner alone.
+    """An engine for `url`. For SQLite the file is made first, for its owner alone or its folder's group.
 
     Raises:
         OSError, SQLAlchemyError, ImportError: to be explained by `explained`.
@@ -89,9 +92,20 @@ def create(url: URL) -> sa.Engine:
 
 
 def _make_file(path: Path) -> None:
+    """Readable by its owner alone; by the group as well in a folder that an admin has set up to be shared by it.
+
+    SQLite gives the files beside it (``-wal``, ``-shm``) the same mode, whatever the umask.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if path.exists():
+        return
+    mode = 0o660 if path.parent.stat().st_mode & _SHARED == _SHARED else 0o600
+    opened = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    try:
+        if mode == 0o660:
+            os.fchmod(opened, mode)  # most umasks would take the group's part away
+    finally:
+        os.close(opened)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import stat
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -62,6 +63,55 @@ def test_a_new_ledger_and_its_folder_are_the_owners_alone(tmp_path: Path, wish: 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(beside.stat().st_mode) for beside in path.parent.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"), [(0o2770, 0o660), (0o2775, 0o660), (0o770, 0o600), (0o2750, 0o600), (0o777, 0o600)]
+)
+def test_a_ledger_in_a_folder_that_a_group_shares_is_the_groups(
+    tmp_path: Path, wish: Wish, folder: int, file: int
+) -> None:
+    tmp_path.chmod(folder)
+    before = os.umask(0o077)
+    try:
+        at(tmp_path / "ledger.sqlite").submit(wish("r-1"))
+    finally:
+        os.umask(before)
+    modes = {beside.name: stat.S_IMODE(beside.stat().st_mode) for beside in tmp_path.glob("ledger.sqlite*")}
+    assert modes == dict.fromkeys(("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"), file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two other users")
+def test_two_users_of_a_group_write_the_same_ledger(open_folder: Path, wish: Wish) -> None:
+    shared, group = open_folder / "shared", 64_999
+    shared.mkdir()
+    os.chown(shared, 0, group)
+    shared.chmod(0o2770)
+    program = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE t' + sys.argv[2] + ' (x)');"
+        "c.commit(); print(c.execute('SELECT count(*) FROM aistack_requests').fetchone()[0])"
+    )
+    ledger = at(shared / "ledger.sqlite")
+    ledger.submit(wish("r-1"))
+    assert os.stat(shared / "ledger.sqlite").st_gid == group
+
+    def as_user(uid: int, gid: int) -> subprocess.CompletedProcess[str]:
+        command = ["/usr/bin/python3", "-c", program, str(shared / "ledger.sqlite"), str(uid)]
+        return subprocess.run(
+            command, user=uid, group=gid, extra_groups=[], cwd="/", capture_output=True, text=True, check=False
+        )
+
+    assert [as_user(uid, group).stdout for uid in (64_001, 64_002)] == ["1\n", "1\n"]
+    assert "unable to open" in as_user(64_003, 64_003).stderr
+    ledger.submit(wish("r-2"))
+
+
+@pytest.mark.parametrize("url", ["sqlite:///file:/srv/ledger.sqlite?uri=true", "sqlite:///file:ledger?mode=memory"])
+def test_a_file_by_sqlites_own_rules_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LedgerUnavailable, match=r"^ledger_url: .* names no file; write sqlite:///path"):
+        SQLLedger(url)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_building_a_ledger_touches_nothing(tmp_path: Path) -> None:
