@@ -24,6 +24,9 @@ from .worker import LeasedWorker, WorkerPlan
 
 log = logging.getLogger("jupyter_aistack")
 
+LOOK_SECONDS = 2.0
+"""How often the cluster looks whether its workers' leases are still theirs."""
+
 QUIET_SECONDS = 2.0
 """A start that takes no longer says nothing."""
 
@@ -75,12 +78,14 @@ class Cluster(SpecCluster):
             raise InvalidRequest(f"workers: expected a whole number from 0 up, got {workers!r}", field="workers")
         self.slice = str(parse_spec(slice))
         self.owner_pid = os.getpid()
+        self._watch: asyncio.Task[None] | None = None
         self._tag = name or f"cluster-{uuid.uuid4().hex[:6]}"
         self._progress = progress or _print_line
         self._told, self._problem, self._is_up, self._busy_since = "", "", False, time.monotonic()
         safe = _security(security)
+        self._client = clients.connect()
         plan = WorkerPlan(
-            client=clients.connect(),
+            client=self._client,
             spec=self.slice,
             queue=queue,
             timeout=timeout,
@@ -115,6 +120,8 @@ class Cluster(SpecCluster):
     async def _correct_state_internal(self) -> None:
         """Dask's own, but a worker that got no slice is named and forgotten instead of kept as a corpse."""
         self._busy_since, self._told = time.monotonic(), ""
+        if self._watch is None and self.status is Status.running:
+            self._watch = asyncio.create_task(self._watch_leases())
         asyncio.get_running_loop().call_later(QUIET_SECONDS, self._report)
         wanted = len(self.worker_spec)
         try:
@@ -134,6 +141,41 @@ class Cluster(SpecCluster):
             if not self._is_up and self.status not in (Status.closing, Status.closed):
                 raise failure from error
             self._note(failure)
+
+    async def _watch_leases(self) -> None:
+        """Close workers whose lease has ended, by its time or by somebody else: their slices belong to others now."""
+        while self.status is Status.running:
+            await asyncio.sleep(LOOK_SECONDS)
+            held = {worker.lease.id: worker for worker in self.workers.values() if _computes(worker)}
+            if not held:
+                continue
+            try:
+                live = {lease["id"] for lease in await asyncio.to_thread(self._client.leases)}
+            except AIStackError:
+                continue  # not knowing is no reason to end work; it is looked at again
+            except RuntimeError:  # the interpreter ends and starts no more threads; the cluster ends with it
+                return
+            for lease_id in held.keys() - live:
+                await self._lose(held[lease_id], lease_id)
+
+    async def _lose(self, worker: LeasedWorker, lease_id: str) -> None:
+        if not _computes(worker):  # closed on purpose meanwhile
+            return
+        self.workers.pop(worker.name, None)
+        self.worker_spec.pop(worker.name, None)
+        self._note(
+            ClusterError(
+                f"worker {worker.name} was closed because its lease {lease_id} has ended; "
+                "scale the cluster to start another"
+            )
+        )
+        await worker.close()
+
+    async def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        await super()._close()
 
     def _forget_failed(self) -> int:
         """Drop workers that did not start; returns how many of the others hold a slice."""
@@ -222,6 +264,10 @@ class Cluster(SpecCluster):
 
 
 _GONE = ("failed", "closed")
+
+
+def _computes(worker: LeasedWorker) -> bool:
+    return worker.stage == "ready" and worker.status is Status.running
 
 
 async def _ready(cluster: Cluster) -> Cluster:

@@ -98,6 +98,7 @@ class LeasedWorker(ProcessInterface):
         if self.status in (Status.closing, Status.closed):
             return
         self.status = Status.closing
+        self._tell("closing")
         await self._let_go()
         self._tell("closed")
         await super().close()

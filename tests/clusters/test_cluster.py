@@ -116,6 +116,20 @@ def test_a_worker_that_dies_is_replaced_on_the_same_lease(cluster: Cluster) -> N
     eventually(lambda: len(cluster.scheduler_info["workers"]) == 2)
 
 
+def test_a_worker_whose_lease_has_ended_is_closed_and_said_so(cluster: Cluster) -> None:
+    lost = cluster.workers[0]
+    process = psutil.Process(lost.pid)
+    client.connect().call("release", lease_id=lost.lease.id)
+    eventually(lambda: not runs(process))
+    assert f"its lease {lost.lease.id} has ended" in cluster.problem
+    assert cluster.problem in repr(cluster)
+    assert len(lease_ids()) == 1
+    eventually(lambda: len(cluster.scheduler_info["workers"]) == 1)
+    cluster.scale(2)
+    eventually(lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2)
+    eventually(lambda: not cluster.problem)
+
+
 def test_more_workers_than_fit_is_one_error_that_counts_and_leaves_nothing(cluster: Cluster) -> None:
     before = lease_ids()
     with pytest.raises(
