@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 START_SECONDS = 60.0
+_PREFIX = "aistack-run-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,16 +109,18 @@ def train(
         )
         supervisor = Supervisor(client, run, on_metrics=on_metrics, timeout=timeout, max_restarts=max_restarts)
         found = supervisor.run()
+    return _result(found, supervisor, seconds=time.monotonic() - began, backend=backend, backend_reason=reason)
+
+
+def _result(found: Sequence[Mapping[str, Any]], supervisor: Supervisor, **known: Any) -> Result:
     rows, busy = sum(one["rows"] for one in found), max(one["seconds"] for one in found)
     return Result(
         results=[one["value"] for one in found],
         metrics=supervisor.history,
-        seconds=time.monotonic() - began,
         rows=rows,
         rows_per_second=rows / busy if busy else 0.0,
-        backend=backend,
-        backend_reason=reason,
         restarts=supervisor.restarts,
+        **known,
     )
 
 
@@ -131,11 +135,21 @@ def _check(loop: Any, epochs: int, max_restarts: int) -> None:
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """Where notebook and ranks of one run meet; leases are of this host, so they all see it."""
-    folder = Path(tempfile.mkdtemp(prefix="aistack-run-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what kernels that were killed have left; their pid is in the folder's name."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and left.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _checkpoint_folder(wanted: str | Path | None, folder: Path) -> Path:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from jupyter_aistack import Cluster, train
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
+from jupyter_aistack.training import launch
 
 
 def ranks_alive() -> list[psutil.Process]:
@@ -141,6 +144,36 @@ def test_ctrl_c_in_a_terminal_leaves_the_workers_alone(cluster: Cluster) -> None
         os.kill(pid, signal.SIGINT)
     assert train(lambda ctx: ctx.rank, workers=cluster).results == [0, 1]
     assert [worker.pid for worker in cluster.workers.values()] == pids
+
+
+def test_a_callback_that_raises_ends_the_ranks_and_its_error_is_seen(cluster: Cluster) -> None:
+    def endless(ctx: Any) -> None:
+        import time
+
+        while True:
+            ctx.log(loss=1.0)
+            time.sleep(0.05)
+
+    def fails(point: dict[str, Any]) -> None:
+        raise ZeroDivisionError("in the callback")
+
+    with pytest.raises(ZeroDivisionError, match="in the callback"):
+        train(endless, workers=cluster, on_metrics=fails)
+    assert ranks_alive() == []
+
+
+def test_what_a_killed_kernel_left_is_removed_and_the_living_keep_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = [tmp_path / f"aistack-run-{os.getpid()}-a", tmp_path / "aistack-run-of-somebody", tmp_path / "other"]
+    for folder in [*kept, tmp_path / f"aistack-run-{ended.pid}-b"]:
+        folder.mkdir()
+    with launch._folder() as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([*kept, folder])
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_a_run_that_takes_too_long_is_ended(cluster: Cluster) -> None:
