@@ -22,8 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A ledger in the test's own folder, whatever the environment says."""
-    for name in ("AISTACK_SOCKET", "AISTACK_PROVIDERS", "AISTACK_LEASE", "AISTACK_KERNEL", "MLFLOW_TRACKING_URI"):
+    """A ledger in the test's own folder, and thread counts nobody has chosen, whatever the environment says."""
+    foreign = ("AISTACK_SOCKET", "AISTACK_PROVIDERS", "AISTACK_LEASE", "AISTACK_KERNEL", "MLFLOW_TRACKING_URI")
+    for name in (*foreign, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     monkeypatch.setenv("AISTACK_LEDGER", url)

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +197,44 @@ class LeasedWorker(ProcessInterface):
         return verified, note
 
 
+class _LentEnvironment:
+    """This process's environment, which Dask fills with what a worker must find at its birth, and leaves so.
+
+    A notebook's own thread counts must not become its workers', so they are put back when the last start is through.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._before: dict[str, str | None] = {}
+        self._borrowers = 0
+
+    @contextlib.contextmanager
+    def of(self, names: Iterable[str]) -> Iterator[None]:
+        """Put `names` back after the block, or after the last of several blocks that overlap."""
+        with self._lock:
+            self._borrowers += 1
+            for name in names:
+                self._before.setdefault(name, os.environ.get(name))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._borrowers -= 1
+                if not self._borrowers:
+                    self._put_back()
+
+    def _put_back(self) -> None:
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._before.clear()
+
+
+_LENT = _LentEnvironment()
+
+
 class SliceNanny(Nanny):
     """A nanny that charges each worker process it starts, also after a restart, to the lease."""
 
@@ -206,7 +246,8 @@ class SliceNanny(Nanny):
 
     async def instantiate(self) -> Status:
         """Start a worker process."""
-        status = await super().instantiate()
+        with _LENT.of(self.pre_spawn_env):
+            status = await super().instantiate()
         if self.pid:
             with contextlib.suppress(AIStackError):  # only what is shown as its use depends on it
                 await asyncio.to_thread(self.lease.bind, self.pid)

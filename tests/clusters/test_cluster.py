@@ -214,3 +214,13 @@ def test_a_stranger_on_the_same_host_cannot_reach_a_cluster(cpu_host: Path) -> N
 def test_plain_connections_are_had_by_asking(cpu_host: Path) -> None:
     with Cluster(0, "cpu:1/4", security=False) as cluster:
         assert cluster.scheduler_address.startswith("tcp://")
+
+
+def test_starting_workers_leaves_the_notebooks_own_thread_counts_alone(
+    cpu_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with Cluster(2, "cpu:1/4"):
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        assert "MKL_NUM_THREADS" not in os.environ

@@ -97,7 +97,7 @@ async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
         return slow
 
     await workbench.ready()
-    monkeypatch.setattr("jupyter_aistack.broker.INVENTORY_SECONDS", 0.0)
+    monkeypatch.setattr("jupyter_aistack.devices.INVENTORY_SECONDS", 0.0)
     for name in ("discover", "device_usage"):
         monkeypatch.setattr(SimulatedProvider, name, slowly(getattr(SimulatedProvider, name)))
     sockets = [await jp_ws_fetch("aistack", "api", "v1", "stream") for _ in range(10)]

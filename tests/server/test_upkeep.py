@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.device import Inventory
+from jupyter_aistack.devices import Devices
 from jupyter_aistack.server import kernels as kernels_module
 from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.server.bus import SCHEMA_ID, last_sequence
@@ -109,11 +109,11 @@ def test_drivers_are_left_asleep_while_nothing_is_leased_or_wanted(monkeypatch: 
     broker = simulated_broker()
     asked = []
 
-    def discover(self: Broker) -> Inventory:
+    def discover(self: Devices) -> Inventory:
         asked.append(1)
         return Inventory(host=self.host)
 
-    monkeypatch.setattr(Broker, "_discover", discover)
+    monkeypatch.setattr(Devices, "_discover", discover)
     keep_leases(broker, frozenset())
     assert asked == []
 
