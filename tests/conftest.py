@@ -8,8 +8,8 @@ import pytest
 
 pytest_plugins = ("pytest_jupyter.jupyter_server", "tests.fake_nvml.plugin")
 
-SERVICES = {"clusters", "kernel", "packaging", "server", "tracking", "training"}
-"""Folders whose tests start something real; the others are done in about a minute."""
+SERVICES = {"clusters", "kernel", "packaging", "server", "test_demo.py", "tracking", "training"}
+"""Folders and files whose tests start something real; the others are done in about a minute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
