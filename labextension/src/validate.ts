@@ -11,12 +11,15 @@ import type {
   IEvent,
   IHolder,
   IHost,
+  IIdlePolicy,
   ILease,
   IMIGInstance,
+  INotice,
   IPrepared,
   IQueueInfo,
   IRequest,
   IRequested,
+  IReservation,
   ISlice,
   ISnapshot,
   IUsage,
@@ -126,14 +129,43 @@ const device = shape<IDevice>({
   foreign_memory_bytes: number,
   simulated: flag,
   problem: text,
-  free_fraction: text
+  free_fraction: text,
+  peers: list(text),
+  domain: text
+});
+
+const idlePolicy = shape<IIdlePolicy>({
+  badge_seconds: number,
+  notice_seconds: number,
+  reclaim_seconds: number
 });
 
 const queueInfo = shape<IQueueInfo>({
   name: text,
+  quota: text,
   limit: nullable(text),
+  weight: text,
   priority: number,
-  is_open: flag
+  is_open: flag,
+  is_batch: flag,
+  members: list(text),
+  idle: nullable(idlePolicy),
+  held: text
+});
+
+const reservation = shape<IReservation>({
+  id: text,
+  name: text,
+  queue: text,
+  spec: text,
+  count: number,
+  starts_at: number,
+  ends_at: number,
+  is_weekly: flag,
+  created_by: text,
+  next_starts_at: nullable(number),
+  next_ends_at: nullable(number),
+  is_running: flag
 });
 
 const holder = shape<IHolder>({
@@ -169,7 +201,15 @@ export const host = shape<IHost>({
   simulated: flag,
   problems: list(text),
   devices: list(device),
-  queues: list(queueInfo)
+  queues: list(queueInfo),
+  reservations: list(reservation)
+});
+
+const notice = shape<INotice>({
+  kind: oneOf('preempt', 'idle'),
+  at: number,
+  ends_at: number,
+  request_id: text
 });
 
 export const lease = shape<ILease>({
@@ -189,7 +229,18 @@ export const lease = shape<ILease>({
   enforcement: text,
   verified: nullable(flag),
   note: text,
-  outcome: nullable(text),
+  active_at: nullable(number),
+  notice: nullable(notice),
+  outcome: nullable(
+    oneOf(
+      'released',
+      'expired',
+      'preempted',
+      'failed',
+      'abandoned',
+      'reclaimed'
+    )
+  ),
   ended_at: nullable(number)
 });
 
@@ -206,7 +257,8 @@ export const request = shape<IRequest>({
   state: oneOf('queued', 'granted', 'rejected', 'cancelled'),
   reason: text,
   lease_id: text,
-  position: nullable(number)
+  position: nullable(number),
+  eta_at: nullable(number)
 });
 
 export const usage = shape<IUsage>({

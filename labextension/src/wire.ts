@@ -28,13 +28,54 @@ export interface IDevice {
   /** Why it cannot be used, in one sentence; empty when healthy. */
   problem: string;
   free_fraction: string;
+  /** Devices with a fast link to this one. */
+  peers: string[];
+  /** Devices of one domain are near one another; empty where nothing is known. */
+  domain: string;
 }
 
+/** When leases that nobody uses are taken back; seconds since they were last in use. */
+export interface IIdlePolicy {
+  badge_seconds: number;
+  notice_seconds: number;
+  reclaim_seconds: number;
+}
+
+/** A queue; quota, limit and held are in devices, e.g. "5/2". */
 export interface IQueueInfo {
   name: string;
+  /** What it is owed: below that it goes first. */
+  quota: string;
+  /** The most it may hold; null for no limit. */
   limit: string | null;
+  weight: string;
   priority: number;
   is_open: boolean;
+  is_batch: boolean;
+  /** Login names, or "@group"; empty for everybody. */
+  members: string[];
+  /** Null where idle leases are left alone. */
+  idle: IIdlePolicy | null;
+  held: string;
+}
+
+/** Slices kept for the members of a queue during certain hours. */
+export interface IReservation {
+  id: string;
+  name: string;
+  queue: string;
+  /** What each gets. */
+  spec: string;
+  count: number;
+  /** The first window. */
+  starts_at: number;
+  ends_at: number;
+  is_weekly: boolean;
+  created_by: string;
+  /** The window that runs or else the next; null when there is none any more. */
+  next_starts_at: number | null;
+  next_ends_at: number | null;
+  is_running: boolean;
 }
 
 export interface IHost {
@@ -43,6 +84,7 @@ export interface IHost {
   problems: string[];
   devices: IDevice[];
   queues: IQueueInfo[];
+  reservations: IReservation[];
 }
 
 export interface IHolder {
@@ -71,6 +113,16 @@ export interface ISlice {
 export type LeaseState =
   'granted' | 'active' | 'suspended' | 'releasing' | 'ended';
 
+/** The word that a lease will be taken back. */
+export interface INotice {
+  /** "preempt": somebody who goes first needs the room; "idle": nobody uses it. */
+  kind: 'preempt' | 'idle';
+  at: number;
+  ends_at: number;
+  /** The request that needs the room; empty for an idle lease. */
+  request_id: string;
+}
+
 export interface ILease {
   id: string;
   token: number;
@@ -88,7 +140,17 @@ export interface ILease {
   enforcement: string;
   verified: boolean | null;
   note: string;
-  outcome: string | null;
+  /** When it was last seen in use; null when nobody watches that. */
+  active_at: number | null;
+  notice: INotice | null;
+  outcome:
+    | 'released'
+    | 'expired'
+    | 'preempted'
+    | 'failed'
+    | 'abandoned'
+    | 'reclaimed'
+    | null;
   ended_at: number | null;
 }
 
@@ -109,6 +171,8 @@ export interface IRequest {
   reason: string;
   lease_id: string;
   position: number | null;
+  /** When it is expected to be granted; null when nobody can tell. */
+  eta_at: number | null;
 }
 
 /** What a device or lease uses; null means "cannot be known here", never zero. */
@@ -167,6 +231,9 @@ export interface IRequested {
 export interface IRequestBody {
   spec: string;
   kernel_id?: string;
+  /** Without it, the queue that the user belongs to. */
   queue?: string;
   lease_seconds?: number;
+  /** It may be taken back for others. */
+  preemptible?: boolean;
 }

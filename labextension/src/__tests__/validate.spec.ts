@@ -32,6 +32,8 @@ describe('what is not as agreed', () => {
     ['leases[0].holder', lease => (lease.holder = null)],
     ['leases[0].slices', lease => (lease.slices = {})],
     ['leases[0].granted_at', lease => (lease.granted_at = '12:00')],
+    ['leases[0].notice.kind', lease => (lease.notice = { kind: 'late' })],
+    ['leases[0].outcome', lease => (lease.outcome = 'lost')],
     ['leases[0].verified', lease => (lease.verified = 'yes')]
   ] as [string, (lease: Record<string, unknown>) => unknown][])(
     'is refused by name: %s',
