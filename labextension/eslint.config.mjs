@@ -51,6 +51,7 @@ export default tseslint.config(
           ignoreImports: [
             './indicator',
             './manager',
+            './newstoasts',
             './panel',
             './panelactions',
             './restapi'

@@ -12,6 +12,7 @@ import {
 } from '@lumino/disposable';
 
 import { formatDuration } from './format';
+import { canExtend } from './notice';
 import type { ICurrentKernel, ILeaseManager } from './tokens';
 import type { IRequestBody } from './wire';
 
@@ -113,8 +114,12 @@ function requestCommand(
       args: schema({
         spec: text('How much, e.g. "1/4", "20GiB"; without it a dialog asks'),
         kernel_id: text('For which kernel; that of the notebook in front'),
-        queue: text('In which queue to wait; the default one'),
-        lease_seconds: number('For how long at most; without it, no end')
+        queue: text('In which queue to wait; that of the user'),
+        lease_seconds: number('For how long at most; without it, no end'),
+        preemptible: {
+          type: 'boolean',
+          description: 'Whether it may be taken back for those who go first'
+        }
       })
     },
     isEnabled: args => isOnline(manager) && isFree(kernelOf(args)),
@@ -135,7 +140,8 @@ function bodyOf(spec: string, kernelId: string, args: Args): IRequestBody {
   return {
     ...body,
     ...(queue === null ? {} : { queue }),
-    ...(seconds === null ? {} : { lease_seconds: seconds })
+    ...(seconds === null ? {} : { lease_seconds: seconds }),
+    ...(args.preemptible === true ? { preemptible: true } : {})
   };
 }
 
@@ -176,8 +182,8 @@ function extendCommand(
   options: ICommandOptions
 ): CommandRegistry.ICommandOptions {
   const { manager, trans } = options;
-  const canExtend = (id: string | null): boolean =>
-    manager.leases.some(lease => lease.id === id && lease.ends_at !== null);
+  const isExtendable = (id: string | null): boolean =>
+    manager.leases.some(lease => lease.id === id && canExtend(lease));
   return {
     label: trans.__('Extend the Slice'),
     caption: () =>
@@ -191,7 +197,8 @@ function extendCommand(
         seconds: number('By how much; as set in the settings')
       })
     },
-    isEnabled: args => isOnline(manager) && canExtend(leaseId(options, args)),
+    isEnabled: args =>
+      isOnline(manager) && isExtendable(leaseId(options, args)),
     execute: guarded(options, async args => {
       const id = needed(leaseId(options, args), trans.__('There is no slice'));
       const seconds = numberArg(args, 'seconds') ?? options.extendSeconds();

@@ -7,10 +7,11 @@ import { SimulatedBadge, Warning } from './marks';
 import { memoryText, utilisationText } from './meter';
 import { piecesOn, segments } from './segments';
 import { SliceRow } from './slicerow';
-import type { IDevice, ILease, IUsage } from './wire';
+import type { IDevice, IHost, ILease, IUsage } from './wire';
 
 export interface IDeviceProps {
   device: IDevice;
+  host: IHost;
   /** All live leases of the host; those on other devices are left out here. */
   leases: readonly ILease[];
   usage: IUsage | null;
@@ -48,6 +49,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
               key={`${piece.lease.id}:${piece.slice.uuid}`}
               {...piece}
               device={device}
+              host={props.host}
               usage={props.usage}
               kernelId={kernelId}
               now={props.now}

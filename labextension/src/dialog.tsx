@@ -5,7 +5,7 @@ import * as React from 'react';
 import { messageOf } from './errors';
 import { RequestForm, type IRequestValue } from './requestform';
 import type { ILeaseManager } from './tokens';
-import type { IRequested } from './wire';
+import type { IRequestBody, IRequested } from './wire';
 
 export interface IRequestDialogOptions {
   manager: ILeaseManager;
@@ -54,13 +54,30 @@ class RequestDialog extends Dialog<IRequested | null> {
 
 const ACCEPT = 1;
 
+/** Says only what the user has said, and leaves the rest to the server. */
+function bodyOf(value: IRequestValue, kernelId: string): IRequestBody {
+  const { isPreemptible, leaseSeconds, queue, spec } = value;
+  return {
+    spec: spec.trim(),
+    kernel_id: kernelId,
+    ...(queue === '' ? {} : { queue }),
+    ...(leaseSeconds === null ? {} : { lease_seconds: leaseSeconds }),
+    ...(isPreemptible ? { preemptible: true } : {})
+  };
+}
+
 class RequestBody
   extends ReactWidget
   implements Dialog.IBodyWidget<IRequested | null>
 {
   constructor(readonly options: IRequestDialogOptions) {
     super();
-    this._value = { spec: options.spec, leaseSeconds: null };
+    this._value = {
+      spec: options.spec,
+      leaseSeconds: null,
+      queue: '',
+      isPreemptible: false
+    };
   }
 
   getValue(): IRequested | null {
@@ -103,12 +120,7 @@ class RequestBody
 
   private _send(): Promise<IRequested> {
     const { kernelId, manager } = this.options;
-    const { leaseSeconds, spec } = this._value;
-    return manager.request({
-      spec: spec.trim(),
-      kernel_id: kernelId,
-      ...(leaseSeconds === null ? {} : { lease_seconds: leaseSeconds })
-    });
+    return manager.request(bodyOf(this._value, kernelId));
   }
 
   private _answer: IRequested | null = null;

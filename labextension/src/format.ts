@@ -51,6 +51,14 @@ export function formatDuration(seconds: number): string {
     : join(Math.floor(hours / 24), 'd', hours % 24, 'h');
 }
 
+/** `250` -> `4 min 10 s`; to the second for ten minutes, like `formatDuration` above. */
+export function formatCountdown(seconds: number): string {
+  const total = Math.max(0, Math.ceil(seconds));
+  return total < 60 || total > 600
+    ? formatDuration(total)
+    : join(Math.floor(total / 60), 'min', total % 60, 's');
+}
+
 function join(a: number, unitA: string, b: number, unitB: string): string {
   return b ? `${a} ${unitA} ${b} ${unitB}` : `${a} ${unitA}`;
 }
@@ -62,8 +70,9 @@ export function parseFraction(text: string): number {
   return Number.isFinite(value) && value > 0 ? value : 0;
 }
 
-/** The notebook's name where there is one, else what kind of holder it is and its id. */
+/** The notebook's name where there is one, else what kind of holder it is and its id; the user where that is kept from us. */
 export function holderName(holder: IHolder): string {
   const base = holder.label.split('/').pop();
-  return base || `${holder.kind}:${holder.id.slice(0, 8)}`;
+  const id = holder.id && `${holder.kind}:${holder.id.slice(0, 8)}`;
+  return base || id || holder.user;
 }

@@ -20,15 +20,17 @@ import {
 
 import { addCommands, ALL_COMMANDS, CommandIDs } from './commands';
 import { messageOf } from './errors';
-import { formatDuration } from './format';
 import { aistackIcon } from './icons';
 import { LeaseIndicator } from './indicator';
 import { CurrentKernel } from './kernel';
 import { LeaseManager } from './manager';
+import { NewsToasts } from './newstoasts';
+import { NoticeWatcher } from './noticewatcher';
 import { LeasePanel, PANEL_ID } from './panel';
 import { panelActions } from './panelactions';
 import { RestAPI } from './restapi';
 import { RunningLeases } from './running';
+import { saverOf } from './savenotebook';
 import { fetchFrom, socketTo } from './server';
 import { AIStackSettings, IAIStackSettings } from './settings';
 import { ICurrentKernel, ILeaseManager } from './tokens';
@@ -208,41 +210,30 @@ const running: JupyterFrontEndPlugin<void> = {
 
 const news: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-aistack:news',
-  description: 'Notifies of a slice that was granted or is about to end.',
+  description:
+    'Notifies of a slice that was granted, is about to end, or is asked back.',
   autoStart: true,
   requires: [ILeaseManager, ICurrentKernel, IAIStackSettings],
-  optional: [ITranslator],
+  optional: [INotebookTracker, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     manager: ILeaseManager,
     kernel: ICurrentKernel,
     settings: IAIStackSettings,
+    tracker: INotebookTracker | null,
     translator: ITranslator | null
   ): void => {
-    const trans = load(translator);
-    const { extend } = panelActions(app.commands, manager);
-    new LeaseWatcher(
+    const { kernels } = app.serviceManager;
+    const toasts = new NewsToasts({
+      extend: panelActions(app.commands, manager).extend,
+      saveOf: kernelId => saverOf(app, tracker, kernelId),
+      trans: load(translator)
+    });
+    new LeaseWatcher(manager, kernel, toasts, () => settings.warnSeconds);
+    new NoticeWatcher(
       manager,
-      kernel,
-      {
-        granted: ({ spec }) => {
-          Notification.success(trans.__('Your slice was granted: %1', spec), {
-            autoClose: 10_000
-          });
-        },
-        ending: ({ id, spec }, left) => {
-          Notification.warning(
-            trans.__('Your slice %1 ends in %2', spec, formatDuration(left)),
-            {
-              autoClose: false,
-              actions: [
-                { label: trans.__('Extend'), callback: () => extend(id) }
-              ]
-            }
-          );
-        }
-      },
-      () => settings.warnSeconds
+      () => Array.from(kernels.running(), ({ id }) => id),
+      toasts
     );
   }
 };

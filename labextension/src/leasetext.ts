@@ -2,6 +2,7 @@
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 
+import { formatDuration } from './format';
 import type { IHost, ILease, IRequest, LeaseState } from './wire';
 
 /** How far a request has come. */
@@ -12,6 +13,21 @@ export function positionText(
   return request.position === null
     ? trans.__('waiting')
     : trans.__('waiting, number %1', request.position);
+}
+
+/** When it will probably be granted; empty when nobody can tell. */
+export function etaText(
+  { eta_at }: IRequest,
+  now: number,
+  trans: TranslationBundle
+): string {
+  if (eta_at === null) {
+    return '';
+  }
+  const minutes = Math.ceil((eta_at - now) / 60);
+  return minutes > 1
+    ? trans.__('expected in about %1', formatDuration(minutes * 60))
+    : trans.__('expected within a minute');
 }
 
 /** Whether nothing real stands behind the lease. */

@@ -15,6 +15,22 @@ export function SimulatedBadge(props: {
   );
 }
 
+/** Nothing while the slice is in use. */
+export function IdleBadge(props: {
+  text: string;
+  trans: TranslationBundle;
+}): JSX.Element | null {
+  const { text, trans } = props;
+  return text === '' ? null : (
+    <span
+      className="jp-AIStack-badge jp-mod-idle"
+      title={trans.__('No cell runs and the device does nothing for it')}
+    >
+      {text}
+    </span>
+  );
+}
+
 export function Warning(props: { text: string }): JSX.Element {
   return (
     <p className="jp-AIStack-warning">

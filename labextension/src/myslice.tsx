@@ -3,10 +3,13 @@ import * as React from 'react';
 
 import { deviceTitle } from './device';
 import { formatDuration, holderName } from './format';
-import { isSimulated, positionText, stateText } from './leasetext';
-import { SimulatedBadge, Warning } from './marks';
+import { idleText } from './idle';
+import { etaText, isSimulated, positionText, stateText } from './leasetext';
+import { IdleBadge, SimulatedBadge, Warning } from './marks';
 import { MemoryMeter, memoryText } from './meter';
+import { canExtend, exactLeft, extendText, noticeText } from './notice';
 import type { IPanelActions } from './panelactions';
+import { Ticking } from './tick';
 import type { IHost, ILease, IRequest, IUsage } from './wire';
 
 export interface IMySliceProps {
@@ -21,7 +24,8 @@ export interface IMySliceProps {
   /** Leases that the kernel's workers and runs hold. */
   workers: readonly ILease[];
   usage: IUsage | null;
-  now: number;
+  /** Seconds since the epoch by the server's clock. */
+  clock: () => number;
   /** The data is fresh enough to act upon. */
   online: boolean;
   trans: TranslationBundle;
@@ -53,6 +57,7 @@ function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
         {isSimulated(lease, props.host) && <SimulatedBadge trans={trans} />}
       </div>
       <p className="jp-AIStack-figures">{modelText(props)}</p>
+      <NoticeBanner {...props} />
       {use && memory && (
         <>
           <MemoryMeter
@@ -66,7 +71,9 @@ function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
       )}
       <dl className="jp-AIStack-facts">
         <dt>{trans.__('State')}</dt>
-        <dd>{stateText(lease.state, trans)}</dd>
+        <dd>
+          <LeaseStateText {...props} />
+        </dd>
         <dt>{trans.__('Enforced by')}</dt>
         <dd>{lease.enforcement || trans.__('not known yet')}</dd>
         <dt>{trans.__('Verified')}</dt>
@@ -75,6 +82,12 @@ function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
         </dd>
         <dt>{trans.__('Time left')}</dt>
         <dd className="jp-AIStack-timeLeft">{timeLeft(props)}</dd>
+        {lease.preemptible && (
+          <>
+            <dt>{trans.__('Others first')}</dt>
+            <dd>{trans.__('yes, it may be taken back early')}</dd>
+          </>
+        )}
       </dl>
       {lease.note && lease.verified !== null && <Warning text={lease.note} />}
       <LeaseButtons {...props} />
@@ -82,18 +95,41 @@ function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
   );
 }
 
+/** That it will be taken back, counting down; nothing while nobody wants it back. */
+function NoticeBanner(
+  props: IMySliceProps & { lease: ILease }
+): JSX.Element | null {
+  const { clock, lease, trans } = props;
+  const { notice } = lease;
+  return notice === null ? null : (
+    <Ticking
+      className={`jp-AIStack-notice jp-mod-${notice.kind}`}
+      clock={clock}
+      text={now =>
+        noticeText(lease, notice, exactLeft(notice, now, trans), trans)
+      }
+    />
+  );
+}
+
+function LeaseStateText(props: IMySliceProps & { lease: ILease }): JSX.Element {
+  const { clock, host, lease, trans } = props;
+  const idle = idleText(lease, host, clock(), trans);
+  return idle === '' ? (
+    <>{stateText(lease.state, trans)}</>
+  ) : (
+    <IdleBadge text={idle} trans={trans} />
+  );
+}
+
 function LeaseButtons(props: IMySliceProps & { lease: ILease }): JSX.Element {
   const { actions, lease, online, trans } = props;
-  const extendTitle =
-    lease.ends_at === null
-      ? trans.__('It has no end that could be moved')
-      : trans.__('Keep it for %1 more', formatDuration(props.extendSeconds));
   return (
     <div className="jp-AIStack-buttons">
       <button
-        className="jp-AIStack-button"
-        disabled={!online || lease.ends_at === null}
-        title={extendTitle}
+        className={`jp-AIStack-button${lease.notice ? ' jp-mod-accept' : ''}`}
+        disabled={!online || !canExtend(lease)}
+        title={extendText(lease, props.extendSeconds, trans)}
         onClick={() => actions.extend(lease.id)}
       >
         {trans.__('Extend')}
@@ -123,6 +159,11 @@ function WaitingCard(
         <span className="jp-AIStack-size">{request.spec}</span>
         <span className="jp-AIStack-where">{positionText(request, trans)}</span>
       </div>
+      <Ticking
+        className="jp-AIStack-eta"
+        clock={props.clock}
+        text={now => etaText(request, now, trans)}
+      />
       {request.reason && <p className="jp-AIStack-reason">{request.reason}</p>}
       <div className="jp-AIStack-buttons">
         <button
@@ -229,8 +270,8 @@ function modelText(props: IMySliceProps & { lease: ILease }): string {
 }
 
 function timeLeft(props: IMySliceProps & { lease: ILease }): string {
-  const { lease, now, trans } = props;
+  const { clock, lease, trans } = props;
   return lease.ends_at === null
     ? trans.__('no end')
-    : formatDuration(lease.ends_at - now);
+    : formatDuration(lease.ends_at - clock());
 }

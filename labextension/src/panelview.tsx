@@ -9,6 +9,8 @@ import { SimulatedBadge, Warning } from './marks';
 import { MySlice } from './myslice';
 import type { IPanelActions } from './panelactions';
 import { Queue } from './queue';
+import { comingFirst, Reservations } from './reservations';
+import { useTick } from './tick';
 import type { ILeaseManager } from './tokens';
 import type { IHost } from './wire';
 
@@ -82,13 +84,27 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
             actions={props.actions}
             queue={props.manager.queue}
             kernelId={props.kernelId}
+            clock={clockOf(props.manager)}
             online={online}
             trans={props.trans}
           />
         </Section>
+        {comingFirst(props.host.reservations).length > 0 && (
+          <Section title={props.trans.__('Reservations')} name="reservations">
+            <Reservations
+              reservations={props.host.reservations}
+              now={props.manager.now()}
+              trans={props.trans}
+            />
+          </Section>
+        )}
       </div>
     </>
   );
+}
+
+function clockOf(manager: ILeaseManager): () => number {
+  return () => manager.now();
 }
 
 function Head(props: IPanelProps & { host: IHost }): JSX.Element {
@@ -150,14 +166,6 @@ function Disconnected(props: IPanelProps): JSX.Element {
   );
 }
 
-function useTick(): void {
-  const [, setTick] = React.useState(0);
-  React.useEffect(() => {
-    const timer = setInterval(() => setTick(tick => tick + 1), 1000);
-    return () => clearInterval(timer);
-  }, []);
-}
-
 function Section(props: {
   title: string;
   name: string;
@@ -190,7 +198,7 @@ function Mine(
       lease={kernelId ? manager.leaseOf(kernelId) : null}
       request={kernelId ? manager.requestOf(kernelId) : null}
       usage={manager.usage}
-      now={manager.now()}
+      clock={clockOf(manager)}
       online={props.online}
       trans={props.trans}
       workers={manager.leases.filter(
@@ -217,6 +225,7 @@ function Devices(props: IPanelProps & { host: IHost }): JSX.Element {
           <DeviceBlock
             key={device.id}
             device={device}
+            host={host}
             leases={manager.leases}
             usage={manager.usage}
             kernelId={props.kernelId}
@@ -244,6 +253,11 @@ function announcement(props: IPanelProps): string {
     return '';
   }
   const lease = manager.leaseOf(kernelId);
+  if (lease?.notice) {
+    return lease.notice.kind === 'idle'
+      ? trans.__('The slice %1 is not used; it will be taken back', lease.spec)
+      : trans.__('The slice %1 is needed elsewhere; it will end', lease.spec);
+  }
   if (lease) {
     return trans.__('This notebook holds a slice: %1', lease.spec);
   }

@@ -2,8 +2,10 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { holderName } from './format';
+import { etaText } from './leasetext';
 import { isOwn } from './ownership';
 import type { IPanelActions } from './panelactions';
+import { Ticking } from './tick';
 import type { IRequest } from './wire';
 
 export interface IQueueProps {
@@ -11,6 +13,8 @@ export interface IQueueProps {
   queue: readonly IRequest[];
   /** The notebook's kernel, whose requests can be cancelled here; null when there is none. */
   kernelId: string | null;
+  /** Seconds since the epoch by the server's clock. */
+  clock: () => number;
   /** The data is fresh enough to act upon. */
   online: boolean;
   trans: TranslationBundle;
@@ -44,6 +48,11 @@ function QueueItem(props: IQueueProps & { request: IRequest }): JSX.Element {
       <p className="jp-AIStack-reason">
         {[request.holder.user, request.reason].filter(Boolean).join(' · ')}
       </p>
+      <Ticking
+        className="jp-AIStack-eta"
+        clock={props.clock}
+        text={now => etaText(request, now, trans)}
+      />
       {isOwn(request.holder, props.kernelId) && (
         <button
           className="jp-AIStack-button jp-mod-small"

@@ -2,13 +2,17 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { formatBytes, formatDuration, parseFraction } from './format';
-import type { IHost } from './wire';
+import type { IHost, IQueueInfo } from './wire';
 
 /** What the user has filled in. */
 export interface IRequestValue {
   spec: string;
   /** For how long at most; null for no end. */
   leaseSeconds: number | null;
+  /** In which queue; empty for the user's own. */
+  queue: string;
+  /** It may be taken back for those who go first. */
+  isPreemptible: boolean;
 }
 
 export interface IRequestFormProps {
@@ -23,7 +27,7 @@ export interface IRequestFormProps {
 const SIZES = ['1/8', '1/4', '1/2', '1'];
 const DURATIONS = [1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600];
 
-/** How much and for how long. */
+/** How much, for how long, and on which terms. */
 export function RequestForm(props: IRequestFormProps): JSX.Element {
   const { error, host, onChange, trans, value } = props;
   const setSpec = (spec: string): void => onChange({ ...value, spec });
@@ -47,6 +51,8 @@ export function RequestForm(props: IRequestFormProps): JSX.Element {
         {sizeHint(value.spec, host, trans)}
       </p>
       <DurationChoice {...props} />
+      <QueueChoice {...props} />
+      <PreemptibleChoice {...props} />
       <p
         className="jp-AIStack-formError"
         id="jp-AIStack-formError"
@@ -107,6 +113,90 @@ function DurationChoice(props: IRequestFormProps): JSX.Element {
         ))}
       </select>
     </label>
+  );
+}
+
+/** Nothing where there is nothing to choose. */
+function QueueChoice(props: IRequestFormProps): JSX.Element | null {
+  const { host, onChange, trans, value } = props;
+  const queues = host?.queues ?? [];
+  const chosen = queues.find(({ name }) => name === value.queue);
+  return queues.length < 2 ? null : (
+    <>
+      <label className="jp-AIStack-field">
+        <span>{trans.__('Queue')}</span>
+        <select
+          className="jp-mod-styled"
+          name="queue"
+          value={value.queue}
+          aria-describedby="jp-AIStack-queueHelp"
+          onChange={event => onChange({ ...value, queue: event.target.value })}
+        >
+          <option value="">{trans.__('my own')}</option>
+          {queues.map(({ is_open, name }) => (
+            <option key={name} value={name} disabled={!is_open}>
+              {is_open ? name : trans.__('%1 (closed)', name)}
+            </option>
+          ))}
+        </select>
+      </label>
+      <p className="jp-AIStack-help jp-mod-short" id="jp-AIStack-queueHelp">
+        {chosen
+          ? queueHint(chosen, trans)
+          : trans.__('The one that you belong to')}
+      </p>
+    </>
+  );
+}
+
+/** What a queue holds and may hold, and on which terms. */
+export function queueHint(queue: IQueueInfo, trans: TranslationBundle): string {
+  const parts = [
+    queue.limit === null
+      ? trans.__('Holds %1 devices', queue.held)
+      : trans.__('Holds %1 of at most %2 devices', queue.held, queue.limit)
+  ];
+  if (parseFraction(queue.quota) > 0) {
+    parts.push(trans.__('owed %1', queue.quota));
+  }
+  if (queue.members.length > 0) {
+    parts.push(trans.__('for %1', queue.members.join(', ')));
+  }
+  if (queue.is_batch) {
+    parts.push(trans.__('gives way to interactive work'));
+  }
+  if (queue.idle) {
+    const after = formatDuration(queue.idle.reclaim_seconds);
+    parts.push(trans.__('unused slices are taken back after %1', after));
+  }
+  return parts.join('; ');
+}
+
+function PreemptibleChoice(props: IRequestFormProps): JSX.Element {
+  const { onChange, trans, value } = props;
+  return (
+    <div>
+      <label className="jp-AIStack-check">
+        <input
+          type="checkbox"
+          name="preemptible"
+          checked={value.isPreemptible}
+          aria-describedby="jp-AIStack-preemptibleHelp"
+          onChange={event =>
+            onChange({ ...value, isPreemptible: event.target.checked })
+          }
+        />
+        <span>{trans.__('May be taken back early')}</span>
+      </label>
+      <p
+        className="jp-AIStack-help jp-mod-short"
+        id="jp-AIStack-preemptibleHelp"
+      >
+        {trans.__(
+          'For those who go first, after a short notice. The kernel then keeps running, on the CPU.'
+        )}
+      </p>
+    </div>
   );
 }
 

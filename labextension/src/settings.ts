@@ -33,7 +33,7 @@ export class AIStackSettings implements IAIStackSettings {
   }
 
   get extendSeconds(): number {
-    return this._minutes('extendMinutes', 30) * 60;
+    return this._minutes('extendMinutes', 60) * 60;
   }
 
   get warnSeconds(): number {

@@ -2,14 +2,16 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { formatDuration, holderName } from './format';
-import { SimulatedBadge } from './marks';
+import { idleText } from './idle';
+import { IdleBadge, SimulatedBadge } from './marks';
 import { MemoryMeter, memoryText, utilisationText } from './meter';
 import { isOwn } from './ownership';
 import type { IPiece } from './segments';
-import type { IDevice, ILease, IUsage, IUse } from './wire';
+import type { IDevice, IHost, ILease, IUsage, IUse } from './wire';
 
 export interface ISliceRowProps extends IPiece {
   device: IDevice;
+  host: IHost;
   usage: IUsage | null;
   kernelId: string | null;
   /** Seconds since the epoch by the server's clock. */
@@ -68,6 +70,10 @@ function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
         <span title={trans.__('Utilisation')}>{utilisation}</span>
         {' · '}
         <span title={trans.__('Held since')}>{age}</span>
+        <IdleBadge
+          text={idleText(lease, props.host, props.now, trans)}
+          trans={trans}
+        />
       </p>
     </>
   );

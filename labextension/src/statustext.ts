@@ -1,9 +1,10 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import { formatBytesOf, formatDuration } from './format';
-import { isSimulated } from './leasetext';
+import { etaText, isSimulated } from './leasetext';
+import { exactLeft } from './notice';
 import type { ILeaseManager } from './tokens';
-import type { ILease } from './wire';
+import type { ILease, IRequest } from './wire';
 
 /** One short line for the status bar, e.g. `GPU 1/4 · 6.2 / 20 GiB · 41 min`. */
 export function statusText(
@@ -22,9 +23,21 @@ export function statusText(
     return leaseText(lease, manager, trans);
   }
   const waiting = kernelId ? manager.requestOf(kernelId) : null;
-  return waiting
-    ? trans.__('%1 waiting, number %2', waiting.spec, waiting.position ?? '–')
-    : trans.__('no slice');
+  return waiting ? waitingText(waiting, manager, trans) : trans.__('no slice');
+}
+
+function waitingText(
+  request: IRequest,
+  manager: ILeaseManager,
+  trans: TranslationBundle
+): string {
+  const { position, spec } = request;
+  return [
+    trans.__('%1 waiting, number %2', spec, position ?? '–'),
+    etaText(request, manager.now(), trans)
+  ]
+    .filter(Boolean)
+    .join(' · ');
 }
 
 function leaseText(
@@ -40,7 +53,10 @@ function leaseText(
   if (used !== null) {
     parts.push(formatBytesOf(used, total));
   }
-  if (lease.ends_at !== null) {
+  if (lease.notice) {
+    const left = exactLeft(lease.notice, manager.now(), trans);
+    parts.push(trans.__('taken back in %1', left));
+  } else if (lease.ends_at !== null) {
     parts.push(formatDuration(lease.ends_at - manager.now()));
   }
   if (manager.host && isSimulated(lease, manager.host)) {

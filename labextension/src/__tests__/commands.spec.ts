@@ -45,6 +45,14 @@ beforeEach(() => {
 
 afterEach(() => manager.dispose());
 
+function pushNotice(kind: 'idle' | 'preempt', endsAt: number | null): void {
+  const snapshot = sampleSnapshot();
+  const { at } = snapshot.usage;
+  snapshot.leases[0].ends_at = endsAt;
+  snapshot.leases[0].notice = { kind, at, ends_at: at + 60, request_id: '' };
+  FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+}
+
 function enabled(): string[] {
   return ALL_COMMANDS.filter(id => commands.isEnabled(id)).map(
     id => id.split(':')[1]
@@ -88,6 +96,17 @@ describe('which commands are enabled', () => {
     FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
     expect(enabled()).not.toContain('extend');
   });
+
+  it('extending of one without an end that nobody uses', () => {
+    pushNotice('idle', null);
+    expect(enabled()).toContain('extend');
+  });
+
+  it('no extending of one that others need', () => {
+    pushNotice('preempt', sampleSnapshot().usage.at + 60);
+    expect(enabled()).not.toContain('extend');
+    expect(enabled()).toContain('release');
+  });
 });
 
 describe('what the commands do', () => {
@@ -104,7 +123,13 @@ describe('what the commands do', () => {
 
   it('requests what a program says', async () => {
     server.answer('POST leases', { request: queue[0], lease: null }, 202);
-    const args = { spec: '1/8', kernel_id: 'a-third', lease_seconds: 60 };
+    const args = {
+      spec: '1/8',
+      kernel_id: 'a-third',
+      queue: 'batch',
+      lease_seconds: 60,
+      preemptible: true
+    };
     await commands.execute(CommandIDs.request, args);
     expect(server.asked[0].body).toEqual(args);
     expect(asked).toEqual([]);

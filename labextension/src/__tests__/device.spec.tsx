@@ -9,7 +9,7 @@ function props(index = 0, kernelId: string | null = KERNEL): IDeviceProps {
   const { host, leases, usage } = sampleSnapshot();
   const now = usage.at;
   const device = host.devices[index];
-  return { device, leases, usage, kernelId, now, trans };
+  return { device, host, leases, usage, kernelId, now, trans };
 }
 
 function cut(given: IDeviceProps): ISegment[] {
@@ -92,6 +92,15 @@ describe('a device', () => {
     expect(
       page.querySelector('[data-lease-id="l-worker"] [role="meter"]')
     ).toBeNull();
+  });
+
+  it('tells which slices nobody uses', () => {
+    const given = props();
+    const badge = (page: HTMLElement): string[] =>
+      Array.from(page.querySelectorAll('.jp-mod-idle'), b => b.textContent!);
+    expect(badge(render(given))).toEqual(['idle 24 min']);
+    expect(row(render(given), 'l-worker')).toContain('idle 24 min');
+    expect(badge(render({ ...given, now: given.now + 580 }))).toHaveLength(2);
   });
 
   it('has a meter that screen readers can read', () => {

@@ -1,6 +1,7 @@
 import {
   formatBytes,
   formatBytesOf,
+  formatCountdown,
   formatDuration,
   formatPercent,
   holderName,
@@ -50,6 +51,18 @@ describe('formatDuration', () => {
   );
 });
 
+describe('formatCountdown', () => {
+  it.each([
+    [-5, '0 s'],
+    [44.2, '45 s'],
+    [60, '1 min'],
+    [249.5, '4 min 10 s'],
+    [3599, '59 min']
+  ])('%d s is %s', (seconds, text) =>
+    expect(formatCountdown(seconds)).toBe(text)
+  );
+});
+
 describe('formatPercent', () => {
   it('does not make a number of what is not known', () => {
     expect(formatPercent(null)).toBeNull();
@@ -78,5 +91,9 @@ describe('holderName', () => {
 
   it('is kind and id where there is no notebook', () => {
     expect(holderName(holder)).toBe('worker:01234567');
+  });
+
+  it('is the user where the rest is kept from us', () => {
+    expect(holderName({ ...holder, id: '', user: 'someone' })).toBe('someone');
   });
 });

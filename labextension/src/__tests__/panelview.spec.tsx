@@ -49,6 +49,14 @@ function show(kernelId: string | null = KERNEL): string {
   return node.textContent ?? '';
 }
 
+function pushNotice(kind: 'idle' | 'preempt', endsAt: number | null): void {
+  const snapshot = sampleSnapshot();
+  const { at } = snapshot.usage;
+  snapshot.leases[0].ends_at = endsAt;
+  snapshot.leases[0].notice = { kind, at, ends_at: at + 75, request_id: '' };
+  FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+}
+
 function click(name: string): void {
   const button = buttons().find(({ textContent }) => textContent === name);
   act(() => button?.click());
@@ -95,8 +103,80 @@ describe('with data', () => {
     const text = show(WAITING_KERNEL);
     expect(text).toContain('1/2waiting, number 1');
     expect(text).toContain('the most that is free on one is 1/4');
+    expect(text).toContain('expected in about 12 min');
     click('Cancel');
     expect(done).toEqual(['cancel r-waits']);
+  });
+
+  it('expects it sooner as time passes, without news', () => {
+    vi.useFakeTimers();
+    try {
+      FakeSocket.latest.pushSnapshot();
+      expect(show(WAITING_KERNEL)).toContain('expected in about 12 min');
+      act(() => void vi.advanceTimersByTime(61_000));
+      expect(node.textContent).toContain('expected in about 11 min');
+      act(() => void vi.advanceTimersByTime(11 * 60_000));
+      expect(node.textContent).toContain('expected within a minute');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('says nothing of when where nobody can tell', () => {
+    const snapshot = sampleSnapshot();
+    snapshot.queue[0].eta_at = null;
+    FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+    expect(show(WAITING_KERNEL)).not.toContain('expected');
+  });
+
+  it('shows instead of its state how long a slice has been idle', () => {
+    const snapshot = sampleSnapshot();
+    snapshot.leases[0].active_at = snapshot.usage.at - 2040;
+    FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+    expect(show()).toContain('Stateidle 34 min');
+  });
+
+  it('counts down to the end of a slice that nobody uses, and extends it', () => {
+    vi.useFakeTimers();
+    try {
+      pushNotice('idle', null);
+      expect(show()).toContain('It is taken back in 1 min 15 s, unless');
+      act(() => void vi.advanceTimersByTime(30_000));
+      expect(node.textContent).toContain('It is taken back in 45 s, unless');
+      expect(node.textContent).toContain('keeps running, on the CPU');
+      expect(announced()).toBe(
+        'The slice 1/4 is not used; it will be taken back'
+      );
+      click('Extend');
+      expect(done).toEqual(['extend l-tour']);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('does not offer to extend what others need', () => {
+    pushNotice('preempt', 1790004950);
+    expect(show()).toContain('This slice ends in 1 min 15 s and cannot be');
+    const extend = buttons().find(b => b.textContent === 'Extend');
+    expect(extend?.disabled).toBe(true);
+    expect(extend?.title).toContain('somebody who goes first');
+    expect(statusText(manager, KERNEL, trans)).toContain('taken back in 1 min');
+  });
+
+  it('says of a slice that it may be taken back early', () => {
+    expect(show()).not.toContain('taken back early');
+    const snapshot = sampleSnapshot();
+    snapshot.leases[0].preemptible = true;
+    FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+    expect(show()).toContain('taken back early');
+  });
+
+  it('lists reservations, and has no place for them where there are none', () => {
+    expect(show()).toContain('Reservationsdeep learning class12 × 1/8');
+    const snapshot = sampleSnapshot();
+    snapshot.host.reservations = [];
+    FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+    expect(show()).not.toContain('Reservations');
   });
 
   it('offers a request to a notebook without a slice', () => {
@@ -167,7 +247,7 @@ describe('with data', () => {
       'GPU 1/4 · 6.2 / 20 GiB · 41 min · simulated'
     );
     expect(statusText(manager, WAITING_KERNEL, trans)).toBe(
-      '1/2 waiting, number 1'
+      '1/2 waiting, number 1 · expected in about 12 min'
     );
     expect(statusText(manager, 'a-third', trans)).toBe('no slice');
   });
