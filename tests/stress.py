@@ -34,7 +34,7 @@ from jupyter_aistack.core.events import Event, EventKind
 from jupyter_aistack.core.lease import Lease
 from jupyter_aistack.core.request import Holder, HolderKind, RequestState
 from jupyter_aistack.exceptions import LeaseError, Refused
-from jupyter_aistack.ledger.rules import due_at
+from jupyter_aistack.ledger.endings import due_at
 from jupyter_aistack.ledger.sql import SQLLedger
 from jupyter_aistack.providers.base import Prepared, Provider, Usage
 

@@ -1,19 +1,24 @@
-"""The ledger port: the durable record of requests, leases and events, and their only writer.
+"""The ledger port: the durable record of requests, leases, accounts, reservations and events, and their only writer.
 
-A ledger knows no devices and makes no choices. It promises three things: what it returns has been
-written; a write guarded by a stale token or version changes nothing; and no transaction ever sees
-a lease alive past its time, because every one of them first ends those that are.
+A ledger knows no devices and makes no choices. It promises four things: what it returns has been
+written; a write guarded by a stale token or version changes nothing; no transaction ever sees
+a lease alive past its time, because every one of them first ends those that are; and a lease that
+ends, however it does, is charged to the account of its user and queue in the same transaction.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..core.accounts import Account
 from ..core.events import Event
 from ..core.lease import Lease, Step
 from ..core.plan import Plan
+from ..core.queues import WEEK_SECONDS
 from ..core.request import Request
+from ..core.reservations import Reservation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,25 +26,35 @@ class LedgerState:
     """What a plan is made from, read in one transaction.
 
     Attributes:
-        version: changes whenever leases or requests come, go or change hands; renewals leave it alone.
+        version: changes whenever leases, requests or reservations come or go, a lease changes hands, or a notice is
+            given or withdrawn; renewals and use leave it alone.
         leases: the live leases of the host asked for.
         requests: its queued requests.
+        accounts: what everybody's ended leases have used, on all hosts.
+        reservations: those of the host that are running or have a window to come, the first to start first.
     """
 
     version: int
     leases: tuple[Lease, ...]
     requests: tuple[Request, ...]
+    accounts: tuple[Account, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
 
 
 class Ledger(ABC):
     """Where leases are written down. Safe to use from several threads and, but for memory, processes.
 
     Every method may raise `LedgerUnavailable`. Times are seconds since the epoch.
+
+    Attributes:
+        half_life_seconds: use this long ago counts half in the accounts.
     """
+
+    half_life_seconds: float = WEEK_SECONDS
 
     @abstractmethod
     def read(self, host: str, now: float) -> LedgerState:
-        """Live leases and queued requests of `host`. Called by the broker at the start of each cycle."""
+        """What a plan for `host` is made from. Called by the broker at the start of each cycle."""
 
     @abstractmethod
     def submit(self, request: Request) -> Request:
@@ -57,11 +72,13 @@ class Ledger(ABC):
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         """Carry out a plan, whole or not at all, and return what happened.
 
-        A granted request gets a lease with a fresh token. Reasons in the plan are written to the waiting requests
-        (that alone does not change the version).
+        A granted request gets a lease with a fresh token. What the plan says about a lease that has ended meanwhile is
+        left out.
 
         Raises:
-            LedgerConflict: the ledger has moved on since `plan.version`; nothing was changed.
+            LedgerConflict: the ledger has moved on since `plan.version`, or a lease that was to end or to be noticed
+                has been renewed or used since; nothing was changed.
+            LeaseNotFound, StaleToken: it names what is not there; nothing was changed.
         """
 
     @abstractmethod
@@ -85,7 +102,28 @@ class Ledger(ABC):
 
     @abstractmethod
     def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
-        """Replace fields of a live lease (``holder``, ``enforced_by``, ``note``) without a step; raises as `step`."""
+        """Replace fields of a live lease without a step; raises as `step` does.
+
+        Fields are ``holder``, ``enforced_by``, ``note``, ``active_at`` and ``notice``.
+        """
+
+    @abstractmethod
+    def touch(self, lease_ids: Iterable[str], now: float) -> None:
+        """Note that leases are in use: `active_at` moves to `now`, never back; a notice for being idle is withdrawn.
+
+        Those that have ended, or never were, are passed over. Called about once a minute for what is in use.
+        """
+
+    @abstractmethod
+    def reserve(self, reservation: Reservation, now: float) -> Reservation:
+        """Write a reservation down. Reserving the same id twice returns the first one unchanged.
+
+        Whether the host can hold it is for the caller to check.
+        """
+
+    @abstractmethod
+    def unreserve(self, reservation_id: str, now: float) -> Reservation:
+        """Take a reservation back and return it. Raises `LeaseNotFound`."""
 
     @abstractmethod
     def lease(self, lease_id: str, now: float) -> Lease:

@@ -1,4 +1,4 @@
-"""Leases, requests and events to and from the columns of their tables."""
+"""What a ledger keeps, to and from the columns of its tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from ..core.accounts import Account
 from ..core.device import Enforcement, Slice, SliceKind
 from ..core.events import Event, EventKind
-from ..core.lease import Lease, LeaseState, Outcome
+from ..core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from ..core.request import Holder, HolderKind, Request, RequestState, parse_spec
-from .rules import due_at
+from ..core.reservations import Reservation
+from .endings import due_at
 
 
 def lease_to_row(lease: Lease) -> dict[str, Any]:
@@ -33,7 +35,9 @@ def lease_to_row(lease: Lease) -> dict[str, Any]:
         "preemptible": lease.preemptible,
         "enforced_by": lease.enforced_by.value if lease.enforced_by else None,
         "verified": lease.verified,
-        "note": _storable(lease.note),
+        "note": storable(lease.note),
+        "active_at": lease.active_at,
+        "notice": _notice_to_json(lease.notice) if lease.notice else None,
         "outcome": lease.outcome.value if lease.outcome else None,
         "ended_at": lease.ended_at,
     }
@@ -56,6 +60,8 @@ def lease_from_row(row: Mapping[str, Any]) -> Lease:
         enforced_by=Enforcement(row["enforced_by"]) if row["enforced_by"] else None,
         verified=row["verified"],
         note=row["note"],
+        active_at=row["active_at"],
+        notice=_notice_from_json(row["notice"]) if row["notice"] else None,
         outcome=Outcome(row["outcome"]) if row["outcome"] else None,
         ended_at=row["ended_at"],
     )
@@ -74,7 +80,7 @@ def request_to_row(request: Request) -> dict[str, Any]:
         "preemptible": request.preemptible,
         "submitted_at": request.submitted_at,
         "state": request.state.value,
-        "reason": _storable(request.reason),
+        "reason": storable(request.reason),
         "lease_id": request.lease_id,
     }
 
@@ -96,6 +102,23 @@ def request_from_row(row: Mapping[str, Any]) -> Request:
     )
 
 
+def account_to_row(account: Account) -> dict[str, Any]:
+    return {**vars(account), "user": storable(account.user)}
+
+
+def account_from_row(row: Mapping[str, Any]) -> Account:
+    return Account(**row)
+
+
+def reservation_to_row(reservation: Reservation) -> dict[str, Any]:
+    texts = {"name": storable(reservation.name), "created_by": storable(reservation.created_by)}
+    return {**vars(reservation), **texts, "spec": str(reservation.spec)}
+
+
+def reservation_from_row(row: Mapping[str, Any]) -> Reservation:
+    return Reservation(**{**row, "spec": parse_spec(row["spec"])})
+
+
 def event_to_row(event: Event) -> dict[str, Any]:
     """The columns of an event but its sequence, which the table gives."""
     return {
@@ -103,7 +126,7 @@ def event_to_row(event: Event) -> dict[str, Any]:
         "at": event.at,
         "request_id": event.request_id,
         "lease_id": event.lease_id,
-        "detail": _storable(event.detail),
+        "detail": storable(event.detail),
     }
 
 
@@ -116,6 +139,15 @@ def event_from_row(row: Mapping[str, Any]) -> Event:
         detail=row["detail"],
         sequence=row["sequence"],
     )
+
+
+def _notice_to_json(notice: Notice) -> str:
+    return json.dumps({**vars(notice), "kind": notice.kind.value}, separators=(",", ":"))
+
+
+def _notice_from_json(text: str) -> Notice:
+    fields = json.loads(text)
+    return Notice(**{**fields, "kind": NoticeKind(fields["kind"])})
 
 
 def _holder_to_json(holder: Holder) -> str:
@@ -137,6 +169,6 @@ def _slice_from_dict(fields: Mapping[str, Any]) -> Slice:
     return Slice(**{**fields, **exact, "cores": tuple(fields["cores"])})
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """`text` without what a database cannot hold: NUL and lone surrogates."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()

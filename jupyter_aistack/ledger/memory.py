@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ..core.accounts import Account
 from ..core.events import Event
 from ..core.lease import Lease
 from ..core.request import Request, RequestState
-from .rules import Rows, TransactionalLedger
+from ..core.reservations import Reservation
+from .rows import Rows
+from .rules import TransactionalLedger
 
 
 class MemoryLedger(TransactionalLedger):
@@ -45,6 +48,8 @@ class _MemoryRows:
         self._live: dict[str, Lease] = {}
         self._requests: dict[str, Request] = {}
         self._queued: dict[str, Request] = {}
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self._reservations: dict[str, Reservation] = {}
         self._events: list[Event] = []
 
     def next_token(self) -> int:
@@ -83,6 +88,27 @@ class _MemoryRows:
             self._queued[request.id] = request
         else:
             self._queued.pop(request.id, None)
+
+    def accounts(self) -> list[Account]:
+        return list(self._accounts.values())
+
+    def account(self, user: str, queue: str) -> Account | None:
+        return self._accounts.get((user, queue))
+
+    def keep_account(self, account: Account, *, is_new: bool = False) -> None:
+        self._accounts[account.user, account.queue] = account
+
+    def reservation(self, reservation_id: str) -> Reservation | None:
+        return self._reservations.get(reservation_id)
+
+    def reservations(self, host: str, now: float) -> list[Reservation]:
+        return [kept for kept in self._reservations.values() if kept.host == host and kept.window(now) is not None]
+
+    def add_reservation(self, reservation: Reservation) -> None:
+        self._reservations[reservation.id] = reservation
+
+    def remove_reservation(self, reservation_id: str) -> None:
+        del self._reservations[reservation_id]
 
     def append(self, event: Event) -> Event:
         written = replace(event, sequence=len(self._events) + 1)

@@ -1,7 +1,8 @@
 """The tables, and how an older ledger becomes a current one.
 
 Version 1 had no ``leases.due_at``: the leases past their time were found by looking at all the
-live ones. Version 2 keeps it, with an index.
+live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used, what notices
+they were given, what users have used, and reservations.
 """
 
 from __future__ import annotations
@@ -66,6 +67,34 @@ leases = sa.Table(
     sa.Column("outcome", sa.Text),
     sa.Column("ended_at", sa.Double),
     sa.Column("due_at", sa.Double, index=True),  # when it ends unless renewed; NULL once it has ended
+    sa.Column("active_at", sa.Double),
+    sa.Column("notice", sa.Text),  # JSON
+)
+
+accounts = sa.Table(
+    "aistack_accounts",
+    metadata,
+    sa.Column("user", sa.Text, primary_key=True),
+    sa.Column("queue", sa.Text, primary_key=True),
+    sa.Column("decayed", sa.Double, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("week", sa.Integer, nullable=False),
+    sa.Column("week_seconds", sa.Double, nullable=False),
+)
+
+reservations = sa.Table(
+    "aistack_reservations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("starts_at", sa.Double, nullable=False),
+    sa.Column("ends_at", sa.Double, nullable=False),
+    sa.Column("is_weekly", sa.Boolean, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
 )
 
 events = sa.Table(
@@ -89,7 +118,23 @@ def _add_due_at(connection: sa.Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX ix_aistack_leases_due_at ON aistack_leases (due_at)")
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at,)
+def _add_use(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE aistack_leases ADD COLUMN active_at {number}")
+    connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN notice TEXT")
+    connection.exec_driver_sql(
+        'CREATE TABLE aistack_accounts ("user" TEXT NOT NULL, queue TEXT NOT NULL,'
+        f" decayed {number} NOT NULL, at {number} NOT NULL, week INTEGER NOT NULL, week_seconds {number} NOT NULL,"
+        ' PRIMARY KEY ("user", queue))'
+    )
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_reservations (id TEXT NOT NULL, name TEXT NOT NULL, host TEXT NOT NULL,"
+        f" queue TEXT NOT NULL, spec TEXT NOT NULL, count INTEGER NOT NULL, starts_at {number} NOT NULL,"
+        f" ends_at {number} NOT NULL, is_weekly BOOLEAN NOT NULL, created_by TEXT NOT NULL, PRIMARY KEY (id))"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at, _add_use)
 """In order: the first turns version 1 into version 2. Never edit one that has been released; append."""
 
 SCHEMA_VERSION = len(MIGRATIONS) + 1

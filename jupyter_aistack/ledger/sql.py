@@ -17,18 +17,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..core.accounts import Account
 from ..core.events import Event
 from ..core.lease import Lease
 from ..core.request import Request, RequestState
+from ..core.reservations import Reservation
 from ..exceptions import LedgerUnavailable
 from . import codec, engines, schema
-from .rules import REFUSALS, Rows, TransactionalLedger
+from .rows import Rows
+from .rules import REFUSALS, TransactionalLedger
 
 _READ_META = sa.select(schema.meta.c.schema_version, schema.meta.c.version, schema.meta.c.token)
 _LOCK_META = _READ_META.with_for_update()  # SQLite has no such clause and needs none
 _WRITE_META = schema.meta.update().values(version=sa.bindparam("v"), token=sa.bindparam("t"))
 
 _L, _R, _E = schema.leases.c, schema.requests.c, schema.events.c
+_A, _V = schema.accounts.c, schema.reservations.c
 _IS_DUE = _L.due_at <= sa.bindparam("now", type_=sa.Double())
 _OF_HOST = _L.host == sa.bindparam("of_host", type_=sa.Text())
 _LIMIT = sa.bindparam("at_most", type_=sa.BigInteger())
@@ -44,6 +48,16 @@ _REQUEST = sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
 _QUEUED = sa.select(schema.requests).where(_R.state == RequestState.QUEUED.value, _R.host == sa.bindparam("of_host"))
 _INSERT_REQUEST = schema.requests.insert()
 _UPDATE_REQUEST = schema.requests.update().where(_R.id == sa.bindparam("key"))
+_ACCOUNTS = sa.select(schema.accounts)
+_OF_ACCOUNT = sa.and_(_A.user == sa.bindparam("of_user"), _A.queue == sa.bindparam("of_queue"))
+_ACCOUNT = _ACCOUNTS.where(_OF_ACCOUNT)
+_INSERT_ACCOUNT, _UPDATE_ACCOUNT = schema.accounts.insert(), schema.accounts.update().where(_OF_ACCOUNT)
+_IS_RESERVATION = _V.id == sa.bindparam("key")
+_RESERVATION = sa.select(schema.reservations).where(_IS_RESERVATION)
+_IS_TO_COME = sa.or_(_V.is_weekly, _V.ends_at > sa.bindparam("now", type_=sa.Double()))
+_RESERVATIONS = sa.select(schema.reservations).where(_V.host == sa.bindparam("of_host"), _IS_TO_COME)
+_INSERT_RESERVATION = schema.reservations.insert()
+_DELETE_RESERVATION = schema.reservations.delete().where(_IS_RESERVATION)
 _INSERT_EVENT = schema.events.insert()
 _EVENTS = sa.select(schema.events).where(_E.sequence > sa.bindparam("after")).order_by(_E.sequence).limit(_LIMIT)
 
@@ -189,6 +203,33 @@ class _SQLRows:
             self._connection.execute(_INSERT_REQUEST, row)
         else:
             self._connection.execute(_UPDATE_REQUEST, row | {"key": request.id})
+
+    def accounts(self) -> list[Account]:
+        return [codec.account_from_row(row) for row in self._select(_ACCOUNTS)]
+
+    def account(self, user: str, queue: str) -> Account | None:
+        found = self._select(_ACCOUNT, of_user=codec.storable(user), of_queue=queue)
+        return next((codec.account_from_row(row) for row in found), None)
+
+    def keep_account(self, account: Account, *, is_new: bool = False) -> None:
+        row = codec.account_to_row(account)
+        if is_new:
+            self._connection.execute(_INSERT_ACCOUNT, row)
+        else:
+            self._connection.execute(_UPDATE_ACCOUNT, row | {"of_user": row["user"], "of_queue": row["queue"]})
+
+    def reservation(self, reservation_id: str) -> Reservation | None:
+        found = self._select(_RESERVATION, key=reservation_id)
+        return next((codec.reservation_from_row(row) for row in found), None)
+
+    def reservations(self, host: str, now: float) -> list[Reservation]:
+        return [codec.reservation_from_row(row) for row in self._select(_RESERVATIONS, of_host=host, now=now)]
+
+    def add_reservation(self, reservation: Reservation) -> None:
+        self._connection.execute(_INSERT_RESERVATION, codec.reservation_to_row(reservation))
+
+    def remove_reservation(self, reservation_id: str) -> None:
+        self._connection.execute(_DELETE_RESERVATION, {"key": reservation_id})
 
     def append(self, event: Event) -> Event:
         written = self._connection.execute(_INSERT_EVENT, codec.event_to_row(event))

@@ -148,7 +148,11 @@ def test_a_rejected_request_says_why(ledger: Ledger, wish: Wish) -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "kind"),
-    [(Outcome.ABANDONED, EventKind.LEASE_ABANDONED), (Outcome.PREEMPTED, EventKind.LEASE_PREEMPTED)],
+    [
+        (Outcome.ABANDONED, EventKind.LEASE_ABANDONED),
+        (Outcome.PREEMPTED, EventKind.LEASE_PREEMPTED),
+        (Outcome.RECLAIMED, EventKind.LEASE_RECLAIMED),
+    ],
 )
 def test_a_plan_ends_leases(ledger: Ledger, wish: Wish, grant: Granter, outcome: Outcome, kind: EventKind) -> None:
     lease = grant(ledger, wish("r-1"))
@@ -165,7 +169,7 @@ def test_a_plan_for_another_version_changes_nothing(ledger: Ledger, wish: Wish, 
     ledger.submit(wish("r-2", 1.0))
     before = (ledger.read("box", 2.0), ledger.events())
     with pytest.raises(LedgerConflict):
-        ledger.apply(Plan(version=stale, actions=(end(lease, Outcome.ABANDONED),), reasons={"r-2": "waits"}), 2.0)
+        ledger.apply(Plan(version=stale, actions=(end(lease, Outcome.ABANDONED),)), 2.0)
     assert (ledger.read("box", 2.0), ledger.events()) == before
 
 
@@ -193,14 +197,6 @@ def test_a_plan_with_a_stale_token_changes_nothing(ledger: Ledger, wish: Wish, g
     with pytest.raises(StaleToken):
         ledger.apply(Plan(version=version(ledger), actions=(stale,)), 1.0)
     assert ledger.lease(lease.id, 1.0) == lease
-
-
-def test_reasons_reach_the_waiting_and_leave_the_version_alone(ledger: Ledger, wish: Wish) -> None:
-    ledger.submit(wish("r-1"))
-    before = version(ledger)
-    assert ledger.apply(Plan(version=before, reasons={"r-1": "waits for 1/2", "r-none": "gone"}), 1.0) == ()
-    assert ledger.request("r-1").reason == "waits for 1/2"
-    assert (version(ledger), len(ledger.events())) == (before, 1)
 
 
 def test_two_threads_with_the_same_version_make_one_grant_and_one_conflict(ledger: Ledger, wish: Wish) -> None:
@@ -253,7 +249,8 @@ def test_the_version_rests_when_a_lease_changes_but_keeps_its_slices(
     ledger.step(lease.id, lease.token, Step.ACTIVATE, 1.0, verified=True)
     ledger.renew(lease.id, lease.token, 2.0, 90.0)
     ledger.extend(lease.id, lease.token, 3.0, 900.0)
-    ledger.bind(lease.id, lease.token, 4.0, note="moved")
+    ledger.bind(lease.id, lease.token, 4.0, note="moved", active_at=3.0)
+    ledger.touch([lease.id], 4.0)
     ledger.step(lease.id, lease.token, Step.SUSPEND, 5.0)
     ledger.step(lease.id, lease.token, Step.RELEASE, 6.0)
     assert version(ledger, 7.0) == before
@@ -345,7 +342,7 @@ def test_a_stale_token_changes_nothing(ledger: Ledger, wish: Wish, grant: Grante
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("step", [Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP])
+@pytest.mark.parametrize("step", [Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP, Step.RECLAIM])
 def test_a_lease_that_ended_against_its_holders_will_is_lost(
     ledger: Ledger, wish: Wish, grant: Granter, call: str, step: Step
 ) -> None:

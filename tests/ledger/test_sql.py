@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from jupyter_aistack.core.events import EventKind
-from jupyter_aistack.core.lease import Lease, Outcome, Step
+from jupyter_aistack.core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome, Step
 from jupyter_aistack.core.plan import Grant, Plan
 from jupyter_aistack.core.request import Request
 from jupyter_aistack.exceptions import LedgerConflict, LedgerUnavailable, SchemaMismatch
@@ -248,12 +248,33 @@ def test_a_server_that_does_not_answer_is_named_without_the_password(wish: Wish)
 # -- versions ---------------------------------------------------------------------------------------------------------
 
 
+WRITTEN = Path(__file__).parents[1] / "data" / "ledgers"
+"""Ledgers that earlier versions have written."""
+
+
+def restore_version_2(url: str) -> None:
+    """Put a ledger there as version 2 left it: a live lease, one that ends at 30, an ended one, and a request."""
+    engine = sa.create_engine(url)
+    text = (WRITTEN / f"version_2.{engine.dialect.name}.sql").read_text()
+    connection = engine.raw_connection()
+    if engine.dialect.name == "sqlite":
+        connection.cursor().executescript(text)
+    else:
+        connection.cursor().execute(text)
+    connection.commit()
+    connection.close()
+    engine.dispose()
+
+
 def make_first_version(url: str) -> None:
     """Turn a current ledger into one as version 1 wrote it."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE aistack_accounts")
+        connection.exec_driver_sql("DROP TABLE aistack_reservations")
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
-        connection.exec_driver_sql("ALTER TABLE aistack_leases DROP COLUMN due_at")
+        for column in ("due_at", "active_at", "notice"):
+            connection.exec_driver_sql(f"ALTER TABLE aistack_leases DROP COLUMN {column}")
         connection.exec_driver_sql("UPDATE aistack_meta SET schema_version = 1")
     engine.dispose()
 
@@ -276,7 +297,8 @@ def test_a_ledger_of_version_1_is_migrated_with_its_rows(url: str, wish: Wish, g
     limited = grant(ledger, wish("r-2"), ends_at=30.0)
     gone = ledger.step(grant(ledger, wish("r-3")).id, 3, Step.FAIL, 1.0)
     ledger.submit(wish("r-4"))
-    before, current = (ledger.read("box", 1.0), ledger.events()), columns(url)
+    state = replace(ledger.read("box", 1.0), accounts=())  # version 1 kept none
+    before, current = (state, ledger.events()), columns(url)
     ledger.close()
     make_first_version(url)
 
@@ -288,6 +310,26 @@ def test_a_ledger_of_version_1_is_migrated_with_its_rows(url: str, wish: Wish, g
     assert migrated.lease(gone.id, 99.0) == gone
     assert migrated.leases(60.0) == ()
     migrated.close()
+
+
+def test_a_ledger_that_version_2_has_written_is_migrated_with_its_rows(url: str, wish: Wish) -> None:
+    restore_version_2(url)
+    ledger = SQLLedger(url)
+    state = ledger.read("box", 2.0)
+    assert (state.version, state.accounts, state.reservations) == (8, (), ())
+    assert [request.id for request in state.requests] == ["r-4"]
+    active, limited = state.leases
+    assert (active.state, active.note, active.expires_at) == (LeaseState.ACTIVE, "50 % of a GPU: äöü", 60.3)
+    assert (active.active_at, active.notice, limited.ends_at) == (None, None, 30.0)
+    assert [event.sequence for event in ledger.events()] == list(range(1, 10))
+
+    ledger.touch([active.id], 3.0)
+    (account,) = ledger.read("box", 30.0).accounts  # what has ended before is not charged
+    assert (account.user, account.at, account.decayed) == ("ann", 30.0, pytest.approx(14.5, rel=1e-3))
+    ledger.submit(wish("r-5", 31.0))
+    assert ledger.events()[-1].sequence == 11
+    assert ledger.lease(active.id, 31.0).active_at == 3.0
+    ledger.close()
 
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url: str, wish: Wish) -> None:
@@ -322,15 +364,17 @@ def in_processes(count: int, work: Callable[[int], object]) -> list[int]:
     return [process.exitcode if process.exitcode is not None else -999 for process in processes]
 
 
-@pytest.mark.parametrize("age", ["new", "version 1"])
+@pytest.mark.parametrize("age", ["new", "version 1", "version 2"])
 def test_processes_that_open_a_ledger_together_create_or_migrate_it_once(url: str, wish: Wish, age: str) -> None:
-    if age != "new":
+    if age == "version 1":
         SQLLedger(url).submit(wish("r-old"))
         make_first_version(url)
-    statuses = in_processes(6, lambda number: SQLLedger(url).submit(wish(f"r-{number}")))
+    elif age == "version 2":
+        restore_version_2(url)
+    statuses = in_processes(6, lambda number: SQLLedger(url).submit(wish(f"r-new-{number}")))
     assert statuses == [0] * 6
     requests = SQLLedger(url).read("box", 0.0).requests
-    assert {f"r-{number}" for number in range(6)} <= {request.id for request in requests}
+    assert {f"r-new-{number}" for number in range(6)} <= {request.id for request in requests}
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -467,7 +511,10 @@ def test_a_connection_the_server_has_dropped_is_replaced(postgres_url: str, wish
 def test_every_field_of_a_lease_survives_the_file(tmp_path: Path, wish: Wish, grant: Granter) -> None:
     ledger = at(tmp_path / "ledger.sqlite")
     lease = grant(ledger, wish("r-1", 0.1), 0.1 + 0.2, ends_at=1e9 / 3)
+    notice = Notice(kind=NoticeKind.PREEMPT, at=0.1, ends_at=1e9 / 7, request_id="r-2")
+    ledger.bind(lease.id, lease.token, 1.0, active_at=1.0 / 3, notice=notice)
     active = ledger.step(lease.id, lease.token, Step.ACTIVATE, 1.0, verified=False, note="n")
+    assert (active.active_at, active.notice) == (1.0 / 3, notice)
     ended = ledger.step(lease.id, lease.token, Step.REAP, 1.0 / 3 + 1)
     ledger.close()
     again = at(tmp_path / "ledger.sqlite").lease(lease.id, 2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jupyter_aistack.core.accounts import decayed_use, equivalents
 from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.lease import Lease, Outcome, Step
-from jupyter_aistack.core.plan import Action, End, Grant, Plan, Reject
+from jupyter_aistack.core.lease import Lease, Notice, NoticeKind, Outcome, Step
+from jupyter_aistack.core.plan import Action, End, Grant, Notify, Plan, Reject, Withdraw
+from jupyter_aistack.core.queues import WEEK_SECONDS
 from jupyter_aistack.core.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.reservations import Reservation
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
@@ -30,7 +34,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 CHANGES = st.fixed_dictionaries(
     {}, optional={"verified": st.none() | st.booleans(), "note": TEXTS, "enforced_by": st.sampled_from(Enforcement)}
 )
-ENDINGS = st.sampled_from([Outcome.EXPIRED, Outcome.ABANDONED, Outcome.PREEMPTED])
+ENDINGS = st.sampled_from([Outcome.EXPIRED, Outcome.ABANDONED, Outcome.PREEMPTED, Outcome.RECLAIMED])
 
 OPERATIONS = st.one_of(
     st.tuples(st.just("submit"), NUMBERS, HOSTS, SPECS, TEXTS, st.none() | SECONDS),
@@ -39,7 +43,11 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("lease"), NUMBERS, HOSTS, SECONDS, st.none() | SECONDS),
     st.tuples(st.just("reject"), NUMBERS, TEXTS),
     st.tuples(st.just("end"), NUMBERS, ENDINGS, st.integers(0, 1)),
-    st.tuples(st.just("reason"), NUMBERS, TEXTS),
+    st.tuples(st.just("notify"), NUMBERS, st.sampled_from(NoticeKind), st.integers(0, 1)),
+    st.tuples(st.just("withdraw"), NUMBERS, TEXTS),
+    st.tuples(st.just("touch"), st.lists(NUMBERS, max_size=3), st.sampled_from([-5.0, 0.0, 0.0, 0.1])),
+    st.tuples(st.just("reserve"), NUMBERS, HOSTS, SPECS, TEXTS, SECONDS, st.booleans()),
+    st.tuples(st.just("unreserve"), NUMBERS),
     st.tuples(st.just("stale plan"), NUMBERS, st.integers(-2, 2)),
     st.tuples(st.just("step"), NUMBERS, st.sampled_from(Step), CHANGES, st.integers(0, 1)),
     st.tuples(st.just("renew"), NUMBERS, SECONDS),
@@ -97,9 +105,9 @@ class Driver:
     def do_cancel(self, number: int, reason: str) -> object:
         return self.ledger.cancel(self.request_id(number), self.now, reason)
 
-    def apply(self, *actions: Action, reasons: dict[str, str] | None = None, off_by: int = 0) -> object:
+    def apply(self, *actions: Action, off_by: int = 0) -> object:
         version = self.ledger.read("box", self.now).version + off_by
-        return self.ledger.apply(Plan(version=version, actions=actions, reasons=reasons or {}), self.now)
+        return self.ledger.apply(Plan(version=version, actions=actions), self.now)
 
     def do_grant(self, number: int, seconds: float, ends_in: float | None) -> object:
         request = self.ledger.request(self.request_id(number))
@@ -122,8 +130,29 @@ class Driver:
         lease = self.leased(number)
         return self.apply(End(lease_id=lease.id, token=lease.token + off_by, outcome=outcome))
 
-    def do_reason(self, number: int, reason: str) -> object:
-        return self.apply(reasons={self.request_id(number): reason})
+    def do_notify(self, number: int, kind: NoticeKind, off_by: int) -> object:
+        lease = self.leased(number)
+        notice = Notice(kind=kind, at=self.now, ends_at=self.now + 60.0, request_id=self.request_id(number))
+        return self.apply(Notify(lease_id=lease.id, token=lease.token + off_by, notice=notice, detail="why"))
+
+    def do_withdraw(self, number: int, detail: str) -> object:
+        lease = self.leased(number)
+        return self.apply(Withdraw(lease_id=lease.id, token=lease.token, detail=detail))
+
+    def do_touch(self, numbers: list[int], late: float) -> object:
+        ids = [self.leased(number).id if number < 5 else "l-none" for number in numbers]
+        self.ledger.touch(ids, self.now + late)
+        return self.ledger.leases(self.now, live=False)
+
+    def do_reserve(self, number: int, host: str, spec: str, name: str, seconds: float, is_weekly: bool) -> object:
+        fields: dict[str, Any] = {"starts_at": self.now, "ends_at": self.now + seconds, "is_weekly": is_weekly}
+        wanted = Reservation(
+            id=f"v-{number}", name=name, queue="q", spec=parse_spec(spec), count=2, host=host, **fields
+        )
+        return self.ledger.reserve(wanted, self.now)
+
+    def do_unreserve(self, number: int) -> object:
+        return self.ledger.unreserve(f"v-{number}", self.now)
 
     def do_stale_plan(self, number: int, off_by: int) -> object:
         return self.apply(Reject(request_id=self.request_id(number), reason="stale"), off_by=off_by)
@@ -172,6 +201,19 @@ def test_the_twins_give_the_same_answers(history: list[tuple[tuple[Any, ...], fl
         assert one.everything() == other.everything()
 
 
+def assert_every_lease_is_charged_once(ledger: Ledger, now: float) -> None:
+    ended = [lease for lease in ledger.leases(now, live=False) if lease.ended_at is not None]
+    accounts = ledger.read("box", now).accounts
+    assert {(one.user, one.queue) for one in accounts} == {(one.holder.user, one.queue) for one in ended}
+    for account in accounts:
+        mine = [lease for lease in ended if (lease.holder.user, lease.queue) == (account.user, account.queue)]
+        whole = sum(
+            decayed_use(equivalents(lease.slices), lease.granted_at, lease.ended_at or 0.0, account.at, WEEK_SECONDS)
+            for lease in mine
+        )
+        assert math.isclose(account.decayed, whole, rel_tol=1e-9, abs_tol=1e-9)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=HISTORIES)
 def test_no_history_breaks_what_is_always_true(history: list[tuple[tuple[Any, ...], float]]) -> None:
@@ -188,3 +230,4 @@ def test_no_history_breaks_what_is_always_true(history: list[tuple[tuple[Any, ..
         events = driver.ledger.events(after=seen)
         assert [event.sequence for event in events] == list(range(seen + 1, seen + 1 + len(events)))
         version, seen = state.version, seen + len(events)
+    assert_every_lease_is_charged_once(driver.ledger, driver.now)

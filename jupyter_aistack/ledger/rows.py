@@ -1,0 +1,117 @@
+"""What a ledger's rules see of its tables, and how they find what a caller names."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..core.accounts import Account
+from ..core.events import Event, EventKind
+from ..core.lease import Lease
+from ..core.request import Request
+from ..core.reservations import Reservation
+from ..exceptions import LeaseLost, LeaseNotFound, StaleToken
+
+
+class Rows(Protocol):
+    """What a transaction can see and keep. Only a write transaction may call the methods that change something."""
+
+    version: int
+
+    def next_token(self) -> int:
+        """A number larger than any given before."""
+
+    def is_any_due(self, now: float) -> bool:
+        """Whether a live lease is past its time; cheap."""
+
+    def due(self, now: float) -> list[Lease]:
+        """The live leases past their time."""
+
+    def lease(self, lease_id: str) -> Lease | None: ...
+
+    def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
+        """Leases of `host` (None is all), the highest token first."""
+
+    def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None: ...
+
+    def request(self, request_id: str) -> Request | None: ...
+
+    def queued(self, host: str) -> list[Request]: ...
+
+    def keep_request(self, request: Request, *, is_new: bool = False) -> None: ...
+
+    def accounts(self) -> list[Account]: ...
+
+    def account(self, user: str, queue: str) -> Account | None: ...
+
+    def keep_account(self, account: Account, *, is_new: bool = False) -> None: ...
+
+    def reservation(self, reservation_id: str) -> Reservation | None: ...
+
+    def reservations(self, host: str, now: float) -> list[Reservation]:
+        """The reservations of `host` that are running or have a window to come."""
+
+    def add_reservation(self, reservation: Reservation) -> None: ...
+
+    def remove_reservation(self, reservation_id: str) -> None: ...
+
+    def append(self, event: Event) -> Event:
+        """Write an event at the end of the history and return it with its sequence."""
+
+    def events(self, after: int, limit: int) -> list[Event]: ...
+
+
+def find_lease(rows: Rows, lease_id: str) -> Lease:
+    """The lease of that id. Raises `LeaseNotFound`."""
+    lease = rows.lease(lease_id) if is_id(lease_id) else None
+    if lease is None:
+        raise LeaseNotFound(f"lease_id: there is no lease {lease_id!r}", field="lease_id")
+    return lease
+
+
+def find_request(rows: Rows, request_id: str) -> Request:
+    """The request of that id. Raises `LeaseNotFound`."""
+    request = rows.request(request_id) if is_id(request_id) else None
+    if request is None:
+        raise LeaseNotFound(f"request_id: there is no request {request_id!r}", field="request_id")
+    return request
+
+
+def find_reservation(rows: Rows, reservation_id: str) -> Reservation:
+    """The reservation of that id. Raises `LeaseNotFound`."""
+    reservation = rows.reservation(reservation_id) if is_id(reservation_id) else None
+    if reservation is None:
+        raise LeaseNotFound(f"reservation_id: there is no reservation {reservation_id!r}", field="reservation_id")
+    return reservation
+
+
+def guarded_lease(rows: Rows, lease_id: str, token: int) -> Lease:
+    """The lease of that id, live or ended. Raises `StaleToken` unless `token` is its own."""
+    lease = find_lease(rows, lease_id)
+    if lease.token != token:
+        raise StaleToken(f"lease {lease_id} has moved on: token {token} may change nothing", lease_id=lease_id)
+    return lease
+
+
+def live_lease(rows: Rows, lease_id: str, token: int) -> Lease:
+    """The live lease of that id and token. Raises `LeaseLost` when it has ended."""
+    lease = guarded_lease(rows, lease_id, token)
+    refuse_ended(lease)
+    return lease
+
+
+def refuse_ended(lease: Lease) -> None:
+    """Raise `LeaseLost` when `lease` has ended."""
+    if lease.outcome is not None:
+        outcome = lease.outcome.value
+        message = f"lease {lease.id} has ended ({outcome}); request a new one"
+        raise LeaseLost(message, lease_id=lease.id, outcome=outcome)
+
+
+def lease_event(kind: EventKind, lease: Lease, at: float, detail: str = "") -> Event:
+    """What happened to `lease`, ready to be written down."""
+    return Event(kind=kind, at=at, request_id=lease.request_id, lease_id=lease.id, detail=detail)
+
+
+def is_id(text: str) -> bool:
+    """Whether an id could be ours; databases choke on lone surrogates and NUL."""
+    return text.isascii() and text.isprintable()
