@@ -70,6 +70,11 @@ export function parseFraction(text: string): number {
   return Number.isFinite(value) && value > 0 ? value : 0;
 }
 
+/** At most `most` letters, of which the last says that there were more. */
+export function shortened(text: string, most: number): string {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}
+
 /** The notebook's name where there is one, else what kind of holder it is and its id; the user where that is kept from us. */
 export function holderName(holder: IHolder): string {
   const base = holder.label.split('/').pop();

@@ -84,8 +84,8 @@ function LeaseCard(props: IMySliceProps & { lease: ILease }): JSX.Element {
         <dd className="jp-AIStack-timeLeft">{timeLeft(props)}</dd>
         {lease.preemptible && (
           <>
-            <dt>{trans.__('Others first')}</dt>
-            <dd>{trans.__('yes, it may be taken back early')}</dd>
+            <dt>{trans.__('May end early')}</dt>
+            <dd>{trans.__('yes, for those who go first')}</dd>
           </>
         )}
       </dl>

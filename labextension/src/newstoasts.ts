@@ -1,8 +1,8 @@
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import { formatDuration, holderName } from './format';
-import { afterwardsText, canExtend, noticeText, roughLeft } from './notice';
+import { formatDuration, holderName, shortened } from './format';
+import { afterwardsText, canExtend, noticeLine, roughLeft } from './notice';
 import type { INoticeNews, NoticedLease } from './noticewatcher';
 import type { INews } from './watcher';
 import type { ILease } from './wire';
@@ -54,11 +54,7 @@ export class NewsToasts implements INews, INoticeNews {
       Notification.dismiss(shown.id);
     }
     if (wasTaken) {
-      const what = trans.__(
-        '%1: the slice %2 was taken back.',
-        holderName(lease.holder),
-        lease.spec
-      );
+      const what = trans.__('%1: its slice was taken back.', nameOf(lease));
       Notification.info(`${what} ${afterwardsText(lease, trans)}`.trim());
     }
   }
@@ -66,12 +62,7 @@ export class NewsToasts implements INews, INoticeNews {
   private _textOf(lease: NoticedLease, now: number): string {
     const { trans } = this._options;
     const left = roughLeft(lease.notice, now, trans);
-    return trans.__(
-      '%1, slice %2: %3',
-      holderName(lease.holder),
-      lease.spec,
-      noticeText(lease, lease.notice, left, trans)
-    );
+    return noticeLine(lease, lease.notice, nameOf(lease), left, trans);
   }
 
   private _actionsFor(lease: NoticedLease): Notification.IAction[] {
@@ -104,4 +95,11 @@ export class NewsToasts implements INews, INoticeNews {
   }
 
   private readonly _shown = new Map<string, { id: string; message: string }>();
+}
+
+/** JupyterLab cuts a notification off after 140 letters, and the end of ours matters. */
+const NAME_LETTERS = 20;
+
+function nameOf({ holder }: ILease): string {
+  return shortened(holderName(holder), NAME_LETTERS);
 }

@@ -47,6 +47,25 @@ export function noticeText(
   return `${end} ${afterwardsText(lease, trans)}`.trim();
 }
 
+/** The same in as many letters as a notification shows, of the slice of `name`. */
+export function noticeLine(
+  lease: ILease,
+  notice: INotice,
+  name: string,
+  left: string,
+  trans: TranslationBundle
+): string {
+  const end =
+    notice.kind === 'idle'
+      ? trans.__('%1: nobody uses its slice; it ends in %2.', name, left)
+      : trans.__(
+          '%1: others who go first need its slice; it ends in %2 and cannot be extended.',
+          name,
+          left
+        );
+  return `${end} ${afterwardsText(lease, trans)}`.trim();
+}
+
 /** What becomes of the holder. */
 export function afterwardsText(
   lease: ILease,

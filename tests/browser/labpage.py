@@ -66,6 +66,11 @@ class LabPage:
         return self.page.locator(".jp-AIStack-statusItem")
 
     @property
+    def toasts(self) -> Locator:
+        """The notifications that pop up."""
+        return self.page.locator(".jp-toastContainer .Toastify__toast")
+
+    @property
     def dialog(self) -> Locator:
         """The request dialog."""
         return self.page.locator(".jp-AIStack-dialog .jp-Dialog-content")
@@ -89,6 +94,16 @@ class LabPage:
         self.command("jupyter-aistack:open")
         self.panel.wait_for(state="visible")
         return self.panel
+
+    def resize_panel(self, width: int) -> None:
+        """Drag the edge of the side panel until it is `width` pixels wide."""
+        edge = self.page.locator("#jp-main-split-panel > .lm-SplitPanel-handle").first.bounding_box()
+        panel = self.panel.bounding_box()
+        assert edge and panel
+        self.page.mouse.move(edge["x"] + 1, edge["y"] + 300)
+        self.page.mouse.down()
+        self.page.mouse.move(edge["x"] + 1 + width - panel["width"], edge["y"] + 300, steps=5)
+        self.page.mouse.up()
 
     def open_notebook(self, name: str, *, kernel: str = "aistack") -> None:
         """Open a notebook of that name, new if there is none, and wait for its kernel."""

@@ -52,10 +52,11 @@ class LabServer:
         """Where its notebooks are."""
         return self.folder / "work"
 
-    def call(self, method: str, path: str) -> Any:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON that the server answers, None where it answers nothing."""
         headers = {"Authorization": f"token {self.token}"}
-        request = urllib.request.Request(f"{self.url}/{path}", method=method, headers=headers)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", method=method, headers=headers, data=data)
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.loads(response.read() or b"null")
 
@@ -96,13 +97,16 @@ def until(condition: Callable[[], object], seconds: float, otherwise: str) -> No
 
 
 @contextmanager
-def lab_server(folder: Path) -> Iterator[LabServer]:
-    """A JupyterLab on simulated devices that keeps everything in `folder`; ended by SIGTERM, else killed."""
+def lab_server(folder: Path, settings: dict[str, Any] | None = None) -> Iterator[LabServer]:
+    """A JupyterLab on simulated devices that keeps everything in `folder`; ended by SIGTERM, else killed.
+
+    `settings` are those of our extension, the defaults unless given.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", f"--config={_configure(folder, port, token)}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--config={_configure(folder, port, token, settings or {})}"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=_environment(folder), stdout=log, stderr=log)
     server = LabServer(url=f"http://127.0.0.1:{port}", token=token, process=process, folder=folder)
@@ -113,7 +117,7 @@ def lab_server(folder: Path) -> Iterator[LabServer]:
         _end(process)
 
 
-def _configure(folder: Path, port: int, token: str) -> Path:
+def _configure(folder: Path, port: int, token: str, settings: dict[str, Any]) -> Path:
     for name in (*OWN_FOLDERS.values(), "work"):
         (folder / name).mkdir()
     for name, values in SETTINGS.items():
@@ -121,6 +125,7 @@ def _configure(folder: Path, port: int, token: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     config = {
+        "AIStack": settings,
         "ServerApp": {
             "allow_root": True,
             "ip": "127.0.0.1",

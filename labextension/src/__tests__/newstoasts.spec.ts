@@ -45,8 +45,8 @@ it('warns that an idle slice is taken back, and offers to extend it', () => {
   expect(shown()).toHaveLength(1);
   expect(shown()[0].type).toBe('warning');
   expect(shown()[0].options.autoClose).toBe(false);
-  expect(shown()[0].message).toMatch(
-    /^tour.ipynb, slice 1\/4: .* taken back in 1 min.* on the CPU\.$/
+  expect(shown()[0].message).toBe(
+    'tour.ipynb: nobody uses its slice; it ends in 1 min. The kernel keeps running, on the CPU.'
   );
   expect(labels()).toEqual(['Extend', 'Save notebook']);
   press('Extend');
@@ -60,6 +60,16 @@ it('offers to save what others need, not to extend it, and stays', () => {
   expect(done).toEqual([expect.stringMatching(/^save 2f6c/)]);
 });
 
+it('says all of it in the 140 letters that are shown', () => {
+  const lease = noticed('preempt');
+  lease.holder.label = `work/${'long'.repeat(40)}.ipynb`;
+  toasts.pending('k', lease, 0);
+  expect(shown()[0].message.length).toBeLessThanOrEqual(140);
+  expect(shown()[0].message).toMatch(
+    /^longlong.*…: others who go first.* ends in 1 min.*keeps running, on the CPU\.$/
+  );
+});
+
 it('does not offer to save where there is no notebook', () => {
   hasNotebook = false;
   toasts.pending('k', noticed('preempt'), 0);
@@ -70,7 +80,7 @@ it('counts down in place, in steps that can be listened to', () => {
   const texts = new Set<string>();
   for (let now = 0; now <= 60; now++) {
     toasts.pending('k', noticed('idle'), now);
-    texts.add(shown()[0].message.replace(/.*back in (.*), unless.*/, '$1'));
+    texts.add(shown()[0].message.replace(/.*ends in ([^.]*)\..*/, '$1'));
   }
   expect(shown()).toHaveLength(1);
   expect(Array.from(texts)).toEqual([
@@ -95,7 +105,7 @@ it('says afterwards that the slice was taken back', () => {
   toasts.pending('k', noticed('preempt'), 0);
   toasts.over('k', noticed('preempt'), true);
   expect(shown().map(({ message }) => message)).toEqual([
-    'tour.ipynb: the slice 1/4 was taken back. The kernel keeps running, on the CPU.'
+    'tour.ipynb: its slice was taken back. The kernel keeps running, on the CPU.'
   ]);
 });
 

@@ -164,11 +164,11 @@ describe('with data', () => {
   });
 
   it('says of a slice that it may be taken back early', () => {
-    expect(show()).not.toContain('taken back early');
+    expect(show()).not.toContain('May end early');
     const snapshot = sampleSnapshot();
     snapshot.leases[0].preemptible = true;
     FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
-    expect(show()).toContain('taken back early');
+    expect(show()).toContain('May end earlyyes');
   });
 
   it('lists reservations, and has no place for them where there are none', () => {

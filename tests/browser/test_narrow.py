@@ -1,0 +1,131 @@
+"""Whether all that the panel may have to say finds room in a narrow one; what it says comes from here, not the server."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from .labpage import STREAM, LabPage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, WebSocketRoute
+
+pytestmark = pytest.mark.browser
+
+SAMPLES = Path(__file__).parents[1] / "data" / "wire_samples.json"
+WIDTH = 280
+HOUR = 3600.0
+# Texts that stick out of the panel, or are cut off without an ellipsis to say so.
+STICKING_OUT = """root => {
+  const edge = root.getBoundingClientRect().right;
+  const isCut = e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).textOverflow !== 'ellipsis';
+  const isShown = e => e.clientWidth > 1 && !e.closest('.jp-AIStack-announcer');
+  return [root, ...root.querySelectorAll('*')].filter(e => isShown(e) && e.textContent.trim())
+    .filter(e => e.getBoundingClientRect().right > edge + 1 || isCut(e))
+    .map(e => `${e.className || e.tagName}: ${e.textContent}`);
+}"""
+KERNEL_ID = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
+
+
+class Told:
+    """The line to the server, on which the test speaks instead."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.sockets: list[WebSocketRoute] = []
+        page.route_web_socket(STREAM, lambda socket: self.sockets.append(socket))  # the driver takes no built-in
+
+    def say(self, snapshot: dict[str, Any]) -> None:
+        """Send this to the page."""
+        for socket in self.sockets:
+            socket.send(json.dumps({"type": "snapshot", **snapshot}))
+
+
+@pytest.fixture
+def told(page: Page) -> Told:
+    """The line to the server, taken over; ask for it before `lab`."""
+    return Told(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"], indirect=True)
+def test_everything_at_once_fits_into_a_narrow_panel(told: Told, lab: LabPage, theme: str) -> None:
+    lab.open_panel()
+    lab.open_notebook(f"{theme}.ipynb")
+    kernel_id = lab.page.evaluate(KERNEL_ID)
+    told.say(full(kernel_id, "idle"))
+    lab.resize_panel(WIDTH)
+    assert lab.panel.bounding_box()["width"] == pytest.approx(WIDTH, abs=2)
+
+    expect(lab.mine).to_contain_text("Nobody uses this slice. It is taken back in 4 min")
+    expect(lab.fact("State")).to_have_text("idle 56 min")
+    toast = lab.toasts.filter(has_text="nobody uses its slice; it ends in 5 min.")
+    expect(toast.get_by_role("button", name="Extend")).to_be_visible()
+    expect(toast.locator(".jp-toast-message")).to_contain_text("keeps running, on the CPU.")
+    fits(lab, f"narrow-idle-{theme}")
+
+    told.say(full(kernel_id, "preempt"))
+    expect(lab.mine).to_contain_text("Somebody who goes first needs the room. This slice ends in 4 min")
+    expect(lab.mine.get_by_role("button", name="Extend")).to_be_disabled()
+    toast = lab.toasts.filter(has_text="others who go first need its slice")
+    expect(toast.locator(".jp-toast-message")).to_contain_text("keeps running, on the CPU.")
+    expect(toast.get_by_role("button", name="Save notebook")).to_be_visible()
+    expect(toast.get_by_role("button", name="Extend")).to_have_count(0)
+    fits(lab, f"narrow-preempt-{theme}")
+
+    told.say(waiting(kernel_id))
+    expect(toast).to_have_count(0)
+    expect(lab.mine).to_contain_text("expected in about 12 min")
+    fits(lab, f"narrow-waiting-{theme}")
+
+
+def fits(lab: LabPage, name: str) -> None:
+    """Look at the panel from top to bottom."""
+    lab.picture(name)
+    lab.panel.get_by_role("region", name="Reservations").scroll_into_view_if_needed()
+    lab.picture(f"{name}-below")
+    lab.mine.scroll_into_view_if_needed()
+    assert lab.panel.evaluate(STICKING_OUT) == []
+
+
+def full(kernel_id: str, kind: str) -> dict[str, Any]:
+    """All that may be said of a slice that is asked back, as of now."""
+    snapshot = samples()
+    now = snapshot["usage"]["at"]
+    mine = snapshot["leases"][0]
+    mine["holder"].update(id=kernel_id, label="work/a-notebook-with-rather-a-long-name.ipynb")
+    request_id = "" if kind == "idle" else "r-urgent"
+    mine["notice"] = {"kind": kind, "at": now, "ends_at": now + 250, "request_id": request_id}
+    mine.update(active_at=now - 56 * 60, preemptible=True)
+    snapshot["leases"][1]["holder"]["label"] = "work/deep/another-notebook-with-a-long-name.ipynb"
+    return snapshot
+
+
+def waiting(kernel_id: str) -> dict[str, Any]:
+    """The kernel waits behind somebody, and a class has begun."""
+    snapshot = samples()
+    now = snapshot["usage"]["at"]
+    (first,) = snapshot["queue"]
+    reason = "needs a whole GPU; the next one frees in about 12 min when alexandra.longname's lease ends"
+    second = {**first, "id": "r-mine", "position": 2, "reason": reason, "holder": {**first["holder"], "id": kernel_id}}
+    snapshot["queue"] = [{**first, "eta_at": now + 20}, second]
+    (weekly,) = snapshot["host"]["reservations"]
+    running = {"id": "v-2", "is_running": True, "next_starts_at": now - HOUR, "next_ends_at": now + HOUR}
+    snapshot["host"]["reservations"].append({**weekly, **running, "name": "Distributed training, second group"})
+    return snapshot
+
+
+def samples() -> dict[str, Any]:
+    """What both sides are tested with, with its times moved so that it is of now."""
+    text = SAMPLES.read_text()
+    then = json.loads(text)["usage"]["at"]
+    moved: dict[str, Any] = json.loads(text, parse_float=lambda number: _moved(float(number), then))
+    return {part: moved[part] for part in ("host", "leases", "queue", "usage")}
+
+
+def _moved(number: float, then: float) -> float:
+    return number + time.time() - then if number > then / 2 else number
