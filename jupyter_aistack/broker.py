@@ -14,12 +14,16 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from .core.admission import admission
+from .core.cycle import plan
 from .core.device import Inventory
 from .core.events import Event
-from .core.lease import Lease, LeaseState, Step, memory_note
-from .core.plan import Snapshot, plan
-from .core.queues import DEFAULT_QUEUE, Queue, in_order
+from .core.forecast import Waiting, forecast
+from .core.lease import Lease, LeaseState, NoticeKind, Step, memory_note
+from .core.plan import Snapshot
+from .core.queues import Policy, Queue
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
+from .core.reservations import Reservation, conflict
 from .devices import Devices
 from .exceptions import (
     AcquireTimeout,
@@ -30,6 +34,7 @@ from .exceptions import (
     PrepareFailed,
     QueueClosed,
     QuotaExceeded,
+    Refused,
     UnknownQueue,
     error_from_dict,
 )
@@ -42,6 +47,7 @@ REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
 MAX_CONFLICTS = 200
+MANY = 10_000
 
 
 class Broker:
@@ -50,7 +56,7 @@ class Broker:
     Args:
         ledger: where everything is written down.
         providers: what finds and prepares devices; the one that found a device owns it.
-        queues: where requests may wait.
+        policy: how slices are shared out: queues, limits, fairness.
         host: name of this machine.
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
@@ -62,13 +68,13 @@ class Broker:
         ledger: Ledger,
         providers: Sequence[Provider],
         *,
-        queues: Sequence[Queue] = (Queue(name=DEFAULT_QUEUE),),
+        policy: Policy | None = None,
         host: str | None = None,
         clock: Callable[[], float] = time.time,
         ttl_seconds: float = 60.0,
         is_alive: Callable[[int, float | None], bool] = is_alive,
     ) -> None:
-        self.ledger, self.queues, self.host = ledger, tuple(queues), host or socket.gethostname()
+        self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self._lock = threading.Lock()
@@ -76,6 +82,11 @@ class Broker:
         self._found_dead: dict[str, float] = {}
 
     # -- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """All queues."""
+        return self.policy.queues
 
     def inventory(self) -> Inventory:
         """The devices of this host, at most two seconds old, with the memory of strangers marked."""
@@ -93,9 +104,18 @@ class Broker:
         """One request. Raises `LeaseNotFound`."""
         return self.ledger.request(request_id)
 
+    def waiting(self, limit: int = 100) -> tuple[Waiting, ...]:
+        """The first of the waiting requests of this host, first served first: why they wait, and how long."""
+        now = self.clock()
+        return forecast(self._snapshot(self.inventory(), now), now, limit=limit)
+
     def queue(self) -> tuple[Request, ...]:
-        """The waiting requests of this host, first served first."""
-        return tuple(in_order(self.ledger.read(self.host, self.clock()).requests, self.queues))
+        """The waiting requests of this host, first served first, with the reason that names nobody."""
+        return tuple(replace(one.request, reason=one.public_reason) for one in self.waiting(MANY))
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """The reservations of this host that are running or to come."""
+        return self.ledger.read(self.host, self.clock()).reservations
 
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """What has happened after sequence number `after`, in order."""
@@ -108,30 +128,35 @@ class Broker:
         spec: str | Spec,
         holder: Holder,
         *,
-        queue: str = DEFAULT_QUEUE,
+        queue: str = "",
         priority: int = 0,
         lease_seconds: float | None = None,
         patience_seconds: float | None = None,
         preemptible: bool = False,
+        groups: frozenset[str] = frozenset(),
     ) -> Request:
         """Ask for slices and try to grant them at once.
+
+        Args:
+            queue: where to wait; empty for the user's own queue.
+            groups: the Unix groups of the holder's user, which may open queues.
 
         Returns:
             The request: granted (with ``lease_id``), queued (with the reason), or cancelled by someone meanwhile.
 
         Raises:
             InvalidRequest: the spec or the queue cannot be understood.
-            UnknownProfile, Unsatisfiable, QuotaExceeded: no state of this host, or of the queue, could ever hold it.
-            QueueClosed: the queue takes no requests.
+            UnknownProfile, Unsatisfiable: no state of this host could ever hold it.
+            QuotaExceeded: the limits of the queue or of the user do not allow it; says which, and when that ends.
+            QueueClosed: the queue takes no requests, or none of this user.
             AcquireTimeout: it was not to wait (``patience_seconds=0``) and would have to.
         """
         parsed = parse_spec(spec) if isinstance(spec, str) else spec
-        self._check_queue(queue)
         request = Request(
             id=f"r-{uuid.uuid4().hex[:12]}",
             spec=parsed,
             holder=self._with_start_time(holder),
-            queue=queue,
+            queue=self._queue_for(queue, holder.user, groups).name,
             priority=priority,
             lease_seconds=lease_seconds,
             patience_seconds=patience_seconds,
@@ -150,21 +175,31 @@ class Broker:
             raise
 
     def _refuse_impossible(self, request: Request) -> None:
-        """Turn down what an idle host could not hold either, before anything is written."""
+        """Turn down what an idle host could not hold either, or the user may not have, before anything is written."""
+        now = self.clock()
         patient = replace(request, patience_seconds=None)
-        idle = Snapshot(inventory=self.inventory(), requests=(patient,), queues=self.queues)
-        for rejected in plan(idle, self.clock(), ttl_seconds=self.ttl_seconds).rejections():
+        idle = Snapshot(inventory=self.inventory(), requests=(patient,), policy=self.policy)
+        for rejected in plan(idle, now, ttl_seconds=self.ttl_seconds).rejections():
             field = "queue" if rejected.code == QuotaExceeded.__name__ else "spec"
             facts = {"field": field}
             raise error_from_dict({"code": rejected.code, "message": f"{field}: {rejected.reason}", "facts": facts})
+        limit = admission(request, self._snapshot(idle.inventory, now), now) if self.policy.limits else None
+        if limit is not None:
+            raise QuotaExceeded(limit.reason, frees_at=limit.frees_at)
 
-    def _check_queue(self, name: str) -> None:
-        queue = next((q for q in self.queues if q.name == name), None)
-        if queue is None:
-            names = ", ".join(q.name for q in self.queues)
+    def _queue_for(self, name: str, user: str, groups: frozenset[str]) -> Queue:
+        queue = self.policy.queue(name) if name else self.policy.queue_for(user, groups)
+        names = ", ".join(q.name for q in self.queues)
+        if queue is None and name:
             raise UnknownQueue(f"queue: there is no queue {name!r}; there is {names}", field="queue")
+        if queue is None:
+            raise QueueClosed(f"queue: no queue takes requests of {user}; there is {names}", field="queue")
         if not queue.is_open:
-            raise QueueClosed(f"queue: {name} takes no requests now", field="queue")
+            raise QueueClosed(f"queue: {queue.name} takes no requests now", field="queue")
+        if not queue.admits(user, groups):
+            members = ", ".join(sorted(queue.members))
+            raise QueueClosed(f"queue: {queue.name} is for {members}, not for {user}", field="queue")
+        return queue
 
     def _decided(self, request_id: str) -> Request:
         request = self.ledger.request(request_id)
@@ -234,12 +269,26 @@ class Broker:
         return self.ledger.renew(lease_id, token, now, now + self.ttl_seconds)
 
     def extend(self, lease_id: str, token: int, seconds: float) -> Lease:
-        """Move the end of a time-limited lease `seconds` further; one without an end stays without."""
+        """Move the end of a time-limited lease `seconds` further; one without an end stays without.
+
+        It counts as used now: one that was to be reclaimed for being idle is kept.
+
+        Raises:
+            Refused: it has been asked back for a request that goes first.
+        """
         lease = self.lease(lease_id)
+        if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
+            raise Refused("the lease cannot be extended: its room is needed by a request that goes first")
+        if lease.active_at is not None:
+            self.touch([lease_id])
         if lease.ends_at is None:
-            return lease
+            return self.lease(lease_id)
         self.ledger.extend(lease_id, token, self.clock(), lease.ends_at + seconds)
         return self.renew(lease_id, token)  # renewals stopped at the old end
+
+    def touch(self, lease_ids: Iterable[str]) -> None:
+        """Note that leases are in use now: a cell runs, or a device works. From its first touch on, one can be idle."""
+        self.ledger.touch(tuple(lease_ids), self.clock())
 
     def release(self, lease_id: str, token: int) -> Lease:
         """Give a lease back. Releasing one that has ended already returns it as it ended."""
@@ -255,6 +304,54 @@ class Broker:
         self.devices.forget()  # its processes are no longer ours, and what they still hold is foreign
         self.cycle()
         return lease
+
+    # -- reserving ----------------------------------------------------------------------------------------------
+
+    def reserve(
+        self,
+        *,
+        name: str,
+        queue: str,
+        spec: str | Spec,
+        count: int,
+        starts_at: float,
+        ends_at: float,
+        is_weekly: bool = False,
+        created_by: str = "",
+    ) -> Reservation:
+        """Keep `count` slices for the members of a queue between two moments.
+
+        Raises:
+            InvalidRequest, UnknownQueue: a field makes no sense; it is named.
+            Refused: the host cannot hold it beside the other reservations, not even when idle.
+        """
+        known = self.policy.queue(queue)
+        if known is None:
+            names = ", ".join(q.name for q in self.queues)
+            raise UnknownQueue(f"queue: there is no queue {queue!r}; there is {names}", field="queue")
+        reservation = Reservation(
+            id=f"v-{uuid.uuid4().hex[:12]}",
+            name=name,
+            queue=queue,
+            spec=parse_spec(spec) if isinstance(spec, str) else spec,
+            count=count,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            is_weekly=is_weekly,
+            created_by=created_by,
+            host=self.host,
+        )
+        reservation.check(self.clock())
+        why = conflict(reservation, self.reservations(), self.inventory())
+        if why:
+            raise Refused(why)
+        return self.ledger.reserve(reservation, self.clock())
+
+    def unreserve(self, reservation_id: str) -> Reservation:
+        """Take a reservation back. Raises `LeaseNotFound`."""
+        reservation = self.ledger.unreserve(reservation_id, self.clock())
+        self.cycle()
+        return reservation
 
     # -- the cycle ----------------------------------------------------------------------------------------------
 
@@ -288,15 +385,30 @@ class Broker:
 
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
         state = self.ledger.read(self.host, now)
-        everything: list[Lease | Request] = [*state.leases, *state.requests]
         return Snapshot(
             inventory=inventory,
             leases=state.leases,
             requests=state.requests,
-            queues=self.queues,
+            policy=self.policy,
+            accounts=state.accounts,
+            reservations=state.reservations,
             version=state.version,
-            dead=self._long_dead({held.id for held in everything if self._is_dead(held.holder)}, now),
+            dead=self._long_dead(self._dead([*state.leases, *state.requests]), now),
         )
+
+    def _dead(self, everything: Iterable[Lease | Request]) -> set[str]:
+        """Ids of those whose process has ended; each process is looked at once."""
+        known: dict[tuple[int | None, float | None], bool] = {}
+        dead = set()
+        for item in everything:
+            holder = item.holder
+            process = (holder.pid, holder.pid_started_at)
+            is_dead = known.get(process)
+            if is_dead is None:
+                is_dead = known[process] = self._is_dead(holder)
+            if is_dead:
+                dead.add(item.id)
+        return dead
 
     def _long_dead(self, dead: set[str], now: float) -> frozenset[str]:
         """Those of `dead` that were so a while ago already."""

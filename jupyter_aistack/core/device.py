@@ -90,6 +90,8 @@ class Device:
         multiprocessors: number of SMs; 0 when unknown or not a GPU.
         mig: the MIG instances; a device that has any is granted by instance only.
         mig_enabled: MIG mode is on (it may be on with no instance).
+        peers: ids of the devices of this host that it reaches by NVLink.
+        domain: what it shares a PCIe root or NUMA node with others by; empty when unknown.
         processes: who holds memory on it now.
         foreign_memory_bytes: memory held by processes outside any lease (see `with_foreign`).
         simulated: nothing real stands behind it.
@@ -106,6 +108,8 @@ class Device:
     multiprocessors: int = 0
     mig: tuple[MIGInstance, ...] = ()
     mig_enabled: bool = False
+    peers: frozenset[str] = frozenset()
+    domain: str = ""
     processes: tuple[ProcessUse, ...] = ()
     foreign_memory_bytes: int = 0
     simulated: bool = False

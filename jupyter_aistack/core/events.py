@@ -14,6 +14,8 @@ class EventKind(StrEnum):
     LEASE_ACTIVATED = "LeaseActivated"
     LEASE_NOT_ENFORCED = "LeaseNotEnforced"
     LEASE_EXTENDED = "LeaseExtended"
+    LEASE_NOTICED = "LeaseNoticed"
+    LEASE_NOTICE_WITHDRAWN = "LeaseNoticeWithdrawn"
     LEASE_SUSPENDED = "LeaseSuspended"
     LEASE_RESUMED = "LeaseResumed"
     LEASE_RELEASED = "LeaseReleased"
@@ -21,6 +23,9 @@ class EventKind(StrEnum):
     LEASE_PREEMPTED = "LeasePreempted"
     LEASE_FAILED = "LeaseFailed"
     LEASE_ABANDONED = "LeaseAbandoned"
+    LEASE_RECLAIMED = "LeaseReclaimed"
+    RESERVATION_MADE = "ReservationMade"
+    RESERVATION_CANCELLED = "ReservationCancelled"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ class Outcome(StrEnum):
     PREEMPTED = "preempted"
     FAILED = "failed"
     ABANDONED = "abandoned"  # its holder died without releasing it
+    RECLAIMED = "reclaimed"  # nobody used it
 
 
 class Step(StrEnum):
@@ -45,6 +46,7 @@ class Step(StrEnum):
     PREEMPT = "preempt"
     FAIL = "fail"
     REAP = "reap"
+    RECLAIM = "reclaim"
 
 
 _G, _A, _S, _R, _E = LeaseState
@@ -54,7 +56,9 @@ _ENDINGS: dict[Step, Outcome] = {
     Step.PREEMPT: Outcome.PREEMPTED,
     Step.FAIL: Outcome.FAILED,
     Step.REAP: Outcome.ABANDONED,
+    Step.RECLAIM: Outcome.RECLAIMED,
 }
+_SUDDEN = (Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP, Step.RECLAIM)
 
 TRANSITIONS: dict[tuple[LeaseState, Step], LeaseState] = {
     (_G, Step.ACTIVATE): _A,
@@ -66,10 +70,34 @@ TRANSITIONS: dict[tuple[LeaseState, Step], LeaseState] = {
     (_S, Step.RELEASE): _R,
     (_R, Step.RELEASE): _R,  # releasing twice is releasing once
     (_R, Step.FINISH): _E,
-    **{(state, step): _E for state in (_G, _A, _S, _R) for step in (Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP)},
+    **{(state, step): _E for state in (_G, _A, _S, _R) for step in _SUDDEN},
 }
 
 LIVE_STATES = frozenset({_G, _A, _S, _R})
+
+
+class NoticeKind(StrEnum):
+    """Why a lease is asked back."""
+
+    PREEMPT = "preempt"  # somebody who goes first needs the room
+    IDLE = "idle"  # nobody uses it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """The word that a lease will be taken back.
+
+    Attributes:
+        kind: why.
+        at: when it was given, in seconds since the epoch.
+        ends_at: when the lease ends, unless the notice is withdrawn.
+        request_id: the request that needs the room; empty for an idle lease.
+    """
+
+    kind: NoticeKind
+    at: float
+    ends_at: float
+    request_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +119,8 @@ class Lease:
         enforced_by: what holds it to its size, known once prepared.
         verified: True when checked from inside and found as granted, False when found otherwise, None before.
         note: what the user should know, e.g. ``not enforced: ...``.
+        active_at: when it was last seen in use (a cell ran, or its device worked); None when nobody watches that.
+        notice: the word that it will be taken back; None for none.
         outcome, ended_at: how and when it ended; None while it lives.
     """
 
@@ -109,6 +139,8 @@ class Lease:
     enforced_by: Enforcement | None = None
     verified: bool | None = None
     note: str = ""
+    active_at: float | None = None
+    notice: Notice | None = None
     outcome: Outcome | None = None
     ended_at: float | None = None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from itertools import combinations
 
 from ..exceptions import UnknownProfile, Unsatisfiable
 from .device import FOREIGN_TOLERANCE, Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
@@ -12,6 +15,8 @@ from .request import Spec, Unit
 from .units import format_bytes
 
 UNSATISFIABLE, UNKNOWN_PROFILE = Unsatisfiable.__name__, UnknownProfile.__name__
+NOTHING_KEPT: Mapping[str, Fraction] = {}
+MOST_COMBINATIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +26,7 @@ class Unplaced:
     Attributes:
         reason: one sentence for the one who asked.
         never: why no state of this inventory could hold it, as the name of the error to raise; empty when one could.
-        candidates: the devices nearest to holding it; they are kept for it while it waits, so that a stream of
-            smaller requests cannot starve it.
+        candidates: the devices nearest to holding it.
     """
 
     reason: str
@@ -30,43 +34,310 @@ class Unplaced:
     candidates: frozenset[str] = frozenset()
 
 
-def place(
-    spec: Spec, inventory: Inventory, taken: Sequence[Slice], *, avoid: frozenset[str] = frozenset()
-) -> tuple[Slice, ...] | Unplaced:
-    """Slices for `spec` beside those `taken`, on devices not in `avoid`; or why not.
+class _Free:
+    """What is free on one device. `approx` mirrors `share`, because floats are compared ten times as fast."""
 
-    Fractions go to the fullest device that still holds them (best fit), so whole devices stay whole.
+    __slots__ = ("approx", "device", "load", "memory", "share", "uuids")
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.share, self.approx = Fraction(1), 1.0
+        foreign = device.foreign_memory_bytes
+        self.memory = device.memory_bytes - (foreign if foreign > device.memory_bytes * FOREIGN_TOLERANCE else 0)
+        self.uuids: set[str] = set()
+        self.load: dict[int, Fraction] = {}
+
+    def copy(self) -> _Free:
+        twin = _Free(self.device)
+        twin.share, twin.approx, twin.memory = self.share, self.approx, self.memory
+        twin.uuids, twin.load = set(self.uuids), dict(self.load)
+        return twin
+
+    def change(self, piece: Slice, sign: int) -> None:
+        self.share -= sign * piece.fraction
+        self.approx = float(self.share)
+        self.memory -= sign * piece.memory_bytes
+        if piece.profile:
+            (self.uuids.add if sign > 0 else self.uuids.discard)(piece.uuid)
+        for core in piece.cores:
+            load = piece.fraction * len(self.device.cores) / len(piece.cores)
+            self.load[core] = self.load.get(core, Fraction(0)) + sign * load
+
+    def holds(self, share: Fraction, kept: Fraction | int) -> bool:
+        """Whether it could give `share` now and still have `kept` for others."""
+        wanted = share + kept if kept else share
+        if self.approx < float(wanted) - 1e-9 or share > 1:
+            return False
+        return wanted <= self.share and int(wanted * self.device.memory_bytes) <= self.memory
+
+
+class Room:
+    """What is free on the devices of one host, or of several.
+
+    Args:
+        inventory: the devices; each says which host it is on.
+        taken: slices that are held.
     """
-    kind, devices = _eligible(spec, inventory)
-    count = _count(spec, kind)
-    if not devices:
-        return Unplaced(reason=_no_device(spec, inventory), never=UNSATISFIABLE)
-    if spec.unit is Unit.PROFILE:
-        return _place_profile(spec, devices, taken, avoid)
-    sizes = {d.id: _share_of(spec, d) for d in devices}
-    able = [d for d in devices if sizes[d.id] <= 1 and d.is_shareable]
-    if len(able) < count:
-        return Unplaced(reason=_too_much(spec, kind, devices), never=UNSATISFIABLE)
-    free = [d for d in able if d.is_healthy and d.id not in avoid and _fits(d, sizes[d.id], taken)]
-    if len(free) < count:
-        nearest = sorted(able, key=lambda d: (d.id in avoid, not d.is_healthy, -_free_share(d, taken), d.index))
-        return Unplaced(reason=_no_room(able, sizes, taken, count), candidates=frozenset(d.id for d in nearest[:count]))
-    chosen = sorted(free, key=lambda d: (_free_share(d, taken) - sizes[d.id], d.index, d.id))[:count]
-    return tuple(_cut(d, sizes[d.id], taken) for d in chosen)
+
+    def __init__(self, inventory: Inventory, taken: Iterable[Slice] = ()) -> None:
+        self.inventory = inventory
+        self._free = {device.id: _Free(device) for device in inventory.devices}
+        self._hosts: dict[str, list[Device]] = {}
+        for device in inventory.devices:
+            self._hosts.setdefault(device.host, []).append(device)
+        self.take(taken)
+
+    def copy(self) -> Room:
+        """A room of its own in the same state."""
+        twin = Room.__new__(Room)
+        twin.inventory, twin._hosts = self.inventory, self._hosts
+        twin._free = {device_id: free.copy() for device_id, free in self._free.items()}
+        return twin
+
+    def take(self, slices: Iterable[Slice]) -> None:
+        """Slices are held from now on."""
+        for piece in slices:
+            free = self._free.get(piece.device_id)
+            if free is not None:
+                free.change(piece, 1)
+
+    def give(self, slices: Iterable[Slice]) -> None:
+        """Slices are held no longer."""
+        for piece in slices:
+            free = self._free.get(piece.device_id)
+            if free is not None:
+                free.change(piece, -1)
+
+    def share(self, device_id: str) -> Fraction:
+        """The share of a device that could still be granted; below 0 where more is spoken for than there is."""
+        return self._free[device_id].share
+
+    def memory(self, device_id: str) -> int:
+        """The bytes of a device that could still be granted."""
+        return self._free[device_id].memory
+
+    def device(self, device_id: str) -> Device:
+        """The device of that id, which must be there."""
+        return self._free[device_id].device
+
+    def hold(self, device_id: str, share: Fraction) -> None:
+        """A share of a device, memory and all, is spoken for."""
+        self.take([self.piece(device_id, share)])
+
+    def piece(self, device_id: str, share: Fraction) -> Slice:
+        """That share of a device, of no use but to be counted."""
+        memory_bytes = int(share * self._free[device_id].device.memory_bytes)
+        return Slice(device_id=device_id, kind=SliceKind.SHARE, fraction=share, memory_bytes=memory_bytes)
+
+    # -- placing ------------------------------------------------------------------------------------------------
+
+    def place(
+        self, spec: Spec, *, host: str = "", kept: Mapping[str, Fraction] = NOTHING_KEPT
+    ) -> tuple[Slice, ...] | Unplaced:
+        """Slices for `spec`, all on one host; or why not.
+
+        Fractions go to the fullest device that still holds them (best fit), so whole devices stay whole; several
+        whole devices go where NVLink joins them.
+
+        Args:
+            host: on which machine; one that has no device here means any.
+            kept: shares of devices that are kept for others.
+        """
+        hosts = [host] if host in self._hosts else list(self._hosts)
+        kind = self._kind(spec)
+        fits, refusals = [], []
+        for name in hosts:
+            answer = self._place_on(name, spec, kind, kept)
+            if isinstance(answer, Unplaced):
+                refusals.append(answer)
+            else:
+                fits.append(answer)
+        if fits:
+            return min(fits, key=self._left_over) if len(fits) > 1 else fits[0]
+        waits = [refusal for refusal in refusals if not refusal.never]
+        if waits or refusals:
+            return (waits or refusals)[0]
+        return Unplaced(reason=_no_device(spec, self.inventory), never=UNSATISFIABLE)
+
+    def needs(self, spec: Spec, host: str = "") -> dict[str, dict[str, Fraction]]:
+        """For each host, the devices that could hold a slice of `spec` when idle, with the share it would take."""
+        kind = self._kind(spec)
+        hosts = [host] if host in self._hosts else list(self._hosts)
+        return {name: self._sizes(spec, self._suitable(name, spec, kind)) for name in hosts}
+
+    def count(self, spec: Spec) -> int:
+        """How many devices `spec` needs."""
+        return int(spec.amount) if spec.unit is Unit.DEVICES else spec.count
+
+    def is_free(self, device_id: str, share: Fraction) -> bool:
+        """Whether a device answers and has `share` free now."""
+        free = self._free[device_id]
+        return free.device.is_healthy and free.holds(share, 0)
+
+    def _left_over(self, slices: tuple[Slice, ...]) -> tuple[Fraction, str]:
+        """For best fit among hosts: what would stay free on the host it goes to."""
+        host = self._free[slices[0].device_id].device.host
+        return sum((self.share(d.id) for d in self._hosts[host]), Fraction(0)), host
+
+    def _kind(self, spec: Spec) -> DeviceKind:
+        if spec.target is not None:
+            return spec.target
+        is_gpu = spec.needs_host or spec.models or self.inventory.of_kind(DeviceKind.GPU)
+        return DeviceKind.GPU if is_gpu else DeviceKind.CPU
+
+    def _suitable(self, host: str, spec: Spec, kind: DeviceKind) -> list[Device]:
+        of_kind = [device for device in self._hosts[host] if device.kind is kind]
+        return [d for d in of_kind if _is_model(d.name, spec.models)] if spec.models else of_kind
+
+    def _sizes(self, spec: Spec, devices: Sequence[Device]) -> dict[str, Fraction]:
+        sizes = {device.id: _share_of(spec, device) for device in devices if device.is_shareable}
+        return {device_id: size for device_id, size in sizes.items() if size <= 1}
+
+    def _place_on(
+        self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
+    ) -> tuple[Slice, ...] | Unplaced:
+        devices = self._suitable(host, spec, kind)
+        if not devices:
+            return Unplaced(reason=_no_device(spec, self.inventory), never=UNSATISFIABLE)
+        if spec.unit is Unit.PROFILE:
+            main = self._place_profile(spec, devices, kept)
+        else:
+            main = self._place_shares(spec, kind, devices, kept)
+        if isinstance(main, Unplaced) or not spec.needs_host:
+            return main
+        beside = self._place_beside(host, spec, kept)
+        return beside if isinstance(beside, Unplaced) else (*main, beside)
+
+    def _place_shares(
+        self, spec: Spec, kind: DeviceKind, devices: Sequence[Device], kept: Mapping[str, Fraction]
+    ) -> tuple[Slice, ...] | Unplaced:
+        sizes, count = self._sizes(spec, devices), self.count(spec)
+        able = [device for device in devices if device.id in sizes]
+        if len(able) < count:
+            return Unplaced(reason=_too_much(spec, kind, devices), never=UNSATISFIABLE)
+        free = [d for d in able if d.is_healthy and self._free[d.id].holds(sizes[d.id], kept.get(d.id, 0))]
+        if len(free) < count:
+            nearest = sorted(able, key=lambda d: (not d.is_healthy, -self._free[d.id].approx, d.index))
+            reason = self._no_room(able, sizes, count)
+            return Unplaced(reason=reason, candidates=frozenset(d.id for d in nearest[:count]))
+        free.sort(key=lambda d: (self._free[d.id].approx - float(sizes[d.id]), d.index, d.id))
+        chosen = free[:count] if count == 1 or count == len(free) else _joined(free, count)
+        return tuple(self._cut(device, sizes[device.id]) for device in chosen)
+
+    def _cut(self, device: Device, share: Fraction) -> Slice:
+        memory_bytes = int(share * device.memory_bytes)
+        if device.kind is DeviceKind.CPU:
+            cores = self._quietest_cores(device, max(1, int(share * len(device.cores))))
+            return Slice(
+                device_id=device.id, kind=SliceKind.CPU, fraction=share, memory_bytes=memory_bytes, cores=cores
+            )
+        kind = SliceKind.GPU if share == 1 else SliceKind.SHARE
+        return Slice(device_id=device.id, kind=kind, fraction=share, memory_bytes=memory_bytes, uuid=device.id)
+
+    def _quietest_cores(self, device: Device, wanted: int) -> tuple[int, ...]:
+        """The cores with the least granted on them; a slice below one core shares it."""
+        load = self._free[device.id].load
+        return tuple(sorted(sorted(device.cores, key=lambda core: (load.get(core, 0), core))[:wanted]))
+
+    def _place_profile(
+        self, spec: Spec, devices: Sequence[Device], kept: Mapping[str, Fraction]
+    ) -> tuple[Slice, ...] | Unplaced:
+        if spec.count > 1:
+            why = f"{spec} cannot be had: a process uses one MIG instance; ask for {spec.profile} once for each worker"
+            return Unplaced(reason=why, never=UNSATISFIABLE)
+        matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
+        if not matching:
+            offered = sorted({m.profile for d in devices for m in d.mig})
+            have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host has MIG instances"
+            return Unplaced(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)
+        free = [(d, m) for d, m in matching if d.is_healthy and m.uuid not in self._free[d.id].uuids]
+        by_device: dict[str, int] = {}
+        for device, _ in free:
+            by_device[device.id] = by_device.get(device.id, 0) + 1
+        free = [(d, m) for d, m in free if by_device[d.id] > _kept_instances(d, m, kept)]
+        if not free:
+            return Unplaced(
+                reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken",
+                candidates=frozenset(d.id for d, _ in matching),
+            )
+        device, instance = min(free, key=lambda pair: (pair[0].index, pair[1].uuid))
+        return (_cut_instance(device, instance),)
+
+    def _place_beside(self, host: str, spec: Spec, kept: Mapping[str, Fraction]) -> Slice | Unplaced:
+        """Cores and memory of the host that go with a device."""
+        device = next((d for d in self._hosts[host] if d.kind is DeviceKind.CPU), None)
+        if device is None:
+            return Unplaced(
+                reason=f"{spec} cannot be had: no cores of this host are leased out (providers: add cpu)",
+                never=UNSATISFIABLE,
+            )
+        share = beside_share(spec, device)
+        if share > 1:
+            have = f"{len(device.cores)} cores and {format_bytes(device.memory_bytes)}"
+            return Unplaced(reason=f"{spec} cannot be had: this host has {have}", never=UNSATISFIABLE)
+        free = self._free[device.id]
+        wanted = share + kept.get(device.id, 0)
+        if wanted > free.share or spec.host_memory_bytes > free.memory or not device.is_healthy:
+            have = f"{int(max(free.share, Fraction(0)) * len(device.cores))} cores"
+            reason = f"waits for cores or memory of the host: {have} and {format_bytes(max(free.memory, 0))} are free"
+            return Unplaced(reason=reason, candidates=frozenset({device.id}))
+        cores = self._quietest_cores(device, spec.host_cores) if spec.host_cores else ()
+        memory_bytes = spec.host_memory_bytes
+        return Slice(device_id=device.id, kind=SliceKind.CPU, fraction=share, memory_bytes=memory_bytes, cores=cores)
+
+    def _no_room(self, able: Sequence[Device], sizes: Mapping[str, Fraction], count: int) -> str:
+        healthy = [d for d in able if d.is_healthy]
+        if len(healthy) < count:
+            broken = next(d for d in able if not d.is_healthy)
+            return f"waits for a device that does not answer: {broken.name} {broken.index} {broken.problem}"
+        fitting = [d for d in healthy if self._free[d.id].holds(sizes[d.id], 0)]
+        if len(fitting) >= count:
+            return "an earlier request goes first on the devices that would fit"
+        best = max(healthy, key=lambda d: (self.share(d.id), d.foreign_memory_bytes))
+        if self.share(best.id) >= sizes[best.id] and best not in fitting:
+            strangers = format_bytes(best.foreign_memory_bytes)
+            return f"{best.name} {best.index}: {strangers} of its memory are held by processes outside aistack"
+        if count > 1:
+            return f"waits for {sizes[best.id]} on each of {count} devices; {len(fitting)} of {count} are free"
+        return f"waits for {sizes[best.id]} of a device; the most that is free on one is {max(self.share(best.id), 0)}"
+
+
+def place(
+    spec: Spec, inventory: Inventory, taken: Iterable[Slice], *, kept: Mapping[str, Fraction] = NOTHING_KEPT
+) -> tuple[Slice, ...] | Unplaced:
+    """Slices for `spec` beside those `taken`, or why not; see :meth:`Room.place`."""
+    return Room(inventory, taken).place(spec, kept=kept)
 
 
 def free_share(device: Device, taken: Iterable[Slice]) -> Fraction:
     """The share of a device that could still be granted."""
-    return max(Fraction(0), _free_share(device, list(taken)))
+    held = sum((piece.fraction for piece in taken if piece.device_id == device.id), Fraction(0))
+    return max(Fraction(0), 1 - held)
 
 
-def _eligible(spec: Spec, inventory: Inventory) -> tuple[DeviceKind, tuple[Device, ...]]:
-    kind = spec.target or (DeviceKind.GPU if inventory.of_kind(DeviceKind.GPU) else DeviceKind.CPU)
-    return kind, inventory.of_kind(kind)
+def _joined(free: Sequence[Device], count: int) -> Sequence[Device]:
+    """The `count` devices with the most NVLink between them, then the most in one PCIe domain, then best fit.
+
+    `free` comes in the order of best fit; where there are very many choices only the first of them are compared.
+    """
+    if not any(device.peers or device.domain for device in free):
+        return free[:count]
+    best: tuple[tuple[int, int], Sequence[Device]] | None = None
+    for number, chosen in enumerate(combinations(free, count)):
+        links = sum(one.id in other.peers for one, other in combinations(chosen, 2))
+        near = sum(bool(one.domain) and one.domain == other.domain for one, other in combinations(chosen, 2))
+        if best is None or (links, near) > best[0]:
+            best = (links, near), chosen
+        if number >= MOST_COMBINATIONS:
+            break
+    return best[1] if best else free[:count]
 
 
-def _count(spec: Spec, kind: DeviceKind) -> int:
-    return int(spec.amount) if spec.unit is Unit.DEVICES else spec.count
+@lru_cache(maxsize=1024)
+def _is_model(name: str, models: tuple[str, ...]) -> bool:
+    """Whether one of the models is a word of the device's name: ``a100`` of ``NVIDIA A100-SXM4-80GB``."""
+    words = re.split(r"[^a-z0-9.]+", name.lower())
+    return any(set(re.split(r"[^a-z0-9.]+", model)) <= set(words) for model in models)
 
 
 def _share_of(spec: Spec, device: Device) -> Fraction:
@@ -80,82 +351,40 @@ def _share_of(spec: Spec, device: Device) -> Fraction:
     return Fraction(1)
 
 
-def _free_share(device: Device, taken: Sequence[Slice]) -> Fraction:
-    return 1 - sum((s.fraction for s in taken if s.device_id == device.id), Fraction(0))
-
-
-def _free_memory(device: Device, taken: Sequence[Slice]) -> int:
-    ours = sum(s.memory_bytes for s in taken if s.device_id == device.id)
-    foreign = device.foreign_memory_bytes
-    if foreign <= device.memory_bytes * FOREIGN_TOLERANCE:
-        foreign = 0
-    return device.memory_bytes - ours - foreign
-
-
-def _fits(device: Device, share: Fraction, taken: Sequence[Slice]) -> bool:
-    return share <= _free_share(device, taken) and int(share * device.memory_bytes) <= _free_memory(device, taken)
-
-
-def _cut(device: Device, share: Fraction, taken: Sequence[Slice]) -> Slice:
-    memory_bytes = int(share * device.memory_bytes)
-    if device.kind is DeviceKind.CPU:
-        cores = _quietest_cores(device, share, taken)
-        return Slice(device_id=device.id, kind=SliceKind.CPU, fraction=share, memory_bytes=memory_bytes, cores=cores)
-    kind = SliceKind.GPU if share == 1 else SliceKind.SHARE
-    return Slice(device_id=device.id, kind=kind, fraction=share, memory_bytes=memory_bytes, uuid=device.id)
-
-
-def _quietest_cores(device: Device, share: Fraction, taken: Sequence[Slice]) -> tuple[int, ...]:
-    """The cores with the least granted on them: at least one; a slice below one core shares it."""
-    total = len(device.cores)
-    load = dict.fromkeys(device.cores, Fraction(0))
-    for piece in taken:
-        if piece.device_id == device.id:
-            for core in piece.cores:
-                load[core] = load.get(core, Fraction(0)) + piece.fraction * total / len(piece.cores)
-    wanted = max(1, int(share * total))
-    return tuple(sorted(sorted(device.cores, key=lambda core: (load[core], core))[:wanted]))
-
-
-def _place_profile(
-    spec: Spec, devices: Sequence[Device], taken: Sequence[Slice], avoid: frozenset[str]
-) -> tuple[Slice, ...] | Unplaced:
-    if spec.count > 1:
-        why = f"{spec} cannot be had: a process can use one MIG instance; ask for {spec.profile} once for each worker"
-        return Unplaced(reason=why, never=UNSATISFIABLE)
-    held = {piece.uuid for piece in taken}
-    matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
-    if not matching:
-        offered = sorted({m.profile for d in devices for m in d.mig})
-        have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host is cut into MIG instances"
-        return Unplaced(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)
-    free = [(d, m) for d, m in matching if d.is_healthy and d.id not in avoid and m.uuid not in held]
-    if not free:
-        return Unplaced(
-            reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken",
-            candidates=frozenset(d.id for d, _ in matching),
-        )
-    device, instance = min(free, key=lambda pair: (pair[0].index, pair[1].uuid))
-    return (_cut_instance(device, instance),)
+def beside_share(spec: Spec, device: Device) -> Fraction:
+    """The share of the host that cores and memory beside a device make: the larger of the two."""
+    cores = Fraction(spec.host_cores, len(device.cores)) if device.cores else Fraction(2 * bool(spec.host_cores))
+    memory = Fraction(spec.host_memory_bytes, device.memory_bytes) if device.memory_bytes else Fraction(0)
+    return max(cores, memory)
 
 
 def _cut_instance(device: Device, instance: MIGInstance) -> Slice:
-    share = Fraction(instance.memory_bytes, device.memory_bytes) if device.memory_bytes else Fraction(1)
+    memory = Fraction(instance.memory_bytes, device.memory_bytes) if device.memory_bytes else Fraction(1)
+    compute = Fraction(instance.multiprocessors, device.multiprocessors) if device.multiprocessors else Fraction(0)
     return Slice(
         device_id=device.id,
         kind=SliceKind.MIG,
-        fraction=min(share, Fraction(1)),
+        fraction=min(max(memory, compute), Fraction(1)),
         memory_bytes=instance.memory_bytes,
         uuid=instance.uuid,
         profile=instance.profile,
     )
 
 
+def _kept_instances(device: Device, instance: MIGInstance, kept: Mapping[str, Fraction]) -> int:
+    """How many instances of that size are kept for others on a device."""
+    share = kept.get(device.id, 0)
+    return 0 if not share else max(1, int(share / max(_cut_instance(device, instance).fraction, Fraction(1, 1000))))
+
+
 def _no_device(spec: Spec, inventory: Inventory) -> str:
     problems = f" ({'; '.join(inventory.problems)})" if inventory.problems else ""
-    if spec.target is not DeviceKind.GPU:
+    if spec.models and inventory.of_kind(DeviceKind.GPU):
+        names = ", ".join(sorted({device.name for device in inventory.of_kind(DeviceKind.GPU)}))
+        return f"{spec} cannot be had: no GPU here is of that model; there is {names}{problems}"
+    if spec.target is not DeviceKind.GPU and not spec.needs_host:
         return f"{spec} cannot be had: this host offers no device{problems}"
-    share = str(spec).removeprefix("gpu:")
+    share = str(spec).removeprefix("gpu:").split(",")[0]
     way_out = "" if spec.unit is Unit.PROFILE else f"; ask for {share} to take a share of the CPU instead"
     return f"{spec} cannot be had: this host has no GPU{problems}{way_out}"
 
@@ -173,21 +402,5 @@ def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> s
     if spec.unit is Unit.CORES:
         return f"this host has {max(len(d.cores) for d in devices)} cores"
     noun = "GPU" if kind is DeviceKind.GPU else "CPU device"
-    return f"this host has {len(devices)} {noun}{'s' if len(devices) != 1 else ''}"
-
-
-def _no_room(able: Sequence[Device], sizes: dict[str, Fraction], taken: Sequence[Slice], count: int) -> str:
-    healthy = [d for d in able if d.is_healthy]
-    if len(healthy) < count:
-        broken = next(d for d in able if not d.is_healthy)
-        return f"waits for a device that does not answer: {broken.name} {broken.index} {broken.problem}"
-    fitting = [d for d in healthy if _fits(d, sizes[d.id], taken)]
-    if len(fitting) >= count:
-        return "an earlier request goes first on the devices that would fit"
-    best = max(healthy, key=lambda d: (_free_share(d, taken), d.foreign_memory_bytes))
-    if _free_share(best, taken) >= sizes[best.id] and best not in fitting:
-        strangers = format_bytes(best.foreign_memory_bytes)
-        return f"{best.name} {best.index}: {strangers} of its memory are held by processes outside aistack"
-    if count > 1:
-        return f"waits for {sizes[best.id]} on each of {count} devices; {len(fitting)} of {count} are free"
-    return f"waits for {sizes[best.id]} of a device; the most that is free on one is {_free_share(best, taken)}"
+    model = f" of {'|'.join(spec.models)}" if spec.models else ""
+    return f"this host has {len(devices)} {noun}{'s' if len(devices) != 1 else ''}{model}"

@@ -1,32 +1,51 @@
-"""One turn of the broker, as a function: a snapshot in, a plan out."""
+"""What a turn of the broker is made from, and what it comes to: snapshots, actions and plans."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 
-from ..exceptions import AcquireTimeout, QuotaExceeded, Refused
+from ..exceptions import Refused
+from .accounts import Account
 from .device import Inventory, Slice
-from .lease import Lease, LeaseState, Outcome
-from .placement import Unplaced, place
-from .queues import Queue, in_order
+from .lease import Lease, LeaseState, Notice, Outcome
+from .queues import Policy
 from .request import Request
+from .reservations import Reservation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Give a waiting request these slices."""
+    """Give a waiting request these slices; `note` is what its holder should know."""
 
     request: Request
     slices: tuple[Slice, ...]
     expires_at: float
     ends_at: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notify:
+    """Tell the holder of a lease that it will be taken back."""
+
+    lease_id: str
+    token: int
+    notice: Notice
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdraw:
+    """Take a notice back."""
+
+    lease_id: str
+    token: int
+    detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """End a live lease with an outcome (expired, abandoned, preempted)."""
+    """End a live lease with an outcome (expired, abandoned, preempted, reclaimed)."""
 
     lease_id: str
     token: int
@@ -43,7 +62,7 @@ class Reject:
     code: str = Refused.__name__
 
 
-Action = Grant | End | Reject
+Action = Grant | Notify | Withdraw | End | Reject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +70,12 @@ class Snapshot:
     """What a plan is made from, read together.
 
     Attributes:
-        inventory: the host's devices, foreign memory marked.
-        leases: its live leases.
-        requests: its queued requests.
-        queues: all queues.
+        inventory: the devices, foreign memory marked.
+        leases: the live leases on them.
+        requests: the queued requests, in the order they came.
+        policy: how slices are shared out.
+        accounts: what users have used.
+        reservations: devices kept for certain hours.
         version: of the ledger it was read from.
         dead: ids of leases and requests whose holder no longer runs.
     """
@@ -62,117 +83,40 @@ class Snapshot:
     inventory: Inventory
     leases: tuple[Lease, ...] = ()
     requests: tuple[Request, ...] = ()
-    queues: tuple[Queue, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    accounts: tuple[Account, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
     version: int = 0
     dead: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Actions to be applied together, and why the others wait.
+    """Actions to be applied together.
 
     Attributes:
         version: the ledger's version it holds for.
         actions: what to do, in order.
-        reasons: request id to the sentence that says why it still waits.
     """
 
     version: int
     actions: tuple[Action, ...] = ()
-    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
-        return not self.actions and not self.reasons
+        return not self.actions
 
     def rejections(self) -> tuple[Reject, ...]:
         """The requests it turns down."""
         return tuple(action for action in self.actions if isinstance(action, Reject))
 
+    def grants(self) -> tuple[Grant, ...]:
+        """What it grants."""
+        return tuple(action for action in self.actions if isinstance(action, Grant))
+
     def ended(self) -> frozenset[str]:
         """Ids of the leases it ends."""
         return frozenset(action.lease_id for action in self.actions if isinstance(action, End))
-
-
-def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
-    """What should happen at `now`. Pure: the same snapshot gives the same plan.
-
-    A lease past its time or without a living holder ends. Then the waiting are served in order; one that does not
-    fit keeps its place and lets smaller ones pass only onto devices it could not use anyway.
-    """
-    ended = tuple(_endings(snapshot, now))
-    gone = {end.lease_id for end in ended}
-    held = [lease for lease in snapshot.leases if lease.is_live and lease.id not in gone]
-    decisions = _Decisions(snapshot, held, now, ttl_seconds)
-    for request in in_order(snapshot.requests, snapshot.queues):
-        decisions.decide(request)
-    changed = {i: why for i, why in decisions.reasons.items() if why != decisions.known[i]}
-    return Plan(version=snapshot.version, actions=(*ended, *decisions.actions), reasons=changed)
-
-
-def _endings(snapshot: Snapshot, now: float) -> Iterable[End]:
-    for lease in snapshot.leases:
-        if lease.is_expired(now):
-            yield End(lease_id=lease.id, token=lease.token, outcome=Outcome.EXPIRED, detail="its time was up")
-        elif lease.id in snapshot.dead and lease.is_live:
-            yield End(lease_id=lease.id, token=lease.token, outcome=Outcome.ABANDONED, detail="its process has ended")
-
-
-class _Decisions:
-    """The state of one walk along the queue."""
-
-    def __init__(self, snapshot: Snapshot, held: list[Lease], now: float, ttl_seconds: float) -> None:
-        self.snapshot, self.held, self.now, self.ttl_seconds = snapshot, held, now, ttl_seconds
-        self.queues = {queue.name: queue for queue in snapshot.queues}
-        self.slices = [piece for lease in held for piece in lease.slices]
-        self.charged: dict[str, Fraction] = {}
-        for lease in held:
-            self._charge(lease.queue, lease.slices)
-        self.actions: list[Action] = []
-        self.reasons: dict[str, str] = {}
-        self.known = {request.id: request.reason for request in snapshot.requests}
-        self.reserved: set[str] = set()
-
-    def decide(self, request: Request) -> None:
-        if request.id in self.snapshot.dead:
-            self.actions.append(Reject(request_id=request.id, reason="its process has ended"))
-            return
-        answer = place(request.spec, self.snapshot.inventory, self.slices, avoid=frozenset(self.reserved))
-        if isinstance(answer, Unplaced):
-            self._not_placed(request, answer.reason, never=answer.never)
-            if request.id in self.reasons:  # it still waits
-                self.reserved |= answer.candidates
-            return
-        limit, size = self._limit_of(request), sum((s.fraction for s in answer), Fraction())
-        if limit is not None and self.charged.get(request.queue, Fraction()) + size > limit:
-            why = f"queue {request.queue} may hold {limit} devices at once"
-            self._not_placed(request, why, never=QuotaExceeded.__name__ if size > limit else "")
-            return
-        self._grant(request, answer)
-
-    def _grant(self, request: Request, slices: tuple[Slice, ...]) -> None:
-        ends_at = None if request.lease_seconds is None else self.now + request.lease_seconds
-        expires_at = self.now + self.ttl_seconds
-        self.actions.append(Grant(request=request, slices=slices, expires_at=expires_at, ends_at=ends_at))
-        self.slices.extend(slices)
-        self._charge(request.queue, slices)
-
-    def _not_placed(self, request: Request, reason: str, *, never: str) -> None:
-        waited = self.now - request.submitted_at
-        if never:
-            self.actions.append(Reject(request_id=request.id, reason=reason, code=never))
-        elif request.patience_seconds is not None and waited >= request.patience_seconds:
-            late = f"{reason}; it was not to wait any longer"
-            self.actions.append(Reject(request_id=request.id, reason=late, code=AcquireTimeout.__name__))
-        else:
-            self.reasons[request.id] = reason
-
-    def _charge(self, queue: str, slices: Iterable[Slice]) -> None:
-        self.charged[queue] = self.charged.get(queue, Fraction()) + sum((s.fraction for s in slices), Fraction())
-
-    def _limit_of(self, request: Request) -> Fraction | None:
-        queue = self.queues.get(request.queue)
-        return None if queue is None else queue.limit
 
 
 def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease:
@@ -191,4 +135,5 @@ def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease
         expires_at=grant.expires_at,
         ends_at=grant.ends_at,
         preemptible=request.preemptible,
+        note=grant.note,
     )

@@ -9,14 +9,21 @@ SPEC, as users type it::
     1g.18gb           a MIG profile
     cpu:2  cpu:1/4    cores of the host, or a share of it
     gpu:1/4           a share, and it must be of a GPU
+
+What a GPU alone does not give is added after commas::
+
+    1/4,cpu:8         and eight cores of its host
+    1,mem:64GiB       and that much of its host's memory
+    1,model:a100|h100 and it must be one of these models
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
+from typing import Any
 
 from ..exceptions import InvalidRequest
 from .device import DeviceKind
@@ -27,7 +34,7 @@ MAX_DENOMINATOR = 1000
 
 _ALLOWED = (
     "a share (1/4, 0.25), memory (20GiB), whole devices (2), shares on several devices (1/2x2), "
-    "a MIG profile (1g.18gb), cpu:2 or gpu:1/4"
+    "a MIG profile (1g.18gb), cpu:2 or gpu:1/4, and after commas cpu:8, mem:64GiB, model:a100|h100"
 )
 _PROFILE = re.compile(r"(?:[1-7]c\.)?[1-7]g\.[1-9]\d*gb(?:\+(?:me|gfx|me\.all)|-me)?", re.ASCII)
 _FRACTION = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
@@ -35,6 +42,7 @@ _DECIMAL = re.compile(r"\d{0,9}\.\d{1,9}", re.ASCII)
 _INTEGER = re.compile(r"\d{1,12}", re.ASCII)
 _MEMORY = re.compile(r"\d+(?:\.\d+)?[kmgt]i?b", re.ASCII)
 _COUNTED = re.compile(r"(.+?)x(\d{1,12})", re.ASCII)
+_MODELS = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}(?:\|[a-z0-9][a-z0-9._-]{0,31}){0,15}", re.ASCII)
 
 
 class Unit(StrEnum):
@@ -57,6 +65,9 @@ class Spec:
         count: how many slices of that size, each on a device (or MIG instance) of its own.
         target: the kind of device insisted on, or None for "a GPU where there is one, else the CPU".
         profile: the MIG profile, when `unit` is PROFILE.
+        host_cores: cores of the host wanted beside it.
+        host_memory_bytes: memory of the host wanted beside it.
+        models: device models it may be of, as words of their names in lower case; empty for any.
     """
 
     unit: Unit
@@ -64,12 +75,25 @@ class Spec:
     count: int = 1
     target: DeviceKind | None = None
     profile: str = ""
+    host_cores: int = 0
+    host_memory_bytes: int = 0
+    models: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The canonical text; parsing it again gives an equal spec."""
         prefix = f"{self.target.value}:" if self.target and self.unit is not Unit.PROFILE else ""
         times = f"x{self.count}" if self.count > 1 else ""
-        return f"{prefix}{self._amount_text()}{times}"
+        return f"{prefix}{self._amount_text()}{times}{self._beside_text()}"
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether cores or memory of the host are wanted beside the device."""
+        return bool(self.host_cores or self.host_memory_bytes)
+
+    def _beside_text(self) -> str:
+        cores = f",cpu:{self.host_cores}" if self.host_cores else ""
+        memory = f",mem:{exact_bytes(self.host_memory_bytes)}" if self.host_memory_bytes else ""
+        return cores + memory + (f",model:{'|'.join(self.models)}" if self.models else "")
 
     def _amount_text(self) -> str:
         if self.unit is Unit.PROFILE:
@@ -162,13 +186,35 @@ def parse_spec(text: str) -> Spec:
     """
     if not isinstance(text, str):
         raise _invalid(repr(text))
-    body = text.strip().lower().replace(" ", "")
+    body, *beside = text.strip().lower().replace(" ", "").split(",")
     target, body = _split_target(body)
     body, count = _split_count(body)
     spec = _parse_amount(body, count, target)
     if spec is None:
         raise _invalid(repr(text))
-    return spec
+    return replace(spec, **_parse_beside(beside, spec)) if beside else spec
+
+
+def _parse_beside(parts: list[str], spec: Spec) -> dict[str, Any]:
+    """What is wanted of the host and of the model, each at most once."""
+    found: dict[str, Any] = {}
+    amount: Any
+    for part in parts:
+        word, _, value = part.partition(":")
+        if word == "cpu" and re.fullmatch(r"[1-9]\d{0,3}", value, re.ASCII):
+            name, amount = "host_cores", int(value)
+        elif word == "mem" and _MEMORY.fullmatch(value):
+            name, amount = "host_memory_bytes", _positive_bytes(value)
+        elif word == "model" and _MODELS.fullmatch(value):
+            name, amount = "models", tuple(sorted(set(value.split("|"))))
+        else:
+            raise _invalid(repr(part), "after a comma comes cpu:8, mem:64GiB or model:a100")
+        if name in found:
+            raise _invalid(repr(part), f"{word} is given twice")
+        if spec.target is DeviceKind.CPU:
+            raise _invalid(repr(part), "a slice of the CPU takes nothing beside it; ask for gpu:... or leave it out")
+        found[name] = amount
+    return found
 
 
 def _parse_amount(body: str, count: int, target: DeviceKind | None) -> Spec | None:

@@ -1,0 +1,185 @@
+"""Room that is kept for somebody: a reservation, the head of the queue, one for whom leases have been asked back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from .device import DeviceKind
+from .lease import Lease
+from .placement import NOTHING_KEPT, Room, Unplaced, beside_share
+from .request import Request, Spec, Unit
+from .reservations import Reservation
+from .standing import ends_at
+
+BACKFILL_SECONDS = 3600.0
+"""How long a request may be let pass one that goes first when nobody knows when that one can start."""
+LOAN_SECONDS = 600.0
+"""The shortest time worth granting before a reservation begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Shares of devices that are not for everybody between two moments.
+
+    Attributes:
+        shares: by device id.
+        starts_at, ends_at: from when to when, in seconds since the epoch.
+        queue: leases of this queue may use it; empty for a keep that belongs to one request.
+        name: the reservation's name; empty for a request's.
+    """
+
+    shares: Mapping[str, Fraction]
+    starts_at: float
+    ends_at: float = math.inf
+    queue: str = ""
+    name: str = ""
+
+    def concerns(self, request: Request, now: float) -> bool:
+        """Whether a lease for `request` that began now would be in its way."""
+        if self.queue and request.queue == self.queue:
+            return False
+        end = math.inf if request.lease_seconds is None else now + request.lease_seconds
+        return now < self.ends_at and end > self.starts_at
+
+
+def kept_for_others(keeps: Iterable[Keep], request: Request, now: float) -> Mapping[str, Fraction]:
+    """The shares that a lease for `request`, from now on, must leave alone."""
+    shares: dict[str, Fraction] = {}
+    for keep in keeps:
+        if keep.concerns(request, now):
+            for device_id, share in keep.shares.items():
+                shares[device_id] = shares.get(device_id, Fraction(0)) + share
+    return shares or NOTHING_KEPT
+
+
+def reserved(reservations: Iterable[Reservation], room: Room, leases: Sequence[Lease], now: float) -> tuple[Keep, ...]:
+    """What reservations keep: placed where there will be room when their window begins, what members hold deducted.
+
+    Args:
+        room: what is free now; it is left as it is.
+        leases: what is held now.
+    """
+    keeps: list[Keep] = []
+    for reservation in reservations:
+        window = reservation.window(now)
+        if window is None:
+            continue
+        then = room.copy()
+        if window[0] > now:  # what ends before it begins, or must give way, is in nobody's way
+            then.give(s for lease in leases if lease.preemptible or ends_at(lease) <= window[0] for s in lease.slices)
+        for keep in keeps:
+            if keep.starts_at < window[1] and window[0] < keep.ends_at:
+                _shut(then, keep)
+        shares = _claim(reservation, then, _members(reservation, leases, window, now))
+        if shares:
+            keeps.append(
+                Keep(
+                    shares=shares,
+                    starts_at=window[0],
+                    ends_at=window[1],
+                    queue=reservation.queue,
+                    name=reservation.name,
+                )
+            )
+    return tuple(keeps)
+
+
+def _members(reservation: Reservation, leases: Sequence[Lease], window: tuple[float, float], now: float) -> int:
+    if window[0] > now:
+        return 0
+    return sum(lease.queue == reservation.queue for lease in leases)
+
+
+def _claim(reservation: Reservation, room: Room, held: int) -> dict[str, Fraction]:
+    shares: dict[str, Fraction] = {}
+    for _ in range(max(0, reservation.count - held)):
+        slices = room.place(reservation.spec, host=reservation.host)
+        if isinstance(slices, Unplaced):
+            break
+        room.take(slices)
+        for piece in slices:
+            shares[piece.device_id] = shares.get(piece.device_id, Fraction(0)) + piece.fraction
+    return shares
+
+
+def _shut(room: Room, keep: Keep) -> None:
+    for device_id, share in keep.shares.items():
+        room.hold(device_id, share)
+
+
+def start_of(
+    spec: Spec, room: Room, leases: Sequence[Lease], now: float, *, host: str = ""
+) -> tuple[float, dict[str, Fraction]]:
+    """When there will be room for `spec` as far as the ends of leases are known, and on which devices.
+
+    Returns:
+        Seconds since the epoch (infinity: nobody knows), and the share of each device it will take then; of what is
+        equally near, the devices with most free.
+    """
+    ends = _endings(leases)
+    if spec.unit is Unit.PROFILE:
+        return _start_of_profile(spec, room, leases, now)
+    best: tuple[float, dict[str, Fraction]] = (math.inf, {})
+    for name, sizes in room.needs(spec, host).items():
+        count = room.count(spec)
+        if len(sizes) < count:
+            continue
+        starts = sorted(
+            (_start_on(device_id, share, room, ends, now), -room.share(device_id), device_id)
+            for device_id, share in sizes.items()
+        )[:count]
+        shares = {device_id: sizes[device_id] for _, _, device_id in starts}
+        at = max((start for start, _, _ in starts), default=now)
+        beside = _beside(spec, room, name)
+        for device_id, share in beside.items():
+            at = max(at, _start_on(device_id, share, room, ends, now))
+        if not best[1] or at < best[0]:
+            best = at, {**shares, **beside}
+    return best
+
+
+def _endings(leases: Iterable[Lease]) -> dict[str, list[tuple[float, Fraction, int]]]:
+    ends: dict[str, list[tuple[float, Fraction, int]]] = {}
+    for lease in leases:
+        end = ends_at(lease)
+        if math.isfinite(end):
+            for piece in lease.slices:
+                ends.setdefault(piece.device_id, []).append((end, piece.fraction, piece.memory_bytes))
+    return ends
+
+
+def _start_on(
+    device_id: str, share: Fraction, room: Room, ends: Mapping[str, list[tuple[float, Fraction, int]]], now: float
+) -> float:
+    if room.is_free(device_id, share):
+        return now
+    free, memory = room.share(device_id), room.memory(device_id)
+    needed = int(share * room.device(device_id).memory_bytes)
+    if not room.device(device_id).is_healthy:
+        return math.inf
+    for end, fraction, memory_bytes in sorted(ends.get(device_id, ())):
+        free, memory = free + fraction, memory + memory_bytes
+        if free >= share and memory >= needed:
+            return max(now, end)
+    return math.inf
+
+
+def _start_of_profile(spec: Spec, room: Room, leases: Sequence[Lease], now: float) -> tuple[float, dict[str, Fraction]]:
+    found = [
+        (ends_at(lease), piece.device_id, piece.fraction)
+        for lease in leases
+        for piece in lease.slices
+        if piece.profile == spec.profile
+    ]
+    if not found:
+        return math.inf, {}
+    end, device_id, fraction = min(found)
+    return max(now, end), {device_id: fraction}
+
+
+def _beside(spec: Spec, room: Room, host: str) -> dict[str, Fraction]:
+    cpu = next((d for d in room.inventory.devices if d.host == host and d.kind is DeviceKind.CPU), None)
+    return {cpu.id: beside_share(spec, cpu)} if spec.needs_host and cpu is not None else {}

@@ -1,0 +1,292 @@
+"""The walk along the queue: who is granted what, who is asked back, who is kept room for.
+
+In the order of :mod:`.order`, each request is granted if it fits. The first that does not is kept room for where it can
+start earliest, and those behind it may pass only if they are done by then or use other room: EASY backfilling (Lifka,
+JSSPP 1995), once for each kind of device. A request that goes before holders of preemptible leases has them asked back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from operator import attrgetter
+
+from ..exceptions import AcquireTimeout, QuotaExceeded
+from .accounts import equivalents
+from .device import Slice, SliceKind
+from .keeps import BACKFILL_SECONDS, LOAN_SECONDS, Keep, kept_for_others, reserved, start_of
+from .lease import Lease, Notice, NoticeKind
+from .order import Group, Order, grouped
+from .placement import Room, Unplaced
+from .plan import Action, Grant, Notify, Reject, Snapshot, grant_to_lease
+from .preempt import preemption
+from .request import Request
+from .standing import Standing
+
+Verdict = tuple[Slice, ...] | Unplaced
+
+
+def decide(snapshot: Snapshot, held: Sequence[Lease], now: float, *, ttl_seconds: float) -> list[Action]:
+    """What happens to the waiting at `now`, given the leases that stay."""
+    if not snapshot.requests:
+        return []
+    return Walk(snapshot, held, now, ttl_seconds=ttl_seconds).run()
+
+
+class Walk:
+    """The state of one walk along the queue.
+
+    Args:
+        snapshot: what there is.
+        held: the leases that stay.
+        now: seconds since the epoch.
+        ttl_seconds: how long a lease lives unless renewed.
+    """
+
+    def __init__(self, snapshot: Snapshot, held: Sequence[Lease], now: float, *, ttl_seconds: float) -> None:
+        self.snapshot, self.now, self.ttl_seconds = snapshot, now, ttl_seconds
+        self.held = list(held)
+        self.room = Room(snapshot.inventory, (piece for lease in held for piece in lease.slices))
+        self.standing = Standing(
+            snapshot.policy, snapshot.inventory, held, snapshot.accounts, snapshot.reservations, now
+        )
+        self.actions: list[Action] = []
+        self._victims = tuple(held)
+        self._idle_room = Room(snapshot.inventory)
+        self._when_idle: dict[tuple[object, str], Verdict] = {}
+        self._decided: set[str] = set()
+        self._made_room: dict[str, Keep] = {}
+        self._asked_back: set[str] = set()
+        self._to_come: Room | None = None
+        self._start_pass()
+
+    def _start_pass(self) -> None:
+        self._full: dict[tuple[object, ...], str] = {}
+        self._heads: set[tuple[str, SliceKind]] = set()
+        self.keeps = list(reserved(self.snapshot.reservations, self.room, self.held, self.now))
+        self._reserved_queues = {keep.queue for keep in self.keeps}
+
+    def run(self) -> list[Action]:
+        """All actions.
+
+        Who is granted something stands back, and who is turned away needs no room kept, so that others may go in the
+        next pass: passes are made until one decides nothing, and the plan after this one has nothing left to do.
+        """
+        waiting = sorted(self.snapshot.requests, key=attrgetter("submitted_at", "id"))
+        if self.snapshot.dead:
+            waiting = self._without_dead(waiting)
+        promised = self._promised()
+        while True:
+            groups, before = self._groups(waiting, promised), len(self._decided)
+            self._serve_all(groups)
+            self._turn_impatient_away(groups)
+            if len(self._decided) == before:
+                return self.actions
+            waiting = [request for request in waiting if request.id not in self._decided]
+            self._start_pass()
+
+    def _promised(self) -> frozenset[str]:
+        """The requests for which leases have been asked back: what is made free is theirs, whoever came since."""
+        notices = (lease.notice for lease in self.snapshot.leases)
+        return frozenset(notice.request_id for notice in notices if notice and notice.kind is NoticeKind.PREEMPT)
+
+    def _groups(self, waiting: Sequence[Request], promised: frozenset[str]) -> list[Group]:
+        groups = grouped(waiting) if not promised else grouped(r for r in waiting if r.id not in promised)
+        first = [group for request in waiting if request.id in promised for group in grouped([request])]
+        for group in first:
+            group.goes_first = True
+        return [*first, *groups]
+
+    def _without_dead(self, waiting: list[Request]) -> list[Request]:
+        for request in waiting:
+            if request.id in self.snapshot.dead:
+                self.actions.append(Reject(request_id=request.id, reason="its process has ended"))
+        return [request for request in waiting if request.id not in self.snapshot.dead]
+
+    def _serve_all(self, groups: Sequence[Group]) -> None:
+        order = Order(groups, self.standing)
+        while (group := order.pick()) is not None:
+            group.why = self._full.get(self._shape(group), "")
+            if group.why:
+                order.drop(group)
+            else:
+                self._serve(group, order)
+
+    def _serve(self, group: Group, order: Order) -> None:
+        request = group.head
+        when_idle = self.when_idle(request)
+        if isinstance(when_idle, Unplaced) and when_idle.never:
+            self._reject(group, when_idle.reason, when_idle.never)
+            order.drop(group)
+            return
+        size, slices = _size(when_idle)
+        never = self.standing.never(request, size, slices)
+        if never:
+            self._reject(group, never, QuotaExceeded.__name__)
+            order.drop(group)
+            return
+        limit = self.standing.limit(request, size, slices)
+        if limit is not None:
+            group.why = limit.reason
+            order.drop(group)
+            return
+        verdict, ends_at, note = self._place(request)
+        if not isinstance(verdict, Unplaced):
+            self._grant(request, verdict, ends_at, note)
+            order.advance(group)
+            return
+        group.why = verdict.reason
+        if self._is_making_room(request, size):
+            order.advance(group)
+            return
+        self._keep_room(request, verdict)
+        self._full[self._shape(group)] = verdict.reason
+        order.drop(group)
+
+    def _shape(self, group: Group) -> tuple[object, ...]:
+        """Whose answer is the same: a shape that did not fit fits nobody else in this walk."""
+        return group.shape, group.queue if group.queue in self._reserved_queues else ""
+
+    # -- placing ------------------------------------------------------------------------------------------------
+
+    def when_idle(self, request: Request) -> Verdict:
+        """Where a request would go if nothing were held."""
+        key = (request.spec, request.holder.host)
+        if key not in self._when_idle:
+            self._when_idle[key] = self._idle_room.place(request.spec, host=request.holder.host)
+        return self._when_idle[key]
+
+    def _place(self, request: Request) -> tuple[Verdict, float | None, str]:
+        """Slices, when the lease ends, and what its holder should know of that.
+
+        One without an end of its own that would run into a reservation is lent the room until that begins.
+        """
+        ends_at = None if request.lease_seconds is None else self.now + request.lease_seconds
+        verdict = self._try(request)
+        if not isinstance(verdict, Unplaced) or request.lease_seconds is not None:
+            return verdict, ends_at, ""
+        coming = [k for k in self.keeps if k.name and k.starts_at > self.now and k.concerns(request, self.now)]
+        if not coming:
+            return verdict, ends_at, ""
+        first = min(coming, key=lambda keep: keep.starts_at)
+        seconds = first.starts_at - self.now
+        lent = self._try(replace(request, lease_seconds=seconds)) if seconds >= LOAN_SECONDS else verdict
+        if isinstance(lent, Unplaced):
+            return verdict, ends_at, ""
+        return lent, first.starts_at, f"lent until the reservation {first.name!r} begins"
+
+    def _try(self, request: Request) -> Verdict:
+        kept = kept_for_others(self.keeps, request, self.now) if self.keeps else {}
+        return self.room.place(request.spec, host=request.holder.host, kept=kept)
+
+    def _grant(self, request: Request, slices: tuple[Slice, ...], ends_at: float | None, note: str) -> None:
+        expires_at = self.now + self.ttl_seconds
+        grant = Grant(request=request, slices=slices, expires_at=expires_at, ends_at=ends_at, note=note)
+        self.actions.append(grant)
+        self._decided.add(request.id)
+        self.room.take(slices)
+        self.held.append(grant_to_lease(grant, "", 0, self.now))
+        self.standing.charge(request.queue, request.holder.user, equivalents(slices), len(slices))
+        self._use_reservation(request, slices)
+
+    def _use_reservation(self, request: Request, slices: Sequence[Slice]) -> None:
+        """What a member of a running reservation was granted is no longer kept for the others of it."""
+        for number, keep in enumerate(self.keeps):
+            if keep.queue and keep.queue == request.queue and keep.starts_at <= self.now:
+                self.keeps[number] = replace(keep, shares=_less(keep.shares, equivalents(slices), slices))
+
+    # -- those that do not fit ----------------------------------------------------------------------------------
+
+    def _is_making_room(self, request: Request, size: Fraction) -> bool:
+        """Whether room is being made for a request by leases that have been, or are now, asked back."""
+        keep = self._made_room.get(request.id) or self._in_room_to_come(request) or self._ask_back(request, size)
+        if keep is None:
+            return False
+        if request.id not in self._made_room:
+            self._made_room[request.id] = keep
+            self.standing.move(request.queue, size)
+        self.keeps.append(keep)
+        return True
+
+    def _in_room_to_come(self, request: Request) -> Keep | None:
+        """A place in what will be free when the notices that were given are over, first come first served."""
+        if self._to_come is None:
+            noticed = [lease for lease in self._victims if lease.notice and lease.notice.kind is NoticeKind.PREEMPT]
+            if not noticed:
+                return None
+            self._to_come = self._room_without(noticed)
+        slices = self._to_come.place(request.spec, host=request.holder.host)
+        if isinstance(slices, Unplaced):
+            return None
+        self._to_come.take(slices)
+        return Keep(shares={piece.device_id: piece.fraction for piece in slices}, starts_at=self.now)
+
+    def _room_without(self, leases: Sequence[Lease]) -> Room:
+        room = self.room.copy()
+        room.give(piece for lease in leases for piece in lease.slices)
+        return room
+
+    def _ask_back(self, request: Request, size: Fraction) -> Keep | None:
+        patience = request.patience_seconds
+        if patience is not None and request.submitted_at + patience < self.now + self.snapshot.policy.notice_seconds:
+            return None  # it would be gone before the room is there
+        untouched = [lease for lease in self._victims if lease.id not in self._asked_back]
+        victims = preemption(request, size, self.room, untouched, self.standing)
+        if not victims:
+            return None
+        ends_at = self.now + self.snapshot.policy.notice_seconds
+        notice = Notice(kind=NoticeKind.PREEMPT, at=self.now, ends_at=ends_at, request_id=request.id)
+        for lease in victims:
+            self.standing.move(lease.queue, -equivalents(lease.slices))
+            detail = f"{request.spec} is needed in queue {request.queue}, which goes first"
+            self.actions.append(Notify(lease_id=lease.id, token=lease.token, notice=notice, detail=detail))
+        self._asked_back.update(lease.id for lease in victims)
+        self._to_come = self._to_come or self.room.copy()
+        self._to_come.give(piece for lease in victims for piece in lease.slices)
+        return self._in_room_to_come(request)
+
+    def _keep_room(self, request: Request, verdict: Unplaced) -> None:
+        """The first of its kind that does not fit gets the room where it can start earliest."""
+        answer = self.when_idle(request)
+        kind = SliceKind.GPU if isinstance(answer, Unplaced) or answer[0].kind is not SliceKind.CPU else SliceKind.CPU
+        head = (request.holder.host, kind)
+        if head in self._heads:
+            return
+        self._heads.add(head)
+        start, shares = start_of(request.spec, self.room, self.held, self.now, host=request.holder.host)
+        if math.isinf(start):
+            start = self.now + BACKFILL_SECONDS
+        chosen: Mapping[str, Fraction] = shares or dict.fromkeys(verdict.candidates, Fraction(1))
+        self.keeps.append(Keep(shares=chosen, starts_at=start))
+
+    def _reject(self, group: Group, reason: str, code: str) -> None:
+        self.actions.extend(Reject(request_id=request.id, reason=reason, code=code) for request in group.rest)
+        self._decided.update(request.id for request in group.rest)
+
+    def _turn_impatient_away(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            for request in group.requests:
+                patience = request.patience_seconds
+                if patience is None or self.now - request.submitted_at < patience or request.id in self._decided:
+                    continue
+                late = f"{group.why or 'others go first'}; it was not to wait any longer"
+                self.actions.append(Reject(request_id=request.id, reason=late, code=AcquireTimeout.__name__))
+                self._decided.add(request.id)
+
+
+def _size(verdict: Verdict) -> tuple[Fraction, int]:
+    """Device equivalents and number of slices; nothing for one that has no place now though it could."""
+    return (Fraction(0), 0) if isinstance(verdict, Unplaced) else (equivalents(verdict), len(verdict))
+
+
+def _less(shares: Mapping[str, Fraction], size: Fraction, slices: Sequence[Slice]) -> dict[str, Fraction]:
+    """What is still kept after slices of `size` were used: first on their own devices, then wherever it is."""
+    left = dict(shares)
+    for device_id in [*(piece.device_id for piece in slices), *sorted(shares)]:
+        used = min(size, left.get(device_id, Fraction(0)))
+        size -= used
+        if used:
+            left[device_id] -= used
+    return {device_id: share for device_id, share in left.items() if share}
