@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from fractions import Fraction
@@ -14,6 +15,17 @@ from ..core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from ..core.request import Holder, HolderKind, Request, RequestState, parse_spec
 from ..core.reservations import Reservation
 from .endings import due_at
+
+FIXED_OF_LEASE = frozenset({"id", "request_id", "spec", "slices", "queue", "granted_at", "preemptible"})
+"""Columns of a lease that never change; any other may, so a row is the same only while those are."""
+
+FIXED_OF_QUEUED = frozenset(
+    {"spec", "host", "holder", "queue", "priority", "lease_seconds", "patience_seconds", "preemptible"}
+    | {"submitted_at", "state", "reason", "lease_id"}
+)
+"""Columns of a request that never change while it waits."""
+
+_spec_from_text = functools.lru_cache(maxsize=4096)(parse_spec)
 
 
 def lease_to_row(lease: Lease) -> dict[str, Any]:
@@ -48,9 +60,9 @@ def lease_from_row(row: Mapping[str, Any]) -> Lease:
         id=row["id"],
         token=row["token"],
         request_id=row["request_id"],
-        spec=parse_spec(row["spec"]),
+        spec=_spec_from_text(row["spec"]),
         holder=_holder_from_json(row["holder"]),
-        slices=tuple(_slice_from_dict(piece) for piece in json.loads(row["slices"])),
+        slices=_slices_from_json(row["slices"]),
         queue=row["queue"],
         state=LeaseState(row["state"]),
         granted_at=row["granted_at"],
@@ -88,7 +100,7 @@ def request_to_row(request: Request) -> dict[str, Any]:
 def request_from_row(row: Mapping[str, Any]) -> Request:
     return Request(
         id=row["id"],
-        spec=parse_spec(row["spec"]),
+        spec=_spec_from_text(row["spec"]),
         holder=_holder_from_json(row["holder"]),
         queue=row["queue"],
         priority=row["priority"],
@@ -116,7 +128,7 @@ def reservation_to_row(reservation: Reservation) -> dict[str, Any]:
 
 
 def reservation_from_row(row: Mapping[str, Any]) -> Reservation:
-    return Reservation(**{**row, "spec": parse_spec(row["spec"])})
+    return Reservation(**{**row, "spec": _spec_from_text(row["spec"])})
 
 
 def event_to_row(event: Event) -> dict[str, Any]:
@@ -155,9 +167,15 @@ def _holder_to_json(holder: Holder) -> str:
     return json.dumps(fields, separators=(",", ":"))
 
 
+@functools.lru_cache(maxsize=4096)
 def _holder_from_json(text: str) -> Holder:
     fields = {"id": "", "user": "", "host": ""} | json.loads(text)
     return Holder(**fields | {"kind": HolderKind(fields["kind"])})
+
+
+@functools.lru_cache(maxsize=4096)
+def _slices_from_json(text: str) -> tuple[Slice, ...]:
+    return tuple(_slice_from_dict(piece) for piece in json.loads(text))
 
 
 def _slice_to_dict(piece: Slice) -> dict[str, Any]:

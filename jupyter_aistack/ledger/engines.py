@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +17,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from ..exceptions import LedgerUnavailable
-
-WRITES: dict[str, Any] = {"aistack_writes": True}
-"""Execution options of a connection whose transactions write."""
 
 _BUSY_SECONDS = 15
 _SHARED = stat.S_ISGID | stat.S_IWGRP
@@ -78,14 +77,17 @@ def create(url: URL) -> sa.Engine:
     """
     if not is_sqlite(url):
         arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
-        engine = sa.create_engine(url, pool_pre_ping=True, max_overflow=-1, connect_args=arguments)
-        # One moment for all statements of a reading transaction. Writers take the meta row first and must see
-        # what was committed while they waited for it, which only the weaker level shows.
-        sa.event.listen(engine, "begin", _begin_postgresql)
-        return engine
+        return sa.create_engine(url, pool_pre_ping=True, max_overflow=-1, connect_args=arguments)
     _make_file(Path(str(url.database)))
     arguments = {"timeout": _BUSY_SECONDS, "isolation_level": None}
-    engine = sa.create_engine(url, max_overflow=-1, pool_reset_on_return=None, connect_args=arguments)
+    engine = sa.create_engine(
+        url,
+        max_overflow=-1,
+        pool_reset_on_return=None,
+        pool_use_lifo=True,  # the one used last knows most of what has been read
+        paramstyle="named",
+        connect_args=arguments,
+    )
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -126,13 +128,48 @@ def _is_in_wal_mode(connection: sqlite3.Connection) -> bool:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("aistack_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")  # only creating and migrating goes through SQLAlchemy, and it writes
 
 
-def _begin_postgresql(connection: sa.Connection) -> None:
-    if not connection.get_execution_options().get("aistack_writes", False):
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+def _begin(driver: Any, *, writes: bool, sqlite: bool) -> None:
+    if sqlite:
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+    elif not writes:
+        # One moment for all statements of a reading transaction. Writers take the meta row first and must see
+        # what was committed while they waited for it, which only the weaker level shows.
+        driver.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+@contextmanager
+def transaction(engine: sa.Engine, *, writes: bool) -> Iterator[sa.PoolProxiedConnection]:
+    """A transaction on the driver's own connection; whoever uses it commits, and what is not committed is undone."""
+    lent = engine.raw_connection()
+    try:
+        _begin(lent.dbapi_connection, writes=writes, sqlite=engine.dialect.name == "sqlite")
+        yield lent
+    except BaseException:
+        try:
+            lent.rollback()
+        except Exception:  # of no use any more, and the first error says why
+            lent.invalidate()
+        raise
+    finally:
+        lent.close()
+
+
+@contextmanager
+def alone(lock: threading.Lock) -> Iterator[None]:
+    """One writing thread at a time: SQLite would have the others sleep and try again, later and later.
+
+    Raises:
+        sqlite3.OperationalError: as it would.
+    """
+    if not lock.acquire(timeout=_BUSY_SECONDS):
+        raise sqlite3.OperationalError("database is locked")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -144,10 +181,17 @@ def explained(url: URL) -> Iterator[None]:
     """
     try:
         yield
-    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+    except _errors() as error:
         shown = without_secrets(url)
         why = _why_sqlite(error, str(url.database)) if is_sqlite(url) else _why_server(error)
         raise LedgerUnavailable(f"ledger_url: {shown} {why}", field="ledger_url", ledger_url=shown) from error
+
+
+def _errors() -> tuple[type[BaseException], ...]:
+    """Whatever a database may raise; a driver that is not installed raises nothing."""
+    psycopg = sys.modules.get("psycopg")
+    drivers = (sqlite3.Error,) if psycopg is None else (sqlite3.Error, psycopg.Error)
+    return (sa.exc.SQLAlchemyError, OSError, ImportError, *drivers)
 
 
 def _why_sqlite(error: BaseException, path: str) -> str:
@@ -166,6 +210,7 @@ def _why_sqlite(error: BaseException, path: str) -> str:
 def _why_server(error: BaseException) -> str:
     if isinstance(error, ImportError):
         return "needs the package psycopg; install psycopg[binary] or name an SQLite file"
-    if isinstance(error, sa.exc.OperationalError):
+    lost = (sa.exc.OperationalError, *(kind for kind in type(error).__mro__ if kind.__name__ == "OperationalError"))
+    if isinstance(error, lost):
         return "does not answer or refuses the login; start the server, or correct the address, user or password"
     return "does not hold a usable ledger; check that the user may create tables in it"
