@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -29,9 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.broker import Broker
+from jupyter_aistack.core.accounts import Account, decayed_use, equivalents
 from jupyter_aistack.core.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.events import Event, EventKind
 from jupyter_aistack.core.lease import Lease
+from jupyter_aistack.core.queues import WEEK_SECONDS
 from jupyter_aistack.core.request import Holder, HolderKind, RequestState
 from jupyter_aistack.exceptions import LeaseError, Refused
 from jupyter_aistack.ledger.endings import due_at
@@ -63,6 +66,7 @@ ENDINGS = {
     EventKind.LEASE_PREEMPTED,
     EventKind.LEASE_FAILED,
     EventKind.LEASE_ABANDONED,
+    EventKind.LEASE_RECLAIMED,
 }
 
 
@@ -221,6 +225,7 @@ def check(ledger: SQLLedger, now: float) -> Findings:
     events = ledger.events(limit=everything)
     findings.double_grants = replay(events, leases)
     findings.problems += incoherent(events, leases)
+    findings.problems += miscounted(ledger.read(HOST, now).accounts, leases)
     late = [lease for lease in leases.values() if lease.is_expired(now) or (lease.ended_at or 0) > due_at(lease)]
     findings.alive_after_ttl = len(late)
     return findings
@@ -272,6 +277,30 @@ def incoherent(events: Sequence[Event], leases: Mapping[str, Lease]) -> list[str
     if order != sorted(set(order)):
         problems.append("tokens do not grow")
     return problems
+
+
+def miscounted(accounts: Iterable[Account], leases: Mapping[str, Lease]) -> list[str]:
+    """Whose account is not the sum of what their ended leases used, each counted once."""
+    ended: dict[tuple[str, str], list[Lease]] = {}
+    for lease in leases.values():
+        if not lease.is_live:
+            ended.setdefault((lease.holder.user, lease.queue), []).append(lease)
+    known = {(account.user, account.queue): account for account in accounts}
+    if known.keys() != ended.keys():
+        return ["accounts without an ended lease, or the other way round"]
+    return [
+        f"the account of {user} in {queue} is not what their leases used"
+        for (user, queue), mine in ended.items()
+        if not math.isclose(known[user, queue].decayed, used_by(mine, known[user, queue].at), rel_tol=1e-6)
+    ]
+
+
+def used_by(ended: Iterable[Lease], at: float) -> float:
+    """What ended leases weigh at a time after they all have ended."""
+    return sum(
+        decayed_use(equivalents(lease.slices), lease.granted_at, lease.ended_at or 0.0, at, WEEK_SECONDS)
+        for lease in ended
+    )
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------

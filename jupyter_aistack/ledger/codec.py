@@ -119,7 +119,14 @@ def account_to_row(account: Account) -> dict[str, Any]:
 
 
 def account_from_row(row: Mapping[str, Any]) -> Account:
-    return Account(**row)
+    return Account(
+        user=row["user"],
+        queue=row["queue"],
+        decayed=row["decayed"],
+        at=row["at"],
+        week=row["week"],
+        week_seconds=row["week_seconds"],
+    )
 
 
 def reservation_to_row(reservation: Reservation) -> dict[str, Any]:

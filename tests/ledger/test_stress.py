@@ -80,6 +80,15 @@ def test_the_checker_finds_a_lease_that_outlived_its_time(
     assert stress.check(history, 100.0).alive_after_ttl == 2
 
 
+def test_the_checker_finds_use_that_was_charged_twice_or_never(stress: ModuleType, history: SQLLedger) -> None:
+    leases = {lease.id: lease for lease in history.leases(5.0, live=False)}
+    (account,) = history.read("box", 5.0).accounts
+    assert stress.miscounted([account], leases) == []
+    twice = replace(account, decayed=2 * account.decayed)
+    assert stress.miscounted([twice], leases) == ["the account of ann in default is not what their leases used"]
+    assert stress.miscounted([], leases) == ["accounts without an ended lease, or the other way round"]
+
+
 def test_the_checker_finds_events_that_are_missing(stress: ModuleType, history: SQLLedger) -> None:
     leases = {lease.id: lease for lease in history.leases(5.0, live=False)}
     assert stress.incoherent(history.events(after=2), leases) == ["leases without a grant, or granted twice"]

@@ -211,7 +211,7 @@ def assert_every_lease_is_charged_once(ledger: Ledger, now: float) -> None:
             decayed_use(equivalents(lease.slices), lease.granted_at, lease.ended_at or 0.0, account.at, WEEK_SECONDS)
             for lease in mine
         )
-        assert math.isclose(account.decayed, whole, rel_tol=1e-9, abs_tol=1e-9)
+        assert math.isclose(account.decayed, whole, rel_tol=1e-6, abs_tol=1e-6)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
