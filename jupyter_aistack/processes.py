@@ -86,8 +86,9 @@ def _parents_by_psutil() -> dict[int, int]:
 
 def ancestors(pid: int) -> list[int]:
     """`pid`, its parent, its parent's parent, ..., up to the first process."""
-    above, line = parents(), [pid]
-    while (parent := above.get(line[-1])) and parent not in line:
+    parent_of = _parent_from_proc if os.path.isdir("/proc/self") else _parents_by_psutil().get
+    line = [pid]
+    while (parent := parent_of(line[-1])) and parent not in line:  # not `parents()`: most processes are not asked for
         line.append(parent)
     return line
 
