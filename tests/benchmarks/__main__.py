@@ -10,7 +10,7 @@ from typing import Any
 
 from tests import benchmarks
 
-NOT_BENCHMARKS = {"__main__", "harness"}
+NOT_BENCHMARKS = {"__main__", "harness", "peers"}
 
 
 def run(name: str) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ def main() -> int:
     print(f"\n{'benchmark':<16}{'ratio':<32}{'median':>10}")
     for name, report in found.items():
         for ratio, value in ({"FAILED": float("nan")} if report is None else report["ratios"]).items():
-            print(f"{name:<16}{ratio:<32}{value:>10.3f}")
+            print(f"{name:<16}{ratio:<32}{'missing' if value is None else f'{value:.3f}':>10}")
     return 1 if None in found.values() else 0
 
 

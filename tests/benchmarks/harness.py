@@ -15,42 +15,55 @@ class Report:
     """What a benchmark found out.
 
     Attributes:
-        ratios: ours over the peer's, by name; below 1 is better than the peer.
+        ratios: ours over the peer's, by name; below 1 is better than the peer. None where the peer is missing.
         figures: plain numbers, the unit in the name.
         goals: the most a ratio or a figure may be, by its name; a goal missed is marked, and fails nothing.
+        floors: the least it may be, for those of which more is better.
     """
 
-    ratios: Mapping[str, float] = field(default_factory=dict)
+    ratios: Mapping[str, float | None] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     goals: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, float] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The report as a table."""
         rows = [
-            (name, f"{value:.3g}", self._verdict(name, value))
+            (name, "missing" if value is None else f"{value:.3g}", self._verdict(name, value))
             for name, value in {**self.figures, **self.ratios}.items()
         ]
         width = max((len(name) for name, _, _ in rows), default=0)
         return [f"  {name:<{width}}  {value:>8}  {verdict}".rstrip() for name, value, verdict in rows]
 
-    def _verdict(self, name: str, value: float) -> str:
-        if name not in self.goals:
+    def _verdict(self, name: str, value: float | None) -> str:
+        if value is None:
             return ""
-        return f"goal {self.goals[name]:g}: {'met' if value <= self.goals[name] else 'MISSED'}"
+        if name in self.floors:
+            return f"goal {self.floors[name]:g} or more: {'met' if value >= self.floors[name] else 'MISSED'}"
+        if name in self.goals:
+            return f"goal {self.goals[name]:g}: {'met' if value <= self.goals[name] else 'MISSED'}"
+        return ""
 
 
-def main(name: str, measure: Callable[[int], Report], *, rounds: int) -> None:
+def main(
+    name: str, measure: Callable[[int], Report], *, rounds: int, install: Callable[[], None] | None = None
+) -> None:
     """Run one benchmark from the command line.
 
     Args:
         name: its name.
         measure: does it, given how many rounds.
         rounds: how many by default.
+        install: installs what it is measured beside, when asked to.
     """
     parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of each contender (default {rounds})")
+    if install is not None:
+        parser.add_argument("--install", action="store_true", help="install the peers first")
     options = parser.parse_args()
+    if install is not None and options.install:
+        install()
     report = measure(options.rounds)
     print(name, *report.lines(), sep="\n", file=sys.stderr if options.json else sys.stdout)
     if options.json:
