@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from traitlets import Dict, Float, Unicode
+from traitlets import Bool, Dict, Float, List, Unicode, Union
 from traitlets.config import Application, LoggingConfigurable
 
 from .broker import Broker
-from .core.queues import DEFAULT_QUEUE, Queue
+from .core.queues import Policy
 from .exceptions import InvalidRequest
 from .ledger.base import Ledger
+from .policies import read_policy
+
+if TYPE_CHECKING:
+    from .service import Service
+
+
+def _duration(default: str | float, text: str) -> Any:
+    """A trait for a duration: seconds, or a text such as ``30min``."""
+    return Union([Unicode(), Float()], default_value=default, help=text).tag(config=True)
 
 
 class AIStack(LoggingConfigurable):
@@ -42,9 +49,45 @@ class AIStack(LoggingConfigurable):
     )
 
     queues = Dict(
-        help="""Queues by name, e.g. ``{"default": {}, "class": {"limit": "2", "priority": 1}}``: ``limit`` is the most
-        devices (fractions allowed) its leases may hold at once, ``priority`` goes first when higher, ``is_open`` tells
-        whether it takes requests. The default is one queue, ``default``, without limit.""",
+        help="""Queues by name, e.g. ``{"default": {}, "class": {"quota": 2, "members": ["@students"]}}``. All fields
+        may be left out: ``quota``, the devices (fractions allowed) it is owed and keeps, 0; ``limit``, the most its
+        leases may hold at once, none; ``weight``, its share of what is left over, above 0, 1; ``priority``, higher
+        takes of that first, 0; ``is_open``, whether it takes requests, true; ``is_batch``, whether it gives way to
+        interactive queues, false; ``members``, logins and ``@group`` names that may use it, everybody; ``idle``, when
+        a lease that nobody uses is taken back: false for never, or ``{"badge": "30min", "notice": "55min", "reclaim":
+        "60min"}``, the default. There is always a queue ``default``.""",
+    ).tag(config=True)
+
+    user_limits = Dict(
+        help="""What a user may have, by login, ``"*"`` for everybody else: ``{"*": {"slices": 4, "devices": "2",
+        "hours_per_week": 40, "queued": 10}}``: slices held at once, devices held at once (fractions allowed),
+        device-hours from Monday to Sunday (UTC), requests waiting at once. What is left out has no limit.""",
+    ).tag(config=True)
+
+    half_life = _duration("7d", "For fair shares, use this long ago counts half, e.g. ``7d``.")
+
+    batch_share = Union(
+        [Unicode(), Float()],
+        default_value="0",
+        help="Share of the devices, 0 to 1, kept for queues with ``is_batch`` while they ask for it.",
+    ).tag(config=True)
+
+    notice_seconds = _duration(60.0, "Between the notice of a preemption and the preemption, e.g. ``60`` (seconds).")
+
+    min_runtime = _duration("10min", "A preemptible lease is left alone this long after it was granted.")
+
+    age = _duration("1d", "A request that has waited this long goes before all that have not, so that none starves.")
+
+    admins = List(
+        Unicode(),
+        help="""Logins, and ``@group`` names, that may reserve slices and change what others hold. root may always, on
+        the command line; in a server's pages it is the login the server runs under that must be listed.""",
+    ).tag(config=True)
+
+    show_names = Bool(
+        True,
+        help="""Whether users see who holds what and who waits. When false, others are ``someone`` to all but
+        admins.""",
     ).tag(config=True)
 
     def build_broker(self, **options: Any) -> Broker:
@@ -58,10 +101,33 @@ class AIStack(LoggingConfigurable):
 
         if self.lease_ttl_seconds < 1:
             raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
-        queues = read_queues(self.queues)
+        policy = self.build_policy()
         providers = build_providers(os.environ.get("AISTACK_PROVIDERS") or self.providers)
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
-        return Broker(ledger, providers, queues=queues, ttl_seconds=self.lease_ttl_seconds, **options)
+        ledger.half_life_seconds = policy.half_life_seconds
+        return Broker(ledger, providers, policy=policy, ttl_seconds=self.lease_ttl_seconds, **options)
+
+    def build_policy(self) -> Policy:
+        """How slices are shared out.
+
+        Raises:
+            InvalidRequest: a setting makes no sense; it is named, and in its tables the entry and the field.
+        """
+        return read_policy(
+            queues=self.queues,
+            user_limits=self.user_limits,
+            half_life=self.half_life,
+            batch_share=self.batch_share,
+            notice_seconds=self.notice_seconds,
+            min_runtime=self.min_runtime,
+            age=self.age,
+        )
+
+    def build_service(self, broker: Broker) -> Service:
+        """The verbs of a broker, with who may do what as configured."""
+        from .service import Service
+
+        return Service(broker, admins=frozenset(self.admins), show_names=self.show_names)
 
 
 def open_ledger(url: str) -> Ledger:
@@ -84,32 +150,6 @@ def default_ledger_url() -> str:
     from jupyter_core.paths import jupyter_data_dir
 
     return f"sqlite:///{Path(jupyter_data_dir()) / 'aistack' / 'ledger.sqlite'}"
-
-
-def read_queues(table: Mapping[str, Any]) -> tuple[Queue, ...]:
-    """Queues from settings; always with one named ``default``.
-
-    Raises:
-        InvalidRequest: naming ``queues`` and the queue at fault.
-    """
-    queues = [_read_queue(name, entry) for name, entry in table.items()]
-    if DEFAULT_QUEUE not in table:
-        queues.append(Queue(name=DEFAULT_QUEUE))
-    return tuple(queues)
-
-
-def _read_queue(name: str, entry: Any) -> Queue:
-    if not isinstance(entry, Mapping) or not set(entry) <= {"limit", "priority", "is_open"}:
-        raise InvalidRequest(f"queues: {name!r} takes limit, priority and is_open only, got {entry!r}", field="queues")
-    try:
-        limit = None if entry.get("limit") is None else Fraction(str(entry["limit"]))
-        priority, is_open = int(entry.get("priority", 0)), bool(entry.get("is_open", True))
-    except (ValueError, ZeroDivisionError, TypeError) as error:
-        why = f"queues: {name!r} has a limit or priority that is not a number"
-        raise InvalidRequest(why, field="queues") from error
-    if limit is not None and limit <= 0:
-        raise InvalidRequest(f"queues: the limit of {name!r} must be above 0", field="queues")
-    return Queue(name=name, limit=limit, priority=priority, is_open=is_open)
 
 
 def load_settings() -> AIStack:

@@ -1,37 +1,11 @@
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.config import AIStack, load_settings, read_queues
-from jupyter_aistack.core.queues import Queue
+from jupyter_aistack.config import AIStack, load_settings
 from jupyter_aistack.exceptions import InvalidRequest
-
-
-def test_queues_are_read_and_there_is_always_a_default() -> None:
-    assert read_queues({"class": {"limit": "3/2", "priority": 1}}) == (
-        Queue(name="class", limit=Fraction(3, 2), priority=1),
-        Queue(name="default"),
-    )
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        {"a": {"limit": "many"}},
-        {"a": {"limit": 0}},
-        {"a": {"limit": "-1"}},
-        {"a": {"limits": 1}},
-        {"a": 3},
-        {"a": {"limit": "1/0"}},
-    ],
-)
-def test_a_queue_that_makes_no_sense_is_named(table: dict[str, object]) -> None:
-    with pytest.raises(InvalidRequest, match="'a'") as caught:
-        read_queues(table)
-    assert caught.value.facts["field"] == "queues"
 
 
 def test_the_environment_goes_before_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +23,11 @@ def test_settings_are_read_from_the_same_files_as_a_servers(tmp_path: Path, monk
 
 @pytest.mark.parametrize(
     ("settings", "field"),
-    [({"lease_ttl_seconds": 0.0}, "lease_ttl_seconds"), ({"providers": "quantum"}, "providers")],
+    [
+        ({"lease_ttl_seconds": 0.0}, "lease_ttl_seconds"),
+        ({"providers": "quantum"}, "providers"),
+        ({"queues": {"a": {"weight": 0}}}, "queues"),
+    ],
 )
 def test_a_setting_that_makes_no_sense_names_its_field(settings: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
