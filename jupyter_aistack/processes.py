@@ -5,6 +5,7 @@ Read straight from ``/proc`` where there is one (a hundred times cheaper than as
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 from collections.abc import Mapping
@@ -38,6 +39,22 @@ def current_user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid-{os.getuid()}"
+
+
+def groups_of(user: str) -> frozenset[str]:
+    """Names of the Unix groups a login is in; none where the system does not know it."""
+    try:
+        import grp
+        import pwd
+
+        numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except (ImportError, KeyError, OSError):
+        return frozenset()
+    names = set()
+    for number in numbers:
+        with contextlib.suppress(KeyError):  # a group without a name
+            names.add(grp.getgrgid(number).gr_name)
+    return frozenset(names)
 
 
 def parents() -> dict[int, int]:

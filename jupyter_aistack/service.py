@@ -9,24 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from . import policies
 from .broker import Broker
+from .core.forecast import Waiting
 from .core.lease import Lease, LeaseState
 from .core.queues import DEFAULT_QUEUE
-from .core.request import Holder, HolderKind, Request, RequestState
+from .core.request import MAX_COUNT, Holder, HolderKind, Request, RequestState
 from .exceptions import InvalidRequest, NotYours, PrepareFailed
+from .processes import groups_of
 from .providers.base import Prepared, Usage
-from .wire import (
-    event_to_dict,
-    host_to_dict,
-    integer_field,
-    lease_to_dict,
-    number_field,
-    request_to_dict,
-    text_field,
-)
+from .sight import Sight
+from .wire import host_to_dict, integer_field, number_field, reservation_to_dict, text_field
 
 JSON = dict[str, Any]
 MAX_LABEL = 512
+MAX_WAITING = 10_000
+END_OF_TIME = 1e11
+"""In seconds since the epoch; beyond the year 5000 nobody reserves anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class Caller:
         kernel_id: the kernel that process is, or descends from; empty for none.
         kernel_pid: that kernel's process.
         label: the notebook's path, for people.
-        is_admin: may change what belongs to others.
+        is_admin: may change what belongs to others, whatever the settings say of the user.
     """
 
     user: str
@@ -58,10 +57,25 @@ class Caller:
 
 
 class Service:
-    """A broker, spoken to in JSON."""
+    """A broker, spoken to in JSON.
 
-    def __init__(self, broker: Broker) -> None:
+    Args:
+        broker: what answers.
+        admins: logins and ``@group`` names that may change what belongs to others, and reserve.
+        show_names: whether users see the names of others.
+        groups: the Unix groups of a login.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        admins: frozenset[str] = frozenset(),
+        show_names: bool = True,
+        groups: Callable[[str], frozenset[str]] = groups_of,
+    ) -> None:
         self.broker = broker
+        self._admins, self._show_names, self._groups = admins, show_names, groups
         self._verbs: dict[str, Callable[[Mapping[str, Any], Caller], JSON]] = {
             "host": self._host,
             "leases": self._leases,
@@ -76,6 +90,9 @@ class Service:
             "bind": self._bind,
             "extend": self._extend,
             "release": self._release,
+            "reservations": self._reservations,
+            "reserve": self._reserve,
+            "unreserve": self._unreserve,
         }
 
     def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -94,21 +111,49 @@ class Service:
     # -- looking ------------------------------------------------------------------------------------------------
 
     def _host(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return host_to_dict(self.broker.inventory(), self.broker.leases(), self.broker.queues)
+        broker = self.broker
+        inventory = broker.inventory()
+        return host_to_dict(
+            inventory,
+            broker.leases(),
+            broker.queues,
+            reservations=broker.reservations(),
+            problems=tuple(policies.problems(broker.policy, inventory)),
+            now=broker.clock(),
+        )
 
     def _leases(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return {"leases": [lease_to_dict(lease) for lease in self.broker.leases(live=not payload.get("all"))]}
+        sight = self._sight(caller)
+        return {"leases": [sight.lease(lease) for lease in self.broker.leases(live=not payload.get("all"))]}
 
     def _queue(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return {"queue": [request_to_dict(r, position) for position, r in enumerate(self.broker.queue(), 1)]}
+        sight = self._sight(caller)
+        return {"queue": [sight.waiting(one) for one in self.broker.waiting(MAX_WAITING)]}
 
     def _events(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        after = integer_field({"after": 0, **payload}, "after")
-        return {"events": [event_to_dict(event) for event in self.broker.events(after)]}
+        after, sight = integer_field({"after": 0, **payload}, "after"), self._sight(caller)
+        own: set[str] = set()
+        if not sight.is_clear:
+            mine = [lease for lease in self.broker.leases(live=False) if lease.holder.user == caller.user]
+            own = {name for lease in mine for name in (lease.id, lease.request_id)}
+        return {"events": [sight.event(event, own) for event in self.broker.events(after)]}
 
     def _usage(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         by_lease, by_device = self.broker.usage()
         return {"at": self.broker.clock(), "devices": _usage_dicts(by_device), "leases": _usage_dicts(by_lease)}
+
+    def _reservations(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        now = self.broker.clock()
+        return {"reservations": [reservation_to_dict(one, now) for one in self.broker.reservations()]}
+
+    def _sight(self, caller: Caller) -> Sight:
+        return Sight(user=caller.user, is_clear=self._show_names or self._is_admin(caller))
+
+    def _is_admin(self, caller: Caller) -> bool:
+        if caller.is_admin or caller.user in self._admins:
+            return True
+        has_groups = any(name.startswith("@") for name in self._admins)
+        return has_groups and any(f"@{group}" in self._admins for group in self._groups(caller.user))
 
     # -- asking -------------------------------------------------------------------------------------------------
 
@@ -116,12 +161,13 @@ class Service:
         request = self.broker.submit(
             text_field(payload, "spec"),
             self._holder(payload.get("holder"), caller),
-            queue=text_field(payload, "queue", DEFAULT_QUEUE),
+            queue=text_field(payload, "queue", ""),
             lease_seconds=number_field(payload, "lease_seconds", least=1),
             patience_seconds=number_field(payload, "patience_seconds"),
             preemptible=_flag(payload, "preemptible"),
+            groups=self._groups(caller.user),
         )
-        return self._answer(request)
+        return self._answer(request, caller)
 
     def _holder(self, said: object, caller: Caller) -> Holder:
         """The holder of a new request: the caller itself, or a worker or run that belongs to it."""
@@ -150,21 +196,31 @@ class Service:
         if request.state is RequestState.QUEUED:
             self.broker.maintain()
             request = self.broker.request(request.id)
-        return self._answer(request)
+        return self._answer(request, caller)
 
-    def _answer(self, request: Request) -> JSON:
+    def _answer(self, request: Request, caller: Caller) -> JSON:
         """A request with its place in the queue, or with the lease it became and what that needs."""
+        sight = self._sight(caller)
         if request.state is not RequestState.GRANTED:
-            waiting = [r.id for r in self.broker.queue()]
-            position = waiting.index(request.id) + 1 if request.id in waiting else None
-            return {"request": request_to_dict(request, position), "lease": None, "prepared": None}
+            place = self._place(request) if request.state is RequestState.QUEUED else None
+            shown = sight.request(request) if place is None else sight.waiting(place)
+            return {"request": shown, "lease": None, "prepared": None}
         lease = self.broker.lease(request.lease_id)
         if lease.state is LeaseState.GRANTED:
             prepared: JSON | None = prepared_to_dict(self.broker.prepare(lease))
             lease = self.broker.lease(lease.id)
         else:
             prepared = self._preparation(lease)
-        return {"request": request_to_dict(request), "lease": lease_to_dict(lease), "prepared": prepared}
+        return {"request": sight.request(request), "lease": sight.lease(lease), "prepared": prepared}
+
+    def _place(self, request: Request) -> Waiting | None:
+        """Where a request stands; those far behind are looked for only when they are not among the first."""
+        for many in (100, MAX_WAITING):
+            waiting = self.broker.waiting(many)
+            found = next((one for one in waiting if one.request.id == request.id), None)
+            if found is not None or len(waiting) < many:
+                return found
+        return None
 
     def _preparation(self, lease: Lease) -> JSON | None:
         """What its process was given; None when the lease is over or a device does not answer now.
@@ -179,12 +235,13 @@ class Service:
             return None
 
     def _mine(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        sight = self._sight(caller)
         leases = [lease for lease in self.broker.leases() if _belongs(lease.holder, caller)]
-        waiting = [(n, r) for n, r in enumerate(self.broker.queue(), 1) if _belongs(r.holder, caller)]
+        waiting = [one for one in self.broker.waiting(MAX_WAITING) if _belongs(one.request.holder, caller)]
         own = {lease.id: self._preparation(lease) for lease in leases if lease.holder.id == caller.owner_id}
         return {
-            "leases": [lease_to_dict(lease) for lease in leases],
-            "requests": [request_to_dict(request, position) for position, request in waiting],
+            "leases": [sight.lease(lease) for lease in leases],
+            "requests": [sight.waiting(one) for one in waiting],
             "prepared": {lease_id: prepared for lease_id, prepared in own.items() if prepared is not None},
         }
 
@@ -193,7 +250,7 @@ class Service:
     def _cancel(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         request = self.broker.request(text_field(payload, "request_id"))
         self._check_holder(request.holder, caller)
-        return request_to_dict(self.broker.cancel(request.id))
+        return self._sight(caller).request(self.broker.cancel(request.id))
 
     def _activate(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
@@ -202,24 +259,24 @@ class Service:
             raise InvalidRequest("verified: expected true, false or null", field="verified")
         note = text_field(payload, "note", "")[:MAX_LABEL]
         token = integer_field(payload, "token")
-        return lease_to_dict(self.broker.activate(lease.id, token, verified=verified, note=note))
+        return self._sight(caller).lease(self.broker.activate(lease.id, token, verified=verified, note=note))
 
     def _bind(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
         token, root_pid = integer_field(payload, "token"), integer_field(payload, "root_pid", least=1)
         pid = lease.holder.pid if lease.holder.pid is not None else root_pid
-        return lease_to_dict(self.broker.bind(lease.id, token, pid=pid, root_pid=root_pid))
+        return self._sight(caller).lease(self.broker.bind(lease.id, token, pid=pid, root_pid=root_pid))
 
     def _extend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
         seconds = number_field(payload, "seconds", least=1)
         if seconds is None:
             raise InvalidRequest("seconds: say by how many seconds to extend", field="seconds")
-        return lease_to_dict(self.broker.extend(lease.id, lease.token, seconds))
+        return self._sight(caller).lease(self.broker.extend(lease.id, lease.token, seconds))
 
     def _release(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
-        return lease_to_dict(self.broker.release(lease.id, lease.token))
+        return self._sight(caller).lease(self.broker.release(lease.id, lease.token))
 
     def _owned(self, payload: Mapping[str, Any], caller: Caller) -> Lease:
         lease = self.broker.lease(text_field(payload, "lease_id"))
@@ -228,8 +285,37 @@ class Service:
 
     def _check_holder(self, holder: Holder, caller: Caller) -> None:
         """Only the user who holds it, or an admin, may change a lease or a request."""
-        if holder.user != caller.user and not caller.is_admin:
-            raise NotYours(f"that belongs to {holder.user}; only they or an admin may change it")
+        if holder.user != caller.user and not self._is_admin(caller):
+            owner = holder.user if self._show_names else "somebody else"
+            raise NotYours(f"that belongs to {owner}; only they or an admin may change it")
+
+    # -- reserving ----------------------------------------------------------------------------------------------
+
+    def _reserve(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        self._check_admin(caller)
+        made = self.broker.reserve(
+            name=text_field(payload, "name")[:MAX_LABEL],
+            queue=text_field(payload, "queue", DEFAULT_QUEUE),
+            spec=text_field(payload, "spec"),
+            count=integer_field({"count": 1, **payload}, "count", least=1, most=MAX_COUNT),
+            starts_at=_moment(payload, "starts_at"),
+            ends_at=_moment(payload, "ends_at"),
+            is_weekly=_flag(payload, "weekly"),
+            created_by=caller.user,
+        )
+        return reservation_to_dict(made, self.broker.clock())
+
+    def _unreserve(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        self._check_admin(caller)
+        gone = self.broker.unreserve(text_field(payload, "reservation_id"))
+        return reservation_to_dict(gone, self.broker.clock())
+
+    def _check_admin(self, caller: Caller) -> None:
+        if not self._is_admin(caller):
+            raise NotYours(
+                f"reservations are made by admins only, and {caller.user} is none here; whoever configures the server "
+                "can add the login to AIStack.admins"
+            )
 
 
 def prepared_to_dict(prepared: Prepared) -> JSON:
@@ -241,6 +327,14 @@ def prepared_to_dict(prepared: Prepared) -> JSON:
         "enforced_by": prepared.enforced_by.value,
         "expects": dict(prepared.expects),
     }
+
+
+def _moment(payload: Mapping[str, Any], name: str) -> float:
+    """The time under `name`, in seconds since the epoch; raises `InvalidRequest` when it is missing or not one."""
+    value = number_field(payload, name, most=END_OF_TIME)
+    if value is None:
+        raise InvalidRequest(f"{name}: say when, in seconds since the epoch", field=name)
+    return value
 
 
 def _flag(payload: Mapping[str, Any], name: str) -> bool:

@@ -71,13 +71,17 @@ class EmbeddedTransport(Transport):
     def __init__(self) -> None:
         from .config import load_settings
         from .processes import current_user
-        from .service import Caller, Service
+        from .service import Caller
 
         settings = load_settings()
         self._broker = settings.build_broker()
-        self._service = Service(self._broker)
+        self._service = settings.build_service(self._broker)
         self._caller = Caller(
-            user=current_user(), uid=os.getuid(), pid=os.getpid(), kernel_id=os.environ.get("AISTACK_KERNEL", "")
+            user=current_user(),
+            uid=os.getuid(),
+            pid=os.getpid(),
+            kernel_id=os.environ.get("AISTACK_KERNEL", ""),
+            is_admin=os.getuid() == 0,
         )
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="aistack-keeper", daemon=True)

@@ -6,17 +6,19 @@ by field (``*_field``) and named in `InvalidRequest`; what the other side of a w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from .core.accounts import equivalents
 from .core.device import Device, Enforcement, Inventory, Slice, SliceKind
 from .core.events import Event
-from .core.lease import Lease, LeaseState, Outcome
+from .core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from .core.placement import free_share
 from .core.queues import Queue
 from .core.request import Holder, HolderKind, Request, parse_spec
+from .core.reservations import Reservation
 from .exceptions import InvalidRequest
 
 JSON = dict[str, Any]
@@ -68,6 +70,14 @@ def holder_from_dict(data: Mapping[str, Any]) -> Holder:
     return Holder(kind=HolderKind(data["kind"]), **known)
 
 
+def notice_to_dict(notice: Notice) -> JSON:
+    return {**asdict(notice), "kind": notice.kind.value}
+
+
+def notice_from_dict(data: Mapping[str, Any]) -> Notice:
+    return Notice(**{**data, "kind": NoticeKind(data["kind"])})
+
+
 def lease_to_dict(lease: Lease) -> JSON:
     return {
         "id": lease.id,
@@ -86,6 +96,8 @@ def lease_to_dict(lease: Lease) -> JSON:
         "enforcement": lease.enforced_by.label if lease.enforced_by else "",
         "verified": lease.verified,
         "note": lease.note,
+        "active_at": lease.active_at,
+        "notice": notice_to_dict(lease.notice) if lease.notice else None,
         "outcome": lease.outcome.value if lease.outcome else None,
         "ended_at": lease.ended_at,
     }
@@ -108,12 +120,14 @@ def lease_from_dict(data: Mapping[str, Any]) -> Lease:
         enforced_by=Enforcement(data["enforced_by"]) if data["enforced_by"] else None,
         verified=data["verified"],
         note=data["note"],
+        active_at=data["active_at"],
+        notice=notice_from_dict(data["notice"]) if data["notice"] else None,
         outcome=Outcome(data["outcome"]) if data["outcome"] else None,
         ended_at=data["ended_at"],
     )
 
 
-def request_to_dict(request: Request, position: int | None = None) -> JSON:
+def request_to_dict(request: Request, position: int | None = None, eta_at: float | None = None) -> JSON:
     data = asdict(request)
     return {
         **data,
@@ -121,28 +135,69 @@ def request_to_dict(request: Request, position: int | None = None) -> JSON:
         "holder": holder_to_dict(request.holder),
         "state": request.state.value,
         "position": position,
+        "eta_at": eta_at,
     }
 
 
 def device_to_dict(device: Device, free: Fraction) -> JSON:
     data = asdict(device)
     del data["processes"]
-    return {**data, "kind": device.kind.value, "cores": list(device.cores), "free_fraction": str(free)}
+    lists = {"cores": list(device.cores), "peers": sorted(device.peers)}
+    return {**data, **lists, "kind": device.kind.value, "free_fraction": str(free)}
 
 
-def queue_to_dict(queue: Queue) -> JSON:
-    limit = None if queue.limit is None else str(queue.limit)
-    return {"name": queue.name, "limit": limit, "priority": queue.priority, "is_open": queue.is_open}
+def queue_to_dict(queue: Queue, held: Fraction = Fraction(0)) -> JSON:
+    """A queue, and the device equivalents its leases hold."""
+    return {
+        "name": queue.name,
+        "quota": str(queue.quota),
+        "limit": None if queue.limit is None else str(queue.limit),
+        "weight": str(queue.weight),
+        "priority": queue.priority,
+        "is_open": queue.is_open,
+        "is_batch": queue.is_batch,
+        "members": sorted(queue.members),
+        "idle": asdict(queue.idle) if queue.idle else None,
+        "held": str(held),
+    }
 
 
-def host_to_dict(inventory: Inventory, leases: tuple[Lease, ...], queues: tuple[Queue, ...]) -> JSON:
-    taken = [piece for lease in leases if lease.is_live for piece in lease.slices]
+def reservation_to_dict(reservation: Reservation, now: float) -> JSON:
+    """A reservation, and its window that runs at `now` or else comes next."""
+    starts_at, ends_at = reservation.window(now) or (reservation.starts_at, reservation.ends_at)
+    data = asdict(reservation)
+    del data["host"]
+    return {
+        **data,
+        "spec": str(reservation.spec),
+        "next_starts_at": starts_at,
+        "next_ends_at": ends_at,
+        "is_running": reservation.is_running(now),
+    }
+
+
+def host_to_dict(
+    inventory: Inventory,
+    leases: Iterable[Lease],
+    queues: Iterable[Queue],
+    *,
+    reservations: Iterable[Reservation] = (),
+    problems: Sequence[str] = (),
+    now: float = 0.0,
+) -> JSON:
+    """The host. `problems` are added to those of its devices; `now` tells which reservations run."""
+    live = [lease for lease in leases if lease.is_live]
+    taken = [piece for lease in live for piece in lease.slices]
+    held: dict[str, Fraction] = {}
+    for lease in live:
+        held[lease.queue] = held.get(lease.queue, Fraction(0)) + equivalents(lease.slices)
     return {
         "host": inventory.host,
         "simulated": inventory.is_simulated,
-        "problems": list(inventory.problems),
+        "problems": [*inventory.problems, *problems],
         "devices": [device_to_dict(d, free_share(d, taken)) for d in inventory.devices],
-        "queues": [queue_to_dict(queue) for queue in queues],
+        "queues": [queue_to_dict(queue, held.get(queue.name, Fraction(0))) for queue in queues],
+        "reservations": [reservation_to_dict(reservation, now) for reservation in reservations],
     }
 
 

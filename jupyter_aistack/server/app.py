@@ -44,7 +44,9 @@ class AIStackExtension(ExtensionApp):
         if isinstance(before, Workbench):
             self.settings[self.name] = before
             return
-        self.workbench = workbench = Workbench(lambda: self._stack.build_broker(), self.log)
+        self.workbench = workbench = Workbench(
+            lambda: self._stack.build_broker(), self.log, lambda broker: self._stack.build_service(broker)
+        )
         self._kernels = Kernels(serverapp)
         self._sampler = Sampler(lambda: snapshot(workbench), self.log)
         self._bus = Bus(serverapp.event_logger)

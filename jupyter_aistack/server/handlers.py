@@ -20,6 +20,7 @@ from .sampler import Sampler
 from .workbench import Workbench
 
 REQUEST_FIELDS = frozenset({"spec", "kernel_id", "queue", "lease_seconds", "patience_seconds", "preemptible"})
+RESERVATION_FIELDS = frozenset({"name", "spec", "count", "queue", "starts_at", "ends_at", "weekly"})
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CODES = {400: "InvalidRequest", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed"}
 STALE_SECONDS = 5.0
@@ -88,7 +89,7 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
 def checked_id(text: str) -> str:
     """An id from a path. Raises `LeaseNotFound` for what no ledger has ever given out."""
     if not ID.fullmatch(text):
-        raise LeaseNotFound("there is no such lease or request")
+        raise LeaseNotFound("there is no such lease, request or reservation")
     return text
 
 
@@ -96,7 +97,7 @@ class HostHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:host")
     async def get(self) -> None:
-        """The host: its devices, what is free, and its queues."""
+        """The host: its devices, what is free, its queues and reservations."""
         await self.reply("host", {})
 
 
@@ -133,7 +134,7 @@ class ExtendHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
-        """Move the end of a lease."""
+        """Move the end of a lease, and keep an idle one."""
         fields = self.body(frozenset({"seconds"}))
         await self.reply("extend", {**fields, "lease_id": checked_id(lease_id)})
 
@@ -142,7 +143,7 @@ class QueueHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:queue")
     async def get(self) -> None:
-        """The waiting requests, first served first."""
+        """The waiting requests, first served first: why each waits, and when it is expected to be granted."""
         await self.reply("queue", {})
 
 
@@ -152,6 +153,29 @@ class QueuedHandler(RESTHandler):
     async def delete(self, request_id: str) -> None:
         """Take a waiting request back."""
         await self.reply("cancel", {"request_id": checked_id(request_id)})
+
+
+class ReservationsHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:reservations")
+    async def get(self) -> None:
+        """What is kept for whom, now and later."""
+        await self.reply("reservations", {})
+
+    @authenticated
+    @authorized("write", resource="aistack:reservations")
+    async def post(self) -> None:
+        """Keep slices for a queue between two moments; for admins only."""
+        self.set_status(201)
+        await self.reply("reserve", self.body(RESERVATION_FIELDS))
+
+
+class ReservationHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:reservations")
+    async def delete(self, reservation_id: str) -> None:
+        """Take a reservation back; for admins only."""
+        await self.reply("unreserve", {"reservation_id": checked_id(reservation_id)})
 
 
 class UsageHandler(RESTHandler):
@@ -190,7 +214,8 @@ class MetricsHandler(RESTHandler):
         sample = self.sampler.latest
         if sample is None or time.monotonic() - sample.at > STALE_SECONDS:
             sample = await self.workbench.run(self.sampler.sample)
-        self.finish(await self.workbench.run(exposition, sample.data), set_content_type=CONTENT_TYPE)
+        text = await self.workbench.run(exposition, sample.data, self.workbench.happened)
+        self.finish(text, set_content_type=CONTENT_TYPE)
 
 
 ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
@@ -200,6 +225,8 @@ ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
     (r"/aistack/api/v1/leases/([^/]+)/extend", ExtendHandler),
     (r"/aistack/api/v1/queue", QueueHandler),
     (r"/aistack/api/v1/queue/([^/]+)", QueuedHandler),
+    (r"/aistack/api/v1/reservations", ReservationsHandler),
+    (r"/aistack/api/v1/reservations/([^/]+)", ReservationHandler),
     (r"/aistack/api/v1/usage", UsageHandler),
     (r"/aistack/api/v1/events", EventsHandler),
     (r"/aistack/api/v1/openapi\.json", OpenAPIHandler),

@@ -14,7 +14,7 @@ JSON = dict[str, Any]
 ERRORS = {
     400: "The request cannot be understood; the message names the field.",
     403: "Not logged in, not allowed, or it belongs to someone else.",
-    404: "There is no such lease, request or queue.",
+    404: "There is no such lease, request, reservation or queue.",
     409: "Understood, but not granted or no longer possible; the message says why.",
     503: "The ledger or a driver does not answer; the message says why.",
 }
@@ -48,7 +48,9 @@ def _paths() -> JSON:
     )
     ended = _query("all", "1 shows ended leases as well.", {"type": "integer", "enum": [0, 1]})
     return {
-        "/host": {"get": _verb("getHost", "The host, its devices and queues.", {200: "Host"}, (403, 503))},
+        "/host": {
+            "get": _verb("getHost", "The host, its devices, queues and reservations.", {200: "Host"}, (403, 503))
+        },
         "/leases": {
             "get": _verb("listLeases", "Leases, newest first.", {200: "Leases"}, (400, 403, 503), [ended]),
             "post": _verb(
@@ -65,7 +67,7 @@ def _paths() -> JSON:
         "/leases/{id}/extend": {
             "post": _verb(
                 "extendLease",
-                "Move the end of a time-limited lease; one without an end stays without.",
+                "Move the end of a time-limited lease; one without an end stays without. An idle one is kept.",
                 {200: "Lease"},
                 (400, 403, 404, 409, 503),
                 [_id()],
@@ -75,6 +77,21 @@ def _paths() -> JSON:
         "/queue": {"get": _verb("listQueue", "Waiting requests, first served first.", {200: "Queue"}, (403, 503))},
         "/queue/{id}": {
             "delete": _verb("cancelRequest", "Take a request back.", {200: "Request"}, (403, 404, 409, 503), [_id()]),
+        },
+        "/reservations": {
+            "get": _verb("listReservations", "What is kept for whom.", {200: "Reservations"}, (403, 503)),
+            "post": _verb(
+                "reserve",
+                "Keep slices for a queue between two moments; for admins only.",
+                {201: "Reservation"},
+                (400, 403, 404, 409, 503),
+                body="ReservationAsk",
+            ),
+        },
+        "/reservations/{id}": {
+            "delete": _verb(
+                "unreserve", "Take a reservation back.", {200: "Reservation"}, (403, 404, 409, 503), [_id()]
+            ),
         },
         "/usage": {"get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))},
         "/events": {"get": _verb("listEvents", "What has happened.", {200: "Events"}, (400, 403, 503), [after])},

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..core.device import DeviceKind, Enforcement, SliceKind
 from ..core.events import EventKind
-from ..core.lease import LeaseState, Outcome
-from ..core.request import HolderKind, RequestState
+from ..core.lease import LeaseState, NoticeKind, Outcome
+from ..core.request import MAX_COUNT, HolderKind, RequestState
 from ..exceptions import AIStackError, InvalidRequest
 
 JSON = dict[str, Any]
@@ -20,6 +20,7 @@ NUMBER: JSON = {"type": "number"}
 SHARE: JSON = {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$", "examples": ["1/4", "1"]}
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
 PATIENCE: JSON = {**SECONDS, "minimum": 0}
+MOMENT: JSON = {**NUMBER, "minimum": 0, "maximum": 10**11}
 NULL: JSON = {"type": "null"}
 
 
@@ -64,6 +65,8 @@ _DEVICE = _object(
         "mig": _list(ref("MIGInstance")),
         "foreign_memory_bytes": COUNT,
         "simulated": FLAG,
+        "peers": _list(TEXT),
+        "domain": TEXT,
         "problem": TEXT,
         "free_fraction": SHARE,
     }
@@ -86,6 +89,8 @@ _LEASE = _object(
         "enforcement": TEXT,
         "verified": _or_null(FLAG),
         "note": TEXT,
+        "active_at": _or_null(NUMBER),
+        "notice": _or_null(ref("Notice")),
         "outcome": _or_null(_one_of(Outcome)),
         "ended_at": _or_null(NUMBER),
     }
@@ -105,7 +110,51 @@ _REQUEST = _object(
         "reason": TEXT,
         "lease_id": TEXT,
         "position": _or_null(COUNT),
+        "eta_at": _or_null(NUMBER),
     }
+)
+_QUEUE = _object(
+    {
+        "name": TEXT,
+        "quota": SHARE,
+        "limit": _or_null(SHARE),
+        "weight": SHARE,
+        "priority": WHOLE,
+        "is_open": FLAG,
+        "is_batch": FLAG,
+        "members": _list(TEXT),
+        "idle": _or_null(_object({"badge_seconds": NUMBER, "notice_seconds": NUMBER, "reclaim_seconds": NUMBER})),
+        "held": SHARE,
+    }
+)
+_RESERVATION = _object(
+    {
+        "id": TEXT,
+        "name": TEXT,
+        "queue": TEXT,
+        "spec": TEXT,
+        "count": COUNT,
+        "starts_at": NUMBER,
+        "ends_at": NUMBER,
+        "is_weekly": FLAG,
+        "created_by": TEXT,
+        "next_starts_at": NUMBER,
+        "next_ends_at": NUMBER,
+        "is_running": FLAG,
+    }
+)
+_RESERVATION_ASK = _object(
+    {
+        "name": {"type": "string", "minLength": 1},
+        "spec": {"type": "string", "minLength": 1, "examples": ["1/8"], "description": "What each gets."},
+        "starts_at": MOMENT,
+        "ends_at": MOMENT,
+    },
+    {
+        "count": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT},
+        "queue": {"type": "string", "minLength": 1},
+        "weekly": FLAG,
+    },
 )
 _HOLDER = _object(
     {
@@ -149,11 +198,16 @@ SCHEMAS: JSON = {
             "problems": _list(TEXT),
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
+            "reservations": _list(ref("Reservation")),
         }
     ),
     "Device": _DEVICE,
     "MIGInstance": _object({"uuid": TEXT, "profile": TEXT, "memory_bytes": COUNT, "multiprocessors": COUNT}),
-    "QueueSettings": _object({"name": TEXT, "limit": _or_null(SHARE), "priority": WHOLE, "is_open": FLAG}),
+    "QueueSettings": _QUEUE,
+    "Notice": _object({"kind": _one_of(NoticeKind), "at": NUMBER, "ends_at": NUMBER, "request_id": TEXT}),
+    "Reservation": _RESERVATION,
+    "Reservations": _object({"reservations": _list(ref("Reservation"))}),
+    "ReservationAsk": _RESERVATION_ASK,
     "Slice": _object(
         {
             "device_id": TEXT,

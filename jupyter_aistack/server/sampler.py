@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -149,11 +150,11 @@ def snapshot(workbench: Workbench) -> dict[str, Any]:
     from ..processes import current_user
     from ..service import Caller
 
-    service, nobody = workbench.service, Caller(user=current_user(), uid=-1)
+    service, login = workbench.service, Caller(user=current_user(), uid=os.getuid())
     return {
         "type": "snapshot",
-        "host": service.call("host", {}, nobody),
-        "leases": service.call("leases", {}, nobody)["leases"],
-        "queue": service.call("queue", {}, nobody)["queue"],
-        "usage": service.call("usage", {}, nobody),
+        "host": service.call("host", {}, login),
+        "leases": service.call("leases", {}, login)["leases"],
+        "queue": service.call("queue", {}, login)["queue"],
+        "usage": service.call("usage", {}, login),
     }

@@ -7,6 +7,7 @@ import atexit
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 THREADS = 4
 RETRY_SECONDS = 10.0
-CHANGING_VERBS = frozenset({"request", "cancel", "activate", "bind", "extend", "release"})
+CHANGING_VERBS = frozenset({"request", "cancel", "activate", "bind", "extend", "release", "reserve", "unreserve"})
 
 
 class Workbench:
@@ -35,14 +36,23 @@ class Workbench:
     Args:
         build: makes the broker.
         log: the extension's logger.
+        serve: makes the verbs of that broker; by default with no admin but root.
 
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
+        happened: how many events of each kind have been passed on since this server started.
     """
 
-    def __init__(self, build: Callable[[], Broker], log: logging.Logger) -> None:
+    def __init__(
+        self,
+        build: Callable[[], Broker],
+        log: logging.Logger,
+        serve: Callable[[Broker], Service] | None = None,
+    ) -> None:
         self.log = log
+        self._serve = serve
         self.socket_path = ""
+        self.happened: Counter[str] = Counter()
         self._build = build
         self._broker: Broker | None = None
         self._service: Service | None = None
@@ -75,7 +85,7 @@ class Workbench:
 
         broker = self.broker
         if self._service is None:
-            self._service = Service(broker)
+            self._service = (self._serve or Service)(broker)
         return self._service
 
     @property

@@ -69,7 +69,9 @@ def test_server_keeps_to_its_description(
     def check(case: schemathesis.Case) -> None:
         response = case.call_and_validate(headers={"Authorization": f"token {TOKEN}"}, checks=checks)
         if method == "POST" and response.status_code == 201:  # leave room for the next
-            release = schema["/leases/{id}"]["DELETE"].Case(path_parameters={"id": response.json()["lease"]["id"]})
+            made = response.json()
+            home, made_id = ("/leases/{id}", made["lease"]["id"]) if "lease" in made else (f"{path}/{{id}}", made["id"])
+            release = schema[home]["DELETE"].Case(path_parameters={"id": made_id})
             release.call_and_validate(headers={"Authorization": f"token {TOKEN}"}, checks=CHECKS)
 
     check()
@@ -96,3 +98,19 @@ def test_whole_life_of_a_lease_keeps_to_the_description(schema: Any) -> None:
     assert call("DELETE", "/leases/{id}", path_parameters=lease)[0] == 200
     assert call("POST", "/leases", body={"spec": "9"}, media_type="application/json")[0] == 409
     assert call("GET", "/leases", query={"all": 1})[0] == 200
+
+
+def test_whole_life_of_a_reservation_keeps_to_the_description(schema: Any) -> None:
+    def call(method: str, path: str, **parts: Any) -> Any:
+        case = schema[path][method].Case(**parts)
+        response = case.call_and_validate(headers={"Authorization": f"token {TOKEN}"}, checks=CHECKS)
+        return response.status_code, response.json()
+
+    wish = {"name": "class", "spec": "1/8", "count": 8, "starts_at": 4e9, "ends_at": 4.1e9}
+    status, made = call("POST", "/reservations", body=wish, media_type="application/json")
+    assert status == 201
+    assert call("POST", "/reservations", body=wish, media_type="application/json")[0] == 409, "it overlaps the first"
+    assert call("GET", "/reservations")[1] == {"reservations": [made]}
+    assert call("GET", "/host")[1]["reservations"] == [made]
+    assert call("DELETE", "/reservations/{id}", path_parameters={"id": made["id"]})[0] == 200
+    assert call("DELETE", "/reservations/{id}", path_parameters={"id": made["id"]})[0] == 404
