@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10.0
 """How long a kernel must look dead before its leases are taken: a crashed one is restarted within a few seconds."""
 LABEL_SECONDS = 5.0
+BUSY = "busy"
 
 
 class Kernels:
@@ -31,6 +32,8 @@ class Kernels:
         self._serverapp = serverapp
         self._labels: dict[str, tuple[str, float]] = {}
         self._known: set[str] = set()
+        self._observed: dict[str, Any] = {}
+        self._was_busy: set[str] = set()
         self._missing_since: dict[str, float] = {}
 
     def pids(self) -> dict[str, int]:
@@ -43,6 +46,30 @@ class Kernels:
 
     def _provisioner(self, kernel_id: str) -> Any:
         return getattr(self._serverapp.kernel_manager.get_kernel(kernel_id), "provisioner", None)
+
+    # -- who is at work -----------------------------------------------------------------------------------------
+
+    def running(self) -> frozenset[str]:
+        """Ids of this server's kernels."""
+        return frozenset(self._ids())
+
+    def take_busy(self) -> frozenset[str]:
+        """Kernels in which something runs, or has run since the last call however shortly.
+
+        Jupyter's own account of a kernel's state leaves out what a page asks by itself when it is opened.
+        """
+        managers = {kernel_id: self._serverapp.kernel_manager.get_kernel(kernel_id) for kernel_id in self._ids()}
+        for kernel_id, manager in managers.items():
+            if self._observed.get(kernel_id) is not manager and _has_state(manager):
+                manager.observe(self._note_state, names="execution_state")
+        self._observed = managers
+        busy = {kernel_id for kernel_id, manager in managers.items() if _state(manager) == BUSY}
+        was_busy, self._was_busy = self._was_busy, set()
+        return frozenset(managers) & (busy | was_busy)
+
+    def _note_state(self, change: Any) -> None:
+        if BUSY in (change["new"], change["old"]):
+            self._was_busy.add(change["owner"].kernel_id)
 
     # -- who is asking ------------------------------------------------------------------------------------------
 
@@ -114,6 +141,14 @@ class Kernels:
         if getattr(provisioner, "pid", None) is None:  # not started yet; polling it would answer "ended"
             return False
         return await provisioner.poll() is not None
+
+
+def _has_state(manager: Any) -> bool:
+    return hasattr(manager, "has_trait") and bool(manager.has_trait("execution_state"))
+
+
+def _state(manager: Any) -> str:
+    return str(getattr(manager, "execution_state", "") or "")
 
 
 def _nearest(pid: int, kernels: Mapping[int, str]) -> int | None:

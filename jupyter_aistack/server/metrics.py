@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..core.events import EventKind
 from ..core.lease import LIVE_STATES
+from .activity import idle_leases
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
 LEASE_LABELS = ("host", "lease", "user", "queue")
+QUEUE_LABELS = ("host", "queue")
 
 
-def exposition(snapshot: dict[str, Any]) -> bytes:
-    """A snapshot, as the stream sends it, in Prometheus's text format."""
+COUNTED = (EventKind.LEASE_PREEMPTED, EventKind.LEASE_RECLAIMED)
+
+
+def exposition(snapshot: dict[str, Any], happened: Mapping[str, int]) -> bytes:
+    """A snapshot, as the stream sends it, in Prometheus's text format.
+
+    Args:
+        snapshot: what the host looks like.
+        happened: how many events of each kind there were since the server started.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(snapshot))
+    registry.register(_Collector(snapshot, happened))
     return generate_latest(registry)
 
 
 class _Collector(Collector):
-    def __init__(self, snapshot: dict[str, Any]) -> None:
+    def __init__(self, snapshot: dict[str, Any], happened: Mapping[str, int]) -> None:
+        self._happened = happened
         self._host, self._usage = snapshot["host"], snapshot["usage"]
         self._leases, self._queue = snapshot["leases"], snapshot["queue"]
 
@@ -34,6 +46,7 @@ class _Collector(Collector):
         yield from self._devices()
         yield from self._waiting()
         yield from self._held()
+        yield from self._taken_back()
 
     def _devices(self) -> Iterator[Metric]:
         devices = self._host["devices"]
@@ -52,11 +65,27 @@ class _Collector(Collector):
             yield _gauge(name, text, DEVICE_LABELS, [(labels, use.get(key)) for labels, _, use in rows])
 
     def _waiting(self) -> Iterator[Metric]:
+        host, now = self._host["host"], self._usage["at"]
+        since: dict[str, list[float]] = {queue["name"]: [] for queue in self._host["queues"]}
+        for request in self._queue:
+            since.setdefault(request["queue"], []).append(request["submitted_at"])
+        rows = [((host, name), len(times)) for name, times in since.items()]
+        longest = [((host, name), max(0.0, now - min(times, default=now))) for name, times in since.items()]
+        held = [((host, queue["name"]), float(Fraction(queue["held"]))) for queue in self._host["queues"]]
+        yield _gauge("aistack_requests_waiting", "Requests that wait in a queue.", QUEUE_LABELS, rows)
+        text = "How long the oldest request of a queue has waited; 0 when none does."
+        yield _gauge("aistack_queue_longest_wait_seconds", text, QUEUE_LABELS, longest)
+        yield _gauge("aistack_queue_held_devices", "Device equivalents a queue's leases hold.", QUEUE_LABELS, held)
+
+    def _taken_back(self) -> Iterator[Metric]:
         host = self._host["host"]
-        waiting = Counter(request["queue"] for request in self._queue)
-        names = [queue["name"] for queue in self._host["queues"]]
-        rows = [((host, name), waiting[name]) for name in names]
-        yield _gauge("aistack_requests_waiting", "Requests that wait in a queue.", ("host", "queue"), rows)
+        idle = idle_leases(self._leases, self._host["queues"], self._usage["at"])
+        yield _gauge("aistack_leases_idle", "Leases that nobody uses.", ("host",), [((host,), idle)])
+        text = "Leases taken back since the server started, by reason."
+        family = CounterMetricFamily("aistack_leases_taken_back", text, labels=("host", "reason"))
+        for kind in COUNTED:
+            family.add_metric((host, kind.value.removeprefix("Lease").lower()), self._happened.get(kind.value, 0))
+        yield family
 
     def _held(self) -> Iterator[Metric]:
         host = self._host["host"]

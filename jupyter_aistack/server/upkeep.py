@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from ..broker import Broker
     from ..core.lease import Lease
     from ..core.request import Request
+    from .activity import Seen
 
 WARM_UP_SECONDS = 1.0
 """Between the server's start and the building of its broker, unless someone needs it sooner."""
 LEAST_SECONDS = 0.05
+STALE_SECONDS = 30.0
+"""Figures of use that are older say nothing about now."""
 
 
 class Upkeep:
@@ -71,7 +75,16 @@ class Upkeep:
         self._cycle_seconds = RETRY_SECONDS
         broker = await self._workbench.ready()
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
-        await self._workbench.run(keep_leases, broker, await self._kernels.gone())
+        await self._workbench.run(keep_leases, broker, await self._kernels.gone(), self._seen())
+
+    def _seen(self) -> Seen:
+        """Where something is at work; the sampler has asked the drivers already."""
+        from .activity import Seen
+
+        latest = self._sampler.latest
+        is_fresh = latest is not None and time.monotonic() - latest.at < STALE_SECONDS
+        usage = latest.data["usage"]["leases"] if latest is not None and is_fresh else None
+        return Seen(kernels=self._kernels.running(), busy=self._kernels.take_busy(), usage=usage)
 
     async def publish(self) -> None:
         """Put what has happened since on the bus, and have the picture taken anew."""
@@ -79,12 +92,13 @@ class Upkeep:
             return
         events = await self._workbench.run(self._bus.read, self._workbench.broker)
         if events:
+            self._workbench.happened.update(event.kind.value for event in events)
             self._bus.emit(events)
             self._sampler.poke()
 
 
-def keep_leases(broker: Broker, gone: frozenset[str]) -> None:
-    """End what belongs to kernels that are `gone`, then run the broker's maintenance.
+def keep_leases(broker: Broker, gone: frozenset[str], seen: Seen | None = None) -> None:
+    """End what belongs to kernels that are `gone`, note what is in use, then run the broker's maintenance.
 
     A host where nothing is leased or wanted is left alone: asking its drivers would keep a sleeping GPU awake.
     """
@@ -99,7 +113,19 @@ def keep_leases(broker: Broker, gone: frozenset[str]) -> None:
         if _is_of(lease, gone):
             with contextlib.suppress(LeaseError):  # it ended between the two calls
                 broker.release(lease.id, lease.token)
+    _touch(broker, seen)
     broker.maintain()
+
+
+def _touch(broker: Broker, seen: Seen | None) -> None:
+    """Note use before the idle are told: a lease must not be reclaimed in the moment it is used again."""
+    from .activity import to_touch
+
+    if seen is None or not seen.kernels:
+        return
+    used = to_touch(broker.leases(), seen, broker.policy, broker.clock())
+    if used:
+        broker.touch(used)
 
 
 def _is_of(item: Lease | Request, gone: frozenset[str]) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from jupyter_aistack.server.activity import idle_leases
+from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.server.metrics import exposition
 
 from .conftest import Ask
@@ -52,10 +54,35 @@ def test_what_is_not_known_is_left_out() -> None:
         "host": {"host": "box", "devices": [device], "queues": []},
         "leases": [],
         "queue": [],
-        "usage": {"devices": {"GPU-1": USE}, "leases": {}},
+        "usage": {"at": 0.0, "devices": {"GPU-1": USE}, "leases": {}},
     }
-    found = read(exposition(snapshot).decode())
+    found = read(exposition(snapshot, {}).decode())
     assert [s.value for s in found["aistack_device_memory_used_bytes"]] == [7.0]
     assert found["aistack_device_memory_used_bytes"][0].labels["name"] == device["name"]
     assert found["aistack_device_utilization_ratio"] == []
     assert found["aistack_device_power_watts"] == []
+
+
+async def test_scrape_shows_queues_idle_leases_and_what_was_taken_back(
+    ask: Ask, jp_fetch: Any, workbench: Workbench
+) -> None:
+    await ask("POST", "leases", {"spec": "3/4"})
+    await ask("POST", "leases", {"spec": "1/2"})
+    workbench.happened["LeaseReclaimed"] = 2
+    found = read((await jp_fetch("aistack", "metrics")).body.decode())
+    (held,) = found["aistack_queue_held_devices"]
+    assert (held.labels["queue"], held.value) == ("default", 0.75)
+    (longest,) = found["aistack_queue_longest_wait_seconds"]
+    assert 0 <= longest.value < 30
+    taken = {sample.labels["reason"]: sample.value for sample in found["aistack_leases_taken_back"]}
+    assert taken == {"preempted": 0.0, "reclaimed": 2.0}
+    assert [sample.value for sample in found["aistack_leases_idle"]] == [0.0]
+
+
+def test_lease_is_idle_from_its_queues_badge_on() -> None:
+    queues = [
+        {"name": "a", "idle": {"badge_seconds": 10, "notice_seconds": 20, "reclaim_seconds": 30}},
+        {"name": "b", "idle": None},
+    ]
+    leases = [{"queue": name, "active_at": at} for name, at in (("a", 90.0), ("a", 91.0), ("a", None), ("b", 0.0))]
+    assert idle_leases(leases, queues, 100.0) == 1

@@ -1,0 +1,96 @@
+"""Which leases count as used, from what was seen of kernels and devices."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.core.device import Slice, SliceKind
+from jupyter_aistack.core.lease import Lease, Notice, NoticeKind
+from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue
+from jupyter_aistack.core.request import parse_spec
+from jupyter_aistack.server.activity import Seen, to_touch
+from jupyter_aistack.testing import holder
+
+NOW = 1000.0
+POLICY = Policy()
+ON_GPU = Slice(device_id="GPU-0", kind=SliceKind.SHARE, fraction=Fraction(1, 4), memory_bytes=1)
+ON_CPU = Slice(device_id="CPU-box", kind=SliceKind.CPU, fraction=Fraction(1, 4), memory_bytes=1)
+
+
+def lease(name: str = "kernel-1", *, parent: str = "", piece: Slice = ON_GPU, **fields: Any) -> Lease:
+    said = {"active_at": NOW - 600, **fields}
+    return Lease(
+        id=f"l-{name}",
+        token=1,
+        request_id="r-1",
+        spec=parse_spec("1/4"),
+        holder=holder(name, parent=parent),
+        slices=(piece,),
+        granted_at=0.0,
+        expires_at=2000.0,
+        **said,
+    )
+
+
+def touched(*leases: Lease, busy: str = "", usage: dict[str, Any] | None = None, policy: Policy = POLICY) -> list[str]:
+    seen = Seen(kernels=frozenset({"kernel-1", "kernel-2"}), busy=frozenset(busy.split()), usage=usage)
+    return to_touch(leases, seen, policy, NOW)
+
+
+def test_a_kernel_that_runs_something_uses_its_lease_and_no_other() -> None:
+    assert touched(lease("kernel-1"), lease("kernel-2"), busy="kernel-1") == ["l-kernel-1"]
+
+
+def test_an_open_notebook_in_which_nothing_runs_is_no_use() -> None:
+    assert touched(lease()) == []
+
+
+def test_a_lease_of_a_kernel_is_watched_from_the_moment_it_is_seen() -> None:
+    assert touched(lease(active_at=None)) == ["l-kernel-1"]
+
+
+def test_what_this_server_does_not_run_is_not_watched() -> None:
+    script = lease("pid-7", active_at=None)
+    assert touched(script, usage={"l-pid-7": {"utilization": 1.0}}) == []
+
+
+@pytest.mark.parametrize(
+    ("piece", "share", "is_use"),
+    [
+        (ON_GPU, 0.02, True),
+        (ON_GPU, 0.01, False),
+        (ON_GPU, 0.0, False),
+        (ON_GPU, None, False),
+        (ON_CPU, 0.04, False),
+        (ON_CPU, 0.5, True),
+    ],
+)
+def test_a_device_that_works_is_use_though_no_cell_runs(piece: Slice, share: float | None, is_use: bool) -> None:
+    assert bool(touched(lease(piece=piece), usage={"l-kernel-1": {"utilization": share}})) is is_use
+
+
+def test_a_kernel_and_its_workers_are_in_use_together() -> None:
+    both = lease("kernel-1"), lease("worker-0", parent="kernel-1")
+    assert touched(*both, busy="kernel-1") == ["l-kernel-1", "l-worker-0"]
+    assert touched(*both, usage={"l-worker-0": {"utilization": 0.9}}) == ["l-kernel-1", "l-worker-0"]
+
+
+def test_use_is_noted_once_a_minute() -> None:
+    assert touched(lease(active_at=NOW - 59), busy="kernel-1") == []
+    assert touched(lease(active_at=NOW - 60), busy="kernel-1") == ["l-kernel-1"]
+
+
+def test_use_is_noted_more_often_where_leases_are_idle_sooner() -> None:
+    soon = IdlePolicy(badge_seconds=4, notice_seconds=5, reclaim_seconds=6)
+    policy = Policy(queues=(Queue(name="default", idle=soon),))
+    assert touched(lease(active_at=NOW - 1), busy="kernel-1", policy=policy) == ["l-kernel-1"]
+
+
+def test_use_after_an_idle_notice_is_noted_at_once() -> None:
+    notice = Notice(kind=NoticeKind.IDLE, at=NOW - 2, ends_at=NOW + 5)
+    used = lease(active_at=NOW - 3, notice=notice)
+    assert touched(used, busy="kernel-1") == ["l-kernel-1"]
+    assert touched(used) == []
