@@ -18,11 +18,11 @@ from . import attach as attaching
 from .core.device import DeviceKind
 from .core.request import parse_spec
 from .exceptions import LeaseError
-from .held import HeldLease, OnWait, attached, drop_ended, is_new, settle
+from .held import HeldLease, OnWait, attached, drop_ended, ended_line, is_new, settle
 from .periods import lease_seconds, patience_seconds
 from .transports import JSON, EmbeddedTransport, SocketTransport, Transport
 
-__all__ = ["Client", "HeldLease", "OnWait", "attached", "connect", "drop_ended", "is_new", "request"]
+__all__ = ["Client", "HeldLease", "OnWait", "attached", "connect", "drop_ended", "ended_line", "is_new", "request"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,11 @@ class Client:
         """Leases and waiting requests of this kernel (or process), and what its own leases need."""
         return self.call("mine")
 
+    def reservations(self) -> list[JSON]:
+        """What is kept for whom, now and later."""
+        found: list[JSON] = self.call("reservations")["reservations"]
+        return found
+
     def cancel(self, request_id: str) -> JSON:
         """Take a waiting request back."""
         return self.call("cancel", request_id=request_id)
@@ -74,7 +79,7 @@ class Client:
         *,
         wait: bool = True,
         timeout: str | float | None = None,
-        queue: str = "default",
+        queue: str = "",
         duration: str | float | None = None,
         preemptible: bool = False,
         label: str = "",
@@ -88,7 +93,7 @@ class Client:
             spec: what to lease: ``1/4``, ``20GiB``, ``2``, ``1/2x2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``.
             wait: stand in the queue until it is granted; otherwise return at once, granted or not.
             timeout: seconds, or ``"5min"``, to wait at most; 0 does not wait, None waits for ever.
-            queue: where to wait.
+            queue: where to wait; empty for your own.
             duration: how long it is wanted, ``"2h"`` or seconds; None for as long as this process lives.
             preemptible: it may be ended for others.
             label: what to call the holder, for people.

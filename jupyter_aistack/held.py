@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from . import attach as attaching
+from . import notices
 from .core.device import Slice, SliceKind
-from .core.lease import LeaseState
+from .core.lease import LeaseState, Outcome
 from .core.request import RequestState
 from .core.units import format_bytes
 from .exceptions import AcquireTimeout, AIStackError, LeaseError, LeaseLost, Refused
@@ -171,6 +172,7 @@ class HeldLease:
         """Say that a holder elsewhere (a worker) uses it, and whether it found what was promised."""
         lease = self._granted()
         self.lease = self._client.call("activate", lease_id=self.id, token=lease["token"], verified=verified, note=note)
+        notices.watcher.watch()
         return self
 
     def bind(self, root_pid: int) -> HeldLease:
@@ -180,7 +182,10 @@ class HeldLease:
         return self
 
     def extend(self, duration: str | float) -> HeldLease:
-        """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end stays as it is."""
+        """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end stays as it is.
+
+        Either counts as used now, so that it is not taken back for being idle.
+        """
         self._granted()
         self.lease = self._client.call("extend", lease_id=self.id, seconds=lease_seconds(duration))
         return self
@@ -214,11 +219,7 @@ class HeldLease:
         if lease["state"] in _LIVE:
             return ""
         self._let_go()
-        what = f"the lease {self.id} has ended: {lease['outcome'] or LeaseState.RELEASING.value}"
-        has_device = any(piece.kind is not SliceKind.CPU for piece in self.slices)
-        if has_device and attaching.cuda_started():
-            return f"{what}; CUDA still holds its device in this kernel: restart it"
-        return f"{what}; this kernel runs without a device now"
+        return ended_line(lease)
 
     def _granted(self) -> JSON:
         if self.lease is None:
@@ -242,6 +243,11 @@ class HeldLease:
 
 
 _LIVE = frozenset({LeaseState.GRANTED.value, LeaseState.ACTIVE.value, LeaseState.SUSPENDED.value})
+_TAKEN_BACK = {
+    Outcome.PREEMPTED.value: "it was taken back because somebody who goes first needed the room",
+    Outcome.RECLAIMED.value: "it was taken back because nobody had used it for a while",
+    Outcome.EXPIRED.value: "its time was up",
+}
 _attached: dict[str, HeldLease] = {}
 _settled: set[str] = set()
 
@@ -259,6 +265,18 @@ def drop_ended(live: Collection[str] = ()) -> list[str]:
     """
     lines = [held.drop() for lease_id, held in list(_attached.items()) if lease_id not in live]
     return [line for line in lines if line]
+
+
+def ended_line(lease: Mapping[str, Any]) -> str:
+    """What a lease's end means for this process, and the way to another one where it was taken back."""
+    outcome = lease["outcome"] or LeaseState.RELEASING.value
+    what = f"the lease {lease['id']} has ended: {_TAKEN_BACK.get(outcome, outcome)}"
+    has_device = any(piece["kind"] != SliceKind.CPU.value for piece in lease["slices"])
+    if has_device and attaching.cuda_started():
+        now = "CUDA still holds its device in this kernel: restart it"
+    else:
+        now = "this kernel runs without a device now"
+    return f"{what}; {now}" + (f"; %gpu request {lease['spec']} asks again" if outcome in _TAKEN_BACK else "")
 
 
 def is_new(lease: Mapping[str, Any]) -> bool:

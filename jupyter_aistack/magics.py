@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
+from . import attach, notices
 from .caps import cap_memory
 from .display import Panel
 from .exceptions import AIStackError, ClusterError, LeaseError
 from .notebook import arguments, views
 from .notebook.arrivals import Arrivals
 from .notebook.cells import AwaitedCells, compile_cell, needs_await, run, run_awaiting
+from .notebook.progress import Progress
 from .periods import lease_seconds, patience_seconds
 from .wire import preparation_from_dict
 
@@ -41,6 +43,8 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     cap_memory(os.environ)  # a kernel that was launched with a share has its caps in the environment alone
     magics = AIStackMagics(shell)
     shell.register_magics(magics)
+    if attach.BORN_WITH:
+        notices.watcher.watch()
     shell.events.register("pre_run_cell", magics.arrivals.before_cell)
     shell.input_transformers_post.append(magics.awaited)
     for name in ("%gpu", "%%gpu", "%cluster"):
@@ -128,7 +132,7 @@ class AIStackMagics(Magics):
             workers = [lease for lease in mine["leases"] if lease["holder"]["parent"]]
             return mine, views.status_panel(own, workers, host, client.usage(), time.time())
         waiting = _waiting(mine)
-        return mine, views.waiting_panel(waiting[0]) if waiting else views.nothing_panel(host)
+        return mine, views.waiting_panel(waiting[0], time.time()) if waiting else views.nothing_panel(host)
 
     def _request(self, given: Namespace) -> tuple[JSON, Panel]:
         own = self._refuse_another(given.spec)
@@ -138,7 +142,7 @@ class AIStackMagics(Magics):
         if held.is_granted:
             return {"request": held.request, "lease": held.lease}, self._status(given)[1]
         self.arrivals.pending = held
-        return {"request": held.request, "lease": None}, views.waiting_panel(held.request)
+        return {"request": held.request, "lease": None}, views.waiting_panel(held.request, time.time())
 
     def _refuse_another(self, spec: str) -> JSON | None:
         """The lease this kernel has already, if it is what was asked for; another one is refused."""
@@ -157,7 +161,7 @@ class AIStackMagics(Magics):
     def _ask(self, given: Namespace, *, wait: bool) -> HeldLease:
         client = self._client()
         duration = None if given.duration is None else lease_seconds(given.duration, field="for")
-        with _Progress(given.spec) as progress:
+        with Progress(given.spec) as progress:
             return client.request(
                 given.spec,
                 wait=wait,
@@ -174,7 +178,7 @@ class AIStackMagics(Magics):
         return os.environ.get("JPY_SESSION_NAME") or str(self.shell.user_ns.get("__vsc_ipynb_file__", ""))
 
     def _release(self, given: Namespace) -> tuple[JSON, Panel]:
-        from . import attach, client
+        from . import client
 
         mine, self.arrivals.pending = self._client().mine(), None
         attached, own = client.attached(), _own(mine)
@@ -195,7 +199,8 @@ class AIStackMagics(Magics):
     def _queue(self, given: Namespace) -> tuple[JSON, Panel]:
         client = self._client()
         waiting = client.queue()
-        return {"queue": waiting}, views.queue_panel(waiting, (request["id"] for request in client.mine()["requests"]))
+        own = {request["id"] for request in client.mine()["requests"]} if waiting else set()
+        return {"queue": waiting}, views.queue_panel(waiting, own, time.time())
 
     def _extend(self, given: Namespace) -> tuple[JSON, Panel]:
         seconds = lease_seconds(given.duration)
@@ -204,7 +209,8 @@ class AIStackMagics(Magics):
             raise LeaseError("this kernel holds no slice to extend; %gpu request SPEC asks for one")
         lease = self._client().call("extend", lease_id=own["id"], seconds=seconds)
         left = views.time_left(lease, time.time())
-        return {"lease": lease}, Panel(title=f"{lease['spec']} ({lease['id']}): {left}")
+        kept = "" if own["notice"] is None or lease["notice"] else "It is kept: it counts as used now."
+        return {"lease": lease}, Panel(title=f"{lease['spec']} ({lease['id']}): {left}", remark=kept)
 
     def _usage(self, given: Namespace) -> tuple[JSON, Panel]:
         from .tracking import cost
@@ -316,33 +322,6 @@ class AIStackMagics(Magics):
             specs = sorted(profiles)
         self._specs = (time.monotonic(), specs)
         return specs
-
-
-class _Progress:
-    """A line that says how the waiting goes, updated in place."""
-
-    def __init__(self, spec: str) -> None:
-        self._spec = spec
-        self._line: Any = None
-        self._since = time.monotonic()
-
-    def __enter__(self) -> Callable[[int | None, str], None]:
-        return self._show
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if self._line is not None:
-            what = "was granted" if kind is None else "is no longer waited for,"
-            self._line.update(Panel(title=f"{self._spec} {what} after {time.monotonic() - self._since:.0f} s"))
-
-    def _show(self, position: int | None, reason: str) -> None:
-        from IPython.display import display
-
-        title = views.waiting_line({"spec": self._spec, "position": position, "reason": reason})
-        panel = Panel(title=title, remark="Interrupt the kernel to stop waiting.")
-        if self._line is None:
-            self._line = display(panel, display_id=True)
-        else:
-            self._line.update(panel)
 
 
 def _own(mine: Mapping[str, Any]) -> JSON | None:

@@ -152,7 +152,7 @@ def test_not_waiting_returns_the_place_in_the_queue(gpu_client: Client, second: 
     first = gpu_client.request("1", attach=False)
     waiting = second.request("1/2", wait=False, attach=False)
     assert (waiting.is_granted, waiting.state, waiting.request["position"]) == (False, "queued", 1)
-    assert "waits for 1/2" in waiting.note
+    assert waiting.note == "needs 1/2 of a GPU; what is in its way has no end that is known"
     first.release()
     assert waiting.refresh().is_granted
 
@@ -166,7 +166,7 @@ def test_waiting_ends_when_the_other_releases_and_tells_why_it_waits(gpu_client:
         threading.Thread(target=first.release).start()
 
     assert second.request("1/2", attach=False, on_wait=release).is_granted
-    assert told[0] == (1, "waits for 1/2 of a device; the most that is free on one is 0")
+    assert told[0] == (1, "needs 1/2 of a GPU; what is in its way has no end that is known")
 
 
 def test_a_timeout_leaves_nothing_behind(gpu_client: Client, second: Client) -> None:

@@ -328,7 +328,7 @@ def test_a_broker_that_is_gone_does_not_break_a_cell(
         ("request", "required: SPEC"),
         ("request 1/4 1/2", "unrecognized arguments: 1/2"),
         ("request '1/4", "no closing quotation"),
-        ("extend", "required: duration"),
+        ("extend 1h 2h", "unrecognized arguments: 2h"),
         ("extend soon", "is not a duration"),
         ("bogus", "invalid choice: 'bogus'"),
         ("--bogus", "unrecognized arguments: --bogus"),
@@ -406,11 +406,12 @@ def test_panels_are_text_and_html_and_escape_what_others_wrote():
     waiting = samples["queue"][0]
     waiting["holder"]["label"] = '<img src=x onerror="alert(1)">'
     waiting["reason"] = "a & b <script>"
-    shown = views.queue_panel([waiting], [])._repr_mimebundle_()
+    shown = views.queue_panel([waiting], [], waiting["eta_at"] - 720)._repr_mimebundle_()
     assert "<script>" in shown["text/plain"]
     assert "<script>" not in shown["text/html"]
     assert "<img" not in shown["text/html"]
     assert "a &amp; b" in shown["text/html"]
+    assert "in about 12 min" in shown["text/plain"]
 
 
 def test_status_names_device_enforcement_memory_and_time_left():
@@ -424,6 +425,11 @@ def test_status_names_device_enforcement_memory_and_time_left():
     assert "10 min" in shown
     assert "1 more leases: 1/2" in shown
     assert "no driver answers" in shown
+    assert "notice" not in shown
+    idle = samples["leases"][1]
+    told = str(views.status_panel(idle, [], samples["host"], samples["usage"], idle["notice"]["ends_at"] - 300))
+    assert "will be taken back in 5 min: nobody uses it. Run a cell, or %gpu extend, to keep it." in told
+    assert "for 20 min; taken back after 25 min" in told
     doubtful = {**lease, "verified": False, "note": "two devices were visible"}
     panel = views.status_panel(doubtful, [], samples["host"], {"leases": {}}, 0)
     assert "NO, not enforced: two devices were visible" in str(panel)

@@ -44,7 +44,7 @@ class Cluster(SpecCluster):
         slice: what each of them gets, as in :func:`jupyter_aistack.request`.
         timeout: seconds to wait for each slice. None waits as long as somebody else's lease stands in the way.
         threads: tasks a worker runs at once; by default one per core of a CPU slice, one on a GPU.
-        queue: where to ask for the slices.
+        queue: where to ask for the slices; empty for your own.
         name: what to call the cluster.
         security: ``True`` encrypts and authenticates all connections with certificates made for this cluster alone, so
             that no other user of the host can reach it; the default where the package cryptography is installed.
@@ -67,7 +67,7 @@ class Cluster(SpecCluster):
         *,
         timeout: float | None = None,
         threads: int | None = None,
-        queue: str = "default",
+        queue: str = "",
         name: str | None = None,
         security: bool | Security | None = None,
         asynchronous: bool = False,

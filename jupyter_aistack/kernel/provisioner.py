@@ -65,7 +65,9 @@ class SliceProvisioner(LocalProvisioner):
         the default, is nothing until the notebook asks.""",
     ).tag(config=True)
 
-    queue = Unicode("default", help="The queue its request is charged to.").tag(config=True)
+    queue = Unicode("", help="The queue its request is charged to; empty, the default, for the user's own.").tag(
+        config=True
+    )
 
     wait_seconds = Float(
         2.0,

@@ -17,7 +17,7 @@ from ..core.device import DeviceKind
 from ..core.lease import Lease, LeaseState
 from ..core.request import Holder, HolderKind, Request, RequestState
 from ..exceptions import InvalidRequest, InvalidTransition, LeaseError, LedgerUnavailable, PrepareFailed
-from ..processes import is_alive
+from ..processes import groups_of, is_alive
 from ..providers.base import Prepared, Provider
 from .environment import combined
 
@@ -97,7 +97,8 @@ class Tenancy:
         with self._lock:
             broker = self._broker()
             if spec and not self._leases() and self._waiting() is None:
-                broker.submit(spec, self._holder(label), queue=queue)
+                holder = self._holder(label)
+                broker.submit(spec, holder, queue=queue, groups=groups_of(holder.user))
             return self.look()
 
     def look(self) -> Holding:

@@ -70,9 +70,11 @@ def gpu_parser() -> Parser:
         "--wait", action=argparse.BooleanOptionalAction, default=True, help="wait in the queue until granted (default)"
     )
     _verb(verbs, "release", "give the slice back, or leave the queue")
-    _verb(verbs, "queue", "who waits for what, and why")
-    extend = _verb(verbs, "extend", "move the end of a lease that has one")
-    extend.add_argument("duration", help="how much longer: 30m, 2h, 1h30m")
+    _verb(verbs, "queue", "who waits for what, why, and until when")
+    extend = _verb(verbs, "extend", "move the end of a lease that has one, and keep one that is idle")
+    extend.add_argument(
+        "duration", nargs="?", default="1h", metavar="TIME", help="how much longer: 30m, 2h, 1h30m (1h)"
+    )
     _verb(verbs, "usage", "what is in use now, and what it has cost so far")
     return parser
 
@@ -111,7 +113,7 @@ def add_request_options(parser: Parser) -> None:
 
 
 def _waiting(parser: Parser) -> None:
-    parser.add_argument("--queue", default="default", metavar="NAME", help="where to wait (default)")
+    parser.add_argument("--queue", default="", metavar="NAME", help="where to wait (your own)")
     parser.add_argument("--timeout", metavar="TIME", help="how long to wait at most, e.g. 5min (for ever)")
 
 

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .. import notices
 from ..exceptions import AIStackError
+from .born import BornWith
 from .views import arrived_line, waiting_line
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Arrivals:
         self._is_told = not self._started_with
         self._thread: threading.Thread | None = None
         self._found: Mapping[str, Any] | None = None
+        self._born = BornWith()
 
     def before_cell(self, *_: Any) -> None:
         """IPython's ``pre_run_cell``; never raises."""
@@ -73,8 +76,9 @@ class Arrivals:
     def _take(self, mine: Mapping[str, Any]) -> None:
         from .. import client as clients
 
-        for line in clients.drop_ended({lease["id"] for lease in mine["leases"]}):
+        for line in [*clients.drop_ended({lease["id"] for lease in mine["leases"]}), *self._born.drop_ended(mine)]:
             self._say(line)
+        notices.watcher.look(mine["leases"])
         if clients.attached() is not None:
             return
         for lease in mine["leases"]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core.units import format_bytes, format_duration
 from ..display import Bar, Panel, bar
+from ..notices import notice_line
 from ..tracking.cost import Cost
 
 JSON = Mapping[str, Any]
+SHOWN_IDLE_SECONDS = 120.0
+"""From when on a lease is called idle; use is noted once a minute."""
 
 
 def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, now: float) -> Panel:
@@ -28,6 +31,7 @@ def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, 
         ("verified", _verified(lease)),
         ("memory", memory_used(lease, usage)),
         ("time left", time_left(lease, now)),
+        *idle_rows(lease, host, now),
     ]
     if workers:
         rows.append(("workers", f"{len(workers)} more leases: {', '.join(worker['spec'] for worker in workers)}"))
@@ -35,11 +39,12 @@ def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, 
     return Panel(title=f"This kernel holds {lease['spec']}{simulated}", rows=rows, remark=_problems(host))
 
 
-def waiting_panel(request: JSON) -> Panel:
+def waiting_panel(request: JSON, now: float) -> Panel:
     """The request of this kernel that waits."""
     rows = [
         ("queue", f"{request['queue']}, {_place(request)}"),
         ("reason", request["reason"] or "it is being looked at"),
+        ("expected", expected(request, now)),
     ]
     remark = "It is attached before the first cell that runs after the grant; %gpu release leaves the queue."
     return Panel(title=f"This kernel waits for {request['spec']}", rows=rows, remark=remark)
@@ -53,7 +58,7 @@ def nothing_panel(host: JSON) -> Panel:
     return Panel(title="This kernel holds no slice", headings=(f"device{simulated}", "free"), rows=rows, remark=remark)
 
 
-def queue_panel(waiting: Sequence[JSON], mine: Iterable[str]) -> Panel:
+def queue_panel(waiting: Sequence[JSON], mine: Iterable[str], now: float) -> Panel:
     """Who waits; `mine` are the ids of this kernel's requests."""
     own = set(mine)
     rows = [
@@ -63,12 +68,13 @@ def queue_panel(waiting: Sequence[JSON], mine: Iterable[str]) -> Panel:
             "this kernel" if request["id"] in own else _who(request["holder"]),
             request["queue"],
             request["reason"],
+            expected(request, now),
         )
         for request in waiting
     ]
     if not rows:
         return Panel(title="Nobody waits")
-    return Panel(title=f"{len(rows)} waiting", headings=("", "wants", "who", "queue", "why"), rows=rows)
+    return Panel(title=f"{len(rows)} waiting", headings=("", "wants", "who", "queue", "why", "expected"), rows=rows)
 
 
 def usage_panel(leases: Sequence[JSON], usage: JSON, cost: Cost) -> Panel:
@@ -95,6 +101,27 @@ def time_left(lease: JSON, now: float) -> str:
     if lease["ends_at"] is None:
         return "until it is released"
     return format_duration(lease["ends_at"] - now) + (", or less: preemptible" if lease["preemptible"] else "")
+
+
+def expected(request: JSON, now: float) -> str:
+    """When a request is likely to be granted."""
+    at = request.get("eta_at")
+    if at is None:
+        return "nobody can say"
+    return f"in about {format_duration(at - now)}" if at > now else "any moment"
+
+
+def idle_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
+    """How long nobody has used the lease, and the word that it will be taken back."""
+    notice, since = lease["notice"], lease["active_at"]
+    if since is not None and now - since >= SHOWN_IDLE_SECONDS:
+        queue = next((queue for queue in host["queues"] if queue["name"] == lease["queue"]), None)
+        end = (
+            f"; taken back after {format_duration(queue['idle']['reclaim_seconds'])}" if queue and queue["idle"] else ""
+        )
+        yield "idle", f"for {format_duration(now - since)}{end}"
+    if notice is not None:
+        yield "notice", notice_line(lease, now)
 
 
 def arrived_line(lease: JSON) -> str:
