@@ -47,7 +47,6 @@ REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
 MAX_CONFLICTS = 200
-MANY = 10_000
 
 
 class Broker:
@@ -105,13 +104,13 @@ class Broker:
         return self.ledger.request(request_id)
 
     def waiting(self, limit: int = 100) -> tuple[Waiting, ...]:
-        """The first of the waiting requests of this host, first served first: why they wait, and how long."""
+        """The waiting requests of this host, first served first: why they wait and how long, for the first `limit`."""
         now = self.clock()
         return forecast(self._snapshot(self.inventory(), now), now, limit=limit)
 
     def queue(self) -> tuple[Request, ...]:
         """The waiting requests of this host, first served first, with the reason that names nobody."""
-        return tuple(replace(one.request, reason=one.public_reason) for one in self.waiting(MANY))
+        return tuple(replace(one.request, reason=one.public_reason) for one in self.waiting())
 
     def reservations(self) -> tuple[Reservation, ...]:
         """The reservations of this host that are running or to come."""

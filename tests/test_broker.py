@@ -9,7 +9,7 @@ import pytest
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, ProcessUse
 from jupyter_aistack.core.lease import Lease, LeaseState, Outcome, Step
-from jupyter_aistack.core.queues import Queue
+from jupyter_aistack.core.queues import Policy, Queue
 from jupyter_aistack.core.request import Holder, HolderKind, RequestState
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.exceptions import (
@@ -80,7 +80,12 @@ def living() -> set[int]:
 def broker(bench: Bench, clock: ManualClock, living: set[int]) -> Iterator[Broker]:
     queues = (Queue(name="default"), Queue(name="half", limit=Fraction(1, 2)), Queue(name="shut", is_open=False))
     broker = Broker(
-        MemoryLedger(), [bench], queues=queues, host="testbox", clock=clock, is_alive=lambda pid, since: pid in living
+        MemoryLedger(),
+        [bench],
+        policy=Policy(queues=queues),
+        host="testbox",
+        clock=clock,
+        is_alive=lambda pid, since: pid in living,
     )
     yield broker
     broker.close()

@@ -46,8 +46,11 @@ def equivalents(slices: Iterable[Slice]) -> Fraction:
     A slice's fraction is already the larger of its memory and compute shares, so this is the dominant share of
     Ghodsi et al., NSDI 2011, in units of one device.
     """
+    pieces = tuple(slices)
+    if len(pieces) == 1:
+        return pieces[0].fraction
     gpus = cpus = Fraction(0)
-    for piece in slices:
+    for piece in pieces:
         if piece.kind is SliceKind.CPU:
             cpus += piece.fraction
         else:
@@ -76,7 +79,7 @@ def decayed_use(size: Fraction, start: float, end: float, now: float, half_life_
         return 0.0
     rate = math.log(2) / half_life_seconds
     until, since = max(0.0, now - end), max(0.0, now - start)
-    return float(size) * (math.exp(-rate * until) - math.exp(-rate * since)) / rate
+    return size.numerator / size.denominator * (math.exp(-rate * until) - math.exp(-rate * since)) / rate
 
 
 def used_in_week(size: Fraction, start: float, end: float, week: int) -> float:
@@ -90,7 +93,7 @@ def charged(account: Account, lease: Lease, half_life_seconds: float) -> Account
     end = lease.ended_at if lease.ended_at is not None else lease.granted_at
     at, size, week = max(account.at, end), equivalents(lease.slices), week_of(end)
     kept = account.week_seconds if account.week == week else 0.0
-    if account.week > week:  # a lease whose end is noticed late: that week is over
+    if account.week > week and account.week_seconds:  # a lease whose end is noticed late: that week is over
         week, kept = account.week, account.week_seconds
     return replace(
         account,

@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 
 from .accounts import equivalents
 from .device import DeviceKind, Slice, SliceKind
-from .keeps import start_of
+from .keeps import Ends, start_of
 from .lease import Lease
 from .order import grouped, in_turn
 from .placement import Unplaced
@@ -44,7 +43,7 @@ class Waiting:
 
 
 def forecast(snapshot: Snapshot, now: float, *, limit: int = 100) -> tuple[Waiting, ...]:
-    """The first `limit` of the waiting, first served first.
+    """The waiting, first served first; those behind the first `limit` are told their position and no more.
 
     An ETA supposes that leases end when they are known to (their time, a notice) and no sooner, and that nobody new
     goes before: so it is the latest that can be promised, and there is none where a lease in the way has no end.
@@ -54,16 +53,18 @@ def forecast(snapshot: Snapshot, now: float, *, limit: int = 100) -> tuple[Waiti
         return ()
     held = [lease for lease in snapshot.leases if lease.is_live]
     walk = Walk(snapshot, held, now, ttl_seconds=0.0)
-    to_come: list[Lease] = []
+    ends = Ends(held)
     found = []
-    for position, request in enumerate(islice(in_turn(grouped(waiting), walk.standing), limit), 1):
-        found.append(_look(request, position, walk, held, to_come, now))
+    for position, request in enumerate(in_turn(grouped(waiting), walk.standing), 1):
+        if position <= limit:
+            found.append(_look(request, position, walk, held, ends, now))
+        else:
+            text = f"{position - 1} requests go first"
+            found.append(Waiting(request=request, position=position, eta_at=None, reason=text, public_reason=text))
     return tuple(found)
 
 
-def _look(
-    request: Request, position: int, walk: Walk, held: Sequence[Lease], to_come: list[Lease], now: float
-) -> Waiting:
+def _look(request: Request, position: int, walk: Walk, held: Sequence[Lease], ends: Ends, now: float) -> Waiting:
     """One request, after those before it have been given their places to come."""
     idle = walk.when_idle(request)
     size, slices = (Fraction(0), 0) if isinstance(idle, Unplaced) else (equivalents(idle), len(idle))
@@ -71,21 +72,21 @@ def _look(
     if limit is not None:
         text = f"{limit.reason}{_expected(limit.frees_at, now)}"
         return Waiting(request=request, position=position, eta_at=limit.frees_at, reason=text, public_reason=text)
-    start, shares = start_of(request.spec, walk.room, [*held, *to_come], now, host=request.holder.host)
+    start, shares = start_of(request.spec, walk.room, ends, now, host=request.holder.host)
     eta = None if math.isinf(start) else start
     named, plain = _why(request, walk, held, shares, eta, now)
     if eta is not None and shares:
-        _occupy(request, shares, eta, walk, to_come)
+        _occupy(request, shares, eta, walk, ends)
     return Waiting(request=request, position=position, eta_at=eta, reason=named, public_reason=plain)
 
 
-def _occupy(request: Request, shares: dict[str, Fraction], start: float, walk: Walk, to_come: list[Lease]) -> None:
+def _occupy(request: Request, shares: dict[str, Fraction], start: float, walk: Walk, ends: Ends) -> None:
     """From its start on, those behind it must do without its room; one that has an end gives it back then."""
     for device_id, share in shares.items():
         walk.room.hold(device_id, share)
     if request.lease_seconds is not None:
         pieces = tuple(walk.room.piece(device_id, share) for device_id, share in shares.items())
-        to_come.append(_lease_to_come(request, pieces, start, start + request.lease_seconds))
+        ends.add(_lease_to_come(request, pieces, start, start + request.lease_seconds))
 
 
 def _lease_to_come(request: Request, pieces: tuple[Slice, ...], start: float, end: float) -> Lease:

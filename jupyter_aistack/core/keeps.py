@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from .device import DeviceKind
 from .lease import Lease
-from .placement import NOTHING_KEPT, Room, Unplaced, beside_share
+from .placement import CLOSE, NOTHING_KEPT, Room, Unplaced, beside_share
 from .request import Request, Spec, Unit
 from .reservations import Reservation
 from .standing import ends_at
@@ -110,64 +110,72 @@ def _shut(room: Room, keep: Keep) -> None:
         room.hold(device_id, share)
 
 
-def start_of(
-    spec: Spec, room: Room, leases: Sequence[Lease], now: float, *, host: str = ""
-) -> tuple[float, dict[str, Fraction]]:
+class Ends:
+    """When held slices are known to be given back, device by device.
+
+    Args:
+        leases: what is held; `add` more as they are expected.
+    """
+
+    def __init__(self, leases: Iterable[Lease] = ()) -> None:
+        self.leases = list(leases)
+        self._by_device: dict[str, list[tuple[float, float, int]]] = {}
+        for lease in self.leases:
+            self._note(lease)
+
+    def add(self, lease: Lease) -> None:
+        """One more lease will end."""
+        self.leases.append(lease)
+        self._note(lease)
+
+    def _note(self, lease: Lease) -> None:
+        end = ends_at(lease)
+        if math.isfinite(end):
+            for piece in lease.slices:
+                share = piece.fraction.numerator / piece.fraction.denominator
+                self._by_device.setdefault(piece.device_id, []).append((end, share, piece.memory_bytes))
+
+    def start_on(self, device_id: str, share: Fraction, room: Room, now: float) -> float:
+        """When `share` of a device will be free as far as is known; infinity when it is not."""
+        if room.is_free(device_id, share):
+            return now
+        device = room.device(device_id)
+        if not device.is_healthy:
+            return math.inf
+        free, memory = room.approx(device_id), room.memory(device_id)
+        wanted = share.numerator / share.denominator - CLOSE
+        needed = share.numerator * device.memory_bytes // share.denominator
+        for end, fraction, memory_bytes in sorted(self._by_device.get(device_id, ())):
+            free, memory = free + fraction, memory + memory_bytes
+            if free >= wanted and memory >= needed:
+                return max(now, end)
+        return math.inf
+
+
+def start_of(spec: Spec, room: Room, ends: Ends, now: float, *, host: str = "") -> tuple[float, dict[str, Fraction]]:
     """When there will be room for `spec` as far as the ends of leases are known, and on which devices.
 
     Returns:
         Seconds since the epoch (infinity: nobody knows), and the share of each device it will take then; of what is
         equally near, the devices with most free.
     """
-    ends = _endings(leases)
     if spec.unit is Unit.PROFILE:
-        return _start_of_profile(spec, room, leases, now)
+        return _start_of_profile(spec, ends.leases, now)
     best: tuple[float, dict[str, Fraction]] = (math.inf, {})
+    count = room.count(spec)
     for name, sizes in room.needs(spec, host).items():
-        count = room.count(spec)
         if len(sizes) < count:
             continue
-        starts = sorted(
-            (_start_on(device_id, share, room, ends, now), -room.share(device_id), device_id)
-            for device_id, share in sizes.items()
-        )[:count]
+        starts = sorted((ends.start_on(i, size, room, now), -room.approx(i), i) for i, size in sizes.items())[:count]
         shares = {device_id: sizes[device_id] for _, _, device_id in starts}
-        at = max((start for start, _, _ in starts), default=now)
         beside = _beside(spec, room, name)
-        for device_id, share in beside.items():
-            at = max(at, _start_on(device_id, share, room, ends, now))
+        at = max([start for start, _, _ in starts] + [ends.start_on(i, s, room, now) for i, s in beside.items()])
         if not best[1] or at < best[0]:
             best = at, {**shares, **beside}
     return best
 
 
-def _endings(leases: Iterable[Lease]) -> dict[str, list[tuple[float, Fraction, int]]]:
-    ends: dict[str, list[tuple[float, Fraction, int]]] = {}
-    for lease in leases:
-        end = ends_at(lease)
-        if math.isfinite(end):
-            for piece in lease.slices:
-                ends.setdefault(piece.device_id, []).append((end, piece.fraction, piece.memory_bytes))
-    return ends
-
-
-def _start_on(
-    device_id: str, share: Fraction, room: Room, ends: Mapping[str, list[tuple[float, Fraction, int]]], now: float
-) -> float:
-    if room.is_free(device_id, share):
-        return now
-    free, memory = room.share(device_id), room.memory(device_id)
-    needed = int(share * room.device(device_id).memory_bytes)
-    if not room.device(device_id).is_healthy:
-        return math.inf
-    for end, fraction, memory_bytes in sorted(ends.get(device_id, ())):
-        free, memory = free + fraction, memory + memory_bytes
-        if free >= share and memory >= needed:
-            return max(now, end)
-    return math.inf
-
-
-def _start_of_profile(spec: Spec, room: Room, leases: Sequence[Lease], now: float) -> tuple[float, dict[str, Fraction]]:
+def _start_of_profile(spec: Spec, leases: Sequence[Lease], now: float) -> tuple[float, dict[str, Fraction]]:
     found = [
         (ends_at(lease), piece.device_id, piece.fraction)
         for lease in leases

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from .request import Request, Spec
 from .standing import Standing
@@ -25,6 +26,7 @@ class Group:
         priority: theirs.
         shape: what decides where they fit: spec, host, how long, preemptible.
         requests: in the order they came.
+        impatient: those of them that will not wait for ever.
         served: how many of them have been dealt with.
         why: what keeps those that were looked at from being granted.
         goes_first: room was made for it: it is served before all others.
@@ -35,6 +37,7 @@ class Group:
     priority: int
     shape: Shape
     requests: list[Request] = field(default_factory=list)
+    impatient: list[Request] = field(default_factory=list)
     served: int = 0
     why: str = ""
     goes_first: bool = False
@@ -58,23 +61,28 @@ class Group:
         return -self.priority, head.submitted_at, head.id
 
 
+_KEY = attrgetter("queue", "lease_seconds", "preemptible", "priority", "patience_seconds", "spec", "holder")
+
+
 def grouped(requests: Iterable[Request]) -> list[Group]:
     """Requests, in the order they came, as groups."""
+    waiting = list(requests)
     groups: dict[tuple[object, ...], Group] = {}
     specs: dict[int, int] = {}  # equal specs are mostly one object: each object is compared once
     numbers: dict[Spec, int] = {}
-    for request in requests:
-        spec, holder = request.spec, request.holder
+    for request, (queue, seconds, preemptible, priority, patience, spec, holder) in zip(
+        waiting, map(_KEY, waiting), strict=True
+    ):
         number = specs.get(id(spec))
         if number is None:
             number = specs[id(spec)] = numbers.setdefault(spec, len(numbers))
-        seconds, preemptible = request.lease_seconds, request.preemptible
-        key = (request.queue, holder.user, number, holder.host, seconds, preemptible, request.priority)
+        key = (queue, holder.user, number, holder.host, seconds, preemptible, priority)
         group = groups.get(key)
         if group is None:
-            shape = (spec, holder.host, seconds, preemptible)
-            group = groups[key] = Group(request.queue, holder.user, request.priority, shape)
+            group = groups[key] = Group(queue, holder.user, priority, (spec, holder.host, seconds, preemptible))
         group.requests.append(request)
+        if patience is not None:
+            group.impatient.append(request)
     return list(groups.values())
 
 

@@ -17,6 +17,7 @@ from .units import format_bytes
 UNSATISFIABLE, UNKNOWN_PROFILE = Unsatisfiable.__name__, UnknownProfile.__name__
 NOTHING_KEPT: Mapping[str, Fraction] = {}
 MOST_COMBINATIONS = 100
+CLOSE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +36,61 @@ class Unplaced:
 
 
 class _Free:
-    """What is free on one device. `approx` mirrors `share`, because floats are compared ten times as fast."""
+    """What is free on one device.
 
-    __slots__ = ("approx", "device", "load", "memory", "share", "uuids")
+    Floats are compared ten times as fast as fractions: `approx` decides, and the exact share only where it is close.
+    """
+
+    __slots__ = ("approx", "device", "memory", "pieces")
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.share, self.approx = Fraction(1), 1.0
+        self.approx = 1.0
         foreign = device.foreign_memory_bytes
         self.memory = device.memory_bytes - (foreign if foreign > device.memory_bytes * FOREIGN_TOLERANCE else 0)
-        self.uuids: set[str] = set()
-        self.load: dict[int, Fraction] = {}
+        self.pieces: list[Slice] = []
 
     def copy(self) -> _Free:
-        twin = _Free(self.device)
-        twin.share, twin.approx, twin.memory = self.share, self.approx, self.memory
-        twin.uuids, twin.load = set(self.uuids), dict(self.load)
+        twin = _Free.__new__(_Free)
+        twin.device, twin.approx, twin.memory, twin.pieces = self.device, self.approx, self.memory, self.pieces[:]
         return twin
 
-    def change(self, piece: Slice, sign: int) -> None:
-        self.share -= sign * piece.fraction
-        self.approx = float(self.share)
-        self.memory -= sign * piece.memory_bytes
-        if piece.profile:
-            (self.uuids.add if sign > 0 else self.uuids.discard)(piece.uuid)
-        for core in piece.cores:
-            load = piece.fraction * len(self.device.cores) / len(piece.cores)
-            self.load[core] = self.load.get(core, Fraction(0)) + sign * load
+    @property
+    def share(self) -> Fraction:
+        """The exact share that is free; below 0 where more is spoken for than there is."""
+        return 1 - sum((piece.fraction for piece in self.pieces), Fraction(0))
+
+    def take(self, piece: Slice) -> None:
+        self.pieces.append(piece)
+        self.approx -= _float(piece.fraction)
+        self.memory -= piece.memory_bytes
+
+    def give(self, piece: Slice) -> None:
+        """Raises ValueError when it was not taken."""
+        self.pieces.remove(piece)
+        self.approx += _float(piece.fraction)
+        self.memory += piece.memory_bytes
 
     def holds(self, share: Fraction, kept: Fraction | int) -> bool:
         """Whether it could give `share` now and still have `kept` for others."""
         wanted = share + kept if kept else share
-        if self.approx < float(wanted) - 1e-9 or share > 1:
+        spare = self.approx - _float(wanted)
+        if spare < -CLOSE or _bytes(wanted, self.device) > self.memory:
             return False
-        return wanted <= self.share and int(wanted * self.device.memory_bytes) <= self.memory
+        return spare > CLOSE or wanted <= self.share
+
+    def uuids(self) -> set[str]:
+        """The MIG instances that are held."""
+        return {piece.uuid for piece in self.pieces if piece.profile}
+
+    def load(self) -> dict[int, Fraction]:
+        """How many slices' worth of a core is granted on each core."""
+        load: dict[int, Fraction] = {}
+        for piece in self.pieces:
+            for core in piece.cores:
+                each = piece.fraction * len(self.device.cores) / len(piece.cores)
+                load[core] = load.get(core, Fraction(0)) + each
+        return load
 
 
 class Room:
@@ -82,6 +104,8 @@ class Room:
     def __init__(self, inventory: Inventory, taken: Iterable[Slice] = ()) -> None:
         self.inventory = inventory
         self._free = {device.id: _Free(device) for device in inventory.devices}
+        self._known_sizes: dict[tuple[Spec, str], dict[str, Fraction]] = {}
+        self._tables: dict[Spec, list[tuple[str, float, list[_Free]]]] = {}
         self._hosts: dict[str, list[Device]] = {}
         for device in inventory.devices:
             self._hosts.setdefault(device.host, []).append(device)
@@ -90,7 +114,8 @@ class Room:
     def copy(self) -> Room:
         """A room of its own in the same state."""
         twin = Room.__new__(Room)
-        twin.inventory, twin._hosts = self.inventory, self._hosts
+        twin.inventory, twin._hosts, twin._known_sizes = self.inventory, self._hosts, self._known_sizes
+        twin._tables = {}
         twin._free = {device_id: free.copy() for device_id, free in self._free.items()}
         return twin
 
@@ -99,18 +124,22 @@ class Room:
         for piece in slices:
             free = self._free.get(piece.device_id)
             if free is not None:
-                free.change(piece, 1)
+                free.take(piece)
 
     def give(self, slices: Iterable[Slice]) -> None:
         """Slices are held no longer."""
         for piece in slices:
             free = self._free.get(piece.device_id)
             if free is not None:
-                free.change(piece, -1)
+                free.give(piece)
 
     def share(self, device_id: str) -> Fraction:
         """The share of a device that could still be granted; below 0 where more is spoken for than there is."""
         return self._free[device_id].share
+
+    def approx(self, device_id: str) -> float:
+        """`share`, nearly, and fast."""
+        return self._free[device_id].approx
 
     def memory(self, device_id: str) -> int:
         """The bytes of a device that could still be granted."""
@@ -126,7 +155,7 @@ class Room:
 
     def piece(self, device_id: str, share: Fraction) -> Slice:
         """That share of a device, of no use but to be counted."""
-        memory_bytes = int(share * self._free[device_id].device.memory_bytes)
+        memory_bytes = _bytes(share, self._free[device_id].device)
         return Slice(device_id=device_id, kind=SliceKind.SHARE, fraction=share, memory_bytes=memory_bytes)
 
     # -- placing ------------------------------------------------------------------------------------------------
@@ -143,27 +172,21 @@ class Room:
             host: on which machine; one that has no device here means any.
             kept: shares of devices that are kept for others.
         """
-        hosts = [host] if host in self._hosts else list(self._hosts)
         kind = self._kind(spec)
-        fits, refusals = [], []
-        for name in hosts:
+        refused: Unplaced | None = None
+        for name in [host] if host in self._hosts else self._fullest_first(spec, kind):
             answer = self._place_on(name, spec, kind, kept)
-            if isinstance(answer, Unplaced):
-                refusals.append(answer)
-            else:
-                fits.append(answer)
-        if fits:
-            return min(fits, key=self._left_over) if len(fits) > 1 else fits[0]
-        waits = [refusal for refusal in refusals if not refusal.never]
-        if waits or refusals:
-            return (waits or refusals)[0]
-        return Unplaced(reason=_no_device(spec, self.inventory), never=UNSATISFIABLE)
+            if not isinstance(answer, Unplaced):
+                return answer
+            if refused is None or (refused.never and not answer.never):
+                refused = answer
+        return refused or Unplaced(reason=_no_device(spec, self.inventory), never=UNSATISFIABLE)
 
     def needs(self, spec: Spec, host: str = "") -> dict[str, dict[str, Fraction]]:
         """For each host, the devices that could hold a slice of `spec` when idle, with the share it would take."""
         kind = self._kind(spec)
         hosts = [host] if host in self._hosts else list(self._hosts)
-        return {name: self._sizes(spec, self._suitable(name, spec, kind)) for name in hosts}
+        return {name: self._sizes(name, spec, kind) for name in hosts}
 
     def count(self, spec: Spec) -> int:
         """How many devices `spec` needs."""
@@ -174,10 +197,28 @@ class Room:
         free = self._free[device_id]
         return free.device.is_healthy and free.holds(share, 0)
 
-    def _left_over(self, slices: tuple[Slice, ...]) -> tuple[Fraction, str]:
-        """For best fit among hosts: what would stay free on the host it goes to."""
-        host = self._free[slices[0].device_id].device.host
-        return sum((self.share(d.id) for d in self._hosts[host]), Fraction(0)), host
+    def _fullest_first(self, spec: Spec, kind: DeviceKind) -> list[str]:
+        """The hosts in the order of best fit; those that have no room at all come last."""
+        if len(self._hosts) == 1:
+            return list(self._hosts)
+        count, ranked = self.count(spec), []
+        for name, size, devices in self._table(spec, kind):
+            shares = [device.approx for device in devices]
+            fitting = [share for share in shares if share >= size]
+            fits = len(fitting) >= count
+            ranked.append((not fits, min(fitting) if fits and count == 1 else 1.0, sum(shares), name))
+        return [name for *_, name in sorted(ranked)]
+
+    def _table(self, spec: Spec, kind: DeviceKind) -> list[tuple[str, float, list[_Free]]]:
+        """For each host the largest share that `spec` takes of a device there, and those devices."""
+        table = self._tables.get(spec)
+        if table is None:
+            table = self._tables[spec] = []
+            for name in self._hosts:
+                sizes = self._sizes(name, spec, kind)
+                size = _float(max(sizes.values())) - CLOSE if sizes else 2.0
+                table.append((name, size, [self._free[device_id] for device_id in sizes]))
+        return table
 
     def _kind(self, spec: Spec) -> DeviceKind:
         if spec.target is not None:
@@ -189,9 +230,14 @@ class Room:
         of_kind = [device for device in self._hosts[host] if device.kind is kind]
         return [d for d in of_kind if _is_model(d.name, spec.models)] if spec.models else of_kind
 
-    def _sizes(self, spec: Spec, devices: Sequence[Device]) -> dict[str, Fraction]:
-        sizes = {device.id: _share_of(spec, device) for device in devices if device.is_shareable}
-        return {device_id: size for device_id, size in sizes.items() if size <= 1}
+    def _sizes(self, host: str, spec: Spec, kind: DeviceKind) -> dict[str, Fraction]:
+        """By device id, the share that `spec` would take of each device of a host that could hold it when idle."""
+        known = self._known_sizes.get((spec, host))
+        if known is None:
+            devices = (device for device in self._suitable(host, spec, kind) if device.is_shareable)
+            sizes = _sizes(spec, devices)
+            known = self._known_sizes[spec, host] = {i: size for i, size in sizes.items() if size <= 1}
+        return known
 
     def _place_on(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
@@ -202,30 +248,31 @@ class Room:
         if spec.unit is Unit.PROFILE:
             main = self._place_profile(spec, devices, kept)
         else:
-            main = self._place_shares(spec, kind, devices, kept)
+            main = self._place_shares(host, spec, kind, kept)
         if isinstance(main, Unplaced) or not spec.needs_host:
             return main
         beside = self._place_beside(host, spec, kept)
         return beside if isinstance(beside, Unplaced) else (*main, beside)
 
     def _place_shares(
-        self, spec: Spec, kind: DeviceKind, devices: Sequence[Device], kept: Mapping[str, Fraction]
+        self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
     ) -> tuple[Slice, ...] | Unplaced:
-        sizes, count = self._sizes(spec, devices), self.count(spec)
-        able = [device for device in devices if device.id in sizes]
-        if len(able) < count:
-            return Unplaced(reason=_too_much(spec, kind, devices), never=UNSATISFIABLE)
-        free = [d for d in able if d.is_healthy and self._free[d.id].holds(sizes[d.id], kept.get(d.id, 0))]
+        sizes, count = self._sizes(host, spec, kind), self.count(spec)
+        if len(sizes) < count:
+            return Unplaced(reason=_too_much(spec, kind, self._suitable(host, spec, kind)), never=UNSATISFIABLE)
+        holding = (self._free[i] for i, size in sizes.items() if self._free[i].holds(size, kept.get(i, 0)))
+        free = [one.device for one in holding if one.device.is_healthy]
         if len(free) < count:
+            able = [self._free[device_id].device for device_id in sizes]
             nearest = sorted(able, key=lambda d: (not d.is_healthy, -self._free[d.id].approx, d.index))
             reason = self._no_room(able, sizes, count)
             return Unplaced(reason=reason, candidates=frozenset(d.id for d in nearest[:count]))
-        free.sort(key=lambda d: (self._free[d.id].approx - float(sizes[d.id]), d.index, d.id))
+        free.sort(key=lambda d: (self._free[d.id].approx - _float(sizes[d.id]), d.index, d.id))
         chosen = free[:count] if count == 1 or count == len(free) else _joined(free, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
 
     def _cut(self, device: Device, share: Fraction) -> Slice:
-        memory_bytes = int(share * device.memory_bytes)
+        memory_bytes = _bytes(share, device)
         if device.kind is DeviceKind.CPU:
             cores = self._quietest_cores(device, max(1, int(share * len(device.cores))))
             return Slice(
@@ -236,7 +283,7 @@ class Room:
 
     def _quietest_cores(self, device: Device, wanted: int) -> tuple[int, ...]:
         """The cores with the least granted on them; a slice below one core shares it."""
-        load = self._free[device.id].load
+        load = self._free[device.id].load()
         return tuple(sorted(sorted(device.cores, key=lambda core: (load.get(core, 0), core))[:wanted]))
 
     def _place_profile(
@@ -250,7 +297,7 @@ class Room:
             offered = sorted({m.profile for d in devices for m in d.mig})
             have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host has MIG instances"
             return Unplaced(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)
-        free = [(d, m) for d, m in matching if d.is_healthy and m.uuid not in self._free[d.id].uuids]
+        free = [(d, m) for d, m in matching if d.is_healthy and m.uuid not in self._free[d.id].uuids()]
         by_device: dict[str, int] = {}
         for device, _ in free:
             by_device[device.id] = by_device.get(device.id, 0) + 1
@@ -293,7 +340,7 @@ class Room:
         fitting = [d for d in healthy if self._free[d.id].holds(sizes[d.id], 0)]
         if len(fitting) >= count:
             return "an earlier request goes first on the devices that would fit"
-        best = max(healthy, key=lambda d: (self.share(d.id), d.foreign_memory_bytes))
+        best = max(healthy, key=lambda d: (self._free[d.id].approx, d.foreign_memory_bytes))
         if self.share(best.id) >= sizes[best.id] and best not in fitting:
             strangers = format_bytes(best.foreign_memory_bytes)
             return f"{best.name} {best.index}: {strangers} of its memory are held by processes outside aistack"
@@ -340,6 +387,15 @@ def _is_model(name: str, models: tuple[str, ...]) -> bool:
     return any(set(re.split(r"[^a-z0-9.]+", model)) <= set(words) for model in models)
 
 
+def _float(share: Fraction) -> float:
+    return share.numerator / share.denominator
+
+
+def _bytes(share: Fraction, device: Device) -> int:
+    """That share of a device's memory, rounded down."""
+    return share.numerator * device.memory_bytes // share.denominator
+
+
 def _share_of(spec: Spec, device: Device) -> Fraction:
     """The share of `device` that `spec` asks for; above 1 when the device is too small."""
     if spec.unit is Unit.FRACTION:
@@ -349,6 +405,19 @@ def _share_of(spec: Spec, device: Device) -> Fraction:
     if spec.unit is Unit.CORES:
         return spec.amount / len(device.cores) if device.cores else Fraction(2)
     return Fraction(1)
+
+
+def _sizes(spec: Spec, devices: Iterable[Device]) -> dict[str, Fraction]:
+    """By device id, the share `spec` asks for; devices alike are reckoned once."""
+    known: dict[tuple[int, int], Fraction] = {}
+    sizes: dict[str, Fraction] = {}
+    for device in devices:
+        alike = (device.memory_bytes, len(device.cores))
+        share = known.get(alike)
+        if share is None:
+            share = known[alike] = _share_of(spec, device)
+        sizes[device.id] = share
+    return sizes
 
 
 def beside_share(spec: Spec, device: Device) -> Fraction:

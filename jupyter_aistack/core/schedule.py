@@ -16,7 +16,7 @@ from operator import attrgetter
 from ..exceptions import AcquireTimeout, QuotaExceeded
 from .accounts import equivalents
 from .device import Slice, SliceKind
-from .keeps import BACKFILL_SECONDS, LOAN_SECONDS, Keep, kept_for_others, reserved, start_of
+from .keeps import BACKFILL_SECONDS, LOAN_SECONDS, Ends, Keep, kept_for_others, reserved, start_of
 from .lease import Lease, Notice, NoticeKind
 from .order import Group, Order, grouped
 from .placement import Room, Unplaced
@@ -54,7 +54,7 @@ class Walk:
         )
         self.actions: list[Action] = []
         self._victims = tuple(held)
-        self._idle_room = Room(snapshot.inventory)
+        self._idle_room: Room | None = None
         self._when_idle: dict[tuple[object, str], Verdict] = {}
         self._decided: set[str] = set()
         self._made_room: dict[str, Keep] = {}
@@ -155,6 +155,7 @@ class Walk:
         """Where a request would go if nothing were held."""
         key = (request.spec, request.holder.host)
         if key not in self._when_idle:
+            self._idle_room = self._idle_room or Room(self.snapshot.inventory)
             self._when_idle[key] = self._idle_room.place(request.spec, host=request.holder.host)
         return self._when_idle[key]
 
@@ -255,7 +256,7 @@ class Walk:
         if head in self._heads:
             return
         self._heads.add(head)
-        start, shares = start_of(request.spec, self.room, self.held, self.now, host=request.holder.host)
+        start, shares = start_of(request.spec, self.room, Ends(self.held), self.now, host=request.holder.host)
         if math.isinf(start):
             start = self.now + BACKFILL_SECONDS
         chosen: Mapping[str, Fraction] = shares or dict.fromkeys(verdict.candidates, Fraction(1))
@@ -267,13 +268,12 @@ class Walk:
 
     def _turn_impatient_away(self, groups: Sequence[Group]) -> None:
         for group in groups:
-            for request in group.requests:
-                patience = request.patience_seconds
-                if patience is None or self.now - request.submitted_at < patience or request.id in self._decided:
-                    continue
-                late = f"{group.why or 'others go first'}; it was not to wait any longer"
-                self.actions.append(Reject(request_id=request.id, reason=late, code=AcquireTimeout.__name__))
-                self._decided.add(request.id)
+            for request in group.impatient:
+                waited, patience = self.now - request.submitted_at, request.patience_seconds
+                if patience is not None and waited >= patience and request.id not in self._decided:
+                    late = f"{group.why or 'others go first'}; it was not to wait any longer"
+                    self.actions.append(Reject(request_id=request.id, reason=late, code=AcquireTimeout.__name__))
+                    self._decided.add(request.id)
 
 
 def _size(verdict: Verdict) -> tuple[Fraction, int]:

@@ -77,8 +77,7 @@ class Standing:
             if reservation.is_running(now):
                 self._reserved[reservation.queue] += reservation.count * _rough_size(reservation)
         self._add_past(accounts)
-        for lease in self._leases:
-            self._add_held(lease)
+        self._add_held(self._leases)
 
     def _add_past(self, accounts: Iterable[Account]) -> None:
         half_life, week = self.policy.half_life_seconds, week_of(self.now)
@@ -87,15 +86,22 @@ class Standing:
             if account.week == week:
                 self._week[account.user] += account.week_seconds
 
-    def _add_held(self, lease: Lease) -> None:
-        size, user = equivalents(lease.slices), lease.holder.user
-        self.charge(lease.queue, user, size, len(lease.slices))
-        if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
-            self.move(lease.queue, -size)
-        used = decayed_use(size, lease.granted_at, self.now, self.now, self.policy.half_life_seconds)
-        self._add_use(lease.queue, user, used)
-        if self.policy.limits:
-            self._week[user] += used_in_week(size, lease.granted_at, self.now, week_of(self.now))
+    def _add_held(self, leases: Iterable[Lease]) -> None:
+        """Leases come in few sizes: fractions are added once for each size of each user, not once for each lease."""
+        counts: defaultdict[tuple[str, str, int, int], list[int]] = defaultdict(lambda: [0, 0])
+        half_life, limits, week = self.policy.half_life_seconds, self.policy.limits, week_of(self.now)
+        for lease in leases:
+            size, user = equivalents(lease.slices), lease.holder.user
+            count = counts[lease.queue, user, size.numerator, size.denominator]
+            count[0] += 1
+            count[1] += len(lease.slices)
+            self._add_use(lease.queue, user, decayed_use(size, lease.granted_at, self.now, self.now, half_life))
+            if limits:
+                self._week[user] += used_in_week(size, lease.granted_at, self.now, week)
+            if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
+                self.move(lease.queue, -size)
+        for (queue, user, numerator, denominator), (number, slices) in counts.items():
+            self.charge(queue, user, Fraction(numerator * number, denominator), slices)
 
     def _add_use(self, queue: str, user: str, decayed: float) -> None:
         self._users_past[queue, user] += decayed
