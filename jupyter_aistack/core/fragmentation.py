@@ -31,7 +31,7 @@ class _Typical:
         cpu, memory, gpus: what each asks for.
         sizes: the different shares asked for, ascending.
         size: the position of each task's share in `sizes`.
-        hosts: which nodes have a model that it accepts, a row for each task.
+        hosts: which nodes have a model that it accepts, a row for each node.
     """
 
     weight: Floats
@@ -98,34 +98,37 @@ class FragmentationGradient:
 
     def _score(self, demand: Demand, nodes: Integers) -> tuple[Integers, Integers]:
         """The best score on each node, 0 to 100, and the GPU it is had on."""
-        fleet = self._fleet
-        best, gpu = np.full(len(nodes), -1), np.zeros(len(nodes), dtype=np.int64)
-        for choice in range(fleet.shares.shape[1] if demand.gpus == 1 else 1):
-            shares = fleet.shares[nodes]
-            able = shares >= demand.share_milli
-            if demand.gpus == 1:
-                able[:, :choice] = able[:, choice + 1 :] = False
-            elif not demand.gpus:
-                able[:] = False
-            shares -= demand.share_milli * (able & (able.cumsum(axis=1) <= demand.gpus))
-            cpu, memory = fleet.cpu[nodes] - demand.cpu_milli, fleet.memory[nodes] - demand.memory_mib
-            growth = self._fragments(nodes, cpu, memory, shares) - self._present[nodes]
-            score = (100 / (1 + np.exp(growth / WHOLE))).astype(np.int64)
-            if demand.gpus == 1:
-                score[~able[:, choice]] = -1
-            gpu[score > best] = choice
-            best = np.maximum(best, score)
-        return best, gpu
+        rows, gpus, shares = self._outcomes(demand, nodes)
+        at = nodes[rows]
+        cpu, memory = self._fleet.cpu[at] - demand.cpu_milli, self._fleet.memory[at] - demand.memory_mib
+        growth = self._fragments(at, cpu, memory, shares) - self._present[at]
+        score = (100 / (1 + np.exp(growth / WHOLE))).astype(np.int64)
+        # One number for both: the higher score goes first, then the lower GPU.
+        ranks, width = np.full(len(nodes), -1), self._fleet.shares.shape[1] + 1
+        np.maximum.at(ranks, rows, score * width + (width - 1 - gpus))
+        return ranks // width, width - 1 - ranks % width
+
+    def _outcomes(self, demand: Demand, nodes: Integers) -> tuple[Integers, Integers, Integers]:
+        """Every way to place the demand: the position in `nodes`, the first GPU taken, and all shares afterwards."""
+        shares = self._fleet.shares[nodes]
+        able = (shares >= demand.share_milli) & (shares > 0)
+        if demand.gpus == 1:
+            rows, gpus = np.nonzero(able)
+            after = shares[rows]
+            after[np.arange(len(rows)), gpus] -= demand.share_milli
+            return rows, gpus, after
+        after = shares - demand.share_milli * (able & (able.cumsum(axis=1) <= demand.gpus))
+        return np.arange(len(nodes)), np.zeros(len(nodes), dtype=np.int64), after
 
     def _fragments(self, nodes: Integers, cpu: Floats, memory: Floats, shares: Integers) -> Floats:
         """Thousandths of GPUs on each node that the next task is expected to find useless."""
         t = self._typical
-        free = shares.clip(0)
-        able = np.stack([(free >= size).sum(axis=1) for size in t.sizes], axis=1)
-        small = np.stack([np.where(free < size, free, 0).sum(axis=1) for size in t.sizes], axis=1)
+        free = shares.clip(0)[:, :, None]
+        enough = free >= t.sizes
+        able, small = enough.sum(axis=1), np.where(enough, 0, free).sum(axis=1)
         fits = (cpu[:, None] >= t.cpu) & (memory[:, None] >= t.memory) & (able[:, t.size] >= t.gpus)
-        fits &= t.hosts[:, nodes].T & (t.gpus > 0)
-        found: Floats = np.where(fits, small[:, t.size], free.sum(axis=1)[:, None]) @ t.weight
+        fits &= t.hosts[nodes] & (t.gpus > 0)
+        found: Floats = np.where(fits, small[:, t.size], free.sum(axis=1)) @ t.weight
         return found
 
     def _learn(self) -> None:
@@ -183,5 +186,5 @@ def _typical(mix: Mix, fleet: Fleet) -> _Typical:
         gpus=np.array([demand.gpus for demand, _ in kept], dtype=np.int64),
         sizes=np.array(sizes, dtype=np.int64),
         size=np.array([sizes.index(demand.share_milli) for demand, _ in kept], dtype=np.int64),
-        hosts=np.array(hosts, dtype=np.bool_).reshape(len(kept), len(fleet.nodes)),
+        hosts=np.array(hosts, dtype=np.bool_).reshape(len(kept), len(fleet.nodes)).T.copy(),
     )
