@@ -127,7 +127,7 @@ function LeaseButtons(props: IMySliceProps & { lease: ILease }): JSX.Element {
   return (
     <div className="jp-AIStack-buttons">
       <button
-        className={`jp-AIStack-button${lease.notice ? ' jp-mod-accept' : ''}`}
+        className={`jp-AIStack-button${lease.notice?.kind === 'idle' ? ' jp-mod-accept' : ''}`}
         disabled={!online || !canExtend(lease)}
         title={extendText(lease, props.extendSeconds, trans)}
         onClick={() => actions.extend(lease.id)}

@@ -55,7 +55,8 @@ export class NewsToasts implements INews, INoticeNews {
     }
     if (wasTaken) {
       const what = trans.__('%1: its slice was taken back.', nameOf(lease));
-      Notification.info(`${what} ${afterwardsText(lease, trans)}`.trim());
+      const message = `${what} ${afterwardsText(lease, trans)}`.trim();
+      Notification.info(message, { autoClose: false });
     }
   }
 

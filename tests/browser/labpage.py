@@ -99,7 +99,8 @@ class LabPage:
         """Drag the edge of the side panel until it is `width` pixels wide."""
         edge = self.page.locator("#jp-main-split-panel > .lm-SplitPanel-handle").first.bounding_box()
         panel = self.panel.bounding_box()
-        assert edge and panel
+        assert edge is not None
+        assert panel is not None
         self.page.mouse.move(edge["x"] + 1, edge["y"] + 300)
         self.page.mouse.down()
         self.page.mouse.move(edge["x"] + 1 + width - panel["width"], edge["y"] + 300, steps=5)

@@ -97,8 +97,8 @@ def until(condition: Callable[[], object], seconds: float, otherwise: str) -> No
 
 
 @contextmanager
-def lab_server(folder: Path, settings: dict[str, Any] | None = None) -> Iterator[LabServer]:
-    """A JupyterLab on simulated devices that keeps everything in `folder`; ended by SIGTERM, else killed.
+def lab_server(folder: Path, *, devices: str = DEVICES, settings: dict[str, Any] | None = None) -> Iterator[LabServer]:
+    """A JupyterLab on such devices that keeps everything in `folder`; ended by SIGTERM, else killed.
 
     `settings` are those of our extension, the defaults unless given.
     """
@@ -108,7 +108,7 @@ def lab_server(folder: Path, settings: dict[str, Any] | None = None) -> Iterator
     token = secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyterlab", f"--config={_configure(folder, port, token, settings or {})}"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=_environment(folder), stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=_environment(folder, devices), stdout=log, stderr=log)
     server = LabServer(url=f"http://127.0.0.1:{port}", token=token, process=process, folder=folder)
     try:
         until(server.is_up, START_SECONDS, "JupyterLab does not answer")
@@ -147,13 +147,13 @@ def _configure(folder: Path, port: int, token: str, settings: dict[str, Any]) ->
     return path
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, devices: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "AISTACK", "MLFLOW"))}
     return {
         **kept,
         **{name: str(folder / place) for name, place in OWN_FOLDERS.items()},
         "AISTACK_LEDGER": f"sqlite:///{folder / 'ledger.sqlite'}",
-        "AISTACK_PROVIDERS": DEVICES,
+        "AISTACK_PROVIDERS": devices,
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
     }
 

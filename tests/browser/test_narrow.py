@@ -1,4 +1,4 @@
-"""Whether all that the panel may have to say finds room in a narrow one; what it says comes from here, not the server."""
+"""Whether all that the panel may have to say finds room in a narrow one; it is told here what to say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from .labpage import STREAM, LabPage
+from .looks import faint, sticking_out
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, WebSocketRoute
@@ -20,15 +21,6 @@ pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[1] / "data" / "wire_samples.json"
 WIDTH = 280
 HOUR = 3600.0
-# Texts that stick out of the panel, or are cut off without an ellipsis to say so.
-STICKING_OUT = """root => {
-  const edge = root.getBoundingClientRect().right;
-  const isCut = e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).textOverflow !== 'ellipsis';
-  const isShown = e => e.clientWidth > 1 && !e.closest('.jp-AIStack-announcer');
-  return [root, ...root.querySelectorAll('*')].filter(e => isShown(e) && e.textContent.trim())
-    .filter(e => e.getBoundingClientRect().right > edge + 1 || isCut(e))
-    .map(e => `${e.className || e.tagName}: ${e.textContent}`);
-}"""
 KERNEL_ID = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
 
 
@@ -71,6 +63,7 @@ def test_everything_at_once_fits_into_a_narrow_panel(told: Told, lab: LabPage, t
     told.say(full(kernel_id, "preempt"))
     expect(lab.mine).to_contain_text("Somebody who goes first needs the room. This slice ends in 4 min")
     expect(lab.mine.get_by_role("button", name="Extend")).to_be_disabled()
+    expect(toast).to_have_count(0)
     toast = lab.toasts.filter(has_text="others who go first need its slice")
     expect(toast.locator(".jp-toast-message")).to_contain_text("keeps running, on the CPU.")
     expect(toast.get_by_role("button", name="Save notebook")).to_be_visible()
@@ -89,7 +82,8 @@ def fits(lab: LabPage, name: str) -> None:
     lab.panel.get_by_role("region", name="Reservations").scroll_into_view_if_needed()
     lab.picture(f"{name}-below")
     lab.mine.scroll_into_view_if_needed()
-    assert lab.panel.evaluate(STICKING_OUT) == []
+    assert sticking_out(lab.panel) == []
+    assert faint(lab.panel) == []
 
 
 def full(kernel_id: str, kind: str) -> dict[str, Any]:

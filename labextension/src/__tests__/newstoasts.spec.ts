@@ -107,6 +107,7 @@ it('says afterwards that the slice was taken back', () => {
   expect(shown().map(({ message }) => message)).toEqual([
     'tour.ipynb: its slice was taken back. The kernel keeps running, on the CPU.'
   ]);
+  expect(shown()[0].options.autoClose).toBe(false);
 });
 
 it('tells of a grant and of an end', () => {
