@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from jupyter_aistack import client as clients
-from jupyter_aistack.cli import _enforcement, main
+from jupyter_aistack.cli import main
+from jupyter_aistack.cli.host import enforcement
+from jupyter_aistack.cli.queues import read_moment
 from jupyter_aistack.core.device import Enforcement
+
+CLASS = ["reserve", "deep learning class", "--spec", "1/8"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +46,11 @@ def test_doctor_says_what_would_enforce_a_slice(capsys: pytest.CaptureFixture[st
 
 def test_doctor_calls_a_compute_instance_advisory_as_its_lease_will() -> None:
     device = {"simulated": False, "kind": "gpu", "mig_enabled": True}
-    told = _enforcement({**device, "mig": [{"profile": "1c.2g.35gb"}, {"profile": "2g.35gb"}]})
+    told = enforcement({**device, "mig": [{"profile": "1c.2g.35gb"}, {"profile": "2g.35gb"}]})
     assert told == {"1c.2g.35gb": Enforcement.L0.label, "2g.35gb": Enforcement.L4.label}
 
 
-@pytest.mark.parametrize("verb", ["queue", "usage", "status", "doctor"])
+@pytest.mark.parametrize("verb", ["queue", "usage", "status", "doctor", "reservations"])
 def test_every_view_has_json(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--json"]) == 0
     assert isinstance(last_json(capsys), dict)
@@ -57,6 +63,75 @@ def test_request_runs_a_command_on_a_slice_and_gives_it_back(capfd: pytest.Captu
     assert clients.connect().leases(ended=True)[0]["outcome"] == "released"
 
 
+def test_a_preemptible_request_waits_in_the_queue_it_names(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["request", "1/4", "--preemptible", "--queue", "default", "--json", "--", "true"]) == 0
+    lease = last_json(capfd)["lease"]
+    assert (lease["preemptible"], lease["queue"]) == (True, "default")  # type: ignore[index]
+
+
+def test_a_lease_is_extended(capsys: pytest.CaptureFixture[str]) -> None:
+    with clients.request("1/4", attach=False, duration="1h") as held:
+        before = held.lease["ends_at"]  # type: ignore[index]
+        assert main(["extend", held.id, "30min"]) == 0
+        assert f"{held.id} 1/4: until " in capsys.readouterr().out
+        assert held.refresh().lease["ends_at"] == before + 1800  # type: ignore[index]
+
+
+def test_the_queue_says_who_waits_why_and_until_when(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue"]) == 0
+    assert capsys.readouterr().out == "nobody waits\n"
+    with clients.request("1x2", attach=False, duration="1h"):
+        waiting = clients.request("1", attach=False, wait=False)
+        assert main(["queue"]) == 0
+        heading, row = capsys.readouterr().out.splitlines()
+        assert heading.split() == ["wants", "who", "queue", "expected", "why"]
+        assert row.startswith("1  1 ")
+        assert "needs a whole GPU; the next one frees in about" in row
+        waiting.release()
+
+
+def test_a_reservation_is_made_listed_and_taken_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    assert main(["reservations"]) == 0
+    assert capsys.readouterr().out == "nothing is reserved\n"
+    times = ["--from", "2099-01-06 10:00", "--for", "2h"]
+    assert main([*CLASS, "--count", "8", *times, "--weekly", "--json"]) == 0
+    made = last_json(capsys)
+    assert (made["name"], made["count"], made["is_weekly"]) == ("deep learning class", 8, True)
+    assert made["ends_at"] - made["starts_at"] == 7200  # type: ignore[operator]
+    assert main(["reservations"]) == 0
+    listed = capsys.readouterr().out.splitlines()[1]
+    for words in (made["id"], "deep learning class", "8 x 1/8", "Tue 2099-01-06 10:00 for 2 h, every week"):
+        assert str(words) in listed
+    assert main(["unreserve", str(made["id"])]) == 0
+    assert clients.connect().reservations() == []
+
+
+def test_only_admins_reserve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+    assert main([*CLASS, "--from", "2099-01-06 10:00", "--for", "2h"]) == 2
+    assert "AIStack.admins" in capsys.readouterr().err
+
+
+def test_a_time_may_name_its_zone() -> None:
+    assert read_moment("2026-11-24T10:00+01:00", field="from") == 1795510800
+
+
+def test_parsing_a_command_imports_neither_the_simulator_nor_numpy() -> None:
+    code = """
+import sys
+from jupyter_aistack.cli import _parser
+_parser(["status"]).parse_args(["status"])
+print([name for name in sys.modules if name.partition(".")[0] == "numpy" or "simulate" in name])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -66,11 +141,20 @@ def test_request_runs_a_command_on_a_slice_and_gives_it_back(capfd: pytest.Captu
         (["request", "1/4", "--queue", "nowhere", "--", "true"], "queue: there is no queue 'nowhere'"),
         (["request", "1/4", "--", "no-such-program"], "command: no-such-program cannot be run"),
         (["release", "l-nope"], "l-nope"),
+        (["extend", "l-nope", "1h"], "l-nope"),
+        (["extend", "l-nope", "soon"], "time: 'soon' is not a duration"),
+        (["unreserve", "v-nope"], "v-nope"),
+        ([*CLASS, "--from", "tuesday", "--for", "2h"], "from: 'tuesday' is not a time; write 2026-11-24 10:00"),
+        ([*CLASS, "--from", "2099-01-06 10:00", "--for", "long"], "for: 'long' is not a duration"),
+        ([*CLASS, "--from", "2020-01-07 10:00", "--for", "2h"], "ends_at: that time is over already"),
+        ([*CLASS, "--count", "99", "--from", "2099-01-06 10:00", "--for", "2h"], "99 slices of 1/8 do not fit"),
+        ([*CLASS, "--queue", "nowhere", "--from", "2099-01-06 10:00", "--for", "2h"], "there is no queue 'nowhere'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 0)
     assert main(arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("jupyter aistack:")]
     assert len(lines) == 1

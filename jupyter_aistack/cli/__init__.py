@@ -1,0 +1,116 @@
+"""``jupyter aistack``: what an admin and a shell script need.
+
+Each command lives in the module of what it is about, and is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..exceptions import AIStackError
+from . import host, leases, queues
+
+EXIT_ERROR = 2
+SPEC_HELP = "1/4, 20GiB, 2, 1/2x2, 1g.18gb, cpu:2, gpu:1/4; after a comma what goes with it: 1,cpu:8,mem:64GiB"
+Run = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Errors are one line on stderr and exit code 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(words).parse_args(words)
+    try:
+        return int(options.run(options))
+    except AIStackError as error:
+        if options.json:
+            print(json.dumps({"error": error.as_dict()}))
+        print(f"jupyter aistack: {error.message}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jupyter aistack", description="Slices of GPUs for notebooks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Run, text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        verb.set_defaults(run=run)
+        return verb
+
+    _add_demo(add("demo", _demo, "Open the tour in JupyterLab, or run it without a browser with --json."))
+    add("doctor", host.doctor, "Show what this host can grant, what would enforce it, and what is wrong.")
+    add("status", host.status, "Show devices and who holds what.")
+    add("usage", host.usage, "Show what is in use now.")
+    _add_request(add("request", leases.request, "Run a command on a slice: jupyter aistack request 1/4 -- python a.py"))
+    extend = add("extend", leases.extend, "Move the end of one of your leases, and keep it when it is idle.")
+    extend.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
+    extend.add_argument("duration", metavar="TIME", help="how much longer, e.g. 30min or 2h")
+    release = add("release", leases.release, "End one of your leases.")
+    release.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
+    add("queue", queues.queue, "Show who waits, why, and until when.")
+    add("reservations", queues.reservations, "Show what is kept for whom, now and later.")
+    _add_reserve(add("reserve", queues.reserve, "Keep slices for the members of a queue; for admins only."))
+    unreserve = add("unreserve", queues.unreserve, "Take a reservation back; for admins only.")
+    unreserve.add_argument("reservation", metavar="ID", help="its id, as reservations shows it")
+    _add_simulate(verbs, words)
+    return parser
+
+
+def _add_demo(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument("--dir", type=Path, default=Path("aistack-demo"), help="folder the tour is copied to")
+    demo.add_argument("--no-browser", action="store_true", help="start JupyterLab, open no browser")
+    demo.add_argument("--notebook", type=Path, help="with --json: run this notebook instead of the tour")
+
+
+def _add_request(request: argparse.ArgumentParser) -> None:
+    request.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
+    request.add_argument("--for", dest="duration", metavar="TIME", help="how long at most, e.g. 2h")
+    request.add_argument("--queue", default="", metavar="NAME", help="queue to wait in (your own)")
+    request.add_argument("--preemptible", action="store_true", help="may be ended, after a notice, for others")
+    request.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait at most (for ever)")
+    request.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
+
+
+def _add_reserve(reserve: argparse.ArgumentParser) -> None:
+    reserve.add_argument("name", metavar="NAME", help='what people know it by, e.g. "deep learning class"')
+    reserve.add_argument("--spec", required=True, metavar="SPEC", help=f"what each gets: {SPEC_HELP}")
+    reserve.add_argument("--count", type=int, default=1, metavar="N", help="how many slices (1)")
+    reserve.add_argument("--queue", default="default", metavar="NAME", help="whose members use them (default)")
+    reserve.add_argument(
+        "--from", dest="start", required=True, metavar="WHEN", help='when it starts, local time: "2026-11-24 10:00"'
+    )
+    reserve.add_argument("--for", dest="duration", required=True, metavar="TIME", help="how long, e.g. 2h")
+    reserve.add_argument("--weekly", action="store_true", help="again every week at that time")
+
+
+def _add_simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser], words: Sequence[str]) -> None:
+    """The simulator needs numpy: it is imported when it is asked for, and not to parse another command."""
+    text = "Try a policy on a trace before switching it on."
+    group = verbs.add_parser("simulate", help=text, description=text)
+    if list(words[:1]) != ["simulate"]:
+        return
+    from ..simulate import commands
+
+    kinds = group.add_subparsers(title="what to simulate", required=True, metavar="WHAT")
+    commands.add_place_parser(kinds)
+    commands.add_sessions_parser(kinds)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ..demo import open_lab, run_headless
+
+    if not options.json:
+        return open_lab(options.dir.resolve(), browser=not options.no_browser)
+    result = run_headless(lambda line: print(line, file=sys.stderr, flush=True), notebook=options.notebook)
+    print(json.dumps(result))
+    return 0

@@ -1,0 +1,113 @@
+"""Commands that look at the host: doctor, status, usage."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+
+from .. import __version__
+from ..core.units import format_bytes, format_duration
+from .showing import JSON, show
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """What is wrong is shown, and makes the exit code 1."""
+    from ..client import connect
+
+    client = connect()
+    host = client.host()
+    report = {
+        "version": __version__,
+        "transport": client.transport,
+        "host": host["host"],
+        "problems": [*host["problems"], *(d["problem"] for d in host["devices"] if d["problem"])],
+        "devices": [{**device, "enforcement": enforcement(device)} for device in host["devices"]],
+    }
+    show(options, report, _doctor_lines(report))
+    return 1 if report["problems"] else 0
+
+
+def _doctor_lines(report: JSON) -> Iterable[str]:
+    yield f"jupyter_aistack {report['version']} on {report['host']}, by {report['transport']}"
+    for device in report["devices"]:
+        yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
+        yield from (f"  {what}: {by}" for what, by in device["enforcement"].items())
+    yield from (f"problem: {problem}" for problem in report["problems"])
+    if not report["problems"]:
+        yield "no problems found"
+
+
+def enforcement(device: JSON) -> dict[str, str]:
+    """What would hold each kind of slice of a device to its size."""
+    from ..core.device import Enforcement
+    from ..providers import mig
+
+    if device["simulated"]:
+        return {"any slice": Enforcement.SIMULATED.label}
+    if device["kind"] == "cpu":
+        return {"share": Enforcement.CPU.label}
+    if device["mig_enabled"]:
+        return {m["profile"]: mig.enforcement(m["profile"]).label for m in device["mig"]}
+    return {"whole": Enforcement.WHOLE.label, "share": Enforcement.L0.label}
+
+
+def status(options: argparse.Namespace) -> int:
+    """Devices, and who holds what."""
+    from ..client import connect
+
+    client = connect()
+    report = {"host": client.host(), "leases": client.leases()}
+    show(options, report, _status_lines(report, time.time()))
+    return 0
+
+
+def _status_lines(report: JSON, now: float) -> Iterable[str]:
+    for device in report["host"]["devices"]:
+        problem = f", {device['problem']}" if device["problem"] else ""
+        free = f"{format_bytes(device['memory_bytes'])}, {device['free_fraction']} free"
+        yield f"{_device_name(device)}: {free}{problem}"
+        for lease in report["leases"]:
+            yield from (f"  {line}" for line in _lease_lines(lease, device["id"], now))
+    yield from (f"problem: {problem}" for problem in report["host"]["problems"])
+
+
+def _lease_lines(lease: JSON, device_id: str, now: float) -> Iterable[str]:
+    holder = lease["holder"]
+    who = f"{holder['label'] or holder['kind'] + ' ' + holder['id']} ({holder['user']})"
+    for piece in lease["slices"]:
+        if piece["device_id"] == device_id:
+            size = f"{piece['fraction']}, {format_bytes(piece['memory_bytes'])}"
+            said = lease["note"] or lease["enforcement"]
+            yield f"{lease['id']}  {size}  {lease['state']}  {who}  {said}{_leaving(lease, now)}"
+
+
+def _leaving(lease: JSON, now: float) -> str:
+    """The word that a lease will be taken back."""
+    notice = lease["notice"]
+    if notice is None:
+        return ""
+    why = "nobody uses it" if notice["kind"] == "idle" else "its room is needed"
+    return f"  taken back in {format_duration(notice['ends_at'] - now)}: {why}"
+
+
+def usage(options: argparse.Namespace) -> int:
+    """What is in use now."""
+    from ..client import connect
+
+    found = connect().usage()
+    lines = [f"{name}  {_use_text(use)}" for part in ("devices", "leases") for name, use in found[part].items()]
+    show(options, found, lines)
+    return 0
+
+
+def _use_text(use: JSON) -> str:
+    memory = "memory n/a" if use["memory_bytes"] is None else format_bytes(use["memory_bytes"])
+    busy = "busy n/a" if use["utilization"] is None else f"{use['utilization']:.0%} busy"
+    return f"{memory}  {busy}"
+
+
+def _device_name(device: JSON) -> str:
+    simulated = " (simulated)" if device["simulated"] and "simulated" not in device["name"] else ""
+    number = f"GPU {device['index']}: " if device["kind"] == "gpu" else ""
+    return f"{number}{device['name']}{simulated}"
