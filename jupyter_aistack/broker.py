@@ -141,7 +141,7 @@ class Broker:
             groups: the Unix groups of the holder's user, which may open queues.
 
         Returns:
-            The request: granted (with ``lease_id``), queued (with the reason), or cancelled by someone meanwhile.
+            The request: granted (with ``lease_id``), queued (`waiting` tells why), or cancelled by someone meanwhile.
 
         Raises:
             InvalidRequest: the spec or the queue cannot be understood.

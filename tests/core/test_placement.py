@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
-from jupyter_aistack.core.placement import Unplaced, place
+from jupyter_aistack.core.placement import Room, Unplaced, place
 from jupyter_aistack.core.request import parse_spec
 from jupyter_aistack.core.units import GIB
 
@@ -145,3 +145,83 @@ def test_never_is_more_granted_than_there_is(specs: list[str], gpus: int, cores:
             assert sum(p.fraction for p in pieces) <= 1
             assert sum(p.memory_bytes for p in pieces) <= device.memory_bytes
             assert all(set(p.cores) <= set(device.cores) and (p.cores or device.kind is DeviceKind.GPU) for p in pieces)
+
+
+def test_cores_and_memory_of_the_host_come_with_a_device_and_are_counted() -> None:
+    inventory = box(gpu(0), gpu(1), cpu())
+    first = placed("1/4,cpu:6,mem:8GiB", inventory)
+    assert [(s.device_id, s.kind) for s in first] == [("GPU-0", SliceKind.SHARE), ("CPU-box", SliceKind.CPU)]
+    assert (len(first[1].cores), first[1].memory_bytes, first[1].fraction) == (6, 8 * GIB, Fraction(3, 4))
+    assert "waits for cores or memory of the host: 2 cores" in unplaced("1/4,cpu:4", inventory, first).reason
+    second = placed("1/4,cpu:2", inventory, first)
+    assert set(second[1].cores).isdisjoint(first[1].cores)
+    only_memory = placed("gpu:1/4,mem:16GiB", inventory)
+    assert (only_memory[1].cores, only_memory[1].fraction) == ((), Fraction(1, 4))
+    assert "this host has 8 cores and 64.0 GiB" in unplaced("1,cpu:9", inventory).reason
+    assert "no cores of this host are leased out" in unplaced("1,cpu:1", box(gpu(0))).reason
+    assert unplaced("1/4,cpu:1", box(cpu())).never == "Unsatisfiable"
+
+
+def test_a_model_is_a_word_of_the_devices_name() -> None:
+    inventory = box(gpu(0, name="NVIDIA A100-SXM4-80GB"), gpu(1, name="NVIDIA H100 80GB HBM3"))
+    assert placed("1/2,model:h100", inventory)[0].device_id == "GPU-1"
+    assert placed("1/2,model:a100|h100", inventory)[0].device_id == "GPU-0"
+    assert "no GPU here is of that model" in unplaced("1/2,model:h10", inventory).reason
+    assert unplaced("2,model:h100", inventory).reason == "2,model:h100 cannot be had here: this host has 1 GPU of h100"
+
+
+def test_several_devices_are_those_that_nvlink_joins_then_those_of_one_domain() -> None:
+    pairs = {0: 3, 3: 0, 1: 2, 2: 1}
+    linked = [gpu(n, peers=frozenset({f"GPU-{pairs[n]}"})) for n in range(4)]
+    assert [s.device_id for s in placed("2", box(*linked))] == ["GPU-0", "GPU-3"]
+    held = placed("1", box(*linked))
+    assert [s.device_id for s in placed("2", box(*linked), held)] == ["GPU-1", "GPU-2"]
+    near = [gpu(n, domain=str(n % 2)) for n in range(4)]
+    assert [s.device_id for s in placed("2", box(*near))] == ["GPU-0", "GPU-2"]
+
+
+def test_all_slices_lie_on_one_host_the_fullest_that_holds_them() -> None:
+    hosts = [replace(gpu(n), id=f"{name}-{n}", host=name) for name in ("a", "b") for n in range(2)]
+    inventory = box(*hosts)
+    room = Room(inventory)
+    first = room.place(parse_spec("1/2"))
+    assert isinstance(first, tuple)
+    room.take(first)
+    assert first[0].device_id == "a-0"
+    both = room.place(parse_spec("2"))
+    assert isinstance(both, tuple)
+    assert [s.device_id for s in both] == ["b-0", "b-1"]
+    assert isinstance(room.place(parse_spec("2"), host="a"), Unplaced)
+    assert isinstance(room.place(parse_spec("3")), Unplaced)
+    room.give(first)
+    assert isinstance(room.place(parse_spec("2"), host="a"), tuple)
+
+
+def test_what_is_kept_for_others_is_not_given_away() -> None:
+    room = Room(box(gpu(0), gpu(1)))
+    answer = room.place(parse_spec("1/2"), kept={"GPU-0": Fraction(3, 4)})
+    assert isinstance(answer, tuple)
+    assert answer[0].device_id == "GPU-1"
+    assert isinstance(room.place(parse_spec("1/2x2"), kept={"GPU-0": Fraction(3, 4)}), Unplaced)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["1/3", "1/7", "2/7", "1/8", "10GiB", "1/2x2", "1", "cpu:3"]), st.booleans())),
+)
+def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(steps: list[tuple[str, bool]]) -> None:
+    devices = (gpu(0), gpu(1), cpu())
+    room, held = Room(box(*devices)), []
+    for spec, gives_back in steps:
+        if gives_back and held:
+            room.give(held.pop(0))
+        answer = room.place(parse_spec(spec))
+        if isinstance(answer, tuple):
+            room.take(answer)
+            held.append(answer)
+        for device in devices:
+            pieces = [s for slices in held for s in slices if s.device_id == device.id]
+            assert room.share(device.id) == 1 - sum((s.fraction for s in pieces), Fraction(0)) >= 0
+            assert room.memory(device.id) == device.memory_bytes - sum(s.memory_bytes for s in pieces) >= 0
+    for slices in held:
+        room.give(slices)
+    assert all(room.share(device.id) == 1 for device in devices)

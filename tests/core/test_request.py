@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -31,6 +32,9 @@ QUARTER = Spec(unit=Unit.FRACTION, amount=Fraction(1, 4))
         ("cpu:2", Spec(unit=Unit.CORES, amount=Fraction(2), target=DeviceKind.CPU)),
         ("cpu:1/4", Spec(unit=Unit.FRACTION, amount=Fraction(1, 4), target=DeviceKind.CPU)),
         ("GPU:1/4", Spec(unit=Unit.FRACTION, amount=Fraction(1, 4), target=DeviceKind.GPU)),
+        ("1/4,cpu:8", replace(QUARTER, host_cores=8)),
+        ("1/4, mem:64GiB, CPU:8", replace(QUARTER, host_cores=8, host_memory_bytes=64 * GIB)),
+        ("1/4,model:H100|a100", replace(QUARTER, models=("a100", "h100"))),
     ],
 )
 def test_every_form_of_the_grammar_is_read(text: str, spec: Spec) -> None:
@@ -41,7 +45,8 @@ def test_every_form_of_the_grammar_is_read(text: str, spec: Spec) -> None:
     "text",
     ["", "0", "-1", "0/4", "1/0", "5/4", "nan", "inf", "1e3", "1000000000", "0GiB", "GiB", "1/4x0", "1/4x", "x2",
      "cpu:", "tpu:1", "gpu:gpu:1", "9g.80gb", "cpu:1g.10gb", "1//4", "１/４", "1/4; rm", "0.0000001", "1/999999999",
-     "\x00"],
+     "\x00", "1/4,", "1/4,cpu:0", "1/4,cpu:1.5", "1/4,mem:0GiB", "1/4,mem:8", "1/4,model:", "1/4,model:a b|", "1/4,gpu:1",
+     "1/4,cpu:1,cpu:2", "cpu:2,mem:1GiB", ",cpu:2"],
 )  # fmt: skip
 def test_what_cannot_be_understood_names_the_field_and_shows_what_is_allowed(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -57,6 +62,7 @@ def test_what_cannot_be_understood_names_the_field_and_shows_what_is_allowed(tex
         st.builds(str, st.integers(1, 1024)),
         st.builds(lambda k, n: f"{k}:{n}", st.sampled_from(["cpu", "gpu"]), st.integers(1, 1024)),
         st.builds(lambda g, m: f"{g}g.{m}gb", st.integers(1, 7), st.integers(1, 300)),
+        st.builds(lambda c, m: f"1/2x2,mem:{m}MiB,cpu:{c},model:h100", st.integers(1, 9999), st.integers(1, 10**6)),
     )
 )
 def test_the_text_of_a_spec_reads_back_as_the_same_spec(text: str) -> None:
