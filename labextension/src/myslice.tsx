@@ -269,9 +269,13 @@ function modelText(props: IMySliceProps & { lease: ILease }): string {
   return Array.from(new Set(models)).join(', ');
 }
 
+/** Until whichever comes first: its end, or that it is taken back. */
 function timeLeft(props: IMySliceProps & { lease: ILease }): string {
   const { clock, lease, trans } = props;
-  return lease.ends_at === null
+  const ends = [lease.ends_at, lease.notice?.ends_at ?? null].filter(
+    end => end !== null
+  );
+  return ends.length === 0
     ? trans.__('no end')
-    : formatDuration(lease.ends_at - clock());
+    : formatDuration(Math.min(...ends) - clock());
 }

@@ -141,6 +141,7 @@ describe('with data', () => {
     try {
       pushNotice('idle', null);
       expect(show()).toContain('It is taken back in 1 min 15 s, unless');
+      expect(node.textContent).toContain('Time left1 min');
       act(() => void vi.advanceTimersByTime(30_000));
       expect(node.textContent).toContain('It is taken back in 45 s, unless');
       expect(node.textContent).toContain('keeps running, on the CPU');
@@ -157,6 +158,7 @@ describe('with data', () => {
   it('does not offer to extend what others need', () => {
     pushNotice('preempt', 1790004950);
     expect(show()).toContain('This slice ends in 1 min 15 s and cannot be');
+    expect(node.textContent).toContain('Time left1 min');
     const extend = buttons().find(b => b.textContent === 'Extend');
     expect(extend?.disabled).toBe(true);
     expect(extend?.title).toContain('somebody who goes first');
