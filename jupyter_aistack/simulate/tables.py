@@ -41,7 +41,7 @@ def read_nodes(path: Path) -> list[Node]:
         InvalidRequest: naming file, row and column.
     """
     nodes: dict[str, Node] = {}
-    for row in _rows(path, NODE_COLUMNS):
+    for row in rows(path, NODE_COLUMNS):
         name = row.text("sn")
         if name in nodes:
             raise row.fault("sn", "names a node that an earlier row has named; names must differ")
@@ -62,7 +62,7 @@ def read_arrivals(path: Path) -> list[Arrival]:
         InvalidRequest: naming file, row and column.
     """
     arrivals: dict[int, Arrival] = {}
-    for row in _rows(path, ARRIVAL_COLUMNS):
+    for row in rows(path, ARRIVAL_COLUMNS):
         order = row.number("order")
         if order in arrivals:
             raise row.fault("order", "is the order of an earlier row too; every row needs its own")
@@ -76,7 +76,7 @@ def read_history(path: Path) -> list[Demand]:
     Raises:
         InvalidRequest: naming file, row and column.
     """
-    return [_demand(row) for row in _rows(path, DEMAND_COLUMNS)]
+    return [_demand(row) for row in rows(path, DEMAND_COLUMNS)]
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
@@ -115,7 +115,7 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class Row:
     """One row of a table: its file, its line and its cells."""
 
     path: Path
@@ -141,13 +141,18 @@ class _Row:
         return int(value)
 
     def fault(self, column: str, why: str) -> InvalidRequest:
+        """What to raise when a cell cannot be what it is."""
         where = f"{self.path.name}, row {self.line}, column {column}"
         text = self.cells.get(column, "")
         return InvalidRequest(f"{where}: {text!r} {why}", field=column, file=str(self.path), row=self.line)
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[_Row]:
-    """The rows of a CSV that has at least these columns; the header is row 1."""
+def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a CSV that has at least these columns; the header is row 1.
+
+    Raises:
+        InvalidRequest: naming file, row and column.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval=None)
@@ -168,16 +173,16 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[_Row]:
         raise InvalidRequest(f"{path}: is not a CSV file in UTF-8: {error}", field="file", file=str(path)) from error
 
 
-def _whole_row(path: Path, line: int, cells: dict[str, str | None], columns: Sequence[str]) -> _Row:
+def _whole_row(path: Path, line: int, cells: dict[str, str | None], columns: Sequence[str]) -> Row:
     kept = {name: text for name, text in cells.items() if isinstance(text, str)}
-    row = _Row(path=path, line=line, cells=kept)
+    row = Row(path=path, line=line, cells=kept)
     for column in columns:
         if column not in kept:
             raise row.fault(column, "is missing; the row has fewer cells than the header")
     return row
 
 
-def _demand(row: _Row) -> Demand:
+def _demand(row: Row) -> Demand:
     gpus = row.number("num_gpu", most=1024)
     share = row.number("gpu_milli", least=1 if gpus else 0, most=WHOLE)
     return Demand(

@@ -1,0 +1,1 @@
+"""Trying a policy on a trace before switching it on."""
