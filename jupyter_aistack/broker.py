@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from .core.admission import admission
+from .core.admission import admit, queue_for
 from .core.cycle import plan
 from .core.device import Inventory
 from .core.events import Event
@@ -32,11 +32,8 @@ from .exceptions import (
     LeaseLost,
     LedgerConflict,
     PrepareFailed,
-    QueueClosed,
-    QuotaExceeded,
     Refused,
     UnknownQueue,
-    error_from_dict,
 )
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
@@ -155,14 +152,17 @@ class Broker:
             id=f"r-{uuid.uuid4().hex[:12]}",
             spec=parsed,
             holder=self._with_start_time(holder),
-            queue=self._queue_for(queue, holder.user, groups).name,
+            queue=queue_for(self.policy, queue, holder.user, groups).name,
             priority=priority,
             lease_seconds=lease_seconds,
             patience_seconds=patience_seconds,
             preemptible=preemptible,
             submitted_at=self.clock(),
         )
-        self._refuse_impossible(request)
+        # Before anything is written. The ledger need only be read where users have limits.
+        now = self.clock()
+        idle = Snapshot(inventory=self.inventory(), policy=self.policy)
+        admit(request, self._snapshot(idle.inventory, now) if self.policy.limits else idle, now)
         self.ledger.submit(request)
         try:
             self.cycle()
@@ -172,33 +172,6 @@ class Broker:
         except BaseException:  # nobody knows its id, so nobody could ever take it back or release what it becomes
             self._withdraw(request.id)
             raise
-
-    def _refuse_impossible(self, request: Request) -> None:
-        """Turn down what an idle host could not hold either, or the user may not have, before anything is written."""
-        now = self.clock()
-        patient = replace(request, patience_seconds=None)
-        idle = Snapshot(inventory=self.inventory(), requests=(patient,), policy=self.policy)
-        for rejected in plan(idle, now, ttl_seconds=self.ttl_seconds).rejections():
-            field = "queue" if rejected.code == QuotaExceeded.__name__ else "spec"
-            facts = {"field": field}
-            raise error_from_dict({"code": rejected.code, "message": f"{field}: {rejected.reason}", "facts": facts})
-        limit = admission(request, self._snapshot(idle.inventory, now), now) if self.policy.limits else None
-        if limit is not None:
-            raise QuotaExceeded(limit.reason, frees_at=limit.frees_at)
-
-    def _queue_for(self, name: str, user: str, groups: frozenset[str]) -> Queue:
-        queue = self.policy.queue(name) if name else self.policy.queue_for(user, groups)
-        names = ", ".join(q.name for q in self.queues)
-        if queue is None and name:
-            raise UnknownQueue(f"queue: there is no queue {name!r}; there is {names}", field="queue")
-        if queue is None:
-            raise QueueClosed(f"queue: no queue takes requests of {user}; there is {names}", field="queue")
-        if not queue.is_open:
-            raise QueueClosed(f"queue: {queue.name} takes no requests now", field="queue")
-        if not queue.admits(user, groups):
-            members = ", ".join(sorted(queue.members))
-            raise QueueClosed(f"queue: {queue.name} is for {members}, not for {user}", field="queue")
-        return queue
 
     def _decided(self, request_id: str) -> Request:
         request = self.ledger.request(request_id)
