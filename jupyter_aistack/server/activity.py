@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.device import Enforcement
 from ..core.lease import Lease, NoticeKind
 from ..core.queues import Policy
 from ..core.request import Holder
@@ -60,6 +61,8 @@ def _owner(holder: Holder) -> str:
 
 
 def _works(lease: Lease, usage: Mapping[str, Any]) -> bool:
+    if lease.enforced_by is Enforcement.SIMULATED:
+        return False  # what a simulated device does is made up
     share = (usage.get(lease.id) or {}).get("utilization")
     is_cpu = all(piece.kind.value == "cpu" for piece in lease.slices)
     return share is not None and share > (CPU_WORKING if is_cpu else WORKING)

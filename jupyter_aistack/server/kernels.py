@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10.0
 """How long a kernel must look dead before its leases are taken: a crashed one is restarted within a few seconds."""
 LABEL_SECONDS = 5.0
-BUSY = "busy"
+AT_WORK = frozenset({"busy", "starting", "restarting"})
+"""Jupyter's words for a kernel that is not waiting for its user."""
 
 
 class Kernels:
@@ -54,7 +55,7 @@ class Kernels:
         return frozenset(self._ids())
 
     def take_busy(self) -> frozenset[str]:
-        """Kernels in which something runs, or has run since the last call however shortly.
+        """Kernels in which something runs, or has run since the last call however shortly, or that are being started.
 
         Jupyter's own account of a kernel's state leaves out what a page asks by itself when it is opened.
         """
@@ -63,12 +64,12 @@ class Kernels:
             if self._observed.get(kernel_id) is not manager and _has_state(manager):
                 manager.observe(self._note_state, names="execution_state")
         self._observed = managers
-        busy = {kernel_id for kernel_id, manager in managers.items() if _state(manager) == BUSY}
+        busy = {kernel_id for kernel_id, manager in managers.items() if _state(manager) in AT_WORK}
         was_busy, self._was_busy = self._was_busy, set()
         return frozenset(managers) & (busy | was_busy)
 
     def _note_state(self, change: Any) -> None:
-        if BUSY in (change["new"], change["old"]):
+        if AT_WORK & {change["new"], change["old"]}:
             self._was_busy.add(change["owner"].kernel_id)
 
     # -- who is asking ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.device import Slice, SliceKind
+from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.lease import Lease, Notice, NoticeKind
 from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue
 from jupyter_aistack.core.request import parse_spec
@@ -70,6 +70,11 @@ def test_what_this_server_does_not_run_is_not_watched() -> None:
 )
 def test_a_device_that_works_is_use_though_no_cell_runs(piece: Slice, share: float | None, is_use: bool) -> None:
     assert bool(touched(lease(piece=piece), usage={"l-kernel-1": {"utilization": share}})) is is_use
+
+
+def test_what_a_simulated_device_shows_is_no_use() -> None:
+    simulated = lease(enforced_by=Enforcement.SIMULATED)
+    assert touched(simulated, usage={"l-kernel-1": {"utilization": 0.9}}) == []
 
 
 def test_a_kernel_and_its_workers_are_in_use_together() -> None:
