@@ -38,7 +38,7 @@ SLOT, SLOT_POWER = 0.1, 4
 """Price of a slot that is sure to be needed, for each of its GPUs, and how steeply it falls while slots abound."""
 MODEL, MODEL_POWER = 1.0, 2
 """The same for a GPU of a model that is insisted on."""
-NEGLIGIBLE = 1e-5
+NEGLIGIBLE = 1e-4
 """Slot prices below this are left out, to save time."""
 REPRICE = 0.01
 """Prices are set anew when this share of the cluster has been granted or given back."""
@@ -255,7 +255,9 @@ class Scarcity:
     def _worth_of_slots(self, nodes: Integers | slice, cpu: Floats, memory: Floats, whole: Integers) -> Floats:
         total = np.zeros(len(cpu))
         for slot in self._slots:
-            total += slot.price * _count(self._fleet, nodes, cpu, memory, whole, slot.demand)
+            count = _count(self._fleet, nodes, cpu, memory, whole, slot.demand)
+            count *= slot.price
+            total += count
         return total
 
 
@@ -275,11 +277,12 @@ def _count(
     fleet: Fleet, nodes: Integers | slice, cpu: Floats, memory: Floats, whole: Integers, demand: Demand
 ) -> Floats:
     """How many demands of that kind each node could still hold, with so much left on it."""
-    count: Floats = np.floor(whole / demand.gpus)
+    count: Floats = whole / demand.gpus
     if demand.cpu_milli:
-        count = np.minimum(count, np.floor(cpu / demand.cpu_milli))
+        np.minimum(count, cpu / demand.cpu_milli, out=count)
     if demand.memory_mib:
-        count = np.minimum(count, np.floor(memory / demand.memory_mib))
+        np.minimum(count, memory / demand.memory_mib, out=count)
+    np.floor(count, out=count)
     return count * fleet.of_models(demand.models)[nodes] if demand.models else count
 
 

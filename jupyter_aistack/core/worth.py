@@ -61,7 +61,7 @@ def worth_of(mix: Mix) -> Worth:
     """The tables for a mix of demands. Of an empty mix nothing is known: there a hole is worth its size."""
     wanted = _wanted(mix)
     unit = reduce(gcd, wanted, WHOLE)
-    steps = WHOLE // unit if unit >= FINEST else COARSE_STEPS
+    steps = WHOLE // unit if wanted and unit >= FINEST else COARSE_STEPS
     if not wanted:
         value = [level / steps for level in range(steps + 1)]
     else:
