@@ -16,11 +16,15 @@ from . import mig
 from .base import Prepared, Provider, Usage
 from .nvml import NVML
 from .reading import Reading, read_processes
+from .topology import Place, places
 
 HEADROOM_BYTES = 400 * MIB
 """What a CUDA context, cuBLAS and NCCL take beside a framework's own pool, which no framework cap covers."""
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was reset come back."""
+
+PLACES_SECONDS = 60.0
+"""How often the driver is asked what joins the GPUs; a question for each pair, and the answer hardly ever changes."""
 
 _GPU_KINDS = frozenset({SliceKind.GPU, SliceKind.MIG, SliceKind.SHARE})
 # CUDA cores in one multiprocessor, by compute capability (major, minor) or major alone.
@@ -49,7 +53,8 @@ class GPUProvider(Provider):
         self._optional = optional
         self._clock = clock
         self._known: dict[str, Device] = {}
-        self._reopened_at = -math.inf
+        self._reopened_at = self._placed_at = -math.inf
+        self._places: dict[str, Place] = {}
 
     def discover(self, host: str) -> tuple[Device, ...]:
         """Every GPU, the unusable ones with their problem; one seen before that is gone stays listed as lost."""
@@ -60,7 +65,7 @@ class GPUProvider(Provider):
             if self._optional and error.facts.get("library_missing"):
                 return ()
             raise
-        found = {device.id: device for device in (self._device(index, host) for index in range(count))}
+        found = {device.id: device for device in self._placed([self._device(index, host) for index in range(count)])}
         missing = {i: device for i, device in self._known.items() if i not in found}
         gone = {i: replace(device, problem=_GONE, processes=()) for i, device in missing.items()}
         self._known = {i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)}
@@ -111,6 +116,15 @@ class GPUProvider(Provider):
         if is_due and any(not device.is_healthy for device in self._known.values()):
             self._reopened_at = self._clock()
             self._nvml.close()
+
+    def _placed(self, devices: list[Device]) -> list[Device]:
+        """The same GPUs with what joins them; instances of MIG are joined to nothing."""
+        whole = {device.id: device.index for device in devices if device.is_healthy and not device.mig_enabled}
+        is_old = not 0 <= self._clock() - self._placed_at < PLACES_SECONDS
+        if is_old or whole.keys() != self._places.keys():
+            self._places, self._placed_at = places(self._nvml, whole), self._clock()
+        known = {device.id: self._places.get(device.id, Place()) for device in devices}
+        return [replace(d, peers=known[d.id].peers, domain=known[d.id].domain) for d in devices]
 
     def _device(self, index: int, host: str) -> Device:
         """The GPU at `index`; when it does not answer, what is known of it and why."""

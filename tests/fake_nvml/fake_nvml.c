@@ -5,11 +5,12 @@
  *
  *   session 1                           another number: calls answer UNINITIALIZED until NVML is opened again
  *   gpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096 used=0 reserved=0 cc=9.0 cores=16896
- *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0      (one line; `_` in a name is a space;
+ *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0      (one line; `_` in a name is a space;
  *       noperm=1 refuses the memory of the GPU; lost=15 makes every call on it answer 15)
  *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb
  *   process gpu=0 pid=123 memory=1048576 type=C|G|M gi=1 sm=35 name=/usr/bin/python3_train.py
  *       (C compute, G graphics, M a client of MPS; memory=-1 is "not available"; sm without a value: no sample)
+ *   link a=0 b=1                        these two GPUs reach each other by NVLink
  *   fail nvmlDeviceGetPowerUsage 3      that function answers that code; `fail nvmlInit 9` refuses to open
  */
 #include <pthread.h>
@@ -23,7 +24,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef size_t Handle; /* GPU i is i + 1, MIG line j is MIG_BASE + j; the driver's are opaque pointers */
 enum { OK, UNINITIALIZED, INVALID, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, TOO_SMALL, UNKNOWN = 999, BAD_VERSION = 25 };
-enum { MIG_BASE = 1000, MAX_LINES = 512, LINE = 512, NO_INSTANCE = -1 };
+enum { MIG_BASE = 1000, MAX_LINES = 512, LINE = 512, NO_INSTANCE = -1, NVLINK = 2, NO_LINK = 5 };
 #define EXPORT __attribute__((visibility("default"))) int
 
 typedef struct { u64 total, free, used; } Memory;
@@ -235,6 +236,19 @@ DEVICE_CALL(nvmlDeviceGetTemperatureV, (Handle h, TemperatureV *out),
     if (out->version != 0x100000C) return end(BAD_VERSION);
     out->degrees = 40;)
 DEVICE_CALL(nvmlDeviceGetCpuAffinity, (Handle h, u32 words, unsigned long *out), memset(out, 0, words * sizeof *out); if (words) out[0] = 1;)
+DEVICE_CALL(nvmlDeviceGetMemoryAffinity, (Handle h, u32 words, u64 *out, u32 scope),
+    long long node = number_of(gpu_line(h), "numa", -1);
+    if (node < 0 || scope) return end(NOT_SUPPORTED);
+    if ((u32)node / 64 >= words) return end(TOO_SMALL);
+    memset(out, 0, words * sizeof *out);
+    out[node / 64] = 1ull << (node % 64);)
+DEVICE_CALL(nvmlDeviceGetP2PStatus, (Handle h, Handle other, int index, int *out),
+    if (!gpu_line(other)) return end(INVALID);
+    *out = NO_LINK;
+    for (int i = 0; index == NVLINK && nth("link", i); i++) {
+        long long a = number_of(nth("link", i), "a", -1), b = number_of(nth("link", i), "b", -1);
+        if ((a == gpu_index(h) && b == gpu_index(other)) || (b == gpu_index(h) && a == gpu_index(other))) *out = OK;
+    })
 DEVICE_CALL(nvmlDeviceGetPciInfo_v3, (Handle h, Pci *out),
     memset(out, 0, sizeof *out);
     out->bus = (u32)gpu_index(h) + 1;
