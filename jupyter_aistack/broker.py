@@ -73,9 +73,11 @@ class Broker:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
         self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
+        self._admitted_to: Inventory | None = None
+        self._admitted: set[tuple[Spec, str]] = set()
 
     # -- what there is ------------------------------------------------------------------------------------------
 
@@ -159,10 +161,7 @@ class Broker:
             preemptible=preemptible,
             submitted_at=self.clock(),
         )
-        # Before anything is written. The ledger need only be read where users have limits.
-        now = self.clock()
-        idle = Snapshot(inventory=self.inventory(), policy=self.policy)
-        admit(request, self._snapshot(idle.inventory, now) if self.policy.limits else idle, now)
+        self._admit(request)
         self.ledger.submit(request)
         try:
             self.cycle()
@@ -172,6 +171,19 @@ class Broker:
         except BaseException:  # nobody knows its id, so nobody could ever take it back or release what it becomes
             self._withdraw(request.id)
             raise
+
+    def _admit(self, request: Request) -> None:
+        """Before anything is written; the ledger need only be read where users have limits."""
+        now, inventory = self.clock(), self.inventory()
+        if self.policy.limits:
+            admit(request, self._snapshot(inventory, now), now)
+            return
+        if self._admitted_to is not inventory:
+            self._admitted_to, self._admitted = inventory, set()
+        asked = (request.spec, request.queue)
+        if asked not in self._admitted:
+            admit(request, Snapshot(inventory=inventory, policy=self.policy), now)
+            self._admitted.add(asked)
 
     def _decided(self, request_id: str) -> Request:
         request = self.ledger.request(request_id)
@@ -329,6 +341,10 @@ class Broker:
 
     def cycle(self) -> tuple[Event, ...]:
         """End what is over, grant what fits. Returns what happened."""
+        with self._turn:  # the plans of two threads would only overtake each other
+            return self._take_turn()
+
+    def _take_turn(self) -> tuple[Event, ...]:
         inventory = self.inventory()
         known = self.devices.prepared()
         for _ in range(MAX_CONFLICTS):
@@ -370,10 +386,12 @@ class Broker:
 
     def _dead(self, everything: Iterable[Lease | Request]) -> set[str]:
         """Ids of those whose process has ended; each process is looked at once."""
-        known: dict[tuple[int | None, float | None], bool] = {}
+        known: dict[tuple[int, float | None], bool] = {}
         dead = set()
         for item in everything:
             holder = item.holder
+            if holder.pid is None:
+                continue
             process = (holder.pid, holder.pid_started_at)
             is_dead = known.get(process)
             if is_dead is None:

@@ -115,8 +115,6 @@ def _why(
         return text, text
     if eta is None or not shares:
         verdict = walk.room.place(request.spec, host=request.holder.host)
-        if isinstance(verdict, Unplaced) and not verdict.candidates:
-            return verdict.reason, verdict.reason
         return _without_end(wish, verdict, held, shares, now)
     if eta <= now:
         keep = next((k for k in walk.keeps if k.concerns(request, now) and k.shares.keys() & shares.keys()), None)

@@ -27,12 +27,10 @@ class Unplaced:
     Attributes:
         reason: one sentence for the one who asked.
         never: why no state of this inventory could hold it, as the name of the error to raise; empty when one could.
-        candidates: the devices nearest to holding it.
     """
 
     reason: str
     never: str = ""
-    candidates: frozenset[str] = frozenset()
 
 
 class _Free:
@@ -264,9 +262,7 @@ class Room:
         free = [one.device for one in holding if one.device.is_healthy]
         if len(free) < count:
             able = [self._free[device_id].device for device_id in sizes]
-            nearest = sorted(able, key=lambda d: (not d.is_healthy, -self._free[d.id].approx, d.index))
-            reason = self._no_room(able, sizes, count)
-            return Unplaced(reason=reason, candidates=frozenset(d.id for d in nearest[:count]))
+            return Unplaced(reason=self._no_room(able, sizes, count))
         free.sort(key=lambda d: (self._free[d.id].approx - _float(sizes[d.id]), d.index, d.id))
         chosen = free[:count] if count == 1 or count == len(free) else _joined(free, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
@@ -303,10 +299,7 @@ class Room:
             by_device[device.id] = by_device.get(device.id, 0) + 1
         free = [(d, m) for d, m in free if by_device[d.id] > _kept_instances(d, m, kept)]
         if not free:
-            return Unplaced(
-                reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken",
-                candidates=frozenset(d.id for d, _ in matching),
-            )
+            return Unplaced(reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken")
         device, instance = min(free, key=lambda pair: (pair[0].index, pair[1].uuid))
         return (_cut_instance(device, instance),)
 
@@ -327,7 +320,7 @@ class Room:
         if wanted > free.share or spec.host_memory_bytes > free.memory or not device.is_healthy:
             have = f"{int(max(free.share, Fraction(0)) * len(device.cores))} cores"
             reason = f"waits for cores or memory of the host: {have} and {format_bytes(max(free.memory, 0))} are free"
-            return Unplaced(reason=reason, candidates=frozenset({device.id}))
+            return Unplaced(reason=reason)
         cores = self._quietest_cores(device, spec.host_cores) if spec.host_cores else ()
         memory_bytes = spec.host_memory_bytes
         return Slice(device_id=device.id, kind=SliceKind.CPU, fraction=share, memory_bytes=memory_bytes, cores=cores)

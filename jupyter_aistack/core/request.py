@@ -23,6 +23,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from ..exceptions import InvalidRequest
@@ -186,6 +187,11 @@ def parse_spec(text: str) -> Spec:
     """
     if not isinstance(text, str):
         raise _invalid(repr(text))
+    return _parse(text)
+
+
+@lru_cache(maxsize=4096)  # equal texts give one object, which a long queue need compare only once
+def _parse(text: str) -> Spec:
     body, *beside = text.strip().lower().replace(" ", "").split(",")
     target, body = _split_target(body)
     body, count = _split_count(body)

@@ -53,7 +53,7 @@ class Walk:
             snapshot.policy, snapshot.inventory, held, snapshot.accounts, snapshot.reservations, now
         )
         self.actions: list[Action] = []
-        self._victims = tuple(held)
+        self._preemptible = tuple(lease for lease in held if lease.preemptible)
         self._idle_room: Room | None = None
         self._when_idle: dict[tuple[object, str], Verdict] = {}
         self._decided: set[str] = set()
@@ -141,7 +141,7 @@ class Walk:
         if self._is_making_room(request, size):
             order.advance(group)
             return
-        self._keep_room(request, verdict)
+        self._keep_room(request)
         self._full[self._shape(group)] = verdict.reason
         order.drop(group)
 
@@ -214,7 +214,7 @@ class Walk:
     def _in_room_to_come(self, request: Request) -> Keep | None:
         """A place in what will be free when the notices that were given are over, first come first served."""
         if self._to_come is None:
-            noticed = [lease for lease in self._victims if lease.notice and lease.notice.kind is NoticeKind.PREEMPT]
+            noticed = [lease for lease in self._preemptible if lease.notice and lease.notice.kind is NoticeKind.PREEMPT]
             if not noticed:
                 return None
             self._to_come = self._room_without(noticed)
@@ -233,7 +233,7 @@ class Walk:
         patience = request.patience_seconds
         if patience is not None and request.submitted_at + patience < self.now + self.snapshot.policy.notice_seconds:
             return None  # it would be gone before the room is there
-        untouched = [lease for lease in self._victims if lease.id not in self._asked_back]
+        untouched = [lease for lease in self._preemptible if lease.id not in self._asked_back]
         victims = preemption(request, size, self.room, untouched, self.standing)
         if not victims:
             return None
@@ -248,7 +248,7 @@ class Walk:
         self._to_come.give(piece for lease in victims for piece in lease.slices)
         return self._in_room_to_come(request)
 
-    def _keep_room(self, request: Request, verdict: Unplaced) -> None:
+    def _keep_room(self, request: Request) -> None:
         """The first of its kind that does not fit gets the room where it can start earliest."""
         answer = self.when_idle(request)
         kind = SliceKind.GPU if isinstance(answer, Unplaced) or answer[0].kind is not SliceKind.CPU else SliceKind.CPU
@@ -259,8 +259,7 @@ class Walk:
         start, shares = start_of(request.spec, self.room, Ends(self.held), self.now, host=request.holder.host)
         if math.isinf(start):
             start = self.now + BACKFILL_SECONDS
-        chosen: Mapping[str, Fraction] = shares or dict.fromkeys(verdict.candidates, Fraction(1))
-        self.keeps.append(Keep(shares=chosen, starts_at=start))
+        self.keeps.append(Keep(shares=shares, starts_at=start))
 
     def _reject(self, group: Group, reason: str, code: str) -> None:
         self.actions.extend(Reject(request_id=request.id, reason=reason, code=code) for request in group.rest)

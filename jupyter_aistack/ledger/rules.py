@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from ..core.events import Event, EventKind
@@ -83,7 +84,7 @@ class TransactionalLedger(Ledger):
             return LedgerState(
                 version=rows.version,
                 leases=tuple(reversed(rows.leases(host=host, live=True, limit=LARGEST))),
-                requests=tuple(sorted(rows.queued(host), key=lambda request: (request.submitted_at, request.id))),
+                requests=tuple(sorted(rows.queued(host), key=attrgetter("submitted_at", "id"))),
                 accounts=tuple(sorted(rows.accounts(), key=lambda account: (account.user, account.queue))),
                 reservations=tuple(sorted(rows.reservations(host, now), key=lambda kept: (kept.starts_at, kept.id))),
             )
