@@ -22,8 +22,9 @@ CONTRASTS = """root => {
     return sum + w * (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
   }, 0);
   const hasText = e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+  const isDrawn = e => rgba(getComputedStyle(e).color)[3] > 0;
   const isShown = e => e.offsetWidth > 1 && !e.closest('[aria-hidden=true], :disabled, .jp-AIStack-announcer');
-  return [...root.querySelectorAll('*')].filter(e => hasText(e) && isShown(e)).map(e => {
+  return [...root.querySelectorAll('*')].filter(e => hasText(e) && isDrawn(e) && isShown(e)).map(e => {
     const back = behind(e);
     const [low, high] = [light(over(rgba(getComputedStyle(e).color), back)), light(back)].sort((a, b) => a - b);
     return [`${e.className || e.tagName}: ${e.textContent}`, (high + 0.05) / (low + 0.05)];
