@@ -51,7 +51,7 @@ def test_everything_at_once_fits_into_a_narrow_panel(told: Told, lab: LabPage, t
     kernel_id = lab.page.evaluate(KERNEL_ID)
     told.say(full(kernel_id, "idle"))
     lab.resize_panel(WIDTH)
-    assert lab.panel.bounding_box()["width"] == pytest.approx(WIDTH, abs=2)
+    assert lab.panel.evaluate("panel => panel.offsetWidth") == pytest.approx(WIDTH, abs=2)
 
     expect(lab.mine).to_contain_text("Nobody uses this slice. It is taken back in 4 min")
     expect(lab.fact("State")).to_have_text("idle 56 min")
