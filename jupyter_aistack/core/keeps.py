@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .device import DeviceKind
+from .free import CLOSE
 from .lease import Lease
-from .placement import CLOSE, NOTHING_KEPT, Room, Unplaced, beside_share
+from .placement import NOTHING_KEPT, Room, Unplaced
 from .request import Request, Spec, Unit
 from .reservations import Reservation
+from .sizes import beside_share
 from .standing import ends_at
 
 BACKFILL_SECONDS = 3600.0
@@ -189,5 +191,8 @@ def _start_of_profile(spec: Spec, leases: Sequence[Lease], now: float) -> tuple[
 
 
 def _beside(spec: Spec, room: Room, host: str) -> dict[str, Fraction]:
-    cpu = next((d for d in room.inventory.devices if d.host == host and d.kind is DeviceKind.CPU), None)
-    return {cpu.id: beside_share(spec, cpu)} if spec.needs_host and cpu is not None else {}
+    if not spec.needs_host:
+        return {}
+    on_host = (device for device in room.inventory.devices if device.host == host)
+    cpu = next((device for device in on_host if device.kind is DeviceKind.CPU), None)
+    return {} if cpu is None else {cpu.id: beside_share(spec, cpu)}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from itertools import combinations
 
 from ..exceptions import UnknownProfile, Unsatisfiable
-from .device import FOREIGN_TOLERANCE, Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
+from .device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
+from .free import CLOSE, Free, as_float, bytes_of
 from .request import Spec, Unit
+from .sizes import beside_share, is_model, no_device, sizes_on, too_much
 from .units import format_bytes
 
 UNSATISFIABLE, UNKNOWN_PROFILE = Unsatisfiable.__name__, UnknownProfile.__name__
 NOTHING_KEPT: Mapping[str, Fraction] = {}
 MOST_COMBINATIONS = 100
-CLOSE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,64 +32,6 @@ class Unplaced:
     never: str = ""
 
 
-class _Free:
-    """What is free on one device.
-
-    Floats are compared ten times as fast as fractions: `approx` decides, and the exact share only where it is close.
-    """
-
-    __slots__ = ("approx", "device", "memory", "pieces")
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.approx = 1.0
-        foreign = device.foreign_memory_bytes
-        self.memory = device.memory_bytes - (foreign if foreign > device.memory_bytes * FOREIGN_TOLERANCE else 0)
-        self.pieces: list[Slice] = []
-
-    def copy(self) -> _Free:
-        twin = _Free.__new__(_Free)
-        twin.device, twin.approx, twin.memory, twin.pieces = self.device, self.approx, self.memory, self.pieces[:]
-        return twin
-
-    @property
-    def share(self) -> Fraction:
-        """The exact share that is free; below 0 where more is spoken for than there is."""
-        return 1 - sum((piece.fraction for piece in self.pieces), Fraction(0))
-
-    def take(self, piece: Slice) -> None:
-        self.pieces.append(piece)
-        self.approx -= _float(piece.fraction)
-        self.memory -= piece.memory_bytes
-
-    def give(self, piece: Slice) -> None:
-        """Raises ValueError when it was not taken."""
-        self.pieces.remove(piece)
-        self.approx += _float(piece.fraction)
-        self.memory += piece.memory_bytes
-
-    def holds(self, share: Fraction, kept: Fraction | int) -> bool:
-        """Whether it could give `share` now and still have `kept` for others."""
-        wanted = share + kept if kept else share
-        spare = self.approx - _float(wanted)
-        if spare < -CLOSE or _bytes(wanted, self.device) > self.memory:
-            return False
-        return spare > CLOSE or wanted <= self.share
-
-    def uuids(self) -> set[str]:
-        """The MIG instances that are held."""
-        return {piece.uuid for piece in self.pieces if piece.profile}
-
-    def load(self) -> dict[int, Fraction]:
-        """How many slices' worth of a core is granted on each core."""
-        load: dict[int, Fraction] = {}
-        for piece in self.pieces:
-            for core in piece.cores:
-                each = piece.fraction * len(self.device.cores) / len(piece.cores)
-                load[core] = load.get(core, Fraction(0)) + each
-        return load
-
-
 class Room:
     """What is free on the devices of one host, or of several.
 
@@ -101,9 +42,8 @@ class Room:
 
     def __init__(self, inventory: Inventory, taken: Iterable[Slice] = ()) -> None:
         self.inventory = inventory
-        self._free = {device.id: _Free(device) for device in inventory.devices}
-        self._known_sizes: dict[tuple[Spec, str], dict[str, Fraction]] = {}
-        self._tables: dict[Spec, list[tuple[str, float, list[_Free]]]] = {}
+        self._free = {device.id: Free(device) for device in inventory.devices}
+        self._needs: dict[Spec, dict[str, dict[str, Fraction]]] = {}
         self._hosts: dict[str, list[Device]] = {}
         for device in inventory.devices:
             self._hosts.setdefault(device.host, []).append(device)
@@ -111,10 +51,15 @@ class Room:
 
     def copy(self) -> Room:
         """A room of its own in the same state."""
+        return self._twin({device_id: free.copy() for device_id, free in self._free.items()})
+
+    def emptied(self) -> Room:
+        """A room of its own in which nothing is held."""
+        return self._twin({device.id: Free(device) for device in self.inventory.devices})
+
+    def _twin(self, free: dict[str, Free]) -> Room:
         twin = Room.__new__(Room)
-        twin.inventory, twin._hosts, twin._known_sizes = self.inventory, self._hosts, self._known_sizes
-        twin._tables = {}
-        twin._free = {device_id: free.copy() for device_id, free in self._free.items()}
+        twin.inventory, twin._hosts, twin._needs, twin._free = self.inventory, self._hosts, self._needs, free
         return twin
 
     def take(self, slices: Iterable[Slice]) -> None:
@@ -153,7 +98,7 @@ class Room:
 
     def piece(self, device_id: str, share: Fraction) -> Slice:
         """That share of a device, of no use but to be counted."""
-        memory_bytes = _bytes(share, self._free[device_id].device)
+        memory_bytes = bytes_of(share, self._free[device_id].device)
         return Slice(device_id=device_id, kind=SliceKind.SHARE, fraction=share, memory_bytes=memory_bytes)
 
     # -- placing ------------------------------------------------------------------------------------------------
@@ -172,19 +117,21 @@ class Room:
         """
         kind = self._kind(spec)
         refused: Unplaced | None = None
-        for name in [host] if host in self._hosts else self._fullest_first(spec, kind):
+        for name in [host] if host in self._hosts else self._fullest_first(spec):
             answer = self._place_on(name, spec, kind, kept)
             if not isinstance(answer, Unplaced):
                 return answer
             if refused is None or (refused.never and not answer.never):
                 refused = answer
-        return refused or Unplaced(reason=_no_device(spec, self.inventory), never=UNSATISFIABLE)
+        return refused or Unplaced(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
 
-    def needs(self, spec: Spec, host: str = "") -> dict[str, dict[str, Fraction]]:
+    def needs(self, spec: Spec, host: str = "") -> Mapping[str, Mapping[str, Fraction]]:
         """For each host, the devices that could hold a slice of `spec` when idle, with the share it would take."""
-        kind = self._kind(spec)
-        hosts = [host] if host in self._hosts else list(self._hosts)
-        return {name: self._sizes(name, spec, kind) for name in hosts}
+        found = self._needs.get(spec)
+        if found is None:
+            kind = self._kind(spec)
+            found = self._needs[spec] = sizes_on(spec, {name: self._suitable(name, spec, kind) for name in self._hosts})
+        return {host: found[host]} if host in found else found
 
     def count(self, spec: Spec) -> int:
         """How many devices `spec` needs."""
@@ -195,28 +142,21 @@ class Room:
         free = self._free[device_id]
         return free.device.is_healthy and free.holds(share, 0)
 
-    def _fullest_first(self, spec: Spec, kind: DeviceKind) -> list[str]:
-        """The hosts in the order of best fit; those that have no room at all come last."""
+    def _fullest_first(self, spec: Spec) -> list[str]:
+        """The hosts that may have room, in the order of best fit; when there is none, one that could have it."""
         if len(self._hosts) == 1:
             return list(self._hosts)
-        count, ranked = self.count(spec), []
-        for name, size, devices in self._table(spec, kind):
-            shares = [device.approx for device in devices]
+        count, ranked, able = self.count(spec), [], list(self._hosts)[:1]
+        for name, sizes in self.needs(spec).items():
+            shares = [self._free[device_id].approx for device_id in sizes]
+            if len(shares) < count:
+                continue
+            able = [name]
+            size = as_float(min(sizes.values())) - CLOSE
             fitting = [share for share in shares if share >= size]
-            fits = len(fitting) >= count
-            ranked.append((not fits, min(fitting) if fits and count == 1 else 1.0, sum(shares), name))
-        return [name for *_, name in sorted(ranked)]
-
-    def _table(self, spec: Spec, kind: DeviceKind) -> list[tuple[str, float, list[_Free]]]:
-        """For each host the largest share that `spec` takes of a device there, and those devices."""
-        table = self._tables.get(spec)
-        if table is None:
-            table = self._tables[spec] = []
-            for name in self._hosts:
-                sizes = self._sizes(name, spec, kind)
-                size = _float(max(sizes.values())) - CLOSE if sizes else 2.0
-                table.append((name, size, [self._free[device_id] for device_id in sizes]))
-        return table
+            if len(fitting) >= count:
+                ranked.append((min(fitting) if count == 1 else 1.0, sum(shares), name))
+        return [name for *_, name in sorted(ranked)] or able
 
     def _kind(self, spec: Spec) -> DeviceKind:
         if spec.target is not None:
@@ -226,25 +166,13 @@ class Room:
 
     def _suitable(self, host: str, spec: Spec, kind: DeviceKind) -> list[Device]:
         of_kind = [device for device in self._hosts[host] if device.kind is kind]
-        return [d for d in of_kind if _is_model(d.name, spec.models)] if spec.models else of_kind
-
-    def _sizes(self, host: str, spec: Spec, kind: DeviceKind) -> dict[str, Fraction]:
-        """By device id, the share that `spec` would take of each device of a host that could hold it when idle."""
-        known = self._known_sizes.get((spec, host))
-        if known is None:
-            devices = (device for device in self._suitable(host, spec, kind) if device.is_shareable)
-            sizes = _sizes(spec, devices)
-            known = self._known_sizes[spec, host] = {i: size for i, size in sizes.items() if size <= 1}
-        return known
+        return [d for d in of_kind if is_model(d.name, spec.models)] if spec.models else of_kind
 
     def _place_on(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
     ) -> tuple[Slice, ...] | Unplaced:
-        devices = self._suitable(host, spec, kind)
-        if not devices:
-            return Unplaced(reason=_no_device(spec, self.inventory), never=UNSATISFIABLE)
         if spec.unit is Unit.PROFILE:
-            main = self._place_profile(spec, devices, kept)
+            main = self._place_profile(spec, self._suitable(host, spec, kind), kept)
         else:
             main = self._place_shares(host, spec, kind, kept)
         if isinstance(main, Unplaced) or not spec.needs_host:
@@ -255,20 +183,22 @@ class Room:
     def _place_shares(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
     ) -> tuple[Slice, ...] | Unplaced:
-        sizes, count = self._sizes(host, spec, kind), self.count(spec)
+        sizes, count = self.needs(spec, host)[host], self.count(spec)
         if len(sizes) < count:
-            return Unplaced(reason=_too_much(spec, kind, self._suitable(host, spec, kind)), never=UNSATISFIABLE)
+            devices = self._suitable(host, spec, kind)
+            why = too_much(spec, kind, devices) if devices else no_device(spec, self.inventory)
+            return Unplaced(reason=why, never=UNSATISFIABLE)
         holding = (self._free[i] for i, size in sizes.items() if self._free[i].holds(size, kept.get(i, 0)))
         free = [one.device for one in holding if one.device.is_healthy]
         if len(free) < count:
             able = [self._free[device_id].device for device_id in sizes]
             return Unplaced(reason=self._no_room(able, sizes, count))
-        free.sort(key=lambda d: (self._free[d.id].approx - _float(sizes[d.id]), d.index, d.id))
+        free.sort(key=lambda d: (self._free[d.id].approx - as_float(sizes[d.id]), d.index, d.id))
         chosen = free[:count] if count == 1 or count == len(free) else _joined(free, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
 
     def _cut(self, device: Device, share: Fraction) -> Slice:
-        memory_bytes = _bytes(share, device)
+        memory_bytes = bytes_of(share, device)
         if device.kind is DeviceKind.CPU:
             cores = self._quietest_cores(device, max(1, int(share * len(device.cores))))
             return Slice(
@@ -288,6 +218,8 @@ class Room:
         if spec.count > 1:
             why = f"{spec} cannot be had: a process uses one MIG instance; ask for {spec.profile} once for each worker"
             return Unplaced(reason=why, never=UNSATISFIABLE)
+        if not devices:
+            return Unplaced(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
         matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
         if not matching:
             offered = sorted({m.profile for d in devices for m in d.mig})
@@ -373,53 +305,6 @@ def _joined(free: Sequence[Device], count: int) -> Sequence[Device]:
     return best[1] if best else free[:count]
 
 
-@lru_cache(maxsize=1024)
-def _is_model(name: str, models: tuple[str, ...]) -> bool:
-    """Whether one of the models is a word of the device's name: ``a100`` of ``NVIDIA A100-SXM4-80GB``."""
-    words = re.split(r"[^a-z0-9.]+", name.lower())
-    return any(set(re.split(r"[^a-z0-9.]+", model)) <= set(words) for model in models)
-
-
-def _float(share: Fraction) -> float:
-    return share.numerator / share.denominator
-
-
-def _bytes(share: Fraction, device: Device) -> int:
-    """That share of a device's memory, rounded down."""
-    return share.numerator * device.memory_bytes // share.denominator
-
-
-def _share_of(spec: Spec, device: Device) -> Fraction:
-    """The share of `device` that `spec` asks for; above 1 when the device is too small."""
-    if spec.unit is Unit.FRACTION:
-        return spec.amount
-    if spec.unit is Unit.MEMORY:
-        return spec.amount / device.memory_bytes if device.memory_bytes else Fraction(2)
-    if spec.unit is Unit.CORES:
-        return spec.amount / len(device.cores) if device.cores else Fraction(2)
-    return Fraction(1)
-
-
-def _sizes(spec: Spec, devices: Iterable[Device]) -> dict[str, Fraction]:
-    """By device id, the share `spec` asks for; devices alike are reckoned once."""
-    known: dict[tuple[int, int], Fraction] = {}
-    sizes: dict[str, Fraction] = {}
-    for device in devices:
-        alike = (device.memory_bytes, len(device.cores))
-        share = known.get(alike)
-        if share is None:
-            share = known[alike] = _share_of(spec, device)
-        sizes[device.id] = share
-    return sizes
-
-
-def beside_share(spec: Spec, device: Device) -> Fraction:
-    """The share of the host that cores and memory beside a device make: the larger of the two."""
-    cores = Fraction(spec.host_cores, len(device.cores)) if device.cores else Fraction(2 * bool(spec.host_cores))
-    memory = Fraction(spec.host_memory_bytes, device.memory_bytes) if device.memory_bytes else Fraction(0)
-    return max(cores, memory)
-
-
 def _cut_instance(device: Device, instance: MIGInstance) -> Slice:
     memory = Fraction(instance.memory_bytes, device.memory_bytes) if device.memory_bytes else Fraction(1)
     compute = Fraction(instance.multiprocessors, device.multiprocessors) if device.multiprocessors else Fraction(0)
@@ -437,32 +322,3 @@ def _kept_instances(device: Device, instance: MIGInstance, kept: Mapping[str, Fr
     """How many instances of that size are kept for others on a device."""
     share = kept.get(device.id, 0)
     return 0 if not share else max(1, int(share / max(_cut_instance(device, instance).fraction, Fraction(1, 1000))))
-
-
-def _no_device(spec: Spec, inventory: Inventory) -> str:
-    problems = f" ({'; '.join(inventory.problems)})" if inventory.problems else ""
-    if spec.models and inventory.of_kind(DeviceKind.GPU):
-        names = ", ".join(sorted({device.name for device in inventory.of_kind(DeviceKind.GPU)}))
-        return f"{spec} cannot be had: no GPU here is of that model; there is {names}{problems}"
-    if spec.target is not DeviceKind.GPU and not spec.needs_host:
-        return f"{spec} cannot be had: this host offers no device{problems}"
-    share = str(spec).removeprefix("gpu:").split(",")[0]
-    way_out = "" if spec.unit is Unit.PROFILE else f"; ask for {share} to take a share of the CPU instead"
-    return f"{spec} cannot be had: this host has no GPU{problems}{way_out}"
-
-
-def _too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
-    return f"{spec} cannot be had here: {_what_there_is(spec, kind, devices)}"
-
-
-def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
-    if any(not d.is_shareable for d in devices):
-        offered = sorted({m.profile for d in devices for m in d.mig})
-        return f"this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"
-    if spec.unit is Unit.MEMORY:
-        return f"the largest device has {format_bytes(max(d.memory_bytes for d in devices))}"
-    if spec.unit is Unit.CORES:
-        return f"this host has {max(len(d.cores) for d in devices)} cores"
-    noun = "GPU" if kind is DeviceKind.GPU else "CPU device"
-    model = f" of {'|'.join(spec.models)}" if spec.models else ""
-    return f"this host has {len(devices)} {noun}{'s' if len(devices) != 1 else ''}{model}"

@@ -155,7 +155,7 @@ class Walk:
         """Where a request would go if nothing were held."""
         key = (request.spec, request.holder.host)
         if key not in self._when_idle:
-            self._idle_room = self._idle_room or Room(self.snapshot.inventory)
+            self._idle_room = self._idle_room or self.room.emptied()
             self._when_idle[key] = self._idle_room.place(request.spec, host=request.holder.host)
         return self._when_idle[key]
 

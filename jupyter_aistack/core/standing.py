@@ -71,6 +71,7 @@ class Standing:
         self._week: defaultdict[str, float] = defaultdict(float)
         self._leases = tuple(leases)
         self._capacity = len(inventory.of_kind(DeviceKind.GPU)) or len(inventory.devices)
+        self._ranks: dict[str, tuple[float, ...]] = {}
         self._moving: defaultdict[str, Fraction] = defaultdict(Fraction)
         self._reserved: defaultdict[str, Fraction] = defaultdict(Fraction)
         for reservation in reservations:
@@ -109,6 +110,7 @@ class Standing:
 
     def charge(self, queue: str, user: str, size: Fraction, slices: int) -> None:
         """Somebody holds so much more."""
+        self._ranks.clear()
         self.held[queue] += size
         self.users_devices[user] += size
         self.users_slices[user] += slices
@@ -116,6 +118,7 @@ class Standing:
 
     def move(self, queue: str, size: Fraction) -> None:
         """So much is about to come to a queue, or (below 0) to leave it: room is being made."""
+        self._ranks.clear()
         self._moving[queue] += size
 
     def bound(self, queue: str) -> Fraction:
@@ -136,6 +139,12 @@ class Standing:
 
     def queue_rank(self, name: str) -> tuple[float, ...]:
         """Queues of lower rank are served first; the rank of a queue only grows while it is served."""
+        rank = self._ranks.get(name)
+        if rank is None:
+            rank = self._ranks[name] = self._queue_rank(name)
+        return rank
+
+    def _queue_rank(self, name: str) -> tuple[float, ...]:
         queue = self.queues.get(name) or Queue(name=name)
         tier = self._tier(queue)
         if tier == DESERVED:
