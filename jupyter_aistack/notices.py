@@ -25,6 +25,8 @@ H = TypeVar("H", bound=Hook)
 ASK_SECONDS = 10.0
 """Between two questions; a notice comes a minute before the end, or five."""
 
+THREAD = "aistack-notices"
+
 _hooks: dict[str, Hook] = {}
 
 
@@ -33,8 +35,8 @@ def on_notice(function: H) -> H:
 
     Also a decorator. It is called once per notice, in a thread of its own beside the running cell, with a dict:
     ``kind`` (``"preempt"`` or ``"idle"``), ``at`` and ``ends_at`` (seconds since the epoch), ``seconds`` left,
-    ``lease_id`` and ``spec``. What it raises is shown and changes nothing. Giving a function of the same name again replaces the
-    first, as when a cell is run twice.
+    ``lease_id`` and ``spec``. What it raises is shown and changes nothing. Giving a function of the same name again
+    replaces the first, as when a cell is run twice.
     """
     _hooks[_name(function)] = function
     return function
@@ -101,7 +103,7 @@ class Watcher:
         """Look every few seconds from now on, as long as there is something to look after."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="aistack-notices", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
@@ -114,8 +116,19 @@ class Watcher:
                     return
 
     def look(self, leases: Iterable[JSON]) -> bool:
-        """Tell what is new about these leases; whether there are any."""
+        """Tell what is new about these leases, and call the functions; whether there are any leases."""
         found = list(leases)
+        for lease in self._tell(found):
+            self._call_hooks(lease)
+        return bool(found)
+
+    def look_in_passing(self, leases: Iterable[JSON]) -> None:
+        """The same where nobody may be held up: the functions are called in a thread."""
+        for lease in self._tell(list(leases)):
+            threading.Thread(target=self._call_hooks, args=(lease,), name=THREAD, daemon=True).start()
+
+    def _tell(self, found: list[JSON]) -> list[JSON]:
+        """Say what is new; the leases with a new notice."""
         with self._looking:  # a cell that begins looks too
             new = [lease for lease in found if lease["notice"] and self._is_new(lease)]
             stays = [lease for lease in found if not lease["notice"] and self._told.pop(lease["id"], None) is not None]
@@ -124,8 +137,7 @@ class Watcher:
             self._say(withdrawn_line(lease))
         for lease in new:
             self._say(notice_line(lease, time.time()))
-            self._call_hooks(lease)
-        return bool(found)
+        return new
 
     def _is_new(self, lease: JSON) -> bool:
         return bool(self._told.get(lease["id"]) != lease["notice"]["at"])

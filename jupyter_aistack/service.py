@@ -19,13 +19,20 @@ from .exceptions import InvalidRequest, NotYours, PrepareFailed
 from .processes import groups_of
 from .providers.base import Prepared, Usage
 from .sight import Sight
-from .wire import host_to_dict, integer_field, number_field, reservation_to_dict, text_field
+from .wire import (
+    flag_field,
+    host_to_dict,
+    integer_field,
+    moment_field,
+    number_field,
+    reservation_to_dict,
+    text_field,
+)
 
 JSON = dict[str, Any]
 MAX_LABEL = 512
-MAX_WAITING = 10_000
-END_OF_TIME = 1e11
-"""In seconds since the epoch; beyond the year 5000 nobody reserves anything."""
+FIRST_WAITING, MAX_WAITING = 100, 1000
+"""How far down the queue reasons and times are worked out: for most who ask, and at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +171,7 @@ class Service:
             queue=text_field(payload, "queue", ""),
             lease_seconds=number_field(payload, "lease_seconds", least=1),
             patience_seconds=number_field(payload, "patience_seconds"),
-            preemptible=_flag(payload, "preemptible"),
+            preemptible=flag_field(payload, "preemptible"),
             groups=self._groups(caller.user),
         )
         return self._answer(request, caller)
@@ -215,12 +222,17 @@ class Service:
 
     def _place(self, request: Request) -> Waiting | None:
         """Where a request stands; those far behind are looked for only when they are not among the first."""
-        for many in (100, MAX_WAITING):
+        for many in (FIRST_WAITING, MAX_WAITING):
             waiting = self.broker.waiting(many)
             found = next((one for one in waiting if one.request.id == request.id), None)
             if found is not None or len(waiting) < many:
                 return found
         return None
+
+    def _own_requests(self, caller: Caller) -> list[Request]:
+        """The requests of a caller that wait. Each kernel asks before each cell: it must cost little for most."""
+        state = self.broker.ledger.read(self.broker.host, self.broker.clock())
+        return [request for request in state.requests if _belongs(request.holder, caller)]
 
     def _preparation(self, lease: Lease) -> JSON | None:
         """What its process was given; None when the lease is over or a device does not answer now.
@@ -237,11 +249,12 @@ class Service:
     def _mine(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         sight = self._sight(caller)
         leases = [lease for lease in self.broker.leases() if _belongs(lease.holder, caller)]
-        waiting = [one for one in self.broker.waiting(MAX_WAITING) if _belongs(one.request.holder, caller)]
+        places = ((request, self._place(request)) for request in self._own_requests(caller))
+        waiting = [sight.request(r) if place is None else sight.waiting(place) for r, place in places]
         own = {lease.id: self._preparation(lease) for lease in leases if lease.holder.id == caller.owner_id}
         return {
             "leases": [sight.lease(lease) for lease in leases],
-            "requests": [sight.waiting(one) for one in waiting],
+            "requests": waiting,
             "prepared": {lease_id: prepared for lease_id, prepared in own.items() if prepared is not None},
         }
 
@@ -298,9 +311,9 @@ class Service:
             queue=text_field(payload, "queue", DEFAULT_QUEUE),
             spec=text_field(payload, "spec"),
             count=integer_field({"count": 1, **payload}, "count", least=1, most=MAX_COUNT),
-            starts_at=_moment(payload, "starts_at"),
-            ends_at=_moment(payload, "ends_at"),
-            is_weekly=_flag(payload, "weekly"),
+            starts_at=moment_field(payload, "starts_at"),
+            ends_at=moment_field(payload, "ends_at"),
+            is_weekly=flag_field(payload, "weekly"),
             created_by=caller.user,
         )
         return reservation_to_dict(made, self.broker.clock())
@@ -327,22 +340,6 @@ def prepared_to_dict(prepared: Prepared) -> JSON:
         "enforced_by": prepared.enforced_by.value,
         "expects": dict(prepared.expects),
     }
-
-
-def _moment(payload: Mapping[str, Any], name: str) -> float:
-    """The time under `name`, in seconds since the epoch; raises `InvalidRequest` when it is missing or not one."""
-    value = number_field(payload, name, most=END_OF_TIME)
-    if value is None:
-        raise InvalidRequest(f"{name}: say when, in seconds since the epoch", field=name)
-    return value
-
-
-def _flag(payload: Mapping[str, Any], name: str) -> bool:
-    """The boolean under `name`, False when absent; raises `InvalidRequest` when it is anything else."""
-    value = payload.get(name, False)
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{name}: expected true or false, got {value!r}", field=name)
-    return value
 
 
 def _usage_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:

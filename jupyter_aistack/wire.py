@@ -22,6 +22,8 @@ from .core.reservations import Reservation
 from .exceptions import InvalidRequest
 
 JSON = dict[str, Any]
+END_OF_TIME = 1e11
+"""In seconds since the epoch; beyond the year 5000 nobody reserves anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,4 +242,20 @@ def integer_field(payload: Mapping[str, Any], name: str, *, least: int = 0, most
     value = payload.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidRequest(f"{name}: expected a whole number between {least} and {most}, got {value!r}", field=name)
+    return value
+
+
+def moment_field(payload: Mapping[str, Any], name: str) -> float:
+    """The time under `name`, in seconds since the epoch; raises `InvalidRequest` when it is missing or not one."""
+    value = number_field(payload, name, most=END_OF_TIME)
+    if value is None:
+        raise InvalidRequest(f"{name}: say when, in seconds since the epoch", field=name)
+    return value
+
+
+def flag_field(payload: Mapping[str, Any], name: str) -> bool:
+    """The boolean under `name`, False when absent; raises `InvalidRequest` when it is anything else."""
+    value = payload.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name}: expected true or false, got {value!r}", field=name)
     return value

@@ -116,6 +116,23 @@ def test_defining_a_hook_again_replaces_it(watcher: Watcher) -> None:
     assert calls == [2]
 
 
+def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(
+    watcher: Watcher, said: list[str]
+) -> None:
+    may_go_on, saved = threading.Event(), threading.Event()
+
+    @on_notice
+    def save(notice: dict[str, Any]) -> None:
+        may_go_on.wait(10)
+        saved.set()
+
+    watcher.look_in_passing([lease(kind="preempt")])
+    assert len(said) == 1
+    assert not saved.is_set()
+    may_go_on.set()
+    assert saved.wait(10)
+
+
 def test_the_watcher_asks_until_nothing_is_left_and_survives_a_server_that_is_gone(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,8 +102,8 @@ def _add_simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser], wo
     from ..simulate import commands
 
     kinds = group.add_subparsers(title="what to simulate", required=True, metavar="WHAT")
-    commands.add_place_parser(kinds)
-    commands.add_sessions_parser(kinds)
+    for name in commands.__all__:
+        getattr(commands, name)(kinds)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -118,7 +118,7 @@ class Tenancy:
                 prepared=combined(parts) if parts else None,
                 request=waiting,
                 has_gpus=any(not d.simulated for d in broker.inventory().of_kind(DeviceKind.GPU)),
-                note=note or (waiting.reason if waiting else ""),
+                note=note or (self._why(waiting) if waiting else ""),
             )
 
     def await_turn(self) -> Holding:
@@ -144,7 +144,15 @@ class Tenancy:
         return [lease for lease in found if lease.state is not LeaseState.RELEASING]
 
     def _waiting(self) -> Request | None:
-        return next((request for request in self._broker().queue() if self._is_own(request.holder)), None)
+        return next((request for request in self._requests() if self._is_own(request.holder)), None)
+
+    def _requests(self) -> tuple[Request, ...]:
+        broker = self._broker()
+        return broker.ledger.read(broker.host, broker.clock()).requests
+
+    def _why(self, request: Request) -> str:
+        """Why it waits, as far as it is among the first."""
+        return next((one.reason for one in self._broker().waiting() if one.request.id == request.id), "")
 
     def _is_own(self, holder: Holder) -> bool:
         return holder.kind is HolderKind.KERNEL and holder.id == self.kernel_id
@@ -206,7 +214,7 @@ class Tenancy:
                 return
             self._pid = None
             broker = self._broker()
-            for request in broker.queue():
+            for request in self._requests():
                 if self.kernel_id in (request.holder.id, request.holder.parent):
                     broker.cancel(request.id)
             for lease in broker.leases():

@@ -78,7 +78,7 @@ class Arrivals:
 
         for line in [*clients.drop_ended({lease["id"] for lease in mine["leases"]}), *self._born.drop_ended(mine)]:
             self._say(line)
-        notices.watcher.look(mine["leases"])
+        notices.watcher.look_in_passing(mine["leases"])
         if clients.attached() is not None:
             return
         for lease in mine["leases"]:

@@ -13,6 +13,7 @@ from jupyter_server.utils import JupyterServerAuthWarning
 from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
+from jupyter_aistack.processes import current_user
 from jupyter_aistack.server.handlers import ROUTES
 from jupyter_aistack.server.stream import Stream
 
@@ -35,10 +36,12 @@ def jp_server_config(jp_server_config: Config) -> Config:
     RecordingAuthorizer.asked.clear()
     RecordingAuthorizer.denied.clear()
     jp_server_config.ServerApp.authorizer_class = RecordingAuthorizer
+    jp_server_config.AIStack.admins = [current_user()]
     return jp_server_config
 
 
 API = "aistack/api/v1"
+CLASS = {"name": "class", "spec": "1/8", "starts_at": 4e9, "ends_at": 4.1e9}
 MATRIX = [
     ("GET", f"{API}/host", None, "read", "aistack:host"),
     ("GET", f"{API}/leases", None, "read", "aistack:leases"),
@@ -47,6 +50,9 @@ MATRIX = [
     ("POST", f"{API}/leases/l-none/extend", {"seconds": 1}, "write", "aistack:leases"),
     ("GET", f"{API}/queue", None, "read", "aistack:queue"),
     ("DELETE", f"{API}/queue/r-none", None, "write", "aistack:queue"),
+    ("GET", f"{API}/reservations", None, "read", "aistack:reservations"),
+    ("POST", f"{API}/reservations", CLASS, "write", "aistack:reservations"),
+    ("DELETE", f"{API}/reservations/v-none", None, "write", "aistack:reservations"),
     ("GET", f"{API}/usage", None, "read", "aistack:usage"),
     ("GET", f"{API}/events", None, "read", "aistack:events"),
     ("GET", f"{API}/openapi.json", None, "read", "aistack:host"),

@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from jupyter_aistack.processes import current_user
 from jupyter_aistack.server.handlers import ROUTES
 from jupyter_aistack.server.openapi import document
 
@@ -32,7 +33,8 @@ OPERATIONS = [(verb.upper(), path) for path, verbs in document("/")["paths"].ite
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server"), "--AIStack.providers=simulated:2xH100-80GB") as server:
+    options = ("--AIStack.providers=simulated:2xH100-80GB", f"--AIStack.admins={current_user()}")
+    with live_server(tmp_path_factory.mktemp("server"), *options) as server:
         yield server
 
 
