@@ -113,8 +113,8 @@ def prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
 def _steady_prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
     """The mean of the prices for the mix and for two slightly tilted ones.
 
-    Where partners balance (as many of 650 as of 320), the program has many solutions that share the worth of a GPU among
-    them quite differently, and one task more of either kind turns it over. The mean is a solution too, and a calm one.
+    Where partners balance (as many of 650 as of 320), the program has many solutions that share the worth of a GPU
+    among them quite differently, and one task more of either kind turns it over. The mean is a calm one of them.
     """
     found = dict.fromkeys(sizes, 0.0)
     for tilt in (-TILT, 0.0, TILT):
