@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
+from traitlets.config import Config
 
 from jupyter_aistack.config import AIStack
 from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue, UserLimits
@@ -168,3 +171,16 @@ def test_quotas_above_the_host_are_a_problem_of_the_host() -> None:
     assert told(1, 1) == []
     assert told(3, 1) == ["queues: 'q0': quota is 3 devices, and this host has 2 devices"]
     assert told(2, 1) == ["queues: the quotas together are 3 devices, and this host has 2 devices"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/sharing.md"])
+def test_settings_shown_in_the_documentation_are_understood(page: str) -> None:
+    text = (Path(__file__).parents[1] / page).read_text()
+    config = Config()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "c.AIStack" in block]
+    assert blocks
+    for block in blocks:
+        exec(block, {"c": config})
+    policy = AIStack(config=config).build_policy()
+    assert {queue.name for queue in policy.queues} >= {"default", "class"}
+    assert policy.limits["*"].slices == 4

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from jupyter_client.manager import KernelManager
 
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.lease import Outcome
+from jupyter_aistack.core.queues import Queue
 from jupyter_aistack.core.request import Holder, HolderKind, RequestState
 from jupyter_aistack.processes import started_at
 
@@ -32,6 +34,18 @@ async def test_start_grants_a_lease_tied_to_the_process(kernels: Any, broker: Br
     assert lease.holder.pid_started_at == started_at(pid)
     assert environment_of(pid)["AISTACK_LEASE"] == lease.id
     assert environment_of(pid)["AISTACK_KERNEL"] == kernel_id
+
+
+async def test_kernel_without_a_queue_of_its_own_waits_in_its_users(
+    kernels: Any, broker: Broker, kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Queue(name="lab", members=frozenset({"@painters"}))
+    broker.policy = replace(broker.policy, queues=(lab, *broker.policy.queues))
+    monkeypatch.setattr("jupyter_aistack.kernel.tenancy.groups_of", lambda user: frozenset({"painters"}))
+    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
+    lease = lease_of(broker, kernel_id)
+    assert lease is not None
+    assert lease.queue == "lab"
 
 
 async def test_user_restart_keeps_the_lease(kernels: Any, broker: Broker, kernelspec: WriteKernel) -> None:
