@@ -67,20 +67,28 @@ class Spot:
 
 
 class Mix:
-    """How often each demand is asked for. It knows the past alone: what has been added to it."""
+    """How often each demand is asked for. It knows the past alone: what has been added to it.
 
-    def __init__(self, demands: Iterable[Demand] = ()) -> None:
-        self._counts = Counter(demands)
-        self.total = self._counts.total()
-        self.gpu_total = sum(d.gpu_amount * n for d, n in self._counts.items())
+    Args:
+        demands: what is known to begin with.
+        at_most: how many arrivals these may weigh as much as; None for as many as they are.
+    """
+
+    def __init__(self, demands: Iterable[Demand] = (), *, at_most: int | None = None) -> None:
+        counts = Counter(demands)
+        known = counts.total()
+        weight = at_most / known if at_most is not None and known > at_most else 1.0
+        self._counts: dict[Demand, float] = {demand: weight * count for demand, count in counts.items()}
+        self.total = weight * known
+        self.gpu_total = sum(demand.gpu_amount * count for demand, count in self.items())
 
     def add(self, demand: Demand) -> None:
         """Count one more arrival."""
-        self._counts[demand] += 1
+        self._counts[demand] = self._counts.get(demand, 0.0) + 1
         self.total += 1
         self.gpu_total += demand.gpu_amount
 
-    def items(self) -> Iterator[tuple[Demand, int]]:
+    def items(self) -> Iterator[tuple[Demand, float]]:
         """Each demand with its count, in an order that does not depend on the order of arrival."""
         return iter(sorted(self._counts.items(), key=lambda item: _key(item[0])))
 

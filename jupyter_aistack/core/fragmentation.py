@@ -170,7 +170,8 @@ class BestFit:
 
 def _typical(mix: Mix, fleet: Fleet) -> _Typical:
     popular = sorted(mix.items(), key=lambda item: -item[1])
-    kept, total = [], 0
+    kept: list[tuple[Demand, float]] = []
+    total = 0.0
     for demand, count in popular:
         if total >= POPULAR * mix.total:
             break
@@ -180,7 +181,7 @@ def _typical(mix: Mix, fleet: Fleet) -> _Typical:
     everywhere = np.ones(len(fleet.nodes), dtype=np.bool_)
     hosts = [fleet.of_models(demand.models) if demand.models else everywhere for demand, _ in kept]
     return _Typical(
-        weight=np.array([count for _, count in kept], dtype=np.float64) / max(1, total),
+        weight=np.array([count for _, count in kept], dtype=np.float64) / max(1.0, total),
         cpu=np.array([demand.cpu_milli for demand, _ in kept], dtype=np.float64),
         memory=np.array([demand.memory_mib for demand, _ in kept], dtype=np.float64),
         gpus=np.array([demand.gpus for demand, _ in kept], dtype=np.int64),

@@ -42,6 +42,8 @@ NEGLIGIBLE = 1e-4
 """Slot prices below this are left out, to save time."""
 REPRICE = 0.01
 """Prices are set anew when this share of the cluster has been granted or given back."""
+HISTORY = 1000
+"""How many arrivals a history weighs as much as, at most: what really comes overrules one that does not match it."""
 FIRST_LESSON, NEXT_LESSON = 32, 1.5
 """The tables are learnt anew after that many arrivals, and whenever that many times more demands are known."""
 
@@ -90,7 +92,7 @@ class Scarcity:
 
     def __init__(self, fleet: Fleet, history: Iterable[Demand] = ()) -> None:
         self._fleet = fleet
-        self._mix = Mix(history)
+        self._mix = Mix(history, at_most=HISTORY)
         self._capacity = sum(node.gpus for node in fleet.nodes)
         models = sorted({node.model for node in fleet.nodes})
         self._models = models

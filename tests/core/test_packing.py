@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.demand import WHOLE, Demand, Node, Spot
+from jupyter_aistack.core.demand import WHOLE, Demand, Mix, Node, Spot
 from jupyter_aistack.core.packing import POLICIES, Packer
 from jupyter_aistack.exceptions import InvalidRequest
 
@@ -150,6 +150,15 @@ def test_who_takes_any_model_leaves_the_wanted_one_alone() -> None:
     spots = [packer.place(anywhere) for _ in range(8)]
     assert {spot.node for spot in spots if spot} == {1}
     assert all(packer.place(picky) for _ in range(8))
+
+
+def test_a_history_is_overruled_by_what_really_comes() -> None:
+    half = Demand(gpus=1, share_milli=500)
+    mix = Mix([half] * 5000, at_most=100)
+    assert (mix.total, mix.gpu_total) == (100, 50)
+    for _ in range(300):
+        mix.add(replace(half, share_milli=250))
+    assert [count for _, count in mix.items()] == [300, 100]
 
 
 def test_a_small_task_fills_the_hole_that_fits_it() -> None:
