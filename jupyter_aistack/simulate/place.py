@@ -93,6 +93,7 @@ def replay(
         if milli and capacity:
             result.curve.append((100 * arrived / capacity, 100 * allocated / capacity))
     result.seconds = clock() - started
+    progress(len(arrivals))
     return result
 
 
@@ -183,9 +184,10 @@ def _progress(total: int) -> Callable[[int], None]:
     def say(done: int) -> None:
         nonlocal said
         now = time.monotonic()
-        if now - started > QUIET_SECONDS and now - said > EVERY_SECONDS:
+        is_last = done == total and said > started
+        if is_last or (now - started > QUIET_SECONDS and now - said > EVERY_SECONDS):
             said = now
-            print(f"\r{done} of {total} arrivals ", end="", file=sys.stderr, flush=True)
+            print(f"\r{done} of {total} arrivals ", end="\n" if is_last else "", file=sys.stderr, flush=True)
 
     return say if sys.stderr.isatty() else lambda done: None
 
