@@ -6,7 +6,7 @@ import argparse
 import time
 from datetime import datetime
 
-from ..core.units import format_duration
+from ..core.units import format_about, format_duration
 from ..exceptions import InvalidRequest
 from .showing import JSON, columns, moment, show
 
@@ -30,7 +30,7 @@ def _expected(request: JSON, now: float) -> str:
     at = request["eta_at"]
     if at is None:
         return "unknown"
-    return f"in {format_duration(at - now)}" if at > now else "now"
+    return f"in about {format_about(at - now)}" if at > now else "now"
 
 
 def reservations(options: argparse.Namespace) -> int:

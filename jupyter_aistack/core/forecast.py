@@ -20,7 +20,7 @@ from .plan import Snapshot
 from .request import Request, Spec, Unit
 from .schedule import Walk
 from .standing import ends_at
-from .units import format_bytes, format_duration
+from .units import format_about, format_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def _why(
     asked = [lease for lease in held if lease.notice and lease.notice.request_id == request.id]
     if asked:
         seconds = max(ends_at(lease) for lease in asked) - now
-        text = f"{wish}; room is being made for it, in {format_duration(seconds)} at the latest"
+        text = f"{wish}; room is being made for it, in {format_about(seconds)} at the latest"
         return text, text
     if eta is None or not shares:
         verdict = walk.room.place(request.spec, host=request.holder.host)
@@ -124,7 +124,7 @@ def _why(
     if not blocking:
         text = f"{wish}; others go first{_expected(eta, now)}"
         return text, text
-    when = f"{wish}; the next one frees in about {format_duration(eta - now)} when"
+    when = f"{wish}; the next one frees in about {format_about(eta - now)} when"
     return f"{when} {blocking[0].holder.user}'s lease ends", f"{when} a lease ends"
 
 
@@ -140,7 +140,7 @@ def _without_end(
     if not idle:
         return text, text
     longest = min(idle, key=lambda lease: lease.active_at or 0.0)
-    since = format_duration(now - (longest.active_at or now))
+    since = format_about(now - (longest.active_at or now))
     return f"{text}; {longest.holder.user}'s lease has been idle for {since}", f"{text}; one lease is idle for {since}"
 
 
@@ -172,4 +172,4 @@ def _is_on(lease: Lease, shares: dict[str, Fraction]) -> bool:
 
 
 def _expected(at: float | None, now: float) -> str:
-    return "" if at is None or at <= now else f"; expected in about {format_duration(at - now)}"
+    return "" if at is None or at <= now else f"; expected in about {format_about(at - now)}"

@@ -74,3 +74,12 @@ def format_duration(seconds: float) -> str:
             rest = total % size // lesser_size
             return f"{total // size} {unit}" + (f" {rest} {lesser}" if rest else "")
     return f"{total} s"
+
+
+def format_about(seconds: float) -> str:
+    """A duration that is only roughly known: rounded up to minutes, or to ten seconds where there are few.
+
+    It says the same for a while, so that whoever is shown it is not shown it anew every second.
+    """
+    step = 60 if seconds > 60 else 10
+    return format_duration(math.ceil(max(0.0, seconds) / step) * step)

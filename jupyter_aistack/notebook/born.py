@@ -28,7 +28,7 @@ class BornWith:
         self._prepared.update({i: preparation_from_dict(p) for i, p in mine["prepared"].items() if i in self._own()})
         return [self._leave(lease_id) for lease_id in sorted(self._own() - live)]
 
-    def _own(self) -> set[str]:
+    def _own(self) -> frozenset[str]:
         """Those it still lives by: `attach.leave` takes their ids out of the environment."""
         return attach.BORN_WITH & set(os.environ.get("AISTACK_LEASE", "").split(","))
 

@@ -32,6 +32,6 @@ class Progress:
         title = views.waiting_line({"spec": self._spec, "position": position, "reason": reason})
         panel = Panel(title=title, remark="Interrupt the kernel to stop waiting.")
         if self._line is None:
-            self._line = display(panel, display_id=True)
+            self._line = display(panel, display_id=True)  # type: ignore[no-untyped-call] # IPython has no types for it
         else:
             self._line.update(panel)

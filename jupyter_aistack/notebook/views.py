@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..core.units import format_bytes, format_duration
+from ..core.units import format_about, format_bytes, format_duration
 from ..display import Bar, Panel, bar
 from ..notices import notice_line
 from ..tracking.cost import Cost
@@ -108,7 +108,7 @@ def expected(request: JSON, now: float) -> str:
     at = request.get("eta_at")
     if at is None:
         return "nobody can say"
-    return f"in about {format_duration(at - now)}" if at > now else "any moment"
+    return f"in about {format_about(at - now)}" if at > now else "any moment"
 
 
 def idle_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:

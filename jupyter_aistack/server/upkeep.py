@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..exceptions import AIStackError, LeaseError
@@ -113,17 +113,17 @@ def keep_leases(broker: Broker, gone: frozenset[str], seen: Seen | None = None) 
         if _is_of(lease, gone):
             with contextlib.suppress(LeaseError):  # it ended between the two calls
                 broker.release(lease.id, lease.token)
-    _touch(broker, seen)
+    _touch(broker, state.leases, seen)
     broker.maintain()
 
 
-def _touch(broker: Broker, seen: Seen | None) -> None:
+def _touch(broker: Broker, leases: Iterable[Lease], seen: Seen | None) -> None:
     """Note use before the idle are told: a lease must not be reclaimed in the moment it is used again."""
     from .activity import to_touch
 
     if seen is None or not seen.kernels:
         return
-    used = to_touch(broker.leases(), seen, broker.policy, broker.clock())
+    used = to_touch(leases, seen, broker.policy, broker.clock())
     if used:
         broker.touch(used)
 

@@ -8,6 +8,7 @@ from jupyter_aistack.core.units import (
     GIB,
     MAX_SECONDS,
     exact_bytes,
+    format_about,
     format_bytes,
     format_duration,
     parse_bytes,
@@ -52,3 +53,8 @@ def test_amounts_are_shown_for_people() -> None:
         "2 h 5 min",
         "1 d 1 h",
     ]
+
+
+def test_what_is_roughly_known_is_said_roughly() -> None:
+    said = [format_about(seconds) for seconds in (-1, 0, 1, 10, 59, 60, 61, 697, 720, 7500)]
+    assert said == ["0 s", "0 s", "10 s", "10 s", "1 min", "1 min", "2 min", "12 min", "12 min", "2 h 5 min"]
