@@ -95,19 +95,20 @@ class Fleet:
         return "no memory beside free GPUs" if mask.any() else "no CPU beside free GPUs"
 
     def _change(self, demand: Demand, spot: Spot, sign: int) -> None:
-        i, gpus = spot.node, list(spot.gpus)
-        cpu = self.cpu[i] + sign * demand.cpu_milli
-        memory = self.memory[i] + sign * demand.memory_mib
-        shares = self.shares[i, gpus] + sign * demand.share_milli
-        node = self.nodes[i]
+        i, node = spot.node, self.nodes[spot.node]
+        cpu, memory = self.cpu[i] + sign * demand.cpu_milli, self.memory[i] + sign * demand.memory_mib
+        shares: list[int] = self.shares[i].tolist()
         inside = 0 <= cpu <= node.cpu_milli and 0 <= memory <= node.memory_mib
-        if not inside or len(set(gpus)) != demand.gpus or ((shares < 0) | (shares > WHOLE)).any():
+        sound = len(set(spot.gpus)) == demand.gpus and all(0 <= gpu < node.gpus for gpu in spot.gpus)
+        for gpu in spot.gpus if sound else ():
+            shares[gpu] += sign * demand.share_milli
+        if not inside or not sound or not all(0 <= shares[gpu] <= WHOLE for gpu in spot.gpus):
             what = "does not fit on" if sign < 0 else "was never placed on"
-            raise InvalidRequest(f"spot: the demand {what} GPUs {gpus} of node {node.name}", field="spot")
+            raise InvalidRequest(f"spot: the demand {what} GPUs {list(spot.gpus)} of node {node.name}", field="spot")
         self.cpu[i], self.memory[i] = cpu, memory
-        self.shares[i, gpus] = shares
+        self.shares[i] = shares
         self.free_milli += sign * demand.gpus * demand.share_milli
-        self._roomiest[i] = self.shares[i].max(initial=-1)
-        self.whole[i] = (self.shares[i] == WHOLE).sum()
+        self._roomiest[i] = max(shares, default=-1)
+        self.whole[i] = shares.count(WHOLE)
         for tell in self.watchers:
             tell(i)

@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from .demand import WHOLE, Demand, Mix, Spot
 from .fleet import Fleet, Floats, Integers, Mask
 from .worth import worth_of
+
+Number = TypeVar("Number", float, Floats)
 
 LEFT_OVER = 0.03
 """Price of a whole GPU's room left over, in GPUs."""
@@ -127,7 +130,7 @@ class Scarcity:
         fleet = self._fleet
         cpu, memory = fleet.cpu[nodes] - demand.cpu_milli, fleet.memory[nodes] - demand.memory_mib
         needs = self._needs_cpu[nodes] - cut.cpu, self._needs_memory[nodes] - cut.memory
-        price = _risk(self._value[nodes] - cut.value, *needs, cpu, memory) - self._risk[nodes]
+        price: Floats = _risk(self._value[nodes] - cut.value, *needs, cpu, memory) - self._risk[nodes]
         price += cut.loss
         if self._slots:
             price += self._slots_worth[nodes]
@@ -183,17 +186,21 @@ class Scarcity:
         self._reprice()
 
     def _changed(self, node: int) -> None:
-        """Follow a change of one node."""
-        fleet, one = self._fleet, slice(node, node + 1)
-        levels = fleet.shares[node].clip(0) * self._worth.steps // WHOLE
+        """Follow a change of one node; plain numbers are faster than arrays of one."""
+        fleet, worth = self._fleet, self._worth
+        levels = [worth.level(max(0, share)) for share in fleet.shares[node].tolist()]
+        value = sum(worth.value[level] for level in levels)
+        cpu, memory = sum(worth.cpu_milli[level] for level in levels), sum(worth.memory_mib[level] for level in levels)
         self._levels[node] = levels
-        self._value[node] = self._of_level[levels].sum()
-        self._needs_cpu[node] = self._cpu[levels].sum()
-        self._needs_memory[node] = self._memory[levels].sum()
-        needs = self._needs_cpu[one], self._needs_memory[one]
-        self._risk[one] = _risk(self._value[one], *needs, fleet.cpu[one], fleet.memory[one])
+        self._value[node], self._needs_cpu[node], self._needs_memory[node] = value, cpu, memory
+        left = float(fleet.cpu[node]), float(fleet.memory[node]), int(fleet.whole[node])
+        self._risk[node] = _risk(value, cpu, memory, left[0], left[1])
         if self._slots:
-            self._slots_worth[one] = self._worth_of_slots(one, fleet.cpu[one], fleet.memory[one], fleet.whole[one])
+            self._slots_worth[node] = sum(
+                slot.price * _count_one(*left, slot.demand)
+                for slot in self._slots
+                if not slot.demand.models or fleet.nodes[node].model in slot.demand.models
+            )
 
     def _free(self) -> float:
         """GPUs still free, parts of GPUs included."""
@@ -263,16 +270,19 @@ class Scarcity:
         return total
 
 
-def _risk(value: Floats, needs_cpu: Floats, needs_memory: Floats, cpu: Floats, memory: Floats) -> Floats:
-    """GPUs of each node at risk of being stranded for want of CPU or memory."""
+def _risk(value: Number, needs_cpu: Number, needs_memory: Number, cpu: Number, memory: Number) -> Number:
+    """GPUs of a node, or of each, at risk of being stranded for want of CPU or memory."""
     by_cpu, by_memory = needs_cpu / (cpu + SPARE_CPU_MILLI), needs_memory / (memory + SPARE_MEMORY_MIB)
     # Squaring twice is ten times as fast as the fourth power.
-    for ratio in (by_cpu, by_memory):
-        ratio *= ratio
-        ratio *= ratio
-    by_cpu += by_memory
-    by_cpu *= BALANCE * value
-    return by_cpu
+    by_cpu, by_memory = by_cpu * by_cpu, by_memory * by_memory
+    return BALANCE * value * (by_cpu * by_cpu + by_memory * by_memory)
+
+
+def _count_one(cpu: float, memory: float, whole: int, demand: Demand) -> int:
+    """`_count` for a single node of a model that will do."""
+    by_cpu = cpu / demand.cpu_milli if demand.cpu_milli else whole
+    by_memory = memory / demand.memory_mib if demand.memory_mib else whole
+    return int(min(whole / demand.gpus, by_cpu, by_memory))
 
 
 def _count(
