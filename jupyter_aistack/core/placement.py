@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
 from ..exceptions import UnknownProfile, Unsatisfiable
+from .demand import WHOLE
 from .device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
 from .free import CLOSE, Free, as_float, bytes_of
 from .request import Spec, Unit
 from .sizes import beside_share, is_model, no_device, sizes_on, too_much
 from .units import format_bytes
+from .worth import Worth
 
 UNSATISFIABLE, UNKNOWN_PROFILE = Unsatisfiable.__name__, UnknownProfile.__name__
 NOTHING_KEPT: Mapping[str, Fraction] = {}
@@ -38,10 +41,15 @@ class Room:
     Args:
         inventory: the devices; each says which host it is on.
         taken: slices that are held.
+
+    Attributes:
+        worth: what room on a GPU is worth to those who are likely to ask for it; None while that is not known, and
+            then a hole is worth its size.
     """
 
     def __init__(self, inventory: Inventory, taken: Iterable[Slice] = ()) -> None:
         self.inventory = inventory
+        self.worth: Worth | None = None
         self._free = {device.id: Free(device) for device in inventory.devices}
         self._needs: dict[Spec, dict[str, dict[str, Fraction]]] = {}
         self._hosts: dict[str, list[Device]] = {}
@@ -59,6 +67,7 @@ class Room:
 
     def _twin(self, free: dict[str, Free]) -> Room:
         twin = Room.__new__(Room)
+        twin.worth = self.worth
         twin.inventory, twin._hosts, twin._needs, twin._free = self.inventory, self._hosts, self._needs, free
         return twin
 
@@ -108,8 +117,8 @@ class Room:
     ) -> tuple[Slice, ...] | Unplaced:
         """Slices for `spec`, all on one host; or why not.
 
-        Fractions go to the fullest device that still holds them (best fit), so whole devices stay whole; several
-        whole devices go where NVLink joins them.
+        A share goes to the device that loses the least worth by it and then to the fullest, so that holes which others
+        need and whole devices stay; several whole devices go where NVLink joins them.
 
         Args:
             host: on which machine; one that has no device here means any.
@@ -193,9 +202,16 @@ class Room:
         if len(free) < count:
             able = [self._free[device_id].device for device_id in sizes]
             return Unplaced(reason=self._no_room(able, sizes, count))
-        free.sort(key=lambda d: (self._free[d.id].approx - as_float(sizes[d.id]), d.index, d.id))
+        free.sort(key=lambda d: (*self._waste(self._free[d.id].approx, as_float(sizes[d.id])), d.index, d.id))
         chosen = free[:count] if count == 1 or count == len(free) else _joined(free, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
+
+    def _waste(self, free: float, size: float) -> tuple[float, float]:
+        """How much worth is lost by cutting `size` from a device, and how much would be left over."""
+        if self.worth is None:
+            return 0.0, free - size
+        loss = self.worth.loss(int(free * WHOLE + CLOSE), math.ceil(size * WHOLE - CLOSE))
+        return round(loss, 6), free - size
 
     def _cut(self, device: Device, share: Fraction) -> Slice:
         memory_bytes = bytes_of(share, device)

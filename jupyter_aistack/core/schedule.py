@@ -24,6 +24,7 @@ from .plan import Action, Grant, Notify, Reject, Snapshot, grant_to_lease
 from .preempt import preemption
 from .request import Request
 from .standing import Standing
+from .taste import worth_to
 
 Verdict = tuple[Slice, ...] | Unplaced
 
@@ -80,6 +81,8 @@ class Walk:
         promised = self._promised()
         while True:
             groups, before = self._groups(waiting, promised), len(self._decided)
+            if self.room.worth is None and groups:
+                self.room.worth = worth_to(self.room, self.held, groups)
             self._serve_all(groups)
             self._turn_impatient_away(groups)
             if len(self._decided) == before:

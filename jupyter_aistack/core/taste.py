@@ -1,0 +1,45 @@
+"""What people of one host ask for, and what room on its GPUs is worth for that: the scarcity policy on one machine."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from .demand import WHOLE, Demand, Mix
+from .device import DeviceKind, Slice, SliceKind
+from .lease import Lease
+from .order import Group
+from .placement import Room
+from .worth import Worth, worth_of
+
+_SHARED = frozenset({SliceKind.SHARE, SliceKind.MPS})
+
+
+def worth_to(room: Room, leases: Iterable[Lease], groups: Sequence[Group]) -> Worth | None:
+    """What room on the GPUs is worth to those who hold something or wait; None where there is nothing to choose."""
+    if len(room.inventory.of_kind(DeviceKind.GPU)) < 2:
+        return None
+    counts = Counter(_milli(piece) for lease in leases for piece in lease.slices if piece.kind in _SHARED)
+    for group in groups:
+        for sizes in room.needs(group.head.spec).values():
+            share = next(iter(sizes.values()), None)
+            if share is not None and 0 < share < 1:
+                counts[math.ceil(share * WHOLE)] += room.count(group.head.spec) * len(group.requests)
+                break
+    # Rounded to powers of two, so that one request more does not change every price.
+    return _worth_of_sizes(frozenset((size, count.bit_length()) for size, count in counts.items()))
+
+
+def _milli(piece: Slice) -> int:
+    return -(-WHOLE * piece.fraction.numerator // piece.fraction.denominator)
+
+
+@lru_cache(maxsize=64)
+def _worth_of_sizes(sizes: frozenset[tuple[int, int]]) -> Worth:
+    mix = Mix()
+    for size, bits in sorted(sizes):
+        for _ in range(1 << (bits - 1)):
+            mix.add(Demand(gpus=1, share_milli=size))
+    return worth_of(mix)
