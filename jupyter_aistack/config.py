@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Bool, Dict, Float, List, Unicode, Union
+from traitlets import Bool, Dict, Float, List, TraitError, Unicode, Union
 from traitlets.config import Application, LoggingConfigurable
 
 from .broker import Broker
@@ -153,10 +153,18 @@ def default_ledger_url() -> str:
 
 
 def load_settings() -> AIStack:
-    """Settings outside a server: what the ``jupyter_server_config`` and ``jupyter_aistack_config`` files say."""
+    """Settings outside a server: what the ``jupyter_server_config`` and ``jupyter_aistack_config`` files say.
+
+    Raises:
+        InvalidRequest: one is of a kind that makes no sense; it is named.
+    """
     application = _Settings()
     application.load()
-    return AIStack(parent=application)
+    try:
+        return AIStack(parent=application)
+    except TraitError as error:
+        named = next((name for name in AIStack.class_trait_names(config=True) if f"'{name}'" in str(error)), "settings")
+        raise InvalidRequest(f"{named}: {error}", field=named) from error
 
 
 class _Settings(Application):

@@ -21,6 +21,13 @@ def test_settings_are_read_from_the_same_files_as_a_servers(tmp_path: Path, monk
     assert load_settings().providers == "simulated:1xL4-24GB"
 
 
+def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jupyter_server_config.py").write_text("c.AIStack.user_limits = 3\n")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    with pytest.raises(InvalidRequest, match="^user_limits: .* expected a dict"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
