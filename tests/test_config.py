@@ -24,7 +24,7 @@ def test_settings_are_read_from_the_same_files_as_a_servers(tmp_path: Path, monk
 def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jupyter_server_config.py").write_text("c.AIStack.user_limits = 3\n")
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
-    with pytest.raises(InvalidRequest, match="^user_limits: .* expected a dict"):
+    with pytest.raises(InvalidRequest, match=r"^user_limits: .* expected a dict"):
         load_settings()
 
 
