@@ -72,7 +72,11 @@ class AIStack(LoggingConfigurable):
         help="Share of the devices, 0 to 1, kept for queues with ``is_batch`` while they ask for it.",
     ).tag(config=True)
 
-    notice_seconds = _duration(60.0, "Between the notice of a preemption and the preemption, e.g. ``60`` (seconds).")
+    notice_seconds = _duration(
+        60.0,
+        """Between the notice of a preemption and the preemption, e.g. ``60`` (seconds). Notebooks look for one
+        every ten seconds, so leave them some.""",
+    )
 
     min_runtime = _duration("10min", "A preemptible lease is left alone this long after it was granted.")
 

@@ -98,10 +98,12 @@ class Watcher:
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._is_wanted = False
 
     def watch(self) -> None:
         """Look every few seconds from now on, as long as there is something to look after."""
         with self._lock:
+            self._is_wanted = True
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
                 self._thread.start()
@@ -109,11 +111,17 @@ class Watcher:
     def _run(self) -> None:
         while True:
             time.sleep(ASK_SECONDS)
+            self._is_wanted = False  # before asking: what comes after the answer must not be missed
             with contextlib.suppress(AIStackError):  # a server that is being started again; asked once more later
-                if not self.look(self._ask()):
-                    with self._lock:
-                        self._thread = None
+                if not self.look(self._ask()) and self._has_ended():
                     return
+
+    def _has_ended(self) -> bool:
+        """Let the thread go, unless there is something new to look after since it asked."""
+        with self._lock:
+            if not self._is_wanted:
+                self._thread = None
+            return not self._is_wanted
 
     def look(self, leases: Iterable[JSON]) -> bool:
         """Tell what is new about these leases, and call the functions; whether there are any leases."""

@@ -116,9 +116,7 @@ def test_defining_a_hook_again_replaces_it(watcher: Watcher) -> None:
     assert calls == [2]
 
 
-def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(
-    watcher: Watcher, said: list[str]
-) -> None:
+def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(watcher: Watcher, said: list[str]) -> None:
     may_go_on, saved = threading.Event(), threading.Event()
 
     @on_notice
@@ -157,6 +155,27 @@ def test_the_watcher_asks_until_nothing_is_left_and_survives_a_server_that_is_go
     assert len(said) == 1
     assert called_in == ["aistack-notices"]
     assert list(answers) == []
+
+
+def test_a_lease_that_comes_while_the_last_answer_is_read_is_looked_after(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "ASK_SECONDS", 0.001)
+    asked: list[int] = []
+
+    def ask() -> list[dict[str, Any]]:
+        asked.append(1)
+        if len(asked) == 1:
+            watcher.watch()  # as another thread does just then
+            return []
+        return [lease(kind="preempt")] if len(asked) == 2 else []
+
+    watcher = Watcher(ask, said.append)
+    watcher.watch()
+    thread = watcher._thread
+    assert thread is not None
+    thread.join(10)
+    assert (len(asked), len(said)) == (3, 1)
 
 
 def test_the_hook_is_part_of_the_face() -> None:
