@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -210,7 +209,8 @@ class Room:
         """How much worth is lost by cutting `size` from a device, and how much would be left over."""
         if self.worth is None:
             return 0.0, free - size
-        loss = self.worth.loss(int(free * WHOLE + CLOSE), math.ceil(size * WHOLE - CLOSE))
+        # In thousandths, so that what fits exactly (thirds in two thirds) still does.
+        loss = self.worth.loss(min(WHOLE, int(free * WHOLE) + 1), int(size * WHOLE + CLOSE))
         return round(loss, 6), free - size
 
     def _cut(self, device: Device, share: Fraction) -> Slice:

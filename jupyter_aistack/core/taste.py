@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from functools import lru_cache
 
 from .demand import WHOLE, Demand, Mix
-from .device import DeviceKind, Slice, SliceKind
+from .device import DeviceKind, SliceKind
 from .lease import Lease
 from .order import Group
 from .placement import Room
@@ -21,19 +21,19 @@ def worth_to(room: Room, leases: Iterable[Lease], groups: Sequence[Group]) -> Wo
     """What room on the GPUs is worth to those who hold something or wait; None where there is nothing to choose."""
     if len(room.inventory.of_kind(DeviceKind.GPU)) < 2:
         return None
-    counts = Counter(_milli(piece) for lease in leases for piece in lease.slices if piece.kind in _SHARED)
+    counts = Counter(_milli(piece.fraction) for lease in leases for piece in lease.slices if piece.kind in _SHARED)
     for group in groups:
         for sizes in room.needs(group.head.spec).values():
             share = next(iter(sizes.values()), None)
             if share is not None and 0 < share < 1:
-                counts[math.ceil(share * WHOLE)] += room.count(group.head.spec) * len(group.requests)
+                counts[_milli(share)] += room.count(group.head.spec) * len(group.requests)
                 break
     # Rounded to powers of two, so that one request more does not change every price.
     return _worth_of_sizes(frozenset((size, count.bit_length()) for size, count in counts.items()))
 
 
-def _milli(piece: Slice) -> int:
-    return -(-WHOLE * piece.fraction.numerator // piece.fraction.denominator)
+def _milli(share: Fraction) -> int:
+    return WHOLE * share.numerator // share.denominator
 
 
 @lru_cache(maxsize=64)
