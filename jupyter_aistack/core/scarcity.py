@@ -37,7 +37,7 @@ BALANCE = 0.003
 """Risk of a node whose free CPU and memory are exactly what its free GPUs are expected to need, for each GPU."""
 SPARE_CPU_MILLI, SPARE_MEMORY_MIB = 100.0, 400.0
 """Added to what is left on a node, so that an exhausted node has a large risk and not an infinite one."""
-SLOT, SLOT_POWER = 0.1, 4
+SLOT, SLOT_POWER = 0.3, 4
 """Price of a slot that is sure to be needed, for each of its GPUs, and how steeply it falls while slots abound."""
 MODEL, MODEL_POWER = 1.0, 2
 """The same for a GPU of a model that is insisted on."""
