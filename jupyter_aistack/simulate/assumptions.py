@@ -90,9 +90,9 @@ def _of_suspend(scenario: Scenario) -> list[str]:
         "that sessions share count once for each. gpu_hours_occupied counts each GPU once.",
         f"Parking takes {costs.checkpoint_seconds:g} s and {costs.checkpoint_rate / GB:g} GB/s, resuming "
         f"{costs.restore_seconds:g} s and {costs.restore_rate / GB:g} GB/s on each GPU, those of a session side by "
-        "side: from two published measurements of one GPU. That sessions on several GPUs can be parked is assumed: today "
-        "the driver's checkpoint is safe for kernels on one whole GPU.",
-        f"A session is resumed on the GPUs it had, nowhere else; sessions share a GPU while their memory fits; {beside}.",
+        "side: from two published measurements of one GPU. That sessions on several GPUs can be parked is assumed: "
+        "today the driver's checkpoint is safe for kernels on one whole GPU.",
+        f"A session is resumed only on the GPUs it had; sessions share a GPU while their memory fits; {beside}.",
         f"A session idle for {format_duration(scenario.park_seconds)} is parked even if nobody needs its room; at most "
         f"{cap} are parked on a host of {scenario.gpus_per_host} GPUs.",
         "No checkpoint and no restore fails, and no session outgrows its budget of memory.",

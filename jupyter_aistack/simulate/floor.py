@@ -39,6 +39,9 @@ class Floor:
         all_devices = tuple(device for inventory in self.inventories.values() for device in inventory.devices)
         self.room = Room(Inventory(host="", devices=all_devices))
         self.host_of = {device.id: device.host for device in all_devices}
+        self._bit = {device.id: 1 << device.index for device in all_devices}
+        self._taken = dict.fromkeys(self.hosts, 0)
+        self._answers: dict[tuple[str, int, int], tuple[Slice, ...] | None] = {}
         self.touched: set[str] = set()
         """Hosts that something was ever taken of."""
         self.free = {host: len(inventory.devices) for host, inventory in self.inventories.items()}
@@ -70,9 +73,15 @@ class Floor:
         return best if best is not None and self.free[best] >= gpus else None
 
     def place(self, gpus: int, host: str) -> tuple[Slice, ...] | None:
-        """Whole GPUs of a host, not yet taken."""
-        answer = self.room.place(whole(gpus), host=host)
-        return None if isinstance(answer, Unplaced) else answer
+        """Whole GPUs of a host, not yet taken; None when it has not so many.
+
+        The room is asked once for each state of a host: in the same state it gives the same answer.
+        """
+        key = host, self._taken[host], gpus
+        if key not in self._answers:
+            answer = self.room.place(whole(gpus), host=host)
+            self._answers[key] = None if isinstance(answer, Unplaced) else answer
+        return self._answers[key]
 
     def take(self, slices: tuple[Slice, ...]) -> None:
         """Whole GPUs of one host are held from now on."""
@@ -87,6 +96,7 @@ class Floor:
 
     def _count(self, slices: tuple[Slice, ...], sign: int) -> None:
         host = self.host_of[slices[0].device_id]
+        self._taken[host] ^= sum(self._bit[piece.device_id] for piece in slices)
         self._by_free[self.free[host]].discard(host)
         self.free[host] += sign * len(slices)
         self._by_free[self.free[host]].add(host)

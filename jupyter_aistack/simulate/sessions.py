@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..core.queues import IdlePolicy
@@ -183,9 +184,9 @@ def _check_sizes(trace: Trace, gpus: int, scenario: Scenario, source: str) -> No
         if session.gpus > there:
             row = next(task.row for task in session.tasks if task.gpus == session.gpus)
             raise InvalidRequest(
-                f"{source}: row {row}, column num_gpu: {session.gpus} GPUs cannot be had of one host, "
+                f"{Path(source).name}, row {row}, column num_gpu: {session.gpus} GPUs cannot be had of one host, "
                 f"which has {there} here (--gpus, --gpus-per-host)",
-                field="gpus",
+                field="num_gpu",
             )
 
 

@@ -137,7 +137,7 @@ class Suspend(Leased):
         if notebook.lease is None:
             return  # it is still in the line for a home
         line = self._lines[notebook.host]
-        claimed = {piece.device_id for other in line for piece in other.slices} if line else set()
+        claimed = {device for other in line for device in self._claim(other)} if line else set()
         if not claimed.isdisjoint(_devices(notebook)) or not self._try(notebook, now):
             line.append(notebook)
 
@@ -148,7 +148,7 @@ class Suspend(Leased):
         used = devices[: notebook.task.gpus]
         if any(self._running[device] >= self.side_by_side for device in used):
             return False
-        at = now
+        at = now if notebook.has_state else self._copied(devices, now)
         if notebook.lease.state is LeaseState.SUSPENDED:
             if not self._make_room(notebook, devices, notebook.slices[0].memory_bytes, now):
                 return False
@@ -165,6 +165,15 @@ class Suspend(Leased):
         self._serve_line(notebook.host, now)
         self._serve_desk(now)
 
+    def _claim(self, notebook: Notebook) -> list[str]:
+        """The GPUs that who comes later leaves to a waiting one: none if nothing runs there.
+
+        Then it is memory of the host that is short, to park others in. They must be let go on, or all would wait for
+        each other.
+        """
+        devices = _devices(notebook)
+        return devices if any(self._running[device] for device in devices) else []
+
     def _serve_line(self, host: str, now: float) -> None:
         """Whoever waits for busy GPUs or for memory, first come first served on each GPU."""
         line, claimed = self._lines[host], set[str]()
@@ -174,7 +183,7 @@ class Suspend(Leased):
         for notebook in line:
             devices = _devices(notebook)
             if not claimed.isdisjoint(devices) or not self._try(notebook, now):
-                claimed.update(devices)
+                claimed.update(self._claim(notebook))
                 self._lines[host].append(notebook)
 
     # -- memory -------------------------------------------------------------------------------------------------
@@ -234,9 +243,13 @@ class Suspend(Leased):
     def _copy(self, notebook: Notebook, seconds: float, now: float) -> float:
         """Each GPU copies one state at a time; when this one is done."""
         devices = _devices(notebook)
-        end = max(now, *(self._copied_at.get(device, 0.0) for device in devices)) + seconds
+        end = self._copied(devices, now) + seconds
         self._copied_at.update(dict.fromkeys(devices, end))
         return end
+
+    def _copied(self, devices: Iterable[str], now: float) -> float:
+        """When all that is being copied from or to these GPUs has been."""
+        return max(now, *(self._copied_at.get(device, 0.0) for device in devices))
 
     def _move_in(self, notebook: Notebook, now: float) -> None:
         self._occupy(notebook, 1, now)
