@@ -48,6 +48,7 @@ class Context:
         reader: Reader,
         metrics_file: Path,
         checkpoint_folder: Path,
+        notice_file: Path,
     ) -> None:
         self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
         self.config, self.seed, self.attempt = config, seed, attempt
@@ -56,6 +57,7 @@ class Context:
         self._metrics = os.open(metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._next: tuple[int, int] = (0, 0)  # epoch and batch at which a checkpoint taken now is taken up again
         self._stopped = threading.Event()
+        self._notice_file, self._noticed = notice_file, ""
 
     # -- going round --------------------------------------------------------------------------------------------
 
@@ -152,6 +154,19 @@ class Context:
         os.write(self._metrics, json.dumps(point).encode() + b"\n")
 
     # -- keeping ------------------------------------------------------------------------------------------------
+
+    @property
+    def should_checkpoint(self) -> bool:
+        """Whether a slice of this notebook will be taken back soon: true once for each notice, in each rank.
+
+        A loop that keeps a checkpoint only now and then asks it after each step; it costs microseconds.
+        """
+        try:
+            noticed = self._notice_file.read_text()
+        except OSError:
+            return False
+        is_new, self._noticed = noticed != self._noticed, noticed
+        return is_new
 
     def checkpoint(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra: Any) -> None:
         """Keep the state from which a restart goes on; call it in all ranks, rank 0 writes.

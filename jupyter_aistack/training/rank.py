@@ -113,6 +113,7 @@ def _context(job: dict[str, Any], device: Any) -> Any:
         reader=Reader(Shard.from_dict(job["shard"]), seed=job["seed"], device=device),
         metrics_file=Path(job["metrics_file"]),
         checkpoint_folder=Path(job["checkpoint_folder"]),
+        notice_file=Path(job["notice_file"]),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import TrainingError
+from ..notices import forget_notice, on_notice
 from .feed import Shard
 from .tails import Tail
 from .task import run_rank
@@ -26,6 +27,7 @@ Metrics = dict[str, Any]
 GRACE_SECONDS = 5.0
 POLL_SECONDS, DELIVER_SECONDS, LOOK_SECONDS = 0.05, 0.2, 1.0
 RESTART_SECONDS = 60.0
+NOTICE = "notice"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,17 @@ class Supervisor:
 
     def run(self) -> list[dict[str, Any]]:
         """What each rank left: ``value``, ``rows``, ``seconds``. Raises `TrainingError`."""
+        on_notice(self._pass_on)
+        try:
+            return self._run()
+        finally:
+            forget_notice(self._pass_on)
+
+    def _pass_on(self, notice: dict[str, Any]) -> None:
+        """Tell the ranks that a slice will be taken back, so that they keep a checkpoint."""
+        _replace(self.spec.folder / NOTICE, f"{notice['lease_id']} {notice['at']}")
+
+    def _run(self) -> list[dict[str, Any]]:
         while True:
             attempt = Attempt(self.client, self.spec, self.restarts, self._listen)
             outcomes = attempt.run(self._deadline)
@@ -216,15 +229,14 @@ class Attempt:
             "loop_file": str(run.folder / "loop"),
             "config_file": str(run.folder / "config"),
             "checkpoint_folder": str(run.checkpoints),
+            "notice_file": str(run.folder / NOTICE),
             "port_file": str(self.folder / "port"),
             "stop_file": str(self.folder / "stop"),
             **{f"{name}_file": str(self._file(rank, name)) for name in ("metrics", "out", "log", "error", "result")},
         }
 
     def _stop(self, grace_seconds: float) -> None:
-        fresh = self.folder / "stop.new"
-        fresh.write_text(str(grace_seconds))
-        fresh.replace(self.folder / "stop")
+        _replace(self.folder / "stop", str(grace_seconds))
 
     def _await_end(self, futures: list[Future]) -> None:
         deadline = time.monotonic() + GRACE_SECONDS + 2
@@ -283,6 +295,13 @@ class Attempt:
             f"allow more with max_restarts{died.note}" + (f"\n\n{said}" if said else ""),
             rank=died.rank,
         )
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file whole: no reader sees half of it."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(file)
 
 
 def _outcome(rank: int, future: Future) -> Outcome:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from jupyter_aistack import Cluster, train
+from jupyter_aistack import Cluster, notices, train
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
 from jupyter_aistack.training import launch
 
@@ -84,6 +85,31 @@ def test_a_killed_rank_is_restarted_from_the_checkpoint_and_no_step_is_lost(clus
     expected = {point["step"]: point["metrics"]["loss"] for point in undisturbed.metrics}
     assert last == pytest.approx(expected)
     assert np.allclose(result.state["module.weight"], undisturbed.state["module.weight"])
+
+
+def test_a_notice_makes_the_loop_keep_a_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
+    def loop(ctx: Any) -> list[bool]:
+        import torch
+
+        ctx.log(1, every_rank=True, waits=1)
+        deadline = time.monotonic() + 30
+        while not ctx.should_checkpoint:
+            assert time.monotonic() < deadline, "no notice came"
+            time.sleep(0.01)
+        ctx.checkpoint(torch.nn.Linear(1, 1))
+        return [ctx.should_checkpoint]
+
+    samples = json.loads((Path(__file__).parents[1] / "data" / "wire_samples.json").read_text())
+    notice = {"kind": "preempt", "at": time.time(), "ends_at": time.time() + 60, "request_id": "r-1"}
+    watcher = notices.Watcher(list, lambda line: None)
+
+    def give_notice(point: dict[str, Any]) -> None:
+        watcher.look([{**samples["leases"][0], "notice": notice}])
+
+    result = train(loop, workers=cluster, on_metrics=give_notice, checkpoint_dir=tmp_path / "kept")
+    assert result.results == [[False], [False]], "once for each notice"
+    assert (tmp_path / "kept" / "checkpoint.pt").exists()
+    assert notices._hooks == {}
 
 
 def test_a_killed_rank_without_restarts_is_an_error_that_names_it(cluster: Cluster, table: Path) -> None:
