@@ -412,6 +412,10 @@ def test_panels_are_text_and_html_and_escape_what_others_wrote():
     assert "<img" not in shown["text/html"]
     assert "a &amp; b" in shown["text/html"]
     assert "in about 12 min" in shown["text/plain"]
+    stranger = {**waiting["holder"], "user": "someone", "label": "", "pid": None}
+    row = str(views.queue_panel([{**waiting, "holder": stranger}], [], 0.0)).splitlines()[2]
+    assert "  someone  " in row
+    assert stranger["id"] not in row
 
 
 def test_status_names_device_enforcement_memory_and_time_left():

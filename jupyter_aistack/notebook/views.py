@@ -178,6 +178,8 @@ def _free(device: JSON) -> str:
 
 
 def _who(holder: JSON) -> str:
+    if not holder["label"] and holder["pid"] is None:  # a stranger's, whose name is not shown
+        return str(holder["user"])
     return f"{holder['user']}: {holder['label'] or holder['id']}"
 
 
