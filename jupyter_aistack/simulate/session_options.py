@@ -18,6 +18,8 @@ from .sessions import POLICIES, Scenario, check_policy, check_scenario, simulate
 from .show import check_plot, lines, plot
 from .trace import Lives, read_tasks
 
+MOST_GPUS = 100_000
+
 
 def add_sessions_parser(verbs: Any) -> None:
     """Add ``sessions`` to the verbs of ``simulate``."""
@@ -79,14 +81,19 @@ def run_sessions(options: argparse.Namespace) -> int:
     if options.plot is not None:
         check_plot(options.plot)
     tasks = read_tasks(options.trace)
-    result = simulate(
-        tasks,
-        options.policy,
-        scenario,
-        source=str(options.trace),
-        is_scaled=not options.no_sensitivity,
-        progress=_progress(len(tasks)),
-    )
+    progress = _progress(len(tasks))
+    try:
+        result = simulate(
+            tasks,
+            options.policy,
+            scenario,
+            source=str(options.trace),
+            is_scaled=not options.no_sensitivity,
+            progress=progress,
+        )
+    finally:
+        if progress is not None:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if options.plot is not None:
         plot(result.meters, result.report, options.plot)
     print(json.dumps(result.report) if options.json else "\n".join(lines(result.report)))
@@ -133,7 +140,7 @@ def _lives(options: argparse.Namespace) -> Lives:
         longest_seconds=longest or math.inf,
         jitter_seconds=_or_nothing(options, "jitter"),
         unused_share=_number(options, "unused", 0.0, 0.95),
-        seed=int(_number(options, "seed", 0.0)),
+        seed=int(_number(options, "seed", 0.0, 2**63)),
     )
 
 
@@ -154,11 +161,10 @@ def _number(options: argparse.Namespace, name: str, least: float, most: float = 
 
 
 def _whole(options: argparse.Namespace, name: str) -> int:
-    value = _number(options, name, -math.inf, 1e6)
-    if value < 1 or value != int(value):
-        text = getattr(options, name)
-        raise InvalidRequest(f"{_flag(name)}: {text!r} is not a whole number, at least 1", field=name)
-    return int(value)
+    text = getattr(options, name)
+    if not text.strip().isdecimal() or not 1 <= int(text) <= MOST_GPUS:
+        raise InvalidRequest(f"{_flag(name)}: {text!r} is not a whole number, 1 to {MOST_GPUS}", field=name)
+    return int(text)
 
 
 def _rate(options: argparse.Namespace, name: str) -> float:
@@ -186,6 +192,6 @@ def _progress(tasks: int) -> Callable[[int], None] | None:
         return None
 
     def show(done: int) -> None:
-        print(f"\r{done:,} of {tasks:,} tasks\x1b[K", end="\r", file=sys.stderr, flush=True)
+        print(f"\r{done:,} of {tasks:,} tasks\x1b[K", end="", file=sys.stderr, flush=True)
 
     return show

@@ -97,7 +97,7 @@ def test_a_bad_trace_is_one_sentence_with_row_and_column(text: str, said: str, t
     ("arguments", "said"),
     [
         (["--policy", "magic"], "policy: 'magic' is not one of reservation, batch, notebookos, reclaim, suspend"),
-        (["--gpus", "0"], "--gpus: '0' is not a whole number, at least 1"),
+        (["--gpus", "0"], "--gpus: '0' is not a whole number, 1 to 100000"),
         (["--gpus", "-3"], "--gpus: '-3'"),
         (["--gpus", "nan"], "--gpus: 'nan'"),
         (["--park-after", "soon"], "--park-after: 'soon' is not a duration"),
@@ -114,6 +114,19 @@ def test_a_bad_trace_is_one_sentence_with_row_and_column(text: str, said: str, t
 def test_a_bad_option_is_one_sentence(arguments: list[str], said: str, small: Path) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(said)):
         simulate_sessions("--trace", small, *arguments)
+
+
+def test_progress_goes_to_a_terminal_only_and_leaves_nothing_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate_sessions("--trace", TRACE, "--policy", "batch", "--no-sensitivity", "--json")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    simulate_sessions("--trace", TRACE, "--policy", "batch", "--no-sensitivity", "--json")
+    shown = capsys.readouterr()
+    assert "1,000 of 7,542 tasks" in shown.err
+    assert shown.err.endswith("\r\x1b[K")
+    assert json.loads(shown.out)["policy"] == "batch"
 
 
 def test_sessions_are_told_by_rows_that_begin_before_the_one_above_ended(small: Path) -> None:
