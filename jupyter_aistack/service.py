@@ -31,7 +31,7 @@ from .wire import (
 
 JSON = dict[str, Any]
 MAX_LABEL = 512
-FIRST_WAITING, MAX_WAITING = 100, 1000
+MAX_SHOWN = 1000
 """How far down the queue reasons and times are worked out: for most who ask, and at all."""
 
 
@@ -135,7 +135,7 @@ class Service:
 
     def _queue(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         sight = self._sight(caller)
-        return {"queue": [sight.waiting(one) for one in self.broker.waiting(MAX_WAITING)]}
+        return {"queue": [sight.waiting(one) for one in self.broker.waiting()[:MAX_SHOWN]]}
 
     def _events(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         after, sight = integer_field({"after": 0, **payload}, "after"), self._sight(caller)
@@ -221,13 +221,8 @@ class Service:
         return {"request": sight.request(request), "lease": sight.lease(lease), "prepared": prepared}
 
     def _place(self, request: Request) -> Waiting | None:
-        """Where a request stands; those far behind are looked for only when they are not among the first."""
-        for many in (FIRST_WAITING, MAX_WAITING):
-            waiting = self.broker.waiting(many)
-            found = next((one for one in waiting if one.request.id == request.id), None)
-            if found is not None or len(waiting) < many:
-                return found
-        return None
+        """Where a request stands; None when it waits no longer."""
+        return next((one for one in self.broker.waiting() if one.request.id == request.id), None)
 
     def _own_requests(self, caller: Caller) -> list[Request]:
         """The requests of a caller that wait. Each kernel asks before each cell: it must cost little for most."""

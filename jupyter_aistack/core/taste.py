@@ -14,6 +14,8 @@ from .order import Group
 from .placement import Room
 from .worth import Worth, worth_of
 
+MOST_SIZES = 8
+"""Sizes priced at most, the most common: it must take no longer than a cycle may."""
 _SHARED = frozenset({SliceKind.SHARE, SliceKind.MPS})
 
 
@@ -28,8 +30,9 @@ def worth_to(room: Room, leases: Iterable[Lease], groups: Sequence[Group]) -> Wo
             if share is not None and 0 < share < 1:
                 counts[_milli(share)] += room.count(group.head.spec) * len(group.requests)
                 break
+    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_SIZES]
     # Rounded to powers of two, so that one request more does not change every price.
-    return _worth_of_sizes(frozenset((size, count.bit_length()) for size, count in counts.items()))
+    return _worth_of_sizes(frozenset((size, count.bit_length()) for size, count in common))
 
 
 def _milli(share: Fraction) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .place import add_place_parser
 from .session_options import add_sessions_parser
 
-__all__ = ["add_sessions_parser"]
+__all__ = ["add_place_parser", "add_sessions_parser"]

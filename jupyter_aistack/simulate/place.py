@@ -13,12 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..core.demand import WHOLE, Demand, Node, Spot
 from ..core.packing import DEFAULT_POLICY, POLICIES, Packer
 from ..exceptions import AIStackError
+from .show import check_plot
 from .tables import Arrival, read_arrivals, read_history, read_nodes, write_rows, write_whole
 
 LOADS = (90, 100, 130)
@@ -115,6 +117,9 @@ def add_place_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run_place(options: argparse.Namespace) -> int:
     """``simulate place`` from the command line. Nothing is written unless all input is sound."""
+    _check_numpy()
+    if options.plot:
+        check_plot(options.plot)
     draw = _drawing() if options.plot else None
     nodes, arrivals = read_nodes(options.nodes), read_arrivals(options.arrivals)
     history = read_history(options.history) if options.history else []
@@ -192,12 +197,14 @@ def _progress(total: int) -> Callable[[int], None]:
     return say if sys.stderr.isatty() else lambda done: None
 
 
+def _check_numpy() -> None:
+    if find_spec("numpy") is None:
+        raise AIStackError("simulate place needs numpy: pip install 'jupyter_aistack[simulate]'")
+
+
 def _drawing() -> Callable[[Replay, str, Path], None]:
-    """The function that draws the curve; asked for before anything is computed or written."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise AIStackError("plot: matplotlib is not installed; run `pip install matplotlib`") from error
+    """The function that draws the curve."""
+    from matplotlib.figure import Figure
 
     def draw(result: Replay, policy: str, path: Path) -> None:
         step = max(1, len(result.curve) // CURVE_POINTS)

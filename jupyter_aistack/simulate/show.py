@@ -67,7 +67,7 @@ def check_plot(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InvalidRequest("plot: matplotlib is not installed; pip install matplotlib", field="plot") from error
+        raise InvalidRequest("plot: needs matplotlib: pip install 'jupyter_aistack[simulate]'", field="plot") from error
 
 
 def plot(meters: Mapping[str, Meter], report: JSON, path: Path) -> None:
