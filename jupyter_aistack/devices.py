@@ -49,14 +49,16 @@ class Devices:
         with self._lock:
             found = self._found
             if found is None or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS:
-                self._found = found = self._discover()
+                fresh = self._discover()
+                # One that is the same as before is kept, with what has been reckoned from it.
+                self._found = found = found if found == fresh and found is not None else fresh
                 self._found_at = self._clock()
             return found
 
     def forget(self) -> None:
         """Look anew next time: processes have become ours, or strangers."""
         with self._lock:
-            self._found = None
+            self._found_at = float("-inf")
 
     def _discover(self) -> Inventory:
         devices: list[Device] = []

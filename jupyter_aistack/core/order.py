@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from .request import Request, Spec
 from .standing import Standing
@@ -61,27 +60,17 @@ class Group:
         return -self.priority, head.submitted_at, head.id
 
 
-_KEY = attrgetter("queue", "lease_seconds", "preemptible", "priority", "patience_seconds", "spec", "holder")
-
-
 def grouped(requests: Iterable[Request]) -> list[Group]:
     """Requests, in the order they came, as groups."""
-    waiting = list(requests)
-    groups: dict[tuple[object, ...], Group] = {}
-    specs: dict[int, int] = {}  # equal specs are mostly one object: each object is compared once
-    numbers: dict[Spec, int] = {}
-    for request, (queue, seconds, preemptible, priority, patience, spec, holder) in zip(
-        waiting, map(_KEY, waiting), strict=True
-    ):
-        number = specs.get(id(spec))
-        if number is None:
-            number = specs[id(spec)] = numbers.setdefault(spec, len(numbers))
-        key = (queue, holder.user, number, holder.host, seconds, preemptible, priority)
-        group = groups.get(key)
+    groups: dict[object, Group] = {}
+    for request in requests:
+        kind = request.kind
+        group = groups.get(kind)
         if group is None:
-            group = groups[key] = Group(queue, holder.user, priority, (spec, holder.host, seconds, preemptible))
+            shape = (request.spec, request.holder.host, request.lease_seconds, request.preemptible)
+            group = groups[kind] = Group(request.queue, request.holder.user, request.priority, shape)
         group.requests.append(request)
-        if patience is not None:
+        if request.patience_seconds is not None:
             group.impatient.append(request)
     return list(groups.values())
 

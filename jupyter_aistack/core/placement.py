@@ -50,7 +50,7 @@ class Room:
         self.inventory = inventory
         self.worth: Worth | None = None
         self._free = {device.id: Free(device) for device in inventory.devices}
-        self._needs: dict[Spec, dict[str, dict[str, Fraction]]] = {}
+        self._needs: dict[Spec, dict[str, dict[str, Fraction]]] = inventory.known.setdefault("needs", {})
         self._hosts: dict[str, list[Device]] = {}
         for device in inventory.devices:
             self._hosts.setdefault(device.host, []).append(device)
@@ -61,8 +61,10 @@ class Room:
         return self._twin({device_id: free.copy() for device_id, free in self._free.items()})
 
     def emptied(self) -> Room:
-        """A room of its own in which nothing is held."""
-        return self._twin({device.id: Free(device) for device in self.inventory.devices})
+        """A room of its own in which nothing is held, and nobody's taste known."""
+        twin = self._twin({device.id: Free(device) for device in self.inventory.devices})
+        twin.worth = None
+        return twin
 
     def _twin(self, free: dict[str, Free]) -> Room:
         twin = Room.__new__(Room)
@@ -196,22 +198,25 @@ class Room:
             devices = self._suitable(host, spec, kind)
             why = too_much(spec, kind, devices) if devices else no_device(spec, self.inventory)
             return Unplaced(reason=why, never=UNSATISFIABLE)
-        holding = (self._free[i] for i, size in sizes.items() if self._free[i].holds(size, kept.get(i, 0)))
-        free = [one.device for one in holding if one.device.is_healthy]
+        everything = self._free
+        least = as_float(min(sizes.values())) - CLOSE
+        roomy = [(everything[i], size) for i, size in sizes.items() if everything[i].approx >= least]
+        free = [one for one, size in roomy if one.device.is_healthy and one.holds(size, kept.get(one.device.id, 0))]
         if len(free) < count:
             able = [self._free[device_id].device for device_id in sizes]
             return Unplaced(reason=self._no_room(able, sizes, count))
-        free.sort(key=lambda d: (*self._waste(self._free[d.id].approx, as_float(sizes[d.id])), d.index, d.id))
-        chosen = free[:count] if count == 1 or count == len(free) else _joined(free, count)
+        free.sort(key=lambda one: self._waste(one, as_float(sizes[one.device.id])))
+        devices = [one.device for one in free]
+        chosen = devices[:count] if count == 1 or count == len(free) else _joined(devices, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
 
-    def _waste(self, free: float, size: float) -> tuple[float, float]:
-        """How much worth is lost by cutting `size` from a device, and how much would be left over."""
-        if self.worth is None:
-            return 0.0, free - size
-        # In thousandths, so that what fits exactly (thirds in two thirds) still does.
-        loss = self.worth.loss(min(WHOLE, int(free * WHOLE) + 1), int(size * WHOLE + CLOSE))
-        return round(loss, 6), free - size
+    def _waste(self, free: Free, size: float) -> tuple[float, float, int, str]:
+        """How much worth is lost by cutting `size` from a device, how much would be left over, and what breaks ties."""
+        device, loss = free.device, 0.0
+        if self.worth is not None:
+            # In thousandths, so that what fits exactly (thirds in two thirds) still does.
+            loss = round(self.worth.loss(min(WHOLE, int(free.approx * WHOLE) + 1), int(size * WHOLE + CLOSE)), 6)
+        return loss, free.approx - size, device.index, device.id
 
     def _cut(self, device: Device, share: Fraction) -> Slice:
         memory_bytes = bytes_of(share, device)

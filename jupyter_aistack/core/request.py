@@ -23,7 +23,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ..exceptions import InvalidRequest
@@ -177,6 +177,23 @@ class Request:
     state: RequestState = RequestState.QUEUED
     reason: str = ""
     lease_id: str = ""
+
+    @cached_property
+    def kind(self) -> tuple[object, ...]:
+        """Equal only for requests that differ in nothing but their time, their holder's name and their patience.
+
+        Reckoned once for each request. Specs count by identity, which is quick; equal texts give one object.
+        """
+        holder = self.holder
+        return (
+            self.queue,
+            holder.user,
+            id(self.spec),
+            holder.host,
+            self.lease_seconds,
+            self.preemptible,
+            self.priority,
+        )
 
 
 def parse_spec(text: str) -> Spec:

@@ -56,7 +56,7 @@ class Walk:
         self.actions: list[Action] = []
         self._preemptible = tuple(lease for lease in held if lease.preemptible)
         self._idle_room: Room | None = None
-        self._when_idle: dict[tuple[object, str], Verdict] = {}
+        self._when_idle: dict[tuple[object, str], Verdict] = snapshot.inventory.known.setdefault("when idle", {})
         self._decided: set[str] = set()
         self._made_room: dict[str, Keep] = {}
         self._asked_back: set[str] = set()
@@ -96,7 +96,9 @@ class Walk:
         return frozenset(notice.request_id for notice in notices if notice and notice.kind is NoticeKind.PREEMPT)
 
     def _groups(self, waiting: Sequence[Request], promised: frozenset[str]) -> list[Group]:
-        groups = grouped(waiting) if not promised else grouped(r for r in waiting if r.id not in promised)
+        if not promised:
+            return grouped(waiting)
+        groups = grouped(request for request in waiting if request.id not in promised)
         first = [group for request in waiting if request.id in promised for group in grouped([request])]
         for group in first:
             group.goes_first = True
