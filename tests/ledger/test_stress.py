@@ -76,7 +76,7 @@ def test_the_checker_finds_a_double_grant(stress: ModuleType, history: SQLLedger
 def test_the_checker_finds_a_lease_that_outlived_its_time(
     stress: ModuleType, history: SQLLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.ledger.rules.expire_due", lambda rows, now: [])
+    monkeypatch.setattr("jupyter_aistack.ledger.rules.expire_due", lambda rows, now, half_life: [])
     assert stress.check(history, 100.0).alive_after_ttl == 2
 
 
