@@ -56,9 +56,11 @@ class Devices:
             return found
 
     def forget(self) -> None:
-        """Look anew next time: processes have become ours, or strangers."""
+        """Look anew next time: processes have become ours, or strangers. Without a real GPU nobody can be one."""
         with self._lock:
-            self._found_at = float("-inf")
+            devices = self._found.of_kind(DeviceKind.GPU) if self._found else ()
+            if any(not device.simulated for device in devices):
+                self._found_at = float("-inf")
 
     def _discover(self) -> Inventory:
         devices: list[Device] = []

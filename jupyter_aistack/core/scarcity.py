@@ -7,8 +7,9 @@ follow from the mix of demands known so far, never from what is to come:
    for the room left over, so that GPUs already cut are used up first.
 2. *Balance*: GPUs without CPU or memory beside them are stranded. The risk of a node is the worth of its free GPUs
    times a steep power of (what those GPUs are expected to need) / (what the node has left), for CPU and for memory.
-3. *Room for the big*: a demand for several GPUs finds only so many slots. A slot costs what is expected to be asked of
-   it over what there is, to a power: nothing while slots abound, and dear when they run out.
+3. *Room for the big*: a demand for several GPUs finds only so many slots. A slot costs what may well be asked of it
+   (the expectation and twice its spread) over what there is, to a power: nothing while slots abound, and dear when
+   they run out. Of a rare kind the spread is most, so that the few nodes that could hold it are spared from the start.
 4. *Models*: the same for the GPUs of the models that some demands insist on.
 
 Prices 3 and 4 are the bid prices of revenue management, set anew from the remaining capacity and the expected remaining
@@ -19,6 +20,7 @@ A demand that fits somewhere is always placed: prices choose where, never whethe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -45,7 +47,9 @@ NEGLIGIBLE = 1e-4
 """Slot prices below this are left out, to save time."""
 REPRICE = 0.01
 """Prices are set anew when this share of the cluster has been granted or given back."""
-HISTORY = 1000
+SURE = 2
+"""Slots are priced for so many standard deviations more than is expected: rare kinds come in clusters."""
+HISTORY = 8000
 """How many arrivals a history weighs as much as, at most: what really comes overrules one that does not match it."""
 FIRST_LESSON, NEXT_LESSON = 32, 1.5
 """The tables are learnt anew after that many arrivals, and whenever that many times more demands are known."""
@@ -220,7 +224,7 @@ class Scarcity:
         rounds = self._priced_at / self._mix.gpu_total
         for kind in self._kinds:
             supply = float(_count(fleet, every, fleet.cpu, fleet.memory, fleet.whole, kind.demand).sum())
-            price = SLOT * kind.demand.gpus * _pressure(rounds * kind.weight, supply) ** SLOT_POWER
+            price = SLOT * kind.demand.gpus * _pressure(_at_most(rounds * kind.weight), supply) ** SLOT_POWER
             if supply and price >= NEGLIGIBLE:
                 self._slots.append(replace(kind, price=price))
         self._slots_worth = self._worth_of_slots(every, fleet.cpu, fleet.memory, fleet.whole)
@@ -296,6 +300,11 @@ def _count(
         np.minimum(count, memory / demand.memory_mib, out=count)
     np.floor(count, out=count)
     return count * fleet.of_models(demand.models)[nodes] if demand.models else count
+
+
+def _at_most(expected: float) -> float:
+    """How many may well come where that many are expected: arrivals by chance vary by the root of their number."""
+    return expected + SURE * math.sqrt(expected)
 
 
 def _pressure(demand: float, supply: float) -> float:

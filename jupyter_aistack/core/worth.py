@@ -19,7 +19,7 @@ from .demand import WHOLE, Mix
 TOLERANCE = 1e-9
 MAX_SIZES = 40
 """Sizes priced at most, the most wanted first: each costs a row in the program, and the rest hardly move the prices."""
-TILT = 0.1
+TILT = 0.15
 """How far the mix is tilted towards small and towards large sizes, to see which prices hang by a thread."""
 FINEST = 5
 """The finest step, in thousandths, that the tables follow exactly."""
