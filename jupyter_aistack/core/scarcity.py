@@ -48,7 +48,7 @@ NEGLIGIBLE = 1e-4
 REPRICE = 0.01
 """Prices are set anew when this share of the cluster has been granted or given back."""
 SURE = 2
-"""Slots are priced for so many standard deviations more than is expected: rare kinds come in clusters."""
+"""Slots are priced for so many standard deviations more than is expected: of a rare kind, chance may bring several."""
 HISTORY = 8000
 """How many arrivals a history weighs as much as, at most: what really comes overrules one that does not match it."""
 FIRST_LESSON, NEXT_LESSON = 32, 1.5
