@@ -100,6 +100,8 @@ def _overlap_weekly(one: Reservation, other: Reservation) -> bool:
     """At least one comes again each week: compare the other's window with the nearest weeks of it."""
     weekly, single = (one, other) if one.is_weekly else (other, one)
     shift = math.floor((single.starts_at - weekly.starts_at) / WEEK_SECONDS)
+    if not single.is_weekly:
+        shift = max(shift, 0)  # it does not come before its first week
     for weeks in (shift - 1, shift, shift + 1):
         if weeks < 0 and not single.is_weekly:
             continue
