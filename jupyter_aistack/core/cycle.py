@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+from .accounts import equivalents
 from .idle import NOTICED, stage, was_used_since_notice
 from .lease import Lease, LeaseState, Notice, NoticeKind, Outcome
-from .plan import Action, End, Notify, Plan, Snapshot, Withdraw
+from .plan import Action, End, Grant, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
+from .queues import IdlePolicy
 from .schedule import decide
+from .standing import Standing
 from .units import format_duration
 
 
@@ -15,45 +19,108 @@ def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
     """What should happen at `now`. Pure: the same snapshot gives the same plan.
 
     Leases past their time, without a living holder, or whose notice is over end first. Then the waiting are served as
-    :mod:`.schedule` orders them.
+    :mod:`.schedule` orders them, and leases that were asked back for those who need them no longer are let be.
     """
-    before = tuple(_upkeep(snapshot, now))
-    gone = {action.lease_id for action in before if isinstance(action, End)}
-    held = [lease for lease in snapshot.leases if lease.is_live and lease.id not in gone]
-    return Plan(version=snapshot.version, actions=(*before, *decide(snapshot, held, now, ttl_seconds=ttl_seconds)))
+    actions: list[Action] = list(_upkeep(snapshot, now))
+    held = _after(actions, [lease for lease in snapshot.leases if lease.is_live])
+    told = [action for action in actions if not isinstance(action, End)]  # what ends now is for whom it was asked back
+    snapshot = replace(snapshot, leases=tuple(_after(told, snapshot.leases))) if told else snapshot
+    while True:
+        decided = decide(snapshot, held, now, ttl_seconds=ttl_seconds)
+        actions += decided
+        gone = {_request_of(action) for action in decided}
+        held = _after(decided, held) + [
+            grant_to_lease(action, "", 0, now) for action in decided if isinstance(action, Grant)
+        ]
+        let_be = [_withdraw(lease, _UNNEEDED) for lease in held if lease.notice and lease.notice.request_id in gone]
+        if not let_be:
+            return Plan(version=snapshot.version, actions=tuple(actions))
+        actions += let_be
+        held = _after(let_be, held)
+        snapshot = replace(snapshot, requests=tuple(r for r in snapshot.requests if r.id not in gone))
+
+
+_UNNEEDED = "nobody needs its room any more"
+
+
+def _request_of(action: Action) -> str | None:
+    """The request that an action decides; None for one that decides none."""
+    if isinstance(action, Grant):
+        return action.request.id
+    return action.request_id if isinstance(action, Reject) else None
+
+
+def _after(actions: Iterable[Action], leases: Iterable[Lease]) -> list[Lease]:
+    """The live leases after what `actions` say of them."""
+    notices: dict[str, Notice | None] = {}
+    ended = set()
+    for action in actions:
+        if isinstance(action, End):
+            ended.add(action.lease_id)
+        elif isinstance(action, Notify | Withdraw):
+            notices[action.lease_id] = action.notice if isinstance(action, Notify) else None
+    staying = (lease for lease in leases if lease.id not in ended)
+    return [replace(lease, notice=notices[lease.id]) if lease.id in notices else lease for lease in staying]
 
 
 def _upkeep(snapshot: Snapshot, now: float) -> Iterator[Action]:
     """What must happen to leases whoever waits."""
-    waiting = {request.id for request in snapshot.requests} if any(lease.notice for lease in snapshot.leases) else set()
+    over = list(_over(snapshot, now))
+    yield from over
+    held = _after(over, [lease for lease in snapshot.leases if lease.is_live])
     queues = {queue.name: queue for queue in snapshot.policy.queues}
+    asked_back = [lease for lease in held if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT]
+    if asked_back:
+        waiting = {request.id for request in snapshot.requests} - snapshot.dead
+        needed = [lease for lease in asked_back if lease.notice and lease.notice.request_id in waiting]
+        yield from (_withdraw(lease, _UNNEEDED) for lease in asked_back if lease not in needed)
+        yield from _taken_back(needed, held, snapshot, now)
+    for lease in held:
+        if lease.notice is not None and was_used_since_notice(lease):
+            yield _withdraw(lease, "it is in use again")
+        elif lease.notice is None and lease.active_at is not None:
+            idle = queues[lease.queue].idle if stage(lease, queues.get(lease.queue), now) == NOTICED else None
+            if idle is not None:
+                yield _idle_notice(lease, lease.active_at, idle, now)
+
+
+def _over(snapshot: Snapshot, now: float) -> Iterator[End]:
+    """Leases past their time, without a living holder, or told that they are idle and still not used."""
     for lease in snapshot.leases:
         if lease.is_expired(now):
             yield _end(lease, Outcome.EXPIRED, "its time was up")
         elif lease.id in snapshot.dead and lease.is_live:
             yield _end(lease, Outcome.ABANDONED, "its process has ended")
-        elif lease.notice is not None:
-            yield from _noticed(lease, lease.notice, waiting - snapshot.dead, now)
-        elif lease.active_at is not None and lease.is_live and stage(lease, queues.get(lease.queue), now) == NOTICED:
-            idle = queues[lease.queue].idle
-            assert idle is not None
-            ends_at = max(lease.active_at + idle.reclaim_seconds, now + idle.reclaim_seconds - idle.notice_seconds)
-            detail = f"nobody has used it for {format_duration(now - lease.active_at)}"
-            notice = Notice(kind=NoticeKind.IDLE, at=now, ends_at=ends_at)
-            yield Notify(lease_id=lease.id, token=lease.token, notice=notice, detail=detail)
-
-
-def _noticed(lease: Lease, notice: Notice, waiting: set[str], now: float) -> Iterator[Action]:
-    """A lease that was asked back: let it keep its slices if nobody needs them now, or end it when its time is up."""
-    if notice.kind is NoticeKind.IDLE:
-        if was_used_since_notice(lease):
-            yield Withdraw(lease_id=lease.id, token=lease.token, detail="it is in use again")
-        elif now >= notice.ends_at and lease.state is not LeaseState.RELEASING:
+        elif _is_unused_to_the_end(lease, now):
             yield _end(lease, Outcome.RECLAIMED, "nobody used it")
-    elif notice.request_id not in waiting:
-        yield Withdraw(lease_id=lease.id, token=lease.token, detail="nobody needs its room any more")
-    elif now >= notice.ends_at:
-        yield _end(lease, Outcome.PREEMPTED, "its room was needed by a request that goes first")
+
+
+def _is_unused_to_the_end(lease: Lease, now: float) -> bool:
+    notice = lease.notice
+    is_over = notice is not None and notice.kind is NoticeKind.IDLE and now >= notice.ends_at
+    return is_over and not was_used_since_notice(lease) and lease.state is not LeaseState.RELEASING
+
+
+def _idle_notice(lease: Lease, active_at: float, idle: IdlePolicy, now: float) -> Notify:
+    ends_at = max(active_at + idle.reclaim_seconds, now + idle.reclaim_seconds - idle.notice_seconds)
+    detail = f"nobody has used it for {format_duration(now - active_at)}"
+    notice = Notice(kind=NoticeKind.IDLE, at=now, ends_at=ends_at)
+    return Notify(lease_id=lease.id, token=lease.token, notice=notice, detail=detail)
+
+
+def _taken_back(needed: Iterable[Lease], held: Iterable[Lease], snapshot: Snapshot, now: float) -> Iterator[Action]:
+    """Leases that were asked back for one who waits: they end in time, unless their queue has come to be owed them."""
+    standing = Standing(snapshot.policy, snapshot.inventory, held, (), snapshot.reservations, now)
+    for lease in needed:
+        if standing.staying(lease.queue) < standing.quota(lease.queue):
+            standing.leave(lease.queue, -equivalents(lease.slices))
+            yield _withdraw(lease, "its queue is owed it now")
+        elif lease.notice is not None and now >= lease.notice.ends_at:
+            yield _end(lease, Outcome.PREEMPTED, "its room was needed by a request that goes first")
+
+
+def _withdraw(lease: Lease, detail: str) -> Withdraw:
+    return Withdraw(lease_id=lease.id, token=lease.token, detail=detail)
 
 
 def _end(lease: Lease, outcome: Outcome, detail: str) -> End:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from .accounts import equivalents
 from .device import DeviceKind, Slice, SliceKind
-from .keeps import Ends, start_of
+from .keeps import Ends
 from .lease import Lease
 from .order import grouped, in_turn
 from .placement import Unplaced
@@ -72,7 +72,7 @@ def _look(request: Request, position: int, walk: Walk, held: Sequence[Lease], en
     if limit is not None:
         text = f"{limit.reason}{_expected(limit.frees_at, now)}"
         return Waiting(request=request, position=position, eta_at=limit.frees_at, reason=text, public_reason=text)
-    start, shares = start_of(request.spec, walk.room, ends, now, host=request.holder.host)
+    start, shares = walk.start(request, ends)
     eta = None if math.isinf(start) else start
     named, plain = _why(request, walk, held, shares, eta, now)
     if eta is not None and shares:
@@ -84,8 +84,11 @@ def _occupy(request: Request, shares: dict[str, Fraction], start: float, walk: W
     """From its start on, those behind it must do without its room; one that has an end gives it back then."""
     for device_id, share in shares.items():
         walk.room.hold(device_id, share)
+    if request.spec.unit is Unit.PROFILE:
+        ends.pass_on(next(iter(shares)), request.spec.profile, start)
     if request.lease_seconds is not None:
         pieces = tuple(walk.room.piece(device_id, share) for device_id, share in shares.items())
+        pieces = tuple(replace(piece, profile=request.spec.profile) for piece in pieces)
         ends.add(_lease_to_come(request, pieces, start, start + request.lease_seconds))
 
 
@@ -116,9 +119,13 @@ def _why(
     if eta is None or not shares:
         verdict = walk.room.place(request.spec, host=request.holder.host)
         return _without_end(wish, verdict, held, shares, now)
+    until_then = (k for k in walk.keeps if k.shuts_out(request, now) and k.ends_at == eta)
+    keep = next((k for k in until_then if k.shares.keys() & shares.keys()), None)
+    if keep is not None:
+        text = f"{wish}; room is kept for the reservation {keep.name!r}{_expected(eta, now)}"
+        return text, text
     if eta <= now:
-        keep = next((k for k in walk.keeps if k.concerns(request, now) and k.shares.keys() & shares.keys()), None)
-        text = f"{wish}; room is kept for the reservation {keep.name!r}" if keep else f"{wish}; it is its turn"
+        text = f"{wish}; it is its turn"
         return text, text
     blocking = [lease for lease in held if ends_at(lease) == eta and _is_on(lease, shares)]
     if not blocking:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .device import DeviceKind
+from .device import DeviceKind, Slice
 from .free import CLOSE
 from .lease import Lease
 from .placement import NOTHING_KEPT, Room, Unplaced
@@ -45,6 +45,12 @@ class Keep:
             return False
         end = math.inf if request.lease_seconds is None else now + request.lease_seconds
         return now < self.ends_at and end > self.starts_at
+
+    def shuts_out(self, request: Request, now: float) -> bool:
+        """Whether it is a reservation whose room `request` cannot have now, not even lent until it begins."""
+        if not self.name or not self.concerns(request, now):
+            return False
+        return request.lease_seconds is not None or self.starts_at < now + LOAN_SECONDS
 
 
 def kept_for_others(keeps: Iterable[Keep], request: Request, now: float) -> Mapping[str, Fraction]:
@@ -134,8 +140,27 @@ class Ends:
         end = ends_at(lease)
         if math.isfinite(end):
             for piece in lease.slices:
-                share = piece.fraction.numerator / piece.fraction.denominator
-                self._by_device.setdefault(piece.device_id, []).append((end, share, piece.memory_bytes))
+                self.free(piece, end)
+
+    def free(self, piece: Slice, end: float) -> None:
+        """A slice that is spoken for will be free at `end`."""
+        share = piece.fraction.numerator / piece.fraction.denominator
+        self._by_device.setdefault(piece.device_id, []).append((end, share, piece.memory_bytes))
+
+    def copy(self) -> Ends:
+        """Ends of its own in the same state."""
+        twin = Ends()
+        twin.leases = self.leases[:]
+        twin._by_device = {device_id: ends[:] for device_id, ends in self._by_device.items()}
+        return twin
+
+    def pass_on(self, device_id: str, profile: str, end: float) -> None:
+        """The MIG instance of a device that is free at `end` is somebody else's from then on."""
+        sought = (device_id, profile)
+        theirs = (lease for lease in self.leases if any((p.device_id, p.profile) == sought for p in lease.slices))
+        lease = next((lease for lease in theirs if ends_at(lease) <= end), None)
+        if lease is not None:
+            self.leases.remove(lease)
 
     def start_on(self, device_id: str, share: Fraction, room: Room, now: float) -> float:
         """When `share` of a device will be free as far as is known; infinity when it is not."""
@@ -162,7 +187,7 @@ def start_of(spec: Spec, room: Room, ends: Ends, now: float, *, host: str = "") 
         equally near, the devices with most free.
     """
     if spec.unit is Unit.PROFILE:
-        return _start_of_profile(spec, ends.leases, now)
+        return _start_of_profile(spec, ends.leases, room, now)
     best: tuple[float, dict[str, Fraction]] = (math.inf, {})
     count = room.count(spec)
     for name, sizes in room.needs(spec, host).items():
@@ -177,12 +202,25 @@ def start_of(spec: Spec, room: Room, ends: Ends, now: float, *, host: str = "") 
     return best
 
 
-def _start_of_profile(spec: Spec, leases: Sequence[Lease], now: float) -> tuple[float, dict[str, Fraction]]:
+def start_beside(
+    keeps: Iterable[Keep], spec: Spec, room: Room, ends: Ends, now: float, *, host: str = ""
+) -> tuple[float, dict[str, Fraction]]:
+    """`start_of` for one that must do without what these keep, until they end."""
+    for number, keep in enumerate(keeps):
+        if number == 0:
+            room, ends = room.copy(), ends.copy()
+        for device_id, share in keep.shares.items():
+            room.hold(device_id, share)
+            ends.free(room.piece(device_id, share), keep.ends_at)
+    return start_of(spec, room, ends, now, host=host)
+
+
+def _start_of_profile(spec: Spec, leases: Sequence[Lease], room: Room, now: float) -> tuple[float, dict[str, Fraction]]:
     found = [
         (ends_at(lease), piece.device_id, piece.fraction)
         for lease in leases
         for piece in lease.slices
-        if piece.profile == spec.profile
+        if piece.profile == spec.profile and room.inventory.device(piece.device_id) is not None
     ]
     if not found:
         return math.inf, {}

@@ -50,7 +50,7 @@ def may_preempt(request: Request, size: Fraction, lease: Lease, standing: Standi
         return False
     if standing.now - lease.granted_at <= standing.policy.min_runtime_seconds:
         return False
-    if standing.bound(lease.queue) - equivalents(lease.slices) < standing.quota(lease.queue):
+    if standing.staying(lease.queue) - equivalents(lease.slices) < standing.quota(lease.queue):
         return False
     mine, theirs = standing.queues.get(request.queue), standing.queues.get(lease.queue)
     goes_first = mine is not None and (theirs is None or theirs.priority <= mine.priority)
@@ -62,7 +62,7 @@ def _within_quotas(victims: Iterable[Lease], standing: Standing) -> bool:
     lost: dict[str, Fraction] = {}
     for lease in victims:
         lost[lease.queue] = lost.get(lease.queue, Fraction(0)) + equivalents(lease.slices)
-    return all(standing.bound(queue) - size >= standing.quota(queue) for queue, size in lost.items())
+    return all(standing.staying(queue) - size >= standing.quota(queue) for queue, size in lost.items())
 
 
 def _cost(device_id: str, share: Fraction, room: Room, candidates: Sequence[Lease], standing: Standing) -> float | None:

@@ -16,7 +16,7 @@ from operator import attrgetter
 from ..exceptions import AcquireTimeout, QuotaExceeded
 from .accounts import equivalents
 from .device import Slice, SliceKind
-from .keeps import BACKFILL_SECONDS, LOAN_SECONDS, Ends, Keep, kept_for_others, reserved, start_of
+from .keeps import BACKFILL_SECONDS, LOAN_SECONDS, Ends, Keep, kept_for_others, reserved, start_beside
 from .lease import Lease, Notice, NoticeKind
 from .order import Group, Order, grouped
 from .placement import Room, Unplaced
@@ -60,10 +60,12 @@ class Walk:
         self._decided: set[str] = set()
         self._made_room: dict[str, Keep] = {}
         self._asked_back: set[str] = set()
+        self._asked_for: set[str] = set()
         self._to_come: Room | None = None
         self._start_pass()
 
     def _start_pass(self) -> None:
+        self.standing.forget_promises()
         self._full: dict[tuple[object, ...], str] = {}
         self._heads: set[tuple[str, SliceKind]] = set()
         self.keeps = list(reserved(self.snapshot.reservations, self.room, self.held, self.now))
@@ -72,20 +74,20 @@ class Walk:
     def run(self) -> list[Action]:
         """All actions.
 
-        Who is granted something stands back, and who is turned away needs no room kept, so that others may go in the
-        next pass: passes are made until one decides nothing, and the plan after this one has nothing left to do.
+        Who is granted something stands back, who is turned away needs no room kept, and who had leases asked back goes
+        first, so that others may go in the next pass: passes are made until one does nothing, and the plan after this
+        one has nothing left to do.
         """
         waiting = sorted(self.snapshot.requests, key=attrgetter("submitted_at", "id"))
         if self.snapshot.dead:
             waiting = self._without_dead(waiting)
-        promised = self._promised()
         while True:
-            groups, before = self._groups(waiting, promised), len(self._decided)
+            groups, before = self._groups(waiting, self._promised()), len(self.actions)
             if self.room.worth is None and groups:
                 self.room.worth = worth_to(self.room, self.held, groups)
             self._serve_all(groups)
             self._turn_impatient_away(groups)
-            if len(self._decided) == before:
+            if len(self.actions) == before:
                 return self.actions
             waiting = [request for request in waiting if request.id not in self._decided]
             self._start_pass()
@@ -93,7 +95,8 @@ class Walk:
     def _promised(self) -> frozenset[str]:
         """The requests for which leases have been asked back: what is made free is theirs, whoever came since."""
         notices = (lease.notice for lease in self.snapshot.leases)
-        return frozenset(notice.request_id for notice in notices if notice and notice.kind is NoticeKind.PREEMPT)
+        before = {notice.request_id for notice in notices if notice and notice.kind is NoticeKind.PREEMPT}
+        return frozenset(before | self._asked_for)
 
     def _groups(self, waiting: Sequence[Request], promised: frozenset[str]) -> list[Group]:
         if not promised:
@@ -144,6 +147,7 @@ class Walk:
             return
         group.why = verdict.reason
         if self._is_making_room(request, size):
+            self.standing.promise(request.queue, request.holder.user, size, slices)
             order.advance(group)
             return
         self._keep_room(request)
@@ -151,8 +155,11 @@ class Walk:
         order.drop(group)
 
     def _shape(self, group: Group) -> tuple[object, ...]:
-        """Whose answer is the same: a shape that did not fit fits nobody else in this walk."""
-        return group.shape, group.queue if group.queue in self._reserved_queues else ""
+        """Whose answer is the same: a shape that did not fit fits nobody else in this walk.
+
+        Queues differ where they have reservations, and in whose leases they may ask back.
+        """
+        return group.shape, group.queue if self._preemptible or group.queue in self._reserved_queues else ""
 
     # -- placing ------------------------------------------------------------------------------------------------
 
@@ -185,7 +192,29 @@ class Walk:
 
     def _try(self, request: Request) -> Verdict:
         kept = kept_for_others(self.keeps, request, self.now) if self.keeps else {}
+        if request.queue in self._reserved_queues:
+            kept = self._beside_its_own(kept, request.queue)
         return self.room.place(request.spec, host=request.holder.host, kept=kept)
+
+    def _beside_its_own(self, kept: Mapping[str, Fraction], queue: str) -> Mapping[str, Fraction]:
+        """What must be left alone by a queue whose reservation runs: nobody else is kept what is reserved for it."""
+        own: dict[str, Fraction] = {}
+        for keep in self.keeps:
+            if keep.queue == queue and keep.starts_at <= self.now:
+                for device_id, share in keep.shares.items():
+                    own[device_id] = own.get(device_id, Fraction(0)) + share
+        most = {device_id: max(Fraction(0), self.room.share(device_id) - share) for device_id, share in own.items()}
+        return {device_id: min(share, most.get(device_id, share)) for device_id, share in kept.items()}
+
+    def start(self, request: Request, ends: Ends) -> tuple[float, dict[str, Fraction]]:
+        """When there will be room for a request as far as is known, and on which devices; see `start_of`."""
+        return start_beside(
+            self._shut_for(request, self.now), request.spec, self.room, ends, self.now, host=request.holder.host
+        )
+
+    def _shut_for(self, request: Request, at: float) -> list[Keep]:
+        """The reservations whose room a request cannot have at a time."""
+        return [keep for keep in self.keeps if keep.shuts_out(request, at)]
 
     def _grant(self, request: Request, slices: tuple[Slice, ...], ends_at: float | None, note: str) -> None:
         expires_at = self.now + self.ttl_seconds
@@ -193,6 +222,8 @@ class Walk:
         self.actions.append(grant)
         self._decided.add(request.id)
         self.room.take(slices)
+        if self._to_come is not None:
+            self._to_come.take(slices)
         self.held.append(grant_to_lease(grant, "", 0, self.now))
         self.standing.charge(request.queue, request.holder.user, equivalents(slices), len(slices))
         self._use_reservation(request, slices)
@@ -212,7 +243,7 @@ class Walk:
             return False
         if request.id not in self._made_room:
             self._made_room[request.id] = keep
-            self.standing.move(request.queue, size)
+            self.standing.come(request.queue, size)
         self.keeps.append(keep)
         return True
 
@@ -223,10 +254,15 @@ class Walk:
             if not noticed:
                 return None
             self._to_come = self._room_without(noticed)
-        slices = self._to_come.place(request.spec, host=request.holder.host)
+        return self._place_in(self._to_come, request, self.now)
+
+    def _place_in(self, to_come: Room, request: Request, at: float) -> Keep | None:
+        """Take a place in room that will be free; None when there is none, or when reservations shut it `at` a time."""
+        kept = kept_for_others(self._shut_for(request, at), request, at)
+        slices = to_come.place(request.spec, host=request.holder.host, kept=kept)
         if isinstance(slices, Unplaced):
             return None
-        self._to_come.take(slices)
+        to_come.take(slices)
         return Keep(shares={piece.device_id: piece.fraction for piece in slices}, starts_at=self.now)
 
     def _room_without(self, leases: Sequence[Lease]) -> Room:
@@ -236,32 +272,55 @@ class Walk:
 
     def _ask_back(self, request: Request, size: Fraction) -> Keep | None:
         patience = request.patience_seconds
-        if patience is not None and request.submitted_at + patience < self.now + self.snapshot.policy.notice_seconds:
+        then = self.now + self.snapshot.policy.notice_seconds
+        if patience is not None and request.submitted_at + patience < then:
             return None  # it would be gone before the room is there
         untouched = [lease for lease in self._preemptible if lease.id not in self._asked_back]
-        victims = preemption(request, size, self.room, untouched, self.standing)
+        victims = preemption(request, size, self._open_room(request, then), untouched, self.standing)
         if not victims:
             return None
+        to_come = (self._to_come or self.room).copy()
+        to_come.give(piece for lease in victims for piece in lease.slices)
+        keep = self._place_in(to_come, request, then)
+        if keep is None:
+            return None  # what it needs beside devices would still be missing
+        self._to_come = to_come
+        self._notify(request, victims)
+        return keep
+
+    def _notify(self, request: Request, victims: Sequence[Lease]) -> None:
         ends_at = self.now + self.snapshot.policy.notice_seconds
         notice = Notice(kind=NoticeKind.PREEMPT, at=self.now, ends_at=ends_at, request_id=request.id)
         for lease in victims:
-            self.standing.move(lease.queue, -equivalents(lease.slices))
+            self.standing.leave(lease.queue, equivalents(lease.slices))
             detail = f"{request.spec} is needed in queue {request.queue}, which goes first"
             self.actions.append(Notify(lease_id=lease.id, token=lease.token, notice=notice, detail=detail))
-        self._asked_back.update(lease.id for lease in victims)
-        self._to_come = self._to_come or self.room.copy()
-        self._to_come.give(piece for lease in victims for piece in lease.slices)
-        return self._in_room_to_come(request)
+        asked = {lease.id for lease in victims}
+        self._asked_for.add(request.id)
+        self._asked_back |= asked
+        self.held = [replace(lease, notice=notice) if lease.id in asked else lease for lease in self.held]
+
+    def _open_room(self, request: Request, at: float) -> Room:
+        """What is free, less what reservations keep from a request at a time."""
+        shut = kept_for_others(self._shut_for(request, at), request, at)
+        if not shut:
+            return self.room
+        room = self.room.copy()
+        for device_id, share in shut.items():
+            room.hold(device_id, share)
+        return room
 
     def _keep_room(self, request: Request) -> None:
         """The first of its kind that does not fit gets the room where it can start earliest."""
         answer = self.when_idle(request)
-        kind = SliceKind.GPU if isinstance(answer, Unplaced) or answer[0].kind is not SliceKind.CPU else SliceKind.CPU
+        if isinstance(answer, Unplaced):
+            return  # it waits for a device that does not answer, or for strangers: others need not wait with it
+        kind = SliceKind.CPU if answer[0].kind is SliceKind.CPU else SliceKind.GPU
         head = (request.holder.host, kind)
         if head in self._heads:
             return
         self._heads.add(head)
-        start, shares = start_of(request.spec, self.room, Ends(self.held), self.now, host=request.holder.host)
+        start, shares = self.start(request, Ends(self.held))
         if math.isinf(start):
             start = self.now + BACKFILL_SECONDS
         self.keeps.append(Keep(shares=shares, starts_at=start))

@@ -72,7 +72,9 @@ class Standing:
         self._leases = tuple(leases)
         self._capacity = len(inventory.of_kind(DeviceKind.GPU)) or len(inventory.devices)
         self._ranks: dict[str, tuple[float, ...]] = {}
-        self._moving: defaultdict[str, Fraction] = defaultdict(Fraction)
+        self._coming: defaultdict[str, Fraction] = defaultdict(Fraction)
+        self._leaving: defaultdict[str, Fraction] = defaultdict(Fraction)
+        self.forget_promises()
         self._reserved: defaultdict[str, Fraction] = defaultdict(Fraction)
         for reservation in reservations:
             if reservation.is_running(now):
@@ -100,7 +102,7 @@ class Standing:
             if limits:
                 self._week[user] += used_in_week(size, lease.granted_at, self.now, week)
             if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
-                self.move(lease.queue, -size)
+                self.leave(lease.queue, size)
         for (queue, user, numerator, denominator), (number, slices) in counts.items():
             self.charge(queue, user, Fraction(numerator * number, denominator), slices)
 
@@ -116,14 +118,34 @@ class Standing:
         self.users_slices[user] += slices
         self._users_held[queue, user] += float(size)
 
-    def move(self, queue: str, size: Fraction) -> None:
-        """So much is about to come to a queue, or (below 0) to leave it: room is being made."""
+    def come(self, queue: str, size: Fraction) -> None:
+        """So much is about to come to a queue: room is being made for it."""
         self._ranks.clear()
-        self._moving[queue] += size
+        self._coming[queue] += size
+
+    def leave(self, queue: str, size: Fraction) -> None:
+        """So much is about to leave a queue: it was asked back; below 0 for what is let be after all."""
+        self._ranks.clear()
+        self._leaving[queue] += size
+
+    def promise(self, queue: str, user: str, size: Fraction, slices: int) -> None:
+        """Room is being made for somebody: it counts against limits as if it were held."""
+        self._promised[queue] += size
+        promised = self._promised_to[user]
+        self._promised_to[user] = promised[0] + size, promised[1] + slices
+
+    def forget_promises(self) -> None:
+        """Nothing is promised to anybody."""
+        self._promised: defaultdict[str, Fraction] = defaultdict(Fraction)
+        self._promised_to: defaultdict[str, tuple[Fraction, int]] = defaultdict(lambda: (NONE, 0))
 
     def bound(self, queue: str) -> Fraction:
         """What a queue will hold once the room that is being made has changed hands."""
-        return self.held[queue] + self._moving[queue]
+        return self.staying(queue) + self._coming[queue]
+
+    def staying(self, queue: str) -> Fraction:
+        """What a queue holds and will keep, whatever is to come."""
+        return self.held[queue] - self._leaving[queue]
 
     # -- order --------------------------------------------------------------------------------------------------
 
@@ -191,7 +213,7 @@ class Standing:
 
     def _queue_limit(self, name: str, size: Fraction) -> Limit | None:
         queue = self.queues.get(name)
-        if queue is None or queue.limit is None or self.held[name] + size <= queue.limit:
+        if queue is None or queue.limit is None or self.held[name] + self._promised[name] + size <= queue.limit:
             return None
         ends = _ends(lease for lease in self._leases if lease.queue == name)
         held = f"queue {name} holds {self.held[name]} of the {queue.limit} devices it may hold at once"
@@ -199,9 +221,10 @@ class Standing:
 
     def _user_limit(self, user: str, size: Fraction, slices: int) -> Limit | None:
         limits, held, devices = self.policy.limits_of(user), self.users_slices[user], self.users_devices[user]
-        if limits.slices is not None and held + slices > limits.slices:
+        to_come, slices_to_come = self._promised_to[user]
+        if limits.slices is not None and held + slices_to_come + slices > limits.slices:
             reason = f"{user} holds {held} of the {limits.slices} slices a user may hold at once"
-        elif limits.devices is not None and devices + size > limits.devices:
+        elif limits.devices is not None and devices + to_come + size > limits.devices:
             reason = f"{user} holds {devices} of the {limits.devices} devices a user may hold at once"
         else:
             return self.week_limit(user)

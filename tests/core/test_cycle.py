@@ -231,3 +231,13 @@ def test_interactive_goes_before_batch_but_for_the_share_that_is_kept_for_batch(
         box = world(night, ask("a", "2", at=1), short, policy=policy)
         box.turn(10)
         assert box.holds() == expected, policy
+
+
+def test_one_who_waits_for_a_broken_device_does_not_use_up_the_place_at_the_head() -> None:
+    good, bad = gpus(2)
+    box = World((good, replace(bad, name="NVIDIA A100", problem="does not answer")))
+    box.submit(ask("small", "1/4", lease_seconds=1000.0))
+    box.turn()
+    box.submit(ask("broken", "1,model:a100", 1.0), ask("whole", "1,model:h100", 2.0), ask("late", "1/4", 3.0))
+    box.turn(10)
+    assert set(box.holds()) == {"small"}, "room is kept for the one that can start when small ends"

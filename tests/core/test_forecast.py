@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from jupyter_aistack.core.device import Inventory, MIGInstance
 from jupyter_aistack.core.forecast import Waiting, forecast
 from jupyter_aistack.core.queues import Policy, Queue, UserLimits
 from jupyter_aistack.core.request import parse_spec
 from jupyter_aistack.core.reservations import Reservation
+from jupyter_aistack.core.units import GIB
 
 from .world import World, ask, gpus
 
@@ -97,7 +99,9 @@ def test_room_being_made_and_room_kept_are_told() -> None:
     box = World(gpus(1), Policy(queues=(Queue(name="default"), Queue(name="exam"))), (kept,))
     box.submit(ask("other", "1/2"))
     box.turn()
-    assert waiting(box)["other"].reason == "needs 1/2 of a GPU; room is kept for the reservation 'exam'"
+    assert waiting(box)["other"].reason == (
+        "needs 1/2 of a GPU; room is kept for the reservation 'exam'; expected in about 2 h 30 min"
+    )
 
 
 def test_what_cannot_be_used_now_is_named() -> None:
@@ -113,3 +117,17 @@ def test_ten_thousand_waiting_know_their_position_and_users_take_turns() -> None
     assert [one.position for one in found] == list(range(1, 10_001))
     assert {one.request.holder.user for one in found[:7]} == {f"u{n}" for n in range(7)}
     assert found[500].reason == "500 requests go first"
+
+
+def test_mig_instances_free_up_for_one_after_the_other_and_on_devices_that_are_there() -> None:
+    devices = [
+        replace(gpu, mig_enabled=True, mig=(MIGInstance(uuid=f"M-{gpu.id}", profile="1g.10gb", memory_bytes=GIB),))
+        for gpu in gpus(2)
+    ]
+    box = World(devices)
+    box.submit(ask("a", "1g.10gb", lease_seconds=100.0), ask("b", "1g.10gb", lease_seconds=200.0))
+    box.turn()
+    box.submit(ask("c", "1g.10gb", 1.0), ask("d", "1g.10gb", 2.0))
+    assert [waiting(box)[name].eta_at for name in "cd"] == [100.0, 200.0]
+    box.inventory = Inventory(host="testbox", devices=tuple(devices[1:]))
+    assert [waiting(box)[name].eta_at for name in "cd"] == [200.0, None]

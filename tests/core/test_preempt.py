@@ -3,9 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from jupyter_aistack.core.device import DeviceKind
 from jupyter_aistack.core.lease import NoticeKind, Outcome
-from jupyter_aistack.core.plan import End, Notify, Withdraw
-from jupyter_aistack.core.queues import Policy, Queue
+from jupyter_aistack.core.plan import End, Grant, Notify, Withdraw
+from jupyter_aistack.core.queues import Policy, Queue, UserLimits
+from jupyter_aistack.core.request import parse_spec
+from jupyter_aistack.core.reservations import Reservation
 
 from .world import World, ask, gpus
 
@@ -128,3 +131,98 @@ def test_a_request_that_will_not_wait_for_the_notice_asks_nobody_back() -> None:
     box = full_box()
     box.submit(ask("new", "1/2", box.now, patience_seconds=30))
     assert box.turn().is_empty
+
+
+def test_a_notice_is_withdrawn_in_the_plan_that_grants_the_request_elsewhere() -> None:
+    box = full_box()
+    box.submit(ask("new", "1/2", box.now))
+    box.turn()
+    box.release("old")
+    assert {type(action) for action in box.turn().actions} == {Grant, Withdraw}
+    assert box.turn().is_empty
+    assert set(box.holds()) == {"young", "new"}
+
+
+def test_a_lease_that_its_queue_is_owed_by_now_is_let_be() -> None:
+    policy = Policy(queues=(Queue(name="default", priority=1), Queue(name="theirs", quota=Fraction(1))))
+    box = World(gpus(2), policy)
+    box.submit(ask("firm", "1", queue="theirs"), ask("loose", "1", queue="theirs", preemptible=True))
+    box.turn()
+    box.submit(ask("new", "1", 3600.0), ask("newer", "1", 3600.0))
+    box.turn(3600)
+    assert box.lease_of("loose").notice is not None
+    box.release("firm")
+    box.turn(30)
+    assert box.lease_of("loose").notice is None
+    box.turn(60)
+    assert set(box.holds()) == {"loose", "new"}
+
+
+def test_no_more_is_asked_back_than_the_limits_of_the_one_who_asks_allow() -> None:
+    box = full_box(limits={"ann": UserLimits(slices=1)})
+    box.submit(ask("new-1", "1/2", box.now), ask("new-2", "1/2", box.now))
+    assert [type(action) for action in box.turn().actions] == [Notify]
+    box.turn(60)
+    box.turn(60)
+    assert set(box.holds()) == {"old", "new-1"}
+
+
+def test_nobody_is_asked_back_for_one_who_would_still_lack_cores() -> None:
+    cpu = replace(gpus(1)[0], id="CPU", kind=DeviceKind.CPU, cores=tuple(range(8)))
+    box = World((*gpus(1), cpu))
+    box.submit(ask("cores", "cpu:6"), ask("loose", "1", preemptible=True))
+    box.turn()
+    box.submit(ask("new", "1/2,cpu:4", 3600.0))
+    assert box.turn(3600).is_empty
+
+
+def test_nobody_is_asked_back_for_room_that_is_reserved_for_others() -> None:
+    lesson = Reservation(
+        id="v", name="lesson", queue="class", spec=parse_spec("1/2"), count=1, starts_at=0.0, ends_at=9000.0
+    )
+    policy = Policy(queues=(Queue(name="default"), Queue(name="class")))
+    box = World(gpus(1), policy, (lesson,))
+    box.submit(ask("loose", "1/2", preemptible=True))
+    box.turn()
+    box.submit(ask("new", "1", 3600.0))
+    assert box.turn(3600).is_empty
+
+
+def test_another_queue_may_ask_back_for_the_same_shape_that_a_lower_one_could_not() -> None:
+    queues = (Queue(name="default"), Queue(name="low", priority=-1), Queue(name="high", priority=1))
+    box = World(gpus(1), Policy(queues=queues))
+    box.submit(ask("loose", "1", preemptible=True))
+    box.turn()
+    box.submit(ask("aged", "1", 1.0, queue="low"), ask("new", "1", 90000.0, queue="high", user="bob"))
+    (notify,) = box.turn(90000).actions
+    assert isinstance(notify, Notify)
+    assert notify.notice.request_id == "new"
+
+
+def test_what_is_granted_meanwhile_is_no_room_to_come() -> None:
+    box = World(gpus(2))
+    box.submit(ask("a", "1", preemptible=True), ask("b", "1/2", preemptible=True))
+    box.turn()
+    box.submit(*(ask(f"new-{n}", spec, 3600.0 + n) for n, spec in enumerate(("1", "1/2", "1/2"))))
+    box.turn(3700)
+    assert box.turn().is_empty
+
+
+def test_leases_of_a_queue_asked_back_for_its_own_requests_leave_it_what_it_is_owed() -> None:
+    box = World(gpus(2), Policy(queues=(Queue(name="default", quota=Fraction(1)),)))
+    box.submit(*(ask(f"loose-{n}", "1", preemptible=True) for n in range(2)))
+    box.turn()
+    box.submit(*(ask(f"new-{n}", "1", 3600.0) for n in range(2)))
+    assert [type(action) for action in box.turn(3600).actions] == [Notify]
+    assert box.turn(30).is_empty
+
+
+def test_nobody_is_asked_back_for_a_place_that_will_be_reserved_when_it_is_free() -> None:
+    lesson = Reservation(
+        id="v", name="lesson", queue="class", spec=parse_spec("1"), count=1, starts_at=4250.0, ends_at=9000.0
+    )
+    box = World(gpus(1), Policy(queues=(Queue(name="default"), Queue(name="class"))), (lesson,))
+    box.submit(ask("loose", "1", lease_seconds=4250.0, preemptible=True))
+    box.turn()
+    box.submit(ask("new", "1", 3600.0))
+    assert box.turn(3600).is_empty

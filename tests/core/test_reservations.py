@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -121,3 +122,20 @@ def test_nonsense_is_named(fields: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as error:
         lesson(**fields).check(2.0)
     assert error.value.facts["field"] == field
+
+
+def test_one_who_waits_for_the_end_of_a_window_is_not_in_the_way_of_its_members() -> None:
+    policy = Policy(queues=(Queue(name="default", quota=Fraction(1), priority=1), Queue(name="class")))
+    box = World(gpus(1), policy, (lesson(starts_at=0.0, ends_at=2 * HOUR, count=8),))
+    box.submit(ask("large", "1"))
+    assert box.turn().is_empty
+    box.submit(*(ask(f"pupil-{n}", "1/8", 1.0, queue="class", user=f"p{n}") for n in range(8)))
+    box.turn(1)
+    assert len(box.holds()) == 8
+
+
+def test_weekly_windows_meet_one_long_window_that_began_before_them() -> None:
+    weekly = lesson(starts_at=15 * 24 * HOUR, ends_at=15 * 24 * HOUR + HOUR, is_weekly=True, id="v-2")
+    box = Inventory(host="testbox", devices=gpus(4))
+    assert conflict(weekly, [lesson(starts_at=0.0, ends_at=21 * 24 * HOUR)], box) != ""
+    assert conflict(weekly, [lesson(starts_at=0.0, ends_at=14 * 24 * HOUR)], box) == ""
