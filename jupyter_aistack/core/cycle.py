@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from .accounts import equivalents
+from .accounts import Account, charged, equivalents
 from .idle import NOTICED, stage, was_used_since_notice
 from .lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from .plan import Action, End, Grant, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
@@ -24,7 +24,10 @@ def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
     actions: list[Action] = list(_upkeep(snapshot, now))
     held = _after(actions, [lease for lease in snapshot.leases if lease.is_live])
     told = [action for action in actions if not isinstance(action, End)]  # what ends now is for whom it was asked back
-    snapshot = replace(snapshot, leases=tuple(_after(told, snapshot.leases))) if told else snapshot
+    accounts = _charged(snapshot, {lease.id for lease in held}, now)
+    snapshot = (
+        replace(snapshot, leases=tuple(_after(told, snapshot.leases)), accounts=accounts) if actions else snapshot
+    )
     while True:
         decided = decide(snapshot, held, now, ttl_seconds=ttl_seconds)
         actions += decided
@@ -38,6 +41,17 @@ def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
         actions += let_be
         held = _after(let_be, held)
         snapshot = replace(snapshot, requests=tuple(r for r in snapshot.requests if r.id not in gone))
+
+
+def _charged(snapshot: Snapshot, staying: set[str], now: float) -> tuple[Account, ...]:
+    """The accounts once the leases that do not stay are charged: who held them has used them."""
+    accounts = {(account.user, account.queue): account for account in snapshot.accounts}
+    for lease in snapshot.leases:
+        if lease.is_live and lease.id not in staying:
+            key = lease.holder.user, lease.queue
+            account = accounts.get(key) or Account(user=key[0], queue=key[1])
+            accounts[key] = charged(account, replace(lease, ended_at=now), snapshot.policy.half_life_seconds)
+    return tuple(accounts.values())
 
 
 _UNNEEDED = "nobody needs its room any more"

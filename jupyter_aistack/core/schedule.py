@@ -8,7 +8,7 @@ JSSPP 1995), once for each kind of device. A request that goes before holders of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from operator import attrgetter
@@ -250,15 +250,15 @@ class Walk:
     def _in_room_to_come(self, request: Request) -> Keep | None:
         """A place in what will be free when the notices that were given are over, first come first served."""
         if self._to_come is None:
-            noticed = [lease for lease in self._preemptible if lease.notice and lease.notice.kind is NoticeKind.PREEMPT]
+            noticed = [lease for lease in self._preemptible if _is_asked_back(lease)]
             if not noticed:
                 return None
             self._to_come = self._room_without(noticed)
-        return self._place_in(self._to_come, request, self.now)
+        return self._place_in(self._to_come, request, self.now, self.keeps)
 
-    def _place_in(self, to_come: Room, request: Request, at: float) -> Keep | None:
+    def _place_in(self, to_come: Room, request: Request, at: float, keeps: Iterable[Keep]) -> Keep | None:
         """Take a place in room that will be free; None when there is none, or when reservations shut it `at` a time."""
-        kept = kept_for_others(self._shut_for(request, at), request, at)
+        kept = kept_for_others((keep for keep in keeps if keep.shuts_out(request, at)), request, at)
         slices = to_come.place(request.spec, host=request.holder.host, kept=kept)
         if isinstance(slices, Unplaced):
             return None
@@ -281,12 +281,18 @@ class Walk:
             return None
         to_come = (self._to_come or self.room).copy()
         to_come.give(piece for lease in victims for piece in lease.slices)
-        keep = self._place_in(to_come, request, then)
+        keep = self._place_in(to_come, request, then, self._reserved_in(to_come, victims, then))
         if keep is None:
             return None  # what it needs beside devices would still be missing
         self._to_come = to_come
         self._notify(request, victims)
         return keep
+
+    def _reserved_in(self, to_come: Room, victims: Sequence[Lease], at: float) -> Iterable[Keep]:
+        """What reservations will keep of room to come: more than now, where leases were in their way."""
+        gone = self._asked_back | {lease.id for lease in victims}
+        staying = [lease for lease in self.held if lease.id not in gone and not _is_asked_back(lease)]
+        return reserved(self.snapshot.reservations, to_come, staying, at)
 
     def _notify(self, request: Request, victims: Sequence[Lease]) -> None:
         ends_at = self.now + self.snapshot.policy.notice_seconds
@@ -337,6 +343,10 @@ class Walk:
                     late = f"{group.why or 'others go first'}; it was not to wait any longer"
                     self.actions.append(Reject(request_id=request.id, reason=late, code=AcquireTimeout.__name__))
                     self._decided.add(request.id)
+
+
+def _is_asked_back(lease: Lease) -> bool:
+    return lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
 
 
 def _size(verdict: Verdict) -> tuple[Fraction, int]:

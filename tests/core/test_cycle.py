@@ -241,3 +241,11 @@ def test_one_who_waits_for_a_broken_device_does_not_use_up_the_place_at_the_head
     box.submit(ask("broken", "1,model:a100", 1.0), ask("whole", "1,model:h100", 2.0), ask("late", "1/4", 3.0))
     box.turn(10)
     assert set(box.holds()) == {"small"}, "room is kept for the one that can start when small ends"
+
+
+def test_what_a_lease_that_ends_now_has_used_counts_at_once() -> None:
+    box = world(ask("ann-1", "1", lease_seconds=1000.0), count=1)
+    box.turn()
+    box.submit(ask("ann-2", "1", 1.0), ask("bob", "1", 2.0, user="bob"))
+    box.turn(1000)
+    assert set(box.holds()) == {"bob"}

@@ -226,3 +226,19 @@ def test_nobody_is_asked_back_for_a_place_that_will_be_reserved_when_it_is_free(
     box.turn()
     box.submit(ask("new", "1", 3600.0))
     assert box.turn(3600).is_empty
+
+
+def test_nobody_is_asked_back_for_room_that_a_reservation_will_take_when_it_is_free() -> None:
+    lesson = Reservation(
+        id="v", name="lesson", queue="class", spec=parse_spec("1"), count=1, starts_at=1000.0, ends_at=9000.0
+    )
+    box = World(gpus(1), Policy(queues=(Queue(name="default"), Queue(name="class"))))
+    box.submit(ask("loose", "1", preemptible=True))
+    box.turn()
+    box.reservations = (lesson,)
+    box.submit(ask("new", "1", 3600.0))
+    assert box.turn(3600).is_empty
+    box.submit(ask("pupil", "1", 3600.0, queue="class", user="pupil"))
+    box.turn(60)
+    box.turn(60)
+    assert set(box.holds()) == {"pupil"}
