@@ -1,0 +1,164 @@
+"""Leases whose device memory may be given back while they are idle: how they stand, and what each takes where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Standing(StrEnum):
+    """How the device memory of a lease is seen."""
+
+    HELD = "held"  # a cell runs
+    WARM = "warm"  # idle, and may be suspended when somebody needs the room
+    SUSPENDED = "suspended"  # its state is in host memory
+    PINNED = "pinned"  # idle, but stays: it must not or cannot be suspended
+    LOST = "lost"  # its state is gone; the kernel must be restarted
+
+
+class Phase(StrEnum):
+    """Where the state of a tenant is."""
+
+    RESIDENT = "resident"
+    PARKING = "parking"  # on its way out: still counts on the device, and on the host already
+    PARKED = "parked"
+    RESTORING = "restoring"  # on its way in: counts on the device already, and on the host still
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuspendPolicy:
+    """When to suspend, and how much room to leave.
+
+    Attributes:
+        warm_seconds: a lease is left alone this long after its last use or return, whoever waits (hysteresis).
+        hard_seconds: after so long without use it is suspended though nobody waits.
+        context_bytes, margin_share: what a restore needs beside its state: the driver's context, and a share of it.
+        host_share: most of the host's available memory that suspended state may take, 0 to 1.
+        lock_seconds: how long to wait for a kernel's device work to end before giving up.
+        retry_seconds, longest_retry_seconds: pause after a first such failure, doubled by each further one, at most
+            so long.
+    """
+
+    warm_seconds: float = 60.0
+    hard_seconds: float = 30 * 60.0
+    context_bytes: int = 500_000_000
+    margin_share: float = 0.05
+    host_share: float = 0.6
+    lock_seconds: float = 5.0
+    retry_seconds: float = 10.0
+    longest_retry_seconds: float = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenant:
+    """A lease whose holder may be suspended, as the policy sees it.
+
+    Attributes:
+        lease_id: the lease.
+        devices: its home; it is resident on all of them or on none.
+        memory_bytes: its budget on each of them.
+        state_bytes: what it really held there when it was suspended; the budget before that.
+        phase: where its state is.
+        is_busy: a cell of it runs, or its device works.
+        active_at: when it was last in use or came back, in seconds since the epoch.
+        wanted_at: since when a cell of it waits to have it back; None for not.
+        pinned: why it must stay; empty when it need not.
+        failures, failed_at: suspends that failed in a row, and when the last one did.
+    """
+
+    lease_id: str
+    devices: tuple[str, ...]
+    memory_bytes: int
+    state_bytes: int | None = None
+    phase: Phase = Phase.RESIDENT
+    is_busy: bool = False
+    active_at: float = 0.0
+    wanted_at: float | None = None
+    pinned: str = ""
+    failures: int = 0
+    failed_at: float = 0.0
+
+    @property
+    def copied_bytes(self) -> int:
+        """What its suspended state takes on each of its devices."""
+        return self.memory_bytes if self.state_bytes is None else self.state_bytes
+
+    @property
+    def is_on_device(self) -> bool:
+        return self.phase in (Phase.RESIDENT, Phase.PARKING, Phase.RESTORING)
+
+    @property
+    def is_moving(self) -> bool:
+        return self.phase in (Phase.PARKING, Phase.RESTORING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The memory of one device.
+
+    Attributes:
+        budget_bytes: what its tenants may have of it together.
+        free_bytes: what the driver says is free now.
+    """
+
+    budget_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """One host at one moment.
+
+    Attributes:
+        cards: its devices by id.
+        tenants: all leases on them.
+        host_bytes: most that suspended state may take of its memory, see :func:`host_room`.
+    """
+
+    cards: Mapping[str, Card]
+    tenants: tuple[Tenant, ...]
+    host_bytes: int
+    policy: SuspendPolicy = field(default_factory=SuspendPolicy)
+
+    def on(self, devices: Iterable[str]) -> list[Tenant]:
+        """The tenants with memory on one of these devices."""
+        wanted = set(devices)
+        return [tenant for tenant in self.tenants if tenant.is_on_device and not wanted.isdisjoint(tenant.devices)]
+
+    @property
+    def parked_bytes(self) -> int:
+        """Host memory that suspended state takes, that on its way included."""
+        there = (tenant for tenant in self.tenants if tenant.is_moving or tenant.phase is Phase.PARKED)
+        return sum(tenant.copied_bytes * len(tenant.devices) for tenant in there)
+
+
+def host_room(available_bytes: int, *, parked_bytes: int, share: float) -> int:
+    """How much more may be moved to host memory: `share` of what would be available if nothing were parked."""
+    return max(0, int((available_bytes + parked_bytes) * share) - parked_bytes)
+
+
+def restore_bytes(tenant: Tenant, policy: SuspendPolicy) -> int:
+    """What must be free on each of its devices before `tenant` may come back."""
+    return math.ceil(tenant.copied_bytes * (1 + policy.margin_share)) + policy.context_bytes
+
+
+def retry_at(tenant: Tenant, policy: SuspendPolicy) -> float:
+    """When a tenant that could not be locked may be tried again: twice as long after each failure."""
+    if not tenant.failures:
+        return -math.inf
+    pause = policy.retry_seconds * 2.0 ** min(tenant.failures - 1, 60)
+    return tenant.failed_at + min(pause, policy.longest_retry_seconds)
+
+
+def standing(tenant: Tenant) -> Standing:
+    """How a tenant is shown; why it is pinned is in `Tenant.pinned`."""
+    if tenant.phase is Phase.LOST:
+        return Standing.LOST
+    if tenant.phase in (Phase.PARKED, Phase.RESTORING):
+        return Standing.SUSPENDED
+    if tenant.is_busy:
+        return Standing.HELD
+    return Standing.PINNED if tenant.pinned else Standing.WARM

@@ -1,0 +1,247 @@
+"""Notebooks side by side under a memory budget: who goes, who comes back, and that nobody waits for ever."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jupyter_aistack.core.suspend import Act, Operation, admits, decide, why_pinned
+from jupyter_aistack.core.tenants import (
+    Card,
+    House,
+    Phase,
+    Standing,
+    SuspendPolicy,
+    Tenant,
+    host_room,
+    restore_bytes,
+    retry_at,
+    standing,
+)
+
+GB = 10**9
+BUDGET = 80 * GB
+
+
+def tenant(name: str, gigabytes: int = 40, **facts: object) -> Tenant:
+    known = {"devices": ("G0",), "memory_bytes": gigabytes * GB, **facts}
+    return Tenant(lease_id=name, **known)  # type: ignore[arg-type]
+
+
+def house(*tenants: Tenant, host: int = 1000, budget: int = BUDGET) -> House:
+    """A host whose devices hold exactly what their tenants have there."""
+    ids = {device for one in tenants for device in one.devices} | {"G0"}
+    bare = House(cards={}, tenants=tenants, host_bytes=host * GB)
+    taken = {device: sum(one.memory_bytes for one in bare.on([device])) for device in ids}
+    cards = {device: Card(budget_bytes=budget, free_bytes=max(0, budget - taken[device])) for device in ids}
+    return replace(bare, cards=cards)
+
+
+def moves(one: House, now: float = 1000.0) -> list[tuple[str, str]]:
+    return [(operation.act.value, operation.lease_id) for operation in decide(one, now)]
+
+
+WAITS = {"phase": Phase.PARKED, "wanted_at": 900.0}
+
+
+def test_nobody_moves_while_nobody_waits_and_nobody_is_long_idle() -> None:
+    assert moves(house(tenant("a"), tenant("b"))) == []
+
+
+def test_the_least_recently_used_makes_room() -> None:
+    box = house(tenant("a", active_at=500.0), tenant("b", 35, active_at=400.0), tenant("c", 30, **WAITS))
+    assert moves(box) == [("suspend", "b")]
+
+
+def test_who_waits_comes_back_as_soon_as_its_bytes_are_free() -> None:
+    assert moves(house(tenant("a", 30), tenant("c", 40, **WAITS))) == [("resume", "c")]
+    tight = house(tenant("a", 30, active_at=999.0), tenant("c", 48, **WAITS))  # 48 fit, 48 and the margin do not
+    assert moves(tight) == []
+
+
+def test_what_the_driver_says_counts_beside_the_budget() -> None:
+    box = house(tenant("c", **WAITS))
+    foreign = replace(box, cards={"G0": Card(budget_bytes=BUDGET, free_bytes=42 * GB)})
+    assert moves(foreign) == []
+    assert moves(replace(box, cards={"G0": Card(budget_bytes=BUDGET, free_bytes=43 * GB)})) == [("resume", "c")]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"is_busy": True},
+        {"pinned": "it uses managed memory"},
+        {"active_at": 990.0},
+        {"failures": 3, "failed_at": 980.0},
+        {"phase": Phase.RESTORING},
+    ],
+    ids=["busy", "pinned", "just used", "just failed", "moving"],
+)
+def test_who_must_be_left_alone_is(facts: dict[str, object]) -> None:
+    box = house(tenant("a", 60, **facts), tenant("c", **WAITS))
+    assert moves(box) == []
+
+
+def test_nobody_is_parked_in_vain() -> None:
+    stays = tenant("busy", 50, is_busy=True)
+    assert moves(house(tenant("a", 20), stays, tenant("c", 40, **WAITS))) == []
+    assert moves(house(tenant("a", 60), tenant("c", 40, **WAITS), host=99)) == []  # 40 are parked, 60 more do not fit
+
+
+def test_one_move_at_a_time_on_each_device() -> None:
+    box = house(tenant("a", 30), tenant("b", 30), tenant("c", 70, **WAITS))
+    assert moves(box) == [("suspend", "a")]
+    assert moves(house(tenant("a", 30, phase=Phase.PARKING), tenant("b", 30), tenant("c", 70, **WAITS))) == []
+
+
+def test_later_ones_do_not_pass_who_waits_for_a_running_cell() -> None:
+    busy, later = tenant("busy", 60, is_busy=True), tenant("d", 5, phase=Phase.PARKED, wanted_at=950.0)
+    assert moves(house(busy, tenant("c", **WAITS), later)) == []
+
+
+def test_later_ones_pass_who_waits_for_what_does_not_end_by_itself() -> None:
+    pinned, later = tenant("pinned", 60, pinned="the user said so"), tenant("d", 5, phase=Phase.PARKED, wanted_at=950.0)
+    assert moves(house(pinned, tenant("c", **WAITS), later)) == [("resume", "d")]
+
+
+def test_who_is_idle_for_long_goes_though_nobody_waits() -> None:
+    assert moves(house(tenant("a"), tenant("b", active_at=900.0)), now=1800.0) == [("suspend", "a")]
+    assert moves(house(tenant("a"), host=30), now=1800.0) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "seen"),
+    [
+        ({"is_busy": True, "pinned": "why"}, Standing.HELD),
+        ({}, Standing.WARM),
+        ({"phase": Phase.PARKING}, Standing.WARM),
+        ({"phase": Phase.RESTORING}, Standing.SUSPENDED),
+        ({"phase": Phase.PARKED}, Standing.SUSPENDED),
+        ({"pinned": "why"}, Standing.PINNED),
+        ({"phase": Phase.LOST, "is_busy": True}, Standing.LOST),
+    ],
+)
+def test_how_a_lease_is_seen(facts: dict[str, object], seen: Standing) -> None:
+    assert standing(tenant("a", **facts)) is seen
+
+
+def test_each_failure_doubles_the_pause_up_to_a_limit() -> None:
+    policy = SuspendPolicy()
+    pauses = [retry_at(tenant("a", failures=n, failed_at=100.0), policy) - 100.0 for n in (1, 2, 3, 50, 5000)]
+    assert pauses == [10.0, 20.0, 40.0, 600.0, 600.0]
+
+
+def test_a_restore_needs_the_context_and_a_margin_and_the_host_keeps_its_share() -> None:
+    assert restore_bytes(tenant("a", 40, state_bytes=10 * GB), SuspendPolicy()) == 11 * GB
+    assert host_room(60 * GB, parked_bytes=40 * GB, share=0.6) == 20 * GB
+    assert host_room(10 * GB, parked_bytes=40 * GB, share=0.6) == 0
+
+
+def test_who_could_never_come_back_is_pinned() -> None:
+    assert why_pinned(house(), tenant("a", 40)) == ""
+    assert why_pinned(house(), tenant("a", 78)).startswith("it could not come back: that takes")
+    assert why_pinned(house(tenant("b")), tenant("a", pinned="MPS")) == "MPS"
+    assert "the host has no room to park it" in why_pinned(house(tenant("b"), host=70), tenant("a"))
+
+
+def test_a_pinned_one_may_not_take_what_another_needs_to_come_back() -> None:
+    box = house(tenant("a", 40, phase=Phase.PARKED))
+    assert admits(box, tenant("b", 30, pinned="MPS")) == ""
+    assert "G0 is promised to others" in admits(box, tenant("b", 40, pinned="MPS"))
+    assert admits(box, tenant("b", 40)) == ""
+
+
+# -- whatever happens --------------------------------------------------------------------------------------------------
+
+sizes = st.integers(1, 70)
+homes = st.sets(st.sampled_from(["G0", "G1", "G2"]), min_size=1, max_size=3).map(lambda ids: tuple(sorted(ids)))
+newcomers = st.lists(st.tuples(sizes, homes, st.booleans()), min_size=1, max_size=8)
+happenings = st.lists(
+    st.tuples(st.sampled_from(["want", "end", "moved", "failed", "later"]), st.integers(0, 7)), max_size=60
+)
+
+
+class Life:
+    """Tenants whose cells begin and end, and whose moves take as long as the example wants."""
+
+    def __init__(self, host: int) -> None:
+        self.now, self.host = 0.0, host
+        self.tenants: dict[str, Tenant] = {}
+
+    def house(self) -> House:
+        ids = ("G0", "G1", "G2")
+        bare = House(cards={}, tenants=tuple(self.tenants.values()), host_bytes=self.host * GB)
+        taken = {device: sum(one.memory_bytes for one in bare.on([device])) for device in ids}
+        return replace(bare, cards={d: Card(budget_bytes=BUDGET, free_bytes=BUDGET - taken[d]) for d in ids})
+
+    def move_in(self, number: int, size: int, devices: tuple[str, ...], is_pinned: bool) -> None:
+        """Pinned ones are resident from the beginning, all others parked."""
+        new = tenant(f"t{number}", size, devices=devices, pinned="by its user" if is_pinned else "")
+        new = replace(new, pinned=why_pinned(self.house(), new))
+        if not admits(self.house(), new):
+            self.tenants[new.lease_id] = new if new.pinned else replace(new, phase=Phase.PARKED)
+
+    def happen(self, kind: str, one: Tenant) -> None:
+        if kind == "want":
+            if one.phase is Phase.RESIDENT:
+                self.put(one, is_busy=True, active_at=self.now)
+            elif one.wanted_at is None:
+                self.put(one, wanted_at=self.now)
+        elif kind == "end" and one.is_busy:
+            self.put(one, is_busy=False, active_at=self.now)
+        elif kind == "moved" and one.phase is Phase.PARKING:
+            self.put(one, phase=Phase.PARKED, failures=0)
+        elif kind == "failed" and one.phase is Phase.PARKING:
+            self.put(one, phase=Phase.RESIDENT, failures=one.failures + 1, failed_at=self.now)
+        elif kind == "moved" and one.phase is Phase.RESTORING:
+            self.put(one, phase=Phase.RESIDENT, active_at=self.now, is_busy=one.wanted_at is not None, wanted_at=None)
+        elif kind == "later":
+            self.now += 45.0
+
+    def put(self, one: Tenant, **facts: object) -> None:
+        self.tenants[one.lease_id] = replace(one, **facts)  # type: ignore[arg-type]
+
+    def turn(self) -> tuple[Operation, ...]:
+        before, operations = self.house(), decide(self.house(), self.now)
+        for operation in operations:
+            one = self.tenants[operation.lease_id]
+            if operation.act is Act.RESUME:
+                assert one.phase is Phase.PARKED
+                assert all(before.cards[d].free_bytes >= restore_bytes(one, before.policy) for d in one.devices)
+                self.put(one, phase=Phase.RESTORING)
+            else:
+                assert (one.phase, one.is_busy, one.pinned) == (Phase.RESIDENT, False, "")
+                self.put(one, phase=Phase.PARKING)
+        self.check()
+        return operations
+
+    def check(self) -> None:
+        now = self.house()
+        assert now.parked_bytes <= now.host_bytes
+        for device, card in now.cards.items():
+            assert card.free_bytes >= 0
+            assert sum(one.is_moving for one in now.tenants if device in one.devices) <= 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(newcomers=newcomers, happenings=happenings, host=st.integers(0, 400))
+def test_never_over_budget_and_nobody_waits_for_ever(
+    newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]], host: int
+) -> None:
+    life = Life(host)
+    for number, newcomer in enumerate(newcomers):
+        life.move_in(number, *newcomer)
+    for kind, number in happenings:
+        if life.tenants:
+            life.happen(kind, list(life.tenants.values())[number % len(life.tenants)])
+            life.turn()
+    for _ in range(12 * len(life.tenants)):
+        for kind in ("moved", "end"):
+            for one in list(life.tenants.values()):
+                life.happen(kind, one)
+        life.now += life.house().policy.longest_retry_seconds
+        life.turn()
+    assert not [one for one in life.tenants.values() if one.wanted_at is not None]
