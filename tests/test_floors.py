@@ -26,6 +26,7 @@ USING = {
     "magics",
     "notebook",
     "notices",
+    "offload",
     "widgets",
 }
 IN_ARRAYS = {"fleet", "fragmentation", "scarcity"}
@@ -38,7 +39,7 @@ HOMES = {
     "jupyter_client": {"kernel", "cli", "demo"},
     "distributed": {"clusters", "training"},
     "dask": {"clusters", "training"},
-    "torch": {"training", "attach"},
+    "torch": {"training", "attach", "offload"},
     "mlflow": {"tracking"},
     "anywidget": {"widgets"},
 }

@@ -1,0 +1,77 @@
+"""Registered objects out to host memory and back, beside a plain copy of as many bytes into a buffer that is there.
+
+The model and the optimizer are real torch objects; without a GPU their device is the CPU, whose memory is really freed
+on the way out and allocated anew on the way back. The plain copy is one ``copy_`` of one tensor into another that was
+touched before, and on a GPU pinned.
+
+``ratios.vs_memcpy`` is the time of a whole cycle (out and in, with the search for garbage, for views, and with the
+freeing and allocating) over that of two plain copies; 1 would be as fast as memory goes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jupyter_aistack.offload import Moved, offloadable
+from tests.benchmarks.harness import Report, interleaved, main, paired_ratio
+
+WIDTH, LAYERS = 2048, 16
+"""64 Mi parameters: with gradients and two moments, 1 GiB."""
+
+
+def model_and_optimizer(device: str) -> tuple[Any, Any]:
+    import torch
+
+    model = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, WIDTH, device=device)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def plain_copies(size_bytes: int, device: str) -> Callable[[], float]:
+    """Copies so many bytes out and in again; the seconds that took."""
+    import torch
+
+    there = torch.ones(size_bytes, dtype=torch.uint8, device=device)
+    here = torch.ones(size_bytes, dtype=torch.uint8, pin_memory=device == "cuda")
+
+    def copy() -> float:
+        begin = time.perf_counter()
+        here.copy_(there)
+        there.copy_(here)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    return copy
+
+
+def measure(rounds: int) -> Report:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    moves: list[tuple[Moved, Moved]] = []
+    with offloadable(*model_and_optimizer(device), device=device) as offload:
+        size = offload.suspend().size_bytes
+        offload.resume()
+
+        def cycle() -> float:
+            moves.append((offload.suspend(), offload.resume()))
+            return moves[-1][0].seconds + moves[-1][1].seconds
+
+        found = interleaved({"ours": cycle, "memcpy": plain_copies(size, device)}, rounds)
+    figures = {
+        "state_gb": size / 1e9,
+        "out_gb_per_second": size / 1e9 / statistics.median(out.seconds for out, _ in moves[1:]),
+        "in_gb_per_second": size / 1e9 / statistics.median(back.seconds for _, back in moves[1:]),
+        "memcpy_gb_per_second": 2 * size / 1e9 / statistics.median(found["memcpy"]),
+    }
+    return Report(ratios={"vs_memcpy": paired_ratio(found["ours"], found["memcpy"])}, figures=figures)
+
+
+if __name__ == "__main__":
+    main("suspend_offload", measure, rounds=7)

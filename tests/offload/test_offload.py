@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+import jupyter_aistack as aistack
+from jupyter_aistack.exceptions import InvalidRequest, LeaseError
+from jupyter_aistack.offload import Offload
+from jupyter_aistack.offload import offload as module
+from jupyter_aistack.offload.device import Cpu, Cuda
+
+torch = pytest.importorskip("torch")
+MIB = 1 << 20
+
+
+class Tied(torch.nn.Module):  # type: ignore[misc]
+    """A model with everything that is easily lost: tied weights, a buffer's view, an odd layout, a frozen parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(32, 32)
+        self.last = torch.nn.Linear(32, 32)
+        self.last.weight = self.first.weight
+        self.norm = torch.nn.BatchNorm1d(32)
+        self.register_buffer("upper", self.norm.running_mean[16:])
+        self.frozen = torch.nn.Parameter(torch.randn(32, 32, dtype=torch.bfloat16).t(), requires_grad=False)
+
+    def forward(self, x: Any) -> Any:
+        return self.last(self.norm(self.first(x))) @ self.frozen.float()
+
+
+def trained(seed: int = 0, steps: int = 2) -> tuple[Tied, Any]:
+    torch.manual_seed(seed)
+    model = Tied()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        step(model, optimizer)
+    return model, optimizer
+
+
+def step(model: Any, optimizer: Any) -> float:
+    optimizer.zero_grad()
+    loss = model(torch.randn(8, 32)).square().mean()
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def everything(model: Any, optimizer: Any) -> list[Any]:
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    state = [value for entry in optimizer.state.values() for value in entry.values()]
+    return [t.detach().clone() for t in (*model.parameters(), *model.buffers(), *grads, *state)]
+
+
+@pytest.fixture(autouse=True)
+def small_heap() -> Iterator[None]:
+    """Leave what other tests have made out of the search for garbage, which each cycle begins with."""
+    trained()  # torch imports more of itself at the first step
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def offload() -> Iterator[Offload]:
+    with aistack.offloadable(*trained(), device="cpu") as made:
+        yield made
+
+
+def test_a_hundred_cycles_amid_training_change_nothing() -> None:
+    plain, moved = trained(), trained()
+    with aistack.offloadable(*moved, device="cpu") as offload:
+        for cycle in range(100):
+            torch.manual_seed(cycle)
+            expected = step(*plain)
+            torch.manual_seed(cycle)
+            assert step(*moved) == expected
+            assert offload.suspend().size_bytes == offload.resume().size_bytes > 0
+    assert all(torch.equal(one, other) for one, other in zip(everything(*plain), everything(*moved), strict=True))
+
+
+def test_cycles_under_load_keep_the_state() -> None:
+    plain, moved = trained(), trained()
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            torch.randn(64, 64).sum()
+
+    thread = threading.Thread(target=burn)
+    thread.start()
+    try:
+        with aistack.offloadable(*moved, device="cpu") as offload:
+            for _ in range(100):
+                with offload.suspended():
+                    pass
+    finally:
+        stop.set()
+        thread.join()
+    assert all(torch.equal(one, other) for one, other in zip(everything(*plain), everything(*moved), strict=True))
+
+
+def test_its_memory_is_really_returned() -> None:
+    model = torch.nn.ModuleList([torch.nn.Linear(4096, 4096, bias=False) for _ in range(3)])
+    process, size = psutil.Process(), 3 * 64 * MIB
+    with aistack.offloadable(model, device="cpu") as offload:
+        offload.suspend()  # the host copy stays from now on, so that only the device's memory comes and goes
+        offload.resume()
+        here = process.memory_info().rss
+        offload.suspend()
+        away = process.memory_info().rss
+        offload.resume()
+        back = process.memory_info().rss
+    assert here - away == pytest.approx(size, abs=16 * MIB)
+    assert back - away == pytest.approx(size, abs=16 * MIB)
+    assert back - process.memory_info().rss == pytest.approx(size, abs=16 * MIB)
+
+
+def test_tensors_stay_what_they_are(offload: Offload) -> None:
+    model, optimizer = offload.objects
+    before = [(id(p), p.dtype, p.stride(), p.requires_grad, p.is_leaf, p.storage_offset()) for p in model.parameters()]
+    addressed = model.first.weight.untyped_storage()
+    with offload.suspended():
+        assert addressed.nbytes() == 0
+    after = [(id(p), p.dtype, p.stride(), p.requires_grad, p.is_leaf, p.storage_offset()) for p in model.parameters()]
+    assert after == before
+    assert model.first.weight.untyped_storage()._cdata == addressed._cdata
+    assert any(param is model.first.weight for param in optimizer.param_groups[0]["params"])
+
+
+def test_what_shares_memory_goes_once_and_shares_it_again() -> None:
+    base = torch.arange(1000.0)
+    view, other_type, turned = base[100:200], base.view(torch.int32), base.view(10, 100).t()
+    unregistered, conjugate = base[5:], torch.view_as_complex(base.view(500, 2)).conj()
+    with aistack.offloadable([base, view, other_type, turned], device="cpu") as offload:
+        moved = offload.suspend()
+        assert (moved.storages, moved.size_bytes) == (1, 4000)
+        offload.resume()
+    base[100] = -1.0
+    assert view[0] == unregistered[95] == turned[0, 1] == -1.0
+    assert other_type[100] == torch.tensor(-1.0).view(torch.int32)
+    assert conjugate[50] == torch.complex(torch.tensor(-1.0), torch.tensor(-101.0))
+
+
+def test_a_graph_that_waits_for_backward_is_still_right() -> None:
+    plain, moved = trained(), trained()
+    for model, optimizer in (plain, moved):
+        torch.manual_seed(1)
+        optimizer.zero_grad(set_to_none=False)
+        loss = model(torch.randn(8, 32)).square().mean()
+        if model is moved[0]:
+            with aistack.offloadable(model, optimizer, device="cpu").suspended():
+                pass
+        loss.backward()
+        optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(everything(*plain), everything(*moved), strict=True))
+
+
+def test_who_looks_too_early_sees_values_and_what_they_write_is_kept(offload: Offload) -> None:
+    model, _ = offload.objects
+    view, value = model.first.bias[3:], model.first.bias[3].item()
+    with offload.suspended():
+        assert view[0].item() == value
+        with torch.no_grad():
+            model.first.bias[3] = 7.0
+    assert view[0].item() == 7.0
+
+
+def test_data_that_was_replaced_meanwhile_stays_replaced(offload: Offload) -> None:
+    model, _ = offload.objects
+    with offload.suspended():
+        model.first.bias.data = torch.ones(32)
+    assert torch.equal(model.first.bias, torch.ones(32))
+
+
+def test_what_is_asked_twice_is_done_once(offload: Offload) -> None:
+    assert offload.suspend().size_bytes > 0
+    assert offload.suspend().size_bytes == 0
+    assert offload.resume().size_bytes > 0
+    assert offload.resume().size_bytes == 0
+
+
+def test_many_threads_at_once_leave_it_whole(offload: Offload) -> None:
+    before = everything(*offload.objects)
+    moves = [offload.suspend, offload.resume] * 3
+    threads = [threading.Thread(target=lambda move=move: [move() for _ in range(5)]) for move in moves]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    offload.resume()
+    assert all(torch.equal(one, other) for one, other in zip(before, everything(*offload.objects), strict=True))
+
+
+def test_two_registrations_may_share_a_model(offload: Offload) -> None:
+    model, _ = offload.objects
+    before = [p.detach().clone() for p in model.parameters()]
+    with aistack.offloadable(model, device="cpu") as second:
+        offload.suspend()
+        second.suspend()
+        offload.resume()
+        second.resume()
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+def test_state_that_grew_meanwhile_goes_too() -> None:
+    model, optimizer = trained(steps=0)
+    with aistack.offloadable(model, optimizer, device="cpu") as offload:
+        first = offload.suspend().size_bytes
+        offload.resume()
+        step(model, optimizer)
+        assert offload.suspend().size_bytes > 2.9 * (first - 32 * 32 * 2)  # gradients, and two moments
+
+
+def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(offload: Offload) -> None:
+    before = everything(*offload.objects)
+    offload.suspend()
+    last = offload._parked[-1]
+
+    class Full:
+        def resize_(self, size: int) -> None:
+            if size:
+                raise RuntimeError("CUDA out of memory")
+
+    real, full = last.storage, Full()
+    object.__setattr__(last, "storage", full)
+    with pytest.raises(LeaseError, match=r"cannot resume AdamW\.state.* has no room"):
+        offload.resume()
+    assert offload.is_suspended
+    assert offload._parked[0].storage.nbytes() == 0
+    assert last.storage is full
+    object.__setattr__(last, "storage", real)
+    offload.resume()
+    assert all(torch.equal(one, other) for one, other in zip(before, everything(*offload.objects), strict=True))
+
+
+def test_no_room_on_the_host_moves_nothing(offload: Offload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_available_bytes", lambda: 1000)
+    with pytest.raises(LeaseError, match="would not fit into the 600 B of host memory"):
+        offload.suspend()
+    assert not offload.is_suspended
+
+
+def test_a_host_that_gives_no_memory_moves_nothing(offload: Offload, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Cpu, size_bytes: int) -> Any:
+        raise RuntimeError("cannot allocate")
+
+    monkeypatch.setattr(Cpu, "host_buffer", refuse)
+    with pytest.raises(LeaseError, match=r"the host gave no .*cannot allocate"):
+        offload.suspend()
+    assert not offload.is_suspended
+    assert offload.objects[0].first.weight.untyped_storage().nbytes() > 0
+
+
+def test_what_cannot_be_moved_is_named_and_nothing_moves() -> None:
+    import numpy as np
+
+    good, foreign = torch.ones(4), torch.from_numpy(np.ones(4))
+    with pytest.raises(LeaseError, match=r"cannot suspend dict\.theirs: its memory belongs to another library"):
+        aistack.offloadable({"mine": good, "theirs": foreign}, device="cpu").suspend()
+    with pytest.raises(LeaseError, match="cannot suspend Tensor: it is sparse"):
+        aistack.offloadable(torch.eye(3).to_sparse(), device="cpu").suspend()
+    assert good.untyped_storage().nbytes() == 16
+
+
+@pytest.mark.parametrize(
+    ("objects", "says"),
+    [((), "nothing was given"), ((torch.ones(1), "model"), "object 2: a str cannot be moved")],
+)
+def test_bad_input_is_told_apart(objects: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        aistack.offloadable(*objects)
+    with pytest.raises(InvalidRequest, match="device: 'tpu' is not known"):
+        aistack.offloadable(torch.ones(1), device="tpu")
+
+
+def test_without_a_gpu_there_is_nothing_to_move_and_cuda_is_not_started() -> None:
+    assert aistack.offloadable(torch.ones(3)).suspend().size_bytes == 0
+    assert not torch.cuda.is_initialized()
+
+
+def test_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Graph:
+        pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    assert Cuda().why_not() == ""
+    alive = Graph()
+    with pytest.raises(LeaseError, match="a CUDA graph lives in this process"):
+        aistack.offloadable(torch.ones(3)).suspend()
+    del alive
+
+
+def test_host_memory_is_let_go_where_it_is_not_to_be_kept() -> None:
+    tensor = torch.ones(1000)
+    kept, dropped = (aistack.offloadable(tensor, device="cpu", keep_host=keep) for keep in (True, False))
+    for offload in (kept, dropped):
+        with offload.suspended():
+            assert offload.host_bytes >= 4000
+    assert kept.host_bytes >= 4000
+    assert dropped.host_bytes == 0
+    kept.close()
+    assert kept.host_bytes == 0
