@@ -25,6 +25,7 @@
        + DriverNotFound
        + DeviceLost
        + PrepareFailed
+       + CheckpointFailed            the GPU state of a process could not be moved
      x ClusterError
      x TrainingError
      x TrackingError
@@ -43,6 +44,7 @@ from typing import Any, ClassVar
 __all__ = [
     "AIStackError",
     "AcquireTimeout",
+    "CheckpointFailed",
     "ClusterError",
     "DeviceLost",
     "DeviceTouched",
@@ -199,6 +201,10 @@ class DeviceLost(ProviderError):
 
 class PrepareFailed(ProviderError):
     """The slice could not be made ready."""
+
+
+class CheckpointFailed(ProviderError):
+    """The GPU state of a process could not be moved."""
 
 
 class ClusterError(AIStackError):

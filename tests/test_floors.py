@@ -13,7 +13,19 @@ import jupyter_aistack
 
 ROOT = Path(jupyter_aistack.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
-GRANTING = {"broker", "devices", "service", "server", "kernel", "ledger", "providers", "config", "policies", "sight"}
+GRANTING = {
+    "broker",
+    "checkpoint",
+    "config",
+    "devices",
+    "kernel",
+    "ledger",
+    "policies",
+    "providers",
+    "server",
+    "service",
+    "sight",
+}
 USING = {
     "client",
     "held",
@@ -34,6 +46,7 @@ IN_ARRAYS = {"fleet", "fragmentation", "scarcity"}
 HOMES = {
     "sqlalchemy": {"ledger"},
     "pynvml": {"providers"},
+    "cuda": {"checkpoint"},
     "tornado": {"server", "kernel"},
     "jupyter_server": {"server"},
     "jupyter_client": {"kernel", "cli", "demo"},
