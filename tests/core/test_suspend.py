@@ -226,14 +226,20 @@ class Life:
             assert sum(one.is_moving for one in now.tenants if device in one.devices) <= 1
 
 
-def lived(life: Life, newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]]) -> None:
-    """Let it all happen, and then every cell and move end, and time pass until nothing changes any more."""
+def lived(newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]], host: int) -> Life:
+    """A life in which all this has happened."""
+    life = Life(host)
     for number, newcomer in enumerate(newcomers):
         life.move_in(number, *newcomer)
     for kind, number in happenings:
         if life.tenants:
             life.happen(kind, list(life.tenants.values())[number % len(life.tenants)])
             life.turn()
+    return life
+
+
+def settle(life: Life) -> None:
+    """Let every cell and move end, and time pass, until nothing changes any more."""
     for _ in range(12 * len(life.tenants)):
         for kind in ("moved", "end"):
             for one in list(life.tenants.values()):
@@ -247,8 +253,8 @@ def lived(life: Life, newcomers: list[tuple[int, tuple[str, ...], bool]], happen
 def test_never_over_budget_and_nobody_waits_for_ever(
     newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]], host: int
 ) -> None:
-    life = Life(host)
-    lived(life, newcomers, happenings)
+    life = lived(newcomers, happenings, host)
+    settle(life)
     assert not [one for one in life.tenants.values() if one.wanted_at is not None]
 
 
@@ -258,14 +264,13 @@ def test_where_pins_take_the_room_nobody_waits_for_what_is_free(
     newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]]
 ) -> None:
     """Pins that come later than the rest may keep somebody out, but who fits beside them is not held up by that."""
-    life = Life(1000)
-    lived(life, newcomers, happenings)
+    life = lived(newcomers, happenings, 1000)
     for one in list(life.tenants.values()):
         if one.phase is Phase.RESIDENT:
-            life.put(one, pinned="by its user")
+            life.put(one, pinned="by its user", is_busy=False)
         elif one.phase is Phase.PARKED and one.wanted_at is None:
             life.put(one, wanted_at=life.now)
-    lived(life, [], [])
+    settle(life)
     end = life.house()
     for one in life.tenants.values():
         need = restore_bytes(one, end.policy)
