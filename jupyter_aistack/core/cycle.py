@@ -73,6 +73,8 @@ def _after(actions: Iterable[Action], leases: Iterable[Lease]) -> list[Lease]:
             ended.add(action.lease_id)
         elif isinstance(action, Notify | Withdraw):
             notices[action.lease_id] = action.notice if isinstance(action, Notify) else None
+    if not ended and not notices:
+        return list(leases)
     staying = (lease for lease in leases if lease.id not in ended)
     return [replace(lease, notice=notices[lease.id]) if lease.id in notices else lease for lease in staying]
 
