@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from .core.admission import admit, queue_for
 from .core.cycle import plan
-from .core.device import Inventory
+from .core.device import Inventory, SliceKind
 from .core.events import Event
 from .core.forecast import Waiting, forecast
 from .core.lease import Lease, LeaseState, NoticeKind, Step, memory_note
@@ -24,7 +24,8 @@ from .core.plan import Snapshot
 from .core.queues import Policy, Queue
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
-from .core.residence import Residence
+from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, has_left, has_returned, keeps
+from .core.tenants import Phase, SuspendPolicy, host_room
 from .devices import Devices
 from .exceptions import (
     AcquireTimeout,
@@ -39,12 +40,14 @@ from .exceptions import (
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
+from .providers.memory import available_bytes
 
 WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
 MAX_CONFLICTS = 200
+UNTESTED = "no self-test has shown yet that this host can suspend a process"
 
 
 class Broker:
@@ -58,6 +61,12 @@ class Broker:
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
         is_alive: whether a process (pid, start time) still runs.
+        suspend: when idle kernels are suspended; None for never.
+        suspend_ready: why this host cannot suspend a process, in one sentence; empty when it can.
+        host_memory: bytes of the host's memory that could be used now.
+
+    Attributes:
+        suspend_ready: as given; whoever tests the host sets it anew.
     """
 
     def __init__(
@@ -70,10 +79,14 @@ class Broker:
         clock: Callable[[], float] = time.time,
         ttl_seconds: float = 60.0,
         is_alive: Callable[[int, float | None], bool] = is_alive,
+        suspend: SuspendPolicy | None = None,
+        suspend_ready: Callable[[], str] = lambda: UNTESTED,
+        host_memory: Callable[[], int] = available_bytes,
     ) -> None:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
+        self.suspend, self.suspend_ready, self._host_memory = suspend, suspend_ready, host_memory
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
@@ -275,10 +288,6 @@ class Broker:
         """Note that leases are in use now: a cell runs, or a device works. From its first touch on, one can be idle."""
         self.ledger.touch(tuple(lease_ids), self.clock())
 
-    def reside(self, lease_id: str, token: int, change: Callable[[Residence], Residence]) -> Lease:
-        """Note where the device state of a lease is now; `change` is a step of :mod:`.core.residence`."""
-        return self.ledger.reside(lease_id, token, self.clock(), change)
-
     def release(self, lease_id: str, token: int) -> Lease:
         """Give a lease back. Releasing one that has ended already returns it as it ended."""
         lease = self.lease(lease_id)
@@ -293,6 +302,89 @@ class Broker:
         self.devices.forget()  # its processes are no longer ours, and what they still hold is foreign
         self.cycle()
         return lease
+
+    # -- suspending ---------------------------------------------------------------------------------------------
+
+    def moves(self) -> tuple[Lease, ...]:
+        """The leases whose device state is on its way out or in: each is carried out by the server of its holder."""
+        moving = (Phase.PARKING, Phase.RESTORING)
+        return tuple(lease for lease in self.leases() if lease.residence and lease.residence.phase in moving)
+
+    def reside(self, lease_id: str, token: int, change: Callable[[Residence], Residence]) -> Lease:
+        """Note where the device state of a lease is now; `change` is a step of :mod:`.core.residence`.
+
+        Raises:
+            LeaseError: the step does not apply: something else has happened to it meanwhile. It is as it was.
+            LeaseLost, StaleToken: the lease has ended, or another has taken its place.
+        """
+        before = self.lease(lease_id)
+        lease = self.ledger.reside(lease_id, token, self.clock(), change)
+        if lease.residence and before.residence and lease.residence.phase is not before.residence.phase:
+            self.devices.has_moved(lease)
+        return lease
+
+    def begin_cell(self, lease_id: str) -> Lease:
+        """A cell of its holder wants the devices. Where its residence is then ``wanted_at``, it waits to have them."""
+        lease = self._change(lease_id, lambda one: cell_begins(one, self.clock()))
+        if lease.residence is not None and lease.residence.wanted_at is not None:
+            self.cycle()
+            return self.lease(lease_id)
+        return lease
+
+    def end_cell(self, lease_id: str) -> Lease:
+        """That cell is over. Who waits for its room is served by the next regular cycle."""
+        return self._change(lease_id, lambda one: cell_ends(one, self.clock()))
+
+    def ask(self, lease_id: str, asked: Asked) -> Lease:
+        """Its user wants it suspended, or back, whoever else needs the room.
+
+        Raises:
+            LeaseError: that cannot be, or makes no sense now; says why.
+        """
+        self._check_residence(lease_id)
+        self._change(lease_id, lambda one: asks(one, asked, self.clock()))
+        self.cycle()
+        return self.lease(lease_id)
+
+    def keep(self, lease_id: str, is_kept: bool) -> Lease:
+        """Its user wants it to stay on its devices whoever needs the room, or no longer.
+
+        Raises:
+            LeaseError: it is none that could be suspended.
+        """
+        self._check_residence(lease_id)
+        self._change(lease_id, lambda one: keeps(one, is_kept))
+        self.cycle()
+        return self.lease(lease_id)
+
+    def pretend(self, lease: Lease) -> Lease:
+        """Carry out the move of a lease on simulated devices: nothing is there to be moved, so it is done at once.
+
+        Raises:
+            LeaseError: its devices are real, or it does not move.
+        """
+        state_bytes = self.devices.simulated_state(lease)
+        if state_bytes is None:
+            raise LeaseError("its devices are real: their state cannot be made believe", lease_id=lease.id)
+        if lease.residence is not None and lease.residence.phase is Phase.PARKING:
+            return self._change(lease.id, lambda one: has_left(one, state_bytes=state_bytes, tier=Tier.SIMULATED))
+        return self._change(lease.id, lambda one: has_returned(one, self.clock()))
+
+    def _change(self, lease_id: str, change: Callable[[Residence], Residence]) -> Lease:
+        return self.reside(lease_id, self.lease(lease_id).token, change)
+
+    def _check_residence(self, lease_id: str) -> None:
+        lease = self.lease(lease_id)
+        if lease.residence is None:
+            raise LeaseError(f"this lease cannot be suspended: {self._why_no_residence(lease)}", lease_id=lease_id)
+
+    def _why_no_residence(self, lease: Lease) -> str:
+        queue = self.policy.queue(lease.queue)
+        if self.suspend is None:
+            return "nothing is on this host; its administrator may set AIStack.suspend"
+        if queue is None or not queue.suspend:
+            return f"queue {lease.queue} lets none of its kernels be"
+        return self.suspend_ready() or "only a kernel with a share of a GPU, or with whole ones, can be"
 
     # -- reserving ----------------------------------------------------------------------------------------------
 
@@ -387,7 +479,18 @@ class Broker:
             reservations=state.reservations,
             version=state.version,
             dead=self._long_dead(self._dead([*state.leases, *state.requests]), now),
+            suspend=None if self.suspend is None or self.suspend_ready() else self.suspend,
+            host_bytes=self._host_bytes(state.leases),
         )
+
+    def _host_bytes(self, leases: Iterable[Lease]) -> int:
+        """Most of the host's memory that suspended state may take; what it takes now is not available, but counts."""
+        with_residence = [lease for lease in leases if lease.residence is not None]
+        if self.suspend is None and not with_residence:
+            return 0
+        parked = sum(map(_parked_bytes, with_residence))
+        share = (self.suspend or SuspendPolicy()).host_share
+        return parked + host_room(self._host_memory(), parked_bytes=parked, share=share)
 
     def _dead(self, everything: Iterable[Lease | Request]) -> set[str]:
         """Ids of those whose process has ended; each process is looked at once."""
@@ -464,6 +567,15 @@ class Broker:
         """Let go of the ledger and the drivers."""
         self.devices.close()
         self.ledger.close()
+
+
+def _parked_bytes(lease: Lease) -> int:
+    """Host memory that the state of a lease takes, as far as it is there for sure."""
+    home = lease.residence
+    if home is None or home.phase is not Phase.PARKED or home.tier is Tier.SIMULATED:
+        return 0
+    gpus = sum(piece.kind is not SliceKind.CPU for piece in lease.slices)
+    return (home.state_bytes or 0) * gpus
 
 
 def _own_pid(holder: Holder) -> int | None:

@@ -13,7 +13,7 @@ from .broker import Broker
 from .core.queues import Policy
 from .exceptions import InvalidRequest
 from .ledger.base import Ledger
-from .policies import read_policy
+from .policies import read_policy, read_suspend
 
 if TYPE_CHECKING:
     from .service import Service
@@ -84,6 +84,19 @@ class AIStack(LoggingConfigurable):
 
     age = _duration("1d", "A request that has waited this long goes before all that have not, so that none starves.")
 
+    suspend = Union(
+        [Unicode(), Dict()],
+        default_value="off",
+        help="""Whether idle kernels of queues with ``suspend`` give their GPU memory back while others need it:
+        ``off``; ``auto``, where a self-test shows that the driver can; or a table, all of whose fields may be left out:
+        ``{"warm": "60s", "hard": "30min", "host_share": 0.6}``. ``warm``: so long after its last use a kernel is left
+        alone; ``hard``: so long after it, it is suspended though nobody waits; ``host_share``, the most of the host's
+        available memory that suspended state may take; ``context`` (``"500MB"``) and ``margin`` (0.05), what coming
+        back needs beside the state; ``lock`` (``"5s"``), how long a kernel's work on the device is waited for;
+        ``retry`` (``"10s"``) and ``longest_retry`` (``"10min"``), the pause after such a wait was in vain, doubled
+        each time.""",
+    ).tag(config=True)
+
     admins = List(
         Unicode(),
         help="""Logins, and ``@group`` names, that may reserve slices and change what others hold. root may always, on
@@ -107,10 +120,11 @@ class AIStack(LoggingConfigurable):
 
         if self.lease_ttl_seconds < 1:
             raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
-        policy = self.build_policy()
+        policy, suspend = self.build_policy(), read_suspend(self.suspend)
         providers = build_providers(os.environ.get("AISTACK_PROVIDERS") or self.providers)
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds
+        options.setdefault("suspend", suspend)
         return Broker(ledger, providers, policy=policy, ttl_seconds=self.lease_ttl_seconds, **options)
 
     def build_policy(self) -> Policy:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .core.device import Device, DeviceKind, Inventory
+from .core.device import Device, DeviceKind, Inventory, SliceKind
 from .core.lease import Lease
 from .exceptions import PrepareFailed, ProviderError
 from .providers.base import Prepared, Provider, Usage
@@ -50,8 +50,7 @@ class Devices:
             found = self._found
             if found is None or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS:
                 fresh = self._discover()
-                # One that is the same as before is kept, with what has been reckoned from it.
-                self._found = found = found if found == fresh and found is not None else fresh
+                self._found = found = _kept(found, fresh)
                 self._found_at = self._clock()
             return found
 
@@ -61,6 +60,22 @@ class Devices:
             devices = self._found.of_kind(DeviceKind.GPU) if self._found else ()
             if any(not device.simulated for device in devices):
                 self._found_at = float("-inf")
+
+    def has_moved(self, lease: Lease) -> None:
+        """The device state of a lease has moved, or begins to: what is free is looked at anew."""
+        for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
+            if provider is not None:
+                provider.has_moved(lease)
+        with self._lock:
+            self._found_at = float("-inf")
+
+    def simulated_state(self, lease: Lease) -> int | None:
+        """Bytes that a lease would have on each of its devices if they were real; None where they are."""
+        gpus = [piece for piece in lease.slices if piece.kind is not SliceKind.CPU]
+        owners = {self._owners.get(piece.device_id) for piece in gpus}
+        states = [None if owner is None else owner.simulated_state(lease) for owner in owners]
+        known = [state for state in states if state is not None]
+        return max(known) if known and len(known) == len(states) else None
 
     def _discover(self) -> Inventory:
         devices: list[Device] = []
@@ -130,6 +145,16 @@ class Devices:
         """Let go of the drivers."""
         for provider in self.providers:
             provider.close()
+
+
+def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
+    """An inventory that is the same as before is kept, with what has been reckoned from it; free memory may differ."""
+    if found is None or found != fresh:
+        return fresh
+    if [device.free_bytes for device in found.devices] == [device.free_bytes for device in fresh.devices]:
+        return found
+    fresh.known.update(found.known)
+    return fresh
 
 
 def _merge(parts: Sequence[Prepared]) -> Prepared:

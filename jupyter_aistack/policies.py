@@ -8,7 +8,8 @@ from typing import Any
 
 from .core.device import DeviceKind, Inventory
 from .core.queues import DEFAULT_QUEUE, IdlePolicy, Policy, Queue, UserLimits
-from .core.units import parse_duration
+from .core.tenants import SuspendPolicy
+from .core.units import parse_bytes, parse_duration
 from .exceptions import InvalidRequest
 
 Reader = Callable[[Any], Any]
@@ -64,6 +65,44 @@ def read_limits(table: Mapping[str, Any]) -> dict[str, UserLimits]:
         InvalidRequest: naming ``user_limits``, the user and the field.
     """
     return {user: UserLimits(**_fields("user_limits", user, entry, _LIMITS)) for user, entry in table.items()}
+
+
+def read_suspend(setting: Any) -> SuspendPolicy | None:
+    """When idle kernels are suspended, from settings; None for never.
+
+    Raises:
+        InvalidRequest: naming ``suspend``, and in its table the field.
+    """
+    if setting in ("off", "auto"):
+        return None if setting == "off" else SuspendPolicy()
+    if not isinstance(setting, Mapping):
+        allowed = f'"off", "auto", or a table with {", ".join(_SUSPEND)}'
+        raise InvalidRequest(f"suspend: expected {allowed}, got {setting!r}", field="suspend")
+    readers = {name: read for name, (_, read) in _SUSPEND.items()}
+    policy = SuspendPolicy(**{_SUSPEND[name][0]: value for name, value in _table("suspend", setting, readers).items()})
+    for shorter, longer in (("warm", "hard"), ("retry", "longest_retry")):
+        least, most = getattr(policy, _SUSPEND[shorter][0]), getattr(policy, _SUSPEND[longer][0])
+        if least > most:
+            raise InvalidRequest(
+                f"suspend: {longer}: {most:g} s is less than {shorter}, {least:g} s",
+                field="suspend",
+                entry_field=longer,
+            )
+    return policy
+
+
+def _table(setting: str, table: Mapping[Any, Any], readers: Mapping[str, Reader]) -> dict[str, Any]:
+    """The fields of a setting that is one table."""
+    found = {}
+    for field, value in table.items():
+        if field not in readers:
+            why = f"there is no such field; there is {', '.join(readers)}"
+            raise InvalidRequest(f"{setting}: {field}: {why}", field=setting, entry_field=str(field))
+        try:
+            found[field] = readers[field](value)
+        except _Wrong as wrong:
+            raise InvalidRequest(f"{setting}: {field}: {wrong}", field=setting, entry_field=field) from None
+    return found
 
 
 def problems(policy: Policy, inventory: Inventory) -> Iterator[str]:
@@ -218,6 +257,19 @@ def _step(key: str, value: Any) -> float:
         raise _Wrong(f"{key}: {wrong}") from None
 
 
+def _bytes(value: Any) -> int:
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or (isinstance(value, int) and value < 0):
+            raise InvalidRequest
+        return value if isinstance(value, int) else parse_bytes(value)
+    except InvalidRequest:
+        raise _Wrong(f'expected an amount of memory such as "500MB", got {value!r}') from None
+
+
+def _as_float(read: Reader) -> Reader:
+    return lambda value: float(read(value))
+
+
 _IDLE = {"badge": "badge_seconds", "notice": "notice_seconds", "reclaim": "reclaim_seconds"}
 _QUEUE: dict[str, Reader] = {
     "quota": _amount,
@@ -230,6 +282,17 @@ _QUEUE: dict[str, Reader] = {
     "idle": _idle,
     "suspend": _flag,
 }
+_SUSPEND: dict[str, tuple[str, Reader]] = {
+    "warm": ("warm_seconds", _wait),
+    "hard": ("hard_seconds", _duration),
+    "context": ("context_bytes", _bytes),
+    "margin": ("margin_share", _as_float(_share)),
+    "host_share": ("host_share", _as_float(_share)),
+    "lock": ("lock_seconds", _duration),
+    "retry": ("retry_seconds", _duration),
+    "longest_retry": ("longest_retry_seconds", _duration),
+}
+"""What a table calls a field of :class:`SuspendPolicy`, and how it is read."""
 _LIMITS: dict[str, Reader] = {
     "slices": _or_none(_count),
     "devices": _or_none(_amount),

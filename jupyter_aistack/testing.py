@@ -30,6 +30,7 @@ def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
     options.setdefault("clock", ManualClock())
     options.setdefault("host", "testbox")
     options.setdefault("is_alive", lambda pid, since: True)
+    options.setdefault("suspend_ready", lambda: "")
     return Broker(MemoryLedger(), [SimulatedProvider(table)], **options)
 
 

@@ -159,7 +159,7 @@ def request_to_dict(request: Request, position: int | None = None, eta_at: float
 
 def device_to_dict(device: Device, free: Fraction) -> JSON:
     data = asdict(device)
-    del data["processes"]
+    del data["processes"], data["free_bytes"]  # what is in use is told by usage
     lists = {"cores": list(device.cores), "peers": sorted(device.peers)}
     return {**data, **lists, "kind": device.kind.value, "free_fraction": str(free)}
 
@@ -206,10 +206,10 @@ def host_to_dict(
 ) -> JSON:
     """The host. `problems` are added to those of its devices; `now` tells which reservations run."""
     live = [lease for lease in leases if lease.is_live]
-    taken = [piece for lease in live for piece in lease.slices]
+    taken = [piece for lease in live for piece in lease.occupied]
     held: dict[str, Fraction] = {}
     for lease in live:
-        held[lease.queue] = held.get(lease.queue, Fraction(0)) + equivalents(lease.slices)
+        held[lease.queue] = held.get(lease.queue, Fraction(0)) + equivalents(lease.occupied)
     return {
         "host": inventory.host,
         "simulated": inventory.is_simulated,

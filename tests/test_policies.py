@@ -10,8 +10,9 @@ from traitlets.config import Config
 
 from jupyter_aistack.config import AIStack
 from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue, UserLimits
+from jupyter_aistack.core.tenants import SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.policies import problems, read_limits, read_queues
+from jupyter_aistack.policies import problems, read_limits, read_queues, read_suspend
 from jupyter_aistack.testing import simulated_broker
 
 
@@ -153,6 +154,52 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> Non
     with pytest.raises(InvalidRequest, match=f"^{setting}: expected ") as caught:
         AIStack(**{setting: value}).build_policy()
     assert caught.value.facts["field"] == setting
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("off", None),
+        ("auto", SuspendPolicy()),
+        ({}, SuspendPolicy()),
+        ({"warm": 0, "hard": "2h"}, SuspendPolicy(warm_seconds=0.0, hard_seconds=7200.0)),
+        (
+            {"host_share": "1/2", "context": "600MB", "margin": 0.1, "lock": 2, "retry": "5s", "longest_retry": "1min"},
+            SuspendPolicy(
+                host_share=0.5, context_bytes=600_000_000, margin_share=0.1, lock_seconds=2.0, retry_seconds=5.0,
+                longest_retry_seconds=60.0,
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_when_kernels_are_suspended_is_off_auto_or_a_table(said: Any, meant: SuspendPolicy | None) -> None:
+    assert read_suspend(said) == meant
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("on", 'suspend: expected "off", "auto", or a table with warm, hard'),
+        (True, "suspend: expected"),
+        ({"cold": 1}, "suspend: cold: there is no such field; there is warm, hard"),
+        ({"warm": "soon"}, "suspend: warm: expected a duration"),
+        ({"host_share": 2}, "suspend: host_share: expected a share from 0 to 1"),
+        ({"context": -1}, "suspend: context: expected an amount of memory"),
+        ({"context": "much"}, "suspend: context: expected an amount of memory"),
+        ({"warm": "2h"}, "suspend: hard: 1800 s is less than warm, 7200 s"),
+        ({"longest_retry": "1s"}, "suspend: longest_retry: 1 s is less than retry, 10 s"),
+    ],
+)
+def test_a_way_to_suspend_that_makes_no_sense_is_named_with_its_field(said: Any, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(words)) as refused:
+        read_suspend(said)
+    assert refused.value.facts["field"] == "suspend"
+
+
+def test_the_broker_suspends_as_its_settings_say() -> None:
+    settings = AIStack(providers="simulated:1xH100-80GB", suspend={"warm": "5min"})
+    assert settings.build_broker().suspend == SuspendPolicy(warm_seconds=300.0)
+    assert AIStack(providers="simulated:1xH100-80GB").build_broker().suspend is None
 
 
 def test_the_ledger_decays_use_as_the_policy_says() -> None:

@@ -6,30 +6,43 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from .accounts import Account, charged, equivalents
+from .housing import house_of, moves_of
 from .idle import NOTICED, stage, was_used_since_notice
 from .lease import Lease, LeaseState, Notice, NoticeKind, Outcome
-from .plan import Action, End, Grant, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
+from .plan import Action, End, Grant, Move, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
 from .queues import IdlePolicy
-from .schedule import decide
+from .residence import leaves, returns
+from .schedule import begun, decide
 from .standing import Standing
+from .suspend import Act, could_not_return
+from .tenants import House, Phase, Tenant
 from .units import format_duration
 
 
 def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
     """What should happen at `now`. Pure: the same snapshot gives the same plan.
 
-    Leases past their time, without a living holder, or whose notice is over end first. Then the waiting are served as
+    Leases past their time, without a living holder, or whose notice is over end first. Then suspended ones that are
+    wanted come back, or have idle ones suspended, as :mod:`.suspend` decides; the waiting are served as
     :mod:`.schedule` orders them, and leases that were asked back for those who need them no longer are let be.
     """
-    actions: list[Action] = list(_upkeep(snapshot, now))
-    held = _after(actions, [lease for lease in snapshot.leases if lease.is_live])
+    live = [lease for lease in snapshot.leases if lease.is_live]
+    house = house_of(snapshot, live)
+    actions: list[Action] = list(_upkeep(snapshot, live, house, now))
+    held = _after(actions, live)
+    moves = moves_of(snapshot, house, held, now)
     told = [action for action in actions if not isinstance(action, End)]  # what ends now is for whom it was asked back
     accounts = _charged(snapshot, {lease.id for lease in held}, now)
     snapshot = (
         replace(snapshot, leases=tuple(_after(told, snapshot.leases)), accounts=accounts) if actions else snapshot
     )
+    if moves is not None:
+        moves.begin()
+        moved = list(begun(moves.operations, held))
+        actions += moved
+        held = _after(moved, held)
     while True:
-        decided = decide(snapshot, held, now, ttl_seconds=ttl_seconds)
+        decided = decide(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves)
         actions += decided
         gone = {_request_of(action) for action in decided}
         held = _after(decided, held) + [
@@ -67,32 +80,45 @@ def _request_of(action: Action) -> str | None:
 def _after(actions: Iterable[Action], leases: Iterable[Lease]) -> list[Lease]:
     """The live leases after what `actions` say of them."""
     notices: dict[str, Notice | None] = {}
-    ended = set()
+    ended, moved = set(), {}
     for action in actions:
         if isinstance(action, End):
             ended.add(action.lease_id)
+        elif isinstance(action, Move):
+            moved[action.lease_id] = action.act
         elif isinstance(action, Notify | Withdraw):
             notices[action.lease_id] = action.notice if isinstance(action, Notify) else None
-    if not ended and not notices:
+    if not ended and not notices and not moved:
         return list(leases)
-    staying = (lease for lease in leases if lease.id not in ended)
+    staying = [lease for lease in leases if lease.id not in ended]
+    staying = [_moved(lease, moved[lease.id]) if lease.id in moved else lease for lease in staying]
     return [replace(lease, notice=notices[lease.id]) if lease.id in notices else lease for lease in staying]
 
 
-def _upkeep(snapshot: Snapshot, now: float) -> Iterator[Action]:
+def _moved(lease: Lease, act: Act) -> Lease:
+    assert lease.residence is not None  # others are not moved
+    return replace(lease, residence=(leaves if act is Act.SUSPEND else returns)(lease.residence))
+
+
+def _upkeep(snapshot: Snapshot, live: list[Lease], house: House | None, now: float) -> Iterator[Action]:
     """What must happen to leases whoever waits."""
-    over = list(_over(snapshot, now))
+    spared = _spared(snapshot, live, house)
+    over = list(_over(snapshot, spared, now))
     yield from over
-    held = _after(over, [lease for lease in snapshot.leases if lease.is_live])
+    held = _after(over, live)
     queues = {queue.name: queue for queue in snapshot.policy.queues}
     asked_back = [lease for lease in held if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT]
     if asked_back:
         waiting = {request.id for request in snapshot.requests} - snapshot.dead
         needed = [lease for lease in asked_back if lease.notice and lease.notice.request_id in waiting]
+        needed = [lease for lease in needed if not lease.is_away]
         yield from (_withdraw(lease, _UNNEEDED) for lease in asked_back if lease not in needed)
         yield from _taken_back(needed, held, snapshot, now)
     for lease in held:
-        if lease.notice is not None and was_used_since_notice(lease):
+        if lease.id in spared:
+            if lease.notice is not None and lease.notice.kind is NoticeKind.IDLE:
+                yield _withdraw(lease, "it is suspended instead")
+        elif lease.notice is not None and was_used_since_notice(lease):
             yield _withdraw(lease, "it is in use again")
         elif lease.notice is None and lease.active_at is not None:
             idle = queues[lease.queue].idle if stage(lease, queues.get(lease.queue), now) == NOTICED else None
@@ -100,14 +126,32 @@ def _upkeep(snapshot: Snapshot, now: float) -> Iterator[Action]:
                 yield _idle_notice(lease, lease.active_at, idle, now)
 
 
-def _over(snapshot: Snapshot, now: float) -> Iterator[End]:
+def _spared(snapshot: Snapshot, live: Iterable[Lease], house: House | None) -> frozenset[str]:
+    """Leases that are not taken back for being idle: they are suspended instead, or are so already."""
+    if house is None:
+        return frozenset()
+    tenants = {one.lease_id: one for one in house.tenants}
+    with_residence = [lease for lease in live if lease.residence is not None and lease.id in tenants]
+    return frozenset(
+        lease.id for lease in with_residence if _is_spared(tenants[lease.id], house, snapshot.suspend is not None)
+    )
+
+
+def _is_spared(tenant: Tenant, house: House, may_park: bool) -> bool:
+    if tenant.phase in (Phase.PARKING, Phase.PARKED, Phase.RESTORING):
+        return True
+    is_stuck = tenant.phase is Phase.LOST or tenant.pinned or not may_park
+    return not is_stuck and not could_not_return(house, tenant)
+
+
+def _over(snapshot: Snapshot, spared: frozenset[str], now: float) -> Iterator[End]:
     """Leases past their time, without a living holder, or told that they are idle and still not used."""
     for lease in snapshot.leases:
         if lease.is_expired(now):
             yield _end(lease, Outcome.EXPIRED, "its time was up")
         elif lease.id in snapshot.dead and lease.is_live:
             yield _end(lease, Outcome.ABANDONED, "its process has ended")
-        elif _is_unused_to_the_end(lease, now):
+        elif lease.id not in spared and _is_unused_to_the_end(lease, now):
             yield _end(lease, Outcome.RECLAIMED, "nobody used it")
 
 

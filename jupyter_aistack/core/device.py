@@ -95,6 +95,7 @@ class Device:
         domain: what it shares a PCIe root or NUMA node with others by; empty when unknown.
         processes: who holds memory on it now.
         foreign_memory_bytes: memory held by processes outside any lease (see `with_foreign`).
+        free_bytes: memory that the driver says is free now; None when it does not. Not part of what it is.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
     """
@@ -113,6 +114,7 @@ class Device:
     domain: str = ""
     processes: tuple[ProcessUse, ...] = ()
     foreign_memory_bytes: int = 0
+    free_bytes: int | None = field(default=None, compare=False)
     simulated: bool = False
     problem: str = ""
 

@@ -77,7 +77,7 @@ def reserved(reservations: Iterable[Reservation], room: Room, leases: Sequence[L
             continue
         then = room.copy()
         if window[0] > now:  # what ends before it begins, or must give way, is in nobody's way
-            then.give(s for lease in leases if lease.preemptible or ends_at(lease) <= window[0] for s in lease.slices)
+            then.give(s for lease in leases if lease.preemptible or ends_at(lease) <= window[0] for s in lease.occupied)
         for keep in keeps:
             if keep.starts_at < window[1] and window[0] < keep.ends_at:
                 _shut(then, keep)
@@ -139,7 +139,7 @@ class Ends:
     def _note(self, lease: Lease) -> None:
         end = ends_at(lease)
         if math.isfinite(end):
-            for piece in lease.slices:
+            for piece in lease.occupied:
                 self.free(piece, end)
 
     def free(self, piece: Slice, end: float) -> None:

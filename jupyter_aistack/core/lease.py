@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ..exceptions import InvalidTransition
-from .device import Enforcement, Slice
+from .device import Enforcement, Slice, SliceKind
 from .request import Holder, Spec
 from .residence import Residence
 from .units import format_bytes
@@ -66,6 +66,7 @@ TRANSITIONS: dict[tuple[LeaseState, Step], LeaseState] = {
     (_A, Step.ACTIVATE): _A,  # verified again, after a kernel restart
     (_A, Step.SUSPEND): _S,
     (_S, Step.RESUME): _A,
+    (_S, Step.ACTIVATE): _S,  # its kernel was restarted, and verified, before it has come back
     (_G, Step.RELEASE): _R,
     (_A, Step.RELEASE): _R,
     (_S, Step.RELEASE): _R,
@@ -151,6 +152,21 @@ class Lease:
     def is_live(self) -> bool:
         """Whether it still holds its slices."""
         return self.state in LIVE_STATES
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is suspended, and takes no room on its GPUs."""
+        return self.residence is not None and self.residence.is_away
+
+    @property
+    def occupied(self) -> tuple[Slice, ...]:
+        """Its slices that take room: all, but for one that is suspended. That keeps only what it has of the CPU.
+
+        The room of one that waits to come back is taken: it is promised to it.
+        """
+        if not self.is_away:
+            return self.slices
+        return tuple(piece for piece in self.slices if piece.kind is SliceKind.CPU)
 
     def is_expired(self, now: float) -> bool:
         """Whether it is live but past its time."""

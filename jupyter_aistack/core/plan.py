@@ -13,6 +13,7 @@ from .request import Request
 from .reservations import Reservation
 from .residence import Residence
 from .suspend import Act
+from .tenants import SuspendPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ class Snapshot:
         reservations: devices kept for certain hours.
         version: of the ledger it was read from.
         dead: ids of leases and requests whose holder no longer runs.
+        suspend: when idle kernels are suspended; None where none may be.
+        host_bytes: most of the host's memory that suspended state may take, all together.
     """
 
     inventory: Inventory
@@ -103,6 +106,8 @@ class Snapshot:
     reservations: tuple[Reservation, ...] = ()
     version: int = 0
     dead: frozenset[str] = frozenset()
+    suspend: SuspendPolicy | None = None
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,8 @@ def preemption(
 
 def may_preempt(request: Request, size: Fraction, lease: Lease, standing: Standing) -> bool:
     """Whether a lease could be asked back for a request that would hold `size` devices."""
-    if not lease.preemptible or lease.notice is not None or lease.state is LeaseState.RELEASING:
-        return False
+    if not lease.preemptible or lease.notice is not None or lease.state is LeaseState.RELEASING or lease.is_away:
+        return False  # one that is suspended has given its room already
     if standing.now - lease.granted_at <= standing.policy.min_runtime_seconds:
         return False
     if standing.staying(lease.queue) - equivalents(lease.slices) < standing.quota(lease.queue):

@@ -17,8 +17,9 @@ class Tier(StrEnum):
     """How the state of a kernel leaves its device, best first."""
 
     CHECKPOINT = "checkpoint"  # the driver moves all of it
+    SIMULATED = "simulated"  # its device is simulated: nothing moves
     OFFLOAD = "offload"  # what the user has registered moves; the context stays
-    OFF = "off"
+    OFF = "off"  # it has not left, or there was nothing to move
 
 
 class Asked(StrEnum):
@@ -60,8 +61,14 @@ class Residence:
     tier: Tier = Tier.OFF
     note: str = ""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it takes no room on its devices, and none is promised to it."""
+        return self.phase is Phase.LOST or (self.phase is Phase.PARKED and self.wanted_at is None)
+
 
 KEPT = "its user keeps it here"
+UNSEEN = "its server has not said yet that it can be suspended"
 
 
 def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: Residence) -> Tenant:
@@ -76,6 +83,7 @@ def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence
         active_at=residence.active_at,
         wanted_at=residence.wanted_at,
         pinned=why_pinned(residence),
+        must_go=residence.asked is Asked.SUSPEND,
         failures=residence.failures,
         failed_at=residence.failed_at,
     )
@@ -97,9 +105,8 @@ def cell_begins(residence: Residence, now: float) -> Residence:
         return residence
     if residence.phase is Phase.RESIDENT:
         return replace(residence, is_busy=True, active_at=now, asked=Asked.NOTHING)
-    if residence.wanted_at is not None:
-        return residence
-    return replace(residence, wanted_at=now, asked=Asked.NOTHING)
+    since = now if residence.wanted_at is None else residence.wanted_at
+    return replace(residence, wanted_at=since, asked=Asked.NOTHING)
 
 
 def cell_ends(residence: Residence, now: float) -> Residence:
@@ -124,25 +131,26 @@ def has_left(residence: Residence, *, state_bytes: int, tier: Tier) -> Residence
 def has_stayed(residence: Residence, now: float, note: str) -> Residence:
     """It could not be moved out, and goes on where it was."""
     _check(residence, Phase.PARKING, "stay")
-    waits, failures = residence.wanted_at is not None, residence.failures + 1
-    return replace(
-        residence, phase=Phase.RESIDENT, failures=failures, failed_at=now, note=note, is_busy=waits, wanted_at=None
-    )
+    there = _is_there(residence)
+    return replace(there, failures=residence.failures + 1, failed_at=now, note=note)
 
 
 def returns(residence: Residence) -> Residence:
     """Its bytes are reserved, and its state begins to move in."""
     _check(residence, Phase.PARKED, "resume")
-    return replace(residence, phase=Phase.RESTORING, asked=Asked.NOTHING)
+    return replace(residence, phase=Phase.RESTORING)
 
 
 def has_returned(residence: Residence, now: float) -> Residence:
     """All of its state is back; the cell that waited for it goes on."""
     _check(residence, Phase.RESTORING, "come back")
-    waits = residence.wanted_at is not None
-    return replace(
-        residence, phase=Phase.RESIDENT, state_bytes=None, active_at=now, is_busy=waits, wanted_at=None, note=""
-    )
+    return replace(_is_there(residence), state_bytes=None, active_at=now, note="")
+
+
+def _is_there(residence: Residence) -> Residence:
+    """On its device; a cell that waited for it runs, where it was not its user alone who wanted it back."""
+    runs = residence.wanted_at is not None and residence.asked is not Asked.RESUME
+    return replace(residence, phase=Phase.RESIDENT, is_busy=runs, wanted_at=None, asked=Asked.NOTHING)
 
 
 def has_not_returned(residence: Residence, note: str) -> Residence:
@@ -157,8 +165,13 @@ def is_lost(residence: Residence, note: str) -> Residence:
 
 
 def starts_anew(residence: Residence, now: float) -> Residence:
-    """Its process is another one: whatever was parked or lost went with the old one, and nothing is on the device."""
-    return Residence(active_at=now, is_kept=residence.is_kept)
+    """Its process is another one: its state went with the old one, and nobody knows yet whether this one may move.
+
+    One whose room was given away has none until its first cell asks for it, and then nothing to bring back.
+    """
+    new = Residence(active_at=now, is_kept=residence.is_kept, pinned=UNSEEN)
+    has_room = residence.phase not in (Phase.PARKED, Phase.LOST)
+    return new if has_room else replace(new, phase=Phase.PARKED, state_bytes=0)
 
 
 def asks(residence: Residence, asked: Asked, now: float) -> Residence:
@@ -173,9 +186,26 @@ def asks(residence: Residence, asked: Asked, now: float) -> Residence:
         raise LeaseError("a cell of it runs; suspend it once that is done")
     if asked is Asked.SUSPEND and why_pinned(residence):
         raise LeaseError(f"it cannot be suspended: {why_pinned(residence)}")
-    if asked is Asked.RESUME and residence.phase is not Phase.RESIDENT and residence.wanted_at is None:
-        return replace(residence, asked=asked, wanted_at=now)
+    if asked is Asked.RESUME:
+        return _asks_back(residence, now)
+    if asked is Asked.SUSPEND and residence.phase is Phase.RESTORING:
+        raise LeaseError("it is on its way back; suspend it once it is there")
+    if residence.phase is not Phase.RESIDENT:
+        return _asks_nothing(residence)
     return replace(residence, asked=asked)
+
+
+def _asks_back(residence: Residence, now: float) -> Residence:
+    """One that is there stays there; one that a cell waits for is on its way already."""
+    if residence.phase is Phase.RESIDENT or residence.wanted_at is not None:
+        return replace(residence, asked=Asked.NOTHING if residence.phase is Phase.RESIDENT else residence.asked)
+    return replace(residence, asked=Asked.RESUME, wanted_at=now)
+
+
+def _asks_nothing(residence: Residence) -> Residence:
+    """One that is away stays away, but for a cell that waits for it."""
+    wanted_at = None if residence.asked is Asked.RESUME else residence.wanted_at
+    return replace(residence, asked=Asked.NOTHING, wanted_at=wanted_at)
 
 
 def keeps(residence: Residence, is_kept: bool) -> Residence:

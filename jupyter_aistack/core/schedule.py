@@ -8,7 +8,7 @@ JSSPP 1995), once for each kind of device. A request that goes before holders of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from operator import attrgetter
@@ -16,24 +16,39 @@ from operator import attrgetter
 from ..exceptions import AcquireTimeout, QuotaExceeded
 from .accounts import equivalents
 from .device import Slice, SliceKind
+from .housing import newcomer, residence_for
 from .keeps import BACKFILL_SECONDS, LOAN_SECONDS, Ends, Keep, kept_for_others, reserved, start_beside
 from .lease import Lease, Notice, NoticeKind
 from .order import Group, Order, grouped
+from .parking import parking
 from .placement import Room, Unplaced
-from .plan import Action, Grant, Notify, Reject, Snapshot, grant_to_lease
+from .plan import Action, Grant, Move, Notify, Reject, Snapshot, grant_to_lease
 from .preempt import preemption
 from .request import Request
+from .residence import UNSEEN
 from .standing import Standing
+from .suspend import Moves, Operation, admits, lacks_memory
 from .taste import worth_to
+from .tenants import House, Phase, Tenant
 
 Verdict = tuple[Slice, ...] | Unplaced
+SHUT = Fraction(2)
+"""More than there is of a device: kept for others, nothing of it can be had."""
 
 
-def decide(snapshot: Snapshot, held: Sequence[Lease], now: float, *, ttl_seconds: float) -> list[Action]:
-    """What happens to the waiting at `now`, given the leases that stay."""
+def decide(
+    snapshot: Snapshot, held: Sequence[Lease], now: float, *, ttl_seconds: float, moves: Moves | None = None
+) -> list[Action]:
+    """What happens to the waiting at `now`, given the leases that stay, and what moves of theirs have begun."""
     if not snapshot.requests:
         return []
-    return Walk(snapshot, held, now, ttl_seconds=ttl_seconds).run()
+    return Walk(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves).run()
+
+
+def begun(operations: Iterable[Operation], held: Iterable[Lease]) -> Iterator[Move]:
+    """The actions of moves that begin."""
+    tokens = {lease.id: lease.token for lease in held if lease.residence is not None}
+    return (Move(lease_id=one.lease_id, token=tokens[one.lease_id], act=one.act) for one in operations)
 
 
 class Walk:
@@ -44,12 +59,21 @@ class Walk:
         held: the leases that stay.
         now: seconds since the epoch.
         ttl_seconds: how long a lease lives unless renewed.
+        moves: who may be suspended for others; None where nobody may be.
     """
 
-    def __init__(self, snapshot: Snapshot, held: Sequence[Lease], now: float, *, ttl_seconds: float) -> None:
-        self.snapshot, self.now, self.ttl_seconds = snapshot, now, ttl_seconds
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        held: Sequence[Lease],
+        now: float,
+        *,
+        ttl_seconds: float,
+        moves: Moves | None = None,
+    ) -> None:
+        self.snapshot, self.now, self.ttl_seconds, self.moves = snapshot, now, ttl_seconds, moves
         self.held = list(held)
-        self.room = Room(snapshot.inventory, (piece for lease in held for piece in lease.slices))
+        self.room = Room(snapshot.inventory, (piece for lease in held for piece in lease.occupied))
         self.standing = Standing(
             snapshot.policy, snapshot.inventory, held, snapshot.accounts, snapshot.reservations, now
         )
@@ -61,6 +85,7 @@ class Walk:
         self._made_room: dict[str, Keep] = {}
         self._asked_back: set[str] = set()
         self._asked_for: set[str] = set()
+        self._leaving = {lease.id for lease in held if lease.residence and lease.residence.phase is Phase.PARKING}
         self._to_come: Room | None = None
         self._start_pass()
 
@@ -157,9 +182,10 @@ class Walk:
     def _shape(self, group: Group) -> tuple[object, ...]:
         """Whose answer is the same: a shape that did not fit fits nobody else in this walk.
 
-        Queues differ where they have reservations, and in whose leases they may ask back.
+        Queues differ where they have reservations, in whose leases they may ask back, and in who may be suspended.
         """
-        return group.shape, group.queue if self._preemptible or group.queue in self._reserved_queues else ""
+        differs = self._preemptible or group.queue in self._reserved_queues
+        return group.shape, group.queue if differs or self.moves else "", group.head.holder.kind if self.moves else ""
 
     # -- placing ------------------------------------------------------------------------------------------------
 
@@ -194,7 +220,36 @@ class Walk:
         kept = kept_for_others(self.keeps, request, self.now) if self.keeps else {}
         if request.queue in self._reserved_queues:
             kept = self._beside_its_own(kept, request.queue)
-        return self.room.place(request.spec, host=request.holder.host, kept=kept)
+        house = self.moves.house if self.moves is not None else None
+        return self._place_among(house, self.room, request, kept, free=True)
+
+    def _place_among(
+        self, house: House | None, room: Room, request: Request, kept: Mapping[str, Fraction], *, free: bool = False
+    ) -> Verdict:
+        """A place where those who are suspended can still come back to their devices.
+
+        Args:
+            free: the memory must be free now, and not only by what has been granted.
+        """
+        why = ""
+        while True:
+            verdict = room.place(request.spec, host=request.holder.host, kept=kept)
+            if isinstance(verdict, Unplaced):
+                return Unplaced(reason=why) if why else verdict
+            refused = {} if house is None else self._refused(house, request, verdict, free)
+            if not refused:
+                return verdict
+            why = why or next(iter(refused.values()))
+            kept = {**kept, **dict.fromkeys(refused, SHUT)}
+
+    def _refused(self, house: House, request: Request, slices: Sequence[Slice], free: bool) -> dict[str, str]:
+        """The devices of `slices` that cannot be had because of suspended tenants, and why in a sentence."""
+        new = newcomer(request, slices, residence_for(request, slices, self.snapshot, self.now), house)
+        found = {}
+        for device in new.devices if new is not None and new.devices else ():
+            alone = replace(new, devices=(device,))
+            found[device] = admits(house, alone) or (lacks_memory(house, alone) if free else "")
+        return {device: why for device, why in found.items() if why}
 
     def _beside_its_own(self, kept: Mapping[str, Fraction], queue: str) -> Mapping[str, Fraction]:
         """What must be left alone by a queue whose reservation runs: nobody else is kept what is reserved for it."""
@@ -218,8 +273,15 @@ class Walk:
 
     def _grant(self, request: Request, slices: tuple[Slice, ...], ends_at: float | None, note: str) -> None:
         expires_at = self.now + self.ttl_seconds
-        grant = Grant(request=request, slices=slices, expires_at=expires_at, ends_at=ends_at, note=note)
+        residence = residence_for(request, slices, self.snapshot, self.now)
+        grant = Grant(
+            request=request, slices=slices, expires_at=expires_at, ends_at=ends_at, note=note, residence=residence
+        )
         self.actions.append(grant)
+        if self.moves is not None:
+            new = newcomer(request, slices, residence, self.moves.house)
+            if new is not None:
+                self.moves.add(replace(new, pinned=new.pinned or UNSEEN))
         self._decided.add(request.id)
         self.room.take(slices)
         if self._to_come is not None:
@@ -237,8 +299,9 @@ class Walk:
     # -- those that do not fit ----------------------------------------------------------------------------------
 
     def _is_making_room(self, request: Request, size: Fraction) -> bool:
-        """Whether room is being made for a request by leases that have been, or are now, asked back."""
-        keep = self._made_room.get(request.id) or self._in_room_to_come(request) or self._ask_back(request, size)
+        """Whether room is being made for a request by leases that have been, or are now, suspended or asked back."""
+        keep = self._made_room.get(request.id) or self._in_room_to_come(request)
+        keep = keep or self._suspend_others(request) or self._ask_back(request, size)
         if keep is None:
             return False
         if request.id not in self._made_room:
@@ -248,18 +311,49 @@ class Walk:
         return True
 
     def _in_room_to_come(self, request: Request) -> Keep | None:
-        """A place in what will be free when the notices that were given are over, first come first served."""
+        """A place in what will be free when notices are over and states have moved out, first come first served."""
         if self._to_come is None:
-            noticed = [lease for lease in self._preemptible if _is_asked_back(lease)]
-            if not noticed:
+            going = [lease for lease in self.held if _is_asked_back(lease) or lease.id in self._leaving]
+            if not going:
                 return None
-            self._to_come = self._room_without(noticed)
+            self._to_come = self._room_without(going)
         return self._place_in(self._to_come, request, self.now, self.keeps)
 
-    def _place_in(self, to_come: Room, request: Request, at: float, keeps: Iterable[Keep]) -> Keep | None:
+    def _suspend_others(self, request: Request) -> Keep | None:
+        """Have idle leases suspended, least recently used first, so that a request fits once they have left."""
+        if self.moves is None:
+            return None
+        idle = [tenant for tenant in self.moves.idle() if tenant.lease_id not in self._leaving]
+        room = self._to_come or self.room
+        slices = {lease.id: lease.occupied for lease in self.held} if idle else {}
+        victims = parking(request, self._open_room(request, self.now, room), idle, slices)
+        if not victims or not self.moves.would_fit_host(victims):
+            return None
+        gone = {tenant.lease_id for tenant in victims}
+        leases = [lease for lease in self.held if lease.id in gone]
+        to_come = room.copy()
+        to_come.give(piece for lease in leases for piece in lease.occupied)
+        keeps = self._reserved_in(to_come, leases, self.now)
+        keep = self._place_in(to_come, request, self.now, keeps, self.moves.after(victims))
+        if keep is None:
+            return None  # those who are suspended could not come back beside it
+        self._to_come, self._leaving = to_come, self._leaving | gone
+        self._make_way(victims, leases)
+        return keep
+
+    def _make_way(self, victims: Sequence[Tenant], leases: Sequence[Lease]) -> None:
+        assert self.moves is not None
+        before = len(self.moves.operations)
+        self.moves.make_way(victims)
+        self.actions.extend(begun(self.moves.operations[before:], leases))
+
+    def _place_in(
+        self, to_come: Room, request: Request, at: float, keeps: Iterable[Keep], house: House | None = None
+    ) -> Keep | None:
         """Take a place in room that will be free; None when there is none, or when reservations shut it `at` a time."""
+        house = house or (self.moves.house if self.moves is not None else None)
         kept = kept_for_others((keep for keep in keeps if keep.shuts_out(request, at)), request, at)
-        slices = to_come.place(request.spec, host=request.holder.host, kept=kept)
+        slices = self._place_among(house, to_come, request, kept)
         if isinstance(slices, Unplaced):
             return None
         to_come.take(slices)
@@ -267,7 +361,7 @@ class Walk:
 
     def _room_without(self, leases: Sequence[Lease]) -> Room:
         room = self.room.copy()
-        room.give(piece for lease in leases for piece in lease.slices)
+        room.give(piece for lease in leases for piece in lease.occupied)
         return room
 
     def _ask_back(self, request: Request, size: Fraction) -> Keep | None:
@@ -280,8 +374,9 @@ class Walk:
         if not victims:
             return None
         to_come = (self._to_come or self.room).copy()
-        to_come.give(piece for lease in victims for piece in lease.slices)
-        keep = self._place_in(to_come, request, then, self._reserved_in(to_come, victims, then))
+        to_come.give(piece for lease in victims for piece in lease.occupied)
+        house = self.moves.without({lease.id for lease in victims}) if self.moves is not None else None
+        keep = self._place_in(to_come, request, then, self._reserved_in(to_come, victims, then), house)
         if keep is None:
             return None  # what it needs beside devices would still be missing
         self._to_come = to_come
@@ -306,12 +401,12 @@ class Walk:
         self._asked_back |= asked
         self.held = [replace(lease, notice=notice) if lease.id in asked else lease for lease in self.held]
 
-    def _open_room(self, request: Request, at: float) -> Room:
-        """What is free, less what reservations keep from a request at a time."""
-        shut = kept_for_others(self._shut_for(request, at), request, at)
+    def _open_room(self, request: Request, at: float, room: Room | None = None) -> Room:
+        """What is free, or `room` that will be, less what reservations keep from a request at a time."""
+        shut, room = kept_for_others(self._shut_for(request, at), request, at), room or self.room
         if not shut:
-            return self.room
-        room = self.room.copy()
+            return room
+        room = room.copy()
         for device_id, share in shut.items():
             room.hold(device_id, share)
         return room

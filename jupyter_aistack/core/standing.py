@@ -1,5 +1,8 @@
 """Where queues and users stand: what they hold, what they have used, what they may have.
 
+What is held is what takes room: a suspended lease counts again when it waits to come back, even above a limit, for a
+limit is looked at when a lease is granted. How many slices a user may have counts them all.
+
 The order among queues is that of the KAI scheduler: who is below its deserved quota goes first; what is left over goes
 by priority and then to whoever has had least of it for their weight, past use counting with a half-life.
 """
@@ -94,13 +97,14 @@ class Standing:
         counts: defaultdict[tuple[str, str, int, int], list[int]] = defaultdict(lambda: [0, 0])
         half_life, limits, week = self.policy.half_life_seconds, self.policy.limits, week_of(self.now)
         for lease in leases:
-            size, user = equivalents(lease.slices), lease.holder.user
+            size, user = equivalents(lease.occupied), lease.holder.user
+            whole = equivalents(lease.slices) if lease.is_away else size
             count = counts[lease.queue, user, size.numerator, size.denominator]
             count[0] += 1
             count[1] += len(lease.slices)
-            self._add_use(lease.queue, user, decayed_use(size, lease.granted_at, self.now, self.now, half_life))
+            self._add_use(lease.queue, user, decayed_use(whole, lease.granted_at, self.now, self.now, half_life))
             if limits:
-                self._week[user] += used_in_week(size, lease.granted_at, self.now, week)
+                self._week[user] += used_in_week(whole, lease.granted_at, self.now, week)
             if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
                 self.leave(lease.queue, size)
         for (queue, user, numerator, denominator), (number, slices) in counts.items():

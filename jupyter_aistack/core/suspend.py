@@ -7,11 +7,11 @@ meets too little memory is fatal to what it restores, so nothing comes back befo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .tenants import House, Phase, Tenant, restore_bytes, retry_at
+from .tenants import House, Phase, Tenant, needed_bytes, promised_bytes, retry_at
 from .units import format_bytes
 
 
@@ -31,7 +31,7 @@ class Operation:
 
 
 def why_pinned(house: House, tenant: Tenant) -> str:
-    """Why a tenant that is about to move in could not be suspended; empty when it could.
+    """Why a tenant could not be suspended; empty when it could.
 
     Whoever may be suspended must be able to come back, however the others stand: so all of them together fit into the
     host's share, and each fits on its devices beside those that stay there. Then nobody waits for ever.
@@ -41,26 +41,55 @@ def why_pinned(house: House, tenant: Tenant) -> str:
     others = [other for other in house.tenants if other.lease_id != tenant.lease_id and other.phase is not Phase.LOST]
     together = sum(t.memory_bytes * len(t.devices) for t in [tenant, *others] if not t.pinned)
     if together > house.host_bytes:
-        return f"the host has no room to park it: {format_bytes(together)} of {format_bytes(house.host_bytes)}"
-    stays = {device: _pinned_bytes(others, device) for device in tenant.devices}
-    need = restore_bytes(tenant, house.policy)
-    if any(stays[device] + need > house.cards[device].budget_bytes for device in tenant.devices):
-        return f"it could not come back: that takes {format_bytes(need)} of its device"
+        return no_host_room(together, house.host_bytes)
+    return could_not_return(house, tenant)
+
+
+def no_host_room(together: int, host_bytes: int) -> str:
+    """The sentence for one who would bring suspended state above what the host has for it."""
+    return f"the host has no room to park it: {format_bytes(together)} of {format_bytes(host_bytes)}"
+
+
+def could_not_return(house: House, tenant: Tenant) -> str:
+    """Why a tenant, once suspended, could not come back beside those that stay on its devices; empty when it could."""
+    others = [other for other in house.tenants if other.lease_id != tenant.lease_id]
+    for device in tenant.devices:
+        card = house.cards[device]
+        need = promised_bytes(tenant, card, house.policy)
+        if _staying_bytes(others, device) + need > card.budget_bytes:
+            return f"it could not come back: that takes {format_bytes(need)} of its device"
     return ""
 
 
 def admits(house: House, tenant: Tenant) -> str:
     """Why a new tenant may not make these devices its home; empty when it may.
 
-    A pinned one must leave each tenant that can be suspended the room to come back.
+    A pinned one must leave each tenant that is not there now the room to come back. (One that is there, and could not
+    come back beside it any more, is not suspended from then on.)
+    """
+    if not tenant.pinned:
+        return ""
+    for device in tenant.devices:
+        card = house.cards[device]
+        stays = _staying_bytes([*house.tenants, tenant], device)
+        away = [other for other in house.tenants if device in other.devices and _will_need_room(other)]
+        most = max((promised_bytes(other, card, house.policy) for other in away), default=0)
+        if stays + most > card.budget_bytes:
+            return f"{device} is promised to others: {format_bytes(stays + most)} would be needed at once"
+    return ""
+
+
+def lacks_memory(house: House, tenant: Tenant) -> str:
+    """Why a new tenant must wait though its share is free: whoever was suspended has not left its memory yet.
+
+    One percent, and what the driver keeps for itself, may be missing.
     """
     for device in tenant.devices:
-        stays = _pinned_bytes([*house.tenants, tenant], device)
-        others = [other for other in house.tenants if device in other.devices and not other.pinned]
-        movable = [other for other in [*others, tenant] if not other.pinned and other.phase is not Phase.LOST]
-        most = max((restore_bytes(replace(other, state_bytes=None), house.policy) for other in movable), default=0)
-        if stays + most > house.cards[device].budget_bytes:
-            return f"{device} is promised to others: {format_bytes(stays + most)} would be needed at once"
+        card = house.cards[device]
+        kept = card.budget_bytes - (card.budget_bytes if card.most_free_bytes is None else card.most_free_bytes)
+        is_free = card.free_bytes + max(0, kept) + card.budget_bytes // 100 >= tenant.memory_bytes
+        if not is_free and any(device in other.devices and not other.is_on_device for other in house.tenants):
+            return f"waits for memory of its device: {format_bytes(card.free_bytes)} are free"
     return ""
 
 
@@ -71,87 +100,154 @@ def decide(house: House, now: float) -> tuple[Operation, ...]:
     it there, but only as long as something runs, rests or moves on them: that will end, and then it is looked at
     again. A claim where all stands still could hold up the very ones that must go on before it can be served.
     """
-    plan = _Plan(house, now)
-    for tenant in sorted(house.tenants, key=_line):
-        if tenant.phase is Phase.PARKED and tenant.wanted_at is not None:
-            plan.serve(tenant)
-    for tenant in sorted(house.tenants, key=_least_recent):
-        if tenant.phase is Phase.RESIDENT and now - tenant.active_at >= house.policy.hard_seconds:
-            plan.park_idle(tenant)
-    return tuple(plan.operations)
+    moves = Moves(house, now)
+    moves.begin()
+    return tuple(moves.operations)
 
 
-class _Plan:
-    """What has been decided so far, and what that leaves."""
+class Moves:
+    """The moves that begin at one moment, and what they leave.
 
-    def __init__(self, house: House, now: float) -> None:
-        self.house, self.now = house, now
+    Args:
+        house: the host, at that moment.
+        now: seconds since the epoch.
+        may_park: False where nobody is suspended any more; who is comes back all the same.
+
+    Attributes:
+        operations: what has been decided so far.
+    """
+
+    def __init__(self, house: House, now: float, *, may_park: bool = True) -> None:
+        self.now, self.may_park = now, may_park
         self.operations: list[Operation] = []
-        self.claimed: set[str] = set()
-        self.moving = {device for tenant in house.tenants if tenant.is_moving for device in tenant.devices}
-        self.host_left = house.host_bytes - house.parked_bytes
+        self._first, self._tenants = house, {tenant.lease_id: tenant for tenant in house.tenants}
+        self._now: House | None = house
+        self._claimed: set[str] = set()
+        self._moving = {device for tenant in house.tenants if tenant.is_moving for device in tenant.devices}
+        self._host_left = house.host_bytes - house.parked_bytes
 
-    def serve(self, tenant: Tenant) -> None:
+    @property
+    def house(self) -> House:
+        """The host with all that has been decided."""
+        if self._now is None:
+            self._now = replace(self._first, tenants=tuple(self._tenants.values()))
+        return self._now
+
+    def tenant(self, lease_id: str) -> Tenant | None:
+        """The tenant of that id, as it is now."""
+        return self._tenants.get(lease_id)
+
+    def add(self, tenant: Tenant) -> None:
+        """Somebody moves in."""
+        self._tenants[tenant.lease_id], self._now = tenant, None
+
+    def begin(self) -> None:
+        """Whoever waits comes back, or has others parked; then who must go goes, and who is idle for long."""
+        tenants = sorted(self._tenants.values(), key=_line)
+        for tenant in tenants:
+            if tenant.phase is Phase.PARKED and tenant.wanted_at is not None:
+                self._serve(tenant)
+        hard = self._first.policy.hard_seconds
+        idle = (t for t in tenants if t.must_go or self.now - t.active_at >= hard)
+        for tenant in sorted(idle, key=lambda one: (not one.must_go, *_least_recent(one))):
+            if self._may_go(tenant) and self._fits_host(tenant) and self._claimed.isdisjoint(tenant.devices):
+                self._park(tenant)
+
+    # -- for a newcomer -----------------------------------------------------------------------------------------
+
+    def idle(self) -> list[Tenant]:
+        """Who could be parked for a newcomer, now or when what moves there has moved, least recently used first."""
+        if not self.may_park:
+            return []
+        return sorted((t for t in self._tenants.values() if self._is_spare(t)), key=_least_recent)
+
+    def would_fit_host(self, tenants: Iterable[Tenant]) -> bool:
+        """Whether the host could hold the state of all of them as well."""
+        return sum(_copied(tenant) for tenant in tenants) <= self._host_left
+
+    def make_way(self, tenants: Iterable[Tenant]) -> None:
+        """Park those of `tenants` that can go now: one on each device. The others' turn comes next time."""
+        for tenant in tenants:
+            if self._may_go(tenant) and self._fits_host(tenant):
+                self._park(tenant)
+
+    def without(self, lease_ids: Collection[str]) -> House:
+        """The host once these have ended."""
+        return replace(self._first, tenants=tuple(t for i, t in self._tenants.items() if i not in lease_ids))
+
+    def after(self, parked: Iterable[Tenant]) -> House:
+        """The host once these are parked."""
+        gone = {tenant.lease_id: replace(tenant, phase=Phase.PARKED) for tenant in parked}
+        return replace(self._first, tenants=tuple((self._tenants | gone).values()))
+
+    # -- one after the other ------------------------------------------------------------------------------------
+
+    def _serve(self, tenant: Tenant) -> None:
         """Bring a waiting tenant back, or park whoever is in its way, or let it wait."""
-        if not self.claimed.isdisjoint(tenant.devices):
+        if not self._claimed.isdisjoint(tenant.devices):
             return
-        if not self.moving.isdisjoint(tenant.devices):
-            self.claimed.update(tenant.devices)
+        if not self._moving.isdisjoint(tenant.devices):
+            self._claimed.update(tenant.devices)
         elif not any(self._lacks(tenant, device) for device in tenant.devices):
-            self._begin(Act.RESUME, tenant)
+            self._begin(Act.RESUME, tenant, Phase.RESTORING)
         else:
             victims = self._victims(tenant)
             for victim in victims:
                 self._park(victim)
-            if victims or any(self._will_end(other) for other in self.house.on(tenant.devices)):
-                self.claimed.update(tenant.devices)
-
-    def park_idle(self, tenant: Tenant) -> None:
-        if self._may_go(tenant) and self._fits_host(tenant) and self.claimed.isdisjoint(tenant.devices):
-            self._park(tenant)
+            if victims or any(self._will_end(other) for other in self._on(tenant.devices)):
+                self._claimed.update(tenant.devices)
 
     def _lacks(self, tenant: Tenant, device: str) -> int:
         """Bytes that are missing on a device for `tenant` to come back; 0 for none."""
-        card, need = self.house.cards[device], restore_bytes(tenant, self.house.policy)
-        promised = sum(other.memory_bytes for other in self.house.on([device]))
-        budget = card.budget_bytes - promised - max(tenant.memory_bytes, need)
-        return max(0, -min(budget, card.free_bytes - need))
+        card, policy = self._first.cards[device], self._first.policy
+        taken = sum(other.memory_bytes for other in self._on([device]))
+        budget = card.budget_bytes - taken - promised_bytes(tenant, card, policy)
+        return max(0, -min(budget, card.free_bytes - needed_bytes(tenant, card, policy)))
 
     def _victims(self, tenant: Tenant) -> Sequence[Tenant]:
         """Whom to park now for `tenant`, least recently used first: one on each device; nobody where that is vain."""
         lacking = {device: self._lacks(tenant, device) for device in tenant.devices}
-        chosen, host_left = [], self.host_left
-        for other in sorted(self.house.on(tenant.devices), key=_least_recent):
+        chosen, host_left = [], self._host_left
+        for other in sorted(self._on(tenant.devices), key=_least_recent):
             there = [device for device in other.devices if lacking.get(device, 0) > 0]
-            size = other.copied_bytes * len(other.devices)
-            if there and size <= host_left and self._may_go(other):
-                host_left -= size
+            if there and _copied(other) <= host_left and self._may_go(other):
+                host_left -= _copied(other)
                 chosen.append(other)
                 for device in there:
                     lacking[device] -= other.memory_bytes
         return () if any(left > 0 for left in lacking.values()) else tuple(_apart(chosen))
 
+    def _on(self, devices: Iterable[str]) -> list[Tenant]:
+        wanted = set(devices)
+        return [t for t in self._tenants.values() if t.is_on_device and not wanted.isdisjoint(t.devices)]
+
     def _will_end(self, tenant: Tenant) -> bool:
         """Whether what keeps `tenant` there now ends by itself."""
-        rests = not tenant.pinned and self.now - tenant.active_at < self.house.policy.warm_seconds
-        return tenant.is_busy or rests or not self.moving.isdisjoint(tenant.devices)
+        rests = not tenant.pinned and self.now - tenant.active_at < self._first.policy.warm_seconds
+        return tenant.is_busy or rests or not self._moving.isdisjoint(tenant.devices)
 
     def _may_go(self, tenant: Tenant) -> bool:
-        policy = self.house.policy
-        is_free = tenant.phase is Phase.RESIDENT and not tenant.is_busy and not tenant.pinned
+        return self.may_park and self._moving.isdisjoint(tenant.devices) and self._is_spare(tenant)
+
+    def _is_spare(self, tenant: Tenant) -> bool:
+        """Whether it is idle, has rested for long enough unless its user wants it gone, and could come back."""
+        if tenant.phase is not Phase.RESIDENT or tenant.is_busy or tenant.pinned:
+            return False
+        policy = self._first.policy
         has_rested = self.now - tenant.active_at >= policy.warm_seconds and self.now >= retry_at(tenant, policy)
-        return is_free and has_rested and self.moving.isdisjoint(tenant.devices)
+        return (has_rested or tenant.must_go) and not could_not_return(self.house, tenant)
 
     def _fits_host(self, tenant: Tenant) -> bool:
-        return tenant.copied_bytes * len(tenant.devices) <= self.host_left
+        return _copied(tenant) <= self._host_left
 
     def _park(self, tenant: Tenant) -> None:
-        self.host_left -= tenant.copied_bytes * len(tenant.devices)
-        self._begin(Act.SUSPEND, tenant)
+        self._host_left -= _copied(tenant)
+        self._begin(Act.SUSPEND, tenant, Phase.PARKING)
 
-    def _begin(self, act: Act, tenant: Tenant) -> None:
+    def _begin(self, act: Act, tenant: Tenant, phase: Phase) -> None:
         self.operations.append(Operation(act=act, lease_id=tenant.lease_id))
-        self.moving.update(tenant.devices)
+        self.add(replace(tenant, phase=phase))
+        self._moving.update(tenant.devices)
 
 
 def _apart(tenants: Iterable[Tenant]) -> Iterator[Tenant]:
@@ -163,9 +259,20 @@ def _apart(tenants: Iterable[Tenant]) -> Iterator[Tenant]:
             yield tenant
 
 
-def _pinned_bytes(tenants: Iterable[Tenant], device: str) -> int:
+def _copied(tenant: Tenant) -> int:
+    """Host memory that its state takes."""
+    return tenant.copied_bytes * len(tenant.devices)
+
+
+def _staying_bytes(tenants: Iterable[Tenant], device: str) -> int:
+    """What those take of a device that will not go for others."""
     stays = (t for t in tenants if t.pinned and device in t.devices and t.phase is not Phase.LOST)
     return sum(tenant.memory_bytes for tenant in stays)
+
+
+def _will_need_room(tenant: Tenant) -> bool:
+    """Whether it is not there now and is not counted among those that stay; a lost one will be started anew."""
+    return tenant.phase is Phase.LOST or (tenant.phase is not Phase.RESIDENT and not tenant.pinned)
 
 
 def _line(tenant: Tenant) -> tuple[float, str]:

@@ -66,6 +66,7 @@ class Tenant:
         active_at: when it was last in use or came back, in seconds since the epoch.
         wanted_at: since when a cell of it waits to have it back; None for not.
         pinned: why it must stay; empty when it need not.
+        must_go: its user wants it suspended, whoever else needs the room.
         failures, failed_at: suspends that failed in a row, and when the last one did.
     """
 
@@ -78,6 +79,7 @@ class Tenant:
     active_at: float = 0.0
     wanted_at: float | None = None
     pinned: str = ""
+    must_go: bool = False
     failures: int = 0
     failed_at: float = 0.0
 
@@ -102,10 +104,13 @@ class Card:
     Attributes:
         budget_bytes: what its tenants may have of it together.
         free_bytes: what the driver says is free now.
+        most_free_bytes: what would be free if none of its tenants were there, which is less than all of it: the driver
+            keeps some for itself. None for the whole budget.
     """
 
     budget_bytes: int
     free_bytes: int
+    most_free_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +146,22 @@ def host_room(available_bytes: int, *, parked_bytes: int, share: float) -> int:
 
 
 def restore_bytes(tenant: Tenant, policy: SuspendPolicy) -> int:
-    """What must be free on each of its devices before `tenant` may come back."""
+    """What had better be free on each of its devices before `tenant` comes back."""
     return math.ceil(tenant.copied_bytes * (1 + policy.margin_share)) + policy.context_bytes
+
+
+def promised_bytes(tenant: Tenant, card: Card, policy: SuspendPolicy) -> int:
+    """What of a device's budget `tenant` needs to come back: all of it at most, as it can be there alone."""
+    return min(max(tenant.memory_bytes, restore_bytes(tenant, policy)), card.budget_bytes)
+
+
+def needed_bytes(tenant: Tenant, card: Card, policy: SuspendPolicy) -> int:
+    """What must really be free on a device before `tenant` comes back.
+
+    Its state, and the margin as far as the device has that: what was there before fits once nobody else is.
+    """
+    most = card.budget_bytes if card.most_free_bytes is None else card.most_free_bytes
+    return max(tenant.copied_bytes, min(restore_bytes(tenant, policy), most))
 
 
 def retry_at(tenant: Tenant, policy: SuspendPolicy) -> float:

@@ -84,5 +84,12 @@ class Provider(ABC):
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """Use per device id, whoever causes it."""
 
+    def has_moved(self, lease: Lease) -> None:  # noqa: B027 - a driver knows by itself
+        """The device state of a lease has moved out or in, or begins to; must not raise."""
+
+    def simulated_state(self, lease: Lease) -> int | None:
+        """Bytes that a lease would hold on each of its devices if they were real; None where they are."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - optional
         """Let go of the driver. Closing twice is allowed."""

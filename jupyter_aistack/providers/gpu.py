@@ -169,6 +169,7 @@ class GPUProvider(Provider):
             mig=instances,
             mig_enabled=mig_enabled,
             processes=self._processes((handle, *handles)),
+            free_bytes=memory.free if memory else None,
             problem="" if memory or mig_enabled else _UNREADABLE,
         )
 

@@ -7,12 +7,14 @@ import threading
 import time
 import uuid
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from ..core.device import Device, DeviceKind, Enforcement, MIGInstance, Slice
+from ..core.device import Device, DeviceKind, Enforcement, MIGInstance, Slice, SliceKind
 from ..core.lease import Lease, LeaseState
+from ..core.tenants import Phase
 from ..core.units import GIB
 from ..exceptions import InvalidRequest, PrepareFailed
 from .base import Prepared, Provider, Usage
@@ -149,8 +151,16 @@ class SimulatedProvider(Provider):
     def discover(self, host: str) -> tuple[Device, ...]:
         """The devices of the table, those told to fail with their problem."""
         models = [group for group in self._groups for _ in range(group.count)]
-        devices = (_device(group, index, host) for index, group in enumerate(models))
-        return tuple(replace(device, problem=self._faults.devices.get(device.id, "")) for device in devices)
+        devices = [_device(group, index, host) for index, group in enumerate(models)]
+        with self._lock:
+            held: defaultdict[str, int] = defaultdict(int)
+            for lease in self._leases.values():
+                for piece in lease.slices:
+                    held[piece.device_id] += _memory_in_use(piece, lease)
+        return tuple(
+            replace(d, free_bytes=d.memory_bytes - held[d.id], problem=self._faults.devices.get(d.id, ""))
+            for d in devices
+        )
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
         """An environment that hides any real GPU and says that the device is simulated."""
@@ -169,6 +179,16 @@ class SimulatedProvider(Provider):
         """Forget the lease's use."""
         with self._lock:
             self._leases.pop(lease.id, None)
+
+    def has_moved(self, lease: Lease) -> None:
+        """What it holds follows where its state is."""
+        with self._lock:
+            self._leases[lease.id] = lease
+
+    def simulated_state(self, lease: Lease) -> int | None:
+        """What `usage` makes believe that it holds."""
+        gpus = [piece for piece in lease.slices if piece.kind is not SliceKind.CPU]
+        return max((int(piece.memory_bytes * MEMORY_IN_USE) for piece in gpus), default=0)
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
         """Most of each lease's memory, and a busy share that depends on its id alone; nothing while suspended."""
@@ -251,9 +271,16 @@ def _use_of(lease: Lease) -> Usage:
 
 
 def _memory_in_use(piece: Slice, lease: Lease) -> int:
-    return 0 if lease.state is LeaseState.SUSPENDED else int(piece.memory_bytes * MEMORY_IN_USE)
+    return 0 if _has_left(lease) else int(piece.memory_bytes * MEMORY_IN_USE)
+
+
+def _has_left(lease: Lease) -> bool:
+    """Whether nothing of it is on its devices."""
+    if lease.residence is None:
+        return lease.state is LeaseState.SUSPENDED
+    return lease.residence.phase in (Phase.PARKED, Phase.LOST)
 
 
 def _busy_share(lease: Lease) -> Fraction:
     """Between 50 and 95 percent, always the same for one lease."""
-    return Fraction(0 if lease.state is LeaseState.SUSPENDED else 50 + zlib.crc32(lease.id.encode()) % 46, 100)
+    return Fraction(0 if _has_left(lease) else 50 + zlib.crc32(lease.id.encode()) % 46, 100)

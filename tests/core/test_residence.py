@@ -48,7 +48,37 @@ def test_a_return_that_does_not_succeed_may_be_tried_again_and_a_lost_state_may_
     assert steps.cell_begins(lost, 30.0) == lost
     with pytest.raises(LeaseError, match="restart the kernel"):
         steps.asks(lost, Asked.RESUME, 30.0)
-    assert steps.starts_anew(lost, 40.0) == Residence(active_at=40.0)
+
+
+@pytest.mark.parametrize("before", [HERE, steps.leaves(HERE), steps.returns(PARKED)], ids=["here", "out", "in"])
+def test_a_new_process_is_looked_at_anew_and_keeps_the_room_there_is(before: Residence) -> None:
+    assert steps.starts_anew(before, 40.0) == Residence(active_at=40.0, pinned=steps.UNSEEN)
+
+
+@pytest.mark.parametrize("before", [PARKED, steps.is_lost(PARKED, "gone")], ids=["parked", "lost"])
+def test_a_new_process_without_room_waits_for_it_and_has_nothing_to_bring_back(before: Residence) -> None:
+    anew = steps.starts_anew(before, 40.0)
+    assert (anew.phase, anew.state_bytes, anew.tier, anew.note) == (Phase.PARKED, 0, Tier.OFF, "")
+    assert anew.is_away
+    back = steps.has_returned(steps.returns(steps.cell_begins(anew, 50.0)), 51.0)
+    assert (back.phase, back.is_busy, back.state_bytes) == (Phase.RESIDENT, True, None)
+
+
+def test_what_its_user_alone_wants_back_is_idle_once_it_is_there() -> None:
+    back = steps.returns(steps.asks(PARKED, Asked.RESUME, 10.0))
+    assert steps.has_returned(back, 12.0) == Residence(active_at=12.0, tier=Tier.CHECKPOINT)
+    with_cell = steps.cell_begins(back, 11.0)
+    assert (with_cell.wanted_at, steps.has_returned(with_cell, 12.0).is_busy) == (10.0, True)
+
+
+def test_who_asks_for_the_opposite_takes_back_what_was_asked_before() -> None:
+    assert steps.asks(steps.asks(HERE, Asked.SUSPEND, 10.0), Asked.RESUME, 11.0) == HERE
+    assert steps.asks(steps.asks(PARKED, Asked.RESUME, 10.0), Asked.SUSPEND, 11.0) == PARKED
+    waits = steps.cell_begins(PARKED, 9.0)
+    assert steps.asks(waits, Asked.SUSPEND, 11.0) == waits
+    assert steps.asks(waits, Asked.RESUME, 11.0) == waits
+    with pytest.raises(LeaseError, match="on its way back"):
+        steps.asks(steps.returns(waits), Asked.SUSPEND, 11.0)
 
 
 def test_its_user_may_ask_and_is_told_why_not() -> None:

@@ -1,0 +1,59 @@
+"""Who is suspended so that a request fits: the fewest idle leases, then those that have rested the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from .device import Slice
+from .placement import Room
+from .request import Request, Unit
+from .tenants import Tenant
+
+Slices = Mapping[str, Sequence[Slice]]
+
+
+def parking(request: Request, room: Room, idle: Sequence[Tenant], slices: Slices) -> tuple[Tenant, ...]:
+    """The idle tenants that must leave so that `request` fits, in the order they should go; none when that is vain.
+
+    Args:
+        room: what is free, or will be.
+        idle: who could be suspended, least recently used first.
+        slices: what each of them holds, by lease.
+    """
+    if not idle or request.spec.unit is Unit.PROFILE:
+        return ()
+    count, choices = room.count(request.spec), []
+    for sizes in room.needs(request.spec, request.holder.host).values():
+        able = ((_leavers(d, share, room, idle, slices), d) for d, share in sizes.items())
+        ranked = sorted((_cost(leavers), d) for leavers, d in able if leavers is not None)[:count]
+        if len(ranked) == count:
+            choices.append((sum(cost[0] for cost, _ in ranked), max(ranked), {d: sizes[d] for _, d in ranked}))
+    if not choices:
+        return ()
+    chosen = min(choices, key=lambda choice: choice[:2])[2]
+    leaving = {one.lease_id for d, share in chosen.items() for one in _leavers(d, share, room, idle, slices) or ()}
+    return tuple(one for one in idle if one.lease_id in leaving)
+
+
+def _leavers(
+    device_id: str, share: Fraction, room: Room, idle: Sequence[Tenant], slices: Slices
+) -> list[Tenant] | None:
+    """Who must leave a device so that `share` of it is free; None when all of them together are not enough."""
+    device = room.device(device_id)
+    free, memory = room.share(device_id), room.memory(device_id)
+    needed = share.numerator * device.memory_bytes // share.denominator
+    chosen: list[Tenant] = []
+    for one in idle if device.is_healthy else ():
+        if free >= share and memory >= needed:
+            break
+        pieces = [piece for piece in slices[one.lease_id] if piece.device_id == device_id]
+        if pieces:
+            chosen.append(one)
+            free += sum(piece.fraction for piece in pieces)
+            memory += sum(piece.memory_bytes for piece in pieces)
+    return chosen if device.is_healthy and free >= share and memory >= needed else None
+
+
+def _cost(leavers: Sequence[Tenant]) -> tuple[int, float]:
+    return len(leavers), max((one.active_at for one in leavers), default=0.0)

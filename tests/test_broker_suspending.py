@@ -1,0 +1,178 @@
+"""A broker whose idle kernels give their GPU memory back: on simulated devices, with each move made believe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.broker import UNTESTED, Broker
+from jupyter_aistack.core.lease import Lease, LeaseState
+from jupyter_aistack.core.queues import Policy, Queue
+from jupyter_aistack.core.request import HolderKind, Request
+from jupyter_aistack.core.residence import UNSEEN, Asked, Residence, Tier, is_pinned
+from jupyter_aistack.core.tenants import Phase, SuspendPolicy
+from jupyter_aistack.core.units import GIB
+from jupyter_aistack.exceptions import LeaseError, LeaseLost
+from jupyter_aistack.testing import ManualClock, holder, simulated_broker
+
+POLICY = Policy(queues=(Queue(name="default", suspend=True), Queue(name="plain")))
+
+
+class Host:
+    """A broker, the kernels on it by name, and a clock."""
+
+    def __init__(self, table: str = "1xH100-80GB", **options: Any) -> None:
+        self.clock = ManualClock()
+        said = {"policy": POLICY, "suspend": SuspendPolicy(), "host_memory": lambda: 1000 * GIB}
+        self.broker: Broker = simulated_broker(table, **{**said, "clock": self.clock, "ttl_seconds": 1e6, **options})
+
+    def ask(self, name: str, spec: str = "1", **fields: Any) -> Request:
+        kind = fields.pop("kind", HolderKind.KERNEL)
+        return self.broker.submit(spec, holder(name, kind=kind, user=fields.pop("user", "ann")), **fields)
+
+    def lease(self, name: str) -> Lease:
+        return next(lease for lease in self.broker.leases(live=False) if lease.holder.id == name)
+
+    def home(self, name: str) -> Residence:
+        home = self.lease(name).residence
+        assert home is not None
+        return home
+
+    def start(self, name: str, spec: str = "1", **fields: Any) -> Lease:
+        """A kernel that has its lease, and whose server has said that it can be suspended."""
+        self.ask(name, spec, **fields)
+        lease = self.lease(name)
+        self.broker.prepare(lease)
+        self.broker.activate(lease.id, lease.token, verified=True)
+        return self.broker.reside(lease.id, lease.token, lambda one: is_pinned(one, ""))
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """Let time pass, and plan."""
+        self.clock.advance(seconds)
+        self.broker.cycle()
+
+    def move(self) -> list[str]:
+        """What is to move does, and then there is another turn; who that was."""
+        moving = [self.broker.pretend(lease).holder.id for lease in self.broker.moves()]
+        self.turn()
+        return moving
+
+
+def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
+    host = Host()
+    host.start("a")
+    host.ask("b")
+    host.turn(59.0)
+    assert host.broker.moves() == ()  # it has not rested for long enough
+    host.turn(1.0)
+    assert host.home("a").phase is Phase.PARKING
+    assert (host.move(), host.home("a").phase, host.lease("a").state) == (["a"], Phase.PARKED, LeaseState.SUSPENDED)
+    assert (host.home("a").tier, host.home("a").state_bytes) == (Tier.SIMULATED, 70 * GIB)
+    assert host.home("b").pinned == UNSEEN
+    host.broker.reside(host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, ""))
+
+    host.broker.begin_cell(host.lease("a").id)
+    assert host.home("a").wanted_at == host.clock.now
+    host.turn(60.0)
+    assert (host.move(), host.home("a").phase, host.home("b").phase) == (["b"], Phase.RESTORING, Phase.PARKED)
+    assert host.move() == ["a"]
+    assert (host.lease("a").state, host.home("a").is_busy) == (LeaseState.ACTIVE, True)
+    host.broker.end_cell(host.lease("a").id)
+    assert host.home("a") == Residence(active_at=host.clock.now, tier=Tier.SIMULATED)
+
+
+def test_simulated_memory_follows_where_the_state_is() -> None:
+    host = Host()
+    lease = host.start("a")
+    (gpu,) = host.broker.inventory().devices
+    assert gpu.free_bytes == 80 * GIB  # as it was when it was last looked at
+    host.clock.advance(2.0)
+    (gpu,) = host.broker.inventory().devices
+    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.move()
+    (free,) = host.broker.inventory().devices
+    assert (gpu.free_bytes, free.free_bytes) == (10 * GIB, 80 * GIB)
+
+
+def test_who_asks_is_suspended_at_once_and_comes_back_at_once() -> None:
+    host = Host()
+    lease = host.start("a")
+    asked = host.broker.ask(lease.id, Asked.SUSPEND).residence
+    assert asked is not None
+    assert asked.phase is Phase.PARKING
+    host.move()
+    assert host.home("a").phase is Phase.PARKED
+    host.broker.ask(lease.id, Asked.RESUME)
+    assert (host.move(), host.home("a").phase, host.home("a").is_busy) == (["a"], Phase.RESIDENT, False)
+
+
+def test_what_is_kept_stays_whoever_waits() -> None:
+    host = Host()
+    lease = host.start("a")
+    host.broker.keep(lease.id, True)
+    host.ask("b")
+    host.turn(1000.0)
+    assert host.broker.moves() == ()
+    with pytest.raises(LeaseError, match="its user keeps it here"):
+        host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.keep(lease.id, False)
+    assert [one.id for one in host.broker.moves()] == [lease.id]
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "why"),
+    [
+        ({"suspend": None}, {}, "its administrator may set AIStack.suspend"),
+        ({"suspend_ready": lambda: UNTESTED}, {}, "no self-test has shown yet"),
+        ({}, {"queue": "plain"}, "queue plain lets none of its kernels be"),
+        ({}, {"kind": HolderKind.PROCESS}, "only a kernel with a share of a GPU"),
+    ],
+    ids=["off", "not tested", "queue", "process"],
+)
+def test_who_cannot_be_suspended_is_told_why(options: dict[str, Any], fields: dict[str, Any], why: str) -> None:
+    host = Host(**options)
+    host.ask("a", **fields)
+    lease = host.lease("a")
+    assert lease.residence is None
+    with pytest.raises(LeaseError, match=why):
+        host.broker.ask(lease.id, Asked.SUSPEND)
+    with pytest.raises(LeaseError, match=why):
+        host.broker.keep(lease.id, True)
+    assert host.broker.begin_cell(lease.id) == host.broker.end_cell(lease.id) == lease
+
+
+def test_who_is_suspended_comes_back_though_suspending_was_switched_off_since() -> None:
+    host = Host()
+    lease = host.start("a")
+    host.broker.touch([lease.id])
+    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.move()
+    host.broker.suspend_ready = lambda: "the driver was changed"
+    host.turn(1e5)
+    assert host.home("a").phase is Phase.PARKED  # nor is it taken back for being idle
+    host.broker.begin_cell(lease.id)
+    assert (host.move(), host.home("a").phase) == (["a"], Phase.RESIDENT)
+
+
+@pytest.mark.parametrize("moves", [0, 1], ids=["on its way", "parked"])
+def test_a_lease_may_end_wherever_its_state_is(moves: int) -> None:
+    host = Host()
+    lease = host.start("a")
+    host.broker.ask(lease.id, Asked.SUSPEND)
+    for _ in range(moves):
+        host.move()
+    host.broker.release(lease.id, lease.token)
+    assert host.broker.moves() == ()
+    with pytest.raises(LeaseLost):
+        host.broker.pretend(lease)
+    host.start("b")
+    assert host.home("b").phase is Phase.RESIDENT
+
+
+def test_what_may_be_parked_is_bounded_by_the_hosts_memory() -> None:
+    host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)  # 60 % of that hold one whole GPU, and not two
+    leases = [host.start("a"), host.start("b")]
+    for lease in leases:
+        host.broker.ask(lease.id, Asked.SUSPEND)
+    assert [lease.id for lease in host.broker.moves()] == [leases[0].id]
