@@ -10,7 +10,7 @@ from .units import MIB
 STRAY_PERCENT, STRAY_MIB = 1, 256
 """What a process gets that reaches an MPS server, but no namespace of a lease: next to nothing."""
 SLOTS, SLOTS_SINCE_615 = 48, 60
-"""Processes the MPS server of one GPU takes (NVIDIA MPS documentation: 48 contexts from Volta on; 60 in release 615)."""
+"""Processes the MPS server of one GPU takes (NVIDIA MPS documentation: 48 contexts from Volta on, 60 in r615)."""
 NAMESPACES_DRIVER = 615
 """First driver whose MPS has namespaces (NVIDIA MPS documentation, release 615)."""
 
