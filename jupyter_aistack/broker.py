@@ -7,6 +7,8 @@ ledger's version keep them honest. All methods are synchronous and short; call t
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import socket
 import threading
 import time
@@ -16,10 +18,10 @@ from dataclasses import replace
 
 from .core.admission import admit, queue_for
 from .core.cycle import plan
-from .core.device import Inventory, SliceKind
+from .core.device import Fault, Inventory, SliceKind
 from .core.events import Event
 from .core.forecast import Waiting, forecast
-from .core.lease import Lease, LeaseState, NoticeKind, Step, memory_note
+from .core.lease import Lease, LeaseState, NoticeKind, Step, firmness_note, lasting_note, memory_note
 from .core.plan import Snapshot
 from .core.queues import Policy, Queue
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
@@ -34,6 +36,7 @@ from .exceptions import (
     LeaseLost,
     LedgerConflict,
     PrepareFailed,
+    ProviderError,
     Refused,
     UnknownQueue,
 )
@@ -41,6 +44,8 @@ from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
 from .providers.memory import available_bytes
+
+log = logging.getLogger("jupyter_aistack")
 
 WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
@@ -238,9 +243,27 @@ class Broker:
             self.devices.unprepare(lease)
             self.cycle()
             raise
-        if lease.enforced_by is not prepared.enforced_by:
-            self.ledger.bind(lease.id, lease.token, self.clock(), enforced_by=prepared.enforced_by)
-        return prepared
+        self._note_firmness(lease, prepared)
+        pid = _running_pid(lease.holder)
+        held = None if pid is None else self._enter(lease, pid)
+        return held or prepared
+
+    def _note_firmness(self, lease: Lease, prepared: Prepared) -> None:
+        changes = {"enforced_by": prepared.enforced_by, "note": firmness_note(lease.note, prepared.note)}
+        if (lease.enforced_by, lease.note) != tuple(changes.values()):
+            self.ledger.bind(lease.id, lease.token, self.clock(), **changes)
+
+    def _enter(self, lease: Lease, pid: int) -> Prepared | None:
+        """Put what holds the lease around a process; where that fails, note and give what holds it then."""
+        try:
+            self.devices.enter(lease, pid)
+        except ProviderError as error:
+            log.warning("lease %s: %s", lease.id, error.message)
+            with contextlib.suppress(PrepareFailed, LeaseError):
+                prepared = self.preparation(lease)
+                self._note_firmness(self.lease(lease.id), prepared)
+                return prepared
+        return None
 
     def preparation(self, lease: Lease) -> Prepared:
         """What a process that uses the lease must be given. Asking changes nothing in the ledger.
@@ -253,13 +276,17 @@ class Broker:
 
     def activate(self, lease_id: str, token: int, *, verified: bool | None, note: str = "") -> Lease:
         """Note that a lease is in use, and whether it was found as granted."""
-        return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=note)
+        said = note or lasting_note(self.lease(lease_id).note)
+        return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=said)
 
     def bind(self, lease_id: str, token: int, *, pid: int, root_pid: int | None = None) -> Lease:
         """Tie a lease's life to process `pid`, and its use to the tree below `root_pid`."""
         lease = self.lease(lease_id)
         holder = replace(lease.holder, pid=pid, pid_started_at=started_at(pid), root_pid=root_pid)
-        return self.ledger.bind(lease_id, token, self.clock(), holder=holder)
+        bound = self.ledger.bind(lease_id, token, self.clock(), holder=holder)
+        if root_pid is not None:
+            self._enter(bound, root_pid)
+        return bound
 
     def renew(self, lease_id: str, token: int) -> Lease:
         """Keep a lease alive for another TTL."""
@@ -545,6 +572,20 @@ class Broker:
                 with contextlib.suppress(LeaseError):
                     self.ledger.bind(lease.id, lease.token, self.clock(), note=note)
 
+    # -- what holds the leases ------------------------------------------------------------------------------------
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """Processes known to the server that holds a lease; None: there is no such server. See `Provider.clients`."""
+        return self.devices.clients(lease)
+
+    def terminate(self, lease: Lease, pid: int) -> None:
+        """End one process's work through the server that holds its lease. Raises `ProviderError`."""
+        self.devices.terminate(lease, pid)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What broke the work of those who share a device and is not over."""
+        return self.devices.faults()
+
     # -- measuring ----------------------------------------------------------------------------------------------
 
     def usage(self) -> tuple[dict[str, Usage], dict[str, Usage]]:
@@ -576,6 +617,15 @@ def _parked_bytes(lease: Lease) -> int:
         return 0
     gpus = sum(piece.kind is not SliceKind.CPU for piece in lease.slices)
     return (home.state_bytes or 0) * gpus
+
+
+def _running_pid(holder: Holder) -> int | None:
+    """The process that uses the lease, where it runs already and is not one that stands in for a kernel to come."""
+    pid = holder.root_pid or _own_pid(holder)
+    stands_in = (
+        pid == os.getpid() and holder.kind is HolderKind.KERNEL and holder.id != os.environ.get("AISTACK_KERNEL")
+    )
+    return None if stands_in else pid
 
 
 def _own_pid(holder: Holder) -> int | None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .core.device import Device, DeviceKind, Inventory, SliceKind
+from .core.device import Device, DeviceKind, Fault, Inventory, SliceKind
 from .core.lease import Lease
 from .exceptions import PrepareFailed, ProviderError
 from .providers.base import Prepared, Provider, Usage
@@ -120,9 +120,33 @@ class Devices:
     def unprepare(self, lease: Lease) -> None:
         """Undo `prepare`; for a lease never prepared nothing happens."""
         self._prepared.pop(lease.id, None)
-        for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
-            if provider is not None:
-                provider.unprepare(lease)
+        for provider in self._owners_of(lease):
+            provider.unprepare(lease)
+
+    def enter(self, lease: Lease, pid: int) -> None:
+        """Put what holds a prepared lease from outside around a process. Raises `ProviderError`: it is held less."""
+        for provider in self._owners_of(lease):
+            provider.enter(lease, pid)
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """Processes known to the servers that hold a lease; None: there is no such server."""
+        known = [provider.clients(lease) for provider in self._owners_of(lease)]
+        told = [pids for pids in known if pids is not None]
+        return frozenset().union(*told) if told else None
+
+    def terminate(self, lease: Lease, pid: int) -> None:
+        """End one process's work through the server that holds its lease. Raises `ProviderError`."""
+        for provider in self._owners_of(lease):
+            provider.terminate(lease, pid)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What broke the work of those who share a device and is not over."""
+        return tuple(fault for provider in self.providers for fault in provider.faults())
+
+    def _owners_of(self, lease: Lease) -> list[Provider]:
+        """The providers of a lease's devices, as far as they are known."""
+        owners = dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices)
+        return [owner for owner in owners if owner is not None]
 
     def usage(
         self, leases: Sequence[Lease], pids: Mapping[str, frozenset[int]]
@@ -171,4 +195,5 @@ def _merge(parts: Sequence[Prepared]) -> Prepared:
         cores=tuple(core for part in parts for core in part.cores),
         memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
         enforced_by=parts[0].enforced_by,
+        note="; ".join(part.note for part in parts if part.note),
     )

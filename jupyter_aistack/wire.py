@@ -161,7 +161,8 @@ def device_to_dict(device: Device, free: Fraction) -> JSON:
     data = asdict(device)
     del data["processes"], data["free_bytes"]  # what is in use is told by usage
     lists = {"cores": list(device.cores), "peers": sorted(device.peers)}
-    return {**data, **lists, "kind": device.kind.value, "free_fraction": str(free)}
+    firmness = {"level": device.level.value if device.level else None, "why_not": dict(device.why_not)}
+    return {**data, **lists, **firmness, "kind": device.kind.value, "free_fraction": str(free)}
 
 
 def queue_to_dict(queue: Queue, held: Fraction = Fraction(0)) -> JSON:

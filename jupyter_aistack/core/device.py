@@ -98,6 +98,10 @@ class Device:
         free_bytes: memory that the driver says is free now; None when it does not. Not part of what it is.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
+        level: the firmest that shares of it are held now (see `ladder`); None where no share of it can be granted, or
+            nobody has looked.
+        why_not: each level above that one, and in one sentence why it is not reached.
+        advice: what an administrator could do to have shares held more firmly; empty for nothing.
     """
 
     id: str
@@ -117,6 +121,9 @@ class Device:
     free_bytes: int | None = field(default=None, compare=False)
     simulated: bool = False
     problem: str = ""
+    level: Enforcement | None = None
+    why_not: tuple[tuple[str, str], ...] = ()
+    advice: str = ""
 
     @property
     def is_healthy(self) -> bool:
@@ -131,6 +138,21 @@ class Device:
         """This device, with the memory of processes not in `ours` counted as foreign."""
         foreign = sum(p.memory_bytes for p in self.processes if p.pid not in ours)
         return replace(self, foreign_memory_bytes=foreign)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that broke what holds the shares of a device, and with it the work of everybody who shares it.
+
+    Attributes:
+        device_id: the device.
+        pid: the process that caused it; None when nobody knows.
+        message: one sentence for those whose work is lost.
+    """
+
+    device_id: str
+    pid: int | None
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)

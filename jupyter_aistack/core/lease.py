@@ -189,6 +189,20 @@ def memory_note(lease: Lease, memory_bytes: int | None) -> str:
 _OVER = "uses more memory than its slice has:"
 
 
+def firmness_note(note: str, prepared: str) -> str:
+    """What a lease's note should say, given it and what the preparation says; a note about anything else stays."""
+    return prepared if not note or lasting_note(note) else note
+
+
+def lasting_note(note: str) -> str:
+    """The note where it is a preparation's, which a verification that found all well does not take back."""
+    return note if note.startswith(LESS_FIRMLY) else ""
+
+
+LESS_FIRMLY = "held less firmly than it could be:"
+"""How a preparation's note begins."""
+
+
 def advance(lease: Lease, step: Step, now: float) -> Lease:
     """The lease after `step`, at time `now` (seconds since the epoch).
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..core.device import Device, Enforcement
+from ..core.device import Device, Enforcement, Fault
 from ..core.lease import Lease
 
 
@@ -20,8 +20,11 @@ class Prepared:
         memory_limit_bytes: memory that belongs to the lease, for caps the process sets itself.
         enforced_by: what enforces it.
         expects: what a process with this environment must find: ``visible`` (device UUIDs CUDA would show),
-            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS), ``memory_total`` (bytes of device memory, at most).
-            A key that is absent is not checked.
+            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS), ``memory_total`` (bytes of device memory, at most),
+            ``memory_free`` (bytes it may still take, at most), ``multiprocessors`` (their number, at most), ``mps``
+            (True: the process must be a client of the MPS server). A key that is absent is not checked.
+        note: what the user should know of it: why a share is not held as firmly as shares of its device are; empty
+            for nothing.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -29,6 +32,7 @@ class Prepared:
     memory_limit_bytes: int = 0
     enforced_by: Enforcement = Enforcement.L0
     expects: Mapping[str, object] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,33 @@ class Provider(ABC):
 
     def unprepare(self, lease: Lease) -> None:  # noqa: B027 - most providers have nothing to undo
         """Undo `prepare`. Called when the lease ends, maybe twice, maybe for a lease never prepared; must not raise."""
+
+    def enter(self, lease: Lease, pid: int) -> None:  # noqa: B027 - most providers hold a process by what it is given
+        """Put what holds a lease from outside around a process, before it opens a device. Called when a process is tied
+        to a prepared lease, maybe twice.
+
+        Raises:
+            ProviderError: it is held less firmly than `prepare` said; the next `prepare` says how.
+        """
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """Processes that the server which holds this lease knows; None: no server holds it, or it does not answer.
+
+        MPS protocol 2 does not tell the leases of a device apart: the clients of all of them are given.
+        """
+        return None
+
+    def terminate(self, lease: Lease, pid: int) -> None:  # noqa: B027 - most providers have no server
+        """End one process's work through the server that holds its lease, before the process itself is ended.
+
+        Raises:
+            ProviderError: no server holds the lease, or it does not know the process, or does not answer.
+        """
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What broke the work of those who share a device and is not over. A device that is closed for that has a
+        problem that says so."""
+        return ()
 
     @abstractmethod
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:

@@ -78,6 +78,12 @@ class NVML:
             return default
         raise error_of(code, function)
 
+    def structure(self, name: str, **fields: Any) -> Any:
+        """An argument of the driver's own make, such as ``c_nvmlSetMemoryLimits_v1_t``; None where the installed
+        nvidia-ml-py is too old to know it. Raises `DriverNotFound`."""
+        make = getattr(_import_pynvml(), name, None)
+        return None if make is None else make(**fields)
+
     def close(self) -> None:
         """Let go of the driver; the next question opens it again. Closing twice is allowed."""
         with self._lock:

@@ -68,6 +68,9 @@ _DEVICE = _object(
         "peers": _list(TEXT),
         "domain": TEXT,
         "problem": TEXT,
+        "level": _or_null(_one_of(Enforcement)),
+        "why_not": _map(TEXT),
+        "advice": TEXT,
         "free_fraction": SHARE,
     }
 )

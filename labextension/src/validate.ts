@@ -131,7 +131,10 @@ const device = shape<IDevice>({
   problem: text,
   free_fraction: text,
   peers: list(text),
-  domain: text
+  domain: text,
+  level: nullable(text),
+  why_not: table(text),
+  advice: text
 });
 
 const idlePolicy = shape<IIdlePolicy>({

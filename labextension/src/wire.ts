@@ -32,6 +32,12 @@ export interface IDevice {
   peers: string[];
   /** Devices of one domain are near one another; empty where nothing is known. */
   domain: string;
+  /** How firmly shares are held now, L4 to L0; null where none can be granted. */
+  level: string | null;
+  /** Each level above that one, and why it is not reached. */
+  why_not: Record<string, string>;
+  /** What an administrator could do about it; empty for nothing. */
+  advice: string;
 }
 
 /** When leases that nobody uses are taken back; seconds since they were last in use. */

@@ -4,13 +4,15 @@
  * replace it by rename while a program runs, and the "hardware" changes under it. One thing per line, `#` comments:
  *
  *   session 1                           another number: calls answer UNINITIALIZED until NVML is opened again
+ *   driver 615.71.09                    its version; 580.65.06 unless said
  *   gpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096 used=0 reserved=0 cc=9.0 cores=16896
- *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0      (one line; `_` in a name is a space;
+ *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0 mode=0      (one line; `_` in a name is a space;
  *       noperm=1 refuses the memory of the GPU; lost=15 makes every call on it answer 15)
  *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb
  *   process gpu=0 pid=123 memory=1048576 type=C|G|M gi=1 sm=35 name=/usr/bin/python3_train.py
  *       (C compute, G graphics, M a client of MPS; memory=-1 is "not available"; sm without a value: no sample)
  *   link a=0 b=1                        these two GPUs reach each other by NVLink
+ *   (limits of memory are kept as the kernel keeps them, in the files dmem.max and dmem.min of the control group)
  *   fail nvmlDeviceGetPowerUsage 3      that function answers that code; `fail nvmlInit 9` refuses to open
  */
 #include <pthread.h>
@@ -35,6 +37,8 @@ typedef struct { u32 pid; u64 at; u32 sm, mem, enc, dec; } Sample;
 typedef struct { u32 sms, copy, decoders, encoders, jpeg, ofa, slices, cslices; u64 memory_mb; } Attributes;
 typedef struct { char legacy[16]; u32 domain, bus, device, pci_id, subsystem; char bus_id[32]; } Pci;
 typedef struct { u32 version, sensor; int degrees; } TemperatureV;
+typedef struct { const char *group; u64 soft, hard; } SetLimits;
+typedef struct { const char *group; u64 soft, hard, used; } GetLimits;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char lines[MAX_LINES][LINE];
@@ -161,7 +165,9 @@ __attribute__((visibility("default"))) const char *nvmlErrorString(int code) {
     return text;
 }
 
-SYSTEM_CALL(nvmlSystemGetDriverVersion, (char *out, u32 size), code = put_text(out, size, "580.65.06");)
+SYSTEM_CALL(nvmlSystemGetDriverVersion, (char *out, u32 size),
+    const char *line = nth("driver", 0);
+    code = put_text(out, size, line ? line + 7 : "580.65.06");)
 SYSTEM_CALL(nvmlSystemGetNVMLVersion, (char *out, u32 size), code = put_text(out, size, "13.580.65.06");)
 SYSTEM_CALL(nvmlSystemGetCudaDriverVersion, (int *out), *out = 13000;)
 SYSTEM_CALL(nvmlSystemGetCudaDriverVersion_v2, (int *out), *out = 13000;)
@@ -309,3 +315,52 @@ DEVICE_CALL(nvmlDeviceGetAttributes_v2, (Handle h, Attributes *out),
     out->slices = (u32)number_of(mig_line(h), "slices", 1);
     out->cslices = (u32)number_of(mig_line(h), "cslices", out->slices);
     out->memory_mb = (u64)number_of(mig_line(h), "memory_mb", 0);)
+
+DEVICE_CALL(nvmlDeviceGetComputeMode, (Handle h, int *out), WHOLE_ONLY *out = (int)number_of(gpu_line(h), "mode", 0);)
+
+/* A file of a control group, of which this GPU has a line. -1 for a file that is not there; "max" is all there is. */
+static const u64 ALL = ~0ull;
+static int has_line(const char *group, const char *file, const char *word) {
+    char path[4096], line[LINE];
+    snprintf(path, sizeof path, "%s/%s", group, file);
+    FILE *opened = fopen(path, "r");
+    int found = opened ? 0 : -1;
+    while (opened && fgets(line, sizeof line, opened)) found |= strstr(line, word) != NULL;
+    if (opened) fclose(opened);
+    return found;
+}
+static u64 limit_of(const char *group, const char *file, Handle h, u64 fallback) {
+    char path[4096], line[LINE], key[64];
+    u64 found = fallback;
+    snprintf(path, sizeof path, "%s/%s", group, file);
+    snprintf(key, sizeof key, "nvidia/00000000:%02X:00.0/vidmem ", (u32)gpu_index(h) + 1);
+    FILE *opened = fopen(path, "r");
+    while (opened && fgets(line, sizeof line, opened))
+        if (!strncmp(line, key, strlen(key))) found = strncmp(line + strlen(key), "max", 3) ? strtoull(line + strlen(key), NULL, 0) : ALL;
+    if (opened) fclose(opened);
+    return found;
+}
+static int put_limit(const char *group, const char *file, Handle h, u64 limit) { /* one GPU's line is kept: the last */
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", group, file);
+    FILE *opened = fopen(path, "w");
+    if (!opened) return UNKNOWN;
+    fprintf(opened, "nvidia/00000000:%02X:00.0/vidmem ", (u32)gpu_index(h) + 1);
+    if (limit == ALL) fprintf(opened, "max\n"); else fprintf(opened, "%llu\n", limit);
+    fclose(opened);
+    return OK;
+}
+DEVICE_CALL(nvmlDeviceSetMemoryLimits_v1, (Handle h, SetLimits *in),
+    WHOLE_ONLY
+    char parent[4096];
+    snprintf(parent, sizeof parent, "%s/..", in->group);
+    /* the kernel gives a group its dmem files when the group above has the controller on for its children */
+    if (has_line(parent, "cgroup.subtree_control", "dmem") != 1) return end(NOT_FOUND);
+    code = put_limit(in->group, "dmem.max", h, in->hard);
+    if (!code) code = put_limit(in->group, "dmem.min", h, in->soft);)
+DEVICE_CALL(nvmlDeviceGetMemoryLimits_v1, (Handle h, GetLimits *out),
+    WHOLE_ONLY
+    if (has_line(out->group, "dmem.max", "") < 0) return end(NOT_FOUND);
+    out->hard = limit_of(out->group, "dmem.max", h, ALL);
+    out->soft = limit_of(out->group, "dmem.min", h, 0);
+    out->used = limit_of(out->group, "dmem.current", h, 0);)
