@@ -336,6 +336,8 @@ def _cut_instance(device: Device, instance: MIGInstance) -> Slice:
         memory_bytes=instance.memory_bytes,
         uuid=instance.uuid,
         profile=instance.profile,
+        gpu_slices=instance.gpu_slices,
+        compute_slices=instance.compute_slices,
     )
 
 

@@ -82,6 +82,7 @@ class GPUProvider(Provider):
             )
         for piece in slices:
             _check_usable(piece, devices)
+        slices = tuple(mig.counted(piece, devices[piece.device_id]) for piece in slices)
         visible = [piece.uuid for piece in slices]
         environment = {
             "CUDA_VISIBLE_DEVICES": ",".join(visible),
@@ -156,7 +157,8 @@ class GPUProvider(Provider):
         memory = ask("nvmlDeviceGetMemoryInfo", handle, default=None)
         handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
         total = memory.total if memory else 0
-        instances = tuple(mig.describe(self._nvml, h, total) for h in handles)
+        known = mig.shapes(self._nvml, handle, total) if mig_enabled else ()
+        instances = tuple(mig.describe(self._nvml, h, total, known) for h in handles)
         return Device(
             id=ask("nvmlDeviceGetUUID", handle),
             host=host,
@@ -168,6 +170,7 @@ class GPUProvider(Provider):
             multiprocessors=self._multiprocessors(handle),
             mig=instances,
             mig_enabled=mig_enabled,
+            vendor="nvidia",
             processes=self._processes((handle, *handles)),
             problem="" if memory or mig_enabled else _UNREADABLE,
         )
