@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from . import witness
 from .caps import cap_memory
+from .core.caps import merged
 from .exceptions import DeviceTouched
 from .processes import own_threads
 from .wire import Preparation
@@ -56,14 +57,14 @@ def check_untouched() -> None:
 
 
 def attach(prepared: Preparation) -> Before:
-    """Apply a preparation to this process; variables a user has set for a framework are kept.
+    """Apply a preparation to this process; what a user has set for a framework is kept, of two caps the lower.
 
     Raises:
         DeviceTouched: CUDA has already started and the preparation names devices.
     """
     if prepared.expects.get("visible"):
         check_untouched()
-    wanted = {k: v for k, v in prepared.environment.items() if k.startswith(_FORCED) or k not in os.environ}
+    wanted = merged(os.environ, prepared.environment, forced=_FORCED)
     before = Before(
         environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
     )

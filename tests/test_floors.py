@@ -33,6 +33,7 @@ USING = {
     "attach",
     "caps",
     "clusters",
+    "frameworks",
     "training",
     "tracking",
     "magics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from ..core import caps
 from ..providers.base import Prepared
 
 SECRETS = {
@@ -44,15 +45,13 @@ def without_secrets(env: Mapping[str, str], names: Collection[str], *, has_socke
 def with_slice(env: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
     """`env` with a slice in it: devices are set, a framework's setting is kept where the user has made it.
 
-    The lower thread count wins, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's ``=64`` does not.
+    The lower memory cap wins, and the lower thread count, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's
+    ``=64`` does not.
     """
-    changed = dict(env)
+    changed = {**env, **caps.merged(env, prepared.environment, forced=_FORCED)}
     for name, value in prepared.environment.items():
-        own = env.get(name)
-        if own is None or name.startswith(_FORCED):
-            changed[name] = value
-        elif name.endswith(_THREADS):
-            changed[name] = _lower(own, value)
+        if name.endswith(_THREADS) and name in env:
+            changed[name] = _lower(env[name], value)
     return changed
 
 
@@ -83,7 +82,7 @@ def combined(parts: Sequence[Prepared]) -> Prepared:
 
 
 def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    both = {**one, **other}
+    both = {**one, **other, **caps.together(one, other)}
     for name in one.keys() & other.keys():
         if name in _LISTS:
             both[name] = ",".join(dict.fromkeys(filter(None, f"{one[name]},{other[name]}".split(","))))

@@ -10,16 +10,14 @@ from typing import Any
 
 from ..core.device import Device, DeviceKind, Enforcement, ProcessUse, Slice, SliceKind
 from ..core.lease import Lease
-from ..core.units import MIB
 from ..exceptions import DriverNotFound, PrepareFailed, ProviderError
 from . import mig
 from .base import Prepared, Provider, Usage
+from .caps import caps, for_suspension, seen_bytes
 from .nvml import NVML
 from .reading import Reading, read_processes
 from .topology import Place, places
 
-HEADROOM_BYTES = 400 * MIB
-"""What a CUDA context, cuBLAS and NCCL take beside a framework's own pool, which no framework cap covers."""
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was reset come back."""
 
@@ -91,7 +89,7 @@ class GPUProvider(Provider):
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
         return Prepared(
-            environment=environment | _caps_of(slices, devices),
+            environment=environment | _caps_of(slices, devices) | for_suspension(lease),
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=_weakest(slices),
             expects={"visible": visible, "memory_total": _memory_seen(slices, devices)},
@@ -195,30 +193,6 @@ class GPUProvider(Provider):
         return path.rsplit("/", 1)[-1]
 
 
-def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
-    """Variables that make frameworks stay within `slice_bytes` of a device on which they see `total_bytes`.
-
-    Each framework's pool gets the slice less a headroom for what lies outside any pool. torch has no variable that
-    all its versions take, so `jupyter_aistack.attach` applies ``AISTACK_MEMORY_FRACTION``; likewise RMM's pool size.
-    """
-    pool = slice_bytes - min(HEADROOM_BYTES, slice_bytes // 4)
-    share = min(1.0, pool / total_bytes) if total_bytes else 1.0
-    jax = _floor(share * 0.95)  # its fraction is of the total, and it takes all of it at once
-    return {
-        "AISTACK_MEMORY_FRACTION": _floor(share),
-        "AISTACK_RMM_MAXIMUM_POOL_SIZE": str(pool // 256 * 256),  # RMM takes multiples of 256 alone
-        "CUPY_GPU_MEMORY_LIMIT": str(pool),
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_CLIENT_MEM_FRACTION": jax,
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": jax,  # the older name
-    }
-
-
-def _floor(share: float) -> str:
-    """A share with six decimals, never above `share`, never zero."""
-    return f"{max(math.floor(share * 1e6), 1) / 1e6:.6f}"
-
-
 def _memory_seen(slices: Sequence[Slice], devices: Mapping[str, Device]) -> int:
     """Bytes CUDA may report over all devices shown: an instance shows its own memory, a share the whole GPU's."""
     shown = {p.uuid: p.memory_bytes if p.kind is SliceKind.MIG else devices[p.device_id].memory_bytes for p in slices}
@@ -233,7 +207,7 @@ def _caps_of(slices: Iterable[Slice], devices: Mapping[str, Device]) -> dict[str
 
 def _seen(piece: Slice, devices: Mapping[str, Device]) -> int:
     """Bytes of memory a process sees on the slice's device."""
-    return mig.memory_seen(piece) if piece.kind is SliceKind.MIG else devices[piece.device_id].memory_bytes
+    return seen_bytes(piece, devices[piece.device_id].memory_bytes)
 
 
 def _is_advisory(piece: Slice) -> bool:
