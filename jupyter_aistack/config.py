@@ -35,8 +35,9 @@ class AIStack(LoggingConfigurable):
 
     providers = Unicode(
         "auto",
-        help="""What grants slices, comma separated: ``auto`` (GPUs if a driver answers, and the CPU), ``gpu``, ``cpu``,
-        ``simulated:8xH100-80GB``. The environment variable AISTACK_PROVIDERS goes first.""",
+        help="""What grants slices, comma separated: ``auto`` (GPUs if a driver answers, and the CPU), ``gpu``
+        (NVIDIA), ``amd``, ``cpu``, ``simulated:8xH100-80GB``. The environment variable AISTACK_PROVIDERS goes
+        first.""",
     ).tag(config=True)
 
     lease_ttl_seconds = Float(

@@ -47,6 +47,7 @@ IN_ARRAYS = {"fleet", "fragmentation", "scarcity"}
 HOMES = {
     "sqlalchemy": {"ledger"},
     "pynvml": {"providers"},
+    "amdsmi": {"providers"},
     "cuda": {"checkpoint"},
     "tornado": {"server", "kernel"},
     "jupyter_server": {"server"},

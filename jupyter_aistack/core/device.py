@@ -51,7 +51,7 @@ _ENFORCEMENT_LABELS = {
     Enforcement.L2: "MPS namespace (driver)",
     Enforcement.L1: "MPS daemon (driver)",
     Enforcement.L0: "framework caps (advisory)",
-    Enforcement.WHOLE: "whole GPU, chosen by CUDA_VISIBLE_DEVICES (advisory)",
+    Enforcement.WHOLE: "whole GPU, chosen by its environment (advisory)",
     Enforcement.CPU: "CPU affinity and thread counts; memory is watched",
     Enforcement.SIMULATED: "nothing: the device is simulated",
 }
@@ -162,7 +162,8 @@ class Slice:
         kind: how it is cut.
         fraction: its share of the device, 0 < fraction <= 1.
         memory_bytes: memory that belongs to it.
-        uuid: what ``CUDA_VISIBLE_DEVICES`` must name: the GPU's or the MIG instance's UUID; empty on CPUs.
+        uuid: what ``CUDA_VISIBLE_DEVICES`` (AMD: ``ROCR_VISIBLE_DEVICES``) must name: the GPU's or the MIG instance's
+            UUID; empty on CPUs.
         profile: MIG profile name, else empty.
         cores: CPU cores it may run on (CPU slices only).
         gpu_slices: as in `MIGInstance`; 0 on other slices.

@@ -12,7 +12,7 @@ from .demand import WHOLE
 from .device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
 from .free import CLOSE, Free, as_float, bytes_of
 from .request import Spec, Unit
-from .sizes import beside_share, is_model, no_device, sizes_on, too_much
+from .sizes import beside_share, is_model, most_alike, no_device, of_one_maker, sizes_on, too_much
 from .units import format_bytes
 from .worth import Worth
 
@@ -194,7 +194,7 @@ class Room:
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
     ) -> tuple[Slice, ...] | Unplaced:
         sizes, count = self.needs(spec, host)[host], self.count(spec)
-        if len(sizes) < count:
+        if len(sizes) < count or (count > 1 and most_alike(self._free[i].device for i in sizes) < count):
             devices = self._suitable(host, spec, kind)
             why = too_much(spec, kind, devices) if devices else no_device(spec, self.inventory)
             return Unplaced(reason=why, never=UNSATISFIABLE)
@@ -206,8 +206,12 @@ class Room:
             able = [self._free[device_id].device for device_id in sizes]
             return Unplaced(reason=self._no_room(able, sizes, count))
         free.sort(key=lambda one: self._waste(one, as_float(sizes[one.device.id])))
-        devices = [one.device for one in free]
-        chosen = devices[:count] if count == 1 or count == len(free) else _joined(devices, count)
+        devices: Sequence[Device] = [one.device for one in free]
+        if count > 1:
+            devices = of_one_maker(devices, count)
+            if not devices:
+                return Unplaced(reason=f"waits for {count} GPUs of one maker, which one process cannot mix")
+        chosen = devices[:count] if count == 1 or count == len(devices) else _joined(devices, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
 
     def _waste(self, free: Free, size: float) -> tuple[float, float, int, str]:

@@ -24,9 +24,12 @@ SECRETS = {
 NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Empty, not unset (every GPU would be visible) and not -1 (which Dask refuses)."""
 
+NO_AMD_DEVICE = {"ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+"""Empty shows none of them. For hosts that have some: elsewhere other tools take these for the sign of an AMD host."""
+
 OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
-_FORCED = ("CUDA_", "AISTACK_")
-_LISTS = ("CUDA_VISIBLE_DEVICES", "AISTACK_LEASE")
+_FORCED = ("CUDA_", "ROCR_", "HIP_VISIBLE", "AISTACK_")
+_LISTS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "AISTACK_LEASE")
 _THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
 
 
@@ -88,6 +91,9 @@ def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str
             both[name] = ",".join(dict.fromkeys(filter(None, f"{one[name]},{other[name]}".split(","))))
         elif name.endswith(_THREADS) and one[name].isdigit() and other[name].isdigit():
             both[name] = str(int(one[name]) + int(other[name]))
+    if "HIP_VISIBLE_DEVICES" in both:  # HIP counts what ROCR leaves
+        count = len(both["ROCR_VISIBLE_DEVICES"].split(","))
+        both["HIP_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
     return both
 
 

@@ -9,14 +9,15 @@ from .base import Prepared, Provider, Usage
 
 __all__ = ["Prepared", "Provider", "Usage", "build_providers"]
 
-_ALLOWED = "auto, gpu, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
+_ALLOWED = "auto, gpu, amd, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
 
 
 def build_providers(text: str) -> tuple[Provider, ...]:
     """The providers named in a setting such as ``auto``, ``gpu,cpu`` or ``simulated:8xH100-80GB,cpu``.
 
-    ``auto`` is the GPUs, where an NVIDIA driver is installed, and the CPU. A driver that is installed but does not
-    answer is shown as a problem of the host; a host without any is a healthy host without GPUs. Nothing is opened yet.
+    ``auto`` is the GPUs, where a driver of NVIDIA (``gpu``) or AMD (``amd``) is installed, and the CPU. A driver that
+    is installed but does not answer is shown as a problem of the host; a host without any is a healthy host without
+    GPUs. Nothing is opened yet.
 
     Raises:
         InvalidRequest: naming the field ``providers``.
@@ -38,13 +39,17 @@ def _providers_called(name: str) -> Iterator[Provider]:
 
         yield SimulatedProvider(table)
         return
-    if name not in ("auto", "gpu", "cpu"):
+    if name not in ("auto", "gpu", "amd", "cpu"):
         raise _invalid(name, f"allowed are {_ALLOWED}")
-    if name != "cpu":
+    if name in ("auto", "gpu"):
         from .gpu import GPUProvider
 
         yield GPUProvider(optional=name == "auto")
-    if name != "gpu":
+    if name in ("auto", "amd"):
+        from .amd import AMDProvider
+
+        yield AMDProvider(optional=name == "auto")
+    if name in ("auto", "cpu"):
         from .cpu import CPUProvider
 
         yield CPUProvider()
