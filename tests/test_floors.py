@@ -17,6 +17,7 @@ GRANTING = {
     "broker",
     "checkpoint",
     "config",
+    "cutting",
     "devices",
     "kernel",
     "ledger",

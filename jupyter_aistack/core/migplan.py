@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutPermission:
+    """Which instances an administrator lets be created when somebody waits for one.
+
+    Attributes:
+        everywhere: any, on any GPU in MIG mode.
+        profiles: else those that may be, by a GPU's UUID or its number.
+    """
+
+    everywhere: bool = False
+    profiles: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def allows(self, device_id: str, index: int, profile: str) -> bool:
+        """Whether that profile may be created on that GPU."""
+        named = self.profiles.get(device_id, frozenset()) | self.profiles.get(str(index), frozenset())
+        return self.everywhere or profile in named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +101,7 @@ class Cut:
         profile: the name of the shape.
         span: where.
         id: the shape to create, or the instance to destroy, by the driver's number.
+        gpu_slices: compute slices of what is created; 0 when something is destroyed.
     """
 
     action: Action
@@ -91,6 +110,7 @@ class Cut:
     profile: str
     span: Span
     id: int
+    gpu_slices: int = 0
 
     def __str__(self) -> str:
         return f"{self.action} {self.profile} at slice {self.span.start} of GPU {self.index}"
@@ -174,7 +194,8 @@ class _GPU:
         self.free = [one for one in self.free if one not in way.gone]
         self.fixed.append(way.span)
         gone = [self._step(Action.DESTROY, one.profile, one.span, one.id) for one in way.gone]
-        return [*gone, self._step(Action.CREATE, way.shape.name, way.span, way.shape.id)]
+        made = self._step(Action.CREATE, way.shape.name, way.span, way.shape.id)
+        return [*gone, replace(made, gpu_slices=way.shape.gpu_slices)]
 
     def _step(self, action: Action, profile: str, span: Span, number: int) -> Cut:
         device_id, index = self.layout.device_id, self.layout.index

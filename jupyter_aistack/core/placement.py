@@ -247,6 +247,8 @@ class Room:
             return Unplaced(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
         matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
         if not matching:
+            if any(spec.profile in d.mig_offers for d in devices):
+                return Unplaced(reason=f"waits for an instance {spec.profile} to be created; none is there yet")
             offered = sorted({m.profile for d in devices for m in d.mig})
             have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host has MIG instances"
             return Unplaced(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)

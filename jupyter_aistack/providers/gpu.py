@@ -10,10 +10,12 @@ from typing import Any
 
 from ..core.device import Device, DeviceKind, Enforcement, ProcessUse, Slice, SliceKind
 from ..core.lease import Lease
+from ..core.migplan import CutPermission, MIGPlan
 from ..exceptions import DriverNotFound, PrepareFailed, ProviderError
 from . import mig
 from .base import Prepared, Provider, Usage
 from .caps import caps, for_suspension, seen_bytes
+from .migcut import Cutter
 from .nvml import NVML
 from .reading import Reading, read_processes
 from .topology import Place, places
@@ -39,15 +41,22 @@ class GPUProvider(Provider):
     Args:
         nvml: the connection to the driver.
         optional: a host without a driver is not a problem, it just has no GPU.
+        mig_create: which MIG instances may be created for those who wait; None for none.
         clock: seconds since the epoch, as the driver stamps its samples.
     """
 
     name = "gpu"
 
     def __init__(
-        self, nvml: NVML | None = None, *, optional: bool = False, clock: Callable[[], float] = time.time
+        self,
+        nvml: NVML | None = None,
+        *,
+        optional: bool = False,
+        mig_create: CutPermission | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._nvml = nvml or NVML()
+        self._cutter = Cutter(self._nvml, mig_create)
         self._optional = optional
         self._clock = clock
         self._known: dict[str, Device] = {}
@@ -106,6 +115,14 @@ class GPUProvider(Provider):
         reading = Reading(self._nvml, self._clock())
         return {i: reading.of_device(i) for i, device in devices.items() if device.kind is DeviceKind.GPU}
 
+    def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
+        """Which MIG instances would be created, and which unused ones destroyed."""
+        return self._cutter.plan(self._known.values(), wanted, leased)
+
+    def make_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> tuple[str, ...]:
+        """Create them, where the administrator allows it."""
+        return self._cutter.make(self._known.values(), wanted, leased)
+
     def close(self) -> None:
         """Close NVML."""
         self._nvml.close()
@@ -151,6 +168,7 @@ class GPUProvider(Provider):
 
     def _describe(self, handle: Any, index: int, host: str) -> Device:
         ask = self._nvml.query
+        uuid = ask("nvmlDeviceGetUUID", handle)
         mig_enabled = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == 1
         memory = ask("nvmlDeviceGetMemoryInfo", handle, default=None)
         handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
@@ -158,7 +176,7 @@ class GPUProvider(Provider):
         known = mig.shapes(self._nvml, handle, total) if mig_enabled else ()
         instances = tuple(mig.describe(self._nvml, h, total, known) for h in handles)
         return Device(
-            id=ask("nvmlDeviceGetUUID", handle),
+            id=uuid,
             host=host,
             kind=DeviceKind.GPU,
             index=index,
@@ -168,6 +186,7 @@ class GPUProvider(Provider):
             multiprocessors=self._multiprocessors(handle),
             mig=instances,
             mig_enabled=mig_enabled,
+            mig_offers=self._cutter.offers(uuid, index, known),
             vendor="nvidia",
             processes=self._processes((handle, *handles)),
             problem="" if memory or mig_enabled else _UNREADABLE,

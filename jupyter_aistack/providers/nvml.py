@@ -6,6 +6,7 @@ library in this process closed NVML.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from typing import Any
 
@@ -77,6 +78,25 @@ class NVML:
         if code in CANNOT_KNOW and default is not _RAISE:
             return default
         raise error_of(code, function)
+
+    def gather(self, function: str, kind: str, *args: Any, most: int = 0) -> list[Any]:
+        """What ``pynvml.<function>`` writes into an array of `kind` that it is given; so many at most, or it is asked.
+
+        Raises:
+            ProviderError: as `query`.
+        """
+        count = ctypes.c_uint(most)
+        if not most:
+            self.query(function, *args, None, ctypes.byref(count))
+        with self._lock:
+            array = (getattr(self._open(), kind) * count.value)()
+        self.query(function, *args, array, ctypes.byref(count))
+        return list(array[: count.value])
+
+    def structure(self, kind: str, **fields: int) -> Any:
+        """A structure of NVML to give to `query`, by reference."""
+        with self._lock:
+            return ctypes.byref(getattr(self._open(), kind)(**fields))
 
     def close(self) -> None:
         """Let go of the driver; the next question opens it again. Closing twice is allowed."""

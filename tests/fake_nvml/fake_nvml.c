@@ -396,6 +396,10 @@ DEVICE_CALL(nvmlDeviceGetGpuInstances, (Handle h, u32 id, Handle *out, u32 *coun
     *count = 0;
     for (int i = 0; nth("gi", i); i++)
         if (number_of(nth("gi", i), "gpu", 0) == gpu_index(h) && number_of(nth("gi", i), "shape", -1) == (long long)id) out[(*count)++] = GI_BASE + (Handle)i;)
+DEVICE_CALL(nvmlDeviceGetGpuInstanceById, (Handle h, u32 id, Handle *out),
+    code = NOT_FOUND;
+    for (int i = 0; nth("gi", i); i++)
+        if (number_of(nth("gi", i), "gpu", 0) == gpu_index(h) && number_of(nth("gi", i), "id", -1) == (long long)id) { *out = GI_BASE + (Handle)i; code = OK; })
 SYSTEM_CALL(nvmlGpuInstanceGetInfo, (Handle g, InstanceInfo *out),
     const char *line = nth("gi", (int)(g - GI_BASE));
     if (!line) return end(INVALID);
