@@ -195,8 +195,8 @@ class Room:
     ) -> tuple[Slice, ...] | Unplaced:
         sizes, count = self.needs(spec, host)[host], self.count(spec)
         if len(sizes) < count or (count > 1 and most_alike(self._free[i].device for i in sizes) < count):
-            devices = self._suitable(host, spec, kind)
-            why = too_much(spec, kind, devices) if devices else no_device(spec, self.inventory)
+            suitable = self._suitable(host, spec, kind)
+            why = too_much(spec, kind, suitable) if suitable else no_device(spec, self.inventory)
             return Unplaced(reason=why, never=UNSATISFIABLE)
         everything = self._free
         least = as_float(min(sizes.values())) - CLOSE

@@ -71,10 +71,11 @@ def describe(nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[Shape] = (
     own = attributes.computeInstanceSliceCount or whole
     memory_bytes = attributes.memorySizeMB * MIB
     shape = _shape_of(attributes, known)
-    if shape is None:
-        name = profile_name(whole, own, memory_bytes, gpu_bytes or memory_bytes)
-    else:
+    if shape is not None:
         name = shape.name if own == whole else f"{own}c.{shape.name}"
+    else:
+        label = "" if gpu_bytes else _label(nvml.query("nvmlDeviceGetName", handle, default=""))
+        name = label or profile_name(whole, own, memory_bytes, gpu_bytes)
     return MIGInstance(
         uuid=nvml.query("nvmlDeviceGetUUID", handle),
         profile=name,
@@ -84,6 +85,13 @@ def describe(nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[Shape] = (
         gpu_slices=whole,
         compute_slices=own,
     )
+
+
+def _label(device_name: str) -> str:
+    """The profile that the driver writes behind a GPU's model, the last resort where it tells neither shapes nor the
+    GPU's memory. It is what people call the instance; nothing else is taken from it."""
+    label = device_name.rpartition(" ")[2].lower()
+    return label if is_profile(label) else ""
 
 
 def _shape_of(attributes: Any, known: Sequence[Shape]) -> Shape | None:

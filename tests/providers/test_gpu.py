@@ -138,6 +138,15 @@ def test_mig_is_found_where_the_gpus_own_memory_is_secret(fake_nvml) -> None:
     assert (device.memory_bytes, device.problem) == (32 * GIB, "")
 
 
+def test_where_neither_shapes_nor_memory_are_told_the_drivers_label_is_the_name_and_no_more(fake_nvml) -> None:
+    state = h200(mig=1, noperm=1) + instance(0, profile="1g.18gb") + instance(1, slices=2, profile="odd")
+    device = fake_nvml.python(state, SETUP)("provider.discover('box')")[0]
+    assert [(m.profile, m.gpu_slices, m.memory_bytes // GIB) for m in device.mig] == [
+        ("1g.18gb", 1, 16),
+        ("2g.16gb", 2, 16),
+    ]
+
+
 def test_compute_instances_count_their_part_of_the_shared_memory(fake_nvml) -> None:
     state = h200(mig=1) + instance(0, slices=2, cslices=1, memory_mb=33280, sms=16)
     device = fake_nvml.python(state, SETUP)("provider.discover('box')")[0]
