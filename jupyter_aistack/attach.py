@@ -15,15 +15,18 @@ from dataclasses import dataclass
 
 from . import witness
 from .caps import cap_memory
+from .core.caps import merged
 from .exceptions import DeviceTouched
 from .processes import own_threads
 from .wire import Preparation
 
 CUDA_ERROR_NOT_INITIALIZED = 3
+HSA_STATUS_ERROR_NOT_INITIALIZED = 0x100B
 BORN_WITH = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
 """Ids of the leases this process was started with; whoever started it looks after them."""
 
-_FORCED = ("CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+_FORCED = (*_VISIBLE, "CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +49,36 @@ def cuda_started() -> bool:
     return False
 
 
+def rocm_started() -> bool:
+    """Whether this process has started ROCm's runtime, beneath HIP and OpenCL, and so chosen its AMD devices."""
+    if not _is_mapped("libhsa-runtime64.so"):
+        return False
+    major = ctypes.c_uint16()
+    with contextlib.suppress(OSError, AttributeError):
+        runtime = ctypes.CDLL("libhsa-runtime64.so.1")
+        return bool(runtime.hsa_system_get_info(0, ctypes.byref(major)) != HSA_STATUS_ERROR_NOT_INITIALIZED)
+    return False
+
+
 def check_untouched() -> None:
     """Raise `DeviceTouched` when this process can no longer change its devices; nothing is changed."""
-    if cuda_started():
+    started = "CUDA" if cuda_started() else "ROCm" if rocm_started() else ""
+    if started:
         raise DeviceTouched(
-            "CUDA has already started in this process, so it cannot change devices any more: restart the kernel, "
-            "then request the slice before the first CUDA call (or start the kernel with a slice)"
+            f"{started} has already started in this process, so it cannot change devices any more: restart the kernel, "
+            f"then request the slice before the first {started} call (or start the kernel with a slice)"
         )
 
 
 def attach(prepared: Preparation) -> Before:
-    """Apply a preparation to this process; variables a user has set for a framework are kept.
+    """Apply a preparation to this process; what a user has set for a framework is kept, of two caps the lower.
 
     Raises:
-        DeviceTouched: CUDA has already started and the preparation names devices.
+        DeviceTouched: CUDA or ROCm has already started and the preparation names devices.
     """
-    if prepared.expects.get("visible"):
+    if prepared.expects.get("visible") or prepared.environment.get("ROCR_VISIBLE_DEVICES"):
         check_untouched()
-    wanted = {k: v for k, v in prepared.environment.items() if k.startswith(_FORCED) or k not in os.environ}
+    wanted = merged(os.environ, prepared.environment, forced=_FORCED)
     before = Before(
         environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
     )
@@ -98,8 +113,9 @@ def leave(prepared: Preparation) -> None:
     for name, value in prepared.environment.items():
         if os.environ.get(name) == value:
             del os.environ[name]
-    if "CUDA_VISIBLE_DEVICES" in prepared.environment:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for name in _VISIBLE:
+        if name in prepared.environment:
+            os.environ[name] = ""
     cap_memory(os.environ)
     if prepared.cores and hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(os.getppid()))

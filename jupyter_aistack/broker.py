@@ -28,6 +28,7 @@ from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse
 from .core.reservations import Reservation, conflict
 from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, has_left, has_returned, keeps
 from .core.tenants import Phase, SuspendPolicy, host_room
+from .cutting import Cutting
 from .devices import Devices
 from .exceptions import (
     AcquireTimeout,
@@ -92,6 +93,7 @@ class Broker:
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self.suspend, self.suspend_ready, self._host_memory = suspend, suspend_ready, host_memory
+        self.cutting = Cutting(self.devices, clock)
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
@@ -486,6 +488,10 @@ class Broker:
             return events
         raise LedgerConflict("the ledger is too busy: other brokers changed it each time a plan was ready; try again")
 
+    def snapshot(self) -> Snapshot:
+        """All that a plan is made from, as it is now."""
+        return self._snapshot(self.inventory(), self.clock())
+
     def _undo(self, known: Iterable[Lease], alive: set[str]) -> None:
         """Undo what was prepared for leases that are over, however and through whomever they ended.
 
@@ -560,7 +566,8 @@ class Broker:
         if not 0 <= self.clock() - self._watched_at < WATCH_SECONDS:
             self._watched_at = self.clock()
             self._watch_memory()
-        return self.cycle()
+        events = self.cycle()
+        return (*events, *self.cycle()) if self.cutting.serve(self.snapshot) else events
 
     def _watch_memory(self) -> None:
         """Say on each lease whether its processes hold more than it has, for where nothing stops them."""

@@ -1,6 +1,7 @@
-"""Memory caps for the frameworks that read none from the environment: torch and RMM.
+"""Memory caps for the frameworks that read none from the environment: torch, TensorFlow, RMM and vLLM.
 
-A framework that is not imported yet is waited for. Nothing here imports one or starts CUDA by itself.
+A framework that is not imported yet is waited for. Nothing here imports one or starts CUDA by itself. Where a program
+has set a lower cap of its own, that one stands.
 """
 
 from __future__ import annotations
@@ -8,36 +9,36 @@ from __future__ import annotations
 import contextlib
 import importlib.abc
 import importlib.machinery
-import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-log = logging.getLogger(__name__)
-
-TORCH_VARIABLE = "AISTACK_MEMORY_FRACTION"
-RMM_VARIABLE = "AISTACK_RMM_MAXIMUM_POOL_SIZE"
+from . import frameworks
+from .core.caps import RMM_BYTES, SHARE, TENSORFLOW_MIB
+from .frameworks import TENSORFLOW, VLLM, Put
 
 
 def cap_memory(environment: Mapping[str, str]) -> None:
-    """Hold torch and RMM to what `environment` says of them; where it says nothing, lift what was set before."""
+    """Hold each framework to what `environment` says of it; where it says nothing, lift what was set before."""
     devices = len(environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
-    cap_torch_memory(environment.get(TORCH_VARIABLE))
-    cap_rmm_memory(environment.get(RMM_VARIABLE), devices)
+    share, mib = environment.get(SHARE), environment.get(TENSORFLOW_MIB)
+    cap_torch_memory(share)
+    cap_rmm_memory(environment.get(RMM_BYTES), devices)
+    _cap(TENSORFLOW, (lambda context: frameworks.cap_tensorflow(context, int(mib))) if mib else None)
+    _cap(VLLM, (lambda arguments: frameworks.cap_vllm(arguments, float(share))) if share else None)
 
 
 def cap_torch_memory(fraction: str | None) -> None:
     """Let torch take at most `fraction` of each device's memory; None lifts that."""
-    _cap("torch", (lambda torch: _cap_torch(torch, float(fraction))) if fraction else None)
+    _cap("torch", (lambda torch: frameworks.cap_torch(torch, fraction)) if fraction else None)
 
 
 def cap_rmm_memory(limit_bytes: str | None, devices: int = 1) -> None:
     """Let RMM allocate at most `limit_bytes` on each of so many visible devices; None lifts that."""
-    _cap("rmm", (lambda rmm: _cap_rmm(rmm, int(limit_bytes), devices)) if limit_bytes else None)
+    _cap("rmm", (lambda rmm: frameworks.cap_rmm(rmm, int(limit_bytes), devices)) if limit_bytes else None)
 
 
-Put = Callable[[ModuleType], None]
 _awaited: dict[str, Put] = {}
 _capped: set[str] = set()
 
@@ -51,7 +52,7 @@ def _cap(name: str, put: Put | None) -> None:
     elif module is not None and put is not None:
         _try(name, module, put)
     elif module is not None and name in _capped:
-        _try(name, module, _LIFT[name])
+        _try(name, module, frameworks.LIFT[name])
         _capped.discard(name)
     _attend()
 
@@ -65,42 +66,9 @@ def _attend() -> None:
 
 
 def _try(name: str, module: ModuleType, put: Put) -> None:
-    try:
+    with frameworks.tolerance(name):
         put(module)
         _capped.add(name)
-    except Exception as error:  # a version that works another way; the user's import must not fail for it
-        log.warning("the memory %s may take was not changed: %s", name, error)
-
-
-# -- the frameworks ----------------------------------------------------------------------------------------------------
-
-
-def _cap_torch(torch: Any, share: float) -> None:
-    def cap_each() -> None:
-        for index in range(torch.cuda.device_count()):
-            torch.cuda.set_per_process_memory_fraction(share, index)
-
-    torch.cuda._lazy_call(cap_each)  # at once when CUDA runs in torch, else when it starts; asking would start it
-
-
-_rmm_before: dict[int, Any] = {}
-
-
-def _cap_rmm(rmm: Any, limit_bytes: int, devices: int) -> None:
-    _lift_rmm(rmm)
-    for index in range(devices):
-        before = rmm.mr.get_per_device_resource(index)
-        limited = rmm.mr.LimitingResourceAdaptor(before, allocation_limit=limit_bytes)
-        rmm.mr.set_per_device_resource(index, limited)
-        _rmm_before[index] = before
-
-
-def _lift_rmm(rmm: Any) -> None:
-    while _rmm_before:
-        rmm.mr.set_per_device_resource(*_rmm_before.popitem())
-
-
-_LIFT: dict[str, Put] = {"torch": lambda torch: _cap_torch(torch, 1.0), "rmm": _lift_rmm}
 
 
 # -- waiting for an import ---------------------------------------------------------------------------------------------

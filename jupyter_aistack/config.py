@@ -13,7 +13,7 @@ from .broker import Broker
 from .core.queues import Policy
 from .exceptions import InvalidRequest
 from .ledger.base import Ledger
-from .policies import read_policy, read_suspend
+from .policies import read_mig_create, read_policy, read_suspend
 
 if TYPE_CHECKING:
     from .service import Service
@@ -35,8 +35,18 @@ class AIStack(LoggingConfigurable):
 
     providers = Unicode(
         "auto",
-        help="""What grants slices, comma separated: ``auto`` (GPUs if a driver answers, and the CPU), ``gpu``, ``cpu``,
-        ``simulated:8xH100-80GB``. The environment variable AISTACK_PROVIDERS goes first.""",
+        help="""What grants slices, comma separated: ``auto`` (GPUs if a driver answers, and the CPU), ``gpu``
+        (NVIDIA), ``amd``, ``cpu``, ``simulated:8xH100-80GB``. The environment variable AISTACK_PROVIDERS goes
+        first.""",
+    ).tag(config=True)
+
+    mig_create = Union(
+        [Bool(), Dict()],
+        default_value=False,
+        help="""Whether MIG instances are created when a request waits for one, and unused ones destroyed for that:
+        false for never, true for any profile on any GPU in MIG mode, or profiles by a GPU's UUID or number: ``{"0":
+        ["1g.18gb", "2g.35gb"]}``. The server must run as root then. MIG mode is never switched, and an instance in use
+        never touched; ``jupyter aistack mig plan`` shows what would be done.""",
     ).tag(config=True)
 
     lease_ttl_seconds = Float(
@@ -121,7 +131,8 @@ class AIStack(LoggingConfigurable):
         if self.lease_ttl_seconds < 1:
             raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
         policy, suspend = self.build_policy(), read_suspend(self.suspend)
-        providers = build_providers(os.environ.get("AISTACK_PROVIDERS") or self.providers)
+        named = os.environ.get("AISTACK_PROVIDERS") or self.providers
+        providers = build_providers(named, mig_create=read_mig_create(self.mig_create))
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds
         options.setdefault("suspend", suspend)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from .core.device import Device, DeviceKind, Fault, Inventory, SliceKind
 from .core.lease import Lease
+from .core.migplan import MIGPlan
 from .exceptions import PrepareFailed, ProviderError
 from .providers.base import Prepared, Provider, Usage
 
@@ -148,6 +149,21 @@ class Devices:
         owners = dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices)
         return [owner for owner in owners if owner is not None]
 
+    def plan_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> MIGPlan:
+        """Which MIG instances would be created for `wanted`, and why not for some. Raises `ProviderError`."""
+        self.inventory()
+        plans = [provider.plan_room(wanted, _leased(leases)) for provider in self.providers]
+        nobody = MIGPlan(refused=tuple((profile, "no device here can be cut") for profile in wanted))
+        return next((plan for plan in plans if plan is not None), nobody)
+
+    def make_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> tuple[str, ...]:
+        """Create MIG instances for `wanted`; what was done, one phrase each. Raises `Refused` and `ProviderError`."""
+        self.inventory()
+        try:
+            return tuple(d for provider in self.providers for d in provider.make_room(wanted, _leased(leases)))
+        finally:
+            self.forget()
+
     def usage(
         self, leases: Sequence[Lease], pids: Mapping[str, frozenset[int]]
     ) -> tuple[dict[str, Usage], dict[str, Usage]]:
@@ -179,6 +195,10 @@ def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
         return found
     fresh.known.update(found.known)
     return fresh
+
+
+def _leased(leases: Iterable[Lease]) -> dict[str, str]:
+    return {piece.uuid: lease.id for lease in leases for piece in lease.slices if piece.uuid}
 
 
 def _merge(parts: Sequence[Prepared]) -> Prepared:

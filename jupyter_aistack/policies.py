@@ -7,7 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from .core.device import DeviceKind, Inventory
+from .core.migplan import CutPermission
 from .core.queues import DEFAULT_QUEUE, IdlePolicy, Policy, Queue, UserLimits
+from .core.request import is_profile
 from .core.tenants import SuspendPolicy
 from .core.units import parse_bytes, parse_duration
 from .exceptions import InvalidRequest
@@ -103,6 +105,30 @@ def _table(setting: str, table: Mapping[Any, Any], readers: Mapping[str, Reader]
         except _Wrong as wrong:
             raise InvalidRequest(f"{setting}: {field}: {wrong}", field=setting, entry_field=field) from None
     return found
+
+
+def read_mig_create(value: Any) -> CutPermission | None:
+    """Which MIG instances may be created; None for none.
+
+    Raises:
+        InvalidRequest: naming the setting, the GPU and what is allowed.
+    """
+    if isinstance(value, bool):
+        return CutPermission(everywhere=True) if value else None
+    allowed = {str(gpu): _profiles_on(str(gpu), names) for gpu, names in dict(value).items()}
+    return CutPermission(profiles=allowed) if allowed else None
+
+
+def _profiles_on(gpu: str, names: Any) -> frozenset[str]:
+    if not gpu.isdigit() and not gpu.startswith("GPU-"):
+        raise _no_permission(gpu, "a GPU is named by its number or its UUID (GPU-...)")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and is_profile(name) for name in names):
+        raise _no_permission(gpu, f"expected a list of profiles such as 1g.18gb, got {names!r}")
+    return frozenset(names)
+
+
+def _no_permission(gpu: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"mig_create: {gpu!r}: {why}", field="mig_create", entry=gpu)
 
 
 def problems(policy: Policy, inventory: Inventory) -> Iterator[str]:

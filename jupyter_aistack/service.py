@@ -14,7 +14,7 @@ from .broker import Broker
 from .core.forecast import Waiting
 from .core.lease import Lease, LeaseState
 from .core.queues import DEFAULT_QUEUE
-from .core.request import MAX_COUNT, Holder, HolderKind, Request, RequestState
+from .core.request import MAX_COUNT, Holder, HolderKind, Request, RequestState, is_profile
 from .exceptions import InvalidRequest, NotYours, PrepareFailed
 from .processes import groups_of
 from .providers.base import Prepared, Usage
@@ -100,6 +100,8 @@ class Service:
             "reservations": self._reservations,
             "reserve": self._reserve,
             "unreserve": self._unreserve,
+            "mig_plan": self._mig_plan,
+            "mig_apply": self._mig_apply,
         }
 
     def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -300,7 +302,7 @@ class Service:
     # -- reserving ----------------------------------------------------------------------------------------------
 
     def _reserve(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        self._check_admin(caller)
+        self._check_admin(caller, "reservations are made")
         made = self.broker.reserve(
             name=text_field(payload, "name")[:MAX_LABEL],
             queue=text_field(payload, "queue", DEFAULT_QUEUE),
@@ -314,14 +316,30 @@ class Service:
         return reservation_to_dict(made, self.broker.clock())
 
     def _unreserve(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        self._check_admin(caller)
+        self._check_admin(caller, "reservations are made")
         gone = self.broker.unreserve(text_field(payload, "reservation_id"))
         return reservation_to_dict(gone, self.broker.clock())
 
-    def _check_admin(self, caller: Caller) -> None:
+    # -- cutting ------------------------------------------------------------------------------------------------
+
+    def _mig_plan(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        plan = self.broker.cutting.plan(self.broker.snapshot(), _profiles(payload))
+        steps = [{**asdict(step), "action": step.action.value, "text": str(step)} for step in plan.steps]
+        refused = [{"profile": profile, "reason": reason} for profile, reason in plan.refused]
+        return {"steps": steps, "refused": refused}
+
+    def _mig_apply(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        self._check_admin(caller, "GPUs are cut")
+        profiles = _profiles(payload)
+        refused = self._mig_plan(payload, caller)["refused"]
+        done = self.broker.cutting.make(self.broker.snapshot(), profiles)
+        self.broker.cycle()
+        return {"done": list(done), "refused": refused}
+
+    def _check_admin(self, caller: Caller, what: str) -> None:
         if not self._is_admin(caller):
             raise NotYours(
-                f"reservations are made by admins only, and {caller.user} is none here; whoever configures the server "
+                f"{what} by admins only, and {caller.user} is none here; whoever configures the server "
                 "can add the login to AIStack.admins"
             )
 
@@ -335,6 +353,14 @@ def prepared_to_dict(prepared: Prepared) -> JSON:
         "enforced_by": prepared.enforced_by.value,
         "expects": dict(prepared.expects),
     }
+
+
+def _profiles(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """The MIG profiles under ``profiles``; none for those that waiting requests want."""
+    value = payload.get("profiles", [])
+    if not isinstance(value, list) or not all(isinstance(one, str) and is_profile(one) for one in value):
+        raise InvalidRequest(f"profiles: expected names such as 1g.18gb, got {value!r}", field="profiles")
+    return tuple(value)
 
 
 def _usage_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:

@@ -35,13 +35,43 @@ assert os.environ["CUDA_VISIBLE_DEVICES"] == "before"
 """
 
 
+LIBHSA = """
+static int started;
+int hsa_init(void) { started = 1; return 0; }
+int hsa_system_get_info(int attribute, void *value) { (void)attribute; (void)value; return started ? 0 : 0x100B; }
+"""
+
+AMD_PROGRAM = """
+import ctypes, os
+from jupyter_aistack.attach import attach, leave, rocm_started
+from jupyter_aistack.exceptions import DeviceTouched
+from jupyter_aistack.wire import Preparation
+
+wanted = Preparation(environment={"ROCR_VISIBLE_DEVICES": "GPU-7", "HIP_VISIBLE_DEVICES": "0"})
+assert not rocm_started()
+runtime = ctypes.CDLL("libhsa-runtime64.so.1")
+os.environ["HIP_VISIBLE_DEVICES"] = "3"
+attach(wanted)
+print(os.environ["ROCR_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"])
+leave(wanted)
+print([os.environ["ROCR_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"]])
+runtime.hsa_init()
+try:
+    attach(wanted)
+except DeviceTouched as error:
+    print(error.message)
+assert os.environ["ROCR_VISIBLE_DEVICES"] == ""
+"""
+
+
 @pytest.fixture
 def driver(tmp_path: Path) -> Path:
-    """A driver library that knows whether CUDA has started, as the real one does."""
-    source = tmp_path / "cuda.c"
-    source.write_text(LIBCUDA)
-    library = tmp_path / "libcuda.so.1"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
+    """Driver libraries that know whether CUDA and ROCm have started, as the real ones do."""
+    for name, text in (("libcuda.so.1", LIBCUDA), ("libhsa-runtime64.so.1", LIBHSA)):
+        source = tmp_path / "driver.c"
+        source.write_text(text)
+        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(tmp_path / name), str(source)]
+        subprocess.run(command, check=True)
     return tmp_path
 
 
@@ -50,3 +80,13 @@ def test_a_process_that_has_started_cuda_is_left_alone_and_told_the_way_out(driv
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert "restart the kernel" in done.stdout
+
+
+def test_rocm_that_has_started_is_left_alone_and_a_lease_that_is_over_shows_no_amd_gpu(driver: Path) -> None:
+    environment = {"LD_LIBRARY_PATH": str(driver), "PATH": "/usr/bin:/bin"}
+    program = [sys.executable, "-c", AMD_PROGRAM]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    shown, hidden, told = done.stdout.splitlines()
+    assert (shown, hidden) == ("GPU-7 0", "['', '']")
+    assert "before the first ROCm call" in told

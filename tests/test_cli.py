@@ -46,7 +46,8 @@ def test_doctor_says_what_would_enforce_a_slice(capsys: pytest.CaptureFixture[st
 
 def test_doctor_calls_a_compute_instance_advisory_as_its_lease_will() -> None:
     device = {"simulated": False, "kind": "gpu", "mig_enabled": True}
-    told = enforcement({**device, "mig": [{"profile": "1c.2g.35gb"}, {"profile": "2g.35gb"}]})
+    part = {"profile": "1c.2g.35gb", "gpu_slices": 2, "compute_slices": 1}
+    told = enforcement({**device, "mig": [part, {"profile": "2g.35gb", "gpu_slices": 2, "compute_slices": 2}]})
     assert told == {"1c.2g.35gb": Enforcement.L0.label, "2g.35gb": Enforcement.L4.label}
 
 

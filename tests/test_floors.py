@@ -17,6 +17,7 @@ GRANTING = {
     "broker",
     "checkpoint",
     "config",
+    "cutting",
     "devices",
     "kernel",
     "ledger",
@@ -33,6 +34,7 @@ USING = {
     "attach",
     "caps",
     "clusters",
+    "frameworks",
     "training",
     "tracking",
     "magics",
@@ -46,6 +48,7 @@ IN_ARRAYS = {"fleet", "fragmentation", "scarcity"}
 HOMES = {
     "sqlalchemy": {"ledger"},
     "pynvml": {"providers"},
+    "amdsmi": {"providers"},
     "cuda": {"checkpoint"},
     "tornado": {"server", "kernel"},
     "jupyter_server": {"server"},

@@ -12,7 +12,7 @@ from jupyter_aistack.config import AIStack
 from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue, UserLimits
 from jupyter_aistack.core.tenants import SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.policies import problems, read_limits, read_queues, read_suspend
+from jupyter_aistack.policies import problems, read_limits, read_mig_create, read_queues, read_suspend
 from jupyter_aistack.testing import simulated_broker
 
 
@@ -231,3 +231,28 @@ def test_settings_shown_in_the_documentation_are_understood(page: str) -> None:
     policy = AIStack(config=config).build_policy()
     assert {queue.name for queue in policy.queues} >= {"default", "class"}
     assert policy.limits["*"].slices == 4
+
+
+def test_what_may_be_cut_is_read_from_the_setting() -> None:
+    assert read_mig_create(False) is None
+    assert read_mig_create({}) is None
+    everywhere = read_mig_create(True)
+    assert everywhere is not None
+    assert everywhere.allows("GPU-a", 3, "1g.18gb")
+    some = read_mig_create({"GPU-a": ["1g.18gb"], 1: ["2g.35gb"]})
+    assert some is not None
+    asked = [("GPU-a", 0, "1g.18gb"), ("GPU-b", 1, "2g.35gb"), ("GPU-a", 0, "2g.35gb"), ("GPU-b", 1, "1g.18gb")]
+    assert [some.allows(*one) for one in asked] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"nvidia": ["1g.18gb"]}, "mig_create: 'nvidia': a GPU is named by its number or its UUID"),
+        ({"0": "1g.18gb"}, "mig_create: '0': expected a list of profiles"),
+        ({"0": ["20GiB"]}, "mig_create: '0': expected a list of profiles"),
+    ],
+)
+def test_a_permission_to_cut_that_makes_no_sense_names_the_gpu(value: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(words)):
+        read_mig_create(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..exceptions import AIStackError
-from . import host, leases, queues
+from . import host, leases, mig, queues
 
 EXIT_ERROR = 2
 SPEC_HELP = "1/4, 20GiB, 2, 1/2x2, 1g.18gb, cpu:2, gpu:1/4; after a comma what goes with it: 1,cpu:8,mem:64GiB"
@@ -62,6 +62,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _add_reserve(add("reserve", queues.reserve, "Keep slices for the members of a queue; for admins only."))
     unreserve = add("unreserve", queues.unreserve, "Take a reservation back; for admins only.")
     unreserve.add_argument("reservation", metavar="ID", help="its id, as reservations shows it")
+    _add_mig(verbs)
     _add_simulate(verbs, words)
     return parser
 
@@ -91,6 +92,20 @@ def _add_reserve(reserve: argparse.ArgumentParser) -> None:
     )
     reserve.add_argument("--for", dest="duration", required=True, metavar="TIME", help="how long, e.g. 2h")
     reserve.add_argument("--weekly", action="store_true", help="again every week at that time")
+
+
+def _add_mig(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "Create MIG instances for those who wait, or see first what would be done."
+    group = verbs.add_parser("mig", help=text, description=text)
+    kinds = group.add_subparsers(title="what to do", required=True, metavar="WHAT")
+    for name, run, what in (
+        ("plan", mig.plan, "Show what would be created and destroyed; nothing is."),
+        ("apply", mig.apply, "Do it; for admins, as root, and where the setting mig_create allows it."),
+    ):
+        verb = kinds.add_parser(name, help=what, description=what)
+        verb.add_argument("profiles", nargs="*", metavar="PROFILE", help="e.g. 1g.18gb (what waiting requests lack)")
+        verb.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        verb.set_defaults(run=run)
 
 
 def _add_simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser], words: Sequence[str]) -> None:

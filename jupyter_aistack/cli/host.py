@@ -48,8 +48,9 @@ def enforcement(device: JSON) -> dict[str, str]:
     if device["kind"] == "cpu":
         return {"share": Enforcement.CPU.label}
     if device["mig_enabled"]:
-        return {m["profile"]: mig.enforcement(m["profile"]).label for m in device["mig"]}
-    return {"whole": Enforcement.WHOLE.label, "share": Enforcement.L0.label}
+        return {m["profile"]: mig.enforcement(m["gpu_slices"], m["compute_slices"]).label for m in device["mig"]}
+    whole = {"whole": Enforcement.WHOLE.label}
+    return {**whole, "share": Enforcement.L0.label} if device["is_divisible"] else whole
 
 
 def status(options: argparse.Namespace) -> int:

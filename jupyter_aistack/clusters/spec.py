@@ -6,10 +6,11 @@ from the parent GPU of a MIG instance. The same parts, given absolute bytes, ser
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from ..core.caps import RMM_BYTES
 from ..core.device import Enforcement, Slice, SliceKind
 from ..exceptions import ClusterError
 from ..wire import Preparation
@@ -44,6 +45,19 @@ def nanny_options(
     return _cpu_options(preparation, host_memory_bytes, threads or max(1, len(preparation.cores)))
 
 
+def check_nanny(slices: Sequence[Slice], preparation: Preparation, wanted: Mapping[str, Any]) -> None:
+    """Refuse what these slices cannot carry among a user's own arguments of a nanny.
+
+    Raises:
+        ClusterError: another protocol than TCP on parts of GPUs: there is no CUDA IPC or NVLink between MIG instances,
+            and with shares two workers may be on one GPU.
+    """
+    protocol = str(wanted.get("protocol") or "tcp").removesuffix("://")
+    is_part = any(piece.kind not in (SliceKind.CPU, SliceKind.GPU) for piece in slices)
+    if is_gpu(slices, preparation) and is_part and protocol not in ("tcp", "tls"):
+        raise ClusterError(f"protocol: {protocol} needs whole GPUs; leave it out (tcp), or make a cluster of slice 1")
+
+
 def _cpu_options(preparation: Preparation, host_memory_bytes: int, threads: int) -> dict[str, Any]:
     is_simulated = preparation.enforced_by == Enforcement.SIMULATED.value
     limit = host_memory_bytes if is_simulated else preparation.memory_limit_bytes
@@ -66,23 +80,29 @@ def _gpu_options(
         raise ClusterError(
             f"workers on GPU slices need dask-cuda: pip install 'jupyter_aistack[gpu]' ({error})"
         ) from error
-    device_bytes = sum(piece.memory_bytes for piece in slices)
+    device_bytes = sum(piece.memory_bytes for piece in slices if piece.kind is not SliceKind.CPU)
     spill = {"device_memory_limit": int(device_bytes * SPILL_SHARE), "memory_limit": host_memory_bytes}
     return {
         "nthreads": threads,
         "memory_limit": host_memory_bytes,
         "env": dict(preparation.environment),
-        "resources": {"GPU": float(sum(piece.fraction for piece in slices))},
+        "resources": {"GPU": float(sum(piece.fraction for piece in slices if piece.kind is not SliceKind.CPU))},
         "data": (DeviceHostFile, spill),
         "preload": ["dask_cuda.initialize"],
         "preload_argv": ["--create-cuda-context"],
-        "plugins": _plugins(preparation, device_bytes),
+        "plugins": _plugins(slices, preparation),
     }
 
 
-def _plugins(preparation: Preparation, device_bytes: int) -> tuple[Any, ...]:
+def _plugins(slices: Sequence[Slice], preparation: Preparation) -> tuple[Any, ...]:
     guard = SliceGuard(preparation)
-    return (guard, RMMCeiling(device_bytes)) if find_spec("rmm") else (guard,)
+    return (guard, RMMCeiling(_rmm_bytes(slices, preparation))) if find_spec("rmm") else (guard,)
+
+
+def _rmm_bytes(slices: Sequence[Slice], preparation: Preparation) -> int:
+    """What RMM may allocate on the worker's device: a share leaves room in its slice for CUDA's context."""
+    own = min(piece.memory_bytes for piece in slices if piece.kind is not SliceKind.CPU)
+    return min(own, int(preparation.environment.get(RMM_BYTES, own)))
 
 
 def _without_nvml() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..client import Client, HeldLease
 from ..core.request import RequestState
 from ..exceptions import AcquireTimeout, AIStackError, ClusterError
 from .guard import look
-from .spec import nanny_options
+from .spec import check_nanny, nanny_options
 
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 1.0
 HOPELESS_SECONDS = 1.0
@@ -169,6 +169,7 @@ class LeasedWorker(ProcessInterface):
     # -- the process --------------------------------------------------------------------------------------------
 
     async def _launch(self, lease: HeldLease) -> None:
+        check_nanny(lease.slices, lease.prepared, self.plan.nanny)
         host_bytes = await asyncio.to_thread(host_memory_bytes, self.plan.client, lease)
         options = nanny_options(lease.slices, lease.prepared, host_memory_bytes=host_bytes, threads=self.plan.threads)
         self.nanny = SliceNanny(

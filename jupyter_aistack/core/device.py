@@ -51,7 +51,7 @@ _ENFORCEMENT_LABELS = {
     Enforcement.L2: "MPS namespace (driver)",
     Enforcement.L1: "MPS daemon (driver)",
     Enforcement.L0: "framework caps (advisory)",
-    Enforcement.WHOLE: "whole GPU, chosen by CUDA_VISIBLE_DEVICES (advisory)",
+    Enforcement.WHOLE: "whole GPU, chosen by its environment (advisory)",
     Enforcement.CPU: "CPU affinity and thread counts; memory is watched",
     Enforcement.SIMULATED: "nothing: the device is simulated",
 }
@@ -68,12 +68,23 @@ class ProcessUse:
 
 @dataclass(frozen=True, kw_only=True)
 class MIGInstance:
-    """A MIG instance that exists on a GPU now."""
+    """A MIG instance that exists on a GPU now, as NVML's attributes describe it.
+
+    Attributes:
+        uuid: its own.
+        profile: the name of its shape, e.g. ``1g.18gb``, by which it is asked for; no figure is read from it.
+        memory_bytes: memory that belongs to it.
+        multiprocessors: number of SMs; 0 when unknown.
+        gpu_slices: compute slices of the GPU instance it lies in; 0 when unknown.
+        compute_slices: how many of those are its own; fewer than all means that its memory is its neighbours' too.
+    """
 
     uuid: str
-    profile: str  # e.g. "1g.18gb", as NVML's attributes give it
+    profile: str
     memory_bytes: int
     multiprocessors: int = 0
+    gpu_slices: int = 0
+    compute_slices: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +102,9 @@ class Device:
         multiprocessors: number of SMs; 0 when unknown or not a GPU.
         mig: the MIG instances; a device that has any is granted by instance only.
         mig_enabled: MIG mode is on (it may be on with no instance).
+        mig_offers: profiles that may be created on it when somebody waits for one; empty unless the admin allows it.
+        vendor: who made it, as far as that decides what may be mixed in one process: ``nvidia``, ``amd`` or empty.
+        is_divisible: fractions of it can be held apart, or at least be capped.
         peers: ids of the devices of this host that it reaches by NVLink.
         domain: what it shares a PCIe root or NUMA node with others by; empty when unknown.
         processes: who holds memory on it now.
@@ -114,6 +128,9 @@ class Device:
     multiprocessors: int = 0
     mig: tuple[MIGInstance, ...] = ()
     mig_enabled: bool = False
+    mig_offers: tuple[str, ...] = ()
+    vendor: str = ""
+    is_divisible: bool = True
     peers: frozenset[str] = frozenset()
     domain: str = ""
     processes: tuple[ProcessUse, ...] = ()
@@ -130,9 +147,14 @@ class Device:
         return not self.problem
 
     @property
+    def is_uncut(self) -> bool:
+        """Whether it may be granted as a whole: it is not cut into MIG instances."""
+        return not self.mig_enabled and not self.mig
+
+    @property
     def is_shareable(self) -> bool:
         """Whether fractions of it may be granted."""
-        return not self.mig_enabled and not self.mig
+        return self.is_uncut and self.is_divisible
 
     def with_foreign(self, ours: frozenset[int]) -> Device:
         """This device, with the memory of processes not in `ours` counted as foreign."""
@@ -164,9 +186,12 @@ class Slice:
         kind: how it is cut.
         fraction: its share of the device, 0 < fraction <= 1.
         memory_bytes: memory that belongs to it.
-        uuid: what ``CUDA_VISIBLE_DEVICES`` must name: the GPU's or the MIG instance's UUID; empty on CPUs.
+        uuid: what ``CUDA_VISIBLE_DEVICES`` (AMD: ``ROCR_VISIBLE_DEVICES``) must name: the GPU's or the MIG instance's
+            UUID; empty on CPUs.
         profile: MIG profile name, else empty.
         cores: CPU cores it may run on (CPU slices only).
+        gpu_slices: as in `MIGInstance`; 0 on other slices.
+        compute_slices: likewise.
     """
 
     device_id: str
@@ -176,6 +201,8 @@ class Slice:
     uuid: str = ""
     profile: str = ""
     cores: tuple[int, ...] = ()
+    gpu_slices: int = 0
+    compute_slices: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

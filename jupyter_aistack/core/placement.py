@@ -12,7 +12,7 @@ from .demand import WHOLE
 from .device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
 from .free import CLOSE, Free, as_float, bytes_of
 from .request import Spec, Unit
-from .sizes import beside_share, is_model, no_device, sizes_on, too_much
+from .sizes import beside_share, is_model, most_alike, no_device, of_one_maker, sizes_on, too_much
 from .units import format_bytes
 from .worth import Worth
 
@@ -194,9 +194,9 @@ class Room:
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
     ) -> tuple[Slice, ...] | Unplaced:
         sizes, count = self.needs(spec, host)[host], self.count(spec)
-        if len(sizes) < count:
-            devices = self._suitable(host, spec, kind)
-            why = too_much(spec, kind, devices) if devices else no_device(spec, self.inventory)
+        if len(sizes) < count or (count > 1 and most_alike(self._free[i].device for i in sizes) < count):
+            suitable = self._suitable(host, spec, kind)
+            why = too_much(spec, kind, suitable) if suitable else no_device(spec, self.inventory)
             return Unplaced(reason=why, never=UNSATISFIABLE)
         everything = self._free
         least = as_float(min(sizes.values())) - CLOSE
@@ -206,8 +206,12 @@ class Room:
             able = [self._free[device_id].device for device_id in sizes]
             return Unplaced(reason=self._no_room(able, sizes, count))
         free.sort(key=lambda one: self._waste(one, as_float(sizes[one.device.id])))
-        devices = [one.device for one in free]
-        chosen = devices[:count] if count == 1 or count == len(free) else _joined(devices, count)
+        devices: Sequence[Device] = [one.device for one in free]
+        if count > 1:
+            devices = of_one_maker(devices, count)
+            if not devices:
+                return Unplaced(reason=f"waits for {count} GPUs of one maker, which one process cannot mix")
+        chosen = devices[:count] if count == 1 or count == len(devices) else _joined(devices, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
 
     def _waste(self, free: Free, size: float) -> tuple[float, float, int, str]:
@@ -243,6 +247,8 @@ class Room:
             return Unplaced(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
         matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
         if not matching:
+            if any(spec.profile in d.mig_offers for d in devices):
+                return Unplaced(reason=f"waits for an instance {spec.profile} to be created; none is there yet")
             offered = sorted({m.profile for d in devices for m in d.mig})
             have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host has MIG instances"
             return Unplaced(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)
@@ -336,6 +342,8 @@ def _cut_instance(device: Device, instance: MIGInstance) -> Slice:
         memory_bytes=instance.memory_bytes,
         uuid=instance.uuid,
         profile=instance.profile,
+        gpu_slices=instance.gpu_slices,
+        compute_slices=instance.compute_slices,
     )
 
 

@@ -196,6 +196,11 @@ class Request:
         )
 
 
+def is_profile(text: str) -> bool:
+    """Whether a name is one that a MIG profile can be asked for by."""
+    return _PROFILE.fullmatch(text) is not None
+
+
 def parse_spec(text: str) -> Spec:
     """Read a SPEC as users type it.
 

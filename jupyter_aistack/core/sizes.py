@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -46,9 +47,23 @@ def sizes_on(spec: Spec, hosts: Mapping[str, Iterable[Device]]) -> dict[str, dic
             share = known.get(alike)
             if share is None:
                 share = known[alike] = _share_of(spec, device)
-            if device.is_shareable and share is not TOO_MUCH:
+            if device.is_uncut and (device.is_divisible or share == 1) and share is not TOO_MUCH:
                 sizes[device.id] = share
     return found
+
+
+def most_alike(devices: Iterable[Device]) -> int:
+    """How many there are at most of one maker; one process cannot use GPUs of two."""
+    return max(Counter(device.vendor for device in devices).values(), default=0)
+
+
+def of_one_maker(devices: Sequence[Device], count: int) -> Sequence[Device]:
+    """The devices of the first maker, in their order, that has so many; all are of it where there is one maker."""
+    for vendor in dict.fromkeys(device.vendor for device in devices):
+        alike = [device for device in devices if device.vendor == vendor]
+        if len(alike) >= count:
+            return alike
+    return ()
 
 
 def beside_share(spec: Spec, device: Device) -> Fraction:
@@ -75,13 +90,17 @@ def too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
 
 
 def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
-    if any(not d.is_shareable for d in devices):
+    if devices and all(d.is_uncut and not d.is_divisible for d in devices) and spec.unit is not Unit.DEVICES:
+        return "whole AMD GPUs only; ask for 1"
+    if any(not d.is_uncut for d in devices):
         offered = sorted({m.profile for d in devices for m in d.mig})
         return f"this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"
     if spec.unit is Unit.MEMORY:
         return f"the largest device has {format_bytes(max(d.memory_bytes for d in devices))}"
     if spec.unit is Unit.CORES:
         return f"this host has {max(len(d.cores) for d in devices)} cores"
+    if len(devices) >= int(spec.amount) > most_alike(devices):
+        return f"its GPUs are of two makers, which one process cannot mix; at most {most_alike(devices)} are alike"
     noun = "GPU" if kind is DeviceKind.GPU else "CPU device"
     model = f" of {'|'.join(spec.models)}" if spec.models else ""
     return f"this host has {len(devices)} {noun}{'s' if len(devices) != 1 else ''}{model}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from ..core import caps
 from ..providers.base import Prepared
 
 SECRETS = {
@@ -23,9 +24,12 @@ SECRETS = {
 NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Empty, not unset (every GPU would be visible) and not -1 (which Dask refuses)."""
 
+NO_AMD_DEVICE = {"ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+"""Empty shows none of them. For hosts that have some: elsewhere other tools take these for the sign of an AMD host."""
+
 OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
-_FORCED = ("CUDA_", "AISTACK_")
-_LISTS = ("CUDA_VISIBLE_DEVICES", "AISTACK_LEASE")
+_FORCED = ("CUDA_", "ROCR_", "HIP_VISIBLE", "AISTACK_")
+_LISTS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "AISTACK_LEASE")
 _THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
 
 
@@ -44,15 +48,13 @@ def without_secrets(env: Mapping[str, str], names: Collection[str], *, has_socke
 def with_slice(env: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
     """`env` with a slice in it: devices are set, a framework's setting is kept where the user has made it.
 
-    The lower thread count wins, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's ``=64`` does not.
+    The lower memory cap wins, and the lower thread count, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's
+    ``=64`` does not.
     """
-    changed = dict(env)
+    changed = {**env, **caps.merged(env, prepared.environment, forced=_FORCED)}
     for name, value in prepared.environment.items():
-        own = env.get(name)
-        if own is None or name.startswith(_FORCED):
-            changed[name] = value
-        elif name.endswith(_THREADS):
-            changed[name] = _lower(own, value)
+        if name.endswith(_THREADS) and name in env:
+            changed[name] = _lower(env[name], value)
     return changed
 
 
@@ -83,12 +85,15 @@ def combined(parts: Sequence[Prepared]) -> Prepared:
 
 
 def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    both = {**one, **other}
+    both = {**one, **other, **caps.together(one, other)}
     for name in one.keys() & other.keys():
         if name in _LISTS:
             both[name] = ",".join(dict.fromkeys(filter(None, f"{one[name]},{other[name]}".split(","))))
         elif name.endswith(_THREADS) and one[name].isdigit() and other[name].isdigit():
             both[name] = str(int(one[name]) + int(other[name]))
+    if "HIP_VISIBLE_DEVICES" in both:  # HIP counts what ROCR leaves
+        count = len(both["ROCR_VISIBLE_DEVICES"].split(","))
+        both["HIP_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
     return both
 
 

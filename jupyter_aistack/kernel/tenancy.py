@@ -55,6 +55,7 @@ class Holding:
         prepared: what its process must be given; None when it holds nothing.
         request: its waiting request, if any.
         has_gpus: whether the host has real GPUs that are leased out; None when that could not be found out.
+        has_amd: whether some of them are AMD's.
         note: why it has no slice though one was asked for.
     """
 
@@ -62,6 +63,7 @@ class Holding:
     prepared: Prepared | None = None
     request: Request | None = None
     has_gpus: bool | None = None
+    has_amd: bool = False
     note: str = ""
 
     @property
@@ -113,11 +115,13 @@ class Tenancy:
                 except (PrepareFailed, LeaseError) as error:
                     note = error.message
             waiting = self._waiting()
+            gpus = [device for device in broker.inventory().of_kind(DeviceKind.GPU) if not device.simulated]
             return Holding(
                 leases=tuple(leases),
                 prepared=combined(parts) if parts else None,
                 request=waiting,
-                has_gpus=any(not d.simulated for d in broker.inventory().of_kind(DeviceKind.GPU)),
+                has_gpus=bool(gpus),
+                has_amd=any(device.vendor == "amd" for device in gpus),
                 note=note or (self._why(waiting) if waiting else ""),
             )
 

@@ -9,7 +9,7 @@ from typing import Any
 from .. import attach
 from ..wire import Preparation, preparation_from_dict
 
-_TO_LEAVE = ("AISTACK_LEASE", "CUDA_VISIBLE_DEVICES")
+_TO_LEAVE = ("AISTACK_LEASE", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 class BornWith:

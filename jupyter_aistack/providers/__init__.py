@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..core.migplan import CutPermission
 from ..exceptions import InvalidRequest
 from .base import Prepared, Provider, Usage
 
 __all__ = ["Prepared", "Provider", "Usage", "build_providers"]
 
-_ALLOWED = "auto, gpu, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
+_ALLOWED = "auto, gpu, amd, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
 
 
-def build_providers(text: str) -> tuple[Provider, ...]:
+def build_providers(text: str, *, mig_create: CutPermission | None = None) -> tuple[Provider, ...]:
     """The providers named in a setting such as ``auto``, ``gpu,cpu`` or ``simulated:8xH100-80GB,cpu``.
 
-    ``auto`` is the GPUs, where an NVIDIA driver is installed, and the CPU. A driver that is installed but does not
-    answer is shown as a problem of the host; a host without any is a healthy host without GPUs. Nothing is opened yet.
+    ``auto`` is the GPUs, where a driver of NVIDIA (``gpu``) or AMD (``amd``) is installed, and the CPU. A driver that
+    is installed but does not answer is shown as a problem of the host; a host without any is a healthy host without
+    GPUs. Nothing is opened yet.
+
+    Args:
+        text: the setting.
+        mig_create: which MIG instances may be created for those who wait; None for none.
 
     Raises:
         InvalidRequest: naming the field ``providers``.
@@ -24,27 +30,31 @@ def build_providers(text: str) -> tuple[Provider, ...]:
     names = [part.strip() for part in text.split(",")]
     providers: dict[str, Provider] = {}
     for name in names:
-        for provider in _providers_called(name):
+        for provider in _providers_called(name, mig_create):
             if provider.name == "simulated" and "simulated" in providers:
                 raise _invalid("simulated:", "it may be given once; join tables with +")
             providers.setdefault(provider.name, provider)
     return tuple(providers.values())
 
 
-def _providers_called(name: str) -> Iterator[Provider]:
+def _providers_called(name: str, mig_create: CutPermission | None) -> Iterator[Provider]:
     kind, _, table = name.partition(":")
     if kind == "simulated":
         from .simulated import SimulatedProvider
 
         yield SimulatedProvider(table)
         return
-    if name not in ("auto", "gpu", "cpu"):
+    if name not in ("auto", "gpu", "amd", "cpu"):
         raise _invalid(name, f"allowed are {_ALLOWED}")
-    if name != "cpu":
+    if name in ("auto", "gpu"):
         from .gpu import GPUProvider
 
-        yield GPUProvider(optional=name == "auto")
-    if name != "gpu":
+        yield GPUProvider(optional=name == "auto", mig_create=mig_create)
+    if name in ("auto", "amd"):
+        from .amd import AMDProvider
+
+        yield AMDProvider(optional=name == "auto")
+    if name in ("auto", "cpu"):
         from .cpu import CPUProvider
 
         yield CPUProvider()

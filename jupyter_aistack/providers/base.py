@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.device import Device, Enforcement, Fault
 from ..core.lease import Lease
+from ..core.migplan import MIGPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,30 @@ class Provider(ABC):
     def simulated_state(self, lease: Lease) -> int | None:
         """Bytes that a lease would hold on each of its devices if they were real; None where they are."""
         return None
+
+    def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan | None:
+        """What `make_room` would do; None where devices of this kind are never cut.
+
+        Args:
+            wanted: MIG profiles, one instance of each, first served first.
+            leased: lease id by the UUID of each slice that is leased.
+
+        Raises:
+            ProviderError: it cannot be found out.
+        """
+        return None
+
+    def make_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> tuple[str, ...]:
+        """Cut devices anew for `wanted`; called at the end of a cycle for those it could not serve, or by an admin.
+
+        Returns:
+            What was done, one phrase each.
+
+        Raises:
+            Refused: the administrator has not allowed it.
+            ProviderError: a step failed; ``facts["done"]`` are those before it.
+        """
+        return ()
 
     def close(self) -> None:  # noqa: B027 - optional
         """Let go of the driver. Closing twice is allowed."""

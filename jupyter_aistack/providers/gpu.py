@@ -10,16 +10,16 @@ from typing import Any
 
 from ..core.device import Device, DeviceKind, Enforcement, ProcessUse, Slice, SliceKind
 from ..core.lease import Lease
-from ..core.units import MIB
+from ..core.migplan import CutPermission, MIGPlan
 from ..exceptions import DriverNotFound, PrepareFailed, ProviderError
 from . import mig
 from .base import Prepared, Provider, Usage
+from .caps import caps, for_suspension, seen_bytes
+from .migcut import Cutter
 from .nvml import NVML
 from .reading import Reading, read_processes
 from .topology import Place, places
 
-HEADROOM_BYTES = 400 * MIB
-"""What a CUDA context, cuBLAS and NCCL take beside a framework's own pool, which no framework cap covers."""
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was reset come back."""
 
@@ -41,15 +41,22 @@ class GPUProvider(Provider):
     Args:
         nvml: the connection to the driver.
         optional: a host without a driver is not a problem, it just has no GPU.
+        mig_create: which MIG instances may be created for those who wait; None for none.
         clock: seconds since the epoch, as the driver stamps its samples.
     """
 
     name = "gpu"
 
     def __init__(
-        self, nvml: NVML | None = None, *, optional: bool = False, clock: Callable[[], float] = time.time
+        self,
+        nvml: NVML | None = None,
+        *,
+        optional: bool = False,
+        mig_create: CutPermission | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._nvml = nvml or NVML()
+        self._cutter = Cutter(self._nvml, mig_create)
         self._optional = optional
         self._clock = clock
         self._known: dict[str, Device] = {}
@@ -82,6 +89,7 @@ class GPUProvider(Provider):
             )
         for piece in slices:
             _check_usable(piece, devices)
+        slices = tuple(mig.counted(piece, devices[piece.device_id]) for piece in slices)
         visible = [piece.uuid for piece in slices]
         environment = {
             "CUDA_VISIBLE_DEVICES": ",".join(visible),
@@ -90,7 +98,7 @@ class GPUProvider(Provider):
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
         return Prepared(
-            environment=environment | _caps_of(slices, devices),
+            environment=environment | _caps_of(slices, devices) | for_suspension(lease),
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=_weakest(slices),
             expects={"visible": visible, "memory_total": _memory_seen(slices, devices)},
@@ -106,6 +114,14 @@ class GPUProvider(Provider):
         """What each GPU's own counters say."""
         reading = Reading(self._nvml, self._clock())
         return {i: reading.of_device(i) for i, device in devices.items() if device.kind is DeviceKind.GPU}
+
+    def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
+        """Which MIG instances would be created, and which unused ones destroyed."""
+        return self._cutter.plan(self._known.values(), wanted, leased)
+
+    def make_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> tuple[str, ...]:
+        """Create them, where the administrator allows it."""
+        return self._cutter.make(self._known.values(), wanted, leased)
 
     def close(self) -> None:
         """Close NVML."""
@@ -152,13 +168,15 @@ class GPUProvider(Provider):
 
     def _describe(self, handle: Any, index: int, host: str) -> Device:
         ask = self._nvml.query
+        uuid = ask("nvmlDeviceGetUUID", handle)
         mig_enabled = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == 1
         memory = ask("nvmlDeviceGetMemoryInfo", handle, default=None)
         handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
         total = memory.total if memory else 0
-        instances = tuple(mig.describe(self._nvml, h, total) for h in handles)
+        known = mig.shapes(self._nvml, handle, total) if mig_enabled else ()
+        instances = tuple(mig.describe(self._nvml, h, total, known) for h in handles)
         return Device(
-            id=ask("nvmlDeviceGetUUID", handle),
+            id=uuid,
             host=host,
             kind=DeviceKind.GPU,
             index=index,
@@ -168,6 +186,8 @@ class GPUProvider(Provider):
             multiprocessors=self._multiprocessors(handle),
             mig=instances,
             mig_enabled=mig_enabled,
+            mig_offers=self._cutter.offers(uuid, index, known),
+            vendor="nvidia",
             processes=self._processes((handle, *handles)),
             free_bytes=memory.free if memory else None,
             problem="" if memory or mig_enabled else _UNREADABLE,
@@ -193,30 +213,6 @@ class GPUProvider(Provider):
         return path.rsplit("/", 1)[-1]
 
 
-def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
-    """Variables that make frameworks stay within `slice_bytes` of a device on which they see `total_bytes`.
-
-    Each framework's pool gets the slice less a headroom for what lies outside any pool. torch has no variable that
-    all its versions take, so `jupyter_aistack.attach` applies ``AISTACK_MEMORY_FRACTION``; likewise RMM's pool size.
-    """
-    pool = slice_bytes - min(HEADROOM_BYTES, slice_bytes // 4)
-    share = min(1.0, pool / total_bytes) if total_bytes else 1.0
-    jax = _floor(share * 0.95)  # its fraction is of the total, and it takes all of it at once
-    return {
-        "AISTACK_MEMORY_FRACTION": _floor(share),
-        "AISTACK_RMM_MAXIMUM_POOL_SIZE": str(pool // 256 * 256),  # RMM takes multiples of 256 alone
-        "CUPY_GPU_MEMORY_LIMIT": str(pool),
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_CLIENT_MEM_FRACTION": jax,
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": jax,  # the older name
-    }
-
-
-def _floor(share: float) -> str:
-    """A share with six decimals, never above `share`, never zero."""
-    return f"{max(math.floor(share * 1e6), 1) / 1e6:.6f}"
-
-
 def _memory_seen(slices: Sequence[Slice], devices: Mapping[str, Device]) -> int:
     """Bytes CUDA may report over all devices shown: an instance shows its own memory, a share the whole GPU's."""
     shown = {p.uuid: p.memory_bytes if p.kind is SliceKind.MIG else devices[p.device_id].memory_bytes for p in slices}
@@ -231,7 +227,7 @@ def _caps_of(slices: Iterable[Slice], devices: Mapping[str, Device]) -> dict[str
 
 def _seen(piece: Slice, devices: Mapping[str, Device]) -> int:
     """Bytes of memory a process sees on the slice's device."""
-    return mig.memory_seen(piece) if piece.kind is SliceKind.MIG else devices[piece.device_id].memory_bytes
+    return seen_bytes(piece, devices[piece.device_id].memory_bytes)
 
 
 def _is_advisory(piece: Slice) -> bool:

@@ -6,6 +6,7 @@ library in this process closed NVML.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from typing import Any
 
@@ -83,6 +84,20 @@ class NVML:
         nvidia-ml-py is too old to know it. Raises `DriverNotFound`."""
         make = getattr(_import_pynvml(), name, None)
         return None if make is None else make(**fields)
+
+    def gather(self, function: str, kind: str, *args: Any, most: int = 0) -> list[Any]:
+        """What ``pynvml.<function>`` writes into an array of `kind` that it is given; so many at most, or it is asked.
+
+        Raises:
+            ProviderError: as `query`.
+        """
+        count = ctypes.c_uint(most)
+        if not most:
+            self.query(function, *args, None, ctypes.byref(count))
+        with self._lock:
+            array = (getattr(self._open(), kind) * count.value)()
+        self.query(function, *args, array, ctypes.byref(count))
+        return list(array[: count.value])
 
     def close(self) -> None:
         """Let go of the driver; the next question opens it again. Closing twice is allowed."""

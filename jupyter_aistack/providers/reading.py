@@ -84,7 +84,12 @@ class Reading:
 
 def read_processes(nvml: NVML, handle: Any) -> dict[int, int | None]:
     """Bytes held by process id on a GPU or MIG instance; None for a figure the driver keeps to itself."""
-    return _merge([nvml.query(function, handle, default=None) for function in _PROCESS_LISTS]) or {}
+    return processes_if_known(nvml, handle) or {}
+
+
+def processes_if_known(nvml: NVML, handle: Any) -> dict[int, int | None] | None:
+    """The same, or None where no list can be read."""
+    return _merge([nvml.query(function, handle, default=None) for function in _PROCESS_LISTS])
 
 
 def _merge(lists: Iterable[Any]) -> dict[int, int | None] | None:

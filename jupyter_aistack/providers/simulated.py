@@ -250,6 +250,8 @@ def _instance(group: Group, index: int, number: int, host: str) -> MIGInstance:
         profile=f"{group.mig_slices}g.{group.mig_gigabytes}gb",
         memory_bytes=group.memory_bytes * group.mig_eighths // 8,
         multiprocessors=MODELS[group.model].multiprocessors // 8 * group.mig_slices,
+        gpu_slices=group.mig_slices,
+        compute_slices=group.mig_slices,
     )
 
 

@@ -63,6 +63,9 @@ _DEVICE = _object(
         "multiprocessors": COUNT,
         "mig_enabled": FLAG,
         "mig": _list(ref("MIGInstance")),
+        "mig_offers": _list(TEXT),
+        "vendor": TEXT,
+        "is_divisible": FLAG,
         "foreign_memory_bytes": COUNT,
         "simulated": FLAG,
         "peers": _list(TEXT),
@@ -205,7 +208,16 @@ SCHEMAS: JSON = {
         }
     ),
     "Device": _DEVICE,
-    "MIGInstance": _object({"uuid": TEXT, "profile": TEXT, "memory_bytes": COUNT, "multiprocessors": COUNT}),
+    "MIGInstance": _object(
+        {
+            "uuid": TEXT,
+            "profile": TEXT,
+            "memory_bytes": COUNT,
+            "multiprocessors": COUNT,
+            "gpu_slices": COUNT,
+            "compute_slices": COUNT,
+        }
+    ),
     "QueueSettings": _QUEUE,
     "Notice": _object({"kind": _one_of(NoticeKind), "at": NUMBER, "ends_at": NUMBER, "request_id": TEXT}),
     "Reservation": _RESERVATION,

@@ -68,6 +68,7 @@ def train(
     checkpoint_dir: str | Path | None = None,
     timeout: float | None = None,
     seed: int = 0,
+    backend: str = "auto",
 ) -> Result:
     """Run ``loop(ctx)`` in one torch rank per worker and wait for all of them.
 
@@ -84,6 +85,8 @@ def train(
             By default they last as long as this call.
         timeout: seconds the whole run may take.
         seed: for torch in every rank, and for the order of the data.
+        backend: ``nccl`` or ``gloo`` to insist on one of torch's; ``auto`` takes NCCL where every rank has whole GPUs
+            of its own, and gloo elsewhere.
 
     Raises:
         TrainingError: a rank failed; the message ends with the traceback of the first that did.
@@ -94,7 +97,7 @@ def train(
     began = time.monotonic()
     with _folder() as folder, _client(workers) as (client, slices):
         names = sorted(_names(client), key=str)
-        backend, reason = choose_backend([slices.get(name, ()) for name in names])
+        chosen, reason = choose_backend([slices.get(name, ()) for name in names], backend)
         run = Run(
             folder=folder,
             workers=tuple(names),
@@ -103,13 +106,13 @@ def train(
             config=dump_by_value(dict(config or {})),
             epochs=epochs,
             seed=seed,
-            backend=backend,
+            backend=chosen,
             on_gpu=any(piece.uuid for own in slices.values() for piece in own),
             checkpoints=_checkpoint_folder(checkpoint_dir, folder),
         )
         supervisor = Supervisor(client, run, on_metrics=on_metrics, timeout=timeout, max_restarts=max_restarts)
         found = supervisor.run()
-    return _result(found, supervisor, seconds=time.monotonic() - began, backend=backend, backend_reason=reason)
+    return _result(found, supervisor, seconds=time.monotonic() - began, backend=chosen, backend_reason=reason)
 
 
 def _result(found: Sequence[Mapping[str, Any]], supervisor: Supervisor, **known: Any) -> Result:

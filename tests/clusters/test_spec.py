@@ -5,8 +5,9 @@ from fractions import Fraction
 import pytest
 
 from jupyter_aistack.clusters.guard import RMMCeiling, SliceGuard
-from jupyter_aistack.clusters.spec import SPILL_SHARE, nanny_options
+from jupyter_aistack.clusters.spec import SPILL_SHARE, check_nanny, nanny_options
 from jupyter_aistack.core.device import Slice, SliceKind
+from jupyter_aistack.exceptions import ClusterError
 from jupyter_aistack.wire import Preparation
 
 GiB = 1 << 30
@@ -66,3 +67,28 @@ def test_rmm_gets_a_ceiling_only_where_it_is_installed(monkeypatch: pytest.Monke
     _, ceiling = nanny_options([gpu_slice()], prepared, host_memory_bytes=1)["plugins"]
     assert isinstance(ceiling, RMMCeiling)
     assert ceiling.device_bytes == 20 * GiB
+
+
+def test_limits_are_whole_bytes_of_the_gpu_alone_and_rmm_keeps_within_the_shares_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("dask_cuda")
+    monkeypatch.setattr("jupyter_aistack.clusters.spec.find_spec", lambda name: object())
+    pool = 20 * GiB - 400 * (1 << 20)
+    prepared = Preparation(environment={"AISTACK_RMM_MAXIMUM_POOL_SIZE": str(pool)}, enforced_by="L0")
+    options = nanny_options([gpu_slice(), CPU_SLICE], prepared, host_memory_bytes=1)
+    assert options["plugins"][1].device_bytes == pool
+    assert options["data"][1]["device_memory_limit"] == int(20 * GiB * SPILL_SHARE)
+    assert options["resources"] == {"GPU": 0.25}
+    assert all(type(limit) is int for limit in (*options["data"][1].values(), options["plugins"][1].device_bytes))
+
+
+@pytest.mark.parametrize("kind", [SliceKind.MIG, SliceKind.SHARE, SliceKind.MPS])
+def test_parts_of_gpus_speak_tcp(kind: SliceKind) -> None:
+    prepared = Preparation(enforced_by="L4")
+    for wanted in ({}, {"protocol": "tcp"}, {"protocol": "tls://"}):
+        check_nanny([gpu_slice(kind)], prepared, wanted)
+    with pytest.raises(ClusterError, match=r"protocol: ucx needs whole GPUs; leave it out \(tcp\)"):
+        check_nanny([gpu_slice(kind)], prepared, {"protocol": "ucx"})
+    check_nanny([gpu_slice(SliceKind.GPU)], prepared, {"protocol": "ucx"})
+    check_nanny([gpu_slice(kind)], Preparation(enforced_by="simulated"), {"protocol": "ucx"})

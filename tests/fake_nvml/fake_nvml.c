@@ -8,7 +8,11 @@
  *   gpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096 used=0 reserved=0 cc=9.0 cores=16896
  *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0 mode=0      (one line; `_` in a name is a space;
  *       noperm=1 refuses the memory of the GPU; lost=15 makes every call on it answer 15)
- *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb
+ *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb jpeg=0
+ *   shape gpu=0 profile=0 id=19 name=MIG_1g.18gb slices=1 memory_mb=16384 sms=16 starts=0:1:2:3:4:5:6 size=1 jpeg=0
+ *       (a GPU instance that may be made; its compute instance has id 100 + slices)
+ *   gi gpu=0 id=1 shape=19 start=6 size=1    a GPU instance that is there; its `mig` line is the compute instance in it.
+ *       Making and destroying instances writes these two kinds of lines back to the file.
  *   process gpu=0 pid=123 memory=1048576 type=C|G|M gi=1 sm=35 name=/usr/bin/python3_train.py
  *       (C compute, G graphics, M a client of MPS; memory=-1 is "not available"; sm without a value: no sample)
  *   link a=0 b=1                        these two GPUs reach each other by NVLink
@@ -25,8 +29,8 @@
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef size_t Handle; /* GPU i is i + 1, MIG line j is MIG_BASE + j; the driver's are opaque pointers */
-enum { OK, UNINITIALIZED, INVALID, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, TOO_SMALL, UNKNOWN = 999, BAD_VERSION = 25 };
-enum { MIG_BASE = 1000, MAX_LINES = 512, LINE = 512, NO_INSTANCE = -1, NVLINK = 2, NO_LINK = 5 };
+enum { OK, UNINITIALIZED, INVALID, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, TOO_SMALL, UNKNOWN = 999, BAD_VERSION = 25, IN_USE = 19, NO_ROOM = 23 };
+enum { MIG_BASE = 1000, GI_BASE = 2000, CI_BASE = 3000, PART_ID = 100, MAX_LINES = 512, LINE = 512, NO_INSTANCE = -1, NVLINK = 2, NO_LINK = 5 };
 #define EXPORT __attribute__((visibility("default"))) int
 
 typedef struct { u64 total, free, used; } Memory;
@@ -39,6 +43,11 @@ typedef struct { char legacy[16]; u32 domain, bus, device, pci_id, subsystem; ch
 typedef struct { u32 version, sensor; int degrees; } TemperatureV;
 typedef struct { const char *group; u64 soft, hard; } SetLimits;
 typedef struct { const char *group; u64 soft, hard, used; } GetLimits;
+typedef struct { u32 start, size; } Span;
+typedef struct { u32 id, p2p, slices, most, sms, copy, decoders, encoders, jpeg, ofa; u64 memory_mb; } ShapeV1;
+typedef struct { u32 version, id, p2p, slices, most, sms, copy, decoders, encoders, jpeg, ofa; u64 memory_mb; char name[96]; } ShapeV2;
+typedef struct { Handle device; u32 id, shape; Span span; } InstanceInfo;
+typedef struct { u32 version, id, slices, most, sms, copy, decoders, encoders, jpeg, ofa; char name[96]; } PartV2;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char lines[MAX_LINES][LINE];
@@ -314,6 +323,7 @@ DEVICE_CALL(nvmlDeviceGetAttributes_v2, (Handle h, Attributes *out),
     out->sms = (u32)number_of(mig_line(h), "sms", 0);
     out->slices = (u32)number_of(mig_line(h), "slices", 1);
     out->cslices = (u32)number_of(mig_line(h), "cslices", out->slices);
+    out->jpeg = (u32)number_of(mig_line(h), "jpeg", 0);
     out->memory_mb = (u64)number_of(mig_line(h), "memory_mb", 0);)
 
 DEVICE_CALL(nvmlDeviceGetComputeMode, (Handle h, int *out), WHOLE_ONLY *out = (int)number_of(gpu_line(h), "mode", 0);)
@@ -364,3 +374,131 @@ DEVICE_CALL(nvmlDeviceGetMemoryLimits_v1, (Handle h, GetLimits *out),
     out->hard = limit_of(out->group, "dmem.max", h, ALL);
     out->soft = limit_of(out->group, "dmem.min", h, 0);
     out->used = limit_of(out->group, "dmem.current", h, 0);)
+/* -- cutting a GPU: a handle of a GPU instance is GI_BASE + its `gi` line, of a compute instance CI_BASE + its `mig` line */
+
+static void write_state(void) {
+    char path[512];
+    snprintf(path, sizeof path, "%s.cut", getenv("FAKE_NVML_STATE"));
+    FILE *file = fopen(path, "w");
+    for (int i = 0; file && i < line_count; i++) fprintf(file, "%s\n", lines[i]);
+    if (file) { fclose(file); rename(path, getenv("FAKE_NVML_STATE")); }
+}
+static void add_line(const char *line) { snprintf(lines[line_count++], LINE, "%s", line); write_state(); }
+static void drop_line(const char *line) {
+    int at = (int)((line - lines[0]) / LINE);
+    memmove(lines[at], lines[at + 1], (size_t)(--line_count - at) * LINE);
+    write_state();
+}
+static const char *shape_of(int gpu, const char *key, long long wanted) {
+    for (int i = 0; nth("shape", i); i++)
+        if (number_of(nth("shape", i), "gpu", 0) == gpu && number_of(nth("shape", i), key, -1) == wanted) return nth("shape", i);
+    return NULL;
+}
+static int start_at(const char *shape, int wanted) { /* the nth of starts=0:2:4; -1 when there is none */
+    char starts[64];
+    text_of(shape, "starts", starts, sizeof starts);
+    char *token = strtok(starts, ":");
+    for (; token && wanted--; token = strtok(NULL, ":")) ;
+    return token ? atoi(token) : -1;
+}
+static int overlaps(int gpu, long long start, long long size) {
+    for (int i = 0; nth("gi", i); i++) {
+        long long other = number_of(nth("gi", i), "start", 0);
+        if (number_of(nth("gi", i), "gpu", 0) == gpu && start < other + number_of(nth("gi", i), "size", 1) && other < start + size) return 1;
+    }
+    return 0;
+}
+static const char *part_in(const char *gi) { /* the `mig` line of a GPU instance */
+    for (int j = 0; nth("mig", j); j++)
+        if (number_of(nth("mig", j), "gpu", 0) == number_of(gi, "gpu", 0) && number_of(nth("mig", j), "gi", -1) == number_of(gi, "id", 0)) return nth("mig", j);
+    return NULL;
+}
+static int is_busy(const char *gi) {
+    for (int i = 0; nth("process", i); i++)
+        if (number_of(nth("process", i), "gpu", 0) == number_of(gi, "gpu", 0) && number_of(nth("process", i), "gi", -1) == number_of(gi, "id", 0)) return 1;
+    return 0;
+}
+static void fill_shape(const char *line, ShapeV2 *out) {
+    out->id = (u32)number_of(line, "id", 0);
+    out->slices = (u32)number_of(line, "slices", 1);
+    out->sms = (u32)number_of(line, "sms", 0);
+    out->jpeg = (u32)number_of(line, "jpeg", 0);
+    out->memory_mb = (u64)number_of(line, "memory_mb", 0);
+    text_of(line, "name", out->name, sizeof out->name);
+    spaced(out->name);
+    for (out->most = 0; start_at(line, (int)out->most) >= 0; out->most++) ;
+}
+DEVICE_CALL(nvmlDeviceGetGpuInstanceProfileInfoV, (Handle h, u32 profile, ShapeV2 *out),
+    if (out->version != 0x02000098) return end(BAD_VERSION);
+    const char *line = shape_of(gpu_index(h), "profile", profile);
+    if (line) fill_shape(line, out); else code = NOT_SUPPORTED;)
+DEVICE_CALL(nvmlDeviceGetGpuInstanceProfileInfo, (Handle h, u32 profile, ShapeV1 *out),
+    const char *line = shape_of(gpu_index(h), "profile", profile);
+    ShapeV2 all = {0};
+    if (!line) return end(NOT_SUPPORTED);
+    fill_shape(line, &all);
+    *out = (ShapeV1){all.id, 0, all.slices, all.most, all.sms, 0, 0, 0, all.jpeg, 0, all.memory_mb};)
+DEVICE_CALL(nvmlDeviceGetGpuInstancePossiblePlacements_v2, (Handle h, u32 id, Span *out, u32 *count),
+    const char *line = shape_of(gpu_index(h), "id", id);
+    u32 found = 0;
+    if (!line) return end(INVALID);
+    for (; start_at(line, (int)found) >= 0; found++)
+        if (out && found < *count) out[found] = (Span){(u32)start_at(line, (int)found), (u32)number_of(line, "size", 1)};
+    code = !out || found <= *count ? OK : TOO_SMALL;
+    *count = found;)
+DEVICE_CALL(nvmlDeviceGetGpuInstances, (Handle h, u32 id, Handle *out, u32 *count),
+    *count = 0;
+    for (int i = 0; nth("gi", i); i++)
+        if (number_of(nth("gi", i), "gpu", 0) == gpu_index(h) && number_of(nth("gi", i), "shape", -1) == (long long)id) out[(*count)++] = GI_BASE + (Handle)i;)
+DEVICE_CALL(nvmlDeviceGetGpuInstanceById, (Handle h, u32 id, Handle *out),
+    code = NOT_FOUND;
+    for (int i = 0; nth("gi", i); i++)
+        if (number_of(nth("gi", i), "gpu", 0) == gpu_index(h) && number_of(nth("gi", i), "id", -1) == (long long)id) { *out = GI_BASE + (Handle)i; code = OK; })
+SYSTEM_CALL(nvmlGpuInstanceGetInfo, (Handle g, InstanceInfo *out),
+    const char *line = nth("gi", (int)(g - GI_BASE));
+    if (!line) return end(INVALID);
+    *out = (InstanceInfo){(Handle)number_of(line, "gpu", 0) + 1, (u32)number_of(line, "id", 0), (u32)number_of(line, "shape", 0),
+        {(u32)number_of(line, "start", 0), (u32)number_of(line, "size", 1)}};)
+DEVICE_CALL(nvmlDeviceCreateGpuInstanceWithPlacement, (Handle h, u32 id, const Span *span, Handle *out),
+    const char *line = shape_of(gpu_index(h), "id", id);
+    char made[LINE];
+    int fits = 0;
+    for (int i = 0; line && start_at(line, i) >= 0; i++) fits |= start_at(line, i) == (int)span->start;
+    if (!fits) return end(INVALID);
+    if (overlaps(gpu_index(h), span->start, span->size)) return end(NO_ROOM);
+    snprintf(made, sizeof made, "gi gpu=%d id=%u shape=%u start=%u size=%u", gpu_index(h), 20 + span->start, id, span->start, span->size);
+    add_line(made);
+    *out = GI_BASE + (Handle)count_of("gi") - 1;)
+SYSTEM_CALL(nvmlGpuInstanceDestroy, (Handle g),
+    const char *line = nth("gi", (int)(g - GI_BASE));
+    if (!line) return end(INVALID);
+    if (part_in(line) || is_busy(line)) return end(IN_USE);
+    drop_line(line);)
+SYSTEM_CALL(nvmlGpuInstanceGetComputeInstanceProfileInfoV, (Handle g, u32 profile, u32 engine, PartV2 *out),
+    (void)engine;
+    static const u32 slices[] = {1, 2, 3, 4, 7};
+    if (!nth("gi", (int)(g - GI_BASE))) return end(INVALID);
+    if (profile > 4) return end(NOT_SUPPORTED);
+    out->slices = slices[profile];
+    out->id = PART_ID + out->slices;)
+SYSTEM_CALL(nvmlGpuInstanceCreateComputeInstance, (Handle g, u32 id, Handle *out),
+    const char *line = nth("gi", (int)(g - GI_BASE));
+    if (!line) return end(INVALID);
+    const char *shape = shape_of((int)number_of(line, "gpu", 0), "id", number_of(line, "shape", 0));
+    long long gi = number_of(line, "id", 0), gpu = number_of(line, "gpu", 0);
+    char made[LINE];
+    if (part_in(line)) return end(NO_ROOM);
+    snprintf(made, sizeof made, "mig gpu=%lld uuid=MIG-new-%lld-%lld gi=%lld slot=%lld slices=%lld cslices=%u memory_mb=%lld sms=%lld",
+        gpu, gpu, gi, gi, number_of(line, "start", 0), number_of(shape, "slices", 1), id - PART_ID, number_of(shape, "memory_mb", 0), number_of(shape, "sms", 0));
+    add_line(made);
+    *out = CI_BASE + (Handle)count_of("mig") - 1;)
+SYSTEM_CALL(nvmlGpuInstanceGetComputeInstances, (Handle g, u32 id, Handle *out, u32 *count),
+    const char *line = nth("gi", (int)(g - GI_BASE));
+    *count = 0;
+    if (!line) return end(INVALID);
+    for (int j = 0; nth("mig", j); j++)
+        if (nth("mig", j) == part_in(line) && PART_ID + number_of(nth("mig", j), "cslices", number_of(nth("mig", j), "slices", 1)) == (long long)id) out[(*count)++] = CI_BASE + (Handle)j;)
+SYSTEM_CALL(nvmlComputeInstanceDestroy, (Handle c),
+    const char *line = nth("mig", (int)(c - CI_BASE));
+    if (!line) return end(INVALID);
+    drop_line(line);)

@@ -29,6 +29,10 @@ def test_setting_the_user_made_for_a_framework_is_kept() -> None:
     assert with_slice({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}, GPU)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.1"
 
 
+def test_setting_the_user_made_cannot_widen_the_slice() -> None:
+    assert with_slice({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9"}, GPU)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.24"
+
+
 def test_lower_thread_count_wins() -> None:
     counts = {own: with_slice({"OMP_NUM_THREADS": own}, CPU)["OMP_NUM_THREADS"] for own in ("1", "2", "64", "0", "all")}
     assert counts == {"1": "1", "2": "2", "64": "2", "0": "2", "all": "2"}

@@ -24,7 +24,7 @@ PINNED = {
     "mlflow-tracing": "3.17.2",
 }
 # Spoken to when the user's own environment has them; never asked for.
-GUESTS = {"cupy", "jax", "rmm", "tensorflow", "threadpoolctl"}
+GUESTS = {"amdsmi", "cupy", "jax", "rmm", "tensorflow", "threadpoolctl"}
 
 
 def requirements(pyproject: dict[str, Any], *extras: str) -> list[Requirement]:

@@ -22,11 +22,11 @@ kinds = lambda text: [device.kind.value for device in inventory(text).devices]
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("auto", ["gpu", "cpu"]),
+        ("auto", ["gpu", "amd", "cpu"]),
         ("gpu", ["gpu"]),
         ("cpu", ["cpu"]),
         (" cpu , gpu ", ["cpu", "gpu"]),
-        ("auto,cpu", ["gpu", "cpu"]),
+        ("auto,cpu", ["gpu", "amd", "cpu"]),
         ("simulated:2xH200-141GB+4xL4-24GB,cpu", ["simulated", "cpu"]),
     ],
 )
@@ -37,8 +37,8 @@ def test_the_setting_names_providers_in_order(text: str, names: list[str]) -> No
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "allowed are auto, gpu, cpu or simulated:TABLE"),
-        ("tpu", "'tpu' is not a provider; allowed are auto, gpu, cpu or simulated:TABLE"),
+        ("", "allowed are auto, gpu, amd, cpu or simulated:TABLE"),
+        ("tpu", "'tpu' is not a provider; allowed are auto, gpu, amd, cpu or simulated:TABLE"),
         ("cpu,", "allowed are auto"),
         ("cpu:2", "allowed are auto"),
         ("simulated", "8xH100-80GB"),

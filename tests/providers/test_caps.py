@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.units import GIB, MIB
-from jupyter_aistack.providers.gpu import HEADROOM_BYTES, caps
+from jupyter_aistack.providers.caps import HEADROOM_BYTES, caps, for_suspension, seen_bytes
 from jupyter_aistack.providers.mig import profile_name
 
 
@@ -20,7 +24,8 @@ def test_caps_never_exceed_the_slice(total: int, share: int) -> None:
     assert fraction * total <= slice_bytes
     assert int(found["CUPY_GPU_MEMORY_LIMIT"]) <= slice_bytes
     assert int(found["AISTACK_RMM_MAXIMUM_POOL_SIZE"]) % 256 == 0
-    assert float(found["XLA_CLIENT_MEM_FRACTION"]) <= fraction
+    assert int(found["AISTACK_TENSORFLOW_MEMORY_LIMIT"]) * MIB <= max(slice_bytes, MIB)
+    assert float(found["XLA_PYTHON_CLIENT_MEM_FRACTION"]) <= fraction
 
 
 def test_caps_leave_room_for_the_context() -> None:
@@ -30,7 +35,7 @@ def test_caps_leave_room_for_the_context() -> None:
         "AISTACK_RMM_MAXIMUM_POOL_SIZE": str(20 * GIB - HEADROOM_BYTES),
         "CUPY_GPU_MEMORY_LIMIT": str(20 * GIB - HEADROOM_BYTES),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_CLIENT_MEM_FRACTION": "0.232861",
+        "AISTACK_TENSORFLOW_MEMORY_LIMIT": str(20 * 1024 - 400),
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.232861",
     }
 
@@ -41,6 +46,25 @@ def test_a_tiny_slice_keeps_most_of_itself() -> None:
 
 def test_a_process_that_sees_its_slice_alone_may_take_nearly_all_of_it() -> None:
     assert float(caps(16 * GIB, 16 * GIB)["AISTACK_MEMORY_FRACTION"]) == pytest.approx(0.9756, abs=1e-4)
+
+
+def piece(kind: SliceKind, **more: int) -> Slice:
+    return Slice(device_id="GPU-a", kind=kind, fraction=Fraction(1, 4), memory_bytes=20 * GIB, **more)
+
+
+def test_what_a_process_sees_as_the_total_depends_on_what_holds_it() -> None:
+    share, part = piece(SliceKind.SHARE), piece(SliceKind.MIG, gpu_slices=2, compute_slices=1)
+    levels = (Enforcement.L0, Enforcement.L1, Enforcement.L2, Enforcement.L3)
+    assert [seen_bytes(share, 80 * GIB, level) // GIB for level in levels] == [80, 80, 80, 20]
+    assert seen_bytes(piece(SliceKind.MIG), 80 * GIB) == 20 * GIB
+    assert seen_bytes(part, 80 * GIB) == 40 * GIB
+
+
+def test_jax_takes_nothing_in_advance_where_it_may_be_suspended(lease) -> None:
+    held = lease(piece(SliceKind.SHARE))
+    assert for_suspension(held) == {}
+    resident = SimpleNamespace(**{**vars(held), "residence": object()})
+    assert for_suspension(resident) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 # Total memory as the driver reports it (MiB), slices, instance memory (MiB), and NVIDIA's name for it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -28,6 +29,22 @@ def instance(slot: int, gpu: int = 0, **more: object) -> str:
     return "mig " + " ".join(f"{key}={value}" for key, value in (keys | {"sms": 16, **more}).items()) + "\n"
 
 
+def shape(number: int, name: str, gpu: int = 0, **more: object) -> str:
+    keys = {"gpu": gpu, "profile": number, "id": 19 - number, "name": f"MIG_{name}", "slices": 1, "memory_mb": 16384}
+    return "shape " + " ".join(f"{key}={value}" for key, value in (keys | {"starts": 0, **more}).items()) + "\n"
+
+
+def described(uuid: str, profile: str, memory_bytes: int, *, sms: int, slices: int) -> MIGInstance:
+    return MIGInstance(
+        uuid=uuid,
+        profile=profile,
+        memory_bytes=memory_bytes,
+        multiprocessors=sms,
+        gpu_slices=slices,
+        compute_slices=slices,
+    )
+
+
 def process(pid: int, memory_bytes: int, gpu: int = 0, **more: object) -> str:
     keys = {"gpu": gpu, "pid": pid, "memory": memory_bytes, **more}
     return "process " + " ".join(f"{key}={value}" for key, value in keys.items()) + "\n"
@@ -48,6 +65,8 @@ def piece_of(device: Device, mig: MIGInstance) -> Slice:
         memory_bytes=mig.memory_bytes,
         uuid=mig.uuid,
         profile=mig.profile,
+        gpu_slices=mig.gpu_slices,
+        compute_slices=mig.compute_slices,
     )
 
 
@@ -65,6 +84,7 @@ def test_one_gpu_is_described(fake_nvml) -> None:
             name="NVIDIA H200",
             memory_bytes=H200_BYTES,
             multiprocessors=132,
+            vendor="nvidia",
         ),
     )
 
@@ -93,9 +113,9 @@ def test_mig_instances_are_found_over_holes(fake_nvml) -> None:
     device = fake_nvml.python(state, SETUP)("provider.discover('box')")[0]
     assert device.mig_enabled
     assert device.mig == (
-        MIGInstance(uuid="MIG-00", profile="1g.18gb", memory_bytes=16 * GIB, multiprocessors=16),
-        MIGInstance(uuid="MIG-02", profile="1g.18gb", memory_bytes=16 * GIB, multiprocessors=16),
-        MIGInstance(uuid="MIG-05", profile="3g.71gb", memory_bytes=71424 * MIB, multiprocessors=48),
+        described("MIG-00", "1g.18gb", 16 * GIB, sms=16, slices=1),
+        described("MIG-02", "1g.18gb", 16 * GIB, sms=16, slices=1),
+        described("MIG-05", "3g.71gb", 71424 * MIB, sms=48, slices=3),
     )
 
 
@@ -112,16 +132,38 @@ def test_mig_and_whole_gpus_stand_side_by_side(fake_nvml) -> None:
 
 
 def test_mig_is_found_where_the_gpus_own_memory_is_secret(fake_nvml) -> None:
-    state = h200(mig=1, noperm=1) + instance(0, profile="1g.18gb") + instance(1, profile="1g.18gb")
+    state = h200(mig=1, noperm=1) + shape(0, "1g.18gb") + instance(0, profile="9g.999gb") + instance(1)
     device = fake_nvml.python(state, SETUP)("provider.discover('box')")[0]
     assert [m.profile for m in device.mig] == ["1g.18gb", "1g.18gb"]
     assert (device.memory_bytes, device.problem) == (32 * GIB, "")
+
+
+def test_where_neither_shapes_nor_memory_are_told_the_drivers_label_is_the_name_and_no_more(fake_nvml) -> None:
+    state = h200(mig=1, noperm=1) + instance(0, profile="1g.18gb") + instance(1, slices=2, profile="odd")
+    device = fake_nvml.python(state, SETUP)("provider.discover('box')")[0]
+    assert [(m.profile, m.gpu_slices, m.memory_bytes // GIB) for m in device.mig] == [
+        ("1g.18gb", 1, 16),
+        ("2g.16gb", 2, 16),
+    ]
 
 
 def test_compute_instances_count_their_part_of_the_shared_memory(fake_nvml) -> None:
     state = h200(mig=1) + instance(0, slices=2, cslices=1, memory_mb=33280, sms=16)
     device = fake_nvml.python(state, SETUP)("provider.discover('box')")[0]
     assert (device.mig[0].profile, device.mig[0].memory_bytes) == ("1c.2g.35gb", 16640 * MIB)
+
+
+def test_variants_of_one_size_are_told_apart_by_their_engines_not_by_the_devices_name(fake_nvml) -> None:
+    shapes = shape(0, "1g.18gb") + shape(7, "1g.18gb+me", jpeg=1) + shape(9, "1g.35gb", memory_mb=33280)
+    instances = instance(0, profile="1g.18gb+me") + instance(1, jpeg=1, profile="x") + instance(2, memory_mb=33024)
+    device = fake_nvml.python(h200(mig=1) + shapes + instances, SETUP)("provider.discover('box')")[0]
+    assert [one.profile for one in device.mig] == ["1g.18gb", "1g.18gb+me", "1g.35gb"]
+
+
+@pytest.mark.parametrize("old", ["fail nvmlDeviceGetGpuInstanceProfileInfoV 13\n", ""], ids=["no names", "odd name"])
+def test_without_a_name_of_the_drivers_one_is_worked_out_from_attributes(fake_nvml, old) -> None:
+    state = h200(mig=1) + shape(0, "Kilo") + instance(0) + old
+    assert fake_nvml.python(state, SETUP)("provider.discover('box')")[0].mig[0].profile == "1g.18gb"
 
 
 def test_processes_of_every_list_are_seen_once(fake_nvml) -> None:
@@ -286,11 +328,14 @@ def test_a_mig_instance_is_named_by_its_own_uuid_and_needs_no_caps(lease) -> Non
 
 
 def test_a_compute_instance_shares_memory_and_does_not_claim_isolation(lease) -> None:
-    mig = MIGInstance(uuid="MIG-a", profile="1c.2g.20gb", memory_bytes=10 * GIB)
+    mig = MIGInstance(uuid="MIG-a", profile="any", memory_bytes=10 * GIB, gpu_slices=2, compute_slices=1)
     device = gpu(mig=(mig,), mig_enabled=True)
-    prepared = GPUProvider().prepare(lease(piece_of(device, mig)), {device.id: device})
-    assert prepared.enforced_by is Enforcement.L0
-    assert prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.480468"
+    now = piece_of(device, mig)
+    before = replace(now, gpu_slices=0, compute_slices=0)  # as earlier versions wrote it down
+    for piece in (now, before):
+        prepared = GPUProvider().prepare(lease(piece), {device.id: device})
+        assert prepared.enforced_by is Enforcement.L0
+        assert prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.480468"
 
 
 def test_two_mig_instances_are_more_than_a_process_can_use(lease) -> None:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from jupyter_aistack.core.device import Slice, SliceKind
+from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.training import choose_backend
 
 
@@ -28,3 +29,28 @@ def test_nccl_only_where_every_rank_has_a_whole_gpu(slices: list[list[Slice]], b
     name, reason = choose_backend(slices)
     assert name == backend
     assert why in reason
+
+
+def on(kind: SliceKind, *devices: str) -> list[list[Slice]]:
+    return [[a_slice(kind, device)] for device in devices]
+
+
+@pytest.mark.parametrize(
+    ("slices", "why"),
+    [
+        (on(SliceKind.MIG, "a", "a"), "parts of GPUs"),
+        (on(SliceKind.MIG, "a", "b"), "parts of GPUs"),
+        (on(SliceKind.SHARE, "a", "b"), "parts of GPUs"),
+        (on(SliceKind.GPU, "a", "a"), "ranks share a GPU"),
+    ],
+)
+def test_nccl_that_cannot_be_had_is_refused_with_the_ways_out(slices: list[list[Slice]], why: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"nccl cannot be used here: .*{why}.*leave it to gloo, or ask for whole"):
+        choose_backend(slices, "nccl")
+
+
+def test_a_backend_may_be_insisted_on() -> None:
+    assert choose_backend(on(SliceKind.GPU, "a", "b"), "nccl")[0] == "nccl"
+    assert choose_backend(on(SliceKind.GPU, "a", "b"), "gloo") == ("gloo", "it was asked for")
+    with pytest.raises(InvalidRequest, match="'mpi' is not one of auto, nccl, gloo"):
+        choose_backend([], "mpi")

@@ -1,0 +1,114 @@
+/* A small library that speaks the ABI of AMD's libamd_smi.so (ROCm 7.0), for tests on machines without an AMD GPU.
+ *
+ * What it answers is read from the text file named by FAKE_AMDSMI_STATE at every call, so that replacing the file changes
+ * the "hardware". One thing per line:
+ *
+ *   gpu uuid=GPU-00000000000000aa serial=aa name=AMD_Instinct_MI300X memory=206158430208 used=0 cus=304 util=0
+ *       power=150 energy=1000 lost=0           (`_` in a name is a space; lost=12 makes every call on it answer 12)
+ *   process gpu=0 pid=123 memory=1048576 name=python3
+ *   fail amdsmi_get_energy_count 2             that function answers that code; `fail amdsmi_init 34` refuses to open
+ *
+ * `unknown.h`, made when this is built, has all other functions that the Python package looks for: not supported.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct { uint64_t gtt, cpu, vram; uint32_t reserved[10]; } MemoryUse;
+typedef struct { uint64_t gfx, enc; uint32_t reserved[12]; } EngineUse;
+typedef struct { char name[256]; uint32_t pid; uint64_t memory; EngineUse engines; MemoryUse held; char container[256]; uint32_t occupancy, reserved[11]; } Process;
+typedef struct { uint32_t gfx, umc, mm, reserved[13]; } Activity;
+typedef struct { uint64_t socket; uint32_t current, average; uint64_t gfx_mv, soc_mv, mem_mv; uint32_t limit; uint64_t reserved[18]; } Power;
+typedef struct { char name[256]; uint32_t vendor; char vendor_name[256]; uint32_t subvendor; uint64_t device; uint32_t revision; char serial[256]; uint32_t oam, cus; uint64_t target; uint32_t subsystem, reserved[21]; } Asic;
+typedef struct { uint32_t render, card, hsa, hip; char uuid[256]; } Enumeration;
+enum { OK, NOT_SUPPORTED = 2, OUT_OF_RESOURCES = 15, NOT_FOUND = 31, NOT_INIT = 32, NO_FIGURE = 0xFFFF, MAX_LINES = 256, LINE = 512 };
+#define EXPORT __attribute__((visibility("default"))) int
+
+#include "unknown.h"
+
+static char lines[MAX_LINES][LINE];
+static int line_count, is_open;
+
+static void read_state(void) {
+    const char *path = getenv("FAKE_AMDSMI_STATE");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    for (line_count = 0; file && line_count < MAX_LINES && fgets(lines[line_count], LINE, file); line_count++)
+        lines[line_count][strcspn(lines[line_count], "\n")] = 0;
+    if (file) fclose(file);
+}
+static const char *nth(const char *kind, int wanted) {
+    for (int i = 0; i < line_count; i++)
+        if (!strncmp(lines[i], kind, strlen(kind)) && wanted-- == 0) return lines[i];
+    return NULL;
+}
+static int text_of(const char *line, const char *key, char *out, size_t size) {
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, " %s=", key);
+    const char *at = strstr(line, wanted);
+    out[0] = 0;
+    if (!at) return 0;
+    at += strlen(wanted);
+    snprintf(out, size, "%.*s", (int)strcspn(at, " "), at);
+    for (char *c = out; *c; c++) if (*c == '_') *c = ' ';
+    return 1;
+}
+static uint64_t number_of(const char *line, const char *key, uint64_t fallback) {
+    char value[64];
+    return text_of(line, key, value, sizeof value) ? strtoull(value, NULL, 0) : fallback;
+}
+static int begin(const char *function) {
+    char name[96];
+    int code;
+    read_state();
+    for (int i = 0; i < line_count; i++)
+        if (sscanf(lines[i], "fail %95s %d", name, &code) == 2 && !strcmp(name, function)) return code;
+    return is_open || !strcmp(function, "amdsmi_init") ? OK : NOT_INIT;
+}
+#define SYSTEM_CALL(name, params, ...) EXPORT name params { int code = begin(#name); if (code == OK) { __VA_ARGS__ } return code; }
+#define DEVICE_CALL(name, params, ...) SYSTEM_CALL(name, params, \
+    const char *gpu = nth("gpu ", (int)h - 1); \
+    if (!gpu) return NOT_FOUND; \
+    code = (int)number_of(gpu, "lost", 0); \
+    if (code == OK) { __VA_ARGS__ })
+
+SYSTEM_CALL(amdsmi_init, (uint64_t flags), (void)flags; is_open = 1;)
+SYSTEM_CALL(amdsmi_shut_down, (void), is_open = 0;)
+SYSTEM_CALL(amdsmi_get_socket_handles, (uint32_t *count, size_t *out),
+    uint32_t found = 0;
+    while (nth("gpu ", (int)found)) found++;
+    for (uint32_t i = 0; out && i < *count && i < found; i++) out[i] = i + 1;
+    *count = found;)
+SYSTEM_CALL(amdsmi_get_processor_handles, (size_t socket, uint32_t *count, size_t *out), *count = 1; if (out) out[0] = socket;)
+DEVICE_CALL(amdsmi_get_gpu_enumeration_info, (size_t h, Enumeration *out),
+    memset(out, 0, sizeof *out);
+    if (!text_of(gpu, "uuid", out->uuid, sizeof out->uuid)) code = NOT_SUPPORTED;)
+DEVICE_CALL(amdsmi_get_gpu_asic_info, (size_t h, Asic *out),
+    memset(out, 0, sizeof *out);
+    text_of(gpu, "name", out->name, sizeof out->name);
+    text_of(gpu, "serial", out->serial, sizeof out->serial);
+    out->cus = (uint32_t)number_of(gpu, "cus", 0xFFFFFFFF);)
+DEVICE_CALL(amdsmi_get_gpu_memory_total, (size_t h, uint32_t kind, uint64_t *out), (void)kind; *out = number_of(gpu, "memory", 0);)
+DEVICE_CALL(amdsmi_get_gpu_memory_usage, (size_t h, uint32_t kind, uint64_t *out), (void)kind; *out = number_of(gpu, "used", 0);)
+DEVICE_CALL(amdsmi_get_gpu_activity, (size_t h, Activity *out), memset(out, 0, sizeof *out); out->gfx = (uint32_t)number_of(gpu, "util", NO_FIGURE);)
+DEVICE_CALL(amdsmi_get_power_info, (size_t h, Power *out),
+    memset(out, 0, sizeof *out);
+    out->current = out->average = NO_FIGURE;
+    out->socket = number_of(gpu, "power", NO_FIGURE);)
+DEVICE_CALL(amdsmi_get_energy_count, (size_t h, uint64_t *out, float *micro, uint64_t *at),
+    *out = number_of(gpu, "energy", 0);
+    *micro = 15.25f;
+    *at = 1;)
+DEVICE_CALL(amdsmi_get_gpu_process_list, (size_t h, uint32_t *count, Process *out),
+    uint32_t found = 0;
+    for (int i = 0; nth("process ", i); i++) {
+        const char *line = nth("process ", i);
+        if (number_of(line, "gpu", 0) != h - 1) continue;
+        if (found >= *count) return OUT_OF_RESOURCES;
+        memset(&out[found], 0, sizeof *out);
+        text_of(line, "name", out[found].name, sizeof out[found].name);
+        out[found].pid = (uint32_t)number_of(line, "pid", 0);
+        out[found].held.vram = out[found].memory = number_of(line, "memory", 0);
+        found++;
+    }
+    *count = found;)
