@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..core.device import Device, Enforcement
 from ..core.lease import Lease
+from ..core.metering import Load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,16 @@ class Provider(ABC):
     @abstractmethod
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """Use per device id, whoever causes it."""
+
+    def loads(
+        self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Load]:
+        """What happened on each device since the last call: its energy counter, and how active each lease was.
+
+        Called every few seconds by the one process that keeps the books of the host, with the leases that ended since
+        as well. What cannot be known is missing; where nothing can, a load says nothing.
+        """
+        return {device_id: Load() for device_id in devices}
 
     def close(self) -> None:  # noqa: B027 - optional
         """Let go of the driver. Closing twice is allowed."""

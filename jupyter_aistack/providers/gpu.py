@@ -10,10 +10,12 @@ from typing import Any
 
 from ..core.device import Device, DeviceKind, Enforcement, ProcessUse, Slice, SliceKind
 from ..core.lease import Lease
+from ..core.metering import Load
 from ..core.units import MIB
 from ..exceptions import DriverNotFound, PrepareFailed, ProviderError
 from . import mig
 from .base import Prepared, Provider, Usage
+from .loads import Loads
 from .nvml import NVML
 from .reading import Reading, read_processes
 from .topology import Place, places
@@ -52,6 +54,7 @@ class GPUProvider(Provider):
         self._nvml = nvml or NVML()
         self._optional = optional
         self._clock = clock
+        self._loads = Loads(self._nvml)
         self._known: dict[str, Device] = {}
         self._reopened_at = self._placed_at = -math.inf
         self._places: dict[str, Place] = {}
@@ -106,6 +109,13 @@ class GPUProvider(Provider):
         """What each GPU's own counters say."""
         reading = Reading(self._nvml, self._clock())
         return {i: reading.of_device(i) for i, device in devices.items() if device.kind is DeviceKind.GPU}
+
+    def loads(
+        self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Load]:
+        """Energy counters, and activity by process or by MIG instance."""
+        gpus = {i: device for i, device in devices.items() if device.kind is DeviceKind.GPU and device.is_healthy}
+        return self._loads.look(gpus, leases, pids, self._clock())
 
     def close(self) -> None:
         """Close NVML."""
