@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from .bookkeeper import Bookkeeper
 from .core.admission import admit, queue_for
 from .core.cycle import plan
 from .core.device import Inventory
@@ -74,6 +75,7 @@ class Broker:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
+        self.books = Bookkeeper(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
@@ -427,6 +429,7 @@ class Broker:
             if lease.expires_at < soon and not self._is_dead(lease.holder):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
+        self.keep_books()
         if not 0 <= self.clock() - self._watched_at < WATCH_SECONDS:
             self._watched_at = self.clock()
             self._watch_memory()
@@ -449,6 +452,15 @@ class Broker:
         leases = self.leases()
         return self.devices.usage(leases, self._pids(leases))
 
+    def keep_books(self, *, settle: bool = False) -> None:
+        """Measure what was used and, every ten seconds or at once, write it down; see :class:`Bookkeeper`."""
+        self.books.look(self.leases(), settle=settle)
+
+    def close_books(self) -> None:
+        """Write down what is left once nothing is leased any more."""
+        if self.books.is_open:
+            self.keep_books()
+
     def _own_processes(self) -> Iterable[int]:
         return (pid for pids in self._pids(self.leases()).values() for pid in pids)
 
@@ -462,6 +474,8 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""
+        with contextlib.suppress(AIStackError):
+            self.books.hand_over()
         self.devices.close()
         self.ledger.close()
 

@@ -14,6 +14,7 @@ import jupyter_aistack
 ROOT = Path(jupyter_aistack.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 GRANTING = {
+    "bookkeeper",
     "broker",
     "checkpoint",
     "config",

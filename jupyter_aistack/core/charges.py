@@ -91,6 +91,7 @@ class Meter:
         millijoules: what the counter said then; None where there is none.
         idle_watts: what the device draws when nothing works on it; None before it was seen.
         is_idle_seen: `idle_watts` was measured while nothing worked; else it is the least power seen at all.
+        writer: the process that keeps the books of the host now; empty when none does.
     """
 
     host: str
@@ -99,6 +100,7 @@ class Meter:
     millijoules: int | None = None
     idle_watts: float | None = None
     is_idle_seen: bool = False
+    writer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

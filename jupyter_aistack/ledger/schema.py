@@ -108,6 +108,7 @@ meters = sa.Table(
     sa.Column("millijoules", sa.BigInteger),
     sa.Column("idle_watts", sa.Double),
     sa.Column("is_idle_seen", sa.Boolean, nullable=False),
+    sa.Column("writer", sa.Text, nullable=False),
 )
 
 charges = sa.Table(
@@ -190,7 +191,8 @@ def _add_charges(connection: sa.Connection) -> None:
     number = sa.Double().compile(connection.dialect)
     connection.exec_driver_sql(
         f"CREATE TABLE aistack_meters (host TEXT NOT NULL, device_id TEXT NOT NULL, at {number} NOT NULL,"
-        f" millijoules BIGINT, idle_watts {number}, is_idle_seen BOOLEAN NOT NULL, PRIMARY KEY (host, device_id))"
+        f" millijoules BIGINT, idle_watts {number}, is_idle_seen BOOLEAN NOT NULL, writer TEXT NOT NULL,"
+        " PRIMARY KEY (host, device_id))"
     )
     connection.exec_driver_sql(
         "CREATE TABLE aistack_charges (host TEXT NOT NULL, device_id TEXT NOT NULL, lease_id TEXT NOT NULL,"

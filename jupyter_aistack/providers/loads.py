@@ -7,6 +7,7 @@ there is. Several processes on one GPU are told apart by ``smUtil`` alone, which
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..core.device import Device, Enforcement, Slice
@@ -116,9 +117,11 @@ def by_instance(
     total = sum(instance.multiprocessors for instance in device.mig)
     if not total or any(instance.uuid not in activity for instance in device.mig):
         return {}, None
+    holders = Counter(piece.uuid for held in pieces.values() for piece in held)
     worked = {i.uuid: min(1.0, activity[i.uuid]) * i.multiprocessors / total for i in device.mig}
     parts = {instance.uuid for instance in device.mig if instance.profile.count("g.") and "c." in instance.profile}
     own = {lease: [piece.uuid for piece in held] for lease, held in pieces.items()}
     known = {lease: ids for lease, ids in own.items() if not parts & set(ids) and set(ids) <= worked.keys()}
-    busy = {lease: sum(worked[uuid] for uuid in ids) for lease, ids in known.items()}
+    # One lease may have ended since the last look and another begun on the same instance.
+    busy = {lease: sum(worked[uuid] / holders[uuid] for uuid in ids) for lease, ids in known.items()}
     return busy, max(0.0, sum(worked.values()) - sum(busy.values()))

@@ -16,7 +16,9 @@ from jupyter_aistack.exceptions import LedgerConflict
 from jupyter_aistack.ledger.base import Ledger
 
 Wish = Callable[..., Request]
-METER = Meter(host="box", device_id="GPU-0", at=10.25, millijoules=2**53 + 1, idle_watts=70.5, is_idle_seen=True)
+METER = Meter(
+    host="box", device_id="GPU-0", at=10.25, millijoules=2**53 + 1, idle_watts=70.5, is_idle_seen=True, writer="p-1"
+)
 
 
 def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> Charge:
