@@ -11,7 +11,8 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .core.charges import Bill, Charge, Meter, day_of
 from .core.device import Device
@@ -35,6 +36,24 @@ TIDY_SECONDS = 3600.0
 LATE_SECONDS = 60.0
 """So late may the word arrive that a cell ran."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Charged:
+    """A running count of what was charged.
+
+    Attributes:
+        user: to whom; empty for the system.
+        lease_id: for which lease; empty for all that have ended.
+        millijoules: energy, where any of it was known; None where none was.
+        gpu_seconds: share of GPUs times time.
+    """
+
+    user: str
+    lease_id: str = ""
+    millijoules: int | None = None
+    gpu_seconds: float = 0.0
+
+
 Pids = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
 
 
@@ -54,6 +73,8 @@ class Bookkeeper:
         self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
         self._away_until = self._tidied_at = float("-inf")
+        self.charged: dict[str, Charged] = {}
+        """What this process has charged since it started, by lease; of those that have ended, by user in sum."""
         self._close()
 
     @property
@@ -135,11 +156,13 @@ class Bookkeeper:
 
     def _settle(self, now: float, *, is_last: bool) -> None:
         try:
-            self._ledger.settle(self._bill(now, is_last=is_last))
+            bill = self._bill(now, is_last=is_last)
+            self._ledger.settle(bill)
         except LedgerConflict:  # somebody else has charged this time
             self._close()
             self._away_until = now + SETTLE_SECONDS
             return
+        self.charged = _counted(self.charged, bill.charges, self._live)
         self._tidy(now)
         if is_last:
             self._close()
@@ -186,3 +209,33 @@ class Bookkeeper:
         self._tidied_at = now
         self._ledger.forget_cells(self._host, now - LATE_SECONDS)
         self._ledger.fold_cells(day_of(now) - KEEP_CELLS_DAYS)
+
+
+def _counted(before: Mapping[str, Charged], charges: Iterable[Charge], live: Mapping[str, Lease]) -> dict[str, Charged]:
+    """The counts with these charges; a lease that has ended is counted with its user, so that counts stay few."""
+    found = dict(before)
+    for one in charges:
+        if one.kind != "cpu":
+            _count(found, Charged(user=one.user, lease_id=one.lease_id, **_amounts(one)))
+    for name, count in list(found.items()):
+        if count.lease_id and count.lease_id not in live:
+            del found[name]
+            _count(found, replace(count, lease_id=""))
+    return found
+
+
+def _amounts(charge: Charge) -> dict[str, Any]:
+    seconds = charge.share_seconds if charge.lease_id else 0.0
+    return {"millijoules": charge.millijoules if charge.metered_seconds else None, "gpu_seconds": seconds}
+
+
+def _count(counts: dict[str, Charged], more: Charged) -> None:
+    name = more.lease_id or f"user:{more.user}"
+    known = counts.get(name)
+    if known is None:
+        counts[name] = more
+        return
+    parts = [part for part in (known.millijoules, more.millijoules) if part is not None]
+    counts[name] = replace(
+        known, millijoules=sum(parts) if parts else None, gpu_seconds=known.gpu_seconds + more.gpu_seconds
+    )

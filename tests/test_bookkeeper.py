@@ -226,6 +226,18 @@ def test_cells_are_charged_for_what_happened_while_they_ran(host: Host) -> None:
     assert paid[f"{lease.id}3:ab"].busy_seconds == pytest.approx(3.2)
 
 
+def test_counts_for_a_dashboard_are_of_live_leases_and_of_users(host: Host) -> None:
+    first, second = host.lease("1/2"), host.lease("1/2", "kernel-2")
+    host.pass_time(10)
+    charged = host.broker.books.charged
+    assert {one.lease_id: one.gpu_seconds for one in charged.values() if one.user} == {first.id: 5.0, second.id: 5.0}
+    host.broker.release(first.id, first.token)
+    host.pass_time(10)
+    charged = host.broker.books.charged
+    assert {one.lease_id: one.gpu_seconds for one in charged.values() if one.user} == {"": 5.0, second.id: 10.0}
+    assert sum(one.millijoules or 0 for one in charged.values()) == host.total()
+
+
 # -- several on one host ----------------------------------------------------------------------------------------------
 
 

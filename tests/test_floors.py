@@ -23,6 +23,7 @@ GRANTING = {
     "ledger",
     "policies",
     "providers",
+    "reports",
     "server",
     "service",
     "sight",

@@ -163,7 +163,11 @@ def cells(charges: Sequence[Charge], most: int) -> list[dict[str, Any]]:
         if one.lease_id != SYSTEM:
             by_cell.setdefault(one.cell, []).append(one)
     found = [_cell(name, own) for name, own in by_cell.items()]
-    return sorted(found, key=lambda row: (-(row["energy_wh"] or 0.0), -row["busy_seconds"], -row["seconds"]))[:most]
+    return sorted(found, key=_dearness)[:most]
+
+
+def _dearness(row: dict[str, Any]) -> tuple[float, float, float, bool]:
+    return (-(row["energy_wh"] or 0.0), -row["busy_seconds"], -row["seconds"], not row["cell"])
 
 
 def _cell(name: str, charges: Sequence[Charge]) -> dict[str, Any]:
