@@ -7,6 +7,7 @@ ledger's version keep them honest. All methods are synchronous and short; call t
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -40,6 +41,8 @@ from .exceptions import (
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
+
+log = logging.getLogger("jupyter_aistack")
 
 WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
@@ -429,7 +432,7 @@ class Broker:
             if lease.expires_at < soon and not self._is_dead(lease.holder):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
-        self.keep_books()
+        self._try_to_keep_books()
         if not 0 <= self.clock() - self._watched_at < WATCH_SECONDS:
             self._watched_at = self.clock()
             self._watch_memory()
@@ -455,6 +458,15 @@ class Broker:
     def keep_books(self, *, settle: bool = False) -> None:
         """Measure what was used and, every ten seconds or at once, write it down; see :class:`Bookkeeper`."""
         self.books.look(self.leases(), settle=settle)
+
+    def _try_to_keep_books(self) -> None:
+        """A mistake in the books must cost nobody a lease."""
+        try:
+            self.keep_books()
+        except AIStackError as error:
+            log.warning("what was used is written down later: %s", error.message)
+        except Exception:
+            log.exception("the books cannot be kept")
 
     def close_books(self) -> None:
         """Write down what is left once nothing is leased any more."""

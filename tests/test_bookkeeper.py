@@ -304,11 +304,19 @@ def test_a_ledger_that_cannot_be_written_is_charged_later(host: Host, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(host.ledger, "settle", refuse)
+        host.pass_time(2)
         with pytest.raises(LedgerUnavailable):
-            host.pass_time(2)
+            host.settle()
     host.pass_time(2)
     assert host.paid()[lease.id].seconds == 12.0
     assert host.total() == (host.gpu.counter or 0) - 1_000_000
+
+
+def test_a_mistake_in_the_books_costs_nobody_a_lease(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = host.lease("1/2")
+    monkeypatch.setattr(host.gpu, "loads", lambda *given: 1 / 0)
+    host.pass_time(120)
+    assert host.broker.lease(lease.id).is_live
 
 
 def test_whatever_happens_the_charges_are_what_the_counter_moved_by() -> None:

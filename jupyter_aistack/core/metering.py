@@ -240,10 +240,13 @@ def _of_lease(gone_by: Interval, holding: Holding, parts: Parts | None, cells: S
 def _times(holding: Holding, owner: str, cells: Sequence[CellSpan]) -> dict[str, float]:
     """How long each cell ran while the lease held the device; under "" the time of none, which comes first."""
     found: dict[str, float] = {}
-    for span in cells:
-        until = holding.end if span.ended_at is None else min(holding.end, span.ended_at)
+    own = sorted((span for span in cells if span.owner == owner), key=lambda span: span.began_at)
+    # One cell runs at a time: one whose end was never told, for its kernel died, ended when the next one began.
+    following = [*(later.began_at for later in own[1:]), holding.end]
+    for number, span in enumerate(own):
+        until = min(holding.end, following[number] if span.ended_at is None else span.ended_at)
         seconds = until - max(holding.start, span.began_at)
-        if span.owner == owner and seconds > 0:
+        if seconds > 0:
             found[span.cell] = found.get(span.cell, 0.0) + seconds
     inside = sum(found.values())
     if inside > holding.seconds:  # two clocks disagree

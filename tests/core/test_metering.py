@@ -198,6 +198,12 @@ def test_a_cell_gets_its_time_of_the_idle_part_and_all_that_worked_meanwhile():
     assert paid["l-a"].levels[0] == 4.0
 
 
+def test_a_cell_whose_kernel_died_ends_when_the_next_one_begins():
+    cells = [cell("9:dead", -500, None), cell("1:new", 4, None)]
+    paid = bill(gone(busy={"l-a": 0.3}, others=0.0), [lease()], cells=cells)
+    assert (paid["l-a9:dead"].seconds, paid["l-a1:new"].seconds) == (4.0, 6.0)
+
+
 def test_without_cells_the_lease_keeps_its_work():
     paid = bill(gone(busy={"l-a": 0.3}, others=0.0), [lease()])
     assert paid["l-a"].millijoules == 70_000
