@@ -105,14 +105,19 @@ def figures(charges: Iterable[Charge], rates: Rates) -> Figures:
         energy_kwh=kwh,
         energy_coverage=metered / seconds if seconds else None,
         activity_coverage=watched / sum(one.seconds for one in held) if held else None,
-        cost=_cost(gpu_hours, kwh, rates),
-        co2e_g=None if kwh is None or rates.carbon_g_per_kwh is None else kwh * rates.carbon_g_per_kwh,
+        cost=cost_of(gpu_hours, kwh, rates),
+        co2e_g=carbon_of(kwh, rates),
         is_simulated=any(one.kind == "simulated" for one in every),
     )
 
 
-def _cost(gpu_hours: float, kwh: float | None, rates: Rates) -> float | None:
-    """None where no price is set, or one is for energy that is not known."""
+def carbon_of(kwh: float | None, rates: Rates) -> float | None:
+    """Grams of CO2 equivalent; None where the energy or the grid's rate is not known."""
+    return None if kwh is None or rates.carbon_g_per_kwh is None else kwh * rates.carbon_g_per_kwh
+
+
+def cost_of(gpu_hours: float, kwh: float | None, rates: Rates) -> float | None:
+    """What energy and GPU-hours cost; None where no price is set, or one is for energy that is not known."""
     of_energy, of_hours = rates.price_per_kwh, rates.price_per_gpu_hour
     if (of_energy is None and of_hours is None) or (of_energy is not None and kwh is None):
         return None
