@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from .bookkeeper import Bookkeeper
 from .core.admission import admit, queue_for
 from .core.cycle import plan
 from .core.device import Fault, Inventory, SliceKind
@@ -45,6 +46,8 @@ from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
 from .providers.memory import available_bytes
+
+log = logging.getLogger("jupyter_aistack")
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -94,6 +97,7 @@ class Broker:
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self.suspend, self.suspend_ready, self._host_memory = suspend, suspend_ready, host_memory
         self.cutting = Cutting(self.devices, clock)
+        self.books = Bookkeeper(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
@@ -563,6 +567,7 @@ class Broker:
             if lease.expires_at < soon and not self._is_dead(lease.holder):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
+        self._try_to_keep_books()
         if not 0 <= self.clock() - self._watched_at < WATCH_SECONDS:
             self._watched_at = self.clock()
             self._watch_memory()
@@ -600,6 +605,24 @@ class Broker:
         leases = self.leases()
         return self.devices.usage(leases, self._pids(leases))
 
+    def keep_books(self, *, settle: bool = False) -> None:
+        """Measure what was used and, every ten seconds or at once, write it down; see :class:`Bookkeeper`."""
+        self.books.look(self.leases(), settle=settle)
+
+    def _try_to_keep_books(self) -> None:
+        """A mistake in the books must cost nobody a lease."""
+        try:
+            self.keep_books()
+        except AIStackError as error:
+            log.warning("what was used is written down later: %s", error.message)
+        except Exception:
+            log.exception("the books cannot be kept")
+
+    def close_books(self) -> None:
+        """Write down what is left once nothing is leased any more."""
+        if self.books.is_open:
+            self.keep_books()
+
     def _own_processes(self) -> Iterable[int]:
         return (pid for pids in self._pids(self.leases()).values() for pid in pids)
 
@@ -613,6 +636,8 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""
+        with contextlib.suppress(AIStackError):
+            self.books.hand_over()
         self.devices.close()
         self.ledger.close()
 

@@ -11,6 +11,7 @@ from traitlets.config import Application, LoggingConfigurable
 
 from .broker import Broker
 from .core.queues import Policy
+from .core.report import Rates
 from .exceptions import InvalidRequest
 from .ledger.base import Ledger
 from .policies import read_mig_create, read_policy, read_suspend
@@ -119,6 +120,21 @@ class AIStack(LoggingConfigurable):
         admins.""",
     ).tag(config=True)
 
+    carbon_g_per_kwh = Float(
+        None,
+        allow_none=True,
+        help="""Grams of CO2 equivalent per kWh of this site's electricity, for reports; your grid operator publishes
+        it. Without it no carbon is shown.""",
+    ).tag(config=True)
+
+    price_per_kwh = Float(
+        None, allow_none=True, help="What a kWh costs, in your currency, for reports. Without it, none is counted."
+    ).tag(config=True)
+
+    price_per_gpu_hour = Float(
+        None, allow_none=True, help="What an hour of a whole GPU costs beside its energy; a share costs its share."
+    ).tag(config=True)
+
     def build_broker(self, **options: Any) -> Broker:
         """A broker as configured; `options` go to :class:`Broker` (a clock for tests, say).
 
@@ -133,6 +149,7 @@ class AIStack(LoggingConfigurable):
         policy, suspend = self.build_policy(), read_suspend(self.suspend)
         named = os.environ.get("AISTACK_PROVIDERS") or self.providers
         providers = build_providers(named, mig_create=read_mig_create(self.mig_create))
+        self.build_rates()  # a service is built later, and must not be refused then
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds
         options.setdefault("suspend", suspend)
@@ -158,7 +175,21 @@ class AIStack(LoggingConfigurable):
         """The verbs of a broker, with who may do what as configured."""
         from .service import Service
 
-        return Service(broker, admins=frozenset(self.admins), show_names=self.show_names)
+        rates = self.build_rates()
+        return Service(broker, admins=frozenset(self.admins), show_names=self.show_names, rates=rates)
+
+    def build_rates(self) -> Rates:
+        """What energy and devices cost here.
+
+        Raises:
+            InvalidRequest: one is negative or no number; it is named.
+        """
+        names = ("carbon_g_per_kwh", "price_per_kwh", "price_per_gpu_hour")
+        said = {name: getattr(self, name) for name in names}
+        for name, value in said.items():
+            if value is not None and not 0 <= value < float("inf"):
+                raise InvalidRequest(f"{name}: expected a number from 0, got {value!r}", field=name)
+        return Rates(**said)
 
 
 def open_ledger(url: str) -> Ledger:

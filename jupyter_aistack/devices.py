@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from .core.device import Device, DeviceKind, Fault, Inventory, SliceKind
 from .core.lease import Lease
+from .core.metering import Load
 from .core.migplan import MIGPlan
 from .exceptions import PrepareFailed, ProviderError
 from .providers.base import Prepared, Provider, Usage
@@ -180,6 +181,18 @@ class Devices:
             except ProviderError as error:
                 log.warning("%s cannot be measured: %s", provider.name, error.message)
         return by_lease, by_device
+
+    def loads(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> dict[str, tuple[Device, Load]]:
+        """What happened on each device since the last call, by device id; see `Provider.loads`."""
+        devices = {d.id: d for d in self.inventory().devices}
+        found: dict[str, tuple[Device, Load]] = {}
+        for provider in self.providers:
+            own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
+            try:
+                found.update({i: (own[i], load) for i, load in provider.loads(own, leases, pids).items()})
+            except ProviderError as error:
+                log.warning("%s cannot be metered: %s", provider.name, error.message)
+        return found
 
     def close(self) -> None:
         """Let go of the drivers."""

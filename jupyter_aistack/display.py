@@ -24,16 +24,18 @@ class Panel:
         headings: names of the columns; empty for rows of label and value.
         rows: the cells, as text or as a :class:`Bar`.
         remark: what the reader should know or do next.
+        parts: panels that belong to it and are shown below.
     """
 
     title: str
     headings: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
     remark: str = ""
+    parts: Sequence[Panel] = ()
 
     def __str__(self) -> str:
         lines = [self.title, *_aligned([self.headings, *self.rows] if self.headings else self.rows)]
-        return "\n".join(lines + ([self.remark] if self.remark else []))
+        return "\n".join([*lines, *([self.remark] if self.remark else []), *map(str, self.parts)])
 
     __repr__ = __str__
 
@@ -44,7 +46,9 @@ class Panel:
         heading = f"<thead><tr>{head}</tr></thead>" if head else ""
         table = f'<table style="{_STYLE}">{heading}<tbody>{body}</tbody></table>'
         remark = f'<div style="opacity:.8">{escape(self.remark)}</div>' if self.remark else ""
-        return f'<div class="aistack"><strong>{escape(self.title)}</strong>{table if body else ""}{remark}</div>'
+        below = "".join(part.to_html() for part in self.parts)
+        title = f"<strong>{escape(self.title)}</strong>"
+        return f'<div class="aistack">{title}{table if body else ""}{remark}{below}</div>'
 
     def _row_html(self, row: Sequence[Any]) -> str:
         first = "td" if self.headings else 'th scope="row"'

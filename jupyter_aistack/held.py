@@ -43,6 +43,8 @@ class HeldLease:
     def __init__(self, client: Caller, answer: Mapping[str, Any]) -> None:
         self._client = client
         self._before: attaching.Before | None = None
+        self.advice: str | None = answer.get("advice")
+        """One line when another size would suit this notebook better; told once, with the answer to the request."""
         self._take(answer)
 
     def _take(self, answer: Mapping[str, Any]) -> None:

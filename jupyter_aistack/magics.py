@@ -11,6 +11,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
@@ -19,8 +20,9 @@ from . import attach, notices
 from .caps import cap_memory
 from .display import Panel
 from .exceptions import AIStackError, ClusterError, LeaseError
-from .notebook import arguments, views
+from .notebook import arguments, bills, views
 from .notebook.arrivals import Arrivals
+from .notebook.cellclock import CellClock
 from .notebook.cells import AwaitedCells, compile_cell, needs_await, run, run_awaiting
 from .notebook.progress import Progress
 from .periods import lease_seconds, patience_seconds
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 HOST_SECONDS = 30.0
 SCALE_SECONDS = 60.0
+WEEK_SECONDS = 7 * 86400.0
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -46,6 +49,8 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     if attach.BORN_WITH:
         notices.watcher.watch()
     shell.events.register("pre_run_cell", magics.arrivals.before_cell)
+    shell.events.register("pre_run_cell", magics.cells.before_cell)  # after a lease that came has been attached
+    shell.events.register("post_run_cell", magics.cells.after_cell)
     shell.input_transformers_post.append(magics.awaited)
     for name in ("%gpu", "%%gpu", "%cluster"):
         shell.set_hook("complete_command", magics.complete, str_key=name)
@@ -56,6 +61,8 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     magics = shell.magics_manager.registry.pop("AIStackMagics", None)
     if magics is not None:
         shell.events.unregister("pre_run_cell", magics.arrivals.before_cell)
+        shell.events.unregister("pre_run_cell", magics.cells.before_cell)
+        shell.events.unregister("post_run_cell", magics.cells.after_cell)
         shell.input_transformers_post.remove(magics.awaited)
         for kind, name in (("line", "gpu"), ("cell", "gpu"), ("line", "cluster")):
             shell.magics_manager.magics[kind].pop(name, None)
@@ -82,6 +89,7 @@ class AIStackMagics(Magics):
         super().__init__(shell)
         self.arrivals = Arrivals()
         self.awaited = AwaitedCells(shell)
+        self.cells = CellClock(shell)
         self._parsers = {
             "%gpu": arguments.gpu_parser(),
             "%%gpu": arguments.cell_parser(),
@@ -103,6 +111,7 @@ class AIStackMagics(Magics):
             "queue": self._queue,
             "extend": self._extend,
             "usage": self._usage,
+            "advise": self._advise,
         }
         return self._run("%gpu", line, verbs)
 
@@ -139,10 +148,11 @@ class AIStackMagics(Magics):
         if own is not None:
             return {"request": None, "lease": own}, self._status(given)[1]
         held = self._ask(given, wait=given.wait)
+        answer = {"request": held.request, "lease": held.lease, "advice": held.advice}
         if held.is_granted:
-            return {"request": held.request, "lease": held.lease}, self._status(given)[1]
+            return answer, _with_line(self._status(given)[1], held.advice)
         self.arrivals.pending = held
-        return {"request": held.request, "lease": None}, views.waiting_panel(held.request, time.time())
+        return answer, _with_line(views.waiting_panel(held.request, time.time()), held.advice)
 
     def _refuse_another(self, spec: str) -> JSON | None:
         """The lease this kernel has already, if it is what was asked for; another one is refused."""
@@ -216,9 +226,19 @@ class AIStackMagics(Magics):
         from .tracking import cost
 
         client = self._client()
-        leases, usage, bill = client.mine()["leases"], client.usage(), cost(client)
+        if given.week:
+            since = time.time() - WEEK_SECONDS
+            bill = client.call("bill", notebook=True, settle=True, since=since, label=self._label())
+            return bill, bills.history_panel(bill)
+        leases, usage, spent = client.mine()["leases"], client.usage(), cost(client)
+        bill = client.call("bill", settle=True)
         own = {lease["id"]: usage["leases"].get(lease["id"]) for lease in leases}
-        return {"leases": own, "cost": bill.as_dict()}, views.usage_panel(leases, usage, bill)
+        shown = views.usage_panel(leases, usage, spent, bills.bill_parts(bill))
+        return {"leases": own, "cost": spent.as_dict(), "bill": bill}, shown
+
+    def _advise(self, given: Namespace) -> tuple[JSON, Panel]:
+        answer = self._client().call("advise", label=self._label())
+        return answer, bills.advice_panel(answer["advice"])
 
     # -- %%gpu --------------------------------------------------------------------------------------------------
 
@@ -236,9 +256,18 @@ class AIStackMagics(Magics):
                 return None
         codes = compile_cell(self.shell, cell)
         if needs_await(codes):
-            return run_awaiting(codes, self.shell, lambda: self._ask_for_cell(given))
-        with self._ask_for_cell(given):
+            return run_awaiting(codes, self.shell, lambda: self._lease_of_cell(given))
+        with self._lease_of_cell(given):
             return run(codes, self.shell)
+
+    @contextmanager
+    def _lease_of_cell(self, given: Namespace) -> Iterator[None]:
+        """The cell's own lease, which is gone before the cell has ended."""
+        with self._ask_for_cell(given):
+            try:
+                yield
+            finally:
+                self.cells.tell_now(is_over=True)
 
     def _ask_for_cell(self, given: Namespace) -> HeldLease:
         with one_line_errors():
@@ -322,6 +351,11 @@ class AIStackMagics(Magics):
             specs = sorted(profiles)
         self._specs = (time.monotonic(), specs)
         return specs
+
+
+def _with_line(panel: Panel, line: str | None) -> Panel:
+    """The panel with one more line to its remark."""
+    return replace(panel, remark="\n".join(filter(None, [panel.remark, line]))) if line else panel
 
 
 def _own(mine: Mapping[str, Any]) -> JSON | None:

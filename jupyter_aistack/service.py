@@ -10,14 +10,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from . import policies
+from .bookkeeper import Charged
 from .broker import Broker
 from .core.forecast import Waiting
 from .core.lease import Lease, LeaseState
 from .core.queues import DEFAULT_QUEUE
+from .core.report import Rates
 from .core.request import MAX_COUNT, Holder, HolderKind, Request, RequestState, is_profile
 from .exceptions import InvalidRequest, NotYours, PrepareFailed
 from .processes import groups_of
 from .providers.base import Prepared, Usage
+from .reports import Reports
 from .sight import Sight
 from .wire import (
     flag_field,
@@ -71,6 +74,7 @@ class Service:
         admins: logins and ``@group`` names that may change what belongs to others, and reserve.
         show_names: whether users see the names of others.
         groups: the Unix groups of a login.
+        rates: what energy and devices cost here.
     """
 
     def __init__(
@@ -80,8 +84,9 @@ class Service:
         admins: frozenset[str] = frozenset(),
         show_names: bool = True,
         groups: Callable[[str], frozenset[str]] = groups_of,
+        rates: Rates | None = None,
     ) -> None:
-        self.broker = broker
+        self.broker, self._reports = broker, Reports(broker, rates or Rates())
         self._admins, self._show_names, self._groups = admins, show_names, groups
         self._verbs: dict[str, Callable[[Mapping[str, Any], Caller], JSON]] = {
             "host": self._host,
@@ -102,6 +107,10 @@ class Service:
             "unreserve": self._unreserve,
             "mig_plan": self._mig_plan,
             "mig_apply": self._mig_apply,
+            "cells": self._cells,
+            "bill": self._bill,
+            "report": self._report,
+            "advise": self._advise,
         }
 
     def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -176,7 +185,8 @@ class Service:
             preemptible=flag_field(payload, "preemptible"),
             groups=self._groups(caller.user),
         )
-        return self._answer(request, caller)
+        advice = self._reports.line_for(request.spec, **_whose(payload, caller))
+        return {**self._answer(request, caller), "advice": advice}
 
     def _holder(self, said: object, caller: Caller) -> Holder:
         """The holder of a new request: the caller itself, or a worker or run that belongs to it."""
@@ -299,6 +309,24 @@ class Service:
             owner = holder.user if self._show_names else "somebody else"
             raise NotYours(f"that belongs to {owner}; only they or an admin may change it")
 
+    def charged(self, caller: Caller) -> tuple[list[Charged], Rates]:
+        """For counters: what this process has charged since it started, as this caller may see it, and the rates."""
+        return self._reports.charged(self._sight(caller)), self._reports.rates
+
+    # -- accounting ---------------------------------------------------------------------------------------------
+
+    def _cells(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._reports.note_cells(payload, caller.owner_id)
+
+    def _bill(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._reports.bill(payload, **_whose(payload, caller))
+
+    def _report(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._reports.report(payload, self._sight(caller))
+
+    def _advise(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._reports.advice(payload, **_whose(payload, caller))
+
     # -- reserving ----------------------------------------------------------------------------------------------
 
     def _reserve(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -365,6 +393,12 @@ def _profiles(payload: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _usage_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:
     return {name: asdict(use) for name, use in usage.items()}
+
+
+def _whose(payload: Mapping[str, Any], caller: Caller) -> dict[str, str]:
+    """Whose books are meant: a caller's own, under the name of its notebook where one is known."""
+    label = caller.label or text_field(payload, "label", "")[:MAX_LABEL]
+    return {"user": caller.user, "owner": caller.owner_id, "label": label}
 
 
 def _belongs(holder: Holder, caller: Caller) -> bool:

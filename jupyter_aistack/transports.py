@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,9 @@ from .exceptions import AIStackError, LedgerUnavailable, error_from_dict
 JSON = dict[str, Any]
 CALL_SECONDS = 60.0
 MAX_LINE = 64 << 20
+LOOK_SECONDS = 2.0
+"""Between two looks at what this process's leases use, as in a Jupyter server."""
+MOVING_VERBS = frozenset({"request", "wait_for", "release"})
 
 
 class Transport(ABC):
@@ -83,19 +87,38 @@ class EmbeddedTransport(Transport):
             kernel_id=os.environ.get("AISTACK_KERNEL", ""),
             is_admin=os.getuid() == 0,
         )
-        self._stop = threading.Event()
+        self._stop, self._woken = threading.Event(), threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="aistack-keeper", daemon=True)
         self._keeper.start()
 
     def _keep(self) -> None:
-        while not self._stop.wait(self._broker.ttl_seconds / 6):
+        due = time.monotonic() + self._broker.ttl_seconds / 6
+        while not self._stop.is_set():
+            wait = max(0.0, due - time.monotonic())
+            self._woken.wait(min(wait, LOOK_SECONDS) if self._broker.books.is_open else wait)
+            self._woken.clear()
             with contextlib.suppress(AIStackError):  # tried again in the next round
-                self._broker.maintain()
+                self._look(is_due=time.monotonic() >= due)
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._broker.ttl_seconds / 6
+
+    def _look(self, *, is_due: bool) -> None:
+        if self._stop.is_set():
+            return
+        if is_due:
+            self._broker.maintain()
+        else:
+            self._broker.keep_books()
 
     def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
-        return self._service.call(verb, payload, self._caller)
+        try:
+            return self._service.call(verb, payload, self._caller)
+        finally:
+            if verb in MOVING_VERBS:  # who holds what may have changed: what was used is told apart there
+                self._woken.set()
 
     def close(self) -> None:
         self._stop.set()
+        self._woken.set()
         self._keeper.join(timeout=CALL_SECONDS)
         self._broker.close()

@@ -33,6 +33,9 @@ def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytes
     [
         ({"lease_ttl_seconds": 0.0}, "lease_ttl_seconds"),
         ({"providers": "quantum"}, "providers"),
+        ({"carbon_g_per_kwh": -1.0}, "carbon_g_per_kwh"),
+        ({"price_per_kwh": float("nan")}, "price_per_kwh"),
+        ({"price_per_gpu_hour": float("inf")}, "price_per_gpu_hour"),
         ({"queues": {"a": {"weight": 0}}}, "queues"),
     ],
 )

@@ -14,6 +14,7 @@ import jupyter_aistack
 ROOT = Path(jupyter_aistack.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 GRANTING = {
+    "bookkeeper",
     "broker",
     "checkpoint",
     "config",
@@ -23,6 +24,7 @@ GRANTING = {
     "ledger",
     "policies",
     "providers",
+    "reports",
     "server",
     "service",
     "sight",

@@ -530,7 +530,7 @@ def test_cell_magic_has_help(shell: InteractiveShell, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("line", "expected", "absent"),
     [
-        ("%gpu ", {"request", "release", "queue", "extend", "usage", "status", "--json"}, {"advise"}),
+        ("%gpu ", {"request", "release", "queue", "extend", "usage", "advise", "status", "--json"}, {"up"}),
         ("%gpu re", {"request", "release"}, {"queue"}),
         ("gpu re", {"request", "release"}, {"queue"}),
         ("%gpu request ", {"1/4", "1/2", "20GiB", "--for"}, {"request"}),

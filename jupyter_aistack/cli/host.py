@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from .. import __version__
 from ..core.units import format_bytes, format_duration
+from . import books
 from .showing import JSON, show
 
 
@@ -93,9 +94,11 @@ def _leaving(lease: JSON, now: float) -> str:
 
 
 def usage(options: argparse.Namespace) -> int:
-    """What is in use now."""
+    """What is in use now; with ``--report``, or an option of it, what was used."""
     from ..client import connect
 
+    if options.report or options.all or options.user or options.week or options.since or options.csv:
+        return books.report(options)
     found = connect().usage()
     lines = [f"{name}  {_use_text(use)}" for part in ("devices", "leases") for name, use in found[part].items()]
     show(options, found, lines)

@@ -1,4 +1,6 @@
-"""The ledger port: the durable record of requests, leases, accounts, reservations and events, and their only writer.
+"""The ledger port: the durable record of requests, leases, accounts, reservations, charges and events.
+
+It is their only writer.
 
 A ledger knows no devices and makes no choices. It promises four things: what it returns has been
 written; a write guarded by a stale token or version changes nothing; no transaction ever sees
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..core.accounts import Account
+from ..core.charges import Bill, CellSpan, Charge, Meter
 from ..core.events import Event
 from ..core.lease import Lease, Step
 from ..core.plan import Plan
@@ -139,6 +142,47 @@ class Ledger(ABC):
     @abstractmethod
     def unreserve(self, reservation_id: str, now: float) -> Reservation:
         """Take a reservation back and return it. Raises `LeaseNotFound`."""
+
+    @abstractmethod
+    def meters(self, host: str) -> tuple[Meter, ...]:
+        """How far the counters of a host's devices have been charged."""
+
+    @abstractmethod
+    def settle(self, bill: Bill) -> None:
+        """Write down what was used: move the meters and add the charges, whole or not at all.
+
+        Raises:
+            LedgerConflict: a meter is not as the bill says it was: another process has charged that time.
+        """
+
+    @abstractmethod
+    def charges(
+        self, since: int, until: int, *, user: str | None = None, label: str | None = None, owner: str | None = None
+    ) -> tuple[Charge, ...]:
+        """The charges of the days from `since` to `until`, both included, in the order of their keys.
+
+        Args:
+            user, label, owner: only those of this user, notebook or kernel.
+        """
+
+    @abstractmethod
+    def fold_cells(self, before: int, limit: int = 1000) -> int:
+        """Add the charges of cells before that day to the ones of their leases; how many there were, at most `limit`.
+
+        No sum changes; the peaks of a lease's cells become the lease's.
+        """
+
+    @abstractmethod
+    def note_cells(self, spans: Iterable[CellSpan]) -> None:
+        """Note when cells ran. A span noted again (of one that runs, when it has ended) replaces the first."""
+
+    @abstractmethod
+    def cells(self, host: str, since: float) -> tuple[CellSpan, ...]:
+        """The cells of a host that ran after `since`, or still run, the first to begin first."""
+
+    @abstractmethod
+    def forget_cells(self, host: str, before: float) -> None:
+        """Drop the spans of cells that ended before that time, and of those that never told their end."""
 
     @abstractmethod
     def lease(self, lease_id: str, now: float) -> Lease:

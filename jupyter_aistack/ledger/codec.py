@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..core.accounts import Account
+from ..core.charges import CellSpan, Charge, Meter
 from ..core.device import Enforcement, Slice, SliceKind
 from ..core.events import Event, EventKind
 from ..core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
@@ -140,6 +141,33 @@ def reservation_to_row(reservation: Reservation) -> dict[str, Any]:
 
 def reservation_from_row(row: Mapping[str, Any]) -> Reservation:
     return Reservation(**{**row, "spec": _spec_from_text(row["spec"])})
+
+
+def meter_to_row(meter: Meter) -> dict[str, Any]:
+    return dict(vars(meter))
+
+
+def meter_from_row(row: Mapping[str, Any]) -> Meter:
+    return Meter(**row)
+
+
+def charge_to_row(charge: Charge) -> dict[str, Any]:
+    """The columns of a charge; a kernel's and a cell's name come from outside and must be storable in its key too."""
+    names = ("user", "queue", "owner", "label", "cell", "spec")
+    texts = {name: storable(getattr(charge, name)) for name in names}
+    return {**vars(charge), **texts, "levels": json.dumps(charge.levels, separators=(",", ":"))}
+
+
+def charge_from_row(row: Mapping[str, Any]) -> Charge:
+    return Charge(**{**row, "levels": tuple(json.loads(row["levels"]))})
+
+
+def span_to_row(span: CellSpan) -> dict[str, Any]:
+    return {**vars(span), "owner": storable(span.owner), "cell": storable(span.cell)}
+
+
+def span_from_row(row: Mapping[str, Any]) -> CellSpan:
+    return CellSpan(**row)
 
 
 def event_to_row(event: Event) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ..core.accounts import Account
+from ..core.charges import CellSpan, Charge, Key, Meter
 from ..core.events import Event
 from ..core.lease import Lease
 from ..core.request import Request, RequestState
@@ -50,6 +51,9 @@ class _MemoryRows:
         self._queued: dict[str, Request] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
+        self._meters: dict[tuple[str, str], Meter] = {}
+        self._charges: dict[Key, Charge] = {}
+        self._spans: dict[tuple[str, str, str, float], CellSpan] = {}
         self._events: list[Event] = []
 
     def next_token(self) -> int:
@@ -110,6 +114,49 @@ class _MemoryRows:
     def remove_reservation(self, reservation_id: str) -> None:
         del self._reservations[reservation_id]
 
+    def meters(self, host: str) -> list[Meter]:
+        return [meter for meter in self._meters.values() if meter.host == host]
+
+    def keep_meter(self, meter: Meter, *, is_new: bool = False) -> None:
+        self._meters[meter.host, meter.device_id] = meter
+
+    def charge(self, key: Key) -> Charge | None:
+        return self._charges.get(key)
+
+    def charges(
+        self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
+    ) -> list[Charge]:
+        def is_wanted(one: Charge) -> bool:
+            is_whose = user in (None, one.user) and label in (None, one.label) and owner in (None, one.owner)
+            return since <= one.day <= until and is_whose
+
+        return [charge for charge in self._charges.values() if is_wanted(charge)]
+
+    def old_cells(self, before: int, limit: int) -> list[Charge]:
+        return [charge for charge in self._charges.values() if charge.cell and charge.day < before][:limit]
+
+    def keep_charge(self, charge: Charge, *, is_new: bool = False) -> None:
+        self._charges[charge.key] = charge
+
+    def remove_charge(self, key: Key) -> None:
+        del self._charges[key]
+
+    def span(self, span: CellSpan) -> CellSpan | None:
+        return self._spans.get(_place(span))
+
+    def keep_span(self, span: CellSpan, *, is_new: bool = False) -> None:
+        self._spans[_place(span)] = span
+
+    def spans(self, host: str, since: float) -> list[CellSpan]:
+        own = [span for span in self._spans.values() if span.host == host]
+        return [span for span in own if span.ended_at is None or span.ended_at > since]
+
+    def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
+        for place, span in list(self._spans.items()):
+            is_old = span.began_at < begun_before if span.ended_at is None else span.ended_at < ended_before
+            if span.host == host and is_old:
+                del self._spans[place]
+
     def append(self, event: Event) -> Event:
         written = replace(event, sequence=len(self._events) + 1)
         self._events.append(written)
@@ -117,3 +164,7 @@ class _MemoryRows:
 
     def events(self, after: int, limit: int) -> list[Event]:
         return self._events[after : after + limit]
+
+
+def _place(span: CellSpan) -> tuple[str, str, str, float]:
+    return (span.host, span.owner, span.cell, span.began_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..core.accounts import Account
+from ..core.charges import CellSpan, Charge, Key, Meter
 from ..core.events import Event, EventKind
 from ..core.lease import Lease
 from ..core.request import Request
@@ -53,6 +54,35 @@ class Rows(Protocol):
     def add_reservation(self, reservation: Reservation) -> None: ...
 
     def remove_reservation(self, reservation_id: str) -> None: ...
+
+    def meters(self, host: str) -> list[Meter]: ...
+
+    def keep_meter(self, meter: Meter, *, is_new: bool = False) -> None: ...
+
+    def charge(self, key: Key) -> Charge | None: ...
+
+    def charges(
+        self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
+    ) -> list[Charge]:
+        """Charges of the days from `since` to `until`, in any order; None is everybody's."""
+
+    def old_cells(self, before: int, limit: int) -> list[Charge]:
+        """Charges of cells before that day."""
+
+    def keep_charge(self, charge: Charge, *, is_new: bool = False) -> None: ...
+
+    def remove_charge(self, key: Key) -> None: ...
+
+    def span(self, span: CellSpan) -> CellSpan | None:
+        """The span of that owner, cell and beginning."""
+
+    def keep_span(self, span: CellSpan, *, is_new: bool = False) -> None: ...
+
+    def spans(self, host: str, since: float) -> list[CellSpan]:
+        """The spans of a host that end after `since` or have no end."""
+
+    def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
+        """Drop those that ended before a time, and those without an end that began before another."""
 
     def append(self, event: Event) -> Event:
         """Write an event at the end of the history and return it with its sequence."""

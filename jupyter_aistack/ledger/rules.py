@@ -13,6 +13,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
+from ..core.charges import Bill, CellSpan, Charge, Meter
 from ..core.events import Event, EventKind
 from ..core.lease import Lease, LeaseState, Outcome, Step, advance
 from ..core.plan import Plan
@@ -22,6 +23,7 @@ from ..core.residence import Residence
 from ..core.tenants import Phase
 from ..core.units import format_duration
 from ..exceptions import InvalidTransition, LeaseError
+from . import books
 from .actions import carry_out, check, decide, keep_residence, touch
 from .base import Ledger, LedgerState
 from .endings import end, expire_due
@@ -207,6 +209,39 @@ class TransactionalLedger(Ledger):
             rows.version += 1
             rows.append(Event(kind=EventKind.RESERVATION_CANCELLED, at=now, detail=reservation.name))
             return reservation
+
+    def meters(self, host: str) -> tuple[Meter, ...]:
+        with self._reading() as rows:
+            return tuple(sorted(rows.meters(host), key=attrgetter("device_id")))
+
+    def settle(self, bill: Bill) -> None:
+        with self._writing() as rows:
+            books.settle(rows, bill)
+
+    def charges(
+        self, since: int, until: int, *, user: str | None = None, label: str | None = None, owner: str | None = None
+    ) -> tuple[Charge, ...]:
+        with self._reading() as rows:
+            found = rows.charges(since, until, user=user, label=label, owner=owner)
+        return tuple(sorted(found, key=attrgetter("key")))
+
+    def fold_cells(self, before: int, limit: int = 1000) -> int:
+        with self._writing() as rows:
+            return books.fold(rows, before, _within(limit))
+
+    def note_cells(self, spans: Iterable[CellSpan]) -> None:
+        noted = tuple(spans)
+        if noted:
+            with self._writing() as rows:
+                books.note(rows, noted)
+
+    def cells(self, host: str, since: float) -> tuple[CellSpan, ...]:
+        with self._reading() as rows:
+            return tuple(sorted(rows.spans(host, since), key=attrgetter("began_at", "owner", "cell")))
+
+    def forget_cells(self, host: str, before: float) -> None:
+        with self._writing() as rows:
+            rows.remove_spans(host, before, before - books.LONGEST_CELL_SECONDS)
 
     def lease(self, lease_id: str, now: float) -> Lease:
         with self._seeing(now) as rows:

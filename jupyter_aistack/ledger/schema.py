@@ -3,7 +3,7 @@
 Version 1 had no ``leases.due_at``: the leases past their time were found by looking at all the
 live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used, what notices
 they were given, what users have used, and reservations. Version 4 knows where the device state of
-each lease is.
+each lease is. Version 5 keeps meters, charges and when cells ran.
 """
 
 from __future__ import annotations
@@ -99,6 +99,53 @@ reservations = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
 )
 
+meters = sa.Table(
+    "aistack_meters",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("device_id", sa.Text, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("millijoules", sa.BigInteger),
+    sa.Column("idle_watts", sa.Double),
+    sa.Column("is_idle_seen", sa.Boolean, nullable=False),
+    sa.Column("writer", sa.Text, nullable=False),
+)
+
+charges = sa.Table(
+    "aistack_charges",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("device_id", sa.Text, primary_key=True),
+    sa.Column("lease_id", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False, index=True),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False, index=True),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("share_seconds", sa.Double, nullable=False),
+    sa.Column("millijoules", sa.BigInteger, nullable=False),
+    sa.Column("metered_seconds", sa.Double, nullable=False),
+    sa.Column("busy_seconds", sa.Double, nullable=False),
+    sa.Column("levels", sa.Text, nullable=False),  # JSON
+    sa.Column("byte_seconds", sa.Double, nullable=False),
+    sa.Column("memory_seconds", sa.Double, nullable=False),
+    sa.Column("peak_bytes", sa.BigInteger),
+)
+
+cells = sa.Table(
+    "aistack_cells",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("began_at", sa.Double, primary_key=True),
+    sa.Column("ended_at", sa.Double),
+)
+
 events = sa.Table(
     "aistack_events",
     metadata,
@@ -140,7 +187,31 @@ def _add_residence(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN residence TEXT")
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at, _add_use, _add_residence)
+def _add_charges(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(
+        f"CREATE TABLE aistack_meters (host TEXT NOT NULL, device_id TEXT NOT NULL, at {number} NOT NULL,"
+        f" millijoules BIGINT, idle_watts {number}, is_idle_seen BOOLEAN NOT NULL, writer TEXT NOT NULL,"
+        " PRIMARY KEY (host, device_id))"
+    )
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_charges (host TEXT NOT NULL, device_id TEXT NOT NULL, lease_id TEXT NOT NULL,"
+        ' cell TEXT NOT NULL, day BIGINT NOT NULL, "user" TEXT NOT NULL, queue TEXT NOT NULL, owner TEXT NOT NULL,'
+        f" label TEXT NOT NULL, spec TEXT NOT NULL, kind TEXT NOT NULL, seconds {number} NOT NULL,"
+        f" share_seconds {number} NOT NULL, millijoules BIGINT NOT NULL, metered_seconds {number} NOT NULL,"
+        f" busy_seconds {number} NOT NULL, levels TEXT NOT NULL, byte_seconds {number} NOT NULL,"
+        f" memory_seconds {number} NOT NULL, peak_bytes BIGINT,"
+        " PRIMARY KEY (host, device_id, lease_id, cell, day))"
+    )
+    for column in ("day", "owner"):
+        connection.exec_driver_sql(f"CREATE INDEX ix_aistack_charges_{column} ON aistack_charges ({column})")
+    connection.exec_driver_sql(
+        f"CREATE TABLE aistack_cells (host TEXT NOT NULL, owner TEXT NOT NULL, cell TEXT NOT NULL,"
+        f" began_at {number} NOT NULL, ended_at {number}, PRIMARY KEY (host, owner, cell, began_at))"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at, _add_use, _add_residence, _add_charges)
 """In order: the first turns version 1 into version 2. Never edit one that has been released; append."""
 
 SCHEMA_VERSION = len(MIGRATIONS) + 1

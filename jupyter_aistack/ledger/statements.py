@@ -6,6 +6,7 @@ SQLite takes to carry it out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from . import codec, schema
 
 _L, _R, _E, _M = schema.leases.c, schema.requests.c, schema.events.c, schema.meta.c
 _A, _V = schema.accounts.c, schema.reservations.c
+_T, _C, _S = schema.meters.c, schema.charges.c, schema.cells.c
 _OF_HOST = sa.bindparam("of_host", type_=sa.Text())
 _LIMIT = sa.bindparam("at_most", type_=sa.BigInteger())
 # Not "due_at IS NOT NULL": that would have SQLite look at every lease there has ever been.
@@ -97,12 +99,45 @@ class Statements:
         self.reservations = self._query(sa.select(schema.reservations).where(_V.host == _OF_HOST, is_to_come))
         self.insert_reservation = self._change(schema.reservations.insert(), schema.reservations.c.keys())
         self.delete_reservation = self._change(schema.reservations.delete().where(is_reservation), ())
+        self._books()
         event = schema.events.insert().inline()
         told = event if dialect.name == "sqlite" else event.returning(_E.sequence)  # SQLite's driver tells by itself
         self.insert_event = self._change(told, [column.name for column in schema.events.c if column is not _E.sequence])
         self.events = self._query(
             sa.select(schema.events).where(_E.sequence > sa.bindparam("after")).order_by(_E.sequence).limit(_LIMIT)
         )
+
+    def _books(self) -> None:
+        """Meters, charges and the spans of cells."""
+        is_meter = sa.and_(_T.host == _OF_HOST, _T.device_id == sa.bindparam("of_device"))
+        self.meters = self._query(sa.select(schema.meters).where(_T.host == _OF_HOST))
+        self.insert_meter = self._change(schema.meters.insert(), schema.meters.c.keys())
+        self.update_meter = self._change(schema.meters.update().where(is_meter), schema.meters.c.keys())
+        is_charge = _is_key(_C, ("host", "device_id", "lease_id", "cell", "day"))
+        is_within = sa.and_(_C.day >= sa.bindparam("since"), _C.day <= sa.bindparam("until"))
+        self.charge = self._query(sa.select(schema.charges).where(is_charge))
+        # One statement for each question: with "or :user is null" no index would be of use.
+        self.charges = {
+            asked: self._query(sa.select(schema.charges).where(is_within, *(_C[name] == _of(name) for name in asked)))
+            for size in range(4)
+            for asked in itertools.combinations(("user", "label", "owner"), size)
+        }
+        is_old = sa.and_(_C.cell != "", _C.day < sa.bindparam("before"))
+        self.old_cells = self._query(sa.select(schema.charges).where(is_old).limit(_LIMIT))
+        self.insert_charge = self._change(schema.charges.insert(), schema.charges.c.keys())
+        self.update_charge = self._change(schema.charges.update().where(is_charge), schema.charges.c.keys())
+        self.delete_charge = self._change(schema.charges.delete().where(is_charge), ())
+        is_span = _is_key(_S, ("host", "owner", "cell", "began_at"))
+        is_later = sa.or_(_S.ended_at.is_(None), _S.ended_at > sa.bindparam("since"))
+        is_forgotten = sa.or_(
+            _S.ended_at < sa.bindparam("ended_before"),
+            sa.and_(_S.ended_at.is_(None), _S.began_at < sa.bindparam("begun_before")),
+        )
+        self.span = self._query(sa.select(schema.cells).where(is_span))
+        self.spans = self._query(sa.select(schema.cells).where(_S.host == _OF_HOST, is_later))
+        self.insert_span = self._change(schema.cells.insert(), schema.cells.c.keys())
+        self.update_span = self._change(schema.cells.update().where(is_span), schema.cells.c.keys())
+        self.delete_spans = self._change(schema.cells.delete().where(_S.host == _OF_HOST, is_forgotten), ())
 
     def _query(self, query: sa.Select[Any]) -> Statement:
         columns = list(query.selected_columns)
@@ -124,3 +159,12 @@ class Statements:
 def _but(table: sa.Table, fixed: Collection[str]) -> list[sa.Column[Any]]:
     """The columns of a table but those that never change; the key comes first."""
     return [column for column in table.c if column.name not in fixed]
+
+
+def _of(name: str) -> sa.BindParameter[Any]:
+    """A parameter for the value looked for, apart from the one a column is set to."""
+    return sa.bindparam(f"of_{name}")
+
+
+def _is_key(columns: Any, names: Collection[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(*(columns[name] == _of(name) for name in names))

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..core.accounts import Account
+from ..core.charges import CellSpan, Charge, Key, Meter
 from ..core.events import Event
 from ..core.lease import Lease
 from ..core.request import Request
@@ -180,6 +181,61 @@ class SQLRows:
     def remove_reservation(self, reservation_id: str) -> None:
         self._execute(self._statements.delete_reservation, key=reservation_id)
 
+    def meters(self, host: str) -> list[Meter]:
+        return [codec.meter_from_row(row) for row in self._select(self._statements.meters, of_host=host)]
+
+    def keep_meter(self, meter: Meter, *, is_new: bool = False) -> None:
+        row = codec.meter_to_row(meter)
+        if is_new:
+            self._execute(self._statements.insert_meter, **row)
+        else:
+            self._execute(self._statements.update_meter, **row, of_host=meter.host, of_device=meter.device_id)
+
+    def charge(self, key: Key) -> Charge | None:
+        found = self._select(self._statements.charge, **_of_charge(key))
+        return next((codec.charge_from_row(row) for row in found), None)
+
+    def charges(
+        self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
+    ) -> list[Charge]:
+        said = {"user": user, "label": label, "owner": owner}
+        asked = {name: codec.storable(value) for name, value in said.items() if value is not None}
+        statement = self._statements.charges[tuple(asked)]
+        values = {f"of_{name}": value for name, value in asked.items()}
+        return [codec.charge_from_row(row) for row in self._select(statement, since=since, until=until, **values)]
+
+    def old_cells(self, before: int, limit: int) -> list[Charge]:
+        rows = self._select(self._statements.old_cells, before=before, at_most=limit)
+        return [codec.charge_from_row(row) for row in rows]
+
+    def keep_charge(self, charge: Charge, *, is_new: bool = False) -> None:
+        row = codec.charge_to_row(charge)
+        if is_new:
+            self._execute(self._statements.insert_charge, **row)
+        else:
+            self._execute(self._statements.update_charge, **row, **_of_charge(charge.key))
+
+    def remove_charge(self, key: Key) -> None:
+        self._execute(self._statements.delete_charge, **_of_charge(key))
+
+    def span(self, span: CellSpan) -> CellSpan | None:
+        found = self._select(self._statements.span, **_of_span(span))
+        return next((codec.span_from_row(row) for row in found), None)
+
+    def keep_span(self, span: CellSpan, *, is_new: bool = False) -> None:
+        row = codec.span_to_row(span)
+        if is_new:
+            self._execute(self._statements.insert_span, **row)
+        else:
+            self._execute(self._statements.update_span, **row, **_of_span(span))
+
+    def spans(self, host: str, since: float) -> list[CellSpan]:
+        return [codec.span_from_row(row) for row in self._select(self._statements.spans, of_host=host, since=since)]
+
+    def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
+        times = {"ended_before": ended_before, "begun_before": begun_before}
+        self._execute(self._statements.delete_spans, of_host=host, **times)
+
     def append(self, event: Event) -> Event:
         written = self._execute(self._statements.insert_event, **codec.event_to_row(event))
         return replace(event, sequence=written.lastrowid if self._is_sqlite else written.fetchone()[0])
@@ -193,3 +249,14 @@ class SQLRows:
 
     def _execute(self, statement: Statement, **parameters: object) -> Any:
         return self._driver.execute(statement.text, {**statement.defaults, **parameters})
+
+
+def _of_charge(key: Key) -> dict[str, Any]:
+    host, device_id, lease_id, cell, day = key
+    place = {"of_host": host, "of_device_id": device_id, "of_lease_id": lease_id}
+    return {**place, "of_cell": codec.storable(cell), "of_day": day}
+
+
+def _of_span(span: CellSpan) -> dict[str, Any]:
+    row = codec.span_to_row(span)
+    return {f"of_{name}": row[name] for name in ("host", "owner", "cell", "began_at")}

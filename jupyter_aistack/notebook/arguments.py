@@ -75,7 +75,9 @@ def gpu_parser() -> Parser:
     extend.add_argument(
         "duration", nargs="?", default="1h", metavar="TIME", help="how much longer: 30m, 2h, 1h30m (1h)"
     )
-    _verb(verbs, "usage", "what is in use now, and what it has cost so far")
+    usage = _verb(verbs, "usage", "what is in use now, and what it has cost so far, cell by cell")
+    usage.add_argument("--week", action="store_true", help="what this notebook has used in the last seven days")
+    _verb(verbs, "advise", "which size would have done, told from what this notebook has used")
     return parser
 
 

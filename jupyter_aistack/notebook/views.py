@@ -77,16 +77,17 @@ def queue_panel(waiting: Sequence[JSON], mine: Iterable[str], now: float) -> Pan
     return Panel(title=f"{len(rows)} waiting", headings=("", "wants", "who", "queue", "why", "expected"), rows=rows)
 
 
-def usage_panel(leases: Sequence[JSON], usage: JSON, cost: Cost) -> Panel:
-    """What the kernel's leases use now, and what they have cost."""
+def usage_panel(leases: Sequence[JSON], usage: JSON, cost: Cost, parts: Sequence[Panel] = ()) -> Panel:
+    """What the kernel's leases use now, and what they have cost; `parts` tell more of the latter."""
     rows: list[tuple[Any, ...]] = []
     for lease in leases:
         use = usage["leases"].get(lease["id"], {})
         rows.append((_holder(lease), lease["spec"], memory_used(lease, usage), _busy(use.get("utilization"))))
     remark = f"So far {cost.gpu_slice_hours:.4f} GPU and {cost.cpu_slice_hours:.4f} CPU slice-hours."
     if not rows:
-        return Panel(title="This kernel holds no slice", remark=remark)
-    return Panel(title="In use now", headings=("who", "slice", "memory", "busy"), rows=rows, remark=remark)
+        return Panel(title="This kernel holds no slice", remark=remark, parts=parts)
+    headings = ("who", "slice", "memory", "busy")
+    return Panel(title="In use now", headings=headings, rows=rows, remark=remark, parts=parts)
 
 
 def memory_used(lease: JSON, usage: JSON) -> Bar | str:

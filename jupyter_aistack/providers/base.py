@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..core.device import Device, Enforcement, Fault
 from ..core.lease import Lease
+from ..core.metering import Load
 from ..core.migplan import MIGPlan
 
 
@@ -146,6 +147,16 @@ class Provider(ABC):
             ProviderError: a step failed; ``facts["done"]`` are those before it.
         """
         return ()
+
+    def loads(
+        self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Load]:
+        """What happened on each device since the last call: its energy counter, and how active each lease was.
+
+        Called every few seconds by the one process that keeps the books of the host, with the leases that ended since
+        as well. What cannot be known is missing; where nothing can, a load says nothing.
+        """
+        return {device_id: Load() for device_id in devices}
 
     def close(self) -> None:  # noqa: B027 - optional
         """Let go of the driver. Closing twice is allowed."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..core.device import Device, DeviceKind, Enforcement, Slice, SliceKind
 from ..core.lease import Lease
+from ..core.metering import Load
 from ..exceptions import PrepareFailed
 from . import cgroup
 from .base import Prepared, Provider, Usage
@@ -43,6 +44,7 @@ class CPUProvider(Provider):
         self._clock = clock
         self._lock = threading.Lock()
         self._shares: dict[str, _BusyShare] = {}
+        self._metered: dict[str, _BusyShare] = {}  # the books look less often, and must not be cut short by others
         self._cores: tuple[int, ...] = ()
 
     def discover(self, host: str) -> tuple[Device, ...]:
@@ -84,17 +86,33 @@ class CPUProvider(Provider):
             for lease_id in [i for i in self._shares if i not in leases and not i.startswith("CPU-")]:
                 del self._shares[lease_id]
             held = {i: _cpu_slices(lease) for i, lease in leases.items()}
-            return {i: self._use_of(i, slices, pids.get(i, frozenset())) for i, slices in held.items() if slices}
+            return {
+                i: self._use_of(i, slices, pids.get(i, frozenset()), self._shares)
+                for i, slices in held.items()
+                if slices
+            }
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """Memory used on the host (in a container: by it) and how busy the device's cores were since the last call."""
         with self._lock:
             return {i: self._use_of_device(d) for i, d in devices.items() if d.kind is DeviceKind.CPU}
 
-    def _use_of(self, lease_id: str, slices: Iterable[Slice], pids: Iterable[int]) -> Usage:
+    def loads(
+        self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Load]:
+        """How busy each lease kept its cores, and its memory; a CPU has no counter of energy that all may read."""
+        with self._lock:
+            self._metered = {i: share for i, share in self._metered.items() if i in leases}
+            held = {i: _cpu_slices(lease) for i, lease in leases.items() if i in pids}
+            used = {i: self._use_of(i, slices, pids[i], self._metered) for i, slices in held.items() if slices}
+        return {i: _load(device, leases, used) for i, device in devices.items() if device.kind is DeviceKind.CPU}
+
+    def _use_of(
+        self, lease_id: str, slices: Iterable[Slice], pids: Iterable[int], shares: dict[str, _BusyShare]
+    ) -> Usage:
         cores = len({core for piece in slices for core in piece.cores})
         seen = [process for process in map(_observe, pids) if process is not None]
-        share = self._shares.setdefault(lease_id, _BusyShare())
+        share = shares.setdefault(lease_id, _BusyShare())
         return Usage(
             memory_bytes=sum(process.memory_bytes for process in seen),
             utilization=share.update({process.key: process.cpu_seconds for process in seen}, self._clock(), cores),
@@ -211,3 +229,12 @@ def _model_name() -> str:
 
 def _cpu_slices(lease: Lease) -> tuple[Slice, ...]:
     return tuple(piece for piece in lease.slices if piece.kind is SliceKind.CPU)
+
+
+def _load(device: Device, leases: Mapping[str, Lease], used: Mapping[str, Usage]) -> Load:
+    shares = {
+        i: float(sum(p.fraction for p in lease.slices if p.device_id == device.id)) for i, lease in leases.items()
+    }
+    busy = {i: use.utilization * shares[i] for i, use in used.items() if use.utilization is not None and shares[i]}
+    memory = {i: use.memory_bytes for i, use in used.items() if use.memory_bytes is not None and shares[i]}
+    return Load(busy=busy, others=0.0, memory=memory)

@@ -10,11 +10,13 @@ from typing import Any
 
 from ..core.device import Device, DeviceKind, Enforcement, ProcessUse, Slice, SliceKind
 from ..core.lease import Lease
+from ..core.metering import Load
 from ..core.migplan import CutPermission, MIGPlan
 from ..exceptions import DriverNotFound, PrepareFailed, ProviderError
 from . import mig
 from .base import Prepared, Provider, Usage
 from .caps import caps, for_suspension, seen_bytes
+from .loads import Loads
 from .migcut import Cutter
 from .nvml import NVML
 from .reading import Reading, read_processes
@@ -59,6 +61,7 @@ class GPUProvider(Provider):
         self._cutter = Cutter(self._nvml, mig_create)
         self._optional = optional
         self._clock = clock
+        self._loads = Loads(self._nvml)
         self._known: dict[str, Device] = {}
         self._reopened_at = self._placed_at = -math.inf
         self._places: dict[str, Place] = {}
@@ -122,6 +125,13 @@ class GPUProvider(Provider):
     def make_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> tuple[str, ...]:
         """Create them, where the administrator allows it."""
         return self._cutter.make(self._known.values(), wanted, leased)
+
+    def loads(
+        self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Load]:
+        """Energy counters, and activity by process or by MIG instance."""
+        gpus = {i: device for i, device in devices.items() if device.kind is DeviceKind.GPU and device.is_healthy}
+        return self._loads.look(gpus, leases, pids, self._clock())
 
     def close(self) -> None:
         """Close NVML."""

@@ -23,9 +23,9 @@ _PROCESS_LISTS = (
 class Reading:
     """One round of measuring: each list is read once from the driver, however many leases share a device."""
 
-    def __init__(self, nvml: NVML, now: float) -> None:
+    def __init__(self, nvml: NVML, now: float, seconds: float = SAMPLE_SECONDS) -> None:
         self._nvml = nvml
-        self._since = int((now - SAMPLE_SECONDS) * 1e6)
+        self._since = int((now - seconds) * 1e6)
         self._memory: dict[str, Mapping[int, int | None] | None] = {}
         self._busy: dict[str, Mapping[int, float] | None] = {}
 
@@ -61,11 +61,20 @@ class Reading:
     def _busy_share(self, piece: Slice, pids: frozenset[int]) -> float | None:
         if piece.kind is SliceKind.MIG:
             return None  # the driver has no figure per process there
-        if piece.uuid not in self._busy:
-            samples = self._ask(piece.uuid, "nvmlDeviceGetProcessUtilization", self._since, not_found=())
-            self._busy[piece.uuid] = None if samples is None else _average(samples)
-        busy = self._busy[piece.uuid]
+        busy = self.busy(piece.uuid)
         return None if busy is None else min(1.0, sum(share for pid, share in busy.items() if pid in pids))
+
+    def busy(self, uuid: str) -> Mapping[int, float] | None:
+        """Share of time in which each process had the GPU at work; None where the driver does not tell (MIG)."""
+        if uuid not in self._busy:
+            samples = self._ask(uuid, "nvmlDeviceGetProcessUtilization", self._since, not_found=())
+            self._busy[uuid] = None if samples is None else _average(samples)
+        return self._busy[uuid]
+
+    def millijoules(self, uuid: str) -> int | None:
+        """The GPU's energy counter, since its driver was loaded."""
+        counter = self._ask(uuid, "nvmlDeviceGetTotalEnergyConsumption")
+        return None if counter is None else int(counter)
 
     def _handle(self, uuid: str) -> Any:
         try:

@@ -63,6 +63,15 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
             raise InvalidRequest(f"{name}: expected a whole number from 0, got {text[:64]!r}", field=name)
         return int(text)
 
+    def seconds(self, name: str) -> float | None:
+        """A query argument that is a moment in seconds since the epoch; None when absent."""
+        text = self.get_query_argument(name, None)
+        if text is None:
+            return None
+        if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
+            raise InvalidRequest(f"{name}: expected seconds since the epoch, got {text[:64]!r}", field=name)
+        return float(text)
+
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """An error meant for the user needs no traceback in the log."""
         if not isinstance(value, AIStackError):
@@ -119,7 +128,7 @@ class LeasesHandler(RESTHandler):
         payload = {name: value for name, value in fields.items() if name != "kernel_id"}
         answer = await self.workbench.call("request", payload, await self.kernels.caller_in_browser(kernel_id))
         self.set_status(201 if answer["lease"] else 202)
-        self.finish({"request": answer["request"], "lease": answer["lease"]})
+        self.finish({name: answer[name] for name in ("request", "lease", "advice")})
 
 
 class LeaseHandler(RESTHandler):
@@ -186,6 +195,36 @@ class UsageHandler(RESTHandler):
         await self.reply("usage", {})
 
 
+class ReportHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:report")
+    async def get(self) -> None:
+        """What users have used, by week; one's own unless ``user`` or ``all=1`` asks for more."""
+        payload = {"all": self.flag("all"), "since": self.seconds("since"), "until": self.seconds("until")}
+        texts = {name: self.get_query_argument(name, "") for name in ("week", "user")}
+        await self.reply("report", payload | texts)
+
+
+class BillHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:report")
+    async def get(self) -> None:
+        """What a kernel of this server has used, cell by cell, or with ``notebook=1`` its notebook."""
+        caller = await self.kernels.caller_in_browser(self.get_query_argument("kernel_id", None))
+        payload = {"notebook": self.flag("notebook"), "since": self.seconds("since")}
+        self.finish(await self.workbench.call("bill", payload, caller))
+
+
+class AdviceHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:report")
+    async def get(self) -> None:
+        """Which size would have done: for a kernel's notebook, or without one for each of the user's."""
+        kernel_id = self.get_query_argument("kernel_id", None)
+        caller = await self.kernels.caller_in_browser(kernel_id)
+        self.finish(await self.workbench.call("advise", {"all": kernel_id is None}, caller))
+
+
 class EventsHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:events")
@@ -214,7 +253,9 @@ class MetricsHandler(RESTHandler):
         sample = self.sampler.latest
         if sample is None or time.monotonic() - sample.at > STALE_SECONDS:
             sample = await self.workbench.run(self.sampler.sample)
-        text = await self.workbench.run(exposition, sample.data, self.workbench.happened)
+        caller = await self.kernels.caller_in_browser()
+        charged, rates = await self.workbench.run(lambda: self.workbench.service.charged(caller))
+        text = await self.workbench.run(exposition, sample.data, self.workbench.happened, charged, rates)
         self.finish(text, set_content_type=CONTENT_TYPE)
 
 
@@ -228,6 +269,9 @@ ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
     (r"/aistack/api/v1/reservations", ReservationsHandler),
     (r"/aistack/api/v1/reservations/([^/]+)", ReservationHandler),
     (r"/aistack/api/v1/usage", UsageHandler),
+    (r"/aistack/api/v1/report", ReportHandler),
+    (r"/aistack/api/v1/bill", BillHandler),
+    (r"/aistack/api/v1/advice", AdviceHandler),
     (r"/aistack/api/v1/events", EventsHandler),
     (r"/aistack/api/v1/openapi\.json", OpenAPIHandler),
     (r"/aistack/metrics", MetricsHandler),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,28 +11,39 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..bookkeeper import Charged
 from ..core.events import EventKind
 from ..core.lease import LIVE_STATES
+from ..core.report import SYSTEM_USER, Rates
 from .activity import idle_leases
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
 LEASE_LABELS = ("host", "lease", "user", "queue")
 QUEUE_LABELS = ("host", "queue")
+USER_LABELS = ("host", "user")
 
 
 COUNTED = (EventKind.LEASE_PREEMPTED, EventKind.LEASE_RECLAIMED)
 
 
-def exposition(snapshot: dict[str, Any], happened: Mapping[str, int]) -> bytes:
+def exposition(
+    snapshot: dict[str, Any],
+    happened: Mapping[str, int],
+    charged: Sequence[Charged] = (),
+    rates: Rates | None = None,
+) -> bytes:
     """A snapshot, as the stream sends it, in Prometheus's text format.
 
     Args:
         snapshot: what the host looks like.
         happened: how many events of each kind there were since the server started.
+        charged: what this server has charged since then; a server that does not keep the books has charged nothing.
+        rates: for carbon.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(snapshot, happened))
+    registry.register(_Charges(snapshot, charged, rates or Rates()))
     return generate_latest(registry)
 
 
@@ -102,6 +113,57 @@ class _Collector(Collector):
     def _use(self, lease: dict[str, Any]) -> dict[str, Any]:
         use: dict[str, Any] = self._usage["leases"].get(lease["id"], {})
         return use
+
+
+class _Charges(Collector):
+    """Counters of energy: of each device its own, of users and live leases what was charged to them."""
+
+    def __init__(self, snapshot: dict[str, Any], charged: Sequence[Charged], rates: Rates) -> None:
+        self._host, self._devices = snapshot["host"]["host"], snapshot["host"]["devices"]
+        self._use, self._leases = snapshot["usage"]["devices"], {one["id"]: one for one in snapshot["leases"]}
+        self._charged, self._rates = charged, rates
+
+    def collect(self) -> Iterator[Metric]:
+        rows = [(_device_labels(self._host, d), self._use.get(d["id"], {})) for d in self._devices]
+        real = [(labels, use.get("energy_joules")) for labels, use in rows if labels[-1] == "false"]
+        yield _counter(
+            "aistack_device_energy_joules", "Energy a device has drawn, by its counter.", DEVICE_LABELS, real
+        )
+        live = [(one, self._leases[one.lease_id]) for one in self._charged if one.lease_id in self._leases]
+        of_leases = [(_lease_labels(self._host, lease), _joules(one)) for one, lease in live]
+        yield _counter("aistack_lease_energy_joules", "Energy charged to a live lease.", LEASE_LABELS, of_leases)
+        yield from self._users()
+
+    def _users(self) -> Iterator[Metric]:
+        users = sorted({one.user for one in self._charged})
+        own = {user: [one for one in self._charged if one.user == user] for user in users}
+        labels = {user: (self._host, user or SYSTEM_USER) for user in users}
+        joules = {user: _sum_known(_joules(one) for one in own[user]) for user in users}
+        hours = [(labels[user], sum(one.gpu_seconds for one in own[user])) for user in users if user]
+        yield _counter("aistack_user_gpu_seconds", "Share of GPUs a user was granted, times time.", USER_LABELS, hours)
+        text = "Energy charged to a user; what no lease can be shown to have used is the system's."
+        yield _counter("aistack_user_energy_joules", text, USER_LABELS, [(labels[u], joules[u]) for u in users])
+        rate = self._rates.carbon_g_per_kwh
+        if rate is not None:
+            grams = [(labels[user], None if (j := joules[user]) is None else j / 3.6e6 * rate) for user in users]
+            yield _counter("aistack_user_co2e_grams", "Carbon of that energy, by the grid's rate.", USER_LABELS, grams)
+
+
+def _joules(one: Charged) -> float | None:
+    return None if one.millijoules is None else one.millijoules / 1000
+
+
+def _sum_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Any]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        if number is not None:
+            family.add_metric(values, number)
+    return family
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Any]]) -> Metric:

@@ -94,6 +94,43 @@ def _paths() -> JSON:
             ),
         },
         "/usage": {"get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))},
+        "/report": {
+            "get": _verb(
+                "getReport",
+                "What users have used, by week (UTC): one's own unless more is asked for.",
+                {200: "Report"},
+                (400, 403, 503),
+                [
+                    _query("week", "Such as 2026-W48; not together with since and until.", {"type": "string"}),
+                    _query("since", "From the day of this moment.", schemas.MOMENT),
+                    _query("until", "Up to the day before this moment ends.", schemas.MOMENT),
+                    _query("user", "Another user, where names are shown.", {"type": "string"}),
+                    _query("all", "1 shows all users.", {"type": "integer", "enum": [0, 1]}),
+                ],
+            )
+        },
+        "/bill": {
+            "get": _verb(
+                "getBill",
+                "What a kernel or its notebook has used, cell by cell.",
+                {200: "Bill"},
+                (400, 403, 503),
+                [
+                    _query("kernel_id", "A running kernel; this server itself without it.", {"type": "string"}),
+                    _query("notebook", "1 counts all kernels of its notebook.", {"type": "integer", "enum": [0, 1]}),
+                    _query("since", "From the day of this moment.", schemas.MOMENT),
+                ],
+            )
+        },
+        "/advice": {
+            "get": _verb(
+                "getAdvice",
+                "Which size would have done, told from what was used.",
+                {200: "Advices"},
+                (400, 403, 503),
+                [_query("kernel_id", "Of its notebook; of all your notebooks without it.", {"type": "string"})],
+            )
+        },
         "/events": {"get": _verb("listEvents", "What has happened.", {200: "Events"}, (400, 403, 503), [after])},
         "/openapi.json": {"get": _verb("getOpenAPI", "This document.", {200: "OpenAPI"}, (403,))},
     }

@@ -186,6 +186,41 @@ _ASK = _object(
 )
 
 
+_KNOWN = _or_null({**NUMBER, "minimum": 0})
+_FIGURES: JSON = {
+    "gpu_hours": NUMBER,
+    "cpu_hours": NUMBER,
+    "gpu_hours_used": _KNOWN,
+    "gpu_hours_idle": _KNOWN,
+    "gib_hours": _KNOWN,
+    "peak_bytes": _or_null(COUNT),
+    "energy_kwh": _KNOWN,
+    "energy_coverage": _KNOWN,
+    "activity_coverage": _KNOWN,
+    "cost": _KNOWN,
+    "co2e_g": _KNOWN,
+    "is_simulated": FLAG,
+}
+_RATES = _object({"carbon_g_per_kwh": _KNOWN, "price_per_kwh": _KNOWN, "price_per_gpu_hour": _KNOWN})
+_CELL = _object(
+    {"cell": TEXT, "seconds": NUMBER, "busy_seconds": NUMBER, "energy_wh": _KNOWN, "peak_bytes": _or_null(COUNT)}
+)
+_LEASE_SUMS = _object({"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER})
+_ADVICE = _object(
+    {
+        "label": TEXT,
+        "verdict": {"type": "string", "enum": ["less", "more", "fits", "unknown"]},
+        "asked": TEXT,
+        "advised": TEXT,
+        "text": TEXT,
+        "peak_bytes": _or_null(COUNT),
+        "activity": _KNOWN,
+        "hours": NUMBER,
+        "saved_gpu_hours": _KNOWN,
+    }
+)
+
+
 def _codes() -> list[str]:
     """The error codes REST may answer with: our error classes, and those of the web server."""
     found, waiting = {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__}, [AIStackError]
@@ -240,8 +275,8 @@ SCHEMAS: JSON = {
     "Request": _REQUEST,
     "Queue": _object({"queue": _list(ref("Request"))}),
     "Ask": _ASK,
-    "Granted": _object({"request": ref("Request"), "lease": ref("Lease")}),
-    "Queued": _object({"request": ref("Request"), "lease": NULL}),
+    "Granted": _object({"request": ref("Request"), "lease": ref("Lease"), "advice": _or_null(TEXT)}),
+    "Queued": _object({"request": ref("Request"), "lease": NULL, "advice": _or_null(TEXT)}),
     "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
     "Use": _object(
         {
@@ -252,6 +287,29 @@ SCHEMAS: JSON = {
         }
     ),
     "Usage": _object({"at": NUMBER, "devices": _map(ref("Use")), "leases": _map(ref("Use"))}),
+    "Figures": _object(_FIGURES),
+    "ReportLine": _object({"week": TEXT, "user": TEXT, **_FIGURES}),
+    "Rates": _RATES,
+    "Report": _object(
+        {
+            "since": NUMBER,
+            "until": NUMBER,
+            "lines": _list(ref("ReportLine")),
+            "total": ref("Figures"),
+            "rates": ref("Rates"),
+        }
+    ),
+    "Bill": _object(
+        {
+            "label": TEXT,
+            "total": ref("Figures"),
+            "cells": _list(_CELL),
+            "leases": _map(_LEASE_SUMS),
+            "weeks": _list(ref("ReportLine")),
+            "rates": ref("Rates"),
+        }
+    ),
+    "Advices": _object({"advice": _list(_ADVICE)}),
     "Event": _object(
         {
             "sequence": COUNT,

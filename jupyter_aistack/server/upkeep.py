@@ -95,6 +95,8 @@ class Upkeep:
             self._workbench.happened.update(event.kind.value for event in events)
             self._bus.emit(events)
             self._sampler.poke()
+            if any(event.lease_id for event in events):  # who holds what has changed: what was used is told apart there
+                await self._workbench.run(self._workbench.broker.keep_books)
 
 
 def keep_leases(broker: Broker, gone: frozenset[str], seen: Seen | None = None) -> None:
@@ -104,6 +106,7 @@ def keep_leases(broker: Broker, gone: frozenset[str], seen: Seen | None = None) 
     """
     state = broker.ledger.read(broker.host, broker.clock())
     if not state.leases and not state.requests:
+        broker.close_books()
         return
     # Requests first: a lease that is released would go to the next request of the same dead kernel.
     for request in state.requests:

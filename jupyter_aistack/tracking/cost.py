@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from ..core.report import COVERED
 from ..core.units import format_bytes
 from ..display import Panel
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SECONDS_PER_HOUR = 3600
 JOULES_PER_WATT_HOUR = 3600
+WATT_HOURS_PER_KWH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +27,21 @@ class Cost:
 
     Attributes:
         gpu_slice_hours, cpu_slice_hours: share of a device times hours held, summed over leases.
-        energy_wh: energy of the devices, charged by the share held; None unless every device held has a counter.
+        energy_wh: energy of the GPUs, as the broker's books divide it by share and activity; where they say nothing,
+            by share alone, and then None unless every device held has a counter.
         peak_memory_bytes: the most memory seen in use at once, over all leases together.
+        co2e_g: grams of CO2 equivalent of that energy; None where the site has set no rate.
+        cost: in the site's currency, of GPU-hours and energy; None where it has set no price.
+        energy_by: how the energy was divided: ``activity`` or ``share``; empty where it is unknown.
     """
 
     gpu_slice_hours: float = 0.0
     cpu_slice_hours: float = 0.0
     energy_wh: float | None = None
     peak_memory_bytes: int | None = None
+    co2e_g: float | None = None
+    cost: float | None = None
+    energy_by: str = ""
 
     @property
     def slice_hours(self) -> float:
@@ -41,7 +50,9 @@ class Cost:
 
     def as_dict(self) -> dict[str, float | int | None]:
         """The figures as JSON, with the sum."""
-        return {"slice_hours": self.slice_hours, **asdict(self)}
+        figures = asdict(self)
+        del figures["energy_by"]
+        return {"slice_hours": self.slice_hours, **figures}
 
     def panel(self) -> Panel:
         """The figures for people."""
@@ -52,6 +63,8 @@ class Cost:
             ("CPU slice-hours", f"{self.cpu_slice_hours:.4f}"),
             ("energy", energy),
             ("peak memory", memory),
+            *([] if self.co2e_g is None else [("carbon", f"{self.co2e_g:.2f} g CO2e")]),
+            *([] if self.cost is None else [("cost", f"{self.cost:.2f}")]),
         ]
         return Panel(title="What it cost", rows=rows)
 
@@ -91,8 +104,8 @@ def own_leases(leases: Iterable[Mapping[str, Any]], known: Iterable[Mapping[str,
 def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
     """What this kernel and its workers have cost so far, from the ledger.
 
-    Memory peaks and energy need sampling while the work runs: a run (:func:`~jupyter_aistack.tracking.track`) has them
-    in ``run.cost``.
+    Energy and peaks are those of its whole life, as far as they have been written down; a part of it is measured by a
+    run (:func:`~jupyter_aistack.tracking.track`), which has it in ``run.cost``.
 
     Args:
         client: whom to ask; the kernel's own by default.
@@ -103,4 +116,14 @@ def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
     client = client or clients.connect()
     known = client.call("mine")["leases"]
     hours = slice_hours(own_leases(client.call("leases", all=True)["leases"], known), since, time.time())
-    return Cost(gpu_slice_hours=hours["gpu"], cpu_slice_hours=hours["cpu"])
+    total = client.call("bill")["total"] if not since else {}
+    is_known = (total.get("energy_coverage") or 0.0) >= COVERED
+    return Cost(
+        gpu_slice_hours=hours["gpu"],
+        cpu_slice_hours=hours["cpu"],
+        energy_wh=total["energy_kwh"] * WATT_HOURS_PER_KWH if is_known else None,
+        peak_memory_bytes=total.get("peak_bytes"),
+        co2e_g=total["co2e_g"] if is_known else None,
+        cost=total.get("cost"),
+        energy_by="activity" if is_known else "",
+    )

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from ..core.report import COVERED, Rates, carbon_of, cost_of
 from ..exceptions import AIStackError
-from .cost import JOULES_PER_WATT_HOUR, Cost, own_leases, slice_hours
+from .cost import JOULES_PER_WATT_HOUR, WATT_HOURS_PER_KWH, Cost, own_leases, slice_hours
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -20,11 +21,39 @@ SAMPLE_SECONDS = 3.0
 JSON = Mapping[str, Any]
 
 
+class Books:
+    """What the broker's books say of a stretch of a kernel's life: bills come in, their difference comes out."""
+
+    def __init__(self) -> None:
+        self.rates = Rates()
+        self._first: JSON | None = None
+        self._last: JSON = {}
+
+    def add(self, bill: JSON) -> None:
+        """A bill of this kernel; the first says from where to count."""
+        self.rates = Rates(**bill["rates"])
+        self._last = bill["leases"]
+        if self._first is None:
+            self._first = self._last
+
+    @property
+    def energy_wh(self) -> float | None:
+        """Energy charged since the first bill; None where it is known for too small a part of the time."""
+        seconds, metered, joules = (self._since(name) for name in ("gpu_seconds", "metered_seconds", "energy_joules"))
+        is_known = seconds > 0 and metered >= COVERED * seconds
+        return joules / JOULES_PER_WATT_HOUR if is_known else None
+
+    def _since(self, name: str) -> float:
+        first = self._first or {}
+        return float(sum(sums[name] - first.get(i, {}).get(name, 0.0) for i, sums in self._last.items()))
+
+
 class Gauge:
     """Adds up samples. No clock and no transport: what was seen comes in, peaks and sums come out."""
 
     def __init__(self) -> None:
         self.leases: dict[str, JSON] = {}
+        self.books = Books()
         self.peak_memory_bytes: int | None = None
         self._joules = 0.0
         self._counters: dict[str, float] = {}
@@ -35,6 +64,8 @@ class Gauge:
         """One sample: the live leases of this kernel and its workers, and the use of the host as on the wire."""
         live = {lease["id"]: lease for lease in leases}
         self.leases.update(live)
+        if any(lease.get("enforced_by") == "simulated" for lease in live.values()):
+            self._is_partial = True  # the counter of a simulated device is made up
         used = [use["memory_bytes"] for name, use in usage["leases"].items() if name in live]
         known = [memory for memory in used if memory is not None]
         if known:
@@ -61,11 +92,17 @@ class Gauge:
     def cost(self, start: float, end: float) -> Cost:
         """What was used between `start` and `end` (seconds since the epoch)."""
         hours = slice_hours(self.leases.values(), start, end)
+        booked = self.books.energy_wh
+        energy = self.energy_wh if booked is None else booked
+        kwh = None if energy is None else energy / WATT_HOURS_PER_KWH
         return Cost(
             gpu_slice_hours=hours["gpu"],
             cpu_slice_hours=hours["cpu"],
-            energy_wh=self.energy_wh,
+            energy_wh=energy,
             peak_memory_bytes=self.peak_memory_bytes,
+            co2e_g=carbon_of(kwh, self.books.rates),
+            cost=cost_of(hours["gpu"], kwh, self.books.rates),
+            energy_by="" if energy is None else "share" if booked is None else "activity",
         )
 
 
@@ -87,6 +124,7 @@ class Meter:
     def start(self) -> None:
         """Take the first sample and go on sampling. Raises `AIStackError` when nobody answers."""
         self.sample()
+        self._read_books()
         self._thread.start()
 
     def sample(self) -> None:
@@ -101,6 +139,7 @@ class Meter:
             return
         self._stopped.set()
         self._ended_at = time.time()
+        self._read_books()
         try:
             self.sample()
             everyone = self._client.call("leases", all=True)["leases"]
@@ -109,6 +148,13 @@ class Meter:
         with self._lock:
             own = own_leases(everyone, self.gauge.leases.values())
             self.gauge.leases.update({lease["id"]: lease for lease in own if self._overlaps(lease)})
+
+    def _read_books(self) -> None:
+        """Have what was used written down, and read it; a broker without books is passed over."""
+        with contextlib.suppress(AIStackError):
+            bill = self._client.call("bill", settle=True)
+            with self._lock:
+                self.gauge.books.add(bill)
 
     @property
     def cost(self) -> Cost:
@@ -120,6 +166,7 @@ class Meter:
         """On what the work runs, as tags: the leases seen so far, and their devices."""
         with self._lock:
             leases = list(self.gauge.leases.values())
+            energy_by = self.gauge.cost(self._started_at, self._ended_at or time.time()).energy_by
         devices = {device["id"]: device for device in self._devices()}
         held = dict.fromkeys(piece["device_id"] for lease in leases for piece in lease["slices"])
         used = [devices[device_id] for device_id in held if device_id in devices]
@@ -128,6 +175,7 @@ class Meter:
             "aistack.enforced_by": _listed(lease["enforced_by"] or "unknown" for lease in leases) or "none",
             "aistack.lease": _listed(lease["id"] for lease in leases) or "none",
             "aistack.device": _listed(device["name"] for device in used) or "none",
+            "aistack.energy_by": energy_by or "unknown",
             "aistack.simulated": str(any(device["simulated"] for device in used)).lower(),
         }
 

@@ -7,12 +7,14 @@
  *   driver 615.71.09                    its version; 580.65.06 unless said
  *   gpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096 used=0 reserved=0 cc=9.0 cores=16896
  *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0 mode=0      (one line; `_` in a name is a space;
- *       noperm=1 refuses the memory of the GPU; lost=15 makes every call on it answer 15)
- *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb jpeg=0
+ *       noperm=1 refuses the memory of the GPU; lost=15 makes every call on it answer 15; energy_mj=-1: no counter)
+ *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb jpeg=0 gpm_ms=0
  *   shape gpu=0 profile=0 id=19 name=MIG_1g.18gb slices=1 memory_mb=16384 sms=16 starts=0:1:2:3:4:5:6 size=1 jpeg=0
  *       (a GPU instance that may be made; its compute instance has id 100 + slices)
  *   gi gpu=0 id=1 shape=19 start=6 size=1    a GPU instance that is there; its `mig` line is the compute instance in it.
  *       Making and destroying instances writes these two kinds of lines back to the file.
+ *   gpu ... gpm_ms=40000                GPM: how long SMs have worked so far, in ms x percent; without it, no GPM
+ *   now 5000                            GPM's clock in ms: activity is what gpm_ms moved by over what this moved by
  *   process gpu=0 pid=123 memory=1048576 type=C|G|M gi=1 sm=35 name=/usr/bin/python3_train.py
  *       (C compute, G graphics, M a client of MPS; memory=-1 is "not available"; sm without a value: no sample)
  *   link a=0 b=1                        these two GPUs reach each other by NVLink
@@ -244,7 +246,9 @@ DEVICE_CALL(nvmlDeviceGetUtilizationRates, (Handle h, Utilization *out),
 DEVICE_CALL(nvmlDeviceGetPowerUsage, (Handle h, u32 *out), WHOLE_ONLY *out = (u32)number_of(gpu_line(h), "power_mw", 70000);)
 DEVICE_CALL(nvmlDeviceGetEnforcedPowerLimit, (Handle h, u32 *out), WHOLE_ONLY *out = 700000;)
 DEVICE_CALL(nvmlDeviceGetPowerManagementLimit, (Handle h, u32 *out), WHOLE_ONLY *out = 700000;)
-DEVICE_CALL(nvmlDeviceGetTotalEnergyConsumption, (Handle h, u64 *out), WHOLE_ONLY *out = (u64)number_of(gpu_line(h), "energy_mj", 0);)
+DEVICE_CALL(nvmlDeviceGetTotalEnergyConsumption, (Handle h, u64 *out), WHOLE_ONLY
+    if (number_of(gpu_line(h), "energy_mj", 0) < 0) return end(NOT_SUPPORTED);
+    *out = (u64)number_of(gpu_line(h), "energy_mj", 0);)
 DEVICE_CALL(nvmlDeviceGetTemperature, (Handle h, u32 sensor, u32 *out), WHOLE_ONLY (void)sensor; *out = 40;)
 DEVICE_CALL(nvmlDeviceGetTemperatureV, (Handle h, TemperatureV *out),
     WHOLE_ONLY
@@ -502,3 +506,36 @@ SYSTEM_CALL(nvmlComputeInstanceDestroy, (Handle c),
     const char *line = nth("mig", (int)(c - CI_BASE));
     if (!line) return end(INVALID);
     drop_line(line);)
+/* GPM: a sample notes how long the SMs have worked and when; two of them make a metric. Samples are plain memory. */
+typedef struct { u32 metric; int code; double value; const char *names[3]; } GpmMetric;
+typedef struct { long long busy, at; int is_taken; } GpmSample;
+typedef struct { u32 version, count; GpmSample *first, *second; GpmMetric metrics[]; } GpmMetrics;
+enum { SM_UTIL = 2 };
+
+SYSTEM_CALL(nvmlGpmSampleAlloc, (GpmSample **out), *out = calloc(1, sizeof **out); if (!*out) code = UNKNOWN;)
+EXPORT nvmlGpmSampleFree(GpmSample *sample) { free(sample); return OK; }
+DEVICE_CALL(nvmlGpmQueryDeviceSupport, (Handle h, u32 *out),
+    if (out[0] != 1) return end(BAD_VERSION);
+    out[1] = number_of(gpu_line(h), "gpm_ms", -1) >= 0;)
+
+static int take(GpmSample *sample, const char *line) {
+    long long busy = number_of(line, "gpm_ms", -1);
+    if (busy < 0) return NOT_SUPPORTED;
+    *sample = (GpmSample){busy, nth("now", 0) ? atoll(nth("now", 0) + 4) : 0, 1};
+    return OK;
+}
+DEVICE_CALL(nvmlGpmSampleGet, (Handle h, GpmSample *sample), WHOLE_ONLY code = take(sample, gpu_line(h));)
+DEVICE_CALL(nvmlGpmMigSampleGet, (Handle h, u32 gi, GpmSample *sample),
+    WHOLE_ONLY
+    code = NOT_FOUND;
+    for (int j = 0; nth("mig", j); j++)
+        if (number_of(nth("mig", j), "gpu", 0) == gpu_index(h) && number_of(nth("mig", j), "gi", 0) == gi) code = take(sample, nth("mig", j));)
+SYSTEM_CALL(nvmlGpmMetricsGet, (GpmMetrics *asked),
+    if (asked->version != 1) return end(BAD_VERSION);
+    if (!asked->first->is_taken || !asked->second->is_taken) return end(INVALID);
+    long long passed = asked->second->at - asked->first->at;
+    for (u32 i = 0; i < asked->count; i++) {
+        GpmMetric *metric = &asked->metrics[i];
+        metric->code = metric->metric == SM_UTIL && passed > 0 ? OK : NOT_SUPPORTED;
+        if (!metric->code) metric->value = (double)(asked->second->busy - asked->first->busy) / (double)passed;
+    })

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from jupyter_aistack.core.charges import Bill, Charge, Meter
 from jupyter_aistack.core.events import EventKind
 from jupyter_aistack.core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome, Step
 from jupyter_aistack.core.plan import Grant, Plan
@@ -252,10 +253,10 @@ WRITTEN = Path(__file__).parents[1] / "data" / "ledgers"
 """Ledgers that earlier versions have written."""
 
 
-def restore_version_2(url: str) -> None:
-    """Put a ledger there as version 2 left it: a live lease, one that ends at 30, an ended one, and a request."""
+def restore(version: int, url: str) -> None:
+    """Put a ledger there as a version left it: a live lease, one that ends at 30, an ended one, and a request."""
     engine = sa.create_engine(url)
-    text = (WRITTEN / f"version_2.{engine.dialect.name}.sql").read_text()
+    text = (WRITTEN / f"version_{version}.{engine.dialect.name}.sql").read_text()
     connection = engine.raw_connection()
     if engine.dialect.name == "sqlite":
         connection.cursor().executescript(text)
@@ -270,8 +271,8 @@ def make_first_version(url: str) -> None:
     """Turn a current ledger into one as version 1 wrote it."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE aistack_accounts")
-        connection.exec_driver_sql("DROP TABLE aistack_reservations")
+        for table in ("accounts", "reservations", "meters", "charges", "cells"):
+            connection.exec_driver_sql(f"DROP TABLE aistack_{table}")
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
         for column in ("due_at", "active_at", "notice", "residence"):
             connection.exec_driver_sql(f"ALTER TABLE aistack_leases DROP COLUMN {column}")
@@ -313,7 +314,7 @@ def test_a_ledger_of_version_1_is_migrated_with_its_rows(url: str, wish: Wish, g
 
 
 def test_a_ledger_that_version_2_has_written_is_migrated_with_its_rows(url: str, wish: Wish) -> None:
-    restore_version_2(url)
+    restore(2, url)
     ledger = SQLLedger(url)
     state = ledger.read("box", 2.0)
     assert (state.version, state.accounts, state.reservations) == (8, (), ())
@@ -330,6 +331,30 @@ def test_a_ledger_that_version_2_has_written_is_migrated_with_its_rows(url: str,
     assert ledger.events()[-1].sequence == 11
     assert ledger.lease(active.id, 31.0).active_at == 3.0
     ledger.close()
+
+
+def test_a_ledger_that_version_4_has_written_is_migrated_and_keeps_charges(url: str, wish: Wish) -> None:
+    restore(4, url)
+    ledger = SQLLedger(url)
+    state = ledger.read("box", 2.5)
+    assert (state.version, [request.id for request in state.requests]) == (9, ["r-4"])
+    active, limited = state.leases
+    assert (active.active_at, active.note, limited.ends_at) == (1.5, "50 % of a GPU: äöü", 30.0)
+    assert ([kept.id for kept in state.reservations], state.accounts[0].user) == (["v-1"], "ann")
+    assert (ledger.meters("box"), ledger.charges(0, 9), ledger.cells("box", 0.0)) == ((), (), ())
+
+    meter = Meter(host="box", device_id="GPU-1", at=3.0, millijoules=7)
+    charge = Charge(host="box", device_id="GPU-1", lease_id=active.id, day=0, user="ann", millijoules=7)
+    ledger.settle(Bill(after=(meter,), charges=(charge,)))
+    ledger.close()
+    migrated = SQLLedger(url)
+    assert (migrated.meters("box"), migrated.charges(0, 0, user="ann")) == ((meter,), (charge,))
+    migrated.close()
+    made, current = columns(url), schema.metadata.tables
+    assert {name for name in made["aistack_charges"] if name[0].startswith("ix_")} == {
+        (str(index.name), str([column.name for column in index.columns]))
+        for index in current["aistack_charges"].indexes
+    }
 
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url: str, wish: Wish) -> None:
@@ -364,13 +389,13 @@ def in_processes(count: int, work: Callable[[int], object]) -> list[int]:
     return [process.exitcode if process.exitcode is not None else -999 for process in processes]
 
 
-@pytest.mark.parametrize("age", ["new", "version 1", "version 2"])
+@pytest.mark.parametrize("age", ["new", "version 1", "version 2", "version 4"])
 def test_processes_that_open_a_ledger_together_create_or_migrate_it_once(url: str, wish: Wish, age: str) -> None:
     if age == "version 1":
         SQLLedger(url).submit(wish("r-old"))
         make_first_version(url)
-    elif age == "version 2":
-        restore_version_2(url)
+    elif age != "new":
+        restore(int(age[-1]), url)
     statuses = in_processes(6, lambda number: SQLLedger(url).submit(wish(f"r-new-{number}")))
     assert statuses == [0] * 6
     requests = SQLLedger(url).read("box", 0.0).requests

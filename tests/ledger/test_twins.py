@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.accounts import decayed_use, equivalents
+from jupyter_aistack.core.charges import Bill, CellSpan, Charge, Meter
 from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.lease import Lease, Notice, NoticeKind, Outcome, Step
 from jupyter_aistack.core.plan import Action, End, Grant, Notify, Plan, Reject, Withdraw
@@ -48,6 +49,9 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("touch"), st.lists(NUMBERS, max_size=3), st.sampled_from([-5.0, 0.0, 0.0, 0.1])),
     st.tuples(st.just("reserve"), NUMBERS, HOSTS, SPECS, TEXTS, SECONDS, st.booleans()),
     st.tuples(st.just("unreserve"), NUMBERS),
+    st.tuples(st.just("settle"), NUMBERS, HOSTS, TEXTS, st.integers(0, 2), st.none() | st.integers(0, 2**60)),
+    st.tuples(st.just("cell"), NUMBERS, HOSTS, TEXTS, st.none() | SECONDS),
+    st.tuples(st.just("tidy"), HOSTS, st.integers(0, 4)),
     st.tuples(st.just("stale plan"), NUMBERS, st.integers(-2, 2)),
     st.tuples(st.just("step"), NUMBERS, st.sampled_from(Step), CHANGES, st.integers(0, 1)),
     st.tuples(st.just("renew"), NUMBERS, SECONDS),
@@ -154,6 +158,36 @@ class Driver:
     def do_unreserve(self, number: int) -> object:
         return self.ledger.unreserve(f"v-{number}", self.now)
 
+    def do_settle(self, number: int, host: str, cell: str, late: int, bytes_held: int | None) -> object:
+        """Charge a lease; now and then from where the meter was before."""
+        before = self.ledger.meters(host)
+        known = tuple(replace(meter, at=meter.at - late // 2) for meter in before)
+        lease = self.leased(number)
+        charge = Charge(
+            host=host,
+            device_id=f"D-{number % 2}",
+            lease_id=lease.id,
+            cell=cell if late else "",
+            day=number,
+            user=lease.holder.user,
+            seconds=self.now,
+            millijoules=number**9,
+            peak_bytes=bytes_held,
+        )
+        meter = Meter(host=host, device_id=charge.device_id, at=self.now, millijoules=bytes_held)
+        self.ledger.settle(Bill(before=known, after=(meter,), charges=(charge, replace(charge, day=1))))
+        return sorted(self.anonymous(charge) for charge in self.ledger.charges(0, 9, user="ann"))
+
+    def do_cell(self, number: int, host: str, cell: str, seconds: float | None) -> object:
+        ended_at = None if seconds is None else self.now + seconds
+        spans = [CellSpan(host=host, owner=f"k-{number}", cell=cell, began_at=self.now - number, ended_at=ended_at)]
+        self.ledger.note_cells(spans)
+        return self.ledger.cells(host, self.now)
+
+    def do_tidy(self, host: str, before: int) -> object:
+        self.ledger.forget_cells(host, self.now - before)
+        return self.ledger.fold_cells(before), self.ledger.cells(host, 0.0)
+
     def do_stale_plan(self, number: int, off_by: int) -> object:
         return self.apply(Reject(request_id=self.request_id(number), reason="stale"), off_by=off_by)
 
@@ -180,7 +214,9 @@ class Driver:
     def everything(self) -> str:
         ledger, now = self.ledger, self.now
         states = ledger.read("box", now), ledger.read("other", now)
-        return self.anonymous((states, ledger.leases(now, live=False), ledger.events()))
+        books = ledger.meters("box"), ledger.meters("other"), ledger.charges(0, 99)
+        kept = [sorted(repr(replace(charge, lease_id="")) for charge in books[2]), books[:2]]
+        return self.anonymous((states, ledger.leases(now, live=False), ledger.events(), kept))
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from jupyter_aistack.bookkeeper import Charged
+from jupyter_aistack.core.report import Rates
 from jupyter_aistack.server.activity import idle_leases
 from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.server.metrics import exposition
@@ -86,3 +88,30 @@ def test_lease_is_idle_from_its_queues_badge_on() -> None:
     ]
     leases = [{"queue": name, "active_at": at} for name, at in (("a", 90.0), ("a", 91.0), ("a", None), ("b", 0.0))]
     assert idle_leases(leases, queues, 100.0) == 1
+
+
+def test_energy_is_counted_for_devices_users_and_live_leases_only() -> None:
+    device = {"id": "GPU-1", "index": 0, "kind": "gpu", "name": "H200", "memory_bytes": 10, "free_fraction": "1"}
+    devices = [device | {"foreign_memory_bytes": 0, "simulated": False}]
+    devices += [devices[0] | {"id": "GPU-2", "simulated": True}]
+    lease = {"id": "l-1", "holder": {"user": "ann"}, "queue": "q", "state": "active", "active_at": None}
+    snapshot = {
+        "host": {"host": "box", "devices": devices, "queues": []},
+        "leases": [lease],
+        "queue": [],
+        "usage": {"at": 0.0, "devices": {i: USE | {"energy_joules": 5.5} for i in ("GPU-1", "GPU-2")}, "leases": {}},
+    }
+    charged = [
+        Charged(user="ann", lease_id="l-1", millijoules=3_000, gpu_seconds=2.0),
+        Charged(user="ann", millijoules=4_000, gpu_seconds=5.0),
+        Charged(user="bob", gpu_seconds=1.0),
+        Charged(user="", millijoules=9_000),
+    ]
+    found = read(exposition(snapshot, {}, charged, Rates(carbon_g_per_kwh=3.6e6)).decode())
+    values = {name: {s.labels.get("user", s.labels.get("device")): s.value for s in found[name]} for name in found}
+    assert values["aistack_device_energy_joules"] == {"GPU-1": 5.5}, "a simulated counter is made up"
+    assert values["aistack_lease_energy_joules"] == {"ann": 3.0}
+    assert values["aistack_user_energy_joules"] == {"(system)": 9.0, "ann": 7.0}, "bob's is not known, and not zero"
+    assert values["aistack_user_gpu_seconds"] == {"ann": 7.0, "bob": 1.0}
+    assert values["aistack_user_co2e_grams"] == {"(system)": 9.0, "ann": 7.0}
+    assert "aistack_user_co2e_grams" not in read(exposition(snapshot, {}, charged).decode())

@@ -89,7 +89,7 @@ def test_whole_life_of_a_lease_keeps_to_the_description(schema: Any) -> None:
     assert status == 201
     status, second = call("POST", "/leases", body={"spec": "1/4"}, media_type="application/json")
     assert status == 202
-    for path in ("/host", "/leases", "/queue", "/usage", "/events"):
+    for path in ("/host", "/leases", "/queue", "/usage", "/events", "/report", "/bill", "/advice"):
         assert call("GET", path)[0] == 200
     lease = {"id": first["lease"]["id"]}
     extend = call(

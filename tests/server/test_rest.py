@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jupyter_aistack.core.charges import Bill, Charge, day_of
+from jupyter_aistack.core.report import week_name
 from jupyter_aistack.processes import current_user
 from jupyter_aistack.server.app import Workbench
 
@@ -26,7 +29,7 @@ async def test_host_shows_simulated_devices_and_says_so(ask: Ask) -> None:
 async def test_request_that_fits_is_created_and_listed(ask: Ask) -> None:
     status, answer = await ask("POST", "leases", {"spec": "1/4"})
     assert status == 201
-    assert set(answer) == {"request", "lease"}
+    assert set(answer) == {"request", "lease", "advice"}
     assert answer["lease"]["holder"]["user"] == current_user()
     assert answer["lease"]["holder"]["pid"] == os.getpid()
     _, listed = await ask("GET", "leases")
@@ -212,3 +215,39 @@ async def test_loading_twice_keeps_the_first_workbench(server: Any, workbench: W
     await second.stop_extension()
     assert Path(workbench.socket_path).is_socket()
     assert (await ask("GET", "host"))[0] == 200
+
+
+async def test_report_bill_and_advice_say_what_was_used(ask: Ask, workbench: Workbench) -> None:
+    await ask("POST", "leases", {"spec": "1/4"})
+    user, today = current_user(), day_of(workbench.broker.clock())
+    owner = f"pid-{os.getpid()}"
+    used = Charge(host="h", device_id="GPU-0", lease_id="l-1", day=today, user=user, owner=owner, label="a.ipynb")
+    used = replace(used, seconds=3600.0, share_seconds=900.0, millijoules=3_600_000_000, metered_seconds=3600.0)
+    workbench.broker.ledger.settle(Bill(charges=(used, replace(used, user="bob", lease_id="l-2"))))
+    status, report = await ask("GET", "report", params={"week": week_name(today)})
+    assert status == 200
+    (line,) = (line for line in report["lines"] if line["energy_kwh"] is not None)
+    assert (line["user"], line["gpu_hours"], line["energy_kwh"]) == (user, 0.25, 1.0)
+    _, everybody = await ask("GET", "report", params={"all": "1"})
+    assert "bob" in {line["user"] for line in everybody["lines"]}
+    _, bill = await ask("GET", "bill")
+    assert bill["leases"]["l-1"]["energy_joules"] == 3_600_000.0
+    _, advice = await ask("GET", "advice")
+    assert [(one["label"], one["verdict"]) for one in advice["advice"]] == [("a.ipynb", "unknown")]
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "field"),
+    [
+        ("report", {"week": "last"}, "week"),
+        ("report", {"since": "yesterday"}, "since"),
+        ("report", {"all": "yes"}, "all"),
+        ("bill", {"kernel_id": "none"}, "kernel_id"),
+        ("advice", {"kernel_id": "none"}, "kernel_id"),
+    ],
+)
+async def test_a_report_that_cannot_be_made_names_the_field(
+    ask: Ask, path: str, params: dict[str, str], field: str
+) -> None:
+    status, error = await ask("GET", path, params=params)
+    assert (status, error["facts"]["field"]) == (400, field)

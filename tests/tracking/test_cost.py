@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.tracking.cost import Cost, own_leases, slice_hours
-from jupyter_aistack.tracking.meter import Gauge
+from jupyter_aistack.tracking.meter import Gauge, Meter
 
 
 def lease(name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fields: Any) -> dict[str, Any]:
@@ -114,3 +115,80 @@ def test_cost_as_json_has_the_sum_and_shows_unknown_as_words():
     shown = cost._repr_mimebundle_()
     assert "cannot be measured here" in shown["text/plain"]
     assert "1.0 GiB" in shown["text/html"]
+
+
+# -- the broker's books -----------------------------------------------------------------------------------------------
+
+
+def bill(joules: float, seconds: float, metered: float | None = None, **rates: float) -> dict[str, Any]:
+    known = seconds if metered is None else metered
+    sums = {"gpu_seconds": seconds, "metered_seconds": known, "energy_joules": joules}
+    said = {"carbon_g_per_kwh": None, "price_per_kwh": None, "price_per_gpu_hour": None}
+    return {"leases": {"l-1": sums}, "rates": said | rates}
+
+
+def test_energy_is_what_the_books_charged_since_the_first_bill():
+    gauge = Gauge()
+    gauge.add([lease()], usage(joules=0.0))
+    gauge.books.add(bill(3600.0, 100.0))
+    gauge.add([lease()], usage(joules=400_000.0))
+    gauge.books.add(bill(9000.0, 200.0, carbon_g_per_kwh=400.0, price_per_kwh=0.5, price_per_gpu_hour=8.0))
+    cost = gauge.cost(0, 3600)
+    assert (cost.energy_wh, cost.energy_by) == (1.5, "activity")
+    assert cost.co2e_g == pytest.approx(0.6)
+    assert cost.cost == pytest.approx(0.25 * 8.0 + 0.0015 * 0.5)
+    assert "energy_by" not in cost.as_dict()
+    assert "0.60 g CO2e" in cost._repr_mimebundle_()["text/plain"]
+
+
+def test_books_that_know_too_little_leave_the_energy_to_the_shares_and_say_so():
+    gauge = Gauge()
+    for joules, seconds in ((0.0, 100.0), (9000.0, 200.0)):
+        gauge.add([lease()], usage(joules=joules * 4))
+        gauge.books.add(bill(joules, seconds, metered=seconds / 2))
+    cost = gauge.cost(0, 3600)
+    assert (cost.energy_wh, cost.energy_by) == (2.5, "share")
+
+
+def test_the_counter_of_a_simulated_device_is_no_energy():
+    gauge = Gauge()
+    for joules in (0.0, 9000.0):
+        gauge.add([lease(enforced_by="simulated")], usage(joules=joules))
+    cost = gauge.cost(0, 3600)
+    assert (cost.energy_wh, cost.co2e_g, cost.energy_by) == (None, None, "")
+
+
+class Kernel:
+    """A granting side with one lease, whose bill a test sets."""
+
+    def __init__(self) -> None:
+        self.bill: dict[str, Any] | None = bill(0.0, 0.0)
+        self.settled: list[bool] = []
+
+    def call(self, verb: str, **payload: Any) -> dict[str, Any]:
+        if verb == "bill":
+            self.settled.append(payload["settle"])
+            if self.bill is None:
+                raise AIStackError("this broker keeps no books")
+            return self.bill
+        answers = {"mine": {"leases": [lease()]}, "leases": {"leases": []}, "usage": usage(memory=5)}
+        return answers.get(verb, {"devices": []})
+
+
+def test_a_meter_has_the_books_settled_at_both_ends_of_a_run():
+    kernel = Kernel()
+    meter = Meter(kernel, interval=3600.0)  # type: ignore[arg-type]
+    meter.start()
+    kernel.bill = bill(7200.0, 60.0)
+    meter.stop()
+    assert kernel.settled == [True, True]
+    assert (meter.cost.energy_wh, meter.cost.peak_memory_bytes) == (2.0, 5)
+
+
+def test_a_broker_without_books_costs_a_run_its_energy_alone():
+    kernel = Kernel()
+    kernel.bill = None
+    meter = Meter(kernel, interval=3600.0)  # type: ignore[arg-type]
+    meter.start()
+    meter.stop()
+    assert (meter.cost.energy_wh, meter.cost.peak_memory_bytes) == (None, 5)

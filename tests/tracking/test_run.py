@@ -167,6 +167,8 @@ def test_slice_and_enforcement_are_tagged_and_the_cost_is_logged(mlflow_uri: str
     assert tags["aistack.enforced_by"] == "simulated"
     assert "H100" in tags["aistack.device"]
     assert tags["aistack.simulated"] == "true"
+    assert tags["aistack.energy_by"] == "unknown"
+    assert "aistack.energy_wh" not in found.data.metrics, "what a simulated counter says is made up"
     assert found.data.metrics["aistack.gpu_slice_hours"] == pytest.approx(run.cost.gpu_slice_hours)
     assert 0 < run.cost.slice_hours < 0.25
     assert run.cost.cpu_slice_hours == 0

@@ -1,0 +1,180 @@
+"""What a ledger promises of meters, charges and the spans of cells; on every ledger."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.core.charges import NO_LEVELS, Bill, CellSpan, Charge, Meter, added
+from jupyter_aistack.core.request import Request
+from jupyter_aistack.exceptions import LedgerConflict
+from jupyter_aistack.ledger.base import Ledger
+
+Wish = Callable[..., Request]
+METER = Meter(
+    host="box", device_id="GPU-0", at=10.25, millijoules=2**53 + 1, idle_watts=70.5, is_idle_seen=True, writer="p-1"
+)
+
+
+def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> Charge:
+    said: dict[str, Any] = {
+        "user": "änn",
+        "queue": "night",
+        "owner": "kernel-1",
+        "label": "work/Übung 🎓.ipynb",
+        "spec": "1/4",
+        "seconds": 10.0,
+        "share_seconds": 2.5,
+        "millijoules": 2**53 + 1,
+        "metered_seconds": 9.5,
+        "busy_seconds": 0.1 + 0.2,
+        "levels": (1.0, 0.0, 2.5, *NO_LEVELS[3:]),
+        "byte_seconds": 1e15 / 3,
+        "memory_seconds": 10.0,
+        "peak_bytes": 2**40,
+    }
+    return Charge(host="box", device_id="GPU-0", lease_id=lease, day=day, **said | fields)
+
+
+def test_a_bill_is_read_back_field_by_field(ledger: Ledger) -> None:
+    other = replace(METER, device_id="CPU-box", millijoules=None, idle_watts=None, is_idle_seen=False)
+    unknown = charge("", user="", kind="simulated", peak_bytes=None, levels=NO_LEVELS, cell="3:ab")
+    ledger.settle(Bill(after=(METER, other), charges=(charge(), unknown)))
+    assert ledger.meters("box") == (other, METER)
+    assert ledger.meters("elsewhere") == ()
+    assert ledger.charges(0, 30_000) == (unknown, charge())
+
+
+def test_a_bill_that_goes_on_adds_up(ledger: Ledger) -> None:
+    ledger.settle(Bill(after=(METER,), charges=(charge(), charge(), charge("l-2"))))
+    moved = replace(METER, at=20.0, millijoules=2**54)
+    later = charge(peak_bytes=2**41, label="renamed.ipynb")
+    ledger.settle(Bill(before=(METER,), after=(moved,), charges=(later,)))
+    assert ledger.meters("box") == (moved,)
+    assert ledger.charges(0, 30_000) == (added(added(charge(), charge()), later), charge("l-2"))
+    assert ledger.charges(0, 30_000)[0].millijoules == 3 * (2**53 + 1), "to the millijoule"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [(), (replace(METER, at=9.0),), (replace(METER, millijoules=1),), (replace(METER, device_id="GPU-9"),)],
+)
+def test_a_bill_for_time_that_another_has_charged_changes_nothing(ledger: Ledger, before: tuple[Meter, ...]) -> None:
+    ledger.settle(Bill(after=(METER,), charges=(charge(),)))
+    new = replace(METER, device_id="GPU-1")
+    with pytest.raises(LedgerConflict, match="moved by another process"):
+        ledger.settle(Bill(before=before, after=(new, replace(METER, at=30.0)), charges=(charge(), charge("l-9"))))
+    assert ledger.meters("box") == (METER,)
+    assert ledger.charges(0, 30_000) == (charge(),)
+
+
+def test_of_several_writers_one_charges_each_stretch_of_time(ledger: Ledger) -> None:
+    def write(number: int) -> None:
+        for _ in range(20):
+            meters = ledger.meters("box")
+            at = meters[0].at if meters else 0.0
+            try:
+                moved = replace(METER, at=at + 1.0, millijoules=int(at + 1))
+                ledger.settle(Bill(before=meters, after=(moved,), charges=(charge(seconds=1.0, millijoules=1),)))
+            except LedgerConflict:
+                lost.append(number)
+
+    lost: list[int] = []
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    (meter,), (paid,) = ledger.meters("box"), ledger.charges(0, 30_000)
+    assert meter.at == paid.seconds == paid.millijoules == 80 - len(lost)
+
+
+def test_charges_are_found_by_day_user_notebook_and_kernel(ledger: Ledger) -> None:
+    charges = [
+        charge("l-1", 1),
+        charge("l-2", 2, user="bob"),
+        charge("l-3", 3, label="other.ipynb"),
+        charge("l-4", 4, owner="kernel-2"),
+    ]
+    ledger.settle(Bill(charges=tuple(charges)))
+    assert ledger.charges(1, 4) == tuple(charges)
+    assert ledger.charges(2, 3) == tuple(charges[1:3])
+    assert ledger.charges(0, 9, user="bob") == (charges[1],)
+    assert ledger.charges(0, 9, user="änn", label="other.ipynb") == (charges[2],)
+    assert ledger.charges(0, 9, owner="kernel-2") == (charges[3],)
+    assert ledger.charges(0, 9, user="änn", label="other.ipynb", owner="kernel-2") == ()
+    assert ledger.charges(0, 9, user="' OR '1'='1") == ()
+
+
+def test_names_no_database_can_hold_are_charged_all_the_same(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.settle(Bill(charges=(charge(user="a\0nn\ud800", label="\0.ipynb", owner="\0", cell="1:\0"),)))
+    assert [one.seconds for one in ledger.charges(0, 30_000)] == [20.0]
+    ledger.note_cells([CellSpan(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2)
+    assert len(ledger.cells("box", 0.0)) == 1
+
+
+def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(ledger: Ledger) -> None:
+    rng = random.Random(7)
+    charges = [
+        charge(lease, day, cell=cell, millijoules=rng.randrange(2**50), peak_bytes=rng.choice([None, 5, 9]))
+        for lease in ("l-1", "l-2")
+        for day in (1, 2, 9)
+        for cell in ("", "1:a", "2:b", "3:c")
+        if cell or lease == "l-1"
+    ]
+    ledger.settle(Bill(charges=tuple(charges)))
+    assert ledger.fold_cells(3, limit=5) == 5
+    assert ledger.fold_cells(3) == 7
+    assert ledger.fold_cells(3) == 0
+    kept = ledger.charges(0, 9)
+    assert {(one.lease_id, one.day) for one in kept if not one.cell} == {
+        ("l-1", 1), ("l-1", 2), ("l-1", 9), ("l-2", 1), ("l-2", 2),
+    }  # fmt: skip
+    assert {one.day for one in kept if one.cell} == {9}
+    assert sum(one.millijoules for one in kept) == sum(one.millijoules for one in charges)
+    assert sum(one.levels[2] for one in kept) == sum(one.levels[2] for one in charges)
+    peaks = [one.peak_bytes for one in charges if (one.lease_id, one.day) == ("l-1", 1) and one.peak_bytes]
+    (folded,) = (one for one in kept if (one.lease_id, one.day) == ("l-1", 1))
+    assert folded.peak_bytes == max(peaks, default=None)
+
+
+def test_the_end_of_a_cell_replaces_its_beginning(ledger: Ledger) -> None:
+    running = CellSpan(host="box", owner="kernel-1", cell="3:ab12", began_at=5.25)
+    earlier = CellSpan(host="box", owner="kernel-2", cell="1:cd", began_at=1.0, ended_at=2.0)
+    ledger.note_cells([])
+    ledger.note_cells([running, earlier, replace(earlier, host="other")])
+    assert ledger.cells("box", 1.0) == (earlier, running)
+    ended = replace(running, ended_at=7.5)
+    ledger.note_cells([ended])
+    assert ledger.cells("box", 2.0) == (ended,)
+    assert ledger.cells("box", 7.5) == ()
+
+
+def test_spans_that_are_over_are_forgotten(ledger: Ledger) -> None:
+    month = 31 * 86400.0
+    spans = [
+        CellSpan(host="box", owner="k", cell="1:a", began_at=month, ended_at=month + 5),
+        CellSpan(host="box", owner="k", cell="2:b", began_at=month + 6),
+        CellSpan(host="box", owner="dead", cell="9:z", began_at=0.0),
+    ]
+    ledger.note_cells(spans)
+    ledger.forget_cells("box", month + 5)
+    assert ledger.cells("box", 0.0) == tuple(spans[:2])
+    ledger.forget_cells("other", 1e12)
+    ledger.forget_cells("box", month + 6)
+    assert ledger.cells("box", 0.0) == (spans[1],)
+
+
+def test_books_leave_plans_and_history_alone(ledger: Ledger, wish: Wish) -> None:
+    ledger.submit(wish("r-1"))
+    before = (ledger.read("box", 1.0), ledger.events())
+    ledger.settle(Bill(after=(METER,), charges=(charge(),)))
+    ledger.note_cells([CellSpan(host="box", owner="k", cell="1:a", began_at=1.0)])
+    ledger.fold_cells(9)
+    assert (ledger.read("box", 1.0), ledger.events()) == before
