@@ -7,6 +7,7 @@ ledger's version keep them honest. All methods are synchronous and short; call t
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from dataclasses import replace
 
 from .core.admission import admit, queue_for
 from .core.cycle import plan
-from .core.device import Inventory
+from .core.device import Fault, Inventory
 from .core.events import Event
 from .core.forecast import Waiting, forecast
 from .core.lease import Lease, LeaseState, NoticeKind, Step, memory_note
@@ -24,6 +25,7 @@ from .core.plan import Snapshot
 from .core.queues import Policy, Queue
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
+from .core.verification import NotEnforcedAction
 from .devices import Devices
 from .exceptions import (
     AcquireTimeout,
@@ -31,6 +33,7 @@ from .exceptions import (
     LeaseError,
     LeaseLost,
     LedgerConflict,
+    NotEnforced,
     PrepareFailed,
     Refused,
     UnknownQueue,
@@ -38,6 +41,8 @@ from .exceptions import (
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
+
+log = logging.getLogger("jupyter_aistack")
 
 WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
@@ -57,6 +62,7 @@ class Broker:
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
         is_alive: whether a process (pid, start time) still runs.
+        not_enforced_action: what becomes of a lease whose process finds more than was granted.
     """
 
     def __init__(
@@ -69,9 +75,11 @@ class Broker:
         clock: Callable[[], float] = time.time,
         ttl_seconds: float = 60.0,
         is_alive: Callable[[int, float | None], bool] = is_alive,
+        not_enforced_action: NotEnforcedAction = NotEnforcedAction.WARN,
     ) -> None:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
+        self.not_enforced_action = not_enforced_action
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._watched_at = 0.0
@@ -238,8 +246,40 @@ class Broker:
         return replace(prepared, environment={**prepared.environment, "AISTACK_LEASE": lease.id})
 
     def activate(self, lease_id: str, token: int, *, verified: bool | None, note: str = "") -> Lease:
-        """Note that a lease is in use, and whether it was found as granted."""
-        return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=note)
+        """Note that a lease is in use, and whether it was found as granted.
+
+        Raises:
+            NotEnforced: it was not, and such leases are revoked here: it has been ended as failed.
+        """
+        if verified is not False:
+            return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=note)
+        log.warning("lease %s: %s", lease_id, note)
+        if self.not_enforced_action is NotEnforcedAction.WARN:
+            return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=False, note=note)
+        self._revoke(lease_id, token, note)
+        raise NotEnforced(f"{note}; the lease {lease_id} has been revoked", lease_id=lease_id)
+
+    def _revoke(self, lease_id: str, token: int, note: str) -> None:
+        ended = self.ledger.step(lease_id, token, Step.FAIL, self.clock(), verified=False, note=note)
+        self.devices.unprepare(ended)
+        self.devices.forget()  # its process may hold the device still, and is a stranger now
+        self.cycle()
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """The processes that the server which holds a lease to its size knows of; None: there is no such server.
+
+        Raises:
+            ProviderError: there is one, and it does not answer.
+        """
+        return self.devices.clients(lease)
+
+    def terminate(self, lease: Lease, pid: int) -> None:
+        """End one client's work through that server, before the process is ended. Raises `ProviderError`."""
+        self.devices.terminate(lease, pid)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """The faults that devices of this host have not been cleared of yet."""
+        return self.devices.faults()
 
     def bind(self, lease_id: str, token: int, *, pid: int, root_pid: int | None = None) -> Lease:
         """Tie a lease's life to process `pid`, and its use to the tree below `root_pid`."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, Union
 from traitlets.config import Application, LoggingConfigurable
 
 from .broker import Broker
 from .core.queues import Policy
+from .core.verification import NotEnforcedAction
 from .exceptions import InvalidRequest
 from .ledger.base import Ledger
 from .policies import read_policy
 
 if TYPE_CHECKING:
     from .service import Service
+
+
+C = TypeVar("C", bound=StrEnum)
 
 
 def _duration(default: str | float, text: str) -> Any:
@@ -94,6 +99,12 @@ class AIStack(LoggingConfigurable):
         admins.""",
     ).tag(config=True)
 
+    not_enforced_action = Unicode(
+        "warn",
+        help="""What becomes of a lease whose process finds more than was granted, when it is checked from inside:
+        ``warn`` says so and leaves it, ``revoke`` ends it; the kernel goes on without a device.""",
+    ).tag(config=True)
+
     def build_broker(self, **options: Any) -> Broker:
         """A broker as configured; `options` go to :class:`Broker` (a clock for tests, say).
 
@@ -106,10 +117,12 @@ class AIStack(LoggingConfigurable):
         if self.lease_ttl_seconds < 1:
             raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
         policy = self.build_policy()
+        action = _choice(NotEnforcedAction, "not_enforced_action", self.not_enforced_action)
         providers = build_providers(os.environ.get("AISTACK_PROVIDERS") or self.providers)
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds
-        return Broker(ledger, providers, policy=policy, ttl_seconds=self.lease_ttl_seconds, **options)
+        options = {"ttl_seconds": self.lease_ttl_seconds, "not_enforced_action": action, **options}
+        return Broker(ledger, providers, policy=policy, **options)
 
     def build_policy(self) -> Policy:
         """How slices are shared out.
@@ -132,6 +145,15 @@ class AIStack(LoggingConfigurable):
         from .service import Service
 
         return Service(broker, admins=frozenset(self.admins), show_names=self.show_names)
+
+
+def _choice(kind: type[C], field: str, value: str) -> C:
+    """A setting that is one of a few words. Raises `InvalidRequest` naming it and the words."""
+    try:
+        return kind(value)
+    except ValueError:
+        words = ", ".join(member.value for member in kind)
+        raise InvalidRequest(f"{field}: {value!r} is not one of {words}", field=field) from None
 
 
 def open_ledger(url: str) -> Ledger:

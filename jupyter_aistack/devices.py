@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .core.device import Device, DeviceKind, Inventory
+from .core.device import Device, DeviceKind, Fault, Inventory
 from .core.lease import Lease
 from .exceptions import PrepareFailed, ProviderError
 from .providers.base import Prepared, Provider, Usage
@@ -108,6 +109,59 @@ class Devices:
         for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
             if provider is not None:
                 provider.unprepare(lease)
+
+    # -- what holds a slice to its size -------------------------------------------------------------------------
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """The processes that the servers behind a lease know of; None when there is no such server.
+
+        Raises:
+            ProviderError: there is one, and it does not answer.
+        """
+        answers = [provider.clients(lease) for provider in self._known_providers(lease)]
+        known = [clients for clients in answers if clients is not None]
+        return frozenset().union(*known) if known else None
+
+    def terminate(self, lease: Lease, pid: int) -> None:
+        """End a client's work through the server that knows it. Raises `ProviderError`."""
+        for provider in self._known_providers(lease):
+            provider.terminate(lease, pid)
+
+    def _known_providers(self, lease: Lease) -> list[Provider]:
+        owners = (self._owners.get(piece.device_id) for piece in lease.slices)
+        return list(dict.fromkeys(owner for owner in owners if owner is not None))
+
+    def faults(self) -> tuple[Fault, ...]:
+        """The faults that devices have not been cleared of yet; a provider that cannot tell is passed over."""
+        found: list[Fault] = []
+        for provider in self.providers:
+            try:
+                found.extend(provider.faults())
+            except ProviderError as error:
+                log.warning("%s cannot tell of faults: %s", provider.name, error.message)
+        return tuple(found)
+
+    # -- measuring ----------------------------------------------------------------------------------------------
+
+    def memory_by_process(self, uuids: Iterable[str]) -> dict[str, Mapping[int, int | None] | None]:
+        """Bytes each process holds, by UUID of the GPU or MIG instance; None for one that cannot be measured."""
+        wanted = tuple(dict.fromkeys(uuids))
+        held: dict[str, Mapping[int, int | None] | None] = dict.fromkeys(wanted)
+        for provider in self.providers:
+            try:
+                held.update(provider.memory_by_process(wanted))
+            except ProviderError as error:
+                log.warning("%s cannot be measured: %s", provider.name, error.message)
+        return held
+
+    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
+        """Whether a GPU has worked for one of `pids` since that moment; None when nobody can tell."""
+        wanted, answers = tuple(uuids), []
+        for provider in self.providers:
+            with contextlib.suppress(ProviderError):
+                answers.append(provider.is_working(wanted, pids, since))
+        known = [answer for answer in answers if answer is not None]
+        return any(known) if known else None
 
     def usage(
         self, leases: Sequence[Lease], pids: Mapping[str, frozenset[int]]

@@ -34,6 +34,7 @@ def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytes
         ({"lease_ttl_seconds": 0.0}, "lease_ttl_seconds"),
         ({"providers": "quantum"}, "providers"),
         ({"queues": {"a": {"weight": 0}}}, "queues"),
+        ({"not_enforced_action": "shout"}, "not_enforced_action"),
     ],
 )
 def test_a_setting_that_makes_no_sense_names_its_field(settings: dict[str, object], field: str) -> None:

@@ -67,6 +67,21 @@ class ProcessUse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A fatal error on a device, which reaches every process that shares it.
+
+    Attributes:
+        device_id: the device.
+        pid: the process that caused it; None when nobody can tell.
+        message: what happened, as whoever noticed it says.
+    """
+
+    device_id: str
+    pid: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MIGInstance:
     """A MIG instance that exists on a GPU now."""
 

@@ -281,9 +281,13 @@ class SliceProvisioner(LocalProvisioner):
 
         def run() -> None:
             try:
-                verified, note = check(expected(prepared, env), pid=pid, command=command, environment=env)
-                if verified is False:
-                    self.log.warning("kernel %s: %s", self.kernel_id, note)
+                verified, note = check(
+                    expected(prepared, env),
+                    pid=pid,
+                    command=command,
+                    environment=env,
+                    is_client=lambda child: tenancy.is_client(holding, child),
+                )
                 tenancy.activate(holding, verified=verified, note=note)
                 poke()
             except Exception as error:

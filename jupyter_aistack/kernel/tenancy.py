@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 from ..core.device import DeviceKind
 from ..core.lease import Lease, LeaseState
 from ..core.request import Holder, HolderKind, Request, RequestState
-from ..exceptions import InvalidRequest, InvalidTransition, LeaseError, LedgerUnavailable, PrepareFailed
+from ..exceptions import (
+    InvalidRequest,
+    InvalidTransition,
+    LeaseError,
+    LedgerUnavailable,
+    NotEnforced,
+    PrepareFailed,
+)
 from ..processes import groups_of, is_alive
 from ..providers.base import Prepared, Provider
 from .environment import combined
@@ -196,10 +203,21 @@ class Tenancy:
             return self._waiting() is not None
 
     def activate(self, holding: Holding, *, verified: bool | None, note: str) -> None:
-        """Write down that the leases are in use, and what verification found."""
+        """Write down that the leases are in use, and what verification found; they may be revoked for it."""
         for lease in holding.leases:
-            with contextlib.suppress(LeaseError, InvalidTransition):  # it ended before its check did, or is suspended
+            # It ended before its check did, or is suspended, or is revoked now: the kernel is told, and goes on.
+            with contextlib.suppress(LeaseError, InvalidTransition, NotEnforced):
                 self._broker().activate(lease.id, lease.token, verified=verified, note=note)
+
+    def is_client(self, holding: Holding, pid: int) -> bool | None:
+        """Whether the server that holds the leases to their size knows a process; None: there is none, or it is mute.
+
+        Raises:
+            ProviderError: it does not answer.
+        """
+        answers = [self._broker().clients(lease) for lease in holding.leases]
+        known = [clients for clients in answers if clients is not None]
+        return any(pid in clients for clients in known) if known else None
 
     # -- giving back --------------------------------------------------------------------------------------------
 

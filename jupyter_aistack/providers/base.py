@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..core.device import Device, Enforcement
+from ..core.device import Device, Enforcement, Fault
 from ..core.lease import Lease
 
 
@@ -20,7 +20,8 @@ class Prepared:
         memory_limit_bytes: memory that belongs to the lease, for caps the process sets itself.
         enforced_by: what enforces it.
         expects: what a process with this environment must find: ``visible`` (device UUIDs CUDA would show),
-            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS), ``memory_total`` (bytes of device memory, at most).
+            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS), ``memory_total`` and ``memory_free`` (bytes of
+            device memory, at most), ``multiprocessors`` (at most), ``mps`` (True: it must be among `Provider.clients`).
             A key that is absent is not checked.
     """
 
@@ -83,6 +84,36 @@ class Provider(ABC):
     @abstractmethod
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """Use per device id, whoever causes it."""
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """The processes that the server which holds the lease to its size knows of; None: there is no such server.
+
+        Raises:
+            ProviderError: there is one, and it does not answer.
+        """
+        return None
+
+    def terminate(self, lease: Lease, pid: int) -> None:  # noqa: B027 - nothing to do without such a server
+        """End one client's work through that server, so that its neighbours are left whole when it is killed.
+
+        One that it does not know (any more) is no error. Raises `ProviderError`.
+        """
+
+    def faults(self) -> tuple[Fault, ...]:
+        """The faults that devices have not been cleared of yet."""
+        return ()
+
+    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
+        """Bytes each process holds on GPUs and MIG instances, by their UUID and process id.
+
+        None for a process whose figure the driver keeps to itself, and for a device whose list cannot be read; what is
+        not this provider's is left out. Called every two seconds while GPUs are leased: one list per device.
+        """
+        return {}
+
+    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
+        """Whether a GPU has worked for one of `pids` since that moment (seconds since the epoch); None: unknown."""
+        return None
 
     def close(self) -> None:  # noqa: B027 - optional
         """Let go of the driver. Closing twice is allowed."""
