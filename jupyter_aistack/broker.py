@@ -20,12 +20,13 @@ from .core.cycle import plan
 from .core.device import Fault, Inventory
 from .core.events import Event
 from .core.forecast import Waiting, forecast
-from .core.lease import Lease, LeaseState, NoticeKind, Step, memory_note
+from .core.lease import Lease, LeaseState, NoticeKind, Step
 from .core.plan import Snapshot
 from .core.queues import Policy, Queue
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
 from .core.verification import NotEnforcedAction
+from .core.watchdog import MemoryAction
 from .devices import Devices
 from .exceptions import (
     AcquireTimeout,
@@ -41,10 +42,10 @@ from .exceptions import (
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
+from .watch import MemoryWatch
 
 log = logging.getLogger("jupyter_aistack")
 
-WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
@@ -63,6 +64,7 @@ class Broker:
         ttl_seconds: how long a lease lives without renewal.
         is_alive: whether a process (pid, start time) still runs.
         not_enforced_action: what becomes of a lease whose process finds more than was granted.
+        memory_action: what is done about processes that hold more of a GPU's memory than their lease has.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class Broker:
         ttl_seconds: float = 60.0,
         is_alive: Callable[[int, float | None], bool] = is_alive,
         not_enforced_action: NotEnforcedAction = NotEnforcedAction.WARN,
+        memory_action: MemoryAction = MemoryAction.INTERRUPT,
     ) -> None:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.not_enforced_action = not_enforced_action
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._watched_at = 0.0
+        self.memory = MemoryWatch(lambda: self.devices, ledger, lambda: self.clock(), memory_action)
         self._found_dead: dict[str, float] = {}
         self._admitted_to: Inventory | None = None
         self._admitted: set[tuple[Spec, str]] = set()
@@ -462,20 +465,9 @@ class Broker:
             if lease.expires_at < soon and not self._is_dead(lease.holder):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
-        if not 0 <= self.clock() - self._watched_at < WATCH_SECONDS:
-            self._watched_at = self.clock()
-            self._watch_memory()
-        return self.cycle()
-
-    def _watch_memory(self) -> None:
-        """Say on each lease whether its processes hold more than it has, for where nothing stops them."""
         leases = self.leases()
-        by_lease = self.usage()[0] if leases else {}
-        for lease in leases:
-            note = memory_note(lease, by_lease.get(lease.id, Usage()).memory_bytes)
-            if note != lease.note:
-                with contextlib.suppress(LeaseError):
-                    self.ledger.bind(lease.id, lease.token, self.clock(), note=note)
+        self.memory.look(leases, lambda: self._trees(leases))
+        return self.cycle()
 
     # -- measuring ----------------------------------------------------------------------------------------------
 
@@ -488,10 +480,11 @@ class Broker:
         return (pid for pids in self._pids(self.leases()).values() for pid in pids)
 
     def _pids(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
-        """Each lease's processes, where they are known yet.
+        """Each lease's processes, where they are known yet; those outside its tree as the watchdog last saw them."""
+        return {lease_id: pids | self.memory.strays(lease_id) for lease_id, pids in self._trees(leases).items()}
 
-        A worker's tree belongs to the worker's lease, not to its kernel's as well.
-        """
+    def _trees(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
+        """The processes below each lease's root. A worker's belong to the worker's lease, not to its kernel's too."""
         roots = {lease.id: lease.holder.root_pid or _own_pid(lease.holder) for lease in leases}
         return tree({lease_id: pid for lease_id, pid in roots.items() if pid is not None})
 

@@ -13,6 +13,7 @@ from traitlets.config import Application, LoggingConfigurable
 from .broker import Broker
 from .core.queues import Policy
 from .core.verification import NotEnforcedAction
+from .core.watchdog import MemoryAction
 from .exceptions import InvalidRequest
 from .ledger.base import Ledger
 from .policies import read_policy
@@ -105,6 +106,15 @@ class AIStack(LoggingConfigurable):
         ``warn`` says so and leaves it, ``revoke`` ends it; the kernel goes on without a device.""",
     ).tag(config=True)
 
+    memory_action = Unicode(
+        "interrupt",
+        help="""What is done when the processes of a lease together hold more of a GPU's memory than it has: ``warn``
+        says so in the notebook, ``interrupt`` interrupts the cell too, which loses nothing that the kernel has computed
+        and keeps neighbours from running out of memory, ``terminate`` ends the worker or child process that holds the
+        most, and the kernel itself (it is started again) only if no other process of it holds any. Each is done once
+        until the memory has been below the bound again. Memory of CPU slices is warned of only.""",
+    ).tag(config=True)
+
     def build_broker(self, **options: Any) -> Broker:
         """A broker as configured; `options` go to :class:`Broker` (a clock for tests, say).
 
@@ -117,11 +127,14 @@ class AIStack(LoggingConfigurable):
         if self.lease_ttl_seconds < 1:
             raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
         policy = self.build_policy()
-        action = _choice(NotEnforcedAction, "not_enforced_action", self.not_enforced_action)
+        actions = {
+            "memory_action": _choice(MemoryAction, "memory_action", self.memory_action),
+            "not_enforced_action": _choice(NotEnforcedAction, "not_enforced_action", self.not_enforced_action),
+        }
         providers = build_providers(os.environ.get("AISTACK_PROVIDERS") or self.providers)
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds
-        options = {"ttl_seconds": self.lease_ttl_seconds, "not_enforced_action": action, **options}
+        options = {"ttl_seconds": self.lease_ttl_seconds, **actions, **options}
         return Broker(ledger, providers, policy=policy, **options)
 
     def build_policy(self) -> Policy:

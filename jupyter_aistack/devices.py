@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .core.device import Device, DeviceKind, Fault, Inventory
+from .core.device import Device, DeviceKind, Fault, Inventory, Slice
 from .core.lease import Lease
 from .exceptions import PrepareFailed, ProviderError
 from .providers.base import Prepared, Provider, Usage
@@ -128,6 +127,7 @@ class Devices:
             provider.terminate(lease, pid)
 
     def _known_providers(self, lease: Lease) -> list[Provider]:
+        self.inventory()  # finds out what belongs to whom, if nobody has asked yet
         owners = (self._owners.get(piece.device_id) for piece in lease.slices)
         return list(dict.fromkeys(owner for owner in owners if owner is not None))
 
@@ -143,25 +143,38 @@ class Devices:
 
     # -- measuring ----------------------------------------------------------------------------------------------
 
-    def memory_by_process(self, uuids: Iterable[str]) -> dict[str, Mapping[int, int | None] | None]:
-        """Bytes each process holds, by UUID of the GPU or MIG instance; None for one that cannot be measured."""
-        wanted = tuple(dict.fromkeys(uuids))
-        held: dict[str, Mapping[int, int | None] | None] = dict.fromkeys(wanted)
-        for provider in self.providers:
+    def memory_by_process(self, slices: Iterable[Slice]) -> dict[str, Mapping[int, int | None] | None]:
+        """Bytes each process holds, by UUID of the GPU or MIG instance the slices are cut from.
+
+        None for one whose list cannot be read now; what nobody can list by process is left out.
+        """
+        held: dict[str, Mapping[int, int | None] | None] = {}
+        for provider, uuids in self._by_provider(slices).items():
             try:
-                held.update(provider.memory_by_process(wanted))
+                held.update(provider.memory_by_process(uuids))
             except ProviderError as error:
                 log.warning("%s cannot be measured: %s", provider.name, error.message)
+                held.update(dict.fromkeys(uuids))
         return held
 
-    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
-        """Whether a GPU has worked for one of `pids` since that moment; None when nobody can tell."""
-        wanted, answers = tuple(uuids), []
-        for provider in self.providers:
-            with contextlib.suppress(ProviderError):
-                answers.append(provider.is_working(wanted, pids, since))
-        known = [answer for answer in answers if answer is not None]
-        return any(known) if known else None
+    def is_working(self, slices: Iterable[Slice], pids: frozenset[int], since: float) -> bool | None:
+        """Whether a GPU has worked for one of `pids` since that moment; None when one of them cannot tell."""
+        answers: list[bool | None] = []
+        for provider, uuids in self._by_provider(slices).items():
+            try:
+                answers.append(provider.is_working(uuids, pids, since))
+            except ProviderError:
+                answers.append(None)
+        return True if True in answers else None if None in answers else False
+
+    def _by_provider(self, slices: Iterable[Slice]) -> dict[Provider, list[str]]:
+        self.inventory()
+        found: dict[Provider, list[str]] = {}
+        for piece in slices:
+            owner = self._owners.get(piece.device_id)
+            if owner is not None and piece.uuid and piece.uuid not in found.setdefault(owner, []):
+                found[owner].append(piece.uuid)
+        return found
 
     def usage(
         self, leases: Sequence[Lease], pids: Mapping[str, frozenset[int]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .core.verification import judge
+from .core.verification import NOT_KNOWN, judge
 from .exceptions import AIStackError
 
 CHILD_SECONDS = 15.0
@@ -94,7 +94,7 @@ def verify(
         with Look(interpreter=interpreter, environment=environment) as look:
             return judge(expects, {**look.seen, "mps": listed(expects, look.seen, is_client)})
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return None, f"could not be verified: {type(error).__name__}"
+        return None, f"{NOT_KNOWN} {type(error).__name__}"
 
 
 def listed(expects: Mapping[str, object], seen: Mapping[str, Any], is_client: IsClient | None) -> bool | None:

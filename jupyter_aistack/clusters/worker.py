@@ -19,7 +19,7 @@ from distributed.protocol.pickle import dumps
 
 from ..client import Client, HeldLease
 from ..core.request import RequestState
-from ..core.verification import judge
+from ..core.verification import NOT_KNOWN, judge
 from ..exceptions import AcquireTimeout, AIStackError, ClusterError
 from ..witness import listed
 from .guard import look, look_no_more
@@ -198,7 +198,7 @@ class LeasedWorker(ProcessInterface):
             answer = await worker.run(function=dumps(look))
             seen = answer["result"] if answer["status"] == "OK" else "the worker did not answer"
             if isinstance(seen, str):
-                return None, f"could not be verified: {seen}"
+                return None, f"{NOT_KNOWN} {seen}"
             try:
                 mps = await asyncio.to_thread(listed, expects, seen, lease.is_client)
                 return judge(expects, {**seen, "mps": mps})

@@ -11,7 +11,8 @@ MEMORY_TOLERANCE = 1.02
 """CUDA and NVML count what the driver keeps for itself differently."""
 
 FOUND_OTHERWISE = "not enforced:"
-"""How the sentence about a promise that is not kept begins."""
+NOT_KNOWN = "could not be verified:"
+"""How the sentences begin about a promise that is not kept, and about one of which that cannot be known."""
 
 
 class NotEnforcedAction(StrEnum):
@@ -66,9 +67,9 @@ def judge(expects: Mapping[str, object], seen: Mapping[str, object]) -> tuple[bo
     if difference := mismatch(checked, seen):
         return False, difference
     if is_blind and expects.get("visible"):
-        return None, f"could not be verified: {seen.get('cuda') or 'CUDA does not answer'}"
+        return None, f"{NOT_KNOWN} {seen.get('cuda') or 'CUDA does not answer'}"
     if expects.get("mps") and expects.get("visible") and seen.get("mps") is None:
-        return None, "could not be verified: nobody can say whether the process is a client of its MPS server"
+        return None, f"{NOT_KNOWN} nobody can say whether the process is a client of its MPS server"
     return True, ""
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..core.verification import NOT_KNOWN
 from ..witness import IsClient, verify
 
 
@@ -43,7 +44,7 @@ def check(
         try:
             os.sched_setaffinity(0, os.sched_getaffinity(pid))
         except OSError as error:
-            return None, f"could not be verified: {type(error).__name__}"
+            return None, f"{NOT_KNOWN} {type(error).__name__}"
     return verify(expects, interpreter=_interpreter(command), environment=environment, is_client=is_client)
 
 
