@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..core.device import DeviceKind
+from ..core.device import DeviceKind, SliceKind
 from ..core.lease import Lease, LeaseState
 from ..core.request import Holder, HolderKind, Request, RequestState
 from ..exceptions import (
@@ -27,6 +27,7 @@ from ..exceptions import (
 from ..processes import groups_of, is_alive
 from ..providers.base import Prepared, Provider
 from .environment import combined
+from .ways import OnDevice
 
 if TYPE_CHECKING:
     from ..broker import Broker
@@ -218,6 +219,13 @@ class Tenancy:
         answers = [self._broker().clients(lease) for lease in holding.leases]
         known = [clients for clients in answers if clients is not None]
         return any(pid in clients for clients in known) if known else None
+
+    def on_device(self, pid: int) -> OnDevice | None:
+        """Process `pid` of the kernel as the GPUs of its leases see it, those of its workers too; None without any."""
+        broker = self._broker()
+        own = [lease for lease in broker.leases() if self.kernel_id in (lease.holder.id, lease.holder.parent)]
+        on_gpu = [lease for lease in own if any(piece.kind is not SliceKind.CPU for piece in lease.slices)]
+        return OnDevice(broker, on_gpu, pid) if on_gpu else None
 
     # -- giving back --------------------------------------------------------------------------------------------
 
