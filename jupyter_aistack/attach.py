@@ -123,12 +123,17 @@ def leave(prepared: Preparation) -> None:
         _limit_threads(str(len(cores)))
 
 
-def verify(expects: Mapping[str, object]) -> tuple[bool | None, str]:
+def verify(expects: Mapping[str, object], is_client: witness.IsClient | None = None) -> tuple[bool | None, str]:
     """Find out what a process with our environment really sees; see :func:`jupyter_aistack.witness.verify`.
 
     A child looks, and this process is left untouched by CUDA.
     """
-    return witness.verify(expects, interpreter=sys.executable, environment=os.environ)
+    return witness.verify(expects, interpreter=sys.executable, environment=os.environ, is_client=is_client)
+
+
+def look() -> witness.Look:
+    """A child that sees what this process would, for somebody else to judge; close it. Raises as `Look` does."""
+    return witness.Look(interpreter=sys.executable, environment=os.environ)
 
 
 def _is_mapped(library: str) -> bool:

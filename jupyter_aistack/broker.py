@@ -22,13 +22,15 @@ from .core.cycle import plan
 from .core.device import Fault, Inventory, SliceKind
 from .core.events import Event
 from .core.forecast import Waiting, forecast
-from .core.lease import Lease, LeaseState, NoticeKind, Step, firmness_note, lasting_note, memory_note
+from .core.lease import Lease, LeaseState, NoticeKind, Step, firmness_note, lasting_note
 from .core.plan import Snapshot
 from .core.queues import Policy, Queue
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
 from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, has_left, has_returned, keeps
 from .core.tenants import Phase, SuspendPolicy, host_room
+from .core.verification import NotEnforcedAction
+from .core.watchdog import MemoryAction
 from .cutting import Cutting
 from .devices import Devices
 from .exceptions import (
@@ -37,6 +39,7 @@ from .exceptions import (
     LeaseError,
     LeaseLost,
     LedgerConflict,
+    NotEnforced,
     PrepareFailed,
     ProviderError,
     Refused,
@@ -46,12 +49,10 @@ from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
 from .providers.memory import available_bytes
+from .watch import MemoryWatch
 
 log = logging.getLogger("jupyter_aistack")
 
-log = logging.getLogger("jupyter_aistack")
-
-WATCH_SECONDS = 10.0
 REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
@@ -76,6 +77,8 @@ class Broker:
 
     Attributes:
         suspend_ready: as given; whoever tests the host sets it anew.
+        not_enforced_action: what becomes of a lease whose process finds more than was granted.
+        memory_action: what is done about processes that hold more of a GPU's memory than their lease has.
     """
 
     def __init__(
@@ -91,15 +94,18 @@ class Broker:
         suspend: SuspendPolicy | None = None,
         suspend_ready: Callable[[], str] = lambda: UNTESTED,
         host_memory: Callable[[], int] = available_bytes,
+        not_enforced_action: NotEnforcedAction = NotEnforcedAction.WARN,
+        memory_action: MemoryAction = MemoryAction.INTERRUPT,
     ) -> None:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
+        self.not_enforced_action = not_enforced_action
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self.suspend, self.suspend_ready, self._host_memory = suspend, suspend_ready, host_memory
         self.cutting = Cutting(self.devices, clock)
         self.books = Bookkeeper(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._watched_at = 0.0
+        self.memory = MemoryWatch(lambda: self.devices, ledger, lambda: self.clock(), memory_action)
         self._found_dead: dict[str, float] = {}
         self._admitted_to: Inventory | None = None
         self._admitted: set[tuple[Spec, str]] = set()
@@ -255,9 +261,9 @@ class Broker:
         return held or prepared
 
     def _note_firmness(self, lease: Lease, prepared: Prepared) -> None:
-        changes = {"enforced_by": prepared.enforced_by, "note": firmness_note(lease.note, prepared.note)}
-        if (lease.enforced_by, lease.note) != tuple(changes.values()):
-            self.ledger.bind(lease.id, lease.token, self.clock(), **changes)
+        level, note = prepared.enforced_by, firmness_note(lease.note, prepared.note)
+        if (lease.enforced_by, lease.note) != (level, note):
+            self.ledger.bind(lease.id, lease.token, self.clock(), enforced_by=level, note=note)
 
     def _enter(self, lease: Lease, pid: int) -> Prepared | None:
         """Put what holds the lease around a process; where that fails, note and give what holds it then."""
@@ -281,9 +287,25 @@ class Broker:
         return replace(prepared, environment={**prepared.environment, "AISTACK_LEASE": lease.id})
 
     def activate(self, lease_id: str, token: int, *, verified: bool | None, note: str = "") -> Lease:
-        """Note that a lease is in use, and whether it was found as granted."""
-        said = note or lasting_note(self.lease(lease_id).note)
-        return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=said)
+        """Note that a lease is in use, and whether it was found as granted.
+
+        Raises:
+            NotEnforced: it was not, and such leases are revoked here: it has been ended as failed.
+        """
+        if verified is not False:
+            said = note or lasting_note(self.lease(lease_id).note)
+            return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=said)
+        log.warning("lease %s: %s", lease_id, note)
+        if self.not_enforced_action is NotEnforcedAction.WARN:
+            return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=False, note=note)
+        self._revoke(lease_id, token, note)
+        raise NotEnforced(f"{note}; the lease {lease_id} has been revoked", lease_id=lease_id)
+
+    def _revoke(self, lease_id: str, token: int, note: str) -> None:
+        ended = self.ledger.step(lease_id, token, Step.FAIL, self.clock(), verified=False, note=note)
+        self.devices.unprepare(ended)
+        self.devices.forget()  # its process may hold the device still, and is a stranger now
+        self.cycle()
 
     def bind(self, lease_id: str, token: int, *, pid: int, root_pid: int | None = None) -> Lease:
         """Tie a lease's life to process `pid`, and its use to the tree below `root_pid`."""
@@ -568,21 +590,10 @@ class Broker:
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
         self._try_to_keep_books()
-        if not 0 <= self.clock() - self._watched_at < WATCH_SECONDS:
-            self._watched_at = self.clock()
-            self._watch_memory()
+        leases = self.leases()
+        self.memory.look(leases, lambda: self._trees(leases))
         events = self.cycle()
         return (*events, *self.cycle()) if self.cutting.serve(self.snapshot) else events
-
-    def _watch_memory(self) -> None:
-        """Say on each lease whether its processes hold more than it has, for where nothing stops them."""
-        leases = self.leases()
-        by_lease = self.usage()[0] if leases else {}
-        for lease in leases:
-            note = memory_note(lease, by_lease.get(lease.id, Usage()).memory_bytes)
-            if note != lease.note:
-                with contextlib.suppress(LeaseError):
-                    self.ledger.bind(lease.id, lease.token, self.clock(), note=note)
 
     # -- what holds the leases ------------------------------------------------------------------------------------
 
@@ -627,10 +638,11 @@ class Broker:
         return (pid for pids in self._pids(self.leases()).values() for pid in pids)
 
     def _pids(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
-        """Each lease's processes, where they are known yet.
+        """Each lease's processes, where they are known yet; those outside its tree as the watchdog last saw them."""
+        return {lease_id: pids | self.memory.strays(lease_id) for lease_id, pids in self._trees(leases).items()}
 
-        A worker's tree belongs to the worker's lease, not to its kernel's as well.
-        """
+    def _trees(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
+        """The processes below each lease's root. A worker's belong to the worker's lease, not to its kernel's too."""
         roots = {lease.id: lease.holder.root_pid or _own_pid(lease.holder) for lease in leases}
         return tree({lease_id: pid for lease_id, pid in roots.items() if pid is not None})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, Union
 from traitlets.config import Application, LoggingConfigurable
@@ -12,12 +13,17 @@ from traitlets.config import Application, LoggingConfigurable
 from .broker import Broker
 from .core.queues import Policy
 from .core.report import Rates
+from .core.verification import NotEnforcedAction
+from .core.watchdog import MemoryAction
 from .exceptions import InvalidRequest
 from .ledger.base import Ledger
 from .policies import read_mig_create, read_policy, read_suspend
 
 if TYPE_CHECKING:
     from .service import Service
+
+
+C = TypeVar("C", bound=StrEnum)
 
 
 def _duration(default: str | float, text: str) -> Any:
@@ -135,6 +141,21 @@ class AIStack(LoggingConfigurable):
         None, allow_none=True, help="What an hour of a whole GPU costs beside its energy; a share costs its share."
     ).tag(config=True)
 
+    not_enforced_action = Unicode(
+        "warn",
+        help="""What becomes of a lease whose process finds more than was granted, when it is checked from inside:
+        ``warn`` says so and leaves it, ``revoke`` ends it; the kernel goes on without a device.""",
+    ).tag(config=True)
+
+    memory_action = Unicode(
+        "interrupt",
+        help="""What is done when the processes of a lease together hold more of a GPU's memory than it has: ``warn``
+        says so in the notebook, ``interrupt`` interrupts the cell too, which loses nothing that the kernel has computed
+        and keeps neighbours from running out of memory, ``terminate`` ends the worker or child process that holds the
+        most, and the kernel itself (it is started again) only if no other process of it holds any. Each is done once
+        until the memory has been below the bound again. Memory of CPU slices is warned of only.""",
+    ).tag(config=True)
+
     def build_broker(self, **options: Any) -> Broker:
         """A broker as configured; `options` go to :class:`Broker` (a clock for tests, say).
 
@@ -152,8 +173,12 @@ class AIStack(LoggingConfigurable):
         self.build_rates()  # a service is built later, and must not be refused then
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds
-        options.setdefault("suspend", suspend)
-        return Broker(ledger, providers, policy=policy, ttl_seconds=self.lease_ttl_seconds, **options)
+        actions = {
+            "memory_action": _choice(MemoryAction, "memory_action", self.memory_action),
+            "not_enforced_action": _choice(NotEnforcedAction, "not_enforced_action", self.not_enforced_action),
+        }
+        options = {"ttl_seconds": self.lease_ttl_seconds, "suspend": suspend, **actions, **options}
+        return Broker(ledger, providers, policy=policy, **options)
 
     def build_policy(self) -> Policy:
         """How slices are shared out.
@@ -190,6 +215,15 @@ class AIStack(LoggingConfigurable):
             if value is not None and not 0 <= value < float("inf"):
                 raise InvalidRequest(f"{name}: expected a number from 0, got {value!r}", field=name)
         return Rates(**said)
+
+
+def _choice(kind: type[C], field: str, value: str) -> C:
+    """A setting that is one of a few words. Raises `InvalidRequest` naming it and the words."""
+    try:
+        return kind(value)
+    except ValueError:
+        words = ", ".join(member.value for member in kind)
+        raise InvalidRequest(f"{field}: {value!r} is not one of {words}", field=field) from None
 
 
 def open_ledger(url: str) -> Ledger:

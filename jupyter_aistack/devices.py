@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .core.device import Device, DeviceKind, Fault, Inventory, SliceKind
+from .core.device import Device, DeviceKind, Fault, Inventory, Slice, SliceKind
 from .core.lease import Lease
 from .core.metering import Load
 from .core.migplan import MIGPlan
@@ -119,6 +119,13 @@ class Devices:
             raise PrepareFailed("a device of this lease is no longer there", lease_id=lease.id)
         return list(dict.fromkeys(owner for owner in owners if owner is not None))
 
+    def _owners_of(self, lease: Lease) -> list[Provider]:
+        """The providers of a lease's devices, as far as they are known."""
+        if not self._owners:
+            self.inventory()  # nobody has asked yet
+        owners = dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices)
+        return [owner for owner in owners if owner is not None]
+
     def unprepare(self, lease: Lease) -> None:
         """Undo `prepare`; for a lease never prepared nothing happens."""
         self._prepared.pop(lease.id, None)
@@ -129,26 +136,6 @@ class Devices:
         """Put what holds a prepared lease from outside around a process. Raises `ProviderError`: it is held less."""
         for provider in self._owners_of(lease):
             provider.enter(lease, pid)
-
-    def clients(self, lease: Lease) -> frozenset[int] | None:
-        """Processes known to the servers that hold a lease; None: there is no such server."""
-        known = [provider.clients(lease) for provider in self._owners_of(lease)]
-        told = [pids for pids in known if pids is not None]
-        return frozenset().union(*told) if told else None
-
-    def terminate(self, lease: Lease, pid: int) -> None:
-        """End one process's work through the server that holds its lease. Raises `ProviderError`."""
-        for provider in self._owners_of(lease):
-            provider.terminate(lease, pid)
-
-    def faults(self) -> tuple[Fault, ...]:
-        """What broke the work of those who share a device and is not over."""
-        return tuple(fault for provider in self.providers for fault in provider.faults())
-
-    def _owners_of(self, lease: Lease) -> list[Provider]:
-        """The providers of a lease's devices, as far as they are known."""
-        owners = dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices)
-        return [owner for owner in owners if owner is not None]
 
     def plan_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> MIGPlan:
         """Which MIG instances would be created for `wanted`, and why not for some. Raises `ProviderError`."""
@@ -164,6 +151,68 @@ class Devices:
             return tuple(d for provider in self.providers for d in provider.make_room(wanted, _leased(leases)))
         finally:
             self.forget()
+
+    # -- what holds a slice to its size -------------------------------------------------------------------------
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """The processes that the servers behind a lease know of; None when there is no such server.
+
+        Raises:
+            ProviderError: there is one, and it does not answer.
+        """
+        answers = [provider.clients(lease) for provider in self._owners_of(lease)]
+        known = [clients for clients in answers if clients is not None]
+        return frozenset().union(*known) if known else None
+
+    def terminate(self, lease: Lease, pid: int) -> None:
+        """End a client's work through the server that knows it. Raises `ProviderError`."""
+        for provider in self._owners_of(lease):
+            provider.terminate(lease, pid)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """The faults that devices have not been cleared of yet; a provider that cannot tell is passed over."""
+        found: list[Fault] = []
+        for provider in self.providers:
+            try:
+                found.extend(provider.faults())
+            except ProviderError as error:
+                log.warning("%s cannot tell of faults: %s", provider.name, error.message)
+        return tuple(found)
+
+    # -- measuring ----------------------------------------------------------------------------------------------
+
+    def memory_by_process(self, slices: Iterable[Slice]) -> dict[str, Mapping[int, int | None] | None]:
+        """Bytes each process holds, by UUID of the GPU or MIG instance the slices are cut from.
+
+        None for one whose list cannot be read now; what nobody can list by process is left out.
+        """
+        held: dict[str, Mapping[int, int | None] | None] = {}
+        for provider, uuids in self._by_provider(slices).items():
+            try:
+                held.update(provider.memory_by_process(uuids))
+            except ProviderError as error:
+                log.warning("%s cannot be measured: %s", provider.name, error.message)
+                held.update(dict.fromkeys(uuids))
+        return held
+
+    def is_working(self, slices: Iterable[Slice], pids: frozenset[int], since: float) -> bool | None:
+        """Whether a GPU has worked for one of `pids` since that moment; None when one of them cannot tell."""
+        answers: list[bool | None] = []
+        for provider, uuids in self._by_provider(slices).items():
+            try:
+                answers.append(provider.is_working(uuids, pids, since))
+            except ProviderError:
+                answers.append(None)
+        return True if True in answers else None if None in answers else False
+
+    def _by_provider(self, slices: Iterable[Slice]) -> dict[Provider, list[str]]:
+        self.inventory()
+        found: dict[Provider, list[str]] = {}
+        for piece in slices:
+            owner = self._owners.get(piece.device_id)
+            if owner is not None and piece.uuid and piece.uuid not in found.setdefault(owner, []):
+                found[owner].append(piece.uuid)
+        return found
 
     def usage(
         self, leases: Sequence[Lease], pids: Mapping[str, frozenset[int]]

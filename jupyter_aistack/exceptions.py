@@ -25,6 +25,7 @@
        + DriverNotFound
        + DeviceLost
        + PrepareFailed
+       + NotEnforced                 a process found more than its lease grants
        + CheckpointFailed            the GPU state of a process could not be moved
      x ClusterError
      x TrainingError
@@ -57,6 +58,7 @@ __all__ = [
     "LedgerConflict",
     "LedgerError",
     "LedgerUnavailable",
+    "NotEnforced",
     "NotYours",
     "PrepareFailed",
     "ProviderError",
@@ -201,6 +203,10 @@ class DeviceLost(ProviderError):
 
 class PrepareFailed(ProviderError):
     """The slice could not be made ready."""
+
+
+class NotEnforced(ProviderError):
+    """Nothing holds the slice to its size."""
 
 
 class CheckpointFailed(ProviderError):

@@ -154,13 +154,17 @@ class HeldLease:
 
         When that fails this process is as it was before, and the lease is given back, unless this process was born
         with it.
+
+        Raises:
+            DeviceTouched: this process has already started CUDA.
+            NotEnforced: it got more than was granted, and such leases are revoked on this host.
         """
         lease = self._granted()
         settle(self)
         try:
             self._before = attaching.attach(self.prepared)
             _attached[self.id] = self
-            verified, note = attaching.verify(self.prepared.expects)
+            verified, note = attaching.verify(self.prepared.expects, self.is_client)
             self.activate(verified=verified, note=note)
         except BaseException:
             self._let_go()
@@ -176,6 +180,11 @@ class HeldLease:
         self.lease = self._client.call("activate", lease_id=self.id, token=lease["token"], verified=verified, note=note)
         notices.watcher.watch()
         return self
+
+    def is_client(self, pid: int) -> bool | None:
+        """Whether the server that holds the slice to its size knows a process; None when nobody can say."""
+        answer: bool | None = self._client.call("listed", lease_id=self.id, pid=pid)["listed"]
+        return answer
 
     def bind(self, root_pid: int) -> HeldLease:
         """Charge the use of the process tree below `root_pid` to it."""
@@ -272,7 +281,8 @@ def drop_ended(live: Collection[str] = ()) -> list[str]:
 def ended_line(lease: Mapping[str, Any]) -> str:
     """What a lease's end means for this process, and the way to another one where it was taken back."""
     outcome = lease["outcome"] or LeaseState.RELEASING.value
-    what = f"the lease {lease['id']} has ended: {_TAKEN_BACK.get(outcome, outcome)}"
+    why = lease["note"] if outcome == Outcome.FAILED.value else ""
+    what = f"the lease {lease['id']} has ended: {why or _TAKEN_BACK.get(outcome, outcome)}"
     has_device = any(piece["kind"] != SliceKind.CPU.value for piece in lease["slices"])
     if has_device and attaching.cuda_started():
         now = "CUDA still holds its device in this kernel: restart it"

@@ -125,6 +125,47 @@ def tree(roots: Mapping[str, int]) -> dict[str, frozenset[int]]:
     return {name: frozenset(found[root]) for name, root in roots.items()}
 
 
+def program_of(pid: int) -> str:
+    """Name of the program a process runs, without its arguments; empty when it is gone."""
+    return (_read(f"/proc/{pid}/comm") or b"").decode(errors="replace").strip()
+
+
+def leases_named_by(pid: int, uid: int | None) -> frozenset[str]:
+    """Ids of the leases that a process of user `uid` was started with; none where that cannot be read.
+
+    Whoever starts a process chooses its environment, so it counts for that user's own leases only.
+    """
+    if uid is None or uid_of(pid) != uid:
+        return frozenset()
+    entries = (_read(f"/proc/{pid}/environ") or b"").split(b"\0")
+    named = next((entry for entry in entries if entry.startswith(_LEASE)), b"")
+    return frozenset(named.removeprefix(_LEASE).decode(errors="replace").split(",")) - {""}
+
+
+def uid_of(pid: int) -> int | None:
+    """The user a process belongs to; None when it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+
+
+def cgroup_of(pid: int) -> bytes:
+    """The control groups a process is in, as Linux writes them; empty where that cannot be read."""
+    return _read(f"/proc/{pid}/cgroup") or b""
+
+
+_LEASE = b"AISTACK_LEASE="
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
 def own_threads() -> list[int]:
     """Ids of this process's threads (Linux); the process id alone elsewhere."""
     try:

@@ -1,9 +1,10 @@
 """What does a process with this environment really see? Run it as a short-lived child; it prints one JSON object.
 
-``visible`` (UUIDs of the devices CUDA shows), ``memory_total`` (bytes, over all of them) and ``multiprocessors``
-(likewise); all three null when CUDA does not answer, with the reason in ``cuda``. ``cores`` (CPU affinity), ``threads``
-(OMP_NUM_THREADS). It uses the standard library alone, so any interpreter can run this file, and it ends within ten
-seconds whatever the driver does.
+``visible`` (UUIDs of the devices CUDA shows), ``memory_total`` and ``memory_free`` (bytes, over all of them) and
+``multiprocessors`` (likewise); all null when CUDA does not answer, with the reason in ``cuda``. ``cores`` (CPU
+affinity), ``threads`` (OMP_NUM_THREADS), ``pid``. With ``--hold`` it keeps its contexts after that until its input
+ends, so that somebody else can see it on a server's list of clients meanwhile. It uses the standard library alone, so
+any interpreter can run this file, and it ends within seconds whatever the driver does.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ import ctypes
 import itertools
 import json
 import os
+import select
+import sys
 import threading
 from typing import Any
 
 CUDA_SECONDS = 8.0
+HOLD_SECONDS = 10.0
+"""The longest it keeps its contexts for somebody to look."""
+
+RELEASE_SECONDS = 0.5
+NOTHING = {"visible": None, "memory_total": None, "memory_free": None, "multiprocessors": None}
 CUDA_ERROR_NO_DEVICE = 100
 ATTRIBUTE_MULTIPROCESSOR_COUNT = 16
 
@@ -26,15 +34,14 @@ class CudaError(Exception):
 
 def report() -> dict[str, Any]:
     """What this process sees. Starts CUDA in it, so never call this in a process that goes on living."""
-    seen: dict[str, Any] = {"visible": None, "memory_total": None, "multiprocessors": None}
+    seen: dict[str, Any] = dict(NOTHING)
     asking = threading.Thread(target=_ask_cuda, args=(seen,), daemon=True)
     asking.start()
     asking.join(CUDA_SECONDS)
     if asking.is_alive():
-        seen = {"visible": None, "memory_total": None, "multiprocessors": None}
-        seen["cuda"] = f"the driver did not answer within {CUDA_SECONDS:.0f} seconds"
+        seen = {**NOTHING, "cuda": f"the driver did not answer within {CUDA_SECONDS:.0f} seconds"}
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return {**seen, "cores": cores, "threads": os.environ.get("OMP_NUM_THREADS")}
+    return {**seen, "cores": cores, "threads": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid()}
 
 
 def _ask_cuda(seen: dict[str, Any]) -> None:
@@ -50,40 +57,56 @@ def _ask_cuda(seen: dict[str, Any]) -> None:
 def _devices(driver: Any) -> dict[str, Any]:
     started = driver.cuInit(0)
     if started == CUDA_ERROR_NO_DEVICE:
-        return {"visible": [], "memory_total": 0, "multiprocessors": 0}
+        return {"visible": [], "memory_total": 0, "memory_free": 0, "multiprocessors": 0}
     _check(driver, "cuInit", started)
     count = ctypes.c_int()
     _check(driver, "cuDeviceGetCount", driver.cuDeviceGetCount(ctypes.byref(count)))
     devices = [_device(driver, index) for index in range(count.value)]
     return {
-        "visible": [uuid for uuid, _, _ in devices],
-        "memory_total": sum(memory for _, memory, _ in devices),
-        "multiprocessors": sum(number for _, _, number in devices),
+        "visible": [uuid for uuid, _, _, _ in devices],
+        "memory_free": sum(free for _, free, _, _ in devices),
+        "memory_total": sum(total for _, _, total, _ in devices),
+        "multiprocessors": sum(number for _, _, _, number in devices),
     }
 
 
-def _device(driver: Any, index: int) -> tuple[str, int, int]:
-    """UUID, memory in bytes and number of multiprocessors of one device."""
+def _device(driver: Any, index: int) -> tuple[str, int, int, int]:
+    """UUID, free and total memory in bytes, and number of multiprocessors of one device.
+
+    Its context is kept, as a client of MPS is listed as long as it has one; the number of multiprocessors is asked for
+    after it is there, as it is a limit of MPS that makes it smaller.
+    """
     device, number = ctypes.c_int(), ctypes.c_int()
     _check(driver, "cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), index))
+    free, total = _memory(driver, device)
     attribute = driver.cuDeviceGetAttribute(ctypes.byref(number), ATTRIBUTE_MULTIPROCESSOR_COUNT, device)
     _check(driver, "cuDeviceGetAttribute", attribute)
     uuid = ctypes.create_string_buffer(16)
     ask = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid  # only _v2 names a MIG instance
     _check(driver, "cuDeviceGetUuid", ask(uuid, device))
-    return _spelled(uuid.raw.hex()), _memory(driver, device), number.value
+    return _spelled(uuid.raw.hex()), free, total, number.value
 
 
-def _memory(driver: Any, device: ctypes.c_int) -> int:
-    """Memory as a process is told: limits of MPS and cgroups show in a context only, not on the device."""
+def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
+    """Memory as a process is told: limits of MPS and cgroups show in a context only, not on the device.
+
+    A limit of MPS shows in what is free alone, one of a cgroup in both (ai-dynamo/dynamo, measured with driver 615).
+    """
     context, free, total = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
     _check(driver, "cuDevicePrimaryCtxRetain", driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
-    try:
-        _check(driver, "cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
-        _check(driver, "cuMemGetInfo", driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
-    finally:
+    _retained.append((driver, device))
+    _check(driver, "cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
+    _check(driver, "cuMemGetInfo", driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
+    return free.value, total.value
+
+
+_retained: list[tuple[Any, ctypes.c_int]] = []
+
+
+def _release() -> None:
+    """Take leave of the driver as it likes it; a server of MPS is told so, not left to find out."""
+    for driver, device in _retained:
         driver.cuDevicePrimaryCtxRelease_v2(device)
-    return total.value
 
 
 def _spelled(digits: str) -> str:
@@ -103,8 +126,13 @@ def _check(driver: Any, call: str, result: int) -> None:
 
 
 def main() -> None:
-    """Print the report and leave without waiting for a driver that hangs."""
+    """Print the report, stay as long as is wanted, and leave without waiting for a driver that hangs."""
     print(json.dumps(report()), flush=True)
+    if "--hold" in sys.argv[1:]:
+        select.select([sys.stdin], [], [], HOLD_SECONDS)
+    leaving = threading.Thread(target=_release, daemon=True)
+    leaving.start()
+    leaving.join(RELEASE_SECONDS)
     os._exit(0)
 
 

@@ -99,6 +99,7 @@ class Service:
             "cancel": self._cancel,
             "mine": self._mine,
             "activate": self._activate,
+            "listed": self._listed,
             "bind": self._bind,
             "extend": self._extend,
             "release": self._release,
@@ -280,6 +281,12 @@ class Service:
         note = text_field(payload, "note", "")[:MAX_LABEL]
         token = integer_field(payload, "token")
         return self._sight(caller).lease(self.broker.activate(lease.id, token, verified=verified, note=note))
+
+    def _listed(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        """Whether the server that holds a lease to its size knows a process; null when nobody can say."""
+        lease, pid = self._owned(payload, caller), integer_field(payload, "pid", least=1)
+        clients = self.broker.clients(lease)
+        return {"listed": None if clients is None else pid in clients}
 
     def _bind(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)

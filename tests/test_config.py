@@ -37,6 +37,8 @@ def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytes
         ({"price_per_kwh": float("nan")}, "price_per_kwh"),
         ({"price_per_gpu_hour": float("inf")}, "price_per_gpu_hour"),
         ({"queues": {"a": {"weight": 0}}}, "queues"),
+        ({"not_enforced_action": "shout"}, "not_enforced_action"),
+        ({"memory_action": "kill"}, "memory_action"),
     ],
 )
 def test_a_setting_that_makes_no_sense_names_its_field(settings: dict[str, object], field: str) -> None:

@@ -28,6 +28,7 @@ GRANTING = {
     "server",
     "service",
     "sight",
+    "watch",
 }
 USING = {
     "client",

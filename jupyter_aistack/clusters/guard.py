@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from distributed import WorkerPlugin
 
 from .. import attach as attaching
 from ..wire import Preparation
+from ..witness import Look
 from .parent import die_with_parent
 
 
@@ -47,8 +49,27 @@ class RMMCeiling(WorkerPlugin):
         rmm.mr.set_current_device_resource(rmm.mr.LimitingResourceAdaptor(pool, allocation_limit=self.device_bytes))
 
 
-async def look(expects: dict[str, object]) -> tuple[bool | None, str]:
-    """What a worker finds of what its lease promised, checked from inside it (see `attach.verify`)."""
+_looking: dict[int, Look] = {}
+
+
+async def look() -> dict[str, Any] | str:
+    """What a child of the worker sees (see `seen`), or why nothing; it stays until `look_no_more`.
+
+    The owner of the cluster judges, as it alone can ask whether the slice's server knows the child.
+    """
     import asyncio
 
-    return await asyncio.to_thread(attaching.verify, expects)
+    try:
+        found = await asyncio.to_thread(attaching.look)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return type(error).__name__
+    _looking[found.seen["pid"]] = found
+    return found.seen
+
+
+async def look_no_more(pid: int) -> None:
+    """Let the child go."""
+    import asyncio
+
+    if (found := _looking.pop(pid, None)) is not None:
+        await asyncio.to_thread(found.close)

@@ -19,8 +19,10 @@ from distributed.protocol.pickle import dumps
 
 from ..client import Client, HeldLease
 from ..core.request import RequestState
+from ..core.verification import NOT_KNOWN, judge
 from ..exceptions import AcquireTimeout, AIStackError, ClusterError
-from .guard import look
+from ..witness import listed
+from .guard import look, look_no_more
 from .spec import check_nanny, nanny_options
 
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 1.0
@@ -185,17 +187,24 @@ class LeasedWorker(ProcessInterface):
         self.address = self.nanny.worker_address
 
     async def _verify(self, lease: HeldLease) -> None:
-        verified, note = await self._look(dict(lease.prepared.expects))
+        verified, note = await self._look(lease)
         await asyncio.to_thread(lease.activate, verified=verified, note=note)
 
-    async def _look(self, expects: dict[str, object]) -> tuple[bool | None, str]:
+    async def _look(self, lease: HeldLease) -> tuple[bool | None, str]:
         assert self.nanny is not None
+        expects = lease.prepared.expects
+        if not expects:
+            return judge(expects, {})
         async with rpc(self.nanny.worker_address, connection_args=self.nanny.connection_args) as worker:
-            answer = await worker.run(function=dumps(look), args=dumps((expects,)))
-        if answer["status"] != "OK":
-            return None, "could not be verified: the worker did not answer"
-        verified, note = answer["result"]
-        return verified, note
+            answer = await worker.run(function=dumps(look))
+            seen = answer["result"] if answer["status"] == "OK" else "the worker did not answer"
+            if isinstance(seen, str):
+                return None, f"{NOT_KNOWN} {seen}"
+            try:
+                mps = await asyncio.to_thread(listed, expects, seen, lease.is_client)
+                return judge(expects, {**seen, "mps": mps})
+            finally:
+                await worker.run(function=dumps(look_no_more), args=dumps((seen["pid"],)))
 
 
 class _LentEnvironment:

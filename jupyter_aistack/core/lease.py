@@ -13,7 +13,6 @@ from ..exceptions import InvalidTransition
 from .device import Enforcement, Slice, SliceKind
 from .request import Holder, Spec
 from .residence import Residence
-from .units import format_bytes
 
 
 class LeaseState(StrEnum):
@@ -171,22 +170,6 @@ class Lease:
     def is_expired(self, now: float) -> bool:
         """Whether it is live but past its time."""
         return self.is_live and (now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at))
-
-
-def memory_note(lease: Lease, memory_bytes: int | None) -> str:
-    """What the lease's note should say, given the memory its processes hold (None: unknown).
-
-    A note about anything else stays.
-    """
-    if lease.note and not lease.note.startswith(_OVER):
-        return lease.note
-    granted = sum(piece.memory_bytes for piece in lease.slices)
-    if memory_bytes is None or memory_bytes <= granted:
-        return ""
-    return f"{_OVER} {format_bytes(memory_bytes)} of {format_bytes(granted)}: free some, or ask for a larger slice"
-
-
-_OVER = "uses more memory than its slice has:"
 
 
 def firmness_note(note: str, prepared: str) -> str:

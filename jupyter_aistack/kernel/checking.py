@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..witness import verify
+from ..core.verification import NOT_KNOWN
+from ..witness import IsClient, verify
 
 
 def bind_process(pid: int, cores: Sequence[int]) -> None:
@@ -25,7 +26,12 @@ def bind_process(pid: int, cores: Sequence[int]) -> None:
 
 
 def check(
-    expects: Mapping[str, object], *, pid: int, command: Sequence[str], environment: Mapping[str, str]
+    expects: Mapping[str, object],
+    *,
+    pid: int,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    is_client: IsClient | None = None,
 ) -> tuple[bool | None, str]:
     """Compare a promise with what a child with the kernel's interpreter, environment and affinity sees.
 
@@ -38,8 +44,8 @@ def check(
         try:
             os.sched_setaffinity(0, os.sched_getaffinity(pid))
         except OSError as error:
-            return None, f"could not be verified: {type(error).__name__}"
-    return verify(expects, interpreter=_interpreter(command), environment=environment)
+            return None, f"{NOT_KNOWN} {type(error).__name__}"
+    return verify(expects, interpreter=_interpreter(command), environment=environment, is_client=is_client)
 
 
 def _interpreter(command: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..core import caps
 from ..providers.base import Prepared
@@ -97,6 +98,10 @@ def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str
     return both
 
 
+_AT_MOST = ("memory_total", "memory_free", "multiprocessors")
+"""Figures over all devices a process sees: what one lease leaves open is open for all of them."""
+
+
 def _expected_together(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:
     both = {**one, **other}
     for name in one.keys() & other.keys():
@@ -105,4 +110,13 @@ def _expected_together(one: Mapping[str, object], other: Mapping[str, object]) -
             both[name] = str(int(left) + int(right))
         elif isinstance(left, Sequence) and isinstance(right, Sequence):
             both[name] = list(dict.fromkeys([*left, *right]))
+    if one.get("visible") and other.get("visible"):
+        both = {name: value for name, value in both.items() if name not in _AT_MOST}
+        both.update(_at_most(one, other))
     return both
+
+
+def _at_most(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, int]:
+    """Limits in all, where both leases set one; what they say of a device they share is said twice."""
+    total = max if {*one["visible"]} & {*other["visible"]} else lambda left, right: left + right
+    return {name: total(one[name], other[name]) for name in _AT_MOST if name in one and name in other}

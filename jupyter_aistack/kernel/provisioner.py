@@ -21,7 +21,9 @@ from ..exceptions import AIStackError, InvalidRequest, Refused
 from .checking import bind_process, check
 from .environment import NO_AMD_DEVICE, NO_DEVICE, OURS, SECRETS, expected, with_slice, without_secrets
 from .keeper import Keeper
+from .teardown import Teardown
 from .tenancy import Holding, Tenancy, has_gpus, own_broker
+from .ways import KernelWays, OnDevice
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,6 +99,7 @@ class SliceProvisioner(LocalProvisioner):
         self._holding = Holding()
         self._command: list[str] = []
         self._was_launched = self._is_hooked = False
+        self._was_made_way_for: int | None = None
 
     def _configure(self, settings: Mapping[str, Any]) -> str:
         """Take the kernelspec's settings; returns what is wrong with them. traitlets would drop a typo silently."""
@@ -172,6 +175,56 @@ class SliceProvisioner(LocalProvisioner):
         if signum != signal.SIGINT or getattr(self.parent, "shutting_down", False):
             await self._hold()
         await super().send_signal(signum)
+
+    async def terminate(self, restart: bool = False) -> None:
+        """Ask the process to end, once its work on a GPU is over."""
+        await self._make_way()
+        await super().terminate(restart=restart)
+
+    async def kill(self, restart: bool = False) -> None:
+        """End the process; one that uses a GPU is asked to end first, once its work there is over."""
+        teardown = await self._make_way()
+        if teardown is not None:
+            await teardown.ask()
+        await super().kill(restart=restart)
+
+    async def _make_way(self) -> Teardown | None:
+        """Take the process off its GPU, if it is on one; None when there was nothing to do, or it is done already."""
+        pid = self.pid
+        if pid is None or pid == self._was_made_way_for or not self.has_process or await self.poll() is not None:
+            return None
+        device = await self._on_device(pid)
+        if device is None:
+            return None
+        self._was_made_way_for = pid
+        await self._before_kill()
+        if not await self._logged(device.has_started):
+            return None
+        ways = KernelWays(device, self._logged, interrupt=self._interrupt, signal=self.send_signal, poll=self.poll)
+        teardown = Teardown(ways)
+        await teardown.make_way()
+        return teardown
+
+    async def _on_device(self, pid: int) -> OnDevice | None:
+        """The process as its GPUs see it; None for one that has no GPU, which is most of them, at no cost."""
+        if self._tenancy is None or self._holding.has_gpus is False:
+            return None
+        return await self._logged(self._tenancy.on_device, pid)
+
+    async def _before_kill(self) -> None:
+        """Whatever else must happen before a kernel with a GPU is ended; it bounds its own time."""
+        before_kill = getattr(self._workbench(), "before_kill", None)
+        if before_kill is None:
+            return
+        try:
+            await before_kill(self.kernel_id)
+        except Exception:
+            self.log.exception("kernel %s is ended, but what comes before that failed", self.kernel_id)
+
+    async def _interrupt(self) -> None:
+        """Interrupt the cell. Kernels that want a message instead of the signal had one when their shutdown began."""
+        if self.kernel_spec.interrupt_mode == "signal":
+            await super().send_signal(signal.SIGINT)
 
     async def _hold(self) -> None:
         if self._tenancy is not None and self.pid is not None and self.has_process:
@@ -280,9 +333,13 @@ class SliceProvisioner(LocalProvisioner):
 
         def run() -> None:
             try:
-                verified, note = check(expected(prepared, env), pid=pid, command=command, environment=env)
-                if verified is False:
-                    self.log.warning("kernel %s: %s", self.kernel_id, note)
+                verified, note = check(
+                    expected(prepared, env),
+                    pid=pid,
+                    command=command,
+                    environment=env,
+                    is_client=lambda child: tenancy.is_client(holding, child),
+                )
                 tenancy.activate(holding, verified=verified, note=note)
                 poke()
             except Exception as error:
@@ -351,15 +408,19 @@ class SliceProvisioner(LocalProvisioner):
         return result
 
     async def _quietly(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Run it; a failure is logged and costs no kernel. The ledger's own deadlines bound what is lost."""
+        """Run what changes leases; a failure is logged and costs no kernel, for the ledger has deadlines of its own."""
+        try:
+            return await self._logged(function, *args, **kwargs)
+        finally:
+            self._poker()()
+
+    async def _logged(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return await asyncio.wait_for(self._run(function, *args, **kwargs), LEDGER_SECONDS)
         except Exception as error:
             why = error.message if isinstance(error, AIStackError) else f"{type(error).__name__}: {error}"
             self.log.warning("leases of kernel %s: %s", self.kernel_id, why)
             return None
-        finally:
-            self._poker()()
 
     def _poker(self) -> Callable[[], None]:
         """What tells the server's listeners, from any thread, that leases may have changed."""

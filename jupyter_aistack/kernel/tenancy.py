@@ -13,13 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..core.device import DeviceKind
+from ..core.device import DeviceKind, SliceKind
 from ..core.lease import Lease, LeaseState
 from ..core.request import Holder, HolderKind, Request, RequestState
-from ..exceptions import InvalidRequest, InvalidTransition, LeaseError, LedgerUnavailable, PrepareFailed
+from ..exceptions import (
+    InvalidRequest,
+    InvalidTransition,
+    LeaseError,
+    LedgerUnavailable,
+    NotEnforced,
+    PrepareFailed,
+)
 from ..processes import groups_of, is_alive
 from ..providers.base import Prepared, Provider
 from .environment import combined
+from .ways import OnDevice
 
 if TYPE_CHECKING:
     from ..broker import Broker
@@ -200,10 +208,28 @@ class Tenancy:
             return self._waiting() is not None
 
     def activate(self, holding: Holding, *, verified: bool | None, note: str) -> None:
-        """Write down that the leases are in use, and what verification found."""
+        """Write down that the leases are in use, and what verification found; they may be revoked for it."""
         for lease in holding.leases:
-            with contextlib.suppress(LeaseError, InvalidTransition):  # it ended before its check did, or is suspended
+            # It ended before its check did, or is suspended, or is revoked now: the kernel is told, and goes on.
+            with contextlib.suppress(LeaseError, InvalidTransition, NotEnforced):
                 self._broker().activate(lease.id, lease.token, verified=verified, note=note)
+
+    def is_client(self, holding: Holding, pid: int) -> bool | None:
+        """Whether the server that holds the leases to their size knows a process; None: there is none, or it is mute.
+
+        Raises:
+            ProviderError: it does not answer.
+        """
+        answers = [self._broker().clients(lease) for lease in holding.leases]
+        known = [clients for clients in answers if clients is not None]
+        return any(pid in clients for clients in known) if known else None
+
+    def on_device(self, pid: int) -> OnDevice | None:
+        """Process `pid` of the kernel as the GPUs of its leases see it, those of its workers too; None without any."""
+        broker = self._broker()
+        own = [lease for lease in broker.leases() if self.kernel_id in (lease.holder.id, lease.holder.parent)]
+        on_gpu = [lease for lease in own if any(piece.kind is not SliceKind.CPU for piece in lease.slices)]
+        return OnDevice(broker, on_gpu, pid) if on_gpu else None
 
     # -- giving back --------------------------------------------------------------------------------------------
 

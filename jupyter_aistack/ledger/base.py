@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..core.accounts import Account
 from ..core.charges import Bill, CellSpan, Charge, Meter
-from ..core.events import Event
+from ..core.events import Event, EventKind
 from ..core.lease import Lease, Step
 from ..core.plan import Plan
 from ..core.queues import WEEK_SECONDS
@@ -105,10 +105,19 @@ class Ledger(ABC):
         """Move a live lease's `ends_at`. Raises as `step` does."""
 
     @abstractmethod
-    def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
+    def bind(
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        *,
+        event: EventKind | None = None,
+        detail: str = "",
+        **changes: object,
+    ) -> Lease:
         """Replace fields of a live lease without a step; raises as `step` does.
 
-        Fields are ``holder``, ``enforced_by``, ``note``, ``active_at`` and ``notice``.
+        Fields are ``holder``, ``enforced_by``, ``note``, ``active_at`` and ``notice``. An `event` is written down too.
         """
 
     @abstractmethod

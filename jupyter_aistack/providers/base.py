@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.device import Device, Enforcement, Fault
@@ -157,6 +157,18 @@ class Provider(ABC):
         as well. What cannot be known is missing; where nothing can, a load says nothing.
         """
         return {device_id: Load() for device_id in devices}
+
+    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
+        """Bytes each process holds on GPUs and MIG instances, by their UUID and process id.
+
+        None for a process whose figure the driver keeps to itself, and for a device whose list cannot be read; what is
+        not this provider's is left out. Called every two seconds while GPUs are leased: one list per device.
+        """
+        return {}
+
+    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
+        """Whether a GPU has worked for one of `pids` since that moment (seconds since the epoch); None: unknown."""
+        return None
 
     def close(self) -> None:  # noqa: B027 - optional
         """Let go of the driver. Closing twice is allowed."""

@@ -133,6 +133,17 @@ class GPUProvider(Provider):
         gpus = {i: device for i, device in devices.items() if device.kind is DeviceKind.GPU and device.is_healthy}
         return self._loads.look(gpus, leases, pids, self._clock())
 
+    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
+        """What the driver lists for each GPU or MIG instance: compute, graphics and MPS clients."""
+        reading = Reading(self._nvml, self._clock())
+        return {uuid: reading.by_process(uuid) for uuid in uuids}
+
+    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
+        """By the driver's samples of each process, which come up to a second late; unknown on MIG."""
+        reading = Reading(self._nvml, self._clock())
+        answers = [reading.has_worked(uuid, pids, since) for uuid in uuids]
+        return True if True in answers else None if None in answers else False
+
     def close(self) -> None:
         """Close NVML."""
         self._nvml.close()

@@ -51,10 +51,19 @@ class Reading:
             energy_joules=None if millijoules is None else millijoules / 1000,
         )
 
-    def _held(self, uuid: str, pids: frozenset[int]) -> int | None:
+    def by_process(self, uuid: str) -> Mapping[int, int | None] | None:
+        """Bytes each process holds on a GPU or MIG instance; None when no list of them can be read."""
         if uuid not in self._memory:
             self._memory[uuid] = _merge([self._ask(uuid, function) for function in _PROCESS_LISTS])
-        held = self._memory[uuid]
+        return self._memory[uuid]
+
+    def has_worked(self, uuid: str, pids: frozenset[int], since: float) -> bool | None:
+        """Whether the driver has a sample of work for one of `pids` since then; None where it takes none (MIG)."""
+        samples = self._ask(uuid, "nvmlDeviceGetProcessUtilization", int(since * 1e6), not_found=())
+        return None if samples is None else any(s.pid in pids and 0 < s.smUtil <= 100 for s in samples)
+
+    def _held(self, uuid: str, pids: frozenset[int]) -> int | None:
+        held = self.by_process(uuid)
         own = None if held is None else [memory for pid, memory in held.items() if pid in pids]
         return None if own is None or None in own else sum(memory for memory in own if memory is not None)
 

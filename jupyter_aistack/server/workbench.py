@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -41,6 +41,7 @@ class Workbench:
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
         happened: how many events of each kind have been passed on since this server started.
+        before_kill: called, with a kernel's id, before a kernel that has a GPU is ended; None for nothing to do.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Workbench:
         self._serve = serve
         self.socket_path = ""
         self.happened: Counter[str] = Counter()
+        self.before_kill: Callable[[str], Awaitable[None]] | None = None
         self._build = build
         self._broker: Broker | None = None
         self._service: Service | None = None

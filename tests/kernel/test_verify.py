@@ -59,7 +59,7 @@ def test_it_runs_as_a_module_too() -> None:
 def test_devices_are_told_as_the_process_sees_them(driver: str) -> None:
     found = see(LD_LIBRARY_PATH=driver)
     assert found["visible"] == [f"GPU-{UUID}", f"GPU-{OTHER}"]
-    assert (found["memory_total"], found["multiprocessors"]) == (40 << 30, 132)
+    assert (found["memory_total"], found["memory_free"], found["multiprocessors"]) == (40 << 30, 40 << 30, 132)
     assert "cuda" not in found
 
 

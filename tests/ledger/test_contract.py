@@ -459,6 +459,15 @@ def test_binding_changes_the_holder_without_a_step(ledger: Ledger, wish: Wish, g
     assert bound == ledger.lease(lease.id, 1.0) == replace(lease, holder=holder)
 
 
+def test_binding_may_be_written_down_as_an_event(ledger: Ledger, wish: Wish, grant: Granter) -> None:
+    lease = grant(ledger, wish("r-1"))
+    ledger.bind(lease.id, lease.token, 1.0, note="over", event=EventKind.LEASE_OVER_MEMORY, detail="by far")
+    event = ledger.events()[-1]
+    assert (event.kind, event.lease_id, event.request_id) == (EventKind.LEASE_OVER_MEMORY, lease.id, "r-1")
+    assert (event.at, event.detail) == (1.0, "by far")
+    assert ledger.lease(lease.id, 1.0).note == "over"
+
+
 # -- time -------------------------------------------------------------------------------------------------------------
 
 LOOKS: dict[str, Callable[[Ledger, str, float], object]] = {

@@ -1,0 +1,167 @@
+"""When a lease's memory is warned of, when something is done, and about whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from jupyter_aistack.core.device import ProcessUse
+from jupyter_aistack.core.units import GIB, MIB
+from jupyter_aistack.core.watchdog import (
+    UNMEASURED,
+    Fill,
+    Judgement,
+    Level,
+    MemoryAction,
+    Watched,
+    fullest,
+    granted_together,
+    judge,
+    sentence,
+)
+
+KERNEL, WORKER, OTHER = 4711, 4712, 4713
+GRANTED = 40 * GIB
+INTERRUPT = MemoryAction.INTERRUPT
+
+
+def fill(**held: float) -> Fill:
+    """GiB held by the kernel and its worker, of 40."""
+    pids = {"kernel": KERNEL, "worker": WORKER, "other": OTHER}
+    found = fullest(
+        {"GPU-a": GRANTED},
+        {"GPU-a": {pids[name]: int(gib * GIB) for name, gib in held.items()}},
+        set(pids.values()),
+        dict.fromkeys(pids.values(), "python"),
+    )
+    assert found is not None
+    return found
+
+
+def look(before: Watched, measured: Fill | None, action: MemoryAction = INTERRUPT) -> Judgement:
+    return judge(before, measured, action=action, label="train.ipynb", root=KERNEL)
+
+
+def after(*measured: Fill | None, action: MemoryAction = INTERRUPT) -> list[Judgement]:
+    """What each of several looks comes to."""
+    watched, found = Watched(), []
+    for one in measured:
+        found.append(look(watched, one, action))
+        watched = found[-1].watched
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gib", "level"), [(0, Level.CALM), (35.9, Level.CALM), (36, Level.NEAR), (40, Level.NEAR), (40.01, Level.OVER)]
+)
+def test_a_lease_is_warned_at_nine_tenths_and_over_above_all_of_it(gib: float, level: Level) -> None:
+    (found,) = after(fill(kernel=gib))
+    assert (found.watched.level, found.is_worse) == (level, level is not Level.CALM)
+    assert bool(found.watched.note) is (level is not Level.CALM)
+
+
+def test_a_breach_is_said_and_acted_on_once() -> None:
+    first, second, third = after(fill(kernel=42), fill(kernel=44), fill(kernel=41))
+    assert first.culprit == ProcessUse(pid=KERNEL, memory_bytes=42 * GIB, name="python")
+    assert [(one.is_worse, one.culprit) for one in (second, third)] == [(False, None)] * 2
+    assert {one.watched.note for one in (first, second, third)} == {
+        "over its memory: python 4711 of train.ipynb holds 42.0 GiB of 40.0 GiB; free some, or ask for a larger slice"
+    }
+
+
+def test_after_it_was_calm_again_a_breach_is_a_new_one() -> None:
+    looks = after(fill(kernel=42), fill(kernel=39), fill(kernel=42), fill(kernel=35), fill(kernel=20), fill(kernel=42))
+    assert [bool(one.culprit) for one in looks] == [True, False, False, False, False, True]
+    assert [one.watched.level for one in looks] == [
+        Level.OVER,
+        Level.OVER,  # still above nine tenths
+        Level.OVER,
+        Level.NEAR,
+        Level.CALM,
+        Level.OVER,
+    ]
+
+
+def test_a_warning_at_the_edge_does_not_come_and_go() -> None:
+    looks = after(fill(kernel=36), fill(kernel=35), fill(kernel=36), fill(kernel=33), fill(kernel=36))
+    assert [one.is_worse for one in looks] == [True, False, False, False, True]
+
+
+def test_what_a_context_takes_beside_the_pool_is_said_and_not_acted_on() -> None:
+    at_edge, beyond = after(fill(kernel=40.4), fill(kernel=40.6))
+    assert (at_edge.watched.level, at_edge.culprit) == (Level.OVER, None)
+    assert beyond.culprit is not None
+
+
+def test_small_slices_have_little_slack() -> None:
+    assert not Fill(memory_bytes=1074 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
+    assert Fill(memory_bytes=1080 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
+
+
+def test_where_the_policy_is_to_warn_nothing_is_acted_on() -> None:
+    (found,) = after(fill(kernel=42), action=MemoryAction.WARN)
+    assert (found.is_worse, found.culprit, found.watched.acted_on) == (True, None, None)
+
+
+def test_a_worker_goes_before_the_kernel_however_much_the_kernel_holds() -> None:
+    (found,) = after(fill(kernel=38, worker=5, other=1))
+    assert found.culprit is not None
+    assert found.culprit.pid == WORKER
+
+
+def test_the_kernel_itself_is_meant_only_if_it_alone_holds_memory() -> None:
+    (found,) = after(fill(kernel=42, worker=0))
+    assert found.culprit is not None
+    assert found.culprit.pid == KERNEL
+
+
+def test_when_the_one_acted_on_has_gone_and_it_is_still_over_the_next_one_is_meant() -> None:
+    looks = after(fill(kernel=1, worker=30, other=25), fill(kernel=1, worker=30, other=25), fill(kernel=20, other=25))
+    assert [one.culprit.pid if one.culprit else None for one in looks] == [WORKER, None, OTHER]
+
+
+def test_what_cannot_be_measured_is_said_and_is_neither_zero_nor_an_all_clear() -> None:
+    over, blind, again = after(fill(kernel=42), None, fill(kernel=42))
+    assert (blind.watched.note, blind.watched.level, blind.culprit) == (UNMEASURED, Level.OVER, None)
+    assert again.culprit is None
+    assert again.watched.note == over.watched.note
+
+
+def test_the_largest_is_named_where_there_are_several() -> None:
+    words = "2 processes of train.ipynb hold 42.0 GiB of 40.0 GiB, python 4712 the most (40.0 GiB)"
+    assert sentence(fill(kernel=2, worker=40), "train.ipynb") == words
+
+
+def test_only_the_sum_may_be_known() -> None:
+    assert sentence(Fill(memory_bytes=3 * GIB, granted_bytes=2 * GIB), "a.ipynb") == "a.ipynb holds 3.0 GiB of 2.0 GiB"
+
+
+def test_processes_of_others_do_not_count() -> None:
+    held = {"GPU-a": {KERNEL: GIB, 999: 70 * GIB}}
+    found = fullest({"GPU-a": GRANTED}, held, {KERNEL}, {})
+    assert found is not None
+    assert [process.pid for process in found.processes] == [KERNEL]
+
+
+def test_each_device_has_its_own_bound() -> None:
+    granted = granted_together([("GPU-a", 10 * GIB), ("GPU-b", 10 * GIB), ("GPU-b", 10 * GIB)])
+    assert granted == {"GPU-a": 10 * GIB, "GPU-b": 20 * GIB}
+    found = fullest(granted, {"GPU-a": {KERNEL: 11 * GIB}, "GPU-b": {KERNEL: 2 * GIB}}, {KERNEL}, {})
+    assert found is not None
+    assert (found.memory_bytes, found.granted_bytes) == (11 * GIB, 10 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("held", "is_known"),
+    [
+        ({}, False),  # no list at all
+        ({"GPU-a": None, "GPU-b": {}}, False),
+        ({"GPU-a": {KERNEL: None}, "GPU-b": {}}, False),
+        ({"GPU-a": {}, "GPU-b": {}}, True),
+        ({"GPU-a": {999: None}, "GPU-b": {}}, True),  # a stranger's figure is nobody's business
+        ({"GPU-a": None, "GPU-b": {KERNEL: 11 * GIB}}, True),  # a breach that is seen is one
+        ({"GPU-a": {KERNEL: None, WORKER: 11 * GIB}, "GPU-b": {}}, True),
+    ],
+)
+def test_unknown_is_not_zero(held: dict[str, dict[int, int | None] | None], is_known: bool) -> None:
+    granted = {"GPU-a": 10 * GIB, "GPU-b": 10 * GIB}
+    assert (fullest(granted, held, {KERNEL, WORKER}, {}) is not None) is is_known
