@@ -345,10 +345,9 @@ class AIStackMagics(Magics):
         if asked_at and time.monotonic() - asked_at < HOST_SECONDS:
             return specs
         with suppress(AIStackError):
-            profiles = {
-                instance["profile"] for device in self._client().host()["devices"] for instance in device["mig"]
-            }
-            specs = sorted(profiles)
+            devices = self._client().host()["devices"]
+            there = {instance["profile"] for device in devices for instance in device["mig"]}
+            specs = sorted(there.union(*(device["mig_offers"] for device in devices)))
         self._specs = (time.monotonic(), specs)
         return specs
 

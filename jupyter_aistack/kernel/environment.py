@@ -46,6 +46,11 @@ def without_secrets(env: Mapping[str, str], names: Collection[str], *, has_socke
     return kept
 
 
+def no_device(*, has_gpus: bool, has_amd: bool) -> dict[str, str]:
+    """Variables that hide the GPUs a host has; a slice of some shows those again."""
+    return {**(NO_DEVICE if has_gpus else {}), **(NO_AMD_DEVICE if has_amd else {})}
+
+
 def with_slice(env: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
     """`env` with a slice in it: devices are set, a framework's setting is kept where the user has made it.
 

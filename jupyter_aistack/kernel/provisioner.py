@@ -19,7 +19,7 @@ from traitlets import Float, List, TraitError, Unicode
 from ..core.request import parse_spec
 from ..exceptions import AIStackError, InvalidRequest, Refused
 from .checking import bind_process, check
-from .environment import NO_AMD_DEVICE, NO_DEVICE, OURS, SECRETS, expected, with_slice, without_secrets
+from .environment import OURS, SECRETS, expected, no_device, with_slice, without_secrets
 from .keeper import Keeper
 from .teardown import Teardown
 from .tenancy import Holding, Tenancy, has_gpus, own_broker
@@ -319,7 +319,7 @@ class SliceProvisioner(LocalProvisioner):
             changed["AISTACK_SOCKET"] = socket_path
         if holding.request is not None:
             changed["AISTACK_REQUEST"] = holding.request.id
-        changed |= {**(NO_DEVICE if holding.has_gpus else {}), **(NO_AMD_DEVICE if holding.has_amd else {})}
+        changed |= no_device(has_gpus=bool(holding.has_gpus), has_amd=holding.has_amd)
         return changed if holding.prepared is None else with_slice(changed, holding.prepared)
 
     # -- watching and checking ----------------------------------------------------------------------------------

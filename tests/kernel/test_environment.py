@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.kernel.environment import SECRETS, combined, expected, with_slice, without_secrets
+from jupyter_aistack.kernel.environment import SECRETS, combined, expected, no_device, with_slice, without_secrets
 from jupyter_aistack.providers.base import Prepared
 
 GPU = Prepared(
@@ -63,6 +63,34 @@ def test_two_leases_add_up() -> None:
     assert both.cores == (1, 2, 3)
     assert both.memory_limit_bytes == 25
     assert both.expects == {"visible": ["GPU-1", "GPU-2"], "cores": [2, 3, 1], "threads": "3"}
+
+
+def amd(uuid: str) -> Prepared:
+    own = {"ROCR_VISIBLE_DEVICES": uuid, "HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": ""}
+    return Prepared(environment=own, memory_limit_bytes=192)
+
+
+def test_two_amd_gpus_are_numbered_anew_for_hip() -> None:
+    both = combined([amd("GPU-a0"), amd("GPU-a1"), GPU]).environment
+    assert (both["ROCR_VISIBLE_DEVICES"], both["HIP_VISIBLE_DEVICES"]) == ("GPU-a0,GPU-a1", "0,1")
+    assert both["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+
+
+def test_cores_alone_show_none_of_the_hosts_gpus() -> None:
+    before = {"CUDA_VISIBLE_DEVICES": "0,1", "HIP_VISIBLE_DEVICES": "3"}
+    env = with_slice({**before, **no_device(has_gpus=True, has_amd=True)}, CPU)
+    assert {name: env[name] for name in (*before, "ROCR_VISIBLE_DEVICES")} == dict.fromkeys(
+        (*before, "ROCR_VISIBLE_DEVICES"), ""
+    )
+    assert with_slice({**before, **no_device(has_gpus=True, has_amd=True)}, amd("GPU-a0"))["HIP_VISIBLE_DEVICES"] == "0"
+    assert no_device(has_gpus=False, has_amd=False) == {}
+    assert "ROCR_VISIBLE_DEVICES" not in no_device(has_gpus=True, has_amd=False)
+
+
+def test_two_shares_of_one_kernel_have_the_tighter_cap_of_both() -> None:
+    small = Prepared(environment={"CUDA_VISIBLE_DEVICES": "GPU-2", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"})
+    for parts in ([GPU, small], [small, GPU]):
+        assert combined(parts).environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.1"
 
 
 def test_named_secrets_are_dropped_and_nothing_else() -> None:
