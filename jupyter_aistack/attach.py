@@ -76,7 +76,8 @@ def attach(prepared: Preparation) -> Before:
     Raises:
         DeviceTouched: CUDA or ROCm has already started and the preparation names devices.
     """
-    if prepared.expects.get("visible") or prepared.environment.get("ROCR_VISIBLE_DEVICES"):
+    amd = prepared.environment.get("ROCR_VISIBLE_DEVICES")
+    if prepared.expects.get("visible") or (amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")):
         check_untouched()
     wanted = merged(os.environ, prepared.environment, forced=_FORCED)
     before = Before(

@@ -61,6 +61,8 @@ try:
 except DeviceTouched as error:
     print(error.message)
 assert os.environ["ROCR_VISIBLE_DEVICES"] == ""
+os.environ["ROCR_VISIBLE_DEVICES"] = "GPU-7"
+attach(wanted)  # as a worker that was born with it
 """
 
 

@@ -40,6 +40,8 @@ def nanny_options(
     Raises:
         ClusterError: a GPU slice, but dask-cuda is not installed.
     """
+    if is_gpu(slices, preparation) and "ROCR_VISIBLE_DEVICES" in preparation.environment:
+        return _amd_options(slices, preparation, host_memory_bytes, threads or 1)
     if is_gpu(slices, preparation):
         return _gpu_options(slices, preparation, host_memory_bytes, threads or 1)
     return _cpu_options(preparation, host_memory_bytes, threads or max(1, len(preparation.cores)))
@@ -86,12 +88,30 @@ def _gpu_options(
         "nthreads": threads,
         "memory_limit": host_memory_bytes,
         "env": dict(preparation.environment),
-        "resources": {"GPU": float(sum(piece.fraction for piece in slices if piece.kind is not SliceKind.CPU))},
+        "resources": {"GPU": _gpus(slices)},
         "data": (DeviceHostFile, spill),
         "preload": ["dask_cuda.initialize"],
         "preload_argv": ["--create-cuda-context"],
         "plugins": _plugins(slices, preparation),
     }
+
+
+def _amd_options(
+    slices: Sequence[Slice], preparation: Preparation, host_memory_bytes: int, threads: int
+) -> dict[str, Any]:
+    """A plain worker that sees its AMD GPUs: dask-cuda speaks CUDA alone, so nothing is spilled from them."""
+    return {
+        "nthreads": threads,
+        "memory_limit": host_memory_bytes,
+        "env": dict(preparation.environment),
+        "config": _without_nvml(),
+        "resources": {"GPU": _gpus(slices)},
+        "plugins": (SliceGuard(preparation),),
+    }
+
+
+def _gpus(slices: Sequence[Slice]) -> float:
+    return float(sum(piece.fraction for piece in slices if piece.kind is not SliceKind.CPU))
 
 
 def _plugins(slices: Sequence[Slice], preparation: Preparation) -> tuple[Any, ...]:

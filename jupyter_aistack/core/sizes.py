@@ -96,7 +96,8 @@ def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> s
         offered = sorted({m.profile for d in devices for m in d.mig})
         return f"this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"
     if spec.unit is Unit.MEMORY:
-        return f"the largest device has {format_bytes(max(d.memory_bytes for d in devices))}"
+        able = [device for device in devices if device.is_shareable] or devices
+        return f"the largest device has {format_bytes(max(d.memory_bytes for d in able))}"
     if spec.unit is Unit.CORES:
         return f"this host has {max(len(d.cores) for d in devices)} cores"
     if len(devices) >= int(spec.amount) > most_alike(devices):

@@ -92,3 +92,11 @@ def test_parts_of_gpus_speak_tcp(kind: SliceKind) -> None:
         check_nanny([gpu_slice(kind)], prepared, {"protocol": "ucx"})
     check_nanny([gpu_slice(SliceKind.GPU)], prepared, {"protocol": "ucx"})
     check_nanny([gpu_slice(kind)], Preparation(enforced_by="simulated"), {"protocol": "ucx"})
+
+
+def test_a_worker_on_an_amd_gpu_is_a_plain_one_that_sees_it() -> None:
+    environment = {"ROCR_VISIBLE_DEVICES": "GPU-a0", "HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": ""}
+    prepared = Preparation(environment=environment, enforced_by="whole")
+    options = nanny_options([gpu_slice(SliceKind.GPU)], prepared, host_memory_bytes=7 * GiB)
+    assert (options["env"], options["memory_limit"], options["nthreads"]) == (environment, 7 * GiB, 1)
+    assert not {"data", "preload"} & options.keys()

@@ -184,6 +184,14 @@ def test_shares_go_to_the_other_maker_and_no_lease_mixes_two() -> None:
     assert (never.never, "at most 2 are alike" in never.reason) == (Unsatisfiable.__name__, True)
 
 
+def test_a_size_that_only_an_amd_gpu_has_is_measured_by_what_can_be_shared() -> None:
+    values = {"host": "box", "kind": DeviceKind.GPU, "index": 0, "name": "H100", "memory_bytes": 80 * GIB}
+    nvidia = Device(id="GPU-n0", vendor="nvidia", **values)  # type: ignore[arg-type]
+    placed = place(parse_spec("100GiB"), Inventory(host="box", devices=(gpu(0), nvidia)), ())
+    assert isinstance(placed, Unplaced)
+    assert placed.reason.endswith("the largest device has 80.0 GiB")
+
+
 # -- making ready -------------------------------------------------------------------------------------------------
 
 
