@@ -94,7 +94,7 @@ def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str
     both = {**one, **other, **caps.together(one, other)}
     for name in one.keys() & other.keys():
         if name in _LISTS:
-            both[name] = ",".join(dict.fromkeys(filter(None, f"{one[name]},{other[name]}".split(","))))
+            both[name] = ",".join(_side_by_side(one[name].split(","), other[name].split(",")))
         elif name.endswith(_THREADS) and one[name].isdigit() and other[name].isdigit():
             both[name] = str(int(one[name]) + int(other[name]))
     if "HIP_VISIBLE_DEVICES" in both:  # HIP counts what ROCR leaves
@@ -114,7 +114,7 @@ def _expected_together(one: Mapping[str, object], other: Mapping[str, object]) -
         if isinstance(left, str) and isinstance(right, str):
             both[name] = str(int(left) + int(right))
         elif isinstance(left, Sequence) and isinstance(right, Sequence):
-            both[name] = list(dict.fromkeys([*left, *right]))
+            both[name] = _side_by_side(left, right)
     if one.get("visible") and other.get("visible"):
         both = {name: value for name, value in both.items() if name not in _AT_MOST}
         both.update(_at_most(one, other))
@@ -125,3 +125,9 @@ def _at_most(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, int]
     """Limits in all, where both leases set one; what they say of a device they share is said twice."""
     total = max if {*one["visible"]} & {*other["visible"]} else lambda left, right: left + right
     return {name: total(one[name], other[name]) for name in _AT_MOST if name in one and name in other}
+
+
+def _side_by_side(one: Sequence[Any], other: Sequence[Any]) -> list[Any]:
+    """Each of both once. Beside a MIG instance a process sees nothing: the first that it was given stays alone."""
+    both = [item for item in dict.fromkeys([*one, *other]) if item != ""]
+    return both[:1] if any(str(item).startswith("MIG-") for item in both) else both

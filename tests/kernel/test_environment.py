@@ -65,6 +65,30 @@ def test_two_leases_add_up() -> None:
     assert both.expects == {"visible": ["GPU-1", "GPU-2"], "cores": [2, 3, 1], "threads": "3"}
 
 
+def shown(uuid: str, memory: int) -> Prepared:
+    return Prepared(
+        environment={"CUDA_VISIBLE_DEVICES": uuid},
+        memory_limit_bytes=memory,
+        expects={"visible": [uuid], "memory_total": memory},
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "visible", "total"),
+    [
+        ([shown("GPU-1", 80), shown("GPU-2", 40)], ["GPU-1", "GPU-2"], 120),
+        ([shown("GPU-1", 80), shown("GPU-1", 80)], ["GPU-1"], 80),
+        ([shown("MIG-1", 16), shown("MIG-2", 32)], ["MIG-1"], 32),
+        ([shown("GPU-1", 80), shown("MIG-2", 16)], ["GPU-1"], 80),
+    ],
+    ids=["two GPUs", "two shares of one", "two instances", "a GPU and an instance"],
+)
+def test_what_two_leases_show_together(parts: list[Prepared], visible: list[str], total: int) -> None:
+    both = combined(parts)
+    assert both.environment["CUDA_VISIBLE_DEVICES"].split(",") == both.expects["visible"] == visible
+    assert both.expects["memory_total"] == total
+
+
 def amd(uuid: str) -> Prepared:
     own = {"ROCR_VISIBLE_DEVICES": uuid, "HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": ""}
     return Prepared(environment=own, memory_limit_bytes=192)
