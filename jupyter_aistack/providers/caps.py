@@ -49,8 +49,7 @@ def seen_bytes(piece: Slice, device_bytes: int, level: Enforcement = Enforcement
 
 def for_suspension(lease: Lease) -> dict[str, str]:
     """Variables for a lease that may be suspended: memory that JAX took in advance would have to be moved as well."""
-    is_resident = getattr(lease, "residence", None) is not None
-    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if is_resident else {}
+    return {} if lease.residence is None else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def _floor(share: float) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
+from jupyter_aistack.core.residence import Residence
 from jupyter_aistack.core.units import GIB, MIB
 from jupyter_aistack.providers.caps import HEADROOM_BYTES, caps, for_suspension, seen_bytes
 from jupyter_aistack.providers.mig import profile_name
@@ -63,8 +64,7 @@ def test_what_a_process_sees_as_the_total_depends_on_what_holds_it() -> None:
 def test_jax_takes_nothing_in_advance_where_it_may_be_suspended(lease) -> None:
     held = lease(piece(SliceKind.SHARE))
     assert for_suspension(held) == {}
-    resident = SimpleNamespace(**{**vars(held), "residence": object()})
-    assert for_suspension(resident) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    assert for_suspension(replace(held, residence=Residence())) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 # Total memory as the driver reports it (MiB), slices, instance memory (MiB), and NVIDIA's name for it.
