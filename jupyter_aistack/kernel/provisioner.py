@@ -22,7 +22,7 @@ from .checking import bind_process, check
 from .environment import OURS, SECRETS, expected, no_device, with_slice, without_secrets
 from .keeper import Keeper
 from .teardown import Teardown
-from .tenancy import Holding, Tenancy, has_gpus, own_broker
+from .tenancy import Holding, Tenancy, makers, own_broker
 from .ways import KernelWays, OnDevice
 
 P = ParamSpec("P")
@@ -281,7 +281,8 @@ class SliceProvisioner(LocalProvisioner):
 
     async def _acquire(self, label: str) -> Holding:
         if not self.slice and self._workbench() is None:
-            return Holding(has_gpus=await self._run(_gpus_without_ledger))
+            found = await self._run(_makers_without_ledger)
+            return Holding(has_gpus=bool(found), has_amd="amd" in found)
         if self._tenancy is None:
             self._tenancy = self._new_tenancy()
         holding = await self._run(self._tenancy.acquire, self.slice, queue=self.queue, label=label)
@@ -439,9 +440,9 @@ class SliceProvisioner(LocalProvisioner):
 _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 
 
-def _gpus_without_ledger() -> bool:
+def _makers_without_ledger() -> frozenset[str]:
     from ..config import load_settings
     from ..providers import build_providers
 
     settings = load_settings()
-    return has_gpus(tuple(build_providers(os.environ.get("AISTACK_PROVIDERS") or settings.providers)), "localhost")
+    return makers(tuple(build_providers(os.environ.get("AISTACK_PROVIDERS") or settings.providers)), "localhost")

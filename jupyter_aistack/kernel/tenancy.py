@@ -23,6 +23,7 @@ from ..exceptions import (
     LedgerUnavailable,
     NotEnforced,
     PrepareFailed,
+    ProviderError,
 )
 from ..processes import groups_of, is_alive
 from ..providers.base import Prepared, Provider
@@ -253,7 +254,21 @@ class Tenancy:
                         broker.release(lease.id, lease.token)
 
 
-def has_gpus(providers: tuple[Provider, ...], host: str) -> bool:
-    """Whether the host has real GPUs, asked of the drivers alone: without a ledger there is nothing else to know."""
-    devices = (device for provider in providers for device in provider.discover(host))
-    return any(device.kind is DeviceKind.GPU and not device.simulated for device in devices)
+def makers(providers: tuple[Provider, ...], host: str) -> frozenset[str]:
+    """Who made the host's real GPUs, asked of the drivers alone: without a ledger there is nothing else to know.
+
+    Raises:
+        ProviderError: none was found, and a driver does not answer.
+    """
+    found: set[str] = set()
+    silent: ProviderError | None = None
+    for provider in providers:
+        try:
+            devices = provider.discover(host)
+        except ProviderError as error:
+            silent = error
+        else:
+            found.update(d.vendor for d in devices if d.kind is DeviceKind.GPU and not d.simulated)
+    if silent is not None and not found:
+        raise silent
+    return frozenset(found)

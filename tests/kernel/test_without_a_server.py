@@ -101,9 +101,10 @@ async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
 ) -> None:
     from jupyter_aistack.kernel import provisioner
 
-    monkeypatch.setattr(provisioner, "_gpus_without_ledger", lambda: True)
+    monkeypatch.setattr(provisioner, "_makers_without_ledger", lambda: frozenset({"nvidia", "amd"}))
     manager: Any = AsyncKernelManager(kernel_name=kernelspec("plain"))
     await manager.start_kernel()
     environment = environment_of(manager.provisioner.pid)
     await manager.shutdown_kernel()
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("", "PCI_BUS_ID")
+    assert (environment["ROCR_VISIBLE_DEVICES"], environment["HIP_VISIBLE_DEVICES"]) == ("", "")

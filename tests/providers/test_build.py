@@ -58,7 +58,7 @@ def test_building_opens_no_driver_and_imports_nothing_heavy() -> None:
 import sys
 from jupyter_aistack.providers import build_providers
 build_providers("auto,simulated:1xL4-24GB")
-assert not {"pynvml", "psutil", "torch", "sqlalchemy"} & set(sys.modules), set(sys.modules)
+assert not {"pynvml", "amdsmi", "psutil", "torch", "sqlalchemy"} & set(sys.modules), set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -66,6 +66,20 @@ assert not {"pynvml", "psutil", "torch", "sqlalchemy"} & set(sys.modules), set(s
 def test_auto_finds_gpus_and_cpu(fake_nvml) -> None:
     child = fake_nvml.python("gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD)
     assert child("kinds('auto')") == ["gpu", "cpu"]
+
+
+def test_auto_finds_the_gpus_of_two_makers(fake_nvml, fake_amdsmi, monkeypatch: pytest.MonkeyPatch) -> None:
+    amd = "gpu uuid=GPU-00000000000000a0 serial=a0 name=AMD_Instinct_MI300X memory=206158430208\n"
+    for name, value in fake_amdsmi.environment(amd).items():
+        monkeypatch.setenv(name, value)
+    child = fake_nvml.python("gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD)
+    assert child("kinds('auto')") == ["gpu", "gpu", "cpu"]
+    child.run("from jupyter_aistack.kernel.tenancy import makers")
+    assert child("makers(build_providers('auto'), 'box')") == {"nvidia", "amd"}
+    fake_amdsmi.change(f"{amd}fail amdsmi_init 34\n")
+    assert child("makers(build_providers('auto'), 'box')") == {"nvidia"}
+    with pytest.raises(DriverNotFound, match="amdgpu is not loaded"):
+        child("makers(build_providers('amd'), 'box')")
 
 
 def test_auto_on_a_host_without_a_driver_is_a_healthy_cpu(fake_nvml) -> None:
