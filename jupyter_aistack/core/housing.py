@@ -43,13 +43,9 @@ def house_of(snapshot: Snapshot, leases: Sequence[Lease]) -> House | None:
     )
 
 
-def moves_of(snapshot: Snapshot, house: House | None, held: Iterable[Lease], now: float) -> Moves | None:
-    """What may begin in a house, given the leases that stay; None where there is no house."""
-    if house is None:
-        return None
-    staying = {lease.id for lease in held}
-    tenants = tuple(one for one in house.tenants if one.lease_id in staying)
-    return Moves(replace(house, tenants=tenants), now, may_park=snapshot.suspend is not None)
+def moves_in(house: House | None, snapshot: Snapshot, now: float) -> Moves | None:
+    """What may begin in a house; None where there is none. Who is suspended comes back though nobody may be now."""
+    return None if house is None else Moves(house, now, may_park=snapshot.suspend is not None)
 
 
 def residence_for(request: Request, slices: Iterable[Slice], snapshot: Snapshot, now: float) -> Residence | None:

@@ -82,12 +82,11 @@ def admits(house: House, tenant: Tenant) -> str:
 def lacks_memory(house: House, tenant: Tenant) -> str:
     """Why a new tenant must wait though its share is free: whoever was suspended has not left its memory yet.
 
-    One percent, and what the driver keeps for itself, may be missing.
+    One percent and a context's worth may be missing: the driver keeps some for itself.
     """
     for device in tenant.devices:
         card = house.cards[device]
-        kept = card.budget_bytes - (card.budget_bytes if card.most_free_bytes is None else card.most_free_bytes)
-        is_free = card.free_bytes + max(0, kept) + card.budget_bytes // 100 >= tenant.memory_bytes
+        is_free = card.free_bytes + card.budget_bytes // 100 + house.policy.context_bytes >= tenant.memory_bytes
         if not is_free and any(device in other.devices and not other.is_on_device for other in house.tenants):
             return f"waits for memory of its device: {format_bytes(card.free_bytes)} are free"
     return ""
@@ -125,6 +124,11 @@ class Moves:
         self._claimed: set[str] = set()
         self._moving = {device for tenant in house.tenants if tenant.is_moving for device in tenant.devices}
         self._host_left = house.host_bytes - house.parked_bytes
+
+    @property
+    def moving(self) -> Collection[str]:
+        """The devices on which something moves."""
+        return self._moving
 
     @property
     def house(self) -> House:
@@ -171,14 +175,10 @@ class Moves:
             if self._may_go(tenant) and self._fits_host(tenant):
                 self._park(tenant)
 
-    def without(self, lease_ids: Collection[str]) -> House:
-        """The host once these have ended."""
-        return replace(self._first, tenants=tuple(t for i, t in self._tenants.items() if i not in lease_ids))
-
-    def after(self, parked: Iterable[Tenant]) -> House:
-        """The host once these are parked."""
-        gone = {tenant.lease_id: replace(tenant, phase=Phase.PARKED) for tenant in parked}
-        return replace(self._first, tenants=tuple((self._tenants | gone).values()))
+    def after(self, ended: Collection[str], parked: Iterable[Tenant] = ()) -> House:
+        """The host once these leases have ended, and these tenants are parked."""
+        then = self._tenants | {tenant.lease_id: replace(tenant, phase=Phase.PARKED) for tenant in parked}
+        return replace(self._first, tenants=tuple(one for i, one in then.items() if i not in ended))
 
     # -- one after the other ------------------------------------------------------------------------------------
 
