@@ -13,7 +13,7 @@ from .plan import Action, End, Grant, Move, Notify, Plan, Reject, Snapshot, With
 from .queues import IdlePolicy
 from .schedule import after_moves, begun, decide
 from .standing import Standing
-from .suspend import could_not_return
+from .suspend import staying
 from .tenants import House, Phase, Tenant
 from .units import format_duration
 
@@ -121,18 +121,16 @@ def _spared(snapshot: Snapshot, live: Iterable[Lease], house: House | None) -> f
     """Leases that are not taken back for being idle: they are suspended instead, or are so already."""
     if house is None:
         return frozenset()
-    tenants = {one.lease_id: one for one in house.tenants}
-    with_residence = [lease for lease in live if lease.residence is not None and lease.id in tenants]
-    return frozenset(
-        lease.id for lease in with_residence if _is_spared(tenants[lease.id], house, snapshot.suspend is not None)
-    )
+    with_residence = {lease.id for lease in live if lease.residence is not None}
+    stuck = staying(house)[1] if snapshot.suspend is not None else with_residence
+    tenants = [one for one in house.tenants if one.lease_id in with_residence]
+    return frozenset(one.lease_id for one in tenants if _is_spared(one, one.lease_id in stuck))
 
 
-def _is_spared(tenant: Tenant, house: House, may_park: bool) -> bool:
-    if tenant.phase in (Phase.PARKING, Phase.PARKED, Phase.RESTORING):
-        return True
-    is_stuck = tenant.phase is Phase.LOST or tenant.pinned or not may_park
-    return not is_stuck and not could_not_return(house, tenant)
+def _is_spared(tenant: Tenant, is_stuck: bool) -> bool:
+    if tenant.phase is Phase.RESIDENT:
+        return not tenant.pinned and not is_stuck
+    return tenant.phase is not Phase.LOST
 
 
 def _over(snapshot: Snapshot, spared: frozenset[str], now: float) -> Iterator[End]:
