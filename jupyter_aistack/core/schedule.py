@@ -261,9 +261,9 @@ class Walk:
     def _refused(self, house: House, request: Request, slices: Sequence[Slice], free: bool) -> dict[str, str]:
         """The devices of `slices` that cannot be had because of suspended tenants, and why in a sentence."""
         new = newcomer(request, slices, residence_for(request, slices, self.snapshot, self.now), house)
-        found = {}
-        for device in new.devices if new is not None and new.devices else ():
-            alone = replace(new, devices=(device,))
+        found: dict[str, str] = {}
+        for alone in [replace(new, devices=(device,)) for device in new.devices] if new is not None else []:
+            (device,) = alone.devices
             found[device] = admits(house, alone) or (lacks_memory(house, alone) if free else "")
         return {device: why for device, why in found.items() if why}
 
