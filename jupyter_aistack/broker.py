@@ -657,7 +657,7 @@ class Broker:
 def _parked_bytes(lease: Lease) -> int:
     """Host memory that the state of a lease takes, as far as it is there for sure."""
     home = lease.residence
-    if home is None or home.phase is not Phase.PARKED or home.tier is Tier.SIMULATED:
+    if home is None or home.phase not in (Phase.PARKED, Phase.RESTORING) or home.tier is Tier.SIMULATED:
         return 0
     gpus = sum(piece.kind is not SliceKind.CPU for piece in lease.slices)
     return (home.state_bytes or 0) * gpus

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from .accounts import Account, charged, equivalents
-from .housing import house_of, moves_of
+from .housing import house_of, moves_in
 from .idle import NOTICED, stage, was_used_since_notice
 from .lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from .plan import Action, End, Grant, Move, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
 from .queues import IdlePolicy
-from .residence import leaves, returns
-from .schedule import begun, decide
+from .schedule import after_moves, begun, decide
 from .standing import Standing
-from .suspend import Act, could_not_return
+from .suspend import staying
 from .tenants import House, Phase, Tenant
 from .units import format_duration
 
@@ -30,7 +29,7 @@ def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
     house = house_of(snapshot, live)
     actions: list[Action] = list(_upkeep(snapshot, live, house, now))
     held = _after(actions, live)
-    moves = moves_of(snapshot, house, held, now)
+    moves = moves_in(house if len(held) == len(live) else house_of(snapshot, held), snapshot, now)
     told = [action for action in actions if not isinstance(action, End)]  # what ends now is for whom it was asked back
     accounts = _charged(snapshot, {lease.id for lease in held}, now)
     snapshot = (
@@ -40,12 +39,12 @@ def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
         moves.begin()
         moved = list(begun(moves.operations, held))
         actions += moved
-        held = _after(moved, held)
+        held = after_moves(moved, held)
     while True:
         decided = decide(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves)
         actions += decided
         gone = {_request_of(action) for action in decided}
-        held = _after(decided, held) + [
+        held = after_moves((one for one in decided if isinstance(one, Move)), _after(decided, held)) + [
             grant_to_lease(action, "", 0, now) for action in decided if isinstance(action, Grant)
         ]
         let_be = [_withdraw(lease, _UNNEEDED) for lease in held if lease.notice and lease.notice.request_id in gone]
@@ -80,24 +79,16 @@ def _request_of(action: Action) -> str | None:
 def _after(actions: Iterable[Action], leases: Iterable[Lease]) -> list[Lease]:
     """The live leases after what `actions` say of them."""
     notices: dict[str, Notice | None] = {}
-    ended, moved = set(), {}
+    ended = set()
     for action in actions:
         if isinstance(action, End):
             ended.add(action.lease_id)
-        elif isinstance(action, Move):
-            moved[action.lease_id] = action.act
         elif isinstance(action, Notify | Withdraw):
             notices[action.lease_id] = action.notice if isinstance(action, Notify) else None
-    if not ended and not notices and not moved:
+    if not ended and not notices:
         return list(leases)
     staying = [lease for lease in leases if lease.id not in ended]
-    staying = [_moved(lease, moved[lease.id]) if lease.id in moved else lease for lease in staying]
     return [replace(lease, notice=notices[lease.id]) if lease.id in notices else lease for lease in staying]
-
-
-def _moved(lease: Lease, act: Act) -> Lease:
-    assert lease.residence is not None  # others are not moved
-    return replace(lease, residence=(leaves if act is Act.SUSPEND else returns)(lease.residence))
 
 
 def _upkeep(snapshot: Snapshot, live: list[Lease], house: House | None, now: float) -> Iterator[Action]:
@@ -130,18 +121,16 @@ def _spared(snapshot: Snapshot, live: Iterable[Lease], house: House | None) -> f
     """Leases that are not taken back for being idle: they are suspended instead, or are so already."""
     if house is None:
         return frozenset()
-    tenants = {one.lease_id: one for one in house.tenants}
-    with_residence = [lease for lease in live if lease.residence is not None and lease.id in tenants]
-    return frozenset(
-        lease.id for lease in with_residence if _is_spared(tenants[lease.id], house, snapshot.suspend is not None)
-    )
+    with_residence = {lease.id for lease in live if lease.residence is not None}
+    stuck = staying(house)[1] if snapshot.suspend is not None else with_residence
+    tenants = [one for one in house.tenants if one.lease_id in with_residence]
+    return frozenset(one.lease_id for one in tenants if _is_spared(one, one.lease_id in stuck))
 
 
-def _is_spared(tenant: Tenant, house: House, may_park: bool) -> bool:
-    if tenant.phase in (Phase.PARKING, Phase.PARKED, Phase.RESTORING):
-        return True
-    is_stuck = tenant.phase is Phase.LOST or tenant.pinned or not may_park
-    return not is_stuck and not could_not_return(house, tenant)
+def _is_spared(tenant: Tenant, is_stuck: bool) -> bool:
+    if tenant.phase is Phase.RESIDENT:
+        return not tenant.pinned and not is_stuck
+    return tenant.phase is not Phase.LOST
 
 
 def _over(snapshot: Snapshot, spared: frozenset[str], now: float) -> Iterator[End]:

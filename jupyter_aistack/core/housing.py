@@ -43,13 +43,9 @@ def house_of(snapshot: Snapshot, leases: Sequence[Lease]) -> House | None:
     )
 
 
-def moves_of(snapshot: Snapshot, house: House | None, held: Iterable[Lease], now: float) -> Moves | None:
-    """What may begin in a house, given the leases that stay; None where there is no house."""
-    if house is None:
-        return None
-    staying = {lease.id for lease in held}
-    tenants = tuple(one for one in house.tenants if one.lease_id in staying)
-    return Moves(replace(house, tenants=tenants), now, may_park=snapshot.suspend is not None)
+def moves_in(house: House | None, snapshot: Snapshot, now: float) -> Moves | None:
+    """What may begin in a house; None where there is none. Who is suspended comes back though nobody may be now."""
+    return None if house is None else Moves(house, now, may_park=snapshot.suspend is not None)
 
 
 def residence_for(request: Request, slices: Iterable[Slice], snapshot: Snapshot, now: float) -> Residence | None:
@@ -75,8 +71,10 @@ def newcomer(request: Request, slices: Iterable[Slice], residence: Residence | N
         memory_bytes=max(piece.memory_bytes for piece in pieces),
         active_at=0.0 if residence is None else residence.active_at,
         pinned=NOT_SUBJECT if residence is None else "",
+        is_subject=residence is not None,
     )
-    return replace(new, pinned=why_pinned(house, new))
+    why = why_pinned(house, new)
+    return replace(new, pinned=why, is_subject=not why) if why else new
 
 
 def _tenant(lease: Lease, known: Iterable[str]) -> Tenant | None:
@@ -85,11 +83,13 @@ def _tenant(lease: Lease, known: Iterable[str]) -> Tenant | None:
         return None
     devices, memory_bytes = tuple(piece.device_id for piece in pieces), max(piece.memory_bytes for piece in pieces)
     if lease.residence is None:
-        return Tenant(lease_id=lease.id, devices=devices, memory_bytes=memory_bytes, pinned=NOT_SUBJECT)
+        return Tenant(
+            lease_id=lease.id, devices=devices, memory_bytes=memory_bytes, pinned=NOT_SUBJECT, is_subject=False
+        )
     used_at = max(lease.residence.active_at, lease.active_at or 0.0)
     one = replace(tenant(lease.id, devices, memory_bytes, lease.residence), active_at=used_at)
     if lease.state is LeaseState.RELEASING:
-        return _left_alone(one, GIVEN_BACK)
+        return _left_alone(replace(one, is_subject=False), GIVEN_BACK)
     return one if set(devices) <= set(known) else _left_alone(one, NO_DEVICE)
 
 
@@ -118,13 +118,15 @@ def _card(device: Device, held_bytes: int) -> Card:
 def _within_host(tenants: Sequence[Tenant], host_bytes: int) -> Iterator[Tenant]:
     """The same tenants, those pinned whose state the host could not hold beside that of all others.
 
-    Those that are suspended already come first, then the others as they came.
+    Those that are suspended already come first, then the others as they came, whatever pins them for the time being:
+    so who is promised a place keeps it.
     """
     together = 0
     for one in sorted(tenants, key=_is_there):
-        size = 0 if one.pinned or one.phase is Phase.LOST else one.memory_bytes * len(one.devices)
+        size = one.memory_bytes * len(one.devices) if one.is_subject else 0
         if size and _is_there(one) and together + size > host_bytes:
-            yield replace(one, pinned=no_host_room(together + size, host_bytes))
+            why = one.pinned or no_host_room(together + size, host_bytes)
+            yield replace(one, pinned=why, is_subject=False)
         else:
             together += size
             yield one

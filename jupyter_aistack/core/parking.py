@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 from .device import Slice
@@ -13,22 +13,25 @@ from .tenants import Tenant
 Slices = Mapping[str, Sequence[Slice]]
 
 
-def parking(request: Request, room: Room, idle: Sequence[Tenant], slices: Slices) -> tuple[Tenant, ...]:
+def parking(
+    request: Request, room: Room, idle: Sequence[Tenant], slices: Slices, moving: Collection[str] = ()
+) -> tuple[Tenant, ...]:
     """The idle tenants that must leave so that `request` fits, in the order they should go; none when that is vain.
 
     Args:
         room: what is free, or will be.
         idle: who could be suspended, least recently used first.
         slices: what each of them holds, by lease.
+        moving: devices on which somebody moves: they come after those where one can begin at once.
     """
     if not idle or request.spec.unit is Unit.PROFILE:
         return ()
     count, choices = room.count(request.spec), []
     for sizes in room.needs(request.spec, request.holder.host).values():
         able = ((_leavers(d, share, room, idle, slices), d) for d, share in sizes.items())
-        ranked = sorted((_cost(leavers), d) for leavers, d in able if leavers is not None)[:count]
+        ranked = sorted((*_cost(leavers, d in moving), d) for leavers, d in able if leavers is not None)[:count]
         if len(ranked) == count:
-            choices.append((sum(cost[0] for cost, _ in ranked), max(ranked), {d: sizes[d] for _, d in ranked}))
+            choices.append((sum(number for number, *_ in ranked), max(ranked), {d: sizes[d] for *_, d in ranked}))
     if not choices:
         return ()
     chosen = min(choices, key=lambda choice: choice[:2])[2]
@@ -52,8 +55,24 @@ def _leavers(
             chosen.append(one)
             free += sum(piece.fraction for piece in pieces)
             memory += sum(piece.memory_bytes for piece in pieces)
-    return chosen if device.is_healthy and free >= share and memory >= needed else None
+    if not device.is_healthy or free < share or memory < needed:
+        return None
+    return _without_needless(chosen, device_id, slices, free - share, memory - needed)
 
 
-def _cost(leavers: Sequence[Tenant]) -> tuple[int, float]:
-    return len(leavers), max((one.active_at for one in leavers), default=0.0)
+def _without_needless(
+    chosen: Sequence[Tenant], device_id: str, slices: Slices, free: Fraction, memory: int
+) -> list[Tenant]:
+    """Those who must go, given what would be `free` too much: the last used stay first."""
+    leaving = list(chosen)
+    for one in reversed(chosen):
+        pieces = [piece for piece in slices[one.lease_id] if piece.device_id == device_id]
+        less, fewer = sum(piece.fraction for piece in pieces), sum(piece.memory_bytes for piece in pieces)
+        if less <= free and fewer <= memory:
+            free, memory = free - less, memory - fewer
+            leaving.remove(one)
+    return leaving
+
+
+def _cost(leavers: Sequence[Tenant], must_wait: bool) -> tuple[int, bool, float]:
+    return len(leavers), must_wait, max((one.active_at for one in leavers), default=0.0)

@@ -25,9 +25,9 @@ from .placement import Room, Unplaced
 from .plan import Action, Grant, Move, Notify, Reject, Snapshot, grant_to_lease
 from .preempt import preemption
 from .request import Request
-from .residence import UNSEEN
+from .residence import UNSEEN, leaves, returns
 from .standing import Standing
-from .suspend import Moves, Operation, admits, lacks_memory
+from .suspend import Act, Moves, Operation, admits, lacks_memory
 from .taste import worth_to
 from .tenants import House, Phase, Tenant
 
@@ -43,6 +43,17 @@ def decide(
     if not snapshot.requests:
         return []
     return Walk(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves).run()
+
+
+def after_moves(moves: Iterable[Move], leases: Sequence[Lease]) -> list[Lease]:
+    """The leases once these have begun."""
+    acts = {move.lease_id: move.act for move in moves}
+    return [_moved(lease, acts[lease.id]) if lease.id in acts else lease for lease in leases] if acts else list(leases)
+
+
+def _moved(lease: Lease, act: Act) -> Lease:
+    assert lease.residence is not None  # others are not moved
+    return replace(lease, residence=(leaves if act is Act.SUSPEND else returns)(lease.residence))
 
 
 def begun(operations: Iterable[Operation], held: Iterable[Lease]) -> Iterator[Move]:
@@ -85,11 +96,16 @@ class Walk:
         self._made_room: dict[str, Keep] = {}
         self._asked_back: set[str] = set()
         self._asked_for: set[str] = set()
-        self._leaving = {lease.id for lease in held if lease.residence and lease.residence.phase is Phase.PARKING}
         self._to_come: Room | None = None
+        self._leaving: set[str] = set()
+        self._coming: set[str] = set()
+        self._has_parked = True
         self._start_pass()
 
     def _start_pass(self) -> None:
+        if self._has_parked:  # places in the room to come are given anew, as the next plan will give them
+            self._has_parked, self._to_come, self._made_room = False, None, {}
+            self._leaving = {one.id for one in self.held if one.residence and one.residence.phase is Phase.PARKING}
         self.standing.forget_promises()
         self._full: dict[tuple[object, ...], str] = {}
         self._heads: set[tuple[str, SliceKind]] = set()
@@ -245,9 +261,9 @@ class Walk:
     def _refused(self, house: House, request: Request, slices: Sequence[Slice], free: bool) -> dict[str, str]:
         """The devices of `slices` that cannot be had because of suspended tenants, and why in a sentence."""
         new = newcomer(request, slices, residence_for(request, slices, self.snapshot, self.now), house)
-        found = {}
-        for device in new.devices if new is not None and new.devices else ():
-            alone = replace(new, devices=(device,))
+        found: dict[str, str] = {}
+        for alone in [replace(new, devices=(device,)) for device in new.devices] if new is not None else []:
+            (device,) = alone.devices
             found[device] = admits(house, alone) or (lacks_memory(house, alone) if free else "")
         return {device: why for device, why in found.items() if why}
 
@@ -304,8 +320,9 @@ class Walk:
         keep = keep or self._suspend_others(request) or self._ask_back(request, size)
         if keep is None:
             return False
-        if request.id not in self._made_room:
-            self._made_room[request.id] = keep
+        self._made_room[request.id] = keep
+        if request.id not in self._coming:
+            self._coming.add(request.id)
             self.standing.come(request.queue, size)
         self.keeps.append(keep)
         return True
@@ -323,10 +340,11 @@ class Walk:
         """Have idle leases suspended, least recently used first, so that a request fits once they have left."""
         if self.moves is None:
             return None
-        idle = [tenant for tenant in self.moves.idle() if tenant.lease_id not in self._leaving]
+        going = self._leaving | {lease.id for lease in self.held if _is_asked_back(lease)}
+        idle = [tenant for tenant in self.moves.idle() if tenant.lease_id not in going]
         room = self._to_come or self.room
         slices = {lease.id: lease.occupied for lease in self.held} if idle else {}
-        victims = parking(request, self._open_room(request, self.now, room), idle, slices)
+        victims = parking(request, self._open_room(request, self.now, room), idle, slices, self.moves.moving)
         if not victims or not self.moves.would_fit_host(victims):
             return None
         gone = {tenant.lease_id for tenant in victims}
@@ -334,7 +352,7 @@ class Walk:
         to_come = room.copy()
         to_come.give(piece for lease in leases for piece in lease.occupied)
         keeps = self._reserved_in(to_come, leases, self.now)
-        keep = self._place_in(to_come, request, self.now, keeps, self.moves.after(victims))
+        keep = self._place_in(to_come, request, self.now, keeps, parked=victims)
         if keep is None:
             return None  # those who are suspended could not come back beside it
         self._to_come, self._leaving = to_come, self._leaving | gone
@@ -345,13 +363,24 @@ class Walk:
         assert self.moves is not None
         before = len(self.moves.operations)
         self.moves.make_way(victims)
-        self.actions.extend(begun(self.moves.operations[before:], leases))
+        begin = list(begun(self.moves.operations[before:], leases))
+        self.actions.extend(begin)
+        self._has_parked = self._has_parked or bool(begin)
+        self.held = after_moves(begin, self.held)
 
     def _place_in(
-        self, to_come: Room, request: Request, at: float, keeps: Iterable[Keep], house: House | None = None
+        self,
+        to_come: Room,
+        request: Request,
+        at: float,
+        keeps: Iterable[Keep],
+        *,
+        ended: Iterable[Lease] = (),
+        parked: Iterable[Tenant] = (),
     ) -> Keep | None:
         """Take a place in room that will be free; None when there is none, or when reservations shut it `at` a time."""
-        house = house or (self.moves.house if self.moves is not None else None)
+        gone = {lease.id for lease in [*ended, *filter(_is_asked_back, self.held)]} if self.moves is not None else set()
+        house = self.moves.after(gone, parked) if self.moves is not None else None
         kept = kept_for_others((keep for keep in keeps if keep.shuts_out(request, at)), request, at)
         slices = self._place_among(house, to_come, request, kept)
         if isinstance(slices, Unplaced):
@@ -369,14 +398,13 @@ class Walk:
         then = self.now + self.snapshot.policy.notice_seconds
         if patience is not None and request.submitted_at + patience < then:
             return None  # it would be gone before the room is there
-        untouched = [lease for lease in self._preemptible if lease.id not in self._asked_back]
+        untouched = [lease for lease in self._preemptible if lease.id not in self._asked_back | self._leaving]
         victims = preemption(request, size, self._open_room(request, then), untouched, self.standing)
         if not victims:
             return None
         to_come = (self._to_come or self.room).copy()
         to_come.give(piece for lease in victims for piece in lease.occupied)
-        house = self.moves.without({lease.id for lease in victims}) if self.moves is not None else None
-        keep = self._place_in(to_come, request, then, self._reserved_in(to_come, victims, then), house)
+        keep = self._place_in(to_come, request, then, self._reserved_in(to_come, victims, then), ended=victims)
         if keep is None:
             return None  # what it needs beside devices would still be missing
         self._to_come = to_come

@@ -7,7 +7,7 @@ meets too little memory is fatal to what it restores, so nothing comes back befo
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -38,8 +38,8 @@ def why_pinned(house: House, tenant: Tenant) -> str:
     """
     if tenant.pinned:
         return tenant.pinned
-    others = [other for other in house.tenants if other.lease_id != tenant.lease_id and other.phase is not Phase.LOST]
-    together = sum(t.memory_bytes * len(t.devices) for t in [tenant, *others] if not t.pinned)
+    others = [other for other in house.tenants if other.lease_id != tenant.lease_id and other.is_subject]
+    together = sum(t.memory_bytes * len(t.devices) for t in [tenant, *others])
     if together > house.host_bytes:
         return no_host_room(together, house.host_bytes)
     return could_not_return(house, tenant)
@@ -52,11 +52,12 @@ def no_host_room(together: int, host_bytes: int) -> str:
 
 def could_not_return(house: House, tenant: Tenant) -> str:
     """Why a tenant, once suspended, could not come back beside those that stay on its devices; empty when it could."""
-    others = [other for other in house.tenants if other.lease_id != tenant.lease_id]
+    others = replace(house, tenants=tuple(other for other in house.tenants if other.lease_id != tenant.lease_id))
+    taken, _ = staying(others)
     for device in tenant.devices:
         card = house.cards[device]
         need = promised_bytes(tenant, card, house.policy)
-        if _staying_bytes(others, device) + need > card.budget_bytes:
+        if taken[device] + need > card.budget_bytes:
             return f"it could not come back: that takes {format_bytes(need)} of its device"
     return ""
 
@@ -64,30 +65,64 @@ def could_not_return(house: House, tenant: Tenant) -> str:
 def admits(house: House, tenant: Tenant) -> str:
     """Why a new tenant may not make these devices its home; empty when it may.
 
-    A pinned one must leave each tenant that is not there now the room to come back. (One that is there, and could not
-    come back beside it any more, is not suspended from then on.)
+    One that stays must leave each tenant that is not there now the room to come back. Whoever is there, and could not
+    come back beside it any more, is not suspended from then on, and so stays as well.
     """
-    if not tenant.pinned:
+    taken, stuck = staying(replace(house, tenants=(*house.tenants, tenant)))
+    if not tenant.pinned and tenant.lease_id not in stuck:
         return ""
     for device in tenant.devices:
         card = house.cards[device]
-        stays = _staying_bytes([*house.tenants, tenant], device)
         away = [other for other in house.tenants if device in other.devices and _will_need_room(other)]
-        most = max((promised_bytes(other, card, house.policy) for other in away), default=0)
-        if stays + most > card.budget_bytes:
-            return f"{device} is promised to others: {format_bytes(stays + most)} would be needed at once"
+        grown = (replace(other, state_bytes=None) for other in away)  # as each may be when it goes the next time
+        most = max((promised_bytes(other, card, house.policy) for other in grown), default=0)
+        if taken[device] + most > card.budget_bytes:
+            return f"{device} is promised to others: {format_bytes(taken[device] + most)} would be needed at once"
     return ""
+
+
+def staying(house: House) -> tuple[Mapping[str, int], frozenset[str]]:
+    """The bytes of each device that nobody will give back for others, and the leases that only for want of them stay.
+
+    Pinned ones stay, and each that could not come back beside those that do.
+    """
+    taken = dict.fromkeys(house.cards, 0)
+    for tenant in house.tenants:
+        if tenant.pinned and tenant.phase is not Phase.LOST:
+            _add(tenant, taken)
+    free = (
+        [one for one in house.tenants if one.phase is Phase.RESIDENT and not one.pinned] if any(taken.values()) else []
+    )
+    stuck: set[str] = set()
+    while True:
+        more = [one for one in free if one.lease_id not in stuck and _is_stuck(one, taken, house)]
+        if not more:
+            return taken, frozenset(stuck)
+        for one in more:
+            stuck.add(one.lease_id)
+            _add(one, taken)
+
+
+def _add(tenant: Tenant, taken: dict[str, int]) -> None:
+    for device in tenant.devices:
+        taken[device] = taken.get(device, 0) + tenant.memory_bytes
+
+
+def _is_stuck(tenant: Tenant, taken: Mapping[str, int], house: House) -> bool:
+    cards = [(house.cards[device], taken[device]) for device in tenant.devices]
+    return any(
+        bytes_there + promised_bytes(tenant, card, house.policy) > card.budget_bytes for card, bytes_there in cards
+    )
 
 
 def lacks_memory(house: House, tenant: Tenant) -> str:
     """Why a new tenant must wait though its share is free: whoever was suspended has not left its memory yet.
 
-    One percent, and what the driver keeps for itself, may be missing.
+    One percent and a context's worth may be missing: the driver keeps some for itself.
     """
     for device in tenant.devices:
         card = house.cards[device]
-        kept = card.budget_bytes - (card.budget_bytes if card.most_free_bytes is None else card.most_free_bytes)
-        is_free = card.free_bytes + max(0, kept) + card.budget_bytes // 100 >= tenant.memory_bytes
+        is_free = card.free_bytes + card.budget_bytes // 100 + house.policy.context_bytes >= tenant.memory_bytes
         if not is_free and any(device in other.devices and not other.is_on_device for other in house.tenants):
             return f"waits for memory of its device: {format_bytes(card.free_bytes)} are free"
     return ""
@@ -122,9 +157,15 @@ class Moves:
         self.operations: list[Operation] = []
         self._first, self._tenants = house, {tenant.lease_id: tenant for tenant in house.tenants}
         self._now: House | None = house
+        self._stuck: frozenset[str] | None = None
         self._claimed: set[str] = set()
         self._moving = {device for tenant in house.tenants if tenant.is_moving for device in tenant.devices}
         self._host_left = house.host_bytes - house.parked_bytes
+
+    @property
+    def moving(self) -> Collection[str]:
+        """The devices on which something moves."""
+        return self._moving
 
     @property
     def house(self) -> House:
@@ -139,7 +180,7 @@ class Moves:
 
     def add(self, tenant: Tenant) -> None:
         """Somebody moves in."""
-        self._tenants[tenant.lease_id], self._now = tenant, None
+        self._tenants[tenant.lease_id], self._now, self._stuck = tenant, None, None
 
     def begin(self) -> None:
         """Whoever waits comes back, or has others parked; then who must go goes, and who is idle for long."""
@@ -171,14 +212,10 @@ class Moves:
             if self._may_go(tenant) and self._fits_host(tenant):
                 self._park(tenant)
 
-    def without(self, lease_ids: Collection[str]) -> House:
-        """The host once these have ended."""
-        return replace(self._first, tenants=tuple(t for i, t in self._tenants.items() if i not in lease_ids))
-
-    def after(self, parked: Iterable[Tenant]) -> House:
-        """The host once these are parked."""
-        gone = {tenant.lease_id: replace(tenant, phase=Phase.PARKED) for tenant in parked}
-        return replace(self._first, tenants=tuple((self._tenants | gone).values()))
+    def after(self, ended: Collection[str], parked: Iterable[Tenant] = ()) -> House:
+        """The host once these leases have ended, and these tenants are parked."""
+        then = self._tenants | {tenant.lease_id: replace(tenant, phase=Phase.PARKED) for tenant in parked}
+        return replace(self._first, tenants=tuple(one for i, one in then.items() if i not in ended))
 
     # -- one after the other ------------------------------------------------------------------------------------
 
@@ -235,7 +272,11 @@ class Moves:
             return False
         policy = self._first.policy
         has_rested = self.now - tenant.active_at >= policy.warm_seconds and self.now >= retry_at(tenant, policy)
-        return (has_rested or tenant.must_go) and not could_not_return(self.house, tenant)
+        if not has_rested and not tenant.must_go:
+            return False
+        if self._stuck is None:
+            self._stuck = staying(self.house)[1]
+        return tenant.lease_id not in self._stuck
 
     def _fits_host(self, tenant: Tenant) -> bool:
         return _copied(tenant) <= self._host_left
@@ -262,12 +303,6 @@ def _apart(tenants: Iterable[Tenant]) -> Iterator[Tenant]:
 def _copied(tenant: Tenant) -> int:
     """Host memory that its state takes."""
     return tenant.copied_bytes * len(tenant.devices)
-
-
-def _staying_bytes(tenants: Iterable[Tenant], device: str) -> int:
-    """What those take of a device that will not go for others."""
-    stays = (t for t in tenants if t.pinned and device in t.devices and t.phase is not Phase.LOST)
-    return sum(tenant.memory_bytes for tenant in stays)
 
 
 def _will_need_room(tenant: Tenant) -> bool:

@@ -66,6 +66,7 @@ class Tenant:
         active_at: when it was last in use or came back, in seconds since the epoch.
         wanted_at: since when a cell of it waits to have it back; None for not.
         pinned: why it must stay; empty when it need not.
+        is_subject: whether it may be suspended at some time, whatever pins it now: the host keeps memory for it.
         must_go: its user wants it suspended, whoever else needs the room.
         failures, failed_at: suspends that failed in a row, and when the last one did.
     """
@@ -79,6 +80,7 @@ class Tenant:
     active_at: float = 0.0
     wanted_at: float | None = None
     pinned: str = ""
+    is_subject: bool = True
     must_go: bool = False
     failures: int = 0
     failed_at: float = 0.0

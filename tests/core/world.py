@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,10 +10,13 @@ from jupyter_aistack.core.accounts import Account, charged
 from jupyter_aistack.core.cycle import plan
 from jupyter_aistack.core.device import Device, DeviceKind, Inventory
 from jupyter_aistack.core.lease import Lease, Outcome, Step, advance
-from jupyter_aistack.core.plan import End, Grant, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
+from jupyter_aistack.core.plan import End, Grant, Move, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
 from jupyter_aistack.core.queues import Policy
 from jupyter_aistack.core.request import Request, parse_spec
 from jupyter_aistack.core.reservations import Reservation
+from jupyter_aistack.core.residence import Residence, leaves, returns
+from jupyter_aistack.core.suspend import Act
+from jupyter_aistack.core.tenants import SuspendPolicy
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.testing import holder
 
@@ -46,6 +49,8 @@ class World:
     ) -> None:
         self.inventory = Inventory(host="testbox", devices=tuple(devices))
         self.policy, self.reservations = policy or Policy(), reservations
+        self.suspend: SuspendPolicy | None = None
+        self.host_bytes = 0
         self.now = 0.0
         self.leases: dict[str, Lease] = {}
         self.ended: dict[str, Lease] = {}
@@ -62,6 +67,8 @@ class World:
             policy=self.policy,
             accounts=tuple(self.accounts.values()),
             reservations=self.reservations,
+            suspend=self.suspend,
+            host_bytes=self.host_bytes,
         )
 
     def submit(self, *requests: Request) -> None:
@@ -86,6 +93,17 @@ class World:
         lease = next(lease for lease in self.leases.values() if lease.request_id == name)
         self.leases[lease.id] = replace(lease, active_at=self.now)
 
+    def reside(self, lease: Lease, change: Callable[[Residence], Residence]) -> None:
+        """The device state of a lease takes a step."""
+        assert lease.residence is not None
+        self.leases[lease.id] = replace(lease, residence=change(lease.residence))
+
+    def home(self, name: str) -> Residence:
+        """Where the device state of the lease is that request `name` became."""
+        home = self.lease_of(name).residence
+        assert home is not None
+        return home
+
     def holds(self) -> dict[str, str]:
         """Request id to spec of what is held."""
         return {lease.request_id: str(lease.spec) for lease in self.leases.values()}
@@ -105,6 +123,8 @@ class World:
             del self.requests[action.request_id]
         elif isinstance(action, End):
             self._end(self.leases[action.lease_id], _STEPS[action.outcome])
+        elif isinstance(action, Move):
+            self.reside(self.leases[action.lease_id], leaves if action.act is Act.SUSPEND else returns)
         elif isinstance(action, (Notify, Withdraw)):
             notice = action.notice if isinstance(action, Notify) else None
             self.leases[action.lease_id] = replace(self.leases[action.lease_id], notice=notice)
@@ -122,6 +142,6 @@ class World:
     def check_room(self) -> None:
         """No device gives more than it has."""
         for device in self.inventory.devices:
-            pieces = [p for lease in self.leases.values() for p in lease.slices if p.device_id == device.id]
+            pieces = [p for lease in self.leases.values() for p in lease.occupied if p.device_id == device.id]
             assert sum((p.fraction for p in pieces), Fraction(0)) <= 1
             assert sum(p.memory_bytes for p in pieces) <= device.memory_bytes

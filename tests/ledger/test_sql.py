@@ -23,6 +23,7 @@ from jupyter_aistack.core.events import EventKind
 from jupyter_aistack.core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome, Step
 from jupyter_aistack.core.plan import Grant, Plan
 from jupyter_aistack.core.request import Request
+from jupyter_aistack.core.residence import Residence
 from jupyter_aistack.exceptions import LedgerConflict, LedgerUnavailable, SchemaMismatch
 from jupyter_aistack.ledger import schema
 from jupyter_aistack.ledger.base import Ledger
@@ -253,7 +254,7 @@ WRITTEN = Path(__file__).parents[1] / "data" / "ledgers"
 """Ledgers that earlier versions have written."""
 
 
-def restore(version: int, url: str) -> None:
+def restore(url: str, version: int) -> None:
     """Put a ledger there as a version left it: a live lease, one that ends at 30, an ended one, and a request."""
     engine = sa.create_engine(url)
     text = (WRITTEN / f"version_{version}.{engine.dialect.name}.sql").read_text()
@@ -314,7 +315,7 @@ def test_a_ledger_of_version_1_is_migrated_with_its_rows(url: str, wish: Wish, g
 
 
 def test_a_ledger_that_version_2_has_written_is_migrated_with_its_rows(url: str, wish: Wish) -> None:
-    restore(2, url)
+    restore(url, 2)
     ledger = SQLLedger(url)
     state = ledger.read("box", 2.0)
     assert (state.version, state.accounts, state.reservations) == (8, (), ())
@@ -333,8 +334,29 @@ def test_a_ledger_that_version_2_has_written_is_migrated_with_its_rows(url: str,
     ledger.close()
 
 
+def test_a_ledger_that_version_3_has_written_is_migrated_with_its_rows(url: str, wish: Wish) -> None:
+    restore(url, 3)
+    ledger = SQLLedger(url)
+    state = ledger.read("box", 3.0)
+    assert (state.version, [request.id for request in state.requests]) == (10, ["r-4"])
+    active, limited = state.leases
+    assert (active.state, active.note, active.active_at) == (LeaseState.ACTIVE, "50 % of a GPU: äöü", 2.0)
+    assert (active.residence, limited.residence) == (None, None)
+    assert limited.notice == Notice(kind=NoticeKind.PREEMPT, at=2.0, ends_at=62.0, request_id="r-4")
+    assert [(account.user, account.at) for account in state.accounts] == [("ann", 1.5)]
+    assert [(kept.name, kept.count, kept.is_weekly) for kept in state.reservations] == [("course's", 2, True)]
+
+    home = Residence(active_at=3.0, pinned="äöü")
+    request = ledger.submit(wish("r-5", 3.0))
+    grant = Grant(request=request, slices=active.slices, expires_at=63.0, residence=home)
+    granted = ledger.apply(Plan(version=ledger.read("box", 3.0).version, actions=(grant,)), 3.0)[-1]
+    assert ledger.lease(granted.lease_id, 3.0).residence == home
+    assert [event.sequence for event in ledger.events()] == list(range(1, 13))
+    ledger.close()
+
+
 def test_a_ledger_that_version_4_has_written_is_migrated_and_keeps_charges(url: str, wish: Wish) -> None:
-    restore(4, url)
+    restore(url, 4)
     ledger = SQLLedger(url)
     state = ledger.read("box", 2.5)
     assert (state.version, [request.id for request in state.requests]) == (9, ["r-4"])
@@ -389,13 +411,13 @@ def in_processes(count: int, work: Callable[[int], object]) -> list[int]:
     return [process.exitcode if process.exitcode is not None else -999 for process in processes]
 
 
-@pytest.mark.parametrize("age", ["new", "version 1", "version 2", "version 4"])
+@pytest.mark.parametrize("age", ["new", "version 1", "version 2", "version 3", "version 4"])
 def test_processes_that_open_a_ledger_together_create_or_migrate_it_once(url: str, wish: Wish, age: str) -> None:
     if age == "version 1":
         SQLLedger(url).submit(wish("r-old"))
         make_first_version(url)
     elif age != "new":
-        restore(int(age[-1]), url)
+        restore(url, int(age[-1]))
     statuses = in_processes(6, lambda number: SQLLedger(url).submit(wish(f"r-new-{number}")))
     assert statuses == [0] * 6
     requests = SQLLedger(url).read("box", 0.0).requests
