@@ -68,6 +68,14 @@ class Bookkeeper:
         pids: tells the processes of leases.
     """
 
+    _written: dict[str, Meter] | None  # as the ledger has them; None while somebody else keeps the books
+    _reached: dict[str, Meter]  # as they were looked at last
+    _gone_by: list[Interval]  # not written down yet
+    _known: dict[str, Lease]  # every lease seen since the last bill
+    _live: dict[str, Lease]  # those of the last look
+    _processes: Mapping[str, frozenset[int]]
+    _watched: frozenset[str]  # the devices of the last look
+
     def __init__(self, ledger: Ledger, devices: Devices, *, host: str, clock: Callable[[], float], pids: Pids) -> None:
         self._ledger, self._devices, self._host, self._clock, self._pids = ledger, devices, host, clock, pids
         self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -122,13 +130,8 @@ class Bookkeeper:
         return True
 
     def _close(self) -> None:
-        self._written: dict[str, Meter] | None = None
-        self._reached: dict[str, Meter] = {}
-        self._gone_by: list[Interval] = []
-        self._known: dict[str, Lease] = {}
-        self._live: dict[str, Lease] = {}
-        self._processes: Mapping[str, frozenset[int]] = {}
-        self._watched: frozenset[str] = frozenset()
+        self._written, self._reached, self._gone_by = None, {}, []
+        self._known, self._live, self._processes, self._watched = {}, {}, {}, frozenset()
         self._looked_at = self._settled_at = float("-inf")
 
     # -- looking ------------------------------------------------------------------------------------------------

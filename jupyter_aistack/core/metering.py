@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .charges import LEVELS, NO_LEVELS, SYSTEM, CellSpan, Charge, Meter, day_of, level_of
 from .device import Device
@@ -264,7 +265,7 @@ def _levels(activity: float | None, seconds: float, dense: float) -> tuple[float
     return tuple(seconds if number == at else 0.0 for number in range(len(LEVELS)))
 
 
-def _where(gone_by: Interval) -> dict[str, str | int]:
+def _where(gone_by: Interval) -> dict[str, Any]:
     device = gone_by.device
     kind = "simulated" if device.simulated else device.kind.value
     return {"host": device.host, "device_id": device.id, "kind": kind, "day": day_of(gone_by.end)}
