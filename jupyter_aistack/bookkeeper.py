@@ -16,7 +16,7 @@ from typing import Any
 
 from .core.charges import Bill, Charge, Meter, day_of
 from .core.device import Device
-from .core.lease import Lease
+from .core.lease import Lease, LeaseState
 from .core.metering import GAP_SECONDS, Interval, Load, calibrated, charges_of, holdings, interval
 from .devices import Devices
 from .exceptions import LedgerConflict
@@ -140,18 +140,20 @@ class Bookkeeper:
         """Of leases that have ended since the last look, the processes are as they were."""
         processes = self._pids(live.values())
         found = self._devices.loads({**self._live, **live}, {**self._processes, **processes})
+        parked = frozenset(i for i, lease in live.items() if lease.state is LeaseState.SUSPENDED)
         for device, load in found.values():
-            self._take(device, load, now)
+            self._take(device, load, now, parked)
         self._known, self._live, self._processes = {**self._known, **live}, dict(live), processes
         self._watched, self._looked_at = frozenset(found), now
 
-    def _take(self, device: Device, load: Load, now: float) -> None:
+    def _take(self, device: Device, load: Load, now: float, parked: frozenset[str]) -> None:
         before = self._reached.get(device.id)
         if before is not None:
             is_silent = load.millijoules is None and before.millijoules is not None
             if is_silent and 0 <= now - before.at <= GAP_SECONDS:
                 return  # its counter could not be read this time; the next one tells for both
-            self._gone_by.append(interval(device, before, load, now, is_watched=device.id in self._watched))
+            gone = interval(device, before, load, now, is_watched=device.id in self._watched)
+            self._gone_by.append(replace(gone, parked=parked))
         start = before or Meter(host=self._host, device_id=device.id, at=now)
         self._reached[device.id] = replace(start, at=now, millijoules=load.millijoules)
 
@@ -200,7 +202,7 @@ class Bookkeeper:
             for gone in self._gone_by
             for charge in charges_of(
                 gone,
-                holdings(leases.values(), gone.device.id, gone.start, gone.end),
+                holdings(leases.values(), gone),
                 self._reached[gone.device.id].idle_watts,
                 cells,
             )
