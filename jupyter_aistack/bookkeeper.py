@@ -16,7 +16,7 @@ from typing import Any
 
 from .core.charges import Bill, Charge, Meter, day_of
 from .core.device import Device
-from .core.lease import Lease
+from .core.lease import Lease, LeaseState
 from .core.metering import GAP_SECONDS, Interval, Load, calibrated, charges_of, holdings, interval
 from .devices import Devices
 from .exceptions import LedgerConflict
@@ -67,6 +67,14 @@ class Bookkeeper:
         clock: seconds since the epoch.
         pids: tells the processes of leases.
     """
+
+    _written: dict[str, Meter] | None  # as the ledger has them; None while somebody else keeps the books
+    _reached: dict[str, Meter]  # as they were looked at last
+    _gone_by: list[Interval]  # not written down yet
+    _known: dict[str, Lease]  # every lease seen since the last bill
+    _live: dict[str, Lease]  # those of the last look
+    _processes: Mapping[str, frozenset[int]]
+    _watched: frozenset[str]  # the devices of the last look
 
     def __init__(self, ledger: Ledger, devices: Devices, *, host: str, clock: Callable[[], float], pids: Pids) -> None:
         self._ledger, self._devices, self._host, self._clock, self._pids = ledger, devices, host, clock, pids
@@ -122,13 +130,8 @@ class Bookkeeper:
         return True
 
     def _close(self) -> None:
-        self._written: dict[str, Meter] | None = None
-        self._reached: dict[str, Meter] = {}
-        self._gone_by: list[Interval] = []
-        self._known: dict[str, Lease] = {}
-        self._live: dict[str, Lease] = {}
-        self._processes: Mapping[str, frozenset[int]] = {}
-        self._watched: frozenset[str] = frozenset()
+        self._written, self._reached, self._gone_by = None, {}, []
+        self._known, self._live, self._processes, self._watched = {}, {}, {}, frozenset()
         self._looked_at = self._settled_at = float("-inf")
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -137,18 +140,20 @@ class Bookkeeper:
         """Of leases that have ended since the last look, the processes are as they were."""
         processes = self._pids(live.values())
         found = self._devices.loads({**self._live, **live}, {**self._processes, **processes})
+        parked = frozenset(i for i, lease in live.items() if lease.state is LeaseState.SUSPENDED)
         for device, load in found.values():
-            self._take(device, load, now)
+            self._take(device, load, now, parked)
         self._known, self._live, self._processes = {**self._known, **live}, dict(live), processes
         self._watched, self._looked_at = frozenset(found), now
 
-    def _take(self, device: Device, load: Load, now: float) -> None:
+    def _take(self, device: Device, load: Load, now: float, parked: frozenset[str]) -> None:
         before = self._reached.get(device.id)
         if before is not None:
             is_silent = load.millijoules is None and before.millijoules is not None
             if is_silent and 0 <= now - before.at <= GAP_SECONDS:
                 return  # its counter could not be read this time; the next one tells for both
-            self._gone_by.append(interval(device, before, load, now, is_watched=device.id in self._watched))
+            gone = interval(device, before, load, now, is_watched=device.id in self._watched)
+            self._gone_by.append(replace(gone, parked=parked))
         start = before or Meter(host=self._host, device_id=device.id, at=now)
         self._reached[device.id] = replace(start, at=now, millijoules=load.millijoules)
 
@@ -197,7 +202,7 @@ class Bookkeeper:
             for gone in self._gone_by
             for charge in charges_of(
                 gone,
-                holdings(leases.values(), gone.device.id, gone.start, gone.end),
+                holdings(leases.values(), gone),
                 self._reached[gone.device.id].idle_watts,
                 cells,
             )

@@ -12,7 +12,7 @@ from jupyter_aistack.bookkeeper import SETTLE_SECONDS, SILENT_SECONDS
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.charges import SYSTEM, CellSpan, Charge
 from jupyter_aistack.core.device import Device, DeviceKind
-from jupyter_aistack.core.lease import Lease
+from jupyter_aistack.core.lease import Lease, Step
 from jupyter_aistack.core.metering import Load
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
@@ -212,6 +212,18 @@ def test_a_clock_that_is_set_back_charges_no_time_twice(host: Host) -> None:
     host.pass_time(20)
     host.settle()
     assert host.paid()[lease.id].seconds <= 40.0
+    assert host.total() == (host.gpu.counter or 0) - 1_000_000
+
+
+def test_a_lease_is_not_charged_while_its_state_is_parked(host: Host) -> None:
+    lease, other = host.lease("1/2"), host.lease("1/2", "kernel-2")
+    host.broker.activate(lease.id, lease.token, verified=True)
+    host.pass_time(10)
+    host.ledger.step(lease.id, lease.token, Step.SUSPEND, host.clock.now)
+    host.pass_time(6)
+    host.ledger.step(lease.id, lease.token, Step.RESUME, host.clock.now)
+    host.pass_time(4)
+    assert (host.paid()[lease.id].seconds, host.paid()[other.id].seconds) == (14.0, 20.0)
     assert host.total() == (host.gpu.counter or 0) - 1_000_000
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack.core.charges import Bill, Charge
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, NotYours
 from jupyter_aistack.service import Caller, Service
 from jupyter_aistack.testing import simulated_broker
@@ -165,6 +166,21 @@ def test_the_samples_have_the_keys_the_service_answers_with(service: Service) ->
         next(iter(usage["devices"].values()))
     )
     assert set(samples["events"][0]) == set(service.call("events", {}, ANN)["events"][0])
+
+
+def test_the_samples_of_the_books_have_the_keys_the_service_answers_with(service: Service) -> None:
+    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+    charge = Charge(host="testbox", device_id="GPU-0", lease_id="l-1", day=1, user="ann", owner="kernel-1", seconds=1.0)
+    service.broker.ledger.settle(Bill(charges=(charge,)))
+    report, bill = service.call("report", {}, ANN), service.call("bill", {}, ANN)
+    for sample, answer in ((samples["report"], report), (samples["bill"], bill)):
+        assert set(sample) == set(answer)
+        assert set(sample["total"]) == set(answer["total"])
+        assert set(sample["rates"]) == set(answer["rates"])
+    assert set(samples["report"]["lines"][0]) == set(report["lines"][0]) == set(samples["bill"]["weeks"][0])
+    assert set(samples["bill"]["cells"][0]) == set(bill["cells"][0])
+    assert set(samples["bill"]["leases"]["l-tour"]) == set(bill["leases"]["l-1"])
+    assert set(samples["advice"][0]) == set(service.call("advise", {}, ANN)["advice"][0])
 
 
 def test_unknown_lease_is_not_found(service: Service) -> None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .charges import LEVELS, NO_LEVELS, SYSTEM, CellSpan, Charge, Meter, day_of, level_of
 from .device import Device
-from .lease import Lease, LeaseState
+from .lease import Lease
 
 GAP_SECONDS = 30.0
 """Two looks farther apart say nothing of who worked between them: the driver keeps its samples for less."""
@@ -73,6 +74,7 @@ class Interval:
         millijoules: by how much its counter moved; None where that cannot be known.
         load: what was measured at its end.
         is_watched: somebody looked at its start as well, a short while ago; else who worked cannot be known.
+        parked: leases that held nothing at its end, for their state was in host memory.
     """
 
     device: Device
@@ -81,6 +83,7 @@ class Interval:
     millijoules: int | None
     load: Load
     is_watched: bool = True
+    parked: frozenset[str] = frozenset()
 
     @property
     def seconds(self) -> float:
@@ -159,13 +162,13 @@ def _with_rest(parts: Parts, idle: int, whole: int) -> Parts:
     return {**parts, SYSTEM: (idle_left, worked_left)}
 
 
-def holdings(leases: Iterable[Lease], device_id: str, start: float, end: float) -> tuple[Holding, ...]:
-    """Who held a part of a device between two moments. A lease whose state is parked elsewhere holds nothing."""
-    found = []
+def holdings(leases: Iterable[Lease], gone_by: Interval) -> tuple[Holding, ...]:
+    """Who held a part of a device during an interval. A lease whose state is parked elsewhere holds nothing."""
+    found, start, end = [], gone_by.start, gone_by.end
     for lease in leases:
-        share = float(sum(piece.fraction for piece in lease.slices if piece.device_id == device_id))
+        share = float(sum(piece.fraction for piece in lease.slices if piece.device_id == gone_by.device.id))
         since, until = max(start, lease.granted_at), end if lease.ended_at is None else min(end, lease.ended_at)
-        if share and until > since and lease.state is not LeaseState.SUSPENDED:
+        if share and until > since and lease.id not in gone_by.parked:
             found.append(Holding(lease=lease, share=share, start=since, end=until))
     return tuple(found)
 
@@ -264,7 +267,7 @@ def _levels(activity: float | None, seconds: float, dense: float) -> tuple[float
     return tuple(seconds if number == at else 0.0 for number in range(len(LEVELS)))
 
 
-def _where(gone_by: Interval) -> dict[str, str | int]:
+def _where(gone_by: Interval) -> dict[str, Any]:
     device = gone_by.device
     kind = "simulated" if device.simulated else device.kind.value
     return {"host": device.host, "device_id": device.id, "kind": kind, "day": day_of(gone_by.end)}

@@ -122,7 +122,7 @@ charges = sa.Table(
     sa.Column("user", sa.Text, nullable=False),
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False, index=True),
-    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False, index=True),  # looked for at each request, for advice
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("seconds", sa.Double, nullable=False),
@@ -203,7 +203,7 @@ def _add_charges(connection: sa.Connection) -> None:
         f" memory_seconds {number} NOT NULL, peak_bytes BIGINT,"
         " PRIMARY KEY (host, device_id, lease_id, cell, day))"
     )
-    for column in ("day", "owner"):
+    for column in ("day", "owner", "label"):
         connection.exec_driver_sql(f"CREATE INDEX ix_aistack_charges_{column} ON aistack_charges ({column})")
     connection.exec_driver_sql(
         f"CREATE TABLE aistack_cells (host TEXT NOT NULL, owner TEXT NOT NULL, cell TEXT NOT NULL,"

@@ -43,7 +43,7 @@ def gone(millijoules: int | None = 100_000, seconds: float = 10.0, **load: Any) 
 def bill(
     gone_by: Interval, leases: list[Lease], idle: float | None = 4.0, cells: list[CellSpan] | None = None
 ) -> dict[str, Charge]:
-    held = holdings(leases, "GPU-0", gone_by.start, gone_by.end)
+    held = holdings(leases, gone_by)
     return {f"{c.lease_id}{c.cell}": c for c in charges_of(gone_by, held, idle, cells or [])}
 
 
@@ -125,7 +125,7 @@ def test_every_charge_of_an_interval_together_is_what_its_counter_moved_by(
         for n, (share, begin, end) in enumerate(leased)
     ]
     gone_by = gone(millijoules, seconds, busy=busy, others=others)
-    held = holdings(leases, "GPU-0", gone_by.start, gone_by.end)
+    held = holdings(leases, gone_by)
     charges = charges_of(gone_by, held, idle, [cell(n, b, e, "kernel-l-0") for n, b, e in spans])
     assert sum(c.millijoules for c in charges) == (millijoules or 0)
     assert all(c.millijoules >= 0 and c.seconds >= 0 for c in charges)
@@ -150,7 +150,7 @@ def test_a_lease_that_comes_or_goes_in_between_pays_for_its_time_only():
 
 
 def test_a_suspended_lease_holds_nothing():
-    assert set(bill(gone(), [lease(state=LeaseState.SUSPENDED)])) == {SYSTEM}
+    assert set(bill(replace(gone(), parked=frozenset({"l-a"})), [lease(), lease("l-b")])) == {"l-b", SYSTEM}
 
 
 def test_a_counter_that_began_anew_or_was_not_read_is_unknown_and_not_zero():
