@@ -10,7 +10,7 @@ from typing import Any
 
 from tests import benchmarks
 
-NOT_BENCHMARKS = {"__main__", "harness", "peers"}
+NOT_BENCHMARKS = {"__main__", "gpu", "harness", "peers", "test_gpu_suite"}
 
 
 def run(name: str) -> dict[str, Any] | None:
@@ -26,6 +26,9 @@ def main() -> int:
     found = {name: run(name) for name in names if name not in NOT_BENCHMARKS}
     print(f"\n{'benchmark':<16}{'ratio':<32}{'median':>10}")
     for name, report in found.items():
+        if report is not None and "skipped" in report:
+            print(f"{name:<16}skipped: {report['skipped']}")
+            continue
         for ratio, value in ({"FAILED": float("nan")} if report is None else report["ratios"]).items():
             print(f"{name:<16}{ratio:<32}{'missing' if value is None else f'{value:.3f}':>10}")
     return 1 if None in found.values() else 0

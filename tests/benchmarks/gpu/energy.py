@@ -1,0 +1,112 @@
+"""Does the energy that is accounted add up to the device's own counter?
+
+The counter is read before and after a load of two tenants. Beside it stand the power that was drawn, summed up over the
+same time, and what the accounts give to leases and to the system, where they keep any. A read must be cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jupyter_aistack.broker import Broker
+from jupyter_aistack.core.device import Device
+from tests.benchmarks.gpu.bench import Bench, Row, broker, environment, gpus, leased
+from tests.benchmarks.gpu.workers import all_at_once, worker
+
+SECONDS = 25.0
+LOAD_SECONDS, LOOK_SECONDS = 12.0, 0.1
+DRY_WATTS = 400.0
+Sample = tuple[float, float, float]
+"""Seconds, watts, and the counter in joules."""
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    with broker() as made:
+        devices = gpus(made)
+        if not devices:
+            yield Row(name="energy", says="no GPU here can be shared")
+            return
+        samples, reads = under_load(bench, made, devices[0])
+        parts = parts_of(made, devices[0])
+    yield Row(name="read_ms", value=1000 * median(reads), most=10.0)
+    yield from summed(samples)
+    yield from accounted(samples, parts)
+
+
+def under_load(bench: Bench, made: Broker, device: Device) -> tuple[list[Sample], list[float]]:
+    """Samples of the device while two tenants work, and how long each took to read."""
+    samples: list[Sample] = []
+    reads: list[float] = []
+    with ExitStack() as stack:
+        held = [stack.enter_context(leased(made, "gpu:1/2")) for _ in range(2)]
+        tenants = [stack.enter_context(worker(bench, environment(given))) for _, given in held]
+        for (lease, _), tenant in zip(held, tenants, strict=True):
+            made.bind(lease.id, lease.token, pid=os.getpid(), root_pid=tenant.pid)
+        all_at_once(tenants, "burn", what="matmul")
+        end = time.monotonic() + bench.pick(LOAD_SECONDS, 0.5)
+        while time.monotonic() < end:
+            account(made)
+            if bench.device == "cpu":
+                advance_the_double()
+            begin = time.monotonic()
+            use = made.usage()[1].get(device.id)
+            reads.append(time.monotonic() - begin)
+            if use is not None and use.power_watts is not None and use.energy_joules is not None:
+                samples.append((begin, use.power_watts, use.energy_joules))
+            time.sleep(LOOK_SECONDS)
+        account(made)
+    return samples, reads
+
+
+def account(made: Broker) -> None:
+    """Let the books be kept, as a server does in its turns."""
+    made.maintain()
+
+
+def parts_of(made: Broker, device: Device) -> Mapping[str, float] | None:
+    """Joules by whom they are charged to, from the accounts; None where none are kept."""
+    tell: Any = getattr(made, "energy_parts", None)
+    return None if tell is None else dict(tell(device.id))
+
+
+def advance_the_double() -> None:
+    """Move the counter of the fake driver as far as its power says; it has one GPU."""
+    file = Path(os.environ["FAKE_NVML_STATE"])
+    joules = int(1000 * DRY_WATTS * time.monotonic())
+    words = [word for word in file.read_text().split() if not word.startswith(("energy_mj=", "power_mw="))]
+    fresh = file.with_suffix(".new")
+    fresh.write_text(" ".join([*words, f"energy_mj={joules}", f"power_mw={int(1000 * DRY_WATTS)}"]) + "\n")
+    fresh.replace(file)
+
+
+def drawn(samples: Sequence[Sample]) -> float:
+    """Joules from the watts alone, each two neighbours joined by a straight line."""
+    return sum((later[0] - one[0]) * (one[1] + later[1]) / 2 for one, later in pairwise(samples))
+
+
+def summed(samples: Sequence[Sample]) -> Iterator[Row]:
+    """The power that was drawn over the counter."""
+    counter = samples[-1][2] - samples[0][2] if len(samples) > 1 else 0.0
+    if counter <= 0:
+        yield Row(name="power_sum_vs_counter", says="n/a: this GPU has no energy counter, or it did not move")
+        return
+    says = f"{counter:,.0f} J in {samples[-1][0] - samples[0][0]:.1f} s"
+    yield Row(name="power_sum_vs_counter", value=drawn(samples) / counter, says=says, is_ratio=True)
+
+
+def accounted(samples: Sequence[Sample], parts: Mapping[str, float] | None) -> Iterator[Row]:
+    """The parts of the accounts over the counter; they are made to add up to 1 % or better."""
+    counter = samples[-1][2] - samples[0][2] if len(samples) > 1 else 0.0
+    if parts is None or counter <= 0:
+        yield Row(name="accounts_vs_counter", says="n/a: this version keeps no accounts of energy")
+        return
+    says = f"{len(parts)} parts"
+    total = sum(parts.values())
+    yield Row(name="accounts_vs_counter", value=total / counter, says=says, is_ratio=True, least=0.99, most=1.01)
