@@ -144,15 +144,16 @@ def environment(device: str, folder: str) -> Iterator[Mapping[str, str]]:
 
 
 def registered(folder: Path) -> str:
-    """A folder that tells Jupyter of our provisioner as an installation would: a GPU machine may have the code alone."""
+    """A folder that tells Jupyter of our provisioner as an installation would: there may be the code alone."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     site = folder / "site"
     info = site / f"{project['name']}-{project['version']}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    groups = project["entry-points"].items()
-    lines = [f"[{group}]\n" + "".join(f"{name} = {of}\n" for name, of in points.items()) for group, points in groups]
-    (info / "entry_points.txt").write_text("\n".join(lines))
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return str(site)
 
 

@@ -89,10 +89,10 @@ def test_a_doctor_of_an_older_version_is_understood() -> None:
 
 def test_a_cap_that_nothing_holds_has_no_goal() -> None:
     found = {"driver": 140 << 30, "torch": 19 << 29}
-    held = list(caps.compared(Enforcement.L1, "10GiB", 10 << 30, found))
-    assert [row.name for row in held] == ["L1.10GiB.driver_vs_asked", "L1.10GiB.torch_vs_asked"]
+    held = list(caps.compared("L1-strict", "10GiB", 10 << 30, found))
+    assert [row.name for row in held] == ["L1-strict.10GiB.driver_vs_asked", "L1-strict.10GiB.torch_vs_asked"]
     assert [row.verdict.rpartition(" ")[2] for row in held] == ["MISSED", "met"]
-    driver, torch = caps.compared(Enforcement.L0, "10GiB", 10 << 30, found)
+    driver, torch = caps.compared("L0", "10GiB", 10 << 30, found)
     assert driver.verdict == ""
     assert "advisory: nothing holds it" in driver.says
     assert torch.value == 0.95
@@ -176,6 +176,8 @@ def test_accounts_are_held_against_the_counter() -> None:
     assert row.verdict == "goal 0.99 or more, 1.01 or less: met"
     (none,) = energy.accounted(samples, None)
     assert none.value is None
+    assert energy.moved({"l-1": 5.0}, {"l-1": 7.0, "system": 1.0}) == {"l-1": 2.0, "system": 1.0}
+    assert energy.moved(None, {}) is None
 
 
 def test_the_worst_of_all_turns_counts() -> None:
@@ -205,6 +207,13 @@ def test_a_notebook_that_fails_does_nothing_more() -> None:
     for _ in range(2):
         notebooks.all_at_once([good, bad], do)
     assert (done, bad.failed) == (["good", "good"], ["RuntimeError: lost"])
+
+
+def test_the_server_is_told_to_suspend_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebooks.AIStack, "class_trait_names", lambda: ["suspend"])
+    told = json.loads(notebooks.settings(tmp_path, True).read_text())["AIStack"]
+    assert (told["queues"], told["suspend"]) == ({"default": {"suspend": True}}, {"warm": "2s"})
+    assert "queues" not in json.loads(notebooks.settings(tmp_path, False).read_text())["AIStack"]
 
 
 # -- tenants as processes ---------------------------------------------------------------------------------------------

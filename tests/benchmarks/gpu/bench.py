@@ -13,13 +13,14 @@ from typing import Any
 
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.config import AIStack
-from jupyter_aistack.core.device import Device, DeviceKind
+from jupyter_aistack.core.device import Device, DeviceKind, Enforcement
 from jupyter_aistack.core.lease import Lease
 from jupyter_aistack.core.request import Holder, HolderKind
 from jupyter_aistack.providers.base import Prepared
 from jupyter_aistack.providers.gpu import GPUProvider
 
 GIB, GB, MIB = 1 << 30, 10**9, 1 << 20
+STRICT = "strict"
 _numbers = count(1)
 
 
@@ -87,10 +88,24 @@ class Bench:
 
 
 def modes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The ways to hold shares that can be asked for: the strongest this host reaches, then good will alone."""
+    """The ways to hold shares that can be asked for: the firmest this host reaches, good will alone, a daemon each."""
+    known = AIStack.class_trait_names()
     yield "auto", {}
-    if "enforcement" in AIStack.class_trait_names():
+    if "enforcement" in known:
         yield "advisory", {"enforcement": "advisory"}
+    if "mps_strict" in known:
+        yield STRICT, {"mps_strict": True}
+
+
+def level_of(prepared: Prepared, mode: str) -> str:
+    """The level that holds a lease, and that it has a daemon of its own where that makes a difference."""
+    level = prepared.enforced_by.value
+    return f"{level}-{STRICT}" if mode == STRICT and prepared.enforced_by is Enforcement.L1 else level
+
+
+def is_held(level: str) -> bool:
+    """Whether the driver or the hardware holds a lease of that level."""
+    return level.partition("-")[0] in {"L1", "L2", "L3", "L4"}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
@@ -25,59 +26,80 @@ LOAD_SECONDS, LOOK_SECONDS = 12.0, 0.1
 DRY_WATTS = 400.0
 Sample = tuple[float, float, float]
 """Seconds, watts, and the counter in joules."""
+Parts = Mapping[str, float]
+"""Joules by whom they are charged to."""
 
 
 def rows(bench: Bench) -> Iterator[Row]:
+    tick(bench)
     with broker() as made:
         devices = gpus(made)
         if not devices:
             yield Row(name="energy", says="no GPU here can be shared")
             return
-        samples, reads = under_load(bench, made, devices[0])
-        parts = parts_of(made, devices[0])
+        samples, reads, parts = under_load(bench, made, devices[0])
     yield Row(name="read_ms", value=1000 * median(reads), most=10.0)
     yield from summed(samples)
     yield from accounted(samples, parts)
 
 
-def under_load(bench: Bench, made: Broker, device: Device) -> tuple[list[Sample], list[float]]:
-    """Samples of the device while two tenants work, and how long each took to read."""
-    samples: list[Sample] = []
-    reads: list[float] = []
+def under_load(bench: Bench, made: Broker, device: Device) -> tuple[list[Sample], list[float], Parts | None]:
+    """Samples of the device while two tenants work, how long each took to read, and what the accounts say of it."""
     with ExitStack() as stack:
         held = [stack.enter_context(leased(made, "gpu:1/2")) for _ in range(2)]
         tenants = [stack.enter_context(worker(bench, environment(given))) for _, given in held]
         for (lease, _), tenant in zip(held, tenants, strict=True):
             made.bind(lease.id, lease.token, pid=os.getpid(), root_pid=tenant.pid)
         all_at_once(tenants, "burn", what="matmul")
+        before = parts_of(bench, made, device)
+        looks = [look(bench, made, device)]
         end = time.monotonic() + bench.pick(LOAD_SECONDS, 0.5)
         while time.monotonic() < end:
-            account(made)
-            if bench.device == "cpu":
-                advance_the_double()
-            begin = time.monotonic()
-            use = made.usage()[1].get(device.id)
-            reads.append(time.monotonic() - begin)
-            if use is not None and use.power_watts is not None and use.energy_joules is not None:
-                samples.append((begin, use.power_watts, use.energy_joules))
+            made.maintain()
+            looks.append(look(bench, made, device))
             time.sleep(LOOK_SECONDS)
-        account(made)
-    return samples, reads
+        after = parts_of(bench, made, device)
+        looks.append(look(bench, made, device))
+    samples = [sample for sample, _ in looks if sample is not None]
+    return samples, [seconds for _, seconds in looks], moved(before, after)
 
 
-def account(made: Broker) -> None:
-    """Let the books be kept, as a server does in its turns."""
-    made.maintain()
+def look(bench: Bench, made: Broker, device: Device) -> tuple[Sample | None, float]:
+    """One sample, if the GPU tells, and how long it took to read."""
+    tick(bench)
+    begin = time.monotonic()
+    use = made.usage()[1].get(device.id)
+    seconds = time.monotonic() - begin
+    if use is None or use.power_watts is None or use.energy_joules is None:
+        return None, seconds
+    return (begin, use.power_watts, use.energy_joules), seconds
 
 
-def parts_of(made: Broker, device: Device) -> Mapping[str, float] | None:
-    """Joules by whom they are charged to, from the accounts; None where none are kept."""
-    tell: Any = getattr(made, "energy_parts", None)
-    return None if tell is None else dict(tell(device.id))
+def parts_of(bench: Bench, made: Any, device: Device) -> Parts | None:
+    """Joules on the books of today and yesterday by whom they are charged to; None where no books are kept."""
+    keep = getattr(made, "keep_books", None)
+    if keep is None:
+        return None
+    tick(bench)
+    keep(settle=True)
+    day, parts = int(time.time() // 86400), Counter[str]()
+    for charge in made.ledger.charges(day - 1, day):
+        if charge.device_id == device.id:
+            parts[charge.lease_id or "system"] += charge.millijoules / 1000
+    return parts
 
 
-def advance_the_double() -> None:
-    """Move the counter of the fake driver as far as its power says; it has one GPU."""
+def moved(before: Parts | None, after: Parts | None) -> Parts | None:
+    """What was charged in between."""
+    if before is None or after is None:
+        return None
+    return {name: joules - before.get(name, 0.0) for name, joules in after.items()}
+
+
+def tick(bench: Bench) -> None:
+    """In a dry run, move the counter of the fake driver as far as its power says; it has one GPU."""
+    if bench.device == "cuda":
+        return
     file = Path(os.environ["FAKE_NVML_STATE"])
     joules = int(1000 * DRY_WATTS * time.monotonic())
     words = [word for word in file.read_text().split() if not word.startswith(("energy_mj=", "power_mw="))]
@@ -101,7 +123,7 @@ def summed(samples: Sequence[Sample]) -> Iterator[Row]:
     yield Row(name="power_sum_vs_counter", value=drawn(samples) / counter, says=says, is_ratio=True)
 
 
-def accounted(samples: Sequence[Sample], parts: Mapping[str, float] | None) -> Iterator[Row]:
+def accounted(samples: Sequence[Sample], parts: Parts | None) -> Iterator[Row]:
     """The parts of the accounts over the counter; they are made to add up to 1 % or better."""
     counter = samples[-1][2] - samples[0][2] if len(samples) > 1 else 0.0
     if parts is None or counter <= 0:

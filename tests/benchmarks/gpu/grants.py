@@ -17,8 +17,7 @@ from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.device import Enforcement
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.witness import verify
-from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, leased
-from tests.benchmarks.gpu.caps import HELD
+from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased
 from tests.benchmarks.gpu.workers import WorkFailed, worker
 
 SECONDS = 80.0
@@ -38,7 +37,7 @@ class Checked:
 
     @property
     def kind(self) -> str:
-        if self.enforced_by not in HELD:
+        if not is_held(self.enforced_by):
             return "advisory"
         if self.gave_too_much is None:
             return "unknown"
@@ -76,7 +75,7 @@ def one_grant(bench: Bench, made: Broker) -> Checked | None:
         verified, _ = verify(prepared.expects, interpreter=sys.executable, environment=given)
         too_much = int(BEYOND * sum(piece.memory_bytes for piece in lease.slices)) // MIB * MIB
         gave = None
-        if bench.device == "cuda" and prepared.enforced_by in HELD:
+        if bench.device == "cuda" and is_held(prepared.enforced_by):
             with worker(bench, given) as one:
                 gave = bool(one.ask("probe", too_much=too_much)["gave_too_much"])
         return Checked(enforced_by=prepared.enforced_by, verified=verified, gave_too_much=gave)

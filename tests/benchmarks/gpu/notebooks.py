@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jupyter_aistack.config import AIStack
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.policies import read_queues
 from tests.benchmarks.gpu.bench import GIB, MIB, Bench, Row
@@ -27,7 +28,7 @@ from tests.benchmarks.harness import percentile
 SECONDS = 80.0
 NOTEBOOKS, SOON = 4, 1.0
 PAUSE_SECONDS, STATE_BYTES = 4.0, 4 * GIB
-SHARE_SOON = 0.9
+SHARE_SOON, WARM = 0.9, "2s"
 START_SECONDS, CELL_SECONDS, LONGEST_SECONDS = 60.0, 40.0, 90.0
 
 SETUP = """
@@ -62,7 +63,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
     suspends = can_suspend()
     spec = "gpu:1/2" if suspends else "gpu:1/4"
-    with live_server(bench.folder / "server", *settings(suspends)) as server:
+    with live_server(bench.folder / "server", f"--config={settings(bench.folder, suspends)}") as server:
         write_kernelspec(server.folder / "data", spec)
         notebooks = [opened(server) for _ in range(bench.pick(NOTEBOOKS, 2))]
         try:
@@ -85,10 +86,16 @@ def can_suspend() -> bool:
     return True
 
 
-def settings(suspends: bool) -> list[str]:
-    """Arguments of the server."""
-    found = ["--AIStack.providers=gpu", "--AIStack.cycle_seconds=0.2"]
-    return [*found, "--AIStack.queues={'default': {'suspend': True}}"] if suspends else found
+def settings(folder: Path, suspends: bool) -> Path:
+    """The server's configuration: who is idle for two seconds may be suspended, since we have not got all day."""
+    found: dict[str, Any] = {"providers": "gpu", "cycle_seconds": 0.2}
+    if suspends:
+        found["queues"] = {"default": {"suspend": True}}
+    if suspends and "suspend" in AIStack.class_trait_names():
+        found["suspend"] = {"warm": WARM}
+    file = folder / "suite_config.json"
+    file.write_text(json.dumps({"AIStack": found}))
+    return file
 
 
 def write_kernelspec(data_dir: Path, spec: str) -> None:

@@ -15,8 +15,7 @@ from statistics import median
 from typing import Any
 
 from jupyter_aistack.exceptions import AIStackError
-from tests.benchmarks.gpu.bench import Bench, Row, broker, environment, gpus, leased, modes
-from tests.benchmarks.gpu.caps import HELD
+from tests.benchmarks.gpu.bench import Bench, Row, broker, environment, gpus, is_held, leased, level_of, modes
 from tests.benchmarks.gpu.workers import Worker, WorkFailed, all_at_once, worker
 
 SECONDS = 110.0
@@ -61,23 +60,23 @@ def of_mode(bench: Bench, name: str, settings: dict[str, Any], dedicated: Speeds
                 yield Row(name=f"{name}.{tenants}", says="left out: the section's time is up")
                 continue
             try:
-                level, found = together(bench, made, [Fraction(1, tenants + (tenants == 1))] * tenants, seen)
+                level, found = together(bench, made, name, [Fraction(1, max(2, tenants))] * tenants, seen)
             except (WorkFailed, AIStackError) as error:
                 yield Row(name=f"{name}.{tenants}", says=f"failed: {error}")
                 continue
             if found:
                 yield from compared(level, dedicated, found)
-        if not seen.intersection(HELD) or not bench.affords(25):
+        if not any(map(is_held, seen)) or not bench.affords(25):
             return
-        level, found = together(bench, made, [Fraction(3, 10), Fraction(7, 10)], seen)
+        level, found = together(bench, made, name, [Fraction(3, 10), Fraction(7, 10)], seen)
         yield from (separated(level, what, found[what]) for what in found)
 
 
-def together(bench: Bench, made: Any, shares: Sequence[Fraction], seen: set[str]) -> tuple[str, Speeds]:
+def together(bench: Bench, made: Any, mode: str, shares: Sequence[Fraction], seen: set[str]) -> tuple[str, Speeds]:
     """The level, and the speeds of tenants with these shares; none where that has been measured before."""
     with ExitStack() as stack:
         held = [stack.enter_context(leased(made, f"gpu:{share}")) for share in shares]
-        level = held[0][1].enforced_by.value
+        level = level_of(held[0][1], mode)
         key = f"{level} {', '.join(map(str, shares))}"
         if key in seen:
             return level, {}
