@@ -189,10 +189,12 @@ def test_the_worst_of_all_turns_counts() -> None:
 
 def test_cells_that_waited_and_cells_that_failed_are_counted() -> None:
     one = notebooks.Notebook(kernel_id="k", client=None, waits=[0.1] * 8 + [2.0, 3.0], failed=["RuntimeError: lost"])
-    rows = by_name(list(notebooks.in_short([one])))
+    rows = by_name(list(notebooks.in_short([one], {"LeaseResumed": 3, "LeaseStateLost": 1})))
     assert (rows["share_within_1_s"].value, rows["wait_p95_s"].value) == (0.8, 3.0)
     assert (rows["failed"].value, rows["failed"].says) == (1.0, "RuntimeError: lost")
-    assert "share_within_1_s" not in by_name(list(notebooks.in_short([])))
+    assert (rows["suspends"].value, rows["resumes"].value) == (0.0, 3.0)
+    assert rows["lost"].verdict.endswith("MISSED")
+    assert "share_within_1_s" not in by_name(list(notebooks.in_short([], {})))
 
 
 def test_a_notebook_that_fails_does_nothing_more() -> None:
@@ -336,7 +338,7 @@ def test_sections_are_listed_with_times_that_fit_together(capsys: pytest.Capture
 
 def test_what_a_section_saves_the_next_may_use() -> None:
     ends_at = gpu_suite.deadlines(["levels", "caps"], 60.0, 100.0)
-    assert ends_at == {"levels": 115.0, "caps": 160.0}
+    assert ends_at == {"levels": 100 + 60 * 15 / 55, "caps": 160.0}
     assert gpu_suite.deadlines(["caps"], 540.0, 0.0) == {"caps": 540.0}
 
 

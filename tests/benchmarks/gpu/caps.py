@@ -13,7 +13,7 @@ from jupyter_aistack.exceptions import AIStackError
 from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased, level_of, modes
 from tests.benchmarks.gpu.workers import WorkFailed, worker
 
-SECONDS = 45.0
+SECONDS = 40.0
 SPECS = ("5GiB", "10GiB", "gpu:1/4")
 LEAST, MOST = 0.90, 1.0
 """Of what was asked for. Below: users get less than they were told; above: neighbours do."""

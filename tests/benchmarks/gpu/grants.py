@@ -20,7 +20,7 @@ from jupyter_aistack.witness import verify
 from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased
 from tests.benchmarks.gpu.workers import WorkFailed, worker
 
-SECONDS = 80.0
+SECONDS = 70.0
 GRANTS, PARALLEL = 1000, 16
 SPEC = "gpu:1/16"
 BEYOND = 1.10

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jupyter_aistack.config import AIStack
 from tests.benchmarks.gpu.bench import Bench, Row
 
 SECONDS = 15.0
@@ -15,8 +17,11 @@ LEVELS = {"L0": 0.0, "L1": 1.0, "L2": 2.0, "L3": 3.0, "L4": 4.0}
 
 
 def rows(bench: Bench) -> Iterator[Row]:
+    if "suspend" in AIStack.class_trait_names():
+        (bench.folder / "jupyter_aistack_config.json").write_text(json.dumps({"AIStack": {"suspend": "auto"}}))
     command = [sys.executable, "-m", "jupyter_aistack.cli", "doctor", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=bench.left, check=False)
+    given = {**os.environ, "JUPYTER_CONFIG_DIR": str(bench.folder)}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=bench.left, check=False)
     yield from described(json.loads(done.stdout.splitlines()[-1]))
 
 
