@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from jupyter_aistack.core.device import Enforcement
+from tests.benchmarks import __main__ as all_of_them
 from tests.benchmarks import gpu_suite
 from tests.benchmarks.gpu import caps, energy, grants, levels, notebooks, running, suspend, teardown, tenants, work
 from tests.benchmarks.gpu.bench import MIB, Bench, Row, by_name
@@ -320,6 +321,20 @@ def test_without_a_gpu_it_says_so_and_nothing_is_wrong(without_gpu: None, capsys
     why = "there is no GPU on this machine"
     assert json.loads(said.out.splitlines()[-1]) == {"ratios": {}, "figures": {}, "skipped": why}
     assert said.err == f"gpu_suite: {why}\n"
+
+
+def test_among_the_benchmarks_it_is_skipped_with_its_reason() -> None:
+    found = {
+        "gpu_suite": {"ratios": {}, "figures": {}, "skipped": "no GPU"},
+        "cycle": None,
+        "x": {"ratios": {"r": 0.5}},
+    }
+    _, *lines = all_of_them.table(found)
+    assert [line.split() for line in lines] == [
+        ["gpu_suite", "skipped:", "no", "GPU"],
+        ["cycle", "FAILED", "nan"],
+        ["x", "r", "0.500"],
+    ]
 
 
 def test_where_the_package_is_not_installed_jupyter_finds_its_provisioner(tmp_path: Path) -> None:
