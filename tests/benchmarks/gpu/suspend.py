@@ -24,7 +24,7 @@ from jupyter_aistack.providers.nvml import NVML
 from tests.benchmarks.gpu.bench import GB, MIB, Bench, Row, environment, used_bytes
 from tests.benchmarks.gpu.workers import Worker, WorkFailed, worker
 
-SECONDS = 150.0
+SECONDS = 140.0
 SIZES_GB = (2, 20, 60)
 FRAMEWORKS = ("torch", "cupy", "jax")
 CYCLES, CYCLE_BYTES = 20, 512 * MIB
