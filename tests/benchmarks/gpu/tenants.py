@@ -38,7 +38,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def alone(bench: Bench, dedicated: Speeds) -> Iterator[Row]:
-    """A tenant with a lease of the whole GPU and none beside it, in turns with one without; `dedicated` gets the latter.
+    """A tenant that leases the whole GPU, alone, in turns with one without a lease, whose speeds `dedicated` gets.
 
     The one without starts later: what it holds would else be a stranger's, and the GPU not whole.
     """
