@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import gc
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from ..exceptions import InvalidRequest
+from .pages import prefer_large, return_unused
+from .walk import alive
+
+Pair: TypeAlias = tuple[Any, Any]
+"""Two tensors of bytes, equally long."""
+BLOCK_BYTES = 512
+"""torch's allocator on a GPU gives out multiples of it (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
+WORTH_A_SEARCH = 64
+"""Garbage is looked for, which takes 0.1 to 0.5 s in a notebook, when it could be 1/64 of what moves, or more."""
 
 
 class Device(Protocol):
@@ -15,6 +25,15 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Return when all work given to it is done."""
+
+    def copy(self, pairs: Iterable[Pair]) -> None:
+        """Begin to copy, each pair's second into its first; all are complete after `synchronize`."""
+
+    def adopt(self, storages: Sequence[Any]) -> None:
+        """Storages that have been allocated just now and will be filled: make that quick."""
+
+    def has_more(self, sizes: Sequence[int]) -> bool:
+        """Whether it holds much beside storages of these sizes, in which garbage may be."""
 
     def trim(self) -> int:
         """Drop what nobody refers to and give back memory that nothing lives in; the bytes given back."""
@@ -41,6 +60,20 @@ class Cuda:
             for index in range(torch.cuda.device_count()):
                 torch.cuda.synchronize(index)
 
+    def copy(self, pairs: Iterable[Pair]) -> None:
+        for target, source in pairs:
+            target.copy_(source, non_blocking=True)
+
+    def adopt(self, storages: Sequence[Any]) -> None:
+        """Nothing to do: a GPU's memory is there once it is allocated."""
+
+    def has_more(self, sizes: Sequence[int]) -> bool:
+        import torch
+
+        known = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes)
+        held = sum(torch.cuda.memory_allocated(index) for index in range(torch.cuda.device_count()))
+        return (held - known) * WORTH_A_SEARCH > known
+
     def trim(self) -> int:
         gc.collect()
         return self.give_back()
@@ -62,12 +95,14 @@ class Cuda:
     def host_buffer(self, size_bytes: int) -> Any:
         import torch
 
-        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=_has_started())
+        if _has_started():
+            return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+        return _pageable(size_bytes)
 
     def why_not(self) -> str:
         import torch
 
-        if any(issubclass(type(thing), torch.cuda.CUDAGraph) for thing in gc.get_objects()):
+        if alive(torch.cuda.CUDAGraph):
             return "a CUDA graph lives in this process and holds addresses; delete it first"
         return ""
 
@@ -78,19 +113,31 @@ class Cpu:
     kind = "cpu"
 
     def synchronize(self) -> None:
-        """Nothing runs beside the caller."""
+        """Nothing else runs beside the caller."""
+
+    def copy(self, pairs: Iterable[Pair]) -> None:
+        for target, source in pairs:
+            target.copy_(source)
+
+    def adopt(self, storages: Sequence[Any]) -> None:
+        for storage in storages:
+            prefer_large(storage.data_ptr(), storage.nbytes())
+
+    def has_more(self, sizes: Sequence[int]) -> bool:
+        """Nobody waits for what garbage holds of the host's memory."""
+        return False
 
     def trim(self) -> int:
         gc.collect()
-        return 0
+        return self.give_back()
 
     def give_back(self) -> int:
+        """How much is not told: the system does not count it."""
+        return_unused()
         return 0
 
     def host_buffer(self, size_bytes: int) -> Any:
-        import torch
-
-        return torch.empty(size_bytes, dtype=torch.uint8)
+        return _pageable(size_bytes)
 
     def why_not(self) -> str:
         return ""
@@ -113,3 +160,11 @@ def _has_started() -> bool:
     import torch
 
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _pageable(size_bytes: int) -> Any:
+    import torch
+
+    buffer = torch.empty(size_bytes, dtype=torch.uint8)
+    prefer_large(buffer.data_ptr(), size_bytes)
+    return buffer

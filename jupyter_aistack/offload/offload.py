@@ -7,6 +7,7 @@ on the host copy, so that who uses one too early gets a value or an error of tor
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from ..core.units import format_bytes
 from ..exceptions import LeaseError
 from .arena import Arena, Place
 from .device import Device, device_named
-from .walk import check, named_tensors, storage_key, tensors_on, why_not
+from .walk import check, has_others, named_tensors, storage_key, tensors_on, why_not
 
 _one_at_a_time = threading.RLock()
 """Over all registrations: two may share a model."""
@@ -91,14 +92,13 @@ class Offload:
             if self._parked:
                 return Moved()
             begin = time.perf_counter()
-            trimmed = self.device.trim()
             named = list(named_tensors(self.objects))
             found = self._storages(named)
             if not found:
-                return Moved(seconds=time.perf_counter() - begin, trimmed_bytes=trimmed)
+                return Moved(trimmed_bytes=self.device.trim(), seconds=time.perf_counter() - begin)
             self._parked = self._copy_out(found, [tensor for _, tensor in named])
             self._empty()
-            trimmed += max(0, self.device.give_back() - _size(self._parked))
+            trimmed = max(0, self.device.give_back() - _size(self._parked))
             return self._moved(begin, self._parked, trimmed)
 
     def resume(self) -> Moved:
@@ -112,8 +112,7 @@ class Offload:
                 return Moved()
             begin, parked = time.perf_counter(), self._parked
             self._make_room(parked)
-            for one in parked:
-                _bytes_of(one.storage).copy_(one.place.bytes, non_blocking=True)
+            self.device.copy((_bytes_of(one.storage), one.place.bytes) for one in parked)
             self.device.synchronize()
             for one in parked:
                 _refer(one, to_host=False)
@@ -173,14 +172,24 @@ class Offload:
             self._arena.drop()
             raise LeaseError(f"cannot suspend: the host gave no {format_bytes(sum(sizes))}: {error}") from error
         self.device.synchronize()
-        for (_, storage), place in zip(found.values(), places, strict=True):
-            place.bytes.copy_(_bytes_of(storage), non_blocking=True)
+        moves = zip(found.values(), places, strict=True)
+        self.device.copy((place.bytes, _bytes_of(storage)) for (_, storage), place in moves)
+        standing = self._standing(found, tensors)  # while a GPU copies
         self.device.synchronize()
-        standing = _by_storage([*tensors, *tensors_on(set(found))])
         return tuple(
             _Parked(name=name, storage=storage, place=place, tensors=standing.get(key, ()))
             for (key, (name, storage)), place in zip(found.items(), places, strict=True)
         )
+
+    def _standing(
+        self, found: dict[int, tuple[str, Any]], tensors: list[Any]
+    ) -> dict[int, tuple[tuple[Any, int], ...]]:
+        """Who stands on each storage, those that nobody registered included; garbage is dropped where it may matter."""
+        standing = _by_storage(tensors)
+        has_views = any(has_others(storage, len(standing[key])) for key, (_, storage) in found.items())
+        if has_views or self.device.has_more([storage.nbytes() for _, storage in found.values()]):
+            gc.collect()  # before the search, which would take garbage for views
+        return _by_storage([*tensors, *tensors_on(set(found))]) if has_views else standing
 
     def _empty(self) -> None:
         """Stand all tensors on the copies and free the originals; all or nothing."""
@@ -219,6 +228,7 @@ class Offload:
                     "free some of it and try again",
                     name=one.name,
                 ) from error
+        self.device.adopt([one.storage for one in parked])
 
     def _moved(self, begin: float, parked: tuple[_Parked, ...], trimmed: int) -> Moved:
         seconds = time.perf_counter() - begin

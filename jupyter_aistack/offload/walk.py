@@ -69,8 +69,36 @@ def tensors_on(storages: set[int]) -> list[Any]:
     """Every tensor Python knows whose storage (by its C address) is one of `storages`: views that nobody registered."""
     import torch
 
-    found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
-    return [tensor for tensor in found if storage_key(tensor) in storages]
+    return [tensor for tensor in alive(torch.Tensor) if storage_key(tensor) in storages]
+
+
+def alive(kind: type) -> list[Any]:
+    """Every object of a class, or of one made from it, that Python's search for garbage knows of.
+
+    The classes are found once, and not asked of each of a notebook's hundred thousands of objects.
+    """
+    kinds = set(_kinds(kind))
+    return [thing for thing in gc.get_objects() if type(thing) in kinds]
+
+
+def _kinds(kind: type) -> Iterator[type]:
+    """A class and all that are made from it."""
+    yield kind
+    below: list[type] = type.__subclasses__(kind)
+    for one in below:
+        yield from _kinds(one)
+
+
+def has_others(storage: Any, known: int) -> bool:
+    """Whether more than `known` tensors may stand on a storage; the search for them can be left out when not.
+
+    torch counts who refers to a storage: each tensor once, and the object in our hand. What it saved for a backward
+    pass counts too, and a torch that does not tell (before 2.1) leaves it open: both are a yes.
+    """
+    import torch
+
+    count = getattr(torch._C, "_storage_Use_Count", None)
+    return count is None or count(storage._cdata) != known + 1
 
 
 def storage_key(tensor: Any) -> int | None:

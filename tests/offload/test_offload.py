@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,29 +86,34 @@ def test_a_hundred_cycles_amid_training_change_nothing() -> None:
     assert all(torch.equal(one, other) for one, other in zip(everything(*plain), everything(*moved), strict=True))
 
 
-def test_cycles_under_load_keep_the_state() -> None:
-    plain, moved = trained(), trained()
-    stop = threading.Event()
+def test_a_hundred_cycles_under_load_keep_the_state() -> None:
+    expected, moved, shapes = everything(*trained()), trained(), [(32, 32), (32,), (32, 32), (1,)]
+    stop, taken = threading.Event(), 0
 
-    def burn() -> None:
+    def take_what_is_freed() -> None:
+        nonlocal taken
         while not stop.is_set():
-            torch.randn(64, 64).sum()
+            kept = [torch.full(shape, torch.nan) for shape in shapes * 20]
+            taken += len(kept)
 
-    thread = threading.Thread(target=burn)
+    thread = threading.Thread(target=take_what_is_freed)
     thread.start()
     try:
         with aistack.offloadable(*moved, device="cpu") as offload:
             for _ in range(100):
-                with offload.suspended():
-                    pass
+                with offload.suspended() as out:
+                    assert out.storages > 10
+                now = everything(*moved)
+                assert all(torch.equal(one, other) for one, other in zip(expected, now, strict=True))
     finally:
         stop.set()
         thread.join()
-    assert all(torch.equal(one, other) for one, other in zip(everything(*plain), everything(*moved), strict=True))
+    assert taken > 100 * len(expected)
 
 
-def test_its_memory_is_really_returned() -> None:
-    model = torch.nn.ModuleList([torch.nn.Linear(4096, 4096, bias=False) for _ in range(3)])
+@pytest.mark.parametrize(("width", "layers"), [(4096, 3), (1024, 48), (256, 768)])
+def test_its_memory_is_really_returned(width: int, layers: int) -> None:
+    model = torch.nn.ModuleList([torch.nn.Linear(width, width, bias=False) for _ in range(layers)])
     process, size = psutil.Process(), 3 * 64 * MIB
     with aistack.offloadable(model, device="cpu") as offload:
         offload.suspend()  # the host copy stays from now on, so that only the device's memory comes and goes
@@ -122,14 +128,26 @@ def test_its_memory_is_really_returned() -> None:
     assert back - process.memory_info().rss == pytest.approx(size, abs=16 * MIB)
 
 
-def test_tensors_stay_what_they_are(offload: Offload) -> None:
+def test_a_hundred_cycles_leave_tensors_what_they_are(offload: Offload) -> None:
     model, optimizer = offload.objects
-    before = [(id(p), p.dtype, p.stride(), p.requires_grad, p.is_leaf, p.storage_offset()) for p in model.parameters()]
-    addressed = model.first.weight.untyped_storage()
-    with offload.suspended():
-        assert addressed.nbytes() == 0
-    after = [(id(p), p.dtype, p.stride(), p.requires_grad, p.is_leaf, p.storage_offset()) for p in model.parameters()]
-    assert after == before
+
+    def looks() -> list[tuple[Any, ...]]:
+        state = [value for entry in optimizer.state.values() for value in entry.values()]
+        tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters()), *state]
+        there = [t for t in tensors if t is not None]
+        return [
+            (id(t), t.untyped_storage()._cdata, t.dtype, t.shape, t.stride(), t.storage_offset(), t.requires_grad)
+            for t in there
+        ]
+
+    before, addressed = looks(), model.first.weight.untyped_storage()
+    for _ in range(100):
+        with offload.suspended():
+            assert addressed.nbytes() == 0
+    assert looks() == before
+    assert model.last.weight is model.first.weight
+    model.norm.running_mean[20] = 5.0
+    assert model.upper[4] == 5.0
     assert model.first.weight.untyped_storage()._cdata == addressed._cdata
     assert any(param is model.first.weight for param in optimizer.param_groups[0]["params"])
 
@@ -146,6 +164,44 @@ def test_what_shares_memory_goes_once_and_shares_it_again() -> None:
     assert view[0] == unregistered[95] == turned[0, 1] == -1.0
     assert other_type[100] == torch.tensor(-1.0).view(torch.int32)
     assert conjugate[50] == torch.complex(torch.tensor(-1.0), torch.tensor(-101.0))
+
+
+def test_views_are_found_where_torch_does_not_count_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C, "_storage_Use_Count")
+    base = torch.arange(100.0)
+    view = base[50:]
+    with aistack.offloadable(base, device="cpu").suspended():
+        assert view.untyped_storage()._cdata == base.untyped_storage()._cdata  # on the copy, both
+        assert view[0] == 50.0
+    base[50] = -1.0
+    assert view[0] == -1.0
+
+
+def test_what_is_garbage_is_not_kept_alive_by_a_view_in_it() -> None:
+    class Loop:
+        def __init__(self, view: Any) -> None:
+            self.view, self.own = view, self
+
+    base = torch.arange(100.0)
+    gone = weakref.ref(Loop(base[50:]))
+    gc.disable()
+    try:
+        assert gone() is not None
+        with aistack.offloadable(base, device="cpu").suspended():
+            assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_nothing_is_searched_where_torch_counts_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, held = torch.arange(100.0), []
+    monkeypatch.setattr(module, "tensors_on", lambda storages: held.append(storages) or [])
+    with aistack.offloadable(base, device="cpu").suspended():
+        assert held == []
+    view = base[50:]
+    with aistack.offloadable(base, device="cpu").suspended():
+        assert len(held) == 1
+    del view
 
 
 def test_a_graph_that_waits_for_backward_is_still_right() -> None:

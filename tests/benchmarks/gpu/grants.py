@@ -1,0 +1,100 @@
+"""A thousand grants, each checked as the package does it and once more from outside the package.
+
+A grant is *silently unlimited* when it is said to be held by the driver, the package's own check found nothing wrong,
+and yet the driver gave its process more than its share. There must be none.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from jupyter_aistack.broker import Broker
+from jupyter_aistack.core.device import Enforcement
+from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.witness import verify
+from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased
+from tests.benchmarks.gpu.workers import WorkFailed, worker
+
+SECONDS = 70.0
+GRANTS, PARALLEL = 1000, 16
+SPEC = "gpu:1/16"
+BEYOND = 1.10
+"""A limit that lets through a tenth more than the share is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One grant: what is said to hold it, what the package's check said, what the driver really did."""
+
+    enforced_by: Enforcement
+    verified: bool | None
+    gave_too_much: bool | None
+
+    @property
+    def kind(self) -> str:
+        if not is_held(self.enforced_by):
+            return "advisory"
+        if self.gave_too_much is None:
+            return "unknown"
+        if not self.gave_too_much:
+            return "limited"
+        return "unlimited_but_found" if self.verified is False else "silent_unlimited"
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    wanted = bench.pick(GRANTS, 8)
+    failures: Counter[str] = Counter()
+    checked: list[Checked] = []
+    with broker() as made:
+        if not gpus(made):
+            yield Row(name="grants", says="no GPU here can be shared")
+            return
+        parallel = min(PARALLEL, os.cpu_count() or 1)
+        with ThreadPoolExecutor(parallel) as pool:
+            asked = [pool.submit(one_grant, bench, made) for _ in range(wanted)]
+            for done in as_completed(asked):
+                try:
+                    found = done.result()
+                    checked += [found] if found is not None else []
+                except (AIStackError, WorkFailed) as error:
+                    failures[str(error)] += 1
+    yield from counted(checked, wanted, failures)
+
+
+def one_grant(bench: Bench, made: Broker) -> Checked | None:
+    """One grant from request to release; None when the time is up."""
+    if not bench.affords(5):
+        return None
+    with leased(made, SPEC) as (lease, prepared):
+        given = environment(prepared)
+        verified, _ = verify(prepared.expects, interpreter=sys.executable, environment=given)
+        too_much = int(BEYOND * sum(piece.memory_bytes for piece in lease.slices)) // MIB * MIB
+        gave = None
+        if bench.device == "cuda" and is_held(prepared.enforced_by):
+            with worker(bench, given) as one:
+                gave = bool(one.ask("probe", too_much=too_much)["gave_too_much"])
+        return Checked(enforced_by=prepared.enforced_by, verified=verified, gave_too_much=gave)
+
+
+def counted(checked: list[Checked], wanted: int, failures: Counter[str]) -> Iterator[Row]:
+    """How many there were of each kind."""
+    kinds = Counter(one.kind for one in checked)
+    says = "" if len(checked) == wanted else f"of {wanted}: the time was up, or they failed"
+    yield Row(name="grants", value=float(len(checked)), says=says, least=float(wanted))
+    is_judged = kinds["limited"] + kinds["silent_unlimited"] + kinds["unlimited_but_found"] > 0
+    yield Row(
+        name="silent_unlimited",
+        value=float(kinds["silent_unlimited"]) if is_judged else None,
+        says="" if is_judged else "n/a: no grant is said to be held by the driver",
+        most=0.0,
+    )
+    for kind in ("limited", "unlimited_but_found", "advisory", "unknown"):
+        yield Row(name=kind, value=float(kinds[kind]))
+    yield Row(name="check_said_wrong", value=float(sum(one.verified is False for one in checked)))
+    yield Row(name="check_could_not_tell", value=float(sum(one.verified is None for one in checked)))
+    yield from (Row(name="failed", value=float(times), says=why) for why, times in failures.most_common(3))
