@@ -13,7 +13,8 @@ import type {
   IRequestBody,
   IRequested,
   ISnapshot,
-  IUsage
+  IUsage,
+  ResidenceVerb
 } from './wire';
 
 /** Keeps the last snapshot; every verb acts on the server first and then fetches what became of it. */
@@ -90,6 +91,10 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   extend(leaseId: string, seconds: number): Promise<ILease> {
     return this._mutate(() => this._api.extend(leaseId, seconds));
+  }
+
+  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease> {
+    return this._mutate(() => this._api.reside(leaseId, verb));
   }
 
   cancel(requestId: string): Promise<IRequest> {

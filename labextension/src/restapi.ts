@@ -1,3 +1,4 @@
+import type { Decoder } from './decoders';
 import { AIStackError } from './errors';
 import type {
   IEvent,
@@ -7,10 +8,10 @@ import type {
   IRequestBody,
   IRequested,
   ISnapshot,
-  IUsage
+  IUsage,
+  ResidenceVerb
 } from './wire';
 import * as validate from './validate';
-import type { Decoder } from './validate';
 
 /** Sends a request to a path below `aistack/api/v1/`, with the credentials of the page. */
 export type Fetch = (path: string, init?: RequestInit) => Promise<Response>;
@@ -55,6 +56,12 @@ export class RestAPI {
   extend(leaseId: string, seconds: number): Promise<ILease> {
     const path = `leases/${encodeURIComponent(leaseId)}/extend`;
     return this._call(path, validate.lease, 'POST', { seconds });
+  }
+
+  /** Suspends, resumes, pins or unpins the device state of a lease. */
+  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease> {
+    const path = `leases/${encodeURIComponent(leaseId)}/${verb}`;
+    return this._call(path, validate.lease, 'POST', {});
   }
 
   cancel(requestId: string): Promise<IRequest> {

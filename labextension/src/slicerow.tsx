@@ -3,11 +3,23 @@ import * as React from 'react';
 
 import { formatDuration, holderName } from './format';
 import { idleText } from './idle';
-import { IdleBadge, SimulatedBadge } from './marks';
-import { MemoryMeter, memoryText, utilisationText } from './meter';
+import {
+  IdleBadge,
+  SimulatedBadge,
+  StandingBadge,
+  UnenforcedBadge,
+  Warning
+} from './marks';
+import { MemoryMeter, sliceMemoryText, utilisationText } from './meter';
 import { isOwn } from './ownership';
+import {
+  hasResidence,
+  isAway,
+  standingText,
+  type ResidentLease
+} from './residence';
 import type { IPiece } from './segments';
-import type { IDevice, IHost, ILease, IUsage, IUse } from './wire';
+import type { IDevice, IHost, ILease, IUsage, IUse, Standing } from './wire';
 
 export interface ISliceRowProps extends IPiece {
   device: IDevice;
@@ -37,6 +49,7 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
         >
           {name}
         </span>
+        {lease.verified === false && <UnenforcedBadge trans={trans} />}
         {own && <span className="jp-AIStack-badge">{trans.__('yours')}</span>}
         {lease.enforced_by === 'simulated' && !props.device.simulated && (
           <SimulatedBadge trans={trans} />
@@ -45,15 +58,38 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
           {slice.profile || slice.fraction}
         </span>
       </div>
-      <SliceUse {...props} name={name} />
+      {isAway(lease) ? null : <SliceUse {...props} name={name} />}
+      {hasResidence(lease) && <SliceStanding {...props} lease={lease} />}
+      {lease.verified === false && lease.note && <Warning text={lease.note} />}
     </li>
   );
+}
+
+function SliceStanding(
+  props: ISliceRowProps & { lease: ResidentLease }
+): JSX.Element {
+  const { lease, now, trans } = props;
+  const { standing } = lease.residence;
+  const text = standingText(lease, now, trans);
+  return (
+    <p className="jp-AIStack-figures">
+      <StandingBadge standing={standing} text={text} trans={trans} />{' '}
+      <span className={isPlain(standing) ? 'jp-AIStack-spoken' : undefined}>
+        {text}
+      </span>
+    </p>
+  );
+}
+
+/** What everybody's slices mostly are; the tooltip explains it. */
+function isPlain(standing: Standing): boolean {
+  return standing === 'held' || standing === 'warm';
 }
 
 function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
   const { lease, slice, trans } = props;
   const use = useOf(lease, props.usage);
-  const memory = memoryText(use, slice.memory_bytes, trans);
+  const memory = sliceMemoryText(use, slice.memory_bytes, trans);
   const age = formatDuration(props.now - lease.granted_at);
   const utilisation = utilisationText(use, trans);
   return (
@@ -83,7 +119,8 @@ const UNKNOWN: IUse = {
   memory_bytes: null,
   utilization: null,
   power_watts: null,
-  energy_joules: null
+  energy_joules: null,
+  energy_wh: null
 };
 
 /** The use of a lease on one device; of a lease on several we only know the sum, which belongs to none of them. */

@@ -9,7 +9,8 @@ import type {
   IRequest,
   IRequestBody,
   IRequested,
-  IUsage
+  IUsage,
+  ResidenceVerb
 } from './wire';
 
 /** The state of the broker as this page knows it, and the verbs that change it. */
@@ -43,6 +44,8 @@ export interface ILeaseManager extends IDisposable {
   release(leaseId: string): Promise<ILease>;
   /** Moves the end of a lease `seconds` further away. */
   extend(leaseId: string, seconds: number): Promise<ILease>;
+  /** Suspends or resumes the device state of a lease, or pins it to its devices or no longer. */
+  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease>;
   /** Withdraws a waiting request. */
   cancel(requestId: string): Promise<IRequest>;
   /** Fetches everything anew. */
