@@ -107,10 +107,7 @@ function Facts(props: ILeaseCardProps): JSX.Element {
   const energy = usage?.leases[lease.id]?.energy_wh ?? null;
   return (
     <dl className="jp-AIStack-facts">
-      <dt>{trans.__('State')}</dt>
-      <dd>
-        <LeaseStateText {...props} />
-      </dd>
+      <State {...props} />
       <dt>{trans.__('Enforced by')}</dt>
       <dd>{lease.enforcement || trans.__('not known yet')}</dd>
       <dt>{trans.__('Verified')}</dt>
@@ -150,13 +147,24 @@ function NoticeBanner(props: ILeaseCardProps): JSX.Element | null {
   );
 }
 
-function LeaseStateText(props: ILeaseCardProps): JSX.Element {
+/** For how long it has been idle, else its state; where its standing is shown, that says the latter. */
+function State(props: ILeaseCardProps): JSX.Element | null {
   const { clock, host, lease, trans } = props;
   const idle = idleText(lease, host, clock(), trans);
-  return idle === '' ? (
-    <>{stateText(lease.state, trans)}</>
-  ) : (
-    <IdleBadge text={idle} trans={trans} />
+  if (idle === '' && lease.residence) {
+    return null;
+  }
+  return (
+    <>
+      <dt>{trans.__('State')}</dt>
+      <dd>
+        {idle === '' ? (
+          stateText(lease.state, trans)
+        ) : (
+          <IdleBadge text={idle} trans={trans} />
+        )}
+      </dd>
+    </>
   );
 }
 

@@ -7,8 +7,7 @@ import {
   IdleBadge,
   SimulatedBadge,
   StandingBadge,
-  UnenforcedBadge,
-  Warning
+  UnenforcedBadge
 } from './marks';
 import { MemoryMeter, sliceMemoryText, utilisationText } from './meter';
 import { isOwn } from './ownership';
@@ -38,7 +37,7 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
   const name = holderName(lease.holder);
   return (
     <li
-      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}`}
+      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}${isAway(lease) ? ' jp-mod-away' : ''}`}
       data-lease-id={lease.id}
     >
       <div className="jp-AIStack-sliceHead">
@@ -49,7 +48,6 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
         >
           {name}
         </span>
-        {lease.verified === false && <UnenforcedBadge trans={trans} />}
         {own && <span className="jp-AIStack-badge">{trans.__('yours')}</span>}
         {lease.enforced_by === 'simulated' && !props.device.simulated && (
           <SimulatedBadge trans={trans} />
@@ -60,7 +58,12 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
       </div>
       {isAway(lease) ? null : <SliceUse {...props} name={name} />}
       {hasResidence(lease) && <SliceStanding {...props} lease={lease} />}
-      {lease.verified === false && lease.note && <Warning text={lease.note} />}
+      {lease.verified === false && (
+        <p className="jp-AIStack-figures">
+          <UnenforcedBadge trans={trans} />{' '}
+          {lease.note.replace(/^not enforced: /, '')}
+        </p>
+      )}
     </li>
   );
 }

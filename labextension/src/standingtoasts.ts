@@ -29,10 +29,7 @@ export class StandingToasts implements IStandingNews {
     const actions = [this._action('resume', lease)];
     if (shouldExplain()) {
       explained();
-      this._show(lease.id, 'info', explanation(lease, trans), false, [
-        ...actions,
-        this._action('pin', lease)
-      ]);
+      this._explain(lease, [...actions, this._action('pin', lease)]);
     } else if (isNews) {
       const pause = this._pauseOf(`suspended ${lease.id}`, 10_000);
       const message = trans.__(
@@ -111,6 +108,25 @@ export class StandingToasts implements IStandingNews {
       this._shown.delete(leaseId);
       Notification.dismiss(shown);
     }
+    this._leave(leaseId);
+  }
+
+  /** Stays to be read, however soon the slice is back. */
+  private _explain(
+    lease: ResidentLease,
+    actions: Notification.IAction[]
+  ): void {
+    const message = explanation(lease, this._options.trans);
+    const id = Notification.info(message, { autoClose: false, actions });
+    this._explanation = { id, leaseId: lease.id };
+  }
+
+  /** What is explained can no longer be acted upon once that lease is back or gone. */
+  private _leave(leaseId: string): void {
+    if (this._explanation?.leaseId === leaseId) {
+      Notification.update({ id: this._explanation.id, actions: [] });
+      this._explanation = null;
+    }
   }
 
   /** In place of what was said before under `key`. */
@@ -150,6 +166,7 @@ export class StandingToasts implements IStandingNews {
     return { label: trans.__('Show'), callback: () => open() };
   }
 
+  private _explanation: { id: string; leaseId: string } | null = null;
   private readonly _shown = new Map<string, string>();
   private readonly _told = new Set<string>();
 }

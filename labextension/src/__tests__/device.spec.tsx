@@ -167,9 +167,7 @@ describe('a slice that is not what was granted', () => {
       verified: false,
       note: 'not enforced: x'
     });
-    const text = row(render(given), 'l-tour');
-    expect(text).toContain('not enforced');
-    expect(text).toContain('⚠ not enforced: x');
+    expect(row(render(given), 'l-tour')).toMatch(/not enforced x$/);
   });
 });
 

@@ -64,10 +64,18 @@ it('explains a suspend once, whoever has asked for it, and stays', () => {
   press('Never for this one');
   press('Resume');
   expect(done).toEqual(['pin l-tour', 'resume l-tour']);
+});
+
+it('leaves the explanation to be read when the slice is back, with nothing to press', () => {
+  isDue = true;
   toasts.suspended(lease(), true);
-  expect(messages()).toEqual([
+  toasts.resumed(lease(WARM), false);
+  expect(messages()).toEqual([expect.stringContaining('Nothing is lost')]);
+  expect(shown()[0].options.actions).toEqual([]);
+  toasts.suspended(lease(), true);
+  expect(messages()[0]).toBe(
     'it is suspended: 9 GiB in host memory; its next cell brings it back.'
-  ]);
+  );
 });
 
 it('pops up for the first suspend of a slice, and only lists those after it', () => {
