@@ -19,10 +19,14 @@ export function hasResidence(lease: ILease): lease is ResidentLease {
   return lease.residence !== null && lease.state !== 'ended';
 }
 
-/** Whether nothing of it is on its devices, so that others may use the room. */
-export function isAway(lease: ILease): boolean {
-  const phase = lease.residence?.phase;
-  return phase === 'parked' || phase === 'lost';
+/** Whether nothing of it is on its devices. */
+export function isAway({ residence }: ILease): boolean {
+  return residence?.phase === 'parked' || residence?.phase === 'lost';
+}
+
+/** Whether it takes room on its devices; that of one which waits to come back is promised to it. */
+export function takesRoom(lease: ILease): boolean {
+  return !isAway(lease) || (lease.residence?.wanted_at ?? null) !== null;
 }
 
 export function standingWord(
@@ -89,25 +93,36 @@ function suspendedText(
   now: number,
   trans: TranslationBundle
 ): string {
-  const { phase, wanted_at, why } = lease.residence;
+  const { note, phase, state_bytes, wanted_at } = lease.residence;
   const where = keptText(lease, trans);
   if (phase === 'restoring') {
     return trans.__('%1, on its way back.', where);
+  }
+  if (wanted_at === null && state_bytes === 0) {
+    return trans.__('%1; its room comes back with its next cell.', where);
   }
   if (wanted_at === null) {
     return trans.__('%1; comes back with its next cell.', where);
   }
   const since = formatDuration(now - wanted_at);
-  return why
-    ? trans.__('%1; has waited %2 for room to come back: %3', where, since, why)
+  return note
+    ? trans.__(
+        '%1; has waited %2 for room to come back: %3',
+        where,
+        since,
+        note
+      )
     : trans.__('%1; has waited %2 for room to come back.', where, since);
 }
 
-/** How much of it is where, such as "9 GiB in host memory". */
+/** How much of it is where, such as "9 GiB in host memory"; after a restart there is nothing to keep. */
 export function keptText(
   { residence, slices }: ResidentLease,
   trans: TranslationBundle
 ): string {
+  if (residence.state_bytes === 0) {
+    return trans.__('Nothing on its device');
+  }
   return residence.state_bytes === null
     ? trans.__('In host memory')
     : trans.__(
@@ -225,6 +240,8 @@ export function suspensionText(
       return trans.__(
         'Idle notebooks give their memory back: what they have registered'
       );
+    case 'simulated':
+      return trans.__('Idle notebooks give their memory back: simulated');
     case 'off':
       return suspension?.why
         ? trans.__('Idle notebooks keep their memory: %1', suspension.why)

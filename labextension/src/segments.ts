@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 
 import { holderName, parseFraction } from './format';
 import { isOwn } from './ownership';
-import { isAway } from './residence';
+import { takesRoom } from './residence';
 import type { IDevice, ILease, ISlice } from './wire';
 
 /** One part of the bar. */
@@ -40,7 +40,7 @@ export function segments(
   trans: TranslationBundle
 ): ISegment[] {
   const taken: ISegment[] = piecesOn(device, leases)
-    .filter(({ lease }) => !isAway(lease))
+    .filter(({ lease }) => takesRoom(lease))
     .map(({ lease, slice }) => ({
       key: `${lease.id}:${slice.uuid}`,
       kind: isOwn(lease.holder, kernelId) ? 'own' : 'other',

@@ -68,23 +68,36 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
   );
 }
 
+/** What is out of the ordinary, in words to be read. */
 function SliceStanding(
   props: ISliceRowProps & { lease: ResidentLease }
-): JSX.Element {
+): JSX.Element | null {
   const { lease, now, trans } = props;
   const { standing } = lease.residence;
   const text = standingText(lease, now, trans);
-  return (
+  return isPlain(standing) ? null : (
     <p className="jp-AIStack-figures">
-      <StandingBadge standing={standing} text={text} trans={trans} />{' '}
-      <span className={isPlain(standing) ? 'jp-AIStack-spoken' : undefined}>
-        {text}
-      </span>
+      <StandingBadge standing={standing} text={text} trans={trans} /> {text}
     </p>
   );
 }
 
-/** What everybody's slices mostly are; the tooltip explains it. */
+/** What everybody's slices mostly are: a badge beside the figures is enough, with words for those who listen. */
+function PlainStanding(props: ISliceRowProps): JSX.Element | null {
+  const { lease, now, trans } = props;
+  if (!hasResidence(lease) || !isPlain(lease.residence.standing)) {
+    return null;
+  }
+  const { standing } = lease.residence;
+  const text = standingText(lease, now, trans);
+  return (
+    <>
+      <StandingBadge standing={standing} text={text} trans={trans} />
+      <span className="jp-AIStack-spoken">{text}</span>
+    </>
+  );
+}
+
 function isPlain(standing: Standing): boolean {
   return standing === 'held' || standing === 'warm';
 }
@@ -113,6 +126,7 @@ function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
           text={idleText(lease, props.host, props.now, trans)}
           trans={trans}
         />
+        <PlainStanding {...props} />
       </p>
     </>
   );

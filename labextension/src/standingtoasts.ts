@@ -155,8 +155,7 @@ export class StandingToasts implements IStandingNews {
   ): Notification.IAction {
     const { reside, trans } = this._options;
     return {
-      label:
-        verb === 'pin' ? trans.__('Never for this one') : trans.__('Resume'),
+      label: verb === 'pin' ? trans.__('Never suspend it') : trans.__('Resume'),
       callback: () => reside(lease.id, verb)
     };
   }
@@ -174,7 +173,7 @@ export class StandingToasts implements IStandingNews {
 /** What it means to be suspended, in the letters that a notification shows. */
 function explanation(lease: ResidentLease, trans: TranslationBundle): string {
   return trans.__(
-    '%1 was idle, so its GPU memory went to others. Nothing is lost: it is in host memory, and its next cell brings it back.',
+    '%1 is suspended: its memory moved to the host, so others can use the GPU. Nothing is lost; its next cell brings it back.',
     nameOf(lease)
   );
 }

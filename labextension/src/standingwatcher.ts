@@ -58,15 +58,16 @@ export class StandingWatcher extends Disposable {
       return;
     }
     const { phase } = lease.residence;
+    const { isAway, isLost } = seenOf(lease, before);
     const isNews = before !== undefined && !before.isAsked;
-    if (phase === 'parked' && !before?.isAway) {
-      this._news.suspended(lease, isNews);
-    } else if (phase === 'lost' && !before?.isLost) {
+    if (isLost && !before?.isLost) {
       this._news.lost(lease);
-    } else if (phase === 'resident' && before?.isLost) {
-      this._news.over(lease.id);
-    } else if (phase === 'resident' && before?.isAway) {
+    } else if (isAway && !before?.isAway) {
+      this._news.suspended(lease, isNews);
+    } else if (before?.isAway && phase === 'resident') {
       this._news.resumed(lease, isNews);
+    } else if ((before?.isLost && !isLost) || (before?.isAway && !isAway)) {
+      this._news.over(lease.id);
     }
   }
 
@@ -104,7 +105,7 @@ export class StandingWatcher extends Disposable {
 
 /** How a lease was when last looked at. */
 interface ISeen {
-  /** Its state has left the device and is not all back. */
+  /** Its state has left the device and is not all back; a kernel that was restarted meanwhile has none. */
   isAway: boolean;
   isLost: boolean;
   /** Its user wants it moved, or wanted that when the move began. */
@@ -114,11 +115,14 @@ interface ISeen {
   fill: number;
 }
 
+/** How a lease is looked at that is never suspended. */
+const NOWHERE = { asked: '', phase: 'resident', state_bytes: null } as const;
+
 function seenOf(lease: ILease, before?: ISeen): ISeen {
-  const { asked = '', phase = 'resident' } = lease.residence ?? {};
+  const { asked, phase, state_bytes } = lease.residence ?? NOWHERE;
   const isMoving = phase === 'parking' || phase === 'restoring';
   return {
-    isAway: phase === 'parked' || phase === 'restoring',
+    isAway: (phase === 'parked' || phase === 'restoring') && state_bytes !== 0,
     isLost: phase === 'lost',
     isAsked: asked !== '' || (isMoving && before?.isAsked === true),
     unenforced: lease.verified === false ? lease.note : null,

@@ -136,8 +136,10 @@ const use = shape<IUse>({
   energy_wh: nullable(number)
 });
 
+const tier = oneOf('checkpoint', 'offload', 'simulated', 'off');
+
 const suspension = shape<ISuspension>({
-  tier: oneOf('checkpoint', 'offload', 'off'),
+  tier,
   why: optional(text, '')
 });
 
@@ -169,7 +171,7 @@ const residence = shape<IResidence>({
   failures: number,
   failed_at: number,
   asked: oneOf('', 'suspend', 'resume'),
-  tier: oneOf('checkpoint', 'offload', 'off'),
+  tier,
   note: text,
   standing: oneOf('held', 'warm', 'suspended', 'pinned', 'lost'),
   why: text

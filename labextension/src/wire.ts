@@ -92,10 +92,10 @@ export interface IReservation {
   is_running: boolean;
 }
 
-/** How the state of a kernel leaves its device: by the driver, as far as it is registered, or not at all. */
-export type Tier = 'checkpoint' | 'offload' | 'off';
+/** How the state of a kernel leaves its device: by the driver, as far as it is registered, in name only, or not at all. */
+export type Tier = 'checkpoint' | 'offload' | 'simulated' | 'off';
 
-/** Whether idle leases of this host can be suspended, and why not. */
+/** The best way in which idle leases of this host can be suspended, and why there is no better one. */
 export interface ISuspension {
   tier: Tier;
   why: string;

@@ -110,7 +110,7 @@ def test_suspend_by_button_is_undone_by_the_notification(told: Told, lab: LabPag
     expect(toast).to_have_count(0)
     assert told.asked == ["POST leases/l-tour/suspend {}", "POST leases/l-tour/resume {}"]
     lab.mine.get_by_role("button", name="Pin", exact=True).click()
-    expect(lab.toasts.filter(has_text="stays on its device")).to_be_visible()
+    expect(lab.toasts.filter(has_text="stays on its device")).to_be_in_viewport(ratio=1)
     assert told.asked[2] == "POST leases/l-tour/pin {}"
     lab.picture("standing-undo")
 
@@ -122,8 +122,9 @@ def test_first_suspend_is_explained_once_for_ever(told: Told, lab: LabPage, serv
     kernel_id = opened(lab, "first.ipynb")
     told.say(standing(kernel_id, WARM, "first.ipynb"))
     told.say(standing(kernel_id, {}, "first.ipynb"))
-    toast = lab.toasts.filter(has_text="first.ipynb was idle, so its GPU memory went to others. Nothing is lost")
+    toast = lab.toasts.filter(has_text="first.ipynb is suspended: its memory moved to the host")
     expect(toast).to_contain_text("its next cell brings it back.")
+    expect(toast).to_be_in_viewport(ratio=1)
     lab.picture("standing-explained")
     toast.get_by_role("button", name="Resume").click()
     expect(toast).to_have_count(0)
@@ -141,7 +142,8 @@ def test_lost_state_is_left_behind_by_a_restart(told: Told, lab: LabPage) -> Non
     kernel_id = opened(lab, "lost.ipynb")
     lab.run("before = 1")
     told.say(standing(kernel_id, LOST, "lost.ipynb"))
-    expect(lab.toasts.filter(has_text="lost.ipynb: what it kept on its device is lost.")).to_be_visible()
+    expect(lab.toasts.filter(has_text="lost.ipynb: what it kept on its device is lost.")).to_be_in_viewport(ratio=1)
+    lab.picture("standing-lost-toast")
     lab.mine.get_by_role("button", name="Restart Kernel…").click()
     lab.page.locator(".jp-Dialog").get_by_role("button", name="Confirm Kernel Restart").click()
     expect(lab.page.locator(".jp-Dialog")).to_have_count(0)

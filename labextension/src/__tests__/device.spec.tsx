@@ -102,10 +102,22 @@ describe('a slice that may be suspended', () => {
     expect(row(render(back), 'l-tour')).toContain('on its way back');
   });
 
+  it('has its room promised to it as soon as a cell waits for it', () => {
+    const waits = suspended({ wanted_at: props().now - 5 });
+    expect(cut(waits)[0].leaseId).toBe('l-tour');
+    expect(row(render(waits), 'l-tour')).toContain('has waited 5 s for room');
+  });
+
+  it('has nothing to bring back after a restart', () => {
+    expect(row(render(suspended({ state_bytes: 0 })), 'l-tour')).toContain(
+      'Nothing on its device; its room comes back with its next cell.'
+    );
+  });
+
   it('says how it stands beside what it uses', () => {
-    const text = row(render(suspended(WARM)), 'l-tour');
-    expect(text).toContain('6.2 / 20 GiB · 41 % · 41 min');
-    expect(text).toContain('warm Idle; suspended when');
+    expect(row(render(suspended(WARM)), 'l-tour')).toContain(
+      '6.2 / 20 GiB · 41 % · 41 minwarmIdle; suspended when'
+    );
   });
 
   it('says that it is lost', () => {

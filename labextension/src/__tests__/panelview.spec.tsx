@@ -403,6 +403,7 @@ it.each([
   [null, ''],
   [{ tier: 'checkpoint', why: '' }, 'give their memory back: by driver'],
   [{ tier: 'offload', why: '' }, 'give their memory back: what they have'],
+  [{ tier: 'simulated', why: '' }, 'give their memory back: simulated'],
   [
     { tier: 'off', why: 'driver 535 is too old' },
     'keep their memory: driver 535'

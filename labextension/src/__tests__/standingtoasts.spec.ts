@@ -57,11 +57,11 @@ it('explains a suspend once, whoever has asked for it, and stays', () => {
   isDue = true;
   toasts.suspended(lease(), false);
   expect(messages()).toEqual([
-    'it was idle, so its GPU memory went to others. Nothing is lost: it is in host memory, and its next cell brings it back.'
+    'it is suspended: its memory moved to the host, so others can use the GPU. Nothing is lost; its next cell brings it back.'
   ]);
   expect(shown()[0].message.length).toBeLessThanOrEqual(140);
   expect(shown()[0].options.autoClose).toBe(false);
-  press('Never for this one');
+  press('Never suspend it');
   press('Resume');
   expect(done).toEqual(['pin l-tour', 'resume l-tour']);
 });

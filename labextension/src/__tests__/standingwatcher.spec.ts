@@ -100,6 +100,21 @@ it('tells of a loss once, and when it is over', () => {
   expect(news).toEqual(['l-tour lost', 'l-tour over']);
 });
 
+it('has nothing to bring back for a kernel that was restarted meanwhile', () => {
+  push(WARM);
+  push({});
+  push({ state_bytes: 0 });
+  push({ phase: 'restoring', state_bytes: 0 });
+  push(WARM);
+  expect(news).toEqual(['l-tour suspended true', 'l-tour over']);
+});
+
+it('takes a loss for over once the kernel was restarted, though it has no room yet', () => {
+  push(LOST);
+  push({ state_bytes: 0 });
+  expect(news).toEqual(['l-tour lost', 'l-tour over']);
+});
+
 it('tells that it is over when the slice is given back', () => {
   push({});
   const snapshot = sampleSnapshot();
