@@ -141,7 +141,7 @@ describe('what holds shares of a device', () => {
   it('is said with why nothing stronger does, strongest first', () => {
     const given = props();
     const why_not = { L2: 'the driver is 565', L4: 'MIG is off', L9: 'new' };
-    Object.assign(given.device, { level: 'L1', why_not });
+    Object.assign(given.device, { level: 'L1', why_not, advice: '' });
     expect(level(render(given)).join('|')).toBe(
       'Shares are enforced by the driver: MPS (L1)|L4MIG is offL2the driver is 565|L4|MIG is off|L2|the driver is 565'
     );
@@ -149,7 +149,7 @@ describe('what holds shares of a device', () => {
 
   it('never is called more than advisory where only good will holds', () => {
     const given = props();
-    given.device.level = 'L0';
+    Object.assign(given.device, { level: 'L0', why_not: {}, advice: '' });
     expect(render(given).textContent).toContain(
       'Shares are advisory: framework caps (L0)'
     );
@@ -158,6 +158,7 @@ describe('what holds shares of a device', () => {
 
   it('is not made up where it is not known, or there are no shares', () => {
     const given = props();
+    Object.assign(given.device, { level: null, why_not: {}, advice: '' });
     expect(render(given).textContent).not.toContain('Shares');
     given.device.level = 'simulated';
     expect(render(given).textContent).not.toContain('Shares');
@@ -166,7 +167,8 @@ describe('what holds shares of a device', () => {
   it('is nothing where none can be granted, which is explained', () => {
     const given = props();
     const advice = 'make a MIG instance';
-    Object.assign(given.device, { why_not: { L4: 'no instance' }, advice });
+    const why_not = { L4: 'no instance' };
+    Object.assign(given.device, { level: null, why_not, advice });
     expect(level(render(given))[0]).toBe('No share of it can be granted');
     expect(render(given).textContent).toContain(advice);
   });
