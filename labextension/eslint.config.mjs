@@ -49,12 +49,16 @@ export default tseslint.config(
         'warn',
         {
           ignoreImports: [
+            './commands',
             './indicator',
             './manager',
             './newstoasts',
             './panel',
             './panelactions',
-            './restapi'
+            './restapi',
+            './running',
+            './standingtoasts',
+            './standingwatcher'
           ]
         }
       ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from ..core.tenants import Standing
 from ..core.units import format_bytes
 from ..display import Panel, bar
 from ..exceptions import AIStackError, InvalidRequest
@@ -76,13 +77,17 @@ class ResourceMonitor(Live):
 
     def picture(self) -> str:
         """The last sample as a table."""
-        rows = [(r["name"], bar(r["share"], 1, r["memory"]), r["busy"], r["who"]) for r in self.rows]
+        rows = [
+            (r["name"], bar(r["share"], 1, r["memory"]), r["busy"], "; ".join(filter(None, (r["who"], r["standing"]))))
+            for r in self.rows
+        ]
         title = f"Resources at {self._seen_at}"
         return Panel(title=title, headings=("", "memory", "busy", "who"), rows=rows, remark=self.note).to_html()
 
     def summary(self) -> str:
         """The last sample in a line."""
-        return "; ".join(f"{row['name']} {row['memory']}" for row in self.rows) or self.note or "nothing to show"
+        said = (f"{row['name']} {row['memory']} {row['standing']}".rstrip() for row in self.rows)
+        return "; ".join(said) or self.note or "nothing to show"
 
     def close(self) -> None:
         """Stop sampling; the last state stays as a picture."""
@@ -94,7 +99,7 @@ def monitor_rows(host: JSON, leases: Sequence[JSON], mine: Sequence[JSON], usage
     """What the monitor shows: this kernel's slices first, then the devices.
 
     Each row has ``name``, ``memory`` and ``busy`` in words, ``share`` of the memory in use (None when it cannot be
-    known), ``who`` holds it, and ``is_mine``.
+    known), ``who`` holds it, its ``standing`` (empty where its memory never leaves the device), and ``is_mine``.
     """
     names = {device["id"]: f"{device['kind'].upper()} {device['index']}" for device in host["devices"]}
     rows = [_slice_row(lease, names, usage["leases"].get(lease["id"], {})) for lease in mine]
@@ -105,15 +110,38 @@ def _slice_row(lease: JSON, names: Mapping[str, str], use: JSON) -> dict[str, An
     devices = ", ".join(dict.fromkeys(names.get(piece["device_id"], "?") for piece in lease["slices"]))
     who = lease["holder"]["label"] or lease["holder"]["id"] if lease["holder"]["parent"] else "this kernel"
     limit = sum(piece["memory_bytes"] for piece in lease["slices"])
-    return {"name": f"{lease['spec']} of {devices}", "who": who, "is_mine": True, **_amounts(use, limit)}
+    row = {"name": f"{lease['spec']} of {devices}", "who": who, "standing": standing_words(lease), "is_mine": True}
+    return {**row, **_amounts(use, limit)}
 
 
 def _device_row(device: JSON, leases: Sequence[JSON], use: JSON) -> dict[str, Any]:
     held = [lease for lease in leases if any(piece["device_id"] == device["id"] for piece in lease["slices"])]
-    who = ", ".join(f"{lease['holder']['label'] or lease['holder']['id']} ({lease['spec']})" for lease in held)
+    who = ", ".join(f"{lease['holder']['label'] or lease['holder']['id']} ({_share(lease)})" for lease in held)
     name = f"{device['kind'].upper()} {device['index']}: {device['name']}"
     said = device["problem"] or who or "free"
-    return {"name": name, "who": said, "is_mine": False, **_amounts(use, device["memory_bytes"])}
+    row = {"name": name, "who": said, "standing": "", "is_mine": False}
+    return {**row, **_amounts(use, device["memory_bytes"])}
+
+
+def _share(lease: JSON) -> str:
+    """How much it holds, and whether that is in host memory for now or gone."""
+    residence = lease.get("residence") or {}
+    is_away = residence.get("standing") in (Standing.SUSPENDED, Standing.LOST)
+    return f"{lease['spec']}, {residence['standing']}" if is_away else str(lease["spec"])
+
+
+def standing_words(lease: JSON) -> str:
+    """How the device memory of a lease stands; empty where it never leaves its device."""
+    residence = lease.get("residence")
+    if not residence:
+        return ""
+    standing = str(residence["standing"])
+    if standing == Standing.SUSPENDED and residence["state_bytes"] is not None:
+        return f"{standing}, {format_bytes(residence['state_bytes'] * len(lease['slices']))} in host memory"
+    if standing == Standing.LOST:
+        return f"{standing}: restart the kernel"
+    is_told = standing == Standing.PINNED and residence["why"]
+    return f"{standing}: {residence['why']}" if is_told else standing
 
 
 def _amounts(use: JSON, limit: int) -> dict[str, Any]:

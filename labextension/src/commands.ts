@@ -1,52 +1,32 @@
-import type { TranslationBundle } from '@jupyterlab/translation';
 import type { CommandRegistry } from '@lumino/commands';
-import type {
-  JSONObject,
-  ReadonlyPartialJSONObject,
-  ReadonlyPartialJSONValue
-} from '@lumino/coreutils';
 import {
   DisposableDelegate,
   DisposableSet,
   type IDisposable
 } from '@lumino/disposable';
 
+import {
+  flag,
+  leaseArg,
+  needed,
+  number,
+  numberArg,
+  schema,
+  text,
+  textArg,
+  type Args
+} from './commandargs';
+import {
+  ALL_COMMANDS,
+  CommandIDs,
+  guarded,
+  isOnline,
+  type ICommandOptions
+} from './commandbase';
 import { formatDuration } from './format';
 import { canExtend } from './notice';
-import type { ICurrentKernel, ILeaseManager } from './tokens';
+import { residenceCommands } from './residencecommands';
 import type { IRequestBody } from './wire';
-
-/** Every verb of the user interface. */
-export namespace CommandIDs {
-  export const open = 'jupyter-aistack:open';
-  export const request = 'jupyter-aistack:request';
-  export const release = 'jupyter-aistack:release';
-  export const extend = 'jupyter-aistack:extend';
-  export const cancel = 'jupyter-aistack:cancel';
-  export const refresh = 'jupyter-aistack:refresh';
-}
-
-export const ALL_COMMANDS: readonly string[] = Object.values(CommandIDs);
-
-/** What the commands need of the application; the rest of this file knows nothing of it. */
-export interface ICommandOptions {
-  commands: CommandRegistry;
-  manager: ILeaseManager;
-  kernel: ICurrentKernel;
-  trans: TranslationBundle;
-  icon?: CommandRegistry.ICommandOptions['icon'];
-  /** By how much Extend moves the end, unless told otherwise. */
-  extendSeconds: () => number;
-  openPanel: () => void;
-  /** Lets the user fill in a request for that kernel. */
-  askRequest: (kernelId: string) => Promise<unknown>;
-  /** Asks whether to go on; resolves to the answer. */
-  confirm: (title: string, question: string) => Promise<boolean>;
-  /** Tells the user what went wrong. */
-  report: (error: unknown) => void;
-}
-
-type Args = ReadonlyPartialJSONObject;
 
 /** Adds the commands; dispose the result to remove them. */
 export function addCommands(options: ICommandOptions): IDisposable {
@@ -68,11 +48,6 @@ export function addCommands(options: ICommandOptions): IDisposable {
   return added;
 }
 
-/** Data that is fresh enough to act upon. */
-export function isOnline(manager: ILeaseManager): boolean {
-  return manager.status === 'connected' || manager.status === 'polling';
-}
-
 function describe(
   options: ICommandOptions
 ): Record<string, CommandRegistry.ICommandOptions> {
@@ -88,6 +63,7 @@ function describe(
     [CommandIDs.request]: requestCommand(options),
     [CommandIDs.release]: releaseCommand(options),
     [CommandIDs.extend]: extendCommand(options),
+    ...residenceCommands(options),
     [CommandIDs.cancel]: cancelCommand(options),
     [CommandIDs.refresh]: {
       label: trans.__('Refresh AI Stack'),
@@ -116,19 +92,20 @@ function requestCommand(
         kernel_id: text('For which kernel; that of the notebook in front'),
         queue: text('In which queue to wait; that of the user'),
         lease_seconds: number('For how long at most; without it, no end'),
-        preemptible: {
-          type: 'boolean',
-          description: 'Whether it may be taken back for those who go first'
-        }
+        preemptible: flag('Whether it may be taken back for those who go first')
       })
     },
     isEnabled: args => isOnline(manager) && isFree(kernelOf(args)),
     execute: guarded(options, async args => {
       const id = needed(kernelOf(args), trans.__('There is no kernel'));
       const spec = textArg(args, 'spec');
-      return spec
-        ? manager.request(bodyOf(spec, id, args))
-        : options.askRequest(id);
+      const answer = spec
+        ? await manager.request(bodyOf(spec, id, args))
+        : await options.askRequest(id);
+      if (answer?.advice) {
+        options.tell(answer.advice);
+      }
+      return answer;
     })
   };
 }
@@ -233,52 +210,4 @@ function leaseId(options: ICommandOptions, args: Args): string | null {
   const { manager, kernel } = options;
   const own = kernel.id ? manager.leaseOf(kernel.id) : null;
   return textArg(args, 'lease_id') ?? own?.id ?? null;
-}
-
-/** The user is told of a failure; a program that ran the command sees it, too. */
-function guarded<T>(
-  options: ICommandOptions,
-  verb: (args: Args) => Promise<T>
-): (args: Args) => Promise<T> {
-  return async args => {
-    try {
-      return await verb(args);
-    } catch (error) {
-      options.report(error);
-      throw error;
-    }
-  };
-}
-
-function needed(value: string | null, otherwise: string): string {
-  if (value === null) {
-    throw new Error(otherwise);
-  }
-  return value;
-}
-
-function textArg(args: Args, name: string): string | null {
-  const value: ReadonlyPartialJSONValue | undefined = args[name];
-  return typeof value === 'string' && value !== '' ? value : null;
-}
-
-function numberArg(args: Args, name: string): number | null {
-  const value: ReadonlyPartialJSONValue | undefined = args[name];
-  return typeof value === 'number' && value > 0 ? value : null;
-}
-
-function schema(properties: JSONObject): JSONObject {
-  return { type: 'object', properties, additionalProperties: true };
-}
-
-function text(description: string): JSONObject {
-  return { type: 'string', description };
-}
-
-function number(description: string): JSONObject {
-  return { type: 'number', exclusiveMinimum: 0, description };
-}
-
-function leaseArg(): JSONObject {
-  return text('Which lease; that of the current kernel');
 }

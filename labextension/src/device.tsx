@@ -2,8 +2,9 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { Bar } from './bar';
+import { EnforcementLine } from './enforcement';
 import { formatBytes } from './format';
-import { SimulatedBadge, Warning } from './marks';
+import { Problem, SimulatedBadge } from './marks';
 import { memoryText, utilisationText } from './meter';
 import { piecesOn, segments } from './segments';
 import { SliceRow } from './slicerow';
@@ -36,7 +37,8 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
         {device.simulated && <SimulatedBadge trans={trans} />}
       </div>
       <DeviceUse {...props} />
-      {device.problem && <Warning text={device.problem} />}
+      {device.problem && <Problem text={device.problem} />}
+      <EnforcementLine device={device} trans={trans} />
       <Bar
         segments={segments(device, leases, kernelId, trans)}
         title={title}

@@ -35,6 +35,14 @@ export function formatPercent(share: number | null): string | null {
   return share === null ? null : `${Math.round(share * 100)} %`;
 }
 
+/** `12.34` -> `12 Wh`; from watt-hours, one decimal below 10 of the unit. */
+export function formatEnergy(wattHours: number): string {
+  const isLarge = wattHours >= 1000;
+  const value = isLarge ? wattHours / 1000 : wattHours;
+  const rounded = value < 10 ? Math.round(value * 10) / 10 : Math.round(value);
+  return `${rounded} ${isLarge ? 'kWh' : 'Wh'}`;
+}
+
 /** `2520` -> `42 min`; the two largest units, rounded down; never negative. */
 export function formatDuration(seconds: number): string {
   const total = Math.max(0, Math.floor(seconds));

@@ -5,7 +5,9 @@ import {
 } from '@jupyterlab/application';
 import {
   ICommandPalette,
+  ISessionContextDialogs,
   Notification,
+  SessionContextDialogs,
   showDialog
 } from '@jupyterlab/apputils';
 import { INotebookTracker } from '@jupyterlab/notebook';
@@ -18,7 +20,8 @@ import {
   type TranslationBundle
 } from '@jupyterlab/translation';
 
-import { addCommands, ALL_COMMANDS, CommandIDs } from './commands';
+import { ALL_COMMANDS, CommandIDs } from './commandbase';
+import { addCommands } from './commands';
 import { messageOf } from './errors';
 import { aistackIcon } from './icons';
 import { LeaseIndicator } from './indicator';
@@ -29,15 +32,18 @@ import { NoticeWatcher } from './noticewatcher';
 import { LeasePanel, PANEL_ID } from './panel';
 import { panelActions } from './panelactions';
 import { RestAPI } from './restapi';
-import { RunningLeases } from './running';
+import { restarterOf } from './restartkernel';
+import { RUNNING_CLASS, RunningLeases } from './running';
 import { saverOf } from './savenotebook';
 import { fetchFrom, socketTo } from './server';
 import { AIStackSettings, IAIStackSettings } from './settings';
 import { ICurrentKernel, ILeaseManager } from './tokens';
+import { StandingToasts } from './standingtoasts';
+import { StandingWatcher } from './standingwatcher';
 import { LeaseWatcher } from './watcher';
 
 export * from './tokens';
-export { CommandIDs } from './commands';
+export { CommandIDs } from './commandbase';
 
 function load(translator: ITranslator | null): TranslationBundle {
   return (translator ?? nullTranslator).load('jupyter_aistack');
@@ -45,6 +51,30 @@ function load(translator: ITranslator | null): TranslationBundle {
 
 function report(error: unknown): void {
   Notification.error(messageOf(error), { autoClose: 10_000 });
+}
+
+/** Says what was done; whoever is quick may take it back. */
+function tell(
+  message: string,
+  trans: TranslationBundle,
+  undo?: () => void
+): void {
+  const actions = undo ? [{ label: trans.__('Undo'), callback: undo }] : [];
+  Notification.info(message, { autoClose: undo ? 8_000 : 20_000, actions });
+}
+
+function kernelIdsOf(app: JupyterFrontEnd): () => string[] {
+  const { kernels } = app.serviceManager;
+  return () => Array.from(kernels.running(), ({ id }) => id);
+}
+
+/** In our panel a node names its lease itself; in that of what runs it does so by its context. */
+function leaseUnderMouse(app: JupyterFrontEnd): string | null {
+  const found = app.contextMenuHitTest(
+    ({ classList, dataset }) =>
+      dataset.leaseId !== undefined || classList.contains(RUNNING_CLASS)
+  );
+  return found?.dataset.leaseId ?? found?.dataset.context ?? null;
 }
 
 const manager: JupyterFrontEndPlugin<ILeaseManager> = {
@@ -90,16 +120,24 @@ const commands: JupyterFrontEndPlugin<void> = {
   description: 'Adds the commands to request, extend and release slices.',
   autoStart: true,
   requires: [ILeaseManager, ICurrentKernel, IAIStackSettings],
-  optional: [ICommandPalette, ITranslator],
+  optional: [
+    ICommandPalette,
+    INotebookTracker,
+    ISessionContextDialogs,
+    ITranslator
+  ],
   activate: (
     app: JupyterFrontEnd,
     manager: ILeaseManager,
     kernel: ICurrentKernel,
     settings: IAIStackSettings,
     palette: ICommandPalette | null,
+    tracker: INotebookTracker | null,
+    dialogs: ISessionContextDialogs | null,
     translator: ITranslator | null
   ): void => {
     const trans = load(translator);
+    const used = translator ?? nullTranslator;
     addCommands({
       commands: app.commands,
       manager,
@@ -117,6 +155,15 @@ const commands: JupyterFrontEndPlugin<void> = {
         const result = await showDialog({ title, body });
         return result.button.accept;
       },
+      kernelIds: kernelIdsOf(app),
+      leaseUnderMouse: () => leaseUnderMouse(app),
+      restarterOf: kernelId =>
+        restarterOf(
+          dialogs ?? new SessionContextDialogs({ translator: used }),
+          tracker,
+          kernelId
+        ),
+      tell: (message, undo) => tell(message, trans, undo),
       report
     });
     const category = trans.__('AI Stack');
@@ -193,11 +240,10 @@ const running: JupyterFrontEndPlugin<void> = {
     managers: IRunningSessionManagers | null,
     translator: ITranslator | null
   ): void => {
-    const { kernels } = app.serviceManager;
     managers?.add(
       new RunningLeases({
         icon: aistackIcon,
-        kernelIds: () => Array.from(kernels.running(), ({ id }) => id),
+        kernelIds: kernelIdsOf(app),
         manager,
         open: () => void app.commands.execute(CommandIDs.open),
         release: panelActions(app.commands, manager).release,
@@ -211,7 +257,7 @@ const running: JupyterFrontEndPlugin<void> = {
 const news: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-aistack:news',
   description:
-    'Notifies of a slice that was granted, is about to end, or is asked back.',
+    'Notifies of a slice that was granted, is about to end, is asked back, or is suspended.',
   autoStart: true,
   requires: [ILeaseManager, ICurrentKernel, IAIStackSettings],
   optional: [INotebookTracker, ITranslator],
@@ -223,18 +269,28 @@ const news: JupyterFrontEndPlugin<void> = {
     tracker: INotebookTracker | null,
     translator: ITranslator | null
   ): void => {
-    const { kernels } = app.serviceManager;
+    const actions = panelActions(app.commands, manager);
+    const kernelIds = kernelIdsOf(app);
+    const trans = load(translator);
     const toasts = new NewsToasts({
-      extend: panelActions(app.commands, manager).extend,
+      extend: actions.extend,
       saveOf: kernelId => saverOf(app, tracker, kernelId),
-      trans: load(translator)
+      trans
     });
     new LeaseWatcher(manager, kernel, toasts, () => settings.warnSeconds);
-    new NoticeWatcher(
-      manager,
-      () => Array.from(kernels.running(), ({ id }) => id),
-      toasts
-    );
+    new NoticeWatcher(manager, kernelIds, toasts);
+    const standing = new StandingToasts({
+      reside: actions.reside,
+      restartOf: kernel_id =>
+        app.commands.isEnabled(CommandIDs.restart, { kernel_id })
+          ? () => actions.restart(kernel_id)
+          : null,
+      open: () => void app.commands.execute(CommandIDs.open),
+      shouldExplain: () => settings.explainsSuspend,
+      explained: () => settings.hasExplained(),
+      trans
+    });
+    new StandingWatcher(manager, kernelIds, standing);
   }
 };
 

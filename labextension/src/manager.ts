@@ -7,13 +7,15 @@ import type { RestAPI } from './restapi';
 import { SnapshotStream, type Status } from './stream';
 import type { ILeaseManager } from './tokens';
 import type {
+  IBill,
   IHost,
   ILease,
   IRequest,
   IRequestBody,
   IRequested,
   ISnapshot,
-  IUsage
+  IUsage,
+  ResidenceVerb
 } from './wire';
 
 /** Keeps the last snapshot; every verb acts on the server first and then fetches what became of it. */
@@ -80,6 +82,10 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     return requestOf(this.queue, kernelId);
   }
 
+  bill(kernelId: string): Promise<IBill> {
+    return this._api.bill(kernelId);
+  }
+
   request(body: IRequestBody): Promise<IRequested> {
     return this._mutate(() => this._api.request(body));
   }
@@ -90,6 +96,10 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   extend(leaseId: string, seconds: number): Promise<ILease> {
     return this._mutate(() => this._api.extend(leaseId, seconds));
+  }
+
+  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease> {
+    return this._mutate(() => this._api.reside(leaseId, verb));
   }
 
   cancel(requestId: string): Promise<IRequest> {

@@ -1,6 +1,9 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
+import { standingWord } from './residence';
+import type { Standing } from './wire';
+
 export function SimulatedBadge(props: {
   trans: TranslationBundle;
 }): JSX.Element {
@@ -28,6 +31,48 @@ export function IdleBadge(props: {
     >
       {text}
     </span>
+  );
+}
+
+/** How a lease stands, with what that means for whoever points at it or listens. */
+export function StandingBadge(props: {
+  standing: Standing;
+  text: string;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { standing, text, trans } = props;
+  return (
+    <span
+      className={`jp-AIStack-badge jp-AIStack-standing jp-mod-${standing}`}
+      title={text}
+    >
+      {standingWord(standing, trans)}
+    </span>
+  );
+}
+
+/** Nothing holds the slice to its size, though something should. */
+export function UnenforcedBadge(props: {
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { trans } = props;
+  return (
+    <span
+      className="jp-AIStack-badge jp-mod-unenforced"
+      title={trans.__('What the process sees is not what was granted')}
+    >
+      {trans.__('not enforced')}
+    </span>
+  );
+}
+
+/** Something that must not be overlooked. */
+export function Problem(props: { text: string }): JSX.Element {
+  return (
+    <p className="jp-AIStack-problem">
+      <span aria-hidden="true">⚠ </span>
+      {props.text}
+    </p>
   );
 }
 

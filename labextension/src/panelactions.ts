@@ -1,13 +1,16 @@
 import type { CommandRegistry } from '@lumino/commands';
 
-import { CommandIDs } from './commands';
+import { CommandIDs } from './commandbase';
 import type { ILeaseManager } from './tokens';
+import type { ResidenceVerb } from './wire';
 
 /** What the buttons of the panel do. */
 export interface IPanelActions {
   request: () => void;
   release: (leaseId: string) => void;
   extend: (leaseId: string) => void;
+  reside: (leaseId: string, verb: ResidenceVerb) => void;
+  restart: (kernelId: string) => void;
   cancel: (requestId: string) => void;
   refresh: () => void;
   retry: () => void;
@@ -25,6 +28,8 @@ export function panelActions(
     request: () => run(CommandIDs.request),
     release: lease_id => run(CommandIDs.release, { lease_id }),
     extend: lease_id => run(CommandIDs.extend, { lease_id }),
+    reside: (lease_id, verb) => run(CommandIDs[verb], { lease_id }),
+    restart: kernel_id => run(CommandIDs.restart, { kernel_id }),
     cancel: request_id => run(CommandIDs.cancel, { request_id }),
     refresh: () => run(CommandIDs.refresh),
     retry: () => manager.reconnect()

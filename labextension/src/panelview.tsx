@@ -1,18 +1,19 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import { isOnline } from './commands';
+import { isOnline } from './commandbase';
 import { DeviceBlock } from './device';
 import { formatDuration } from './format';
+import { Head } from './head';
 import { positionText } from './leasetext';
-import { SimulatedBadge, Warning } from './marks';
+import { Warning } from './marks';
 import { MySlice } from './myslice';
 import type { IPanelActions } from './panelactions';
 import { Queue } from './queue';
 import { comingFirst, Reservations } from './reservations';
 import { useTick } from './tick';
 import type { ILeaseManager } from './tokens';
-import type { IHost } from './wire';
+import type { IHost, ILease } from './wire';
 
 export interface IPanelProps {
   actions: IPanelActions;
@@ -68,7 +69,12 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
   const online = isOnline(props.manager);
   return (
     <>
-      <Head {...props} />
+      <Head
+        host={props.host}
+        isPolling={props.manager.status === 'polling'}
+        refresh={props.actions.refresh}
+        trans={props.trans}
+      />
       {!online && <Disconnected {...props} />}
       <div
         className={online ? 'jp-AIStack-body' : 'jp-AIStack-body jp-mod-stale'}
@@ -105,44 +111,6 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
 
 function clockOf(manager: ILeaseManager): () => number {
   return () => manager.now();
-}
-
-function Head(props: IPanelProps & { host: IHost }): JSX.Element {
-  const { actions, host, manager, trans } = props;
-  return (
-    <header className="jp-AIStack-head">
-      <h2 className="jp-AIStack-host" title={host.host}>
-        {host.host}
-      </h2>
-      {host.simulated && <SimulatedBadge trans={trans} />}
-      {manager.status === 'polling' && (
-        <span
-          className="jp-AIStack-badge jp-mod-polling"
-          title={trans.__(
-            'No live connection; the server is asked every few seconds'
-          )}
-        >
-          {trans.__('polling')}
-        </span>
-      )}
-      <button
-        className="jp-AIStack-iconButton"
-        title={trans.__('Refresh')}
-        aria-label={trans.__('Refresh')}
-        onClick={() => actions.refresh()}
-      >
-        <RefreshIcon />
-      </button>
-    </header>
-  );
-}
-
-function RefreshIcon(): JSX.Element {
-  return (
-    <svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true">
-      <path d="M17.65 6.35A8 8 0 1 0 19.73 14h-2.08A6 6 0 1 1 12 6c1.66 0 3.14.69 4.22 1.78L13 11h7V4z" />
-    </svg>
-  );
 }
 
 /** Says how old the data is; ticks by itself, for nothing else will. */
@@ -192,6 +160,7 @@ function Mine(
   return (
     <MySlice
       actions={props.actions}
+      bill={id => manager.bill(id)}
       extendSeconds={props.extendSeconds}
       host={props.host}
       kernelId={kernelId}
@@ -259,10 +228,30 @@ function announcement(props: IPanelProps): string {
       : trans.__('The slice %1 is needed elsewhere; it will end', lease.spec);
   }
   if (lease) {
-    return trans.__('This notebook holds a slice: %1', lease.spec);
+    return heldAnnouncement(lease, trans);
   }
   const request = manager.requestOf(kernelId);
   return request
     ? trans.__('%1: %2', request.spec, positionText(request, trans))
     : trans.__('This notebook has no slice');
+}
+
+/** Of standings, only those that its user must know of: no HELD and WARM with each cell. */
+function heldAnnouncement(lease: ILease, trans: TranslationBundle): string {
+  switch (lease.residence?.standing) {
+    case 'suspended':
+      return trans.__(
+        'The slice %1 is suspended; it comes back with the next cell',
+        lease.spec
+      );
+    case 'lost':
+      return trans.__(
+        'What the slice %1 kept on its device is lost; restart the kernel',
+        lease.spec
+      );
+    default:
+      return lease.verified === false
+        ? trans.__('The slice %1 is not enforced', lease.spec)
+        : trans.__('This notebook holds a slice: %1', lease.spec);
+  }
 }

@@ -1,5 +1,7 @@
+import type { Decoder } from './decoders';
 import { AIStackError } from './errors';
 import type {
+  IBill,
   IEvent,
   IHost,
   ILease,
@@ -7,10 +9,10 @@ import type {
   IRequestBody,
   IRequested,
   ISnapshot,
-  IUsage
+  IUsage,
+  ResidenceVerb
 } from './wire';
 import * as validate from './validate';
-import type { Decoder } from './validate';
 
 /** Sends a request to a path below `aistack/api/v1/`, with the credentials of the page. */
 export type Fetch = (path: string, init?: RequestInit) => Promise<Response>;
@@ -42,6 +44,12 @@ export class RestAPI {
     return (await this._call(`events?after=${after}`, validate.events)).events;
   }
 
+  /** What the books have charged a kernel. */
+  bill(kernelId: string): Promise<IBill> {
+    const path = `bill?kernel_id=${encodeURIComponent(kernelId)}`;
+    return this._call(path, validate.bill);
+  }
+
   request(body: IRequestBody): Promise<IRequested> {
     return this._call('leases', validate.requested, 'POST', body);
   }
@@ -55,6 +63,12 @@ export class RestAPI {
   extend(leaseId: string, seconds: number): Promise<ILease> {
     const path = `leases/${encodeURIComponent(leaseId)}/extend`;
     return this._call(path, validate.lease, 'POST', { seconds });
+  }
+
+  /** Suspends, resumes, pins or unpins the device state of a lease. */
+  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease> {
+    const path = `leases/${encodeURIComponent(leaseId)}/${verb}`;
+    return this._call(path, validate.lease, 'POST', {});
   }
 
   cancel(requestId: string): Promise<IRequest> {

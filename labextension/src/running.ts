@@ -5,8 +5,12 @@ import type { ISignal } from '@lumino/signaling';
 
 import { formatDuration, holderName } from './format';
 import { isOwn } from './ownership';
+import { standingWord } from './residence';
 import type { ILeaseManager } from './tokens';
 import type { ILease } from './wire';
+
+/** By this the context menu knows our items. */
+export const RUNNING_CLASS = 'jp-AIStack-running';
 
 /** A section of the panel of what runs: the slices that this server's kernels, and what they started, hold. */
 export class RunningLeases implements IRunningSessions.IManager {
@@ -45,18 +49,28 @@ export class RunningLeases implements IRunningSessions.IManager {
   }
 
   private _item(lease: ILease): IRunningSessions.IRunningItem {
-    const { icon, manager, open, release } = this._options;
+    const { icon, open, release } = this._options;
     return {
+      className: RUNNING_CLASS,
+      context: lease.id,
       icon: () => icon,
       label: () => holderName(lease.holder),
       labelTitle: () => lease.holder.label || lease.holder.id,
-      detail: () =>
-        lease.ends_at === null
-          ? lease.spec
-          : `${lease.spec} · ${formatDuration(lease.ends_at - manager.now())}`,
+      detail: () => this._detail(lease),
       open,
       shutdown: () => release(lease.id)
     };
+  }
+
+  private _detail({ ends_at, residence, spec }: ILease): string {
+    const { manager, trans } = this._options;
+    return [
+      spec,
+      residence && standingWord(residence.standing, trans),
+      ends_at !== null && formatDuration(ends_at - manager.now())
+    ]
+      .filter(Boolean)
+      .join(' · ');
   }
 
   readonly name: string;

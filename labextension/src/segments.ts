@@ -2,6 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 
 import { holderName, parseFraction } from './format';
 import { isOwn } from './ownership';
+import { takesRoom } from './residence';
 import type { IDevice, ILease, ISlice } from './wire';
 
 /** One part of the bar. */
@@ -31,23 +32,23 @@ export function piecesOn(device: IDevice, leases: readonly ILease[]): IPiece[] {
     .sort((a, b) => a.lease.granted_at - b.lease.granted_at);
 }
 
-/** The parts of a device's bar: slices by age, then strangers, then what is free. */
+/** The parts of a device's bar: slices that take room there by age, then strangers, then what is free. */
 export function segments(
   device: IDevice,
   leases: readonly ILease[],
   kernelId: string | null,
   trans: TranslationBundle
 ): ISegment[] {
-  const taken: ISegment[] = piecesOn(device, leases).map(
-    ({ lease, slice }) => ({
+  const taken: ISegment[] = piecesOn(device, leases)
+    .filter(({ lease }) => takesRoom(lease))
+    .map(({ lease, slice }) => ({
       key: `${lease.id}:${slice.uuid}`,
       kind: isOwn(lease.holder, kernelId) ? 'own' : 'other',
       label: holderName(lease.holder),
       share: parseFraction(slice.fraction),
       text: slice.fraction,
       leaseId: lease.id
-    })
-  );
+    }));
   const foreign = device.foreign_memory_bytes / (device.memory_bytes || 1);
   if (foreign > 0) {
     taken.push(

@@ -9,6 +9,10 @@ export interface IAIStackSettings {
   readonly extendSeconds: number;
   /** How long before the end of a slice to warn; 0 for never. */
   readonly warnSeconds: number;
+  /** Whether the user still has to be told what it means that a slice is suspended. */
+  readonly explainsSuspend: boolean;
+  /** Keeps for ever that they have been told. */
+  hasExplained(): void;
 }
 
 export const IAIStackSettings = new Token<IAIStackSettings>(
@@ -25,6 +29,7 @@ export class AIStackSettings implements IAIStackSettings {
         this._settings = settings;
       })
       .catch(error => console.warn(`Settings of ${id} not loaded:`, error));
+    this._hasRegistry = registry !== null;
   }
 
   get defaultSpec(): string {
@@ -40,10 +45,26 @@ export class AIStackSettings implements IAIStackSettings {
     return this._minutes('warnMinutes', 5) * 60;
   }
 
+  /** Not before it is known; without a registry, once per page. */
+  get explainsSuspend(): boolean {
+    const isKnown = this._settings !== null || !this._hasRegistry;
+    const value = this._settings?.get('explainSuspend').composite;
+    return isKnown && !this._hasExplained && value !== false;
+  }
+
+  hasExplained(): void {
+    this._hasExplained = true;
+    this._settings
+      ?.set('explainSuspend', false)
+      .catch(error => console.warn('Setting not saved:', error));
+  }
+
   private _minutes(key: string, otherwise: number): number {
     const value = this._settings?.get(key).composite;
     return typeof value === 'number' ? value : otherwise;
   }
 
+  private _hasExplained = false;
+  private readonly _hasRegistry: boolean;
   private _settings: ISettingRegistry.ISettings | null = null;
 }

@@ -3,11 +3,22 @@ import * as React from 'react';
 
 import { formatDuration, holderName } from './format';
 import { idleText } from './idle';
-import { IdleBadge, SimulatedBadge } from './marks';
-import { MemoryMeter, memoryText, utilisationText } from './meter';
+import {
+  IdleBadge,
+  SimulatedBadge,
+  StandingBadge,
+  UnenforcedBadge
+} from './marks';
+import { MemoryMeter, sliceMemoryText, utilisationText } from './meter';
 import { isOwn } from './ownership';
+import {
+  hasResidence,
+  isAway,
+  standingText,
+  type ResidentLease
+} from './residence';
 import type { IPiece } from './segments';
-import type { IDevice, IHost, ILease, IUsage, IUse } from './wire';
+import type { IDevice, IHost, ILease, IUsage, IUse, Standing } from './wire';
 
 export interface ISliceRowProps extends IPiece {
   device: IDevice;
@@ -26,7 +37,7 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
   const name = holderName(lease.holder);
   return (
     <li
-      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}`}
+      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}${isAway(lease) ? ' jp-mod-away' : ''}`}
       data-lease-id={lease.id}
     >
       <div className="jp-AIStack-sliceHead">
@@ -45,15 +56,56 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
           {slice.profile || slice.fraction}
         </span>
       </div>
-      <SliceUse {...props} name={name} />
+      {isAway(lease) ? null : <SliceUse {...props} name={name} />}
+      {hasResidence(lease) && <SliceStanding {...props} lease={lease} />}
+      {lease.verified === false && (
+        <p className="jp-AIStack-figures">
+          <UnenforcedBadge trans={trans} />{' '}
+          {lease.note.replace(/^not enforced: /, '')}
+        </p>
+      )}
     </li>
   );
+}
+
+/** What is out of the ordinary, in words to be read. */
+function SliceStanding(
+  props: ISliceRowProps & { lease: ResidentLease }
+): JSX.Element | null {
+  const { lease, now, trans } = props;
+  const { standing } = lease.residence;
+  const text = standingText(lease, now, trans);
+  return isPlain(standing) ? null : (
+    <p className="jp-AIStack-figures">
+      <StandingBadge standing={standing} text={text} trans={trans} /> {text}
+    </p>
+  );
+}
+
+/** What everybody's slices mostly are: a badge beside the figures is enough, with words for those who listen. */
+function PlainStanding(props: ISliceRowProps): JSX.Element | null {
+  const { lease, now, trans } = props;
+  if (!hasResidence(lease) || !isPlain(lease.residence.standing)) {
+    return null;
+  }
+  const { standing } = lease.residence;
+  const text = standingText(lease, now, trans);
+  return (
+    <>
+      <StandingBadge standing={standing} text={text} trans={trans} />
+      <span className="jp-AIStack-spoken">{text}</span>
+    </>
+  );
+}
+
+function isPlain(standing: Standing): boolean {
+  return standing === 'held' || standing === 'warm';
 }
 
 function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
   const { lease, slice, trans } = props;
   const use = useOf(lease, props.usage);
-  const memory = memoryText(use, slice.memory_bytes, trans);
+  const memory = sliceMemoryText(use, slice.memory_bytes, trans);
   const age = formatDuration(props.now - lease.granted_at);
   const utilisation = utilisationText(use, trans);
   return (
@@ -74,6 +126,7 @@ function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
           text={idleText(lease, props.host, props.now, trans)}
           trans={trans}
         />
+        <PlainStanding {...props} />
       </p>
     </>
   );

@@ -1,8 +1,10 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import { formatBytesOf, formatDuration } from './format';
+import { formatDuration } from './format';
 import { etaText, isSimulated } from './leasetext';
+import { sliceMemoryText } from './meter';
 import { exactLeft } from './notice';
+import { hasResidence, isAway, keptText, standingWord } from './residence';
 import type { ILeaseManager } from './tokens';
 import type { ILease, IRequest } from './wire';
 
@@ -46,13 +48,9 @@ function leaseText(
   trans: TranslationBundle
 ): string {
   const isCPU = lease.slices.every(slice => slice.kind === 'cpu');
-  const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
-  const used = manager.usage?.leases[lease.id]?.memory_bytes ?? null;
   const spec = lease.spec.replace(/^[cg]pu:/, '');
   const parts = [`${isCPU ? trans.__('CPU') : trans.__('GPU')} ${spec}`];
-  if (used !== null) {
-    parts.push(formatBytesOf(used, total));
-  }
+  parts.push(...stateParts(lease, manager, trans));
   if (lease.notice) {
     const left = exactLeft(lease.notice, manager.now(), trans);
     parts.push(trans.__('taken back in %1', left));
@@ -63,4 +61,25 @@ function leaseText(
     parts.push(trans.__('simulated'));
   }
   return parts.join(' · ');
+}
+
+/** What it uses where it is, or where it is instead; and that nothing holds it. */
+function stateParts(
+  lease: ILease,
+  manager: ILeaseManager,
+  trans: TranslationBundle
+): string[] {
+  const parts = lease.verified === false ? [trans.__('not enforced')] : [];
+  const use = manager.usage?.leases[lease.id];
+  const standing = lease.residence?.standing;
+  if (hasResidence(lease) && isAway(lease)) {
+    return standing === 'lost'
+      ? [...parts, trans.__('state lost, restart the kernel')]
+      : [...parts, trans.__('suspended'), keptText(lease, trans)];
+  }
+  if (use && use.memory_bytes !== null) {
+    const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
+    parts.push(sliceMemoryText(use, total, trans));
+  }
+  return standing ? [...parts, standingWord(standing, trans)] : parts;
 }

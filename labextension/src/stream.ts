@@ -1,8 +1,9 @@
 import { Poll } from '@lumino/polling';
 
 import { Disposable } from './disposable';
+import { shape, text } from './decoders';
 import { messageOf } from './errors';
-import { errorBody, shape, snapshot, text } from './validate';
+import { errorBody, snapshot } from './validate';
 import type { IErrorBody, ISnapshot } from './wire';
 
 /** How fresh the data is: pushed, fetched now and then, stale, or not there yet. */

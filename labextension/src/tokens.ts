@@ -4,12 +4,14 @@ import type { ISignal } from '@lumino/signaling';
 
 import type { Status } from './stream';
 import type {
+  IBill,
   IHost,
   ILease,
   IRequest,
   IRequestBody,
   IRequested,
-  IUsage
+  IUsage,
+  ResidenceVerb
 } from './wire';
 
 /** The state of the broker as this page knows it, and the verbs that change it. */
@@ -37,12 +39,16 @@ export interface ILeaseManager extends IDisposable {
   /** The waiting request of a kernel, or null. */
   requestOf(kernelId: string): IRequest | null;
 
+  /** What the books have charged a kernel. */
+  bill(kernelId: string): Promise<IBill>;
   /** Asks for a slice. Rejects with `AIStackError` when it is refused. */
   request(body: IRequestBody): Promise<IRequested>;
   /** Gives a slice back. */
   release(leaseId: string): Promise<ILease>;
   /** Moves the end of a lease `seconds` further away. */
   extend(leaseId: string, seconds: number): Promise<ILease>;
+  /** Suspends or resumes the device state of a lease, or pins it to its devices or no longer. */
+  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease>;
   /** Withdraws a waiting request. */
   cancel(requestId: string): Promise<IRequest>;
   /** Fetches everything anew. */

@@ -1,11 +1,24 @@
 /**
  * From `unknown` JSON to the shapes of `wire.ts`, or a `WireError` that names the place.
  *
- * Keys we do not know are dropped, so that an older page can talk to a newer server.
+ * Keys we do not know are dropped, so that an older page can talk to a newer server; some that older servers do not
+ * send may be missing.
  */
 
-import { WireError } from './errors';
+import {
+  anything,
+  flag,
+  list,
+  nullable,
+  number,
+  oneOf,
+  optional,
+  shape,
+  table,
+  text
+} from './decoders';
 import type {
+  IBill,
   IDevice,
   IErrorBody,
   IEvent,
@@ -13,6 +26,7 @@ import type {
   IHost,
   IIdlePolicy,
   ILease,
+  ILeaseSums,
   IMIGInstance,
   INotice,
   IPrepared,
@@ -20,93 +34,13 @@ import type {
   IRequest,
   IRequested,
   IReservation,
+  IResidence,
   ISlice,
   ISnapshot,
+  ISuspension,
   IUsage,
   IUse
 } from './wire';
-
-/** Reads a value found at `path`; throws `WireError` when it is not what it should be. */
-export type Decoder<T> = (value: unknown, path: string) => T;
-
-export const text: Decoder<string> = (value, path) => {
-  if (typeof value !== 'string') {
-    throw new WireError(path, 'text', value);
-  }
-  return value;
-};
-
-export const number: Decoder<number> = (value, path) => {
-  if (typeof value !== 'number' || !Number.isFinite(value)) {
-    throw new WireError(path, 'a number', value);
-  }
-  return value;
-};
-
-export const flag: Decoder<boolean> = (value, path) => {
-  if (typeof value !== 'boolean') {
-    throw new WireError(path, 'true or false', value);
-  }
-  return value;
-};
-
-const anything: Decoder<unknown> = value => value;
-
-export function nullable<T>(decode: Decoder<T>): Decoder<T | null> {
-  return (value, path) =>
-    value === null || value === undefined ? null : decode(value, path);
-}
-
-export function list<T>(decode: Decoder<T>): Decoder<T[]> {
-  return (value, path) => {
-    if (!Array.isArray(value)) {
-      throw new WireError(path, 'a list', value);
-    }
-    return value.map((item, index) => decode(item, `${path}[${index}]`));
-  };
-}
-
-export function oneOf<T extends string>(...words: T[]): Decoder<T> {
-  return (value, path) => {
-    const found = words.find(word => word === value);
-    if (found === undefined) {
-      throw new WireError(path, `one of ${words.join(', ')}`, value);
-    }
-    return found;
-  };
-}
-
-export function table<T>(decode: Decoder<T>): Decoder<Record<string, T>> {
-  return (value, path) =>
-    Object.fromEntries(
-      Object.entries(object(value, path)).map(([key, item]) => [
-        key,
-        decode(item, `${path}.${key}`)
-      ])
-    );
-}
-
-/** A decoder for an object, with one decoder for each key of `T`. */
-export function shape<T>(fields: {
-  [K in keyof T]-?: Decoder<T[K]>;
-}): Decoder<T> {
-  const keys = Object.keys(fields) as (keyof T & string)[];
-  return (value, path) => {
-    const source = object(value, path);
-    const result: Partial<T> = {};
-    for (const key of keys) {
-      result[key] = fields[key](source[key], path ? `${path}.${key}` : key);
-    }
-    return result as T;
-  };
-}
-
-function object(value: unknown, path: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new WireError(path || 'answer', 'an object', value);
-  }
-  return value as Record<string, unknown>;
-}
 
 const mig = shape<IMIGInstance>({
   uuid: text,
@@ -132,9 +66,12 @@ const device = shape<IDevice>({
   free_fraction: text,
   peers: list(text),
   domain: text,
-  level: nullable(text),
-  why_not: table(text),
-  advice: text
+  level: nullable(
+    oneOf('L4', 'L3', 'L2', 'L1', 'L0', 'whole', 'C', 'simulated')
+  ),
+  why_not: optional(table(text), {}),
+  advice: optional(text, ''),
+  free_bytes: nullable(number)
 });
 
 const idlePolicy = shape<IIdlePolicy>({
@@ -153,6 +90,7 @@ const queueInfo = shape<IQueueInfo>({
   is_batch: flag,
   members: list(text),
   idle: nullable(idlePolicy),
+  suspend: optional(flag, false),
   held: text
 });
 
@@ -199,13 +137,31 @@ const use = shape<IUse>({
   energy_joules: nullable(number)
 });
 
+export const bill = shape<IBill>({
+  leases: table(
+    shape<ILeaseSums>({
+      gpu_seconds: number,
+      metered_seconds: number,
+      energy_joules: number
+    })
+  )
+});
+
+const tier = oneOf('checkpoint', 'offload', 'simulated', 'off');
+
+const suspension = shape<ISuspension>({
+  tier,
+  why: optional(text, '')
+});
+
 export const host = shape<IHost>({
   host: text,
   simulated: flag,
   problems: list(text),
   devices: list(device),
   queues: list(queueInfo),
-  reservations: list(reservation)
+  reservations: list(reservation),
+  suspend: nullable(suspension)
 });
 
 const notice = shape<INotice>({
@@ -213,6 +169,23 @@ const notice = shape<INotice>({
   at: number,
   ends_at: number,
   request_id: text
+});
+
+const residence = shape<IResidence>({
+  phase: oneOf('resident', 'parking', 'parked', 'restoring', 'lost'),
+  state_bytes: nullable(number),
+  is_busy: flag,
+  active_at: number,
+  wanted_at: nullable(number),
+  pinned: text,
+  is_kept: flag,
+  failures: number,
+  failed_at: number,
+  asked: oneOf('', 'suspend', 'resume'),
+  tier,
+  note: text,
+  standing: oneOf('held', 'warm', 'suspended', 'pinned', 'lost'),
+  why: text
 });
 
 export const lease = shape<ILease>({
@@ -234,6 +207,7 @@ export const lease = shape<ILease>({
   note: text,
   active_at: nullable(number),
   notice: nullable(notice),
+  residence: nullable(residence),
   outcome: nullable(
     oneOf(
       'released',
@@ -302,7 +276,8 @@ export const snapshot = shape<ISnapshot>({
 
 export const requested = shape<IRequested>({
   request,
-  lease: nullable(lease)
+  lease: nullable(lease),
+  advice: optional(text, '')
 });
 
 export const leases = shape<{ leases: ILease[] }>({ leases: list(lease) });

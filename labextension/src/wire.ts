@@ -11,6 +11,10 @@ export interface IMIGInstance {
   multiprocessors: number;
 }
 
+/** What holds a slice to its size: a rung of the ladder, strongest first, or why there is none. */
+export type Enforcement =
+  'L4' | 'L3' | 'L2' | 'L1' | 'L0' | 'whole' | 'C' | 'simulated';
+
 export interface IDevice {
   id: string;
   host: string;
@@ -32,12 +36,14 @@ export interface IDevice {
   peers: string[];
   /** Devices of one domain are near one another; empty where nothing is known. */
   domain: string;
-  /** How firmly shares are held now, L4 to L0; null where none can be granted. */
-  level: string | null;
-  /** Each level above that one, and why it is not reached. */
+  /** The strongest level that shares of it reach now; null where that is not known. */
+  level: Enforcement | null;
+  /** Why each level above that is not reached, one sentence each. */
   why_not: Record<string, string>;
-  /** What an administrator could do about it; empty for nothing. */
+  /** What an administrator could do about that; empty for nothing. */
   advice: string;
+  /** Memory that the driver says is free now. */
+  free_bytes: number | null;
 }
 
 /** When leases that nobody uses are taken back; seconds since they were last in use. */
@@ -62,6 +68,8 @@ export interface IQueueInfo {
   members: string[];
   /** Null where idle leases are left alone. */
   idle: IIdlePolicy | null;
+  /** Idle leases give their device memory back when somebody needs it. */
+  suspend: boolean;
   held: string;
 }
 
@@ -84,6 +92,15 @@ export interface IReservation {
   is_running: boolean;
 }
 
+/** How the state of a kernel leaves its device: by the driver, as far as it is registered, in name only, or not at all. */
+export type Tier = 'checkpoint' | 'offload' | 'simulated' | 'off';
+
+/** The best way in which idle leases of this host can be suspended, and why there is no better one. */
+export interface ISuspension {
+  tier: Tier;
+  why: string;
+}
+
 export interface IHost {
   host: string;
   simulated: boolean;
@@ -91,6 +108,8 @@ export interface IHost {
   devices: IDevice[];
   queues: IQueueInfo[];
   reservations: IReservation[];
+  /** Null where the server does not say. */
+  suspend: ISuspension | null;
 }
 
 export interface IHolder {
@@ -129,6 +148,40 @@ export interface INotice {
   request_id: string;
 }
 
+/** How the device memory of a lease is seen. */
+export type Standing = 'held' | 'warm' | 'suspended' | 'pinned' | 'lost';
+
+/** Where the device state of a lease is. */
+export interface IResidence {
+  phase: 'resident' | 'parking' | 'parked' | 'restoring' | 'lost';
+  /** What it held on each of its devices when it was parked; null while that is not known. */
+  state_bytes: number | null;
+  /** A cell of it runs. */
+  is_busy: boolean;
+  /** When it was last in use, came or came back. */
+  active_at: number;
+  /** Since when a cell of it waits to have it back; null for not. */
+  wanted_at: number | null;
+  /** Why it must stay; empty when it need not. */
+  pinned: string;
+  /** It is its user who says so. */
+  is_kept: boolean;
+  /** Suspends that failed in a row, and when the last one did. */
+  failures: number;
+  failed_at: number;
+  /** What its user wants now. */
+  asked: '' | 'suspend' | 'resume';
+  /** How it was parked; off while it never was. */
+  tier: Tier;
+  note: string;
+  standing: Standing;
+  /** Why it stands so, for people. */
+  why: string;
+}
+
+/** What the user may ask of a residence; the last part of its route. */
+export type ResidenceVerb = 'suspend' | 'resume' | 'pin' | 'unpin';
+
 export interface ILease {
   id: string;
   token: number;
@@ -149,6 +202,8 @@ export interface ILease {
   /** When it was last seen in use; null when nobody watches that. */
   active_at: number | null;
   notice: INotice | null;
+  /** Null where it is never suspended. */
+  residence: IResidence | null;
   outcome:
     | 'released'
     | 'expired'
@@ -187,6 +242,19 @@ export interface IUse {
   utilization: number | null;
   power_watts: number | null;
   energy_joules: number | null;
+}
+
+/** What the books have charged one lease. */
+export interface ILeaseSums {
+  gpu_seconds: number;
+  /** For how many of these its energy is known. */
+  metered_seconds: number;
+  energy_joules: number;
+}
+
+/** What a kernel has used; of that, the part that is shown. */
+export interface IBill {
+  leases: Record<string, ILeaseSums>;
 }
 
 export interface IUsage {
@@ -231,6 +299,8 @@ export interface ISnapshot {
 export interface IRequested {
   request: IRequest;
   lease: ILease | null;
+  /** What earlier use of this notebook suggests, for people; empty for nothing. */
+  advice: string;
 }
 
 /** The body of `POST leases`. */

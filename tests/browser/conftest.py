@@ -11,6 +11,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from .labpage import LabPage, Line
 from .labserver import LabServer, lab_server
+from .told import Told
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -93,3 +94,9 @@ def lab(unloaded: LabPage) -> LabPage:
 def line(page: Page) -> Line:
     """The line to the server, to be cut; ask for it before `lab`."""
     return Line(page)
+
+
+@pytest.fixture
+def told(page: Page) -> Told:
+    """The line to the server, taken over; ask for it before `lab`."""
+    return Told(page)

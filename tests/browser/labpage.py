@@ -135,6 +135,11 @@ class LabPage:
             _joined(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in outputs
         )
 
+    def kernel_id(self) -> str:
+        """That of the notebook in front."""
+        kernel_id: str = self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id")
+        return kernel_id
+
     def attach(self, lease_id: str) -> None:
         """Run a cell: it must have the lease that came from outside."""
         assert lease_id in self.run("import os; print(os.environ.get('AISTACK_LEASE'))")

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from .labpage import STREAM, LabPage
-from .looks import faint, sticking_out
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page, WebSocketRoute
+from .labpage import LabPage
+from .told import Told, fits, samples
 
 pytestmark = pytest.mark.browser
 
-SAMPLES = Path(__file__).parents[1] / "data" / "wire_samples.json"
 WIDTH = 280
 HOUR = 3600.0
-KERNEL_ID = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
-
-
-class Told:
-    """The line to the server, on which the test speaks instead."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.sockets: list[WebSocketRoute] = []
-        page.route_web_socket(STREAM, lambda socket: self.sockets.append(socket))  # the driver takes no built-in
-
-    def say(self, snapshot: dict[str, Any]) -> None:
-        """Send this to the page."""
-        for socket in self.sockets:
-            socket.send(json.dumps({"type": "snapshot", **snapshot}))
-
-
-@pytest.fixture
-def told(page: Page) -> Told:
-    """The line to the server, taken over; ask for it before `lab`."""
-    return Told(page)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"], indirect=True)
 def test_everything_at_once_fits_into_a_narrow_panel(told: Told, lab: LabPage, theme: str) -> None:
     lab.open_panel()
     lab.open_notebook(f"{theme}.ipynb")
-    kernel_id = lab.page.evaluate(KERNEL_ID)
+    kernel_id = lab.kernel_id()
     told.say(full(kernel_id, "idle"))
     lab.resize_panel(WIDTH)
     assert lab.panel.evaluate("panel => panel.offsetWidth") == pytest.approx(WIDTH, abs=2)
@@ -76,16 +48,6 @@ def test_everything_at_once_fits_into_a_narrow_panel(told: Told, lab: LabPage, t
     fits(lab, f"narrow-waiting-{theme}")
 
 
-def fits(lab: LabPage, name: str) -> None:
-    """Look at the panel from top to bottom."""
-    lab.picture(name)
-    lab.panel.get_by_role("region", name="Reservations").scroll_into_view_if_needed()
-    lab.picture(f"{name}-below")
-    lab.mine.scroll_into_view_if_needed()
-    assert sticking_out(lab.panel) == []
-    assert faint(lab.panel) == []
-
-
 def full(kernel_id: str, kind: str) -> dict[str, Any]:
     """All that may be said of a slice that is asked back, as of now."""
     snapshot = samples()
@@ -95,6 +57,8 @@ def full(kernel_id: str, kind: str) -> dict[str, Any]:
     request_id = "" if kind == "idle" else "r-urgent"
     mine["notice"] = {"kind": kind, "at": now, "ends_at": now + 250, "request_id": request_id}
     mine.update(active_at=now - 56 * 60, preemptible=True)
+    why = "an NCCL communicator of its torch.distributed process group exists"
+    mine["residence"].update(phase="resident", standing="pinned", pinned=why, why=why)
     snapshot["leases"][1]["holder"]["label"] = "work/deep/another-notebook-with-a-long-name.ipynb"
     return snapshot
 
@@ -111,15 +75,3 @@ def waiting(kernel_id: str) -> dict[str, Any]:
     running = {"id": "v-2", "is_running": True, "next_starts_at": now - HOUR, "next_ends_at": now + HOUR}
     snapshot["host"]["reservations"].append({**weekly, **running, "name": "Distributed training, second group"})
     return snapshot
-
-
-def samples() -> dict[str, Any]:
-    """What both sides are tested with, with its times moved so that it is of now."""
-    text = SAMPLES.read_text()
-    then = json.loads(text)["usage"]["at"]
-    moved: dict[str, Any] = json.loads(text, parse_float=lambda number: _moved(float(number), then))
-    return {part: moved[part] for part in ("host", "leases", "queue", "usage")}
-
-
-def _moved(number: float, then: float) -> float:
-    return number + time.time() - then if number > then / 2 else number

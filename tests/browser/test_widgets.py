@@ -50,6 +50,18 @@ def test_resource_monitor_sees_a_lease_come_and_stays_as_a_picture(lab: LabPage)
     lab.picture("widget-monitor-kept")
 
 
+def test_resource_monitor_says_how_the_memory_of_a_slice_stands(lab: LabPage) -> None:
+    lab.open_notebook("stands.ipynb")
+    lab.run("%gpu request 1/4")
+    lab.run(MONITOR.replace("interval=0.5", "interval=3600"))
+    lab.run("first, *rest = monitor.rows")
+    lab.run("monitor.rows = [{**first, 'standing': 'suspended, 9.0 GiB in host memory'}, *rest]")
+    stands = lab.page.locator(".jp-Notebook").get_by_text("suspended, 9.0 GiB in host memory", exact=True)
+    expect(stands).to_be_visible()
+    lab.picture("widget-monitor-stands")
+    lab.run("monitor.close()")
+
+
 def kept(lab: LabPage) -> Locator:
     """The picture in the notebook file."""
     return lab.page.locator("[data-aistack-picture]").last

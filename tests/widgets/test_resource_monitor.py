@@ -28,8 +28,42 @@ def test_own_slices_come_first_then_every_device_with_its_holders():
     assert (own["is_mine"], own["who"], own["name"]) == (True, "this kernel", "1/4 of GPU 0")
     assert own["memory"].endswith("of 20.0 GiB")
     assert len(devices) == len(SAMPLES["host"]["devices"])
-    assert devices[0]["who"] == "work/tour.ipynb (1/4), worker-0 (1/2)"
+    assert devices[0]["who"] == "work/tour.ipynb (1/4, suspended), worker-0 (1/2)"
     assert devices[1]["who"] == "the driver reports a pending reset"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "suspended, 9.0 GiB in host memory"),
+        ({"state_bytes": None}, "suspended"),
+        ({"standing": "held"}, "held"),
+        ({"standing": "warm", "why": "a lock timed out"}, "warm"),
+        ({"standing": "pinned", "why": "NCCL runs"}, "pinned: NCCL runs"),
+        ({"standing": "lost", "why": "the helper ended"}, "lost: restart the kernel"),
+    ],
+)
+def test_own_slice_says_how_its_memory_stands(changes: dict[str, Any], words: str):
+    lease = SAMPLES["leases"][0]
+    lease = {**lease, "residence": {**lease["residence"], **changes}}
+    own, *devices = monitor_rows(SAMPLES["host"], [lease], [lease], SAMPLES["usage"])
+    assert own["standing"] == words
+    assert {device["standing"] for device in devices} == {""}
+
+
+def test_slice_that_never_leaves_its_device_says_nothing_of_it():
+    lease = {**SAMPLES["leases"][0], "residence": None}
+    (own, device, *_) = monitor_rows(SAMPLES["host"], [lease], [lease], SAMPLES["usage"])
+    assert own["standing"] == ""
+    assert device["who"] == "work/tour.ipynb (1/4)"
+
+
+def test_picture_and_line_say_how_it_stands(simulated: client.Client):
+    monitor = ResourceMonitor(client=simulated)
+    monitor.close()
+    monitor.rows = rows()
+    assert "this kernel; suspended, 9.0 GiB in host memory" in monitor.picture()
+    assert "suspended, 9.0 GiB" in monitor.summary()
 
 
 def test_what_cannot_be_measured_is_not_zero():

@@ -33,13 +33,23 @@ const meter = row => {
   return frame;
 };
 
+// Who holds it, and how its memory stands where that may leave the device.
+const holder = row => {
+  const cell = make('span', { color: 'var(--jp-content-font-color2, #666)' }, row.who);
+  if (row.standing) {
+    const frame = { display: 'inline-block', border: '1px solid', borderRadius: '8px', padding: '0 6px' };
+    cell.append(' ', make('span', { ...frame, color: 'var(--jp-content-font-color1, #333)' }, row.standing));
+  }
+  return cell;
+};
+
 const line = row => {
   const cells = [
     make('span', { fontWeight: row.is_mine ? 'bold' : 'normal' }, row.name),
     meter(row),
     make('span', {}, row.memory),
     make('span', {}, `busy ${row.busy}`),
-    make('span', { color: 'var(--jp-content-font-color2, #666)' }, row.who)
+    holder(row)
   ];
   return cells;
 };

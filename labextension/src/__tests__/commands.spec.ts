@@ -1,17 +1,22 @@
 import { CommandRegistry } from '@lumino/commands';
 
-import { addCommands, ALL_COMMANDS, CommandIDs } from '../commands';
+import { ALL_COMMANDS, CommandIDs } from '../commandbase';
+import { addCommands } from '../commands';
 import { messageOf } from '../errors';
 import type { LeaseManager } from '../manager';
+import type { IResidence } from '../wire';
 import {
   FakeKernel,
   FakeServer,
   FakeSocket,
   KERNEL,
   managerOf,
+  LOST,
   sampleSnapshot,
+  suspendedSnapshot,
   trans,
-  WAITING_KERNEL
+  WAITING_KERNEL,
+  WARM
 } from './fakes';
 
 let answer: boolean;
@@ -19,7 +24,12 @@ let asked: string[];
 let commands: CommandRegistry;
 let kernel: FakeKernel;
 let manager: LeaseManager;
+let kernels: string[];
+let notebooks: string[];
 let reported: unknown[];
+let restarted: string[];
+let told: { message: string; undo?: () => void }[];
+let underMouse: string | null;
 let server: FakeServer;
 
 beforeEach(() => {
@@ -29,6 +39,11 @@ beforeEach(() => {
   kernel = new FakeKernel(KERNEL);
   asked = [];
   reported = [];
+  restarted = [];
+  told = [];
+  kernels = [KERNEL];
+  notebooks = [KERNEL];
+  underMouse = null;
   answer = true;
   addCommands({
     commands,
@@ -37,8 +52,16 @@ beforeEach(() => {
     trans,
     extendSeconds: () => 1800,
     openPanel: () => undefined,
-    askRequest: async id => asked.push(id),
+    askRequest: async id => {
+      asked.push(id);
+      return null;
+    },
     confirm: async () => answer,
+    kernelIds: () => kernels,
+    leaseUnderMouse: () => underMouse,
+    restarterOf: id =>
+      notebooks.includes(id) ? async () => restarted.push(id) : null,
+    tell: (message, undo) => told.push({ message, undo }),
     report: error => reported.push(error)
   });
 });
@@ -172,6 +195,128 @@ describe('what the commands do', () => {
       expect(reported.map(messageOf)).toEqual([message]);
     }
   );
+});
+
+describe('commands on a slice that may be suspended', () => {
+  const { leases } = suspendedSnapshot();
+
+  it('are none where it never is', () => {
+    FakeSocket.latest.pushSnapshot();
+    expect(commands.isVisible(CommandIDs.suspend)).toBe(false);
+    expect(enabled()).not.toContain('suspend');
+  });
+
+  it.each([
+    [WARM, ['suspend', 'pin']],
+    [{ ...WARM, asked: 'suspend' }, ['resume', 'pin']],
+    [{ ...WARM, is_busy: true, standing: 'held' }, ['pin']],
+    [{ ...WARM, standing: 'pinned', pinned: 'NCCL', why: 'NCCL' }, ['pin']],
+    [{ ...WARM, standing: 'pinned', is_kept: true, why: 'kept' }, ['unpin']],
+    [{ phase: 'parking', standing: 'warm' }, ['resume', 'pin']],
+    [{}, ['resume', 'pin']],
+    [{ wanted_at: 1 }, ['pin']],
+    [{ phase: 'restoring' }, ['pin']],
+    [LOST, ['restart']]
+  ] as [Partial<IResidence>, string[]][])(
+    'are those that make sense (%o)',
+    (changes, expected) => {
+      FakeSocket.latest.show(suspendedSnapshot(changes));
+      const verbs = ['suspend', 'resume', 'pin', 'unpin', 'restart'];
+      expect(enabled().filter(id => verbs.includes(id))).toEqual(expected);
+    }
+  );
+
+  it('do not suspend where the host cannot', () => {
+    const snapshot = suspendedSnapshot(WARM);
+    snapshot.host.suspend = { tier: 'off', why: 'the self-test failed' };
+    FakeSocket.latest.show(snapshot);
+    expect(enabled()).not.toContain('suspend');
+  });
+
+  it('leave alone what is of others', () => {
+    kernels = [];
+    FakeSocket.latest.show(suspendedSnapshot());
+    expect(enabled()).not.toContain('resume');
+    expect(commands.isEnabled(CommandIDs.resume, { lease_id: 'l-tour' })).toBe(
+      false
+    );
+  });
+
+  it('reach own slices of notebooks in the background by their id', () => {
+    kernel.id = 'another';
+    FakeSocket.latest.show(suspendedSnapshot());
+    expect(commands.isEnabled(CommandIDs.resume)).toBe(false);
+    expect(commands.isEnabled(CommandIDs.resume, { lease_id: 'l-tour' })).toBe(
+      true
+    );
+  });
+
+  it('in the context menu mean what is under the mouse, and only what makes sense is listed', () => {
+    FakeSocket.latest.show(suspendedSnapshot());
+    const args = { in_context: true };
+    expect(commands.isVisible(CommandIDs.resume, args)).toBe(false);
+    underMouse = 'l-tour';
+    expect(commands.isVisible(CommandIDs.resume, args)).toBe(true);
+    expect(commands.isVisible(CommandIDs.suspend, args)).toBe(false);
+    underMouse = 'l-worker';
+    expect(commands.isVisible(CommandIDs.resume, args)).toBe(false);
+  });
+
+  it('say what they have done and take it back once', async () => {
+    server.answer('POST leases/l-tour/resume', leases[0]);
+    server.answer('POST leases/l-tour/suspend', leases[0]);
+    server.answer('GET leases', { leases });
+    FakeSocket.latest.show(suspendedSnapshot());
+    await commands.execute(CommandIDs.resume);
+    expect(told.map(({ message }) => message)).toEqual([
+      'tour.ipynb: its slice comes back as soon as there is room.'
+    ]);
+    told[0].undo?.();
+    await vi.waitFor(() =>
+      expect(
+        server.asked.filter(({ method }) => method === 'POST')
+      ).toMatchObject([
+        { path: 'leases/l-tour/resume' },
+        { path: 'leases/l-tour/suspend' }
+      ])
+    );
+    expect(told).toHaveLength(1);
+  });
+
+  it('report what the server says against it', async () => {
+    const body = {
+      code: 'LeaseError',
+      message: 'a cell of it runs',
+      facts: {}
+    };
+    server.answer('POST leases/l-tour/suspend', body, 409);
+    FakeSocket.latest.show(suspendedSnapshot(WARM));
+    await expect(commands.execute(CommandIDs.suspend)).rejects.toThrow(
+      'a cell of it runs'
+    );
+    expect(reported.map(messageOf)).toEqual(['a cell of it runs']);
+    expect(told).toEqual([]);
+  });
+
+  it('restart the kernel of a lost one, when its notebook is open', async () => {
+    FakeSocket.latest.show(suspendedSnapshot(LOST));
+    await commands.execute(CommandIDs.restart);
+    expect(restarted).toEqual([KERNEL]);
+    notebooks = [];
+    expect(commands.isVisible(CommandIDs.restart)).toBe(false);
+    await expect(commands.execute(CommandIDs.restart)).rejects.toThrow(
+      'No open notebook'
+    );
+  });
+});
+
+it('passes advice on that comes with the answer to a request', async () => {
+  FakeSocket.latest.pushSnapshot();
+  const { queue } = sampleSnapshot();
+  const advice = 'peak 9.3 GiB: 1/8 would do';
+  server.answer('POST leases', { request: queue[0], lease: null, advice }, 202);
+  await commands.execute(CommandIDs.request, { spec: '1', kernel_id: 'a' });
+  expect(told).toEqual([{ message: advice, undo: undefined }]);
 });
 
 describe('every command', () => {

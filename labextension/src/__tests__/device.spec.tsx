@@ -3,7 +3,16 @@ import { renderToStaticMarkup } from 'react-dom/server';
 
 import { DeviceBlock, type IDeviceProps } from '../device';
 import { segments, type ISegment } from '../segments';
-import { KERNEL, PARENT_KERNEL, sampleSnapshot, trans } from './fakes';
+import type { IResidence } from '../wire';
+import {
+  KERNEL,
+  LOST,
+  PARENT_KERNEL,
+  sampleSnapshot,
+  suspendedSnapshot,
+  trans,
+  WARM
+} from './fakes';
 
 function props(index = 0, kernelId: string | null = KERNEL): IDeviceProps {
   const { host, leases, usage } = sampleSnapshot();
@@ -71,6 +80,111 @@ describe('segments', () => {
   });
 });
 
+describe('a slice that may be suspended', () => {
+  function suspended(changes: Partial<IResidence> = {}): IDeviceProps {
+    return { ...props(), leases: suspendedSnapshot(changes).leases };
+  }
+
+  it('takes no room while it is away, and is listed all the same', () => {
+    expect(cut(suspended()).map(part => part.kind)).toEqual([
+      'other',
+      'foreign',
+      'free'
+    ]);
+    expect(row(render(suspended()), 'l-tour')).toBe(
+      'tour.ipynbyours1/4suspended 9 GiB in host memory; comes back with its next cell.'
+    );
+  });
+
+  it('takes its room again as soon as it is on its way', () => {
+    const back = suspended({ phase: 'restoring' });
+    expect(cut(back)[0].leaseId).toBe('l-tour');
+    expect(row(render(back), 'l-tour')).toContain('on its way back');
+  });
+
+  it('has its room promised to it as soon as a cell waits for it', () => {
+    const waits = suspended({ wanted_at: props().now - 5 });
+    expect(cut(waits)[0].leaseId).toBe('l-tour');
+    expect(row(render(waits), 'l-tour')).toContain('has waited 5 s for room');
+  });
+
+  it('has nothing to bring back after a restart', () => {
+    expect(row(render(suspended({ state_bytes: 0 })), 'l-tour')).toContain(
+      'Nothing on its device; its room comes back with its next cell.'
+    );
+  });
+
+  it('says how it stands beside what it uses', () => {
+    expect(row(render(suspended(WARM)), 'l-tour')).toContain(
+      '6.2 / 20 GiB · 41 % · 41 minwarmIdle; suspended when'
+    );
+  });
+
+  it('says that it is lost', () => {
+    expect(cut(suspended(LOST)).map(part => part.leaseId)).not.toContain(
+      'l-tour'
+    );
+    expect(row(render(suspended(LOST)), 'l-tour')).toContain(
+      'lost What it kept on its device is lost: the helper'
+    );
+  });
+});
+
+describe('what holds shares of a device', () => {
+  function level(page: HTMLElement): string[] {
+    const found = page.querySelectorAll(
+      '.jp-AIStack-level > *, .jp-AIStack-level dl > *'
+    );
+    return Array.from(found, ({ textContent }) => textContent ?? '');
+  }
+
+  it('is said with why nothing stronger does, strongest first', () => {
+    const given = props();
+    const why_not = { L2: 'the driver is 565', L4: 'MIG is off', L9: 'new' };
+    Object.assign(given.device, { level: 'L1', why_not, advice: '' });
+    expect(level(render(given)).join('|')).toBe(
+      'Shares are enforced by the driver: MPS (L1)|L4MIG is offL2the driver is 565|L4|MIG is off|L2|the driver is 565'
+    );
+  });
+
+  it('never is called more than advisory where only good will holds', () => {
+    const given = props();
+    Object.assign(given.device, { level: 'L0', why_not: {}, advice: '' });
+    expect(render(given).textContent).toContain(
+      'Shares are advisory: framework caps (L0)'
+    );
+    expect(render(given).querySelector('details')).toBeNull();
+  });
+
+  it('is not made up where it is not known, or there are no shares', () => {
+    const given = props();
+    Object.assign(given.device, { level: null, why_not: {}, advice: '' });
+    expect(render(given).textContent).not.toContain('Shares');
+    given.device.level = 'simulated';
+    expect(render(given).textContent).not.toContain('Shares');
+  });
+
+  it('is nothing where none can be granted, which is explained', () => {
+    const given = props();
+    const advice = 'make a MIG instance';
+    const why_not = { L4: 'no instance' };
+    Object.assign(given.device, { level: null, why_not, advice });
+    expect(level(render(given))[0]).toBe('No share of it can be granted');
+    expect(render(given).textContent).toContain(advice);
+  });
+});
+
+describe('a slice that is not what was granted', () => {
+  it('says so and why', () => {
+    const given = props();
+    Object.assign(given.leases[0], {
+      verified: false,
+      note: 'not enforced: x'
+    });
+    expect(row(render(given), 'l-tour')).toMatch(/not enforced x$/);
+  });
+});
+
 describe('a device', () => {
   it('says all of it in words, too', () => {
     const bar = render(props()).querySelector('.jp-AIStack-bar');
@@ -117,6 +231,9 @@ describe('a device', () => {
   it('warns of a problem and marks what is simulated', () => {
     const sick = render(props(1)).textContent;
     expect(sick).toContain('⚠ the driver reports a pending reset');
+    expect(
+      render(props(1)).querySelector('.jp-AIStack-problem')
+    ).not.toBeNull();
     expect(sick).toContain('simulated');
     expect(render(props(2)).textContent).not.toContain('simulated');
   });

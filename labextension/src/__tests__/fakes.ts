@@ -9,7 +9,7 @@ import { LeaseManager } from '../manager';
 import { RestAPI } from '../restapi';
 import type { ICurrentKernel } from '../tokens';
 import * as validate from '../validate';
-import type { ISnapshot } from '../wire';
+import type { IResidence, ISnapshot } from '../wire';
 
 /** The samples that the Python side is tested against, too; a fresh copy each time. */
 export function samples(): Record<string, unknown> {
@@ -24,9 +24,35 @@ export const WAITING_KERNEL = '7b0f3d1c-1111-4222-8333-944445555666';
 /** The kernel whose worker holds "l-worker". */
 export const PARENT_KERNEL = '9e107d9d-372b-4bb6-826b-d81d3542a419';
 
+/** The samples, in which the lease "l-tour" is one that is never suspended. */
 export function sampleSnapshot(): ISnapshot {
-  return validate.snapshot(samples(), '');
+  const snapshot = validate.snapshot(samples(), '');
+  snapshot.leases[0].residence = null;
+  return snapshot;
 }
+
+/** The same with "l-tour" suspended, as in the samples, or changed from there. */
+export function suspendedSnapshot(
+  changes: Partial<IResidence> = {}
+): ISnapshot {
+  const snapshot = validate.snapshot(samples(), '');
+  const [lease] = snapshot.leases;
+  lease.residence = { ...lease.residence!, ...changes };
+  return snapshot;
+}
+
+/** What makes the residence of `suspendedSnapshot` one that may be suspended. */
+export const WARM: Partial<IResidence> = {
+  phase: 'resident',
+  standing: 'warm',
+  state_bytes: null
+};
+
+export const LOST: Partial<IResidence> = {
+  phase: 'lost',
+  standing: 'lost',
+  why: 'the helper ended while it moved'
+};
 
 function fill(text: string, values: unknown[]): string {
   return values.reduce<string>(
@@ -81,6 +107,10 @@ export class FakeSocket {
 
   pushSnapshot(): void {
     this.push({ type: 'snapshot', ...sampleSnapshot() });
+  }
+
+  show(snapshot: ISnapshot): void {
+    this.push({ type: 'snapshot', ...snapshot });
   }
 
   fail(reason = ''): void {

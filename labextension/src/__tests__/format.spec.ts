@@ -3,6 +3,7 @@ import {
   formatBytesOf,
   formatCountdown,
   formatDuration,
+  formatEnergy,
   formatPercent,
   holderName,
   parseFraction
@@ -35,6 +36,17 @@ describe('formatBytes', () => {
     expect(formatBytesOf(0, 21474836480)).toBe('0 / 20 GiB');
   });
 });
+
+it.each([
+  [0, '0 Wh'],
+  [0.04, '0 Wh'],
+  [9.94, '9.9 Wh'],
+  [999, '999 Wh'],
+  [1234, '1.2 kWh'],
+  [25_000, '25 kWh']
+])('%d watt-hours are %s', (wattHours, text) =>
+  expect(formatEnergy(wattHours)).toBe(text)
+);
 
 describe('formatDuration', () => {
   it.each([

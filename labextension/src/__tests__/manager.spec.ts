@@ -95,6 +95,16 @@ describe('a verb', () => {
     expect(routes()).toContain('DELETE queue/r-waits');
   });
 
+  it.each(['suspend', 'resume', 'pin', 'unpin'] as const)(
+    'moves state on a route of its own, with an empty body: %s',
+    async verb => {
+      server.answer(`POST leases/l-tour/${verb}`, lease);
+      expect((await manager.reside('l-tour', verb)).id).toBe('l-tour');
+      expect(server.asked[0].body).toEqual({});
+      expect(routes()).toContain('GET leases');
+    }
+  );
+
   it('fails with the error of the server', async () => {
     server.answer('POST leases', samples().error, 409);
     const refused = manager.request({ spec: '4' });

@@ -6,14 +6,18 @@ import type { LeaseManager } from '../manager';
 import type { IPanelActions } from '../panelactions';
 import { PanelView } from '../panelview';
 import { statusText } from '../statustext';
+import type { ISuspension } from '../wire';
 import {
   FakeServer,
   FakeSocket,
   KERNEL,
   managerOf,
   PARENT_KERNEL,
+  LOST,
   sampleSnapshot,
+  suspendedSnapshot,
   trans,
+  WARM,
   WAITING_KERNEL
 } from './fakes';
 
@@ -26,6 +30,8 @@ const actions: IPanelActions = {
   request: () => done.push('request'),
   release: id => done.push(`release ${id}`),
   extend: id => done.push(`extend ${id}`),
+  reside: (id, verb) => done.push(`${verb} ${id}`),
+  restart: id => done.push(`restart ${id}`),
   cancel: id => done.push(`cancel ${id}`),
   refresh: () => done.push('refresh'),
   retry: () => done.push('retry')
@@ -254,6 +260,157 @@ describe('with data', () => {
     expect(statusText(manager, 'a-third', trans)).toBe('no slice');
   });
 });
+
+describe('a slice that may be suspended', () => {
+  function card(): string {
+    return node.querySelector('.jp-AIStack-card')?.textContent ?? '';
+  }
+
+  function button(name: string): HTMLButtonElement | undefined {
+    return buttons().find(({ textContent }) => textContent === name);
+  }
+
+  it('is warm, and can be suspended or pinned', () => {
+    FakeSocket.latest.show(suspendedSnapshot(WARM));
+    expect(show()).toContain('warmIdle; suspended when somebody needs');
+    expect(card()).toContain('6.2 / 20 GiB');
+    click('Suspend');
+    click('Pin');
+    expect(done).toEqual(['suspend l-tour', 'pin l-tour']);
+    expect(announced()).toBe('This notebook holds a slice: 1/4');
+    expect(statusText(manager, KERNEL, trans)).toContain('6.2 / 20 GiB · warm');
+  });
+
+  it('says where its state is while it is suspended, and shows no memory of the device', () => {
+    FakeSocket.latest.show(suspendedSnapshot());
+    show();
+    expect(card()).toContain(
+      'suspended9 GiB in host memory; comes back with its next cell.'
+    );
+    expect(card()).not.toContain('6.2 / 20 GiB');
+    click('Resume');
+    expect(done).toEqual(['resume l-tour']);
+    expect(announced()).toContain('is suspended; it comes back with the next');
+    expect(statusText(manager, KERNEL, trans)).toBe(
+      'GPU 1/4 · suspended · 9 GiB in host memory · 41 min · simulated'
+    );
+  });
+
+  it('counts for how long it has waited to come back', () => {
+    vi.useFakeTimers();
+    try {
+      const { at } = sampleSnapshot().usage;
+      FakeSocket.latest.show(suspendedSnapshot({ wanted_at: at - 12 }));
+      show();
+      expect(card()).toContain('has waited 12 s for room');
+      act(() => void vi.advanceTimersByTime(5000));
+      expect(card()).toContain('has waited 17 s for room');
+      expect(button('Resume')?.disabled).toBe(true);
+      expect(button('Resume')?.title).toContain('about to come back');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('is held while a cell runs, and cannot be suspended then', () => {
+    const held = { ...WARM, is_busy: true, standing: 'held' as const };
+    FakeSocket.latest.show(suspendedSnapshot(held));
+    expect(show()).toContain('heldA cell uses it.');
+    expect(button('Suspend')?.disabled).toBe(true);
+    expect(button('Suspend')?.title).toBe('A cell uses it');
+  });
+
+  it('says why it is pinned, to eyes and ears, and is unpinned by whoever has pinned it', () => {
+    const pinned = { ...WARM, standing: 'pinned' as const, why: 'NCCL runs' };
+    FakeSocket.latest.show(suspendedSnapshot(pinned));
+    expect(show()).toContain('pinnedStays on its device: NCCL runs');
+    const badge = node.querySelector('.jp-AIStack-standing.jp-mod-pinned');
+    expect(badge?.getAttribute('title')).toContain('NCCL runs');
+    expect(button('Suspend')?.title).toBe('It must stay: NCCL runs');
+    expect(button('Pin')?.disabled).toBe(false);
+    FakeSocket.latest.show(suspendedSnapshot({ ...pinned, is_kept: true }));
+    show();
+    click('Unpin');
+    expect(done).toEqual(['unpin l-tour']);
+  });
+
+  it('offers nothing but a restart once it is lost', () => {
+    FakeSocket.latest.show(suspendedSnapshot(LOST));
+    show();
+    expect(card()).toContain(
+      'lostWhat it kept on its device is lost: the helper ended while it moved. Restart the kernel.'
+    );
+    expect(button('Suspend')).toBeUndefined();
+    click('Restart Kernel…');
+    expect(done).toEqual([`restart ${KERNEL}`]);
+    expect(announced()).toContain('is lost; restart the kernel');
+    expect(statusText(manager, KERNEL, trans)).toContain('state lost');
+  });
+
+  it('cannot be acted on while nothing is known', () => {
+    FakeSocket.latest.show(suspendedSnapshot());
+    FakeSocket.latest.fail();
+    show();
+    expect(button('Resume')?.disabled).toBe(true);
+    expect(button('Pin')?.disabled).toBe(true);
+  });
+});
+
+it('does not let a slice that nothing holds be overlooked', () => {
+  const snapshot = sampleSnapshot();
+  const note =
+    'not enforced: the process sees 80.0 GiB of memory instead of 20.0 GiB';
+  Object.assign(snapshot.leases[0], { note, verified: false });
+  FakeSocket.latest.show(snapshot);
+  show();
+  const problem = node.querySelector('.jp-AIStack-card .jp-AIStack-problem');
+  expect(problem?.textContent).toBe(
+    '⚠ This slice is not enforced: the process sees 80.0 GiB of memory instead of 20.0 GiB'
+  );
+  expect(announced()).toBe('The slice 1/4 is not enforced');
+  expect(statusText(manager, KERNEL, trans)).toContain(
+    'GPU 1/4 · not enforced'
+  );
+});
+
+it.each([
+  [0.89, 'fits', ''],
+  [0.91, 'near', ', nearly full'],
+  [1.01, 'over', ', more than granted']
+])('says in words, too, how full the memory is (%d)', (share, mark, words) => {
+  const snapshot = sampleSnapshot();
+  const total = snapshot.leases[0].slices[0].memory_bytes;
+  snapshot.usage.leases['l-tour'].memory_bytes = Math.round(total * share);
+  FakeSocket.latest.show(snapshot);
+  show();
+  const meter = node.querySelector('.jp-AIStack-card [role="meter"]');
+  expect(meter?.classList).toContain(`jp-mod-${mark}`);
+  expect(meter?.getAttribute('aria-valuetext')).toMatch(
+    new RegExp(`20 GiB${words}$`)
+  );
+});
+
+it.each([
+  [null, ''],
+  [{ tier: 'checkpoint', why: '' }, 'give their memory back: by driver'],
+  [{ tier: 'offload', why: '' }, 'give their memory back: what they have'],
+  [{ tier: 'simulated', why: '' }, 'give their memory back: simulated'],
+  [
+    { tier: 'off', why: 'driver 535 is too old' },
+    'keep their memory: driver 535'
+  ]
+] as [ISuspension | null, string][])(
+  'says what becomes of idle notebooks on this host (%o)',
+  (suspend, text) => {
+    const snapshot = sampleSnapshot();
+    snapshot.host.suspend = suspend;
+    FakeSocket.latest.show(snapshot);
+    show();
+    const line = node.querySelector('.jp-AIStack-suspension')?.textContent;
+    expect(line ?? '').toContain(text);
+    expect(line === undefined).toBe(suspend === null);
+  }
+);
 
 it('says so when a host has no devices', () => {
   const snapshot = sampleSnapshot();

@@ -1,7 +1,7 @@
 import type { LabIcon } from '@jupyterlab/ui-components';
 
 import type { LeaseManager } from '../manager';
-import { RunningLeases } from '../running';
+import { RUNNING_CLASS, RunningLeases } from '../running';
 import {
   FakeServer,
   FakeSocket,
@@ -10,6 +10,7 @@ import {
   PARENT_KERNEL,
   samples,
   sampleSnapshot,
+  suspendedSnapshot,
   trans
 } from './fakes';
 
@@ -69,6 +70,13 @@ describe('with data', () => {
   it('says how much and for how long', () => {
     const details = running.running().map(item => item.detail?.());
     expect(details).toEqual(['1/4 · 41 min', '1/2']);
+  });
+
+  it('says how a slice stands, and which it is for the context menu', () => {
+    FakeSocket.latest.show(suspendedSnapshot());
+    const [item] = running.running();
+    expect(item.detail?.()).toBe('1/4 · suspended · 41 min');
+    expect([item.className, item.context]).toEqual([RUNNING_CLASS, 'l-tour']);
   });
 
   it('opens the panel, and releases as the command does', () => {

@@ -1,21 +1,28 @@
+import { list, text, type Decoder } from '../decoders';
 import { WireError } from '../errors';
 import * as validate from '../validate';
 import { samples } from './fakes';
 
 const sample = samples();
 
+interface IRawHost {
+  devices: Record<string, unknown>[];
+  queues: Record<string, unknown>[];
+  suspend?: unknown;
+}
+
 describe('the samples shared with the server', () => {
   it.each([
     ['host', validate.host],
-    ['leases', validate.list(validate.lease)],
-    ['queue', validate.list(validate.request)],
+    ['leases', list(validate.lease)],
+    ['queue', list(validate.request)],
     ['usage', validate.usage],
-    ['events', validate.list(validate.event)],
+    ['events', list(validate.event)],
     ['prepared', validate.prepared]
-  ] as [string, validate.Decoder<unknown>][])(
+  ] as [string, Decoder<unknown>][])(
     '%s passes and loses nothing',
     (name, decode) => {
-      expect(decode(sample[name], name)).toEqual(sample[name]);
+      expect(decode(sample[name], name)).toMatchObject(sample[name] as object);
     }
   );
 
@@ -34,7 +41,11 @@ describe('what is not as agreed', () => {
     ['leases[0].granted_at', lease => (lease.granted_at = '12:00')],
     ['leases[0].notice.kind', lease => (lease.notice = { kind: 'late' })],
     ['leases[0].outcome', lease => (lease.outcome = 'lost')],
-    ['leases[0].verified', lease => (lease.verified = 'yes')]
+    ['leases[0].verified', lease => (lease.verified = 'yes')],
+    [
+      'leases[0].residence.phase',
+      lease => (lease.residence = { phase: 'upstairs' })
+    ]
   ] as [string, (lease: Record<string, unknown>) => unknown][])(
     'is refused by name: %s',
     (path, spoil) => {
@@ -46,9 +57,56 @@ describe('what is not as agreed', () => {
   );
 
   it('does not fill the page with it', () => {
-    expect(() => validate.text({ long: 'x'.repeat(500) }, 'a')).toThrow(
+    expect(() => text({ long: 'x'.repeat(500) }, 'a')).toThrow(
       /\(a: expected text, got .{60}\)/
     );
+  });
+
+  it.each([
+    ['host.devices[0].level', ({ devices }) => (devices[0].level = 'L5')],
+    [
+      'host.devices[0].why_not.L4',
+      ({ devices }) => (devices[0].why_not = { L4: 7 })
+    ],
+    [
+      'host.devices[0].free_bytes',
+      ({ devices }) => (devices[0].free_bytes = 'all')
+    ],
+    ['host.suspend.tier', host => (host.suspend = { tier: 'magic', why: '' })]
+  ] as [string, (host: IRawHost) => unknown][])(
+    'is refused by name of a host, too: %s',
+    (path, spoil) => {
+      const broken = samples();
+      spoil(broken.host as IRawHost);
+      expect(() => validate.snapshot(broken, '')).toThrow(path);
+    }
+  );
+
+  it('what an older server does not send is unknown, not wrong', () => {
+    const old = samples();
+    const host = old.host as IRawHost;
+    host.devices.forEach(device => {
+      ['level', 'why_not', 'advice', 'free_bytes'].forEach(
+        key => delete device[key]
+      );
+    });
+    host.queues.forEach(queue => delete queue.suspend);
+    delete host.suspend;
+    (old.leases as Record<string, unknown>[]).forEach(
+      lease => delete lease.residence
+    );
+    const read = validate.snapshot(old, '');
+    expect(read.host.suspend).toBeNull();
+    expect(read.host.devices[0]).toMatchObject({
+      level: null,
+      why_not: {},
+      advice: '',
+      free_bytes: null
+    });
+    expect(read.host.queues[0].suspend).toBe(false);
+    expect(read.leases[0].residence).toBeNull();
+    const answer = { request: (old.queue as unknown[])[0], lease: null };
+    expect(validate.requested(answer, '').advice).toBe('');
   });
 
   it('null and absent are the same where null is allowed', () => {
