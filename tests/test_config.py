@@ -33,6 +33,7 @@ def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytes
     [
         ({"lease_ttl_seconds": 0.0}, "lease_ttl_seconds"),
         ({"providers": "quantum"}, "providers"),
+        ({"enforcement": "strict"}, "enforcement"),
         ({"queues": {"a": {"weight": 0}}}, "queues"),
     ],
 )

@@ -33,6 +33,8 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     for device in report["devices"]:
         yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
         yield from (f"  {what}: {by}" for what, by in device["enforcement"].items())
+        yield from (f"  not {level}: {why}" for level, why in device["why_not"].items())
+        yield from (f"  advice: {advice}" for advice in [device["advice"]] if advice)
     yield from (f"problem: {problem}" for problem in report["problems"])
     if not report["problems"]:
         yield "no problems found"
@@ -49,7 +51,8 @@ def enforcement(device: JSON) -> dict[str, str]:
         return {"share": Enforcement.CPU.label}
     if device["mig_enabled"]:
         return {m["profile"]: mig.enforcement(m["profile"]).label for m in device["mig"]}
-    return {"whole": Enforcement.WHOLE.label, "share": Enforcement.L0.label}
+    level = Enforcement(device["level"] or Enforcement.L0)
+    return {"whole": Enforcement.WHOLE.label, "share": f"{level.value}, {level.label}"}
 
 
 def status(options: argparse.Namespace) -> int:

@@ -9,29 +9,37 @@ from .base import Prepared, Provider, Usage
 
 __all__ = ["Prepared", "Provider", "Usage", "build_providers"]
 
+ENFORCEMENTS = ("auto", "advisory")
 _ALLOWED = "auto, gpu, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
 
 
-def build_providers(text: str) -> tuple[Provider, ...]:
+def build_providers(text: str, *, enforcement: str = "auto", mps_strict: bool = False) -> tuple[Provider, ...]:
     """The providers named in a setting such as ``auto``, ``gpu,cpu`` or ``simulated:8xH100-80GB,cpu``.
 
     ``auto`` is the GPUs, where an NVIDIA driver is installed, and the CPU. A driver that is installed but does not
     answer is shown as a problem of the host; a host without any is a healthy host without GPUs. Nothing is opened yet.
 
+    Args:
+        enforcement: ``auto`` holds a share as firmly as its GPU allows, ``advisory`` by the caps of frameworks alone.
+        mps_strict: an MPS daemon for each lease instead of one for each GPU.
+
     Raises:
-        InvalidRequest: naming the field ``providers``.
+        InvalidRequest: naming the field, ``providers`` or ``enforcement``.
     """
+    if enforcement not in ENFORCEMENTS:
+        allowed = " or ".join(ENFORCEMENTS)
+        raise InvalidRequest(f"enforcement: {enforcement!r} is not allowed; write {allowed}", field="enforcement")
     names = [part.strip() for part in text.split(",")]
     providers: dict[str, Provider] = {}
     for name in names:
-        for provider in _providers_called(name):
+        for provider in _providers_called(name, is_advisory=enforcement == "advisory", is_strict=mps_strict):
             if provider.name == "simulated" and "simulated" in providers:
                 raise _invalid("simulated:", "it may be given once; join tables with +")
             providers.setdefault(provider.name, provider)
     return tuple(providers.values())
 
 
-def _providers_called(name: str) -> Iterator[Provider]:
+def _providers_called(name: str, *, is_advisory: bool, is_strict: bool) -> Iterator[Provider]:
     kind, _, table = name.partition(":")
     if kind == "simulated":
         from .simulated import SimulatedProvider
@@ -41,13 +49,22 @@ def _providers_called(name: str) -> Iterator[Provider]:
     if name not in ("auto", "gpu", "cpu"):
         raise _invalid(name, f"allowed are {_ALLOWED}")
     if name != "cpu":
-        from .gpu import GPUProvider
-
-        yield GPUProvider(optional=name == "auto")
+        yield _gpus(is_optional=name == "auto", is_advisory=is_advisory, is_strict=is_strict)
     if name != "gpu":
         from .cpu import CPUProvider
 
         yield CPUProvider()
+
+
+def _gpus(*, is_optional: bool, is_advisory: bool, is_strict: bool) -> Provider:
+    from .gpu import GPUProvider
+    from .mps import MPSManager
+    from .nvml import NVML
+    from .sharing import Sharing
+
+    nvml = NVML()
+    sharing = Sharing(nvml, is_advisory=is_advisory, mps=MPSManager(strict=is_strict))
+    return GPUProvider(nvml, optional=is_optional, sharing=sharing)
 
 
 def _invalid(shown: str, why: str) -> InvalidRequest:

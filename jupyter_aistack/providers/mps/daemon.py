@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...exceptions import PrepareFailed, ProviderError
-from ...processes import is_alive
+from ...processes import is_alive, started_at
 from .control import ANSWER_SECONDS, Control, Limit
 from .logs import Logs, last_words
 from .paths import Folder
 from .protocol2 import Protocol2
 from .protocol3 import Protocol3
-from .records import Records, Trouble
+from .records import Records, Running, Trouble
 
 POLL_SECONDS = 0.1
 POLLS = 100
@@ -101,7 +101,7 @@ class Daemon:
         """Write down anew what is known, when somebody has cleaned the folder away under a running daemon."""
         self.folder.create()
         if self.records.running() is None and self._running is not None and self._running.is_alive:
-            self.records.write_running(self._running.pid, self._running.protocol)
+            self.records.write_running(self._running)
         known = self.records.entries()
         for name, limit in self._own.items():
             if name not in known:
@@ -258,9 +258,11 @@ class Daemon:
             raise PrepareFailed(f"GPU {self.index} {trouble.message}")
 
     def _speaking(self, protocol: int = 0) -> Control:
-        wanted = _PROTOCOLS[protocol or self.protocol or 2]
-        if type(self._control) is not wanted:
-            self._control = wanted(self.folder, self.gpu, self.index, seconds=self._answer_seconds)
+        running = self.records.running()
+        wanted = _PROTOCOLS[protocol or (running.protocol if running else 2)]
+        index = running.index if running else self.index
+        if self._control is None or type(self._control) is not wanted or self._control.index != index:
+            self._control = wanted(self.folder, self.gpu, index, seconds=self._answer_seconds)
         return self._control
 
     def _begin(self, protocol: int) -> None:
@@ -269,7 +271,7 @@ class Daemon:
         control = self._speaking(protocol)
         control.start()
         pid = self._started_pid()
-        self.records.write_running(pid, protocol)
+        self.records.write_running(Running(pid=pid, started_at=started_at(pid), protocol=protocol, index=self.index))
         try:
             control = self._follow(control)
             limits = self.records.limits()
@@ -293,7 +295,7 @@ class Daemon:
             other.servers()
             running = self.records.running()
             assert running is not None
-            self.records.write_running(running.pid, other.protocol)
+            self.records.write_running(replace(running, protocol=other.protocol))
             return other
 
     def _started_pid(self) -> int:
