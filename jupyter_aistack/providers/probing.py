@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.device import Device
+from ..core.device import Device, Enforcement
 from ..core.ladder import ComputeMode, Facts, Rung, ladder, major
 from ..core.shares import NAMESPACES_DRIVER
 from ..exceptions import ProviderError
+from . import mig
 from .dmem import DmemClient
 from .dmem.groups import ROOT
 from .mps import MPSManager
@@ -93,11 +94,13 @@ class Prober:
         if device.id not in self._own:
             self._own[device.id] = self._ask(device)
         own = self._own[device.id]
+        whole = sum(mig.enforcement(instance.profile) is Enforcement.L4 for instance in device.mig)
         return ladder(
             Facts(
                 index=device.index,
                 mig=device.mig_enabled if own.has_mig else None,
-                instances=len(device.mig),
+                instances=whole,
+                parts=len(device.mig) - whole,
                 driver=host.driver,
                 capability=own.capability,
                 compute_mode=own.compute_mode,

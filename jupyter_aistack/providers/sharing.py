@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..core.device import Device, Enforcement, Fault, Slice, SliceKind
+from ..core.device import Device, Enforcement, Fault, ProcessUse, Slice, SliceKind
 from ..core.lease import LESS_FIRMLY, Lease, lasting_note
 from ..core.shares import limit_mib, multiprocessors_at_most, percent, slots
 from ..core.units import MIB
 from ..exceptions import PrepareFailed, ProviderError
-from ..processes import is_alive
+from ..processes import ancestors, is_alive
 from .dmem import DmemClient
 from .mps import Held, MPSManager
 from .nvml import NVML
@@ -22,6 +22,7 @@ from .probing import Prober
 log = logging.getLogger("jupyter_aistack")
 
 ADVISORY = 'AIStack.enforcement is "advisory": shares are held by the caps of frameworks alone'
+SERVER = "nvidia-cuda-mps-server"
 _PROTOCOLS = {Enforcement.L1: 2, Enforcement.L2: 3, Enforcement.L3: 3}
 _NO_MPS = {"CUDA_MPS_PIPE_DIRECTORY": os.devnull}
 """Keeps a process away from any MPS daemon: nobody can ever listen there."""
@@ -89,7 +90,15 @@ class Sharing:
             return device
         problem = self._mps.problem(device.id, device.index)
         self._closed[device.id] = problem
-        return replace(device, level=rung.level, why_not=rung.why_not, advice=rung.advice, problem=problem)
+        firmness = {"level": rung.level, "why_not": rung.why_not, "advice": rung.advice}
+        return replace(device, **firmness, problem=problem, processes=self._without_servers(device))
+
+    def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
+        """Who holds memory, without our own MPS servers: what they hold belongs to the leases they serve."""
+        if all(process.name != SERVER for process in device.processes):
+            return device.processes
+        ours = self._mps.own_pids()
+        return tuple(p for p in device.processes if p.name != SERVER or ours.isdisjoint(ancestors(p.pid)))
 
     def reopened(self, device: Device) -> Device:
         """A GPU as it stands now, where MPS had closed it: the process that is to start may be what was waited for."""

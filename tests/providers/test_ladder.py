@@ -45,6 +45,7 @@ def test_each_level_is_reached_with_what_it_needs_and_tells_of_those_above() -> 
         ({"cgroup": "no dmem"}, "L2", "no dmem"),
         ({"protocols": frozenset({2})}, "L1", "does not speak protocol 3"),
         ({"driver": ""}, "L1", "this is unknown"),
+        ({"driver": "470.82.01"}, "L0", "MPS limits memory from driver 495 on, and this is 470.82.01"),
         ({"capability": (6, 1)}, "L0", "its compute capability is 6.1"),
         ({"compute_mode": ComputeMode.PROHIBITED}, "L0", "its compute mode is PROHIBITED"),
         ({"foreign": "process 7 of bob"}, "L0", "another MPS daemon (process 7 of bob) runs"),
@@ -63,6 +64,12 @@ def test_mig_mode_without_an_instance_grants_no_share_and_says_what_to_do() -> N
     assert level == "none"
     assert "there is no instance; create some with nvidia-smi mig -i 0 -cgi, as root" in why["L4"]
     assert why["L1"] == "a GPU in MIG mode is granted by the instance"
+
+
+def test_compute_instances_that_share_memory_are_not_called_hardware() -> None:
+    level, why = told(mig=True, parts=2)
+    assert level == "L0"
+    assert "share their memory with one another" in why["L4"]
 
 
 def test_a_gpu_without_mig_says_so() -> None:

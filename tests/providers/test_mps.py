@@ -15,6 +15,8 @@ from jupyter_aistack.providers.mps.paths import file_system, runtime_root, short
 
 from .mps_stand import GPU, H200, Stand
 
+pytestmark = pytest.mark.service
+
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_a_client_gets_its_lease_and_no_more(stand: Stand, protocol: int) -> None:

@@ -18,6 +18,8 @@ from jupyter_aistack.providers.mps.paths import short
 
 from .mps_stand import GPU, H200, Stand
 
+pytestmark = pytest.mark.service
+
 
 @pytest.fixture
 def client() -> Iterator[subprocess.Popen[bytes]]:

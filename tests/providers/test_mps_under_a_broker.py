@@ -17,6 +17,8 @@ from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 
 from .mps_stand import H200, Stand
 
+pytestmark = pytest.mark.service
+
 GPU = f"gpu uuid=GPU-0 name=NVIDIA_H200 memory={80 * GIB} cores=16896\n"
 TWO = GPU + GPU.replace("GPU-0", "GPU-1")
 OLD, NEW = "driver 580.65.06\n", "driver 615.71.09\n"
@@ -244,6 +246,30 @@ def test_a_lease_without_a_server_has_no_clients_to_tell(box: Box) -> None:
     assert ask("broker.clients(only())") is None
     with pytest.raises(ProviderError, match="held by no MPS server"):
         ask("broker.terminate(only(), 1)")
+
+
+def test_our_own_server_is_no_stranger_on_the_gpu(box: Box) -> None:
+    ask = box.start()
+    ask("prepared('1/2')")
+    running = box.stand.running()
+    assert running is not None
+    line = "process gpu=0 pid={} memory=314572800 name=/usr/bin/nvidia-cuda-mps-server\n"
+    box.change(NEW + GPU + line.format(running.pid))
+    assert ask("device().foreign_memory_bytes") == 0
+    box.change(NEW + GPU + line.format(1))
+    assert ask("device().foreign_memory_bytes") == 300 * MIB
+
+
+def test_a_daemon_left_behind_by_a_crash_is_ended(box: Box) -> None:
+    first = box.start()
+    first("prepared('1/2')")
+    running = box.stand.running()
+    assert running is not None
+    first.process.kill()
+    first.process.wait()
+    second = box.start()
+    second.run("device(); mps.check()")
+    assert not running.is_alive
 
 
 # -- the ways down ----------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class MPSManager:
 
     def problem(self, gpu: str, index: int) -> str:
         """Why a GPU is closed, in words that follow its name; empty when it is open."""
-        closed = [daemon.trouble for daemon in self._troubled(gpu, index)]
+        closed = [daemon.trouble for daemon in self._needy(gpu, index)]
         return next((trouble.message for trouble in closed if trouble is not None and trouble.is_closed), "")
 
     def faults(self) -> tuple[Fault, ...]:
@@ -215,9 +215,9 @@ class MPSManager:
                 return self._daemon(gpu, index, folder)
         return None
 
-    def _troubled(self, gpu: str, index: int) -> list[Daemon]:
-        """The daemons of a GPU with which something is wrong; from now on they are looked after."""
-        folders = [folder for folder in self._folders(gpu) if Records(folder).trouble() is not None]
+    def _needy(self, gpu: str, index: int) -> list[Daemon]:
+        """The daemons of a GPU with which something is wrong, or that nobody looks after; from now on we do."""
+        folders = [folder for folder in self._folders(gpu) if _is_needy(Records(folder))]
         daemons = [self._daemon(gpu, index, folder) for folder in folders]
         if daemons:
             self._watch()
@@ -234,6 +234,13 @@ class MPSManager:
         except ProviderError:
             return []
         return [Folder(path) for path in sorted(found) if path.is_dir()]
+
+
+def _is_needy(records: Records) -> bool:
+    """Whether something is wrong with a daemon, or it was left behind by servers that crashed."""
+    if records.trouble() is not None:
+        return True
+    return records.running() is not None and all(entry.is_orphan for entry in records.entries().values())
 
 
 def _lease_name(lease_id: str) -> str:

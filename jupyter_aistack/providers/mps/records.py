@@ -5,7 +5,6 @@ All in the daemon's own folder: which process it is, what its leases may use, an
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -83,6 +82,8 @@ class Records:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Alone with the daemon, among all threads and processes. Waits for its turn."""
+        import fcntl  # not everywhere; nor is MPS
+
         with (self.folder.path / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
