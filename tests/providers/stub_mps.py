@@ -10,6 +10,7 @@ the JSON file that ``STUB_MPS`` names:
 ``hang``: true has the daemon take questions and give no answer
 ``refuse_start``: a text has the daemon not start, for that reason
 ``ignore_limits``: true has limits be taken, and not kept
+``kill_server``: the process id of a daemon whose server has died
 ``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that is there already)
 
 `client_view` is what CUDA makes of all this: where no daemon listens, a process silently has the whole GPU.
@@ -159,6 +160,8 @@ class Daemon:
 
     def status(self):
         """None when the server has gone."""
+        if self.script.get("kill_server") == os.getpid():
+            self.server = None
         if self.server is None or self.gpu not in self.script["gpus"]:
             return None
         self.looks += 1
@@ -265,7 +268,9 @@ class Daemon:
         assert field == "pipe-directory"
         return f"{self.pipes}/{server}/{name}\n"
 
-    def v3_namespace_delete(self, name, server, force=""):
+    def v3_namespace_delete(self, name, server, force=None):
+        if force is None and any(namespace == name for _, namespace in self.clients()):
+            raise ValueError("active clients remain")
         del self.namespaces[name]
         os.unlink(f"{self.pipes}/{server}/{name}/control")
         os.rmdir(f"{self.pipes}/{server}/{name}")

@@ -112,6 +112,18 @@ def test_a_daemon_with_clients_outlives_its_leases_until_they_have_gone(stand: S
     assert not running.is_alive
 
 
+def test_a_namespace_outlives_its_lease_until_its_clients_have_gone(stand: Stand) -> None:
+    manager = stand.manager()
+    ended, _ = stand.hold(manager, "l-1", mib=30000), stand.hold(manager, "l-2")
+    stand.tell(clients=[[os.getpid(), ended.directory.name]])
+    manager.unprepare("l-1", GPU, 0)
+    manager.check()
+    assert stand.view(ended)["mib"] == 30000  # and not the whole GPU
+    stand.tell(clients=[])
+    manager.check()
+    assert ended.directory.name not in stand.dump()["namespaces"]
+
+
 def test_two_servers_of_one_user_share_a_daemon_and_the_last_to_leave_ends_it(stand: Stand) -> None:
     first, second = stand.manager(), stand.manager()
     stand.hold(first, "l-1")

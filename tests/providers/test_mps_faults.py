@@ -216,6 +216,17 @@ def test_the_clients_of_a_killed_daemon_are_told_until_they_have_gone(
     assert manager.faults() == ()
 
 
+def test_a_server_that_died_under_its_daemon_comes_back_with_its_leases(stand: Stand) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager, mib=30000)
+    running = stand.running()
+    assert running is not None
+    stand.tell(kill_server=running.pid)
+    manager.check()
+    assert stand.view(held)["mib"] == 30000
+    assert not running.is_alive
+
+
 def test_a_daemon_that_does_not_come_back_closes_the_gpu_until_it_does(stand: Stand) -> None:
     manager = stand.manager()
     held = stand.hold(manager)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,8 @@ class Control(ABC):
     """
 
     protocol: int
+    needs_server: bool = False
+    """Whether clients find nobody, and so no limit, while the daemon has no server."""
 
     def __init__(self, folder: Folder, gpu: str, index: int, *, seconds: float = ANSWER_SECONDS) -> None:
         self.folder, self.gpu, self.index, self._seconds = folder, gpu, index, seconds
@@ -96,7 +98,14 @@ class Control(ABC):
 
     @abstractmethod
     def drop(self, name: str, limits: Sequence[Limit]) -> None:
-        """Take one lease's limit back; `limits` remain. Raises `ProviderError`."""
+        """Take one lease's limit back, or leave it to `sweep` while it has clients; `limits` remain.
+
+        Raises:
+            ProviderError: the daemon does not.
+        """
+
+    def sweep(self, kept: Collection[str]) -> None:  # noqa: B027 - protocol 2 has nothing of a lease to sweep
+        """Remove what is left of leases that are not `kept`, once nobody uses it. Raises `ProviderError`."""
 
     @abstractmethod
     def clients(self, name: str = "") -> frozenset[int]:

@@ -21,8 +21,9 @@ from .protocol3 import Protocol3
 from .records import Records, Running, Trouble
 
 POLL_SECONDS = 0.1
-POLLS = 100
-"""How often a daemon is looked at while it starts or ends: ten seconds in all; a server is ready within one or two."""
+POLLS = 60
+"""How often a daemon is looked at while it starts or ends: six seconds in all, as a kernel that starts waits for it; a
+server is ready within one or two."""
 ABSENT_POLLS = 20
 """So often in a row a server may be missing from the list before it counts as dead: one with a GPU that is not there
 is made without complaint, and ends by itself."""
@@ -99,6 +100,8 @@ class Daemon:
 
     def _restore(self) -> None:
         """Write down anew what is known, when somebody has cleaned the folder away under a running daemon."""
+        if self.folder.leases.exists():
+            return
         self.folder.create()
         if self.records.running() is None and self._running is not None and self._running.is_alive:
             self.records.write_running(self._running)
@@ -146,27 +149,34 @@ class Daemon:
                 self._look()
 
     def _look(self) -> None:
+        control = self._speaking()
         try:
-            servers = self._speaking().servers()
-            clients = self._speaking().clients()
+            servers = control.servers()
+            clients = control.clients()
         except ProviderError as error:
             self._miss(error)
             return
-        self._misses, self._clients = 0, clients
+        self._misses = 0
+        if control.needs_server and not servers:
+            self._end()
+            self._restart(control.protocol)
+            return
+        self._clients = clients
         logged = self._logs.new_fault()
         if logged is not None or any(server.is_faulty for server in servers):
             self._close_after_fault(logged.pid if logged else None, clients)
             return
         self._drop_orphans(clients)
+        control.sweep(self.records.entries())
         self._stop_if_unused()
 
     def _miss(self, error: ProviderError) -> None:
         """The daemon did not answer: it has ended, or its directory is gone, or it hangs."""
         running = self.records.running()
-        affected = tuple(sorted(pid for pid in self._clients if is_alive(pid, None)))
         if running is None or not running.is_alive:
-            self._restart_after_death(affected)
+            self._restart(self.protocol)
             return
+        affected = self._affected()
         self._misses += 1
         if not self._is_listening:
             what = "lost the directory of its MPS daemon, which somebody removed"
@@ -184,9 +194,13 @@ class Daemon:
     def _close(self, trouble: Trouble) -> None:
         self.records.write_trouble(trouble)
 
-    def _restart_after_death(self, affected: tuple[int, ...]) -> None:
-        """Without a daemon, a process that starts now would have the whole GPU, so it comes back at once."""
-        protocol = self.protocol
+    def _affected(self) -> tuple[int, ...]:
+        """Those who were connected when all was well, and are still there."""
+        return tuple(sorted(pid for pid in self._clients if is_alive(pid, None)))
+
+    def _restart(self, protocol: int) -> None:
+        """Start what has ended: without a server, a process that starts now would have the whole GPU."""
+        affected = self._affected()
         try:
             self._begin(protocol)
         except ProviderError as error:
@@ -246,11 +260,11 @@ class Daemon:
         running = self.records.running()
         if running is None or not running.is_alive:
             self._begin(protocol)
-        control = self._speaking()
-        if any(server.is_faulty for server in control.servers()):
+        servers = self._speaking().servers()
+        if any(server.is_faulty for server in servers) or (self._speaking().needs_server and not servers):
             self._look()
         self._refuse_if_closed()
-        return control
+        return self._speaking()
 
     def _refuse_if_closed(self) -> None:
         trouble = self.trouble
@@ -291,7 +305,7 @@ class Daemon:
             control.servers()
             return control
         except ProviderError:
-            other = self._speaking(5 - control.protocol)
+            other = self._speaking({2: 3, 3: 2}[control.protocol])
             other.servers()
             running = self.records.running()
             assert running is not None
@@ -363,6 +377,7 @@ class Daemon:
         self.folder.create()
         for log in (*self.folder.logs.glob("*.log"), *self.folder.logs.glob("*/server.log")):
             log.replace(log.with_suffix(".old"))
+        self._logs = Logs(self.folder.logs)
         self._control = None
 
 

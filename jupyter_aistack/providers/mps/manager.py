@@ -45,8 +45,8 @@ class MPSManager:
 
     Args:
         root: gives the folder for all daemons, or raises `ProviderError`.
-        strict: a daemon for each lease, which has the lease's limits at the server; protocol 2 has no other way to hold
-            a client that drops its environment. The GPU then takes turns between the servers.
+        strict: in protocol 2, a daemon for each lease, which has the lease's limits at the server: there is no other
+            way to hold a client that drops its environment. The GPU then takes turns between the servers.
         interval: seconds between two looks at the daemons; None for none but by `check`.
         clock: seconds that only go forward.
         pause: how to let some seconds pass while a daemon starts or ends.
@@ -99,7 +99,7 @@ class MPSManager:
         if known is not None and (known[1].directory / "control").exists() and known[0].trouble is None:
             return known[1]
         limit = Limit(name=_lease_name(lease_id), percent=percent, mib=mib)
-        daemon = self._daemon(gpu, index, self._folder(gpu, lease_id))
+        daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, protocol))
         try:
             directory = daemon.hold(limit, protocol=protocol, slots=slots)
         except PrepareFailed:
@@ -139,7 +139,10 @@ class MPSManager:
         daemon = self._daemon_of(lease_id, gpu, index)
         if daemon is None:
             raise ProviderError(f"lease {lease_id} is held by no MPS server")
-        daemon.terminate(pid)
+        try:
+            daemon.terminate(pid)
+        except OSError as error:
+            raise ProviderError(f"the MPS server of lease {lease_id} cannot be asked: {error}") from error
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -223,8 +226,8 @@ class MPSManager:
             self._watch()
         return daemons
 
-    def _folder(self, gpu: str, lease_id: str) -> Folder:
-        own = f"-{short(lease_id)[:8]}" if self._strict else ""
+    def _folder(self, gpu: str, lease_id: str, protocol: int) -> Folder:
+        own = f"-{short(lease_id)[:8]}" if self._strict and protocol == 2 else ""
         return Folder(self.root() / f"{short(gpu)}{own}")
 
     def _folders(self, gpu: str = "") -> list[Folder]:
