@@ -235,8 +235,10 @@ class Broker:
         return held or prepared
 
     def _note_firmness(self, lease: Lease, prepared: Prepared) -> None:
-        changes = {"enforced_by": prepared.enforced_by, "note": firmness_note(lease.note, prepared.note)}
-        if (lease.enforced_by, lease.note) != tuple(changes.values()):
+        """Write down what holds a lease, and what is to be said of that."""
+        wanted = {"enforced_by": prepared.enforced_by, "note": firmness_note(lease.note, prepared.note)}
+        changes = {name: value for name, value in wanted.items() if getattr(lease, name) != value}
+        if changes:
             self.ledger.bind(lease.id, lease.token, self.clock(), **changes)
 
     def _enter(self, lease: Lease, pid: int) -> Prepared | None:

@@ -10,6 +10,7 @@ the JSON file that ``STUB_MPS`` names:
 ``hang``: true has the daemon take questions and give no answer
 ``refuse_start``: a text has the daemon not start, for that reason
 ``ignore_limits``: true has limits be taken, and not kept
+``polite``: true has refusals end with status 0, and only say so
 ``kill_server``: the process id of a daemon whose server has died
 ``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that is there already)
 
@@ -147,7 +148,7 @@ class Daemon:
         try:
             return 0, (self.answer_2(*words) if self.protocol == 2 else self.answer_3(*words))
         except (KeyError, AttributeError, TypeError, ValueError) as error:
-            return 1, f"Unknown command {' '.join(words)} ({error})\n"
+            return int(not self.script.get("polite")), f"Unknown command {' '.join(words)} ({error})\n"
 
     # -- the server ---------------------------------------------------------------------------------------------
 

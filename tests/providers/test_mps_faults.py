@@ -63,8 +63,9 @@ def test_a_daemon_that_refuses_to_start_is_tried_again_after_a_while(stand: Stan
     assert stand.hold(manager).protocol == 3
 
 
-def test_a_daemon_that_speaks_another_protocol_is_taken_as_it_is(stand: Stand) -> None:
-    stand.tell(speaks=2)
+@pytest.mark.parametrize("polite", [False, True])
+def test_a_daemon_that_speaks_another_protocol_is_taken_as_it_is(stand: Stand, polite: bool) -> None:
+    stand.tell(speaks=2, polite=polite)
     manager = stand.manager()
     held = stand.hold(manager, percent=25, mib=30000, protocol=3)
     assert held.protocol == 2

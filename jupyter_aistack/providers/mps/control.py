@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from .paths import Folder
 PROGRAM = "nvidia-cuda-mps-control"
 ANSWER_SECONDS = 5.0
 """How long the control program may take; it answers within milliseconds, so a longer one has a daemon that hangs."""
+_REFUSAL = re.compile(r"\b(?:unknown|unrecognized|invalid|error|failed|cannot)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +166,8 @@ class Control(ABC):
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ProviderError(_unanswered(error, self._seconds)) from error
-        if done.returncode:
-            asked = line or " ".join(arguments)
+        if done.returncode or _is_refusal(done.stdout):
+            asked = (line or " ".join(arguments)).strip()
             raise ProviderError(f"MPS refuses {asked!r}: {_last_line(done.stdout + done.stderr)}")
         return done.stdout
 
@@ -181,6 +183,12 @@ def _unanswered(error: Exception, seconds: float) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"the MPS daemon did not answer within {seconds:g} seconds"
     return f"{PROGRAM} cannot be run: {error}"
+
+
+def _is_refusal(text: str) -> bool:
+    """Whether an answer says no although its status does not. Rows of lists may have any word in them, but the first."""
+    lines = text.splitlines()
+    return any(_REFUSAL.match(line) or ("," not in line and _REFUSAL.search(line)) for line in lines)
 
 
 def _last_line(text: str) -> str:
