@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.shares import SLOTS, multiprocessors_at_most, percent, slots
+from jupyter_aistack.core.shares import SLOTS, multiprocessors_at_most
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.mps.foreign import foreign_daemon
 from jupyter_aistack.providers.mps.logs import find_fault
@@ -221,17 +221,6 @@ def test_a_fault_in_the_log_names_its_client(line: str, pid: int | None) -> None
 
 def test_a_line_about_defaults_tells_of_no_fault() -> None:
     assert find_fault(["[t Control 1] command: set_default_active_thread_percentage 50"]) is None
-
-
-def test_percent_is_rounded_down_and_multiprocessors_as_the_driver_does() -> None:
-    from fractions import Fraction
-
-    assert [percent(Fraction(1, n)) for n in (1, 2, 3, 8, 1000)] == [100, 50, 33, 12, 1]
-    assert [multiprocessors_at_most(188, p, protocol=3) for p in (25, 50, 75)] == [46, 94, 140]
-    assert multiprocessors_at_most(132, 25, protocol=2) == 34
-    assert multiprocessors_at_most(8, 1, protocol=3) == 2
-    assert multiprocessors_at_most(0, 50, protocol=3) is None
-    assert [slots(driver) for driver in (0, 580, 615)] == [48, 48, 60]
 
 
 def test_another_daemon_is_seen_and_ours_is_not(stand: Stand) -> None:

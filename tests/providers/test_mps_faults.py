@@ -296,6 +296,23 @@ def test_a_folder_that_somebody_removed_whole_is_written_anew(stand: Stand) -> N
     assert stand.view(held)["mib"] == 30000
 
 
+def test_a_runtime_folder_that_went_with_its_session_closes_the_gpu_until_its_leases_end(stand: Stand) -> None:
+    manager = stand.manager()
+    stand.hold(manager)
+    running = stand.running()
+    assert running is not None
+    shutil.rmtree(stand.root.parent)
+    manager.check()
+    assert "lost the folder of its MPS daemon for good" in manager.problem(GPU, 0)
+    assert len(manager.faults()) == 1
+    stand.root.parent.mkdir()
+    manager.unprepare("l-1", GPU, 0)
+    while running.is_alive:
+        pass
+    assert (manager.problem(GPU, 0), manager.faults()) == ("", ())
+    assert stand.hold(manager, "l-2").protocol == 3
+
+
 def test_leases_of_a_server_that_crashed_do_not_keep_a_daemon_for_ever(stand: Stand) -> None:
     manager = stand.manager()
     stand.hold(manager)

@@ -186,7 +186,7 @@ def _unanswered(error: Exception, seconds: float) -> str:
 
 
 def _is_refusal(text: str) -> bool:
-    """Whether an answer says no although its status does not. Rows of lists may have any word in them, but the first."""
+    """Whether an answer says no although its status does not. A row of a list may have any word, but the first."""
     lines = text.splitlines()
     return any(_REFUSAL.match(line) or ("," not in line and _REFUSAL.search(line)) for line in lines)
 

@@ -64,6 +64,7 @@ class Daemon:
         self._logs = Logs(folder.logs, from_end=True)
         self._clients: frozenset[int] = frozenset()
         self._misses = 0
+        self._lost = ""
 
     @property
     def protocol(self) -> int:
@@ -73,7 +74,15 @@ class Daemon:
 
     @property
     def trouble(self) -> Trouble | None:
+        """What is wrong and not over."""
+        if self._lost:
+            return Trouble(message=f"lost the folder of its MPS daemon for good: {self._lost}")
         return self.records.trouble()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its folder is gone and cannot be made again: a session's runtime folder goes with the session."""
+        return bool(self._lost)
 
     # -- holding leases -----------------------------------------------------------------------------------------
 
@@ -135,8 +144,13 @@ class Daemon:
 
     def check(self) -> None:
         """Look whether all is well; see to it where it is not, as far as nobody is harmed. Raises nothing."""
-        with contextlib.suppress(ProviderError, OSError):
+        try:
             self._restore()
+        except (ProviderError, OSError) as error:
+            self._lost = str(error)
+            return
+        self._lost = ""
+        with contextlib.suppress(ProviderError, OSError):
             self._check_locked()
 
     def _check_locked(self) -> None:
@@ -369,6 +383,12 @@ class Daemon:
                 return True
             self._pause(POLL_SECONDS)
         return False
+
+    def abandon(self) -> None:
+        """End the process of a lost daemon that no lease needs any more; nobody can reach it another way."""
+        if self._running is not None and self._running.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._running.pid, signal.SIGTERM)
 
     def _clear(self) -> None:
         """Leave nothing of a daemon that has ended but its leases, and its logs for people."""

@@ -75,7 +75,7 @@ class MPSManager:
 
     def root(self) -> Path:
         """The folder for all daemons, made or not. Raises `ProviderError`: there is no place for it."""
-        if self._root is None:
+        if self._root is None or not self._root.parent.is_dir():
             self._root = self._find_root()
         return self._root
 
@@ -115,11 +115,15 @@ class MPSManager:
 
     def unprepare(self, lease_id: str, gpu: str, index: int) -> None:
         """Hold a lease no longer, whoever began it. Raises nothing; the daemon's own watch finishes what fails here."""
-        self._held.pop(lease_id, None)
+        known = self._held.pop(lease_id, None)
+        daemon = known[0] if known is not None else self._daemon_of(lease_id, gpu, index)
+        if daemon is None:
+            return
+        if daemon.is_lost:
+            self._abandon(daemon)
+            return
         try:
-            daemon = self._daemon_of(lease_id, gpu, index)
-            if daemon is not None:
-                daemon.drop(_lease_name(lease_id))
+            daemon.drop(_lease_name(lease_id))
         except (ProviderError, OSError) as error:
             log.warning("MPS did not let go of lease %s: %s", lease_id, error)
 
@@ -211,6 +215,12 @@ class MPSManager:
                 )
             return self._daemons[folder.path]
 
+    def _abandon(self, daemon: Daemon) -> None:
+        if all(held[0] is not daemon for held in self._held.values()):
+            daemon.abandon()
+            with self._lock:
+                self._daemons.pop(daemon.folder.path, None)
+
     def _daemon_of(self, lease_id: str, gpu: str, index: int) -> Daemon | None:
         """The daemon that has a lease written down."""
         for folder in self._folders(gpu):
@@ -224,7 +234,8 @@ class MPSManager:
         daemons = [self._daemon(gpu, index, folder) for folder in folders]
         if daemons:
             self._watch()
-        return daemons
+        with self._lock:
+            return [*daemons, *(one for one in self._daemons.values() if one.gpu == gpu and one.is_lost)]
 
     def _folder(self, gpu: str, lease_id: str, protocol: int) -> Folder:
         own = f"-{short(lease_id)[:8]}" if self._strict and protocol == 2 else ""

@@ -1,17 +1,15 @@
-"""From facts to a level and the reasons against a better one: pure, and then gathered from a fake host."""
+"""From facts to a level, and the reasons against a better one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jupyter_aistack.core.device import Enforcement
 from jupyter_aistack.core.ladder import ComputeMode, Facts, ladder
-from jupyter_aistack.providers.probing import known_protocols
-
-from .mps_stand import Stand
 
 BEST = Facts(
     mig=False,
@@ -88,9 +86,30 @@ def test_an_unknown_compute_mode_is_no_reason() -> None:
     assert ladder(replace(BEST, compute_mode=None)).level is Enforcement.L3
 
 
-def test_the_control_program_tells_what_it_speaks(stand: Stand, tmp_path: Path) -> None:
-    program = str(stand.folder / "bin" / "nvidia-cuda-mps-control")
-    assert known_protocols(program) == {2, 3}
-    stand.tell(protocols=2)
-    assert known_protocols(program) == {2}
-    assert known_protocols(str(tmp_path / "none")) == set()
+REASONS = st.sampled_from(["", "because"])
+
+
+@given(
+    st.builds(
+        Facts,
+        mig=st.sampled_from([None, False, True]),
+        instances=st.integers(0, 2),
+        parts=st.integers(0, 2),
+        driver=st.sampled_from(["", "nonsense", "470.1", "580.65", "615.71.09"]),
+        capability=st.sampled_from([(0, 0), (6, 1), (7, 0), (9, 0)]),
+        compute_mode=st.sampled_from([None, *ComputeMode]),
+        refusal=REASONS,
+        control=REASONS,
+        protocols=st.sampled_from([frozenset(), frozenset({2}), frozenset({2, 3})]),
+        foreign=REASONS,
+        failure=REASONS,
+        cgroup=REASONS,
+        helper=REASONS,
+    )
+)
+def test_each_level_above_the_one_reached_has_a_reason_and_none_below(facts: Facts) -> None:
+    rung = ladder(facts)
+    reached = rung.level.value if rung.level else "L0"
+    above = [level.value for level in (Enforcement.L4, Enforcement.L3, Enforcement.L2, Enforcement.L1)]
+    assert [level for level, _ in rung.why_not] == [level for level in above if level > reached]
+    assert all(reason for _, reason in rung.why_not)
