@@ -90,8 +90,14 @@ class Sharing:
             return device
         problem = self._mps.problem(device.id, device.index)
         self._closed[device.id] = problem
-        firmness = {"level": rung.level, "why_not": rung.why_not, "advice": rung.advice}
-        return replace(device, **firmness, problem=problem, processes=self._without_servers(device))
+        return replace(
+            device,
+            level=rung.level,
+            why_not=rung.why_not,
+            advice=rung.advice,
+            problem=problem,
+            processes=self._without_servers(device),
+        )
 
     def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
         """Who holds memory, without our own MPS servers: what they hold belongs to the leases they serve."""
