@@ -261,6 +261,7 @@ class Broker:
         return held or prepared
 
     def _note_firmness(self, lease: Lease, prepared: Prepared) -> None:
+        """Write down what holds a lease, and what is to be said of that."""
         level, note = prepared.enforced_by, firmness_note(lease.note, prepared.note)
         if (lease.enforced_by, lease.note) != (level, note):
             self.ledger.bind(lease.id, lease.token, self.clock(), enforced_by=level, note=note)

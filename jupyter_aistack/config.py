@@ -56,6 +56,20 @@ class AIStack(LoggingConfigurable):
         never touched; ``jupyter aistack mig plan`` shows what would be done.""",
     ).tag(config=True)
 
+    enforcement = Unicode(
+        "auto",
+        help="""What holds a share of a GPU to its size. ``auto``: the firmest that GPU and driver can do as they
+        are (``jupyter aistack doctor`` tells which, and why not more). ``advisory``: the caps of frameworks alone,
+        which a program may ignore.""",
+    ).tag(config=True)
+
+    mps_strict = Bool(
+        False,
+        help="""Where MPS has no namespaces (drivers before 615): start an MPS daemon for each share instead of one for
+        each GPU. A program that drops its environment is then held to its own share, and not to the largest one of its
+        GPU; but programs of different shares no longer compute at the same time, they take turns.""",
+    ).tag(config=True)
+
     lease_ttl_seconds = Float(
         60.0,
         help="Seconds a lease lives without renewal, once nothing on its host keeps it any more. At least 1.",
@@ -169,7 +183,12 @@ class AIStack(LoggingConfigurable):
             raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
         policy, suspend = self.build_policy(), read_suspend(self.suspend)
         named = os.environ.get("AISTACK_PROVIDERS") or self.providers
-        providers = build_providers(named, mig_create=read_mig_create(self.mig_create))
+        providers = build_providers(
+            named,
+            enforcement=self.enforcement,
+            mps_strict=self.mps_strict,
+            mig_create=read_mig_create(self.mig_create),
+        )
         self.build_rates()  # a service is built later, and must not be refused then
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds

@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_aistack import client as clients
 from jupyter_aistack.cli import main
-from jupyter_aistack.cli.host import enforcement
+from jupyter_aistack.cli.host import _doctor_lines, enforcement
 from jupyter_aistack.cli.queues import read_moment
 from jupyter_aistack.core.device import Enforcement
 
@@ -49,6 +49,25 @@ def test_doctor_calls_a_compute_instance_advisory_as_its_lease_will() -> None:
     part = {"profile": "1c.2g.35gb", "gpu_slices": 2, "compute_slices": 1}
     told = enforcement({**device, "mig": [part, {"profile": "2g.35gb", "gpu_slices": 2, "compute_slices": 2}]})
     assert told == {"1c.2g.35gb": Enforcement.L0.label, "2g.35gb": Enforcement.L4.label}
+
+
+def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
+    device = {"kind": "gpu", "simulated": False, "mig_enabled": False, "level": "L1", "index": 0, "name": "NVIDIA H200"}
+    told = {"enforcement": enforcement(device), "why_not": {"L2": "needs driver 615"}, "advice": "switch it on"}
+    report = {"version": "1", "host": "box", "transport": "here", "problems": []}
+    shown = [*_doctor_lines({**report, "devices": [{**device, **told, "memory_bytes": 1 << 30}]})]
+    assert shown[2:5] == [
+        "  whole: whole GPU, chosen by CUDA_VISIBLE_DEVICES (advisory)",
+        "  share: L1, MPS daemon (driver)",
+        "  not L2: needs driver 615",
+    ]
+    assert shown[5] == "  advice: switch it on"
+
+
+def test_doctors_json_has_the_level_of_each_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    first = last_json(capsys)["devices"][0]  # type: ignore[index]
+    assert (first["level"], first["why_not"]) == (None, {})  # simulated: nothing holds it
 
 
 @pytest.mark.parametrize("verb", ["queue", "usage", "status", "doctor", "reservations"])

@@ -36,6 +36,7 @@ def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytes
         ({"carbon_g_per_kwh": -1.0}, "carbon_g_per_kwh"),
         ({"price_per_kwh": float("nan")}, "price_per_kwh"),
         ({"price_per_gpu_hour": float("inf")}, "price_per_gpu_hour"),
+        ({"enforcement": "strict"}, "enforcement"),
         ({"queues": {"a": {"weight": 0}}}, "queues"),
         ({"not_enforced_action": "shout"}, "not_enforced_action"),
         ({"memory_action": "kill"}, "memory_action"),

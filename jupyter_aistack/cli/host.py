@@ -34,6 +34,8 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     for device in report["devices"]:
         yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
         yield from (f"  {what}: {by}" for what, by in device["enforcement"].items())
+        yield from (f"  not {level}: {why}" for level, why in device["why_not"].items())
+        yield from (f"  advice: {advice}" for advice in [device["advice"]] if advice)
     yield from (f"problem: {problem}" for problem in report["problems"])
     if not report["problems"]:
         yield "no problems found"
@@ -51,7 +53,8 @@ def enforcement(device: JSON) -> dict[str, str]:
     if device["mig_enabled"]:
         return {m["profile"]: mig.enforcement(m["gpu_slices"], m["compute_slices"]).label for m in device["mig"]}
     whole = {"whole": Enforcement.WHOLE.label}
-    return {**whole, "share": Enforcement.L0.label} if device["is_divisible"] else whole
+    level = Enforcement(device["level"] or Enforcement.L0)
+    return {**whole, "share": f"{level.value}, {level.label}"} if device["is_divisible"] else whole
 
 
 def status(options: argparse.Namespace) -> int:

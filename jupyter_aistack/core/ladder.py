@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from .device import Enforcement
-from .shares import NAMESPACES_DRIVER
+from .shares import LIMITS_DRIVER, NAMESPACES_DRIVER
 
 VOLTA = (7, 0)
 """First compute capability whose MPS knows limits (NVIDIA MPS documentation)."""
@@ -31,7 +31,8 @@ class Facts:
     Attributes:
         index: its number on the host, for commands shown to people.
         mig: whether MIG mode is on; None when the GPU knows no MIG.
-        instances: MIG instances that exist.
+        instances: MIG instances that exist and have memory of their own.
+        parts: those that share their memory with others (compute instances).
         driver: the driver's version, e.g. ``615.71.09``; empty when it does not say.
         capability: compute capability; (0, 0) when unknown.
         compute_mode: None when unknown.
@@ -47,6 +48,7 @@ class Facts:
     index: int = 0
     mig: bool | None = None
     instances: int = 0
+    parts: int = 0
     driver: str = ""
     capability: tuple[int, int] = (0, 0)
     compute_mode: ComputeMode | None = None
@@ -94,8 +96,11 @@ def ladder(facts: Facts) -> Rung:
 def _with_mig(facts: Facts) -> Rung:
     if facts.instances:
         return Rung(level=Enforcement.L4)
+    others = tuple((one.value, "a GPU in MIG mode is granted by the instance") for one in _UNDER_MPS)
+    if facts.parts:
+        shared = "its instances are compute instances, and share their memory with one another"
+        return Rung(level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others))
     nothing = f"MIG mode is on but there is no instance; create some with nvidia-smi mig -i {facts.index} -cgi, as root"
-    others = ((one.value, "a GPU in MIG mode is granted by the instance") for one in _UNDER_MPS)
     return Rung(level=None, why_not=((Enforcement.L4.value, nothing), *others))
 
 
@@ -109,6 +114,8 @@ def _no_mps(facts: Facts) -> str:
         return facts.refusal
     if not facts.control:
         return "nvidia-cuda-mps-control is not on the server's PATH; it comes with the driver's compute utilities"
+    if 0 < major(facts.driver) < LIMITS_DRIVER:
+        return f"MPS limits memory from driver {LIMITS_DRIVER} on, and this is {facts.driver}"
     if (0, 0) < facts.capability < VOLTA:
         capability = ".".join(map(str, facts.capability))
         return f"its compute capability is {capability}, and MPS holds limits from 7.0 (Volta) on"

@@ -11,6 +11,8 @@ STRAY_PERCENT, STRAY_MIB = 1, 256
 """What a process gets that reaches an MPS server, but no namespace of a lease: next to nothing."""
 SLOTS, SLOTS_SINCE_615 = 48, 60
 """Processes the MPS server of one GPU takes (NVIDIA MPS documentation: 48 contexts from Volta on, 60 in r615)."""
+LIMITS_DRIVER = 495
+"""First driver whose MPS limits memory (CUDA 11.5, NVIDIA MPS documentation)."""
 NAMESPACES_DRIVER = 615
 """First driver whose MPS has namespaces (NVIDIA MPS documentation, release 615)."""
 

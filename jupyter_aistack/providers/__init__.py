@@ -12,8 +12,12 @@ __all__ = ["Prepared", "Provider", "Usage", "build_providers"]
 
 _ALLOWED = "auto, gpu, amd, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
 
+ENFORCEMENTS = ("auto", "advisory")
 
-def build_providers(text: str, *, mig_create: CutPermission | None = None) -> tuple[Provider, ...]:
+
+def build_providers(
+    text: str, *, enforcement: str = "auto", mps_strict: bool = False, mig_create: CutPermission | None = None
+) -> tuple[Provider, ...]:
     """The providers named in a setting such as ``auto``, ``gpu,cpu`` or ``simulated:8xH100-80GB,cpu``.
 
     ``auto`` is the GPUs, where a driver of NVIDIA (``gpu``) or AMD (``amd``) is installed, and the CPU. A driver that
@@ -22,22 +26,29 @@ def build_providers(text: str, *, mig_create: CutPermission | None = None) -> tu
 
     Args:
         text: the setting.
+        enforcement: ``auto`` holds a share as firmly as its GPU allows, ``advisory`` by the caps of frameworks alone.
+        mps_strict: an MPS daemon for each lease instead of one for each GPU.
         mig_create: which MIG instances may be created for those who wait; None for none.
 
     Raises:
-        InvalidRequest: naming the field ``providers``.
+        InvalidRequest: naming the field, ``providers`` or ``enforcement``.
     """
+    if enforcement not in ENFORCEMENTS:
+        allowed = " or ".join(ENFORCEMENTS)
+        raise InvalidRequest(f"enforcement: {enforcement!r} is not allowed; write {allowed}", field="enforcement")
     names = [part.strip() for part in text.split(",")]
     providers: dict[str, Provider] = {}
     for name in names:
-        for provider in _providers_called(name, mig_create):
+        for provider in _providers_called(name, enforcement == "advisory", mps_strict, mig_create):
             if provider.name == "simulated" and "simulated" in providers:
                 raise _invalid("simulated:", "it may be given once; join tables with +")
             providers.setdefault(provider.name, provider)
     return tuple(providers.values())
 
 
-def _providers_called(name: str, mig_create: CutPermission | None) -> Iterator[Provider]:
+def _providers_called(
+    name: str, is_advisory: bool, is_strict: bool, mig_create: CutPermission | None
+) -> Iterator[Provider]:
     kind, _, table = name.partition(":")
     if kind == "simulated":
         from .simulated import SimulatedProvider
@@ -47,9 +58,7 @@ def _providers_called(name: str, mig_create: CutPermission | None) -> Iterator[P
     if name not in ("auto", "gpu", "amd", "cpu"):
         raise _invalid(name, f"allowed are {_ALLOWED}")
     if name in ("auto", "gpu"):
-        from .gpu import GPUProvider
-
-        yield GPUProvider(optional=name == "auto", mig_create=mig_create)
+        yield _gpus(name == "auto", is_advisory, is_strict, mig_create)
     if name in ("auto", "amd"):
         from .amd import AMDProvider
 
@@ -58,6 +67,17 @@ def _providers_called(name: str, mig_create: CutPermission | None) -> Iterator[P
         from .cpu import CPUProvider
 
         yield CPUProvider()
+
+
+def _gpus(is_optional: bool, is_advisory: bool, is_strict: bool, mig_create: CutPermission | None) -> Provider:
+    from .gpu import GPUProvider
+    from .mps import MPSManager
+    from .nvml import NVML
+    from .sharing import Sharing
+
+    nvml = NVML()
+    sharing = Sharing(nvml, is_advisory=is_advisory, mps=MPSManager(strict=is_strict))
+    return GPUProvider(nvml, optional=is_optional, sharing=sharing, mig_create=mig_create)
 
 
 def _invalid(shown: str, why: str) -> InvalidRequest:

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: whole ones, MIG instances that an administrator cut, and cooperative shares."""
+"""NVIDIA GPUs: whole ones, MIG instances that an administrator cut, and shares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..core.device import Device, DeviceKind, Enforcement, ProcessUse, Slice, SliceKind
+from ..core.device import Device, DeviceKind, Enforcement, Fault, ProcessUse, Slice, SliceKind
 from ..core.lease import Lease
 from ..core.metering import Load
 from ..core.migplan import CutPermission, MIGPlan
@@ -20,6 +20,7 @@ from .loads import Loads
 from .migcut import Cutter
 from .nvml import NVML
 from .reading import Reading, read_processes
+from .sharing import Sharing
 from .topology import Place, places
 
 RETRY_LOST_SECONDS = 30.0
@@ -45,6 +46,7 @@ class GPUProvider(Provider):
         optional: a host without a driver is not a problem, it just has no GPU.
         mig_create: which MIG instances may be created for those who wait; None for none.
         clock: seconds since the epoch, as the driver stamps its samples.
+        sharing: what holds shares to their size.
     """
 
     name = "gpu"
@@ -56,9 +58,11 @@ class GPUProvider(Provider):
         optional: bool = False,
         mig_create: CutPermission | None = None,
         clock: Callable[[], float] = time.time,
+        sharing: Sharing | None = None,
     ) -> None:
         self._nvml = nvml or NVML()
         self._cutter = Cutter(self._nvml, mig_create)
+        self._sharing = sharing or Sharing(self._nvml, clock=clock)
         self._optional = optional
         self._clock = clock
         self._loads = Loads(self._nvml)
@@ -79,11 +83,13 @@ class GPUProvider(Provider):
         missing = {i: device for i, device in self._known.items() if i not in found}
         gone = {i: replace(device, problem=_GONE, processes=()) for i, device in missing.items()}
         self._known = {i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)}
-        return tuple(sorted((gone | found).values(), key=lambda device: (device.index, device.id)))
+        listed = sorted((gone | found).values(), key=lambda device: (device.index, device.id))
+        return tuple(self._sharing.shown(device) for device in listed)
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        """CUDA_VISIBLE_DEVICES by UUID, and caps for the frameworks where nothing else holds a share to its size."""
+        """CUDA_VISIBLE_DEVICES by UUID, what holds a share to its size, and caps for the frameworks."""
         slices = _gpu_slices(lease)
+        devices = {i: self._sharing.reopened(device) for i, device in devices.items()}
         instances = [piece for piece in slices if piece.kind is SliceKind.MIG]
         if len(instances) > 1:
             raise PrepareFailed(
@@ -93,6 +99,7 @@ class GPUProvider(Provider):
         for piece in slices:
             _check_usable(piece, devices)
         slices = tuple(mig.counted(piece, devices[piece.device_id]) for piece in slices)
+        grip = self._sharing.grip(lease, slices, devices)
         visible = [piece.uuid for piece in slices]
         environment = {
             "CUDA_VISIBLE_DEVICES": ",".join(visible),
@@ -101,11 +108,47 @@ class GPUProvider(Provider):
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
         return Prepared(
-            environment=environment | _caps_of(slices, devices) | for_suspension(lease),
+            environment=environment
+            | _caps_of(slices, devices, grip.level or Enforcement.L0)
+            | grip.environment
+            | for_suspension(lease),
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
-            enforced_by=_weakest(slices),
-            expects={"visible": visible, "memory_total": _memory_seen(slices, devices)},
+            enforced_by=grip.level or _weakest(slices),
+            expects={"visible": visible, "memory_total": _memory_seen(slices, devices), **grip.expects},
+            note=grip.note,
         )
+
+    def unprepare(self, lease: Lease) -> None:
+        """Take the lease's namespace, daemon and control group away."""
+        self._sharing.release(lease, [(piece.device_id, self._index(piece.device_id)) for piece in _gpu_slices(lease)])
+
+    def enter(self, lease: Lease, pid: int) -> None:
+        """Put the lease's control group around a process, where it has one."""
+        self._sharing.enter(lease, pid)
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """The clients of the MPS server that holds the lease."""
+        device = self._device_of(lease)
+        return None if device is None else self._sharing.clients(lease, device)
+
+    def terminate(self, lease: Lease, pid: int) -> None:
+        """End one client's work through the MPS server."""
+        device = self._device_of(lease)
+        if device is None:
+            raise ProviderError(f"no MPS server holds lease {lease.id}")
+        self._sharing.terminate(lease, device, pid)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """Faults of MPS servers."""
+        return self._sharing.faults()
+
+    def _device_of(self, lease: Lease) -> Device | None:
+        """The GPU of a lease that MPS may hold."""
+        return next((self._known.get(piece.device_id) for piece in _gpu_slices(lease)), None)
+
+    def _index(self, device_id: str) -> int:
+        known = self._known.get(device_id)
+        return known.index if known is not None else 0
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
         """Memory and busy share of device time over each lease's processes; the latter is unknown on MIG."""
@@ -145,7 +188,8 @@ class GPUProvider(Provider):
         return True if True in answers else None if None in answers else False
 
     def close(self) -> None:
-        """Close NVML."""
+        """Close NVML. MPS daemons that hold leases go on."""
+        self._sharing.close()
         self._nvml.close()
 
     def _reopen_if_lost(self) -> None:
@@ -153,6 +197,7 @@ class GPUProvider(Provider):
         if is_due and any(not device.is_healthy for device in self._known.values()):
             self._reopened_at = self._clock()
             self._nvml.close()
+            self._sharing.prober.forget()
 
     def _placed(self, devices: list[Device]) -> list[Device]:
         """The same GPUs with what joins them; instances of MIG are joined to nothing."""
@@ -240,15 +285,14 @@ def _memory_seen(slices: Sequence[Slice], devices: Mapping[str, Device]) -> int:
     return sum(shown.values())
 
 
-def _caps_of(slices: Iterable[Slice], devices: Mapping[str, Device]) -> dict[str, str]:
-    """Caps for the tightest of the slices that need any, as the frameworks take one figure for all devices."""
-    sizes = [(piece.memory_bytes, _seen(piece, devices)) for piece in slices if _is_advisory(piece)]
+def _caps_of(slices: Iterable[Slice], devices: Mapping[str, Device], level: Enforcement) -> dict[str, str]:
+    """Caps for the tightest of the slices that need any, as the frameworks take one figure for all devices.
+
+    Under MPS too: a framework that is refused memory ends, and one that is capped makes do.
+    """
+    shown = ((piece, devices[piece.device_id].memory_bytes) for piece in slices if _is_advisory(piece))
+    sizes = [(piece.memory_bytes, seen_bytes(piece, whole, level)) for piece, whole in shown]
     return caps(*min(sizes, key=lambda size: size[0] / max(size[1], 1))) if sizes else {}
-
-
-def _seen(piece: Slice, devices: Mapping[str, Device]) -> int:
-    """Bytes of memory a process sees on the slice's device."""
-    return seen_bytes(piece, devices[piece.device_id].memory_bytes)
 
 
 def _is_advisory(piece: Slice) -> bool:

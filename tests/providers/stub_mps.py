@@ -10,6 +10,8 @@ the JSON file that ``STUB_MPS`` names:
 ``hang``: true has the daemon take questions and give no answer
 ``refuse_start``: a text has the daemon not start, for that reason
 ``ignore_limits``: true has limits be taken, and not kept
+``polite``: true has refusals end with status 0, and only say so
+``kill_server``: the process id of a daemon whose server has died
 ``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that is there already)
 
 `client_view` is what CUDA makes of all this: where no daemon listens, a process silently has the whole GPU.
@@ -146,7 +148,7 @@ class Daemon:
         try:
             return 0, (self.answer_2(*words) if self.protocol == 2 else self.answer_3(*words))
         except (KeyError, AttributeError, TypeError, ValueError) as error:
-            return 1, f"Unknown command {' '.join(words)} ({error})\n"
+            return int(not self.script.get("polite")), f"Unknown command {' '.join(words)} ({error})\n"
 
     # -- the server ---------------------------------------------------------------------------------------------
 
@@ -159,6 +161,8 @@ class Daemon:
 
     def status(self):
         """None when the server has gone."""
+        if self.script.get("kill_server") == os.getpid():
+            self.server = None
         if self.server is None or self.gpu not in self.script["gpus"]:
             return None
         self.looks += 1
@@ -265,7 +269,9 @@ class Daemon:
         assert field == "pipe-directory"
         return f"{self.pipes}/{server}/{name}\n"
 
-    def v3_namespace_delete(self, name, server, force=""):
+    def v3_namespace_delete(self, name, server, force=None):
+        if force is None and any(namespace == name for _, namespace in self.clients()):
+            raise ValueError("active clients remain")
         del self.namespaces[name]
         os.unlink(f"{self.pipes}/{server}/{name}/control")
         os.rmdir(f"{self.pipes}/{server}/{name}")

@@ -162,6 +162,16 @@ def test_a_driver_without_memory_limits_says_so(host: Host) -> None:
         host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
 
 
+def test_a_group_that_a_crash_left_behind_is_removed_when_the_user_makes_another(host: Host) -> None:
+    host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
+    host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=OTHER)
+    host.ask("client.enter(lease, os.getpid())", lease=OTHER)
+    for lease in (LEASE, OTHER):
+        os.utime(host.group(lease), (0, 0))
+    host.ask("client.hold(lease, 'GPU-1', 1 << 30)", lease="l" + "2" * 16)
+    assert (host.group(LEASE).exists(), host.group(OTHER).exists()) == (False, True)
+
+
 def test_there_is_an_end_to_the_groups_of_one_user(host: Host) -> None:
     host.ask.run("from jupyter_aistack.providers.dmem import groups\ngroups.MOST_GROUPS = 1")
     host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)

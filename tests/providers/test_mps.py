@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.shares import SLOTS, multiprocessors_at_most, percent, slots
+from jupyter_aistack.core.shares import SLOTS, multiprocessors_at_most
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.mps.foreign import foreign_daemon
 from jupyter_aistack.providers.mps.logs import find_fault
 from jupyter_aistack.providers.mps.paths import file_system, runtime_root, short
 
 from .mps_stand import GPU, H200, Stand
+
+pytestmark = pytest.mark.service
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -108,6 +110,18 @@ def test_a_daemon_with_clients_outlives_its_leases_until_they_have_gone(stand: S
     stand.tell(clients=[])
     manager.check()
     assert not running.is_alive
+
+
+def test_a_namespace_outlives_its_lease_until_its_clients_have_gone(stand: Stand) -> None:
+    manager = stand.manager()
+    ended, _ = stand.hold(manager, "l-1", mib=30000), stand.hold(manager, "l-2")
+    stand.tell(clients=[[os.getpid(), ended.directory.name]])
+    manager.unprepare("l-1", GPU, 0)
+    manager.check()
+    assert stand.view(ended)["mib"] == 30000  # and not the whole GPU
+    stand.tell(clients=[])
+    manager.check()
+    assert ended.directory.name not in stand.dump()["namespaces"]
 
 
 def test_two_servers_of_one_user_share_a_daemon_and_the_last_to_leave_ends_it(stand: Stand) -> None:
@@ -207,17 +221,6 @@ def test_a_fault_in_the_log_names_its_client(line: str, pid: int | None) -> None
 
 def test_a_line_about_defaults_tells_of_no_fault() -> None:
     assert find_fault(["[t Control 1] command: set_default_active_thread_percentage 50"]) is None
-
-
-def test_percent_is_rounded_down_and_multiprocessors_as_the_driver_does() -> None:
-    from fractions import Fraction
-
-    assert [percent(Fraction(1, n)) for n in (1, 2, 3, 8, 1000)] == [100, 50, 33, 12, 1]
-    assert [multiprocessors_at_most(188, p, protocol=3) for p in (25, 50, 75)] == [46, 94, 140]
-    assert multiprocessors_at_most(132, 25, protocol=2) == 34
-    assert multiprocessors_at_most(8, 1, protocol=3) == 2
-    assert multiprocessors_at_most(0, 50, protocol=3) is None
-    assert [slots(driver) for driver in (0, 580, 615)] == [48, 48, 60]
 
 
 def test_another_daemon_is_seen_and_ours_is_not(stand: Stand) -> None:

@@ -18,6 +18,8 @@ from jupyter_aistack.providers.mps.paths import short
 
 from .mps_stand import GPU, H200, Stand
 
+pytestmark = pytest.mark.service
+
 
 @pytest.fixture
 def client() -> Iterator[subprocess.Popen[bytes]]:
@@ -61,8 +63,9 @@ def test_a_daemon_that_refuses_to_start_is_tried_again_after_a_while(stand: Stan
     assert stand.hold(manager).protocol == 3
 
 
-def test_a_daemon_that_speaks_another_protocol_is_taken_as_it_is(stand: Stand) -> None:
-    stand.tell(speaks=2)
+@pytest.mark.parametrize("polite", [False, True])
+def test_a_daemon_that_speaks_another_protocol_is_taken_as_it_is(stand: Stand, polite: bool) -> None:
+    stand.tell(speaks=2, polite=polite)
     manager = stand.manager()
     held = stand.hold(manager, percent=25, mib=30000, protocol=3)
     assert held.protocol == 2
@@ -214,6 +217,17 @@ def test_the_clients_of_a_killed_daemon_are_told_until_they_have_gone(
     assert manager.faults() == ()
 
 
+def test_a_server_that_died_under_its_daemon_comes_back_with_its_leases(stand: Stand) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager, mib=30000)
+    running = stand.running()
+    assert running is not None
+    stand.tell(kill_server=running.pid)
+    manager.check()
+    assert stand.view(held)["mib"] == 30000
+    assert not running.is_alive
+
+
 def test_a_daemon_that_does_not_come_back_closes_the_gpu_until_it_does(stand: Stand) -> None:
     manager = stand.manager()
     held = stand.hold(manager)
@@ -280,6 +294,23 @@ def test_a_folder_that_somebody_removed_whole_is_written_anew(stand: Stand) -> N
     assert not before.is_alive
     assert after is not None
     assert stand.view(held)["mib"] == 30000
+
+
+def test_a_runtime_folder_that_went_with_its_session_closes_the_gpu_until_its_leases_end(stand: Stand) -> None:
+    manager = stand.manager()
+    stand.hold(manager)
+    running = stand.running()
+    assert running is not None
+    shutil.rmtree(stand.root.parent)
+    manager.check()
+    assert "lost the folder of its MPS daemon for good" in manager.problem(GPU, 0)
+    assert len(manager.faults()) == 1
+    stand.root.parent.mkdir()
+    manager.unprepare("l-1", GPU, 0)
+    while running.is_alive:
+        pass
+    assert (manager.problem(GPU, 0), manager.faults()) == ("", ())
+    assert stand.hold(manager, "l-2").protocol == 3
 
 
 def test_leases_of_a_server_that_crashed_do_not_keep_a_daemon_for_ever(stand: Stand) -> None:

@@ -38,6 +38,11 @@ class Groups:
         found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
         return sorted(name for name in found if name != REST)
 
+    def forgotten(self, uid: int, before: float) -> list[str]:
+        """The user's groups that have no process and were made before a time, in seconds since the epoch."""
+        old = [name for name in self.names(uid) if self.path(uid, name).stat().st_mtime < before]
+        return [name for name in old if not _processes(self.path(uid, name))]
+
     def make(self, uid: int, name: str) -> Path:
         """A user's group, with the controller on all the way down: a gap would leave the limits without effect.
 

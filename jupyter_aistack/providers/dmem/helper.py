@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ JSON = dict[str, Any]
 UNLIMITED = 0xFFFFFFFFFFFFFFFF
 """NVML's ``NVML_DEVICE_MEMORY_LIMIT_MAX``."""
 MOST_BYTES = 1 << 50
+FORGOTTEN_SECONDS = 3600.0
+"""A group without processes is a lease's whose server crashed, when it is as old as that; it still reserves memory."""
 
 _LEASE = re.compile(r"l[0-9a-f]{16}", re.ASCII)
 _GPU = re.compile(r"GPU-[0-9A-Za-z-]{1,64}", re.ASCII)
@@ -34,10 +37,13 @@ class Helper:
         nvml: the connection to the driver.
         groups: the control groups.
         proc: where processes are listed.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, nvml: NVML, groups: Groups, *, proc: Path = Path("/proc")) -> None:
-        self._nvml, self._groups, self._proc = nvml, groups, proc
+    def __init__(
+        self, nvml: NVML, groups: Groups, *, proc: Path = Path("/proc"), clock: Callable[[], float] = time.time
+    ) -> None:
+        self._nvml, self._groups, self._proc, self._clock = nvml, groups, proc, clock
         self._turn = threading.Lock()
         self._verbs: dict[str, Callable[[int, Mapping[str, Any]], JSON]] = {
             "hello": self._hello,
@@ -66,6 +72,8 @@ class Helper:
         """Make the lease's group and limit it, strictly: what it may use at most is what is kept for it."""
         lease, gpu, limit = _lease(question), _gpu(question), _integer(question, "bytes", most=MOST_BYTES)
         handle = self._nvml.query("nvmlDeviceGetHandleByUUID", gpu)
+        for name in self._groups.forgotten(uid, self._clock() - FORGOTTEN_SECONDS):
+            self._discard(uid, name)
         group = self._groups.make(uid, lease)
         try:
             self._limit(handle, group, soft=limit, hard=limit)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .paths import Folder
 PROGRAM = "nvidia-cuda-mps-control"
 ANSWER_SECONDS = 5.0
 """How long the control program may take; it answers within milliseconds, so a longer one has a daemon that hangs."""
+_REFUSAL = re.compile(r"\b(?:unknown|unrecognized|invalid|error|failed|cannot)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,8 @@ class Control(ABC):
     """
 
     protocol: int
+    needs_server: bool = False
+    """Whether clients find nobody, and so no limit, while the daemon has no server."""
 
     def __init__(self, folder: Folder, gpu: str, index: int, *, seconds: float = ANSWER_SECONDS) -> None:
         self.folder, self.gpu, self.index, self._seconds = folder, gpu, index, seconds
@@ -96,7 +100,14 @@ class Control(ABC):
 
     @abstractmethod
     def drop(self, name: str, limits: Sequence[Limit]) -> None:
-        """Take one lease's limit back; `limits` remain. Raises `ProviderError`."""
+        """Take one lease's limit back, or leave it to `sweep` while it has clients; `limits` remain.
+
+        Raises:
+            ProviderError: the daemon does not.
+        """
+
+    def sweep(self, kept: Collection[str]) -> None:  # noqa: B027 - protocol 2 has nothing of a lease to sweep
+        """Remove what is left of leases that are not `kept`, once nobody uses it. Raises `ProviderError`."""
 
     @abstractmethod
     def clients(self, name: str = "") -> frozenset[int]:
@@ -155,8 +166,8 @@ class Control(ABC):
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ProviderError(_unanswered(error, self._seconds)) from error
-        if done.returncode:
-            asked = line or " ".join(arguments)
+        if done.returncode or _is_refusal(done.stdout):
+            asked = (line or " ".join(arguments)).strip()
             raise ProviderError(f"MPS refuses {asked!r}: {_last_line(done.stdout + done.stderr)}")
         return done.stdout
 
@@ -172,6 +183,12 @@ def _unanswered(error: Exception, seconds: float) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"the MPS daemon did not answer within {seconds:g} seconds"
     return f"{PROGRAM} cannot be run: {error}"
+
+
+def _is_refusal(text: str) -> bool:
+    """Whether an answer says no although its status does not. A row of a list may have any word, but the first."""
+    lines = text.splitlines()
+    return any(_REFUSAL.match(line) or ("," not in line and _REFUSAL.search(line)) for line in lines)
 
 
 def _last_line(text: str) -> str:

@@ -1,10 +1,9 @@
-"""The life of one MPS daemon: started or adopted, watched, closed after a fault, begun anew, stopped."""
+"""One MPS daemon: what it holds, how it is watched, and what follows when something is wrong with it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -14,23 +13,12 @@ from pathlib import Path
 from ...exceptions import PrepareFailed, ProviderError
 from ...processes import is_alive
 from .control import ANSWER_SECONDS, Control, Limit
-from .logs import Logs, last_words
+from .life import Life
 from .paths import Folder
-from .protocol2 import Protocol2
-from .protocol3 import Protocol3
 from .records import Records, Trouble
 
-POLL_SECONDS = 0.1
-POLLS = 100
-"""How often a daemon is looked at while it starts or ends: ten seconds in all; a server is ready within one or two."""
-ABSENT_POLLS = 20
-"""So often in a row a server may be missing from the list before it counts as dead: one with a GPU that is not there
-is made without complaint, and ends by itself."""
 MISSES = 2
 """Answers that may be missed in a row before a daemon counts as hanging."""
-PID_FILE = "nvidia-cuda-mps-control.pid"
-
-_PROTOCOLS: dict[int, type[Control]] = {2: Protocol2, 3: Protocol3}
 
 
 class Daemon:
@@ -56,13 +44,12 @@ class Daemon:
         folder.create()
         self.folder, self.gpu, self.index = folder, gpu, index
         self.records = Records(folder)
-        self._pause, self._answer_seconds = pause, answer_seconds
-        self._control: Control | None = None
+        self._life = Life(folder, self.records, gpu, index, pause=pause, answer_seconds=answer_seconds)
         self._own: dict[str, Limit] = {}
         self._running = self.records.running()
-        self._logs = Logs(folder.logs, from_end=True)
         self._clients: frozenset[int] = frozenset()
         self._misses = 0
+        self._lost = ""
 
     @property
     def protocol(self) -> int:
@@ -72,7 +59,15 @@ class Daemon:
 
     @property
     def trouble(self) -> Trouble | None:
+        """What is wrong and not over."""
+        if self._lost:
+            return Trouble(message=f"lost the folder of its MPS daemon for good: {self._lost}")
         return self.records.trouble()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its folder is gone and cannot be made again: a session's runtime folder goes with the session."""
+        return bool(self._lost)
 
     # -- holding leases -----------------------------------------------------------------------------------------
 
@@ -99,9 +94,11 @@ class Daemon:
 
     def _restore(self) -> None:
         """Write down anew what is known, when somebody has cleaned the folder away under a running daemon."""
+        if self.folder.leases.exists():
+            return
         self.folder.create()
         if self.records.running() is None and self._running is not None and self._running.is_alive:
-            self.records.write_running(self._running.pid, self._running.protocol)
+            self.records.write_running(self._running)
         known = self.records.entries()
         for name, limit in self._own.items():
             if name not in known:
@@ -115,25 +112,30 @@ class Daemon:
             self.records.strike(name)
             running = self.records.running()
             if running is not None and running.is_alive:
-                self._speaking().drop(name, self.records.limits())
+                self._life.control().drop(name, self.records.limits())
                 self._stop_if_unused()
 
     def clients(self, name: str) -> frozenset[int]:
         """Processes connected for a lease. Raises `ProviderError`."""
         with self.records.locked():
-            return self._speaking().clients(name)
+            return self._life.control().clients(name)
 
     def terminate(self, pid: int) -> None:
         """End the work of a client. Raises `ProviderError`."""
         with self.records.locked():
-            self._speaking().terminate(pid)
+            self._life.control().terminate(pid)
 
     # -- watching -----------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Look whether all is well; see to it where it is not, as far as nobody is harmed. Raises nothing."""
-        with contextlib.suppress(ProviderError, OSError):
+        try:
             self._restore()
+        except (ProviderError, OSError) as error:
+            self._lost = str(error)
+            return
+        self._lost = ""
+        with contextlib.suppress(ProviderError, OSError):
             self._check_locked()
 
     def _check_locked(self) -> None:
@@ -146,27 +148,34 @@ class Daemon:
                 self._look()
 
     def _look(self) -> None:
+        control = self._life.control()
         try:
-            servers = self._speaking().servers()
-            clients = self._speaking().clients()
+            servers = control.servers()
+            clients = control.clients()
         except ProviderError as error:
             self._miss(error)
             return
-        self._misses, self._clients = 0, clients
-        logged = self._logs.new_fault()
+        self._misses = 0
+        if control.needs_server and not servers:
+            self._life.end()
+            self._restart(control.protocol)
+            return
+        self._clients = clients
+        logged = self._life.logs.new_fault()
         if logged is not None or any(server.is_faulty for server in servers):
             self._close_after_fault(logged.pid if logged else None, clients)
             return
         self._drop_orphans(clients)
+        control.sweep(self.records.entries())
         self._stop_if_unused()
 
     def _miss(self, error: ProviderError) -> None:
         """The daemon did not answer: it has ended, or its directory is gone, or it hangs."""
         running = self.records.running()
-        affected = tuple(sorted(pid for pid in self._clients if is_alive(pid, None)))
         if running is None or not running.is_alive:
-            self._restart_after_death(affected)
+            self._restart(self.protocol)
             return
+        affected = self._affected()
         self._misses += 1
         if not self._is_listening:
             what = "lost the directory of its MPS daemon, which somebody removed"
@@ -184,9 +193,13 @@ class Daemon:
     def _close(self, trouble: Trouble) -> None:
         self.records.write_trouble(trouble)
 
-    def _restart_after_death(self, affected: tuple[int, ...]) -> None:
-        """Without a daemon, a process that starts now would have the whole GPU, so it comes back at once."""
-        protocol = self.protocol
+    def _affected(self) -> tuple[int, ...]:
+        """Those who were connected when all was well, and are still there."""
+        return tuple(sorted(pid for pid in self._clients if is_alive(pid, None)))
+
+    def _restart(self, protocol: int) -> None:
+        """Start what has ended: without a server, a process that starts now would have the whole GPU."""
+        affected = self._affected()
         try:
             self._begin(protocol)
         except ProviderError as error:
@@ -209,7 +222,7 @@ class Daemon:
         if trouble.is_closed:
             protocol = self.protocol or trouble.protocol
             try:
-                self._end()
+                self._life.end()
                 self._begin(protocol)
             except ProviderError as error:
                 message = f"cannot be opened again: {error.message}"
@@ -223,12 +236,12 @@ class Daemon:
         connected: frozenset[int] = frozenset()
         if trouble.is_closed:
             with contextlib.suppress(ProviderError):
-                connected = self._speaking().clients()
+                connected = self._life.control().clients()
         return tuple(sorted(pid for pid in {*trouble.affected, *connected} if is_alive(pid, None)))
 
     def _is_well(self) -> bool:
         try:
-            return not any(server.is_faulty for server in self._speaking().servers())
+            return not any(server.is_faulty for server in self._life.control().servers())
         except ProviderError:
             return False
 
@@ -246,76 +259,20 @@ class Daemon:
         running = self.records.running()
         if running is None or not running.is_alive:
             self._begin(protocol)
-        control = self._speaking()
-        if any(server.is_faulty for server in control.servers()):
+        servers = self._life.control().servers()
+        if any(server.is_faulty for server in servers) or (self._life.control().needs_server and not servers):
             self._look()
         self._refuse_if_closed()
-        return control
+        return self._life.control()
 
     def _refuse_if_closed(self) -> None:
         trouble = self.trouble
         if trouble is not None and trouble.is_closed:
             raise PrepareFailed(f"GPU {self.index} {trouble.message}")
 
-    def _speaking(self, protocol: int = 0) -> Control:
-        wanted = _PROTOCOLS[protocol or self.protocol or 2]
-        if type(self._control) is not wanted:
-            self._control = wanted(self.folder, self.gpu, self.index, seconds=self._answer_seconds)
-        return self._control
-
     def _begin(self, protocol: int) -> None:
-        """Start a daemon with a server that is ready, holding all leases written down. Raises as `hold` does."""
-        self._clear()
-        control = self._speaking(protocol)
-        control.start()
-        pid = self._started_pid()
-        self.records.write_running(pid, protocol)
-        try:
-            control = self._follow(control)
-            limits = self.records.limits()
-            control.open_server(limits)
-            self._await_server(control)
-            control.keep_strays_small()
-            for limit in limits:
-                control.hold(limit, [other for other in limits if other is not limit])
-        except ProviderError:
-            self._end()
-            raise
+        self._life.begin(protocol)
         self._clients, self._misses = frozenset(), 0
-
-    def _follow(self, control: Control) -> Control:
-        """The control in the protocol that the daemon turns out to speak."""
-        try:
-            control.servers()
-            return control
-        except ProviderError:
-            other = self._speaking(5 - control.protocol)
-            other.servers()
-            running = self.records.running()
-            assert running is not None
-            self.records.write_running(running.pid, other.protocol)
-            return other
-
-    def _started_pid(self) -> int:
-        for _ in range(POLLS):
-            with contextlib.suppress(OSError, ValueError):
-                return int((self.folder.pipes / PID_FILE).read_text())
-            self._pause(POLL_SECONDS)
-        raise ProviderError("the MPS daemon started and does not say as which process")
-
-    def _await_server(self, control: Control) -> None:
-        absent = 0
-        for _ in range(POLLS):
-            servers = control.servers()
-            if any(server.is_ready for server in servers):
-                return
-            absent = 0 if servers else absent + 1
-            if absent >= ABSENT_POLLS:
-                said = last_words(self.folder.logs)
-                why = f" ({said})" if said else ""
-                raise PrepareFailed(f"the MPS server of GPU {self.index} ({self.gpu}) ended as soon as it started{why}")
-            self._pause(POLL_SECONDS)
-        raise ProviderError(f"the MPS server did not become ready within {POLLS * POLL_SECONDS:.0f} seconds")
 
     def _drop_orphans(self, clients: frozenset[int]) -> None:
         """Drop leases whose keeper is gone: a server that crashed gives nothing back. A client keeps them all."""
@@ -324,44 +281,17 @@ class Daemon:
         for name, entry in self.records.entries().items():
             if entry.is_orphan:
                 self.records.strike(name)
-                self._speaking().drop(name, self.records.limits())
+                self._life.control().drop(name, self.records.limits())
 
     def _stop_if_unused(self) -> None:
-        if not self.records.entries() and not self._speaking().clients():
-            self._end()
+        if not self.records.entries() and not self._life.control().clients():
+            self._life.end()
 
-    def _end(self) -> None:
-        """End the daemon, which has no clients: politely, else by its process id."""
-        running = self.records.running()
-        if running is not None and running.is_alive:
-            with contextlib.suppress(ProviderError):
-                self._speaking().quit()
-            for number in (None, signal.SIGTERM, signal.SIGKILL):
-                if self._is_over(number):
-                    break
-        self._clear()
-
-    def _is_over(self, number: signal.Signals | None) -> bool:
-        """Whether the daemon has ended, after a signal or of its own."""
-        running = self.records.running()
-        assert running is not None
-        if number is not None and running.is_alive:
+    def abandon(self) -> None:
+        """End the process of a lost daemon that no lease needs any more; nobody can reach it another way."""
+        if self._running is not None and self._running.is_alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(running.pid, number)
-        for _ in range(POLLS // 4):
-            if not running.is_alive:
-                return True
-            self._pause(POLL_SECONDS)
-        return False
-
-    def _clear(self) -> None:
-        """Leave nothing of a daemon that has ended but its leases, and its logs for people."""
-        self.records.forget_running()
-        shutil.rmtree(self.folder.pipes, ignore_errors=True)
-        self.folder.create()
-        for log in (*self.folder.logs.glob("*.log"), *self.folder.logs.glob("*/server.log")):
-            log.replace(log.with_suffix(".old"))
-        self._control = None
+                os.kill(self._running.pid, signal.SIGTERM)
 
 
 def _names(pids: tuple[int, ...] | frozenset[int]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Collection
 from pathlib import Path
 
@@ -39,6 +38,8 @@ def _is_daemon(process: Path) -> bool:
 
 
 def _of_whom(process: Path) -> str:
+    import pwd
+
     try:
         return f" of {pwd.getpwuid(process.stat().st_uid).pw_name}"
     except (OSError, KeyError):

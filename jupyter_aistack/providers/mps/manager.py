@@ -45,8 +45,8 @@ class MPSManager:
 
     Args:
         root: gives the folder for all daemons, or raises `ProviderError`.
-        strict: a daemon for each lease, which has the lease's limits at the server; protocol 2 has no other way to hold
-            a client that drops its environment. The GPU then takes turns between the servers.
+        strict: in protocol 2, a daemon for each lease, which has the lease's limits at the server: there is no other
+            way to hold a client that drops its environment. The GPU then takes turns between the servers.
         interval: seconds between two looks at the daemons; None for none but by `check`.
         clock: seconds that only go forward.
         pause: how to let some seconds pass while a daemon starts or ends.
@@ -75,7 +75,7 @@ class MPSManager:
 
     def root(self) -> Path:
         """The folder for all daemons, made or not. Raises `ProviderError`: there is no place for it."""
-        if self._root is None:
+        if self._root is None or not self._root.parent.is_dir():
             self._root = self._find_root()
         return self._root
 
@@ -99,7 +99,7 @@ class MPSManager:
         if known is not None and (known[1].directory / "control").exists() and known[0].trouble is None:
             return known[1]
         limit = Limit(name=_lease_name(lease_id), percent=percent, mib=mib)
-        daemon = self._daemon(gpu, index, self._folder(gpu, lease_id))
+        daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, protocol))
         try:
             directory = daemon.hold(limit, protocol=protocol, slots=slots)
         except PrepareFailed:
@@ -115,11 +115,15 @@ class MPSManager:
 
     def unprepare(self, lease_id: str, gpu: str, index: int) -> None:
         """Hold a lease no longer, whoever began it. Raises nothing; the daemon's own watch finishes what fails here."""
-        self._held.pop(lease_id, None)
+        known = self._held.pop(lease_id, None)
+        daemon = known[0] if known is not None else self._daemon_of(lease_id, gpu, index)
+        if daemon is None:
+            return
+        if daemon.is_lost:
+            self._abandon(daemon)
+            return
         try:
-            daemon = self._daemon_of(lease_id, gpu, index)
-            if daemon is not None:
-                daemon.drop(_lease_name(lease_id))
+            daemon.drop(_lease_name(lease_id))
         except (ProviderError, OSError) as error:
             log.warning("MPS did not let go of lease %s: %s", lease_id, error)
 
@@ -139,13 +143,16 @@ class MPSManager:
         daemon = self._daemon_of(lease_id, gpu, index)
         if daemon is None:
             raise ProviderError(f"lease {lease_id} is held by no MPS server")
-        daemon.terminate(pid)
+        try:
+            daemon.terminate(pid)
+        except OSError as error:
+            raise ProviderError(f"the MPS server of lease {lease_id} cannot be asked: {error}") from error
 
     # -- telling ------------------------------------------------------------------------------------------------
 
     def problem(self, gpu: str, index: int) -> str:
         """Why a GPU is closed, in words that follow its name; empty when it is open."""
-        closed = [daemon.trouble for daemon in self._troubled(gpu, index)]
+        closed = [daemon.trouble for daemon in self._needy(gpu, index)]
         return next((trouble.message for trouble in closed if trouble is not None and trouble.is_closed), "")
 
     def faults(self) -> tuple[Fault, ...]:
@@ -208,6 +215,12 @@ class MPSManager:
                 )
             return self._daemons[folder.path]
 
+    def _abandon(self, daemon: Daemon) -> None:
+        if all(held[0] is not daemon for held in self._held.values()):
+            daemon.abandon()
+            with self._lock:
+                self._daemons.pop(daemon.folder.path, None)
+
     def _daemon_of(self, lease_id: str, gpu: str, index: int) -> Daemon | None:
         """The daemon that has a lease written down."""
         for folder in self._folders(gpu):
@@ -215,16 +228,17 @@ class MPSManager:
                 return self._daemon(gpu, index, folder)
         return None
 
-    def _troubled(self, gpu: str, index: int) -> list[Daemon]:
-        """The daemons of a GPU with which something is wrong; from now on they are looked after."""
-        folders = [folder for folder in self._folders(gpu) if Records(folder).trouble() is not None]
+    def _needy(self, gpu: str, index: int) -> list[Daemon]:
+        """The daemons of a GPU with which something is wrong, or that nobody looks after; from now on we do."""
+        folders = [folder for folder in self._folders(gpu) if _is_needy(Records(folder))]
         daemons = [self._daemon(gpu, index, folder) for folder in folders]
         if daemons:
             self._watch()
-        return daemons
+        with self._lock:
+            return [*daemons, *(one for one in self._daemons.values() if one.gpu == gpu and one.is_lost)]
 
-    def _folder(self, gpu: str, lease_id: str) -> Folder:
-        own = f"-{short(lease_id)[:8]}" if self._strict else ""
+    def _folder(self, gpu: str, lease_id: str, protocol: int) -> Folder:
+        own = f"-{short(lease_id)[:8]}" if self._strict and protocol == 2 else ""
         return Folder(self.root() / f"{short(gpu)}{own}")
 
     def _folders(self, gpu: str = "") -> list[Folder]:
@@ -234,6 +248,13 @@ class MPSManager:
         except ProviderError:
             return []
         return [Folder(path) for path in sorted(found) if path.is_dir()]
+
+
+def _is_needy(records: Records) -> bool:
+    """Whether something is wrong with a daemon, or it was left behind by servers that crashed."""
+    if records.trouble() is not None:
+        return True
+    return records.running() is not None and all(entry.is_orphan for entry in records.entries().values())
 
 
 def _lease_name(lease_id: str) -> str:

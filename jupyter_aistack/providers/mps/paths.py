@@ -63,6 +63,8 @@ def runtime_root(environment: Mapping[str, str] | None = None, *, mounts: Path =
     Raises:
         ProviderError: there is no place that is private, local and short enough.
     """
+    if not hasattr(os, "getuid"):
+        raise ProviderError("MPS needs Linux")
     given = (os.environ if environment is None else environment).get("XDG_RUNTIME_DIR", "")
     candidates = [Path(given) / "aistack-mps"] if given and os.path.isdir(given) else []
     candidates.append(Path("/tmp") / f"aistack-mps-{os.getuid()}")

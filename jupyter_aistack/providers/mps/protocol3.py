@@ -7,7 +7,7 @@ namespace without limits has the whole GPU, so both are set and read back before
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ...core.shares import STRAY_MIB, STRAY_PERCENT
@@ -25,6 +25,7 @@ class Protocol3(Control):
     """A daemon that speaks protocol 3."""
 
     protocol = 3
+    needs_server = True
 
     @property
     def server(self) -> str:
@@ -48,18 +49,24 @@ class Protocol3(Control):
         self._do("server", "set", self.server, *_limits(STRAY_PERCENT, STRAY_MIB))
 
     def hold(self, limit: Limit, limits: Sequence[Limit]) -> Path:
-        if not any(row[:1] == [limit.name] for row in self._namespaces()):
+        is_new = limit.name not in self._namespaces()
+        if is_new:
             self._do("namespace", "create", limit.name, f"--server={self.server}")
         try:
             self._do("namespace", "set", limit.name, f"--server={self.server}", *_limits(limit.percent, limit.mib))
             return self._checked(limit)
         except ProviderError:
-            self._do("namespace", "delete", limit.name, f"--server={self.server}", "--force")
+            if is_new:
+                self._do("namespace", "delete", limit.name, f"--server={self.server}", "--force")
             raise
 
     def drop(self, name: str, limits: Sequence[Limit]) -> None:
-        if any(row[:1] == [name] for row in self._namespaces()):
-            self._do("namespace", "delete", name, f"--server={self.server}", "--force")
+        if name in self._namespaces() and not self.clients(name):
+            self._do("namespace", "delete", name, f"--server={self.server}")
+
+    def sweep(self, kept: Collection[str]) -> None:
+        for name in self._namespaces().keys() - {*kept, "default"}:
+            self.drop(name, ())
 
     def clients(self, name: str = "") -> frozenset[int]:
         rows = self._rows("client", "list", f"--server={self.server}")
@@ -74,8 +81,8 @@ class Protocol3(Control):
 
     def _checked(self, limit: Limit) -> Path:
         """The namespace's directory, once both its limits are what they should be."""
-        row = next((row for row in self._namespaces() if row[:1] == [limit.name]), None)
-        if row is None or len(row) < 5:
+        row = self._namespaces().get(limit.name, [])
+        if len(row) < 5:
             raise ProviderError("MPS does not list the namespace it has just made")
         mib, most = _size_mib(row[3]), _number(row[4])
         if mib is None or mib > limit.mib * TOLERANCE or most is None or most > limit.percent * TOLERANCE:
@@ -85,8 +92,8 @@ class Protocol3(Control):
             raise ProviderError(f"MPS names a directory that nobody listens in: {directory}")
         return directory
 
-    def _namespaces(self) -> list[list[str]]:
-        return self._rows("namespace", "list", f"--server={self.server}")
+    def _namespaces(self) -> dict[str, list[str]]:
+        return {row[0]: row for row in self._rows("namespace", "list", f"--server={self.server}")}
 
     def _rows(self, *words: str) -> list[list[str]]:
         lines = self._do(*words, _CSV).splitlines()

@@ -5,7 +5,6 @@ All in the daemon's own folder: which process it is, what its leases may use, an
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -21,11 +20,18 @@ from .paths import Folder
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """The daemon's process, the time it started at (see `processes.started_at`) and the protocol it speaks."""
+    """A daemon that was started.
+
+    Attributes:
+        pid, started_at: its process (see `processes.started_at`).
+        protocol: what it speaks.
+        index: the number its GPU had then, after which its server is called.
+    """
 
     pid: int
     started_at: float | None
     protocol: int
+    index: int
 
     @property
     def is_alive(self) -> bool:
@@ -76,6 +82,8 @@ class Records:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Alone with the daemon, among all threads and processes. Waits for its turn."""
+        import fcntl  # not everywhere; nor is MPS
+
         with (self.folder.path / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -84,8 +92,8 @@ class Records:
         said = _read(self._daemon)
         return None if said is None else Running(**said)
 
-    def write_running(self, pid: int, protocol: int) -> None:
-        _write(self._daemon, asdict(Running(pid=pid, started_at=started_at(pid), protocol=protocol)))
+    def write_running(self, running: Running) -> None:
+        _write(self._daemon, asdict(running))
 
     def trouble(self) -> Trouble | None:
         said = _read(self._trouble)

@@ -1,0 +1,17 @@
+"""What the control program and the host tell of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jupyter_aistack.providers.probing import known_protocols
+
+from .mps_stand import Stand
+
+
+def test_the_control_program_tells_what_it_speaks(stand: Stand, tmp_path: Path) -> None:
+    program = str(stand.folder / "bin" / "nvidia-cuda-mps-control")
+    assert known_protocols(program) == {2, 3}
+    stand.tell(protocols=2)
+    assert known_protocols(program) == {2}
+    assert known_protocols(str(tmp_path / "none")) == set()
