@@ -39,6 +39,7 @@ from .exceptions import (
     Refused,
     UnknownQueue,
 )
+from .faults import FaultWatch
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
@@ -65,6 +66,7 @@ class Broker:
         is_alive: whether a process (pid, start time) still runs.
         not_enforced_action: what becomes of a lease whose process finds more than was granted.
         memory_action: what is done about processes that hold more of a GPU's memory than their lease has.
+        show_names: whether users are told the names of others.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class Broker:
         is_alive: Callable[[int, float | None], bool] = is_alive,
         not_enforced_action: NotEnforcedAction = NotEnforcedAction.WARN,
         memory_action: MemoryAction = MemoryAction.INTERRUPT,
+        show_names: bool = True,
     ) -> None:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.not_enforced_action = not_enforced_action
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._fault_watch = FaultWatch(lambda: self.devices, ledger, lambda: self.clock(), show_names=show_names)
         self.memory = MemoryWatch(lambda: self.devices, ledger, lambda: self.clock(), memory_action)
         self._found_dead: dict[str, float] = {}
         self._admitted_to: Inventory | None = None
@@ -467,6 +471,7 @@ class Broker:
                     self.renew(lease.id, lease.token)
         leases = self.leases()
         self.memory.look(leases, lambda: self._trees(leases))
+        self._fault_watch.look(leases, lambda: self._pids(leases))
         return self.cycle()
 
     # -- measuring ----------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ class AIStack(LoggingConfigurable):
         providers = build_providers(os.environ.get("AISTACK_PROVIDERS") or self.providers)
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
         ledger.half_life_seconds = policy.half_life_seconds
-        options = {"ttl_seconds": self.lease_ttl_seconds, **actions, **options}
+        options = {"ttl_seconds": self.lease_ttl_seconds, "show_names": self.show_names, **actions, **options}
         return Broker(ledger, providers, policy=policy, **options)
 
     def build_policy(self) -> Policy:

@@ -18,6 +18,7 @@ GRANTING = {
     "checkpoint",
     "config",
     "devices",
+    "faults",
     "kernel",
     "ledger",
     "policies",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from jupyter_aistack import watch
 from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, Slice, SliceKind
+from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.lease import Lease
 from jupyter_aistack.core.request import Holder, HolderKind
 from jupyter_aistack.core.units import GIB
@@ -22,40 +22,11 @@ from jupyter_aistack.core.watchdog import UNMEASURED, MemoryAction
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.processes import leases_named_by, program_of
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
 from jupyter_aistack.testing import ManualClock, holder
 
+from .scripted import Lists
+
 SELF = os.getpid()
-
-
-class Lists(Provider):
-    """One GPU of 80 GiB, and what each process holds there."""
-
-    name = "lists"
-
-    def __init__(self) -> None:
-        self.held: Mapping[int, int | None] | None = {}
-        self.failure: Exception | None = None
-        self.asked = 0
-
-    def discover(self, host: str) -> tuple[Device, ...]:
-        gpu = Device(id="GPU-0", host=host, kind=DeviceKind.GPU, index=0, name="H100", memory_bytes=80 * GIB)
-        return (gpu,)
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared()
-
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
-        return {lease_id: Usage(memory_bytes=len(pids[lease_id])) for lease_id in leases}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {}
-
-    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
-        self.asked += 1
-        if self.failure:
-            raise self.failure
-        return dict.fromkeys(uuids, self.held)
 
 
 @pytest.fixture
