@@ -127,9 +127,14 @@ class Devices:
             provider.terminate(lease, pid)
 
     def _known_providers(self, lease: Lease) -> list[Provider]:
-        self.inventory()  # finds out what belongs to whom, if nobody has asked yet
-        owners = (self._owners.get(piece.device_id) for piece in lease.slices)
+        owners = (self._owner(piece) for piece in lease.slices)
         return list(dict.fromkeys(owner for owner in owners if owner is not None))
+
+    def _owner(self, piece: Slice) -> Provider | None:
+        """The provider of a slice's device, which nobody may have looked for yet."""
+        if piece.device_id not in self._owners:
+            self.inventory()
+        return self._owners.get(piece.device_id)
 
     def faults(self) -> tuple[Fault, ...]:
         """The faults that devices have not been cleared of yet; a provider that cannot tell is passed over."""
@@ -168,10 +173,9 @@ class Devices:
         return True if True in answers else None if None in answers else False
 
     def _by_provider(self, slices: Iterable[Slice]) -> dict[Provider, list[str]]:
-        self.inventory()
         found: dict[Provider, list[str]] = {}
         for piece in slices:
-            owner = self._owners.get(piece.device_id)
+            owner = self._owner(piece)
             if owner is not None and piece.uuid and piece.uuid not in found.setdefault(owner, []):
                 found[owner].append(piece.uuid)
         return found

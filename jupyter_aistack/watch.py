@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .core.device import Enforcement, ProcessUse, SliceKind
@@ -181,22 +181,23 @@ _EVENTS = {Level.NEAR: EventKind.LEASE_NEAR_MEMORY, Level.OVER: EventKind.LEASE_
 def find_strays(leases: Iterable[Lease], trees: Trees, listed: Iterable[int]) -> dict[str, frozenset[int]]:
     """Processes on a device's list that belong to a lease though they are not below its root.
 
-    They name it in their environment, or, where a control group holds it (L3), they are in its group.
+    They are its user's and name it in their environment, or, where a control group holds it (L3), are in its group.
     """
     rooted = frozenset().union(*trees.values())
-    unknown = [pid for pid in listed if pid not in rooted]
-    return {lease.id: frozenset(pid for pid in unknown if _is_of(pid, lease)) for lease in leases} if unknown else {}
+    named = {pid: leases_named_by(pid) for pid in listed if pid not in rooted}
+    return {lease.id: frozenset(_strays_of(lease, named)) for lease in leases} if named else {}
 
 
-def _is_of(pid: int, lease: Lease) -> bool:
-    holder = lease.holder
-    root = holder.root_pid or holder.pid
+def _strays_of(lease: Lease, named: Mapping[int, frozenset[str]]) -> Iterator[int]:
+    root = lease.holder.root_pid or lease.holder.pid
     if root is None:
-        return False
-    if lease.id in leases_named_by(pid, uid_of(root)):
-        return True
-    own = cgroup_of(root)
-    return lease.enforced_by is Enforcement.L3 and bool(own) and cgroup_of(pid) == own != cgroup_of(os.getpid())
+        return
+    group = cgroup_of(root) if lease.enforced_by is Enforcement.L3 else b""
+    has_own_group = bool(group) and group != cgroup_of(os.getpid())
+    for pid, leases in named.items():
+        is_named = lease.id in leases and uid_of(pid) == uid_of(root)
+        if is_named or (has_own_group and cgroup_of(pid) == group):
+            yield pid
 
 
 def _together(leases: Iterable[Lease], trees: Trees) -> Iterable[list[Lease]]:

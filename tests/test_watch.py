@@ -151,11 +151,19 @@ def test_a_process_outside_the_tree_counts_where_its_environment_names_the_lease
     assert broker.usage()[0][lease.id].memory_bytes == 2, "it is one of the lease's in what is shown, too"
 
 
-def test_a_process_of_another_user_cannot_make_itself_part_of_a_lease(process: Any) -> None:
-    named = process(AISTACK_LEASE="l-1")
-    assert leases_named_by(named, os.getuid()) == {"l-1"}
-    assert leases_named_by(named, os.getuid() + 1) == frozenset()
-    assert leases_named_by(named, None) == frozenset()
+def test_a_process_of_another_user_cannot_make_itself_part_of_a_lease(
+    broker: Broker, look: Any, process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = process()
+    lease = lease_of(broker, pid=root)
+    named = process(AISTACK_LEASE=lease.id)
+    monkeypatch.setattr(watch, "uid_of", {root: 1000, named: 1001}.get)
+    look({root: 1, named: 60})
+    assert (broker.memory.take_breaches(), broker.memory.strays(lease.id)) == ((), frozenset())
+
+
+def test_an_environment_that_cannot_be_read_names_nothing() -> None:
+    assert leases_named_by(2**22) == frozenset()
 
 
 def test_where_a_control_group_holds_a_lease_its_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
