@@ -75,6 +75,7 @@ class MemoryWatch:
         self._breaches: dict[int, Breach] = {}
         self._strays: dict[str, frozenset[int]] = {}
         self._by_process: set[str] = set()
+        self._before: dict[str, str] = {}  # the notes that were written over
         self._looked_at = self._host_looked_at = float("-inf")
 
     def look(self, leases: Sequence[Lease], trees: Callable[[], Trees]) -> None:
@@ -82,6 +83,7 @@ class MemoryWatch:
         now = self._clock()
         live = {lease.id for lease in leases}
         self._watched = {lease_id: watched for lease_id, watched in self._watched.items() if lease_id in live}
+        self._before = {lease_id: note for lease_id, note in self._before.items() if lease_id in live}
         self._breaches = {pid: breach for pid, breach in self._breaches.items() if breach.lease.id in live}
         # A clock that was set back makes everything due.
         is_due = not 0 <= now - self._looked_at < GPU_SECONDS
@@ -111,7 +113,7 @@ class MemoryWatch:
         note = f"{self._watched.get(breach.lease.id, Watched()).note}; {words}"
         with contextlib.suppress(LeaseError):  # it has ended since
             lease = self._ledger.lease(breach.lease.id, self._clock())
-            if may_replace(lease.note):
+            if may_replace(lease.note, note):
                 self._ledger.bind(lease.id, lease.token, self._clock(), note=note)
 
     # -- GPUs, process by process -------------------------------------------------------------------------------
@@ -168,8 +170,10 @@ class MemoryWatch:
         changes: dict[str, object] = {}
         if found.is_worse:
             changes = {"event": _EVENTS[found.watched.level], "detail": note}
-        if may_replace(lease.note):
-            changes["note"] = note
+        if may_replace(lease.note, note):
+            changes["note"] = note or self._before.pop(lease.id, "")
+            if note and not note_kind(lease.note):
+                self._before[lease.id] = lease.note
         if changes:
             with contextlib.suppress(LeaseError):  # it ended just now
                 self._ledger.bind(lease.id, lease.token, self._clock(), **changes)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import pytest
 
 from jupyter_aistack import watch
 from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
+from jupyter_aistack.core.device import Enforcement, Fault, Slice, SliceKind
 from jupyter_aistack.core.lease import Lease
 from jupyter_aistack.core.request import Holder, HolderKind
 from jupyter_aistack.core.units import GIB
@@ -251,12 +251,30 @@ def test_a_worker_whose_process_is_unknown_yet_is_not_taken_for_unmeasured(broke
     assert broker.lease(request.lease_id).note == ""
 
 
-def test_a_note_about_something_else_stays_and_the_event_tells(broker: Broker, look: Any) -> None:
+def test_a_note_about_something_else_gives_way_to_a_breach_alone_and_comes_back(broker: Broker, look: Any) -> None:
     lease = lease_of(broker)
     broker.activate(lease.id, lease.token, verified=False, note="not enforced: whatever")
-    look({SELF: 42})
-    assert broker.lease(lease.id).note == "not enforced: whatever"
-    assert kinds(broker) == ["LeaseOverMemory"]
+    notes = []
+    for gib in (38, 42, 43, 20):
+        look({SELF: gib})
+        notes.append(broker.lease(lease.id).note.partition(":")[0])
+    assert notes == ["not enforced", "over its memory", "over its memory", "not enforced"]
+    assert kinds(broker) == ["LeaseNearMemory", "LeaseOverMemory"], "the event tells what the note does not"
+
+
+def test_that_the_gpu_failed_stays_whatever_is_held(broker: Broker, look: Any, lists: Lists) -> None:
+    lease = lease_of(broker)
+    lists.broken = (Fault(device_id="GPU-0", pid=SELF),)
+    for _ in range(2):
+        look({SELF: 42})
+    assert broker.lease(lease.id).note.startswith("on a GPU that failed:")
+
+
+def test_a_check_that_told_nothing_gives_way_to_a_warning(broker: Broker, look: Any) -> None:
+    lease = lease_of(broker)
+    broker.activate(lease.id, lease.token, verified=None, note="could not be verified: CUDA does not answer")
+    look({SELF: 38})
+    assert broker.lease(lease.id).note.startswith("near its memory:")
 
 
 def test_a_second_broker_of_the_host_says_nothing_twice(broker: Broker, look: Any, lists: Lists) -> None:
