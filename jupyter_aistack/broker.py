@@ -25,6 +25,7 @@ from .core.plan import Snapshot
 from .core.queues import Policy, Queue
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
+from .core.residence import Residence
 from .core.verification import NotEnforcedAction
 from .core.watchdog import MemoryAction
 from .devices import Devices
@@ -320,6 +321,10 @@ class Broker:
     def touch(self, lease_ids: Iterable[str]) -> None:
         """Note that leases are in use now: a cell runs, or a device works. From its first touch on, one can be idle."""
         self.ledger.touch(tuple(lease_ids), self.clock())
+
+    def reside(self, lease_id: str, token: int, change: Callable[[Residence], Residence]) -> Lease:
+        """Note where the device state of a lease is now; `change` is a step of :mod:`.core.residence`."""
+        return self.ledger.reside(lease_id, token, self.clock(), change)
 
     def release(self, lease_id: str, token: int) -> Lease:
         """Give a lease back. Releasing one that has ended already returns it as it ended."""

@@ -61,7 +61,9 @@ class AIStack(LoggingConfigurable):
         takes of that first, 0; ``is_open``, whether it takes requests, true; ``is_batch``, whether it gives way to
         interactive queues, false; ``members``, logins and ``@group`` names that may use it, everybody; ``idle``, when
         a lease that nobody uses is taken back: false for never, or ``{"badge": "30min", "notice": "55min", "reclaim":
-        "60min"}``, the default. There is always a queue ``default``.""",
+        "60min"}``, the default; ``suspend``, whether its idle kernels give their GPU memory back for as long as others
+        need it and get it again with their next cell, where this host can do that, false. There is always a queue
+        ``default``.""",
     ).tag(config=True)
 
     user_limits = Dict(

@@ -228,6 +228,7 @@ _QUEUE: dict[str, Reader] = {
     "is_batch": _flag,
     "members": _members,
     "idle": _idle,
+    "suspend": _flag,
 }
 _LIMITS: dict[str, Reader] = {
     "slices": _or_none(_count),

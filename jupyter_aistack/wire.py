@@ -19,6 +19,8 @@ from .core.placement import free_share
 from .core.queues import Queue
 from .core.request import Holder, HolderKind, Request, parse_spec
 from .core.reservations import Reservation
+from .core.residence import Asked, Residence, Tier, seen, why_pinned
+from .core.tenants import Phase
 from .exceptions import InvalidRequest
 
 JSON = dict[str, Any]
@@ -80,6 +82,18 @@ def notice_from_dict(data: Mapping[str, Any]) -> Notice:
     return Notice(**{**data, "kind": NoticeKind(data["kind"])})
 
 
+def residence_to_dict(residence: Residence) -> JSON:
+    """Where a lease's device state is; ``standing`` and ``why`` are for people."""
+    why = residence.note if residence.phase is Phase.LOST else why_pinned(residence) or residence.note
+    return {**asdict(residence), "standing": seen(residence).value, "why": why}
+
+
+def residence_from_dict(data: Mapping[str, Any]) -> Residence:
+    known = {name: value for name, value in data.items() if name not in ("standing", "why")}
+    exact = {"phase": Phase(data["phase"]), "asked": Asked(data["asked"]), "tier": Tier(data["tier"])}
+    return Residence(**{**known, **exact})
+
+
 def lease_to_dict(lease: Lease) -> JSON:
     return {
         "id": lease.id,
@@ -100,6 +114,7 @@ def lease_to_dict(lease: Lease) -> JSON:
         "note": lease.note,
         "active_at": lease.active_at,
         "notice": notice_to_dict(lease.notice) if lease.notice else None,
+        "residence": residence_to_dict(lease.residence) if lease.residence else None,
         "outcome": lease.outcome.value if lease.outcome else None,
         "ended_at": lease.ended_at,
     }
@@ -124,6 +139,7 @@ def lease_from_dict(data: Mapping[str, Any]) -> Lease:
         note=data["note"],
         active_at=data["active_at"],
         notice=notice_from_dict(data["notice"]) if data["notice"] else None,
+        residence=residence_from_dict(data["residence"]) if data["residence"] else None,
         outcome=Outcome(data["outcome"]) if data["outcome"] else None,
         ended_at=data["ended_at"],
     )
@@ -160,6 +176,7 @@ def queue_to_dict(queue: Queue, held: Fraction = Fraction(0)) -> JSON:
         "is_batch": queue.is_batch,
         "members": sorted(queue.members),
         "idle": asdict(queue.idle) if queue.idle else None,
+        "suspend": queue.suspend,
         "held": str(held),
     }
 

@@ -21,6 +21,7 @@ class EventKind(StrEnum):
     LEASE_NOTICE_WITHDRAWN = "LeaseNoticeWithdrawn"
     LEASE_SUSPENDED = "LeaseSuspended"
     LEASE_RESUMED = "LeaseResumed"
+    LEASE_STATE_LOST = "LeaseStateLost"
     LEASE_RELEASED = "LeaseReleased"
     LEASE_EXPIRED = "LeaseExpired"
     LEASE_PREEMPTED = "LeasePreempted"

@@ -12,6 +12,7 @@ from enum import StrEnum
 from ..exceptions import InvalidTransition
 from .device import Enforcement, Slice
 from .request import Holder, Spec
+from .residence import Residence
 
 
 class LeaseState(StrEnum):
@@ -120,6 +121,7 @@ class Lease:
         note: what the user should know, e.g. ``not enforced: ...``.
         active_at: when it was last seen in use (a cell ran, or its device worked); None when nobody watches that.
         notice: the word that it will be taken back; None for none.
+        residence: where its device state is, where its holder may be suspended; None elsewhere.
         outcome, ended_at: how and when it ended; None while it lives.
     """
 
@@ -140,6 +142,7 @@ class Lease:
     note: str = ""
     active_at: float | None = None
     notice: Notice | None = None
+    residence: Residence | None = None
     outcome: Outcome | None = None
     ended_at: float | None = None
 

@@ -11,17 +11,23 @@ from .lease import Lease, LeaseState, Notice, Outcome
 from .queues import Policy
 from .request import Request
 from .reservations import Reservation
+from .residence import Residence
+from .suspend import Act
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Give a waiting request these slices; `note` is what its holder should know."""
+    """Give a waiting request these slices.
+
+    `note` is what its holder should know; `residence` is for a holder who may be suspended.
+    """
 
     request: Request
     slices: tuple[Slice, ...]
     expires_at: float
     ends_at: float | None = None
     note: str = ""
+    residence: Residence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,16 @@ class Reject:
     code: str = Refused.__name__
 
 
-Action = Grant | Notify | Withdraw | End | Reject
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Begin to move the device state of a lease out, or back in with its bytes reserved."""
+
+    lease_id: str
+    token: int
+    act: Act
+
+
+Action = Grant | Notify | Withdraw | End | Reject | Move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,4 +151,5 @@ def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease
         ends_at=grant.ends_at,
         preemptible=request.preemptible,
         note=grant.note,
+        residence=grant.residence,
     )

@@ -40,6 +40,7 @@ class Queue:
         is_batch: its requests give way to interactive ones, but for the share that is kept for batch.
         members: who may use it: login names, or ``@group`` for a Unix group (a project); empty for everybody.
         idle: when its idle leases are taken back; None for never.
+        suspend: its kernels may be suspended while they are idle, where the host can do that.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Queue:
     is_batch: bool = False
     members: frozenset[str] = frozenset()
     idle: IdlePolicy | None = field(default_factory=IdlePolicy)
+    suspend: bool = False
 
     def admits(self, user: str, groups: frozenset[str] = frozenset()) -> bool:
         """Whether `user`, who is in these Unix groups, may use it."""

@@ -8,8 +8,11 @@ from dataclasses import replace
 from ..core.events import Event, EventKind
 from ..core.idle import was_used_since_notice
 from ..core.lease import Lease, NoticeKind, Outcome, Step
-from ..core.plan import Action, End, Grant, Notify, Plan, Reject, Withdraw, grant_to_lease
+from ..core.plan import Action, End, Grant, Move, Notify, Plan, Reject, Withdraw, grant_to_lease
 from ..core.request import Request, RequestState
+from ..core.residence import Residence, leaves, returns
+from ..core.suspend import Act
+from ..core.tenants import Phase
 from ..exceptions import LedgerConflict
 from .endings import end
 from .rows import Rows, find_lease, find_request, guarded_lease, lease_event
@@ -21,6 +24,9 @@ _STEPS = {
     Outcome.ABANDONED: Step.REAP,
     Outcome.RECLAIMED: Step.RECLAIM,
 }
+
+
+_BEFORE = {Act.SUSPEND: Phase.RESIDENT, Act.RESUME: Phase.PARKED}
 
 
 def check(rows: Rows, plan: Plan, now: float) -> None:
@@ -44,10 +50,12 @@ def _check_waits(rows: Rows, request_id: str) -> None:
         raise LedgerConflict(f"request {request_id} does not wait any more", request_id=request_id)
 
 
-def _check_lease(lease: Lease, action: End | Notify | Withdraw, now: float) -> None:
+def _check_lease(lease: Lease, action: End | Notify | Withdraw | Move, now: float) -> None:
     """Refuse what a renewal or a use has overtaken: these leave the version alone."""
     if not lease.is_live:
         return
+    if isinstance(action, Move) and (lease.residence is None or lease.residence.phase is not _BEFORE[action.act]):
+        raise LedgerConflict(f"the state of lease {lease.id} has moved meanwhile", lease_id=lease.id)
     outcome = action.outcome if isinstance(action, End) else None
     if outcome is Outcome.EXPIRED and not lease.is_expired(now):
         raise LedgerConflict(f"lease {lease.id} was renewed meanwhile", lease_id=lease.id)
@@ -68,6 +76,8 @@ def carry_out(rows: Rows, action: Action, now: float, half_life_seconds: float) 
         return []
     if isinstance(action, End):
         return [end(rows, lease, _STEPS[action.outcome], now, half_life_seconds, action.detail)[1]]
+    if isinstance(action, Move):
+        return _begin_move(rows, lease, action)
     if isinstance(action, Notify):
         return [_notify(rows, lease, action, now)]
     return [withdraw(rows, lease, now, action.detail)] if lease.notice is not None else []
@@ -85,6 +95,22 @@ def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
     rows.keep_lease(replace(lease, notice=action.notice))
     rows.version += 1
     return rows.append(lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail))
+
+
+def _begin_move(rows: Rows, lease: Lease, move: Move) -> list[Event]:
+    """Nothing has happened yet that anybody should be told: the state is on its way."""
+    assert lease.residence is not None  # checked
+    begin = leaves if move.act is Act.SUSPEND else returns
+    keep_residence(rows, lease, begin(lease.residence))
+    return []
+
+
+def keep_residence(rows: Rows, lease: Lease, residence: Residence) -> Lease:
+    """Write down where a lease's state is; plans made before hold no more."""
+    changed = replace(lease, residence=residence)
+    rows.keep_lease(changed)
+    rows.version += 1
+    return changed
 
 
 def withdraw(rows: Rows, lease: Lease, now: float, detail: str) -> Event:

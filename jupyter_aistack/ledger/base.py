@@ -9,7 +9,7 @@ ends, however it does, is charged to the account of its user and queue in the sa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..core.accounts import Account
@@ -19,6 +19,7 @@ from ..core.plan import Plan
 from ..core.queues import WEEK_SECONDS
 from ..core.request import Request
 from ..core.reservations import Reservation
+from ..core.residence import Residence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,20 @@ class Ledger(ABC):
         """Replace fields of a live lease without a step; raises as `step` does.
 
         Fields are ``holder``, ``enforced_by``, ``note``, ``active_at`` and ``notice``. An `event` is written down too.
+        """
+
+    @abstractmethod
+    def reside(self, lease_id: str, token: int, now: float, change: Callable[[Residence], Residence]) -> Lease:
+        """Replace a live lease's residence by what `change` makes of it, with no other write in between.
+
+        A lease whose state has left its device becomes suspended, one whose state is back active; that and its loss
+        are events. One that has no residence, or on which `change` has no effect, stays as it is.
+
+        Args:
+            change: a step of :mod:`..core.residence`; what it raises is raised here, and nothing was changed.
+
+        Raises:
+            LeaseNotFound, StaleToken, LeaseLost: as `step` does.
         """
 
     @abstractmethod

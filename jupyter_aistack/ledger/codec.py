@@ -14,6 +14,8 @@ from ..core.events import Event, EventKind
 from ..core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from ..core.request import Holder, HolderKind, Request, RequestState, parse_spec
 from ..core.reservations import Reservation
+from ..core.residence import Asked, Residence, Tier
+from ..core.tenants import Phase
 from .endings import due_at
 
 FIXED_OF_LEASE = frozenset({"id", "request_id", "spec", "slices", "queue", "granted_at", "preemptible"})
@@ -50,6 +52,7 @@ def lease_to_row(lease: Lease) -> dict[str, Any]:
         "note": storable(lease.note),
         "active_at": lease.active_at,
         "notice": _notice_to_json(lease.notice) if lease.notice else None,
+        "residence": _residence_to_json(lease.residence) if lease.residence else None,
         "outcome": lease.outcome.value if lease.outcome else None,
         "ended_at": lease.ended_at,
     }
@@ -74,6 +77,7 @@ def lease_from_row(row: Mapping[str, Any]) -> Lease:
         note=row["note"],
         active_at=row["active_at"],
         notice=_notice_from_json(row["notice"]) if row["notice"] else None,
+        residence=_residence_from_json(row["residence"]) if row["residence"] else None,
         outcome=Outcome(row["outcome"]) if row["outcome"] else None,
         ended_at=row["ended_at"],
     )
@@ -167,6 +171,17 @@ def _notice_to_json(notice: Notice) -> str:
 def _notice_from_json(text: str) -> Notice:
     fields = json.loads(text)
     return Notice(**{**fields, "kind": NoticeKind(fields["kind"])})
+
+
+def _residence_to_json(residence: Residence) -> str:
+    texts = {"pinned": storable(residence.pinned), "note": storable(residence.note)}
+    return json.dumps({**vars(residence), **texts}, separators=(",", ":"))
+
+
+def _residence_from_json(text: str) -> Residence:
+    fields = json.loads(text)
+    exact = {"phase": Phase(fields["phase"]), "asked": Asked(fields["asked"]), "tier": Tier(fields["tier"])}
+    return Residence(**{**fields, **exact})
 
 
 def _holder_to_json(holder: Holder) -> str:

@@ -7,7 +7,7 @@ and ends, and how rows are found and kept (`Rows`).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from operator import attrgetter
@@ -18,9 +18,11 @@ from ..core.lease import Lease, LeaseState, Outcome, Step, advance
 from ..core.plan import Plan
 from ..core.request import Request, RequestState
 from ..core.reservations import Reservation
+from ..core.residence import Residence
+from ..core.tenants import Phase
 from ..core.units import format_duration
 from ..exceptions import InvalidTransition, LeaseError
-from .actions import carry_out, check, decide, touch
+from .actions import carry_out, check, decide, keep_residence, touch
 from .base import Ledger, LedgerState
 from .endings import end, expire_due
 from .rows import (
@@ -170,6 +172,24 @@ class TransactionalLedger(Ledger):
             if event is not None:
                 rows.append(lease_event(event, lease, now, detail))
             return _keep(rows, lease, **changes)
+
+    def reside(self, lease_id: str, token: int, now: float, change: Callable[[Residence], Residence]) -> Lease:
+        with self._changing(now) as rows:
+            lease = live_lease(rows, lease_id, token)
+            after = change(lease.residence) if lease.residence is not None else None
+            if after is None or after == lease.residence:
+                return lease
+            return self._reside(rows, lease, after, now)
+
+    def _reside(self, rows: Rows, lease: Lease, after: Residence, now: float) -> Lease:
+        kept = keep_residence(rows, lease, after)
+        if after.phase is Phase.PARKED and kept.state is LeaseState.ACTIVE:
+            return self._take(rows, kept, Step.SUSPEND, now, {})
+        if after.phase is Phase.RESIDENT and kept.state is LeaseState.SUSPENDED:
+            return self._take(rows, kept, Step.RESUME, now, {})
+        if after.phase is Phase.LOST:
+            rows.append(lease_event(EventKind.LEASE_STATE_LOST, kept, now, after.note))
+        return kept
 
     def touch(self, lease_ids: Iterable[str], now: float) -> None:
         wanted = [lease_id for lease_id in dict.fromkeys(lease_ids) if is_id(lease_id)]

@@ -2,7 +2,8 @@
 
 Version 1 had no ``leases.due_at``: the leases past their time were found by looking at all the
 live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used, what notices
-they were given, what users have used, and reservations.
+they were given, what users have used, and reservations. Version 4 knows where the device state of
+each lease is.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ leases = sa.Table(
     sa.Column("due_at", sa.Double, index=True),  # when it ends unless renewed; NULL once it has ended
     sa.Column("active_at", sa.Double),
     sa.Column("notice", sa.Text),  # JSON
+    sa.Column("residence", sa.Text),  # JSON
 )
 
 accounts = sa.Table(
@@ -134,7 +136,11 @@ def _add_use(connection: sa.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at, _add_use)
+def _add_residence(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN residence TEXT")
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at, _add_use, _add_residence)
 """In order: the first turns version 1 into version 2. Never edit one that has been released; append."""
 
 SCHEMA_VERSION = len(MIGRATIONS) + 1

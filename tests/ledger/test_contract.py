@@ -5,16 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.device import Enforcement
+from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.events import EventKind
 from jupyter_aistack.core.lease import Lease, LeaseState, Outcome, Step
-from jupyter_aistack.core.plan import End, Grant, Plan, Reject
+from jupyter_aistack.core.plan import End, Grant, Move, Plan, Reject
 from jupyter_aistack.core.request import Request, RequestState
-from jupyter_aistack.exceptions import InvalidTransition, LeaseLost, LeaseNotFound, LedgerConflict, StaleToken
+from jupyter_aistack.core.residence import Residence, Tier, cell_begins, has_left, has_returned, is_lost
+from jupyter_aistack.core.suspend import Act
+from jupyter_aistack.exceptions import (
+    InvalidTransition,
+    LeaseError,
+    LeaseLost,
+    LeaseNotFound,
+    LedgerConflict,
+    StaleToken,
+)
 from jupyter_aistack.ledger.base import Ledger
 
 Wish = Callable[..., Request]
@@ -280,6 +290,60 @@ def test_suspending_and_resuming_are_events(ledger: Ledger, wish: Wish, grant: G
     for step in (Step.ACTIVATE, Step.SUSPEND, Step.RESUME):
         ledger.step(lease.id, lease.token, step, 1.0)
     assert kinds(ledger)[-2:] == [EventKind.LEASE_SUSPENDED, EventKind.LEASE_RESUMED]
+
+
+def test_where_the_state_of_a_lease_is_goes_with_it(ledger: Ledger, wish: Wish) -> None:
+    lease = resident(ledger, wish)
+    assert ledger.lease(lease.id, 1.0).residence == Residence(active_at=0.5, note="äöü")
+    version = ledger.read("box", 1.0).version
+    assert ledger.reside(lease.id, lease.token, 1.0, lambda one: cell_begins(one, 1.0)).state is LeaseState.ACTIVE
+    assert ledger.read("box", 1.0).version == version + 1
+    assert ledger.reside(lease.id, lease.token, 1.0, lambda one: one).residence == Residence(
+        active_at=1.0, note="äöü", is_busy=True
+    )
+    assert ledger.read("box", 1.0).version == version + 1
+
+
+def test_a_state_that_moves_takes_its_lease_along_and_says_so(ledger: Ledger, wish: Wish) -> None:
+    lease = resident(ledger, wish)
+
+    def move(act: Act) -> None:
+        action = Move(lease_id=lease.id, token=lease.token, act=act)
+        ledger.apply(Plan(version=ledger.read("box", 1.0).version, actions=(action,)), 1.0)
+
+    move(Act.SUSPEND)
+    with pytest.raises(LedgerConflict):
+        move(Act.SUSPEND)
+    parked = ledger.reside(lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=Tier.OFFLOAD))
+    assert (parked.state, parked.residence and parked.residence.state_bytes) == (LeaseState.SUSPENDED, 5)
+    move(Act.RESUME)
+    back = ledger.reside(lease.id, lease.token, 3.0, lambda one: has_returned(one, 3.0))
+    assert (back.state, ledger.lease(lease.id, 3.0)) == (LeaseState.ACTIVE, back)
+    lost = ledger.reside(lease.id, lease.token, 4.0, lambda one: is_lost(one, "restore failed"))
+    assert lost.is_live
+    assert kinds(ledger)[-3:] == [EventKind.LEASE_SUSPENDED, EventKind.LEASE_RESUMED, EventKind.LEASE_STATE_LOST]
+
+
+def test_a_step_that_does_not_apply_to_a_state_changes_nothing(ledger: Ledger, wish: Wish, grant: Granter) -> None:
+    lease = resident(ledger, wish)
+    with pytest.raises(LeaseError, match="cannot be parked"):
+        ledger.reside(lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=Tier.OFFLOAD))
+    with pytest.raises(StaleToken):
+        ledger.reside(lease.id, lease.token + 1, 2.0, lambda one: is_lost(one, "no"))
+    assert ledger.lease(lease.id, 2.0) == lease
+    plain = grant(ledger, wish("r-2", spec="1/4"))
+    assert ledger.reside(plain.id, plain.token, 2.0, lambda one: is_lost(one, "no")) == plain
+
+
+def resident(ledger: Ledger, wish: Wish) -> Lease:
+    """An active lease whose holder may be suspended."""
+    request = ledger.submit(wish("r-1"))
+    slices = (Slice(device_id="G0", kind=SliceKind.SHARE, fraction=Fraction(1, 2), memory_bytes=40, uuid="G0"),)
+    home = Residence(active_at=0.5, note="äöü")
+    grant = Grant(request=request, slices=slices, expires_at=60.0, residence=home)
+    ledger.apply(Plan(version=ledger.read("box", 0.0).version, actions=(grant,)), 0.0)
+    lease = ledger.leases(0.0)[0]
+    return ledger.step(lease.id, lease.token, Step.ACTIVATE, 0.5)
 
 
 def test_a_releasing_lease_holds_its_slices_until_it_is_finished(ledger: Ledger, wish: Wish, grant: Granter) -> None:

@@ -273,7 +273,7 @@ def make_first_version(url: str) -> None:
         connection.exec_driver_sql("DROP TABLE aistack_accounts")
         connection.exec_driver_sql("DROP TABLE aistack_reservations")
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
-        for column in ("due_at", "active_at", "notice"):
+        for column in ("due_at", "active_at", "notice", "residence"):
             connection.exec_driver_sql(f"ALTER TABLE aistack_leases DROP COLUMN {column}")
         connection.exec_driver_sql("UPDATE aistack_meta SET schema_version = 1")
     engine.dispose()

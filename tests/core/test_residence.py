@@ -1,0 +1,85 @@
+"""The steps that the device state of a lease may take."""
+
+from __future__ import annotations
+
+import pytest
+
+from jupyter_aistack.core import residence as steps
+from jupyter_aistack.core.residence import Asked, Residence, Tier
+from jupyter_aistack.core.tenants import Phase, Standing
+from jupyter_aistack.exceptions import LeaseError
+
+HERE = Residence(active_at=5.0)
+PARKED = steps.has_left(steps.leaves(HERE), state_bytes=7, tier=Tier.CHECKPOINT)
+
+
+def test_a_cell_runs_where_the_state_is_there() -> None:
+    busy = steps.cell_begins(HERE, 10.0)
+    assert (busy.is_busy, busy.active_at, busy.wanted_at) == (True, 10.0, None)
+    idle = steps.cell_ends(busy, 20.0)
+    assert (idle.is_busy, idle.active_at) == (False, 20.0)
+
+
+def test_a_cell_waits_for_what_is_parked_and_goes_on_once_it_is_back() -> None:
+    waits = steps.cell_begins(PARKED, 10.0)
+    assert (waits.is_busy, waits.wanted_at) == (False, 10.0)
+    assert steps.cell_begins(waits, 12.0) == waits
+    back = steps.has_returned(steps.returns(waits), 15.0)
+    assert (back.phase, back.is_busy, back.wanted_at, back.state_bytes) == (Phase.RESIDENT, True, None, None)
+
+
+def test_a_cell_that_gives_up_waiting_is_not_wanted_any_more_and_was_no_use() -> None:
+    assert steps.cell_ends(steps.cell_begins(PARKED, 10.0), 20.0) == PARKED
+
+
+def test_a_cell_that_begins_while_its_state_moves_out_waits_for_it() -> None:
+    waits = steps.cell_begins(steps.leaves(HERE), 10.0)
+    assert (waits.phase, waits.wanted_at) == (Phase.PARKING, 10.0)
+    assert steps.has_left(waits, state_bytes=1, tier=Tier.OFFLOAD).wanted_at == 10.0
+    stayed = steps.has_stayed(waits, 11.0, "it could not be locked")
+    assert (stayed.phase, stayed.is_busy, stayed.wanted_at, stayed.failures) == (Phase.RESIDENT, True, None, 1)
+
+
+def test_a_return_that_does_not_succeed_may_be_tried_again_and_a_lost_state_may_not() -> None:
+    again = steps.has_not_returned(steps.returns(PARKED), "no room")
+    assert (again.phase, again.state_bytes, again.note) == (Phase.PARKED, 7, "no room")
+    lost = steps.is_lost(steps.returns(PARKED), "the driver could not restore it")
+    assert steps.seen(lost) is Standing.LOST
+    assert steps.cell_begins(lost, 30.0) == lost
+    with pytest.raises(LeaseError, match="restart the kernel"):
+        steps.asks(lost, Asked.RESUME, 30.0)
+    assert steps.starts_anew(lost, 40.0) == Residence(active_at=40.0)
+
+
+def test_its_user_may_ask_and_is_told_why_not() -> None:
+    assert steps.asks(HERE, Asked.SUSPEND, 10.0).asked is Asked.SUSPEND
+    assert steps.asks(PARKED, Asked.RESUME, 10.0).wanted_at == 10.0
+    assert steps.asks(HERE, Asked.RESUME, 10.0).wanted_at is None
+    with pytest.raises(LeaseError, match="a cell of it runs"):
+        steps.asks(steps.cell_begins(HERE, 1.0), Asked.SUSPEND, 10.0)
+    with pytest.raises(LeaseError, match="managed memory"):
+        steps.asks(steps.is_pinned(HERE, "it uses managed memory"), Asked.SUSPEND, 10.0)
+
+
+def test_what_its_user_keeps_is_pinned_until_let_go_and_stays_kept_in_a_new_process() -> None:
+    kept = steps.keeps(HERE, True)
+    assert steps.seen(kept) is Standing.PINNED
+    assert steps.why_pinned(kept) == steps.KEPT
+    assert steps.starts_anew(kept, 9.0).is_kept
+    assert steps.seen(steps.keeps(kept, False)) is Standing.WARM
+
+
+@pytest.mark.parametrize(
+    ("step", "before"),
+    [
+        (steps.leaves, PARKED),
+        (steps.returns, HERE),
+        (lambda one: steps.has_left(one, state_bytes=0, tier=Tier.OFFLOAD), HERE),
+        (lambda one: steps.has_stayed(one, 1.0, ""), PARKED),
+        (lambda one: steps.has_returned(one, 1.0), PARKED),
+        (lambda one: steps.has_not_returned(one, ""), HERE),
+    ],
+)
+def test_a_step_that_does_not_apply_is_refused(step, before: Residence) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(LeaseError, match="cannot"):
+        step(before)
