@@ -53,6 +53,4 @@ class FaultWatch:
 
     def _tell(self, lease: Lease, note: str) -> None:
         with contextlib.suppress(LeaseError):  # it ended just now
-            self._ledger.bind(
-                lease.id, lease.token, self._clock(), event=EventKind.LEASE_FAULTED, detail=note, note=note
-            )
+            self._ledger.remark(lease.id, lease.token, self._clock(), EventKind.LEASE_FAULTED, note, note=note)

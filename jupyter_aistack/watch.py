@@ -167,16 +167,20 @@ class MemoryWatch:
         note = found.watched.note
         if note_kind(lease.note) == note_kind(note):
             return
-        changes: dict[str, object] = {}
-        if found.is_worse:
-            changes = {"event": _EVENTS[found.watched.level], "detail": note}
-        if may_replace(lease.note, note):
-            changes["note"] = note or self._before.pop(lease.id, "")
-            if note and not note_kind(lease.note):
-                self._before[lease.id] = lease.note
-        if changes:
-            with contextlib.suppress(LeaseError):  # it ended just now
-                self._ledger.bind(lease.id, lease.token, self._clock(), **changes)  # type: ignore[arg-type]
+        written = self._over(lease, note) if may_replace(lease.note, note) else None
+        now = self._clock()
+        with contextlib.suppress(LeaseError):  # it ended just now
+            if found.is_worse:
+                kind = _EVENTS[found.watched.level]
+                self._ledger.remark(lease.id, lease.token, now, kind, note, note=written)
+            elif written is not None:
+                self._ledger.bind(lease.id, lease.token, now, note=written)
+
+    def _over(self, lease: Lease, note: str) -> str:
+        """What to write over a lease's note: the one of before comes back when there is nothing to say."""
+        if note and not note_kind(lease.note):
+            self._before[lease.id] = lease.note
+        return note or self._before.pop(lease.id, "")
 
 
 _EVENTS = {Level.NEAR: EventKind.LEASE_NEAR_MEMORY, Level.OVER: EventKind.LEASE_OVER_MEMORY}
