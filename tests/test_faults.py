@@ -102,9 +102,9 @@ def test_where_names_are_hidden_others_are_told_the_process_and_no_name(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(device_id="GPU-0", pid=1), f"{program_of(1)} 1, which has no lease, caused it;"),
-        (Fault(device_id="GPU-0", pid=2**22), f"process {2**22}, which has no lease, caused it;"),
-        (Fault(device_id="GPU-0"), "it cannot be told which process caused it;"),
+        (Fault(device_id="GPU-0", pid=1, message=""), f"{program_of(1)} 1, which has no lease, caused it;"),
+        (Fault(device_id="GPU-0", pid=2**22, message=""), f"process {2**22}, which has no lease, caused it;"),
+        (Fault(device_id="GPU-0", pid=None, message=""), "it cannot be told which process caused it;"),
     ],
 )
 def test_what_is_not_known_is_not_made_up(
@@ -144,7 +144,7 @@ def test_nothing_is_granted_there_until_it_works_again(
 
 
 def test_leases_elsewhere_are_not_told(broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]) -> None:
-    lists.broken = (Fault(device_id="GPU-1", pid=SELF),)
+    lists.broken = (Fault(device_id="GPU-1", pid=SELF, message=""),)
     assert turn(broker, clock) == ["", "", ""]
 
 

@@ -264,7 +264,7 @@ def test_a_note_about_something_else_gives_way_to_a_breach_alone_and_comes_back(
 
 def test_that_the_gpu_failed_stays_whatever_is_held(broker: Broker, look: Any, lists: Lists) -> None:
     lease = lease_of(broker)
-    lists.broken = (Fault(device_id="GPU-0", pid=SELF),)
+    lists.broken = (Fault(device_id="GPU-0", pid=SELF, message=""),)
     for _ in range(2):
         look({SELF: 42})
     assert broker.lease(lease.id).note.startswith("on a GPU that failed:")
