@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .core.device import Enforcement, ProcessUse, SliceKind
 from .core.events import EventKind
@@ -115,6 +115,11 @@ class MemoryWatch:
             lease = self._ledger.lease(breach.lease.id, self._clock())
             if may_replace(lease.note, note):
                 self._ledger.bind(lease.id, lease.token, self._clock(), note=note)
+
+    def not_yet(self, breach: Breach) -> None:
+        """Nothing could be done about a breach now: it is handed over again after the next look."""
+        if (watched := self._watched.get(breach.lease.id)) is not None:
+            self._watched[breach.lease.id] = replace(watched, acted_on=None)
 
     # -- GPUs, process by process -------------------------------------------------------------------------------
 

@@ -114,6 +114,15 @@ def test_the_process_that_broke_the_bound_is_handed_over_once(broker: Broker, lo
     assert broker.lease(lease.id).note.endswith("; its cell was interrupted")
 
 
+def test_a_breach_that_nothing_could_be_done_about_is_handed_over_again(broker: Broker, look: Any) -> None:
+    lease_of(broker)
+    for _ in range(3):
+        look({SELF: 42})
+        (breach,) = broker.memory.take_breaches()
+        broker.memory.not_yet(breach)
+    assert kinds(broker) == ["LeaseOverMemory"], "and is said once"
+
+
 def test_a_breach_that_nobody_has_taken_yet_is_not_lost_in_the_next_look(broker: Broker, look: Any) -> None:
     lease_of(broker)
     look({SELF: 42})

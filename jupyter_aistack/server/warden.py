@@ -44,7 +44,7 @@ class Warden:
             self._workbench.log.exception("lease %s holds more memory than it has", breach.lease.id)
 
     async def _carry_out(self, broker: Broker, breach: Breach) -> str:
-        """What was done, for people; empty when it is another server's to do."""
+        """What was done, for people; empty when it is another server's to do, or can only be done later."""
         from ..core.watchdog import MemoryAction, process_name
 
         holder = breach.lease.holder
@@ -52,8 +52,10 @@ class Warden:
         if kernel_id not in self._kernels.running():
             return ""
         if breach.action is MemoryAction.INTERRUPT:
-            was_busy = await self._kernels.interrupt(kernel_id)
-            return "its cell was interrupted" if was_busy else "no cell runs that could be interrupted"
+            if await self._kernels.interrupt(kernel_id):
+                return "its cell was interrupted"
+            broker.memory.not_yet(breach)  # the next cell will be
+            return ""
         if breach.is_root:
             await self._kernels.restart(kernel_id)
             return "no other process holds any, so its kernel was ended and started again"

@@ -108,14 +108,16 @@ async def test_cell_is_interrupted_and_the_kernel_goes_on(
         assert again["content"]["status"] == "ok"
 
 
-async def test_memory_of_a_kernel_in_which_nothing_runs_is_said(
+async def test_where_no_cell_runs_it_is_said_and_the_next_cell_is_interrupted(
     server: Any, workbench: Workbench, lists: Lists, start: StartKernel
 ) -> None:
     kernel_id, pid = await start()
-    async with client_of(server, kernel_id):
+    async with client_of(server, kernel_id) as client:
         await until(lambda: server.kernel_manager.get_kernel(kernel_id).execution_state == "idle")
         lists.held = {pid: 60 * GIB}
-        await note_of(workbench.broker, kernel_id, "no cell runs that could be interrupted")
+        await note_of(workbench.broker, kernel_id, "free some, or ask for a larger slice")
+        content = (await client.execute_interactive("import time; time.sleep(600)", timeout=60))["content"]
+        assert (content["status"], content["ename"]) == ("error", "KeyboardInterrupt")
 
 
 async def test_child_that_holds_too_much_is_ended_and_the_kernel_is_not(
