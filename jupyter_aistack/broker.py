@@ -45,6 +45,7 @@ from .exceptions import (
     Refused,
     UnknownQueue,
 )
+from .faults import FaultWatch
 from .ledger.base import Ledger
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
@@ -79,6 +80,7 @@ class Broker:
         suspend_ready: as given; whoever tests the host sets it anew.
         not_enforced_action: what becomes of a lease whose process finds more than was granted.
         memory_action: what is done about processes that hold more of a GPU's memory than their lease has.
+        show_names: whether users are told the names of others.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Broker:
         host_memory: Callable[[], int] = available_bytes,
         not_enforced_action: NotEnforcedAction = NotEnforcedAction.WARN,
         memory_action: MemoryAction = MemoryAction.INTERRUPT,
+        show_names: bool = True,
     ) -> None:
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
@@ -105,6 +108,7 @@ class Broker:
         self.cutting = Cutting(self.devices, clock)
         self.books = Bookkeeper(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
         self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._fault_watch = FaultWatch(lambda: self.devices, ledger, lambda: self.clock(), show_names=show_names)
         self.memory = MemoryWatch(lambda: self.devices, ledger, lambda: self.clock(), memory_action)
         self._found_dead: dict[str, float] = {}
         self._admitted_to: Inventory | None = None
@@ -593,6 +597,7 @@ class Broker:
         self._try_to_keep_books()
         leases = self.leases()
         self.memory.look(leases, lambda: self._trees(leases))
+        self._fault_watch.look(leases, lambda: self._pids(leases))
         events = self.cycle()
         return (*events, *self.cycle()) if self.cutting.serve(self.snapshot) else events
 

@@ -196,7 +196,8 @@ class AIStack(LoggingConfigurable):
             "memory_action": _choice(MemoryAction, "memory_action", self.memory_action),
             "not_enforced_action": _choice(NotEnforcedAction, "not_enforced_action", self.not_enforced_action),
         }
-        options = {"ttl_seconds": self.lease_ttl_seconds, "suspend": suspend, **actions, **options}
+        shown = {"show_names": self.show_names, "suspend": suspend}
+        options = {"ttl_seconds": self.lease_ttl_seconds, **shown, **actions, **options}
         return Broker(ledger, providers, policy=policy, **options)
 
     def build_policy(self) -> Policy:

@@ -121,9 +121,7 @@ class Devices:
 
     def _owners_of(self, lease: Lease) -> list[Provider]:
         """The providers of a lease's devices, as far as they are known."""
-        if not self._owners:
-            self.inventory()  # nobody has asked yet
-        owners = dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices)
+        owners = dict.fromkeys(self._owner(piece) for piece in lease.slices)
         return [owner for owner in owners if owner is not None]
 
     def unprepare(self, lease: Lease) -> None:
@@ -169,6 +167,12 @@ class Devices:
         for provider in self._owners_of(lease):
             provider.terminate(lease, pid)
 
+    def _owner(self, piece: Slice) -> Provider | None:
+        """The provider of a slice's device, which nobody may have looked for yet."""
+        if piece.device_id not in self._owners:
+            self.inventory()
+        return self._owners.get(piece.device_id)
+
     def faults(self) -> tuple[Fault, ...]:
         """The faults that devices have not been cleared of yet; a provider that cannot tell is passed over."""
         found: list[Fault] = []
@@ -206,10 +210,9 @@ class Devices:
         return True if True in answers else None if None in answers else False
 
     def _by_provider(self, slices: Iterable[Slice]) -> dict[Provider, list[str]]:
-        self.inventory()
         found: dict[Provider, list[str]] = {}
         for piece in slices:
-            owner = self._owners.get(piece.device_id)
+            owner = self._owner(piece)
             if owner is not None and piece.uuid and piece.uuid not in found.setdefault(owner, []):
                 found[owner].append(piece.uuid)
         return found

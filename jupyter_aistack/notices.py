@@ -1,5 +1,7 @@
 """Word that a slice will be taken back: said in the notebook in time, and to functions that save what must be saved.
 
+What is wrong with a slice (not enforced, over its memory, on a GPU that failed) is said there too.
+
 A thread asks every few seconds while this process holds something. It never raises, and changes nothing.
 """
 
@@ -13,9 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, TypeVar
 
+from .core.faults import FAULTED
 from .core.lease import NoticeKind
 from .core.request import HolderKind
 from .core.units import format_duration
+from .core.verification import FOUND_OTHERWISE
+from .core.watchdog import NEAR_ITS_MEMORY, OVER_ITS_MEMORY
 from .exceptions import AIStackError
 
 JSON = Mapping[str, Any]
@@ -72,6 +77,14 @@ def withdrawn_line(lease: JSON) -> str:
     return f"{_whose(lease)} stays: it is not taken back after all."
 
 
+def warning_line(lease: JSON) -> str:
+    """What the holder reads when something is wrong with the slice; nothing for any other note."""
+    return f"{_whose(lease)} is {lease['note']}" if lease["note"].startswith(_WARNINGS) else ""
+
+
+_WARNINGS = (FOUND_OTHERWISE, NEAR_ITS_MEMORY, OVER_ITS_MEMORY, FAULTED)
+
+
 def _whose(lease: JSON) -> str:
     holder = lease["holder"]
     if holder["kind"] in (HolderKind.WORKER.value, HolderKind.RUN.value):
@@ -95,6 +108,7 @@ class Watcher:
     def __init__(self, ask: Callable[[], Iterable[JSON]], say: Callable[[str], None] | None = None) -> None:
         self._ask, self._say = ask, say or _say
         self._told: dict[str, float] = {}
+        self._warned: dict[str, str] = {}
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -141,6 +155,11 @@ class Watcher:
             new = [lease for lease in found if lease["notice"] and self._is_new(lease)]
             stays = [lease for lease in found if not lease["notice"] and self._told.pop(lease["id"], None) is not None]
             self._told.update({lease["id"]: lease["notice"]["at"] for lease in new})
+            lines = {lease["id"]: warning_line(lease) for lease in found}
+            warnings = [line for lease_id, line in lines.items() if line and self._warned.get(lease_id) != line]
+            self._warned = lines
+        for line in warnings:
+            self._say(line)
         for lease in stays:
             self._say(withdrawn_line(lease))
         for lease in new:

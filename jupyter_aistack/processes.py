@@ -130,13 +130,11 @@ def program_of(pid: int) -> str:
     return (_read(f"/proc/{pid}/comm") or b"").decode(errors="replace").strip()
 
 
-def leases_named_by(pid: int, uid: int | None) -> frozenset[str]:
-    """Ids of the leases that a process of user `uid` was started with; none where that cannot be read.
+def leases_named_by(pid: int) -> frozenset[str]:
+    """Ids of the leases that a process was started with, as its environment says; none where that cannot be read.
 
-    Whoever starts a process chooses its environment, so it counts for that user's own leases only.
+    Whoever starts a process chooses its environment, so believe it of that user's own leases only.
     """
-    if uid is None or uid_of(pid) != uid:
-        return frozenset()
     entries = (_read(f"/proc/{pid}/environ") or b"").split(b"\0")
     named = next((entry for entry in entries if entry.startswith(_LEASE)), b"")
     return frozenset(named.removeprefix(_LEASE).decode(errors="replace").split(",")) - {""}

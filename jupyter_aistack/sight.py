@@ -29,8 +29,9 @@ class Sight:
     is_clear: bool
 
     def lease(self, lease: Lease) -> JSON:
-        """A lease as this user may see it."""
-        return lease_to_dict(replace(lease, holder=self._holder(lease.holder)))
+        """A lease as this user may see it; a note may name the notebook."""
+        holder = self._holder(lease.holder)
+        return lease_to_dict(replace(lease, holder=holder, note=lease.note if holder == lease.holder else ""))
 
     def request(self, request: Request) -> JSON:
         """A request that is decided."""

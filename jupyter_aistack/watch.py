@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from .core.device import Enforcement, ProcessUse, SliceKind
 from .core.events import EventKind
@@ -75,6 +75,7 @@ class MemoryWatch:
         self._breaches: dict[int, Breach] = {}
         self._strays: dict[str, frozenset[int]] = {}
         self._by_process: set[str] = set()
+        self._before: dict[str, str] = {}  # the notes that were written over
         self._looked_at = self._host_looked_at = float("-inf")
 
     def look(self, leases: Sequence[Lease], trees: Callable[[], Trees]) -> None:
@@ -82,6 +83,7 @@ class MemoryWatch:
         now = self._clock()
         live = {lease.id for lease in leases}
         self._watched = {lease_id: watched for lease_id, watched in self._watched.items() if lease_id in live}
+        self._before = {lease_id: note for lease_id, note in self._before.items() if lease_id in live}
         self._breaches = {pid: breach for pid, breach in self._breaches.items() if breach.lease.id in live}
         # A clock that was set back makes everything due.
         is_due = not 0 <= now - self._looked_at < GPU_SECONDS
@@ -111,8 +113,13 @@ class MemoryWatch:
         note = f"{self._watched.get(breach.lease.id, Watched()).note}; {words}"
         with contextlib.suppress(LeaseError):  # it has ended since
             lease = self._ledger.lease(breach.lease.id, self._clock())
-            if may_replace(lease.note):
+            if may_replace(lease.note, note):
                 self._ledger.bind(lease.id, lease.token, self._clock(), note=note)
+
+    def not_yet(self, breach: Breach) -> None:
+        """Nothing could be done about a breach now: it is handed over again after the next look."""
+        if (watched := self._watched.get(breach.lease.id)) is not None:
+            self._watched[breach.lease.id] = replace(watched, acted_on=None)
 
     # -- GPUs, process by process -------------------------------------------------------------------------------
 
@@ -165,14 +172,20 @@ class MemoryWatch:
         note = found.watched.note
         if note_kind(lease.note) == note_kind(note):
             return
-        changes: dict[str, object] = {}
-        if found.is_worse:
-            changes = {"event": _EVENTS[found.watched.level], "detail": note}
-        if may_replace(lease.note):
-            changes["note"] = note
-        if changes:
-            with contextlib.suppress(LeaseError):  # it ended just now
-                self._ledger.bind(lease.id, lease.token, self._clock(), **changes)  # type: ignore[arg-type]
+        written = self._over(lease, note) if may_replace(lease.note, note) else None
+        now = self._clock()
+        with contextlib.suppress(LeaseError):  # it ended just now
+            if found.is_worse:
+                kind = _EVENTS[found.watched.level]
+                self._ledger.remark(lease.id, lease.token, now, kind, note, note=written)
+            elif written is not None:
+                self._ledger.bind(lease.id, lease.token, now, note=written)
+
+    def _over(self, lease: Lease, note: str) -> str:
+        """What to write over a lease's note: the one of before comes back when there is nothing to say."""
+        if note and not note_kind(lease.note):
+            self._before[lease.id] = lease.note
+        return note or self._before.pop(lease.id, "")
 
 
 _EVENTS = {Level.NEAR: EventKind.LEASE_NEAR_MEMORY, Level.OVER: EventKind.LEASE_OVER_MEMORY}
@@ -181,22 +194,23 @@ _EVENTS = {Level.NEAR: EventKind.LEASE_NEAR_MEMORY, Level.OVER: EventKind.LEASE_
 def find_strays(leases: Iterable[Lease], trees: Trees, listed: Iterable[int]) -> dict[str, frozenset[int]]:
     """Processes on a device's list that belong to a lease though they are not below its root.
 
-    They name it in their environment, or, where a control group holds it (L3), they are in its group.
+    They are its user's and name it in their environment, or, where a control group holds it (L3), are in its group.
     """
     rooted = frozenset().union(*trees.values())
-    unknown = [pid for pid in listed if pid not in rooted]
-    return {lease.id: frozenset(pid for pid in unknown if _is_of(pid, lease)) for lease in leases} if unknown else {}
+    named = {pid: leases_named_by(pid) for pid in listed if pid not in rooted}
+    return {lease.id: frozenset(_strays_of(lease, named)) for lease in leases} if named else {}
 
 
-def _is_of(pid: int, lease: Lease) -> bool:
-    holder = lease.holder
-    root = holder.root_pid or holder.pid
+def _strays_of(lease: Lease, named: Mapping[int, frozenset[str]]) -> Iterator[int]:
+    root = lease.holder.root_pid or lease.holder.pid
     if root is None:
-        return False
-    if lease.id in leases_named_by(pid, uid_of(root)):
-        return True
-    own = cgroup_of(root)
-    return lease.enforced_by is Enforcement.L3 and bool(own) and cgroup_of(pid) == own != cgroup_of(os.getpid())
+        return
+    group = cgroup_of(root) if lease.enforced_by is Enforcement.L3 else b""
+    has_own_group = bool(group) and group != cgroup_of(os.getpid())
+    for pid, leases in named.items():
+        is_named = lease.id in leases and uid_of(pid) == uid_of(root)
+        if is_named or (has_own_group and cgroup_of(pid) == group):
+            yield pid
 
 
 def _together(leases: Iterable[Lease], trees: Trees) -> Iterable[list[Lease]]:

@@ -100,7 +100,7 @@ def test_an_extension_is_at_least_a_second(gpu_client: Client) -> None:
 def test_an_attachment_that_fails_leaves_nothing_behind(
     gpu_client: Client, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    def fail(expects: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
     environment = dict(os.environ)
@@ -134,7 +134,7 @@ def test_a_lease_this_process_was_born_with_is_kept_when_it_cannot_be_attached(
 ) -> None:
     held = gpu_client.request("1/4", attach=False)
     monkeypatch.setattr(attaching, "BORN_WITH", frozenset({held.id}))
-    monkeypatch.setattr(attaching, "verify", lambda expects: 1 / 0)
+    monkeypatch.setattr(attaching, "verify", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         held.attach()
     assert [lease["id"] for lease in gpu_client.leases()] == [held.id]

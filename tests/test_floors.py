@@ -20,6 +20,7 @@ GRANTING = {
     "config",
     "cutting",
     "devices",
+    "faults",
     "kernel",
     "ledger",
     "policies",

@@ -78,6 +78,26 @@ def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(watcher: Watcher,
     ]
 
 
+@pytest.mark.parametrize(
+    ("note", "is_told"),
+    [
+        ("not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB", True),
+        ("over its memory: python 7 of a.ipynb holds 2.0 GiB of 1.0 GiB", True),
+        ("near its memory: python 7 of a.ipynb holds 0.9 GiB of 1.0 GiB", True),
+        ("on a GPU that failed: python 7 of a.ipynb caused it", True),
+        ("could not be verified: there is no CUDA driver", False),
+        ("", False),
+    ],
+)
+def test_what_is_wrong_with_a_slice_is_told_once(note: str, is_told: bool, watcher: Watcher, said: list[str]) -> None:
+    for _ in range(2):
+        watcher.look([lease(note=note)])
+    assert said == ([f"This kernel's slice 1/4 is {note}"] if is_told else [])
+    watcher.look([lease(note="")])
+    watcher.look([lease(note=note)])
+    assert len(said) == 2 * is_told, "and again when it comes again"
+
+
 def test_hooks_get_the_notice_as_a_dict(watcher: Watcher) -> None:
     got: list[dict[str, Any]] = []
     assert on_notice(got.append) == got.append

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from jupyter_aistack import watch
 from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, Slice, SliceKind
+from jupyter_aistack.core.device import Enforcement, Fault, Slice, SliceKind
 from jupyter_aistack.core.lease import Lease
 from jupyter_aistack.core.request import Holder, HolderKind
 from jupyter_aistack.core.units import GIB
@@ -22,40 +22,11 @@ from jupyter_aistack.core.watchdog import UNMEASURED, MemoryAction
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.processes import leases_named_by, program_of
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
 from jupyter_aistack.testing import ManualClock, holder
 
+from .scripted import Lists
+
 SELF = os.getpid()
-
-
-class Lists(Provider):
-    """One GPU of 80 GiB, and what each process holds there."""
-
-    name = "lists"
-
-    def __init__(self) -> None:
-        self.held: Mapping[int, int | None] | None = {}
-        self.failure: Exception | None = None
-        self.asked = 0
-
-    def discover(self, host: str) -> tuple[Device, ...]:
-        gpu = Device(id="GPU-0", host=host, kind=DeviceKind.GPU, index=0, name="H100", memory_bytes=80 * GIB)
-        return (gpu,)
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared()
-
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
-        return {lease_id: Usage(memory_bytes=len(pids[lease_id])) for lease_id in leases}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {}
-
-    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
-        self.asked += 1
-        if self.failure:
-            raise self.failure
-        return dict.fromkeys(uuids, self.held)
 
 
 @pytest.fixture
@@ -143,6 +114,15 @@ def test_the_process_that_broke_the_bound_is_handed_over_once(broker: Broker, lo
     assert broker.lease(lease.id).note.endswith("; its cell was interrupted")
 
 
+def test_a_breach_that_nothing_could_be_done_about_is_handed_over_again(broker: Broker, look: Any) -> None:
+    lease_of(broker)
+    for _ in range(3):
+        look({SELF: 42})
+        (breach,) = broker.memory.take_breaches()
+        broker.memory.not_yet(breach)
+    assert kinds(broker) == ["LeaseOverMemory"], "and is said once"
+
+
 def test_a_breach_that_nobody_has_taken_yet_is_not_lost_in_the_next_look(broker: Broker, look: Any) -> None:
     lease_of(broker)
     look({SELF: 42})
@@ -180,11 +160,19 @@ def test_a_process_outside_the_tree_counts_where_its_environment_names_the_lease
     assert broker.usage()[0][lease.id].memory_bytes == 2, "it is one of the lease's in what is shown, too"
 
 
-def test_a_process_of_another_user_cannot_make_itself_part_of_a_lease(process: Any) -> None:
-    named = process(AISTACK_LEASE="l-1")
-    assert leases_named_by(named, os.getuid()) == {"l-1"}
-    assert leases_named_by(named, os.getuid() + 1) == frozenset()
-    assert leases_named_by(named, None) == frozenset()
+def test_a_process_of_another_user_cannot_make_itself_part_of_a_lease(
+    broker: Broker, look: Any, process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = process()
+    lease = lease_of(broker, pid=root)
+    named = process(AISTACK_LEASE=lease.id)
+    monkeypatch.setattr(watch, "uid_of", {root: 1000, named: 1001}.get)
+    look({root: 1, named: 60})
+    assert (broker.memory.take_breaches(), broker.memory.strays(lease.id)) == ((), frozenset())
+
+
+def test_an_environment_that_cannot_be_read_names_nothing() -> None:
+    assert leases_named_by(2**22) == frozenset()
 
 
 def test_where_a_control_group_holds_a_lease_its_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,12 +260,30 @@ def test_a_worker_whose_process_is_unknown_yet_is_not_taken_for_unmeasured(broke
     assert broker.lease(request.lease_id).note == ""
 
 
-def test_a_note_about_something_else_stays_and_the_event_tells(broker: Broker, look: Any) -> None:
+def test_a_note_about_something_else_gives_way_to_a_breach_alone_and_comes_back(broker: Broker, look: Any) -> None:
     lease = lease_of(broker)
     broker.activate(lease.id, lease.token, verified=False, note="not enforced: whatever")
-    look({SELF: 42})
-    assert broker.lease(lease.id).note == "not enforced: whatever"
-    assert kinds(broker) == ["LeaseOverMemory"]
+    notes = []
+    for gib in (38, 42, 43, 20):
+        look({SELF: gib})
+        notes.append(broker.lease(lease.id).note.partition(":")[0])
+    assert notes == ["not enforced", "over its memory", "over its memory", "not enforced"]
+    assert kinds(broker) == ["LeaseNearMemory", "LeaseOverMemory"], "the event tells what the note does not"
+
+
+def test_that_the_gpu_failed_stays_whatever_is_held(broker: Broker, look: Any, lists: Lists) -> None:
+    lease = lease_of(broker)
+    lists.broken = (Fault(device_id="GPU-0", pid=SELF, message=""),)
+    for _ in range(2):
+        look({SELF: 42})
+    assert broker.lease(lease.id).note.startswith("on a GPU that failed:")
+
+
+def test_a_check_that_told_nothing_gives_way_to_a_warning(broker: Broker, look: Any) -> None:
+    lease = lease_of(broker)
+    broker.activate(lease.id, lease.token, verified=None, note="could not be verified: CUDA does not answer")
+    look({SELF: 38})
+    assert broker.lease(lease.id).note.startswith("near its memory:")
 
 
 def test_a_second_broker_of_the_host_says_nothing_twice(broker: Broker, look: Any, lists: Lists) -> None:

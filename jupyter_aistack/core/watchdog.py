@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from .device import ProcessUse
-from .lease import lasting_note
+from .faults import FAULTED
 from .units import MIB, format_bytes
 from .verification import NOT_KNOWN
 
@@ -197,9 +197,14 @@ def process_name(process: ProcessUse) -> str:
     return f"{process.name or 'process'} {process.pid}"
 
 
-def may_replace(note: str) -> bool:
-    """Whether the watchdog may write over a lease's note: its own, or one that is less urgent. Others stay."""
-    return not note or bool(note_kind(note) or lasting_note(note)) or note.startswith(NOT_KNOWN)
+def may_replace(note: str, by: str) -> bool:
+    """Whether the watchdog may write `by` over a lease's note.
+
+    Over its own, and over one that a check told nothing; a breach is said before anything else but that the GPU failed.
+    """
+    if not note or note_kind(note) or note.startswith(NOT_KNOWN):
+        return True
+    return by.startswith(OVER_ITS_MEMORY) and not note.startswith(FAULTED)
 
 
 def note_kind(note: str) -> str:

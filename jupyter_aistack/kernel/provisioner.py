@@ -23,7 +23,7 @@ from .environment import OURS, SECRETS, expected, no_device, with_slice, without
 from .keeper import Keeper
 from .teardown import Teardown
 from .tenancy import Holding, Tenancy, makers, own_broker
-from .ways import KernelWays, OnDevice
+from .ways import KernelWays
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -190,29 +190,23 @@ class SliceProvisioner(LocalProvisioner):
 
     async def _make_way(self) -> Teardown | None:
         """Take the process off its GPU, if it is on one; None when there was nothing to do, or it is done already."""
-        pid = self.pid
-        if pid is None or pid == self._was_made_way_for or not self.has_process or await self.poll() is not None:
+        pid, tenancy = self.pid, self._tenancy
+        if tenancy is None or self._holding.has_gpus is False:  # most kernels, which end as ever
             return None
-        device = await self._on_device(pid)
-        if device is None:
+        if pid is None or pid == self._was_made_way_for or not self.has_process or await self.poll() is not None:
             return None
         self._was_made_way_for = pid
         await self._before_kill()
-        if not await self._logged(device.has_started):
+        device = await self._logged(tenancy.on_device, pid, self._holding.leases)
+        if device is None or not await self._logged(device.has_started):
             return None
         ways = KernelWays(device, self._logged, interrupt=self._interrupt, signal=self.send_signal, poll=self.poll)
         teardown = Teardown(ways)
         await teardown.make_way()
         return teardown
 
-    async def _on_device(self, pid: int) -> OnDevice | None:
-        """The process as its GPUs see it; None for one that has no GPU, which is most of them, at no cost."""
-        if self._tenancy is None or self._holding.has_gpus is False:
-            return None
-        return await self._logged(self._tenancy.on_device, pid)
-
     async def _before_kill(self) -> None:
-        """Whatever else must happen before a kernel with a GPU is ended; it bounds its own time."""
+        """Whatever else must happen before a kernel that may use a GPU is ended; it bounds its own time."""
         before_kill = getattr(self._workbench(), "before_kill", None)
         if before_kill is None:
             return

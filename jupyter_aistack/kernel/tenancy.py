@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -225,10 +225,16 @@ class Tenancy:
         known = [clients for clients in answers if clients is not None]
         return any(pid in clients for clients in known) if known else None
 
-    def on_device(self, pid: int) -> OnDevice | None:
-        """Process `pid` of the kernel as the GPUs of its leases see it, those of its workers too; None without any."""
+    def on_device(self, pid: int, before: Iterable[Lease] = ()) -> OnDevice | None:
+        """Process `pid` of the kernel as the GPUs of its leases see it, those of its workers too; None without any.
+
+        Args:
+            before: leases it was started with; they may have ended, and the process use their devices still.
+        """
         broker = self._broker()
-        own = [lease for lease in broker.leases() if self.kernel_id in (lease.holder.id, lease.holder.parent)]
+        live = {lease.id: lease for lease in broker.leases()}
+        own = [lease for lease in live.values() if self.kernel_id in (lease.holder.id, lease.holder.parent)]
+        own += [lease for lease in before if lease.id not in live]
         on_gpu = [lease for lease in own if any(piece.kind is not SliceKind.CPU for piece in lease.slices)]
         return OnDevice(broker, on_gpu, pid) if on_gpu else None
 

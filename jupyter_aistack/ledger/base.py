@@ -105,20 +105,17 @@ class Ledger(ABC):
         """Move a live lease's `ends_at`. Raises as `step` does."""
 
     @abstractmethod
-    def bind(
-        self,
-        lease_id: str,
-        token: int,
-        now: float,
-        *,
-        event: EventKind | None = None,
-        detail: str = "",
-        **changes: object,
-    ) -> Lease:
+    def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
         """Replace fields of a live lease without a step; raises as `step` does.
 
-        Fields are ``holder``, ``enforced_by``, ``note``, ``active_at`` and ``notice``. An `event` is written down too.
+        Fields are ``holder``, ``enforced_by``, ``note``, ``active_at`` and ``notice``.
         """
+
+    @abstractmethod
+    def remark(
+        self, lease_id: str, token: int, now: float, kind: EventKind, detail: str, *, note: str | None = None
+    ) -> Lease:
+        """Write down something that has happened to a live lease, and with `note` change its note; raises as `step`."""
 
     @abstractmethod
     def reside(self, lease_id: str, token: int, now: float, change: Callable[[Residence], Residence]) -> Lease:

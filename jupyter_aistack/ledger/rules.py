@@ -155,25 +155,22 @@ class TransactionalLedger(Ledger):
             rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
             return lease
 
-    def bind(
-        self,
-        lease_id: str,
-        token: int,
-        now: float,
-        *,
-        event: EventKind | None = None,
-        detail: str = "",
-        **changes: object,
-    ) -> Lease:
+    def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
         _allow(changes, BIND_FIELDS)
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
             # A plan that takes its old holder for dead, or goes by its old notice, holds no more.
             if "holder" in changes or "notice" in changes:
                 rows.version += 1
-            if event is not None:
-                rows.append(lease_event(event, lease, now, detail))
             return _keep(rows, lease, **changes)
+
+    def remark(
+        self, lease_id: str, token: int, now: float, kind: EventKind, detail: str, *, note: str | None = None
+    ) -> Lease:
+        with self._changing(now) as rows:
+            lease = live_lease(rows, lease_id, token)
+            rows.append(lease_event(kind, lease, now, detail))
+            return lease if note is None else _keep(rows, lease, note=note)
 
     def reside(self, lease_id: str, token: int, now: float, change: Callable[[Residence], Residence]) -> Lease:
         with self._changing(now) as rows:

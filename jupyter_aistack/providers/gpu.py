@@ -108,10 +108,12 @@ class GPUProvider(Provider):
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
         return Prepared(
-            environment=environment
-            | _caps_of(slices, devices, grip.level or Enforcement.L0)
-            | grip.environment
-            | for_suspension(lease),
+            environment={
+                **environment,
+                **_caps_of(slices, devices, grip.level or Enforcement.L0),
+                **grip.environment,
+                **for_suspension(lease),
+            },
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=grip.level or _weakest(slices),
             expects={"visible": visible, "memory_total": _memory_seen(slices, devices), **grip.expects},

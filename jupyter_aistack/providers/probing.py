@@ -94,7 +94,8 @@ class Prober:
         if device.id not in self._own:
             self._own[device.id] = self._ask(device)
         own = self._own[device.id]
-        whole = sum(mig.enforcement(instance.profile) is Enforcement.L4 for instance in device.mig)
+        held = [mig.enforcement(instance.gpu_slices, instance.compute_slices) for instance in device.mig]
+        whole = held.count(Enforcement.L4)
         return ladder(
             Facts(
                 index=device.index,

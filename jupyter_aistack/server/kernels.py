@@ -72,6 +72,18 @@ class Kernels:
         if AT_WORK & {change["new"], change["old"]}:
             self._was_busy.add(change["owner"].kernel_id)
 
+    async def interrupt(self, kernel_id: str) -> bool:
+        """Interrupt the cell that runs in a kernel of this server; whether one did."""
+        manager = self._serverapp.kernel_manager.get_kernel(kernel_id)
+        if _state(manager) not in AT_WORK:
+            return False
+        await ensure_async(manager.interrupt_kernel())
+        return True
+
+    async def restart(self, kernel_id: str) -> None:
+        """End a kernel of this server now, and start it again."""
+        await ensure_async(self._serverapp.kernel_manager.restart_kernel(kernel_id, now=True))
+
     # -- who is asking ------------------------------------------------------------------------------------------
 
     async def caller_with_pid(self, pid: int, uid: int) -> Caller:

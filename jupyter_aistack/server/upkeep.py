@@ -12,6 +12,7 @@ from ..exceptions import AIStackError, LeaseError
 from .bus import Bus
 from .kernels import Kernels
 from .sampler import Sampler
+from .warden import Warden
 from .workbench import RETRY_SECONDS, Workbench
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Upkeep:
     ) -> None:
         self._workbench, self._kernels, self._bus, self._sampler = workbench, kernels, bus, sampler
         self._ask_cycle_seconds, self._cycle_seconds = cycle_seconds, RETRY_SECONDS
+        self._warden = Warden(workbench, kernels)
         self._woken = asyncio.Event()
         self._complaint = ""
         workbench.on_change(self._woken.set)
@@ -76,6 +78,7 @@ class Upkeep:
         broker = await self._workbench.ready()
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
         await self._workbench.run(keep_leases, broker, await self._kernels.gone(), self._seen())
+        self._warden.act(broker)
 
     def _seen(self) -> Seen:
         """Where something is at work; the sampler has asked the drivers already."""

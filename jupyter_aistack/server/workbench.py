@@ -41,7 +41,8 @@ class Workbench:
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
         happened: how many events of each kind have been passed on since this server started.
-        before_kill: called, with a kernel's id, before a kernel that has a GPU is ended; None for nothing to do.
+        before_kill: called, with a kernel's id, before a kernel is ended that may use a GPU, with a lease or without;
+            it must know by itself whether there is anything to do. None for nothing.
     """
 
     def __init__(

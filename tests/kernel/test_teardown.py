@@ -265,6 +265,16 @@ async def test_what_comes_before_a_kill_comes_before_any_signal_of_ours_and_may_
     assert kernel_id not in kernels
 
 
+async def test_a_kernel_whose_slice_was_taken_back_is_taken_off_the_device_all_the_same(
+    kernels: Any, broker: Broker, start: Any, card: Card
+) -> None:
+    kernel_id, pid = await start()
+    (lease,) = broker.leases()
+    broker.release(lease.id, lease.token)
+    await kernels.shutdown_kernel(kernel_id, now=True)
+    assert [done.rpartition("\n")[2] for done in card.done] == [f"terminate {pid}"]
+
+
 @pytest.mark.parametrize("case", ["CUDA is untouched", "no GPU lease"])
 async def test_other_kernels_end_at_once(
     case: str, kernels: Any, kernelspec: WriteKernel, start: Any, card: Card, heard: Path

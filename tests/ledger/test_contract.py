@@ -459,13 +459,20 @@ def test_binding_changes_the_holder_without_a_step(ledger: Ledger, wish: Wish, g
     assert bound == ledger.lease(lease.id, 1.0) == replace(lease, holder=holder)
 
 
-def test_binding_may_be_written_down_as_an_event(ledger: Ledger, wish: Wish, grant: Granter) -> None:
+def test_a_remark_is_an_event_and_may_change_the_note(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = grant(ledger, wish("r-1"))
-    ledger.bind(lease.id, lease.token, 1.0, note="over", event=EventKind.LEASE_OVER_MEMORY, detail="by far")
-    event = ledger.events()[-1]
-    assert (event.kind, event.lease_id, event.request_id) == (EventKind.LEASE_OVER_MEMORY, lease.id, "r-1")
-    assert (event.at, event.detail) == (1.0, "by far")
-    assert ledger.lease(lease.id, 1.0).note == "over"
+    before = version(ledger)
+    remarked = ledger.remark(lease.id, lease.token, 1.0, EventKind.LEASE_OVER_MEMORY, "by far", note="over")
+    assert remarked == ledger.lease(lease.id, 1.0) == replace(lease, note="over")
+    assert ledger.remark(lease.id, lease.token, 2.0, EventKind.LEASE_FAULTED, "it broke").note == "over"
+    told = [(event.kind, event.at, event.detail, event.lease_id) for event in ledger.events()[-2:]]
+    assert told == [
+        (EventKind.LEASE_OVER_MEMORY, 1.0, "by far", lease.id),
+        (EventKind.LEASE_FAULTED, 2.0, "it broke", lease.id),
+    ]
+    assert version(ledger) == before, "no plan depends on it"
+    with pytest.raises(StaleToken):
+        ledger.remark(lease.id, lease.token + 1, 3.0, EventKind.LEASE_FAULTED, "it broke")
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

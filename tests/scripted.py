@@ -1,0 +1,45 @@
+"""A GPU that holds, and suffers, what a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from jupyter_aistack.core.device import Device, DeviceKind, Fault
+from jupyter_aistack.core.lease import Lease
+from jupyter_aistack.core.units import GIB
+from jupyter_aistack.providers.base import Prepared, Provider, Usage
+
+
+class Lists(Provider):
+    """One GPU of 80 GiB, and what each process holds there."""
+
+    name = "lists"
+
+    def __init__(self) -> None:
+        self.held: Mapping[int, int | None] | None = {}
+        self.failure: Exception | None = None
+        self.asked = 0
+        self.broken: tuple[Fault, ...] = ()
+
+    def discover(self, host: str) -> tuple[Device, ...]:
+        problem = "failed; it is looked at again" if self.broken else ""
+        known = {"id": "GPU-0", "host": host, "kind": DeviceKind.GPU, "index": 0, "name": "H100"}
+        return (Device(**known, memory_bytes=80 * GIB, problem=problem),)  # type: ignore[arg-type]
+
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+        return Prepared()
+
+    def faults(self) -> tuple[Fault, ...]:
+        return self.broken
+
+    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+        return {lease_id: Usage(memory_bytes=len(pids[lease_id])) for lease_id in leases}
+
+    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
+        return {}
+
+    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
+        self.asked += 1
+        if self.failure:
+            raise self.failure
+        return dict.fromkeys(uuids, self.held)
