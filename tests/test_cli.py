@@ -52,12 +52,13 @@ def test_doctor_calls_a_compute_instance_advisory_as_its_lease_will() -> None:
 
 
 def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
-    device = {"kind": "gpu", "simulated": False, "mig_enabled": False, "level": "L1", "index": 0, "name": "NVIDIA H200"}
+    found = {"kind": "gpu", "simulated": False, "mig_enabled": False, "is_divisible": True, "level": "L1"}
+    device = {**found, "index": 0, "name": "NVIDIA H200"}
     told = {"enforcement": enforcement(device), "why_not": {"L2": "needs driver 615"}, "advice": "switch it on"}
     report = {"version": "1", "host": "box", "transport": "here", "problems": []}
     shown = [*_doctor_lines({**report, "devices": [{**device, **told, "memory_bytes": 1 << 30}]})]
     assert shown[2:5] == [
-        "  whole: whole GPU, chosen by CUDA_VISIBLE_DEVICES (advisory)",
+        f"  whole: {Enforcement.WHOLE.label}",
         "  share: L1, MPS daemon (driver)",
         "  not L2: needs driver 615",
     ]
