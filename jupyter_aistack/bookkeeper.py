@@ -33,6 +33,8 @@ KEEP_CELLS_DAYS = 30
 RECENT_LEASES = 200
 """Among so many of the newest leases are those that came and went between two looks."""
 TIDY_SECONDS = 3600.0
+FOLDED, MOST_FOLDS = 500, 50
+"""So many charges in one transaction, which keeps others waiting for milliseconds; and so many of those at a time."""
 LATE_SECONDS = 60.0
 """So late may the word arrive that a cell ran."""
 
@@ -213,7 +215,9 @@ class Bookkeeper:
             return
         self._tidied_at = now
         self._ledger.forget_cells(self._host, now - LATE_SECONDS)
-        self._ledger.fold_cells(day_of(now) - KEEP_CELLS_DAYS)
+        for _ in range(MOST_FOLDS):
+            if self._ledger.fold_cells(day_of(now) - KEEP_CELLS_DAYS, FOLDED) < FOLDED:
+                return
 
 
 def _counted(before: Mapping[str, Charged], charges: Iterable[Charge], live: Mapping[str, Lease]) -> dict[str, Charged]:

@@ -186,7 +186,8 @@ class Service:
             preemptible=flag_field(payload, "preemptible"),
             groups=self._groups(caller.user),
         )
-        advice = self._reports.line_for(request.spec, **_whose(payload, caller))
+        whose = {"user": caller.user, "owner": caller.owner_id, "label": request.holder.label}
+        advice = self._reports.line_for(request.spec, **whose)
         return {**self._answer(request, caller), "advice": advice}
 
     def _holder(self, said: object, caller: Caller) -> Holder:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jupyter_aistack.bookkeeper import SETTLE_SECONDS, SILENT_SECONDS
 from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.charges import SYSTEM, CellSpan, Charge
+from jupyter_aistack.core.charges import SYSTEM, Bill, CellSpan, Charge
 from jupyter_aistack.core.device import Device, DeviceKind
 from jupyter_aistack.core.lease import Lease, Step
 from jupyter_aistack.core.metering import Load
@@ -225,6 +226,27 @@ def test_a_lease_is_not_charged_while_its_state_is_parked(host: Host) -> None:
     host.pass_time(4)
     assert (host.paid()[lease.id].seconds, host.paid()[other.id].seconds) == (14.0, 20.0)
     assert host.total() == (host.gpu.counter or 0) - 1_000_000
+
+
+def test_a_clock_that_jumps_ahead_charges_no_more_than_a_lease_lived(host: Host) -> None:
+    lease = host.lease("1/2")
+    host.pass_time(10)
+    host.clock.advance(1e6)
+    host.broker.maintain()
+    ended = host.broker.lease(lease.id)
+    assert ended.ended_at is not None
+    charges = [charge for charge in host.ledger.charges(0, 99_999) if charge.lease_id == lease.id]
+    assert sum(charge.seconds for charge in charges) == ended.ended_at - ended.granted_at == 60.0
+    assert sum(charge.memory_seconds for charge in charges) == 10.0, "what was held while nobody looked is not known"
+    assert host.total() == (host.gpu.counter or 0) - 1_000_000
+
+
+def test_old_cells_become_part_of_their_leases(host: Host) -> None:
+    old = Charge(host="box", device_id="GPU-0", lease_id="l-0", cell="1:a", day=5, seconds=2.0, millijoules=7)
+    host.ledger.settle(Bill(charges=(old, replace(old, cell="2:b"))))
+    host.clock.now = 86400.0 * 36
+    host.lease("1/2")
+    assert [(one.cell, one.seconds) for one in host.ledger.charges(5, 5)] == [("", 4.0)]
 
 
 def test_cells_are_charged_for_what_happened_while_they_ran(host: Host) -> None:

@@ -210,3 +210,12 @@ def test_who_asks_for_less_than_was_needed_is_told_too(service: Service) -> None
 
 def test_without_a_history_nothing_is_said(service: Service) -> None:
     assert service.call("request", {"spec": "1/2"}, ANN)["advice"] is None
+
+
+def test_advice_finds_a_notebook_by_the_name_it_asks_under(service: Service) -> None:
+    """Where no server knows a kernel's notebook, the kernel itself says it."""
+    wrote(service, charge(owner="pid-1", label="mine.ipynb"))
+    alone = Caller(user="ann", uid=1000, pid=300)
+    answer = service.call("request", {"spec": "1/2", "holder": {"label": "mine.ipynb"}}, alone)
+    assert "1/8 would do" in answer["advice"]
+    assert "1/8 would do" in service.call("advise", {"label": "mine.ipynb"}, alone)["advice"][0]["text"]

@@ -205,18 +205,12 @@ def _of_system(gone_by: Interval, holders: Sequence[Holding], parts: Parts) -> C
 
 
 def _of_lease(gone_by: Interval, holding: Holding, parts: Parts | None, cells: Sequence[CellSpan]) -> Iterator[Charge]:
+    """A lease's charges for an interval: one for each cell that ran, and one for the time of none."""
     lease = holding.lease
     whole_idle, whole_work = idle, worked = (0, 0) if parts is None else parts.get(lease.id, (0, 0))
-    whole = Charge(
-        **_where(gone_by),
-        lease_id=lease.id,
-        user=lease.holder.user,
-        queue=lease.queue,
-        owner=lease.holder.parent or lease.holder.id,
-        label=lease.holder.label,
-        spec=str(lease.spec),
-    )
+    whole = _whose(gone_by, lease)
     activity, memory = gone_by.busy.get(lease.id), gone_by.load.memory.get(lease.id)
+    seen = memory is not None and gone_by.is_watched
     times = _times(holding, whole.owner, cells)
     working = sum(seconds for cell, seconds in times.items() if cell) or holding.seconds
     for number, (cell, seconds) in enumerate(times.items(), 1):
@@ -234,10 +228,23 @@ def _of_lease(gone_by: Interval, holding: Holding, parts: Parts | None, cells: S
             metered_seconds=seconds if parts is not None and lease.id in parts else 0.0,
             busy_seconds=0.0 if activity is None or not does_work else activity * holding.seconds * seconds / working,
             levels=_levels(activity, seconds, holding.seconds / working if does_work else 0.0),
-            byte_seconds=0.0 if memory is None else memory * seconds,
-            memory_seconds=0.0 if memory is None else seconds,
+            byte_seconds=(memory or 0) * seen * seconds,
+            memory_seconds=seen * seconds,
             peak_bytes=memory,
         )
+
+
+def _whose(gone_by: Interval, lease: Lease) -> Charge:
+    """A charge of a lease with nothing on it yet."""
+    return Charge(
+        **_where(gone_by),
+        lease_id=lease.id,
+        user=lease.holder.user,
+        queue=lease.queue,
+        owner=lease.holder.parent or lease.holder.id,
+        label=lease.holder.label,
+        spec=str(lease.spec),
+    )
 
 
 def _times(holding: Holding, owner: str, cells: Sequence[CellSpan]) -> dict[str, float]:
