@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -27,6 +28,15 @@ held = torch.ones(1 << 30, dtype=torch.uint8, device="cuda")
 torch.cuda.synchronize()
 print("held", flush=True)
 sys.stdin.readline()
+"""
+WORK = """
+import sys, torch
+a = torch.rand(8192, 8192, device="cuda")
+print("working", flush=True)
+while not sys.stdin.closed and not __import__("select").select([sys.stdin], [], [], 0)[0]:
+    for _ in range(20):
+        a = (a @ a).clamp(-1, 1)
+    torch.cuda.synchronize()
 """
 FILL = """
 import os, torch
@@ -92,3 +102,23 @@ def test_a_capped_process_stays_within_its_share(provider: GPUProvider, device: 
     environment = {**os.environ, **provider.prepare(lease(small), {device.id: device}).environment}
     reserved = int(subprocess.check_output([sys.executable, "-c", FILL], env=environment, text=True))
     assert 3 * GIB < reserved <= 4 * GIB - 256 * MIB
+
+
+def test_energy_and_activity_of_a_process_at_work_are_seen(provider: GPUProvider, device: Device, lease) -> None:
+    held, devices = lease(quarter(device)), {device.id: device}
+    environment = {**os.environ, **provider.prepare(held, devices).environment}
+    command = [sys.executable, "-c", WORK]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "working\n"
+        pids = {held.id: frozenset({child.pid})}
+        first = provider.loads(devices, {held.id: held}, pids)[device.id]
+        deadline = time.monotonic() + 20.0
+        while (found := provider.loads(devices, {held.id: held}, pids)[device.id]).busy.get(held.id, 0.0) < 0.3:
+            assert time.monotonic() < deadline, f"a busy process is seen as {found}"
+            time.sleep(1.0)  # the driver samples every 0.2 to 1 second
+        child.communicate("\n")
+    assert first.millijoules is not None
+    assert found.millijoules is not None
+    assert found.millijoules > first.millijoules
+    assert found.memory[held.id] > 0
