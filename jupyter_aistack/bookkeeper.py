@@ -33,7 +33,7 @@ KEEP_CELLS_DAYS = 30
 RECENT_LEASES = 200
 """Among so many of the newest leases are those that came and went between two looks."""
 TIDY_SECONDS = 3600.0
-FOLDED, MOST_FOLDS = 500, 50
+FOLDED, MOST_FOLDS = 100, 200
 """So many charges in one transaction, which keeps others waiting for milliseconds; and so many of those at a time."""
 LATE_SECONDS = 60.0
 """So late may the word arrive that a cell ran."""
