@@ -43,7 +43,7 @@ class AIStack(LoggingConfigurable):
         "auto",
         help="""What holds a share of a GPU to its size. ``auto``: the firmest that GPU and driver can do as they
         are (``jupyter aistack doctor`` tells which, and why not more). ``advisory``: the caps of frameworks alone,
-        which a program may ignore.""",
+        which a program may ignore. The environment variable AISTACK_ENFORCEMENT goes first.""",
     ).tag(config=True)
 
     mps_strict = Bool(
@@ -124,7 +124,7 @@ class AIStack(LoggingConfigurable):
         policy = self.build_policy()
         providers = build_providers(
             os.environ.get("AISTACK_PROVIDERS") or self.providers,
-            enforcement=self.enforcement,
+            enforcement=os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement,
             mps_strict=self.mps_strict,
         )
         ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
