@@ -60,7 +60,7 @@ class AIStack(LoggingConfigurable):
         "auto",
         help="""What holds a share of a GPU to its size. ``auto``: the firmest that GPU and driver can do as they
         are (``jupyter aistack doctor`` tells which, and why not more). ``advisory``: the caps of frameworks alone,
-        which a program may ignore.""",
+        which a program may ignore. The environment variable AISTACK_ENFORCEMENT goes first.""",
     ).tag(config=True)
 
     mps_strict = Bool(
@@ -185,7 +185,7 @@ class AIStack(LoggingConfigurable):
         named = os.environ.get("AISTACK_PROVIDERS") or self.providers
         providers = build_providers(
             named,
-            enforcement=self.enforcement,
+            enforcement=os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement,
             mps_strict=self.mps_strict,
             mig_create=read_mig_create(self.mig_create),
         )

@@ -26,6 +26,9 @@ def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     foreign = ("AISTACK_SOCKET", "AISTACK_PROVIDERS", "AISTACK_LEASE", "AISTACK_KERNEL", "MLFLOW_TRACKING_URI")
     for name in (*foreign, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(
+        "AISTACK_ENFORCEMENT", "advisory"
+    )  # where there is a real MPS, fake GPUs are none of its business
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     monkeypatch.setenv("AISTACK_LEDGER", url)
     return url

@@ -42,7 +42,10 @@ def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytes
         ({"memory_action": "kill"}, "memory_action"),
     ],
 )
-def test_a_setting_that_makes_no_sense_names_its_field(settings: dict[str, object], field: str) -> None:
+def test_a_setting_that_makes_no_sense_names_its_field(
+    settings: dict[str, object], field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AISTACK_ENFORCEMENT")
     with pytest.raises(InvalidRequest) as caught:
         AIStack(**settings).build_broker()
     assert caught.value.facts["field"] == field

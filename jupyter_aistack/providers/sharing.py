@@ -134,7 +134,7 @@ class Sharing:
             PrepareFailed: the lease cannot be held at all: no slot, a closed GPU, or its holder has a lease under MPS.
         """
         self._check_holder(lease)
-        is_suspendable = getattr(lease, "residence", None) is not None
+        is_suspendable = lease.residence is not None
         shares = [piece for piece in slices if piece.kind is SliceKind.SHARE]
         device = devices[shares[0].device_id] if shares else None
         if device is None or is_suspendable or lease.enforced_by is Enforcement.L0 or device.level not in _PROTOCOLS:

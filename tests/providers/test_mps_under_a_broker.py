@@ -24,7 +24,9 @@ TWO = GPU + GPU.replace("GPU-0", "GPU-1")
 OLD, NEW = "driver 580.65.06\n", "driver 615.71.09\n"
 SETUP = """
 import os, shutil, threading
+from dataclasses import replace
 from pathlib import Path
+from jupyter_aistack.core.residence import Residence
 from jupyter_aistack.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.dmem.client import DmemClient
@@ -197,8 +199,7 @@ def test_a_whole_gpu_and_an_instance_never_see_mps(box: Box) -> None:
 
 def test_a_lease_that_may_be_suspended_is_kept_away_from_every_daemon(box: Box) -> None:
     ask = box.start()
-    ask.run("lease = held('1/2'); object.__setattr__(lease, 'residence', 'held')")
-    prepared = ask("broker.devices.prepare(lease)")
+    prepared = ask("broker.devices.prepare(replace(held('1/2'), residence=Residence()))")
     assert (prepared.enforced_by.value, prepared.note) == ("L0", "")
     assert prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] == "/dev/null"
     assert not box.stand.root.exists()

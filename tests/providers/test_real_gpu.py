@@ -17,6 +17,8 @@ from jupyter_aistack.core.device import Device, Slice, SliceKind
 from jupyter_aistack.core.units import GIB, MIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.gpu import GPUProvider
+from jupyter_aistack.providers.nvml import NVML
+from jupyter_aistack.providers.sharing import Sharing
 
 pytestmark = pytest.mark.gpu
 
@@ -52,7 +54,8 @@ except torch.cuda.OutOfMemoryError:
 
 @pytest.fixture
 def provider() -> Iterator[GPUProvider]:
-    gpus = GPUProvider()
+    nvml = NVML()
+    gpus = GPUProvider(nvml, sharing=Sharing(nvml, is_advisory=True))
     try:
         devices = gpus.discover("box")
     except ProviderError as error:
@@ -122,3 +125,31 @@ def test_energy_and_activity_of_a_process_at_work_are_seen(provider: GPUProvider
     assert found.millijoules is not None
     assert found.millijoules > first.millijoules
     assert found.memory[held.id] > 0
+
+
+LOOK = """
+import json, torch
+free, _ = torch.cuda.mem_get_info(0)
+print(json.dumps([torch.cuda.get_device_properties(0).multi_processor_count, free]))
+"""
+
+
+def test_a_share_under_mps_sees_its_own_multiprocessors_and_memory(device: Device, lease) -> None:
+    gpus = GPUProvider()
+    found = next(known for known in gpus.discover("box") if known.id == device.id)
+    held = lease(quarter(found))
+    try:
+        prepared = gpus.prepare(held, {found.id: found})
+        if "mps" not in prepared.expects:
+            pytest.skip(prepared.note or str(dict(found.why_not)))
+        environment = {**os.environ, **prepared.environment}
+        multiprocessors, free = json.loads(
+            subprocess.check_output([sys.executable, "-c", LOOK], env=environment, text=True)
+        )
+        assert gpus.clients(held) == frozenset()
+    finally:
+        gpus.unprepare(held)
+        gpus.close()
+    assert multiprocessors <= prepared.expects["multiprocessors"]
+    assert free <= prepared.expects["memory_free"]
+    assert not os.path.exists(prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] + "/control")
