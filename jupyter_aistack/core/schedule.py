@@ -219,7 +219,7 @@ class Walk:
         One without an end of its own that would run into a reservation is lent the room until that begins.
         """
         ends_at = None if request.lease_seconds is None else self.now + request.lease_seconds
-        verdict = self._try(request)
+        verdict = self.verdict(request)
         if not isinstance(verdict, Unplaced) or request.lease_seconds is not None:
             return verdict, ends_at, ""
         coming = [k for k in self.keeps if k.name and k.starts_at > self.now and k.concerns(request, self.now)]
@@ -227,12 +227,13 @@ class Walk:
             return verdict, ends_at, ""
         first = min(coming, key=lambda keep: keep.starts_at)
         seconds = first.starts_at - self.now
-        lent = self._try(replace(request, lease_seconds=seconds)) if seconds >= LOAN_SECONDS else verdict
+        lent = self.verdict(replace(request, lease_seconds=seconds)) if seconds >= LOAN_SECONDS else verdict
         if isinstance(lent, Unplaced):
             return verdict, ends_at, ""
         return lent, first.starts_at, f"lent until the reservation {first.name!r} begins"
 
-    def _try(self, request: Request) -> Verdict:
+    def verdict(self, request: Request) -> Verdict:
+        """Where a request goes now; or why it does not."""
         kept = kept_for_others(self.keeps, request, self.now) if self.keeps else {}
         if request.queue in self._reserved_queues:
             kept = self._beside_its_own(kept, request.queue)

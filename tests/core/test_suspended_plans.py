@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jupyter_aistack.core import residence as steps
 from jupyter_aistack.core.device import Device
+from jupyter_aistack.core.forecast import forecast
 from jupyter_aistack.core.lease import Lease, LeaseState, NoticeKind
 from jupyter_aistack.core.plan import End, Move, Notify, Withdraw
 from jupyter_aistack.core.queues import Policy, Queue
@@ -255,6 +256,35 @@ def test_what_the_driver_says_is_not_free_is_not_granted() -> None:
     free(79)
     box.turn()
     assert "new" in box.holds()
+
+
+# -- what they are told ------------------------------------------------------------------------------------------------
+
+
+def told(box: Notebooks) -> dict[str, tuple[str, str]]:
+    """Why each request waits, with names and without."""
+    return {one.request.id: (one.reason, one.public_reason) for one in forecast(box.snapshot(), box.now)}
+
+
+def test_who_waits_is_told_who_is_being_suspended() -> None:
+    box = Notebooks()
+    box.start("a", "1/2")
+    box.start("b", "1/2")
+    box.submit(ask("new", "1/2", 1.0, user="bob"))
+    box.turn(WARM)
+    assert told(box)["new"] == (
+        "needs 1/2 of a GPU; waits for a.ipynb (ann) to be suspended: 40.0 GiB",
+        "needs 1/2 of a GPU; waits for an idle kernel to be suspended: 40.0 GiB",
+    )
+
+
+def test_who_is_not_let_in_though_there_is_room_is_told_that_it_is_promised() -> None:
+    box = Notebooks()
+    box.start("a", "3/4")
+    box.park("a")
+    box.submit(ask("script", "1/2", 1.0, queue="plain"))
+    box.turn(1.0)
+    assert "is promised to others" in told(box)["script"][1]
 
 
 # -- idle, asked back, over --------------------------------------------------------------------------------------------
