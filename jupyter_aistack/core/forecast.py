@@ -130,8 +130,8 @@ def _why(
         text = f"{wish}; room is kept for the reservation {keep.name!r}{_expected(eta, now)}"
         return text, text
     if eta <= now:
-        verdict = walk.verdict(request) if walk.moves is not None else None
-        text = verdict.reason if isinstance(verdict, Unplaced) else f"{wish}; it is its turn"
+        refused = walk.verdict(request) if walk.moves is not None else None
+        text = refused.reason if isinstance(refused, Unplaced) else f"{wish}; it is its turn"
         return text, text
     blocking = [lease for lease in held if ends_at(lease) == eta and _is_on(lease, shares)]
     if not blocking:

@@ -21,7 +21,7 @@ from .lease import Lease, Notice, NoticeKind
 from .lodging import Lodging, Verdict, after_moves, begun
 from .moves import Moves
 from .order import Group, Order, grouped
-from .parking import parking
+from .parking import below_limits, parking
 from .placement import Room, Unplaced
 from .plan import Action, Grant, Notify, Reject, Snapshot, grant_to_lease
 from .preempt import preemption
@@ -158,6 +158,7 @@ class Walk:
         limit = self.standing.limit(request, size, slices)
         if limit is not None:
             group.why = limit.reason
+            self._suspend_own(request, size)
             order.drop(group)
             return
         verdict, ends_at, note = self._place(request)
@@ -306,6 +307,21 @@ class Walk:
         self._to_come, self._leaving = to_come, self._leaving | gone
         self._make_way(victims, leases)
         return keep
+
+    def _suspend_own(self, request: Request, size: Fraction) -> None:
+        """Have idle leases of a queue, or of a user, suspended that keep a request of theirs above a limit."""
+        excess = self.standing.excess(request, size)
+        if self.moves is None or not any(excess):
+            return
+        leases = {lease.id: lease for lease in self.held}
+        idle = [one for one in self.moves.idle() if one.lease_id not in self._leaving]
+        leaving = [leases[lease_id] for lease_id in sorted(self._leaving & leases.keys())]
+        victims = below_limits(
+            request, excess, leaving, [leases[one.lease_id] for one in idle if one.lease_id in leases]
+        )
+        gone = {lease.id for lease in victims}
+        self._leaving |= gone
+        self._make_way([one for one in idle if one.lease_id in gone], victims)
 
     def _make_way(self, victims: Sequence[Tenant], leases: Sequence[Lease]) -> None:
         assert self.moves is not None
