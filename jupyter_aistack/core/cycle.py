@@ -9,9 +9,10 @@ from .accounts import Account, charged, equivalents
 from .housing import house_of, moves_in
 from .idle import NOTICED, stage, was_used_since_notice
 from .lease import Lease, LeaseState, Notice, NoticeKind, Outcome
+from .lodging import after_moves, begun
 from .plan import Action, End, Grant, Move, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
 from .queues import IdlePolicy
-from .schedule import after_moves, begun, decide
+from .schedule import decide
 from .standing import Standing
 from .suspend import staying
 from .tenants import House, Phase, Tenant

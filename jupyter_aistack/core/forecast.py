@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from .accounts import equivalents
 from .device import DeviceKind, Slice, SliceKind
+from .housing import house_of, moves_in
 from .keeps import Ends
 from .lease import Lease
 from .order import grouped, in_turn
@@ -20,6 +21,7 @@ from .plan import Snapshot
 from .request import Request, Spec, Unit
 from .schedule import Walk
 from .standing import ends_at
+from .tenants import Phase
 from .units import format_about, format_bytes
 
 
@@ -52,7 +54,7 @@ def forecast(snapshot: Snapshot, now: float, *, limit: int = 100) -> tuple[Waiti
     if not waiting:
         return ()
     held = [lease for lease in snapshot.leases if lease.is_live]
-    walk = Walk(snapshot, held, now, ttl_seconds=0.0)
+    walk = Walk(snapshot, held, now, ttl_seconds=0.0, moves=moves_in(house_of(snapshot, held), snapshot, now))
     ends = Ends(held)
     found = []
     for position, request in enumerate(in_turn(grouped(waiting), walk.standing), 1):
@@ -116,6 +118,9 @@ def _why(
         seconds = max(ends_at(lease) for lease in asked) - now
         text = f"{wish}; room is being made for it, in {format_about(seconds)} at the latest"
         return text, text
+    leaving = _leaving(request, walk, held)
+    if leaving:
+        return _when_suspended(wish, leaving)
     if eta is None or not shares:
         verdict = walk.room.place(request.spec, host=request.holder.host)
         return _without_end(wish, verdict, held, shares, now)
@@ -125,7 +130,8 @@ def _why(
         text = f"{wish}; room is kept for the reservation {keep.name!r}{_expected(eta, now)}"
         return text, text
     if eta <= now:
-        text = f"{wish}; it is its turn"
+        refused = walk.verdict(request) if walk.moves is not None else None
+        text = refused.reason if isinstance(refused, Unplaced) else f"{wish}; it is its turn"
         return text, text
     blocking = [lease for lease in held if ends_at(lease) == eta and _is_on(lease, shares)]
     if not blocking:
@@ -133,6 +139,30 @@ def _why(
         return text, text
     when = f"{wish}; the next one frees in about {format_about(eta - now)} when"
     return f"{when} {blocking[0].holder.user}'s lease ends", f"{when} a lease ends"
+
+
+def _leaving(request: Request, walk: Walk, held: Sequence[Lease]) -> list[Lease]:
+    """The leases that are being suspended on devices that could hold a request, where there is no room for it now."""
+    leaving = [lease for lease in held if lease.residence and lease.residence.phase is Phase.PARKING]
+    if not leaving or not isinstance(walk.verdict(request), Unplaced):
+        return []
+    able = {
+        device: share
+        for sizes in walk.room.needs(request.spec, request.holder.host).values()
+        for device, share in sizes.items()
+    }
+    return [lease for lease in leaving if _is_on(lease, able)]
+
+
+def _when_suspended(wish: str, leaving: Sequence[Lease]) -> tuple[str, str]:
+    """Who is being suspended, and how much memory that frees on a device."""
+    first = leaving[0]
+    size = format_bytes(max(piece.memory_bytes for piece in first.slices if piece.kind is not SliceKind.CPU))
+    who = f"{first.holder.label or first.holder.id} ({first.holder.user})"
+    return (
+        f"{wish}; waits for {who} to be suspended: {size}",
+        f"{wish}; waits for an idle kernel to be suspended: {size}",
+    )
 
 
 def _without_end(

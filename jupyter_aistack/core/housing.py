@@ -11,10 +11,11 @@ from dataclasses import replace
 from .device import Device, DeviceKind, Slice, SliceKind
 from .free import Free
 from .lease import Lease, LeaseState
+from .moves import Moves
 from .plan import Snapshot
 from .request import HolderKind, Request
 from .residence import UNSEEN, Residence, tenant
-from .suspend import Moves, no_host_room, why_pinned
+from .suspend import no_host_room, why_pinned
 from .tenants import Card, House, Phase, SuspendPolicy, Tenant
 
 NOT_SUBJECT = "it is not subject to suspension"

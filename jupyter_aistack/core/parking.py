@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 
+from .accounts import equivalents
 from .device import Slice
+from .lease import Lease
 from .placement import Room
 from .request import Request, Unit
 from .tenants import Tenant
@@ -37,6 +39,30 @@ def parking(
     chosen = min(choices, key=lambda choice: choice[:2])[2]
     leaving = {one.lease_id for d, share in chosen.items() for one in _leavers(d, share, room, idle, slices) or ()}
     return tuple(one for one in idle if one.lease_id in leaving)
+
+
+def below_limits(
+    request: Request, excess: tuple[Fraction, Fraction], leaving: Iterable[Lease], idle: Iterable[Lease]
+) -> list[Lease]:
+    """The idle leases of a request's queue, or user, that must leave so that it stays within limits.
+
+    Args:
+        excess: by how many devices it would bring its queue, and its user, above what they may hold.
+        leaving: who leaves already.
+        idle: who could be suspended, least recently used first.
+
+    Returns:
+        Nobody when those who leave already are enough, or all of them together are not.
+    """
+    by_queue, by_user = excess
+    chosen: list[Lease] = []
+    for number, lease in enumerate([*(known := list(leaving)), *idle]):
+        of_queue, of_user = lease.queue == request.queue, lease.holder.user == request.holder.user
+        if (by_queue > 0 and of_queue) or (by_user > 0 and of_user):
+            size = equivalents(lease.occupied)
+            by_queue, by_user = by_queue - size * of_queue, by_user - size * of_user
+            chosen += [lease] if number >= len(known) else []
+    return chosen if by_queue <= 0 and by_user <= 0 else []
 
 
 def _leavers(

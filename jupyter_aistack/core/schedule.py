@@ -8,7 +8,7 @@ JSSPP 1995), once for each kind of device. A request that goes before holders of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from operator import attrgetter
@@ -16,24 +16,19 @@ from operator import attrgetter
 from ..exceptions import AcquireTimeout, QuotaExceeded
 from .accounts import equivalents
 from .device import Slice, SliceKind
-from .housing import newcomer, residence_for
 from .keeps import BACKFILL_SECONDS, LOAN_SECONDS, Ends, Keep, kept_for_others, reserved, start_beside
 from .lease import Lease, Notice, NoticeKind
+from .lodging import Lodging, Verdict, after_moves, begun
+from .moves import Moves
 from .order import Group, Order, grouped
-from .parking import parking
+from .parking import below_limits, parking
 from .placement import Room, Unplaced
-from .plan import Action, Grant, Move, Notify, Reject, Snapshot, grant_to_lease
+from .plan import Action, Grant, Notify, Reject, Snapshot, grant_to_lease
 from .preempt import preemption
 from .request import Request
-from .residence import UNSEEN, leaves, returns
 from .standing import Standing
-from .suspend import Act, Moves, Operation, admits, lacks_memory
 from .taste import worth_to
-from .tenants import House, Phase, Tenant
-
-Verdict = tuple[Slice, ...] | Unplaced
-SHUT = Fraction(2)
-"""More than there is of a device: kept for others, nothing of it can be had."""
+from .tenants import Phase, Tenant
 
 
 def decide(
@@ -43,23 +38,6 @@ def decide(
     if not snapshot.requests:
         return []
     return Walk(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves).run()
-
-
-def after_moves(moves: Iterable[Move], leases: Sequence[Lease]) -> list[Lease]:
-    """The leases once these have begun."""
-    acts = {move.lease_id: move.act for move in moves}
-    return [_moved(lease, acts[lease.id]) if lease.id in acts else lease for lease in leases] if acts else list(leases)
-
-
-def _moved(lease: Lease, act: Act) -> Lease:
-    assert lease.residence is not None  # others are not moved
-    return replace(lease, residence=(leaves if act is Act.SUSPEND else returns)(lease.residence))
-
-
-def begun(operations: Iterable[Operation], held: Iterable[Lease]) -> Iterator[Move]:
-    """The actions of moves that begin."""
-    tokens = {lease.id: lease.token for lease in held if lease.residence is not None}
-    return (Move(lease_id=one.lease_id, token=tokens[one.lease_id], act=one.act) for one in operations)
 
 
 class Walk:
@@ -83,6 +61,7 @@ class Walk:
         moves: Moves | None = None,
     ) -> None:
         self.snapshot, self.now, self.ttl_seconds, self.moves = snapshot, now, ttl_seconds, moves
+        self.lodging = Lodging(snapshot, moves, now)
         self.held = list(held)
         self.room = Room(snapshot.inventory, (piece for lease in held for piece in lease.occupied))
         self.standing = Standing(
@@ -179,6 +158,7 @@ class Walk:
         limit = self.standing.limit(request, size, slices)
         if limit is not None:
             group.why = limit.reason
+            self._suspend_own(request, size)
             order.drop(group)
             return
         verdict, ends_at, note = self._place(request)
@@ -219,7 +199,7 @@ class Walk:
         One without an end of its own that would run into a reservation is lent the room until that begins.
         """
         ends_at = None if request.lease_seconds is None else self.now + request.lease_seconds
-        verdict = self._try(request)
+        verdict = self.verdict(request)
         if not isinstance(verdict, Unplaced) or request.lease_seconds is not None:
             return verdict, ends_at, ""
         coming = [k for k in self.keeps if k.name and k.starts_at > self.now and k.concerns(request, self.now)]
@@ -227,45 +207,17 @@ class Walk:
             return verdict, ends_at, ""
         first = min(coming, key=lambda keep: keep.starts_at)
         seconds = first.starts_at - self.now
-        lent = self._try(replace(request, lease_seconds=seconds)) if seconds >= LOAN_SECONDS else verdict
+        lent = self.verdict(replace(request, lease_seconds=seconds)) if seconds >= LOAN_SECONDS else verdict
         if isinstance(lent, Unplaced):
             return verdict, ends_at, ""
         return lent, first.starts_at, f"lent until the reservation {first.name!r} begins"
 
-    def _try(self, request: Request) -> Verdict:
+    def verdict(self, request: Request) -> Verdict:
+        """Where a request goes now; or why it does not."""
         kept = kept_for_others(self.keeps, request, self.now) if self.keeps else {}
         if request.queue in self._reserved_queues:
             kept = self._beside_its_own(kept, request.queue)
-        house = self.moves.house if self.moves is not None else None
-        return self._place_among(house, self.room, request, kept, free=True)
-
-    def _place_among(
-        self, house: House | None, room: Room, request: Request, kept: Mapping[str, Fraction], *, free: bool = False
-    ) -> Verdict:
-        """A place where those who are suspended can still come back to their devices.
-
-        Args:
-            free: the memory must be free now, and not only by what has been granted.
-        """
-        why = ""
-        while True:
-            verdict = room.place(request.spec, host=request.holder.host, kept=kept)
-            if isinstance(verdict, Unplaced):
-                return Unplaced(reason=why) if why else verdict
-            refused = {} if house is None else self._refused(house, request, verdict, free)
-            if not refused:
-                return verdict
-            why = why or next(iter(refused.values()))
-            kept = {**kept, **dict.fromkeys(refused, SHUT)}
-
-    def _refused(self, house: House, request: Request, slices: Sequence[Slice], free: bool) -> dict[str, str]:
-        """The devices of `slices` that cannot be had because of suspended tenants, and why in a sentence."""
-        new = newcomer(request, slices, residence_for(request, slices, self.snapshot, self.now), house)
-        found: dict[str, str] = {}
-        for alone in [replace(new, devices=(device,)) for device in new.devices] if new is not None else []:
-            (device,) = alone.devices
-            found[device] = admits(house, alone) or (lacks_memory(house, alone) if free else "")
-        return {device: why for device, why in found.items() if why}
+        return self.lodging.place(self.room, request, kept)
 
     def _beside_its_own(self, kept: Mapping[str, Fraction], queue: str) -> Mapping[str, Fraction]:
         """What must be left alone by a queue whose reservation runs: nobody else is kept what is reserved for it."""
@@ -289,15 +241,12 @@ class Walk:
 
     def _grant(self, request: Request, slices: tuple[Slice, ...], ends_at: float | None, note: str) -> None:
         expires_at = self.now + self.ttl_seconds
-        residence = residence_for(request, slices, self.snapshot, self.now)
+        residence = self.lodging.residence(request, slices)
         grant = Grant(
             request=request, slices=slices, expires_at=expires_at, ends_at=ends_at, note=note, residence=residence
         )
         self.actions.append(grant)
-        if self.moves is not None:
-            new = newcomer(request, slices, residence, self.moves.house)
-            if new is not None:
-                self.moves.add(replace(new, pinned=new.pinned or UNSEEN))
+        self.lodging.settle(request, slices)
         self._decided.add(request.id)
         self.room.take(slices)
         if self._to_come is not None:
@@ -359,6 +308,21 @@ class Walk:
         self._make_way(victims, leases)
         return keep
 
+    def _suspend_own(self, request: Request, size: Fraction) -> None:
+        """Have idle leases of a queue, or of a user, suspended that keep a request of theirs above a limit."""
+        excess = self.standing.excess(request, size)
+        if self.moves is None or not any(excess):
+            return
+        leases = {lease.id: lease for lease in self.held}
+        idle = [one for one in self.moves.idle() if one.lease_id not in self._leaving]
+        leaving = [leases[lease_id] for lease_id in sorted(self._leaving & leases.keys())]
+        victims = below_limits(
+            request, excess, leaving, [leases[one.lease_id] for one in idle if one.lease_id in leases]
+        )
+        gone = {lease.id for lease in victims}
+        self._leaving |= gone
+        self._make_way([one for one in idle if one.lease_id in gone], victims)
+
     def _make_way(self, victims: Sequence[Tenant], leases: Sequence[Lease]) -> None:
         assert self.moves is not None
         before = len(self.moves.operations)
@@ -379,10 +343,9 @@ class Walk:
         parked: Iterable[Tenant] = (),
     ) -> Keep | None:
         """Take a place in room that will be free; None when there is none, or when reservations shut it `at` a time."""
-        gone = {lease.id for lease in [*ended, *filter(_is_asked_back, self.held)]} if self.moves is not None else set()
-        house = self.moves.after(gone, parked) if self.moves is not None else None
         kept = kept_for_others((keep for keep in keeps if keep.shuts_out(request, at)), request, at)
-        slices = self._place_among(house, to_come, request, kept)
+        gone = [lease.id for lease in (*ended, *filter(_is_asked_back, self.held))]
+        slices = self.lodging.place_later(to_come, request, kept, ended=gone, parked=parked)
         if isinstance(slices, Unplaced):
             return None
         to_come.take(slices)

@@ -196,6 +196,17 @@ class Standing:
         """What keeps `request`, which would hold so much, from being granted now; None for nothing."""
         return self._queue_limit(request.queue, size) or self._user_limit(request.holder.user, size, slices)
 
+    def excess(self, request: Request, size: Fraction) -> tuple[Fraction, Fraction]:
+        """By how many devices `request` would bring its queue, and its user, above what they may hold; 0 for not."""
+        queue, user = self.queues.get(request.queue), request.holder.user
+        most = self.policy.limits_of(user).devices
+        by_queue = self.held[request.queue] + self._promised[request.queue] + size
+        by_user = self.users_devices[user] + self._promised_to[user][0] + size
+        return (
+            NONE if queue is None or queue.limit is None else max(NONE, by_queue - queue.limit),
+            NONE if most is None else max(NONE, by_user - most),
+        )
+
     def never(self, request: Request, size: Fraction, slices: int) -> str:
         """Why `request` could not be granted even if its user and its queue held nothing; empty when it could."""
         queue, limits = self.queues.get(request.queue), self.policy.limits_of(request.holder.user)

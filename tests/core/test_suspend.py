@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.suspend import Act, Operation, admits, decide, why_pinned
+from jupyter_aistack.core.moves import decide
+from jupyter_aistack.core.suspend import Act, Operation, admits, why_pinned
 from jupyter_aistack.core.tenants import (
     Card,
     House,

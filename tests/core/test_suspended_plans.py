@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from jupyter_aistack.core import residence as steps
 from jupyter_aistack.core.device import Device
+from jupyter_aistack.core.forecast import forecast
 from jupyter_aistack.core.lease import Lease, LeaseState, NoticeKind
 from jupyter_aistack.core.plan import End, Move, Notify, Withdraw
-from jupyter_aistack.core.queues import Policy, Queue
+from jupyter_aistack.core.queues import Policy, Queue, UserLimits
 from jupyter_aistack.core.request import HolderKind
 from jupyter_aistack.core.residence import Asked, Residence, Tier
 from jupyter_aistack.core.tenants import Phase, SuspendPolicy
@@ -257,6 +258,35 @@ def test_what_the_driver_says_is_not_free_is_not_granted() -> None:
     assert "new" in box.holds()
 
 
+# -- what they are told ------------------------------------------------------------------------------------------------
+
+
+def told(box: Notebooks) -> dict[str, tuple[str, str]]:
+    """Why each request waits, with names and without."""
+    return {one.request.id: (one.reason, one.public_reason) for one in forecast(box.snapshot(), box.now)}
+
+
+def test_who_waits_is_told_who_is_being_suspended() -> None:
+    box = Notebooks()
+    box.start("a", "1/2")
+    box.start("b", "1/2")
+    box.submit(ask("new", "1/2", 1.0, user="bob"))
+    box.turn(WARM)
+    assert told(box)["new"] == (
+        "needs 1/2 of a GPU; waits for a.ipynb (ann) to be suspended: 40.0 GiB",
+        "needs 1/2 of a GPU; waits for an idle kernel to be suspended: 40.0 GiB",
+    )
+
+
+def test_who_is_not_let_in_though_there_is_room_is_told_that_it_is_promised() -> None:
+    box = Notebooks()
+    box.start("a", "3/4")
+    box.park("a")
+    box.submit(ask("script", "1/2", 1.0, queue="plain"))
+    box.turn(1.0)
+    assert "is promised to others" in told(box)["script"][1]
+
+
 # -- idle, asked back, over --------------------------------------------------------------------------------------------
 
 
@@ -327,6 +357,31 @@ def test_limits_and_quotas_count_what_is_on_a_device() -> None:
     box.park("a")
     box.start("b", "1")
     assert set(box.holds()) == {"a", "b"}
+
+
+@pytest.mark.parametrize("whose", ["queue", "user"])
+def test_a_limit_is_kept_to_by_suspending_idle_ones_of_ones_own(whose: str) -> None:
+    box = Notebooks(2)
+    limit = Fraction(1) if whose == "queue" else None
+    queues = (Queue(name="default", suspend=True, limit=limit), Queue(name="first", suspend=True))
+    box.policy = Policy(queues=queues, limits={"ann": UserLimits(devices=Fraction(1))} if whose == "user" else {})
+    box.start("other", "1/2", queue="first", user="bob")
+    box.start("a", "1/2")
+    box.start("b", "1/2")
+    box.submit(ask("new", "1/4", 1.0))
+    assert acts(box, WARM) == [("suspend", "a")]
+    assert box.move() == ["a"]
+    assert set(box.holds()) == {"other", "a", "b", "new"}
+
+
+def test_nobody_goes_for_a_limit_that_would_still_be_reached() -> None:
+    box = Notebooks(2)
+    box.policy = Policy(queues=(Queue(name="default", suspend=True, limit=Fraction(1)),))
+    box.start("a", "1/2")
+    box.start("b", "1/2")
+    box.begin("b")
+    box.submit(ask("new", "3/4", 1.0))
+    assert acts(box, WARM) == []
 
 
 def test_a_lost_state_takes_no_room_and_its_new_process_waits_for_some() -> None:

@@ -89,6 +89,13 @@ def test_one_gpu_is_described(fake_nvml) -> None:
     )
 
 
+def test_what_is_free_is_told_where_the_driver_tells_it(fake_nvml) -> None:
+    idle = fake_nvml.python(h200(), SETUP)("provider.discover('box')[0].free_bytes")
+    used = fake_nvml.python(h200(used=3 * GIB), SETUP)("provider.discover('box')[0].free_bytes")
+    secret = fake_nvml.python(h200(mig=1, noperm=1) + instance(0), SETUP)("provider.discover('box')[0].free_bytes")
+    assert (idle, idle - used, secret) == (H200_BYTES, 3 * GIB, None)
+
+
 @pytest.mark.parametrize(
     ("capability", "cores", "multiprocessors"),
     [("8.0", 6912, 108), ("8.9", 7424, 58), ("7.0", 5120, 80), ("3.5", 2496, 0), ("9.0", 0, 0)],

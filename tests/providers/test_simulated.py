@@ -14,6 +14,8 @@ from jupyter_aistack.core.device import Device, Enforcement, Inventory, Slice, S
 from jupyter_aistack.core.lease import LeaseState
 from jupyter_aistack.core.placement import place
 from jupyter_aistack.core.request import parse_spec
+from jupyter_aistack.core.residence import Residence
+from jupyter_aistack.core.tenants import Phase
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 from jupyter_aistack.providers.simulated import SimulatedProvider
@@ -174,3 +176,19 @@ def test_prepare_fails_on_demand(lease) -> None:
         provider.prepare(lease(share(device)), {device.id: device})
     provider.recover()
     assert provider.prepare(lease(share(device)), {device.id: device})
+
+
+@pytest.mark.parametrize(
+    ("phase", "gibibytes"),
+    [(Phase.RESIDENT, 45), (Phase.PARKING, 45), (Phase.PARKED, 80), (Phase.RESTORING, 45), (Phase.LOST, 80)],
+)
+def test_what_is_free_follows_where_the_state_of_leases_is(lease, phase: Phase, gibibytes: int) -> None:
+    provider = SimulatedProvider("1xH100-80GB")
+    (device,) = provider.discover("box")
+    assert device.free_bytes == 80 * GIB
+    held = replace(lease(share(device)), residence=Residence(phase=phase))
+    provider.has_moved(held)
+    assert provider.discover("box")[0].free_bytes == gibibytes * GIB
+    assert provider.simulated_state(held) == 35 * GIB
+    provider.unprepare(held)
+    assert provider.discover("box")[0].free_bytes == 80 * GIB
