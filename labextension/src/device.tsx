@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { Bar } from './bar';
-import { EnforcementLine } from './enforcement';
+import { EnforcementLine, OffersLine } from './enforcement';
 import { formatBytes } from './format';
 import { Problem, SimulatedBadge } from './marks';
 import { memoryText, utilisationText } from './meter';
@@ -38,6 +38,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
       </div>
       <DeviceUse {...props} />
       {device.problem && <Problem text={device.problem} />}
+      <OffersLine device={device} trans={trans} />
       <EnforcementLine device={device} trans={trans} />
       <Bar
         segments={segments(device, leases, kernelId, trans)}

@@ -6,6 +6,22 @@ import type { Enforcement, IDevice } from './wire';
 /** What a device offers shares of itself, strongest first. */
 const LEVELS: readonly Enforcement[] = ['L4', 'L3', 'L2', 'L1', 'L0'];
 
+/** What can be had of a device beside shares, or instead of them; nothing for the ordinary one. */
+export function OffersLine(props: {
+  device: IDevice;
+  trans: TranslationBundle;
+}): JSX.Element | null {
+  const { device, trans } = props;
+  const parts = [
+    !device.is_divisible && trans.__('Granted whole only'),
+    device.mig_offers.length > 0 &&
+      trans.__('MIG on demand: %1', device.mig_offers.join(', '))
+  ].filter(Boolean);
+  return parts.length === 0 ? null : (
+    <p className="jp-AIStack-figures">{parts.join(' · ')}</p>
+  );
+}
+
 /** What holds shares of a device to their size, and why nothing stronger does; nothing where that is not known. */
 export function EnforcementLine(props: {
   device: IDevice;

@@ -214,15 +214,15 @@ export function sizeHint(
       'For example 0.3, 20GiB, 2 (whole devices), 1/2x2 (two halves), 1g.10gb, cpu:2'
     );
   }
-  const free = devices.filter(
+  const fit = devices.filter(device => device.is_divisible || share === 1);
+  if (fit.length === 0) {
+    return trans.__('Only whole devices are granted here, such as 1');
+  }
+  const free = fit.filter(
     device => !device.problem && parseFraction(device.free_fraction) >= share
   );
-  const memory = formatBytes(devices[0].memory_bytes * share);
+  const memory = formatBytes(fit[0].memory_bytes * share);
   return free.length > 0
-    ? trans.__('About %1 of %2; free now', memory, devices[0].name)
-    : trans.__(
-        'About %1 of %2; you will have to wait',
-        memory,
-        devices[0].name
-      );
+    ? trans.__('About %1 of %2; free now', memory, fit[0].name)
+    : trans.__('About %1 of %2; you will have to wait', memory, fit[0].name);
 }

@@ -46,7 +46,9 @@ const mig = shape<IMIGInstance>({
   uuid: text,
   profile: text,
   memory_bytes: number,
-  multiprocessors: number
+  multiprocessors: number,
+  gpu_slices: optional(number, 0),
+  compute_slices: optional(number, 0)
 });
 
 const device = shape<IDevice>({
@@ -60,6 +62,9 @@ const device = shape<IDevice>({
   multiprocessors: number,
   mig_enabled: flag,
   mig: list(mig),
+  mig_offers: optional(list(text), []),
+  vendor: optional(text, ''),
+  is_divisible: optional(flag, true),
   foreign_memory_bytes: number,
   simulated: flag,
   problem: text,

@@ -9,6 +9,9 @@ export interface IMIGInstance {
   profile: string;
   memory_bytes: number;
   multiprocessors: number;
+  /** Compute slices of the GPU instance it lies in, and how many are its own; 0 when unknown. */
+  gpu_slices: number;
+  compute_slices: number;
 }
 
 /** What holds a slice to its size: a rung of the ladder, strongest first, or why there is none. */
@@ -26,6 +29,12 @@ export interface IDevice {
   multiprocessors: number;
   mig_enabled: boolean;
   mig: IMIGInstance[];
+  /** Profiles that may be created on it when somebody waits for one. */
+  mig_offers: string[];
+  /** Who made it, such as "amd"; empty where that does not matter. */
+  vendor: string;
+  /** Fractions of it can be granted. */
+  is_divisible: boolean;
   /** Memory held by processes outside any lease. */
   foreign_memory_bytes: number;
   simulated: boolean;

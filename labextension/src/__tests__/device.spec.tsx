@@ -174,6 +174,25 @@ describe('what holds shares of a device', () => {
   });
 });
 
+describe('what can be had of a device', () => {
+  it('is not said of an ordinary one', () => {
+    const text = render(props()).textContent;
+    expect(text).not.toContain('whole only');
+    expect(text).not.toContain('on demand');
+  });
+
+  it('is said where it is only the whole, or more than shares', () => {
+    const given = props();
+    given.device.is_divisible = false;
+    expect(render(given).textContent).toContain('Granted whole only');
+    const mig_offers = ['1g.18gb', '2g.35gb'];
+    Object.assign(given.device, { is_divisible: true, mig_offers });
+    expect(render(given).textContent).toContain(
+      'MIG on demand: 1g.18gb, 2g.35gb'
+    );
+  });
+});
+
 describe('a slice that is not what was granted', () => {
   it('says so and why', () => {
     const given = props();

@@ -2,7 +2,12 @@ import * as React from 'react';
 import { act } from 'react';
 import { createRoot, type Root } from 'react-dom/client';
 
-import { queueHint, RequestForm, type IRequestValue } from '../requestform';
+import {
+  queueHint,
+  RequestForm,
+  sizeHint,
+  type IRequestValue
+} from '../requestform';
 import { sampleSnapshot, trans } from './fakes';
 
 const { host } = sampleSnapshot();
@@ -77,6 +82,19 @@ it('may be taken back early only when the user says so', () => {
   act(() => box.click());
   expect(value).toEqual({ ...NOTHING, isPreemptible: true });
 });
+
+it.each([
+  ['1/4', true, 'free now'],
+  ['1/4', false, 'Only whole devices are granted here'],
+  ['1', false, 'free now']
+])(
+  'does not promise a share that nobody grants (%s, divisible: %s)',
+  (spec, is_divisible, words) => {
+    const { host: given } = sampleSnapshot();
+    given.devices = [{ ...given.devices[0], free_fraction: '1', is_divisible }];
+    expect(sizeHint(spec, given, trans)).toContain(words);
+  }
+);
 
 it.each([
   [0, 'Holds 3/4 devices; owed 1; unused slices are taken back after 25 min'],

@@ -5,6 +5,16 @@ import { samples } from './fakes';
 
 const sample = samples();
 
+const NEW_DEVICE_KEYS = [
+  'level',
+  'why_not',
+  'advice',
+  'free_bytes',
+  'mig_offers',
+  'vendor',
+  'is_divisible'
+];
+
 interface IRawHost {
   devices: Record<string, unknown>[];
   queues: Record<string, unknown>[];
@@ -86,9 +96,7 @@ describe('what is not as agreed', () => {
     const old = samples();
     const host = old.host as IRawHost;
     host.devices.forEach(device => {
-      ['level', 'why_not', 'advice', 'free_bytes'].forEach(
-        key => delete device[key]
-      );
+      NEW_DEVICE_KEYS.forEach(key => delete device[key]);
     });
     host.queues.forEach(queue => delete queue.suspend);
     delete host.suspend;
@@ -102,6 +110,11 @@ describe('what is not as agreed', () => {
       why_not: {},
       advice: '',
       free_bytes: null
+    });
+    expect(read.host.devices[0]).toMatchObject({
+      mig_offers: [],
+      vendor: '',
+      is_divisible: true
     });
     expect(read.host.queues[0].suspend).toBe(false);
     expect(read.leases[0].residence).toBeNull();
