@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import threading
 import weakref
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 import jupyter_aistack as aistack
 from jupyter_aistack.exceptions import InvalidRequest, LeaseError
-from jupyter_aistack.offload import Offload
+from jupyter_aistack.offload import Offload, pages
 from jupyter_aistack.offload import offload as module
 from jupyter_aistack.offload.device import Cpu, Cuda
 
@@ -339,6 +340,24 @@ def test_bad_input_is_told_apart(objects: tuple[Any, ...], says: str) -> None:
 def test_without_a_gpu_there_is_nothing_to_move_and_cuda_is_not_started() -> None:
     assert aistack.offloadable(torch.ones(3)).suspend().size_bytes == 0
     assert not torch.cuda.is_initialized()
+
+
+def test_garbage_on_a_gpu_is_looked_for_where_it_may_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = 64 * MIB
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: held)
+    assert not Cuda().has_more([64 * MIB])
+    assert not Cuda().has_more([4] * (held // 512))  # each takes a block
+    held = 66 * MIB
+    assert Cuda().has_more([64 * MIB])
+
+
+def test_large_pages_are_asked_for_within_what_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(pages, "_advise", lambda: lambda *wish: asked.append(wish))
+    pages.prefer_large(10 * MIB + 64, 8 * MIB)
+    pages.prefer_large(10 * MIB, pages.WORTH_BYTES - 1)
+    assert asked == [(10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, pages.ADVISE_HUGE)]
 
 
 def test_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

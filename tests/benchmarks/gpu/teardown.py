@@ -7,6 +7,7 @@ The tenant works without a pause and is ended as the package ends a holder: its 
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -64,16 +65,16 @@ def end(made: Broker, lease: Lease, tenant: Worker) -> None:
         process.terminate()
     try:
         tenant.process.wait(TERM_SECONDS)
-    except Exception:
+    except subprocess.TimeoutExpired:
         tenant.process.kill()
         tenant.process.wait()
 
 
 def speed(neighbour: Worker, seconds: float) -> float:
     """Its steps per second, over so long."""
-    first, begin = neighbour.ask("count")["done"], time.monotonic()
+    first, begin = float(neighbour.ask("count")["done"]), time.monotonic()
     time.sleep(seconds)
-    return max(1e-9, (neighbour.ask("count")["done"] - first) / (time.monotonic() - begin))
+    return max(1e-9, (float(neighbour.ask("count")["done"]) - first) / (time.monotonic() - begin))
 
 
 def faults_of(made: Broker) -> int | None:

@@ -118,7 +118,12 @@ class Work:
 
     def fill(self, how: str, most: int) -> JSON:
         """Bytes that can be allocated, at most so many; all are let go at once."""
-        take = {"torch": self._take_by_torch, "driver": _driver_takes, "memory": lambda size: bytearray(size)}[how]
+        ways: dict[str, Callable[[int], Any]] = {
+            "torch": self._take_by_torch,
+            "driver": _driver_takes,
+            "memory": bytearray,
+        }
+        take = ways[how]
         taken: list[Any] = []
         total = 0
         for chunk in CHUNKS:

@@ -89,8 +89,9 @@ class Worker:
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
-        for end in (lambda: None, self.process.terminate, self.process.kill):
-            end()
+        for end in (None, self.process.terminate, self.process.kill):
+            if end is not None:
+                end()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(END_SECONDS)
                 return
