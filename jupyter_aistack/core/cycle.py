@@ -68,6 +68,7 @@ def _charged(snapshot: Snapshot, staying: set[str], now: float) -> tuple[Account
 
 
 _UNNEEDED = "nobody needs its room any more"
+_SUSPENDED = "it is suspended instead"
 
 
 def _request_of(action: Action) -> str | None:
@@ -103,13 +104,13 @@ def _upkeep(snapshot: Snapshot, live: list[Lease], house: House | None, now: flo
     if asked_back:
         waiting = {request.id for request in snapshot.requests} - snapshot.dead
         needed = [lease for lease in asked_back if lease.notice and lease.notice.request_id in waiting]
-        needed = [lease for lease in needed if not lease.is_away]
         yield from (_withdraw(lease, _UNNEEDED) for lease in asked_back if lease not in needed)
-        yield from _taken_back(needed, held, snapshot, now)
+        yield from (_withdraw(lease, _SUSPENDED) for lease in needed if lease.is_away)
+        yield from _taken_back([lease for lease in needed if not lease.is_away], held, snapshot, now)
     for lease in held:
         if lease.id in spared:
             if lease.notice is not None and lease.notice.kind is NoticeKind.IDLE:
-                yield _withdraw(lease, "it is suspended instead")
+                yield _withdraw(lease, _SUSPENDED)
         elif lease.notice is not None and was_used_since_notice(lease):
             yield _withdraw(lease, "it is in use again")
         elif lease.notice is None and lease.active_at is not None:
@@ -165,8 +166,13 @@ def _taken_back(needed: Iterable[Lease], held: Iterable[Lease], snapshot: Snapsh
         if standing.staying(lease.queue) < standing.quota(lease.queue):
             standing.leave(lease.queue, -equivalents(lease.slices))
             yield _withdraw(lease, "its queue is owed it now")
-        elif lease.notice is not None and now >= lease.notice.ends_at:
+        elif lease.notice is not None and now >= lease.notice.ends_at and not _is_leaving(lease):
             yield _end(lease, Outcome.PREEMPTED, "its room was needed by a request that goes first")
+
+
+def _is_leaving(lease: Lease) -> bool:
+    """Whether its state is on its way out: its room is free as soon, and nothing of it is lost."""
+    return lease.residence is not None and lease.residence.phase is Phase.PARKING
 
 
 def _withdraw(lease: Lease, detail: str) -> Withdraw:

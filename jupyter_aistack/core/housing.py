@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .device import Device, DeviceKind, Slice, SliceKind
 from .free import Free
-from .lease import Lease, LeaseState
+from .lease import Lease, LeaseState, NoticeKind
 from .moves import Moves
 from .plan import Snapshot
 from .request import HolderKind, Request
@@ -88,7 +88,9 @@ def _tenant(lease: Lease, known: Iterable[str]) -> Tenant | None:
             lease_id=lease.id, devices=devices, memory_bytes=memory_bytes, pinned=NOT_SUBJECT, is_subject=False
         )
     used_at = max(lease.residence.active_at, lease.active_at or 0.0)
+    is_asked_back = lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
     one = replace(tenant(lease.id, devices, memory_bytes, lease.residence), active_at=used_at)
+    one = replace(one, must_go=one.must_go or is_asked_back)  # rather than end
     if lease.state is LeaseState.RELEASING:
         return _left_alone(replace(one, is_subject=False), GIVEN_BACK)
     return one if set(devices) <= set(known) else _left_alone(one, NO_DEVICE)

@@ -88,6 +88,14 @@ class Moves:
         """Whether the host could hold the state of all of them as well."""
         return sum(_copied(tenant) for tenant in tenants) <= self._host_left
 
+    def asked_back(self, lease_ids: Iterable[str]) -> list[Tenant]:
+        """These have been asked back: they go as soon as they are idle. The tenants among them."""
+        asked = [one for lease_id in sorted(lease_ids) if (one := self._tenants.get(lease_id)) is not None]
+        asked = [replace(one, must_go=True) for one in asked if one.is_subject]
+        for one in asked:
+            self.add(one)
+        return asked
+
     def make_way(self, tenants: Iterable[Tenant]) -> None:
         """Park those of `tenants` that can go now: one on each device. The others' turn comes next time."""
         for tenant in tenants:
@@ -153,8 +161,8 @@ class Moves:
         if tenant.phase is not Phase.RESIDENT or tenant.is_busy or tenant.pinned:
             return False
         policy = self._first.policy
-        has_rested = self.now - tenant.active_at >= policy.warm_seconds and self.now >= retry_at(tenant, policy)
-        if not has_rested and not tenant.must_go:
+        has_rested = tenant.must_go or self.now - tenant.active_at >= policy.warm_seconds
+        if not has_rested or self.now < retry_at(tenant, policy):
             return False
         if self._stuck is None:
             self._stuck = staying(self.house)[1]

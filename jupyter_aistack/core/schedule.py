@@ -391,6 +391,8 @@ class Walk:
         self._asked_for.add(request.id)
         self._asked_back |= asked
         self.held = [replace(lease, notice=notice) if lease.id in asked else lease for lease in self.held]
+        if self.moves is not None:
+            self._make_way(self.moves.asked_back(asked), victims)  # who is idle need not wait for its end
 
     def _open_room(self, request: Request, at: float, room: Room | None = None) -> Room:
         """What is free, or `room` that will be, less what reservations keep from a request at a time."""

@@ -67,7 +67,7 @@ class Tenant:
         wanted_at: since when a cell of it waits to have it back; None for not.
         pinned: why it must stay; empty when it need not.
         is_subject: whether it may be suspended at some time, whatever pins it now: the host keeps memory for it.
-        must_go: its user wants it suspended, whoever else needs the room.
+        must_go: its user wants it suspended, or it was asked back: it goes as soon as it is idle.
         failures, failed_at: suspends that failed in a row, and when the last one did.
     """
 

@@ -15,7 +15,7 @@ from jupyter_aistack.core import residence as steps
 from jupyter_aistack.core.device import Device
 from jupyter_aistack.core.forecast import forecast
 from jupyter_aistack.core.lease import Lease, LeaseState, NoticeKind
-from jupyter_aistack.core.plan import End, Move, Notify, Withdraw
+from jupyter_aistack.core.plan import End, Grant, Move, Notify, Withdraw
 from jupyter_aistack.core.queues import Policy, Queue, UserLimits
 from jupyter_aistack.core.request import HolderKind
 from jupyter_aistack.core.residence import Asked, Residence, Tier
@@ -324,7 +324,7 @@ def test_who_the_host_has_no_memory_for_is_reclaimed_as_ever() -> None:
     assert [action.outcome.value for action in box.turn(300.0).actions if isinstance(action, End)] == ["reclaimed"]
 
 
-def test_who_is_suspended_is_not_asked_back_and_a_notice_is_taken_back_when_it_goes() -> None:
+def test_who_was_asked_back_is_suspended_rather_than_ended_as_soon_as_it_is_idle() -> None:
     box = Notebooks()
     box.start("a", "1/2", preemptible=True)
     box.start("b", "1/2", preemptible=True)
@@ -336,11 +336,23 @@ def test_who_is_suspended_is_not_asked_back_and_a_notice_is_taken_back_when_it_g
     asked_back = box.leases[notice.lease_id]
     assert asked_back.notice is not None
     assert asked_back.notice.kind is NoticeKind.PREEMPT
+    box.now += WARM - 1.0
     box.end(asked_back.request_id)
-    box.park(asked_back.request_id)
+    assert acts(box) == [("suspend", asked_back.request_id)]  # it need not rest
+    assert box.turn(2.0).is_empty  # its notice is over, but it is leaving
+    assert box.move() == [asked_back.request_id]
     assert box.lease_of(asked_back.request_id).notice is None
     assert "new" in box.holds()
     assert asked_back.id in box.leases
+
+
+def test_who_runs_a_cell_until_its_notice_is_over_ends() -> None:
+    box = Notebooks()
+    box.start("a", "1", preemptible=True)
+    box.begin("a")
+    box.submit(ask("new", "1", 1.0, queue="first"))
+    box.turn(WARM)
+    assert [type(action) for action in box.turn(60.0).actions] == [End, Grant]
 
 
 def test_a_suspended_lease_ends_when_its_time_is_up() -> None:
