@@ -123,8 +123,10 @@ def test_grants_are_counted_and_those_that_are_missing_said() -> None:
 
 def test_without_a_level_that_holds_no_count_of_silent_ones_is_claimed() -> None:
     rows = by_name(list(grants.counted([grant(Enforcement.L0, True, None)], 1, Counter())))
-    assert rows["silent_unlimited"].value is None
-    assert rows["advisory"].value == 1.0
+    assert (rows["silent_unlimited"].value, rows["advisory"].value) == (None, 1.0)
+    assert rows["silent_unlimited"].says == "n/a: the driver is said to hold none"
+    rows = by_name(list(grants.counted([grant(Enforcement.L1, True, None)], 1, Counter())))
+    assert rows["silent_unlimited"].says == "n/a: whether the driver limits them could not be asked"
 
 
 def test_tenants_stand_beside_a_dedicated_gpu() -> None:
