@@ -22,6 +22,7 @@ from .core.forecast import Waiting, forecast
 from .core.lease import Lease, LeaseState, NoticeKind, Step, memory_note
 from .core.plan import Snapshot
 from .core.queues import Policy, Queue
+from .core.readiness import SWITCHED_OFF, Readiness
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
 from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, has_left, has_returned, keeps
@@ -67,6 +68,7 @@ class Broker:
 
     Attributes:
         suspend_ready: as given; whoever tests the host sets it anew.
+        readiness: how well the host can suspend; set with it.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Broker:
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
         self.suspend, self.suspend_ready, self._host_memory = suspend, suspend_ready, host_memory
+        self.readiness: Callable[[], Readiness] = self._untested
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._watched_at = 0.0
         self._found_dead: dict[str, float] = {}
@@ -304,6 +307,14 @@ class Broker:
         return lease
 
     # -- suspending ---------------------------------------------------------------------------------------------
+
+    def _untested(self) -> Readiness:
+        return SWITCHED_OFF if self.suspend is None else Readiness(why=self.suspend_ready())
+
+    def room_to_park(self) -> int:
+        """How many more bytes of the host's memory suspended state may take now."""
+        leases = self.leases()
+        return self._host_bytes(leases) - sum(map(_parked_bytes, leases))
 
     def moves(self) -> tuple[Lease, ...]:
         """The leases whose device state is on its way out or in: each is carried out by the server of its holder."""

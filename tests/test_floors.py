@@ -25,6 +25,7 @@ GRANTING = {
     "server",
     "service",
     "sight",
+    "suspending",
 }
 USING = {
     "client",
