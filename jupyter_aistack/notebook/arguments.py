@@ -75,6 +75,10 @@ def gpu_parser() -> Parser:
     extend.add_argument(
         "duration", nargs="?", default="1h", metavar="TIME", help="how much longer: 30m, 2h, 1h30m (1h)"
     )
+    _verb(verbs, "suspend", "move this kernel's GPU memory to host memory, so that others may have the room")
+    _verb(verbs, "resume", "move it back once there is room; the next cell that needs it does so by itself")
+    _verb(verbs, "pin", "keep it on the GPU whoever needs the room")
+    _verb(verbs, "unpin", "let it be suspended again while this kernel is idle")
     _verb(verbs, "usage", "what is in use now, and what it has cost so far")
     return parser
 
