@@ -171,7 +171,15 @@ class SliceProvisioner(LocalProvisioner):
         """
         if signum != signal.SIGINT or getattr(self.parent, "shutting_down", False):
             await self._hold()
+        if signum in _ENDS:
+            await self._make_safe()
         await super().send_signal(signum)
+
+    async def _make_safe(self) -> None:
+        """Before its process is ended: what was restored there is taken away, see `Workbench.before_kill`."""
+        workbench = self._workbench()
+        if workbench is not None and self.has_process:
+            await workbench.before_kill(self.kernel_id)
 
     async def _hold(self) -> None:
         if self._tenancy is not None and self.pid is not None and self.has_process:
@@ -376,6 +384,7 @@ class SliceProvisioner(LocalProvisioner):
         return poke
 
 
+_ENDS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
 _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 
 
