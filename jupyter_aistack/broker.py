@@ -48,6 +48,9 @@ REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
 MAX_CONFLICTS = 200
+GROWING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+"""For a kernel that may be suspended: JAX and TensorFlow take most of a GPU at once otherwise, and all they took would
+be copied out and in. See JAX's "GPU memory allocation" and TensorFlow's "Use a GPU"."""
 UNTESTED = "no self-test has shown yet that this host can suspend a process"
 
 
@@ -252,7 +255,8 @@ class Broker:
             PrepareFailed: a provider cannot say now.
         """
         prepared = self.devices.prepare(lease)
-        return replace(prepared, environment={**prepared.environment, "AISTACK_LEASE": lease.id})
+        own = {"AISTACK_LEASE": lease.id, **(GROWING if lease.residence is not None else {})}
+        return replace(prepared, environment={**prepared.environment, **own})
 
     def activate(self, lease_id: str, token: int, *, verified: bool | None, note: str = "") -> Lease:
         """Note that a lease is in use, and whether it was found as granted."""

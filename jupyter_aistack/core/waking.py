@@ -54,7 +54,15 @@ def turns_idle(work: Work) -> tuple[Work, Say]:
     return Work(), Say.ENDS if work.is_noted else Say.NOTHING
 
 
-def look(work: Work, phase: Phase, *, has_agent: bool, cpu_seconds: float | None, now: float) -> tuple[Work, Say]:
+def look(
+    work: Work,
+    phase: Phase,
+    *,
+    has_agent: bool,
+    cpu_seconds: float | None,
+    now: float,
+    is_wanted: bool = False,
+) -> tuple[Work, Say]:
     """What to note now; look again every `GRACE_SECONDS` while it is busy.
 
     Args:
@@ -63,13 +71,14 @@ def look(work: Work, phase: Phase, *, has_agent: bool, cpu_seconds: float | None
             it is away, it may be wrong or deaf (a widget's callback, a thread), and is not waited for.
         cpu_seconds: CPU time it has wanted so far, whether it got it or stood in line for it; None where it cannot be
             read, which is no sign of work.
+        is_wanted: it is on its way back already, or waits for room.
     """
     if work.busy_at is None or work.is_noted or phase is Phase.LOST or now - work.looked_at < GRACE_SECONDS:
         return work, Say.NOTHING
     seen = replace(work, looked_at=now, cpu_seconds=cpu_seconds)
     if phase is Phase.RESIDENT and has_agent:
         return seen, Say.NOTHING
-    if phase is not Phase.RESIDENT and _burns(work, cpu_seconds, now):
+    if phase is not Phase.RESIDENT and (is_wanted or _burns(work, cpu_seconds, now)):
         return seen, Say.NOTHING
     return replace(seen, is_noted=True), Say.BEGINS
 

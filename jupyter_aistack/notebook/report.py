@@ -68,10 +68,10 @@ def _current_resource(rmm: Any) -> Any:
 
 def _chain(resource: Any) -> str:
     """The names of a memory resource and of those it stands on."""
-    names = []
+    names: list[str] = []
     while resource is not None and len(names) < 16:
         names.append(type(resource).__name__)
-        resource = _quietly(lambda held=resource: held.get_upstream())  # type: ignore[misc]
+        resource = _quietly(getattr(resource, "get_upstream", None))
     return " ".join(names)
 
 

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,11 +53,12 @@ class Moving:
         self._workbench, self._kernels, self._agents, self._watching = workbench, kernels, agents, watching
         self._results, self._helper = results, helper
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-moves")
+        self._looks = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-looks")
         self._mover: Mover | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own: frozenset[str] = frozenset()
         self._looking: asyncio.Task[None] | None = None
-        self._is_asked = False
+        self._is_asked = self._is_closed = False
         self.readiness: Readiness = UNTESTED
         workbench.on_built(self._begin)
         workbench.on_change(self.look_soon)
@@ -134,7 +136,7 @@ class Moving:
         """Set to work on what is to be moved now."""
         self._loop = asyncio.get_running_loop()
         mover = self._mover
-        if mover is None or self.readiness is UNTESTED:
+        if mover is None or self.readiness is UNTESTED or self._is_closed:
             return
         self._own = self._kernels.running()
         self._agents.forget(self._own)
@@ -143,8 +145,10 @@ class Moving:
             self._kernels.observe()
         self._watching.see({lease.holder.id: lease for lease in leases})
         for lease in leases:
-            if mover.claim(lease):
-                self._pool.submit(self._work, mover, lease)
+            if not self._is_closed and mover.claim(lease):
+                # Looking waits for kernels that run a cell; nobody who waits for a move should wait for that as well.
+                pool = self._pool if mover.is_moving(lease) else self._looks
+                pool.submit(self._work, mover, lease).add_done_callback(partial(_give_up, mover, lease))
 
     def _work(self, mover: Mover, lease: Lease) -> None:
         mover.work(lease)
@@ -164,10 +168,18 @@ class Moving:
 
     def close(self) -> None:
         """Begin nothing more. What is under way is brought to its end: giving it up would lose a kernel's state."""
+        self._is_closed = True
         if self._looking is not None:
             self._looking.cancel()
         self._watching.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._looks):
+            pool.shutdown(wait=False, cancel_futures=True)
         helper = self._helper
         if helper is not None:
             threading.Thread(target=helper.close, name="aistack-helper-ends", daemon=True).start()
+
+
+def _give_up(mover: Mover, lease: Lease, work: Future[None]) -> None:
+    """What was not begun before the server stopped is nobody's any more, and its kernel's end need not wait for it."""
+    if work.cancelled():
+        mover.give_up(lease)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..core.waking import GRACE_SECONDS, Say, Work, look, turns_busy, turns_idle
 from ..exceptions import AIStackError
@@ -15,6 +15,9 @@ from .workbench import Workbench
 if TYPE_CHECKING:
     from ..broker import Broker
     from ..core.lease import Lease
+
+SETTLE_SECONDS = 2.0
+"""After which a kernel's own word that its cell is over has come, or will not."""
 
 
 class Watching:
@@ -50,6 +53,19 @@ class Watching:
         self._works[kernel_id], said = turns_idle(work)
         if said is Say.ENDS:
             self._start(self._note(lease, said))
+        else:
+            self._start(self._settle(kernel_id, lease))
+
+    async def _settle(self, kernel_id: str, lease: Lease) -> None:
+        """A kernel that has been idle for a while uses nothing, whatever it could not say itself."""
+        await asyncio.sleep(SETTLE_SECONDS)
+        work = self._works.get(kernel_id)
+        if work is None or work.busy_at is not None:
+            return
+        broker = await self._workbench.ready()
+        residence = (await self._workbench.run(broker.lease, lease.id)).residence
+        if residence is not None and residence.is_busy and work is self._works.get(kernel_id):
+            await self._note(lease, Say.ENDS)
 
     async def _follow(self, kernel_id: str) -> None:
         """Look every now and then while it runs."""
@@ -69,7 +85,12 @@ class Watching:
         has_agent = self._agents.is_present(kernel_id)
         cpu = _cpu_seconds(lease)
         self._works[kernel_id], said = look(
-            work, residence.phase, has_agent=has_agent, cpu_seconds=cpu, now=self._now()
+            work,
+            residence.phase,
+            has_agent=has_agent,
+            cpu_seconds=cpu,
+            now=self._now(),
+            is_wanted=residence.wanted_at is not None,
         )
         if said is Say.BEGINS:
             await self._note(lease, said)
@@ -80,10 +101,10 @@ class Watching:
             await self._workbench.run(_note, broker, lease.id, said)
         self._workbench.poke()
 
-    def _start(self, task: object) -> None:
-        running = asyncio.ensure_future(task)  # type: ignore[arg-type]
-        self._tasks.add(running)  # type: ignore[arg-type]
-        running.add_done_callback(self._end)  # type: ignore[arg-type]
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -58,7 +58,11 @@ class Mover:
         residence = lease.residence
         if residence is None:
             return False
-        return residence.phase in MOVING or (_may_be_looked_at(residence) and self._has_changed(lease, residence))
+        return self.is_moving(lease) or (_may_be_looked_at(residence) and self._has_changed(lease, residence))
+
+    def is_moving(self, lease: Lease) -> bool:
+        """Whether its state is on its way, and not only to be looked at."""
+        return lease.residence is not None and lease.residence.phase in MOVING
 
     def _has_changed(self, lease: Lease, residence: Residence) -> bool:
         """Whether one that is pinned has been in use, or become another process, since it was looked at."""
@@ -77,10 +81,16 @@ class Mover:
         except Exception:
             self._log.warning("the state of lease %s could not be moved", lease.id, exc_info=True)
         finally:
-            with self._lock:
-                self._under_way.pop(lease.id).set()
+            self.give_up(lease)
         with contextlib.suppress(AIStackError):  # the next turn is soon
             self._broker.cycle()
+
+    def give_up(self, lease: Lease) -> None:
+        """What was claimed is done, or will not be."""
+        with self._lock:
+            done = self._under_way.pop(lease.id, None)
+        if done is not None:
+            done.set()
 
     def _do(self, lease: Lease, residence: Residence) -> None:
         if residence.phase is Phase.PARKING:

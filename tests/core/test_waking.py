@@ -68,6 +68,16 @@ def test_any_other_kernel_is_in_use_while_something_runs_in_it_so_that_it_is_not
     assert look(work, Phase.RESIDENT, has_agent=False, cpu_seconds=99.0, now=clock())[1] is Say.BEGINS
 
 
+def test_what_is_on_its_way_back_is_not_asked_for_again() -> None:
+    clock = ManualClock()
+    work = busy(clock)
+    clock.advance(1)
+    work, said = look(work, Phase.PARKED, has_agent=False, cpu_seconds=0.0, now=clock(), is_wanted=True)
+    assert said is Say.NOTHING, "its user's own wish stands"
+    clock.advance(1)
+    assert look(work, Phase.RESIDENT, has_agent=False, cpu_seconds=0.0, now=clock())[1] is Say.BEGINS
+
+
 def test_what_is_lost_is_not_woken_and_a_second_message_changes_nothing() -> None:
     clock = ManualClock()
     work = busy(clock)

@@ -469,6 +469,17 @@ def test_an_end_waits_for_the_move_that_is_under_way(world: Make, kernel: int) -
     moving.join()
 
 
+def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int) -> None:
+    box = resident(world(), kernel)
+    box.clock.advance(3600)
+    box.broker.ask(box.now().id, Asked.SUSPEND)
+    lease = box.now()
+    assert box.mover.claim(lease)
+    box.mover.give_up(lease)
+    box.mover.make_safe("k")
+    assert box.mover.claim(lease), "another may do it"
+
+
 def test_a_process_that_ends_amid_a_move_ends_nothing_else(world: Make, start: Start) -> None:
     dead = start("pass")
     os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
@@ -509,6 +520,11 @@ def test_what_stays_because_it_is_not_registered_is_said(
     box.kernel(kernel, kernel)
     stays = box.suspend()
     assert (stays.phase, stays.pinned) == (Phase.RESIDENT, "4.0 GiB stayed on its device: it is not registered")
+
+
+def test_frameworks_that_take_all_of_a_gpu_are_told_to_take_what_they_need(world: Make, kernel: int) -> None:
+    box = resident(world(), kernel)
+    assert box.broker.preparation(box.now()).environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
 def test_a_standing_is_shown_with_its_reason(world: Make, kernel: int) -> None:

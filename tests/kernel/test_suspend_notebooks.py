@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from jupyter_aistack.core.residence import Asked, Residence, Tier
 from jupyter_aistack.core.tenants import Phase
 from jupyter_aistack.processes import is_alive
 
-from .conftest import WriteKernel, active, client_of, lease_of, pid_of, until
+from .conftest import WriteKernel, client_of, lease_of, pid_of, until
 
 NOTEBOOK = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext", "jupyter_aistack.magics"]
 REGISTER = """
@@ -215,12 +217,20 @@ async def test_any_kernel_is_seen_to_wait_for_its_gpu_from_outside_and_one_that_
         await until(lambda: not home(broker, kernel_id).is_busy)
 
 
+def ignores_interrupts(pid: int) -> bool:
+    """Whether a process has said so to the system, see ``SigIgn`` in proc(5)."""
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    return bool(int(status["SigIgn"], 16) & 1 << (signal.SIGINT - 1))
+
+
 async def test_a_kernels_state_is_taken_away_before_its_process_is_killed(
     kernels: Any, server: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
     stubborn = ["python", "-S", "-c", "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)"]
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2", argv=stubborn))
-    await active(broker, kernel_id)
+    await until(lambda: ignores_interrupts(pid_of(kernels, kernel_id)))
     pid, asked = pid_of(kernels, kernel_id), list[tuple[str, bool]]()
 
     async def before_kill(kernel_id: str) -> None:
