@@ -25,6 +25,7 @@ from .core.forecast import Waiting, forecast
 from .core.lease import Lease, LeaseState, NoticeKind, Step, firmness_note, lasting_note
 from .core.plan import Snapshot
 from .core.queues import Policy, Queue
+from .core.readiness import SWITCHED_OFF, Readiness
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
 from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, has_left, has_returned, keeps
@@ -81,6 +82,7 @@ class Broker:
         not_enforced_action: what becomes of a lease whose process finds more than was granted.
         memory_action: what is done about processes that hold more of a GPU's memory than their lease has.
         show_names: whether users are told the names of others.
+        readiness: how well the host can suspend; set with it.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Broker:
         self.suspend, self.suspend_ready, self._host_memory = suspend, suspend_ready, host_memory
         self.cutting = Cutting(self.devices, clock)
         self.books = Bookkeeper(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
+        self.readiness: Callable[[], Readiness] = self._untested
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._fault_watch = FaultWatch(lambda: self.devices, ledger, lambda: self.clock(), show_names=show_names)
         self.memory = MemoryWatch(lambda: self.devices, ledger, lambda: self.clock(), memory_action)
@@ -364,6 +367,14 @@ class Broker:
         return lease
 
     # -- suspending ---------------------------------------------------------------------------------------------
+
+    def _untested(self) -> Readiness:
+        return SWITCHED_OFF if self.suspend is None else Readiness(why=self.suspend_ready())
+
+    def room_to_park(self) -> int:
+        """How many more bytes of the host's memory suspended state may take now."""
+        leases = self.leases()
+        return self._host_bytes(leases) - sum(map(_parked_bytes, leases))
 
     def moves(self) -> tuple[Lease, ...]:
         """The leases whose device state is on its way out or in: each is carried out by the server of its holder."""

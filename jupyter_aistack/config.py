@@ -200,6 +200,16 @@ class AIStack(LoggingConfigurable):
         options = {"ttl_seconds": self.lease_ttl_seconds, **shown, **actions, **options}
         return Broker(ledger, providers, policy=policy, **options)
 
+    @property
+    def suspend_results(self) -> Path:
+        """Where it is remembered which GPUs have passed the self-test of suspending."""
+        from jupyter_core.paths import jupyter_data_dir
+
+        from .suspending.readiness import results_file
+
+        url = os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url()
+        return results_file(url, Path(jupyter_data_dir()))
+
     def build_policy(self) -> Policy:
         """How slices are shared out.
 

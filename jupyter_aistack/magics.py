@@ -25,6 +25,7 @@ from .notebook.arrivals import Arrivals
 from .notebook.cellclock import CellClock
 from .notebook.cells import AwaitedCells, compile_cell, needs_await, run, run_awaiting
 from .notebook.progress import Progress
+from .notebook.stay import Stay
 from .periods import lease_seconds, patience_seconds
 from .wire import preparation_from_dict
 
@@ -51,6 +52,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     shell.events.register("pre_run_cell", magics.arrivals.before_cell)
     shell.events.register("pre_run_cell", magics.cells.before_cell)  # after a lease that came has been attached
     shell.events.register("post_run_cell", magics.cells.after_cell)
+    magics.stay.register()
     shell.input_transformers_post.append(magics.awaited)
     for name in ("%gpu", "%%gpu", "%cluster"):
         shell.set_hook("complete_command", magics.complete, str_key=name)
@@ -63,6 +65,7 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
         shell.events.unregister("pre_run_cell", magics.arrivals.before_cell)
         shell.events.unregister("pre_run_cell", magics.cells.before_cell)
         shell.events.unregister("post_run_cell", magics.cells.after_cell)
+        magics.stay.unregister()
         shell.input_transformers_post.remove(magics.awaited)
         for kind, name in (("line", "gpu"), ("cell", "gpu"), ("line", "cluster")):
             shell.magics_manager.magics[kind].pop(name, None)
@@ -87,7 +90,8 @@ class AIStackMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.arrivals = Arrivals()
+        self.stay = Stay(shell, lambda verb, **payload: self._client().call(verb, **payload))
+        self.arrivals = Arrivals(told=lambda mine: self.stay.agent.see(_own(mine)))
         self.awaited = AwaitedCells(shell)
         self.cells = CellClock(shell)
         self._parsers = {
@@ -110,6 +114,10 @@ class AIStackMagics(Magics):
             "release": self._release,
             "queue": self._queue,
             "extend": self._extend,
+            "suspend": self._move,
+            "resume": self._move,
+            "pin": self._move,
+            "unpin": self._move,
             "usage": self._usage,
             "advise": self._advise,
         }
@@ -221,6 +229,13 @@ class AIStackMagics(Magics):
         left = views.time_left(lease, time.time())
         kept = "" if own["notice"] is None or lease["notice"] else "It is kept: it counts as used now."
         return {"lease": lease}, Panel(title=f"{lease['spec']} ({lease['id']}): {left}", remark=kept)
+
+    def _move(self, given: Namespace) -> tuple[JSON, Panel]:
+        own = _own(self._client().mine())
+        if own is None:
+            raise LeaseError("this kernel holds no slice; %gpu request SPEC asks for one")
+        lease = self._client().call(given.verb, lease_id=own["id"])
+        return {"lease": lease}, views.residence_panel(lease, given.verb)
 
     def _usage(self, given: Namespace) -> tuple[JSON, Panel]:
         from .tracking import cost

@@ -33,6 +33,27 @@ def is_alive(pid: int, since: float | None) -> bool:
     return started is not None and (since is None or abs(started - since) < _SAME_SECONDS)
 
 
+def cpu_seconds(pid: int) -> float | None:
+    """CPU time a process has wanted so far: what its threads had, and what its first one stood in line for.
+
+    None where that cannot be read.
+    """
+    fields = _stat(pid)
+    if fields is None:
+        return None
+    used = (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / os.sysconf("SC_CLK_TCK")
+    return used + _in_line(pid)
+
+
+def _in_line(pid: int) -> float:
+    """Seconds that a process's first thread was ready to run and did not; 0 where the system does not count them."""
+    try:
+        with open(f"/proc/{pid}/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def current_user() -> str:
     """Login name of this process's owner, or its uid where it has none."""
     try:
@@ -72,7 +93,7 @@ def _parent_from_proc(pid: int) -> int | None:
     return None if fields is None else int(fields[_PARENT])
 
 
-_STATE, _PARENT, _START_TICKS = 0, 1, 19
+_STATE, _PARENT, _USER_TICKS, _SYSTEM_TICKS, _START_TICKS = 0, 1, 11, 12, 19
 """Places in ``/proc/PID/stat`` after the name; see proc(5), which counts from 1 and begins with pid and name."""
 
 _SAME_SECONDS = 0.5

@@ -17,6 +17,7 @@ from .core.lease import Lease, LeaseState
 from .core.queues import DEFAULT_QUEUE
 from .core.report import Rates
 from .core.request import MAX_COUNT, Holder, HolderKind, Request, RequestState, is_profile
+from .core.residence import Asked
 from .exceptions import InvalidRequest, NotYours, PrepareFailed
 from .processes import groups_of
 from .providers.base import Prepared, Usage
@@ -29,6 +30,7 @@ from .wire import (
     moment_field,
     number_field,
     reservation_to_dict,
+    residence_to_dict,
     text_field,
 )
 
@@ -112,6 +114,12 @@ class Service:
             "bill": self._bill,
             "report": self._report,
             "advise": self._advise,
+            "suspend": self._suspend,
+            "resume": self._resume,
+            "pin": self._pin,
+            "unpin": self._unpin,
+            "begin_cell": self._begin_cell,
+            "end_cell": self._end_cell,
         }
 
     def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -138,6 +146,7 @@ class Service:
             broker.queues,
             reservations=broker.reservations(),
             problems=tuple(policies.problems(broker.policy, inventory)),
+            readiness=broker.readiness(),
             now=broker.clock(),
         )
 
@@ -334,6 +343,45 @@ class Service:
 
     def _advise(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._reports.advice(payload, **_whose(payload, caller))
+
+    # -- suspending ---------------------------------------------------------------------------------------------
+
+    def _suspend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, Asked.SUSPEND))
+
+    def _resume(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, Asked.RESUME))
+
+    def _pin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._sight(caller).lease(self.broker.keep(self._owned(payload, caller).id, True))
+
+    def _unpin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._sight(caller).lease(self.broker.keep(self._owned(payload, caller).id, False))
+
+    def _begin_cell(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        """A cell needs the device: where its state is, and how many waited for theirs there before it."""
+        lease = self.broker.begin_cell(self._owned(payload, caller).id)
+        return self._residence(lease, ahead=self._ahead(lease))
+
+    def _end_cell(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        return self._residence(self.broker.end_cell(self._owned(payload, caller).id), ahead=0)
+
+    def _residence(self, lease: Lease, *, ahead: int) -> JSON:
+        is_held = lease.is_live and lease.residence is not None
+        return {
+            "residence": residence_to_dict(lease.residence) if is_held and lease.residence else None,
+            "ahead": ahead,
+        }
+
+    def _ahead(self, lease: Lease) -> int:
+        """How many leases have waited longer to have their state back on one of the same devices."""
+        since = None if lease.residence is None else lease.residence.wanted_at
+        if since is None:
+            return 0
+        home = {piece.device_id for piece in lease.slices}
+        others = (other for other in self.broker.leases() if other.id != lease.id and other.residence is not None)
+        there = (o.residence.wanted_at for o in others if o.residence and home & {p.device_id for p in o.slices})
+        return sum(at is not None and at < since for at in there)
 
     # -- reserving ----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from .core.events import Event
 from .core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from .core.placement import free_share
 from .core.queues import Queue
+from .core.readiness import Readiness
 from .core.request import Holder, HolderKind, Request, parse_spec
 from .core.reservations import Reservation
 from .core.residence import Asked, Residence, Tier, seen, why_pinned
@@ -203,9 +204,14 @@ def host_to_dict(
     *,
     reservations: Iterable[Reservation] = (),
     problems: Sequence[str] = (),
+    readiness: Readiness | None = None,
     now: float = 0.0,
 ) -> JSON:
-    """The host. `problems` are added to those of its devices; `now` tells which reservations run."""
+    """The host. `problems` are added to those of its devices; `now` tells which reservations run.
+
+    `readiness` says how well it can suspend its kernels.
+    """
+    can = readiness or Readiness()
     live = [lease for lease in leases if lease.is_live]
     taken = [piece for lease in live for piece in lease.occupied]
     held: dict[str, Fraction] = {}
@@ -215,6 +221,7 @@ def host_to_dict(
         "host": inventory.host,
         "simulated": inventory.is_simulated,
         "problems": [*inventory.problems, *problems],
+        "suspend": {"tier": can.tier.value, "why": can.why},
         "devices": [device_to_dict(d, free_share(d, taken)) for d in inventory.devices],
         "queues": [queue_to_dict(queue, held.get(queue.name, Fraction(0))) for queue in queues],
         "reservations": [reservation_to_dict(reservation, now) for reservation in reservations],

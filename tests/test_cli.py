@@ -209,3 +209,19 @@ def test_a_broken_setting_is_one_line_and_exit_code_2(
     assert len(error.strip().splitlines()) == 1
     assert words in error
     assert (tmp_path / "corrupt.sqlite").read_bytes().startswith(b"this is no database")
+
+
+def test_doctor_says_how_well_the_host_can_suspend(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["suspend"]["tier"] == "off"
+    assert "AIStack.suspend" in report["suspend"]["why"]
+    main(["doctor"])
+    assert "suspending idle kernels: off: it is switched off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume", "pin", "unpin"])
+def test_a_lease_that_cannot_be_suspended_says_why(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with clients.request("1/4", attach=False) as lease:
+        assert main([verb, lease.id]) == 2
+    assert "this lease cannot be suspended: nothing is on this host" in capsys.readouterr().err

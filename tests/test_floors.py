@@ -30,6 +30,7 @@ GRANTING = {
     "service",
     "sight",
     "watch",
+    "suspending",
 }
 USING = {
     "client",

@@ -20,7 +20,7 @@ class Answer:
     """What the helper did.
 
     Attributes:
-        state: of the process now: running, locked, checkpointed, failed or unknown; empty for a probe.
+        state: of the processes now: running, locked, checkpointed, failed, mixed or unknown; empty for a probe.
         seconds: how long each step took.
     """
 
@@ -57,25 +57,25 @@ class CheckpointClient:
         """
         return self._ask({"op": "state", "pid": pid}).state
 
-    def suspend(self, pid: int, *, lock_seconds: float = 5.0) -> Answer:
-        """Move the GPU state of a process to host memory; one that is there already stays there.
+    def suspend(self, *pids: int, lock_seconds: float = 5.0) -> Answer:
+        """Move the GPU state of processes to host memory, all or none; one that is there already stays there.
 
         Args:
-            lock_seconds: how long the work it has submitted may take to end.
+            lock_seconds: how long the work that each has submitted may take to end.
 
         Raises:
-            CheckpointFailed: with ``step`` and the ``state`` that it has left the process in; running means that all is
-                as before.
+            CheckpointFailed: with ``step`` and the ``state`` that it has left the processes in; running means that all
+                is as before. Where the helper ended over it there is ``helper_ended``.
         """
-        return self._ask({"op": "suspend", "pid": pid, "lock_seconds": lock_seconds})
+        return self._ask({"op": "suspend", "pids": pids, "lock_seconds": lock_seconds})
 
-    def resume(self, pid: int) -> Answer:
+    def resume(self, *pids: int) -> Answer:
         """Move it back. Its bytes must have been reserved: a restore that fails cannot be tried again.
 
         Raises:
             CheckpointFailed: with ``step`` and ``state``; anything but running or checkpointed means that it is lost.
         """
-        return self._ask({"op": "resume", "pid": pid})
+        return self._ask({"op": "resume", "pids": pids})
 
     def close(self) -> None:
         """Let the helper end, after what it does now."""
@@ -106,7 +106,7 @@ class CheckpointClient:
             self._process = None
             code = self._end(process)
             message = f"the checkpoint helper ended ({code}) during {operation}; ask for the state before going on"
-            raise CheckpointFailed(message, step=operation, state="unknown") from error
+            raise CheckpointFailed(message, step=operation, state="unknown", helper_ended=True) from error
         return said if isinstance(said, dict) else {}
 
     def _running(self) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ Reads one JSON object per line, answers with one::
     {"id": 3, "op": "suspend", "pid": 7, "lock_seconds": 5}        {"id": 3, "ok": true, "state": "checkpointed",
                                                                     "seconds": {"lock": 0.01, "checkpoint": 1.3}}
     {"id": 4, "op": "resume", "pid": 7}                            {"id": 4, "ok": true, "state": "running", …}
+    {"id": 5, "op": "suspend", "pids": [7, 8], …}                   several move together: all, or none
     anything that fails                                            {"id": 5, "ok": false, "step": "lock", "state":
                                                                     "running", "message": …, "seconds": …}
 
@@ -22,11 +23,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import IO, Any, Protocol
 
 JSON = dict[str, Any]
-FAILED, UNKNOWN = "failed", "unknown"
+FAILED, MIXED, UNKNOWN = "failed", "mixed", "unknown"
 
 
 class Target(Protocol):
@@ -83,6 +85,7 @@ class Helper:
 
     def __init__(self, open_target: Callable[[int], Target] = cuda_process, start: Callable[[], None] = start_cuda):
         self._open, self._start = open_target, start
+        self._has_started = False
 
     def answer(self, question: JSON) -> JSON:
         """The answer to one line; never raises."""
@@ -101,23 +104,33 @@ class Helper:
 
     def _do(self, question: JSON, seconds: dict[str, float], steps: list[str]) -> JSON:
         operation = question.get("op")
-        if operation == "probe":
-            self._start()
-            return {}
-        if operation not in ("state", "suspend", "resume"):
+        if operation not in ("probe", "state", "suspend", "resume"):
             raise ValueError(f"op: {operation!r} is not known; write probe, state, suspend or resume")
-        target = self._open(int(question["pid"]))
+        self._start_once()
+        if operation == "probe":
+            return {}
+        targets = self._targets(question)
         timed = _Timed(seconds, steps)
         if operation == "suspend":
-            _suspend(target, float(question.get("lock_seconds", 5.0)), timed)
+            _suspend(targets, float(question.get("lock_seconds", 5.0)), timed)
         elif operation == "resume":
-            _resume(target, timed)
-        return {"state": target.state, "seconds": seconds}
+            _resume(targets, timed)
+        return {"state": _state_of(targets), "seconds": seconds}
+
+    def _start_once(self) -> None:
+        """One that replaces a helper that crashed is asked to restore at once, and nobody probes it before."""
+        if not self._has_started:
+            self._start()
+            self._has_started = True
+
+    def _targets(self, question: JSON) -> list[Target]:
+        pids = question["pids"] if "pids" in question else [question["pid"]]
+        return [self._open(int(pid)) for pid in pids]
 
     def _state_after(self, question: JSON) -> str:
-        """How a failed operation has left its process."""
+        """How a failed operation has left its processes."""
         try:
-            return self._open(int(question["pid"])).state
+            return _state_of(self._targets(question))
         except Exception:
             return UNKNOWN
 
@@ -134,30 +147,51 @@ class _Timed:
         try:
             call()
         finally:
-            self._seconds[step] = round(time.perf_counter() - begin, 6)
+            self._seconds[step] = round(self._seconds.get(step, 0.0) + time.perf_counter() - begin, 6)
 
 
-def _suspend(target: Target, lock_seconds: float, timed: _Timed) -> None:
-    """From wherever it is to checkpointed; a process that could be locked but not copied goes on."""
+def _state_of(targets: Sequence[Target]) -> str:
+    """The state they share; failed when one of them is, mixed when they differ otherwise."""
+    states = {target.state for target in targets}
+    if len(states) == 1:
+        return states.pop()
+    return FAILED if FAILED in states else MIXED
+
+
+def _suspend(targets: Sequence[Target], lock_seconds: float, timed: _Timed) -> None:
+    """From wherever they are to checkpointed. Where one cannot be, all go on; all are locked before one is copied."""
     if lock_seconds <= 0:
         raise ValueError("lock_seconds: must be above 0; without an end a busy process would hold up all others")
-    if target.state == "running":
-        timed("lock", lambda: target.lock(max(1, int(lock_seconds * 1000))))
-    if target.state == "locked":
-        try:
-            timed("checkpoint", target.checkpoint)
-        except Exception:
+    try:
+        for target in targets:
+            if target.state == "running":
+                timed("lock", partial(target.lock, max(1, int(lock_seconds * 1000))))
+        for target in targets:
             if target.state == "locked":
-                target.unlock()
-            raise
+                timed("checkpoint", target.checkpoint)
+    except Exception:
+        _undo(targets)
+        raise
 
 
-def _resume(target: Target, timed: _Timed) -> None:
-    """From wherever it is to running. What fails to be restored stays as it is: it cannot be tried again."""
-    if target.state == "checkpointed":
-        timed("restore", target.restore)
-    if target.state == "locked":
-        timed("unlock", target.unlock)
+def _undo(targets: Sequence[Target]) -> None:
+    """Let all of them go on: a failed one among them stays as it is, and so do those that cannot be helped then."""
+    for target in targets:
+        if target.state == "checkpointed":
+            target.restore()
+    for target in targets:
+        if target.state == "locked":
+            target.unlock()
+
+
+def _resume(targets: Sequence[Target], timed: _Timed) -> None:
+    """From wherever they are to running. What fails to be restored stays as it is: it cannot be tried again."""
+    for target in targets:
+        if target.state == "checkpointed":
+            timed("restore", target.restore)
+    for target in targets:
+        if target.state == "locked":
+            timed("unlock", target.unlock)
 
 
 def serve(questions: IO[str], answers: IO[str], helper: Helper) -> None:

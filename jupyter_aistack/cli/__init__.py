@@ -58,6 +58,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     extend.add_argument("duration", metavar="TIME", help="how much longer, e.g. 30min or 2h")
     release = add("release", leases.release, "End one of your leases.")
     release.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
+    for name, text in leases.MOVES.items():
+        move = add(name, getattr(leases, name), text)
+        move.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
     add("queue", queues.queue, "Show who waits, why, and until when.")
     add("reservations", queues.reservations, "Show what is kept for whom, now and later.")
     _add_reserve(add("reserve", queues.reserve, "Keep slices for the members of a queue; for admins only."))

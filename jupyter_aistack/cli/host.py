@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from .. import __version__
 from ..core.units import format_bytes, format_duration
 from . import books
-from .showing import JSON, show
+from .showing import JSON, residence_text, show
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -22,6 +22,7 @@ def doctor(options: argparse.Namespace) -> int:
         "version": __version__,
         "transport": client.transport,
         "host": host["host"],
+        "suspend": host["suspend"],
         "problems": [*host["problems"], *(d["problem"] for d in host["devices"] if d["problem"])],
         "devices": [{**device, "enforcement": enforcement(device)} for device in host["devices"]],
     }
@@ -36,6 +37,8 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
         yield from (f"  {what}: {by}" for what, by in device["enforcement"].items())
         yield from (f"  not {level}: {why}" for level, why in device["why_not"].items())
         yield from (f"  advice: {advice}" for advice in [device["advice"]] if advice)
+    why = f": {report['suspend']['why']}" if report["suspend"]["why"] else ""
+    yield f"suspending idle kernels: {report['suspend']['tier']}{why}"
     yield from (f"problem: {problem}" for problem in report["problems"])
     if not report["problems"]:
         yield "no problems found"
@@ -84,7 +87,8 @@ def _lease_lines(lease: JSON, device_id: str, now: float) -> Iterable[str]:
         if piece["device_id"] == device_id:
             size = f"{piece['fraction']}, {format_bytes(piece['memory_bytes'])}"
             said = lease["note"] or lease["enforcement"]
-            yield f"{lease['id']}  {size}  {lease['state']}  {who}  {said}{_leaving(lease, now)}"
+            where = residence_text(lease) or lease["state"]
+            yield f"{lease['id']}  {size}  {where}  {who}  {said}{_leaving(lease, now)}"
 
 
 def _leaving(lease: JSON, now: float) -> str:

@@ -9,7 +9,14 @@ import subprocess
 import sys
 
 from ..exceptions import AIStackError
-from .showing import moment, show
+from .showing import moment, residence_text, show
+
+MOVES = {
+    "suspend": "Move the GPU state of one of your idle leases to host memory, so that others may have the room.",
+    "resume": "Move it back once there is room; the notebook's next cell does so by itself.",
+    "pin": "Keep one of your leases on its GPU whoever needs the room.",
+    "unpin": "Let it be suspended again while it is idle.",
+}
 
 
 def request(options: argparse.Namespace) -> int:
@@ -56,4 +63,32 @@ def release(options: argparse.Namespace) -> int:
 
     lease = connect().call("release", lease_id=options.lease)
     show(options, lease, [f"{lease['id']} {lease['outcome']}"])
+    return 0
+
+
+def suspend(options: argparse.Namespace) -> int:
+    """Have an idle lease's state moved out."""
+    return _move(options, "suspend")
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Have it moved back."""
+    return _move(options, "resume")
+
+
+def pin(options: argparse.Namespace) -> int:
+    """Keep it where it is."""
+    return _move(options, "pin")
+
+
+def unpin(options: argparse.Namespace) -> int:
+    """Let it be moved again."""
+    return _move(options, "unpin")
+
+
+def _move(options: argparse.Namespace, verb: str) -> int:
+    from ..client import connect
+
+    lease = connect().call(verb, lease_id=options.lease)
+    show(options, lease, [f"{lease['id']} {residence_text(lease)}"])
     return 0

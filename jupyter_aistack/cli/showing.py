@@ -30,3 +30,11 @@ def columns(rows: Iterable[Sequence[str]]) -> list[str]:
 def moment(at: float) -> str:
     """A time for people, on this machine's clock: ``Tue 2026-11-24 10:00``."""
     return time.strftime("%a %Y-%m-%d %H:%M", time.localtime(at))
+
+
+def residence_text(lease: JSON) -> str:
+    """Where a lease's device state is, for people; empty where it is never moved."""
+    home = lease.get("residence")
+    if home is None:
+        return ""
+    return str(home["standing"]) + (f" ({home['why']})" if home["why"] else "")

@@ -174,6 +174,8 @@ class SliceProvisioner(LocalProvisioner):
         """
         if signum != signal.SIGINT or getattr(self.parent, "shutting_down", False):
             await self._hold()
+        if signum in _ENDS:
+            await self._before_kill()
         await super().send_signal(signum)
 
     async def terminate(self, restart: bool = False) -> None:
@@ -206,12 +208,12 @@ class SliceProvisioner(LocalProvisioner):
         return teardown
 
     async def _before_kill(self) -> None:
-        """Whatever else must happen before a kernel that may use a GPU is ended; it bounds its own time."""
-        before_kill = getattr(self._workbench(), "before_kill", None)
-        if before_kill is None:
+        """What was restored in its process is taken away before that is ended, see `Workbench.before_kill`."""
+        workbench = self._workbench()
+        if workbench is None or not self.has_process:
             return
         try:
-            await before_kill(self.kernel_id)
+            await workbench.before_kill(self.kernel_id)
         except Exception:
             self.log.exception("kernel %s is ended, but what comes before that failed", self.kernel_id)
 
@@ -431,6 +433,7 @@ class SliceProvisioner(LocalProvisioner):
         return poke
 
 
+_ENDS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
 _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 
 

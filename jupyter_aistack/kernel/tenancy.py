@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..core.device import DeviceKind, SliceKind
 from ..core.lease import Lease, LeaseState
 from ..core.request import Holder, HolderKind, Request, RequestState
+from ..core.residence import starts_anew
 from ..exceptions import (
     InvalidRequest,
     InvalidTransition,
@@ -192,6 +193,13 @@ class Tenancy:
                 continue
             with contextlib.suppress(LeaseError):  # it ended just now
                 self._broker().bind(lease.id, lease.token, pid=pid, root_pid=root_pid)
+                if lease.residence is not None and lease.holder.root_pid not in (None, root_pid):
+                    self._start_anew(lease)
+
+    def _start_anew(self, lease: Lease) -> None:
+        """Its process is another one: what was suspended of the old one is gone with it."""
+        broker = self._broker()
+        broker.reside(lease.id, lease.token, lambda residence: starts_anew(residence, broker.clock()))
 
     def follow(self, *, is_alone: bool) -> bool:
         """Look after leases and the waiting request of a running kernel; whether one still waits.

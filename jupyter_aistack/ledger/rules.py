@@ -137,7 +137,7 @@ class TransactionalLedger(Ledger):
         else:
             rows.keep_lease(after)
         if step in _STEP_EVENTS:
-            rows.append(lease_event(_STEP_EVENTS[step], after, now))
+            rows.append(lease_event(_STEP_EVENTS[step], after, now, _detail(after, step)))
         if changes.get("verified") is False:
             rows.append(lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, after.note))
         return after
@@ -272,6 +272,12 @@ def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
     changed = replace(lease, **changes)
     rows.keep_lease(changed)
     return changed
+
+
+def _detail(lease: Lease, step: Step) -> str:
+    """What is to be said of a step: of a move of its device state, how much that was and how long it took."""
+    is_move = step in (Step.SUSPEND, Step.RESUME) and lease.residence is not None
+    return lease.residence.note if is_move and lease.residence is not None else ""
 
 
 def _allow(changes: dict[str, object], fields: frozenset[str]) -> None:

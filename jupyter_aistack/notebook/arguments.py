@@ -78,6 +78,10 @@ def gpu_parser() -> Parser:
     usage = _verb(verbs, "usage", "what is in use now, and what it has cost so far, cell by cell")
     usage.add_argument("--week", action="store_true", help="what this notebook has used in the last seven days")
     _verb(verbs, "advise", "which size would have done, told from what this notebook has used")
+    _verb(verbs, "suspend", "move this kernel's GPU memory to host memory, so that others may have the room")
+    _verb(verbs, "resume", "move it back once there is room; the next cell that needs it does so by itself")
+    _verb(verbs, "pin", "keep it on the GPU whoever needs the room")
+    _verb(verbs, "unpin", "let it be suspended again while this kernel is idle")
     return parser
 
 

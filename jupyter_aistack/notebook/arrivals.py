@@ -27,11 +27,17 @@ class Arrivals:
 
     One may come when a request of this kernel waits, or when a Jupyter server runs it, whose pages can ask for it. One
     may end when one is attached.
+
+    Args:
+        say: shows a line.
+        told: is given each answer, that of the ``mine`` verb.
     """
 
-    def __init__(self, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, say: Callable[[str], None] = print, told: Callable[[Mapping[str, Any]], None] = lambda mine: None
+    ) -> None:
         self.pending: HeldLease | None = None
-        self._say = say
+        self._say, self._told = say, told
         self._started_with = os.environ.get("AISTACK_REQUEST", "")
         self._is_told = not self._started_with
         self._thread: threading.Thread | None = None
@@ -47,6 +53,7 @@ class Arrivals:
         if found is None:
             return
         try:
+            self._told(found)
             self._take(found)
         except AIStackError as error:
             self._say(error.message)

@@ -30,6 +30,7 @@ def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, 
         ("enforced by", _enforcement(lease)),
         ("verified", _verified(lease)),
         ("memory", memory_used(lease, usage)),
+        *residence_rows(lease),
         ("time left", time_left(lease, now)),
         *idle_rows(lease, host, now),
     ]
@@ -37,6 +38,35 @@ def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, 
         rows.append(("workers", f"{len(workers)} more leases: {', '.join(worker['spec'] for worker in workers)}"))
     simulated = " (simulated: nothing real stands behind it)" if _is_simulated(lease, host) else ""
     return Panel(title=f"This kernel holds {lease['spec']}{simulated}", rows=rows, remark=_problems(host))
+
+
+def residence_rows(lease: JSON) -> Iterator[tuple[str, str]]:
+    """Where its GPU memory is, where it may be elsewhere."""
+    home = lease["residence"]
+    if home is not None:
+        why = f": {home['why']}" if home["why"] else ""
+        yield "GPU memory", _STANDINGS[home["standing"]] + why
+
+
+def residence_panel(lease: JSON, verb: str) -> Panel:
+    """What has come of ``%gpu suspend``, ``resume``, ``pin`` or ``unpin``."""
+    return Panel(title=f"{lease['spec']} ({lease['id']})", rows=list(residence_rows(lease)), remark=_REMARKS[verb])
+
+
+_STANDINGS = {
+    "held": "HELD, a cell uses it",
+    "warm": "WARM, it moves to host memory when others need the room",
+    "suspended": "SUSPENDED, it is in host memory and comes back with the next cell that needs it",
+    "pinned": "PINNED, it stays on the GPU",
+    "lost": "LOST, restart the kernel",
+}
+_REMARKS = {
+    "suspend": "It moves to host memory now that this cell is over. Nothing is lost: the next cell that needs it waits "
+    "until it is back.",
+    "resume": "It comes back as soon as there is room.",
+    "pin": "It stays on the GPU until %gpu unpin.",
+    "unpin": "It may move to host memory while this kernel is idle and others need the room.",
+}
 
 
 def waiting_panel(request: JSON, now: float) -> Panel:

@@ -77,6 +77,13 @@ class Offload:
         """Host memory it holds now."""
         return self._arena.size_bytes
 
+    def sizes(self) -> dict[int, int]:
+        """What it has on the device now: the bytes of each storage, by the storage's address."""
+        with _one_at_a_time:
+            on_device = (t for _, t in named_tensors(self.objects) if t.device.type == self.device.kind)
+            plain = ((storage_key(tensor), tensor) for tensor in on_device)
+            return {key: tensor.untyped_storage().nbytes() for key, tensor in plain if key is not None}
+
     def trim(self) -> int:
         """Give back what the device has cached but nothing lives in; the bytes given back."""
         with _one_at_a_time:
@@ -238,6 +245,8 @@ class Offload:
 def offloadable(*objects: Any, device: str = "cuda", keep_host: bool = True) -> Offload:
     """Register models, optimizers and tensors that may leave the GPU while the notebook does not need it.
 
+    They also move by themselves when the notebook's lease is parked, while somebody refers to what is returned.
+
     Args:
         objects: modules (parameters, buffers, gradients), optimizers (their state), tensors, and lists and dictionaries
             of them. What they hold is looked up each time.
@@ -247,7 +256,9 @@ def offloadable(*objects: Any, device: str = "cuda", keep_host: bool = True) -> 
     Raises:
         InvalidRequest: one of `objects` holds no tensors that can be found.
     """
-    return Offload(objects, device_named(device), keep_host=keep_host)
+    from .registered import remember
+
+    return remember(Offload(objects, device_named(device), keep_host=keep_host))
 
 
 def _by_storage(tensors: list[Any]) -> dict[int, tuple[tuple[Any, int], ...]]:

@@ -48,8 +48,14 @@ def seen_bytes(piece: Slice, device_bytes: int, level: Enforcement = Enforcement
 
 
 def for_suspension(lease: Lease) -> dict[str, str]:
-    """Variables for a lease that may be suspended: memory that JAX took in advance would have to be moved as well."""
-    return {} if lease.residence is None else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    """Variables for a lease that may be suspended: what JAX or TensorFlow took in advance would be moved as well.
+
+    See JAX's "GPU memory allocation" and TensorFlow's "Use a GPU".
+    """
+    return {} if lease.residence is None else dict(_GROWING)
+
+
+_GROWING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def _floor(share: float) -> str:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_server.extension.application import ExtensionApp
 
+from .agents import Agents
 from .bus import Bus
 from .handlers import ROUTES
 from .kernels import Kernels
+from .moving import Moving
 from .sampler import Sampler, snapshot
 from .sockets import SocketServer
 from .stream import Stream
 from .upkeep import Upkeep
+from .watching import Watching
 from .workbench import Workbench
 
 if TYPE_CHECKING:
@@ -50,6 +53,10 @@ class AIStackExtension(ExtensionApp):
         self._kernels = Kernels(serverapp)
         self._sampler = Sampler(lambda: snapshot(workbench), self.log)
         self._bus = Bus(serverapp.event_logger)
+        agents = Agents(workbench)
+        self._moving = Moving(
+            workbench, self._kernels, agents, Watching(workbench, agents), results=lambda: self._stack.suspend_results
+        )
         workbench.on_built(self._bus.start_after_history)
         workbench.on_change(self._sampler.poke)
         self.settings[self.name] = workbench
@@ -78,7 +85,7 @@ class AIStackExtension(ExtensionApp):
         except OSError as error:
             self.log.warning("jupyter_aistack: kernels cannot reach the server, no socket can be made: %s", error)
         parts = (self.workbench, self._kernels, self._bus, self._sampler)
-        upkeep = Upkeep(*parts, cycle_seconds=lambda: self._stack.cycle_seconds)
+        upkeep = Upkeep(*parts, cycle_seconds=lambda: self._stack.cycle_seconds, then=self._moving.look)
         self._tasks = (asyncio.create_task(upkeep.run(), name="aistack-upkeep"),)
 
     async def stop_extension(self) -> None:
@@ -92,4 +99,5 @@ class AIStackExtension(ExtensionApp):
             self._sockets = None
         if self.workbench is not None:
             self.workbench.socket_path = ""
+            self._moving.close()
             self._sampler.stop()

@@ -148,6 +148,38 @@ class ExtendHandler(RESTHandler):
         await self.reply("extend", {**fields, "lease_id": checked_id(lease_id)})
 
 
+class SuspendHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:leases")
+    async def post(self, lease_id: str) -> None:
+        """Move an idle lease's device state to host memory, so that others may have the room."""
+        await self.reply("suspend", {"lease_id": checked_id(lease_id)})
+
+
+class ResumeHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:leases")
+    async def post(self, lease_id: str) -> None:
+        """Move it back, once there is room."""
+        await self.reply("resume", {"lease_id": checked_id(lease_id)})
+
+
+class PinHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:leases")
+    async def post(self, lease_id: str) -> None:
+        """Keep it on the device whoever needs the room."""
+        await self.reply("pin", {"lease_id": checked_id(lease_id)})
+
+
+class UnpinHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:leases")
+    async def post(self, lease_id: str) -> None:
+        """Let it be suspended again."""
+        await self.reply("unpin", {"lease_id": checked_id(lease_id)})
+
+
 class QueueHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:queue")
@@ -264,6 +296,10 @@ ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
     (r"/aistack/api/v1/leases", LeasesHandler),
     (r"/aistack/api/v1/leases/([^/]+)", LeaseHandler),
     (r"/aistack/api/v1/leases/([^/]+)/extend", ExtendHandler),
+    (r"/aistack/api/v1/leases/([^/]+)/suspend", SuspendHandler),
+    (r"/aistack/api/v1/leases/([^/]+)/resume", ResumeHandler),
+    (r"/aistack/api/v1/leases/([^/]+)/pin", PinHandler),
+    (r"/aistack/api/v1/leases/([^/]+)/unpin", UnpinHandler),
     (r"/aistack/api/v1/queue", QueueHandler),
     (r"/aistack/api/v1/queue/([^/]+)", QueuedHandler),
     (r"/aistack/api/v1/reservations", ReservationsHandler),

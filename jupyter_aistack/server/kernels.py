@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
@@ -35,6 +35,7 @@ class Kernels:
         self._known: set[str] = set()
         self._observed: dict[str, Any] = {}
         self._was_busy: set[str] = set()
+        self._on_state: list[Callable[[str, bool], None]] = []
         self._missing_since: dict[str, float] = {}
 
     def pids(self) -> dict[str, int]:
@@ -59,18 +60,30 @@ class Kernels:
 
         Jupyter's own account of a kernel's state leaves out what a page asks by itself when it is opened.
         """
+        managers = self.observe()
+        busy = {kernel_id for kernel_id, manager in managers.items() if _state(manager) in AT_WORK}
+        was_busy, self._was_busy = self._was_busy, set()
+        return frozenset(managers) & (busy | was_busy)
+
+    def observe(self) -> dict[str, Any]:
+        """Hear of the state of every kernel from now on; the managers by kernel id."""
         managers = {kernel_id: self._serverapp.kernel_manager.get_kernel(kernel_id) for kernel_id in self._ids()}
         for kernel_id, manager in managers.items():
             if self._observed.get(kernel_id) is not manager and _has_state(manager):
                 manager.observe(self._note_state, names="execution_state")
         self._observed = managers
-        busy = {kernel_id for kernel_id, manager in managers.items() if _state(manager) in AT_WORK}
-        was_busy, self._was_busy = self._was_busy, set()
-        return frozenset(managers) & (busy | was_busy)
+        return managers
+
+    def on_state(self, listener: Callable[[str, bool], None]) -> None:
+        """Have `listener` called with a kernel's id, and whether it is busy, when that changes."""
+        self._on_state.append(listener)
 
     def _note_state(self, change: Any) -> None:
+        kernel_id = change["owner"].kernel_id
         if AT_WORK & {change["new"], change["old"]}:
-            self._was_busy.add(change["owner"].kernel_id)
+            self._was_busy.add(kernel_id)
+        for listener in self._on_state:
+            listener(kernel_id, change["new"] == "busy")
 
     async def interrupt(self, kernel_id: str) -> bool:
         """Interrupt the cell that runs in a kernel of this server; whether one did."""

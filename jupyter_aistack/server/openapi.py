@@ -74,6 +74,14 @@ def _paths() -> JSON:
                 body="Extension",
             ),
         },
+        "/leases/{id}/suspend": _move(
+            "suspendLease", "Move an idle kernel's GPU state to host memory, for others' use."
+        ),
+        "/leases/{id}/resume": _move(
+            "resumeLease", "Move it back once there is room; the next cell does so by itself."
+        ),
+        "/leases/{id}/pin": _move("pinLease", "Keep it on its GPU whoever needs the room."),
+        "/leases/{id}/unpin": _move("unpinLease", "Let it be suspended again."),
         "/queue": {"get": _verb("listQueue", "Waiting requests, first served first.", {200: "Queue"}, (403, 503))},
         "/queue/{id}": {
             "delete": _verb("cancelRequest", "Take a request back.", {200: "Request"}, (403, 404, 409, 503), [_id()]),
@@ -134,6 +142,10 @@ def _paths() -> JSON:
         "/events": {"get": _verb("listEvents", "What has happened.", {200: "Events"}, (400, 403, 503), [after])},
         "/openapi.json": {"get": _verb("getOpenAPI", "This document.", {200: "OpenAPI"}, (403,))},
     }
+
+
+def _move(name: str, summary: str) -> JSON:
+    return {"post": _verb(name, summary, {200: "Lease"}, (403, 404, 409, 503), [_id()])}
 
 
 def _verb(

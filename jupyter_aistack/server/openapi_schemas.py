@@ -8,6 +8,8 @@ from ..core.device import DeviceKind, Enforcement, SliceKind
 from ..core.events import EventKind
 from ..core.lease import LeaseState, NoticeKind, Outcome
 from ..core.request import MAX_COUNT, HolderKind, RequestState
+from ..core.residence import Asked, Tier
+from ..core.tenants import Phase, Standing
 from ..exceptions import AIStackError, InvalidRequest
 
 JSON = dict[str, Any]
@@ -97,8 +99,27 @@ _LEASE = _object(
         "note": TEXT,
         "active_at": _or_null(NUMBER),
         "notice": _or_null(ref("Notice")),
+        "residence": _or_null(ref("Residence")),
         "outcome": _or_null(_one_of(Outcome)),
         "ended_at": _or_null(NUMBER),
+    }
+)
+_RESIDENCE = _object(
+    {
+        "phase": _one_of(Phase),
+        "state_bytes": _or_null(COUNT),
+        "is_busy": FLAG,
+        "active_at": NUMBER,
+        "wanted_at": _or_null(NUMBER),
+        "pinned": TEXT,
+        "is_kept": FLAG,
+        "failures": COUNT,
+        "failed_at": NUMBER,
+        "asked": _one_of(Asked),
+        "tier": _one_of(Tier),
+        "note": TEXT,
+        "standing": _one_of(Standing),
+        "why": TEXT,
     }
 )
 _REQUEST = _object(
@@ -130,6 +151,7 @@ _QUEUE = _object(
         "is_batch": FLAG,
         "members": _list(TEXT),
         "idle": _or_null(_object({"badge_seconds": NUMBER, "notice_seconds": NUMBER, "reclaim_seconds": NUMBER})),
+        "suspend": FLAG,
         "held": SHARE,
     }
 )
@@ -237,6 +259,7 @@ SCHEMAS: JSON = {
             "host": TEXT,
             "simulated": FLAG,
             "problems": _list(TEXT),
+            "suspend": _object({"tier": _one_of(Tier), "why": TEXT}),
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),
@@ -271,6 +294,7 @@ SCHEMAS: JSON = {
     ),
     "Holder": _HOLDER,
     "Lease": _LEASE,
+    "Residence": _RESIDENCE,
     "Leases": _object({"leases": _list(ref("Lease"))}),
     "Request": _REQUEST,
     "Queue": _object({"queue": _list(ref("Request"))}),

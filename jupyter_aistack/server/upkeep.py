@@ -34,14 +34,22 @@ class Upkeep:
     Args:
         workbench, kernels, bus, sampler: the parts it looks after.
         cycle_seconds: gives the time between two turns; asked once there is a broker.
+        then: what else is done after each turn.
     """
 
     def __init__(
-        self, workbench: Workbench, kernels: Kernels, bus: Bus, sampler: Sampler, cycle_seconds: Callable[[], float]
+        self,
+        workbench: Workbench,
+        kernels: Kernels,
+        bus: Bus,
+        sampler: Sampler,
+        cycle_seconds: Callable[[], float],
+        then: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._workbench, self._kernels, self._bus, self._sampler = workbench, kernels, bus, sampler
         self._ask_cycle_seconds, self._cycle_seconds = cycle_seconds, RETRY_SECONDS
         self._warden = Warden(workbench, kernels)
+        self._then = then
         self._woken = asyncio.Event()
         self._complaint = ""
         workbench.on_change(self._woken.set)
@@ -79,6 +87,8 @@ class Upkeep:
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
         await self._workbench.run(keep_leases, broker, await self._kernels.gone(), self._seen())
         self._warden.act(broker)
+        if self._then is not None:
+            await self._then()
 
     def _seen(self) -> Seen:
         """Where something is at work; the sampler has asked the drivers already."""

@@ -24,7 +24,11 @@ T = TypeVar("T")
 
 THREADS = 4
 RETRY_SECONDS = 10.0
-CHANGING_VERBS = frozenset({"request", "cancel", "activate", "bind", "extend", "release", "reserve", "unreserve"})
+CHANGING_VERBS = frozenset(
+    {"request", "cancel", "activate", "bind", "extend", "release", "reserve", "unreserve"}
+    | {"suspend", "resume", "pin", "unpin", "begin_cell", "end_cell"}
+)
+Held = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
 
 
 class Workbench:
@@ -41,8 +45,8 @@ class Workbench:
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
         happened: how many events of each kind have been passed on since this server started.
-        before_kill: called, with a kernel's id, before a kernel is ended that may use a GPU, with a lease or without;
-            it must know by itself whether there is anything to do. None for nothing.
+        before_kill: called with a kernel's id before its process is ended by a signal; ending a process whose GPU state
+            was restored may hang the host, and this takes the state away first. Never raises.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class Workbench:
         self._serve = serve
         self.socket_path = ""
         self.happened: Counter[str] = Counter()
-        self.before_kill: Callable[[str], Awaitable[None]] | None = None
+        self.before_kill: Callable[[str], Awaitable[None]] = _nothing_to_do
         self._build = build
         self._broker: Broker | None = None
         self._service: Service | None = None
@@ -63,6 +67,7 @@ class Workbench:
         self._failed_at = 0.0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack")
+        self._held: dict[str, Held] = {}
         self._on_built: list[Callable[[Broker], None]] = []
         self._on_change: list[Callable[[], None]] = []
         atexit.register(self.close)
@@ -122,11 +127,17 @@ class Workbench:
 
     async def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Answer one call of the service, and tell those who watch when it may have changed something."""
+        if verb in self._held and isinstance(payload, Mapping):
+            return await self._held[verb](payload, caller)
         try:
             return await self.run(lambda: self.service.call(verb, payload, caller))
         finally:
             if verb in CHANGING_VERBS:
                 self.poke()
+
+    def hold(self, verb: str, answer: Held) -> None:
+        """Have a verb answered on the event loop, because its answer may be held back."""
+        self._held[verb] = answer
 
     def poke(self) -> None:
         """Say that leases or requests may have changed. Call it from the event loop."""
@@ -149,6 +160,10 @@ class Workbench:
             if self._broker is not None:
                 self._broker.close()
                 self._broker = self._service = None
+
+
+async def _nothing_to_do(kernel_id: str) -> None:
+    """Nothing of the kernel's was ever moved."""
 
 
 def _unavailable(error: Exception) -> AIStackError:

@@ -1,8 +1,9 @@
-"""The checkpoint helper over processes that are only told of: ``python fake_checkpoint.py STATES SCRIPT``.
+"""The checkpoint helper over processes that are only told of: ``python fake_checkpoint.py STATES SCRIPT [FIRST]``.
 
 It is the real helper but for the driver. STATES is a file that holds each process's state, as a driver outlives a
 helper. SCRIPT is JSON: ``{"lock": ["timeout"], "restore": ["oom"], "checkpoint": ["crash", "slow"]}``, a fault for each
-of the first calls of a step.
+of the first calls of a step, whichever helper they reach: what is left of it is kept beside STATES. FIRST is the state
+of a process that is not in STATES; without it there is no such process.
 """
 
 from __future__ import annotations
@@ -17,18 +18,26 @@ from jupyter_aistack.checkpoint.helper import Helper, serve
 
 AFTER = {"lock": "locked", "checkpoint": "checkpointed", "restore": "locked", "unlock": "running"}
 BEFORE = {"lock": "running", "checkpoint": "locked", "restore": "checkpointed", "unlock": "locked"}
+ERRORS = {
+    "timeout": "CUDA_ERROR_NOT_READY",
+    "unsupported": "CUDA_ERROR_NOT_SUPPORTED",
+    "denied": "CUDA_ERROR_NOT_PERMITTED",
+    "unlucky": "CUDA_ERROR_UNKNOWN",
+}
 SLOW_SECONDS = 0.2
 
 
 class FakeProcess:
     """A process whose GPU state moves by name only."""
 
-    def __init__(self, pid: int, states: Path, script: dict[str, list[str]]) -> None:
-        self.pid, self.states, self.script = str(pid), states, script
+    def __init__(self, pid: int, states: Path, first: str = "") -> None:
+        self.pid, self.states, self.first = str(pid), states, first
 
     @property
     def state(self) -> str:
         known = json.loads(self.states.read_text())
+        if self.pid not in known and self.first:
+            return self.first
         if self.pid not in known:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: no such process")
         return str(known[self.pid])
@@ -39,7 +48,7 @@ class FakeProcess:
     def _step(self, step: str) -> None:
         if self.state != BEFORE[step]:
             raise RuntimeError(f"CUDA_ERROR_ILLEGAL_STATE: {step} of a process that is {self.state}")
-        fault = self.script[step].pop(0) if self.script.get(step) else ""
+        fault = take_fault(self.states, step)
         if fault == "crash":
             os._exit(139)
         if fault == "slow":
@@ -47,8 +56,11 @@ class FakeProcess:
         if fault == "oom":
             self._become("failed")
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
-        if fault in ("timeout", "unsupported"):
-            raise RuntimeError({"timeout": "CUDA_ERROR_NOT_READY", "unsupported": "CUDA_ERROR_NOT_SUPPORTED"}[fault])
+        if fault in ERRORS:
+            raise RuntimeError(ERRORS[fault])
+        if fault == "crash_after":
+            self._become(AFTER[step])
+            os._exit(139)
         self._become(AFTER[step])
 
     def lock(self, timeout_ms: int) -> None:
@@ -64,9 +76,20 @@ class FakeProcess:
         self._step("unlock")
 
 
+def take_fault(states: Path, step: str) -> str:
+    """The fault of this call of a step; it is taken off the script before anything ends the helper."""
+    file = states.with_suffix(".script")
+    script = json.loads(file.read_text())
+    faults = script.get(step) or [""]
+    file.write_text(json.dumps({**script, step: faults[1:]}))
+    return str(faults[0])
+
+
 def main() -> None:
-    states, script = Path(sys.argv[1]), json.loads(sys.argv[2])
-    serve(sys.stdin, sys.stdout, Helper(lambda pid: FakeProcess(pid, states, script), lambda: None))
+    states, first = Path(sys.argv[1]), sys.argv[3] if len(sys.argv) > 3 else ""
+    if not states.with_suffix(".script").exists():
+        states.with_suffix(".script").write_text(sys.argv[2])
+    serve(sys.stdin, sys.stdout, Helper(lambda pid: FakeProcess(pid, states, first), lambda: None))
 
 
 if __name__ == "__main__":

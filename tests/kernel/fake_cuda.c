@@ -5,6 +5,8 @@
  * only if CUDA_MPS_PIPE_DIRECTORY is a folder with a file "control" in it; else it gives the whole device without a
  * word. A client leaves a file named by its process id in there while it has a context. FAKE_MPS_IGNORES: "memory" or
  * "sms" is a server that does not limit it; "clients" one that never hears of the process.
+ *
+ * Its memory is the host's. FAKE_CUDA_BAD names a file: once that exists, what is read back is not what was written.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,4 +75,19 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) {
   *total = TOTAL;
   return 0;
 }
+int cuMemAlloc_v2(unsigned long long *address, size_t size) {
+  *address = (unsigned long long)(size_t)malloc(size);
+  return *address ? 0 : 2;
+}
+int cuMemcpyHtoD_v2(unsigned long long to, const void *from, size_t size) {
+  memcpy((void *)(size_t)to, from, size);
+  return 0;
+}
+int cuMemcpyDtoH_v2(void *to, unsigned long long from, size_t size) {
+  const char *bad = getenv("FAKE_CUDA_BAD");
+  memcpy(to, (void *)(size_t)from, size);
+  if (bad && !access(bad, F_OK)) ((char *)to)[size / 2] ^= 1;
+  return 0;
+}
+int cuCtxSynchronize(void) { return 0; }
 int cuGetErrorString(int error, const char **text) { *text = "unknown error"; return 0; }

@@ -93,9 +93,36 @@ def test_a_helper_that_crashed_is_replaced_and_the_next_one_finds_the_process_as
     client.suspend(PID)
     with pytest.raises(CheckpointFailed, match=r"helper ended \(139\) during suspend; ask for the state") as failed:
         client.suspend(OTHER)
-    assert failed.value.facts == {"step": "suspend", "state": "unknown"}
+    assert failed.value.facts == {"step": "suspend", "state": "unknown", "helper_ended": True}
     assert client.state(OTHER) == "running"
     assert client.resume(PID).state == "running"
+
+
+def test_several_processes_move_together(helper: Make, states: Path) -> None:
+    client = helper()
+    assert client.suspend(PID, OTHER).state == "checkpointed"
+    assert set(json.loads(states.read_text()).values()) == {"checkpointed"}
+    assert client.resume(PID, OTHER).state == "running"
+
+
+@pytest.mark.parametrize("script", [{"lock": ["", "timeout"]}, {"checkpoint": ["", "unsupported"]}])
+def test_where_one_of_several_cannot_go_all_go_on(helper: Make, states: Path, script: dict[str, list[str]]) -> None:
+    client = helper(**script)
+    with pytest.raises(CheckpointFailed) as failed:
+        client.suspend(PID, OTHER)
+    assert failed.value.facts["state"] == "running"
+    assert set(json.loads(states.read_text()).values()) == {"running"}
+
+
+def test_processes_that_differ_are_said_to_be_mixed_and_one_that_failed_counts_for_all(helper: Make) -> None:
+    client = helper(restore=["", "oom"])
+    client.suspend(PID)
+    with pytest.raises(CheckpointFailed, match="no such process"):
+        client.resume(PID, 99)
+    assert client.suspend(PID, OTHER).state == "checkpointed"
+    with pytest.raises(CheckpointFailed, match="OUT_OF_MEMORY") as failed:
+        client.resume(PID, OTHER)
+    assert failed.value.facts["state"] == "failed"
 
 
 def test_a_process_that_is_gone_is_an_error_and_not_the_end(helper: Make) -> None:

@@ -64,7 +64,8 @@ def test_what_a_process_sees_as_the_total_depends_on_what_holds_it() -> None:
 def test_jax_takes_nothing_in_advance_where_it_may_be_suspended(lease) -> None:
     held = lease(piece(SliceKind.SHARE))
     assert for_suspension(held) == {}
-    assert for_suspension(replace(held, residence=Residence())) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    growing = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    assert for_suspension(replace(held, residence=Residence())) == growing
 
 
 # Total memory as the driver reports it (MiB), slices, instance memory (MiB), and NVIDIA's name for it.

@@ -42,12 +42,14 @@ def jp_server_config(jp_server_config: Config) -> Config:
 
 API = "aistack/api/v1"
 CLASS = {"name": "class", "spec": "1/8", "starts_at": 4e9, "ends_at": 4.1e9}
+MOVES = ("suspend", "resume", "pin", "unpin")
 MATRIX = [
     ("GET", f"{API}/host", None, "read", "aistack:host"),
     ("GET", f"{API}/leases", None, "read", "aistack:leases"),
     ("POST", f"{API}/leases", {"spec": "1/4"}, "write", "aistack:leases"),
     ("DELETE", f"{API}/leases/l-none", None, "write", "aistack:leases"),
     ("POST", f"{API}/leases/l-none/extend", {"seconds": 1}, "write", "aistack:leases"),
+    *(("POST", f"{API}/leases/l-none/{verb}", None, "write", "aistack:leases") for verb in MOVES),
     ("GET", f"{API}/queue", None, "read", "aistack:queue"),
     ("DELETE", f"{API}/queue/r-none", None, "write", "aistack:queue"),
     ("GET", f"{API}/reservations", None, "read", "aistack:reservations"),

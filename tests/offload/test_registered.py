@@ -1,0 +1,70 @@
+"""Registered objects move as one when an agent is told to."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+
+import jupyter_aistack as aistack
+from jupyter_aistack.notebook.agent import Agent
+from jupyter_aistack.notebook.presence import Presence
+from jupyter_aistack.offload import registered
+
+torch = pytest.importorskip("torch")
+JSON = dict[str, Any]
+
+
+class Mail:
+    """What an agent answers."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, JSON] = {}
+
+    def __call__(self, verb: str, **payload: Any) -> JSON:
+        assert verb == "done"
+        self.answers[payload["order_id"]] = payload["answer"]
+        return {}
+
+
+def orders(*acts: str) -> JSON:
+    found = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
+    return {"residence": {"phase": "parking", "note": ""}, "orders": found}
+
+
+def test_registered_objects_go_out_and_come_back_on_order() -> None:
+    gc.collect()
+    tensor = torch.arange(1024, dtype=torch.int64)
+    offload, mail = aistack.offloadable(tensor, device="cpu"), Mail()
+    shared = aistack.offloadable([tensor], device="cpu")
+    agent = Agent(Presence(), mail)
+    assert registered.registered_bytes({"cpu"}) == 8192, "what two registrations share counts once"
+    agent.obey(orders("report", "out"))
+    assert mail.answers["report"]["registered_bytes"] == 8192
+    assert mail.answers["out"]["size_bytes"] >= 8192
+    assert offload.is_suspended
+    assert registered.is_out()
+    agent.obey(orders("in"))
+    assert not offload.is_suspended
+    assert not shared.is_suspended
+    assert torch.equal(tensor, torch.arange(1024))
+
+
+def test_what_its_user_has_moved_out_stays_out() -> None:
+
+    offload = aistack.offloadable(torch.ones(16), device="cpu")
+    offload.suspend()
+    Agent(Presence(), Mail()).obey(orders("out", "in"))
+    assert offload.is_suspended
+
+
+def test_where_one_cannot_go_none_goes() -> None:
+    first = aistack.offloadable(torch.ones(16), device="cpu")
+    other = aistack.offloadable(torch.ones(4, 4).to_sparse(), device="cpu")
+    mail = Mail()
+    Agent(Presence(), mail).obey(orders("out"))
+    assert "sparse" in mail.answers["out"]["error"]
+    assert not first.is_suspended
+    assert not other.is_suspended
+    assert not registered.is_out()
