@@ -174,7 +174,7 @@ class SliceProvisioner(LocalProvisioner):
         """
         if signum != signal.SIGINT or getattr(self.parent, "shutting_down", False):
             await self._hold()
-        if signum in _ENDS:
+        if signum in _ENDS and self.pid != self._was_made_way_for:
             await self._before_kill()
         await super().send_signal(signum)
 
