@@ -10,10 +10,11 @@ from jupyter_aistack.broker import UNTESTED, Broker
 from jupyter_aistack.core.lease import Lease, LeaseState
 from jupyter_aistack.core.queues import Policy, Queue
 from jupyter_aistack.core.request import HolderKind, Request
-from jupyter_aistack.core.residence import UNSEEN, Asked, Residence, Tier, is_pinned
+from jupyter_aistack.core.residence import UNSEEN, Asked, Residence, Tier, is_pinned, starts_anew
 from jupyter_aistack.core.tenants import Phase, SuspendPolicy
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
+from jupyter_aistack.service import Caller, Service
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 POLICY = Policy(queues=(Queue(name="default", suspend=True), Queue(name="plain")))
@@ -176,3 +177,36 @@ def test_what_may_be_parked_is_bounded_by_the_hosts_memory() -> None:
     for lease in leases:
         host.broker.ask(lease.id, Asked.SUSPEND)
     assert [lease.id for lease in host.broker.moves()] == [leases[0].id]
+
+
+def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room_like_any_other() -> None:
+    host = Host()
+    lease = host.start("a")
+    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.move()
+    host.start("b")
+    host.broker.bind(lease.id, lease.token, pid=4_000_000)
+    host.broker.reside(lease.id, lease.token, lambda one: starts_anew(one, host.clock.now))
+    anew = host.broker.activate(lease.id, lease.token, verified=True, note="anew")
+    assert (anew.state, anew.note) == (LeaseState.SUSPENDED, "anew")
+    assert (host.home("a").phase, host.home("a").state_bytes) == (Phase.PARKED, 0)
+    host.broker.begin_cell(lease.id)
+    host.turn(60.0)
+    assert (host.move(), host.move()) == (["b"], ["a"])
+    assert (host.lease("a").state, host.home("a").is_busy) == (LeaseState.ACTIVE, True)
+
+
+def test_the_room_of_what_is_suspended_is_shown_as_free() -> None:
+    host = Host()
+    lease = host.start("a", "3/4")
+    service, caller = Service(host.broker), Caller(user="ann", uid=1000)
+
+    def shown() -> tuple[str, str]:
+        said = service.call("host", {}, caller)
+        return said["devices"][0]["free_fraction"], said["queues"][0]["held"]
+
+    assert shown() == ("1/4", "3/4")
+    host.broker.ask(lease.id, Asked.SUSPEND)
+    assert shown() == ("1/4", "3/4")  # it has not left yet
+    host.move()
+    assert shown() == ("1", "0")

@@ -87,13 +87,25 @@ def _tenant(lease: Lease, known: Iterable[str]) -> Tenant | None:
         return Tenant(
             lease_id=lease.id, devices=devices, memory_bytes=memory_bytes, pinned=NOT_SUBJECT, is_subject=False
         )
-    used_at = max(lease.residence.active_at, lease.active_at or 0.0)
-    is_asked_back = lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
-    one = replace(tenant(lease.id, devices, memory_bytes, lease.residence), active_at=used_at)
-    one = replace(one, must_go=one.must_go or is_asked_back)  # rather than end
+    one = _as_lease_says(tenant(lease.id, devices, memory_bytes, lease.residence), lease)
     if lease.state is LeaseState.RELEASING:
         return _left_alone(replace(one, is_subject=False), GIVEN_BACK)
     return one if set(devices) <= set(known) else _left_alone(one, NO_DEVICE)
+
+
+def _as_lease_says(one: Tenant, lease: Lease) -> Tenant:
+    """A tenant with what is noted on its lease: when its devices worked last, and that it was asked back.
+
+    A new process that waits for room is taken for one that can be suspended, as newcomers are.
+    """
+    is_asked_back = lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
+    is_new = one.pinned == UNSEEN and one.phase is not Phase.RESIDENT
+    return replace(
+        one,
+        active_at=max(one.active_at, lease.active_at or 0.0),
+        must_go=one.must_go or is_asked_back,
+        pinned="" if is_new else one.pinned,
+    )
 
 
 def _left_alone(one: Tenant, why: str) -> Tenant:

@@ -9,6 +9,9 @@ from dataclasses import replace
 from .suspend import Act, Operation, staying
 from .tenants import House, Phase, Tenant, needed_bytes, promised_bytes, retry_at
 
+MOST_LEAVING = 16
+"""How many are suspended at once for requests that wait: all their state goes through the memory of one host."""
+
 
 def decide(house: House, now: float) -> tuple[Operation, ...]:
     """The moves to begin at `now` (seconds since the epoch); pure. At most one runs on each device at a time.
@@ -40,6 +43,7 @@ class Moves:
         self._first, self._tenants = house, {tenant.lease_id: tenant for tenant in house.tenants}
         self._now: House | None = house
         self._stuck: frozenset[str] | None = None
+        self._idle: list[Tenant] | None = None
         self._claimed: set[str] = set()
         self._moving = {device for tenant in house.tenants if tenant.is_moving for device in tenant.devices}
         self._host_left = house.host_bytes - house.parked_bytes
@@ -62,7 +66,8 @@ class Moves:
 
     def add(self, tenant: Tenant) -> None:
         """Somebody moves in."""
-        self._tenants[tenant.lease_id], self._now, self._stuck = tenant, None, None
+        self._tenants[tenant.lease_id] = tenant
+        self._now = self._stuck = self._idle = None
 
     def begin(self) -> None:
         """Whoever waits comes back, or has others parked; then who must go goes, and who is idle for long."""
@@ -82,7 +87,14 @@ class Moves:
         """Who could be parked for a newcomer, now or when what moves there has moved, least recently used first."""
         if not self.may_park:
             return []
-        return sorted((t for t in self._tenants.values() if self._is_spare(t)), key=_least_recent)
+        if self._idle is None:
+            self._idle = sorted((t for t in self._tenants.values() if self._is_spare(t)), key=_least_recent)
+        return self._idle
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many leave already that no more are told to go for those who wait."""
+        return sum(one.phase is Phase.PARKING for one in self._tenants.values()) >= MOST_LEAVING
 
     def would_fit_host(self, tenants: Iterable[Tenant]) -> bool:
         """Whether the host could hold the state of all of them as well."""

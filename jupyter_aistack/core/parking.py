@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 
@@ -28,16 +29,17 @@ def parking(
     """
     if not idle or request.spec.unit is Unit.PROFILE:
         return ()
-    count, choices = room.count(request.spec), []
+    count, choices, there = room.count(request.spec), [], _by_device(idle)
     for sizes in room.needs(request.spec, request.holder.host).values():
-        able = ((_leavers(d, share, room, idle, slices), d) for d, share in sizes.items())
+        able = ((_leavers(d, share, room, there[d], slices), d) for d, share in sizes.items())
         ranked = sorted((*_cost(leavers, d in moving), d) for leavers, d in able if leavers is not None)[:count]
         if len(ranked) == count:
             choices.append((sum(number for number, *_ in ranked), max(ranked), {d: sizes[d] for *_, d in ranked}))
     if not choices:
         return ()
     chosen = min(choices, key=lambda choice: choice[:2])[2]
-    leaving = {one.lease_id for d, share in chosen.items() for one in _leavers(d, share, room, idle, slices) or ()}
+    leavers = [_leavers(d, share, room, there[d], slices) or () for d, share in chosen.items()]
+    leaving = {one.lease_id for those in leavers for one in those}
     return tuple(one for one in idle if one.lease_id in leaving)
 
 
@@ -65,6 +67,14 @@ def below_limits(
     return chosen if by_queue <= 0 and by_user <= 0 else []
 
 
+def _by_device(tenants: Iterable[Tenant]) -> defaultdict[str, list[Tenant]]:
+    found: defaultdict[str, list[Tenant]] = defaultdict(list)
+    for one in tenants:
+        for device in one.devices:
+            found[device].append(one)
+    return found
+
+
 def _leavers(
     device_id: str, share: Fraction, room: Room, idle: Sequence[Tenant], slices: Slices
 ) -> list[Tenant] | None:
@@ -77,10 +87,9 @@ def _leavers(
         if free >= share and memory >= needed:
             break
         pieces = [piece for piece in slices[one.lease_id] if piece.device_id == device_id]
-        if pieces:
-            chosen.append(one)
-            free += sum(piece.fraction for piece in pieces)
-            memory += sum(piece.memory_bytes for piece in pieces)
+        chosen.append(one)
+        free += sum(piece.fraction for piece in pieces)
+        memory += sum(piece.memory_bytes for piece in pieces)
     if not device.is_healthy or free < share or memory < needed:
         return None
     return _without_needless(chosen, device_id, slices, free - share, memory - needed)

@@ -266,6 +266,8 @@ class Walk:
     def _is_making_room(self, request: Request, size: Fraction) -> bool:
         """Whether room is being made for a request by leases that have been, or are now, suspended or asked back."""
         keep = self._made_room.get(request.id) or self._in_room_to_come(request)
+        if keep is None and self.moves is not None and self.moves.is_full:
+            return False
         keep = keep or self._suspend_others(request) or self._ask_back(request, size)
         if keep is None:
             return False
@@ -311,7 +313,7 @@ class Walk:
     def _suspend_own(self, request: Request, size: Fraction) -> None:
         """Have idle leases of a queue, or of a user, suspended that keep a request of theirs above a limit."""
         excess = self.standing.excess(request, size)
-        if self.moves is None or not any(excess):
+        if self.moves is None or self.moves.is_full or not any(excess):
             return
         leases = {lease.id: lease for lease in self.held}
         idle = [one for one in self.moves.idle() if one.lease_id not in self._leaving]

@@ -15,6 +15,7 @@ from jupyter_aistack.core import residence as steps
 from jupyter_aistack.core.device import Device
 from jupyter_aistack.core.forecast import forecast
 from jupyter_aistack.core.lease import Lease, LeaseState, NoticeKind
+from jupyter_aistack.core.moves import MOST_LEAVING
 from jupyter_aistack.core.plan import End, Grant, Move, Notify, Withdraw
 from jupyter_aistack.core.queues import Policy, Queue, UserLimits
 from jupyter_aistack.core.request import HolderKind
@@ -195,6 +196,18 @@ def test_no_more_are_suspended_than_the_request_needs_and_those_of_other_request
     assert sorted(acts(box, WARM)) == [("suspend", "a"), ("suspend", "c")]
     box.move()
     assert {"x", "y"} <= box.holds().keys()
+
+
+def test_not_too_many_go_at_once_and_nobody_is_asked_back_meanwhile() -> None:
+    box = Notebooks(MOST_LEAVING + 2, host=10_000)
+    for number in range(MOST_LEAVING + 2):
+        box.start(f"a{number}", "1", preemptible=True)
+    box.submit(*(ask(f"b{number}", "1", 1.0, queue="first") for number in range(MOST_LEAVING + 2)))
+    todo = box.turn(WARM)
+    assert [type(action) for action in todo.actions] == [Move] * MOST_LEAVING
+    assert box.turn().is_empty
+    box.move()
+    assert len(box.moving()) == 2
 
 
 def test_idle_ones_are_suspended_before_anybody_is_asked_back() -> None:
