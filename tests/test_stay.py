@@ -88,6 +88,19 @@ def test_a_cell_that_needs_the_gpu_says_so_and_says_when_it_is_over() -> None:
     assert book.server.called[2:] == ["begin_cell", "end_cell"], "plain Python is nobody's business"
 
 
+def test_a_value_that_cannot_be_looked_at_may_be_anything() -> None:
+    class Shy:
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError("not now")
+
+    book = Notebook("resident")
+    Shy.__module__ = "__main__"
+    book.shell.user_ns["shy"] = Shy()
+    assert book.run("shy is None").success
+    assert book.server.called == ["begin_cell", "end_cell"]
+
+
 def test_a_cell_waits_until_its_state_is_back_and_then_runs(no_display: list[str]) -> None:
     book = Notebook("parked", "restoring", "resident")
     assert book.run("ran = bool(model)").success

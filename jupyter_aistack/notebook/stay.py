@@ -100,7 +100,10 @@ class Stay:
             self._say(ONCE)
 
     def _needs_device(self, raw: str) -> bool:
-        return may_use_gpu(self._shell.transform_cell(raw), self._shell.user_ns)
+        try:
+            return may_use_gpu(self._shell.transform_cell(raw), self._shell.user_ns)
+        except Exception:  # some value does not even bear to be looked at
+            return True
 
     def _begin(self) -> None:
         if self._ending is not None:
