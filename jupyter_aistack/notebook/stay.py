@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -110,7 +111,8 @@ class Stay:
             self._ending.join(ENDING_SECONDS)
         self._is_in_use = True
         said = self._ask()
-        if said["residence"] is None or said["residence"]["phase"] == "resident":
+        if _is_back(said):
+            self._check_registered()
             return
         with _Returning(said) as returning, self.presence.away():
             pause = FIRST_POLL_SECONDS
@@ -122,6 +124,18 @@ class Stay:
         if said["residence"] is not None and said["residence"]["phase"] == "lost":
             self._is_in_use = False
             self.gate.shut(f"the GPU memory of this kernel is lost ({said['residence']['note']}); restart the kernel")
+            return
+        self._check_registered()
+
+    def _check_registered(self) -> None:
+        """Bring in what is out though all is said to be here: whoever moved it out gave up on us, or we were slow."""
+        registry = sys.modules.get("jupyter_aistack.offload.registered")
+        if registry is None or not registry.is_out():
+            return
+        try:
+            registry.move_in()
+        except AIStackError as error:
+            self.gate.shut(error.message)
 
     def _ask(self) -> dict[str, Any]:
         said = self._call("begin_cell", lease_id=self.agent.lease_id)

@@ -198,8 +198,10 @@ class Moves:
             most = self._policy.context_bytes * max(1, len(found.contexts))
             left = self._gauge.settled(lease, most)
             if left.held_bytes is None or left.held_bytes > most:
-                self._tell(lease, "in")
-                return self._stays(f"{_rest(left.held_bytes)}: it is not registered", is_pinned=True)
+                why = f"{_rest(left.held_bytes)}: it is not registered"
+                if "error" in self._tell(lease, "in"):  # what is out stays out until a cell wants it
+                    return _left(size, Tier.OFFLOAD, why)
+                return self._stays(why, is_pinned=True)
             size = max(0, (before.held_bytes or 0) - left.held_bytes)
         return _left(size, Tier.OFFLOAD, self._figures(lease, size, begin, {}))
 

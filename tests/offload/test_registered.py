@@ -59,6 +59,22 @@ def test_what_its_user_has_moved_out_stays_out() -> None:
     assert offload.is_suspended
 
 
+def test_what_is_out_though_all_is_said_to_be_here_is_brought_in_before_the_cell() -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from jupyter_aistack.notebook.stay import Stay
+
+    shell = InteractiveShell()
+    stay = Stay(shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0})
+    stay.register()
+    stay.agent.lease_id = "l-1"
+    shell.user_ns["offload"] = offload = aistack.offloadable(torch.ones(16), device="cpu")
+    registered.move_out({"cpu"})
+    assert offload.is_suspended
+    shell.run_cell("was_out = offload.is_suspended")
+    assert shell.user_ns["was_out"] is False
+
+
 def test_where_one_cannot_go_none_goes() -> None:
     first = aistack.offloadable(torch.ones(16), device="cpu")
     other = aistack.offloadable(torch.ones(4, 4).to_sparse(), device="cpu")
