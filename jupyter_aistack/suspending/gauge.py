@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS, SETTLE_POLL_SECONDS = 2.0, 0.05
 """The driver may list a process for a moment after its memory is gone."""
+REST_SECONDS = 3.0
+"""A little more than what the driver's figure for work is averaged over, see ``providers.reading``."""
+WORKING = 0.01
+"""Busy share of device time from which something still works there, a thread in the background."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,15 @@ class Gauge:
         """The processes of a lease that run."""
         root = root_of(lease)
         return tree({lease.id: root})[lease.id] if root is not None and is_alive(root, None) else frozenset()
+
+    def at_rest(self, lease: Lease) -> Reading:
+        """A reading once the lease's device rests, or the last one before patience ran out."""
+        deadline = time.monotonic() + REST_SECONDS
+        while True:
+            reading = self.read(lease)
+            if reading.busy is None or reading.busy <= WORKING or time.monotonic() >= deadline:
+                return reading
+            time.sleep(SETTLE_POLL_SECONDS)
 
     def settled(self, lease: Lease, most_bytes: int) -> Reading:
         """A reading once the lease holds `most_bytes` at most, or the last one before patience ran out."""

@@ -19,13 +19,11 @@ from ..core.tenants import SuspendPolicy, needed_bytes
 from ..core.units import format_bytes
 from ..exceptions import CheckpointFailed
 from .checkpoints import AWAY, FAILED, RUNNING, UNKNOWN, Checkpoints, is_hopeless
-from .gauge import Gauge, Reading, home_of, root_of
+from .gauge import WORKING, Gauge, Reading, home_of, root_of
 from .preflight import Findings, look, why_not
 
 JSON = dict[str, Any]
 Change = Callable[[Residence], Residence]
-WORKING = 0.01
-"""Busy share of device time from which something still works there, a thread in the background."""
 PATIENCE_SECONDS, REPORT_SECONDS, COPY_SECONDS = 5.0, 30.0, 600.0
 """How long until an agent hears of an order; how long a report, or a copy of registered objects, may take then."""
 RESTART = "restart the kernel, and run its cells again"
@@ -122,10 +120,10 @@ class Moves:
             found = self._look(lease, self._gauge.read(lease), "trim")
         except NotNow as busy:
             return self._stays(str(busy))
-        reading = self._gauge.read(lease)
         why = why_not(found)
         if why:
             return self._stays(why, is_pinned=True)
+        reading = self._gauge.read(lease) if found.is_simulated else self._gauge.at_rest(lease)
         why = self._why_not_now(lease, reading, found) or ("a cell began" if is_wanted() else "")
         if why:
             return self._stays(why)

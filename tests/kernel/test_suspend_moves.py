@@ -339,10 +339,22 @@ def test_a_host_without_room_keeps_it_on_the_device(world: Make, kernel: int) ->
     assert box.home.note == "the host has no room for 4.0 GiB: 614.4 MiB may be used"
 
 
-def test_a_device_that_works_is_left_alone_whoever_says_that_it_is_idle(world: Make, kernel: int) -> None:
+def test_a_device_that_works_on_is_left_alone_whoever_says_that_it_is_idle(
+    world: Make, kernel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jupyter_aistack.suspending.gauge.REST_SECONDS", 0.0)
     box = resident(world(), kernel)
     box.gpu.busy = 0.3
     assert box.suspend().note == "its device works"
+
+
+def test_the_end_of_what_a_cell_has_just_done_is_waited_for(world: Make, kernel: int) -> None:
+    box = resident(world(), kernel)
+    box.gpu.busy = 0.3
+    rest = threading.Timer(0.2, setattr, (box.gpu, "busy", 0.0))
+    rest.start()
+    assert box.suspend().phase is Phase.PARKED
+    rest.join()
 
 
 def test_a_cell_that_begins_before_anything_has_moved_goes_on_at_once(world: Make, kernel: int) -> None:
