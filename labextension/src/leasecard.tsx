@@ -2,7 +2,8 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { deviceTitle } from './device';
-import { formatDuration, formatEnergy } from './format';
+import { Energy } from './energy';
+import { formatDuration } from './format';
 import { idleText } from './idle';
 import { isSimulated, stateText } from './leasetext';
 import {
@@ -22,9 +23,11 @@ import {
   type ResidentLease
 } from './residence';
 import { Ticking } from './tick';
-import type { ILease, IUsage } from './wire';
+import type { IBill, ILease, IUsage } from './wire';
 
 export interface ILeaseCardProps extends ILeaseButtonsProps {
+  /** What the books have charged a kernel. */
+  bill: (kernelId: string) => Promise<IBill>;
   usage: IUsage | null;
   /** Seconds since the epoch by the server's clock. */
   clock: () => number;
@@ -103,8 +106,7 @@ function Memory(props: ILeaseCardProps): JSX.Element | null {
 }
 
 function Facts(props: ILeaseCardProps): JSX.Element {
-  const { lease, trans, usage } = props;
-  const energy = usage?.leases[lease.id]?.energy_wh ?? null;
+  const { bill, lease, trans } = props;
   return (
     <dl className="jp-AIStack-facts">
       <State {...props} />
@@ -116,12 +118,7 @@ function Facts(props: ILeaseCardProps): JSX.Element {
       </dd>
       <dt>{trans.__('Time left')}</dt>
       <dd className="jp-AIStack-timeLeft">{timeLeft(props)}</dd>
-      {energy !== null && (
-        <>
-          <dt>{trans.__('Energy')}</dt>
-          <dd>{formatEnergy(energy)}</dd>
-        </>
-      )}
+      <Energy bill={bill} lease={lease} trans={trans} />
       {lease.preemptible && (
         <>
           <dt>{trans.__('May end early')}</dt>

@@ -7,6 +7,7 @@ import type { RestAPI } from './restapi';
 import { SnapshotStream, type Status } from './stream';
 import type { ILeaseManager } from './tokens';
 import type {
+  IBill,
   IHost,
   ILease,
   IRequest,
@@ -79,6 +80,10 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   requestOf(kernelId: string): IRequest | null {
     return requestOf(this.queue, kernelId);
+  }
+
+  bill(kernelId: string): Promise<IBill> {
+    return this._api.bill(kernelId);
   }
 
   request(body: IRequestBody): Promise<IRequested> {

@@ -6,10 +6,12 @@ import { LeaseCard } from './leasecard';
 import { etaText, positionText } from './leasetext';
 import type { IPanelActions } from './panelactions';
 import { Ticking } from './tick';
-import type { IHost, ILease, IRequest, IUsage } from './wire';
+import type { IBill, IHost, ILease, IRequest, IUsage } from './wire';
 
 export interface IMySliceProps {
   actions: IPanelActions;
+  /** What the books have charged a kernel. */
+  bill: (kernelId: string) => Promise<IBill>;
   /** By how much the Extend button moves the end. */
   extendSeconds: number;
   host: IHost;

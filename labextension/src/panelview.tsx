@@ -160,6 +160,7 @@ function Mine(
   return (
     <MySlice
       actions={props.actions}
+      bill={id => manager.bill(id)}
       extendSeconds={props.extendSeconds}
       host={props.host}
       kernelId={kernelId}

@@ -1,6 +1,7 @@
 import type { Decoder } from './decoders';
 import { AIStackError } from './errors';
 import type {
+  IBill,
   IEvent,
   IHost,
   ILease,
@@ -41,6 +42,12 @@ export class RestAPI {
   /** Events with a sequence number above `after`, oldest first. */
   async events(after = 0): Promise<IEvent[]> {
     return (await this._call(`events?after=${after}`, validate.events)).events;
+  }
+
+  /** What the books have charged a kernel. */
+  bill(kernelId: string): Promise<IBill> {
+    const path = `bill?kernel_id=${encodeURIComponent(kernelId)}`;
+    return this._call(path, validate.bill);
   }
 
   request(body: IRequestBody): Promise<IRequested> {

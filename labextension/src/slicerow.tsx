@@ -136,8 +136,7 @@ const UNKNOWN: IUse = {
   memory_bytes: null,
   utilization: null,
   power_watts: null,
-  energy_joules: null,
-  energy_wh: null
+  energy_joules: null
 };
 
 /** The use of a lease on one device; of a lease on several we only know the sum, which belongs to none of them. */

@@ -4,6 +4,7 @@ import type { ISignal } from '@lumino/signaling';
 
 import type { Status } from './stream';
 import type {
+  IBill,
   IHost,
   ILease,
   IRequest,
@@ -38,6 +39,8 @@ export interface ILeaseManager extends IDisposable {
   /** The waiting request of a kernel, or null. */
   requestOf(kernelId: string): IRequest | null;
 
+  /** What the books have charged a kernel. */
+  bill(kernelId: string): Promise<IBill>;
   /** Asks for a slice. Rejects with `AIStackError` when it is refused. */
   request(body: IRequestBody): Promise<IRequested>;
   /** Gives a slice back. */

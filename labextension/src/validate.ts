@@ -18,6 +18,7 @@ import {
   text
 } from './decoders';
 import type {
+  IBill,
   IDevice,
   IErrorBody,
   IEvent,
@@ -25,6 +26,7 @@ import type {
   IHost,
   IIdlePolicy,
   ILease,
+  ILeaseSums,
   IMIGInstance,
   INotice,
   IPrepared,
@@ -137,8 +139,17 @@ const use = shape<IUse>({
   memory_bytes: nullable(number),
   utilization: nullable(number),
   power_watts: nullable(number),
-  energy_joules: nullable(number),
-  energy_wh: nullable(number)
+  energy_joules: nullable(number)
+});
+
+export const bill = shape<IBill>({
+  leases: table(
+    shape<ILeaseSums>({
+      gpu_seconds: number,
+      metered_seconds: number,
+      energy_joules: number
+    })
+  )
 });
 
 const tier = oneOf('checkpoint', 'offload', 'simulated', 'off');

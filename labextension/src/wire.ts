@@ -251,8 +251,19 @@ export interface IUse {
   utilization: number | null;
   power_watts: number | null;
   energy_joules: number | null;
-  /** Of a lease: its part of what its devices have drawn since it was granted. */
-  energy_wh: number | null;
+}
+
+/** What the books have charged one lease. */
+export interface ILeaseSums {
+  gpu_seconds: number;
+  /** For how many of these its energy is known. */
+  metered_seconds: number;
+  energy_joules: number;
+}
+
+/** What a kernel has used; of that, the part that is shown. */
+export interface IBill {
+  leases: Record<string, ILeaseSums>;
 }
 
 export interface IUsage {

@@ -390,15 +390,6 @@ it.each([
   );
 });
 
-it('shows what energy the slice has had, where that is known', () => {
-  const snapshot = sampleSnapshot();
-  FakeSocket.latest.show(snapshot);
-  expect(show()).not.toContain('Energy');
-  snapshot.usage.leases['l-tour'].energy_wh = 1234;
-  FakeSocket.latest.show(snapshot);
-  expect(show()).toContain('Energy1.2 kWh');
-});
-
 it.each([
   [null, ''],
   [{ tier: 'checkpoint', why: '' }, 'give their memory back: by driver'],
