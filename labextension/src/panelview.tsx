@@ -241,7 +241,7 @@ function heldAnnouncement(lease: ILease, trans: TranslationBundle): string {
   switch (lease.residence?.standing) {
     case 'suspended':
       return trans.__(
-        'The slice %1 is suspended; it comes back with the next cell',
+        'The slice %1 is suspended; it comes back when a cell needs it',
         lease.spec
       );
     case 'lost':

@@ -99,10 +99,10 @@ function suspendedText(
     return trans.__('%1, on its way back.', where);
   }
   if (wanted_at === null && state_bytes === 0) {
-    return trans.__('%1; its room comes back with its next cell.', where);
+    return trans.__('%1; its room comes back when a cell needs it.', where);
   }
   if (wanted_at === null) {
-    return trans.__('%1; comes back with its next cell.', where);
+    return trans.__('%1; comes back when a cell needs it.', where);
   }
   const since = formatDuration(now - wanted_at);
   return note
@@ -215,7 +215,7 @@ export function verbCaption(
   switch (verb) {
     case 'suspend':
       return trans.__(
-        'Move what an idle kernel keeps on its device to host memory; its next cell brings it back'
+        'Move what an idle kernel keeps on its device to host memory, until a cell needs it'
       );
     case 'resume':
       return trans.__('Bring what the kernel kept on its device back now');
@@ -237,9 +237,12 @@ export function suspensionText(
         'Idle notebooks give their memory back: by driver checkpoint'
       );
     case 'offload':
-      return trans.__(
-        'Idle notebooks give their memory back: what they have registered'
-      );
+      return suspension.why
+        ? trans.__(
+            'Idle notebooks give back what they have registered: %1',
+            suspension.why
+          )
+        : trans.__('Idle notebooks give back what they have registered');
     case 'simulated':
       return trans.__('Idle notebooks give their memory back: simulated');
     case 'off':

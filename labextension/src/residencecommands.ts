@@ -139,7 +139,7 @@ function doneText(
   switch (verb) {
     case 'suspend':
       return trans.__(
-        '%1: its slice is being suspended; its next cell brings it back.',
+        '%1: its slice is being suspended; it comes back when a cell needs it.',
         name
       );
     case 'resume':

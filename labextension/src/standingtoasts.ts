@@ -33,7 +33,7 @@ export class StandingToasts implements IStandingNews {
     } else if (isNews) {
       const pause = this._pauseOf(`suspended ${lease.id}`, 10_000);
       const message = trans.__(
-        '%1 is suspended: %2; its next cell brings it back.',
+        '%1 is suspended: %2; it comes back when a cell needs it.',
         nameOf(lease),
         keptText(lease, trans)
       );
@@ -173,7 +173,7 @@ export class StandingToasts implements IStandingNews {
 /** What it means to be suspended, in the letters that a notification shows. */
 function explanation(lease: ResidentLease, trans: TranslationBundle): string {
   return trans.__(
-    '%1 is suspended: its memory moved to the host, so others can use the GPU. Nothing is lost; its next cell brings it back.',
+    '%1 is suspended: its GPU memory moved to the host to make room. Nothing is lost; it comes back when a cell needs it.',
     nameOf(lease)
   );
 }

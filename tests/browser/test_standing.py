@@ -27,7 +27,7 @@ LOST = {"phase": "lost", "standing": "lost", "why": "the checkpoint helper ended
 LOOKS = {
     "warm": (WARM, "Idle; suspended when somebody needs its memory."),
     "held": (HELD, "A cell uses it."),
-    "suspended": ({}, "9 GiB in host memory; comes back with its next cell."),
+    "suspended": ({}, "9 GiB in host memory; comes back when a cell needs it."),
     "pinned": (PINNED, "Stays on its device: an NCCL communicator"),
     "lost": (LOST, "What it kept on its device is lost: the checkpoint helper ended"),
 }
@@ -122,8 +122,8 @@ def test_first_suspend_is_explained_once_for_ever(told: Told, lab: LabPage, serv
     kernel_id = opened(lab, "first.ipynb")
     told.say(standing(kernel_id, WARM, "first.ipynb"))
     told.say(standing(kernel_id, {}, "first.ipynb"))
-    toast = lab.toasts.filter(has_text="first.ipynb is suspended: its memory moved to the host")
-    expect(toast).to_contain_text("its next cell brings it back.")
+    toast = lab.toasts.filter(has_text="first.ipynb is suspended: its GPU memory moved to the host")
+    expect(toast).to_contain_text("it comes back when a cell needs it.")
     expect(toast).to_be_in_viewport(ratio=1)
     lab.picture("standing-explained")
     toast.get_by_role("button", name="Resume").click()

@@ -92,7 +92,7 @@ describe('a slice that may be suspended', () => {
       'free'
     ]);
     expect(row(render(suspended()), 'l-tour')).toBe(
-      'tour.ipynbyours1/4suspended 9 GiB in host memory; comes back with its next cell.'
+      'tour.ipynbyours1/4suspended 9 GiB in host memory; comes back when a cell needs it.'
     );
   });
 
@@ -110,7 +110,7 @@ describe('a slice that may be suspended', () => {
 
   it('has nothing to bring back after a restart', () => {
     expect(row(render(suspended({ state_bytes: 0 })), 'l-tour')).toContain(
-      'Nothing on its device; its room comes back with its next cell.'
+      'Nothing on its device; its room comes back when a cell needs it.'
     );
   });
 

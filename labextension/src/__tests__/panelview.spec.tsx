@@ -285,12 +285,12 @@ describe('a slice that may be suspended', () => {
     FakeSocket.latest.show(suspendedSnapshot());
     show();
     expect(card()).toContain(
-      'suspended9 GiB in host memory; comes back with its next cell.'
+      'suspended9 GiB in host memory; comes back when a cell needs it.'
     );
     expect(card()).not.toContain('6.2 / 20 GiB');
     click('Resume');
     expect(done).toEqual(['resume l-tour']);
-    expect(announced()).toContain('is suspended; it comes back with the next');
+    expect(announced()).toContain('is suspended; it comes back when a cell');
     expect(statusText(manager, KERNEL, trans)).toBe(
       'GPU 1/4 · suspended · 9 GiB in host memory · 41 min · simulated'
     );
@@ -393,7 +393,8 @@ it.each([
 it.each([
   [null, ''],
   [{ tier: 'checkpoint', why: '' }, 'give their memory back: by driver'],
-  [{ tier: 'offload', why: '' }, 'give their memory back: what they have'],
+  [{ tier: 'offload', why: '' }, 'give back what they have registered'],
+  [{ tier: 'offload', why: 'no driver' }, 'they have registered: no driver'],
   [{ tier: 'simulated', why: '' }, 'give their memory back: simulated'],
   [
     { tier: 'off', why: 'driver 535 is too old' },

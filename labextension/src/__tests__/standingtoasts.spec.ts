@@ -57,7 +57,7 @@ it('explains a suspend once, whoever has asked for it, and stays', () => {
   isDue = true;
   toasts.suspended(lease(), false);
   expect(messages()).toEqual([
-    'it is suspended: its memory moved to the host, so others can use the GPU. Nothing is lost; its next cell brings it back.'
+    'it is suspended: its GPU memory moved to the host to make room. Nothing is lost; it comes back when a cell needs it.'
   ]);
   expect(shown()[0].message.length).toBeLessThanOrEqual(140);
   expect(shown()[0].options.autoClose).toBe(false);
@@ -74,7 +74,7 @@ it('leaves the explanation to be read when the slice is back, with nothing to pr
   expect(shown()[0].options.actions).toEqual([]);
   toasts.suspended(lease(), true);
   expect(messages()[0]).toBe(
-    'it is suspended: 9 GiB in host memory; its next cell brings it back.'
+    'it is suspended: 9 GiB in host memory; it comes back when a cell needs it.'
   );
 });
 
