@@ -55,7 +55,7 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
     found = {"kind": "gpu", "simulated": False, "mig_enabled": False, "is_divisible": True, "level": "L1"}
     device = {**found, "index": 0, "name": "NVIDIA H200"}
     told = {"enforcement": enforcement(device), "why_not": {"L2": "needs driver 615"}, "advice": "switch it on"}
-    report = {"version": "1", "host": "box", "transport": "here", "problems": []}
+    report = {"version": "1", "host": "box", "transport": "here", "problems": [], "suspend": {"tier": "off", "why": ""}}
     shown = [*_doctor_lines({**report, "devices": [{**device, **told, "memory_bytes": 1 << 30}]})]
     assert shown[2:5] == [
         f"  whole: {Enforcement.WHOLE.label}",

@@ -179,5 +179,7 @@ def _names_mps(environ: Path) -> bool:
         entries = environ.read_bytes().split(b"\0")
     except OSError:
         return False
-    names = {entry.partition(b"=")[0].decode(errors="replace") for entry in entries}
-    return not names.isdisjoint(MPS_VARIABLES)
+    named = dict(entry.decode(errors="replace").partition("=")[::2] for entry in entries)
+    if named.get("CUDA_MPS_PIPE_DIRECTORY") == os.devnull:  # what keeps a suspendable lease away from any MPS server
+        return False
+    return not named.keys().isdisjoint(MPS_VARIABLES)

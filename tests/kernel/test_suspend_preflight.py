@@ -69,10 +69,16 @@ def test_registered_objects_and_simulated_devices_may_be_moved_without_the_drive
 
 
 @pytest.fixture
-def process(tmp_path: Path, driver: str) -> Iterator[subprocess.Popen[str]]:
+def pipes() -> str:
+    """Where a process is told to look for an MPS server."""
+    return "/tmp/mps"
+
+
+@pytest.fixture
+def process(tmp_path: Path, driver: str, pipes: str) -> Iterator[subprocess.Popen[str]]:
     """A process that has opened the driver's library, under an MPS server, with the socket of a Jupyter server."""
     code = f"import ctypes, time; ctypes.CDLL('{driver}/libcuda.so.1'); print(1, flush=True); time.sleep(600)"
-    more = {"CUDA_MPS_PIPE_DIRECTORY": "/tmp/mps", "AISTACK_SOCKET": str(tmp_path / "s")}
+    more = {"CUDA_MPS_PIPE_DIRECTORY": pipes, "AISTACK_SOCKET": str(tmp_path / "s")}
     child = subprocess.Popen(
         [sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, **more}
     )
@@ -89,6 +95,12 @@ def test_a_real_process_is_looked_at(process: subprocess.Popen[str]) -> None:
     assert seen == Process(pid=process.pid, has_context=True, uses=frozenset({"cuda"}), is_mps_client=True)
     (own,) = look([os.getpid()], [])
     assert (own.is_own, own.has_context, own.is_mps_client) == (True, False, False)
+
+
+@pytest.mark.parametrize("pipes", [os.devnull])
+def test_a_process_that_is_kept_away_from_mps_is_none_of_its_clients(process: subprocess.Popen[str]) -> None:
+    (seen,) = look([process.pid], [process.pid])
+    assert (seen.has_context, seen.is_mps_client) == (True, False)
 
 
 def test_libraries_are_told_by_their_files(tmp_path: Path) -> None:
