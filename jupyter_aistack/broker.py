@@ -22,6 +22,7 @@ from .core.cycle import plan
 from .core.device import Fault, Inventory, SliceKind
 from .core.events import Event
 from .core.forecast import Waiting, forecast
+from .core.housing import house_of
 from .core.lease import Lease, LeaseState, NoticeKind, Step, firmness_note, lasting_note
 from .core.plan import Snapshot
 from .core.queues import Policy, Queue
@@ -29,6 +30,7 @@ from .core.readiness import SWITCHED_OFF, Readiness
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
 from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, has_left, has_returned, keeps
+from .core.suspend import why_pinned
 from .core.tenants import Phase, SuspendPolicy, host_room
 from .core.verification import NotEnforcedAction
 from .core.watchdog import MemoryAction
@@ -59,6 +61,7 @@ REAP_SECONDS = 1.0
 """How long a holder must have been found dead: a kernel that crashed is put in its server's name within milliseconds,
 and must not lose its slice to a cycle that happens to run in between."""
 MAX_CONFLICTS = 200
+NO_BOUND = 2**60
 UNTESTED = "no self-test has shown yet that this host can suspend a process"
 
 
@@ -75,7 +78,8 @@ class Broker:
         is_alive: whether a process (pid, start time) still runs.
         suspend: when idle kernels are suspended; None for never.
         suspend_ready: why this host cannot suspend a process, in one sentence; empty when it can.
-        host_memory: bytes of the host's memory that could be used now.
+        host_memory: bytes of the host's memory that could be used now; None for what the system says, or for no bound
+            where devices are simulated: their state takes none.
 
     Attributes:
         suspend_ready: as given; whoever tests the host sets it anew.
@@ -97,7 +101,7 @@ class Broker:
         is_alive: Callable[[int, float | None], bool] = is_alive,
         suspend: SuspendPolicy | None = None,
         suspend_ready: Callable[[], str] = lambda: UNTESTED,
-        host_memory: Callable[[], int] = available_bytes,
+        host_memory: Callable[[], int] | None = None,
         not_enforced_action: NotEnforcedAction = NotEnforcedAction.WARN,
         memory_action: MemoryAction = MemoryAction.INTERRUPT,
         show_names: bool = True,
@@ -106,7 +110,8 @@ class Broker:
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.not_enforced_action = not_enforced_action
         self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
-        self.suspend, self.suspend_ready, self._host_memory = suspend, suspend_ready, host_memory
+        self.suspend, self.suspend_ready = suspend, suspend_ready
+        self._host_memory = host_memory or self._available_bytes
         self.cutting = Cutting(self.devices, clock)
         self.books = Bookkeeper(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
         self.readiness: Callable[[], Readiness] = self._untested
@@ -413,6 +418,8 @@ class Broker:
             LeaseError: that cannot be, or makes no sense now; says why.
         """
         self._check_residence(lease_id)
+        if asked is Asked.SUSPEND:
+            self._check_can_leave(lease_id)
         self._change(lease_id, lambda one: asks(one, asked, self.clock()))
         self.cycle()
         return self.lease(lease_id)
@@ -443,6 +450,15 @@ class Broker:
 
     def _change(self, lease_id: str, change: Callable[[Residence], Residence]) -> Lease:
         return self.reside(lease_id, self.lease(lease_id).token, change)
+
+    def _check_can_leave(self, lease_id: str) -> None:
+        """A wish that the host has no room for would stay one for ever."""
+        snapshot = self.snapshot()
+        house = house_of(snapshot, snapshot.leases)
+        one = next((one for one in house.tenants if one.lease_id == lease_id), None) if house else None
+        why = why_pinned(house, one) if house and one and one.phase is Phase.RESIDENT else ""
+        if why:
+            raise LeaseError(f"it cannot be suspended: {why}", lease_id=lease_id)
 
     def _check_residence(self, lease_id: str) -> None:
         lease = self.lease(lease_id)
@@ -566,6 +582,9 @@ class Broker:
         parked = sum(map(_parked_bytes, with_residence))
         share = (self.suspend or SuspendPolicy()).host_share
         return parked + host_room(self._host_memory(), parked_bytes=parked, share=share)
+
+    def _available_bytes(self) -> int:
+        return NO_BOUND if self.inventory().is_simulated else available_bytes()
 
     def _dead(self, everything: Iterable[Lease | Request]) -> set[str]:
         """Ids of those whose process has ended; each process is looked at once."""

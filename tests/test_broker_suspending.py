@@ -174,9 +174,18 @@ def test_a_lease_may_end_wherever_its_state_is(moves: int) -> None:
 def test_what_may_be_parked_is_bounded_by_the_hosts_memory() -> None:
     host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)  # 60 % of that hold one whole GPU, and not two
     leases = [host.start("a"), host.start("b")]
-    for lease in leases:
-        host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.ask(leases[0].id, Asked.SUSPEND)
+    with pytest.raises(LeaseError, match="the host has no room to park it: 160"):
+        host.broker.ask(leases[1].id, Asked.SUSPEND)
     assert [lease.id for lease in host.broker.moves()] == [leases[0].id]
+    assert host.home("b").asked is Asked.NOTHING
+
+
+def test_simulated_state_takes_no_memory_of_the_host() -> None:
+    host = Host("2xH100-80GB", host_memory=None)
+    for lease in [host.start("a"), host.start("b")]:
+        host.broker.ask(lease.id, Asked.SUSPEND)
+    assert len(host.broker.moves()) == 2
 
 
 def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room_like_any_other() -> None:
