@@ -117,13 +117,17 @@ def _expected_together(one: Mapping[str, object], other: Mapping[str, object]) -
             both[name] = _side_by_side(left, right)
     if one.get("visible") and other.get("visible"):
         both = {name: value for name, value in both.items() if name not in _AT_MOST}
-        both.update(_at_most(one, other))
+        both.update(_at_most(one, other, both["visible"]))
     return both
 
 
-def _at_most(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, int]:
-    """Limits in all, where both leases set one; what they say of a device they share is said twice."""
-    total = max if {*one["visible"]} & {*other["visible"]} else lambda left, right: left + right
+def _at_most(one: Mapping[str, Any], other: Mapping[str, Any], visible: Any) -> dict[str, int]:
+    """Limits in all, where both leases set one: those of devices that are all seen add up.
+
+    What they say of a device they share is said twice, and of one that a MIG instance hides it is said in vain.
+    """
+    are_all_seen = len(visible) == len(one["visible"]) + len(other["visible"])
+    total = (lambda left, right: left + right) if are_all_seen else max
     return {name: total(one[name], other[name]) for name in _AT_MOST if name in one and name in other}
 
 
