@@ -85,7 +85,7 @@ def test_rates_are_settings(
 
 def test_a_week_without_use_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["usage", "--week", "2020-W10"]) == 0
-    assert capsys.readouterr().out == "nothing was used since 2020-03-02\n"
+    assert capsys.readouterr().out == "nothing was used in 2020-W10\n"
 
 
 def test_advice_is_a_line_for_each_notebook(capsys: pytest.CaptureFixture[str]) -> None:

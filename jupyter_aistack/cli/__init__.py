@@ -82,7 +82,7 @@ def _add_request(request: argparse.ArgumentParser) -> None:
     request.add_argument("--for", dest="duration", metavar="TIME", help="how long at most, e.g. 2h")
     request.add_argument("--queue", default="", metavar="NAME", help="queue to wait in (your own)")
     request.add_argument("--preemptible", action="store_true", help="may be ended, after a notice, for others")
-    request.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait at most (for ever)")
+    request.add_argument("--timeout", metavar="TIME", help="how long to wait at most, e.g. 5min (for ever)")
     request.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
 
 
