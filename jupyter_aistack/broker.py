@@ -50,6 +50,7 @@ from .exceptions import (
 )
 from .faults import FaultWatch
 from .ledger.base import Ledger
+from .ledger.rows import refuse_ended
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
 from .providers.memory import available_bytes
@@ -449,6 +450,7 @@ class Broker:
 
     def _check_residence(self, lease_id: str) -> None:
         lease = self.lease(lease_id)
+        refuse_ended(lease)
         if lease.residence is None:
             raise LeaseError(f"this lease cannot be suspended: {self._why_no_residence(lease)}", lease_id=lease_id)
 
