@@ -85,6 +85,7 @@ def test_leases_and_their_use_stand_in_columns_with_names(capsys: pytest.Capture
         starts = {row.index(name) for row in rows for name in (" a.ipynb", " longer.ipynb") if name in row}
         assert (len(rows), len(starts)) == (2, 1)
         assert any("24.4%, 19.5 GiB" in row for row in rows)
+        assert all(row.endswith("nothing: the device is simulated") for row in rows)
         main(["usage"])
         heading, *used = capsys.readouterr().out.splitlines()
     assert heading.split() == ["who", "memory", "busy"]

@@ -59,7 +59,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     release = add("release", leases.release, "End one of your leases.")
     release.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
     for name, text in leases.MOVES.items():
-        move = add(name, getattr(leases, name), text)
+        move = add(name, leases.move, text)
+        move.set_defaults(verb=name)
         move.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
     add("queue", queues.queue, "Show who waits, why, and until when.")
     add("reservations", queues.reservations, "Show what is kept for whom, now and later.")

@@ -90,7 +90,7 @@ def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[st
     for piece in lease["slices"]:
         if piece["device_id"] == device_id:
             size = piece["profile"] or format_share(piece["fraction"])
-            said = lease["note"] or lease["enforcement"]
+            said = "; ".join(filter(None, [lease["enforcement"], lease["note"]]))
             where = residence_text(lease) or lease["state"]
             memory = format_bytes(piece["memory_bytes"])
             yield lease["id"], f"{size}, {memory}", where, _who(lease), f"{said}{_leaving(lease, now)}"
