@@ -112,3 +112,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
     assert words in error[0]
+
+
+def test_the_last_line_is_json_where_that_was_asked_for_beside_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["usage", "--csv", "-", "--json"]) == 0
+    heading, *_, last = capsys.readouterr().out.splitlines()
+    assert heading.startswith("week,user,")
+    assert json.loads(last)["lines"]

@@ -57,7 +57,7 @@ def report(options: argparse.Namespace) -> int:
     found = connect().call("report", **payload)
     if options.csv is not None:
         _write(options.csv, as_csv(found["lines"]))
-        if options.csv == "-":
+        if options.csv == "-" and not options.json:
             return 0
     show(options, found, _report_lines(options, found))
     return 0
