@@ -29,7 +29,7 @@ from .core.queues import Policy, Queue
 from .core.readiness import SWITCHED_OFF, Readiness
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
-from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, has_left, has_returned, keeps
+from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, keeps
 from .core.suspend import why_pinned
 from .core.tenants import Phase, SuspendPolicy, host_room
 from .core.verification import NotEnforcedAction
@@ -50,6 +50,7 @@ from .exceptions import (
 )
 from .faults import FaultWatch
 from .ledger.base import Ledger
+from .ledger.rows import refuse_ended
 from .processes import is_alive, started_at, tree
 from .providers.base import Prepared, Provider, Usage
 from .providers.memory import available_bytes
@@ -435,19 +436,6 @@ class Broker:
         self.cycle()
         return self.lease(lease_id)
 
-    def pretend(self, lease: Lease) -> Lease:
-        """Carry out the move of a lease on simulated devices: nothing is there to be moved, so it is done at once.
-
-        Raises:
-            LeaseError: its devices are real, or it does not move.
-        """
-        state_bytes = self.devices.simulated_state(lease)
-        if state_bytes is None:
-            raise LeaseError("its devices are real: their state cannot be made believe", lease_id=lease.id)
-        if lease.residence is not None and lease.residence.phase is Phase.PARKING:
-            return self._change(lease.id, lambda one: has_left(one, state_bytes=state_bytes, tier=Tier.SIMULATED))
-        return self._change(lease.id, lambda one: has_returned(one, self.clock()))
-
     def _change(self, lease_id: str, change: Callable[[Residence], Residence]) -> Lease:
         return self.reside(lease_id, self.lease(lease_id).token, change)
 
@@ -462,6 +450,7 @@ class Broker:
 
     def _check_residence(self, lease_id: str) -> None:
         lease = self.lease(lease_id)
+        refuse_ended(lease)
         if lease.residence is None:
             raise LeaseError(f"this lease cannot be suspended: {self._why_no_residence(lease)}", lease_id=lease_id)
 

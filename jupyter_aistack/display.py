@@ -52,9 +52,9 @@ class Panel:
 
     def _row_html(self, row: Sequence[Any]) -> str:
         first = "td" if self.headings else 'th scope="row"'
-        tags = [first, *("td" for _ in row[1:])]
-        cells = zip(tags, map(_cell_html, row), strict=True)
-        return "".join(f'<{tag} style="{_CELL}">{cell}</{tag.split()[0]}>' for tag, cell in cells)
+        style = _CELL if self.headings else f"{_CELL};white-space:nowrap"
+        label = f'<{first} style="{style}">{_cell_html(row[0])}</{first.split()[0]}>'
+        return label + "".join(f'<td style="{_CELL}">{_cell_html(cell)}</td>' for cell in row[1:])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self.to_html()}

@@ -13,7 +13,7 @@ from . import notices
 from .core.device import Slice, SliceKind
 from .core.lease import LeaseState, Outcome
 from .core.request import RequestState
-from .core.units import format_bytes
+from .core.units import format_bytes, format_share
 from .exceptions import AcquireTimeout, AIStackError, LeaseError, LeaseLost, Refused
 from .periods import lease_seconds
 from .transports import JSON
@@ -248,7 +248,7 @@ class HeldLease:
     def __repr__(self) -> str:
         if not self.is_granted:
             return f"<request {self.spec}: {self.state}, {self.note}>"
-        where = ", ".join(f"{piece.fraction} of {piece.device_id}" for piece in self.slices)
+        where = ", ".join(f"{format_share(piece.fraction)} of {piece.device_id}" for piece in self.slices)
         size = format_bytes(self.memory_bytes)
         return f"<lease {self.id} {self.spec}: {where}, {size}, {self.state}, {self.enforcement}>"
 

@@ -11,6 +11,7 @@ from jupyter_aistack import client as clients
 from jupyter_aistack.cli import main
 from jupyter_aistack.cli.host import _doctor_lines, enforcement
 from jupyter_aistack.cli.queues import read_moment
+from jupyter_aistack.cli.showing import residence_text
 from jupyter_aistack.core.device import Enforcement
 
 CLASS = ["reserve", "deep learning class", "--spec", "1/8"]
@@ -63,6 +64,55 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "  not L2: needs driver 615",
     ]
     assert shown[5] == "  advice: switch it on"
+
+
+def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
+    found = {"kind": "gpu", "simulated": False, "mig_enabled": False, "is_divisible": True, "level": "L0", "index": 0}
+    why_not = {"L4": "MIG mode is off", "L3": "no control program", "L2": "no control program"}
+    device = {**found, "name": "NVIDIA H200", "enforcement": {}, "why_not": why_not, "advice": "", "memory_bytes": 1}
+    report = {"version": "1", "host": "box", "transport": "here", "problems": [], "suspend": {"tier": "off", "why": ""}}
+    shown = [*_doctor_lines({**report, "devices": [device]})]
+    assert shown[2:4] == ["  not L4: MIG mode is off", "  not L3, L2: no control program"]
+
+
+def test_leases_and_their_use_stand_in_columns_with_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        clients.request("1/4", attach=False, label="a.ipynb"),
+        clients.request("20000MiB", attach=False, label="longer.ipynb"),
+    ):
+        main(["status"])
+        rows = sorted(line for line in capsys.readouterr().out.splitlines() if "ipynb" in line)
+        starts = {row.index(name) for row in rows for name in (" a.ipynb", " longer.ipynb") if name in row}
+        assert (len(rows), len(starts)) == (2, 1)
+        assert any("24.4%, 19.5 GiB" in row for row in rows)
+        assert all(row.endswith("nothing: the device is simulated") for row in rows)
+        main(["usage"])
+        heading, *used = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["who", "memory", "busy"]
+    assert used[0].startswith("GPU 0: NVIDIA H100-80GB (simulated)")
+    assert any("longer.ipynb" in row for row in used[2:])
+
+
+def test_a_host_without_devices_says_so_when_its_use_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AISTACK_PROVIDERS", "gpu")
+    main(["usage"])
+    assert capsys.readouterr().out == "there is no device here\n"
+
+
+@pytest.mark.parametrize(
+    ("home", "text"),
+    [
+        ({"standing": "warm", "phase": "parking"}, "warm (being suspended)"),
+        ({"standing": "warm", "asked": "suspend"}, "warm (to be suspended)"),
+        ({"standing": "suspended", "phase": "restoring"}, "suspended (coming back)"),
+        ({"standing": "pinned", "why": "its user keeps it here"}, "pinned (its user keeps it here)"),
+        ({"standing": "warm"}, "warm"),
+    ],
+)
+def test_a_move_that_is_under_way_is_said(home: dict[str, str], text: str) -> None:
+    assert residence_text({"residence": {"phase": "resident", "why": "", "asked": "", **home}}) == text
 
 
 def test_doctors_json_has_the_level_of_each_device(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,6 +209,7 @@ print([name for name in sys.modules if name.partition(".")[0] == "numpy" or "sim
         (["request", "banana", "--", "true"], "spec: 'banana' is not a slice"),
         (["request", "9", "--", "true"], "this host has 2 GPUs"),
         (["request", "1/4", "--for", "never", "--", "true"], "duration: 'never'"),
+        (["request", "1/4", "--timeout", "soon", "--", "true"], "timeout: 'soon' is not a duration"),
         (["request", "1/4", "--queue", "nowhere", "--", "true"], "queue: there is no queue 'nowhere'"),
         (["request", "1/4", "--", "no-such-program"], "command: no-such-program cannot be run"),
         (["release", "l-nope"], "l-nope"),

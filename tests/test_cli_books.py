@@ -85,7 +85,7 @@ def test_rates_are_settings(
 
 def test_a_week_without_use_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["usage", "--week", "2020-W10"]) == 0
-    assert capsys.readouterr().out == "nothing was used since 2020-03-02\n"
+    assert capsys.readouterr().out == "nothing was used in 2020-W10\n"
 
 
 def test_advice_is_a_line_for_each_notebook(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,3 +112,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
     assert words in error[0]
+
+
+def test_the_last_line_is_json_where_that_was_asked_for_beside_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["usage", "--csv", "-", "--json"]) == 0
+    heading, *_, last = capsys.readouterr().out.splitlines()
+    assert heading.startswith("week,user,")
+    assert json.loads(last)["lines"]

@@ -440,6 +440,20 @@ def test_status_names_device_enforcement_memory_and_time_left():
     assert "n/a of 20.0 GiB" in str(panel)
 
 
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+def test_where_the_memory_is_says_why_and_not_what_is_about_to_change(verb: str):
+    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+    home = {"standing": "suspended", "why": "simulated: nothing has moved"}
+    shown = str(views.residence_panel({**samples["leases"][0], "residence": home}, verb))
+    assert ("needs it (simulated: nothing has moved)" in shown) == (verb == "resume")
+    assert ("It moves to host memory now" in shown) == (verb == "suspend")
+
+
+def test_labels_of_rows_are_not_broken_into_lines():
+    html = Panel(title="x", rows=[("GPU memory", "long " * 50)]).to_html()
+    assert html.count("white-space:nowrap") == 1
+
+
 def test_a_panel_without_rows_is_its_title():
     assert str(Panel(title="Nobody waits")) == "Nobody waits"
     assert "<table" not in Panel(title="Nobody waits").to_html()

@@ -151,6 +151,13 @@ def test_what_being_parked_means_is_told_once() -> None:
     assert book.said == [ONCE]
 
 
+def test_that_nothing_has_moved_is_said_of_a_simulated_gpu() -> None:
+    book = Notebook("resident")
+    book.stay.agent.obey({"residence": residence("parked", tier="simulated"), "orders": []})
+    book.run("1")
+    assert book.said == [f"{ONCE} (The GPU is simulated: nothing has moved.)"]
+
+
 def test_unloading_takes_the_hooks_out() -> None:
     book = Notebook("resident")
     book.stay.unregister()

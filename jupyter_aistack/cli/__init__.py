@@ -59,7 +59,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     release = add("release", leases.release, "End one of your leases.")
     release.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
     for name, text in leases.MOVES.items():
-        move = add(name, getattr(leases, name), text)
+        move = add(name, leases.move, text)
+        move.set_defaults(verb=name)
         move.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
     add("queue", queues.queue, "Show who waits, why, and until when.")
     add("reservations", queues.reservations, "Show what is kept for whom, now and later.")
@@ -82,7 +83,7 @@ def _add_request(request: argparse.ArgumentParser) -> None:
     request.add_argument("--for", dest="duration", metavar="TIME", help="how long at most, e.g. 2h")
     request.add_argument("--queue", default="", metavar="NAME", help="queue to wait in (your own)")
     request.add_argument("--preemptible", action="store_true", help="may be ended, after a notice, for others")
-    request.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait at most (for ever)")
+    request.add_argument("--timeout", metavar="TIME", help="how long to wait at most, e.g. 5min (for ever)")
     request.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
 
 

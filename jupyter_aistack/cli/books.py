@@ -57,9 +57,9 @@ def report(options: argparse.Namespace) -> int:
     found = connect().call("report", **payload)
     if options.csv is not None:
         _write(options.csv, as_csv(found["lines"]))
-        if options.csv == "-":
+        if options.csv == "-" and not options.json:
             return 0
-    show(options, found, _report_lines(found))
+    show(options, found, _report_lines(options, found))
     return 0
 
 
@@ -89,9 +89,10 @@ def _write(path: str, text: str) -> None:
         raise InvalidRequest(f"csv: {path} cannot be written: {error.strerror}", field="csv") from error
 
 
-def _report_lines(found: JSON) -> Iterable[str]:
+def _report_lines(options: argparse.Namespace, found: JSON) -> Iterable[str]:
     if not found["lines"]:
-        yield f"nothing was used since {_day(found['since'])}"
+        when = f"in {options.week}" if options.week else f"since {_day(found['since'])}"
+        yield f"nothing was used {when}"
         return
     headings = ("week", "user", "GPU-h", "used", "at 0 %", "GiB-h", "kWh", "cost", "gCO2e", "CPU-h", "")
     yield from columns([headings, *(_row(line) for line in found["lines"])])

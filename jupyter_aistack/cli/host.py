@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from .. import __version__
-from ..core.units import format_bytes, format_duration
+from ..core.units import format_bytes, format_duration, format_share
 from . import books
-from .showing import JSON, residence_text, show
+from .showing import JSON, columns, residence_text, show
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -35,13 +35,19 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     for device in report["devices"]:
         yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
         yield from (f"  {what}: {by}" for what, by in device["enforcement"].items())
-        yield from (f"  not {level}: {why}" for level, why in device["why_not"].items())
+        yield from (f"  not {levels}: {why}" for levels, why in _not_reached(device["why_not"]))
         yield from (f"  advice: {advice}" for advice in [device["advice"]] if advice)
     why = f": {report['suspend']['why']}" if report["suspend"]["why"] else ""
     yield f"suspending idle kernels: {report['suspend']['tier']}{why}"
     yield from (f"problem: {problem}" for problem in report["problems"])
     if not report["problems"]:
         yield "no problems found"
+
+
+def _not_reached(why_not: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Levels and why they are not reached, those with one reason together."""
+    for why in dict.fromkeys(why_not.values()):
+        yield ", ".join(level for level, reason in why_not.items() if reason == why), why
 
 
 def enforcement(device: JSON) -> dict[str, str]:
@@ -73,22 +79,26 @@ def status(options: argparse.Namespace) -> int:
 def _status_lines(report: JSON, now: float) -> Iterable[str]:
     for device in report["host"]["devices"]:
         problem = f", {device['problem']}" if device["problem"] else ""
-        free = f"{format_bytes(device['memory_bytes'])}, {device['free_fraction']} free"
+        free = f"{format_bytes(device['memory_bytes'])}, {format_share(device['free_fraction'])} free"
         yield f"{_device_name(device)}: {free}{problem}"
-        for lease in report["leases"]:
-            yield from (f"  {line}" for line in _lease_lines(lease, device["id"], now))
+        rows = [row for lease in report["leases"] for row in _lease_rows(lease, device["id"], now)]
+        yield from (f"  {line}" for line in columns(rows))
     yield from (f"problem: {problem}" for problem in report["host"]["problems"])
 
 
-def _lease_lines(lease: JSON, device_id: str, now: float) -> Iterable[str]:
-    holder = lease["holder"]
-    who = f"{holder['label'] or holder['kind'] + ' ' + holder['id']} ({holder['user']})"
+def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[str]]:
     for piece in lease["slices"]:
         if piece["device_id"] == device_id:
-            size = f"{piece['fraction']}, {format_bytes(piece['memory_bytes'])}"
-            said = lease["note"] or lease["enforcement"]
+            size = piece["profile"] or format_share(piece["fraction"])
+            said = "; ".join(filter(None, [lease["enforcement"], lease["note"]]))
             where = residence_text(lease) or lease["state"]
-            yield f"{lease['id']}  {size}  {where}  {who}  {said}{_leaving(lease, now)}"
+            memory = format_bytes(piece["memory_bytes"])
+            yield lease["id"], f"{size}, {memory}", where, _who(lease), f"{said}{_leaving(lease, now)}"
+
+
+def _who(lease: JSON) -> str:
+    holder = lease["holder"]
+    return f"{holder['label'] or holder['kind'] + ' ' + holder['id']} ({holder['user']})"
 
 
 def _leaving(lease: JSON, now: float) -> str:
@@ -106,16 +116,22 @@ def usage(options: argparse.Namespace) -> int:
 
     if options.report or options.all or options.user or options.week or options.since or options.csv:
         return books.report(options)
-    found = connect().usage()
-    lines = [f"{name}  {_use_text(use)}" for part in ("devices", "leases") for name, use in found[part].items()]
-    show(options, found, lines)
+    client = connect()
+    found = client.usage()
+    if options.json:
+        show(options, found, [])
+        return 0
+    names = {device["id"]: _device_name(device) for device in client.host()["devices"]}
+    whose = {lease["id"]: _who(lease) for lease in client.leases()}
+    rows = [(names.get(name, name), "", *_use_cells(use)) for name, use in found["devices"].items()]
+    rows += [(name, whose.get(name, ""), *_use_cells(use)) for name, use in found["leases"].items()]
+    show(options, found, columns([("", "who", "memory", "busy"), *rows]) if rows else ["there is no device here"])
     return 0
 
 
-def _use_text(use: JSON) -> str:
-    memory = "memory n/a" if use["memory_bytes"] is None else format_bytes(use["memory_bytes"])
-    busy = "busy n/a" if use["utilization"] is None else f"{use['utilization']:.0%} busy"
-    return f"{memory}  {busy}"
+def _use_cells(use: JSON) -> tuple[str, str]:
+    memory = "n/a" if use["memory_bytes"] is None else format_bytes(use["memory_bytes"])
+    return memory, "n/a" if use["utilization"] is None else f"{use['utilization']:.0%}"
 
 
 def _device_name(device: JSON) -> str:

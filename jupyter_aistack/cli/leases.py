@@ -66,29 +66,10 @@ def release(options: argparse.Namespace) -> int:
     return 0
 
 
-def suspend(options: argparse.Namespace) -> int:
-    """Have an idle lease's state moved out."""
-    return _move(options, "suspend")
-
-
-def resume(options: argparse.Namespace) -> int:
-    """Have it moved back."""
-    return _move(options, "resume")
-
-
-def pin(options: argparse.Namespace) -> int:
-    """Keep it where it is."""
-    return _move(options, "pin")
-
-
-def unpin(options: argparse.Namespace) -> int:
-    """Let it be moved again."""
-    return _move(options, "unpin")
-
-
-def _move(options: argparse.Namespace, verb: str) -> int:
+def move(options: argparse.Namespace) -> int:
+    """Have a lease suspended, brought back, kept where it is, or no longer kept."""
     from ..client import connect
 
-    lease = connect().call(verb, lease_id=options.lease)
+    lease = connect().call(options.verb, lease_id=options.lease)
     show(options, lease, [f"{lease['id']} {residence_text(lease)}"])
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .showing import JSON, show
 
@@ -13,7 +13,7 @@ def plan(options: argparse.Namespace) -> int:
     from ..client import connect
 
     report = connect().call("mig_plan", profiles=options.profiles)
-    show(options, report, [*(f"would {step['text']}" for step in report["steps"]), *_rest(report, report["steps"])])
+    show(options, report, _lines(options, report, [f"would {step['text']}" for step in report["steps"]]))
     return 1 if report["refused"] else 0
 
 
@@ -22,11 +22,13 @@ def apply(options: argparse.Namespace) -> int:
     from ..client import connect
 
     report = connect().call("mig_apply", profiles=options.profiles)
-    show(options, report, [*(f"done: {step}" for step in report["done"]), *_rest(report, report["done"])])
+    show(options, report, _lines(options, report, [f"done: {step}" for step in report["done"]]))
     return 1 if report["refused"] else 0
 
 
-def _rest(report: JSON, steps: Iterable[object]) -> Iterable[str]:
+def _lines(options: argparse.Namespace, report: JSON, steps: Sequence[str]) -> Iterable[str]:
+    yield from steps
     yield from (f"{one['profile']}: {one['reason']}" for one in report["refused"])
     if not report["refused"] and not steps:
-        yield "nothing to do: what is wanted is there, or nobody waits for a MIG instance"
+        why = "such instances are there" if options.profiles else "nobody waits for an instance that is not there"
+        yield f"nothing to do: {why}"

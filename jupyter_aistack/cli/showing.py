@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 JSON = dict[str, Any]
+_UNDER_WAY = {"parking": "being suspended", "restoring": "coming back"}
 
 
 def show(options: argparse.Namespace, report: JSON, lines: Iterable[str]) -> None:
@@ -37,4 +38,5 @@ def residence_text(lease: JSON) -> str:
     home = lease.get("residence")
     if home is None:
         return ""
-    return str(home["standing"]) + (f" ({home['why']})" if home["why"] else "")
+    why = home["why"] or _UNDER_WAY.get(home["phase"], "") or ("to be suspended" if home["asked"] == "suspend" else "")
+    return str(home["standing"]) + (f" ({why})" if why else "")

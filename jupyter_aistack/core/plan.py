@@ -130,10 +130,6 @@ class Plan:
         """The requests it turns down."""
         return tuple(action for action in self.actions if isinstance(action, Reject))
 
-    def grants(self) -> tuple[Grant, ...]:
-        """What it grants."""
-        return tuple(action for action in self.actions if isinstance(action, Grant))
-
     def ended(self) -> frozenset[str]:
         """Ids of the leases it ends."""
         return frozenset(action.lease_id for action in self.actions if isinstance(action, End))

@@ -67,8 +67,8 @@ class Residence:
         return self.phase is Phase.LOST or (self.phase is Phase.PARKED and self.wanted_at is None)
 
 
-KEPT = "its user keeps it here"
-UNSEEN = "its server has not said yet that it can be suspended"
+KEPT = "its user keeps it here until it is unpinned"
+UNSEEN = "its server has not looked yet whether it can be suspended"
 
 
 def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: Residence) -> Tenant:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -129,11 +129,6 @@ class House:
     tenants: tuple[Tenant, ...]
     host_bytes: int
     policy: SuspendPolicy = field(default_factory=SuspendPolicy)
-
-    def on(self, devices: Iterable[str]) -> list[Tenant]:
-        """The tenants with memory on one of these devices."""
-        wanted = set(devices)
-        return [tenant for tenant in self.tenants if tenant.is_on_device and not wanted.isdisjoint(tenant.devices)]
 
     @property
     def parked_bytes(self) -> int:

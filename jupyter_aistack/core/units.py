@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 from ..exceptions import InvalidRequest
 
@@ -64,6 +65,12 @@ def exact_bytes(amount: int) -> str:
         if amount and amount % size == 0:
             return f"{amount // size}{unit}"
     return f"{amount}B"
+
+
+def format_share(fraction: Fraction | str) -> str:
+    """A share of a device for people: ``1/4``, or in percent where that is no short fraction."""
+    text = str(fraction)
+    return text if len(text) <= 5 else f"{float(Fraction(text)):.1%}"
 
 
 def format_duration(seconds: float) -> str:

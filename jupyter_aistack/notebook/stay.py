@@ -98,7 +98,8 @@ class Stay:
     def _tell_once(self) -> None:
         if self.agent.has_been_parked and not self._is_told:
             self._is_told = True
-            self._say(ONCE)
+            is_simulated = (self.agent.residence or {}).get("tier") == "simulated"
+            self._say(ONCE + (" (The GPU is simulated: nothing has moved.)" if is_simulated else ""))
 
     def _needs_device(self, raw: str) -> bool:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..core.units import format_about, format_bytes, format_duration
+from ..core.units import format_about, format_bytes, format_duration, format_share
 from ..display import Bar, Panel, bar
 from ..notices import notice_line
 from ..tracking.cost import Cost
@@ -44,13 +44,14 @@ def residence_rows(lease: JSON) -> Iterator[tuple[str, str]]:
     """Where its GPU memory is, where it may be elsewhere."""
     home = lease["residence"]
     if home is not None:
-        why = f": {home['why']}" if home["why"] else ""
+        why = f" ({home['why']})" if home["why"] else ""
         yield "GPU memory", _STANDINGS[home["standing"]] + why
 
 
 def residence_panel(lease: JSON, verb: str) -> Panel:
     """What has come of ``%gpu suspend``, ``resume``, ``pin`` or ``unpin``."""
-    return Panel(title=f"{lease['spec']} ({lease['id']})", rows=list(residence_rows(lease)), remark=_REMARKS[verb])
+    rows = () if verb == "suspend" else tuple(residence_rows(lease))  # it is about to be another
+    return Panel(title=f"{lease['spec']} ({lease['id']})", rows=rows, remark=_REMARKS[verb])
 
 
 _STANDINGS = {
@@ -173,7 +174,7 @@ def _place(request: JSON) -> str:
 def _devices(lease: JSON, host: JSON) -> str:
     names = {device["id"]: device["name"] for device in host["devices"]}
     return "; ".join(
-        f"{piece['profile'] or piece['fraction']} of {names.get(piece['device_id'], piece['device_id'])}"
+        f"{piece['profile'] or format_share(piece['fraction'])} of {names.get(piece['device_id'], piece['device_id'])}"
         + (f", cores {_cores(piece['cores'])}" if piece["cores"] else "")
         for piece in lease["slices"]
     )
@@ -205,7 +206,7 @@ def _free(device: JSON) -> str:
         return str(device["problem"])
     if device["mig"]:
         return "MIG: " + ", ".join(sorted({instance["profile"] for instance in device["mig"]}))
-    return f"{device['free_fraction']} of {format_bytes(device['memory_bytes'])}"
+    return f"{format_share(device['free_fraction'])} of {format_bytes(device['memory_bytes'])}"
 
 
 def _who(holder: JSON) -> str:

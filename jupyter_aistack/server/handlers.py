@@ -49,6 +49,11 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
         check_fields(fields, known)
         return fields
 
+    def no_fields(self) -> None:
+        """The request needs no body, and may have an empty object."""
+        if self.request.body:
+            self.body(frozenset())
+
     def flag(self, name: str) -> bool:
         """A query argument that is 0 or 1; 0 when absent."""
         text = self.get_query_argument(name, "0")
@@ -153,6 +158,7 @@ class SuspendHandler(RESTHandler):
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
         """Move an idle lease's device state to host memory, so that others may have the room."""
+        self.no_fields()
         await self.reply("suspend", {"lease_id": checked_id(lease_id)})
 
 
@@ -161,6 +167,7 @@ class ResumeHandler(RESTHandler):
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
         """Move it back, once there is room."""
+        self.no_fields()
         await self.reply("resume", {"lease_id": checked_id(lease_id)})
 
 
@@ -169,6 +176,7 @@ class PinHandler(RESTHandler):
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
         """Keep it on the device whoever needs the room."""
+        self.no_fields()
         await self.reply("pin", {"lease_id": checked_id(lease_id)})
 
 
@@ -177,6 +185,7 @@ class UnpinHandler(RESTHandler):
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
         """Let it be suspended again."""
+        self.no_fields()
         await self.reply("unpin", {"lease_id": checked_id(lease_id)})
 
 

@@ -110,7 +110,7 @@ class Moving:
             self.readiness = Readiness(why=f"it could not be tested: {why}")
         if self._mover is not None:
             self._mover.forget()
-        self._workbench.log.info("suspending idle kernels: %s %s", self.readiness.tier.value, self.readiness.why)
+        self._workbench.log.info("suspending idle kernels: %s: %s", self.readiness.tier.value, self.readiness.why)
         self._look_from_thread()
 
     def _is_own(self, lease: Lease) -> bool:

@@ -145,7 +145,7 @@ def _paths() -> JSON:
 
 
 def _move(name: str, summary: str) -> JSON:
-    return {"post": _verb(name, summary, {200: "Lease"}, (403, 404, 409, 503), [_id()])}
+    return {"post": _verb(name, summary, {200: "Lease"}, (400, 403, 404, 409, 503), [_id()])}
 
 
 def _verb(

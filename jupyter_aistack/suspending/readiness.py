@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ..broker import Broker
 
 SIMULATED = Readiness(
-    tier=Tier.OFFLOAD, why="simulated GPUs: objects registered with aistack.offloadable() move, nothing else is there"
+    tier=Tier.OFFLOAD,
+    why="on simulated GPUs objects registered with aistack.offloadable() move, and nothing else is there",
 )
 Test = Callable[[str, CheckpointClient, selftest.Held], str]
 

@@ -162,7 +162,7 @@ def test_a_plan_grants_no_more_than_there_is_keeps_quotas_and_applied_twice_chan
     before = {lease.queue for lease in box.leases.values() if lease.notice}
     box.turn()
     box.check_room()
-    decided = [r.request_id for r in todo.rejections()] + [g.request.id for g in todo.grants()]
+    decided = [r.request_id for r in todo.rejections()] + [g.request.id for g in todo.actions if isinstance(g, Grant)]
     assert len(decided) == len(set(decided))
     for queue in QUEUES:
         held = sum((p.fraction for le in box.leases.values() if le.queue == queue.name for p in le.slices), Fraction(0))

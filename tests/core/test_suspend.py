@@ -34,11 +34,16 @@ def tenant(name: str, gigabytes: int = 40, **facts: object) -> Tenant:
     return Tenant(lease_id=name, **known)  # type: ignore[arg-type]
 
 
+def bytes_on(house: House, device: str) -> int:
+    """What the tenants of a device take of it."""
+    return sum(one.memory_bytes for one in house.tenants if one.is_on_device and device in one.devices)
+
+
 def house(*tenants: Tenant, host: int = 1000, budget: int = BUDGET) -> House:
     """A host whose devices hold exactly what their tenants have there."""
     ids = {device for one in tenants for device in one.devices} | {"G0"}
     bare = House(cards={}, tenants=tenants, host_bytes=host * GB)
-    taken = {device: sum(one.memory_bytes for one in bare.on([device])) for device in ids}
+    taken = {device: bytes_on(bare, device) for device in ids}
     cards = {device: Card(budget_bytes=budget, free_bytes=max(0, budget - taken[device])) for device in ids}
     return replace(bare, cards=cards)
 
@@ -179,7 +184,7 @@ class Life:
     def house(self) -> House:
         ids = ("G0", "G1", "G2")
         bare = House(cards={}, tenants=tuple(self.tenants.values()), host_bytes=self.host * GB)
-        taken = {device: sum(one.memory_bytes for one in bare.on([device])) for device in ids}
+        taken = {device: bytes_on(bare, device) for device in ids}
         return replace(bare, cards={d: Card(budget_bytes=BUDGET, free_bytes=BUDGET - taken[d]) for d in ids})
 
     def move_in(self, number: int, size: int, devices: tuple[str, ...], is_pinned: bool) -> None:

@@ -11,6 +11,7 @@ from jupyter_aistack.core.units import (
     format_about,
     format_bytes,
     format_duration,
+    format_share,
     parse_bytes,
     parse_duration,
 )
@@ -58,3 +59,10 @@ def test_amounts_are_shown_for_people() -> None:
 def test_what_is_roughly_known_is_said_roughly() -> None:
     said = [format_about(seconds) for seconds in (-1, 0, 1, 10, 59, 60, 61, 697, 720, 7500)]
     assert said == ["0 s", "0 s", "10 s", "10 s", "1 min", "1 min", "2 min", "12 min", "12 min", "2 h 5 min"]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [("1/4", "1/4"), ("1", "1"), ("11/16", "11/16"), ("40960/143771", "28.5%")]
+)
+def test_shares_that_are_no_short_fraction_are_in_percent(fraction: str, text: str) -> None:
+    assert format_share(fraction) == text

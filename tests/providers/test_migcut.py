@@ -266,8 +266,8 @@ def test_the_command_shows_a_plan_then_carries_it_out(fake_nvml, admins_config: 
     assert [(step["action"], step["profile"]) for step in report["steps"]] == [("create", "3g.71gb")]
     assert [one["profile"] for one in report["refused"]] == ["4g.1gb"]
     assert child("run('apply', '1g.18gb')") == (0, "done: create 1g.18gb at slice 6 of GPU 0\n")
-    code, text = child("run('apply')")
-    assert (code, "nothing to do" in text) == (0, True)
+    assert child("run('apply')") == (0, "nothing to do: nobody waits for an instance that is not there\n")
+    assert child("run('plan', '1g.18gb')") == (0, "nothing to do: such instances are there\n")
 
 
 def test_the_command_says_what_is_not_allowed(fake_nvml, admins_config: Path) -> None:

@@ -251,3 +251,20 @@ async def test_a_report_that_cannot_be_made_names_the_field(
 ) -> None:
     status, error = await ask("GET", path, params=params)
     assert (status, error["facts"]["field"]) == (400, field)
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume", "pin", "unpin"])
+async def test_a_lease_that_has_ended_says_so_whatever_is_asked_of_it(ask: Ask, verb: str) -> None:
+    _, answer = await ask("POST", "leases", {"spec": "1/4"})
+    lease_id = answer["lease"]["id"]
+    await ask("DELETE", f"leases/{lease_id}")
+    status, error = await ask("POST", f"leases/{lease_id}/{verb}", {})
+    assert (status, error["code"]) == (409, "LeaseLost")
+    assert error["message"] == f"lease {lease_id} has ended (released); request a new one"
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume", "pin", "unpin"])
+async def test_fields_that_a_move_does_not_know_are_refused(ask: Ask, verb: str) -> None:
+    status, error = await ask("POST", f"leases/l-1/{verb}", {"force": True})
+    assert (status, error["code"]) == (400, "InvalidRequest")
+    assert "force" in error["message"]
