@@ -241,6 +241,23 @@ def test_the_server_tells_and_ends_the_clients_of_a_lease(box: Box) -> None:
     box.stand.tell(clients=[])
 
 
+@pytest.mark.parametrize("driver", [OLD, NEW])
+def test_a_client_is_ended_by_its_server_though_its_lease_was_taken_back(
+    box: Box, driver: str, client: subprocess.Popen[bytes]
+) -> None:
+    ask = box.start(driver + GPU)
+    directory = ask("prepared('1/2').environment")["CUDA_MPS_PIPE_DIRECTORY"]
+    box.stand.tell(clients=[[client.pid, Path(directory).name]])
+    ask.run("lease = only(); broker.release(lease.id, lease.token)")
+    assert ask("broker.clients(lease)") == {client.pid}
+    ask.run("broker.terminate(lease, pid)", pid=client.pid)
+    assert box.stand.dump()["terminated"] == [client.pid]
+    box.stand.tell(clients=[])
+    ask.run("mps.check()")
+    assert box.stand.running() is None
+    assert ask("broker.clients(lease)") is None
+
+
 def test_a_lease_without_a_server_has_no_clients_to_tell(box: Box) -> None:
     ask = box.start()
     ask("prepared('1')")
