@@ -634,7 +634,7 @@ class Broker:
     # -- what holds the leases ------------------------------------------------------------------------------------
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
-        """Processes known to the server that holds a lease; None: there is no such server. See `Provider.clients`."""
+        """Processes known to the server that holds a lease; None when nobody says. See `Provider.clients`."""
         return self.devices.clients(lease)
 
     def terminate(self, lease: Lease, pid: int) -> None:

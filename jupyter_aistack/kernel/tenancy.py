@@ -224,11 +224,7 @@ class Tenancy:
                 self._broker().activate(lease.id, lease.token, verified=verified, note=note)
 
     def is_client(self, holding: Holding, pid: int) -> bool | None:
-        """Whether the server that holds the leases to their size knows a process; None: there is none, or it is mute.
-
-        Raises:
-            ProviderError: it does not answer.
-        """
+        """Whether the server that holds the leases to their size knows a process; None where nobody says."""
         answers = [self._broker().clients(lease) for lease in holding.leases]
         known = [clients for clients in answers if clients is not None]
         return any(pid in clients for clients in known) if known else None

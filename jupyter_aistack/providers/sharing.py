@@ -36,14 +36,12 @@ class Grip:
         level: None when nothing else holds it.
         environment: variables its process must be given.
         expects: what that process must find, as in `Prepared`.
-        seen_bytes: memory it is shown; None for all that the GPU has.
         note: why it is held less firmly than shares of its GPU can be; empty when it is not.
     """
 
     level: Enforcement | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     expects: Mapping[str, object] = field(default_factory=dict)
-    seen_bytes: int | None = None
     note: str = ""
 
 
@@ -195,13 +193,12 @@ class Sharing:
         )
         if device.level is Enforcement.L3 and held.protocol == 3:
             self._make_group(lease, piece, held)
-        has_group = lease.id in self._groups
-        level = Enforcement.L3 if has_group else Enforcement.L2 if held.protocol == 3 else Enforcement.L1
+        by_namespace = Enforcement.L2 if held.protocol == 3 else Enforcement.L1
+        level = Enforcement.L3 if lease.id in self._groups else by_namespace
         return Grip(
             level=level,
             environment=_environment(held, piece),
             expects=_expects(held, device),
-            seen_bytes=piece.memory_bytes if has_group else None,
             note=_less_firmly(self._why_less(lease, level, device.level)),
         )
 
