@@ -353,6 +353,23 @@ def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(box: Box, client
     assert ask("broker.request(request_id).state", request_id=waiting.id) is RequestState.GRANTED
 
 
+def test_who_is_started_again_before_the_others_have_ended_keeps_its_lease(
+    box: Box, client: subprocess.Popen[bytes]
+) -> None:
+    ask = box.start()
+    directory = ask("prepared('1/2').environment")["CUDA_MPS_PIPE_DIRECTORY"]
+    ask.run("broker.activate(only().id, only().token, verified=True)")
+    box.stand.tell(fault=True, clients=[[client.pid, "of_another"]])
+    ask.run("mps.check()")
+    with pytest.raises(PrepareFailed, match="was closed"):
+        ask("broker.prepare(only())")
+    assert ask("only().state.value") == "active"
+    client.kill()
+    client.wait()
+    box.stand.tell(fault=False, clients=[])
+    assert ask("broker.prepare(only()).environment")["CUDA_MPS_PIPE_DIRECTORY"] == directory
+
+
 def test_a_gpu_off_the_bus_has_that_for_its_problem(box: Box) -> None:
     ask = box.start()
     ask("prepared('1/2')")
