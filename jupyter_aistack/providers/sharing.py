@@ -99,10 +99,11 @@ class Sharing:
 
     def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
         """Who holds memory, without our own MPS servers: what they hold belongs to the leases they serve."""
-        if all(process.name != SERVER for process in device.processes):
-            return device.processes
-        ours = self._mps.own_pids()
-        return tuple(p for p in device.processes if p.name != SERVER or ours.isdisjoint(ancestors(p.pid)))
+        return tuple(p for p in device.processes if p.name != SERVER or not self.is_server(p.pid))
+
+    def is_server(self, pid: int) -> bool:
+        """Whether a process is one of our own MPS servers."""
+        return not self._mps.own_pids().isdisjoint(ancestors(pid))
 
     def reopened(self, device: Device) -> Device:
         """A GPU as it stands now, where MPS had closed it: the process that is to start may be what was waited for."""

@@ -278,6 +278,23 @@ def test_our_own_server_is_no_stranger_on_the_gpu(box: Box) -> None:
     assert ask("device().foreign_memory_bytes") == 300 * MIB
 
 
+def test_work_that_is_counted_as_the_servers_is_nobodys_leisure(box: Box, client: subprocess.Popen[bytes]) -> None:
+    ask = box.start()
+    ask("prepared('1/2')")
+    running = box.stand.running()
+    assert running is not None
+    line = "process gpu=0 pid={} type=M memory=1048576 sm={} name=/usr/bin/python3\n"
+    asked = ("gpus.usage({'l': only()}, {'l': pids})['l'].utilization", "gpus.is_working(['GPU-0'], pids, clock() - 1)")
+
+    def seen(server: int, own: int) -> list[Any]:
+        box.change(NEW + GPU + line.format(running.pid, server) + line.format(client.pid, own))
+        return [ask(one, pids=frozenset({client.pid})) for one in asked]
+
+    assert seen(40, 0) == [None, None]
+    assert seen(40, 30) == [pytest.approx(0.3), True]
+    assert seen(0, 0) == [0, False]
+
+
 def test_a_daemon_left_behind_by_a_crash_is_ended(box: Box) -> None:
     first = box.start()
     first("prepared('1/2')")
