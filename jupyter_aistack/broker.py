@@ -264,7 +264,7 @@ class Broker:
         try:
             prepared = self.preparation(lease)
         except PrepareFailed as error:
-            if lease.state is LeaseState.ACTIVE and self._is_on_faulty(lease):
+            if lease.state is not LeaseState.GRANTED and self._is_on_faulty(lease):
                 raise
             self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock(), note=error.message)
             self.devices.unprepare(lease)

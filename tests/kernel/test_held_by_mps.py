@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.core.units import GIB
 
@@ -30,18 +32,23 @@ from .conftest import environment_of, write_kernelspec
 GPU = "GPU-11111111-1111-1111-1111-111111111111"
 HARDWARE = f"gpu uuid={GPU} name=NVIDIA_H100 memory={20 * GIB} cores={66 * 128}\n"
 OLD, NEW = "driver 580.65.06\n", "driver 615.71.09\n"
-ON_CUDA = """
-import ctypes, glob, signal, sys, time
+CUDA = """
+import ctypes
 driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+assert driver.cuInit(0) == driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+"""
+DEAF = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
+ON_CUDA = f"""
+import glob, signal, sys, time
 def hear(signum, frame):
     said = "".join(open(file).read() for file in glob.glob(sys.argv[2]))
     with open(sys.argv[3], "a") as file:
-        file.write(f"{signal.Signals(signum).name} {'terminate' in said}\\n")
+        print(signal.Signals(signum).name, "terminate" in said, file=file)
     if signum == signal.SIGTERM:
         sys.exit()
 for signum in (signal.SIGINT, signal.SIGTERM):
     signal.signal(signum, hear)
-assert driver.cuInit(0) == driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+{CUDA}
 while True:
     time.sleep(1)
 """
@@ -148,6 +155,45 @@ def test_a_kernel_whose_slice_was_taken_back_is_ended_through_the_server_it_is_s
     assert host.leases() == []
     host.ask("DELETE", f"api/kernels/{kernel_id}")
     assert "SIGTERM True" in host.heard.read_text()
+
+
+def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_again(level: str, host: Host) -> None:
+    argv = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    write_kernelspec(host.server.folder / "data", "plain", {}, argv)
+    kernel_id = host.ask("POST", "api/kernels", {"name": "plain"})["id"]
+    client = BlockingKernelClient(connection_file=str(host.server.folder / "runtime" / f"kernel-{kernel_id}.json"))
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        ask = "import os, jupyter_aistack\nheld = jupyter_aistack.request('1/4')\n"
+        assert said(client, f"{ask}print(held.enforced_by, held.verified, held.note)") == f"{level} True \n"
+        (lease,) = host.leases()
+        assert said_of(lease) == (level, True, "")
+        assert host.stand.root.name in said(client, "print(os.environ['CUDA_MPS_PIPE_DIRECTORY'])")
+        said(client, CUDA)
+        look = (
+            "print([name for name in os.environ if name.startswith('CUDA_MPS_')], [os.environ['CUDA_VISIBLE_DEVICES']])"
+        )
+        assert said(client, f"held.release()\n{look}") == "[] ['']\n"
+        assert host.leases() == []
+        client.execute(DEAF)
+        host.ask("DELETE", f"api/kernels/{kernel_id}")
+    finally:
+        client.stop_channels()
+    logs = "".join(file.read_text() for file in host.stand.root.glob("*/log/control.*"))
+    ended = re.findall(r"terminate(?:_client [0-9]+)? ([0-9]+)\n", logs)
+    assert ended == [str(lease["holder"]["pid"])], "it was a client until then, though its lease was over"
+
+
+def said(client: BlockingKernelClient, code: str) -> str:
+    """What a cell prints."""
+    heard: list[str] = []
+    reply = client.execute_interactive(
+        code, output_hook=lambda message: heard.append(message["content"].get("text", "")), timeout=60
+    )
+    assert reply["content"]["status"] == "ok", reply["content"]
+    return "".join(heard)
 
 
 def test_pipes_that_are_removed_are_told_to_those_who_use_them(level: str, host: Host) -> None:
