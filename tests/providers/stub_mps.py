@@ -190,7 +190,7 @@ class Daemon:
         return f"{100.0 if self.script.get('ignore_limits') else self.percent}\n"
 
     def do_get_server_list(self):
-        return f"{self.server}\n" if self.server and self.gpu in self.script["gpus"] else ""
+        return f"{self.server}\n" if self.status() else ""
 
     def do_get_server_status(self, pid):
         return f"{self.status()}\n"

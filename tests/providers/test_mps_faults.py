@@ -251,6 +251,22 @@ def test_a_server_that_died_under_its_daemon_comes_back_with_its_leases(stand: S
     assert not running.is_alive
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_the_clients_of_a_server_that_died_under_its_daemon_are_told(
+    stand: Stand, client: subprocess.Popen[bytes], protocol: int
+) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager, protocol=protocol)
+    stand.tell(clients=[[client.pid, held.directory.name]])
+    manager.check()
+    running = stand.running()
+    assert running is not None
+    stand.tell(kill_server=running.pid)
+    manager.check()
+    assert [f"process {client.pid} must be started again" in fault.message for fault in manager.faults()] == [True]
+    assert (manager.problem(GPU, 0), stand.view(held)["mib"]) == ("", held.limit.mib)
+
+
 def test_a_daemon_that_does_not_come_back_closes_the_gpu_until_it_does(stand: Stand) -> None:
     manager = stand.manager()
     held = stand.hold(manager)

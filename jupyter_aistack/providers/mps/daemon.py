@@ -162,7 +162,7 @@ class Daemon:
             self._miss(error)
             return
         self._misses = 0
-        if control.needs_server and not servers:
+        if not servers and (control.needs_server or self._affected()):
             self._life.end()
             self._restart(control.protocol)
             return
