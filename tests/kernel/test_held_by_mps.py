@@ -37,7 +37,7 @@ import ctypes
 driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
 assert driver.cuInit(0) == driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
 """
-DEAF = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
+DEAF = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)"
 ON_CUDA = f"""
 import glob, signal, sys, time
 def hear(signum, frame):
@@ -177,7 +177,8 @@ def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_a
         )
         assert said(client, f"held.release()\n{look}") == "[] ['']\n"
         assert host.leases() == []
-        client.execute(DEAF)
+        client.execute(DEAF)  # it is in the midst of something when it is ended
+        until(lambda: "deaf" in client.get_iopub_msg(timeout=30)["content"].get("text", ""))
         host.ask("DELETE", f"api/kernels/{kernel_id}")
     finally:
         client.stop_channels()
