@@ -259,11 +259,14 @@ class Broker:
         """Make a lease's slices ready before a process starts to use them, and note what enforces them.
 
         Raises:
-            PrepareFailed: the lease has been ended as failed.
+            PrepareFailed: the lease has been ended as failed. Not so one that was in use and whose GPU is closed: it
+                opens as soon as all whose work broke have ended, and whoever is started again first must not lose it.
         """
         try:
             prepared = self.preparation(lease)
         except PrepareFailed as error:
+            if lease.state is not LeaseState.GRANTED and self._is_on_faulty(lease):
+                raise
             self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock(), note=error.message)
             self.devices.unprepare(lease)
             self.cycle()
@@ -272,6 +275,10 @@ class Broker:
         pid = _running_pid(lease.holder)
         held = None if pid is None else self._enter(lease, pid)
         return held or prepared
+
+    def _is_on_faulty(self, lease: Lease) -> bool:
+        faulty = {fault.device_id for fault in self.faults()}
+        return any(piece.device_id in faulty for piece in lease.slices)
 
     def _note_firmness(self, lease: Lease, prepared: Prepared) -> None:
         """Write down what holds a lease, and what is to be said of that."""
@@ -623,7 +630,7 @@ class Broker:
     # -- what holds the leases ------------------------------------------------------------------------------------
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
-        """Processes known to the server that holds a lease; None: there is no such server. See `Provider.clients`."""
+        """Processes known to the server that holds a lease; None when nobody says. See `Provider.clients`."""
         return self.devices.clients(lease)
 
     def terminate(self, lease: Lease, pid: int) -> None:

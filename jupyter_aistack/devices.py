@@ -153,11 +153,7 @@ class Devices:
     # -- what holds a slice to its size -------------------------------------------------------------------------
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
-        """The processes that the servers behind a lease know of; None when there is no such server.
-
-        Raises:
-            ProviderError: there is one, and it does not answer.
-        """
+        """The processes that the servers behind a lease know of; None when there is no such server, or it is mute."""
         answers = [provider.clients(lease) for provider in self._owners_of(lease)]
         known = [clients for clients in answers if clients is not None]
         return frozenset().union(*known) if known else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Fault
+from jupyter_aistack.core.device import Enforcement, Fault
 from jupyter_aistack.core.request import RequestState
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
@@ -104,7 +104,11 @@ def test_where_names_are_hidden_others_are_told_the_process_and_no_name(
     [
         (Fault(device_id="GPU-0", pid=1, message=""), f"{program_of(1)} 1, which has no lease, caused it;"),
         (Fault(device_id="GPU-0", pid=2**22, message=""), f"process {2**22}, which has no lease, caused it;"),
-        (Fault(device_id="GPU-0", pid=None, message=""), "it cannot be told which process caused it;"),
+        (Fault(device_id="GPU-0", pid=None, message=""), "it cannot be told which process caused it; restart the"),
+        (
+            Fault(device_id="GPU-0", pid=None, message="GPU 0 lost its daemon"),
+            "failed: GPU 0 lost its daemon; restart the",
+        ),
     ],
 )
 def test_what_is_not_known_is_not_made_up(
@@ -146,6 +150,17 @@ def test_nothing_is_granted_there_until_it_works_again(
 def test_leases_elsewhere_are_not_told(broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]) -> None:
     lists.broken = (Fault(device_id="GPU-1", pid=SELF, message=""),)
     assert turn(broker, clock) == ["", "", ""]
+
+
+def test_leases_that_no_server_holds_are_not_told(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    levels = (Enforcement.L0, Enforcement.WHOLE, Enforcement.L2)
+    for lease_id, level in zip(leases, levels, strict=True):
+        lease = broker.lease(lease_id)
+        broker.ledger.bind(lease.id, lease.token, clock(), enforced_by=level)
+    lists.broken = (FAULT,)
+    assert [bool(note) for note in turn(broker, clock)] == [False, False, True]
 
 
 def test_a_provider_that_cannot_tell_stops_nothing(

@@ -6,11 +6,12 @@ from the parent GPU of a MIG instance. The same parts, given absolute bytes, ser
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from ..core.caps import RMM_BYTES
+from ..core.caps import RMM_BYTES, SHARE, TENSORFLOW_MIB
 from ..core.device import Enforcement, Slice, SliceKind
 from ..exceptions import ClusterError
 from ..wire import Preparation
@@ -58,6 +59,21 @@ def check_nanny(slices: Sequence[Slice], preparation: Preparation, wanted: Mappi
     is_part = any(piece.kind not in (SliceKind.CPU, SliceKind.GPU) for piece in slices)
     if is_gpu(slices, preparation) and is_part and protocol not in ("tcp", "tls"):
         raise ClusterError(f"protocol: {protocol} needs whole GPUs; leave it out (tcp), or make a cluster of slice 1")
+
+
+def withheld(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """What undoes, in a worker, that it inherits from the slice of its notebook: caps, and the way to an MPS server.
+
+    A worker on a whole GPU would otherwise be a client of the server that holds its notebook to a share of another one.
+
+    Args:
+        own: the notebook's environment.
+        given: what the worker's own lease gives it, which stands.
+    """
+    ours = {SHARE: "", RMM_BYTES: "", TENSORFLOW_MIB: ""}
+    if own.get("AISTACK_LEASE"):  # elsewhere it is the way to a daemon of the host's
+        ours["CUDA_MPS_PIPE_DIRECTORY"] = os.devnull
+    return {name: value for name, value in ours.items() if name in own and name not in given}
 
 
 def _cpu_options(preparation: Preparation, host_memory_bytes: int, threads: int) -> dict[str, Any]:

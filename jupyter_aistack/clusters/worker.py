@@ -23,7 +23,7 @@ from ..core.verification import NOT_KNOWN, judge
 from ..exceptions import AcquireTimeout, AIStackError, ClusterError
 from ..witness import listed
 from .guard import look, look_no_more
-from .spec import check_nanny, nanny_options
+from .spec import check_nanny, nanny_options, withheld
 
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 1.0
 HOPELESS_SECONDS = 1.0
@@ -251,6 +251,7 @@ class SliceNanny(Nanny):
     def __init__(self, *args: Any, lease: HeldLease, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lease = lease
+        self.env = {**withheld(os.environ, lease.prepared.environment), **self.env}
         # Thread counts are read when numpy loads, which may be before the rest of the environment is there.
         self.pre_spawn_env.update({k: v for k, v in self.env.items() if k.endswith("_NUM_THREADS")})
 

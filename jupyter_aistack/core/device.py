@@ -44,6 +44,11 @@ class Enforcement(StrEnum):
         """The sentence shown to users; says "advisory" wherever nothing but good will holds."""
         return _ENFORCEMENT_LABELS[self]
 
+    @property
+    def is_by_mps(self) -> bool:
+        """Whether its processes are clients of an MPS server."""
+        return self in (Enforcement.L1, Enforcement.L2, Enforcement.L3)
+
 
 _ENFORCEMENT_LABELS = {
     Enforcement.L4: "MIG instance (hardware)",

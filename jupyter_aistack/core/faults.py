@@ -20,14 +20,14 @@ def fault_note(fault: Fault, lease: Lease, culprit: Holder | None, program: str,
         program: what that process runs; empty when it is gone.
         show_names: whether users see the names of others.
     """
+    if fault.pid is None:  # nobody may have: a daemon was killed, a folder removed
+        return f"{FAULTED} {fault.message or 'it cannot be told which process caused it'}; restart the kernel"
     why = f" ({fault.message})" if fault.message else ""
     who = _who(fault, lease, culprit, program, show_names=show_names)
     return f"{FAULTED} {who} caused it{why}; restart the kernel, nothing more runs there until all have ended"
 
 
 def _who(fault: Fault, lease: Lease, culprit: Holder | None, program: str, *, show_names: bool) -> str:
-    if fault.pid is None:
-        return "it cannot be told which process"
     process = f"{program or 'process'} {fault.pid}"
     if culprit is None:
         return f"{process}, which has no lease,"
@@ -39,9 +39,13 @@ def _who(fault: Fault, lease: Lease, culprit: Holder | None, program: str, *, sh
 
 
 def affected(fault: Fault, leases: Iterable[Lease]) -> list[Lease]:
-    """The leases on the device that have not been told: a note of this kind stays until the kernel is checked anew."""
+    """The leases on the device that have not been told: a note of this kind stays until the kernel is checked anew.
+
+    What breaks is a server; a lease that is known to be held another way has none, and goes on.
+    """
     on_it = (lease for lease in leases if any(piece.device_id == fault.device_id for piece in lease.slices))
-    return [lease for lease in on_it if not lease.note.startswith(FAULTED)]
+    shared = (lease for lease in on_it if lease.enforced_by is None or lease.enforced_by.is_by_mps)
+    return [lease for lease in shared if not lease.note.startswith(FAULTED)]
 
 
 def culprit_of(fault: Fault, leases: Iterable[Lease], pids: Mapping[str, frozenset[int]]) -> Holder | None:

@@ -96,7 +96,8 @@ def ladder(facts: Facts) -> Rung:
 def _with_mig(facts: Facts) -> Rung:
     if facts.instances:
         return Rung(level=Enforcement.L4)
-    others = tuple((one.value, "a GPU in MIG mode is granted by the instance") for one in _UNDER_MPS)
+    under_mps = (one for one in Enforcement if one.is_by_mps)
+    others = tuple((one.value, "a GPU in MIG mode is granted by the instance") for one in under_mps)
     if facts.parts:
         shared = "its instances are compute instances, and share their memory with one another"
         return Rung(level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others))
@@ -142,13 +143,10 @@ def _no_groups(facts: Facts) -> str:
 
 
 def _advice(facts: Facts, level: Enforcement) -> str:
-    if level not in _UNDER_MPS or facts.compute_mode is not ComputeMode.DEFAULT:
+    if not level.is_by_mps or facts.compute_mode is not ComputeMode.DEFAULT:
         return ""
     beside = f"; processes of another MPS daemon ({facts.foreign}) are not held by it" if facts.foreign else ""
     return (
         f"a process that loses its MPS directory has the whole GPU; nvidia-smi -i {facts.index} -c EXCLUSIVE_PROCESS, "
         f"as root, makes that an error, where nothing but shares is granted on this GPU{beside}"
     )
-
-
-_UNDER_MPS = (Enforcement.L3, Enforcement.L2, Enforcement.L1)

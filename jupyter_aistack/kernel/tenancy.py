@@ -34,6 +34,9 @@ from .ways import OnDevice
 if TYPE_CHECKING:
     from ..broker import Broker
 
+RECENT_LEASES = 200
+"""So many of a host's newest leases are looked through for those of a process that is to be ended."""
+
 _brokers: dict[tuple[str, str], Broker] = {}
 _building = threading.Lock()
 
@@ -224,11 +227,7 @@ class Tenancy:
                 self._broker().activate(lease.id, lease.token, verified=verified, note=note)
 
     def is_client(self, holding: Holding, pid: int) -> bool | None:
-        """Whether the server that holds the leases to their size knows a process; None: there is none, or it is mute.
-
-        Raises:
-            ProviderError: it does not answer.
-        """
+        """Whether the server that holds the leases to their size knows a process; None where nobody says."""
         answers = [self._broker().clients(lease) for lease in holding.leases]
         known = [clients for clients in answers if clients is not None]
         return any(pid in clients for clients in known) if known else None
@@ -236,15 +235,26 @@ class Tenancy:
     def on_device(self, pid: int, before: Iterable[Lease] = ()) -> OnDevice | None:
         """Process `pid` of the kernel as the GPUs of its leases see it, those of its workers too; None without any.
 
+        A lease that it has asked for itself, or was started with, may have ended and the process use its device still.
+
         Args:
-            before: leases it was started with; they may have ended, and the process use their devices still.
+            before: leases it was started with.
         """
         broker = self._broker()
-        live = {lease.id: lease for lease in broker.leases()}
-        own = [lease for lease in live.values() if self.kernel_id in (lease.holder.id, lease.holder.parent)]
-        own += [lease for lease in before if lease.id not in live]
-        on_gpu = [lease for lease in own if any(piece.kind is not SliceKind.CPU for piece in lease.slices)]
+        found = {lease.id: lease for lease in before} | {lease.id: lease for lease in self._had(pid)}
+        found |= {lease.id: lease for lease in broker.leases() if self._is_of_family(lease.holder)}
+        on_gpu = [one for one in found.values() if any(piece.kind is not SliceKind.CPU for piece in one.slices)]
         return OnDevice(broker, on_gpu, pid) if on_gpu else None
+
+    def _had(self, pid: int) -> list[Lease]:
+        """Leases that a process of the kernel has or had, as far as they are among the newest of the host."""
+        broker = self._broker()
+        newest = broker.ledger.leases(broker.clock(), host=broker.host, live=False, limit=RECENT_LEASES)
+        return [one for one in newest if self._is_own(one.holder) and pid in (one.holder.pid, one.holder.root_pid)]
+
+    def _is_of_family(self, holder: Holder) -> bool:
+        """Whether it is the kernel, one of its workers or one of its runs."""
+        return self.kernel_id in (holder.id, holder.parent)
 
     # -- giving back --------------------------------------------------------------------------------------------
 
@@ -260,10 +270,10 @@ class Tenancy:
             self._pid = None
             broker = self._broker()
             for request in self._requests():
-                if self.kernel_id in (request.holder.id, request.holder.parent):
+                if self._is_of_family(request.holder):
                     broker.cancel(request.id)
             for lease in broker.leases():
-                if self.kernel_id in (lease.holder.id, lease.holder.parent):
+                if self._is_of_family(lease.holder):
                     with contextlib.suppress(LeaseError):  # it ended another way meanwhile
                         broker.release(lease.id, lease.token)
 

@@ -153,10 +153,22 @@ class GPUProvider(Provider):
         return known.index if known is not None else 0
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
-        """Memory and busy share of device time over each lease's processes; the latter is unknown on MIG."""
+        """Memory and busy share of device time over each lease's processes.
+
+        The latter is unknown on MIG, and under MPS where the driver counts the work as the server's.
+        """
         reading = Reading(self._nvml, self._clock())
         held = {i: (_gpu_slices(lease), pids.get(i, frozenset())) for i, lease in leases.items()}
-        return {i: reading.of_processes(slices, own) for i, (slices, own) in held.items() if slices}
+        used = {i: reading.of_processes(slices, own) for i, (slices, own) in held.items() if slices}
+        hidden = {i for i, use in used.items() if not use.utilization and self._is_hidden(leases[i], reading)}
+        return {i: replace(use, utilization=None) if i in hidden else use for i, use in used.items()}
+
+    def _is_hidden(self, lease: Lease, reading: Reading) -> bool:
+        """Whether a lease's work may be what its MPS server is seen to do."""
+        if lease.enforced_by is None or not lease.enforced_by.is_by_mps:
+            return False
+        busy = (reading.busy(piece.uuid) or {} for piece in _gpu_slices(lease))
+        return any(share and self._sharing.is_server(pid) for shares in busy for pid, share in shares.items())
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """What each GPU's own counters say."""
@@ -184,10 +196,16 @@ class GPUProvider(Provider):
         return {uuid: reading.by_process(uuid) for uuid in uuids}
 
     def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
-        """By the driver's samples of each process, which come up to a second late; unknown on MIG."""
+        """By the driver's samples of each process, which come up to a second late.
+
+        Unknown on MIG, and where a server of MPS works, which may be for one of them.
+        """
         reading = Reading(self._nvml, self._clock())
-        answers = [reading.has_worked(uuid, pids, since) for uuid in uuids]
-        return True if True in answers else None if None in answers else False
+        workers = [reading.workers(uuid, since) for uuid in uuids]
+        known = frozenset().union(*(found for found in workers if found is not None))
+        if pids & known:
+            return True
+        return None if None in workers or any(map(self._sharing.is_server, known)) else False
 
     def close(self) -> None:
         """Close NVML. MPS daemons that hold leases go on."""

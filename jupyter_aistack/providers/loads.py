@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from ..core.device import Device, Enforcement, Slice
 from ..core.lease import Lease
 from ..core.metering import Load
+from . import mig
 from .gpm import GPM
 from .nvml import NVML
 from .reading import SAMPLE_SECONDS, Reading
-
-_BY_MPS = frozenset({Enforcement.L1, Enforcement.L2, Enforcement.L3})
 
 
 class Loads:
@@ -67,7 +66,7 @@ class Loads:
             busy, others = by_instance(device, pieces, activity)
         else:
             samples = reading.busy(device.id)
-            by_mps = {i for i in pieces if leases[i].enforced_by in _BY_MPS}
+            by_mps = {i for i in pieces if (level := leases[i].enforced_by) is not None and level.is_by_mps}
             known = {i: pids[i] for i in pieces if i in pids}
             busy, others = by_process(samples, known, by_mps, activity.get(device.id))
         return Load(
@@ -119,7 +118,7 @@ def by_instance(
         return {}, None
     holders = Counter(piece.uuid for held in pieces.values() for piece in held)
     worked = {i.uuid: min(1.0, activity[i.uuid]) * i.multiprocessors / total for i in device.mig}
-    parts = {instance.uuid for instance in device.mig if instance.profile.count("g.") and "c." in instance.profile}
+    parts = {i.uuid for i in device.mig if mig.enforcement(i.gpu_slices, i.compute_slices) is not Enforcement.L4}
     own = {lease: [piece.uuid for piece in held] for lease, held in pieces.items()}
     known = {lease: ids for lease, ids in own.items() if not parts & set(ids) and set(ids) <= worked.keys()}
     # One lease may have ended since the last look and another begun on the same instance.

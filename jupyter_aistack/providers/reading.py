@@ -57,10 +57,10 @@ class Reading:
             self._memory[uuid] = _merge([self._ask(uuid, function) for function in _PROCESS_LISTS])
         return self._memory[uuid]
 
-    def has_worked(self, uuid: str, pids: frozenset[int], since: float) -> bool | None:
-        """Whether the driver has a sample of work for one of `pids` since then; None where it takes none (MIG)."""
+    def workers(self, uuid: str, since: float) -> frozenset[int] | None:
+        """Processes of whose work the driver has a sample since then; None where it takes none (MIG)."""
         samples = self._ask(uuid, "nvmlDeviceGetProcessUtilization", int(since * 1e6), not_found=())
-        return None if samples is None else any(s.pid in pids and 0 < s.smUtil <= 100 for s in samples)
+        return None if samples is None else frozenset(s.pid for s in samples if 0 < s.smUtil <= 100)
 
     def _held(self, uuid: str, pids: frozenset[int]) -> int | None:
         held = self.by_process(uuid)

@@ -36,14 +36,12 @@ class Grip:
         level: None when nothing else holds it.
         environment: variables its process must be given.
         expects: what that process must find, as in `Prepared`.
-        seen_bytes: memory it is shown; None for all that the GPU has.
         note: why it is held less firmly than shares of its GPU can be; empty when it is not.
     """
 
     level: Enforcement | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     expects: Mapping[str, object] = field(default_factory=dict)
-    seen_bytes: int | None = None
     note: str = ""
 
 
@@ -101,10 +99,11 @@ class Sharing:
 
     def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
         """Who holds memory, without our own MPS servers: what they hold belongs to the leases they serve."""
-        if all(process.name != SERVER for process in device.processes):
-            return device.processes
-        ours = self._mps.own_pids()
-        return tuple(p for p in device.processes if p.name != SERVER or ours.isdisjoint(ancestors(p.pid)))
+        return tuple(p for p in device.processes if p.name != SERVER or not self.is_server(p.pid))
+
+    def is_server(self, pid: int) -> bool:
+        """Whether a process is one of our own MPS servers."""
+        return not self._mps.own_pids().isdisjoint(ancestors(pid))
 
     def reopened(self, device: Device) -> Device:
         """A GPU as it stands now, where MPS had closed it: the process that is to start may be what was waited for."""
@@ -195,13 +194,12 @@ class Sharing:
         )
         if device.level is Enforcement.L3 and held.protocol == 3:
             self._make_group(lease, piece, held)
-        has_group = lease.id in self._groups
-        level = Enforcement.L3 if has_group else Enforcement.L2 if held.protocol == 3 else Enforcement.L1
+        by_namespace = Enforcement.L2 if held.protocol == 3 else Enforcement.L1
+        level = Enforcement.L3 if lease.id in self._groups else by_namespace
         return Grip(
             level=level,
             environment=_environment(held, piece),
             expects=_expects(held, device),
-            seen_bytes=piece.memory_bytes if has_group else None,
             note=_less_firmly(self._why_less(lease, level, device.level)),
         )
 

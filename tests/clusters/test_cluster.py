@@ -224,3 +224,15 @@ def test_starting_workers_leaves_the_notebooks_own_thread_counts_alone(
     with Cluster(2, "cpu:1/4"):
         assert os.environ["OMP_NUM_THREADS"] == "3"
         assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_a_worker_inherits_neither_caps_nor_the_way_to_a_server_from_its_notebooks_slice(
+    cpu_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LEASE", "l-notebook"), ("MEMORY_FRACTION", "0.1"), ("RMM_MAXIMUM_POOL_SIZE", "1024")):
+        monkeypatch.setenv(f"AISTACK_{name}", value)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/run/user/1/aistack-mps/x/p")
+    names = ("CUDA_MPS_PIPE_DIRECTORY", "AISTACK_MEMORY_FRACTION", "AISTACK_RMM_MAXIMUM_POOL_SIZE")
+    with Cluster(1, "cpu:1/4") as cluster, Client(cluster, set_as_default=False) as dask:
+        (seen,) = dask.run(lambda: [os.environ[name] for name in names]).values()
+    assert seen == [os.devnull, "", ""]

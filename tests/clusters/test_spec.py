@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from jupyter_aistack.clusters.guard import RMMCeiling, SliceGuard
-from jupyter_aistack.clusters.spec import SPILL_SHARE, check_nanny, nanny_options
+from jupyter_aistack.clusters.spec import SPILL_SHARE, check_nanny, nanny_options, withheld
 from jupyter_aistack.core.device import Slice, SliceKind
 from jupyter_aistack.exceptions import ClusterError
 from jupyter_aistack.wire import Preparation
@@ -100,3 +100,10 @@ def test_a_worker_on_an_amd_gpu_is_a_plain_one_that_sees_it() -> None:
     options = nanny_options([gpu_slice(SliceKind.GPU)], prepared, host_memory_bytes=7 * GiB)
     assert (options["env"], options["memory_limit"], options["nthreads"]) == (environment, 7 * GiB, 1)
     assert not {"data", "preload"} & options.keys()
+
+
+def test_what_a_worker_is_given_itself_stands_and_a_daemon_of_the_hosts_is_left_to_it() -> None:
+    server = {"CUDA_MPS_PIPE_DIRECTORY": "/run/user/1/aistack-mps/x/p"}
+    assert withheld({**server, "AISTACK_LEASE": "l-1"}, {}) == {"CUDA_MPS_PIPE_DIRECTORY": "/dev/null"}
+    assert withheld({**server, "AISTACK_LEASE": "l-1"}, server) == {}
+    assert withheld(server, {}) == {}

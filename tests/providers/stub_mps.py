@@ -5,7 +5,7 @@ the JSON file that ``STUB_MPS`` names:
 
 ``gpus``: {uuid: {"multiprocessors", "mib"}}, the GPUs that are there
 ``protocols``: the highest protocol it knows (3)
-``clients``: [[pid, namespace]], who is connected
+``clients``: [[pid, namespace]], who is connected besides the clients of ``tests/kernel/fake_cuda.c``
 ``fault``: true has the server in FAULT for as long as somebody is connected
 ``hang``: true has the daemon take questions and give no answer
 ``refuse_start``: a text has the daemon not start, for that reason
@@ -173,7 +173,13 @@ class Daemon:
         return "Ready" if self.protocol == 3 else "ACTIVE"
 
     def clients(self):
-        return [] if self.server is None else self.script.get("clients", [])
+        return [] if self.server is None else [*self.script.get("clients", []), *self.present()]
+
+    def present(self):
+        """Those who left a file named by their process id where they connected, and still run."""
+        folders = [(folder, names) for folder, _, names in os.walk(self.pipes)]
+        left = [(name, os.path.basename(folder)) for folder, names in folders for name in names if name.isdigit()]
+        return [[int(pid), namespace] for pid, namespace in left if os.path.exists(f"/proc/{pid}")]
 
     # -- protocol 2 ---------------------------------------------------------------------------------------------
 
@@ -184,7 +190,7 @@ class Daemon:
         return f"{100.0 if self.script.get('ignore_limits') else self.percent}\n"
 
     def do_get_server_list(self):
-        return f"{self.server}\n" if self.server and self.gpu in self.script["gpus"] else ""
+        return f"{self.server}\n" if self.status() else ""
 
     def do_get_server_status(self, pid):
         return f"{self.status()}\n"
@@ -273,7 +279,8 @@ class Daemon:
         if force is None and any(namespace == name for _, namespace in self.clients()):
             raise ValueError("active clients remain")
         del self.namespaces[name]
-        os.unlink(f"{self.pipes}/{server}/{name}/control")
+        for left in os.listdir(f"{self.pipes}/{server}/{name}"):
+            os.unlink(f"{self.pipes}/{server}/{name}/{left}")
         os.rmdir(f"{self.pipes}/{server}/{name}")
         return ""
 

@@ -106,6 +106,7 @@ def test_compute_instances_that_share_a_figure_are_told_apart_by_nothing(fake_nv
 
     child = fake_nvml.python(state(0, 0), SETUP)
     device = child("provider.discover('box')[0]")
+    device = replace(device, mig=tuple(replace(one, profile="2g.35gb") for one in device.mig))  # a name is no figure
     held = {"l-a": lease(piece_of(device, device.mig[0]))}
     look(child, held, {"l-a": A}, device)
     fake_nvml.change(state(100 * 1000, 2000))

@@ -199,6 +199,29 @@ def test_a_killed_daemon_comes_back_with_its_leases(stand: Stand, protocol: int)
     assert (manager.problem(GPU, 0), manager.faults()) == ("", ())
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_who_starts_before_anybody_has_noticed_finds_a_daemon_again(stand: Stand, protocol: int) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager, protocol=protocol)
+    kill_daemon(stand)
+    assert (held.directory / "control").exists(), "what a killed daemon leaves looks as it did"
+    again = stand.hold(manager, protocol=protocol)
+    running = stand.running()
+    assert running is not None
+    assert running.is_alive
+    assert stand.view(again)["mib"] == held.limit.mib
+
+
+def test_that_tells_those_who_were_connected(stand: Stand, client: subprocess.Popen[bytes]) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager)
+    stand.tell(clients=[[client.pid, held.directory.name]])
+    manager.check()
+    kill_daemon(stand)
+    stand.hold(manager, "l-2")
+    assert [f"process {client.pid} must be started again" in fault.message for fault in manager.faults()] == [True]
+
+
 def test_the_clients_of_a_killed_daemon_are_told_until_they_have_gone(
     stand: Stand, client: subprocess.Popen[bytes]
 ) -> None:
@@ -226,6 +249,22 @@ def test_a_server_that_died_under_its_daemon_comes_back_with_its_leases(stand: S
     manager.check()
     assert stand.view(held)["mib"] == 30000
     assert not running.is_alive
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_the_clients_of_a_server_that_died_under_its_daemon_are_told(
+    stand: Stand, client: subprocess.Popen[bytes], protocol: int
+) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager, protocol=protocol)
+    stand.tell(clients=[[client.pid, held.directory.name]])
+    manager.check()
+    running = stand.running()
+    assert running is not None
+    stand.tell(kill_server=running.pid)
+    manager.check()
+    assert [f"process {client.pid} must be started again" in fault.message for fault in manager.faults()] == [True]
+    assert (manager.problem(GPU, 0), stand.view(held)["mib"]) == ("", held.limit.mib)
 
 
 def test_a_daemon_that_does_not_come_back_closes_the_gpu_until_it_does(stand: Stand) -> None:

@@ -241,6 +241,23 @@ def test_the_server_tells_and_ends_the_clients_of_a_lease(box: Box) -> None:
     box.stand.tell(clients=[])
 
 
+@pytest.mark.parametrize("driver", [OLD, NEW])
+def test_a_client_is_ended_by_its_server_though_its_lease_was_taken_back(
+    box: Box, driver: str, client: subprocess.Popen[bytes]
+) -> None:
+    ask = box.start(driver + GPU)
+    directory = ask("prepared('1/2').environment")["CUDA_MPS_PIPE_DIRECTORY"]
+    box.stand.tell(clients=[[client.pid, Path(directory).name]])
+    ask.run("lease = only(); broker.release(lease.id, lease.token)")
+    assert ask("broker.clients(lease)") == {client.pid}
+    ask.run("broker.terminate(lease, pid)", pid=client.pid)
+    assert box.stand.dump()["terminated"] == [client.pid]
+    box.stand.tell(clients=[])
+    ask.run("mps.check()")
+    assert box.stand.running() is None
+    assert ask("broker.clients(lease)") is None
+
+
 def test_a_lease_without_a_server_has_no_clients_to_tell(box: Box) -> None:
     ask = box.start()
     ask("prepared('1')")
@@ -259,6 +276,23 @@ def test_our_own_server_is_no_stranger_on_the_gpu(box: Box) -> None:
     assert ask("device().foreign_memory_bytes") == 0
     box.change(NEW + GPU + line.format(1))
     assert ask("device().foreign_memory_bytes") == 300 * MIB
+
+
+def test_work_that_is_counted_as_the_servers_is_nobodys_leisure(box: Box, client: subprocess.Popen[bytes]) -> None:
+    ask = box.start()
+    ask("prepared('1/2')")
+    running = box.stand.running()
+    assert running is not None
+    line = "process gpu=0 pid={} type=M memory=1048576 sm={} name=/usr/bin/python3\n"
+    asked = ("gpus.usage({'l': only()}, {'l': pids})['l'].utilization", "gpus.is_working(['GPU-0'], pids, clock() - 1)")
+
+    def seen(server: int, own: int) -> list[Any]:
+        box.change(NEW + GPU + line.format(running.pid, server) + line.format(client.pid, own))
+        return [ask(one, pids=frozenset({client.pid})) for one in asked]
+
+    assert seen(40, 0) == [None, None]
+    assert seen(40, 30) == [pytest.approx(0.3), True]
+    assert seen(0, 0) == [0, False]
 
 
 def test_a_daemon_left_behind_by_a_crash_is_ended(box: Box) -> None:
@@ -334,6 +368,23 @@ def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(box: Box, client
     assert ask("broker.faults()") == ()
     ask.run("broker.cycle()")
     assert ask("broker.request(request_id).state", request_id=waiting.id) is RequestState.GRANTED
+
+
+def test_who_is_started_again_before_the_others_have_ended_keeps_its_lease(
+    box: Box, client: subprocess.Popen[bytes]
+) -> None:
+    ask = box.start()
+    directory = ask("prepared('1/2').environment")["CUDA_MPS_PIPE_DIRECTORY"]
+    ask.run("broker.activate(only().id, only().token, verified=True)")
+    box.stand.tell(fault=True, clients=[[client.pid, "of_another"]])
+    ask.run("mps.check()")
+    with pytest.raises(PrepareFailed, match="was closed"):
+        ask("broker.prepare(only())")
+    assert ask("only().state.value") == "active"
+    client.kill()
+    client.wait()
+    box.stand.tell(fault=False, clients=[])
+    assert ask("broker.prepare(only()).environment")["CUDA_MPS_PIPE_DIRECTORY"] == directory
 
 
 def test_a_gpu_off_the_bus_has_that_for_its_problem(box: Box) -> None:

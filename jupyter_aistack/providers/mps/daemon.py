@@ -69,6 +69,12 @@ class Daemon:
         """Whether its folder is gone and cannot be made again: a session's runtime folder goes with the session."""
         return bool(self._lost)
 
+    @property
+    def is_well(self) -> bool:
+        """Whether its process runs and nothing is known to be wrong with it."""
+        running = self.records.running()
+        return running is not None and running.is_alive and self.trouble is None
+
     # -- holding leases -----------------------------------------------------------------------------------------
 
     def hold(self, limit: Limit, *, protocol: int, slots: int) -> Path:
@@ -156,7 +162,7 @@ class Daemon:
             self._miss(error)
             return
         self._misses = 0
-        if control.needs_server and not servers:
+        if not servers and (control.needs_server or self._affected()):
             self._life.end()
             self._restart(control.protocol)
             return
@@ -258,7 +264,9 @@ class Daemon:
             self._refuse_if_closed()
         running = self.records.running()
         if running is None or not running.is_alive:
-            self._begin(protocol)
+            begin = self._restart if self._affected() else self._begin  # who was connected is to be told
+            begin(protocol)
+            self._refuse_if_closed()
         servers = self._life.control().servers()
         if any(server.is_faulty for server in servers) or (self._life.control().needs_server and not servers):
             self._look()

@@ -21,6 +21,8 @@ log = logging.getLogger("jupyter_aistack")
 CHECK_SECONDS = 5.0
 RETRY_SECONDS = 60.0
 """How long a GPU on which no daemon could be started is left alone."""
+MOST_LEFT = 256
+"""Leases that are remembered after their end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class MPSManager:
         self._lock = threading.Lock()
         self._daemons: dict[Path, Daemon] = {}
         self._held: dict[str, tuple[Daemon, Held]] = {}
+        self._left: dict[str, Daemon] = {}  # the last leases to end: what ran for them may be connected still
         self._failures: dict[str, tuple[str, float]] = {}
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -96,7 +99,7 @@ class MPSManager:
             ProviderError: MPS cannot be had on this GPU; `failure` says so for a while.
         """
         known = self._held.get(lease_id)
-        if known is not None and (known[1].directory / "control").exists() and known[0].trouble is None:
+        if known is not None and (known[1].directory / "control").exists() and known[0].is_well:
             return known[1]
         limit = Limit(name=_lease_name(lease_id), percent=percent, mib=mib)
         daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, protocol))
@@ -122,13 +125,20 @@ class MPSManager:
         if daemon.is_lost:
             self._abandon(daemon)
             return
+        self._remember(lease_id, daemon)
         try:
             daemon.drop(_lease_name(lease_id))
         except (ProviderError, OSError) as error:
             log.warning("MPS did not let go of lease %s: %s", lease_id, error)
 
     def clients(self, lease_id: str, gpu: str, index: int) -> frozenset[int] | None:
-        """Processes connected for a lease; in protocol 2 those of all leases of the daemon. None: nothing holds it."""
+        """Processes connected for a lease; in protocol 2 those of all leases of the daemon.
+
+        Of a lease that has ended too: who goes on using its GPU is a client until the process ends.
+
+        Returns:
+            None where no daemon holds or held it, or the daemon does not answer.
+        """
         daemon = self._daemon_of(lease_id, gpu, index)
         if daemon is None:
             return None
@@ -221,12 +231,19 @@ class MPSManager:
             with self._lock:
                 self._daemons.pop(daemon.folder.path, None)
 
+    def _remember(self, lease_id: str, daemon: Daemon) -> None:
+        """Know whom to ask about a lease that ends."""
+        self._left[lease_id] = daemon
+        for oldest in tuple(self._left)[:-MOST_LEFT]:
+            self._left.pop(oldest, None)
+
     def _daemon_of(self, lease_id: str, gpu: str, index: int) -> Daemon | None:
-        """The daemon that has a lease written down."""
+        """The daemon that has a lease written down, or had it and runs still."""
         for folder in self._folders(gpu):
             if (folder.leases / f"{_lease_name(lease_id)}.json").exists():
                 return self._daemon(gpu, index, folder)
-        return None
+        left = self._left.get(lease_id)
+        return left if left is not None and left.protocol else None
 
     def _needy(self, gpu: str, index: int) -> list[Daemon]:
         """The daemons of a GPU with which something is wrong, or that nobody looks after; from now on we do."""
