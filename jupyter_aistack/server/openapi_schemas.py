@@ -117,6 +117,7 @@ _RESIDENCE = _object(
         "failed_at": NUMBER,
         "asked": _one_of(Asked),
         "tier": _one_of(Tier),
+        "is_restored": FLAG,
         "note": TEXT,
         "standing": _one_of(Standing),
         "why": TEXT,

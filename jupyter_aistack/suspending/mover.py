@@ -121,13 +121,16 @@ class Mover:
 
     # -- before the end -----------------------------------------------------------------------------------------
 
-    def make_safe(self, kernel_id: str) -> None:
-        """Make a kernel's processes safe to kill; waits for a move of theirs that is under way. Never raises."""
+    def make_safe(self, kernel_id: str, pid: int) -> None:
+        """Make a process of a kernel, and those below it, safe to kill; waits for a move of theirs. Never raises.
+
+        They may have been restored for a lease that has ended since.
+        """
         try:
-            for lease in self._broker.leases():
+            for lease in self._broker.leases(live=not self._moves.can_restore):
                 if lease.holder.id == kernel_id and lease.residence is not None:
                     self._wait_for(lease.id)
-                    problem = self._moves.make_safe(lease)
+                    problem = self._moves.make_safe(self._broker.lease(lease.id), pid)
                     if problem:
                         self._log.warning("kernel %s is ended with its state on the device: %s", kernel_id, problem)
         except Exception:

@@ -74,7 +74,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         write_kernelspec(server.folder / "data", spec)
         notebooks: list[Notebook] = []
         try:
-            for _ in range(bench.pick(NOTEBOOKS, 2)):  # one after the other: the third needs the room of an idle one
+            for _ in range(bench.pick(NOTEBOOKS, 3)):  # one after the other: the third needs the room of an idle one
                 notebooks.append(opened(server))
                 all_at_once(notebooks[-1:], lambda number, one: prepare(bench, one))
             until = time.monotonic() + bench.pick(min(LONGEST_SECONDS, max(5.0, bench.left - 15)), 1.0)
