@@ -219,3 +219,26 @@ def test_the_room_of_what_is_suspended_is_shown_as_free() -> None:
     assert shown() == ("1/4", "3/4")  # it has not left yet
     host.move()
     assert shown() == ("1", "0")
+
+
+def test_who_stays_as_the_host_has_no_room_for_all_is_shown_with_that_reason() -> None:
+    host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)
+    for name in ("a", "b"):
+        host.start(name)
+    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))["leases"]
+    shown = {lease["holder"]["id"]: lease["residence"] for lease in said}
+    assert (shown["a"]["standing"], shown["a"]["why"]) == ("warm", "")
+    assert shown["b"]["standing"] == "pinned"
+    assert shown["b"]["why"].startswith("the host has no room to park it: 160")
+    assert host.home("b").pinned == "", "that may be over any time, and is not written down"
+
+
+def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason() -> None:
+    host = Host()
+    host.start("a", "1/2")
+    kept = host.start("b", "1/2")
+    host.broker.keep(kept.id, True)
+    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))["leases"]
+    whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
+    assert whys["b"] == "its user keeps it here"
+    assert whys["a"].startswith("it could not come back: that takes ")

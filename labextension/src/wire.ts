@@ -182,6 +182,8 @@ export interface IResidence {
   asked: '' | 'suspend' | 'resume';
   /** How it was parked; off while it never was. */
   tier: Tier;
+  /** The driver has restored its processes. */
+  is_restored?: boolean;
   note: string;
   standing: Standing;
   /** Why it stands so, for people. */
