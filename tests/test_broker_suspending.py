@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from jupyter_aistack.broker import UNTESTED, Broker
+from jupyter_aistack.core.accounts import decayed_use
 from jupyter_aistack.core.lease import Lease, LeaseState
 from jupyter_aistack.core.queues import Policy, Queue
 from jupyter_aistack.core.request import HolderKind, Request
 from jupyter_aistack.core.residence import UNSEEN, Asked, Residence, Tier, is_pinned, starts_anew
+from jupyter_aistack.core.standing import Standing
 from jupyter_aistack.core.tenants import Phase, SuspendPolicy
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
@@ -242,3 +245,22 @@ def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason
     whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
     assert whys["b"] == "its user keeps it here"
     assert whys["a"].startswith("it could not come back: that takes ")
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(has_ended: bool) -> None:
+    host = Host()
+    lease = host.start("a")
+    host.turn(3600.0)
+    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.move()
+    host.turn(5 * 3600.0)
+    host.broker.begin_cell(lease.id)
+    host.move()
+    host.turn(1800.0)
+    if has_ended:
+        host.broker.release(lease.id, lease.token)
+    snapshot, now = host.broker.snapshot(), host.clock.now
+    standing = Standing(snapshot.policy, snapshot.inventory, snapshot.leases, snapshot.accounts, (), now)
+    whole = snapshot.policy.half_life_seconds
+    assert standing._users_past["default", "ann"] == pytest.approx(decayed_use(Fraction(1), 0, 5400, 5400, whole))

@@ -46,6 +46,8 @@ class Residence:
         asked: what its user wants now.
         tier: how it was parked; off while it never was.
         is_restored: the driver has restored its processes, or may have: they must not be killed with state on a device.
+        away_at: since when it takes no room on its devices; None while it does.
+        away_seconds: how long it took none before that, all in all.
         note: what became of it when it was lost, or why the last suspend failed.
     """
 
@@ -61,6 +63,8 @@ class Residence:
     asked: Asked = Asked.NOTHING
     tier: Tier = Tier.OFF
     is_restored: bool = False
+    away_at: float | None = None
+    away_seconds: float = 0.0
     note: str = ""
 
     @property
@@ -224,6 +228,13 @@ def keeps(residence: Residence, is_kept: bool) -> Residence:
 def is_pinned(residence: Residence, why: str) -> Residence:
     """Something makes it unfit to be suspended (empty: nothing does)."""
     return replace(residence, pinned=why)
+
+
+def counted(before: Residence, after: Residence, now: float) -> Residence:
+    """`after` any step from `before`, with how long it has taken no room."""
+    since = before.away_at if before.away_at is not None else now
+    back = max(0.0, now - since) if before.away_at is not None and not after.is_away else 0.0
+    return replace(after, away_at=since if after.is_away else None, away_seconds=before.away_seconds + back)
 
 
 def _check(residence: Residence, phase: Phase, what: str) -> None:

@@ -118,6 +118,8 @@ _RESIDENCE = _object(
         "asked": _one_of(Asked),
         "tier": _one_of(Tier),
         "is_restored": FLAG,
+        "away_at": _or_null(NUMBER),
+        "away_seconds": NUMBER,
         "note": TEXT,
         "standing": _one_of(Standing),
         "why": TEXT,

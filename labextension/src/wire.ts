@@ -184,6 +184,9 @@ export interface IResidence {
   tier: Tier;
   /** The driver has restored its processes. */
   is_restored?: boolean;
+  /** Since when it takes no room, and how long it took none before. */
+  away_at?: number | null;
+  away_seconds?: number;
   note: string;
   standing: Standing;
   /** Why it stands so, for people. */
