@@ -163,7 +163,7 @@ class Workbench:
                 self._broker = self._service = None
 
 
-async def _nothing_to_do(kernel_id: str) -> None:
+async def _nothing_to_do(kernel_id: str, pid: int) -> None:
     """Nothing of the kernel's was ever moved."""
 
 
