@@ -293,7 +293,8 @@ class Moves:
         pids = {one for one, state in states.items() if state in (RUNNING, LOCKED) and one in ending}
         pids &= self._gauge.read(lease).contexts or pids
         if not pids:
-            return ""
+            is_unknown = any(state == UNKNOWN for one, state in states.items() if one in ending)
+            return "the driver does not say how it is" if is_unknown else ""
         try:
             self._checkpoints.out(pids)
         except CheckpointFailed as failed:

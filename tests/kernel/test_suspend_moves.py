@@ -528,6 +528,31 @@ def test_an_end_waits_for_the_move_that_is_under_way(world: Make, kernel: int) -
     moving.join()
 
 
+def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(world: Make, kernel: int) -> None:
+    box = resident(world(), kernel)
+    box.clock.advance(3600)
+    box.broker.ask(box.now().id, Asked.SUSPEND)
+    lease, other = box.now(), box.server()
+    assert box.mover.claim(lease)
+    assert not other.claim(lease)
+    box.mover.work(lease)
+    assert box.home.phase is Phase.PARKED
+    assert other.claim(lease), "it is free again"
+    other.work(lease)
+    assert (box.home.phase, box.state(kernel)) == (Phase.PARKED, "checkpointed"), "and finds nothing left to do"
+
+
+def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
+    world: Make, kernel: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = resident(world(), kernel)
+    box.suspend()
+    box.resume()
+    box.states.write_text("{}")
+    box.mover.make_safe("k", kernel)
+    assert "the driver does not say how it is" in caplog.text
+
+
 def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
