@@ -33,7 +33,7 @@ class Claim:
 
 
 class Mover:
-    """What of it is to be done, and doing it. Call it in threads; one lease is moved by one thread of one server at a time.
+    """What of it is to be done, and doing it. Call it in threads; one thread of one server moves a lease at a time.
 
     Args:
         broker: reads and writes the ledger.

@@ -182,11 +182,6 @@ export interface IResidence {
   asked: '' | 'suspend' | 'resume';
   /** How it was parked; off while it never was. */
   tier: Tier;
-  /** The driver has restored its processes. */
-  is_restored?: boolean;
-  /** Since when it takes no room, and how long it took none before. */
-  away_at?: number | null;
-  away_seconds?: number;
   note: string;
   standing: Standing;
   /** Why it stands so, for people. */
