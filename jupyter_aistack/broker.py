@@ -22,14 +22,23 @@ from .core.cycle import plan
 from .core.device import Fault, Inventory, SliceKind
 from .core.events import Event
 from .core.forecast import Waiting, forecast
-from .core.housing import house_of
+from .core.housing import house_of, pins
 from .core.lease import Lease, LeaseState, NoticeKind, Step, firmness_note, lasting_note
 from .core.plan import Snapshot
 from .core.queues import Policy, Queue
 from .core.readiness import SWITCHED_OFF, Readiness
 from .core.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from .core.reservations import Reservation, conflict
-from .core.residence import Asked, Residence, Tier, asks, cell_begins, cell_ends, keeps
+from .core.residence import (
+    Asked,
+    Residence,
+    Tier,
+    asks,
+    cell_begins,
+    cell_ends,
+    is_pinned,
+    keeps,
+)
 from .core.suspend import why_pinned
 from .core.tenants import Phase, SuspendPolicy, host_room
 from .core.verification import NotEnforcedAction
@@ -389,6 +398,15 @@ class Broker:
         leases = self.leases()
         return self._host_bytes(leases) - sum(map(_parked_bytes, leases))
 
+    def as_it_stands(self, leases: Sequence[Lease]) -> tuple[Lease, ...]:
+        """These leases, pinned where others keep them on their devices now: the host has no room for all, say."""
+        if self.suspend is None or not any(_may_leave(lease) for lease in leases):
+            return tuple(leases)
+        snapshot = self.snapshot()
+        house = house_of(snapshot, snapshot.leases)
+        why = pins(house) if house is not None else {}
+        return tuple(_pinned(lease, why.get(lease.id, "")) for lease in leases)
+
     def moves(self) -> tuple[Lease, ...]:
         """The leases whose device state is on its way out or in: each is carried out by the server of its holder."""
         moving = (Phase.PARKING, Phase.RESTORING)
@@ -693,6 +711,17 @@ def _parked_bytes(lease: Lease) -> int:
         return 0
     gpus = sum(piece.kind is not SliceKind.CPU for piece in lease.slices)
     return (home.state_bytes or 0) * gpus
+
+
+def _may_leave(lease: Lease) -> bool:
+    home = lease.residence
+    return lease.is_live and home is not None and home.phase is Phase.RESIDENT and not home.pinned
+
+
+def _pinned(lease: Lease, why: str) -> Lease:
+    if not why or lease.residence is None or not _may_leave(lease):
+        return lease
+    return replace(lease, residence=is_pinned(lease.residence, why))
 
 
 def _running_pid(holder: Holder) -> int | None:

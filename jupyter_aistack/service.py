@@ -151,8 +151,8 @@ class Service:
         )
 
     def _leases(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        sight = self._sight(caller)
-        return {"leases": [sight.lease(lease) for lease in self.broker.leases(live=not payload.get("all"))]}
+        sight, leases = self._sight(caller), self.broker.leases(live=not payload.get("all"))
+        return {"leases": [sight.lease(lease) for lease in self.broker.as_it_stands(leases)]}
 
     def _queue(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         sight = self._sight(caller)
@@ -271,7 +271,7 @@ class Service:
         waiting = [sight.request(r) if place is None else sight.waiting(place) for r, place in places]
         own = {lease.id: self._preparation(lease) for lease in leases if lease.holder.id == caller.owner_id}
         return {
-            "leases": [sight.lease(lease) for lease in leases],
+            "leases": [sight.lease(lease) for lease in self.broker.as_it_stands(leases)],
             "requests": waiting,
             "prepared": {lease_id: prepared for lease_id, prepared in own.items() if prepared is not None},
         }

@@ -25,6 +25,8 @@ from .core.tenants import Phase
 from .exceptions import InvalidRequest
 
 JSON = dict[str, Any]
+UNTOLD = frozenset({"is_restored", "away_at", "away_seconds"})
+"""Of a residence."""
 END_OF_TIME = 1e11
 """In seconds since the epoch; beyond the year 5000 nobody reserves anything."""
 
@@ -84,9 +86,10 @@ def notice_from_dict(data: Mapping[str, Any]) -> Notice:
 
 
 def residence_to_dict(residence: Residence) -> JSON:
-    """Where a lease's device state is; ``standing`` and ``why`` are for people."""
+    """Where a lease's device state is; ``standing`` and ``why`` are for people. What only ledgers need is left out."""
     why = residence.note if residence.phase is Phase.LOST else why_pinned(residence) or residence.note
-    return {**asdict(residence), "standing": seen(residence).value, "why": why}
+    told = {name: value for name, value in asdict(residence).items() if name not in UNTOLD}
+    return {**told, "standing": seen(residence).value, "why": why}
 
 
 def residence_from_dict(data: Mapping[str, Any]) -> Residence:

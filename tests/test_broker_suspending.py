@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import pytest
 
 from jupyter_aistack.broker import UNTESTED, Broker
+from jupyter_aistack.core.accounts import decayed_use
 from jupyter_aistack.core.lease import Lease, LeaseState
 from jupyter_aistack.core.queues import Policy, Queue
 from jupyter_aistack.core.request import HolderKind, Request
@@ -21,6 +23,7 @@ from jupyter_aistack.core.residence import (
     is_pinned,
     starts_anew,
 )
+from jupyter_aistack.core.standing import Standing
 from jupyter_aistack.core.tenants import Phase, SuspendPolicy
 from jupyter_aistack.core.units import GIB
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
@@ -239,3 +242,45 @@ def test_the_room_of_what_is_suspended_is_shown_as_free() -> None:
     assert shown() == ("1/4", "3/4")  # it has not left yet
     host.move()
     assert shown() == ("1", "0")
+
+
+def test_who_stays_as_the_host_has_no_room_for_all_is_shown_with_that_reason() -> None:
+    host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)
+    for name in ("a", "b"):
+        host.start(name)
+    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))["leases"]
+    shown = {lease["holder"]["id"]: lease["residence"] for lease in said}
+    assert (shown["a"]["standing"], shown["a"]["why"]) == ("warm", "")
+    assert shown["b"]["standing"] == "pinned"
+    assert shown["b"]["why"].startswith("the host has no room to park it: 160")
+    assert host.home("b").pinned == "", "that may be over any time, and is not written down"
+
+
+def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason() -> None:
+    host = Host()
+    host.start("a", "1/2")
+    kept = host.start("b", "1/2")
+    host.broker.keep(kept.id, True)
+    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))["leases"]
+    whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
+    assert whys["b"] == "its user keeps it here"
+    assert whys["a"].startswith("it could not come back: that takes ")
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(has_ended: bool) -> None:
+    host = Host()
+    lease = host.start("a")
+    host.turn(3600.0)
+    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.move()
+    host.turn(5 * 3600.0)
+    host.broker.begin_cell(lease.id)
+    host.move()
+    host.turn(1800.0)
+    if has_ended:
+        host.broker.release(lease.id, lease.token)
+    snapshot, now = host.broker.snapshot(), host.clock.now
+    standing = Standing(snapshot.policy, snapshot.inventory, snapshot.leases, snapshot.accounts, (), now)
+    whole = snapshot.policy.half_life_seconds
+    assert standing._users_past["default", "ann"] == pytest.approx(decayed_use(Fraction(1), 0, 5400, 5400, whole))

@@ -89,19 +89,22 @@ def used_in_week(size: Fraction, start: float, end: float, week: int) -> float:
 
 
 def charged(account: Account, lease: Lease, half_life_seconds: float) -> Account:
-    """The account after `lease`, which has ended, is charged to it."""
+    """The account after `lease`, which has ended, is charged to it; not for the time it was suspended.
+
+    When that was is not known any more: it counts as the beginning, which charges too much rather than too little.
+    """
     end = lease.ended_at if lease.ended_at is not None else lease.granted_at
     at, size, week = max(account.at, end), equivalents(lease.slices), week_of(end)
+    start = lease.used_since(end)
     kept = account.week_seconds if account.week == week else 0.0
     if account.week > week and account.week_seconds:  # a lease whose end is noticed late: that week is over
         week, kept = account.week, account.week_seconds
     return replace(
         account,
-        decayed=decayed_at(account, at, half_life_seconds)
-        + decayed_use(size, lease.granted_at, end, at, half_life_seconds),
+        decayed=decayed_at(account, at, half_life_seconds) + decayed_use(size, start, end, at, half_life_seconds),
         at=at,
         week=week,
-        week_seconds=kept + used_in_week(size, lease.granted_at, end, week),
+        week_seconds=kept + used_in_week(size, start, end, week),
     )
 
 

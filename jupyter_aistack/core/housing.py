@@ -15,12 +15,13 @@ from .moves import Moves
 from .plan import Snapshot
 from .request import HolderKind, Request
 from .residence import UNSEEN, Residence, tenant
-from .suspend import no_host_room, why_pinned
+from .suspend import could_not_return, no_host_room, staying, why_pinned
 from .tenants import Card, House, Phase, SuspendPolicy, Tenant
 
 NOT_SUBJECT = "it is not subject to suspension"
 GIVEN_BACK = "it is being given back"
 NO_DEVICE = "its device does not answer"
+NO_WAY_BACK = "it could not come back beside others that stay"
 _MOVABLE = frozenset({SliceKind.GPU, SliceKind.SHARE})
 
 
@@ -76,6 +77,17 @@ def newcomer(request: Request, slices: Iterable[Slice], residence: Residence | N
     )
     why = why_pinned(house, new)
     return replace(new, pinned=why, is_subject=not why) if why else new
+
+
+def pins(house: House) -> dict[str, str]:
+    """Why leases that are there stay though nothing of their own pins them: for want of room on the host, say.
+
+    That depends on all others, and may be over with the next plan, so it is not written down.
+    """
+    stuck = staying(house)[1]
+    there = [one for one in house.tenants if one.phase is Phase.RESIDENT]
+    found = {one.lease_id: one.pinned for one in there}
+    return found | {one.lease_id: could_not_return(house, one) or NO_WAY_BACK for one in there if one.lease_id in stuck}
 
 
 def _tenant(lease: Lease, known: Iterable[str]) -> Tenant | None:

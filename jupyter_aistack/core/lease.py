@@ -167,6 +167,17 @@ class Lease:
             return self.slices
         return tuple(piece for piece in self.slices if piece.kind is SliceKind.CPU)
 
+    def used_since(self, now: float) -> float:
+        """Since when it would have been in use had it been so without a break until `now`; seconds since the epoch.
+
+        While it is suspended and nobody waits for it, others have its room.
+        """
+        home = self.residence
+        if home is None:
+            return self.granted_at
+        away = home.away_seconds + (0.0 if home.away_at is None else max(0.0, now - home.away_at))
+        return min(max(now, self.granted_at), self.granted_at + away)
+
     def is_expired(self, now: float) -> bool:
         """Whether it is live but past its time."""
         return self.is_live and (now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at))

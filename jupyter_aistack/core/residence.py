@@ -45,6 +45,9 @@ class Residence:
         failures, failed_at: suspends that failed in a row, and when the last one did.
         asked: what its user wants now.
         tier: how it was parked; off while it never was.
+        is_restored: the driver has restored its processes, or may have: they must not be killed with state on a device.
+        away_at: since when it takes no room on its devices; None while it does.
+        away_seconds: how long it took none before that, all in all.
         note: what became of it when it was lost, or why the last suspend failed.
     """
 
@@ -59,6 +62,9 @@ class Residence:
     failed_at: float = 0.0
     asked: Asked = Asked.NOTHING
     tier: Tier = Tier.OFF
+    is_restored: bool = False
+    away_at: float | None = None
+    away_seconds: float = 0.0
     note: str = ""
 
     @property
@@ -136,15 +142,21 @@ def has_stayed(residence: Residence, now: float, note: str) -> Residence:
 
 
 def returns(residence: Residence) -> Residence:
-    """Its bytes are reserved, and its state begins to move in."""
+    """Its bytes are reserved, and its state begins to move in; who does it may end before it can say that it did."""
     _check(residence, Phase.PARKED, "resume")
-    return replace(residence, phase=Phase.RESTORING)
+    is_restored = residence.is_restored or residence.tier is Tier.CHECKPOINT
+    return replace(residence, phase=Phase.RESTORING, is_restored=is_restored)
 
 
 def has_returned(residence: Residence, now: float) -> Residence:
     """All of its state is back; the cell that waited for it goes on."""
     _check(residence, Phase.RESTORING, "come back")
     return replace(_is_there(residence), state_bytes=None, active_at=now, note="")
+
+
+def is_restored(residence: Residence) -> Residence:
+    """The driver has copied state back to a device in one of its processes."""
+    return replace(residence, is_restored=True)
 
 
 def _is_there(residence: Residence) -> Residence:
@@ -216,6 +228,13 @@ def keeps(residence: Residence, is_kept: bool) -> Residence:
 def is_pinned(residence: Residence, why: str) -> Residence:
     """Something makes it unfit to be suspended (empty: nothing does)."""
     return replace(residence, pinned=why)
+
+
+def counted(before: Residence, after: Residence, now: float) -> Residence:
+    """`after` any step from `before`, with how long it has taken no room."""
+    since = before.away_at if before.away_at is not None else now
+    back = max(0.0, now - since) if before.away_at is not None and not after.is_away else 0.0
+    return replace(after, away_at=since if after.is_away else None, away_seconds=before.away_seconds + back)
 
 
 def _check(residence: Residence, phase: Phase, what: str) -> None:

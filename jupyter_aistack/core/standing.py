@@ -102,9 +102,10 @@ class Standing:
             count = counts[lease.queue, user, size.numerator, size.denominator]
             count[0] += 1
             count[1] += len(lease.slices)
-            self._add_use(lease.queue, user, decayed_use(whole, lease.granted_at, self.now, self.now, half_life))
+            since = lease.used_since(self.now)
+            self._add_use(lease.queue, user, decayed_use(whole, since, self.now, self.now, half_life))
             if limits:
-                self._week[user] += used_in_week(whole, lease.granted_at, self.now, week)
+                self._week[user] += used_in_week(whole, since, self.now, week)
             if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
                 self.leave(lease.queue, size)
         for (queue, user, numerator, denominator), (number, slices) in counts.items():

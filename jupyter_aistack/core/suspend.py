@@ -45,8 +45,11 @@ def why_pinned(house: House, tenant: Tenant) -> str:
 
 
 def no_host_room(together: int, host_bytes: int) -> str:
-    """The sentence for one who would bring suspended state above what the host has for it."""
-    return f"the host has no room to park it: {format_bytes(together)} of {format_bytes(host_bytes)}"
+    """The sentence for one who would bring suspended state above what the host has for it.
+
+    In whole GB: what the host has varies from second to second, and a sentence that is shown must not.
+    """
+    return f"the host has no room to park it: {format_bytes(together)} of {host_bytes // 10**9} GB"
 
 
 def could_not_return(house: House, tenant: Tenant) -> str:

@@ -210,10 +210,10 @@ class SliceProvisioner(LocalProvisioner):
     async def _before_kill(self) -> None:
         """What was restored in its process is taken away before that is ended, see `Workbench.before_kill`."""
         workbench = self._workbench()
-        if workbench is None or not self.has_process:
+        if workbench is None or not self.has_process or self.pid is None:
             return
         try:
-            await workbench.before_kill(self.kernel_id)
+            await workbench.before_kill(self.kernel_id, self.pid)
         except Exception:
             self.log.exception("kernel %s is ended, but what comes before that failed", self.kernel_id)
 

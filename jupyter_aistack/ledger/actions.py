@@ -10,7 +10,7 @@ from ..core.idle import was_used_since_notice
 from ..core.lease import Lease, NoticeKind, Outcome, Step
 from ..core.plan import Action, End, Grant, Move, Notify, Plan, Reject, Withdraw, grant_to_lease
 from ..core.request import Request, RequestState
-from ..core.residence import Residence, leaves, returns
+from ..core.residence import Residence, counted, leaves, returns
 from ..core.suspend import Act
 from ..core.tenants import Phase
 from ..exceptions import LedgerConflict
@@ -77,7 +77,7 @@ def carry_out(rows: Rows, action: Action, now: float, half_life_seconds: float) 
     if isinstance(action, End):
         return [end(rows, lease, _STEPS[action.outcome], now, half_life_seconds, action.detail)[1]]
     if isinstance(action, Move):
-        return _begin_move(rows, lease, action)
+        return _begin_move(rows, lease, action, now)
     if isinstance(action, Notify):
         return [_notify(rows, lease, action, now)]
     return [withdraw(rows, lease, now, action.detail)] if lease.notice is not None else []
@@ -97,17 +97,18 @@ def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
     return rows.append(lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail))
 
 
-def _begin_move(rows: Rows, lease: Lease, move: Move) -> list[Event]:
+def _begin_move(rows: Rows, lease: Lease, move: Move, now: float) -> list[Event]:
     """Nothing has happened yet that anybody should be told: the state is on its way."""
     assert lease.residence is not None  # checked
     begin = leaves if move.act is Act.SUSPEND else returns
-    keep_residence(rows, lease, begin(lease.residence))
+    keep_residence(rows, lease, begin(lease.residence), now)
     return []
 
 
-def keep_residence(rows: Rows, lease: Lease, residence: Residence) -> Lease:
+def keep_residence(rows: Rows, lease: Lease, residence: Residence, now: float) -> Lease:
     """Write down where a lease's state is; plans made before hold no more."""
-    changed = replace(lease, residence=residence)
+    assert lease.residence is not None  # none gets one later
+    changed = replace(lease, residence=counted(lease.residence, residence, now))
     rows.keep_lease(changed)
     rows.version += 1
     return changed

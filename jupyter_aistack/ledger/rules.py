@@ -181,7 +181,7 @@ class TransactionalLedger(Ledger):
             return self._reside(rows, lease, after, now)
 
     def _reside(self, rows: Rows, lease: Lease, after: Residence, now: float) -> Lease:
-        kept = keep_residence(rows, lease, after)
+        kept = keep_residence(rows, lease, after, now)
         if after.phase is Phase.PARKED and kept.state is LeaseState.ACTIVE:
             return self._take(rows, kept, Step.SUSPEND, now, {})
         if after.phase is Phase.RESIDENT and kept.state is LeaseState.SUSPENDED:

@@ -161,10 +161,10 @@ class Moving:
             with contextlib.suppress(RuntimeError):  # it has been closed
                 loop.call_soon_threadsafe(self._workbench.poke)
 
-    async def before_kill(self, kernel_id: str) -> None:
+    async def before_kill(self, kernel_id: str, pid: int) -> None:
         """See `Workbench.before_kill`. It has threads of its own: those of the mover may all be at work."""
         if self._mover is not None:
-            await asyncio.to_thread(self._mover.make_safe, kernel_id)
+            await asyncio.to_thread(self._mover.make_safe, kernel_id, pid)
 
     def close(self) -> None:
         """Begin nothing more. What is under way is brought to its end: giving it up would lose a kernel's state."""

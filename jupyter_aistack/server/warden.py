@@ -66,7 +66,8 @@ class Warden:
         from ..kernel.teardown import Teardown
         from ..kernel.ways import OnDevice, ProcessWays
 
-        pid = breach.process.pid
+        pid, holder = breach.process.pid, breach.lease.holder
+        await self._workbench.before_kill(holder.parent or holder.id, pid)
         device = OnDevice(broker, [breach.lease], pid)
         await Teardown(ProcessWays(device, pid, breach.started_at, self._quietly)).end()
 

@@ -45,8 +45,9 @@ class Workbench:
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
         happened: how many events of each kind have been passed on since this server started.
-        before_kill: called with a kernel's id before its process is ended by a signal; ending a process whose GPU state
-            was restored may hang the host, and this takes the state away first. Never raises.
+        before_kill: called with a kernel's id, and the process of it that a signal is about to end with all below it;
+            ending a process whose GPU state was restored may hang the host, and this takes the state away first. Never
+            raises.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Workbench:
         self._serve = serve
         self.socket_path = ""
         self.happened: Counter[str] = Counter()
-        self.before_kill: Callable[[str], Awaitable[None]] = _nothing_to_do
+        self.before_kill: Callable[[str, int], Awaitable[None]] = _nothing_to_do
         self._build = build
         self._broker: Broker | None = None
         self._service: Service | None = None
@@ -162,7 +163,7 @@ class Workbench:
                 self._broker = self._service = None
 
 
-async def _nothing_to_do(kernel_id: str) -> None:
+async def _nothing_to_do(kernel_id: str, pid: int) -> None:
     """Nothing of the kernel's was ever moved."""
 
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from ..checkpoint.client import Answer, CheckpointClient
 from ..exceptions import CheckpointFailed
 
-RUNNING, CHECKPOINTED, FAILED, UNKNOWN = "running", "checkpointed", "failed", "unknown"
-AWAY = frozenset({"locked", CHECKPOINTED, FAILED})
+RUNNING, LOCKED, CHECKPOINTED, FAILED, UNKNOWN = "running", "locked", "checkpointed", "failed", "unknown"
+AWAY = frozenset({LOCKED, CHECKPOINTED, FAILED})
 """States in which a process cannot use its device, whoever has brought it there: an earlier server, say."""
 ATTEMPTS = 3
 """Of one operation, over as many helpers; each but the last ended in the middle of it."""

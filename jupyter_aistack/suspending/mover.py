@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core import residence as steps
@@ -14,6 +16,7 @@ from ..core.residence import Residence
 from ..core.tenants import Phase
 from ..exceptions import AIStackError, LeaseError
 from .moves import Moves, NotNow
+from .turns import take
 
 if TYPE_CHECKING:
     from ..broker import Broker
@@ -21,8 +24,16 @@ if TYPE_CHECKING:
 MOVING = frozenset({Phase.PARKING, Phase.RESTORING})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A lease that a thread of this server looks after now."""
+
+    turn: socket.socket
+    is_done: threading.Event = field(default_factory=threading.Event)
+
+
 class Mover:
-    """What of it is to be done, and doing it. Call it in threads; one lease is moved by one thread at a time.
+    """What of it is to be done, and doing it. Call it in threads; one thread of one server moves a lease at a time.
 
     Args:
         broker: reads and writes the ledger.
@@ -34,7 +45,7 @@ class Mover:
     def __init__(self, broker: Broker, moves: Moves, *, is_own: Callable[[Lease], bool], log: logging.Logger) -> None:
         self._broker, self._moves, self._is_own, self._log = broker, moves, is_own, log
         self._lock = threading.Lock()
-        self._under_way: dict[str, threading.Event] = {}
+        self._under_way: dict[str, Claim] = {}
         self._looked_at: dict[str, tuple[float, int | None]] = {}
 
     # -- what is to be done -------------------------------------------------------------------------------------
@@ -49,9 +60,10 @@ class Mover:
         if not self._is_due(lease):
             return False
         with self._lock:
-            if lease.id in self._under_way:
+            turn = None if lease.id in self._under_way else take(lease.id)
+            if turn is None:
                 return False
-            self._under_way[lease.id] = threading.Event()
+            self._under_way[lease.id] = Claim(turn=turn)
             return True
 
     def _is_due(self, lease: Lease) -> bool:
@@ -88,9 +100,10 @@ class Mover:
     def give_up(self, lease: Lease) -> None:
         """What was claimed is done, or will not be."""
         with self._lock:
-            done = self._under_way.pop(lease.id, None)
-        if done is not None:
-            done.set()
+            claim = self._under_way.pop(lease.id, None)
+        if claim is not None:
+            claim.turn.close()
+            claim.is_done.set()
 
     def _do(self, lease: Lease, residence: Residence) -> None:
         if residence.phase is Phase.PARKING:
@@ -121,13 +134,16 @@ class Mover:
 
     # -- before the end -----------------------------------------------------------------------------------------
 
-    def make_safe(self, kernel_id: str) -> None:
-        """Make a kernel's processes safe to kill; waits for a move of theirs that is under way. Never raises."""
+    def make_safe(self, kernel_id: str, pid: int) -> None:
+        """Make a process of a kernel, and those below it, safe to kill; waits for a move of theirs. Never raises.
+
+        They may have been restored for a lease that has ended since.
+        """
         try:
-            for lease in self._broker.leases():
+            for lease in self._broker.leases(live=not self._moves.can_restore):
                 if lease.holder.id == kernel_id and lease.residence is not None:
                     self._wait_for(lease.id)
-                    problem = self._moves.make_safe(lease)
+                    problem = self._moves.make_safe(self._broker.lease(lease.id), pid)
                     if problem:
                         self._log.warning("kernel %s is ended with its state on the device: %s", kernel_id, problem)
         except Exception:
@@ -135,9 +151,9 @@ class Mover:
 
     def _wait_for(self, lease_id: str) -> None:
         with self._lock:
-            done = self._under_way.get(lease_id)
-        if done is not None:
-            done.wait()
+            claim = self._under_way.get(lease_id)
+        if claim is not None:
+            claim.is_done.wait()
 
     def forget(self) -> None:
         """Look at all again: what can be done on this host has changed."""

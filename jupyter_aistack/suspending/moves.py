@@ -18,7 +18,8 @@ from ..core.residence import Residence, Tier
 from ..core.tenants import SuspendPolicy, needed_bytes
 from ..core.units import format_bytes
 from ..exceptions import CheckpointFailed
-from .checkpoints import AWAY, FAILED, RUNNING, UNKNOWN, Checkpoints, is_hopeless
+from ..processes import tree
+from .checkpoints import AWAY, FAILED, LOCKED, RUNNING, UNKNOWN, Checkpoints, is_hopeless
 from .gauge import WORKING, Gauge, Reading, home_of, root_of
 from .preflight import Findings, look, why_not
 
@@ -70,8 +71,6 @@ class Moves:
     ) -> None:
         self._gauge, self._checkpoints, self._ask, self._readiness = gauge, checkpoints, ask, readiness
         self._policy, self._clock, self._host_room, self._log = policy, clock, host_room, log
-        self.restored: set[int] = set()
-        """Processes whose state the driver has restored: they must not be killed with it on the device."""
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -175,15 +174,15 @@ class Moves:
             return self._stays(f"the driver does not say how it is: {failed.message}")
         if failed.facts.get("step") == "lock" and "NOT_READY" in failed.message:
             return self._stays("its device work did not end in time")
-        return self._stays(f"the driver could not suspend it: {failed.message}", is_pinned=is_hopeless(failed))
+        why, was_copied = f"the driver could not suspend it: {failed.message}", failed.facts.get("step") != "lock"
+        return self._stays(why, is_pinned=is_hopeless(failed), is_restored=was_copied)  # some of it came back, then
 
     def _back_after_all(self, pids: Collection[int], why: str) -> Change:
         try:
             self._checkpoints.back(pids)
         except CheckpointFailed as failed:
             return _lost(f"{why}, and it could not go on: {failed.message}")
-        self.restored.update(pids)
-        return self._stays(why)
+        return self._stays(why, is_restored=True)
 
     def _offload(self, lease: Lease, found: Findings, before: Reading) -> Change:
         """By its own agent: what it has registered."""
@@ -209,11 +208,12 @@ class Moves:
         )
         return {"error": "nothing in its kernel answers"} if answer is None else answer
 
-    def _stays(self, why: str, *, is_pinned: bool = False) -> Change:
+    def _stays(self, why: str, *, is_pinned: bool = False, is_restored: bool = False) -> Change:
         now = self._clock()
 
         def change(residence: Residence) -> Residence:
             stayed = steps.has_stayed(residence, now, why)
+            stayed = steps.is_restored(stayed) if is_restored else stayed
             return steps.is_pinned(stayed, why) if is_pinned else stayed
 
         return change
@@ -251,7 +251,6 @@ class Moves:
                 return _lost(f"the driver could not restore it: {failed.message}")
             message = failed.message
             return lambda held: steps.has_not_returned(held, message)
-        self.restored.update(pids)
         return self._is_back(lease, residence, begin, seconds)
 
     def _no_room(self, lease: Lease, residence: Residence) -> str:
@@ -274,24 +273,34 @@ class Moves:
 
     # -- before the end -----------------------------------------------------------------------------------------
 
-    def make_safe(self, lease: Lease) -> str:
-        """Take the state of processes that were restored away again, so that they may be killed.
+    @property
+    def can_restore(self) -> bool:
+        """Whether the driver restores processes here."""
+        return self._readiness().tier is Tier.CHECKPOINT
+
+    def make_safe(self, lease: Lease, pid: int) -> str:
+        """Take away the state of a process of a lease, and of those below it, if whichever server has restored it.
 
         Killing a restored process has hung hosts (NVIDIA/cuda-checkpoint#53).
 
         Returns:
             What is left there, in one sentence; empty when it may be killed.
         """
-        pids = self.restored & self._gauge.pids(lease)
-        self.restored -= pids
-        if not pids:
+        if lease.residence is None or not lease.residence.is_restored:
             return ""
+        states = self._states(lease) if pid in self._gauge.pids(lease) else {}
+        ending = tree({lease.id: pid})[lease.id]
+        pids = {one for one, state in states.items() if state in (RUNNING, LOCKED) and one in ending}
+        pids &= self._gauge.read(lease).contexts or pids
+        if not pids:
+            is_unknown = any(state == UNKNOWN for one, state in states.items() if one in ending)
+            return "the driver does not say how it is" if is_unknown else ""
         try:
             self._checkpoints.out(pids)
         except CheckpointFailed as failed:
             return f"it could not be suspended before it is ended: {failed.message}"
-        left = self._gauge.settled(lease, 0)
-        return "" if left.held_bytes == 0 else _rest(left.held_bytes)
+        left = self._gauge.settled(lease, 0) if pid == root_of(lease) else None
+        return "" if left is None or left.held_bytes == 0 else _rest(left.held_bytes)
 
     def _figures(self, lease: Lease, size_bytes: int, begin: float, seconds: Mapping[str, float]) -> str:
         """What a move came to, for people; the log has the seconds of each step as well."""

@@ -21,7 +21,7 @@ from jupyter_aistack.core.device import Enforcement
 from tests.benchmarks import __main__ as all_of_them
 from tests.benchmarks import gpu_suite
 from tests.benchmarks.gpu import caps, energy, grants, levels, notebooks, running, suspend, teardown, tenants, work
-from tests.benchmarks.gpu.bench import MIB, Bench, Row, by_name
+from tests.benchmarks.gpu.bench import GIB, MIB, Bench, Row, by_name
 from tests.benchmarks.gpu.workers import WorkFailed, all_at_once, worker
 
 DOCTOR = {
@@ -202,6 +202,18 @@ def test_cells_that_waited_and_cells_that_failed_are_counted() -> None:
     assert "share_within_1_s" not in by_name(list(notebooks.in_short([], {})))
 
 
+@pytest.mark.parametrize(
+    ("available", "shares"),
+    [(1000, ("gpu:1/2", "")), (128, ("gpu:1/9", "gpu:13/18")), (22, ("gpu:1/51", "gpu:97/102"))],
+)
+def test_notebooks_get_so_little_that_the_host_can_hold_them_all_and_so_much_that_somebody_must_go(
+    available: int, shares: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notebooks, "available_bytes", lambda: available * GIB)
+    host = {"devices": [{"kind": "cpu"}, {"kind": "gpu", "memory_bytes": 140 * GIB}]}
+    assert notebooks.shares(host, 4) == shares
+
+
 def test_a_notebook_that_fails_does_nothing_more() -> None:
     good, bad = (notebooks.Notebook(kernel_id=name, client=None) for name in ("good", "bad"))
     done: list[str] = []
@@ -219,7 +231,7 @@ def test_a_notebook_that_fails_does_nothing_more() -> None:
 def test_the_server_is_told_to_suspend_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebooks.AIStack, "class_trait_names", lambda: ["suspend"])
     told = json.loads(notebooks.settings(tmp_path, True).read_text())["AIStack"]
-    assert (told["queues"], told["suspend"]) == ({"default": {"suspend": True}}, {"warm": "2s"})
+    assert (told["queues"], told["suspend"]) == ({"default": {"suspend": True}, "plain": {}}, {"warm": "2s"})
     assert "queues" not in json.loads(notebooks.settings(tmp_path, False).read_text())["AIStack"]
 
 

@@ -64,9 +64,30 @@ def test_a_new_process_without_room_waits_for_it_and_has_nothing_to_bring_back(b
     assert (back.phase, back.is_busy, back.state_bytes) == (Phase.RESIDENT, True, None)
 
 
+@pytest.mark.parametrize("tier", list(Tier))
+def test_what_the_driver_restores_is_marked_before_it_begins_until_its_process_is_another(tier: Tier) -> None:
+    begins = steps.returns(steps.has_left(steps.leaves(HERE), state_bytes=7, tier=tier))
+    assert begins.is_restored is (tier is Tier.CHECKPOINT)
+    again = steps.has_left(steps.leaves(steps.has_returned(begins, 3.0)), state_bytes=7, tier=Tier.OFFLOAD)
+    assert again.is_restored is begins.is_restored
+    assert not steps.starts_anew(again, 4.0).is_restored
+
+
+def test_how_long_it_took_no_room_is_counted_whatever_happens_to_its_process() -> None:
+    parked = steps.counted(steps.leaves(HERE), PARKED, 100.0)
+    assert (parked.away_at, parked.away_seconds) == (100.0, 0.0)
+    anew = steps.counted(parked, steps.starts_anew(parked, 110.0), 110.0)
+    assert anew.away_at == 100.0
+    waits = steps.counted(anew, steps.cell_begins(anew, 130.0), 130.0)
+    assert (waits.away_at, waits.away_seconds) == (None, 30.0), "from here on its room is kept for it"
+    gave_up = steps.counted(waits, steps.cell_ends(waits, 140.0), 140.0)
+    back = steps.counted(gave_up, steps.asks(gave_up, Asked.RESUME, 135.0), 135.0)
+    assert back.away_seconds == 30.0, "a clock that was set back takes nothing away"
+
+
 def test_what_its_user_alone_wants_back_is_idle_once_it_is_there() -> None:
     back = steps.returns(steps.asks(PARKED, Asked.RESUME, 10.0))
-    assert steps.has_returned(back, 12.0) == Residence(active_at=12.0, tier=Tier.CHECKPOINT)
+    assert steps.has_returned(back, 12.0) == Residence(active_at=12.0, tier=Tier.CHECKPOINT, is_restored=True)
     with_cell = steps.cell_begins(back, 11.0)
     assert (with_cell.wanted_at, steps.has_returned(with_cell, 12.0).is_busy) == (10.0, True)
 

@@ -3,13 +3,15 @@
 It is the real helper but for the driver. STATES is a file that holds each process's state, as a driver outlives a
 helper. SCRIPT is JSON: ``{"lock": ["timeout"], "restore": ["oom"], "checkpoint": ["crash", "slow"]}``, a fault for each
 of the first calls of a step, whichever helper they reach: what is left of it is kept beside STATES. FIRST is the state
-of a process that is not in STATES; without it there is no such process.
+of a process that is not in STATES; without it there is no such process. Where FAKE_NVML_STATE names the state of a fake
+NVML, what a process holds leaves the GPU there and comes back, as far as there is room.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -44,6 +46,10 @@ class FakeProcess:
 
     def _become(self, state: str) -> None:
         self.states.write_text(json.dumps({**json.loads(self.states.read_text()), self.pid: state}))
+        if state == "checkpointed":
+            change_nvml(f"process gpu=0 pid={self.pid} ", f"#away process gpu=0 pid={self.pid} ")
+        elif state == "locked":
+            change_nvml(f"#away process gpu=0 pid={self.pid} ", f"process gpu=0 pid={self.pid} ")
 
     def _step(self, step: str) -> None:
         if self.state != BEFORE[step]:
@@ -74,6 +80,16 @@ class FakeProcess:
 
     def unlock(self) -> None:
         self._step("unlock")
+
+
+def change_nvml(before: str, after: str) -> None:
+    """The first GPU of the fake NVML once lines that begin so begin otherwise; what is free is said anew."""
+    if file := os.environ.get("FAKE_NVML_STATE"):
+        lines = Path(file).read_text().replace("\n" + before, "\n" + after)
+        held = sum(int(size) for size in re.findall(r"^process gpu=0 .*memory=(\d+)", lines, re.MULTILINE))
+        fresh = Path(file).with_suffix(".helper")
+        fresh.write_text(re.sub(r" used=\d+", f" used={held}", lines))
+        fresh.replace(file)
 
 
 def take_fault(states: Path, step: str) -> str:

@@ -25,6 +25,7 @@ from jupyter_aistack.core.residence import Asked, Residence, Tier, is_pinned
 from jupyter_aistack.core.tenants import Phase, Standing, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.memory import MemoryLedger
+from jupyter_aistack.processes import tree
 from jupyter_aistack.suspending.checkpoints import Checkpoints
 from jupyter_aistack.suspending.gauge import Gauge
 from jupyter_aistack.suspending.mover import Mover
@@ -447,13 +448,59 @@ def test_a_new_server_finds_a_state_that_the_driver_has_given_up(world: Make, ke
 
 def test_what_was_restored_is_suspended_again_before_it_is_killed(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
-    box.mover.make_safe("k")
+    box.mover.make_safe("k", kernel)
     assert box.state(kernel) == "running", "it was never moved, and may be killed as it is"
     box.suspend()
     box.resume()
-    box.mover.make_safe("k")
+    box.mover.make_safe("k", kernel)
     assert box.state(kernel) == "checkpointed"
     assert box.gpu._listed() == {}
+
+
+def test_what_an_earlier_server_restored_is_not_killed_as_it_is_either(world: Make, kernel: int) -> None:
+    box = resident(world(), kernel)
+    box.suspend()
+    box.resume()
+    box.mover = box.server()
+    box.mover.make_safe("k", kernel)
+    assert box.state(kernel) == "checkpointed"
+
+
+def test_what_came_back_as_its_neighbour_could_not_leave_is_not_killed_as_it_is(
+    world: Make, start: Start, driver: str
+) -> None:
+    """Of two processes one was moved out, and back as the driver refused the other."""
+    library = f"{driver}/libcuda.so.1"
+    parent = start(WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library)))
+    (child,) = tree({"k": parent})["k"] - {parent}
+    box = world(checkpoint=["", "unlucky"])
+    box.kernel(parent, parent, child)
+    assert box.suspend().phase is Phase.RESIDENT
+    assert {box.state(parent), box.state(child)} == {"running"}
+    box.mover.make_safe("k", parent)
+    assert {box.state(parent), box.state(child)} == {"checkpointed"}
+
+
+def test_a_child_that_is_ended_alone_is_made_safe_alone(world: Make, start: Start, driver: str) -> None:
+    library = f"{driver}/libcuda.so.1"
+    parent = start(WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library)))
+    (child,) = tree({"k": parent})["k"] - {parent}
+    box = world()
+    box.kernel(parent, parent, child)
+    box.suspend()
+    box.resume()
+    box.mover.make_safe("k", child)
+    assert (box.state(parent), box.state(child)) == ("running", "checkpointed")
+
+
+def test_what_was_restored_for_a_lease_that_has_ended_since_is_not_killed_as_it_is(world: Make, kernel: int) -> None:
+    box = resident(world(), kernel)
+    box.suspend()
+    box.resume()
+    lease = box.now()
+    box.broker.release(lease.id, lease.token)
+    box.mover.make_safe("k", kernel)
+    assert box.state(kernel) == "checkpointed"
 
 
 def test_a_kernel_that_cannot_be_made_safe_is_ended_all_the_same_and_that_is_said(
@@ -462,7 +509,7 @@ def test_a_kernel_that_cannot_be_made_safe_is_ended_all_the_same_and_that_is_sai
     box = resident(world(lock=["", "timeout"]), kernel)
     box.suspend()
     box.resume()
-    box.mover.make_safe("k")
+    box.mover.make_safe("k", kernel)
     assert "could not be suspended before it is ended" in caplog.text
 
 
@@ -476,9 +523,34 @@ def test_an_end_waits_for_the_move_that_is_under_way(world: Make, kernel: int) -
     assert not box.mover.claim(lease), "one thread at a time"
     moving = threading.Thread(target=box.mover.work, args=(lease,))
     moving.start()
-    box.mover.make_safe("k")
+    box.mover.make_safe("k", kernel)
     assert box.state(kernel) == "checkpointed"
     moving.join()
+
+
+def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(world: Make, kernel: int) -> None:
+    box = resident(world(), kernel)
+    box.clock.advance(3600)
+    box.broker.ask(box.now().id, Asked.SUSPEND)
+    lease, other = box.now(), box.server()
+    assert box.mover.claim(lease)
+    assert not other.claim(lease)
+    box.mover.work(lease)
+    assert box.home.phase is Phase.PARKED
+    assert other.claim(lease), "it is free again"
+    other.work(lease)
+    assert (box.home.phase, box.state(kernel)) == (Phase.PARKED, "checkpointed"), "and finds nothing left to do"
+
+
+def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
+    world: Make, kernel: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = resident(world(), kernel)
+    box.suspend()
+    box.resume()
+    box.states.write_text("{}")
+    box.mover.make_safe("k", kernel)
+    assert "the driver does not say how it is" in caplog.text
 
 
 def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int) -> None:
@@ -488,7 +560,7 @@ def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int
     lease = box.now()
     assert box.mover.claim(lease)
     box.mover.give_up(lease)
-    box.mover.make_safe("k")
+    box.mover.make_safe("k", kernel)
     assert box.mover.claim(lease), "another may do it"
 
 

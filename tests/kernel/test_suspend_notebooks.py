@@ -231,9 +231,9 @@ async def test_a_kernels_state_is_taken_away_before_its_process_is_killed(
     stubborn = ["python", "-S", "-c", "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)"]
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2", argv=stubborn))
     await until(lambda: ignores_interrupts(pid_of(kernels, kernel_id)))
-    pid, asked = pid_of(kernels, kernel_id), list[tuple[str, bool]]()
+    asked: list[tuple[str, bool]] = []
 
-    async def before_kill(kernel_id: str) -> None:
+    async def before_kill(kernel_id: str, pid: int) -> None:
         asked.append((kernel_id, is_alive(pid, None)))
 
     server.web_app.settings["aistack"].before_kill = before_kill
@@ -249,8 +249,10 @@ async def test_a_restart_of_a_restored_kernel_is_made_safe_by_the_mover(
     workbench = server.web_app.settings["aistack"]
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2"))
     safe: list[str] = []
-    monkeypatch.setattr("jupyter_aistack.suspending.mover.Mover.make_safe", lambda self, kernel: safe.append(kernel))
-    await workbench.before_kill(kernel_id)
+    monkeypatch.setattr(
+        "jupyter_aistack.suspending.mover.Mover.make_safe", lambda self, kernel, pid: safe.append(kernel)
+    )
+    await workbench.before_kill(kernel_id, pid_of(kernels, kernel_id))
     assert safe == [kernel_id]
 
 

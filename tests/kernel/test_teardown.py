@@ -254,7 +254,7 @@ async def test_what_comes_before_a_kill_comes_before_any_signal_of_ours_and_may_
 ) -> None:
     calls: list[str] = []
 
-    async def suspend(kernel_id: str) -> None:
+    async def suspend(kernel_id: str, pid: int) -> None:
         calls.append(f"{kernel_id} {set(signals(heard)) - {'SIGINT'}}")
         raise OSError("the helper is gone")
 

@@ -57,7 +57,7 @@ def live_server(folder: Path, *arguments: str, extension: bool = True) -> Iterat
     extensions = {"jupyter_aistack": extension, "jupyter_server_terminals": False, "jupyterlab": False}
     config = {"ServerApp": {"jpserver_extensions": extensions, "allow_unauthenticated_access": False}}
     for name in ("config", "data", "runtime", "root"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(config))
     environment = {
         **os.environ,

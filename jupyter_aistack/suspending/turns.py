@@ -1,0 +1,23 @@
+"""One server moves a lease at a time, though several may look after a kernel whose own server is gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+
+def take(lease_id: str) -> socket.socket | None:
+    """A turn with that lease, until it is closed or this process ends, however it does; None while another has it.
+
+    It is a name among the sockets of the host's network namespace (unix(7), "Abstract sockets"): nothing is left over.
+    Other systems have no such names, and no driver that checkpoints.
+    """
+    turn = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        if sys.platform == "linux":
+            turn.bind(f"\0aistack-moves-{os.getuid()}-{lease_id}")
+    except OSError:
+        turn.close()
+        return None
+    return turn
