@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import UNTESTED, Broker
+from jupyter_aistack.broker import Broker
 from jupyter_aistack.core.accounts import decayed_use
 from jupyter_aistack.core.lease import Lease, LeaseState
 from jupyter_aistack.core.queues import Policy, Queue
+from jupyter_aistack.core.readiness import UNTESTED
 from jupyter_aistack.core.request import HolderKind, Request
 from jupyter_aistack.core.residence import (
+    KEPT,
     UNSEEN,
     Asked,
     Residence,
@@ -148,7 +150,7 @@ def test_what_is_kept_stays_whoever_waits() -> None:
     ("options", "fields", "why"),
     [
         ({"suspend": None}, {}, "its administrator may set AIStack.suspend"),
-        ({"suspend_ready": lambda: UNTESTED}, {}, "no self-test has shown yet"),
+        ({"suspend_ready": lambda: UNTESTED.why}, {}, "no self-test has shown yet"),
         ({}, {"queue": "plain"}, "queue plain lets none of its kernels be"),
         ({}, {"kind": HolderKind.PROCESS}, "only a kernel with a share of a GPU"),
     ],
@@ -263,7 +265,7 @@ def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason
     host.broker.keep(kept.id, True)
     said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))["leases"]
     whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
-    assert whys["b"] == "its user keeps it here"
+    assert whys["b"] == KEPT
     assert whys["a"].startswith("it could not come back: that takes ")
 
 

@@ -26,6 +26,7 @@ GRANTING = {
     "policies",
     "providers",
     "reports",
+    "residing",
     "server",
     "service",
     "sight",
