@@ -8,7 +8,17 @@ import pytest
 
 pytest_plugins = ("pytest_jupyter.jupyter_server", "tests.fake_nvml.plugin", "tests.fake_amdsmi.plugin")
 
-SERVICES = {"clusters", "kernel", "offload", "packaging", "server", "test_demo.py", "tracking", "training"}
+SERVICES = {
+    "benchmarks",
+    "clusters",
+    "kernel",
+    "offload",
+    "packaging",
+    "server",
+    "test_demo.py",
+    "tracking",
+    "training",
+}
 """Folders and files whose tests start something real; the others are done in about a minute."""
 
 

@@ -74,9 +74,17 @@ async def client_of(server: Any, kernel_id: str) -> AsyncIterator[Any]:
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=30)
+        await heard(server, kernel_id, client)
         yield client
     finally:
         client.stop_channels()
+
+
+async def heard(server: Any, kernel_id: str, client: Any) -> None:
+    """Once the server hears the kernel: what that said before the server had subscribed to it is lost."""
+    while server.kernel_manager.get_kernel(kernel_id).execution_state != "idle":
+        await client.execute_interactive("None", timeout=30)
+        await asyncio.sleep(0.05)
 
 
 async def note_of(broker: Broker, kernel_id: str, words: str) -> str:
@@ -113,7 +121,6 @@ async def test_where_no_cell_runs_it_is_said_and_the_next_cell_is_interrupted(
 ) -> None:
     kernel_id, pid = await start()
     async with client_of(server, kernel_id) as client:
-        await until(lambda: server.kernel_manager.get_kernel(kernel_id).execution_state == "idle")
         lists.held = {pid: 60 * GIB}
         await note_of(workbench.broker, kernel_id, "free some, or ask for a larger slice")
         content = (await client.execute_interactive("import time; time.sleep(600)", timeout=60))["content"]
