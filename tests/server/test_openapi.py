@@ -28,6 +28,8 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
+HEADERS_OF_HTTP = ("Host", "Connection", "Content-Length", "Transfer-Encoding", "Expect")
+"""A nonsense in one of these is turned down by the web server before any interface sees the request."""
 OPERATIONS = [(verb.upper(), path) for path, verbs in document("/")["paths"].items() for verb in verbs]
 
 
@@ -69,6 +71,8 @@ def test_server_keeps_to_its_description(
     @settings(max_examples=10, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=cases)
     def check(case: schemathesis.Case) -> None:
+        for name in HEADERS_OF_HTTP:
+            (case.headers or {}).pop(name, None)
         response = case.call_and_validate(headers={"Authorization": f"token {TOKEN}"}, checks=checks)
         if method == "POST" and response.status_code == 201:  # leave room for the next
             made = response.json()
