@@ -82,20 +82,25 @@ def test_nonsense_is_answered_in_the_dialog_and_nothing_is_granted(lab: LabPage)
 
 def by_palette(page: Page, label: str) -> None:
     """Run a command as the keyboard does: open the palette, type its label, press Enter."""
-    palette = "document.activeElement?.closest('#modal-command-palette') !== null"
-    until(lambda: _stays_open(page, palette), 30, "the palette does not stay open")
-    page.keyboard.type(label)
-    active = page.locator("#modal-command-palette .lm-mod-active .lm-CommandPalette-itemLabel")
-    expect(active).to_contain_text(label)
+    until(lambda: _is_found(page, label), 60, f"the palette does not offer {label!r}")
     page.keyboard.press("Enter")
 
 
-def _stays_open(page: Page, palette: str) -> bool:
-    """Open the palette; a notebook that is just getting ready takes the keyboard back, and so closes it."""
-    if not page.evaluate(palette):
+def _is_found(page: Page, label: str) -> bool:
+    """Open the palette and type; a notebook that is just getting ready takes the keyboard back, and so closes it."""
+    if not page.evaluate(IN_PALETTE):
         page.keyboard.press("ControlOrMeta+Shift+c")
     page.wait_for_timeout(500)
-    return bool(page.evaluate(palette))
+    if not page.evaluate(IN_PALETTE):
+        return False
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.type(label)
+    page.wait_for_timeout(500)
+    active = page.locator("#modal-command-palette .lm-mod-active .lm-CommandPalette-itemLabel")
+    return active.count() == 1 and label in active.inner_text() and bool(page.evaluate(IN_PALETTE))
+
+
+IN_PALETTE = "document.activeElement?.closest('#modal-command-palette') !== null"
 
 
 def tab_to(lab: LabPage, name: str) -> None:
