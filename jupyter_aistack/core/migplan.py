@@ -59,7 +59,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class GPUInstance:
     """A GPU instance that is there.
 
     Attributes:
@@ -82,7 +82,7 @@ class Layout:
     device_id: str
     index: int
     shapes: tuple[Shape, ...]
-    instances: tuple[Standing, ...] = ()
+    instances: tuple[GPUInstance, ...] = ()
 
 
 class Action(StrEnum):
@@ -155,7 +155,7 @@ class _Way:
     gpu: _GPU
     shape: Shape
     span: Span
-    gone: tuple[Standing, ...]
+    gone: tuple[GPUInstance, ...]
 
     @property
     def cost(self) -> tuple[int, int, int, int]:

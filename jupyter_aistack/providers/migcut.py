@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.device import Device
-from ..core.migplan import Action, Cut, CutPermission, Layout, MIGPlan, Shape, Span, Standing, plan_cuts
+from ..core.migplan import Action, Cut, CutPermission, GPUInstance, Layout, MIGPlan, Shape, Span, plan_cuts
 from ..exceptions import ProviderError, Refused
 from . import mig
 from .nvml import NO_PERMISSION, NVML
@@ -110,13 +110,13 @@ class Cutter:
         ask, kind = "nvmlDeviceGetGpuInstancePossiblePlacements", "c_nvmlGpuInstancePlacement_t"
         return tuple(Span(start=p.start, size=p.size) for p in self._nvml.gather(ask, kind, gpu, shape.id))
 
-    def _standing(self, gpu: Any, shape: Shape, uses: Mapping[int, str]) -> list[Standing]:
+    def _standing(self, gpu: Any, shape: Shape, uses: Mapping[int, str]) -> list[GPUInstance]:
         ask, kind = "nvmlDeviceGetGpuInstances", "c_nvmlGpuInstance_t"
         handles = self._nvml.gather(ask, kind, gpu, shape.id, most=MOST)
         infos = [self._nvml.query("nvmlGpuInstanceGetInfo", handle) for handle in handles]
         spans = [Span(start=info.placement.start, size=info.placement.size) for info in infos]
         found = zip(infos, spans, strict=True)
-        return [Standing(id=i.id, profile=shape.name, span=s, in_use=uses.get(i.id, "")) for i, s in found]
+        return [GPUInstance(id=i.id, profile=shape.name, span=s, in_use=uses.get(i.id, "")) for i, s in found]
 
     def _uses(self, gpu: Any, leased: Mapping[str, str]) -> dict[int, str]:
         """By GPU instance, what it must stay for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.migplan import Action, Layout, Shape, Span, Standing, plan_cuts
+from jupyter_aistack.core.migplan import Action, GPUInstance, Layout, Shape, Span, plan_cuts
 
 
 def shape(number: int, name: str, slices: int, starts: list[int], size: int) -> Shape:
@@ -24,12 +24,12 @@ SHAPES = (
 NAMES = [one.name for one in SHAPES]
 
 
-def layout(*instances: Standing, index: int = 0, shapes: tuple[Shape, ...] = SHAPES) -> Layout:
+def layout(*instances: GPUInstance, index: int = 0, shapes: tuple[Shape, ...] = SHAPES) -> Layout:
     return Layout(device_id=f"GPU-{index}", index=index, shapes=shapes, instances=instances)
 
 
-def standing(number: int, profile: str, start: int, size: int, in_use: str = "") -> Standing:
-    return Standing(id=number, profile=profile, span=Span(start=start, size=size), in_use=in_use)
+def standing(number: int, profile: str, start: int, size: int, in_use: str = "") -> GPUInstance:
+    return GPUInstance(id=number, profile=profile, span=Span(start=start, size=size), in_use=in_use)
 
 
 def test_small_ones_go_to_the_far_end_so_that_a_large_one_still_fits() -> None:
