@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+from ._version import __version__ as __version__
 
 __all__ = [
     "AIStackError",
@@ -24,15 +24,15 @@ __all__ = [
 
 _HOMES = {
     "AIStackError": "exceptions",
-    "Cluster": "clusters",
-    "ResourceMonitor": "widgets",
-    "TrainingCurve": "widgets",
-    "connect": "client",
-    "offloadable": "offload",
-    "on_notice": "notices",
-    "request": "client",
-    "track": "tracking",
-    "train": "training",
+    "Cluster": "compute.clusters.cluster",
+    "ResourceMonitor": "notebook.widgets",
+    "TrainingCurve": "notebook.widgets",
+    "connect": "client.client",
+    "offloadable": "client.offload.offload",
+    "on_notice": "client.notices",
+    "request": "client.client",
+    "track": "tracking.run",
+    "train": "compute.training.train",
 }
 
 

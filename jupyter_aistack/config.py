@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, Union
 from traitlets.config import Application, LoggingConfigurable
 
-from .broker import Broker
-from .core.queues import Policy
-from .core.report import Rates
-from .core.verification import NotEnforcedAction
-from .core.watchdog import MemoryAction
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
+from jupyter_aistack.core.accounting.usage_report import Rates
+from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
+from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
+from jupyter_aistack.core.model.policy import Policy
+from jupyter_aistack.ledger.base import Ledger
+
 from .exceptions import InvalidRequest
-from .ledger.base import Ledger
-from .policies import read_mig_create, read_policy, read_suspend
 
 if TYPE_CHECKING:
-    from .service import Service
+    from jupyter_aistack.broker.api.service import Service
 
 
 C = TypeVar("C", bound=StrEnum)
@@ -177,7 +178,7 @@ class AIStack(LoggingConfigurable):
             InvalidRequest: a setting makes no sense; the field is named.
             LedgerError: the ledger cannot be opened.
         """
-        from .providers import build_providers
+        from jupyter_aistack.providers.registry import build_providers
 
         if self.lease_ttl_seconds < 1:
             raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
@@ -205,7 +206,7 @@ class AIStack(LoggingConfigurable):
         """Where it is remembered which GPUs have passed the self-test of suspending."""
         from jupyter_core.paths import jupyter_data_dir
 
-        from .suspending.readiness import results_file
+        from jupyter_aistack.server.suspend.capability import results_file
 
         url = os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url()
         return results_file(url, Path(jupyter_data_dir()))
@@ -228,7 +229,7 @@ class AIStack(LoggingConfigurable):
 
     def build_service(self, broker: Broker) -> Service:
         """The verbs of a broker, with who may do what as configured."""
-        from .service import Service
+        from jupyter_aistack.broker.api.service import Service
 
         rates = self.build_rates()
         return Service(broker, admins=frozenset(self.admins), show_names=self.show_names, rates=rates)
@@ -263,10 +264,10 @@ def open_ledger(url: str) -> Ledger:
         LedgerError: it cannot be opened, or another version wrote it.
     """
     if url == "memory:":
-        from .ledger.memory import MemoryLedger
+        from jupyter_aistack.ledger.memory import MemoryLedger
 
         return MemoryLedger()
-    from .ledger.sql import SQLLedger
+    from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
     return SQLLedger(url)
 

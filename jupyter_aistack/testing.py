@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .broker import Broker
-from .core.request import Holder, HolderKind
-from .ledger.memory import MemoryLedger
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.ledger.memory import MemoryLedger
 
 
 class ManualClock:
@@ -25,7 +25,7 @@ class ManualClock:
 
 def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
     """A broker on simulated devices and a ledger in memory; `options` go to :class:`Broker`."""
-    from .providers.simulated import SimulatedProvider
+    from jupyter_aistack.providers.simulated import SimulatedProvider
 
     options.setdefault("clock", ManualClock())
     options.setdefault("host", "testbox")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from jupyter_aistack.core.device import Device, DeviceKind, Fault
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.providers.base import Prepared, Provider, Usage
 
 

@@ -29,16 +29,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.accounts import Account, decayed_use, equivalents
-from jupyter_aistack.core.device import Device, DeviceKind, SliceKind
-from jupyter_aistack.core.events import Event, EventKind
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.queues import WEEK_SECONDS
-from jupyter_aistack.core.request import Holder, HolderKind, RequestState
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import WEEK_SECONDS
+from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
+from jupyter_aistack.core.model.usage_history import Account, decayed_use, equivalents
 from jupyter_aistack.exceptions import LeaseError, Refused
-from jupyter_aistack.ledger.endings import due_at
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.ledger.lease_end import due_at
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from jupyter_aistack.providers.base import Prepared, Provider, Usage
 
 HOST = "stress"
@@ -172,7 +172,9 @@ class Crew:
     def __init__(self, url: str, operations: int, processes: int, seed: int) -> None:
         # Each worker is forked from a server that has imported this module but never opened a ledger.
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["jupyter_aistack.broker", "jupyter_aistack.ledger.sql", "psutil"])
+        self.context.set_forkserver_preload(
+            ["jupyter_aistack.broker.broker", "jupyter_aistack.ledger.sql.ledger", "psutil"]
+        )
         self.url, self.chance = url, random.Random(seed)
         self.shares = [operations // processes + (n < operations % processes) for n in range(processes)]
         # Without a lock: a process that is killed while it holds one would keep it for ever.

@@ -14,9 +14,9 @@ int cuDeviceGetCount(int *count) { *count = 1; return started ? 0 : 3; }
 
 PROGRAM = """
 import ctypes, os
-from jupyter_aistack.attach import attach, cuda_started
+from jupyter_aistack.client.runtime.attach import attach, cuda_started
 from jupyter_aistack.exceptions import DeviceTouched
-from jupyter_aistack.wire import Preparation
+from jupyter_aistack.core.wire.values import Preparation
 
 wanted = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-7"}, expects={"visible": ["GPU-7"]})
 assert not cuda_started()
@@ -43,9 +43,9 @@ int hsa_system_get_info(int attribute, void *value) { (void)attribute; (void)val
 
 AMD_PROGRAM = """
 import ctypes, os
-from jupyter_aistack.attach import attach, leave, rocm_started
+from jupyter_aistack.client.runtime.attach import attach, leave, rocm_started
 from jupyter_aistack.exceptions import DeviceTouched
-from jupyter_aistack.wire import Preparation
+from jupyter_aistack.core.wire.values import Preparation
 
 wanted = Preparation(environment={"ROCR_VISIBLE_DEVICES": "GPU-7", "HIP_VISIBLE_DEVICES": "0"})
 assert not rocm_started()

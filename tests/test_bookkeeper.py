@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.bookkeeper import SETTLE_SECONDS, SILENT_SECONDS
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.charges import SYSTEM, Bill, CellSpan, Charge
-from jupyter_aistack.core.device import Device, DeviceKind
-from jupyter_aistack.core.lease import Lease, Step
-from jupyter_aistack.core.metering import Load
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.usage_meter import SETTLE_SECONDS, SILENT_SECONDS
+from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.accounting.charges import SYSTEM, Bill, CellSpan, Charge
+from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.base import Prepared, Provider, Usage
-from jupyter_aistack.server.upkeep import keep_leases
+from jupyter_aistack.server.maintenance.loop import keep_leases
 from jupyter_aistack.testing import ManualClock, holder
 
 
@@ -384,9 +384,9 @@ def test_whatever_happens_the_charges_are_what_the_counter_moved_by() -> None:
 DRIVEN = """
 import os
 from dataclasses import asdict
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.gpu import GPUProvider
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from jupyter_aistack.testing import ManualClock, holder
 clock = ManualClock()
 broker = Broker(MemoryLedger(), [GPUProvider()], host="box", clock=clock, ttl_seconds=3600.0)

@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, ProcessUse
-from jupyter_aistack.core.lease import Lease, LeaseState, Outcome, Step
-from jupyter_aistack.core.queues import Policy, Queue
-from jupyter_aistack.core.request import Holder, HolderKind, RequestState
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome, Step
+from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     DriverNotFound,

@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.accounts import week_of, week_start
-from jupyter_aistack.core.events import EventKind
-from jupyter_aistack.core.lease import LeaseState, NoticeKind, Outcome
-from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue, UserLimits
-from jupyter_aistack.core.request import RequestState
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import LeaseState, NoticeKind, Outcome
+from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue, UserLimits
+from jupyter_aistack.core.model.request import RequestState
+from jupyter_aistack.core.model.usage_history import week_of, week_start
 from jupyter_aistack.exceptions import InvalidRequest, LeaseNotFound, QueueClosed, QuotaExceeded, Refused, UnknownQueue
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 

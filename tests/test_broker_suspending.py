@@ -8,13 +8,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.accounts import decayed_use
-from jupyter_aistack.core.lease import Lease, LeaseState
-from jupyter_aistack.core.queues import Policy, Queue
-from jupyter_aistack.core.readiness import UNTESTED
-from jupyter_aistack.core.request import HolderKind, Request
-from jupyter_aistack.core.residence import (
+from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device_state import (
     KEPT,
     UNSEEN,
     Asked,
@@ -25,11 +21,15 @@ from jupyter_aistack.core.residence import (
     is_pinned,
     starts_anew,
 )
-from jupyter_aistack.core.standing import Standing
-from jupyter_aistack.core.tenants import Phase, SuspendPolicy
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.request import HolderKind, Request
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.model.usage_history import decayed_use
+from jupyter_aistack.core.scheduling.fair_share import Standing
+from jupyter_aistack.core.suspend.capability import UNTESTED
+from jupyter_aistack.core.suspend.model import Phase, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
-from jupyter_aistack.service import Caller, Service
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 POLICY = Policy(queues=(Queue(name="default", suspend=True), Queue(name="plain")))

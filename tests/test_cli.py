@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack import client as clients
 from jupyter_aistack.cli import main
 from jupyter_aistack.cli.host import _doctor_lines, enforcement
+from jupyter_aistack.cli.output import residence_text
 from jupyter_aistack.cli.queues import read_moment
-from jupyter_aistack.cli.showing import residence_text
-from jupyter_aistack.core.device import Enforcement
+from jupyter_aistack.client import client as clients
+from jupyter_aistack.core.model.device import Enforcement
 
 CLASS = ["reserve", "deep learning class", "--spec", "1/8"]
 

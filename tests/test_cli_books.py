@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack import client as clients
 from jupyter_aistack.cli import main
-from jupyter_aistack.cli.books import COLUMNS, as_csv
+from jupyter_aistack.cli.accounting import COLUMNS, as_csv
+from jupyter_aistack.client import client as clients
 from jupyter_aistack.config import open_ledger
-from jupyter_aistack.core.charges import NO_LEVELS, Bill, Charge, day_of
-from jupyter_aistack.core.report import week_name
-from jupyter_aistack.core.units import GIB
-from jupyter_aistack.processes import current_user
+from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, Charge, day_of
+from jupyter_aistack.core.accounting.usage_report import week_name
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.system.processes import current_user
 
 TODAY = day_of(time.time())
 WEEK = week_name(TODAY)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack import attach as attaching
-from jupyter_aistack import client as clients
-from jupyter_aistack.client import Client, HeldLease, request
+from jupyter_aistack.client import client as clients
+from jupyter_aistack.client.client import Client, HeldLease, request
+from jupyter_aistack.client.runtime import attach as attaching
+from jupyter_aistack.client.transports import EmbeddedTransport, SocketTransport
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     InvalidRequest,
@@ -23,7 +24,6 @@ from jupyter_aistack.exceptions import (
     UnknownQueue,
     Unsatisfiable,
 )
-from jupyter_aistack.transports import EmbeddedTransport, SocketTransport
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_lease_this_process_was_born_with_is_kept_when_it_cannot_be_attached(
 
 def test_what_a_process_is_born_with_is_read_once() -> None:
     code = "import os; os.environ.update(AISTACK_LEASE='l-9'); print(*sorted(attach.BORN_WITH))"
-    code = f"from jupyter_aistack import attach; {code}"
+    code = f"from jupyter_aistack.client.runtime import attach; {code}"
     env = {**os.environ, "AISTACK_LEASE": "l-1,l-2"}
     assert subprocess.check_output([sys.executable, "-c", code], env=env, text=True).split() == ["l-1", "l-2"]
 

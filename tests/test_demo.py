@@ -20,8 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from jupyter_aistack import demo
-from jupyter_aistack.cli import main
+from jupyter_aistack.cli import demo, main
 
 GOOD: dict[str, Any] = {
     "lease": {"verified": True, "enforced_by": "C", "note": ""},

@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_aistack.cli import _parser
 from jupyter_aistack.config import AIStack
-from jupyter_aistack.notebook.arguments import gpu_parser
+from jupyter_aistack.notebook.magics.arguments import gpu_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Enforcement, Fault
-from jupyter_aistack.core.request import RequestState
+from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device import Enforcement, Fault
+from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.processes import program_of
-from jupyter_aistack.service import Caller, Service
+from jupyter_aistack.system.processes import program_of
 from jupyter_aistack.testing import ManualClock, holder
 
 from .scripted import Lists

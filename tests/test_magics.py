@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_aistack import attach, client
-from jupyter_aistack.display import Panel
+from jupyter_aistack.client import client
+from jupyter_aistack.client.display import Panel
+from jupyter_aistack.client.runtime import attach
 from jupyter_aistack.exceptions import AIStackError, DeviceTouched, LeaseError
-from jupyter_aistack.notebook import views
+from jupyter_aistack.notebook.panels import views
 
 HOLD = {"kind": "run", "id": "somebody-else"}
 
@@ -188,13 +189,13 @@ def test_waiting_tells_position_and_reason_and_ctrl_c_takes_the_request_back(
 def test_a_kernel_started_waiting_says_so_once(
     shell: InteractiveShell, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from jupyter_aistack.notebook import arrivals
+    from jupyter_aistack.notebook.session import lease_sync
 
     with broker.request("1", attach=False, holder=HOLD):
         waiting = broker.request("1/2", wait=False)
         monkeypatch.setenv("AISTACK_REQUEST", waiting.request["id"])
-        monkeypatch.setattr(arrivals, "PATIENCE_SECONDS", 30)
-        hook = arrivals.Arrivals()
+        monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
+        hook = lease_sync.Arrivals()
         capsys.readouterr()
         hook.before_cell()
         assert "Waiting for 1/2 (position 1)" in capsys.readouterr().out
@@ -206,11 +207,11 @@ def test_a_kernel_started_waiting_says_so_once(
 @pytest.fixture
 def hook(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The hook of a kernel that a page may ask for."""
-    from jupyter_aistack.notebook import arrivals
+    from jupyter_aistack.notebook.session import lease_sync
 
     monkeypatch.setenv("AISTACK_REQUEST", "r-anything")
-    monkeypatch.setattr(arrivals, "PATIENCE_SECONDS", 30)
-    return arrivals.Arrivals()
+    monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
+    return lease_sync.Arrivals()
 
 
 def ask_from_a_page(broker: client.Client) -> client.HeldLease:
@@ -277,9 +278,9 @@ def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_ou
 def test_a_lease_that_has_ended_is_let_go_of_before_the_next_cell(
     shell: InteractiveShell, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from jupyter_aistack.notebook import arrivals
+    from jupyter_aistack.notebook.session import lease_sync
 
-    monkeypatch.setattr(arrivals, "PATIENCE_SECONDS", 30)
+    monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
     gpu(shell, "request 1/4")
     held = broker.leases()[0]["id"]
     broker.call("release", lease_id=held)
@@ -604,7 +605,7 @@ def test_cluster_without_dask_says_what_to_install(shell: InteractiveShell, monk
     load = builtins.__import__
 
     def without_dask(name: str, *rest: Any, **options: Any) -> Any:
-        if name in {"distributed", "clusters"}:
+        if name in {"distributed", "jupyter_aistack.compute.clusters.cluster"}:
             raise ImportError(name)
         return load(name, *rest, **options)
 

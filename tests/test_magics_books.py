@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_aistack import client
-from jupyter_aistack.core.charges import NO_LEVELS, Bill, CellSpan, Charge, day_of
-from jupyter_aistack.core.units import GIB
-from jupyter_aistack.display import Panel
+from jupyter_aistack.client import client
+from jupyter_aistack.client.display import Panel
+from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, CellSpan, Charge, day_of
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
-from jupyter_aistack.notebook import bills
-from jupyter_aistack.notebook.cellclock import MOST_TOLD, CellClock
-from jupyter_aistack.processes import current_user
+from jupyter_aistack.notebook.panels import accounting
+from jupyter_aistack.notebook.session.cell_timing import MOST_TOLD, CellClock
+from jupyter_aistack.system.processes import current_user
 
 from .test_magics import broker, gpu, magics, shell  # noqa: F401
 
@@ -57,7 +57,7 @@ def test_cells_are_told_by_number_and_hash_and_never_by_their_code(shell: Intera
 def test_without_a_lease_nothing_is_told_and_no_thread_started(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delitem(sys.modules, "jupyter_aistack.clusters.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "jupyter_aistack.compute.clusters.cluster", raising=False)
     before = {thread.name for thread in threading.enumerate()}
     shell.run_cell("1 + 1")
     assert "aistack-cells" not in {thread.name for thread in threading.enumerate()} - before
@@ -103,7 +103,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     answering = Answering()
     monkeypatch.setattr(client, "connect", lambda: answering)
     monkeypatch.setenv("AISTACK_LEASE", "l-1")
-    monkeypatch.setattr("jupyter_aistack.notebook.cellclock.BATCH_SECONDS", 0.02)
+    monkeypatch.setattr("jupyter_aistack.notebook.session.cell_timing.BATCH_SECONDS", 0.02)
     clock = CellClock(type("Shell", (), {"execution_count": 5}))
     yield clock, answering
     answering.is_silent = False
@@ -204,7 +204,7 @@ def test_what_is_unknown_is_not_shown_as_zero():
     total = dict.fromkeys(("gpu_hours_used", "gpu_hours_idle", "peak_bytes", "energy_kwh", "energy_coverage"))
     total |= {"gpu_hours": 1.0, "is_simulated": True, "cost": 2.5, "co2e_g": None}
     bill = {"leases": {"l-1": {}}, "total": total, "cells": []}
-    shown = str(Panel(title="In use now", parts=bills.bill_parts(bill)))
+    shown = str(Panel(title="In use now", parts=accounting.bill_parts(bill)))
     assert shown.count("n/a") == 4
     assert "1.0000 (simulated)" in shown
     assert "2.50" in shown

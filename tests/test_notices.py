@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import jupyter_aistack
-from jupyter_aistack import notices
+from jupyter_aistack.client import notices
+from jupyter_aistack.client.lease_handle import ended_line
+from jupyter_aistack.client.notices import Watcher, forget_notice, notice_line, on_notice
 from jupyter_aistack.exceptions import LedgerUnavailable
-from jupyter_aistack.held import ended_line
-from jupyter_aistack.notices import Watcher, forget_notice, notice_line, on_notice
 
 SAMPLES = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())["leases"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from jupyter_aistack.processes import ancestors, is_alive, parents, started_at, tree
+from jupyter_aistack.system.processes import ancestors, is_alive, parents, started_at, tree
 
 
 @pytest.fixture

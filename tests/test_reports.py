@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.charges import NO_LEVELS, Bill, Charge, day_of, level_of
-from jupyter_aistack.core.report import SYSTEM_USER, Rates
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, Charge, day_of, level_of
+from jupyter_aistack.core.accounting.usage_report import SYSTEM_USER, Rates
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest, NotYours
-from jupyter_aistack.service import Caller, Service
 from jupyter_aistack.testing import ManualClock, simulated_broker
 
 NOW = 86400.0 * 20_785 + 3600  # Saturday 2026-11-28

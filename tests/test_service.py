@@ -6,16 +6,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.charges import Bill, Charge
+from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.core.accounting.charges import Bill, Charge
+from jupyter_aistack.core.wire.values import lease_from_dict, lease_to_dict, preparation_from_dict, request_to_dict
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, NotYours
-from jupyter_aistack.service import Caller, Service
 from jupyter_aistack.testing import simulated_broker
-from jupyter_aistack.wire import (
-    lease_from_dict,
-    lease_to_dict,
-    preparation_from_dict,
-    request_to_dict,
-)
 
 ANN = Caller(user="ann", uid=1000, pid=100, kernel_id="kernel-1", kernel_pid=99, label="work/tour.ipynb")
 BOB = Caller(user="bob", uid=1001, pid=200, kernel_id="kernel-2", kernel_pid=199)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.queues import Policy, Queue, UserLimits
+from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
+from jupyter_aistack.core.wire.visibility import SOMEONE
 from jupyter_aistack.exceptions import InvalidRequest, LeaseNotFound, NotYours, QueueClosed, QuotaExceeded, Refused
-from jupyter_aistack.service import Caller, Service
-from jupyter_aistack.sight import SOMEONE
 from jupyter_aistack.testing import ManualClock, simulated_broker
 
 ANN = Caller(user="ann", uid=1000, pid=100, kernel_id="kernel-1", kernel_pid=99, label="work/tour.ipynb")

@@ -11,10 +11,10 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_aistack.exceptions import LedgerUnavailable
-from jupyter_aistack.notebook import report as reports
-from jupyter_aistack.notebook.agent import Agent
-from jupyter_aistack.notebook.presence import Presence
-from jupyter_aistack.notebook.stay import ONCE, Stay
+from jupyter_aistack.notebook.suspend import report as reports
+from jupyter_aistack.notebook.suspend.agent import Agent
+from jupyter_aistack.notebook.suspend.execution_lock import Presence
+from jupyter_aistack.notebook.suspend.resume_hooks import ONCE, Stay
 
 JSON = dict[str, Any]
 
@@ -218,7 +218,7 @@ def orders(*acts: str) -> JSON:
 
 
 def test_an_order_amid_a_cell_is_turned_down_and_nonsense_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyter_aistack.notebook.agent.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("jupyter_aistack.notebook.suspend.agent.PATIENCE_SECONDS", 0.0)
     presence, mail = Presence(), Mail()
     presence.begins()
     agent = Agent(presence, mail)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 import pytest
 
-from jupyter_aistack.notebook.touches import may_use_gpu
+from jupyter_aistack.notebook.suspend.gpu_use import may_use_gpu
 
 GPU = types.ModuleType("torch")
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack import watch
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Enforcement, Fault, Slice, SliceKind
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.request import Holder, HolderKind
-from jupyter_aistack.core.units import GIB
-from jupyter_aistack.core.watchdog import UNMEASURED, MemoryAction
+from jupyter_aistack.broker import memory_watchdog
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.enforcement.memory_limits import UNMEASURED, MemoryAction
+from jupyter_aistack.core.model.device import Enforcement, Fault, Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.processes import leases_named_by, program_of
+from jupyter_aistack.system.processes import leases_named_by, program_of
 from jupyter_aistack.testing import ManualClock, holder
 
 from .scripted import Lists
@@ -166,7 +166,7 @@ def test_a_process_of_another_user_cannot_make_itself_part_of_a_lease(
     root = process()
     lease = lease_of(broker, pid=root)
     named = process(AISTACK_LEASE=lease.id)
-    monkeypatch.setattr(watch, "uid_of", {root: 1000, named: 1001}.get)
+    monkeypatch.setattr(memory_watchdog, "uid_of", {root: 1000, named: 1001}.get)
     look({root: 1, named: 60})
     assert (broker.memory.take_breaches(), broker.memory.strays(lease.id)) == ((), frozenset())
 
@@ -177,7 +177,7 @@ def test_an_environment_that_cannot_be_read_names_nothing() -> None:
 
 def test_where_a_control_group_holds_a_lease_its_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = {SELF: b"0::/user", 11: b"0::/lease-1", 12: b"0::/lease-1", 13: b"0::/user"}
-    monkeypatch.setattr(watch, "cgroup_of", lambda pid: groups.get(pid, b""))
+    monkeypatch.setattr(memory_watchdog, "cgroup_of", lambda pid: groups.get(pid, b""))
     piece = Slice(device_id="GPU-0", kind=SliceKind.SHARE, fraction=Fraction(1, 2), memory_bytes=1, uuid="GPU-0")
 
     def strays(root: int, enforced_by: Enforcement) -> frozenset[int]:
@@ -185,7 +185,7 @@ def test_where_a_control_group_holds_a_lease_its_group_counts(monkeypatch: pytes
             id="l-1", token=1, request_id="r-1", spec=None, holder=holder(pid=root), slices=(piece,),  # type: ignore[arg-type]
             granted_at=0, expires_at=1, enforced_by=enforced_by,
         )  # fmt: skip
-        return watch.find_strays([held], {"l-1": frozenset({root})}, [root, 12, 13])["l-1"]
+        return memory_watchdog.find_strays([held], {"l-1": frozenset({root})}, [root, 12, 13])["l-1"]
 
     assert strays(11, Enforcement.L3) == {12}
     assert strays(11, Enforcement.L1) == frozenset()

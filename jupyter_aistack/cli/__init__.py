@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .. import __version__
-from ..exceptions import AIStackError
-from . import books, host, leases, mig, queues
+from jupyter_aistack._version import __version__
+from jupyter_aistack.cli import accounting, host, leases, mig, queues
+from jupyter_aistack.exceptions import AIStackError
 
 EXIT_ERROR = 2
 SPEC_HELP = "1/4, 20GiB, 2, 1/2x2, 1g.18gb, cpu:2, gpu:1/4; after a comma what goes with it: 1,cpu:8,mem:64GiB"
@@ -50,8 +50,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _add_demo(add("demo", _demo, "Open the tour in JupyterLab, or run it without a browser with --json."))
     add("doctor", host.doctor, "Show what this host can grant, what would enforce it, and what is wrong.")
     add("status", host.status, "Show devices and who holds what.")
-    books.add_report_options(add("usage", host.usage, "Show what is in use now, or with --report what was used."))
-    add("advise", books.advise, "Say which size would have done for your notebooks.")
+    accounting.add_report_options(add("usage", host.usage, "Show what is in use now, or with --report what was used."))
+    add("advise", accounting.advise, "Say which size would have done for your notebooks.")
     _add_request(add("request", leases.request, "Run a command on a slice: jupyter aistack request 1/4 -- python a.py"))
     extend = add("extend", leases.extend, "Move the end of one of your leases, and keep it when it is idle.")
     extend.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
@@ -119,7 +119,7 @@ def _add_simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser], wo
     group = verbs.add_parser("simulate", help=text, description=text)
     if list(words[:1]) != ["simulate"]:
         return
-    from ..simulate import commands
+    from jupyter_aistack.cli.simulate import commands
 
     kinds = group.add_subparsers(title="what to simulate", required=True, metavar="WHAT")
     for name in commands.__all__:
@@ -127,7 +127,7 @@ def _add_simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser], wo
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from ..demo import open_lab, run_headless
+    from jupyter_aistack.cli.demo import open_lab, run_headless
 
     if not options.json:
         return open_lab(options.dir.resolve(), browser=not options.no_browser)

@@ -6,15 +6,16 @@ import argparse
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from .. import __version__
-from ..core.units import format_bytes, format_duration, format_share
-from . import books
-from .showing import JSON, columns, residence_text, show
+from jupyter_aistack._version import __version__
+from jupyter_aistack.core.model.units import format_bytes, format_duration, format_share
+
+from . import accounting
+from .output import JSON, columns, residence_text, show
 
 
 def doctor(options: argparse.Namespace) -> int:
     """What is wrong is shown, and makes the exit code 1."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     client = connect()
     host = client.host()
@@ -52,8 +53,8 @@ def _not_reached(why_not: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 def enforcement(device: JSON) -> dict[str, str]:
     """What would hold each kind of slice of a device to its size."""
-    from ..core.device import Enforcement
-    from ..providers import mig
+    from jupyter_aistack.core.model.device import Enforcement
+    from jupyter_aistack.providers.nvidia import mig
 
     if device["simulated"]:
         return {"any slice": Enforcement.SIMULATED.label}
@@ -68,7 +69,7 @@ def enforcement(device: JSON) -> dict[str, str]:
 
 def status(options: argparse.Namespace) -> int:
     """Devices, and who holds what."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     client = connect()
     report = {"host": client.host(), "leases": client.leases()}
@@ -112,10 +113,10 @@ def _leaving(lease: JSON, now: float) -> str:
 
 def usage(options: argparse.Namespace) -> int:
     """What is in use now; with ``--report``, or an option of it, what was used."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     if options.report or options.all or options.user or options.week or options.since or options.csv:
-        return books.report(options)
+        return accounting.report(options)
     client = connect()
     found = client.usage()
     if options.json:

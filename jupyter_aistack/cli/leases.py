@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 
-from ..exceptions import AIStackError
-from .showing import moment, residence_text, show
+from jupyter_aistack.exceptions import AIStackError
+
+from .output import moment, residence_text, show
 
 MOVES = {
     "suspend": "Move the GPU state of one of your idle leases to host memory, so that others may have the room.",
@@ -21,7 +22,7 @@ MOVES = {
 
 def request(options: argparse.Namespace) -> int:
     """Run a command on a slice; its exit code is ours."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     def waiting(position: int | None, reason: str) -> None:
         print(f"waiting, number {position}: {reason}", file=sys.stderr)
@@ -47,8 +48,8 @@ def request(options: argparse.Namespace) -> int:
 
 def extend(options: argparse.Namespace) -> int:
     """Move the end of a lease."""
-    from ..client import connect
-    from ..periods import lease_seconds
+    from jupyter_aistack.client.client import connect
+    from jupyter_aistack.client.durations import lease_seconds
 
     seconds = lease_seconds(options.duration, field="time")
     lease = connect().call("extend", lease_id=options.lease, seconds=seconds)
@@ -59,7 +60,7 @@ def extend(options: argparse.Namespace) -> int:
 
 def release(options: argparse.Namespace) -> int:
     """Give a lease back."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     lease = connect().call("release", lease_id=options.lease)
     show(options, lease, [f"{lease['id']} {lease['outcome']}"])
@@ -68,7 +69,7 @@ def release(options: argparse.Namespace) -> int:
 
 def move(options: argparse.Namespace) -> int:
     """Have a lease suspended, brought back, kept where it is, or no longer kept."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     lease = connect().call(options.verb, lease_id=options.lease)
     show(options, lease, [f"{lease['id']} {residence_text(lease)}"])

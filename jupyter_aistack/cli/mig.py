@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 
-from .showing import JSON, show
+from .output import JSON, show
 
 
 def plan(options: argparse.Namespace) -> int:
     """What would be created and destroyed; what cannot be had makes the exit code 1."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     report = connect().call("mig_plan", profiles=options.profiles)
     show(options, report, _lines(options, report, [f"would {step['text']}" for step in report["steps"]]))
@@ -19,7 +19,7 @@ def plan(options: argparse.Namespace) -> int:
 
 def apply(options: argparse.Namespace) -> int:
     """Create them."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     report = connect().call("mig_apply", profiles=options.profiles)
     show(options, report, _lines(options, report, [f"done: {step}" for step in report["done"]]))

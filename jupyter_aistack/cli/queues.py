@@ -6,14 +6,15 @@ import argparse
 import time
 from datetime import datetime
 
-from ..core.units import format_about, format_duration
-from ..exceptions import InvalidRequest
-from .showing import JSON, columns, moment, show
+from jupyter_aistack.core.model.units import format_about, format_duration
+from jupyter_aistack.exceptions import InvalidRequest
+
+from .output import JSON, columns, moment, show
 
 
 def queue(options: argparse.Namespace) -> int:
     """Who waits for what, why, and until when."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     waiting = connect().queue()
     now = time.time()
@@ -35,7 +36,7 @@ def _expected(request: JSON, now: float) -> str:
 
 def reservations(options: argparse.Namespace) -> int:
     """What is kept for whom, now and later."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     found = connect().reservations()
     rows = [(r["id"], r["name"], f"{r['count']} x {r['spec']}", r["queue"], _window(r), r["created_by"]) for r in found]
@@ -53,8 +54,8 @@ def _window(reservation: JSON) -> str:
 
 def reserve(options: argparse.Namespace) -> int:
     """Keep slices for a queue."""
-    from ..client import connect
-    from ..periods import lease_seconds
+    from jupyter_aistack.client.client import connect
+    from jupyter_aistack.client.durations import lease_seconds
 
     starts_at = read_moment(options.start, field="from")
     made = connect().call(
@@ -73,7 +74,7 @@ def reserve(options: argparse.Namespace) -> int:
 
 def unreserve(options: argparse.Namespace) -> int:
     """Take a reservation back."""
-    from ..client import connect
+    from jupyter_aistack.client.client import connect
 
     gone = connect().call("unreserve", reservation_id=options.reservation)
     show(options, gone, [f"{gone['id']}  {gone['name']} is no longer reserved"])

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..core import caps
-from ..providers.base import Prepared
+from jupyter_aistack.core.enforcement import memory_caps
+from jupyter_aistack.providers.base import Prepared
 
 SECRETS = {
     "JUPYTERHUB_API_TOKEN": "acts for the user, and for their server, on the hub",
@@ -57,7 +57,7 @@ def with_slice(env: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
     The lower memory cap wins, and the lower thread count, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's
     ``=64`` does not.
     """
-    changed = {**env, **caps.merged(env, prepared.environment, forced=_FORCED)}
+    changed = {**env, **memory_caps.merged(env, prepared.environment, forced=_FORCED)}
     for name, value in prepared.environment.items():
         if name.endswith(_THREADS) and name in env:
             changed[name] = _lower(env[name], value)
@@ -91,7 +91,7 @@ def combined(parts: Sequence[Prepared]) -> Prepared:
 
 
 def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    both = {**one, **other, **caps.together(one, other)}
+    both = {**one, **other, **memory_caps.together(one, other)}
     for name in one.keys() & other.keys():
         if name in _LISTS:
             both[name] = ",".join(_side_by_side(one[name].split(","), other[name].split(",")))

@@ -16,14 +16,15 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from tornado.web import HTTPError
 from traitlets import Float, List, TraitError, Unicode
 
-from ..core.request import parse_spec
-from ..exceptions import AIStackError, InvalidRequest, Refused
-from .checking import bind_process, check
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest, Refused
+
 from .environment import OURS, SECRETS, expected, no_device, with_slice, without_secrets
-from .keeper import Keeper
+from .kernel_leases import Holding, Tenancy, makers, own_broker
+from .lease_monitor import Keeper
+from .process_control import KernelWays
 from .teardown import Teardown
-from .tenancy import Holding, Tenancy, makers, own_broker
-from .ways import KernelWays
+from .verify import bind_process, check
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -438,8 +439,8 @@ _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 
 
 def _makers_without_ledger() -> frozenset[str]:
-    from ..config import load_settings
-    from ..providers import build_providers
+    from jupyter_aistack.config import load_settings
+    from jupyter_aistack.providers.registry import build_providers
 
     settings = load_settings()
     return makers(tuple(build_providers(os.environ.get("AISTACK_PROVIDERS") or settings.providers)), "localhost")

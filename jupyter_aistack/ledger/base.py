@@ -14,15 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..core.accounts import Account
-from ..core.charges import Bill, CellSpan, Charge, Meter
-from ..core.events import Event, EventKind
-from ..core.lease import Lease, Step
-from ..core.plan import Plan
-from ..core.queues import WEEK_SECONDS
-from ..core.request import Request
-from ..core.reservations import Reservation
-from ..core.residence import Residence
+from jupyter_aistack.core.accounting.charges import Bill, CellSpan, Charge, Meter
+from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.plan import Plan
+from jupyter_aistack.core.model.policy import WEEK_SECONDS
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.usage_history import Account
+from jupyter_aistack.core.scheduling.reservations import Reservation
 
 
 @dataclass(frozen=True, kw_only=True)

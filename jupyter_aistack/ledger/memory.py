@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ..core.accounts import Account
-from ..core.charges import CellSpan, Charge, Key, Meter
-from ..core.events import Event
-from ..core.lease import Lease
-from ..core.request import Request, RequestState
-from ..core.reservations import Reservation
+from jupyter_aistack.core.accounting.charges import CellSpan, Charge, Key, Meter
+from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Request, RequestState
+from jupyter_aistack.core.model.usage_history import Account
+from jupyter_aistack.core.scheduling.reservations import Reservation
+
 from .rows import Rows
-from .rules import TransactionalLedger
+from .transactional import TransactionalLedger
 
 
 class MemoryLedger(TransactionalLedger):

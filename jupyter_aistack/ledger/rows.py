@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..core.accounts import Account
-from ..core.charges import CellSpan, Charge, Key, Meter
-from ..core.events import Event, EventKind
-from ..core.lease import Lease
-from ..core.request import Request
-from ..core.reservations import Reservation
-from ..exceptions import LeaseLost, LeaseNotFound, StaleToken
+from jupyter_aistack.core.accounting.charges import CellSpan, Charge, Key, Meter
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.usage_history import Account
+from jupyter_aistack.core.scheduling.reservations import Reservation
+from jupyter_aistack.exceptions import LeaseLost, LeaseNotFound, StaleToken
 
 
 class Rows(Protocol):

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..core.device import Device, Enforcement, Fault
-from ..core.lease import Lease
-from ..core.metering import Load
-from ..core.migplan import MIGPlan
+from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.model.device import Device, Enforcement, Fault
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.placement.mig_plan import MIGPlan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.device import Device, DeviceKind, Enforcement, Slice, SliceKind
-from ..core.lease import Lease
-from ..core.metering import Load
-from ..exceptions import PrepareFailed
-from . import cgroup
+from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.exceptions import PrepareFailed
+from jupyter_aistack.system import cgroup
+
 from .base import Prepared, Provider, Usage
 
 THREAD_VARIABLES = (

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from ..core.device import Device, DeviceKind, Enforcement, MIGInstance, Slice, SliceKind
-from ..core.lease import Lease, LeaseState
-from ..core.tenants import Phase
-from ..core.units import GIB
-from ..exceptions import InvalidRequest, PrepareFailed
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, MIGInstance, Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
+
 from .base import Prepared, Provider, Usage
 
 MAX_DEVICES = 1024

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_server.extension.application import ExtensionApp
 
-from .agents import Agents
-from .bus import Bus
-from .handlers import ROUTES
+from jupyter_aistack.server.maintenance.loop import Upkeep
+from jupyter_aistack.server.realtime.event_bus import Bus
+from jupyter_aistack.server.realtime.sampler import Sampler, snapshot
+from jupyter_aistack.server.realtime.websocket import Stream
+from jupyter_aistack.server.rest.handlers import ROUTES
+from jupyter_aistack.server.rpc.agent_mailbox import Agents
+from jupyter_aistack.server.rpc.unix_socket import SocketServer
+from jupyter_aistack.server.suspend.coordinator import Moving
+from jupyter_aistack.server.suspend.kernel_activity import Watching
+
+from .context import Workbench
 from .kernels import Kernels
-from .moving import Moving
-from .sampler import Sampler, snapshot
-from .sockets import SocketServer
-from .stream import Stream
-from .upkeep import Upkeep
-from .watching import Watching
-from .workbench import Workbench
 
 if TYPE_CHECKING:
-    from ..config import AIStack
+    from jupyter_aistack.config import AIStack
 
 __all__ = ["AIStackExtension", "Workbench"]
 
@@ -63,7 +64,7 @@ class AIStackExtension(ExtensionApp):
 
     @cached_property
     def _stack(self) -> AIStack:
-        from ..config import AIStack
+        from jupyter_aistack.config import AIStack
 
         return AIStack(parent=self)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
 
-from ..exceptions import InvalidRequest
+from jupyter_aistack.exceptions import InvalidRequest
 
 if TYPE_CHECKING:
-    from ..service import Caller
+    from jupyter_aistack.broker.api.service import Caller
 
 GRACE_SECONDS = 10.0
 """How long a kernel must look dead before its leases are taken: a crashed one is restarted within a few seconds."""
@@ -101,8 +101,8 @@ class Kernels:
 
     async def caller_with_pid(self, pid: int, uid: int) -> Caller:
         """The caller that process `pid` is: a kernel of this server, something below one, or any other process."""
-        from ..processes import current_user
-        from ..service import Caller
+        from jupyter_aistack.broker.api.service import Caller
+        from jupyter_aistack.system.processes import current_user
 
         kernels = {kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()}
         kernel_pid = pid if pid in kernels else await asyncio.to_thread(_nearest, pid, kernels)
@@ -118,8 +118,8 @@ class Kernels:
         Raises:
             InvalidRequest: no such kernel runs here.
         """
-        from ..processes import current_user
-        from ..service import Caller
+        from jupyter_aistack.broker.api.service import Caller
+        from jupyter_aistack.system.processes import current_user
 
         if kernel_id is None:
             return Caller(user=current_user(), uid=os.getuid(), pid=os.getpid(), label="Jupyter server")
@@ -179,7 +179,7 @@ def _state(manager: Any) -> str:
 
 def _nearest(pid: int, kernels: Mapping[int, str]) -> int | None:
     """`pid` or its nearest ancestor that is a kernel's process."""
-    from ..processes import ancestors
+    from jupyter_aistack.system.processes import ancestors
 
     return next((ancestor for ancestor in ancestors(pid) if ancestor in kernels), None)
 

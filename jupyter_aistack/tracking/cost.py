@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from ..core.report import COVERED
-from ..core.units import format_bytes
-from ..display import Panel
+from jupyter_aistack.client.display import Panel
+from jupyter_aistack.core.accounting.usage_report import COVERED
+from jupyter_aistack.core.model.units import format_bytes
 
 if TYPE_CHECKING:
-    from ..client import Client
+    from jupyter_aistack.client.client import Client
 
 SECONDS_PER_HOUR = 3600
 JOULES_PER_WATT_HOUR = 3600
@@ -105,13 +105,13 @@ def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
     """What this kernel and its workers have cost so far, from the ledger.
 
     Energy and peaks are those of its whole life, as far as they have been written down; a part of it is measured by a
-    run (:func:`~jupyter_aistack.tracking.track`), which has it in ``run.cost``.
+    run (:func:`~jupyter_aistack.tracking.run.track`), which has it in ``run.cost``.
 
     Args:
         client: whom to ask; the kernel's own by default.
         since: count from this moment (seconds since the epoch).
     """
-    from .. import client as clients
+    from jupyter_aistack.client import client as clients
 
     client = client or clients.connect()
     known = client.call("mine")["leases"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import InvalidRequest
+from jupyter_aistack.exceptions import InvalidRequest
 
 WHOLE_BYTES = 64 << 20
 """Files are hashed whole up to this size in all; beyond it, their ends and times stand for the rest."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import TrackingError
+from jupyter_aistack.exceptions import TrackingError
+
 from .store import Batch, Rejected, Store, first_line, without_secrets
 
 if TYPE_CHECKING:

@@ -16,16 +16,17 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..core.units import format_duration
-from ..display import Panel
-from ..exceptions import AIStackError, InvalidRequest, TrackingError
+from jupyter_aistack.client.display import Panel
+from jupyter_aistack.core.model.units import format_duration
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest, TrackingError
+
 from .cost import Cost
 from .fingerprint import code_tags, data_fingerprint
 from .store import Point, Store, first_line, without_secrets
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from .meter import Meter
+    from .usage_meter import Meter
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -284,8 +285,9 @@ class Run:
 
 def _start_meter() -> Meter | None:
     """A running meter; None, with a warning, where no broker can be reached: a run is worth more than its bill."""
-    from .. import client
-    from .meter import Meter
+    from jupyter_aistack.client import client
+
+    from .usage_meter import Meter
 
     try:
         meter = Meter(client.connect())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..exceptions import TrackingError
+from jupyter_aistack.exceptions import TrackingError
 
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint

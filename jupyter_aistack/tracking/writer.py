@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..exceptions import TrackingError
+from jupyter_aistack.exceptions import TrackingError
+
 from .store import MAX_POINTS, MAX_TEXTS, Batch, Point, Rejected, Store, first_line, without_secrets
 
 log = logging.getLogger("jupyter_aistack")

@@ -15,17 +15,17 @@ from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.cycle import plan
-from jupyter_aistack.core.device import Device, Inventory, Slice, SliceKind
-from jupyter_aistack.core.events import EventKind
-from jupyter_aistack.core.lease import Lease, Step
-from jupyter_aistack.core.plan import Grant, Plan, Snapshot, grant_to_lease
-from jupyter_aistack.core.queues import Policy, Queue
-from jupyter_aistack.core.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device import Device, Inventory, Slice, SliceKind
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.plan import Grant, Plan, Snapshot, grant_to_lease
+from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock
 from tests.benchmarks.harness import Report, main

@@ -19,10 +19,10 @@ GPUS, LEASES_EACH, SECONDS = 8, 4, 120
 
 SETUP = """
 import os, time
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.charges import CellSpan
-from jupyter_aistack.ledger.sql import SQLLedger
-from jupyter_aistack.providers.gpu import GPUProvider
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.accounting.charges import CellSpan
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from jupyter_aistack.testing import ManualClock, holder
 
 clock = ManualClock()

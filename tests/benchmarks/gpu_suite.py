@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.providers.gpu import GPUProvider
-from jupyter_aistack.providers.nvml import NVML
+from jupyter_aistack.providers.nvidia.nvml import NVML
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from tests.benchmarks.gpu.bench import Bench, Row
 from tests.benchmarks.gpu.running import run_section
 

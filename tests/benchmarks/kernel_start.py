@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from traitlets.config import Configurable
 
 from jupyter_aistack.config import AIStack
-from jupyter_aistack.server.workbench import Workbench
+from jupyter_aistack.server.context import Workbench
 from tests.benchmarks.harness import Report, interleaved, main, paired_ratio
 
 SPECS = {"local": None, "plain": {}, "slice": {"slice": "cpu:1/2"}}

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jupyter_aistack.client import Client, EmbeddedTransport
+from jupyter_aistack.client.client import Client, EmbeddedTransport
 from tests.benchmarks.harness import Report, interleaved, main, percentile
 
 EACH = 20

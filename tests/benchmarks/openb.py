@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_aistack.core.demand import WHOLE, Demand, Node
-from jupyter_aistack.simulate.tables import read_history, read_nodes
+from jupyter_aistack.cli.simulate.csv_io import read_history, read_nodes
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = ROOT.parent / "shared" / "data" / "openb"

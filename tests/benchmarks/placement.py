@@ -13,10 +13,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from jupyter_aistack.core.demand import Demand, Mix, Node, Spot
-from jupyter_aistack.core.packing import DEFAULT_POLICY, Packer
-from jupyter_aistack.core.worth import rank, worth_of
-from jupyter_aistack.simulate.place import LOADS, replay
+from jupyter_aistack.cli.simulate.place import LOADS, replay
+from jupyter_aistack.core.placement.capacity_value import rank, worth_of
+from jupyter_aistack.core.placement.demand import Demand, Mix, Node, Spot
+from jupyter_aistack.core.placement.packing import DEFAULT_POLICY, Packer
 from tests.benchmarks import openb
 from tests.benchmarks.harness import Report
 

@@ -56,8 +56,8 @@ class Ours:
     socket: str
 
     def request(self) -> float:
-        from jupyter_aistack.client import Client as OwnClient
-        from jupyter_aistack.transports import SocketTransport
+        from jupyter_aistack.client.client import Client as OwnClient
+        from jupyter_aistack.client.transports import SocketTransport
 
         client = OwnClient(SocketTransport(self.socket))
         begin = time.perf_counter()

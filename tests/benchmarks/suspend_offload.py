@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jupyter_aistack.offload import Moved, offloadable
+from jupyter_aistack.client.offload.offload import Moved, offloadable
 from tests.benchmarks.harness import Report, interleaved, main, paired_ratio
 
 WIDTH, LAYERS = 2048, 16

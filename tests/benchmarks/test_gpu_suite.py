@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyter_aistack.core.device import Enforcement
+from jupyter_aistack.core.model.device import Enforcement
 from tests.benchmarks import __main__ as all_of_them
 from tests.benchmarks import gpu_suite
 from tests.benchmarks.gpu import caps, energy, grants, levels, notebooks, running, suspend, teardown, tenants, work
@@ -340,7 +340,9 @@ def test_what_a_section_leaves_behind_when_it_ends_is_ended_too(monkeypatch: pyt
 def test_a_checkpoint_helper_is_left_to_end_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "GRACE_SECONDS", 0.1)
     monkeypatch.setattr(running, "HELPER_SECONDS", 0.1)
-    helper = LEAVE.replace("time.sleep(600)']", "time.sleep(600)', 'jupyter_aistack.checkpoint.helper']")
+    helper = LEAVE.replace(
+        "time.sleep(600)']", "time.sleep(600)', 'jupyter_aistack.providers.nvidia.checkpoint.helper']"
+    )
     rows = by_name(run(helper))
     pid = int(rows["pid"].value or 0)
     assert rows["left_behind"].says.startswith(str(pid))

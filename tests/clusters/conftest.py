@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack import Cluster, client
+from jupyter_aistack import Cluster
+from jupyter_aistack.client import client
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from distributed import Client
 
-from jupyter_aistack import Cluster, client
+from jupyter_aistack import Cluster
+from jupyter_aistack.client import client
 from jupyter_aistack.config import load_settings
 from jupyter_aistack.exceptions import AcquireTimeout, ClusterError, InvalidRequest, Unsatisfiable
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jupyter_aistack.clusters.spec import SPILL_SHARE
+from jupyter_aistack.compute.clusters.worker_spec import SPILL_SHARE
 
 if TYPE_CHECKING:
     from tests.fake_nvml.plugin import FakeNVML

@@ -4,11 +4,11 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.clusters.guard import RMMCeiling, SliceGuard
-from jupyter_aistack.clusters.spec import SPILL_SHARE, check_nanny, nanny_options, withheld
-from jupyter_aistack.core.device import Slice, SliceKind
+from jupyter_aistack.compute.clusters.worker_plugins import RMMCeiling, SliceGuard
+from jupyter_aistack.compute.clusters.worker_spec import SPILL_SHARE, check_nanny, nanny_options, withheld
+from jupyter_aistack.core.model.device import Slice, SliceKind
+from jupyter_aistack.core.wire.values import Preparation
 from jupyter_aistack.exceptions import ClusterError
-from jupyter_aistack.wire import Preparation
 
 GiB = 1 << 30
 
@@ -61,9 +61,9 @@ def test_a_simulated_slice_gets_a_plain_worker_with_host_memory() -> None:
 def test_rmm_gets_a_ceiling_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("dask_cuda")
     prepared = Preparation(enforced_by="L4")
-    monkeypatch.setattr("jupyter_aistack.clusters.spec.find_spec", lambda name: None)
+    monkeypatch.setattr("jupyter_aistack.compute.clusters.worker_spec.find_spec", lambda name: None)
     assert [type(p) for p in nanny_options([gpu_slice()], prepared, host_memory_bytes=1)["plugins"]] == [SliceGuard]
-    monkeypatch.setattr("jupyter_aistack.clusters.spec.find_spec", lambda name: object())
+    monkeypatch.setattr("jupyter_aistack.compute.clusters.worker_spec.find_spec", lambda name: object())
     _, ceiling = nanny_options([gpu_slice()], prepared, host_memory_bytes=1)["plugins"]
     assert isinstance(ceiling, RMMCeiling)
     assert ceiling.device_bytes == 20 * GiB
@@ -73,7 +73,7 @@ def test_limits_are_whole_bytes_of_the_gpu_alone_and_rmm_keeps_within_the_shares
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("dask_cuda")
-    monkeypatch.setattr("jupyter_aistack.clusters.spec.find_spec", lambda name: object())
+    monkeypatch.setattr("jupyter_aistack.compute.clusters.worker_spec.find_spec", lambda name: object())
     pool = 20 * GiB - 400 * (1 << 20)
     prepared = Preparation(environment={"AISTACK_RMM_MAXIMUM_POOL_SIZE": str(pool)}, enforced_by="L0")
     options = nanny_options([gpu_slice(), CPU_SLICE], prepared, host_memory_bytes=1)

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.accounts import (
+from jupyter_aistack.core.model.device import Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import WEEK_SECONDS
+from jupyter_aistack.core.model.usage_history import (
     Account,
     charged,
     decayed_at,
@@ -17,9 +20,6 @@ from jupyter_aistack.core.accounts import (
     week_of,
     week_start,
 )
-from jupyter_aistack.core.device import Slice, SliceKind
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.queues import WEEK_SECONDS
 
 from .world import World, ask, gpus
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.advice import Advice, Size, advise, sizes
-from jupyter_aistack.core.charges import LEVELS, NO_LEVELS, Charge, level_of
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.accounting.charges import LEVELS, NO_LEVELS, Charge, level_of
+from jupyter_aistack.core.accounting.rightsizing import Advice, Size, advise, sizes
+from jupyter_aistack.core.model.units import GIB
 
 WHOLE = 140 * GIB
 

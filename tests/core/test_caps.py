@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.caps import merged, together, with_torch_share
+from jupyter_aistack.core.enforcement.memory_caps import merged, together, with_torch_share
 
 GRANTED = {
     "CUDA_VISIBLE_DEVICES": "GPU-a",

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.cycle import plan
-from jupyter_aistack.core.lease import Outcome
-from jupyter_aistack.core.plan import End, Grant, grant_to_lease
-from jupyter_aistack.core.queues import Policy, Queue, UserLimits
+from jupyter_aistack.core.model.lease import Outcome
+from jupyter_aistack.core.model.plan import End, Grant, grant_to_lease
+from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
+from jupyter_aistack.core.scheduling.cycle import plan
 
 from .world import World, ask, gpus
 

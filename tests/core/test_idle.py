@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from jupyter_aistack.core.idle import idle_seconds, stage
-from jupyter_aistack.core.lease import NoticeKind, Outcome
-from jupyter_aistack.core.plan import End, Notify, Withdraw
-from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue
+from jupyter_aistack.core.model.lease import NoticeKind, Outcome
+from jupyter_aistack.core.model.plan import End, Notify, Withdraw
+from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
+from jupyter_aistack.core.scheduling.idle import idle_seconds, stage
 
 from .world import World, ask, gpus
 

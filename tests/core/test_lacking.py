@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.device import MIGInstance
-from jupyter_aistack.core.lacking import lacking
-from jupyter_aistack.core.plan import Snapshot
-from jupyter_aistack.core.queues import Policy, UserLimits
-from jupyter_aistack.core.request import Request
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.device import MIGInstance
+from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.model.policy import Policy, UserLimits
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.scheduling.missing_profiles import lacking
 
 from .world import World, ask, gpus
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.device import Enforcement
-from jupyter_aistack.core.ladder import ComputeMode, Facts, ladder
+from jupyter_aistack.core.enforcement.levels import ComputeMode, Facts, ladder
+from jupyter_aistack.core.model.device import Enforcement
 
 BEST = Facts(
     mig=False,

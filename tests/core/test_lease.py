@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.lease import LIVE_STATES, TRANSITIONS, Lease, LeaseState, Outcome, Step, advance
-from jupyter_aistack.core.request import parse_spec
+from jupyter_aistack.core.model.lease import LIVE_STATES, TRANSITIONS, Lease, LeaseState, Outcome, Step, advance
+from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.exceptions import InvalidTransition
 from jupyter_aistack.testing import holder
 

@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.charges import LEVELS, SYSTEM, CellSpan, Charge, Meter, added, level_of, summed
-from jupyter_aistack.core.device import Device, DeviceKind, Slice, SliceKind
-from jupyter_aistack.core.lease import Lease, LeaseState, Outcome
-from jupyter_aistack.core.metering import (
+from jupyter_aistack.core.accounting.attribution import (
     GAP_SECONDS,
     Interval,
     Load,
@@ -23,7 +20,10 @@ from jupyter_aistack.core.metering import (
     interval,
     split,
 )
-from jupyter_aistack.core.request import parse_spec
+from jupyter_aistack.core.accounting.charges import LEVELS, SYSTEM, CellSpan, Charge, Meter, added, level_of, summed
+from jupyter_aistack.core.model.device import Device, DeviceKind, Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
+from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.testing import holder
 
 GPU = Device(id="GPU-0", host="box", kind=DeviceKind.GPU, index=0, name="NVIDIA H200", memory_bytes=1 << 37)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.migplan import Action, GPUInstance, Layout, Shape, Span, plan_cuts
+from jupyter_aistack.core.placement.mig_plan import Action, GPUInstance, Layout, Shape, Span, plan_cuts
 
 
 def shape(number: int, name: str, slices: int, starts: list[int], size: int) -> Shape:

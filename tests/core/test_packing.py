@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.demand import WHOLE, Demand, Mix, Node, Spot
-from jupyter_aistack.core.packing import POLICIES, Packer
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, Mix, Node, Spot
+from jupyter_aistack.core.placement.packing import POLICIES, Packer
 from jupyter_aistack.exceptions import InvalidRequest
 
 MODELS = ("A10", "T4")

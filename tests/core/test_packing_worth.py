@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.demand import WHOLE, Demand, Mix
-from jupyter_aistack.core.worth import prices, rank, worth_of
+from jupyter_aistack.core.placement.capacity_value import prices, rank, worth_of
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, Mix
 
 
 def mix(*shares: int) -> Mix:

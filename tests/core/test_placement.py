@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
-from jupyter_aistack.core.placement import Room, Unplaced, place
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.placement.placement import Room, Unplaced, place
 
 
 def gpu(index: int, memory_gib: int = 80, **fields: object) -> Device:

@@ -3,12 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from jupyter_aistack.core.device import DeviceKind
-from jupyter_aistack.core.lease import NoticeKind, Outcome
-from jupyter_aistack.core.plan import End, Grant, Notify, Withdraw
-from jupyter_aistack.core.queues import Policy, Queue, UserLimits
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.core.reservations import Reservation
+from jupyter_aistack.core.model.device import DeviceKind
+from jupyter_aistack.core.model.lease import NoticeKind, Outcome
+from jupyter_aistack.core.model.plan import End, Grant, Notify, Withdraw
+from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.scheduling.reservations import Reservation
 
 from .world import World, ask, gpus
 

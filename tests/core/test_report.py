@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.charges import LEVELS, NO_LEVELS, Charge
-from jupyter_aistack.core.report import SYSTEM_USER, Rates, cells, days_of_week, figures, lines, week_name
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.accounting.charges import LEVELS, NO_LEVELS, Charge
+from jupyter_aistack.core.accounting.usage_report import (
+    SYSTEM_USER,
+    Rates,
+    cells,
+    days_of_week,
+    figures,
+    lines,
+    week_name,
+)
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest
 
 DAY = 20_785  # Saturday 2026-11-28

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.device import DeviceKind
-from jupyter_aistack.core.request import Spec, Unit, parse_spec
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.device import DeviceKind
+from jupyter_aistack.core.model.request import Spec, Unit, parse_spec
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest
 
 QUARTER = Spec(unit=Unit.FRACTION, amount=Fraction(1, 4))

@@ -5,11 +5,11 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.core.device import Inventory
-from jupyter_aistack.core.plan import Notify
-from jupyter_aistack.core.queues import WEEK_SECONDS, Policy, Queue
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.core.reservations import Reservation, conflict
+from jupyter_aistack.core.model.device import Inventory
+from jupyter_aistack.core.model.plan import Notify
+from jupyter_aistack.core.model.policy import WEEK_SECONDS, Policy, Queue
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.scheduling.reservations import Reservation, conflict
 from jupyter_aistack.exceptions import InvalidRequest
 
 from .world import World, ask, gpus

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core import residence as steps
-from jupyter_aistack.core.residence import Asked, Residence, Tier
-from jupyter_aistack.core.tenants import Phase, Standing
+from jupyter_aistack.core.model import device_state as steps
+from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.suspend.model import Phase, Standing
 from jupyter_aistack.exceptions import LeaseError
 
 HERE = Residence(active_at=5.0)

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.moves import decide
-from jupyter_aistack.core.suspend import Act, Operation, admits, why_pinned
-from jupyter_aistack.core.tenants import (
+from jupyter_aistack.core.suspend.feasibility import Act, Operation, admits, why_pinned
+from jupyter_aistack.core.suspend.model import (
     Card,
     House,
     Phase,
@@ -24,6 +23,7 @@ from jupyter_aistack.core.tenants import (
     retry_at,
     standing,
 )
+from jupyter_aistack.core.suspend.transfers import decide
 
 GB = 10**9
 BUDGET = 80 * GB

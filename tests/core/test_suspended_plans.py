@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core import residence as steps
-from jupyter_aistack.core.device import Device
-from jupyter_aistack.core.forecast import forecast
-from jupyter_aistack.core.lease import Lease, LeaseState, NoticeKind
-from jupyter_aistack.core.moves import MOST_LEAVING
-from jupyter_aistack.core.plan import End, Grant, Move, Notify, Withdraw
-from jupyter_aistack.core.queues import Policy, Queue, UserLimits
-from jupyter_aistack.core.request import HolderKind
-from jupyter_aistack.core.residence import Asked, Residence, Tier
-from jupyter_aistack.core.tenants import Phase, SuspendPolicy
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model import device_state as steps
+from jupyter_aistack.core.model.device import Device
+from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
+from jupyter_aistack.core.model.plan import End, Grant, Move, Notify, Withdraw
+from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
+from jupyter_aistack.core.model.request import HolderKind
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.scheduling.forecast import forecast
+from jupyter_aistack.core.suspend.model import Phase, SuspendPolicy
+from jupyter_aistack.core.suspend.transfers import MOST_LEAVING
 from jupyter_aistack.exceptions import LeaseError
 
 from .world import World, ask, gpus
@@ -129,16 +129,16 @@ def test_nobody_else_has_one(case: str) -> None:
     elif case == "off":
         box.suspend = None
     elif case == "mig":
-        from jupyter_aistack.core.device import MIGInstance
-        from jupyter_aistack.core.request import parse_spec
+        from jupyter_aistack.core.model.device import MIGInstance
+        from jupyter_aistack.core.model.request import parse_spec
 
         instance = MIGInstance(uuid="MIG-1", profile="1g.10gb", memory_bytes=10 * GIB)
         devices = tuple(replace(one, mig=(instance,), mig_enabled=True) for one in box.inventory.devices)
         box.inventory = replace(box.inventory, devices=devices)
         request = replace(request, spec=parse_spec("1g.10gb"))
     elif case == "cpu":
-        from jupyter_aistack.core.device import DeviceKind
-        from jupyter_aistack.core.request import parse_spec
+        from jupyter_aistack.core.model.device import DeviceKind
+        from jupyter_aistack.core.model.request import parse_spec
 
         cpu = Device(id="CPU", host="testbox", kind=DeviceKind.CPU, index=0, name="CPU", memory_bytes=GIB, cores=(0, 1))
         box.inventory = replace(box.inventory, devices=(*box.inventory.devices, cpu))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.units import (
+from jupyter_aistack.core.model.units import (
     GIB,
     MAX_SECONDS,
     exact_bytes,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.verification import judge
+from jupyter_aistack.core.enforcement.verification import judge
 
 
 @pytest.mark.parametrize(

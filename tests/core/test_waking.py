@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.tenants import Phase
-from jupyter_aistack.core.waking import GRACE_SECONDS, Say, Work, look, turns_busy, turns_idle
+from jupyter_aistack.core.suspend.activity import GRACE_SECONDS, Say, Work, look, turns_busy, turns_idle
+from jupyter_aistack.core.suspend.model import Phase
 from jupyter_aistack.testing import ManualClock
 
 

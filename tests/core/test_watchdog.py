@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.device import ProcessUse
-from jupyter_aistack.core.units import GIB, MIB
-from jupyter_aistack.core.watchdog import (
+from jupyter_aistack.core.enforcement.memory_limits import (
     UNMEASURED,
     Fill,
     Judgement,
@@ -18,6 +16,8 @@ from jupyter_aistack.core.watchdog import (
     judge,
     sentence,
 )
+from jupyter_aistack.core.model.device import ProcessUse
+from jupyter_aistack.core.model.units import GIB, MIB
 
 KERNEL, WORKER, OTHER = 4711, 4712, 4713
 GRANTED = 40 * GIB

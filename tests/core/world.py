@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 
-from jupyter_aistack.core.accounts import Account, charged
-from jupyter_aistack.core.cycle import plan
-from jupyter_aistack.core.device import Device, DeviceKind, Inventory
-from jupyter_aistack.core.lease import Lease, Outcome, Step, advance
-from jupyter_aistack.core.plan import End, Grant, Move, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
-from jupyter_aistack.core.queues import Policy
-from jupyter_aistack.core.request import Request, parse_spec
-from jupyter_aistack.core.reservations import Reservation
-from jupyter_aistack.core.residence import Residence, leaves, returns
-from jupyter_aistack.core.suspend import Act
-from jupyter_aistack.core.tenants import SuspendPolicy
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
+from jupyter_aistack.core.model.device_state import Residence, leaves, returns
+from jupyter_aistack.core.model.lease import Lease, Outcome, Step, advance
+from jupyter_aistack.core.model.plan import End, Grant, Move, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
+from jupyter_aistack.core.model.policy import Policy
+from jupyter_aistack.core.model.request import Request, parse_spec
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.model.usage_history import Account, charged
+from jupyter_aistack.core.scheduling.cycle import plan
+from jupyter_aistack.core.scheduling.reservations import Reservation
+from jupyter_aistack.core.suspend.feasibility import Act
+from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.testing import holder
 
 _STEPS = {Outcome.EXPIRED: Step.EXPIRE, Outcome.PREEMPTED: Step.PREEMPT, Outcome.RECLAIMED: Step.RECLAIM}

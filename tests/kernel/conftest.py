@@ -20,8 +20,8 @@ import pytest
 from jupyter_client.connect import ConnectionFileMixin
 from traitlets.config import Config
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.lease import Lease, LeaseState
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.lease import Lease, LeaseState
 
 SLEEPER = ["python", "-S", "-c", "import time; time.sleep(600)", "{connection_file}"]
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

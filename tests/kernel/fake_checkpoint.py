@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from jupyter_aistack.checkpoint.helper import Helper, serve
+from jupyter_aistack.providers.nvidia.checkpoint.helper import Helper, serve
 
 AFTER = {"lock": "locked", "checkpoint": "checkpointed", "restore": "locked", "unlock": "running"}
 BEFORE = {"lock": "running", "checkpoint": "locked", "restore": "checkpointed", "unlock": "locked"}

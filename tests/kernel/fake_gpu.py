@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, ProcessUse
-from jupyter_aistack.core.lease import Lease
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.providers.base import Prepared, Provider, Usage
 
 GIB = 1 << 30

@@ -10,13 +10,13 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core import residence as steps
-from jupyter_aistack.core.device import Device, DeviceKind, ProcessUse
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.residence import Asked, Residence, Tier
-from jupyter_aistack.core.tenants import Phase
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model import device_state as steps
+from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
+from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.suspend.model import Phase
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.providers.base import Prepared, Provider, Usage
 from jupyter_aistack.testing import ManualClock, holder

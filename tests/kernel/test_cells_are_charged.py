@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.charges import Charge
-from jupyter_aistack.processes import current_user
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.accounting.charges import Charge
+from jupyter_aistack.system.processes import current_user
 
 from .conftest import WriteKernel, active, client_of, until
 from .test_with_python import IPYKERNEL

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.lease import Lease, LeaseState, Outcome
-from jupyter_aistack.core.verification import NotEnforcedAction
-from jupyter_aistack.devices import Devices
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel.environment import combined
 from jupyter_aistack.providers.base import Prepared
-from jupyter_aistack.witness import verify
+from jupyter_aistack.system.verify.child import verify
 
 from .conftest import WriteKernel, active, client_of, evaluate, until
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from jupyter_client import BlockingKernelClient
 
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.units import GIB
 
 from ..fake_nvml.plugin import FakeNVML
 from ..providers.mps_stand import Stand

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from jupyter_client.manager import KernelManager
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.lease import Outcome
-from jupyter_aistack.core.queues import Queue
-from jupyter_aistack.core.request import Holder, HolderKind, RequestState
-from jupyter_aistack.processes import started_at
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.lease import Outcome
+from jupyter_aistack.core.model.policy import Queue
+from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
+from jupyter_aistack.system.processes import started_at
 
 from .conftest import ALL, WriteKernel, active, environment_of, lease_of, pid_of, until
 
@@ -41,7 +41,7 @@ async def test_kernel_without_a_queue_of_its_own_waits_in_its_users(
 ) -> None:
     lab = Queue(name="lab", members=frozenset({"@painters"}))
     broker.policy = replace(broker.policy, queues=(lab, *broker.policy.queues))
-    monkeypatch.setattr("jupyter_aistack.kernel.tenancy.groups_of", lambda user: frozenset({"painters"}))
+    monkeypatch.setattr("jupyter_aistack.kernel.kernel_leases.groups_of", lambda user: frozenset({"painters"}))
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = lease_of(broker, kernel_id)
     assert lease is not None

@@ -16,11 +16,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.config import open_ledger
-from jupyter_aistack.core.lease import Lease, LeaseState, Outcome
-from jupyter_aistack.processes import parents
-from jupyter_aistack.providers import build_providers
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
+from jupyter_aistack.providers.registry import build_providers
+from jupyter_aistack.system.processes import parents
 from tests.fake_nvml.plugin import fake_nvml_environment
 
 from .conftest import ALL, SLEEPER, environment_of, write_kernelspec

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.events import EventKind
-from jupyter_aistack.core.queues import Policy, Queue
-from jupyter_aistack.core.residence import Asked
-from jupyter_aistack.core.tenants import Phase, SuspendPolicy
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device_state import Asked
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.suspend.model import Phase, SuspendPolicy
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from jupyter_aistack.testing import ManualClock
 
 from .machine import NO_FAULTS, FakeGPUs, Machine

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.checkpoint.client import CheckpointClient
-from jupyter_aistack.checkpoint.drivers import why_not
 from jupyter_aistack.exceptions import CheckpointFailed
+from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
+from jupyter_aistack.providers.nvidia.checkpoint.drivers import why_not
 
 FAKE = Path(__file__).with_name("fake_checkpoint.py")
 PID, OTHER = 4711, 4712
@@ -162,7 +162,7 @@ def test_closing_waits_for_what_is_under_way(helper: Make) -> None:
 
 def ask_raw(*lines: str) -> list[dict[str, Any]]:
     """What the real helper answers to these lines, without a driver."""
-    command = [sys.executable, "-m", "jupyter_aistack.checkpoint.helper"]
+    command = [sys.executable, "-m", "jupyter_aistack.providers.nvidia.checkpoint.helper"]
     done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=True, timeout=60)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -183,7 +183,7 @@ def test_without_a_driver_the_probe_says_why() -> None:
 
 
 def test_the_real_helper_does_not_end_at_ctrl_c() -> None:
-    command = [sys.executable, "-m", "jupyter_aistack.checkpoint.helper"]
+    command = [sys.executable, "-m", "jupyter_aistack.providers.nvidia.checkpoint.helper"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

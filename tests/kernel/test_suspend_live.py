@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.units import GIB
 from tests.fake_nvml.plugin import fake_nvml_environment, write_state
 from tests.server.live import TOKEN, LiveServer, live_server
 
@@ -30,7 +30,7 @@ GPU = f"gpu uuid={UUID} name=NVIDIA_H200 memory={4 * GIB} used=0 cc=9.0 cores=16
 DRIVER = "580.65.06"
 FAKE = Path(__file__).with_name("fake_checkpoint.py")
 CONFIG = """
-from jupyter_aistack.checkpoint.client import CheckpointClient
+from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 CheckpointClient.__init__.__defaults__ = ({command!r},)
 c.AIStack.providers = "gpu"
 c.AIStack.cycle_seconds = 0.2

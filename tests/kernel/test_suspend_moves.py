@@ -15,21 +15,21 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.checkpoint.client import CheckpointClient
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.queues import Policy, Queue
-from jupyter_aistack.core.readiness import Readiness
-from jupyter_aistack.core.request import Holder, HolderKind
-from jupyter_aistack.core.residence import Asked, Residence, Tier, is_pinned
-from jupyter_aistack.core.tenants import Phase, Standing, SuspendPolicy
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device_state import Asked, Residence, Tier, is_pinned
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.core.suspend.capability import Readiness
+from jupyter_aistack.core.suspend.model import Phase, Standing, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.processes import tree
-from jupyter_aistack.suspending.checkpoints import Checkpoints
-from jupyter_aistack.suspending.gauge import Gauge
-from jupyter_aistack.suspending.mover import Mover
-from jupyter_aistack.suspending.moves import Moves
+from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
+from jupyter_aistack.server.suspend.driver_checkpoint import Checkpoints
+from jupyter_aistack.server.suspend.executor import Moves
+from jupyter_aistack.server.suspend.memory_probe import Gauge
+from jupyter_aistack.server.suspend.worker import Mover
+from jupyter_aistack.system.processes import tree
 from jupyter_aistack.testing import ManualClock
 
 from .fake_gpu import GIB, FakeGPU
@@ -323,7 +323,7 @@ def test_memory_that_somebody_took_after_the_plan_is_seen_before_the_restore(wor
 def test_memory_that_stays_on_the_device_is_not_believed_away(
     world: Make, kernel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.suspending.gauge.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0)
     box = resident(world(), kernel)
     box.gpu.stuck = GIB
     stays = box.suspend()
@@ -343,7 +343,7 @@ def test_a_host_without_room_keeps_it_on_the_device(world: Make, kernel: int) ->
 def test_a_device_that_works_on_is_left_alone_whoever_says_that_it_is_idle(
     world: Make, kernel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.suspending.gauge.REST_SECONDS", 0.0)
+    monkeypatch.setattr("jupyter_aistack.server.suspend.memory_probe.REST_SECONDS", 0.0)
     box = resident(world(), kernel)
     box.gpu.busy = 0.3
     assert box.suspend().note == "its device works"
@@ -597,7 +597,7 @@ def test_what_is_not_the_drivers_to_move_is_moved_by_the_kernel_itself(world: Ma
 def test_what_stays_because_it_is_not_registered_is_said(
     world: Make, kernel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.suspending.gauge.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0)
     box = world()
     box.readiness = Readiness(tier=Tier.OFFLOAD, why="driver 1 is old")
     box.report = {"registered_bytes": GIB, "size_bytes": GIB}
@@ -607,7 +607,7 @@ def test_what_stays_because_it_is_not_registered_is_said(
 
 
 def test_a_standing_is_shown_with_its_reason(world: Make, kernel: int) -> None:
-    from jupyter_aistack.wire import residence_to_dict
+    from jupyter_aistack.core.wire.values import residence_to_dict
 
     box = resident(world(), kernel)
     assert residence_to_dict(box.home)["standing"] == Standing.WARM.value

@@ -15,12 +15,12 @@ import pytest
 from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.request import Holder, HolderKind
-from jupyter_aistack.core.residence import Asked, Residence, Tier
-from jupyter_aistack.core.tenants import Phase
-from jupyter_aistack.processes import is_alive
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.system.processes import is_alive
 
 from .conftest import WriteKernel, client_of, lease_of, pid_of, until
 
@@ -250,7 +250,7 @@ async def test_a_restart_of_a_restored_kernel_is_made_safe_by_the_mover(
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2"))
     safe: list[str] = []
     monkeypatch.setattr(
-        "jupyter_aistack.suspending.mover.Mover.make_safe", lambda self, kernel, pid: safe.append(kernel)
+        "jupyter_aistack.server.suspend.worker.Mover.make_safe", lambda self, kernel, pid: safe.append(kernel)
     )
     await workbench.before_kill(kernel_id, pid_of(kernels, kernel_id))
     assert safe == [kernel_id]

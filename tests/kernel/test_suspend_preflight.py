@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.request import Holder, HolderKind, parse_spec
-from jupyter_aistack.core.residence import Tier
-from jupyter_aistack.suspending.orphans import is_orphan
-from jupyter_aistack.suspending.preflight import Findings, Process, libraries, look, why_not
+from jupyter_aistack.core.model.device_state import Tier
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Holder, HolderKind, parse_spec
+from jupyter_aistack.server.suspend.orphans import is_orphan
+from jupyter_aistack.server.suspend.preflight import Findings, Process, libraries, look, why_not
 
 ROOT = Process(pid=7, has_context=True, uses=frozenset({"cuda", "nccl"}))
 CLEAN = {"cuda": True, "managed": "", "nccl": False, "ipc": False, "graphs": 0, "registered_bytes": 0}

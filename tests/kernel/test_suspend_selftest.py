@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.checkpoint.client import CheckpointClient
-from jupyter_aistack.core.readiness import NO_GPU, SWITCHED_OFF
-from jupyter_aistack.core.residence import Tier
-from jupyter_aistack.core.tenants import SuspendPolicy
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device_state import Tier
+from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF
+from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 from jupyter_aistack.providers.simulated import SimulatedProvider
-from jupyter_aistack.suspending import selftest
-from jupyter_aistack.suspending.readiness import SIMULATED, find_out, results_file
-from jupyter_aistack.suspending.selftest import Results
+from jupyter_aistack.server.suspend import selftest
+from jupyter_aistack.server.suspend.capability import SIMULATED, find_out, results_file
+from jupyter_aistack.server.suspend.selftest import Results
 from jupyter_aistack.testing import ManualClock
 
 from .fake_gpu import FakeGPU

@@ -16,10 +16,10 @@ import pytest
 from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.idle import stage
-from jupyter_aistack.core.lease import Lease, NoticeKind, Outcome
-from jupyter_aistack.server.upkeep import Upkeep
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome
+from jupyter_aistack.core.scheduling.idle import stage
+from jupyter_aistack.server.maintenance.loop import Upkeep
 
 from .conftest import WriteKernel, active, client_of, evaluate, lease_of
 
@@ -217,7 +217,7 @@ async def test_preempted_kernel_is_told_saves_and_keeps_running(
     saved = tmp_path / "saved"
     prepare = f"""
 import jupyter_aistack, json, os, threading, time
-jupyter_aistack.notices.ASK_SECONDS = 0.05
+jupyter_aistack.client.notices.ASK_SECONDS = 0.05
 
 @jupyter_aistack.on_notice
 def save(notice):

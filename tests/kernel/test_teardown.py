@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Device, DeviceKind
-from jupyter_aistack.core.lease import Lease, Outcome
-from jupyter_aistack.core.units import GIB
-from jupyter_aistack.devices import Devices
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.core.model.lease import Lease, Outcome
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel import teardown
 from jupyter_aistack.kernel.teardown import SETTLE_SECONDS, SURE_SECONDS, TERM_SECONDS, Teardown
-from jupyter_aistack.processes import is_alive
 from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 
 from .conftest import SLEEPER, WriteKernel, active, pid_of, until

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClientError
 
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 
 from .conftest import ALL, WriteKernel, environment_of, lease_of, pid_of, until
 

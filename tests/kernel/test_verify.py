@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack import attach, seen
-from jupyter_aistack.core.verification import judge
-from jupyter_aistack.kernel import checking
-from jupyter_aistack.kernel.checking import bind_process, check
+from jupyter_aistack.client.runtime import attach
+from jupyter_aistack.core.enforcement.verification import judge
+from jupyter_aistack.kernel import verify
+from jupyter_aistack.kernel.verify import bind_process, check
+from jupyter_aistack.system.verify import probe
 
-SOURCE = Path(seen.__file__)
+SOURCE = Path(probe.__file__)
 UUID = "11111111-1111-1111-1111-111111111111"
 OTHER = "abababab-abab-abab-abab-abababababab"
 
@@ -53,7 +54,7 @@ def test_without_a_driver_it_says_so_and_tells_the_rest() -> None:
 
 
 def test_it_runs_as_a_module_too() -> None:
-    assert see("-m", "jupyter_aistack.seen").keys() >= {"visible", "cores", "threads", "memory_total"}
+    assert see("-m", "jupyter_aistack.system.verify.probe").keys() >= {"visible", "cores", "threads", "memory_total"}
 
 
 def test_devices_are_told_as_the_process_sees_them(driver: str) -> None:
@@ -78,7 +79,7 @@ def test_driver_that_fails_is_no_answer(driver: str) -> None:
 
 
 def test_driver_that_hangs_is_left_behind(driver: str) -> None:
-    code = "from jupyter_aistack import seen; seen.CUDA_SECONDS = 0.2; seen.main()"
+    code = "from jupyter_aistack.system.verify import probe as seen; seen.CUDA_SECONDS = 0.2; seen.main()"
     found = see("-c", code, LD_LIBRARY_PATH=driver, FAKE_CUDA="hangs")
     assert found["visible"] is None
     assert "did not answer" in found["cuda"]
@@ -108,7 +109,7 @@ VERDICTS = [
 
 @pytest.mark.parametrize(("expects", "seen", "verdict", "note"), VERDICTS)
 def test_verdict(expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str) -> None:
-    found = judge(expects, seen)
+    found = judge(expects, probe)
     assert found[0] is verdict
     assert found[1].startswith(note)
 
@@ -139,8 +140,8 @@ def test_a_process_that_has_ended_is_not_called_verified() -> None:
 
 
 def test_kernel_behind_a_launcher_is_checked_with_our_own_python() -> None:
-    assert checking._interpreter(["conda", "run", "python"]) == sys.executable
-    assert checking._interpreter(["/envs/a/bin/python3.12", "-m", "x"]) == "/envs/a/bin/python3.12"
+    assert verify._interpreter(["conda", "run", "python"]) == sys.executable
+    assert verify._interpreter(["/envs/a/bin/python3.12", "-m", "x"]) == "/envs/a/bin/python3.12"
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")

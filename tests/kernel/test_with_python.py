@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.lease import Lease, LeaseState
-from jupyter_aistack.devices import Devices
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.kernel.environment import SECRETS
 
 from .conftest import ALL, WriteKernel, active, client_of, evaluate, until
@@ -29,7 +29,7 @@ async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_th
         threads = "[sorted(os.sched_getaffinity(int(t))) for t in os.listdir('/proc/self/task')]"
         assert set(map(tuple, await evaluate(client, threads))) == {tuple(cores)}
         assert await evaluate(client, "os.environ['OMP_NUM_THREADS']") == "1"
-        seen = "json.loads(__import__('subprocess').check_output([sys.executable, '-m', 'jupyter_aistack.seen']))"
+        seen = "json.loads(__import__('subprocess').check_output([sys.executable, '-m', 'jupyter_aistack.system.verify.probe']))"
         assert (await evaluate(client, seen))["cores"] == cores
     assert (lease.verified, lease.note) == (True, "")
 

@@ -12,11 +12,11 @@ import pytest
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 from nbclient import NotebookClient
 
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.config import open_ledger
-from jupyter_aistack.core.lease import Outcome
-from jupyter_aistack.kernel import keeper
-from jupyter_aistack.providers import build_providers
+from jupyter_aistack.core.model.lease import Outcome
+from jupyter_aistack.kernel import lease_monitor
+from jupyter_aistack.providers.registry import build_providers
 
 from .conftest import WriteKernel, active, environment_of, until
 
@@ -62,7 +62,7 @@ async def test_lease_is_renewed_with_nobody_else_around(
     kernelspec: WriteKernel, broker: Broker, monkeypatch: pytest.MonkeyPatch, jp_config_dir: Path
 ) -> None:
     (jp_config_dir / "jupyter_aistack_config.json").write_text('{"AIStack": {"lease_ttl_seconds": 2}}')
-    monkeypatch.setattr(keeper, "ALONE_SECONDS", 0.1)
+    monkeypatch.setattr(lease_monitor, "ALONE_SECONDS", 0.1)
     manager = AsyncKernelManager(kernel_name=kernelspec("one", slice="cpu:1"))
     await manager.start_kernel()
     kernel_id = manager.kernel_id

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jupyter_aistack.core.device import Slice, SliceKind
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.plan import Grant, Plan
-from jupyter_aistack.core.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.model.device import Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.plan import Grant, Plan
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
 SERVER_OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=32MB"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.charges import NO_LEVELS, Bill, CellSpan, Charge, Meter, added
-from jupyter_aistack.core.request import Request
+from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, CellSpan, Charge, Meter, added
+from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerConflict
 from jupyter_aistack.ledger.base import Ledger
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.events import EventKind
-from jupyter_aistack.core.lease import Lease, LeaseState, Outcome, Step
-from jupyter_aistack.core.plan import End, Grant, Move, Plan, Reject
-from jupyter_aistack.core.request import Request, RequestState
-from jupyter_aistack.core.residence import Residence, Tier, cell_begins, has_left, has_returned, is_lost
-from jupyter_aistack.core.suspend import Act
+from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
+from jupyter_aistack.core.model.device_state import Residence, Tier, cell_begins, has_left, has_returned, is_lost
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome, Step
+from jupyter_aistack.core.model.plan import End, Grant, Move, Plan, Reject
+from jupyter_aistack.core.model.request import Request, RequestState
+from jupyter_aistack.core.suspend.feasibility import Act
 from jupyter_aistack.exceptions import (
     InvalidTransition,
     LeaseError,

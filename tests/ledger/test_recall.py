@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.lease import Lease, Notice, NoticeKind, Step
-from jupyter_aistack.core.plan import Plan, Reject
-from jupyter_aistack.core.request import Request, parse_spec
-from jupyter_aistack.core.reservations import Reservation
+from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind, Step
+from jupyter_aistack.core.model.plan import Plan, Reject
+from jupyter_aistack.core.model.request import Request, parse_spec
+from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.ledger.recall import Recall
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.ledger.sql.cache import Recall
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
 Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
@@ -88,7 +88,7 @@ def test_what_another_process_has_written_is_seen(tmp_path: Path, wish: Wish) ->
     ledger = SQLLedger(url)
     ledger.submit(wish("r-1"))
     assert len(ledger.read("box", 1.0).requests) == 1
-    code = f"from jupyter_aistack.ledger.sql import SQLLedger; SQLLedger({url!r}).cancel('r-1', 1.0)"
+    code = f"from jupyter_aistack.ledger.sql.ledger import SQLLedger; SQLLedger({url!r}).cancel('r-1', 1.0)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert ledger.read("box", 1.0).requests == ()
     ledger.close()

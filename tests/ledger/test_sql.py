@@ -18,16 +18,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from jupyter_aistack.core.charges import Bill, Charge, Meter
-from jupyter_aistack.core.events import EventKind
-from jupyter_aistack.core.lease import Lease, LeaseState, Notice, NoticeKind, Outcome, Step
-from jupyter_aistack.core.plan import Grant, Plan
-from jupyter_aistack.core.request import Request
-from jupyter_aistack.core.residence import Residence
+from jupyter_aistack.core.accounting.charges import Bill, Charge, Meter
+from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, NoticeKind, Outcome, Step
+from jupyter_aistack.core.model.plan import Grant, Plan
+from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerConflict, LedgerUnavailable, SchemaMismatch
-from jupyter_aistack.ledger import schema
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.ledger.sql import schema
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
 Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
@@ -216,7 +216,7 @@ def test_tables_of_others_in_the_same_file_are_left_alone(tmp_path: Path, wish: 
 
 
 def test_a_ledger_held_by_another_process_says_so(tmp_path: Path, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyter_aistack.ledger.engines._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("jupyter_aistack.ledger.sql.database._BUSY_SECONDS", 0.05)
     ledger = at(tmp_path / "ledger.sqlite")
     ledger.submit(wish("r-1"))
     with sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None) as other:
@@ -521,7 +521,7 @@ def test_a_failure_in_the_middle_of_a_write_undoes_all_of_it(
     lease = grant(ledger, wish("r-1"))
     before = ledger.events()
     with monkeypatch.context() as patch:
-        patch.setattr("jupyter_aistack.ledger.codec.event_to_row", lambda event: {"kind": None})
+        patch.setattr("jupyter_aistack.ledger.sql.codec.event_to_row", lambda event: {"kind": None})
         with pytest.raises(LedgerUnavailable):
             ledger.step(lease.id, lease.token, Step.ACTIVATE, 1.0)
     assert ledger.lease(lease.id, 1.0) == lease

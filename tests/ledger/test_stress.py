@@ -13,9 +13,9 @@ from types import ModuleType
 
 import pytest
 
-from jupyter_aistack.core.lease import Lease, Step
-from jupyter_aistack.core.request import Request
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_the_checker_finds_a_double_grant(stress: ModuleType, history: SQLLedger
 def test_the_checker_finds_a_lease_that_outlived_its_time(
     stress: ModuleType, history: SQLLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.ledger.rules.expire_due", lambda rows, now, half_life: [])
+    monkeypatch.setattr("jupyter_aistack.ledger.transactional.expire_due", lambda rows, now, half_life: [])
     assert stress.check(history, 100.0).alive_after_ttl == 2
 
 

@@ -14,18 +14,18 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.accounts import decayed_use, equivalents
-from jupyter_aistack.core.charges import Bill, CellSpan, Charge, Meter
-from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.lease import Lease, Notice, NoticeKind, Outcome, Step
-from jupyter_aistack.core.plan import Action, End, Grant, Notify, Plan, Reject, Withdraw
-from jupyter_aistack.core.queues import WEEK_SECONDS
-from jupyter_aistack.core.request import Holder, HolderKind, Request, parse_spec
-from jupyter_aistack.core.reservations import Reservation
+from jupyter_aistack.core.accounting.charges import Bill, CellSpan, Charge, Meter
+from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind, Outcome, Step
+from jupyter_aistack.core.model.plan import Action, End, Grant, Notify, Plan, Reject, Withdraw
+from jupyter_aistack.core.model.policy import WEEK_SECONDS
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.model.usage_history import decayed_use, equivalents
+from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.ledger.sql import SQLLedger
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
 HOSTS = st.sampled_from(["box", "other"])
 NUMBERS = st.integers(0, 5)

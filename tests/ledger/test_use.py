@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounts import Account, charged, week_of, week_start
-from jupyter_aistack.core.events import Event, EventKind
-from jupyter_aistack.core.lease import Lease, Notice, NoticeKind, Outcome, Step
-from jupyter_aistack.core.plan import Action, End, Notify, Plan, Withdraw
-from jupyter_aistack.core.queues import WEEK_SECONDS
-from jupyter_aistack.core.request import Request, parse_spec
-from jupyter_aistack.core.reservations import Reservation
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind, Outcome, Step
+from jupyter_aistack.core.model.plan import Action, End, Notify, Plan, Withdraw
+from jupyter_aistack.core.model.policy import WEEK_SECONDS
+from jupyter_aistack.core.model.request import Request, parse_spec
+from jupyter_aistack.core.model.usage_history import Account, charged, week_of, week_start
+from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.exceptions import LeaseNotFound, LedgerConflict, StaleToken
 from jupyter_aistack.ledger.base import Ledger
 

@@ -11,10 +11,11 @@ import psutil
 import pytest
 
 import jupyter_aistack as aistack
+from jupyter_aistack.client.offload import huge_pages
+from jupyter_aistack.client.offload import offload as module
+from jupyter_aistack.client.offload.cuda import Cpu, Cuda
+from jupyter_aistack.client.offload.offload import Offload
 from jupyter_aistack.exceptions import InvalidRequest, LeaseError
-from jupyter_aistack.offload import Offload, pages
-from jupyter_aistack.offload import offload as module
-from jupyter_aistack.offload.device import Cpu, Cuda
 
 torch = pytest.importorskip("torch")
 MIB = 1 << 20
@@ -354,10 +355,10 @@ def test_garbage_on_a_gpu_is_looked_for_where_it_may_be_worth_it(monkeypatch: py
 
 def test_large_pages_are_asked_for_within_what_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(pages, "_advise", lambda: lambda *wish: asked.append(wish))
-    pages.prefer_large(10 * MIB + 64, 8 * MIB)
-    pages.prefer_large(10 * MIB, pages.WORTH_BYTES - 1)
-    assert asked == [(10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, pages.ADVISE_HUGE)]
+    monkeypatch.setattr(huge_pages, "_advise", lambda: lambda *wish: asked.append(wish))
+    huge_pages.prefer_large(10 * MIB + 64, 8 * MIB)
+    huge_pages.prefer_large(10 * MIB, huge_pages.WORTH_BYTES - 1)
+    assert asked == [(10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, huge_pages.ADVISE_HUGE)]
 
 
 def test_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

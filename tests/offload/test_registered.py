@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import jupyter_aistack as aistack
-from jupyter_aistack.notebook.agent import Agent
-from jupyter_aistack.notebook.presence import Presence
-from jupyter_aistack.offload import registered
+from jupyter_aistack.client.offload import registry
+from jupyter_aistack.notebook.suspend.agent import Agent
+from jupyter_aistack.notebook.suspend.execution_lock import Presence
 
 torch = pytest.importorskip("torch")
 JSON = dict[str, Any]
@@ -39,12 +39,12 @@ def test_registered_objects_go_out_and_come_back_on_order() -> None:
     offload, mail = aistack.offloadable(tensor, device="cpu"), Mail()
     shared = aistack.offloadable([tensor], device="cpu")
     agent = Agent(Presence(), mail)
-    assert registered.registered_bytes({"cpu"}) == 8192, "what two registrations share counts once"
+    assert registry.registered_bytes({"cpu"}) == 8192, "what two registrations share counts once"
     agent.obey(orders("report", "out"))
     assert mail.answers["report"]["registered_bytes"] == 8192
     assert mail.answers["out"]["size_bytes"] >= 8192
     assert offload.is_suspended
-    assert registered.is_out()
+    assert registry.is_out()
     agent.obey(orders("in"))
     assert not offload.is_suspended
     assert not shared.is_suspended
@@ -62,14 +62,14 @@ def test_what_its_user_has_moved_out_stays_out() -> None:
 def test_what_is_out_though_all_is_said_to_be_here_is_brought_in_before_the_cell() -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from jupyter_aistack.notebook.stay import Stay
+    from jupyter_aistack.notebook.suspend.resume_hooks import Stay
 
     shell = InteractiveShell()
     stay = Stay(shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0})
     stay.register()
     stay.agent.lease_id = "l-1"
     shell.user_ns["offload"] = offload = aistack.offloadable(torch.ones(16), device="cpu")
-    registered.move_out({"cpu"})
+    registry.move_out({"cpu"})
     assert offload.is_suspended
     shell.run_cell("was_out = offload.is_suspended")
     assert shell.user_ns["was_out"] is False
@@ -83,4 +83,4 @@ def test_where_one_cannot_go_none_goes() -> None:
     assert "sparse" in mail.answers["out"]["error"]
     assert not first.is_suspended
     assert not other.is_suspended
-    assert not registered.is_out()
+    assert not registry.is_out()

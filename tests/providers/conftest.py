@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.device import Slice
-from jupyter_aistack.core.lease import Lease
-from jupyter_aistack.core.request import Holder, HolderKind, parse_spec
+from jupyter_aistack.core.model.device import Slice
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Holder, HolderKind, parse_spec
 
 from .mps_stand import Stand
 

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jupyter_aistack.core.shares import SLOTS
-from jupyter_aistack.processes import is_alive
-from jupyter_aistack.providers.mps.manager import Held, MPSManager
-from jupyter_aistack.providers.mps.paths import Folder, short
-from jupyter_aistack.providers.mps.records import Records, Running
+from jupyter_aistack.core.enforcement.mps_limits import SLOTS
+from jupyter_aistack.providers.nvidia.mps.manager import Held, MPSManager
+from jupyter_aistack.providers.nvidia.mps.paths import Folder, short
+from jupyter_aistack.providers.nvidia.mps.records import Records, Running
+from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 
 from . import stub_mps

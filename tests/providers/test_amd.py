@@ -6,16 +6,16 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, Inventory, Slice, SliceKind
-from jupyter_aistack.core.placement import Unplaced, place
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Inventory, Slice, SliceKind
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.placement.placement import Unplaced, place
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError, Unsatisfiable
-from jupyter_aistack.providers.amd import AMDProvider
+from jupyter_aistack.providers.amd.provider import AMDProvider
 from jupyter_aistack.providers.base import Usage
 
 SETUP = """
-from jupyter_aistack.providers.amd import AMDProvider
+from jupyter_aistack.providers.amd.provider import AMDProvider
 from jupyter_aistack.testing import ManualClock
 clock = ManualClock()
 provider = AMDProvider(clock=clock)
@@ -254,9 +254,9 @@ def test_figures_that_stand_for_unknown_are_unknown(fake_amdsmi) -> None:
 
 BROKER = """
 import os
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers import build_providers
+from jupyter_aistack.providers.registry import build_providers
 from jupyter_aistack.testing import ManualClock, holder
 clock = ManualClock()
 broker = Broker(MemoryLedger(), build_providers("amd"), host="testbox", clock=clock, ttl_seconds=3600.0)

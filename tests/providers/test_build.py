@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from jupyter_aistack.exceptions import DriverNotFound, InvalidRequest
-from jupyter_aistack.providers import build_providers
+from jupyter_aistack.providers.registry import build_providers
 
 BUILD = """
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers import build_providers
+from jupyter_aistack.providers.registry import build_providers
 inventory = lambda text: Broker(MemoryLedger(), build_providers(text), host="box").inventory()
 kinds = lambda text: [device.kind.value for device in inventory(text).devices]
 """
@@ -56,7 +56,7 @@ def test_a_bad_setting_names_the_field_and_what_is_allowed(text: str, words: str
 def test_building_opens_no_driver_and_imports_nothing_heavy() -> None:
     code = """
 import sys
-from jupyter_aistack.providers import build_providers
+from jupyter_aistack.providers.registry import build_providers
 build_providers("auto,simulated:1xL4-24GB")
 assert not {"pynvml", "amdsmi", "psutil", "torch", "sqlalchemy"} & set(sys.modules), set(sys.modules)
 """
@@ -74,7 +74,7 @@ def test_auto_finds_the_gpus_of_two_makers(fake_nvml, fake_amdsmi, monkeypatch: 
         monkeypatch.setenv(name, value)
     child = fake_nvml.python("gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD)
     assert child("kinds('auto')") == ["gpu", "gpu", "cpu"]
-    child.run("from jupyter_aistack.kernel.tenancy import makers")
+    child.run("from jupyter_aistack.kernel.kernel_leases import makers")
     assert child("makers(build_providers('auto'), 'box')") == {"nvidia", "amd"}
     fake_amdsmi.change(f"{amd}fail amdsmi_init 34\n")
     assert child("makers(build_providers('auto'), 'box')") == {"nvidia"}

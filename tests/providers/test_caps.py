@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.residence import Residence
-from jupyter_aistack.core.units import GIB, MIB
-from jupyter_aistack.providers.caps import HEADROOM_BYTES, caps, for_suspension, seen_bytes
-from jupyter_aistack.providers.mig import profile_name
+from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
+from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.units import GIB, MIB
+from jupyter_aistack.providers.nvidia.memory_caps import HEADROOM_BYTES, caps, for_suspension, seen_bytes
+from jupyter_aistack.providers.nvidia.mig import profile_name
 
 
 @given(total=st.integers(512 * MIB, 512 * GIB), share=st.integers(1, 1000))

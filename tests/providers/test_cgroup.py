@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.units import GIB, MIB
-from jupyter_aistack.providers import cgroup
+from jupyter_aistack.core.model.units import GIB, MIB
+from jupyter_aistack.system import cgroup
 
 
 def lay_out(folder: Path, membership: str, files: dict[str, str]) -> dict[str, Path]:

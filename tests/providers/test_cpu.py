@@ -12,11 +12,11 @@ from fractions import Fraction
 import psutil
 import pytest
 
-from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, Inventory, Slice, SliceKind
-from jupyter_aistack.core.placement import place
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.core.units import MIB
-from jupyter_aistack.core.verification import mismatch
+from jupyter_aistack.core.enforcement.verification import mismatch
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Inventory, Slice, SliceKind
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.units import MIB
+from jupyter_aistack.core.placement.placement import place
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.cpu import THREAD_VARIABLES, CPUProvider
 from jupyter_aistack.testing import ManualClock

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.providers.dmem.client import DmemClient
+from jupyter_aistack.providers.nvidia.dmem.client import DmemClient
 
 from .test_gpu import h200
 
@@ -23,11 +23,11 @@ LEASE, OTHER = "l" + "0" * 16, "l" + "1" * 16
 SETUP = """
 import os, shutil, threading
 from pathlib import Path
-from jupyter_aistack.providers.dmem.client import DmemClient
-from jupyter_aistack.providers.dmem.groups import Groups
-from jupyter_aistack.providers.dmem.helper import Helper
-from jupyter_aistack.providers.dmem.listener import Listener
-from jupyter_aistack.providers.nvml import NVML
+from jupyter_aistack.providers.nvidia.dmem.client import DmemClient
+from jupyter_aistack.providers.nvidia.dmem.groups import Groups
+from jupyter_aistack.providers.nvidia.dmem.helper import Helper
+from jupyter_aistack.providers.nvidia.dmem.listener import Listener
+from jupyter_aistack.providers.nvidia.nvml import NVML
 root = Path(os.environ["FAKE_CGROUP"])
 helper = Helper(NVML(), Groups(root, remove=shutil.rmtree))
 listener = Listener(root / "dmem.sock", helper)
@@ -173,7 +173,7 @@ def test_a_group_that_a_crash_left_behind_is_removed_when_the_user_makes_another
 
 
 def test_there_is_an_end_to_the_groups_of_one_user(host: Host) -> None:
-    host.ask.run("from jupyter_aistack.providers.dmem import groups\ngroups.MOST_GROUPS = 1")
+    host.ask.run("from jupyter_aistack.providers.nvidia.dmem import groups\ngroups.MOST_GROUPS = 1")
     host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
     with pytest.raises(ProviderError, match="has 1 control groups already"):
         host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=OTHER)
@@ -199,7 +199,15 @@ def test_a_helper_that_is_not_roots_is_not_believed(host: Host) -> None:
 def program(fake_nvml, root: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     (root / "cgroup.controllers").write_text("dmem\n")
     environment = {**os.environ, **fake_nvml.environment(h200())}
-    command = [sys.executable, "-m", "jupyter_aistack.providers.dmem", "--socket", str(root / "s"), "--root", str(root)]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_aistack.providers.nvidia.dmem",
+        "--socket",
+        str(root / "s"),
+        "--root",
+        str(root),
+    ]
     started = []
 
     def start() -> subprocess.Popen[str]:

@@ -7,15 +7,15 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.core.device import Device, DeviceKind, Enforcement, Inventory, MIGInstance, Slice, SliceKind
-from jupyter_aistack.core.placement import Unplaced, place
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.core.units import GIB, MIB
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Inventory, MIGInstance, Slice, SliceKind
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.units import GIB, MIB
+from jupyter_aistack.core.placement.placement import Unplaced, place
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Usage
-from jupyter_aistack.providers.gpu import GPUProvider
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
-SETUP = "from jupyter_aistack.providers.gpu import GPUProvider\nprovider = GPUProvider()\n"
+SETUP = "from jupyter_aistack.providers.nvidia.provider import GPUProvider\nprovider = GPUProvider()\n"
 H200_BYTES = 143771 * MIB
 
 

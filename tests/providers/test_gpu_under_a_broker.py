@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.lease import Outcome
-from jupyter_aistack.core.request import RequestState
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.lease import Outcome
+from jupyter_aistack.core.model.request import RequestState
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import Unsatisfiable
 
 GPU = f"gpu uuid=GPU-a name=NVIDIA_H100_80GB_HBM3 memory={80 * GIB} cores=16896\n"
@@ -16,9 +16,9 @@ MIG = (
 )
 SETUP = """
 import os
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.gpu import GPUProvider
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from jupyter_aistack.testing import ManualClock, holder
 clock = ManualClock()
 broker = Broker(MemoryLedger(), [GPUProvider()], host="testbox", clock=clock, ttl_seconds=3600.0)

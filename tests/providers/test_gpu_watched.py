@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.units import GIB
 
-SETUP = "from jupyter_aistack.providers.gpu import GPUProvider\nprovider = GPUProvider()\n"
+SETUP = "from jupyter_aistack.providers.nvidia.provider import GPUProvider\nprovider = GPUProvider()\n"
 GPU = f"gpu uuid=GPU-a name=NVIDIA_H200 memory={140 * GIB} cores=16896\n"
 CUT = (
     f"gpu uuid=GPU-a name=NVIDIA_H200 memory={140 * GIB} mig=1\n"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.device import Enforcement, SliceKind
-from jupyter_aistack.core.metering import Load
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.model.device import Enforcement, SliceKind
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.providers.cpu import CPUProvider
-from jupyter_aistack.providers.loads import by_process
+from jupyter_aistack.providers.nvidia.load import by_process
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.migplan import Action, CutPermission
-from jupyter_aistack.core.request import RequestState
-from jupyter_aistack.core.units import GIB, MIB
+from jupyter_aistack.core.model.request import RequestState
+from jupyter_aistack.core.model.units import GIB, MIB
+from jupyter_aistack.core.placement.mig_plan import Action, CutPermission
 from jupyter_aistack.exceptions import ProviderError, Refused, UnknownProfile
 
 GPU = f"gpu uuid=GPU-a name=NVIDIA_H200 memory={143771 * MIB} cores=16896 mig=1\n"
@@ -20,8 +20,8 @@ SHAPES = (
     "shape profile=2 id=9 name=MIG_3g.71gb slices=3 memory_mb=71424 sms=60 starts=0:4 size=4\n"
 )
 SETUP = """
-from jupyter_aistack.core.migplan import CutPermission
-from jupyter_aistack.providers.gpu import GPUProvider
+from jupyter_aistack.core.placement.mig_plan import CutPermission
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 def made(permission=CutPermission(everywhere=True)):
     provider = GPUProvider(mig_create=permission)
     provider.discover("box")
@@ -157,11 +157,11 @@ def test_a_gpu_that_is_not_in_mig_mode_is_never_cut(fake_nvml) -> None:
 
 BROKER = """
 import os
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.migplan import CutPermission
-from jupyter_aistack.core.queues import Policy, Queue, UserLimits
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.placement.mig_plan import CutPermission
+from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.gpu import GPUProvider
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from jupyter_aistack.testing import ManualClock, holder
 clock = ManualClock()
 def build(permission, policy=Policy()):

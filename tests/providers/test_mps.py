@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.shares import SLOTS, multiprocessors_at_most
+from jupyter_aistack.core.enforcement.mps_limits import SLOTS, multiprocessors_at_most
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.providers.mps.foreign import foreign_daemon
-from jupyter_aistack.providers.mps.logs import find_fault
-from jupyter_aistack.providers.mps.paths import file_system, runtime_root, short
+from jupyter_aistack.providers.nvidia.mps.foreign_daemons import foreign_daemon
+from jupyter_aistack.providers.nvidia.mps.logs import find_fault
+from jupyter_aistack.providers.nvidia.mps.paths import file_system, runtime_root, short
 
 from .mps_stand import GPU, H200, Stand
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyter_aistack.core.device import Fault
+from jupyter_aistack.core.model.device import Fault
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
-from jupyter_aistack.providers.mps.manager import RETRY_SECONDS
-from jupyter_aistack.providers.mps.paths import short
+from jupyter_aistack.providers.nvidia.mps.manager import RETRY_SECONDS
+from jupyter_aistack.providers.nvidia.mps.paths import short
 
 from .mps_stand import GPU, H200, Stand
 

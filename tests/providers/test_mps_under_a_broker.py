@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.lease import LESS_FIRMLY, Outcome
-from jupyter_aistack.core.request import RequestState
-from jupyter_aistack.core.units import GIB, MIB
+from jupyter_aistack.core.model.lease import LESS_FIRMLY, Outcome
+from jupyter_aistack.core.model.request import RequestState
+from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 
 from .mps_stand import H200, Stand
@@ -26,18 +26,18 @@ SETUP = """
 import os, shutil, threading
 from dataclasses import replace
 from pathlib import Path
-from jupyter_aistack.core.residence import Residence
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.dmem.client import DmemClient
-from jupyter_aistack.providers.dmem.groups import Groups
-from jupyter_aistack.providers.dmem.helper import Helper
-from jupyter_aistack.providers.dmem.listener import Listener
-from jupyter_aistack.providers.gpu import GPUProvider
-from jupyter_aistack.providers.mps import MPSManager
-from jupyter_aistack.providers.nvml import NVML
-from jupyter_aistack.providers.probing import Prober
-from jupyter_aistack.providers.sharing import Sharing
+from jupyter_aistack.providers.nvidia.dmem.client import DmemClient
+from jupyter_aistack.providers.nvidia.dmem.groups import Groups
+from jupyter_aistack.providers.nvidia.dmem.helper import Helper
+from jupyter_aistack.providers.nvidia.dmem.listener import Listener
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
+from jupyter_aistack.providers.nvidia.mps import MPSManager
+from jupyter_aistack.providers.nvidia.nvml import NVML
+from jupyter_aistack.providers.nvidia.capability_probe import Prober
+from jupyter_aistack.providers.nvidia.enforcement import Sharing
 from jupyter_aistack.testing import ManualClock, holder
 clock, nvml = ManualClock(), NVML()
 groups = Path(os.environ["FAKE_CGROUP"])
@@ -207,7 +207,7 @@ def test_a_lease_that_may_be_suspended_is_kept_away_from_every_daemon(box: Box) 
 
 def test_advisory_is_what_an_admin_may_choose(box: Box) -> None:
     ask = box.start()
-    ask.run("from jupyter_aistack.providers import build_providers")
+    ask.run("from jupyter_aistack.providers.registry import build_providers")
     ask.run("plain = build_providers('gpu', enforcement='advisory')[0]")
     found = ask("plain.discover('box')[0]")
     assert found.level.value == "L0"

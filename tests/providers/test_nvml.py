@@ -12,13 +12,13 @@ from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
 GPU = "session 1\ngpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096\n"
 SETUP = """
 from concurrent.futures import ThreadPoolExecutor
-from jupyter_aistack.providers.nvml import NVML
+from jupyter_aistack.providers.nvidia.nvml import NVML
 nvml = NVML()
 """
 
 
 def test_making_a_door_opens_nothing() -> None:
-    code = "import sys; import jupyter_aistack.providers.nvml as n; n.NVML(); assert 'pynvml' not in sys.modules"
+    code = "import sys; import jupyter_aistack.providers.nvidia.nvml as n; n.NVML(); assert 'pynvml' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jupyter_aistack.providers.probing import known_protocols
+from jupyter_aistack.providers.nvidia.capability_probe import known_protocols
 
 from .mps_stand import Stand
 

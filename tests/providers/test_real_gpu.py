@@ -13,12 +13,12 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.core.device import Device, Slice, SliceKind
-from jupyter_aistack.core.units import GIB, MIB
+from jupyter_aistack.core.model.device import Device, Slice, SliceKind
+from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.providers.gpu import GPUProvider
-from jupyter_aistack.providers.nvml import NVML
-from jupyter_aistack.providers.sharing import Sharing
+from jupyter_aistack.providers.nvidia.enforcement import Sharing
+from jupyter_aistack.providers.nvidia.nvml import NVML
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
 pytestmark = pytest.mark.gpu
 

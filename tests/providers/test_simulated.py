@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.device import Device, Enforcement, Inventory, Slice, SliceKind
-from jupyter_aistack.core.lease import LeaseState
-from jupyter_aistack.core.placement import place
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.core.residence import Residence
-from jupyter_aistack.core.tenants import Phase
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.core.model.device import Device, Enforcement, Inventory, Slice, SliceKind
+from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.lease import LeaseState
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.placement.placement import place
+from jupyter_aistack.core.suspend.model import Phase
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock

@@ -48,7 +48,7 @@ def test_a_gpu_that_is_lost_or_cut_into_instances_is_joined_to_nothing(fake_nvml
 
 def test_pairs_are_asked_for_once_a_minute(fake_nvml) -> None:
     setup = (
-        "from jupyter_aistack.providers.gpu import GPUProvider\nnow = [1000.0]\n"
+        "from jupyter_aistack.providers.nvidia.provider import GPUProvider\nnow = [1000.0]\n"
         "provider = GPUProvider(clock=lambda: now[0])\n"
     )
     child = fake_nvml.python(FOUR, setup)
@@ -60,9 +60,9 @@ def test_pairs_are_asked_for_once_a_minute(fake_nvml) -> None:
 
 
 def test_a_request_for_several_gets_those_that_are_joined(fake_nvml) -> None:
-    from jupyter_aistack.core.device import Inventory
-    from jupyter_aistack.core.placement import place
-    from jupyter_aistack.core.request import parse_spec
+    from jupyter_aistack.core.model.device import Inventory
+    from jupyter_aistack.core.model.request import parse_spec
+    from jupyter_aistack.core.placement.placement import place
 
     crossed = "link a=0 b=2\nlink a=1 b=3\n"
     devices = fake_nvml.python("".join(map(h200, range(4))) + crossed, SETUP)("provider.discover('box')")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.lease import Lease, Notice, NoticeKind
-from jupyter_aistack.core.queues import IdlePolicy, Policy, Queue
-from jupyter_aistack.core.request import parse_spec
-from jupyter_aistack.server.activity import Seen, to_touch
+from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
+from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.server.maintenance.activity import Seen, to_touch
 from jupyter_aistack.testing import holder
 
 NOW = 1000.0

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.queues import Policy, Queue
-from jupyter_aistack.core.tenants import SuspendPolicy
+from jupyter_aistack.broker.api.service import Caller
+from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.server import agents as module
-from jupyter_aistack.server.agents import Agents
-from jupyter_aistack.server.workbench import Workbench
-from jupyter_aistack.service import Caller
+from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.rpc import agent_mailbox as module
+from jupyter_aistack.server.rpc.agent_mailbox import Agents
 from jupyter_aistack.testing import holder, simulated_broker
 
 

@@ -13,9 +13,9 @@ from jupyter_server.utils import JupyterServerAuthWarning
 from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
-from jupyter_aistack.processes import current_user
-from jupyter_aistack.server.handlers import ROUTES
-from jupyter_aistack.server.stream import Stream
+from jupyter_aistack.server.realtime.websocket import Stream
+from jupyter_aistack.server.rest.handlers import ROUTES
+from jupyter_aistack.system.processes import current_user
 
 from .conftest import Ask
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from jupyter_client import BlockingKernelClient
 
-from jupyter_aistack.broker import Broker
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.server.app import Workbench
 
@@ -70,9 +70,7 @@ def test_broker_that_cannot_be_built_stops_neither_server_nor_kernels(tmp_path: 
 
 
 def test_loading_the_extension_opens_no_driver_and_no_ledger() -> None:
-    heavy = (
-        "('sqlalchemy', 'pynvml', 'psutil', 'prometheus_client.core', 'jupyter_aistack.broker', 'jupyter_aistack.wire')"
-    )
+    heavy = "('sqlalchemy', 'pynvml', 'psutil', 'prometheus_client.core', 'jupyter_aistack.broker.broker', 'jupyter_aistack.core.wire.values')"
     code = f"""
 import sys, jupyter_server.serverapp, jupyter_server.extension.application
 before = set(sys.modules)
@@ -97,7 +95,7 @@ async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
         return slow
 
     await workbench.ready()
-    monkeypatch.setattr("jupyter_aistack.devices.INVENTORY_SECONDS", 0.0)
+    monkeypatch.setattr("jupyter_aistack.broker.devices.INVENTORY_SECONDS", 0.0)
     for name in ("discover", "device_usage"):
         monkeypatch.setattr(SimulatedProvider, name, slowly(getattr(SimulatedProvider, name)))
     sockets = [await jp_ws_fetch("aistack", "api", "v1", "stream") for _ in range(10)]

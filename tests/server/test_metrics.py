@@ -6,11 +6,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from jupyter_aistack.bookkeeper import Charged
-from jupyter_aistack.core.report import Rates
-from jupyter_aistack.server.activity import idle_leases
+from jupyter_aistack.broker.usage_meter import Charged
+from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.server.app import Workbench
-from jupyter_aistack.server.metrics import exposition
+from jupyter_aistack.server.maintenance.activity import idle_leases
+from jupyter_aistack.server.rest.metrics import exposition
 
 from .conftest import Ask
 

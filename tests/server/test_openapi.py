@@ -16,9 +16,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from jupyter_aistack.processes import current_user
-from jupyter_aistack.server.handlers import ROUTES
-from jupyter_aistack.server.openapi import document
+from jupyter_aistack.server.rest.handlers import ROUTES
+from jupyter_aistack.server.rest.openapi import document
+from jupyter_aistack.system.processes import current_user
 
 from .live import TOKEN, LiveServer, live_server
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from jupyter_aistack.processes import current_user
 from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.system.processes import current_user
 
 from .conftest import Ask, until
 

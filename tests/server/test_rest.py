@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.charges import Bill, Charge, day_of
-from jupyter_aistack.core.report import week_name
-from jupyter_aistack.processes import current_user
+from jupyter_aistack.core.accounting.charges import Bill, Charge, day_of
+from jupyter_aistack.core.accounting.usage_report import week_name
 from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.system.processes import current_user
 
 from .conftest import Ask
 
@@ -192,7 +192,7 @@ async def test_broker_that_cannot_be_built_is_explained_and_the_server_stays_up(
 async def test_bad_setting_is_explained_and_heals_once_mended(
     ask: Ask, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jupyter_aistack.server import workbench as module
+    from jupyter_aistack.server import context as module
 
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:lots")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.exceptions import AIStackError, DeviceLost
-from jupyter_aistack.server.sampler import Sample, Sampler
+from jupyter_aistack.server.realtime.sampler import Sample, Sampler
 
 log = logging.getLogger("test")
 EMPTY: dict[str, Any] = {"leases": [], "queue": [], "usage": {}}

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.processes import current_user
 from jupyter_aistack.server.app import Workbench
-from jupyter_aistack.server.sockets import MAX_LINE_BYTES, SocketServer, remove_stale
+from jupyter_aistack.server.rpc.unix_socket import MAX_LINE_BYTES, SocketServer, remove_stale
+from jupyter_aistack.system.processes import current_user
 
 Say = Callable[..., Awaitable[Any]]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.server.app import Workbench
-from jupyter_aistack.server.sampler import Sample
-from jupyter_aistack.server.stream import Stream
+from jupyter_aistack.server.realtime.sampler import Sample
+from jupyter_aistack.server.realtime.websocket import Stream
 
 from .conftest import Ask
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.device import Inventory
-from jupyter_aistack.devices import Devices
+from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.server import kernels as kernels_module
 from jupyter_aistack.server.app import Workbench
-from jupyter_aistack.server.bus import SCHEMA_ID, last_sequence
 from jupyter_aistack.server.kernels import Kernels
-from jupyter_aistack.server.upkeep import keep_leases
+from jupyter_aistack.server.maintenance.loop import keep_leases
+from jupyter_aistack.server.realtime.event_bus import SCHEMA_ID, last_sequence
 from jupyter_aistack.testing import holder, simulated_broker
 
 from .conftest import Ask, until
@@ -159,8 +159,8 @@ async def test_events_reach_a_browsers_subscription(ask: Ask, jp_ws_fetch: Any) 
 def test_schema_lists_every_kind_of_event() -> None:
     import yaml
 
-    from jupyter_aistack.core.events import EventKind
-    from jupyter_aistack.server.bus import SCHEMA_PATH
+    from jupyter_aistack.core.model.events import EventKind
+    from jupyter_aistack.server.realtime.event_bus import SCHEMA_PATH
 
     schema = yaml.safe_load(SCHEMA_PATH.read_text())
     assert schema["$id"] == SCHEMA_ID

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jupyter_client import BlockingKernelClient
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.units import GIB
-from jupyter_aistack.core.watchdog import MemoryAction
-from jupyter_aistack.devices import Devices
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.kernel import teardown
-from jupyter_aistack.processes import is_alive
 from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import holder
 
 from ..scripted import Lists
@@ -41,7 +41,7 @@ CHILD = [
 @pytest.fixture
 def lists(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Lists:
     """The host's only device."""
-    monkeypatch.setattr("jupyter_aistack.watch.GPU_SECONDS", 0.01)
+    monkeypatch.setattr("jupyter_aistack.broker.memory_watchdog.GPU_SECONDS", 0.01)
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.1)
     provider, broker = Lists(), workbench.broker
     broker.devices = Devices((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)

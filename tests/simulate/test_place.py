@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.demand import WHOLE, Demand, Node
+from jupyter_aistack.cli.simulate.place import add_place_parser, replay
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.simulate.place import add_place_parser, replay
 from tests.benchmarks import openb
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\na,8000,8192,2,T4\nb,8000,8192,0,\n"

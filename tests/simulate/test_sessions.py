@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from jupyter_aistack.core.queues import IdlePolicy
-from jupyter_aistack.core.units import GIB
+from jupyter_aistack.cli.simulate.baselines import NotebookOS
+from jupyter_aistack.cli.simulate.costs import Costs
+from jupyter_aistack.cli.simulate.replay import Replay
+from jupyter_aistack.cli.simulate.sessions import POLICIES, Scenario, simulate
+from jupyter_aistack.cli.simulate.trace import HOUR, MINUTE, Lives, Task, make_trace
+from jupyter_aistack.core.model.policy import IdlePolicy
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.simulate.bound import NotebookOS
-from jupyter_aistack.simulate.costs import Costs
-from jupyter_aistack.simulate.replay import Replay
-from jupyter_aistack.simulate.sessions import POLICIES, Scenario, simulate
-from jupyter_aistack.simulate.trace import HOUR, MINUTE, Lives, Task, make_trace
 
 LIVES = Lives(head_seconds=0, tail_seconds=0, jitter_seconds=0, median_bytes=10e9, p90_bytes=10e9)
 ONE = Scenario(gpus=1, gpus_per_host=1, lives=LIVES)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_aistack.cli.simulate.commands import add_sessions_parser
+from jupyter_aistack.cli.simulate.sessions import POLICIES
+from jupyter_aistack.cli.simulate.trace import COLUMNS, read_tasks, split_sessions
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.simulate.commands import add_sessions_parser
-from jupyter_aistack.simulate.sessions import POLICIES
-from jupyter_aistack.simulate.trace import COLUMNS, read_tasks, split_sessions
 
 TRACE = Path(__file__).parent.parent / "data" / "notebook_tasks.csv"
 HEADER = "num_gpu,submit_time,duration\n"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.lease import Lease, LeaseState
-from jupyter_aistack.core.units import GIB
-from jupyter_aistack.simulate.replay import Notebook, Replay
-from jupyter_aistack.simulate.sessions import POLICIES, Scenario
-from jupyter_aistack.simulate.suspended import Suspend
-from jupyter_aistack.simulate.trace import HOUR, MINUTE, Lives, Task, Trace, make_trace
+from jupyter_aistack.cli.simulate.replay import Notebook, Replay
+from jupyter_aistack.cli.simulate.sessions import POLICIES, Scenario
+from jupyter_aistack.cli.simulate.suspend_policy import Suspend
+from jupyter_aistack.cli.simulate.trace import HOUR, MINUTE, Lives, Task, Trace, make_trace
+from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.units import GIB
 
 GPUS, PER_HOST = 6, 3
 

@@ -14,7 +14,7 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def _own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger and a simulated GPU for this test alone, reached without a server."""
-    from jupyter_aistack import client
+    from jupyter_aistack.client import client
 
     for name in ("AISTACK_SOCKET", "AISTACK_KERNEL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)

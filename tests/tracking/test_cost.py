@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.tracking.cost import Cost, own_leases, slice_hours
-from jupyter_aistack.tracking.meter import Gauge, Meter
+from jupyter_aistack.tracking.usage_meter import Gauge, Meter
 
 
 def lease(name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fields: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import jupyter_aistack as aistack
-from jupyter_aistack import client
+from jupyter_aistack.client import client
 from jupyter_aistack.exceptions import InvalidRequest, TrackingError
 from jupyter_aistack.tracking import run as running
 from jupyter_aistack.tracking.mlflow import MLflowStore, default_uri

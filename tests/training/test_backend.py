@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_aistack.core.device import Slice, SliceKind
+from jupyter_aistack.compute.training.backend import choose_backend
+from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.training import choose_backend
 
 
 def a_slice(kind: SliceKind, device: str) -> Slice:

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyter_aistack.compute.data.batches import Reader
+from jupyter_aistack.compute.data.shards import Piece, Shard, cut, plan_shards
 from jupyter_aistack.exceptions import TrainingError
-from jupyter_aistack.training.batches import Reader
-from jupyter_aistack.training.feed import Piece, Shard, cut, plan_shards
 
 CPU = torch.device("cpu")
 

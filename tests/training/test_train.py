@@ -14,9 +14,10 @@ import numpy as np
 import psutil
 import pytest
 
-from jupyter_aistack import Cluster, notices, train
+from jupyter_aistack import Cluster, train
+from jupyter_aistack.client import notices
+from jupyter_aistack.compute.training import train as train_module
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
-from jupyter_aistack.training import launch
 
 
 def ranks_alive() -> list[psutil.Process]:
@@ -24,7 +25,7 @@ def ranks_alive() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "jupyter_aistack.training.nest" in process.cmdline() and _is_rank(process):
+            if "jupyter_aistack.compute.training.fork_server" in process.cmdline() and _is_rank(process):
                 found.append(process)
         except psutil.Error:
             continue
@@ -34,7 +35,7 @@ def ranks_alive() -> list[psutil.Process]:
 def _is_rank(process: psutil.Process) -> bool:
     """Ranks are forked by a nest and share its command line."""
     parent = process.parent()
-    return parent is not None and "jupyter_aistack.training.nest" in parent.cmdline()
+    return parent is not None and "jupyter_aistack.compute.training.fork_server" in parent.cmdline()
 
 
 def fit(ctx: Any) -> dict[str, Any]:
@@ -197,7 +198,7 @@ def test_what_a_killed_kernel_left_is_removed_and_the_living_keep_theirs(
     kept = [tmp_path / f"aistack-run-{os.getpid()}-a", tmp_path / "aistack-run-of-somebody", tmp_path / "other"]
     for folder in [*kept, tmp_path / f"aistack-run-{ended.pid}-b"]:
         folder.mkdir()
-    with launch._folder() as folder:
+    with train_module._folder() as folder:
         assert sorted(tmp_path.iterdir()) == sorted([*kept, folder])
     assert sorted(tmp_path.iterdir()) == sorted(kept)
 

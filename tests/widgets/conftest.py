@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack import client
+from jupyter_aistack.client import client
 
 
 @pytest.fixture

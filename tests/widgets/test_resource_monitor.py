@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack import client
+from jupyter_aistack.client import client
 from jupyter_aistack.exceptions import InvalidRequest, LedgerUnavailable
 
 pytest.importorskip("anywidget")
-from jupyter_aistack.widgets import ResourceMonitor
-from jupyter_aistack.widgets.resource_monitor import monitor_rows
+from jupyter_aistack.notebook.widgets import ResourceMonitor
+from jupyter_aistack.notebook.widgets.resource_monitor import monitor_rows
 
 SAMPLES = json.loads((Path(__file__).parents[1] / "data" / "wire_samples.json").read_text())
 
@@ -146,7 +146,7 @@ def test_displaying_makes_a_live_view_and_a_picture_that_follows(
 
 @pytest.mark.parametrize("name", ["training_curve.js", "resource_monitor.js"])
 def test_each_module_is_short_and_draws_text_without_html(name: str):
-    import jupyter_aistack.widgets.live as live
+    import jupyter_aistack.notebook.widgets.base as live
 
     text = live.module(name)
     assert len((live._STATIC / name).read_text().splitlines()) < 150

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.widgets.drawing import curve_image, curve_svg
+from jupyter_aistack.notebook.widgets.plot import curve_image, curve_svg
 
 pytest.importorskip("anywidget")
-from jupyter_aistack.widgets import TrainingCurve, training_curve
+from jupyter_aistack.notebook.widgets import TrainingCurve, training_curve
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Device
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device import Device
 from tests.benchmarks.gpu.bench import Bench, Row, broker, environment, gpus, leased
 from tests.benchmarks.gpu.workers import all_at_once, worker
 

@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.device import Enforcement
-from jupyter_aistack.core.lease import Lease
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device import Enforcement
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.providers.base import Prepared
-from jupyter_aistack.witness import verify
+from jupyter_aistack.system.verify.child import verify
 from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased
 from tests.benchmarks.gpu.workers import WorkFailed, worker
 

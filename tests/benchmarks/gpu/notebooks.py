@@ -25,10 +25,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from jupyter_aistack.broker.settings import read_queues
 from jupyter_aistack.config import AIStack, open_ledger
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.policies import read_queues
-from jupyter_aistack.providers.memory import available_bytes
+from jupyter_aistack.system.memory import available_bytes
 from tests.benchmarks.gpu.bench import GIB, MIB, Bench, Row
 from tests.benchmarks.harness import percentile
 

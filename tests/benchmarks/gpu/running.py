@@ -17,7 +17,7 @@ from tests.benchmarks.gpu.bench import Row
 
 MARK = "AISTACK_SUITE"
 """The variable by which whatever a section starts is known, though it left the section's process tree as daemons do."""
-HELPER = "jupyter_aistack.checkpoint.helper"
+HELPER = "jupyter_aistack.providers.nvidia.checkpoint.helper"
 TIDY_SECONDS, GRACE_SECONDS = 8.0, 3.0
 HELPER_SECONDS = 30.0
 """The checkpoint helper is never killed: amid an operation that would leave driver and process at odds (criu#2547)."""

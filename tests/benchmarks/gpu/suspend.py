@@ -17,10 +17,10 @@ from statistics import median
 
 import psutil
 
-from jupyter_aistack.checkpoint import drivers
-from jupyter_aistack.checkpoint.client import CheckpointClient
 from jupyter_aistack.exceptions import AIStackError, CheckpointFailed
-from jupyter_aistack.providers.nvml import NVML
+from jupyter_aistack.providers.nvidia.checkpoint import drivers
+from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
+from jupyter_aistack.providers.nvidia.nvml import NVML
 from tests.benchmarks.gpu.bench import GB, MIB, Bench, Row, environment, used_bytes
 from tests.benchmarks.gpu.workers import Worker, WorkFailed, worker
 

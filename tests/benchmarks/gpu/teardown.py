@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from jupyter_aistack.broker import Broker
-from jupyter_aistack.core.lease import Lease
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import AIStackError
 from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, leased, used_bytes
 from tests.benchmarks.gpu.workers import Worker, worker

@@ -267,7 +267,7 @@ def answer(work: Work, line: str) -> JSON:
 def main() -> None:
     """Say that we are here, then do as told."""
     if "AISTACK_MEMORY_FRACTION" in os.environ:
-        from jupyter_aistack.caps import cap_memory
+        from jupyter_aistack.client.runtime.memory_caps import cap_memory
 
         cap_memory(os.environ)
     work = Work(sys.argv[1], "small" in sys.argv[2:])

@@ -1,0 +1,1 @@
+"""Turns snapshots into plans and plans into facts, and its API in JSON."""

@@ -1,0 +1,1 @@
+"""The verbs that clients call, JSON in and JSON out."""

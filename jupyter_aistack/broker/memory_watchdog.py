@@ -1,0 +1,226 @@
+"""The watchdog over what the processes of each lease hold: measures, says it on the lease, and names who is to act."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from jupyter_aistack.core.enforcement.memory_limits import (
+    Fill,
+    Judgement,
+    Level,
+    MemoryAction,
+    Watched,
+    fullest,
+    granted_together,
+    judge,
+    may_replace,
+    note_kind,
+)
+from jupyter_aistack.core.model.device import Enforcement, ProcessUse, SliceKind
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import HolderKind
+from jupyter_aistack.exceptions import LeaseError
+from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.system.processes import cgroup_of, leases_named_by, program_of, started_at, uid_of
+
+from .devices import Devices
+
+GPU_SECONDS = 1.5
+"""Between two looks at GPUs at least; a server's turn comes every 2 seconds."""
+HOST_SECONDS = 10.0
+"""The same for what is measured in all, such as the host's memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breach:
+    """Something to be done about a process that holds what its lease does not have.
+
+    Attributes:
+        lease: the lease.
+        action: what; never ``warn``.
+        process: about whom.
+        started_at: when that process started, so that nobody else is taken for it.
+        is_root: it is the kernel's own process.
+    """
+
+    lease: Lease
+    action: MemoryAction
+    process: ProcessUse
+    started_at: float | None
+    is_root: bool
+
+
+Trees = Mapping[str, frozenset[int]]
+"""The processes below each lease's root, by lease id, where they are known."""
+
+
+class MemoryWatch:
+    """Looks at all leases of a host.
+
+    Args:
+        devices: gives what measures.
+        ledger: where it is said.
+        clock: seconds since the epoch.
+        action: what is done about breaches on GPUs; the host's memory is warned of only.
+    """
+
+    def __init__(
+        self, devices: Callable[[], Devices], ledger: Ledger, clock: Callable[[], float], action: MemoryAction
+    ) -> None:
+        self._devices, self._ledger, self._clock, self._action = devices, ledger, clock, action
+        self._watched: dict[str, Watched] = {}
+        self._breaches: dict[int, Breach] = {}
+        self._strays: dict[str, frozenset[int]] = {}
+        self._by_process: set[str] = set()
+        self._before: dict[str, str] = {}  # the notes that were written over
+        self._looked_at = self._host_looked_at = float("-inf")
+
+    def look(self, leases: Sequence[Lease], trees: Callable[[], Trees]) -> None:
+        """Measure what is due, and say what is new. What cannot be measured is said, and stops nothing."""
+        now = self._clock()
+        live = {lease.id for lease in leases}
+        self._watched = {lease_id: watched for lease_id, watched in self._watched.items() if lease_id in live}
+        self._before = {lease_id: note for lease_id, note in self._before.items() if lease_id in live}
+        self._breaches = {pid: breach for pid, breach in self._breaches.items() if breach.lease.id in live}
+        # A clock that was set back makes everything due.
+        is_due = not 0 <= now - self._looked_at < GPU_SECONDS
+        is_host_due = not 0 <= now - self._host_looked_at < HOST_SECONDS
+        on_gpu = [lease for lease in leases if _is_on_gpu(lease)] if is_due else []
+        if not on_gpu and not (is_host_due and leases):
+            return
+        found = trees()
+        if on_gpu:
+            self._looked_at = now
+            self._look_by_process(on_gpu, found)
+        if is_host_due:
+            self._host_looked_at = now
+            self._look_in_all(leases, found)
+
+    def strays(self, lease_id: str) -> frozenset[int]:
+        """Processes of a lease outside its tree, as of the last look."""
+        return self._strays.get(lease_id, frozenset())
+
+    def take_breaches(self) -> tuple[Breach, ...]:
+        """What is to be done, once; for whoever can interrupt a cell or end a process."""
+        breaches, self._breaches = self._breaches, {}
+        return tuple(breaches.values())
+
+    def done(self, breach: Breach, words: str) -> None:
+        """Say on the lease what was done about a breach."""
+        note = f"{self._watched.get(breach.lease.id, Watched()).note}; {words}"
+        with contextlib.suppress(LeaseError):  # it has ended since
+            lease = self._ledger.lease(breach.lease.id, self._clock())
+            if may_replace(lease.note, note):
+                self._ledger.bind(lease.id, lease.token, self._clock(), note=note)
+
+    def not_yet(self, breach: Breach) -> None:
+        """Nothing could be done about a breach now: it is handed over again after the next look."""
+        if (watched := self._watched.get(breach.lease.id)) is not None:
+            self._watched[breach.lease.id] = replace(watched, acted_on=None)
+
+    # -- GPUs, process by process -------------------------------------------------------------------------------
+
+    def _look_by_process(self, leases: Sequence[Lease], trees: Trees) -> None:
+        held = self._devices().memory_by_process(piece for lease in leases for piece in lease.slices)
+        listed = {pid for processes in held.values() for pid in processes or ()}
+        self._strays = find_strays(leases, trees, listed)
+        self._by_process = set()
+        for group in _together([lease for lease in leases if lease.id in trees], trees):
+            pids = frozenset().union(*(trees[lease.id] | self.strays(lease.id) for lease in group))
+            slices = [(piece.uuid, piece.memory_bytes) for lease in group for piece in lease.slices if piece.uuid]
+            granted = granted_together(slices)
+            if not granted.keys() & held.keys():
+                continue  # nobody lists processes there
+            self._by_process |= {lease.id for lease in group}
+            fill = fullest(granted, held, pids, {pid: program_of(pid) for pid in pids & listed})
+            for lease in group:
+                self._judge(lease, fill, self._action)
+
+    def _look_in_all(self, leases: Sequence[Lease], trees: Trees) -> None:
+        """The host's memory, and devices whose processes nobody can list; they are measured all together."""
+        used, _ = self._devices().usage(leases, trees)
+        for lease in leases:
+            memory = used[lease.id].memory_bytes
+            if memory is not None and lease.id not in self._by_process:
+                granted = sum(piece.memory_bytes for piece in lease.slices)
+                self._judge(lease, Fill(memory_bytes=memory, granted_bytes=granted), MemoryAction.WARN)
+
+    # -- saying it ----------------------------------------------------------------------------------------------
+
+    def _judge(self, lease: Lease, fill: Fill | None, action: MemoryAction) -> None:
+        before = self._watched.get(lease.id, Watched())
+        holder = lease.holder
+        root = holder.root_pid or holder.pid if holder.kind is HolderKind.KERNEL else None
+        label = holder.label or f"{holder.kind.value} {holder.id}"
+        found = judge(before, fill, action=action, label=label, root=root)
+        self._watched[lease.id] = found.watched
+        self._say(lease, found)
+        if (process := found.culprit) is not None:
+            self._breaches[process.pid] = Breach(
+                lease=lease,
+                action=action,
+                process=process,
+                started_at=started_at(process.pid),
+                is_root=process.pid == root,
+            )
+
+    def _say(self, lease: Lease, found: Judgement) -> None:
+        """On the lease, and as an event; another broker of this host may have said it already."""
+        note = found.watched.note
+        if note_kind(lease.note) == note_kind(note):
+            return
+        written = self._over(lease, note) if may_replace(lease.note, note) else None
+        now = self._clock()
+        with contextlib.suppress(LeaseError):  # it ended just now
+            if found.is_worse:
+                kind = _EVENTS[found.watched.level]
+                self._ledger.remark(lease.id, lease.token, now, kind, note, note=written)
+            elif written is not None:
+                self._ledger.bind(lease.id, lease.token, now, note=written)
+
+    def _over(self, lease: Lease, note: str) -> str:
+        """What to write over a lease's note: the one of before comes back when there is nothing to say."""
+        if note and not note_kind(lease.note):
+            self._before[lease.id] = lease.note
+        return note or self._before.pop(lease.id, "")
+
+
+_EVENTS = {Level.NEAR: EventKind.LEASE_NEAR_MEMORY, Level.OVER: EventKind.LEASE_OVER_MEMORY}
+
+
+def find_strays(leases: Iterable[Lease], trees: Trees, listed: Iterable[int]) -> dict[str, frozenset[int]]:
+    """Processes on a device's list that belong to a lease though they are not below its root.
+
+    They are its user's and name it in their environment, or, where a control group holds it (L3), are in its group.
+    """
+    rooted = frozenset().union(*trees.values())
+    named = {pid: leases_named_by(pid) for pid in listed if pid not in rooted}
+    return {lease.id: frozenset(_strays_of(lease, named)) for lease in leases} if named else {}
+
+
+def _strays_of(lease: Lease, named: Mapping[int, frozenset[str]]) -> Iterator[int]:
+    root = lease.holder.root_pid or lease.holder.pid
+    if root is None:
+        return
+    group = cgroup_of(root) if lease.enforced_by is Enforcement.L3 else b""
+    has_own_group = bool(group) and group != cgroup_of(os.getpid())
+    for pid, leases in named.items():
+        is_named = lease.id in leases and uid_of(pid) == uid_of(root)
+        if is_named or (has_own_group and cgroup_of(pid) == group):
+            yield pid
+
+
+def _together(leases: Iterable[Lease], trees: Trees) -> Iterable[list[Lease]]:
+    """The leases by the processes that use them: two of one kernel have one bound."""
+    groups: dict[frozenset[int], list[Lease]] = {}
+    for lease in leases:
+        groups.setdefault(trees[lease.id], []).append(lease)
+    return groups.values()
+
+
+def _is_on_gpu(lease: Lease) -> bool:
+    return any(piece.kind is not SliceKind.CPU for piece in lease.slices)

@@ -1,0 +1,259 @@
+"""Keeps the books of a host: looks at its devices every few seconds, and writes down who used how much.
+
+Several processes may have a broker on one host; one of them keeps the books. It has its name on the meters, and each
+bill names the meters it goes on from, so that nothing is ever charged twice. When it falls silent another takes over;
+what happened meanwhile is known in sum, and of whom it was only as far as leases and whole devices tell.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jupyter_aistack.core.accounting.attribution import (
+    GAP_SECONDS,
+    Interval,
+    Load,
+    calibrated,
+    charges_of,
+    holdings,
+    interval,
+)
+from jupyter_aistack.core.accounting.charges import Bill, Charge, Meter, day_of
+from jupyter_aistack.core.model.device import Device
+from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.exceptions import LedgerConflict
+from jupyter_aistack.ledger.base import Ledger
+
+from .devices import Devices
+
+SETTLE_SECONDS = 10.0
+"""Between two bills; each is one short transaction."""
+LEAST_LOOK_SECONDS = 1.0
+"""Between two looks: utilisation figures of the driver are no finer."""
+SILENT_SECONDS = 30.0
+"""A keeper of the books that has not moved a meter for so long is gone."""
+KEEP_CELLS_DAYS = 30
+"""After so many days what cells cost becomes part of their leases."""
+RECENT_LEASES = 200
+"""Among so many of the newest leases are those that came and went between two looks."""
+TIDY_SECONDS = 3600.0
+FOLDED, MOST_FOLDS = 100, 200
+"""So many charges in one transaction, which keeps others waiting for milliseconds; and so many of those at a time."""
+LATE_SECONDS = 60.0
+"""So late may the word arrive that a cell ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charged:
+    """A running count of what was charged.
+
+    Attributes:
+        user: to whom; empty for the system.
+        lease_id: for which lease; empty for all that have ended.
+        millijoules: energy, where any of it was known; None where none was.
+        gpu_seconds: share of GPUs times time.
+    """
+
+    user: str
+    lease_id: str = ""
+    millijoules: int | None = None
+    gpu_seconds: float = 0.0
+
+
+Pids = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
+
+
+class Bookkeeper:
+    """Charges what the devices of a host and their leases use, as long as nobody else does.
+
+    Args:
+        ledger: where the books are.
+        devices: what is looked at.
+        host: name of the machine.
+        clock: seconds since the epoch.
+        pids: tells the processes of leases.
+    """
+
+    _written: dict[str, Meter] | None  # as the ledger has them; None while somebody else keeps the books
+    _reached: dict[str, Meter]  # as they were looked at last
+    _gone_by: list[Interval]  # not written down yet
+    _known: dict[str, Lease]  # every lease seen since the last bill
+    _live: dict[str, Lease]  # those of the last look
+    _processes: Mapping[str, frozenset[int]]
+    _watched: frozenset[str]  # the devices of the last look
+
+    def __init__(self, ledger: Ledger, devices: Devices, *, host: str, clock: Callable[[], float], pids: Pids) -> None:
+        self._ledger, self._devices, self._host, self._clock, self._pids = ledger, devices, host, clock, pids
+        self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._lock = threading.Lock()
+        self._away_until = self._tidied_at = float("-inf")
+        self.charged: dict[str, Charged] = {}
+        """What this process has charged since it started, by lease; of those that have ended, by user in sum."""
+        self._close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process keeps the books now."""
+        return self._written is not None
+
+    def look(self, leases: Iterable[Lease], *, settle: bool = False) -> None:
+        """Measure what was used since the last look; write it down every ten seconds, or at once.
+
+        With no leases left the books are closed: a device that nobody holds is left asleep. What it draws until the
+        next look is the system's.
+
+        Raises:
+            LedgerError: it cannot be written; it is kept for the next time.
+        """
+        live = {lease.id: lease for lease in leases}
+        with self._lock:
+            now = self._clock()
+            if not self.is_open and not (live and self._opened(now)):
+                return
+            if settle or not live or not 0 <= now - self._looked_at < LEAST_LOOK_SECONDS:
+                self._measure(live, now)
+            if settle or not live or not 0 <= now - self._settled_at < SETTLE_SECONDS:
+                self._settle(now, is_last=not live)
+
+    def hand_over(self) -> None:
+        """Write down what was seen, and let somebody else keep the books from now on."""
+        with self._lock:
+            if self.is_open:
+                self._settle(self._clock(), is_last=True)
+
+    # -- opening and closing ------------------------------------------------------------------------------------
+
+    def _opened(self, now: float) -> bool:
+        """Take the books up, unless somebody else has them."""
+        if now < self._away_until <= now + SETTLE_SECONDS:
+            return False
+        meters = self._ledger.meters(self._host)
+        if any(meter.writer and 0 <= now - meter.at < SILENT_SECONDS for meter in meters):
+            self._away_until = now + SETTLE_SECONDS
+            return False
+        self._written = {meter.device_id: meter for meter in meters}
+        self._reached = dict(self._written)
+        return True
+
+    def _close(self) -> None:
+        self._written, self._reached, self._gone_by = None, {}, []
+        self._known, self._live, self._processes, self._watched = {}, {}, {}, frozenset()
+        self._looked_at = self._settled_at = float("-inf")
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def _measure(self, live: Mapping[str, Lease], now: float) -> None:
+        """Of leases that have ended since the last look, the processes are as they were."""
+        processes = self._pids(live.values())
+        found = self._devices.loads({**self._live, **live}, {**self._processes, **processes})
+        parked = frozenset(i for i, lease in live.items() if lease.state is LeaseState.SUSPENDED)
+        for device, load in found.values():
+            self._take(device, load, now, parked)
+        self._known, self._live, self._processes = {**self._known, **live}, dict(live), processes
+        self._watched, self._looked_at = frozenset(found), now
+
+    def _take(self, device: Device, load: Load, now: float, parked: frozenset[str]) -> None:
+        before = self._reached.get(device.id)
+        if before is not None:
+            is_silent = load.millijoules is None and before.millijoules is not None
+            if is_silent and 0 <= now - before.at <= GAP_SECONDS:
+                return  # its counter could not be read this time; the next one tells for both
+            gone = interval(device, before, load, now, is_watched=device.id in self._watched)
+            self._gone_by.append(replace(gone, parked=parked))
+        start = before or Meter(host=self._host, device_id=device.id, at=now)
+        self._reached[device.id] = replace(start, at=now, millijoules=load.millijoules)
+
+    # -- writing down -------------------------------------------------------------------------------------------
+
+    def _settle(self, now: float, *, is_last: bool) -> None:
+        try:
+            bill = self._bill(now, is_last=is_last)
+            self._ledger.settle(bill)
+        except LedgerConflict:  # somebody else has charged this time
+            self._close()
+            self._away_until = now + SETTLE_SECONDS
+            return
+        self.charged = _counted(self.charged, bill.charges, self._live)
+        self._tidy(now)
+        if is_last:
+            self._close()
+            return
+        self._written, self._gone_by, self._settled_at = dict(self._reached), [], now
+        self._known = dict(self._live)
+
+    def _bill(self, now: float, *, is_last: bool) -> Bill:
+        writer = "" if is_last else self._name
+        by_device: dict[str, list[Interval]] = {}
+        for gone in self._gone_by:
+            by_device.setdefault(gone.device.id, []).append(gone)
+        self._reached = {
+            i: replace(calibrated(meter, by_device.get(i, [])), writer=writer) for i, meter in self._reached.items()
+        }
+        written = self._written or {}
+        return Bill(
+            before=tuple(meter for i, meter in written.items() if i in self._reached),
+            after=tuple(self._reached.values()),
+            charges=tuple(self._charges(now)),
+        )
+
+    def _charges(self, now: float) -> list[Charge]:
+        if not self._gone_by:
+            return []
+        start = min(gone.start for gone in self._gone_by)
+        recorded = self._ledger.leases(now, host=self._host, live=False, limit=RECENT_LEASES)
+        leases = {**self._known, **{lease.id: lease for lease in recorded}}
+        cells = self._ledger.cells(self._host, start)
+        return [
+            charge
+            for gone in self._gone_by
+            for charge in charges_of(
+                gone,
+                holdings(leases.values(), gone),
+                self._reached[gone.device.id].idle_watts,
+                cells,
+            )
+        ]
+
+    def _tidy(self, now: float) -> None:
+        if 0 <= now - self._tidied_at < TIDY_SECONDS:
+            return
+        self._tidied_at = now
+        self._ledger.forget_cells(self._host, now - LATE_SECONDS)
+        for _ in range(MOST_FOLDS):
+            if self._ledger.fold_cells(day_of(now) - KEEP_CELLS_DAYS, FOLDED) < FOLDED:
+                return
+
+
+def _counted(before: Mapping[str, Charged], charges: Iterable[Charge], live: Mapping[str, Lease]) -> dict[str, Charged]:
+    """The counts with these charges; a lease that has ended is counted with its user, so that counts stay few."""
+    found = dict(before)
+    for one in charges:
+        if one.kind != "cpu":
+            _count(found, Charged(user=one.user, lease_id=one.lease_id, **_amounts(one)))
+    for name, count in list(found.items()):
+        if count.lease_id and count.lease_id not in live:
+            del found[name]
+            _count(found, replace(count, lease_id=""))
+    return found
+
+
+def _amounts(charge: Charge) -> dict[str, Any]:
+    seconds = charge.share_seconds if charge.lease_id else 0.0
+    return {"millijoules": charge.millijoules if charge.metered_seconds else None, "gpu_seconds": seconds}
+
+
+def _count(counts: dict[str, Charged], more: Charged) -> None:
+    name = more.lease_id or f"user:{more.user}"
+    known = counts.get(name)
+    if known is None:
+        counts[name] = more
+        return
+    parts = [part for part in (known.millijoules, more.millijoules) if part is not None]
+    counts[name] = replace(
+        known, millijoules=sum(parts) if parts else None, gpu_seconds=known.gpu_seconds + more.gpu_seconds
+    )

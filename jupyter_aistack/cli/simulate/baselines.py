@@ -1,0 +1,150 @@
+"""Policies of others, to compare with: GPUs bound task by task. They use the floor, and lines of their own."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+from .costs import Costs
+from .hosts import Floor
+from .replay import Notebook, SessionPolicy
+
+
+class Bound(SessionPolicy):
+    """What both have in common: a task binds whole GPUs of one host and gives them back when it ends.
+
+    Args:
+        floor: the machines.
+        costs: what starting and loading takes.
+        seed: of the times that containers take to start.
+    """
+
+    def __init__(self, floor: Floor, costs: Costs, *, seed: int) -> None:
+        self.floor, self.costs = floor, costs
+        self._draw = random.Random(f"{seed} starts")
+
+    def opened(self, notebook: Notebook, now: float) -> None:
+        """Nothing is held between tasks."""
+
+    def closed(self, notebook: Notebook, now: float) -> None:
+        """Nothing is held between tasks."""
+
+    def _bind(self, notebook: Notebook, host: str, now: float, at: float) -> None:
+        slices = self.floor.place(notebook.task.gpus, host)
+        assert slices is not None, "the host was chosen because it has so many"
+        self.floor.take(slices)
+        self.meter.hold(len(slices), now)
+        notebook.slices, notebook.host = slices, host
+        self.begin(notebook, now, at)
+
+    def _unbind(self, notebook: Notebook, now: float) -> None:
+        self.floor.give(notebook.slices)
+        self.meter.hold(-len(notebook.slices), now)
+        notebook.slices, notebook.host = (), ""
+
+    def _start_seconds(self, notebook: Notebook) -> float:
+        """A container starts, and reads the state of one GPU: the other GPUs of a task get copies of it."""
+        self.meter.resumes += 1
+        return self._draw.uniform(*self.costs.start_seconds) + self.costs.load(notebook.session.memory_bytes)
+
+
+class Batch(Bound):
+    """Every task is a job: first come first served, and each starts a container and loads its state."""
+
+    name = "batch"
+
+    def __init__(self, floor: Floor, costs: Costs, *, seed: int) -> None:
+        super().__init__(floor, costs, seed=seed)
+        self._line: deque[Notebook] = deque()
+
+    def submitted(self, notebook: Notebook, now: float) -> None:
+        self._line.append(notebook)
+        self._serve(now)
+
+    def finished(self, notebook: Notebook, now: float) -> None:
+        self._unbind(notebook, now)
+        self._serve(now)
+
+    def _serve(self, now: float) -> None:
+        while self._line:
+            host = self.floor.best_host(self._line[0].task.gpus)
+            if host is None:
+                return
+            notebook = self._line.popleft()
+            self._bind(notebook, host, now, now + self._start_seconds(notebook))
+
+
+class NotebookOS(Bound):
+    """Standby replicas of each session on several hosts; a task binds GPUs where a replica is, or moves one.
+
+    After NotebookOS (ASPLOS 2026), in its favour: choosing a replica and loading its state onto the GPU take no time,
+    replicas hold no GPU, and the cluster has all its hosts all the time.
+
+    Args:
+        floor: the machines.
+        costs: what moving a replica takes.
+        seed: of the times that containers take to start.
+        replicas: of each session, on as many hosts.
+        most_subscribed: GPUs of all replicas on a host for each GPU it has.
+    """
+
+    name = "notebookos"
+
+    def __init__(
+        self, floor: Floor, costs: Costs, *, seed: int, replicas: int = 3, most_subscribed: float = 7.0
+    ) -> None:
+        super().__init__(floor, costs, seed=seed)
+        self.replicas, self.most_subscribed = replicas, most_subscribed
+        self._subscribed = dict.fromkeys(floor.hosts, 0)
+        self._hosts: dict[Notebook, list[str]] = {}
+        self._line: list[Notebook] = []
+
+    def opened(self, notebook: Notebook, now: float) -> None:
+        gpus = notebook.session.gpus
+        ranked = sorted(self.floor.hosts, key=lambda host: self._load(host, gpus))
+        fitting = [h for h in ranked if len(self.floor.inventories[h].devices) >= gpus]
+        hosts = [h for h in fitting if self._load(h, gpus) <= self.most_subscribed][: self.replicas]
+        self._hosts[notebook] = hosts
+        for host in hosts:
+            self._subscribed[host] += gpus
+
+    def closed(self, notebook: Notebook, now: float) -> None:
+        for host in self._hosts.pop(notebook):
+            self._subscribed[host] -= notebook.session.gpus
+
+    def submitted(self, notebook: Notebook, now: float) -> None:
+        if not self._try(notebook, now):
+            self._line.append(notebook)
+
+    def finished(self, notebook: Notebook, now: float) -> None:
+        self._unbind(notebook, now)
+        if self._line:
+            self._line = [waiting for waiting in self._line if not self._try(waiting, now)]
+
+    def _load(self, host: str, more: int) -> float:
+        return (self._subscribed[host] + more) / len(self.floor.inventories[host].devices)
+
+    def _try(self, notebook: Notebook, now: float) -> bool:
+        gpus = notebook.task.gpus
+        host = self.floor.emptiest(self._hosts[notebook], gpus)
+        if host is not None:
+            self._bind(notebook, host, now, now)
+            return True
+        host = self.floor.best_host(gpus)
+        if host is None:
+            return False
+        self._move(notebook, host)
+        self._bind(notebook, host, now, now + self._start_seconds(notebook))
+        return True
+
+    def _move(self, notebook: Notebook, to: str) -> None:
+        """The replica on the busiest host goes to another, unless that one has as many replicas as it may."""
+        hosts, gpus = self._hosts[notebook], notebook.session.gpus
+        if self._load(to, gpus) > self.most_subscribed or len(self.floor.inventories[to].devices) < gpus:
+            return
+        if hosts:
+            busiest = min(hosts, key=lambda host: self.floor.free[host])
+            hosts.remove(busiest)
+            self._subscribed[busiest] -= gpus
+        hosts.append(to)
+        self._subscribed[to] += gpus

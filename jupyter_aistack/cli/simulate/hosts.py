@@ -1,0 +1,102 @@
+"""The machines of a replay: hosts with GPUs, and what is free on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory, Slice
+from jupyter_aistack.core.model.request import Spec, parse_spec
+from jupyter_aistack.core.placement.placement import Room, Unplaced
+
+
+@lru_cache(maxsize=64)
+def whole(gpus: int) -> Spec:
+    """The spec of so many whole GPUs."""
+    return parse_spec(f"gpu:{gpus}")
+
+
+class Floor:
+    """Hosts of equal GPUs; the last has what is left over.
+
+    One :class:`Room` is kept for all of them and asked for places host by host; beside it stands how many whole GPUs
+    each host has free, so that the host that fits best is found without asking.
+
+    Args:
+        gpus: how many there are in all.
+        per_host: how many a host has.
+        memory_bytes: of each GPU.
+    """
+
+    def __init__(self, gpus: int, *, per_host: int, memory_bytes: int) -> None:
+        self.gpus, self.per_host, self.memory_bytes = gpus, per_host, memory_bytes
+        self.inventories: dict[str, Inventory] = {}
+        for number, start in enumerate(range(0, gpus, per_host)):
+            host = f"host-{number:05d}"
+            devices = tuple(self._device(host, index) for index in range(min(per_host, gpus - start)))
+            self.inventories[host] = Inventory(host=host, devices=devices)
+        self.hosts = list(self.inventories)
+        all_devices = tuple(device for inventory in self.inventories.values() for device in inventory.devices)
+        self.room = Room(Inventory(host="", devices=all_devices))
+        self.host_of = {device.id: device.host for device in all_devices}
+        self._bit = {device.id: 1 << device.index for device in all_devices}
+        self._taken = dict.fromkeys(self.hosts, 0)
+        self._answers: dict[tuple[str, int, int], tuple[Slice, ...] | None] = {}
+        self.touched: set[str] = set()
+        """Hosts that something was ever taken of."""
+        self.free = {host: len(inventory.devices) for host, inventory in self.inventories.items()}
+        self._by_free: list[set[str]] = [set() for _ in range(per_host + 1)]
+        for host, free in self.free.items():
+            self._by_free[free].add(host)
+
+    def _device(self, host: str, index: int) -> Device:
+        return Device(
+            id=f"{host}-gpu-{index}",
+            host=host,
+            kind=DeviceKind.GPU,
+            index=index,
+            name="simulated GPU",
+            memory_bytes=self.memory_bytes,
+            simulated=True,
+        )
+
+    def best_host(self, gpus: int) -> str | None:
+        """The host with the fewest free GPUs that still has so many; the first of several. None when there is none."""
+        for hosts in self._by_free[gpus:]:
+            if hosts:
+                return min(hosts)
+        return None
+
+    def emptiest(self, hosts: Iterable[str], gpus: int) -> str | None:
+        """Of `hosts`, the one with most free GPUs that has so many."""
+        best = max(hosts, key=lambda host: self.free[host], default=None)
+        return best if best is not None and self.free[best] >= gpus else None
+
+    def place(self, gpus: int, host: str) -> tuple[Slice, ...] | None:
+        """Whole GPUs of a host, not yet taken; None when it has not so many.
+
+        The room is asked once for each state of a host: in the same state it gives the same answer.
+        """
+        key = host, self._taken[host], gpus
+        if key not in self._answers:
+            answer = self.room.place(whole(gpus), host=host)
+            self._answers[key] = None if isinstance(answer, Unplaced) else answer
+        return self._answers[key]
+
+    def take(self, slices: tuple[Slice, ...]) -> None:
+        """Whole GPUs of one host are held from now on."""
+        self.room.take(slices)
+        self.touched.add(self.host_of[slices[0].device_id])
+        self._count(slices, -1)
+
+    def give(self, slices: tuple[Slice, ...]) -> None:
+        """Whole GPUs of one host are held no longer."""
+        self.room.give(slices)
+        self._count(slices, 1)
+
+    def _count(self, slices: tuple[Slice, ...], sign: int) -> None:
+        host = self.host_of[slices[0].device_id]
+        self._taken[host] ^= sum(self._bit[piece.device_id] for piece in slices)
+        self._by_free[self.free[host]].discard(host)
+        self.free[host] += sign * len(slices)
+        self._by_free[self.free[host]].add(host)

@@ -1,0 +1,185 @@
+"""What a notebook, a script or a Dask client holds in its hand: ``request()`` and the lease it gives.
+
+In a kernel of a Jupyter server every call goes to that server over its Unix socket. Elsewhere (VS Code, papermill,
+plain IPython, a script) the same verbs run in this process on the same ledger.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from jupyter_aistack.core.model.device import DeviceKind
+from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.exceptions import LeaseError
+
+from .durations import lease_seconds, patience_seconds
+from .lease_handle import HeldLease, OnWait, attached, drop_ended, ended_line, is_new, settle
+from .runtime import attach as attaching
+from .transports import JSON, EmbeddedTransport, SocketTransport, Transport
+
+__all__ = ["Client", "HeldLease", "OnWait", "attached", "connect", "drop_ended", "ended_line", "is_new", "request"]
+
+log = logging.getLogger(__name__)
+
+
+class Client:
+    """The verbs of the granting side as methods; see :class:`jupyter_aistack.broker.api.service.Service`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    @property
+    def transport(self) -> str:
+        """``socket`` or ``embedded``."""
+        return self._transport.kind
+
+    def call(self, verb: str, **payload: Any) -> JSON:
+        """One verb; raises `AIStackError` with a sentence for the user."""
+        return self._transport.call(verb, payload)
+
+    def host(self) -> JSON:
+        """Devices, queues and problems of the host."""
+        return self.call("host")
+
+    def leases(self, *, ended: bool = False) -> list[JSON]:
+        """The host's live leases, or with ``ended=True`` all that are remembered."""
+        found: list[JSON] = self.call("leases", all=ended)["leases"]
+        return found
+
+    def queue(self) -> list[JSON]:
+        """The waiting requests, first served first."""
+        waiting: list[JSON] = self.call("queue")["queue"]
+        return waiting
+
+    def usage(self) -> JSON:
+        """What is in use now, per lease and per device."""
+        return self.call("usage")
+
+    def mine(self) -> JSON:
+        """Leases and waiting requests of this kernel (or process), and what its own leases need."""
+        return self.call("mine")
+
+    def reservations(self) -> list[JSON]:
+        """What is kept for whom, now and later."""
+        found: list[JSON] = self.call("reservations")["reservations"]
+        return found
+
+    def cancel(self, request_id: str) -> JSON:
+        """Take a waiting request back."""
+        return self.call("cancel", request_id=request_id)
+
+    def request(
+        self,
+        spec: str,
+        *,
+        wait: bool = True,
+        timeout: str | float | None = None,
+        queue: str = "",
+        duration: str | float | None = None,
+        preemptible: bool = False,
+        label: str = "",
+        holder: Mapping[str, str] | None = None,
+        attach: bool = True,
+        on_wait: OnWait | None = None,
+    ) -> HeldLease:
+        """Lease a slice for this process.
+
+        Args:
+            spec: what to lease: ``1/4``, ``20GiB``, ``2``, ``1/2x2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``.
+            wait: stand in the queue until it is granted; otherwise return at once, granted or not.
+            timeout: seconds, or ``"5min"``, to wait at most; 0 does not wait, None waits for ever.
+            queue: where to wait; empty for your own.
+            duration: how long it is wanted, ``"2h"`` or seconds; None for as long as this process lives.
+            preemptible: it may be ended for others.
+            label: what to call the holder, for people.
+            holder: ``{"kind": "worker" | "run", "id": ...}`` when it is for a part of this process's work.
+            attach: give it to this very process (environment, cores, threads) and verify that it took.
+            on_wait: called with position and reason while it waits.
+
+        Raises:
+            InvalidRequest: spec, queue, timeout or duration cannot be understood.
+            Refused: this host could never hold it, or policy says no.
+            AcquireTimeout: not within `timeout`; nothing is left behind.
+            LeaseError: this process has one attached already.
+            DeviceTouched: this process has already started CUDA; nothing was changed.
+        """
+        parsed = parse_spec(spec)
+        patience = None if timeout is None else patience_seconds(timeout)
+        lasting = None if duration is None else lease_seconds(duration)
+        if attach:
+            self._check_free(parsed.target, str(parsed))
+        answer = self.call(
+            "request",
+            spec=str(parsed),
+            queue=queue,
+            lease_seconds=lasting,
+            patience_seconds=patience if wait else None,
+            preemptible=preemptible,
+            holder={**(holder or {}), **({"label": label} if label else {})},
+        )
+        held = HeldLease(self, answer)
+        if not attach:
+            settle(held)
+        if wait:
+            held.wait(patience, on_wait=on_wait)
+        if attach and held.is_granted:
+            held.attach()
+        return held
+
+    def _check_free(self, target: DeviceKind | None, spec: str) -> None:
+        """Raise when this process cannot take another lease; one that has ended does not stand in the way."""
+        for lost in drop_ended():
+            log.warning(lost)
+        if target is not DeviceKind.CPU:
+            attaching.check_untouched()
+        if (held := attached()) is not None:
+            raise LeaseError(f"this process already holds {held.spec} ({held.id}); release it to ask for {spec}")
+
+    def close(self) -> None:
+        """Let go of the transport."""
+        self._transport.close()
+
+
+_connected: tuple[int, str, Client] | None = None
+_connecting = threading.Lock()
+
+
+def connect() -> Client:
+    """This process's client: to its Jupyter server when it is a kernel of one, else on the ledger itself.
+
+    Raises:
+        LedgerError: the ledger cannot be opened.
+    """
+    global _connected
+    key = (os.getpid(), os.environ.get("AISTACK_SOCKET", ""))
+    with _connecting:
+        if _connected is None or _connected[:2] != key:
+            transport = SocketTransport(key[1]) if key[1] else EmbeddedTransport()
+            _connected = (*key, Client(transport))
+        return _connected[2]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _of_own_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
+    """A client's method as a function that calls it on this process's own client."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        return method(connect(), *args, **options)
+
+    whole = inspect.signature(method)
+    # Without this a notebook's help would show the method's own self.
+    vars(call)["__signature__"] = whole.replace(parameters=list(whole.parameters.values())[1:])
+    return call
+
+
+request = _of_own_client(Client.request)

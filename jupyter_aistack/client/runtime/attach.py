@@ -1,0 +1,177 @@
+"""Giving a running process what its lease says: environment, cores, threads and memory caps.
+
+The devices a process sees are fixed when CUDA starts, once and for good. So before anything is changed,
+:func:`cuda_started` asks the driver library itself; asking torch alone would miss CuPy, JAX and the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jupyter_aistack.core.enforcement.memory_caps import merged
+from jupyter_aistack.core.wire.values import Preparation
+from jupyter_aistack.exceptions import DeviceTouched
+from jupyter_aistack.system.processes import own_threads
+from jupyter_aistack.system.verify import child
+
+from .memory_caps import cap_memory
+
+CUDA_ERROR_NOT_INITIALIZED = 3
+HSA_STATUS_ERROR_NOT_INITIALIZED = 0x100B
+BORN_WITH = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
+"""Ids of the leases this process was started with; whoever started it looks after them."""
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+_FORCED = (*_VISIBLE, "CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What `attach` changed, so that `detach` can put it back."""
+
+    environment: Mapping[str, str | None]
+    cores: frozenset[int]
+    threads: int | None
+
+
+def cuda_started() -> bool:
+    """Whether this process has started CUDA, and so chosen its devices for good."""
+    if not _is_mapped("libcuda.so"):
+        return False
+    count = ctypes.c_int()
+    with contextlib.suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("libcuda.so.1")
+        return bool(driver.cuDeviceGetCount(ctypes.byref(count)) != CUDA_ERROR_NOT_INITIALIZED)
+    return False
+
+
+def rocm_started() -> bool:
+    """Whether this process has started ROCm's runtime, beneath HIP and OpenCL, and so chosen its AMD devices."""
+    if not _is_mapped("libhsa-runtime64.so"):
+        return False
+    major = ctypes.c_uint16()
+    with contextlib.suppress(OSError, AttributeError):
+        runtime = ctypes.CDLL("libhsa-runtime64.so.1")
+        return bool(runtime.hsa_system_get_info(0, ctypes.byref(major)) != HSA_STATUS_ERROR_NOT_INITIALIZED)
+    return False
+
+
+def check_untouched() -> None:
+    """Raise `DeviceTouched` when this process can no longer change its devices; nothing is changed."""
+    started = "CUDA" if cuda_started() else "ROCm" if rocm_started() else ""
+    if started:
+        raise DeviceTouched(
+            f"{started} has already started in this process, so it cannot change devices any more: restart the kernel, "
+            f"then request the slice before the first {started} call (or start the kernel with a slice)"
+        )
+
+
+def attach(prepared: Preparation) -> Before:
+    """Apply a preparation to this process; what a user has set for a framework is kept, of two caps the lower.
+
+    Raises:
+        DeviceTouched: CUDA or ROCm has already started and the preparation names devices.
+    """
+    amd = prepared.environment.get("ROCR_VISIBLE_DEVICES")
+    if prepared.expects.get("visible") or (amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")):
+        check_untouched()
+    wanted = merged(os.environ, prepared.environment, forced=_FORCED)
+    before = Before(
+        environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
+    )
+    try:
+        os.environ.update(wanted)
+        _bind_threads(prepared.cores)
+        _limit_threads(prepared.environment.get("OMP_NUM_THREADS"))
+        cap_memory(prepared.environment)
+    except BaseException:
+        detach(before)
+        raise
+    return before
+
+
+def detach(before: Before) -> None:
+    """Put back what `attach` changed, as far as a running process allows."""
+    for name, value in before.environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _bind_threads(sorted(before.cores))
+    _limit_threads(str(before.threads or len(before.cores) or 1))
+    cap_memory(os.environ)
+
+
+def leave(prepared: Preparation) -> None:
+    """Undo a preparation this process was started with, after its lease is over.
+
+    It then sees no device, and may use the cores its parent may use.
+    """
+    for name, value in prepared.environment.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    for name in _VISIBLE:
+        if name in prepared.environment:
+            os.environ[name] = ""
+    cap_memory(os.environ)
+    if prepared.cores and hasattr(os, "sched_getaffinity"):
+        cores = sorted(os.sched_getaffinity(os.getppid()))
+        _bind_threads(cores)
+        _limit_threads(str(len(cores)))
+
+
+def verify(expects: Mapping[str, object], is_client: child.IsClient | None = None) -> tuple[bool | None, str]:
+    """Find out what a process with our environment really sees; see :func:`jupyter_aistack.system.verify.child.verify`.
+
+    A child looks, and this process is left untouched by CUDA.
+    """
+    return child.verify(expects, interpreter=sys.executable, environment=os.environ, is_client=is_client)
+
+
+def look() -> child.Look:
+    """A child that sees what this process would, for somebody else to judge; close it. Raises as `Look` does."""
+    return child.Look(interpreter=sys.executable, environment=os.environ)
+
+
+def _is_mapped(library: str) -> bool:
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            return any(library in line for line in maps)
+    except OSError:
+        return False
+
+
+def _own_cores() -> frozenset[int]:
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+
+
+def _bind_threads(cores: Sequence[int]) -> None:
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return
+    for thread in own_threads():
+        with contextlib.suppress(OSError):  # the thread ended meanwhile
+            os.sched_setaffinity(thread, cores)
+
+
+def _torch_threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None and hasattr(torch, "get_num_threads") else None
+
+
+def _limit_threads(count: str | None) -> None:
+    """Tell the thread pools that exist already; later ones read the environment."""
+    if not count:
+        return
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(int(count))
+    if "numpy" in sys.modules:
+        with contextlib.suppress(ImportError):
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(int(count))

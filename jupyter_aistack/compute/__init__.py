@@ -1,0 +1,1 @@
+"""Work on slices: Dask clusters, training, and the data that feeds it."""

@@ -1,0 +1,1 @@
+"""Dask clusters on leased slices: one lease per worker, released with it."""

@@ -1,0 +1,75 @@
+"""What keeps a worker within its slice, and from outliving the process it works for. Runs inside the worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from dataclasses import replace
+from typing import Any
+
+from distributed import WorkerPlugin
+
+from jupyter_aistack.client.runtime import attach as attaching
+from jupyter_aistack.core.wire.values import Preparation
+from jupyter_aistack.system.parent_death import die_with_parent
+from jupyter_aistack.system.verify.child import Look
+
+
+class SliceGuard(WorkerPlugin):
+    """Binds a Dask worker to its slice's cores and threads, and its life to the process that owns the cluster."""
+
+    name = "aistack-slice"
+
+    def __init__(self, preparation: Preparation) -> None:
+        self.preparation = preparation
+
+    def setup(self, worker: Any) -> None:
+        """Called in the worker's process before its first task."""
+        die_with_parent(os.getppid())
+        # Interrupting a kernel interrupts its whole process group; only the notebook's own work is meant.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Devices were chosen by the environment the process was born with; here CUDA may have started already.
+        attaching.attach(replace(self.preparation, expects={}))
+
+
+class RMMCeiling(WorkerPlugin):
+    """Lets RMM allocate at most so many bytes (dask-cuda's own setting asks the parent of a MIG instance)."""
+
+    name = "aistack-rmm"
+
+    def __init__(self, device_bytes: int) -> None:
+        self.device_bytes = device_bytes
+
+    def setup(self, worker: Any) -> None:
+        """Called in the worker's process before its first task."""
+        import rmm
+
+        pool = rmm.mr.CudaAsyncMemoryResource()
+        rmm.mr.set_current_device_resource(rmm.mr.LimitingResourceAdaptor(pool, allocation_limit=self.device_bytes))
+
+
+_looking: dict[int, Look] = {}
+
+
+async def look() -> dict[str, Any] | str:
+    """What a child of the worker sees (see `seen`), or why nothing; it stays until `look_no_more`.
+
+    The owner of the cluster judges, as it alone can ask whether the slice's server knows the child.
+    """
+    import asyncio
+
+    try:
+        found = await asyncio.to_thread(attaching.look)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return type(error).__name__
+    _looking[found.seen["pid"]] = found
+    return found.seen
+
+
+async def look_no_more(pid: int) -> None:
+    """Let the child go."""
+    import asyncio
+
+    if (found := _looking.pop(pid, None)) is not None:
+        await asyncio.to_thread(found.close)

@@ -1,0 +1,1 @@
+"""From tables and arrays to the batches of a rank."""

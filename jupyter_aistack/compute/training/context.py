@@ -1,0 +1,215 @@
+"""What a training loop is handed: who it is, its data, and where to put metrics and checkpoints. Runs in a rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from jupyter_aistack.compute.data.batches import Reader
+from jupyter_aistack.exceptions import TrainingError
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class Context:
+    """One rank's side of a training run.
+
+    Attributes:
+        rank: 0 to ``world_size - 1``.
+        world_size: how many ranks there are.
+        device: where this rank computes.
+        backend: ``nccl`` or ``gloo``.
+        config: what `train` was given as ``config``.
+        seed: what `train` was given as ``seed``; torch has been seeded with it, alike in all ranks.
+        attempt: 0, and one more after each restart.
+        epoch: the epoch under way.
+        rows: rows this rank has been given so far in this attempt.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        backend: str,
+        epochs: int,
+        config: Mapping[str, Any],
+        seed: int,
+        attempt: int,
+        reader: Reader,
+        metrics_file: Path,
+        checkpoint_folder: Path,
+        notice_file: Path,
+    ) -> None:
+        self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
+        self.config, self.seed, self.attempt = config, seed, attempt
+        self.epoch, self.rows = 0, 0
+        self._epochs, self._reader, self._checkpoint = epochs, reader, checkpoint_folder / CHECKPOINT
+        self._metrics = os.open(metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._next: tuple[int, int] = (0, 0)  # epoch and batch at which a checkpoint taken now is taken up again
+        self._stopped = threading.Event()
+        self._notice_file, self._noticed = notice_file, ""
+
+    # -- going round --------------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has been told to stop; `epochs` and `data` then end by themselves."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """End `epochs` and `data` at their next step."""
+        self._stopped.set()
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs that are still to be done; after `restore` it begins where the checkpoint was taken."""
+        for epoch in range(self._next[0], self._epochs):
+            if self.stopped:
+                return
+            self.epoch = epoch
+            if self._next[0] < epoch or not self._reader.shard.rows:
+                # Without data of ours to count, a checkpoint belongs to the end of its epoch.
+                self._next = (epoch, 0) if self._reader.shard.rows else (epoch + 1, 0)
+            yield epoch
+
+    def data(
+        self,
+        batch_size: int = 1024,
+        *,
+        features: Sequence[str] | None = None,
+        label: str | None = None,
+        shuffle: bool = True,
+    ) -> Iterator[Any]:
+        """This epoch's batches of this rank's own rows, on `device`; all ranks get equally many.
+
+        Args:
+            batch_size: rows; the last batch may be smaller.
+            features: columns of a table, in this order; by default all but the label.
+            label: the column to hand out apart.
+            shuffle: shuffle blocks, and rows within blocks; the order depends on seed and epoch alone.
+
+        Yields:
+            Of a table ``x``, or ``(x, y)`` with a `label`, in float32; of a dict of arrays a dict of tensors.
+        """
+        if not self._reader.shard.rows:
+            raise TrainingError("data: train() was given none", field="data")
+        first = self._next[1] if self._next[0] == self.epoch else 0
+        batches = self._reader.batches(
+            self.epoch, size=batch_size, features=features, label=label, shuffle=shuffle, skip=first
+        )
+        for done, batch in enumerate(batches, first + 1):
+            self._next = (self.epoch, done)
+            self.rows += len(_first_tensor(batch))
+            yield batch
+            if self.stopped:
+                return
+        self._next = (self.epoch + 1, 0)
+
+    # -- together -----------------------------------------------------------------------------------------------
+
+    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model on this rank's device, its gradients averaged over all ranks."""
+        model = model.to(self.device)
+        if self.world_size == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+    def mean(self, value: float | torch.Tensor) -> float:
+        """The mean over all ranks, which must all call it."""
+        total = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach().clone()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return float(total) / self.world_size
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def log(self, step: int | None = None, *, every_rank: bool = False, **metrics: float | torch.Tensor) -> None:
+        """Send metrics to the notebook; costs microseconds, never waits.
+
+        Args:
+            step: what to plot them against.
+            every_rank: also from ranks other than 0.
+            metrics: numbers, or tensors of one number.
+        """
+        if self.rank and not every_rank:
+            return
+        point = {
+            "at": time.time(),
+            "rank": self.rank,
+            "attempt": self.attempt,
+            "epoch": self.epoch,
+            "step": step,
+            "metrics": {name: float(value) for name, value in metrics.items()},
+        }
+        os.write(self._metrics, json.dumps(point).encode() + b"\n")
+
+    # -- keeping ------------------------------------------------------------------------------------------------
+
+    @property
+    def should_checkpoint(self) -> bool:
+        """Whether a slice of this notebook will be taken back soon: true once for each notice, in each rank.
+
+        A loop that keeps a checkpoint only now and then asks it after each step; it costs microseconds.
+        """
+        try:
+            noticed = self._notice_file.read_text()
+        except OSError:
+            return False
+        is_new, self._noticed = noticed != self._noticed, noticed
+        return is_new
+
+    def checkpoint(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra: Any) -> None:
+        """Keep the state from which a restart goes on; call it in all ranks, rank 0 writes.
+
+        The file is replaced whole: a rank that dies while writing leaves the one before.
+        """
+        if self.rank:
+            return
+        state = {
+            "model": _bare(model).state_dict(),
+            "optimizer": optimizer.state_dict() if optimizer is not None else None,
+            "next": self._next,
+            "extra": extra,
+        }
+        fresh = self._checkpoint.with_suffix(".new")
+        with fresh.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._checkpoint)
+
+    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any] | None:
+        """Go on from the last checkpoint; call it in all ranks, before `epochs`.
+
+        Returns:
+            What was kept as ``extra``, or None when there is no checkpoint, and nothing was changed.
+        """
+        if not self._checkpoint.exists():
+            return None
+        state = torch.load(self._checkpoint, map_location=self.device, weights_only=False)
+        _bare(model).load_state_dict(state["model"])
+        if optimizer is not None and state["optimizer"] is not None:
+            optimizer.load_state_dict(state["optimizer"])
+        self._next = tuple(state["next"])
+        extra: dict[str, Any] = state["extra"]
+        return extra
+
+
+def _bare(model: torch.nn.Module) -> torch.nn.Module:
+    return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+
+
+def _first_tensor(batch: Any) -> torch.Tensor:
+    if isinstance(batch, dict):
+        return next(iter(batch.values()))
+    return batch[0] if isinstance(batch, tuple) else batch

@@ -1,0 +1,1 @@
+"""What was used: attribution, charges, reports and advice."""

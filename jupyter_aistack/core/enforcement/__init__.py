@@ -1,0 +1,1 @@
+"""What holds a lease to its size, and whether it does."""

@@ -1,0 +1,153 @@
+"""How firmly a GPU's shares can be held: from what is known of the GPU and its host to a level, and why not a better.
+
+The levels, firmest first: L4, MIG instances; L3, an MPS namespace and a control group for each lease; L2, the namespace
+alone; L1, an MPS daemon for each GPU and limits in the clients' environment; L0, framework caps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from jupyter_aistack.core.model.device import Enforcement
+
+from .mps_limits import LIMITS_DRIVER, NAMESPACES_DRIVER
+
+VOLTA = (7, 0)
+"""First compute capability whose MPS knows limits (NVIDIA MPS documentation)."""
+
+
+class ComputeMode(IntEnum):
+    """NVML's ``nvmlComputeMode_t``."""
+
+    DEFAULT = 0
+    PROHIBITED = 2
+    EXCLUSIVE_PROCESS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the level of one GPU depends on.
+
+    Attributes:
+        index: its number on the host, for commands shown to people.
+        mig: whether MIG mode is on; None when the GPU knows no MIG.
+        instances: MIG instances that exist and have memory of their own.
+        parts: those that share their memory with others (compute instances).
+        driver: the driver's version, e.g. ``615.71.09``; empty when it does not say.
+        capability: compute capability; (0, 0) when unknown.
+        compute_mode: None when unknown.
+        refusal: why no MPS daemon may be started on this host at all; empty for no reason.
+        control: path of ``nvidia-cuda-mps-control``; empty where there is none.
+        protocols: versions of its protocol that it speaks.
+        foreign: another MPS daemon of this host, for people (``process 4711``); empty for none.
+        failure: why MPS could not be started on this GPU a moment ago; empty for no reason.
+        cgroup: why the host's control groups cannot limit memory of this GPU; empty when they can.
+        helper: why the root helper cannot be used; empty when it answers.
+    """
+
+    index: int = 0
+    mig: bool | None = None
+    instances: int = 0
+    parts: int = 0
+    driver: str = ""
+    capability: tuple[int, int] = (0, 0)
+    compute_mode: ComputeMode | None = None
+    refusal: str = ""
+    control: str = ""
+    protocols: frozenset[int] = frozenset()
+    foreign: str = ""
+    failure: str = ""
+    cgroup: str = ""
+    helper: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """Where a GPU stands; the fields are those of `Device`."""
+
+    level: Enforcement | None
+    why_not: tuple[tuple[str, str], ...] = ()
+    advice: str = ""
+
+
+def major(driver: str) -> int:
+    """The driver's major version; 0 when `driver` is no version."""
+    first = driver.partition(".")[0]
+    return int(first) if first.isdecimal() else 0
+
+
+def ladder(facts: Facts) -> Rung:
+    """The firmest level that shares of a GPU reach, and why none above it is reached."""
+    if facts.mig:
+        return _with_mig(facts)
+    without_mps = _no_mps(facts)
+    without_namespaces = without_mps or _no_namespaces(facts)
+    reasons = {
+        Enforcement.L4: _no_mig(facts),
+        Enforcement.L3: without_namespaces or _no_groups(facts),
+        Enforcement.L2: without_namespaces,
+        Enforcement.L1: without_mps,
+    }
+    level = next((level for level, reason in reasons.items() if not reason), Enforcement.L0)
+    above = tuple((one.value, why) for one, why in reasons.items() if one.value > level.value)
+    return Rung(level=level, why_not=above, advice=_advice(facts, level))
+
+
+def _with_mig(facts: Facts) -> Rung:
+    if facts.instances:
+        return Rung(level=Enforcement.L4)
+    under_mps = (one for one in Enforcement if one.is_by_mps)
+    others = tuple((one.value, "a GPU in MIG mode is granted by the instance") for one in under_mps)
+    if facts.parts:
+        shared = "its instances are compute instances, and share their memory with one another"
+        return Rung(level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others))
+    nothing = f"MIG mode is on but there is no instance; create some with nvidia-smi mig -i {facts.index} -cgi, as root"
+    return Rung(level=None, why_not=((Enforcement.L4.value, nothing), *others))
+
+
+def _no_mig(facts: Facts) -> str:
+    return "this GPU has no MIG" if facts.mig is None else "MIG mode is off; only an administrator may change that"
+
+
+def _no_mps(facts: Facts) -> str:
+    """Why no MPS daemon can hold shares of the GPU."""
+    if facts.refusal:
+        return facts.refusal
+    if not facts.control:
+        return "nvidia-cuda-mps-control is not on the server's PATH; it comes with the driver's compute utilities"
+    if 0 < major(facts.driver) < LIMITS_DRIVER:
+        return f"MPS limits memory from driver {LIMITS_DRIVER} on, and this is {facts.driver}"
+    if (0, 0) < facts.capability < VOLTA:
+        capability = ".".join(map(str, facts.capability))
+        return f"its compute capability is {capability}, and MPS holds limits from 7.0 (Volta) on"
+    if facts.compute_mode is ComputeMode.PROHIBITED:
+        return f"its compute mode is PROHIBITED; nvidia-smi -i {facts.index} -c DEFAULT, as root, opens it"
+    if facts.foreign and facts.compute_mode is ComputeMode.EXCLUSIVE_PROCESS:
+        return (
+            f"another MPS daemon ({facts.foreign}) runs, and in compute mode EXCLUSIVE_PROCESS one server alone may "
+            "use the GPU; stop that daemon (echo quit | nvidia-cuda-mps-control), or leave the GPU to it"
+        )
+    return f"MPS could not be started: {facts.failure}" if facts.failure else ""
+
+
+def _no_namespaces(facts: Facts) -> str:
+    if major(facts.driver) < NAMESPACES_DRIVER:
+        return f"MPS namespaces need driver {NAMESPACES_DRIVER} or newer, and this is {facts.driver or 'unknown'}"
+    if 3 not in facts.protocols:
+        return "nvidia-cuda-mps-control does not speak protocol 3; install the one that belongs to the driver"
+    return ""
+
+
+def _no_groups(facts: Facts) -> str:
+    return facts.cgroup or facts.helper
+
+
+def _advice(facts: Facts, level: Enforcement) -> str:
+    if not level.is_by_mps or facts.compute_mode is not ComputeMode.DEFAULT:
+        return ""
+    beside = f"; processes of another MPS daemon ({facts.foreign}) are not held by it" if facts.foreign else ""
+    return (
+        f"a process that loses its MPS directory has the whole GPU; nvidia-smi -i {facts.index} -c EXCLUSIVE_PROCESS, "
+        f"as root, makes that an error, where nothing but shares is granted on this GPU{beside}"
+    )

@@ -1,0 +1,224 @@
+"""Do the processes of a lease hold more memory than it has, and what is to be done about it?
+
+Limits of a driver hold each process to the slice, so that two may hold it twice (NVIDIA/k8s-device-plugin#720); and
+where nothing but good will limits them, one may hold it all. So a lease's processes are added up at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from jupyter_aistack.core.model.device import ProcessUse
+from jupyter_aistack.core.model.units import MIB, format_bytes
+
+from .faults import FAULTED
+from .verification import NOT_KNOWN
+
+NEAR_SHARE, CALM_SHARE = 0.9, 0.85
+"""Of its slice: from where on a lease is warned, and below what that is over. Between the two it stays as it was."""
+SLACK_BYTES, SLACK_SHARE = 512 * MIB, 0.05
+"""How far above its slice a lease is told so and left alone: the smaller of the two. The driver's context lies outside
+any framework's pool and takes 300 to 500 MiB, not always the same; work is not cut off for that."""
+
+NEAR_ITS_MEMORY, OVER_ITS_MEMORY = "near its memory:", "over its memory:"
+UNMEASURED = "its memory cannot be measured now, so nothing watches its bound"
+
+
+class MemoryAction(StrEnum):
+    """What is done about a lease whose processes hold more than it has."""
+
+    WARN = "warn"  # it is said
+    INTERRUPT = "interrupt"  # the cell is interrupted
+    TERMINATE = "terminate"  # the process that holds the most is ended, the kernel's own only if it is alone
+
+
+class Level(StrEnum):
+    CALM = "calm"
+    NEAR = "near"
+    OVER = "over"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fill:
+    """How full a lease's slice is.
+
+    Attributes:
+        memory_bytes: what its processes hold.
+        granted_bytes: what it has.
+        processes: who holds it, the largest first; empty where only the sum is known.
+    """
+
+    memory_bytes: int
+    granted_bytes: int
+    processes: tuple[ProcessUse, ...] = ()
+
+    @property
+    def share(self) -> float:
+        return self.memory_bytes / max(1, self.granted_bytes)
+
+    @property
+    def is_beyond_slack(self) -> bool:
+        slack = min(SLACK_BYTES, int(self.granted_bytes * SLACK_SHARE))
+        return self.memory_bytes > self.granted_bytes + slack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """Where a lease stands with its memory.
+
+    Attributes:
+        level: how full it is.
+        note: what its holder is to know; empty for nothing.
+        acted_on: the process something has been done about since it was last calm; None for none.
+    """
+
+    level: Level = Level.CALM
+    note: str = ""
+    acted_on: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What is to be made of one look.
+
+    Attributes:
+        watched: where the lease stands now.
+        is_worse: it has come closer to its bound, or crossed it, since the last look.
+        culprit: the process to do something about now; None for nothing to do.
+    """
+
+    watched: Watched = field(default_factory=Watched)
+    is_worse: bool = False
+    culprit: ProcessUse | None = None
+
+
+def fullest(
+    granted: Mapping[str, int],
+    held: Mapping[str, Mapping[int, int | None] | None],
+    pids: Collection[int],
+    names: Mapping[int, str],
+) -> Fill | None:
+    """How full the fullest of some processes' slices is; None when that cannot be known.
+
+    Args:
+        granted: bytes that belong to them, by UUID of the GPU or MIG instance.
+        held: bytes each process holds there; None for a figure, or a list, that cannot be read.
+        pids: the processes.
+        names: what each process runs.
+    """
+    fills = [_fill(bytes_, held.get(uuid), pids, names) for uuid, bytes_ in granted.items()]
+    known = [fill for fill in fills if fill is not None]
+    worst = max(known, key=lambda fill: fill.share, default=None)
+    # A breach that is seen is one, whatever cannot be seen beside it.
+    return worst if len(known) == len(fills) or (worst is not None and worst.share > 1) else None
+
+
+def _fill(
+    granted: int, held: Mapping[int, int | None] | None, pids: Collection[int], names: Mapping[int, str]
+) -> Fill | None:
+    if held is None:
+        return None
+    own = {pid: memory for pid, memory in held.items() if pid in pids}
+    known = {pid: memory for pid, memory in own.items() if memory is not None}
+    if len(known) < len(own) and sum(known.values()) <= granted:
+        return None
+    processes = [ProcessUse(pid=pid, memory_bytes=memory, name=names.get(pid, "")) for pid, memory in known.items()]
+    processes.sort(key=lambda process: (-process.memory_bytes, process.pid))
+    return Fill(memory_bytes=sum(known.values()), granted_bytes=granted, processes=tuple(processes))
+
+
+def judge(before: Watched, fill: Fill | None, *, action: MemoryAction, label: str, root: int | None) -> Judgement:
+    """What one look at a lease's memory means, given where it stood.
+
+    It is said once that a lease comes near its bound or crosses it, and each process is acted on once, until the lease
+    has been calm again. What cannot be measured is said, and is no all-clear.
+
+    Args:
+        fill: what was measured; None when nothing could be.
+        action: what is done about breaches.
+        label: the notebook, or whatever else people call the holder.
+        root: the process that must not be ended as long as another of the lease holds memory.
+    """
+    if fill is None:
+        return Judgement(watched=replace(before, note=UNMEASURED))
+    level = _level(before.level, fill)
+    is_news = level is not before.level or before.note == UNMEASURED
+    watched = Watched(
+        level=level,
+        note=_note(level, fill, label) if is_news else before.note,
+        acted_on=before.acted_on if level is Level.OVER else None,
+    )
+    culprit = _culprit(watched, fill, root) if action is not MemoryAction.WARN else None
+    if culprit is not None:
+        watched = replace(watched, acted_on=culprit.pid, note=_note(level, fill, label))
+    return Judgement(watched=watched, is_worse=_RANK[level] > _RANK[before.level], culprit=culprit)
+
+
+def _level(before: Level, fill: Fill) -> Level:
+    if fill.share > 1 or (before is Level.OVER and fill.share >= NEAR_SHARE):
+        return Level.OVER
+    if fill.share >= NEAR_SHARE or (before is not Level.CALM and fill.share >= CALM_SHARE):
+        return Level.NEAR
+    return Level.CALM
+
+
+def _culprit(watched: Watched, fill: Fill, root: int | None) -> ProcessUse | None:
+    """The largest process, others before the root; none while the one acted on last is still there."""
+    holding = [process for process in fill.processes if process.memory_bytes]
+    if not fill.is_beyond_slack or not holding or watched.acted_on in {process.pid for process in holding}:
+        return None
+    return next((process for process in holding if process.pid != root), holding[0])
+
+
+def _note(level: Level, fill: Fill, label: str) -> str:
+    if level is Level.CALM:
+        return ""
+    if level is Level.NEAR:
+        return f"{NEAR_ITS_MEMORY} {sentence(fill, label)}"
+    return f"{OVER_ITS_MEMORY} {sentence(fill, label)}; free some, or ask for a larger slice"
+
+
+def sentence(fill: Fill, label: str) -> str:
+    """Who holds how much of what: ``python 4711 of train.ipynb holds 38.2 GiB of 35.0 GiB``."""
+    amounts = f"{format_bytes(fill.memory_bytes)} of {format_bytes(fill.granted_bytes)}"
+    holding = [process for process in fill.processes if process.memory_bytes]
+    if not holding:
+        return f"{label} holds {amounts}"
+    largest = process_name(holding[0])
+    if len(holding) == 1:
+        return f"{largest} of {label} holds {amounts}"
+    most = format_bytes(holding[0].memory_bytes)
+    return f"{len(holding)} processes of {label} hold {amounts}, {largest} the most ({most})"
+
+
+def process_name(process: ProcessUse) -> str:
+    """A process for people: program and id."""
+    return f"{process.name or 'process'} {process.pid}"
+
+
+def may_replace(note: str, by: str) -> bool:
+    """Whether the watchdog may write `by` over a lease's note.
+
+    Over its own, and over one that a check told nothing; a breach is said before anything else but that the GPU failed.
+    """
+    if not note or note_kind(note) or note.startswith(NOT_KNOWN):
+        return True
+    return by.startswith(OVER_ITS_MEMORY) and not note.startswith(FAULTED)
+
+
+def note_kind(note: str) -> str:
+    """What a note says of a lease's memory, without the figures; empty when it says nothing."""
+    return next((kind for kind in (NEAR_ITS_MEMORY, OVER_ITS_MEMORY, UNMEASURED) if note.startswith(kind)), "")
+
+
+def granted_together(slices: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Bytes by UUID, over all slices (UUID, bytes) that the same processes use."""
+    granted: dict[str, int] = {}
+    for uuid, memory in slices:
+        granted[uuid] = granted.get(uuid, 0) + memory
+    return granted
+
+
+_RANK = {level: rank for rank, level in enumerate(Level)}

@@ -1,0 +1,242 @@
+"""Where the device state of a lease is, as the ledger keeps it, and each step it may take; pure.
+
+A lease has a residence where its holder may be suspended. Each function here gives the residence after something has
+happened; one that does not apply raises and changes nothing. Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from jupyter_aistack.core.suspend.model import Phase, Standing, Tenant, standing
+from jupyter_aistack.exceptions import LeaseError
+
+
+class Tier(StrEnum):
+    """How the state of a kernel leaves its device, best first."""
+
+    CHECKPOINT = "checkpoint"  # the driver moves all of it
+    SIMULATED = "simulated"  # its device is simulated: nothing moves
+    OFFLOAD = "offload"  # what the user has registered moves; the context stays
+    OFF = "off"  # it has not left, or there was nothing to move
+
+
+class Asked(StrEnum):
+    """What its user wants, whoever else needs the room."""
+
+    NOTHING = ""
+    SUSPEND = "suspend"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residence:
+    """Where the device state of one lease is.
+
+    Attributes:
+        phase: where it is.
+        state_bytes: what it held on each of its devices when it was parked; None while that is not known.
+        is_busy: a cell of it runs.
+        active_at: when it was last in use, came or came back.
+        wanted_at: since when a cell of it waits to have it back; None for not.
+        pinned: why it must stay; empty when it need not.
+        is_kept: it is its user who says so.
+        failures, failed_at: suspends that failed in a row, and when the last one did.
+        asked: what its user wants now.
+        tier: how it was parked; off while it never was.
+        is_restored: the driver has restored its processes, or may have: they must not be killed with state on a device.
+        away_at: since when it takes no room on its devices; None while it does.
+        away_seconds: how long it took none before that, all in all.
+        note: what became of it when it was lost, or why the last suspend failed.
+    """
+
+    phase: Phase = Phase.RESIDENT
+    state_bytes: int | None = None
+    is_busy: bool = False
+    active_at: float = 0.0
+    wanted_at: float | None = None
+    pinned: str = ""
+    is_kept: bool = False
+    failures: int = 0
+    failed_at: float = 0.0
+    asked: Asked = Asked.NOTHING
+    tier: Tier = Tier.OFF
+    is_restored: bool = False
+    away_at: float | None = None
+    away_seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it takes no room on its devices, and none is promised to it."""
+        return self.phase is Phase.LOST or (self.phase is Phase.PARKED and self.wanted_at is None)
+
+
+KEPT = "its user keeps it here until it is unpinned"
+UNSEEN = "its server has not looked yet whether it can be suspended"
+
+
+def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: Residence) -> Tenant:
+    """The lease as the rules of :mod:`.suspend` see it; `memory_bytes` on each of its `devices`."""
+    return Tenant(
+        lease_id=lease_id,
+        devices=devices,
+        memory_bytes=memory_bytes,
+        state_bytes=residence.state_bytes,
+        phase=residence.phase,
+        is_busy=residence.is_busy,
+        active_at=residence.active_at,
+        wanted_at=residence.wanted_at,
+        pinned=why_pinned(residence),
+        must_go=residence.asked is Asked.SUSPEND,
+        failures=residence.failures,
+        failed_at=residence.failed_at,
+    )
+
+
+def why_pinned(residence: Residence) -> str:
+    """Why it must stay, its user's wish included; empty when it need not."""
+    return KEPT if residence.is_kept else residence.pinned
+
+
+def seen(residence: Residence) -> Standing:
+    """How it is shown."""
+    return standing(tenant("", (), 0, residence))
+
+
+def cell_begins(residence: Residence, now: float) -> Residence:
+    """A cell wants the device: it runs where the state is there, and waits for it otherwise."""
+    if residence.phase is Phase.LOST:
+        return residence
+    if residence.phase is Phase.RESIDENT:
+        return replace(residence, is_busy=True, active_at=now, asked=Asked.NOTHING)
+    since = now if residence.wanted_at is None else residence.wanted_at
+    return replace(residence, wanted_at=since, asked=Asked.NOTHING)
+
+
+def cell_ends(residence: Residence, now: float) -> Residence:
+    """Its cell is over, or has given up waiting."""
+    used = now if residence.is_busy else residence.active_at
+    return replace(residence, is_busy=False, wanted_at=None, active_at=used)
+
+
+def leaves(residence: Residence) -> Residence:
+    """Its state begins to move out."""
+    _check(residence, Phase.RESIDENT, "suspend")
+    return replace(residence, phase=Phase.PARKING, asked=Asked.NOTHING)
+
+
+def has_left(residence: Residence, *, state_bytes: int, tier: Tier) -> Residence:
+    """All of its state is in host memory."""
+    _check(residence, Phase.PARKING, "be parked")
+    gone = replace(residence, phase=Phase.PARKED, state_bytes=state_bytes, tier=tier)
+    return replace(gone, failures=0, is_busy=False, note="")
+
+
+def has_stayed(residence: Residence, now: float, note: str) -> Residence:
+    """It could not be moved out, and goes on where it was."""
+    _check(residence, Phase.PARKING, "stay")
+    there = _is_there(residence)
+    return replace(there, failures=residence.failures + 1, failed_at=now, note=note)
+
+
+def returns(residence: Residence) -> Residence:
+    """Its bytes are reserved, and its state begins to move in; who does it may end before it can say that it did."""
+    _check(residence, Phase.PARKED, "resume")
+    is_restored = residence.is_restored or residence.tier is Tier.CHECKPOINT
+    return replace(residence, phase=Phase.RESTORING, is_restored=is_restored)
+
+
+def has_returned(residence: Residence, now: float) -> Residence:
+    """All of its state is back; the cell that waited for it goes on."""
+    _check(residence, Phase.RESTORING, "come back")
+    return replace(_is_there(residence), state_bytes=None, active_at=now, note="")
+
+
+def is_restored(residence: Residence) -> Residence:
+    """The driver has copied state back to a device in one of its processes."""
+    return replace(residence, is_restored=True)
+
+
+def _is_there(residence: Residence) -> Residence:
+    """On its device; a cell that waited for it runs, where it was not its user alone who wanted it back."""
+    runs = residence.wanted_at is not None and residence.asked is not Asked.RESUME
+    return replace(residence, phase=Phase.RESIDENT, is_busy=runs, wanted_at=None, asked=Asked.NOTHING)
+
+
+def has_not_returned(residence: Residence, note: str) -> Residence:
+    """It is still parked whole, and may be tried again."""
+    _check(residence, Phase.RESTORING, "stay parked")
+    return replace(residence, phase=Phase.PARKED, note=note)
+
+
+def is_lost(residence: Residence, note: str) -> Residence:
+    """Its state is gone."""
+    return replace(residence, phase=Phase.LOST, is_busy=False, wanted_at=None, asked=Asked.NOTHING, note=note)
+
+
+def starts_anew(residence: Residence, now: float) -> Residence:
+    """Its process is another one: its state went with the old one, and nobody knows yet whether this one may move.
+
+    One whose room was given away has none until its first cell asks for it, and then nothing to bring back.
+    """
+    new = Residence(active_at=now, is_kept=residence.is_kept, pinned=UNSEEN)
+    has_room = residence.phase not in (Phase.PARKED, Phase.LOST)
+    return new if has_room else replace(new, phase=Phase.PARKED, state_bytes=0)
+
+
+def asks(residence: Residence, asked: Asked, now: float) -> Residence:
+    """Its user wants it suspended or back.
+
+    Raises:
+        LeaseError: that makes no sense now; says why.
+    """
+    if residence.phase is Phase.LOST:
+        raise LeaseError(f"its state is lost ({residence.note}); restart the kernel")
+    if asked is Asked.SUSPEND and residence.is_busy:
+        raise LeaseError("a cell of it runs; suspend it once that is done")
+    if asked is Asked.SUSPEND and why_pinned(residence):
+        raise LeaseError(f"it cannot be suspended: {why_pinned(residence)}")
+    if asked is Asked.RESUME:
+        return _asks_back(residence, now)
+    if asked is Asked.SUSPEND and residence.phase is Phase.RESTORING:
+        raise LeaseError("it is on its way back; suspend it once it is there")
+    if residence.phase is not Phase.RESIDENT:
+        return _asks_nothing(residence)
+    return replace(residence, asked=asked)
+
+
+def _asks_back(residence: Residence, now: float) -> Residence:
+    """One that is there stays there; one that a cell waits for is on its way already."""
+    if residence.phase is Phase.RESIDENT or residence.wanted_at is not None:
+        return replace(residence, asked=Asked.NOTHING if residence.phase is Phase.RESIDENT else residence.asked)
+    return replace(residence, asked=Asked.RESUME, wanted_at=now)
+
+
+def _asks_nothing(residence: Residence) -> Residence:
+    """One that is away stays away, but for a cell that waits for it."""
+    wanted_at = None if residence.asked is Asked.RESUME else residence.wanted_at
+    return replace(residence, asked=Asked.NOTHING, wanted_at=wanted_at)
+
+
+def keeps(residence: Residence, is_kept: bool) -> Residence:
+    """Its user wants it to stay on the device whoever needs the room, or no longer."""
+    return replace(residence, is_kept=is_kept)
+
+
+def is_pinned(residence: Residence, why: str) -> Residence:
+    """Something makes it unfit to be suspended (empty: nothing does)."""
+    return replace(residence, pinned=why)
+
+
+def counted(before: Residence, after: Residence, now: float) -> Residence:
+    """`after` any step from `before`, with how long it has taken no room."""
+    since = before.away_at if before.away_at is not None else now
+    back = max(0.0, now - since) if before.away_at is not None and not after.is_away else 0.0
+    return replace(after, away_at=since if after.is_away else None, away_seconds=before.away_seconds + back)
+
+
+def _check(residence: Residence, phase: Phase, what: str) -> None:
+    if residence.phase is not phase:
+        raise LeaseError(f"a lease whose state is {residence.phase.value} cannot {what}", phase=residence.phase.value)

@@ -1,0 +1,217 @@
+"""A lease and the steps it may take.
+
+Read the table aloud: *a granted lease that is activated becomes active*. A pair that is not in
+the table is not a step, and asking for it raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from jupyter_aistack.exceptions import InvalidTransition
+
+from .device import Enforcement, Slice, SliceKind
+from .device_state import Residence
+from .request import Holder, Spec
+
+
+class LeaseState(StrEnum):
+    GRANTED = "granted"  # in the ledger
+    ACTIVE = "active"  # prepared, verified and in use
+    SUSPENDED = "suspended"  # its GPU state is parked in host memory
+    RELEASING = "releasing"  # being torn down; still holds its slices
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How an ended lease ended."""
+
+    RELEASED = "released"
+    EXPIRED = "expired"
+    PREEMPTED = "preempted"
+    FAILED = "failed"
+    ABANDONED = "abandoned"  # its holder died without releasing it
+    RECLAIMED = "reclaimed"  # nobody used it
+
+
+class Step(StrEnum):
+    """What may happen to a lease."""
+
+    ACTIVATE = "activate"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    RELEASE = "release"
+    FINISH = "finish"
+    EXPIRE = "expire"
+    PREEMPT = "preempt"
+    FAIL = "fail"
+    REAP = "reap"
+    RECLAIM = "reclaim"
+
+
+_G, _A, _S, _R, _E = LeaseState
+_ENDINGS: dict[Step, Outcome] = {
+    Step.FINISH: Outcome.RELEASED,
+    Step.EXPIRE: Outcome.EXPIRED,
+    Step.PREEMPT: Outcome.PREEMPTED,
+    Step.FAIL: Outcome.FAILED,
+    Step.REAP: Outcome.ABANDONED,
+    Step.RECLAIM: Outcome.RECLAIMED,
+}
+_SUDDEN = (Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP, Step.RECLAIM)
+
+TRANSITIONS: dict[tuple[LeaseState, Step], LeaseState] = {
+    (_G, Step.ACTIVATE): _A,
+    (_A, Step.ACTIVATE): _A,  # verified again, after a kernel restart
+    (_A, Step.SUSPEND): _S,
+    (_S, Step.RESUME): _A,
+    (_S, Step.ACTIVATE): _S,  # its kernel was restarted, and verified, before it has come back
+    (_G, Step.RELEASE): _R,
+    (_A, Step.RELEASE): _R,
+    (_S, Step.RELEASE): _R,
+    (_R, Step.RELEASE): _R,  # releasing twice is releasing once
+    (_R, Step.FINISH): _E,
+    **{(state, step): _E for state in (_G, _A, _S, _R) for step in _SUDDEN},
+}
+
+LIVE_STATES = frozenset({_G, _A, _S, _R})
+
+
+class NoticeKind(StrEnum):
+    """Why a lease is asked back."""
+
+    PREEMPT = "preempt"  # somebody who goes first needs the room
+    IDLE = "idle"  # nobody uses it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """The word that a lease will be taken back.
+
+    Attributes:
+        kind: why.
+        at: when it was given, in seconds since the epoch.
+        ends_at: when the lease ends, unless the notice is withdrawn.
+        request_id: the request that needs the room; empty for an idle lease.
+    """
+
+    kind: NoticeKind
+    at: float
+    ends_at: float
+    request_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The time-bounded right of one holder to certain slices.
+
+    Attributes:
+        id: unique, opaque.
+        token: fencing number, never used twice in a ledger; a stale one may change nothing.
+        request_id: the request it answers.
+        spec: what was asked for.
+        holder: who uses it.
+        slices: what was granted.
+        queue: the queue it is charged to.
+        state: where it stands.
+        granted_at, expires_at: seconds since the epoch; it ends at `expires_at` unless renewed.
+        ends_at: when it ends however often it is renewed; None for no such end.
+        preemptible: may be ended for others.
+        enforced_by: what holds it to its size, known once prepared.
+        verified: True when checked from inside and found as granted, False when found otherwise, None before.
+        note: what the user should know, e.g. ``not enforced: ...``.
+        active_at: when it was last seen in use (a cell ran, or its device worked); None when nobody watches that.
+        notice: the word that it will be taken back; None for none.
+        residence: where its device state is, where its holder may be suspended; None elsewhere.
+        outcome, ended_at: how and when it ended; None while it lives.
+    """
+
+    id: str
+    token: int
+    request_id: str
+    spec: Spec
+    holder: Holder
+    slices: tuple[Slice, ...]
+    granted_at: float
+    expires_at: float
+    queue: str = "default"
+    state: LeaseState = LeaseState.GRANTED
+    ends_at: float | None = None
+    preemptible: bool = False
+    enforced_by: Enforcement | None = None
+    verified: bool | None = None
+    note: str = ""
+    active_at: float | None = None
+    notice: Notice | None = None
+    residence: Residence | None = None
+    outcome: Outcome | None = None
+    ended_at: float | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still holds its slices."""
+        return self.state in LIVE_STATES
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is suspended, and takes no room on its GPUs."""
+        return self.residence is not None and self.residence.is_away
+
+    @property
+    def occupied(self) -> tuple[Slice, ...]:
+        """Its slices that take room: all, but for one that is suspended. That keeps only what it has of the CPU.
+
+        The room of one that waits to come back is taken: it is promised to it.
+        """
+        if not self.is_away:
+            return self.slices
+        return tuple(piece for piece in self.slices if piece.kind is SliceKind.CPU)
+
+    def used_since(self, now: float) -> float:
+        """Since when it would have been in use had it been so without a break until `now`; seconds since the epoch.
+
+        While it is suspended and nobody waits for it, others have its room.
+        """
+        home = self.residence
+        if home is None:
+            return self.granted_at
+        away = home.away_seconds + (0.0 if home.away_at is None else max(0.0, now - home.away_at))
+        return min(max(now, self.granted_at), self.granted_at + away)
+
+    def is_expired(self, now: float) -> bool:
+        """Whether it is live but past its time."""
+        return self.is_live and (now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at))
+
+
+def firmness_note(note: str, prepared: str) -> str:
+    """What a lease's note should say, given it and what the preparation says; a note about anything else stays."""
+    return prepared if not note or lasting_note(note) else note
+
+
+def lasting_note(note: str) -> str:
+    """The note where it is a preparation's, which a verification that found all well does not take back."""
+    return note if note.startswith(LESS_FIRMLY) else ""
+
+
+LESS_FIRMLY = "held less firmly than it could be:"
+"""How a preparation's note begins."""
+
+
+def advance(lease: Lease, step: Step, now: float) -> Lease:
+    """The lease after `step`, at time `now` (seconds since the epoch).
+
+    Raises:
+        InvalidTransition: when its state does not allow the step; the lease stays as it was.
+    """
+    after = TRANSITIONS.get((lease.state, step))
+    if after is None:
+        raise InvalidTransition(
+            f"a lease that is {lease.state.value} cannot {step.value}",
+            lease_id=lease.id,
+            state=lease.state.value,
+            step=step.value,
+        )
+    if after is LeaseState.ENDED:
+        return replace(lease, state=after, outcome=_ENDINGS[step], ended_at=now)
+    return replace(lease, state=after)

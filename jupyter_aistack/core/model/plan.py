@@ -1,0 +1,157 @@
+"""What a turn of the broker is made from, and what it comes to: snapshots, actions and plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jupyter_aistack.core.scheduling.reservations import Reservation
+from jupyter_aistack.core.suspend.feasibility import Act
+from jupyter_aistack.core.suspend.model import SuspendPolicy
+from jupyter_aistack.exceptions import Refused
+
+from .device import Inventory, Slice
+from .device_state import Residence
+from .lease import Lease, LeaseState, Notice, Outcome
+from .policy import Policy
+from .request import Request
+from .usage_history import Account
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Give a waiting request these slices.
+
+    `note` is what its holder should know; `residence` is for a holder who may be suspended.
+    """
+
+    request: Request
+    slices: tuple[Slice, ...]
+    expires_at: float
+    ends_at: float | None = None
+    note: str = ""
+    residence: Residence | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notify:
+    """Tell the holder of a lease that it will be taken back."""
+
+    lease_id: str
+    token: int
+    notice: Notice
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdraw:
+    """Take a notice back."""
+
+    lease_id: str
+    token: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """End a live lease with an outcome (expired, abandoned, preempted, reclaimed)."""
+
+    lease_id: str
+    token: int
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """Turn a waiting request down; `code` names the error it means for the one who asked."""
+
+    request_id: str
+    reason: str
+    code: str = Refused.__name__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Begin to move the device state of a lease out, or back in with its bytes reserved."""
+
+    lease_id: str
+    token: int
+    act: Act
+
+
+Action = Grant | Notify | Withdraw | End | Reject | Move
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a plan is made from, read together.
+
+    Attributes:
+        inventory: the devices, foreign memory marked.
+        leases: the live leases on them.
+        requests: the queued requests, in the order they came.
+        policy: how slices are shared out.
+        accounts: what users have used.
+        reservations: devices kept for certain hours.
+        version: of the ledger it was read from.
+        dead: ids of leases and requests whose holder no longer runs.
+        suspend: when idle kernels are suspended; None where none may be.
+        host_bytes: most of the host's memory that suspended state may take, all together.
+    """
+
+    inventory: Inventory
+    leases: tuple[Lease, ...] = ()
+    requests: tuple[Request, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    accounts: tuple[Account, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    version: int = 0
+    dead: frozenset[str] = frozenset()
+    suspend: SuspendPolicy | None = None
+    host_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Actions to be applied together.
+
+    Attributes:
+        version: the ledger's version it holds for.
+        actions: what to do, in order.
+    """
+
+    version: int
+    actions: tuple[Action, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.actions
+
+    def rejections(self) -> tuple[Reject, ...]:
+        """The requests it turns down."""
+        return tuple(action for action in self.actions if isinstance(action, Reject))
+
+    def ended(self) -> frozenset[str]:
+        """Ids of the leases it ends."""
+        return frozenset(action.lease_id for action in self.actions if isinstance(action, End))
+
+
+def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease:
+    """The lease a grant becomes when it is written down."""
+    request = grant.request
+    return Lease(
+        id=lease_id,
+        token=token,
+        request_id=request.id,
+        spec=request.spec,
+        holder=request.holder,
+        slices=grant.slices,
+        queue=request.queue,
+        state=LeaseState.GRANTED,
+        granted_at=now,
+        expires_at=grant.expires_at,
+        ends_at=grant.ends_at,
+        preemptible=request.preemptible,
+        note=grant.note,
+        residence=grant.residence,
+    )

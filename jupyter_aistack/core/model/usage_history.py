@@ -1,0 +1,112 @@
+"""What each user has used: decayed for fair shares, and by the week for limits.
+
+Use is counted in device-equivalent seconds (see `equivalents`). For fair shares it decays by half every half-life, the
+way Slurm's priority/multifactor plugin and KAI's time-based fairshare do: one second of use t seconds ago weighs
+0.5 ** (t / half_life).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from .device import Slice, SliceKind
+from .lease import Lease
+from .policy import WEEK_SECONDS
+
+MONDAY = 4 * 86400.0
+"""The first Monday after the epoch, which was a Thursday."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What a user's ended leases in one queue have used.
+
+    Attributes:
+        user, queue: whose.
+        decayed: device-equivalent seconds, decayed to time `at`.
+        at: when `decayed` was true, in seconds since the epoch.
+        week: number of the week (since the first Monday of 1970) that `week_seconds` counts.
+        week_seconds: device-equivalent seconds used in that week, not decayed.
+    """
+
+    user: str
+    queue: str
+    decayed: float = 0.0
+    at: float = 0.0
+    week: int = 0
+    week_seconds: float = 0.0
+
+
+def equivalents(slices: Iterable[Slice]) -> Fraction:
+    """The size of slices in device equivalents: the dominant of what they take of GPUs and of CPUs.
+
+    A slice's fraction is already the larger of its memory and compute shares, so this is the dominant share of
+    Ghodsi et al., NSDI 2011, in units of one device.
+    """
+    pieces = tuple(slices)
+    if len(pieces) == 1:
+        return pieces[0].fraction
+    gpus = cpus = Fraction(0)
+    for piece in pieces:
+        if piece.kind is SliceKind.CPU:
+            cpus += piece.fraction
+        else:
+            gpus += piece.fraction
+    return max(gpus, cpus)
+
+
+def week_of(at: float) -> int:
+    """Number of the calendar week (Monday to Sunday, UTC) that `at` is in."""
+    return int((at - MONDAY) // WEEK_SECONDS)
+
+
+def week_start(week: int) -> float:
+    """When a week begins, in seconds since the epoch."""
+    return MONDAY + week * WEEK_SECONDS
+
+
+def decayed_at(account: Account, now: float, half_life_seconds: float) -> float:
+    """What an account still weighs at `now`."""
+    return account.decayed * _decay(max(0.0, now - account.at), half_life_seconds)
+
+
+def decayed_use(size: Fraction, start: float, end: float, now: float, half_life_seconds: float) -> float:
+    """The weight at `now` of `size` device equivalents in use from `start` to `end`: the integral of the decay."""
+    if end <= start:
+        return 0.0
+    rate = math.log(2) / half_life_seconds
+    until, since = max(0.0, now - end), max(0.0, now - start)
+    return size.numerator / size.denominator * (math.exp(-rate * until) - math.exp(-rate * since)) / rate
+
+
+def used_in_week(size: Fraction, start: float, end: float, week: int) -> float:
+    """Device-equivalent seconds of that use that fall into `week`."""
+    begin = week_start(week)
+    return float(size) * max(0.0, min(end, begin + WEEK_SECONDS) - max(start, begin))
+
+
+def charged(account: Account, lease: Lease, half_life_seconds: float) -> Account:
+    """The account after `lease`, which has ended, is charged to it; not for the time it was suspended.
+
+    When that was is not known any more: it counts as the beginning, which charges too much rather than too little.
+    """
+    end = lease.ended_at if lease.ended_at is not None else lease.granted_at
+    at, size, week = max(account.at, end), equivalents(lease.slices), week_of(end)
+    start = lease.used_since(end)
+    kept = account.week_seconds if account.week == week else 0.0
+    if account.week > week and account.week_seconds:  # a lease whose end is noticed late: that week is over
+        week, kept = account.week, account.week_seconds
+    return replace(
+        account,
+        decayed=decayed_at(account, at, half_life_seconds) + decayed_use(size, start, end, at, half_life_seconds),
+        at=at,
+        week=week,
+        week_seconds=kept + used_in_week(size, start, end, week),
+    )
+
+
+def _decay(seconds: float, half_life_seconds: float) -> float:
+    return float(0.5 ** (seconds / half_life_seconds))

@@ -1,0 +1,96 @@
+"""Placement policies by name, and a cluster that places demands by one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from jupyter_aistack.exceptions import InvalidRequest
+
+from .demand import Demand, Node, Spot
+
+if TYPE_CHECKING:
+    from .cluster_state import Fleet
+
+DEFAULT_POLICY = "scarcity"
+
+
+class Policy(Protocol):
+    """Decides where demands go; it never refuses what fits somewhere."""
+
+    def arrived(self, demand: Demand) -> None:
+        """Called with every demand before it is placed, once: a policy may learn the mix from it."""
+
+    def choose(self, demand: Demand) -> Spot | None:
+        """Where the demand goes; None when no node holds it. Changes nothing."""
+
+
+class Packer:
+    """A cluster, and the policy that fills it.
+
+    Args:
+        nodes: the nodes, empty.
+        policy: one of `POLICIES`.
+        history: demands known beforehand, as the mix to expect; the order does not matter.
+
+    Attributes:
+        fleet: what is free on the nodes.
+
+    Raises:
+        InvalidRequest: on an unknown policy.
+    """
+
+    def __init__(self, nodes: Sequence[Node], *, policy: str = DEFAULT_POLICY, history: Iterable[Demand] = ()) -> None:
+        make = _maker(policy)
+        from .cluster_state import Fleet
+
+        self.fleet = Fleet(nodes)
+        self._policy = make(self.fleet, history)
+
+    def place(self, demand: Demand) -> Spot | None:
+        """Give the demand a spot, or None when no node holds it now."""
+        self._policy.arrived(demand)
+        spot = self._policy.choose(demand)
+        if spot is not None:
+            self.fleet.take(demand, spot)
+        return spot
+
+    def free(self, demand: Demand, spot: Spot) -> None:
+        """Take back what `place` gave.
+
+        Raises:
+            InvalidRequest: when the spot does not hold that much.
+        """
+        self.fleet.free(demand, spot)
+
+
+def _scarcity(fleet: Fleet, history: Iterable[Demand]) -> Policy:
+    from .scarcity import Scarcity
+
+    return Scarcity(fleet, history)
+
+
+def _fgd(fleet: Fleet, history: Iterable[Demand]) -> Policy:
+    from .fragmentation import FragmentationGradient
+
+    return FragmentationGradient(fleet, history)
+
+
+def _best_fit(fleet: Fleet, history: Iterable[Demand]) -> Policy:
+    from .fragmentation import BestFit
+
+    return BestFit(fleet)
+
+
+POLICIES: Mapping[str, Callable[[Fleet, Iterable[Demand]], Policy]] = {
+    "scarcity": _scarcity,
+    "fgd": _fgd,
+    "best-fit": _best_fit,
+}
+
+
+def _maker(policy: str) -> Callable[[Fleet, Iterable[Demand]], Policy]:
+    if policy not in POLICIES:
+        allowed = ", ".join(POLICIES)
+        raise InvalidRequest(f"policy: {policy!r} is unknown; allowed are {allowed}", field="policy")
+    return POLICIES[policy]

@@ -1,0 +1,1 @@
+"""Who is next: the cycle, the order of the queue, fair shares, preemption, forecasts."""

@@ -1,0 +1,1 @@
+"""Values to and from JSON, and who may see what."""

@@ -1,0 +1,357 @@
+"""The JSON shapes of ``wire.py`` as JSON Schema, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_aistack.core.model.device import DeviceKind, Enforcement, SliceKind
+from jupyter_aistack.core.model.device_state import Asked, Tier
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import LeaseState, NoticeKind, Outcome
+from jupyter_aistack.core.model.request import MAX_COUNT, HolderKind, RequestState
+from jupyter_aistack.core.suspend.model import Phase, Standing
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest
+
+JSON = dict[str, Any]
+
+TEXT: JSON = {"type": "string"}
+FLAG: JSON = {"type": "boolean"}
+COUNT: JSON = {"type": "integer", "minimum": 0}
+WHOLE: JSON = {"type": "integer"}
+NUMBER: JSON = {"type": "number"}
+SHARE: JSON = {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$", "examples": ["1/4", "1"]}
+SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
+PATIENCE: JSON = {**SECONDS, "minimum": 0}
+MOMENT: JSON = {**NUMBER, "minimum": 0, "maximum": 10**11}
+NULL: JSON = {"type": "null"}
+
+
+def ref(name: str) -> JSON:
+    """A reference to a named schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: JSON, optional: JSON | None = None) -> JSON:
+    """An object with these fields and no others."""
+    fields = {**required, **(optional or {})}
+    return {"type": "object", "properties": fields, "required": list(required), "additionalProperties": False}
+
+
+def _list(items: JSON) -> JSON:
+    return {"type": "array", "items": items}
+
+
+def _one_of(kind: Any) -> JSON:
+    return {"type": "string", "enum": [member.value for member in kind]}
+
+
+def _or_null(schema: JSON) -> JSON:
+    return {"anyOf": [schema, NULL]}
+
+
+def _map(values: JSON) -> JSON:
+    return {"type": "object", "additionalProperties": values}
+
+
+_DEVICE = _object(
+    {
+        "id": TEXT,
+        "host": TEXT,
+        "kind": _one_of(DeviceKind),
+        "index": COUNT,
+        "name": TEXT,
+        "memory_bytes": COUNT,
+        "cores": _list(COUNT),
+        "multiprocessors": COUNT,
+        "mig_enabled": FLAG,
+        "mig": _list(ref("MIGInstance")),
+        "mig_offers": _list(TEXT),
+        "vendor": TEXT,
+        "is_divisible": FLAG,
+        "foreign_memory_bytes": COUNT,
+        "simulated": FLAG,
+        "peers": _list(TEXT),
+        "domain": TEXT,
+        "problem": TEXT,
+        "level": _or_null(_one_of(Enforcement)),
+        "why_not": _map(TEXT),
+        "advice": TEXT,
+        "free_fraction": SHARE,
+    }
+)
+_LEASE = _object(
+    {
+        "id": TEXT,
+        "token": COUNT,
+        "request_id": TEXT,
+        "spec": TEXT,
+        "holder": ref("Holder"),
+        "slices": _list(ref("Slice")),
+        "queue": TEXT,
+        "state": _one_of(LeaseState),
+        "granted_at": NUMBER,
+        "expires_at": NUMBER,
+        "ends_at": _or_null(NUMBER),
+        "preemptible": FLAG,
+        "enforced_by": _or_null(_one_of(Enforcement)),
+        "enforcement": TEXT,
+        "verified": _or_null(FLAG),
+        "note": TEXT,
+        "active_at": _or_null(NUMBER),
+        "notice": _or_null(ref("Notice")),
+        "residence": _or_null(ref("Residence")),
+        "outcome": _or_null(_one_of(Outcome)),
+        "ended_at": _or_null(NUMBER),
+    }
+)
+_RESIDENCE = _object(
+    {
+        "phase": _one_of(Phase),
+        "state_bytes": _or_null(COUNT),
+        "is_busy": FLAG,
+        "active_at": NUMBER,
+        "wanted_at": _or_null(NUMBER),
+        "pinned": TEXT,
+        "is_kept": FLAG,
+        "failures": COUNT,
+        "failed_at": NUMBER,
+        "asked": _one_of(Asked),
+        "tier": _one_of(Tier),
+        "note": TEXT,
+        "standing": _one_of(Standing),
+        "why": TEXT,
+    }
+)
+_REQUEST = _object(
+    {
+        "id": TEXT,
+        "spec": TEXT,
+        "holder": ref("Holder"),
+        "queue": TEXT,
+        "priority": WHOLE,
+        "lease_seconds": _or_null(NUMBER),
+        "patience_seconds": _or_null(NUMBER),
+        "preemptible": FLAG,
+        "submitted_at": NUMBER,
+        "state": _one_of(RequestState),
+        "reason": TEXT,
+        "lease_id": TEXT,
+        "position": _or_null(COUNT),
+        "eta_at": _or_null(NUMBER),
+    }
+)
+_QUEUE = _object(
+    {
+        "name": TEXT,
+        "quota": SHARE,
+        "limit": _or_null(SHARE),
+        "weight": SHARE,
+        "priority": WHOLE,
+        "is_open": FLAG,
+        "is_batch": FLAG,
+        "members": _list(TEXT),
+        "idle": _or_null(_object({"badge_seconds": NUMBER, "notice_seconds": NUMBER, "reclaim_seconds": NUMBER})),
+        "suspend": FLAG,
+        "held": SHARE,
+    }
+)
+_RESERVATION = _object(
+    {
+        "id": TEXT,
+        "name": TEXT,
+        "queue": TEXT,
+        "spec": TEXT,
+        "count": COUNT,
+        "starts_at": NUMBER,
+        "ends_at": NUMBER,
+        "is_weekly": FLAG,
+        "created_by": TEXT,
+        "next_starts_at": NUMBER,
+        "next_ends_at": NUMBER,
+        "is_running": FLAG,
+    }
+)
+_RESERVATION_ASK = _object(
+    {
+        "name": {"type": "string", "minLength": 1},
+        "spec": {"type": "string", "minLength": 1, "examples": ["1/8"], "description": "What each gets."},
+        "starts_at": MOMENT,
+        "ends_at": MOMENT,
+    },
+    {
+        "count": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT},
+        "queue": {"type": "string", "minLength": 1},
+        "weekly": FLAG,
+    },
+)
+_HOLDER = _object(
+    {
+        "kind": _one_of(HolderKind),
+        "id": TEXT,
+        "user": TEXT,
+        "host": TEXT,
+        "pid": _or_null(COUNT),
+        "root_pid": _or_null(COUNT),
+        "label": TEXT,
+        "parent": TEXT,
+    }
+)
+_ASK = _object(
+    {"spec": {"type": "string", "minLength": 1, "examples": ["1/4", "20GiB", "2", "cpu:2"]}},
+    {
+        "kernel_id": {"type": "string", "minLength": 1, "description": "A running kernel that will hold the lease."},
+        "queue": TEXT,
+        "lease_seconds": SECONDS,
+        "patience_seconds": PATIENCE,
+        "preemptible": FLAG,
+    },
+)
+
+
+_KNOWN = _or_null({**NUMBER, "minimum": 0})
+_FIGURES: JSON = {
+    "gpu_hours": NUMBER,
+    "cpu_hours": NUMBER,
+    "gpu_hours_used": _KNOWN,
+    "gpu_hours_idle": _KNOWN,
+    "gib_hours": _KNOWN,
+    "peak_bytes": _or_null(COUNT),
+    "energy_kwh": _KNOWN,
+    "energy_coverage": _KNOWN,
+    "activity_coverage": _KNOWN,
+    "cost": _KNOWN,
+    "co2e_g": _KNOWN,
+    "is_simulated": FLAG,
+}
+_RATES = _object({"carbon_g_per_kwh": _KNOWN, "price_per_kwh": _KNOWN, "price_per_gpu_hour": _KNOWN})
+_CELL = _object(
+    {"cell": TEXT, "seconds": NUMBER, "busy_seconds": NUMBER, "energy_wh": _KNOWN, "peak_bytes": _or_null(COUNT)}
+)
+_LEASE_SUMS = _object({"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER})
+_ADVICE = _object(
+    {
+        "label": TEXT,
+        "verdict": {"type": "string", "enum": ["less", "more", "fits", "unknown"]},
+        "asked": TEXT,
+        "advised": TEXT,
+        "text": TEXT,
+        "peak_bytes": _or_null(COUNT),
+        "activity": _KNOWN,
+        "hours": NUMBER,
+        "saved_gpu_hours": _KNOWN,
+    }
+)
+
+
+def _codes() -> list[str]:
+    """The error codes REST may answer with: our error classes, and those of the web server."""
+    found, waiting = {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__}, [AIStackError]
+    while waiting:
+        cls = waiting.pop()
+        found.add(cls.__name__)
+        waiting.extend(cls.__subclasses__())
+    return sorted(found)
+
+
+SCHEMAS: JSON = {
+    "Host": _object(
+        {
+            "host": TEXT,
+            "simulated": FLAG,
+            "problems": _list(TEXT),
+            "suspend": _object({"tier": _one_of(Tier), "why": TEXT}),
+            "devices": _list(ref("Device")),
+            "queues": _list(ref("QueueSettings")),
+            "reservations": _list(ref("Reservation")),
+        }
+    ),
+    "Device": _DEVICE,
+    "MIGInstance": _object(
+        {
+            "uuid": TEXT,
+            "profile": TEXT,
+            "memory_bytes": COUNT,
+            "multiprocessors": COUNT,
+            "gpu_slices": COUNT,
+            "compute_slices": COUNT,
+        }
+    ),
+    "QueueSettings": _QUEUE,
+    "Notice": _object({"kind": _one_of(NoticeKind), "at": NUMBER, "ends_at": NUMBER, "request_id": TEXT}),
+    "Reservation": _RESERVATION,
+    "Reservations": _object({"reservations": _list(ref("Reservation"))}),
+    "ReservationAsk": _RESERVATION_ASK,
+    "Slice": _object(
+        {
+            "device_id": TEXT,
+            "kind": _one_of(SliceKind),
+            "fraction": SHARE,
+            "memory_bytes": COUNT,
+            "uuid": TEXT,
+            "profile": TEXT,
+            "cores": _list(COUNT),
+        }
+    ),
+    "Holder": _HOLDER,
+    "Lease": _LEASE,
+    "Residence": _RESIDENCE,
+    "Leases": _object({"leases": _list(ref("Lease"))}),
+    "Request": _REQUEST,
+    "Queue": _object({"queue": _list(ref("Request"))}),
+    "Ask": _ASK,
+    "Granted": _object({"request": ref("Request"), "lease": ref("Lease"), "advice": _or_null(TEXT)}),
+    "Queued": _object({"request": ref("Request"), "lease": NULL, "advice": _or_null(TEXT)}),
+    "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
+    "Use": _object(
+        {
+            "memory_bytes": _or_null(COUNT),
+            "utilization": _or_null({**NUMBER, "minimum": 0}),
+            "power_watts": _or_null(NUMBER),
+            "energy_joules": _or_null(NUMBER),
+        }
+    ),
+    "Usage": _object({"at": NUMBER, "devices": _map(ref("Use")), "leases": _map(ref("Use"))}),
+    "Figures": _object(_FIGURES),
+    "ReportLine": _object({"week": TEXT, "user": TEXT, **_FIGURES}),
+    "Rates": _RATES,
+    "Report": _object(
+        {
+            "since": NUMBER,
+            "until": NUMBER,
+            "lines": _list(ref("ReportLine")),
+            "total": ref("Figures"),
+            "rates": ref("Rates"),
+        }
+    ),
+    "Bill": _object(
+        {
+            "label": TEXT,
+            "total": ref("Figures"),
+            "cells": _list(_CELL),
+            "leases": _map(_LEASE_SUMS),
+            "weeks": _list(ref("ReportLine")),
+            "rates": ref("Rates"),
+        }
+    ),
+    "Advices": _object({"advice": _list(_ADVICE)}),
+    "Event": _object(
+        {
+            "sequence": COUNT,
+            "kind": _one_of(EventKind),
+            "at": NUMBER,
+            "request_id": TEXT,
+            "lease_id": TEXT,
+            "detail": TEXT,
+        }
+    ),
+    "Events": _object({"events": _list(ref("Event"))}),
+    "OpenAPI": {"type": "object", "required": ["openapi", "paths"]},
+    "Error": _object(
+        {
+            "code": {"type": "string", "enum": _codes()},
+            "message": TEXT,
+            "facts": {"type": "object"},
+            "reason": {"type": ["string", "null"]},
+        }
+    ),
+}

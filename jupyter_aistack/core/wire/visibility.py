@@ -1,0 +1,64 @@
+"""What one caller sees of leases, requests and events: all of its own, and of others as much as the settings allow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Holder, Request
+from jupyter_aistack.core.scheduling.forecast import Waiting
+
+from .values import event_to_dict, lease_to_dict, request_to_dict
+
+JSON = dict[str, Any]
+SOMEONE = "someone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """The eyes of one user.
+
+    Attributes:
+        user: whose they are.
+        is_clear: names of others are shown.
+    """
+
+    user: str
+    is_clear: bool
+
+    def lease(self, lease: Lease) -> JSON:
+        """A lease as this user may see it; a note may name the notebook."""
+        holder = self._holder(lease.holder)
+        return lease_to_dict(replace(lease, holder=holder, note=lease.note if holder == lease.holder else ""))
+
+    def request(self, request: Request) -> JSON:
+        """A request that is decided."""
+        return request_to_dict(replace(request, holder=self._holder(request.holder)))
+
+    def waiting(self, one: Waiting) -> JSON:
+        """A request that waits, with position, reason and the moment it is expected to be granted."""
+        request = replace(one.request, holder=self._holder(one.request.holder), reason=self._reason(one))
+        return request_to_dict(request, one.position, one.eta_at)
+
+    def event(self, event: Event, own: Collection[str]) -> JSON:
+        """An event; `own` are the ids of this user's leases and requests, asked for where names are hidden only."""
+        if self.is_clear or event.lease_id in own or event.request_id in own:
+            return event_to_dict(event)
+        return event_to_dict(replace(event, detail=""))
+
+    def _holder(self, holder: Holder) -> Holder:
+        if self.is_clear or holder.user == self.user:
+            return holder
+        return replace(holder, user=SOMEONE, label="", pid=None, root_pid=None)
+
+    def _reason(self, one: Waiting) -> str:
+        """The sentence; one about the limits of another user names that user."""
+        if self.is_clear:
+            return one.reason
+        owner = one.request.holder.user
+        if owner != self.user and owner in one.public_reason:
+            return "a limit of its user is reached"
+        return one.public_reason

@@ -1,0 +1,142 @@
+"""The thread that watches over one running kernel and what it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from jupyter_aistack.system.processes import is_alive
+
+from .kernel_leases import Tenancy
+
+WAITING_SECONDS = 1.0
+ALONE_SECONDS = 5.0
+POLL_SECONDS = 0.5
+"""Between two looks at the process, on systems that cannot wait for its end."""
+
+
+class Keeper:
+    """Keeps a kernel's leases through a crash, and frees them when nobody starts it again.
+
+    The broker gives a dead holder's slices to others at once. A crashed kernel is started again within seconds, so the
+    moment its process ends its leases are put in this process's name. When it is not back after `grace_seconds` they
+    are released: Jupyter tells nobody about a kernel it has given up on, and some programs never clean up.
+
+    A thread, not a task: synchronous kernel managers run no event loop between two calls.
+
+    Its first act is to bind what the kernel holds to its process.
+
+    Args:
+        tenancy: what the kernel holds.
+        pid: its process.
+        grace_seconds: how long a dead kernel keeps its leases.
+        is_alone: no server's broker runs cycles; run them here.
+        is_waiting: a request of the kernel waits.
+        log: where failures go.
+    """
+
+    def __init__(
+        self,
+        tenancy: Tenancy,
+        pid: int,
+        *,
+        grace_seconds: float,
+        is_alone: bool = False,
+        is_waiting: bool = False,
+        log: logging.Logger,
+    ) -> None:
+        self._tenancy, self._pid, self._log = tenancy, pid, log
+        self._grace_seconds, self._is_alone, self._is_waiting = grace_seconds, is_alone, is_waiting
+        self._bell, self._ear = socket.socketpair()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="aistack-kernel-keeper", daemon=True)
+
+    def start(self) -> Keeper:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop watching; changes nothing. Stopping twice is allowed."""
+        self._is_stopped = True
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self._bell.send(b".")
+
+    def _run(self) -> None:
+        try:
+            with self._bell, self._ear:
+                self._watch()
+        except Exception:
+            self._log.warning("leases of a kernel are no longer watched; they end with its process", exc_info=True)
+
+    def _watch(self) -> None:
+        self._quietly(lambda: self._tenancy.bind(self._pid))
+        with _Exit(self._pid) as ended:
+            while not ended.within(self._pause(), self._ear):
+                if self._is_stopped:
+                    return
+                self._quietly(self._follow)
+        if self._is_stopped:
+            return
+        self._quietly(lambda: self._tenancy.hold(self._pid))
+        self._ear.settimeout(self._grace_seconds)
+        with contextlib.suppress(TimeoutError):
+            self._ear.recv(1)
+        if not self._is_stopped:
+            self._quietly(lambda: self._tenancy.release(self._pid))
+
+    def _pause(self) -> float | None:
+        if self._is_waiting:
+            return WAITING_SECONDS
+        return ALONE_SECONDS if self._is_alone else None
+
+    def _follow(self) -> None:
+        self._is_waiting = self._tenancy.follow(is_alone=self._is_alone)
+
+    def _quietly(self, step: Callable[[], None]) -> None:
+        """One step; what fails is tried again at the next, and the ledger's own deadlines bound what is lost."""
+        try:
+            step()
+        except Exception as error:
+            self._log.warning("leases of a kernel could not be looked after: %s", error)
+
+
+class _Exit:
+    """The end of a process, to be waited for."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        try:
+            self._file: int | None = os.pidfd_open(pid)
+        except (AttributeError, OSError):  # not Linux, or ended already
+            self._file = None
+
+    def __enter__(self) -> _Exit:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+    def within(self, seconds: float | None, bell: socket.socket) -> bool:
+        """Wait for `seconds` (None: for ever), or until the bell rings; whether the process has ended."""
+        if self._file is not None:
+            ready = _readable([self._file, bell.fileno()], seconds)
+            return self._file in ready
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while is_alive(self._pid, None):
+            if _readable([bell.fileno()], POLL_SECONDS) or (deadline is not None and time.monotonic() >= deadline):
+                return False
+        return True
+
+
+def _readable(files: list[int], seconds: float | None) -> list[int]:
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(None if seconds is None else seconds * 1000)]

@@ -1,0 +1,62 @@
+"""How a lease ends in the ledger: its row, its event, and what its user is charged, in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.lease import Lease, Outcome, Step, advance
+from jupyter_aistack.core.model.usage_history import Account, charged
+
+from .rows import Rows, lease_event
+
+_EVENTS = {
+    Outcome.RELEASED: EventKind.LEASE_RELEASED,
+    Outcome.EXPIRED: EventKind.LEASE_EXPIRED,
+    Outcome.PREEMPTED: EventKind.LEASE_PREEMPTED,
+    Outcome.FAILED: EventKind.LEASE_FAILED,
+    Outcome.ABANDONED: EventKind.LEASE_ABANDONED,
+    Outcome.RECLAIMED: EventKind.LEASE_RECLAIMED,
+}
+
+
+def due_at(lease: Lease) -> float:
+    """When a lease ends unless renewed or extended, in seconds since the epoch."""
+    ends: list[float] = [lease.expires_at] if lease.ends_at is None else [lease.expires_at, lease.ends_at]
+    return min(ends)
+
+
+def expire_due(rows: Rows, now: float, half_life_seconds: float) -> list[Event]:
+    """End every live lease that is past its time. It ended when its time was up, not when that was noticed."""
+    late = sorted(rows.due(now), key=lambda lease: lease.token)
+    return [end(rows, lease, Step.EXPIRE, due_at(lease), half_life_seconds, "its time was up")[1] for lease in late]
+
+
+def end(
+    rows: Rows,
+    lease: Lease,
+    step: Step,
+    at: float,
+    half_life_seconds: float,
+    detail: str = "",
+    changes: dict[str, Any] | None = None,
+) -> tuple[Lease, Event]:
+    """End `lease` by `step` at time `at`, whoever asked for it, and charge it to its user's account.
+
+    Raises:
+        InvalidTransition: the step is not in the table; nothing was changed.
+    """
+    ended = replace(advance(lease, step, at), **changes or {})
+    assert ended.outcome is not None, f"{step} ends no lease"
+    rows.keep_lease(ended)
+    _charge(rows, ended, half_life_seconds)
+    rows.version += 1
+    return ended, rows.append(lease_event(_EVENTS[ended.outcome], ended, at, detail))
+
+
+def _charge(rows: Rows, ended: Lease, half_life_seconds: float) -> None:
+    user, queue = ended.holder.user, ended.queue
+    known = rows.account(user, queue)
+    account = known or Account(user=user, queue=queue)
+    rows.keep_account(charged(account, ended, half_life_seconds), is_new=known is None)

@@ -1,0 +1,152 @@
+"""The ledger in a database: one SQLite file, or PostgreSQL for many servers.
+
+Every write transaction holds the ledger's one write lock from its first statement (SQLite:
+``BEGIN IMMEDIATE``; PostgreSQL: the row of ``aistack_meta``), so writes happen one after another
+and what a transaction has read stays true until it commits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+
+from jupyter_aistack.ledger.base import LedgerState
+from jupyter_aistack.ledger.rows import Rows
+from jupyter_aistack.ledger.transactional import REFUSALS, TransactionalLedger
+
+from . import database, schema
+from .rows import Opened, SQLRows
+from .statements import Statements
+
+_open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
+
+
+class SQLLedger(TransactionalLedger):
+    """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or ``postgresql+psycopg://user@server/database``.
+
+    Nothing is opened, created or migrated before the first call; a call that fails leaves the next one free to
+    succeed. Safe across threads, and across processes, those forked from this one included.
+
+    Raises:
+        LedgerUnavailable: at once when the URL is not one of these; later from any method.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = database.parse_url(url)
+        self.shown_url = database.without_secrets(self._url)
+        """The URL without its password, for people."""
+        self._renew_locks()
+        self._opened: Opened | None = None
+
+    def read(self, host: str, now: float) -> LedgerState:
+        """As the port says. What has not changed since the last time is not read again, where the database can tell."""
+        with self._transaction(writes=False) as rows:
+            if not rows.is_any_due(now):
+                picture = rows.picture(host)
+                if picture.state is None or now < picture.at:
+                    picture.state, picture.at = _Within(rows).read(host, now), now
+                return _later(picture.state, now)
+        return super().read(host, now)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Rows]:
+        with self._transaction(writes=False) as rows:
+            yield rows
+
+    @contextmanager
+    def _writing(self) -> Iterator[Rows]:
+        with self._transaction(writes=True) as rows:
+            yield rows
+
+    @contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[SQLRows]:
+        opened = self._open()
+        is_sqlite = database.is_sqlite(self._url)
+        with (
+            database.explained(self._url),
+            database.alone(self._turn) if writes and is_sqlite else nullcontext(),
+            database.transaction(opened.engine, writes=writes) as connection,
+        ):
+            rows = SQLRows(connection, opened, is_sqlite=is_sqlite)
+            rows.begin(self.shown_url, writes=writes)
+            try:
+                yield rows
+            except REFUSALS:
+                rows.commit()
+                raise
+            rows.commit()
+
+    def close(self) -> None:
+        with self._lock:
+            self._forget()
+
+    def _open(self) -> Opened:
+        identity = database.identity(self._url)
+        opened = self._opened
+        if opened is not None and opened.identity == identity:
+            return opened
+        with self._lock:
+            if self._opened is not None and self._opened.identity != identity:
+                self._forget()
+            if self._opened is None:
+                self._opened = self._create()
+                _open_ledgers.add(self)
+            return self._opened
+
+    def _forget(self) -> None:
+        if self._opened is not None:
+            # What was in use during a fork is the parent's: closing it here would break it there.
+            self._opened.engine.dispose(close=self._opened.identity[0] == os.getpid())
+        self._opened = None
+
+    def _create(self) -> Opened:
+        with database.explained(self._url):
+            engine = database.create(self._url)
+            with engine.begin() as connection:
+                schema.bring_up_to_date(connection, self.shown_url)
+        return Opened(engine, Statements(engine.dialect), database.identity(self._url))
+
+    def _renew_locks(self) -> None:
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+
+
+def _close_before_fork() -> None:
+    # SQLite's locks do not cross a fork, but what a child inherits would make it believe that it holds them.
+    for ledger in list(_open_ledgers):
+        ledger.close()
+
+
+def _renew_locks() -> None:
+    for ledger in list(_open_ledgers):  # a thread that held one is not in the child, and would never give it back
+        ledger._renew_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_before_fork, after_in_child=_renew_locks)
+
+
+def _later(state: LedgerState, now: float) -> LedgerState:
+    """The same state some time on: all that time alone changes is that reservations pass."""
+    to_come = tuple(kept for kept in state.reservations if kept.window(now) is not None)
+    return state if len(to_come) == len(state.reservations) else replace(state, reservations=to_come)
+
+
+class _Within(TransactionalLedger):
+    """The rules, inside a reading transaction that has begun already."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    @contextmanager
+    def _reading(self) -> Iterator[Rows]:
+        yield self._rows
+
+    def _writing(self) -> AbstractContextManager[Rows]:
+        raise AssertionError("nothing is due, so nothing is written")
+
+    def close(self) -> None:
+        pass

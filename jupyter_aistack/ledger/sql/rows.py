@@ -1,0 +1,263 @@
+"""The tables of a ledger in a database, as one transaction sees and changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from jupyter_aistack.core.accounting.charges import CellSpan, Charge, Key, Meter
+from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.usage_history import Account
+from jupyter_aistack.core.scheduling.reservations import Reservation
+from jupyter_aistack.exceptions import LedgerUnavailable
+from jupyter_aistack.ledger.base import LedgerState
+
+from . import codec, database, schema
+from .cache import Recall
+from .statements import Statement, Statements
+
+_FEW = 64
+"""So many rows are read one by one; more, with all the others."""
+_OWN_WRITES, _PICTURES = "aistack_own_writes", "aistack_pictures"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A database in use, and what has been read from it before."""
+
+    engine: sa.Engine
+    statements: Statements
+    identity: database.Identity
+    leases: Recall[Lease] = field(default_factory=Recall)
+    queued: Recall[Request] = field(default_factory=Recall)
+
+
+@dataclass
+class Picture:
+    """A state read at `stamp` and at the time `at`; nothing has been written as long as the stamp is the same."""
+
+    stamp: tuple[int, int]
+    state: LedgerState | None = None
+    at: float = 0.0
+
+
+class SQLRows:
+    """The tables, as one transaction sees them."""
+
+    version: int
+    _token: int
+
+    def __init__(self, connection: sa.PoolProxiedConnection, opened: Opened, *, is_sqlite: bool) -> None:
+        self._driver: Any = connection.dbapi_connection
+        self._info = connection.info  # lives as long as the driver's connection
+        self._opened, self._statements, self._is_sqlite = opened, opened.statements, is_sqlite
+
+    def begin(self, shown_url: str, *, writes: bool) -> None:
+        """Read the counters; for a write that takes the ledger's lock as well."""
+        found = self._execute(self._statements.lock_meta if writes else self._statements.read_meta).fetchone()
+        if found is None:
+            message = f"ledger_url: {shown_url} {schema.NO_VERSION}"
+            raise LedgerUnavailable(message, field="ledger_url", ledger_url=shown_url)
+        schema_version, self.version, self._token = found
+        schema.check_schema(schema_version, shown_url)  # another process may have migrated it since
+        self._writes, self._found = writes, (self.version, self._token)
+
+    def commit(self) -> None:
+        """End the transaction and keep what it has done, the counters too if they have moved."""
+        if (self.version, self._token) != self._found:
+            self._execute(self._statements.write_meta, version=self.version, token=self._token)
+        self._driver.commit()
+        if self._writes:
+            self._info[_OWN_WRITES] = self._info.get(_OWN_WRITES, 0) + 1
+
+    def picture(self, host: str) -> Picture:
+        """The picture of a host to be filled or, as long as nothing at all has been written since, looked at."""
+        if not self._is_sqlite:
+            return Picture((0, 0))
+        # SQLite counts for each connection what any other one has committed, whichever process it belongs to.
+        data_version = int(self._driver.execute("PRAGMA data_version").fetchone()[0])
+        stamp = (data_version, self._info.get(_OWN_WRITES, 0))
+        pictures = self._info.setdefault(_PICTURES, {})
+        if host not in pictures or pictures[host].stamp != stamp:
+            pictures[host] = Picture(stamp)
+        picture: Picture = pictures[host]
+        return picture
+
+    def next_token(self) -> int:
+        self._token += 1
+        return self._token
+
+    def is_any_due(self, now: float) -> bool:
+        return self._execute(self._statements.is_any_due, now=now).fetchone() is not None
+
+    def due(self, now: float) -> list[Lease]:
+        return [codec.lease_from_row(row) for row in self._select(self._statements.due, now=now)]
+
+    def lease(self, lease_id: str) -> Lease | None:
+        return next((codec.lease_from_row(row) for row in self._select(self._statements.lease, key=lease_id)), None)
+
+    def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
+        if live:
+            found = self._live() if host is None else self._live_of(host)
+            return sorted(found, key=lambda lease: lease.token, reverse=True)[:limit]
+        if host is None:
+            rows = self._select(self._statements.leases, at_most=limit)
+        else:
+            rows = self._select(self._statements.leases_of_host, at_most=limit, of_host=host)
+        return [codec.lease_from_row(row) for row in rows]
+
+    def _live(self) -> list[Lease]:
+        return [codec.lease_from_row(row) for row in self._select(self._statements.live)]
+
+    def _live_of(self, host: str) -> list[Lease]:
+        def load(tokens: list[int]) -> dict[int, Lease]:
+            if len(tokens) > _FEW:
+                rows = self._select(self._statements.live_of_host, of_host=host)
+            else:
+                rows = (row for key in tokens for row in self._select(self._statements.lease_of_token, key=key))
+            return {row["token"]: codec.lease_from_row(row) for row in rows}
+
+        traits = self._execute(self._statements.live_traits, of_host=host).fetchall()
+        return self._opened.leases.decoded(host, traits, load)
+
+    def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
+        row = codec.lease_to_row(lease)
+        if is_new:
+            self._execute(self._statements.insert_lease, **row)
+        else:
+            self._execute(self._statements.update_lease, **row, key=lease.token)
+
+    def request(self, request_id: str) -> Request | None:
+        rows = self._select(self._statements.request, key=request_id)
+        return next((codec.request_from_row(row) for row in rows), None)
+
+    def queued(self, host: str) -> list[Request]:
+        def load(ids: list[str]) -> dict[str, Request]:
+            if len(ids) > _FEW:
+                rows = self._select(self._statements.queued, of_host=host)
+            else:
+                rows = (row for key in ids for row in self._select(self._statements.request, key=key))
+            return {row["id"]: codec.request_from_row(row) for row in rows}
+
+        traits = self._execute(self._statements.queued_traits, of_host=host).fetchall()
+        return self._opened.queued.decoded(host, traits, load)
+
+    def keep_request(self, request: Request, *, is_new: bool = False) -> None:
+        row = codec.request_to_row(request)
+        if is_new:
+            self._execute(self._statements.insert_request, **row)
+        else:
+            self._execute(self._statements.update_request, **row, key=request.id)
+
+    def accounts(self) -> list[Account]:
+        return [codec.account_from_row(row) for row in self._select(self._statements.accounts)]
+
+    def account(self, user: str, queue: str) -> Account | None:
+        found = self._select(self._statements.account, of_user=codec.storable(user), of_queue=queue)
+        return next((codec.account_from_row(row) for row in found), None)
+
+    def keep_account(self, account: Account, *, is_new: bool = False) -> None:
+        row = codec.account_to_row(account)
+        if is_new:
+            self._execute(self._statements.insert_account, **row)
+        else:
+            self._execute(self._statements.update_account, **row, of_user=row["user"], of_queue=row["queue"])
+
+    def reservation(self, reservation_id: str) -> Reservation | None:
+        found = self._select(self._statements.reservation, key=reservation_id)
+        return next((codec.reservation_from_row(row) for row in found), None)
+
+    def reservations(self, host: str, now: float) -> list[Reservation]:
+        rows = self._select(self._statements.reservations, of_host=host, now=now)
+        return [codec.reservation_from_row(row) for row in rows]
+
+    def add_reservation(self, reservation: Reservation) -> None:
+        self._execute(self._statements.insert_reservation, **codec.reservation_to_row(reservation))
+
+    def remove_reservation(self, reservation_id: str) -> None:
+        self._execute(self._statements.delete_reservation, key=reservation_id)
+
+    def meters(self, host: str) -> list[Meter]:
+        return [codec.meter_from_row(row) for row in self._select(self._statements.meters, of_host=host)]
+
+    def keep_meter(self, meter: Meter, *, is_new: bool = False) -> None:
+        row = codec.meter_to_row(meter)
+        if is_new:
+            self._execute(self._statements.insert_meter, **row)
+        else:
+            self._execute(self._statements.update_meter, **row, of_host=meter.host, of_device=meter.device_id)
+
+    def charge(self, key: Key) -> Charge | None:
+        found = self._select(self._statements.charge, **_of_charge(key))
+        return next((codec.charge_from_row(row) for row in found), None)
+
+    def charges(
+        self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
+    ) -> list[Charge]:
+        said = {"user": user, "label": label, "owner": owner}
+        asked = {name: codec.storable(value) for name, value in said.items() if value is not None}
+        statement = self._statements.charges[tuple(asked)]
+        values = {f"of_{name}": value for name, value in asked.items()}
+        return [codec.charge_from_row(row) for row in self._select(statement, since=since, until=until, **values)]
+
+    def old_cells(self, before: int, limit: int) -> list[Charge]:
+        rows = self._select(self._statements.old_cells, before=before, at_most=limit)
+        return [codec.charge_from_row(row) for row in rows]
+
+    def keep_charge(self, charge: Charge, *, is_new: bool = False) -> None:
+        row = codec.charge_to_row(charge)
+        if is_new:
+            self._execute(self._statements.insert_charge, **row)
+        else:
+            self._execute(self._statements.update_charge, **row, **_of_charge(charge.key))
+
+    def remove_charge(self, key: Key) -> None:
+        self._execute(self._statements.delete_charge, **_of_charge(key))
+
+    def span(self, span: CellSpan) -> CellSpan | None:
+        found = self._select(self._statements.span, **_of_span(span))
+        return next((codec.span_from_row(row) for row in found), None)
+
+    def keep_span(self, span: CellSpan, *, is_new: bool = False) -> None:
+        row = codec.span_to_row(span)
+        if is_new:
+            self._execute(self._statements.insert_span, **row)
+        else:
+            self._execute(self._statements.update_span, **row, **_of_span(span))
+
+    def spans(self, host: str, since: float) -> list[CellSpan]:
+        return [codec.span_from_row(row) for row in self._select(self._statements.spans, of_host=host, since=since)]
+
+    def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
+        times = {"ended_before": ended_before, "begun_before": begun_before}
+        self._execute(self._statements.delete_spans, of_host=host, **times)
+
+    def append(self, event: Event) -> Event:
+        written = self._execute(self._statements.insert_event, **codec.event_to_row(event))
+        return replace(event, sequence=written.lastrowid if self._is_sqlite else written.fetchone()[0])
+
+    def events(self, after: int, limit: int) -> list[Event]:
+        rows = self._select(self._statements.events, after=after, at_most=limit)
+        return [codec.event_from_row(row) for row in rows]
+
+    def _select(self, statement: Statement, **parameters: object) -> Iterator[dict[str, Any]]:
+        return map(statement.mapping, self._execute(statement, **parameters).fetchall())
+
+    def _execute(self, statement: Statement, **parameters: object) -> Any:
+        return self._driver.execute(statement.text, {**statement.defaults, **parameters})
+
+
+def _of_charge(key: Key) -> dict[str, Any]:
+    host, device_id, lease_id, cell, day = key
+    place = {"of_host": host, "of_device_id": device_id, "of_lease_id": lease_id}
+    return {**place, "of_cell": codec.storable(cell), "of_day": day}
+
+
+def _of_span(span: CellSpan) -> dict[str, Any]:
+    row = codec.span_to_row(span)
+    return {f"of_{name}": row[name] for name in ("host", "owner", "cell", "began_at")}

@@ -1,0 +1,256 @@
+"""The tables, and how an older ledger becomes a current one.
+
+Version 1 had no ``leases.due_at``: the leases past their time were found by looking at all the
+live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used, what notices
+they were given, what users have used, and reservations. Version 4 knows where the device state of
+each lease is. Version 5 keeps meters, charges and when cells ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from jupyter_aistack.exceptions import LedgerUnavailable, SchemaMismatch
+
+_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER may count by itself in SQLite
+_OPEN_LOCK = 0x61697374  # PostgreSQL advisory lock: one process at a time creates or migrates
+
+metadata = sa.MetaData()
+
+meta = sa.Table(
+    "aistack_meta",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("token", sa.BigInteger, nullable=False),
+)
+
+requests = sa.Table(
+    "aistack_requests",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),  # JSON
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("priority", sa.BigInteger, nullable=False),
+    sa.Column("lease_seconds", sa.Double),
+    sa.Column("patience_seconds", sa.Double),
+    sa.Column("preemptible", sa.Boolean, nullable=False),
+    sa.Column("submitted_at", sa.Double, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("lease_id", sa.Text, nullable=False),
+)
+
+leases = sa.Table(
+    "aistack_leases",
+    metadata,
+    sa.Column("token", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),  # JSON
+    sa.Column("slices", sa.Text, nullable=False),  # JSON
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("granted_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("ends_at", sa.Double),
+    sa.Column("preemptible", sa.Boolean, nullable=False),
+    sa.Column("enforced_by", sa.Text),
+    sa.Column("verified", sa.Boolean),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("due_at", sa.Double, index=True),  # when it ends unless renewed; NULL once it has ended
+    sa.Column("active_at", sa.Double),
+    sa.Column("notice", sa.Text),  # JSON
+    sa.Column("residence", sa.Text),  # JSON
+)
+
+accounts = sa.Table(
+    "aistack_accounts",
+    metadata,
+    sa.Column("user", sa.Text, primary_key=True),
+    sa.Column("queue", sa.Text, primary_key=True),
+    sa.Column("decayed", sa.Double, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("week", sa.Integer, nullable=False),
+    sa.Column("week_seconds", sa.Double, nullable=False),
+)
+
+reservations = sa.Table(
+    "aistack_reservations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("starts_at", sa.Double, nullable=False),
+    sa.Column("ends_at", sa.Double, nullable=False),
+    sa.Column("is_weekly", sa.Boolean, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+)
+
+meters = sa.Table(
+    "aistack_meters",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("device_id", sa.Text, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("millijoules", sa.BigInteger),
+    sa.Column("idle_watts", sa.Double),
+    sa.Column("is_idle_seen", sa.Boolean, nullable=False),
+    sa.Column("writer", sa.Text, nullable=False),
+)
+
+charges = sa.Table(
+    "aistack_charges",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("device_id", sa.Text, primary_key=True),
+    sa.Column("lease_id", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False, index=True),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False, index=True),
+    sa.Column("label", sa.Text, nullable=False, index=True),  # looked for at each request, for advice
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("share_seconds", sa.Double, nullable=False),
+    sa.Column("millijoules", sa.BigInteger, nullable=False),
+    sa.Column("metered_seconds", sa.Double, nullable=False),
+    sa.Column("busy_seconds", sa.Double, nullable=False),
+    sa.Column("levels", sa.Text, nullable=False),  # JSON
+    sa.Column("byte_seconds", sa.Double, nullable=False),
+    sa.Column("memory_seconds", sa.Double, nullable=False),
+    sa.Column("peak_bytes", sa.BigInteger),
+)
+
+cells = sa.Table(
+    "aistack_cells",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("began_at", sa.Double, primary_key=True),
+    sa.Column("ended_at", sa.Double),
+)
+
+events = sa.Table(
+    "aistack_events",
+    metadata,
+    sa.Column("sequence", _NUMBER, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("lease_id", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def _add_due_at(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE aistack_leases ADD COLUMN due_at {number}")
+    earlier = "CASE WHEN ends_at < expires_at THEN ends_at ELSE expires_at END"
+    connection.exec_driver_sql(f"UPDATE aistack_leases SET due_at = {earlier} WHERE outcome IS NULL")
+    connection.exec_driver_sql("CREATE INDEX ix_aistack_leases_due_at ON aistack_leases (due_at)")
+
+
+def _add_use(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE aistack_leases ADD COLUMN active_at {number}")
+    connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN notice TEXT")
+    connection.exec_driver_sql(
+        'CREATE TABLE aistack_accounts ("user" TEXT NOT NULL, queue TEXT NOT NULL,'
+        f" decayed {number} NOT NULL, at {number} NOT NULL, week INTEGER NOT NULL, week_seconds {number} NOT NULL,"
+        ' PRIMARY KEY ("user", queue))'
+    )
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_reservations (id TEXT NOT NULL, name TEXT NOT NULL, host TEXT NOT NULL,"
+        f" queue TEXT NOT NULL, spec TEXT NOT NULL, count INTEGER NOT NULL, starts_at {number} NOT NULL,"
+        f" ends_at {number} NOT NULL, is_weekly BOOLEAN NOT NULL, created_by TEXT NOT NULL, PRIMARY KEY (id))"
+    )
+
+
+def _add_residence(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN residence TEXT")
+
+
+def _add_charges(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(
+        f"CREATE TABLE aistack_meters (host TEXT NOT NULL, device_id TEXT NOT NULL, at {number} NOT NULL,"
+        f" millijoules BIGINT, idle_watts {number}, is_idle_seen BOOLEAN NOT NULL, writer TEXT NOT NULL,"
+        " PRIMARY KEY (host, device_id))"
+    )
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_charges (host TEXT NOT NULL, device_id TEXT NOT NULL, lease_id TEXT NOT NULL,"
+        ' cell TEXT NOT NULL, day BIGINT NOT NULL, "user" TEXT NOT NULL, queue TEXT NOT NULL, owner TEXT NOT NULL,'
+        f" label TEXT NOT NULL, spec TEXT NOT NULL, kind TEXT NOT NULL, seconds {number} NOT NULL,"
+        f" share_seconds {number} NOT NULL, millijoules BIGINT NOT NULL, metered_seconds {number} NOT NULL,"
+        f" busy_seconds {number} NOT NULL, levels TEXT NOT NULL, byte_seconds {number} NOT NULL,"
+        f" memory_seconds {number} NOT NULL, peak_bytes BIGINT,"
+        " PRIMARY KEY (host, device_id, lease_id, cell, day))"
+    )
+    for column in ("day", "owner", "label"):
+        connection.exec_driver_sql(f"CREATE INDEX ix_aistack_charges_{column} ON aistack_charges ({column})")
+    connection.exec_driver_sql(
+        f"CREATE TABLE aistack_cells (host TEXT NOT NULL, owner TEXT NOT NULL, cell TEXT NOT NULL,"
+        f" began_at {number} NOT NULL, ended_at {number}, PRIMARY KEY (host, owner, cell, began_at))"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at, _add_use, _add_residence, _add_charges)
+"""In order: the first turns version 1 into version 2. Never edit one that has been released; append."""
+
+SCHEMA_VERSION = len(MIGRATIONS) + 1
+
+
+NO_VERSION = "has lost its version; restore it from a copy or move it away"
+
+
+def bring_up_to_date(connection: sa.Connection, shown_url: str) -> None:
+    """Create the tables, or migrate them to `SCHEMA_VERSION`, inside the write transaction that `connection` is in.
+
+    Raises:
+        SchemaMismatch: the ledger was written by a newer version.
+        LedgerUnavailable: its tables are there, but not what they hold.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_OPEN_LOCK)))
+    if not sa.inspect(connection).has_table(meta.name):
+        metadata.create_all(connection)
+        connection.execute(meta.insert().values(id=1, schema_version=SCHEMA_VERSION, version=0, token=0))
+        return
+    found = connection.execute(sa.select(meta.c.schema_version)).scalar()
+    if found is None:
+        raise LedgerUnavailable(f"ledger_url: {shown_url} {NO_VERSION}", field="ledger_url", ledger_url=shown_url)
+    check_schema(found, shown_url)
+    for migrate in MIGRATIONS[found - 1 :]:
+        migrate(connection)
+    if found < SCHEMA_VERSION:
+        connection.execute(meta.update().values(schema_version=SCHEMA_VERSION))
+
+
+def check_schema(found: int, shown_url: str) -> None:
+    """Refuse a ledger of a version we do not know."""
+    if not 1 <= found <= SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"ledger_url: {shown_url} was written by a newer jupyter_aistack (its schema is {found},"
+            f" this one knows {SCHEMA_VERSION}); upgrade jupyter_aistack or name another ledger",
+            field="ledger_url",
+            ledger_url=shown_url,
+            found=found,
+            known=SCHEMA_VERSION,
+        )

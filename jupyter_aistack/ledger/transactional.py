@@ -1,0 +1,291 @@
+"""What every ledger does, written once over the few rows a medium must keep.
+
+`TransactionalLedger` is the whole contract of the port; a medium adds how a transaction begins
+and ends, and how rows are found and kept (`Rows`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
+
+from jupyter_aistack.core.accounting.charges import Bill, CellSpan, Charge, Meter
+from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome, Step, advance
+from jupyter_aistack.core.model.plan import Plan
+from jupyter_aistack.core.model.request import Request, RequestState
+from jupyter_aistack.core.model.units import format_duration
+from jupyter_aistack.core.scheduling.reservations import Reservation
+from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.exceptions import InvalidTransition, LeaseError
+
+from . import accounting
+from .apply_plan import carry_out, check, decide, keep_residence, touch
+from .base import Ledger, LedgerState
+from .lease_end import end, expire_due
+from .rows import (
+    Rows,
+    find_lease,
+    find_request,
+    find_reservation,
+    guarded_lease,
+    is_id,
+    lease_event,
+    live_lease,
+    refuse_ended,
+)
+
+REFUSALS = (LeaseError, InvalidTransition)
+"""Errors raised before a write has changed anything; the expiries that came first in its transaction are kept."""
+
+STEP_FIELDS = frozenset({"holder", "enforced_by", "verified", "note"})
+BIND_FIELDS = frozenset({"holder", "enforced_by", "note", "active_at", "notice"})
+LARGEST = 2**63 - 1
+
+_STEP_EVENTS = {
+    Step.ACTIVATE: EventKind.LEASE_ACTIVATED,
+    Step.SUSPEND: EventKind.LEASE_SUSPENDED,
+    Step.RESUME: EventKind.LEASE_RESUMED,
+}
+
+
+class TransactionalLedger(Ledger):
+    """The port over two kinds of transactions, which a medium provides."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Rows]:
+        """A transaction that sees one moment and changes nothing."""
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[Rows]:
+        """A transaction that no other write runs beside. Kept on success and on `REFUSALS`, undone on other errors."""
+
+    @contextmanager
+    def _seeing(self, now: float) -> Iterator[Rows]:
+        """A reading transaction in which no lease lives past its time.
+
+        Those that do are ended for real first, not merely hidden: a plan may count on their slices.
+        """
+        with self._reading() as rows:
+            if not rows.is_any_due(now):
+                yield rows
+                return
+        with self._changing(now) as rows:
+            yield rows
+
+    @contextmanager
+    def _changing(self, now: float) -> Iterator[Rows]:
+        with self._writing() as rows:
+            expire_due(rows, now, self.half_life_seconds)
+            yield rows
+
+    def read(self, host: str, now: float) -> LedgerState:
+        with self._seeing(now) as rows:
+            return LedgerState(
+                version=rows.version,
+                leases=tuple(reversed(rows.leases(host=host, live=True, limit=LARGEST))),
+                requests=tuple(sorted(rows.queued(host), key=attrgetter("submitted_at", "id"))),
+                accounts=tuple(sorted(rows.accounts(), key=lambda account: (account.user, account.queue))),
+                reservations=tuple(sorted(rows.reservations(host, now), key=lambda kept: (kept.starts_at, kept.id))),
+            )
+
+    def submit(self, request: Request) -> Request:
+        with self._changing(request.submitted_at) as rows:
+            known = rows.request(request.id)
+            if known is not None:
+                return known
+            written = replace(request, state=RequestState.QUEUED, lease_id="")
+            rows.keep_request(written, is_new=True)
+            rows.version += 1
+            rows.append(Event(kind=EventKind.REQUEST_QUEUED, at=request.submitted_at, request_id=request.id))
+            return written
+
+    def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
+        with self._changing(now) as rows:
+            request = find_request(rows, request_id)
+            if request.state is not RequestState.QUEUED:
+                return request
+            return decide(rows, request, RequestState.CANCELLED, EventKind.REQUEST_CANCELLED, now, reason)[0]
+
+    def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
+        with self._writing() as rows:
+            # Checked before anything is changed, expiries too: they only free what the plan holds for taken.
+            check(rows, plan, now)
+            events = expire_due(rows, now, self.half_life_seconds)
+            for action in plan.actions:
+                events += carry_out(rows, action, now, self.half_life_seconds)
+            return tuple(events)
+
+    def step(self, lease_id: str, token: int, step: Step, now: float, **changes: object) -> Lease:
+        _allow(changes, STEP_FIELDS)
+        with self._changing(now) as rows:
+            lease = guarded_lease(rows, lease_id, token)
+            if lease.outcome is Outcome.RELEASED and step in (Step.RELEASE, Step.FINISH):
+                return lease
+            if lease.outcome is not Outcome.RELEASED:
+                refuse_ended(lease)
+            return self._take(rows, lease, step, now, changes)
+
+    def _take(self, rows: Rows, lease: Lease, step: Step, now: float, changes: dict[str, Any]) -> Lease:
+        after = replace(advance(lease, step, now), **changes)
+        if after.state is LeaseState.ENDED:
+            end(rows, lease, step, now, self.half_life_seconds, after.note if step is Step.FAIL else "", changes)
+        else:
+            rows.keep_lease(after)
+        if step in _STEP_EVENTS:
+            rows.append(lease_event(_STEP_EVENTS[step], after, now, _detail(after, step)))
+        if changes.get("verified") is False:
+            rows.append(lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, after.note))
+        return after
+
+    def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
+        with self._changing(now) as rows:
+            lease = live_lease(rows, lease_id, token)
+            until = expires_at if lease.ends_at is None else min(expires_at, lease.ends_at)
+            return _keep(rows, lease, expires_at=until)
+
+    def extend(self, lease_id: str, token: int, now: float, ends_at: float | None) -> Lease:
+        with self._changing(now) as rows:
+            lease = _keep(rows, live_lease(rows, lease_id, token), ends_at=ends_at)
+            detail = "no end of its own" if ends_at is None else f"ends in {format_duration(ends_at - now)}"
+            rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
+            return lease
+
+    def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
+        _allow(changes, BIND_FIELDS)
+        with self._changing(now) as rows:
+            lease = live_lease(rows, lease_id, token)
+            # A plan that takes its old holder for dead, or goes by its old notice, holds no more.
+            if "holder" in changes or "notice" in changes:
+                rows.version += 1
+            return _keep(rows, lease, **changes)
+
+    def remark(
+        self, lease_id: str, token: int, now: float, kind: EventKind, detail: str, *, note: str | None = None
+    ) -> Lease:
+        with self._changing(now) as rows:
+            lease = live_lease(rows, lease_id, token)
+            rows.append(lease_event(kind, lease, now, detail))
+            return lease if note is None else _keep(rows, lease, note=note)
+
+    def reside(self, lease_id: str, token: int, now: float, change: Callable[[Residence], Residence]) -> Lease:
+        with self._changing(now) as rows:
+            lease = live_lease(rows, lease_id, token)
+            after = change(lease.residence) if lease.residence is not None else None
+            if after is None or after == lease.residence:
+                return lease
+            return self._reside(rows, lease, after, now)
+
+    def _reside(self, rows: Rows, lease: Lease, after: Residence, now: float) -> Lease:
+        kept = keep_residence(rows, lease, after, now)
+        if after.phase is Phase.PARKED and kept.state is LeaseState.ACTIVE:
+            return self._take(rows, kept, Step.SUSPEND, now, {})
+        if after.phase is Phase.RESIDENT and kept.state is LeaseState.SUSPENDED:
+            return self._take(rows, kept, Step.RESUME, now, {})
+        if after.phase is Phase.LOST:
+            rows.append(lease_event(EventKind.LEASE_STATE_LOST, kept, now, after.note))
+        return kept
+
+    def touch(self, lease_ids: Iterable[str], now: float) -> None:
+        wanted = [lease_id for lease_id in dict.fromkeys(lease_ids) if is_id(lease_id)]
+        if not wanted:
+            return
+        with self._changing(now) as rows:
+            for lease_id in wanted:
+                lease = rows.lease(lease_id)
+                if lease is not None and lease.is_live:
+                    touch(rows, lease, now)
+
+    def reserve(self, reservation: Reservation, now: float) -> Reservation:
+        with self._changing(now) as rows:
+            known = rows.reservation(reservation.id)
+            if known is not None:
+                return known
+            rows.add_reservation(reservation)
+            rows.version += 1
+            rows.append(Event(kind=EventKind.RESERVATION_MADE, at=now, detail=reservation.name))
+            return reservation
+
+    def unreserve(self, reservation_id: str, now: float) -> Reservation:
+        with self._changing(now) as rows:
+            reservation = find_reservation(rows, reservation_id)
+            rows.remove_reservation(reservation_id)
+            rows.version += 1
+            rows.append(Event(kind=EventKind.RESERVATION_CANCELLED, at=now, detail=reservation.name))
+            return reservation
+
+    def meters(self, host: str) -> tuple[Meter, ...]:
+        with self._reading() as rows:
+            return tuple(sorted(rows.meters(host), key=attrgetter("device_id")))
+
+    def settle(self, bill: Bill) -> None:
+        with self._writing() as rows:
+            accounting.settle(rows, bill)
+
+    def charges(
+        self, since: int, until: int, *, user: str | None = None, label: str | None = None, owner: str | None = None
+    ) -> tuple[Charge, ...]:
+        with self._reading() as rows:
+            found = rows.charges(since, until, user=user, label=label, owner=owner)
+        return tuple(sorted(found, key=attrgetter("key")))
+
+    def fold_cells(self, before: int, limit: int = 1000) -> int:
+        with self._writing() as rows:
+            return accounting.fold(rows, before, _within(limit))
+
+    def note_cells(self, spans: Iterable[CellSpan]) -> None:
+        noted = tuple(spans)
+        if noted:
+            with self._writing() as rows:
+                accounting.note(rows, noted)
+
+    def cells(self, host: str, since: float) -> tuple[CellSpan, ...]:
+        with self._reading() as rows:
+            return tuple(sorted(rows.spans(host, since), key=attrgetter("began_at", "owner", "cell")))
+
+    def forget_cells(self, host: str, before: float) -> None:
+        with self._writing() as rows:
+            rows.remove_spans(host, before, before - accounting.LONGEST_CELL_SECONDS)
+
+    def lease(self, lease_id: str, now: float) -> Lease:
+        with self._seeing(now) as rows:
+            return find_lease(rows, lease_id)
+
+    def request(self, request_id: str) -> Request:
+        with self._reading() as rows:
+            return find_request(rows, request_id)
+
+    def leases(self, now: float, *, host: str | None = None, live: bool = True, limit: int = 1000) -> tuple[Lease, ...]:
+        with self._seeing(now) as rows:
+            return tuple(rows.leases(host=host, live=live, limit=_within(limit)))
+
+    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+        with self._reading() as rows:
+            return tuple(rows.events(_within(after), _within(limit)))
+
+
+def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
+    changed = replace(lease, **changes)
+    rows.keep_lease(changed)
+    return changed
+
+
+def _detail(lease: Lease, step: Step) -> str:
+    """What is to be said of a step: of a move of its device state, how much that was and how long it took."""
+    is_move = step in (Step.SUSPEND, Step.RESUME) and lease.residence is not None
+    return lease.residence.note if is_move and lease.residence is not None else ""
+
+
+def _allow(changes: dict[str, object], fields: frozenset[str]) -> None:
+    strange = sorted(changes.keys() - fields)
+    if strange:
+        raise TypeError(f"cannot change {', '.join(strange)}; only {', '.join(sorted(fields))}")
+
+
+def _within(number: int) -> int:
+    return min(max(number, 0), LARGEST)

@@ -1,0 +1,227 @@
+"""AMD GPUs, whole ones only: what there is, what is in use, and the environment that shows a process its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse, Slice
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
+from jupyter_aistack.providers.base import Prepared, Provider, Usage
+
+from .amdsmi import SMI
+
+VENDOR = "amd"
+RETRY_LOST_SECONDS = 30.0
+"""How often the library is opened anew while a GPU is lost: handles do not outlive a reset."""
+NO_WATTS = 0xFFFF
+"""What the library gives for power, and on some GPUs for activity, that it cannot measure."""
+
+_NAMELESS = "GPU-amd-"  # beginning of the id of a GPU that cannot be chosen by a UUID
+_GONE = "is no longer there; it fell off the bus or was removed"
+_NO_UUID = "has no UUID by which ROCm could choose it, so it cannot be leased"
+_SPLIT = "is split into partitions that share one UUID, so they cannot be leased; the mode SPX makes it whole"
+
+
+class AMDProvider(Provider):
+    """The host's AMD GPUs, as AMD SMI describes them. Nothing is ever changed on them.
+
+    Args:
+        smi: the connection to the library.
+        optional: a host without the library is not a problem, it just has no AMD GPU.
+        clock: seconds.
+    """
+
+    name = VENDOR
+
+    def __init__(
+        self, smi: SMI | None = None, *, optional: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._smi, self._optional, self._clock = smi or SMI(), optional, clock
+        self._known: dict[str, Device] = {}
+        self._handles: dict[str, Any] = {}
+        self._reopened_at = -math.inf
+
+    def discover(self, host: str) -> tuple[Device, ...]:
+        """Every GPU, the unusable ones with their problem; one seen before that is gone stays listed as lost."""
+        self._reopen_if_lost()
+        try:
+            handles = self._smi.query("amdsmi_get_processor_handles")
+        except DriverNotFound as error:
+            if self._optional and error.facts.get("library_missing"):
+                return ()
+            raise
+        self._handles = {}
+        seen = [self._device(handle, index, host) for index, handle in enumerate(handles)]
+        found = {device.id: device for device in _told_apart(seen)}
+        gone = {i: replace(d, problem=_GONE, processes=()) for i, d in self._known.items() if i not in found}
+        self._known = {i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)}
+        return tuple(sorted((gone | found).values(), key=lambda device: (device.index, device.id)))
+
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+        """ROCR_VISIBLE_DEVICES by UUID, which ROCm's lowest layer obeys whatever runs on it.
+
+        HIP numbers anew what is left then, and reads CUDA_VISIBLE_DEVICES where it finds no variable of its own, so
+        both are set too; torch refuses more HIP than ROCR devices (``torch.cuda._parse_visible_devices``).
+        """
+        own = [_usable(piece, devices) for piece in lease.slices if _is_ours(piece, devices)]
+        if not own:
+            raise PrepareFailed("its AMD GPU is no longer there", lease_id=lease.id)
+        return Prepared(
+            environment={
+                "ROCR_VISIBLE_DEVICES": ",".join(device.id for device in own),
+                "HIP_VISIBLE_DEVICES": ",".join(map(str, range(len(own)))),
+                "CUDA_VISIBLE_DEVICES": "",
+            },
+            memory_limit_bytes=sum(device.memory_bytes for device in own),
+            enforced_by=Enforcement.WHOLE,
+        )
+
+    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+        """Memory of each lease's processes; how busy its GPUs are, as they are its own alone."""
+        return {i: self._use(lease, pids.get(i, frozenset())) for i, lease in leases.items()}
+
+    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
+        """What each GPU's own counters say."""
+        return {i: self._reading(i) for i, device in devices.items() if device.vendor == VENDOR}
+
+    def close(self) -> None:
+        """Close the library."""
+        self._smi.close()
+
+    def _reopen_if_lost(self) -> None:
+        is_due = not 0 <= self._clock() - self._reopened_at < RETRY_LOST_SECONDS
+        if is_due and any(not device.is_healthy for device in self._known.values()):
+            self._reopened_at = self._clock()
+            self._smi.close()
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    def _device(self, handle: Any, index: int, host: str) -> Device:
+        """The GPU behind a handle; when it does not answer, what is known of it and why."""
+        try:
+            device = self._describe(handle, index, host)
+            self._handles[device.id] = handle
+            return device
+        except ProviderError as error:
+            if "problem" not in error.facts:
+                raise  # it concerns the driver, not this GPU
+            problem = str(error.facts["problem"])
+        known = next((device for device in self._known.values() if device.index == index), None)
+        if known is not None:
+            return replace(known, problem=problem, processes=())
+        return _blank(f"{_NAMELESS}{index}", index, host, problem)
+
+    def _describe(self, handle: Any, index: int, host: str) -> Device:
+        asic = self._smi.query("amdsmi_get_gpu_asic_info", handle)
+        uuid, units = self._uuid(handle, asic), asic["num_compute_units"]
+        device = _blank(uuid or f"{_NAMELESS}{index}", index, host, "" if uuid else _NO_UUID)
+        return replace(
+            device,
+            name=asic["market_name"] if asic["market_name"] != "N/A" else device.name,
+            memory_bytes=self._smi.query("amdsmi_get_gpu_memory_total", handle, self._smi.video_memory),
+            multiprocessors=units if isinstance(units, int) else 0,
+            processes=self._processes(handle),
+        )
+
+    def _uuid(self, handle: Any, asic: Mapping[str, Any]) -> str:
+        """The name by which ROCm knows the GPU, ``GPU-`` and sixteen digits of its unique id; empty for none."""
+        told = self._smi.query("amdsmi_get_gpu_enumeration_info", handle, default={}).get("hip_uuid", "")
+        serial = str(asic["asic_serial"]).removeprefix("0x").lower()
+        uuid = told.lower().replace("gpu-", "GPU-") if told else f"GPU-{serial.rjust(16, '0')}"
+        return "" if (serial == "n/a" and not told) or not uuid.removeprefix("GPU-").strip("0") else uuid
+
+    def _processes(self, handle: Any) -> tuple[ProcessUse, ...]:
+        listed = self._smi.query("amdsmi_get_gpu_process_list", handle, default=())
+        known = [process for process in listed if isinstance(process, Mapping)]
+        return tuple(ProcessUse(pid=p["pid"], memory_bytes=_held(p), name=_program(p)) for p in known)
+
+    # -- measuring ----------------------------------------------------------------------------------------------
+
+    def _use(self, lease: Lease, pids: frozenset[int]) -> Usage:
+        ids = [piece.device_id for piece in lease.slices if piece.device_id in self._handles]
+        lists = [self._ask(i, "amdsmi_get_gpu_process_list") for i in ids]
+        busy = [share for share in (self._busy(i) for i in ids) if share is not None]
+        own = [_held(p) for listed in lists if listed is not None for p in listed if p["pid"] in pids]
+        return Usage(
+            memory_bytes=None if None in lists or not ids else sum(own),
+            utilization=sum(busy) / len(busy) if busy and len(busy) == len(ids) else None,
+        )
+
+    def _reading(self, device_id: str) -> Usage:
+        power = self._ask(device_id, "amdsmi_get_power_info") or {}
+        energy = self._ask(device_id, "amdsmi_get_energy_count")
+        names = ("current_socket_power", "average_socket_power", "socket_power")
+        watts = [watt for watt in (_figure(power.get(name)) for name in names) if watt is not None]
+        return Usage(
+            memory_bytes=self._ask(device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory),
+            utilization=self._busy(device_id),
+            power_watts=watts[0] if watts else None,
+            # Counted in units of so many microjoules.
+            energy_joules=energy["energy_accumulator"] * energy["counter_resolution"] / 1e6 if energy else None,
+        )
+
+    def _busy(self, device_id: str) -> float | None:
+        activity = self._ask(device_id, "amdsmi_get_gpu_activity") or {}
+        percent = _figure(activity.get("gfx_activity"))
+        return None if percent is None else percent / 100
+
+    def _ask(self, device_id: str, function: str, *args: Any) -> Any:
+        """The library's answer, or None: one GPU in trouble must not hide what the others do."""
+        handle = self._handles.get(device_id)
+        try:
+            return None if handle is None else self._smi.query(function, handle, *args, default=None)
+        except ProviderError:
+            return None
+
+
+def _blank(device_id: str, index: int, host: str, problem: str) -> Device:
+    return Device(
+        id=device_id,
+        host=host,
+        kind=DeviceKind.GPU,
+        index=index,
+        name=f"AMD GPU {index}",
+        memory_bytes=0,
+        vendor=VENDOR,
+        is_divisible=False,
+        problem=problem,
+    )
+
+
+def _told_apart(devices: Sequence[Device]) -> list[Device]:
+    """The GPUs, one for each UUID: where several have the same, none can be chosen by it."""
+    ids = [device.id for device in devices]
+    first = {device.id: device for device in reversed(devices)}
+    return [replace(d, problem=_SPLIT) if ids.count(i) > 1 and not d.problem else d for i, d in first.items()]
+
+
+def _is_ours(piece: Slice, devices: Mapping[str, Device]) -> bool:
+    device = devices.get(piece.device_id)
+    return device is not None and device.vendor == VENDOR
+
+
+def _usable(piece: Slice, devices: Mapping[str, Device]) -> Device:
+    device = devices[piece.device_id]
+    if device.problem:
+        raise PrepareFailed(f"{device.name} {device.problem}", device_id=device.id)
+    return device
+
+
+def _held(process: Mapping[str, Any]) -> int:
+    return int(process.get("memory_usage", {}).get("vram_mem") or process.get("mem") or 0)
+
+
+def _program(process: Mapping[str, Any]) -> str:
+    # The program alone: its arguments are nobody else's business.
+    name = str(process.get("name", "")).split(" ")[0]
+    return "" if name == "N/A" else name.rsplit("/", 1)[-1]
+
+
+def _figure(value: object) -> float | None:
+    is_known = isinstance(value, (int, float)) and 0 <= value < NO_WATTS
+    return float(value) if is_known else None  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: whole, MIG instances and MPS shares."""

@@ -1,0 +1,216 @@
+"""The helper: ``python -m jupyter_aistack.providers.nvidia.checkpoint.helper``, one for each server, for as long as it lives.
+
+Reads one JSON object per line, answers with one::
+
+    {"id": 1, "op": "probe"}                                       {"id": 1, "ok": true}
+    {"id": 2, "op": "state", "pid": 7}                             {"id": 2, "ok": true, "state": "running"}
+    {"id": 3, "op": "suspend", "pid": 7, "lock_seconds": 5}        {"id": 3, "ok": true, "state": "checkpointed",
+                                                                    "seconds": {"lock": 0.01, "checkpoint": 1.3}}
+    {"id": 4, "op": "resume", "pid": 7}                            {"id": 4, "ok": true, "state": "running", …}
+    {"id": 5, "op": "suspend", "pids": [7, 8], …}                   several move together: all, or none
+    anything that fails                                            {"id": 5, "ok": false, "step": "lock", "state":
+                                                                    "running", "message": …, "seconds": …}
+
+It is a process of its own since the driver's calls may block, and since starting CUDA for each call takes seconds. It
+holds no context. It ends when its input does, never in the middle of an operation: that would leave the driver and the
+process at odds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import IO, Any, Protocol
+
+JSON = dict[str, Any]
+FAILED, MIXED, UNKNOWN = "failed", "mixed", "unknown"
+
+
+class Target(Protocol):
+    """A process whose GPU state can be taken away: ``cuda.core.checkpoint.Process``."""
+
+    @property
+    def state(self) -> str:
+        """running, locked, checkpointed or failed."""
+
+    def lock(self, timeout_ms: int) -> None:
+        """Hold back its calls; what it has submitted ends first."""
+
+    def checkpoint(self) -> None:
+        """Copy its device memory to its own host memory, and free it."""
+
+    def restore(self) -> None:
+        """Copy it back."""
+
+    def unlock(self) -> None:
+        """Let its calls go on."""
+
+
+def cuda_process(pid: int) -> Target:
+    """The process as the driver's checkpoint API sees it.
+
+    Raises:
+        Exception: whatever says that there is no such API, driver or process.
+    """
+    try:
+        from cuda.core.checkpoint import Process
+    except ImportError as error:
+        raise RuntimeError("cuda-core 1.0 or newer is not installed: pip install 'jupyter_aistack[gpu]'") from error
+    target: Target = Process(pid)
+    return target
+
+
+def start_cuda() -> None:
+    """Make this process one that may restore others.
+
+    Raises:
+        Exception: there is no driver, or none that checkpoints.
+    """
+    cuda_process(os.getpid())
+    from cuda.bindings import driver
+
+    error = driver.cuInit(0)[0]
+    if int(error) != 0:
+        raise RuntimeError(f"the GPU driver does not start: {error.name}")
+    _ = cuda_process(os.getpid()).state
+
+
+class Helper:
+    """Does one operation after the other, and says how each went."""
+
+    def __init__(self, open_target: Callable[[int], Target] = cuda_process, start: Callable[[], None] = start_cuda):
+        self._open, self._start = open_target, start
+        self._has_started = False
+
+    def answer(self, question: JSON) -> JSON:
+        """The answer to one line; never raises."""
+        seconds: dict[str, float] = {}
+        steps: list[str] = []
+        try:
+            found = self._do(question, seconds, steps)
+        except Exception as error:  # whatever a driver says, the next question must find us here
+            step = steps[-1] if steps else str(question.get("op", ""))
+            state = self._state_after(question)
+            message = f"{type(error).__name__}: {error}"
+            return {"id": question.get("id"), "ok": False, "step": step, "state": state, "message": message} | {
+                "seconds": seconds
+            }
+        return {"id": question.get("id"), "ok": True, **found}
+
+    def _do(self, question: JSON, seconds: dict[str, float], steps: list[str]) -> JSON:
+        operation = question.get("op")
+        if operation not in ("probe", "state", "suspend", "resume"):
+            raise ValueError(f"op: {operation!r} is not known; write probe, state, suspend or resume")
+        self._start_once()
+        if operation == "probe":
+            return {}
+        targets = self._targets(question)
+        timed = _Timed(seconds, steps)
+        if operation == "suspend":
+            _suspend(targets, float(question.get("lock_seconds", 5.0)), timed)
+        elif operation == "resume":
+            _resume(targets, timed)
+        return {"state": _state_of(targets), "seconds": seconds}
+
+    def _start_once(self) -> None:
+        """One that replaces a helper that crashed is asked to restore at once, and nobody probes it before."""
+        if not self._has_started:
+            self._start()
+            self._has_started = True
+
+    def _targets(self, question: JSON) -> list[Target]:
+        pids = question["pids"] if "pids" in question else [question["pid"]]
+        return [self._open(int(pid)) for pid in pids]
+
+    def _state_after(self, question: JSON) -> str:
+        """How a failed operation has left its processes."""
+        try:
+            return _state_of(self._targets(question))
+        except Exception:
+            return UNKNOWN
+
+
+class _Timed:
+    """Calls the steps of an operation and notes how long each took."""
+
+    def __init__(self, seconds: dict[str, float], steps: list[str]) -> None:
+        self._seconds, self._steps = seconds, steps
+
+    def __call__(self, step: str, call: Callable[[], None]) -> None:
+        self._steps.append(step)
+        begin = time.perf_counter()
+        try:
+            call()
+        finally:
+            self._seconds[step] = round(self._seconds.get(step, 0.0) + time.perf_counter() - begin, 6)
+
+
+def _state_of(targets: Sequence[Target]) -> str:
+    """The state they share; failed when one of them is, mixed when they differ otherwise."""
+    states = {target.state for target in targets}
+    if len(states) == 1:
+        return states.pop()
+    return FAILED if FAILED in states else MIXED
+
+
+def _suspend(targets: Sequence[Target], lock_seconds: float, timed: _Timed) -> None:
+    """From wherever they are to checkpointed. Where one cannot be, all go on; all are locked before one is copied."""
+    if lock_seconds <= 0:
+        raise ValueError("lock_seconds: must be above 0; without an end a busy process would hold up all others")
+    try:
+        for target in targets:
+            if target.state == "running":
+                timed("lock", partial(target.lock, max(1, int(lock_seconds * 1000))))
+        for target in targets:
+            if target.state == "locked":
+                timed("checkpoint", target.checkpoint)
+    except Exception:
+        _undo(targets)
+        raise
+
+
+def _undo(targets: Sequence[Target]) -> None:
+    """Let all of them go on: a failed one among them stays as it is, and so do those that cannot be helped then."""
+    for target in targets:
+        if target.state == "checkpointed":
+            target.restore()
+    for target in targets:
+        if target.state == "locked":
+            target.unlock()
+
+
+def _resume(targets: Sequence[Target], timed: _Timed) -> None:
+    """From wherever they are to running. What fails to be restored stays as it is: it cannot be tried again."""
+    for target in targets:
+        if target.state == "checkpointed":
+            timed("restore", target.restore)
+    for target in targets:
+        if target.state == "locked":
+            timed("unlock", target.unlock)
+
+
+def serve(questions: IO[str], answers: IO[str], helper: Helper) -> None:
+    """Answer until there are no more questions."""
+    for line in questions:
+        try:
+            question = json.loads(line)
+        except ValueError:
+            question = {}
+        answers.write(json.dumps(helper.answer(question if isinstance(question, dict) else {})) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Be the helper on standard input and output; Ctrl-C in the terminal is meant for others."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    serve(sys.stdin, sys.stdout, Helper())
+
+
+if __name__ == "__main__":
+    main()

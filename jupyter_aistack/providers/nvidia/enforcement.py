@@ -1,0 +1,268 @@
+"""What holds a share of a GPU to its size: the firmest level its GPU reaches, or the caps of frameworks alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jupyter_aistack.core.enforcement.mps_limits import limit_mib, multiprocessors_at_most, percent, slots
+from jupyter_aistack.core.model.device import Device, Enforcement, Fault, ProcessUse, Slice, SliceKind
+from jupyter_aistack.core.model.lease import LESS_FIRMLY, Lease, lasting_note
+from jupyter_aistack.core.model.units import MIB
+from jupyter_aistack.exceptions import PrepareFailed, ProviderError
+from jupyter_aistack.system.processes import ancestors, is_alive
+
+from .capability_probe import Prober
+from .dmem import DmemClient
+from .mps import Held, MPSManager
+from .nvml import NVML
+
+log = logging.getLogger("jupyter_aistack")
+
+ADVISORY = 'AIStack.enforcement is "advisory": shares are held by the caps of frameworks alone'
+SERVER = "nvidia-cuda-mps-server"
+_PROTOCOLS = {Enforcement.L1: 2, Enforcement.L2: 3, Enforcement.L3: 3}
+_NO_MPS = {"CUDA_MPS_PIPE_DIRECTORY": os.devnull}
+"""Keeps a process away from any MPS daemon: nobody can ever listen there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grip:
+    """What holds a lease to its share, besides the caps of frameworks.
+
+    Attributes:
+        level: None when nothing else holds it.
+        environment: variables its process must be given.
+        expects: what that process must find, as in `Prepared`.
+        note: why it is held less firmly than shares of its GPU can be; empty when it is not.
+    """
+
+    level: Enforcement | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    expects: Mapping[str, object] = field(default_factory=dict)
+    note: str = ""
+
+
+class Sharing:
+    """Holds the shares of this host's GPUs.
+
+    Args:
+        nvml: the connection to the driver.
+        is_advisory: nothing but the caps of frameworks is to hold shares.
+        mps: the MPS daemons.
+        dmem: the root helper for memory limits.
+        prober: tells the level of each GPU; made from the others unless given.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        nvml: NVML,
+        *,
+        is_advisory: bool = False,
+        mps: MPSManager | None = None,
+        dmem: DmemClient | None = None,
+        prober: Prober | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._mps, self._dmem = mps or MPSManager(), dmem or DmemClient()
+        refusal = ADVISORY if is_advisory else ""
+        self.prober = prober or Prober(nvml, self._mps, self._dmem, refusal=refusal, clock=clock)
+        self._prepared: dict[str, tuple[Lease, bool]] = {}
+        self._closed: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
+        self._no_group: dict[str, str] = {}
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def shown(self, device: Device) -> Device:
+        """A GPU with its level, and with what MPS has against its use."""
+        if not device.is_healthy:
+            return device
+        try:
+            rung = self.prober.rung(device)
+        except ProviderError as error:  # it was lost since it was found; the next look tells
+            log.debug("the level of %s is not known: %s", device.id, error)
+            return device
+        problem = self._mps.problem(device.id, device.index)
+        self._closed[device.id] = problem
+        return replace(
+            device,
+            level=rung.level,
+            why_not=rung.why_not,
+            advice=rung.advice,
+            problem=problem,
+            processes=self._without_servers(device),
+        )
+
+    def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
+        """Who holds memory, without our own MPS servers: what they hold belongs to the leases they serve."""
+        return tuple(p for p in device.processes if p.name != SERVER or not self.is_server(p.pid))
+
+    def is_server(self, pid: int) -> bool:
+        """Whether a process is one of our own MPS servers."""
+        return not self._mps.own_pids().isdisjoint(ancestors(pid))
+
+    def reopened(self, device: Device) -> Device:
+        """A GPU as it stands now, where MPS had closed it: the process that is to start may be what was waited for."""
+        if not device.problem or device.problem != self._closed.get(device.id):
+            return device
+        self._mps.check()
+        return replace(device, problem=self._mps.problem(device.id, device.index))
+
+    def clients(self, lease: Lease, device: Device) -> frozenset[int] | None:
+        """See `Provider.clients`."""
+        return self._mps.clients(lease.id, device.id, device.index)
+
+    def terminate(self, lease: Lease, device: Device, pid: int) -> None:
+        """See `Provider.terminate`."""
+        self._mps.terminate(lease.id, device.id, device.index, pid)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """See `Provider.faults`."""
+        return self._mps.faults()
+
+    # -- holding ------------------------------------------------------------------------------------------------
+
+    def grip(self, lease: Lease, slices: Sequence[Slice], devices: Mapping[str, Device]) -> Grip:
+        """Hold a lease as firmly as its GPU allows; the second time changes nothing.
+
+        Raises:
+            PrepareFailed: the lease cannot be held at all: no slot, a closed GPU, or its holder has a lease under MPS.
+        """
+        self._check_holder(lease)
+        is_suspendable = lease.residence is not None
+        shares = [piece for piece in slices if piece.kind is SliceKind.SHARE]
+        device = devices[shares[0].device_id] if shares else None
+        if device is None or is_suspendable or lease.enforced_by is Enforcement.L0 or device.level not in _PROTOCOLS:
+            note = self._mps.failure(device.id) if device is not None and not is_suspendable else ""
+            return self._unheld(lease, note, _NO_MPS if is_suspendable else {})
+        if reason := self._unfit(lease, slices):
+            return self._unheld(lease, reason)
+        try:
+            grip = self._hold(lease, shares[0], device)
+        except PrepareFailed:
+            raise
+        except ProviderError as error:
+            return self._unheld(lease, error.message)
+        self._prepared[lease.id] = (lease, True)
+        return grip
+
+    def release(self, lease: Lease, devices: Sequence[tuple[str, int]]) -> None:
+        """Hold a lease no longer. Must not raise.
+
+        Args:
+            devices: UUID and index of each of its GPUs.
+        """
+        self._prepared.pop(lease.id, None)
+        self._no_group.pop(lease.id, None)
+        for gpu, index in devices:
+            self._mps.unprepare(lease.id, gpu, index)
+        group = self._groups.pop(lease.id, None)
+        if group is not None:
+            self._drop_group(group)
+
+    def enter(self, lease: Lease, pid: int) -> None:
+        """Put a lease's control group around a process. Raises `ProviderError`: it is held by MPS alone now."""
+        group = self._groups.get(lease.id)
+        if group is None or not is_alive(pid, None):
+            return
+        try:
+            self._dmem.enter(group, pid)
+        except ProviderError as error:
+            if is_alive(pid, None):
+                self._no_group[lease.id] = error.message
+                self._drop_group(self._groups.pop(lease.id))
+                raise
+
+    def close(self) -> None:
+        """Watch no longer; what holds leases stays."""
+        self._mps.close()
+
+    def _hold(self, lease: Lease, piece: Slice, device: Device) -> Grip:
+        assert device.level is not None
+        held = self._mps.prepare(
+            lease.id,
+            device.id,
+            device.index,
+            percent=percent(piece.fraction),
+            mib=limit_mib(piece.memory_bytes),
+            protocol=_PROTOCOLS[device.level],
+            slots=slots(self.prober.driver),
+        )
+        if device.level is Enforcement.L3 and held.protocol == 3:
+            self._make_group(lease, piece, held)
+        by_namespace = Enforcement.L2 if held.protocol == 3 else Enforcement.L1
+        level = Enforcement.L3 if lease.id in self._groups else by_namespace
+        return Grip(
+            level=level,
+            environment=_environment(held, piece),
+            expects=_expects(held, device),
+            note=_less_firmly(self._why_less(lease, level, device.level)),
+        )
+
+    def _why_less(self, lease: Lease, level: Enforcement, reachable: Enforcement) -> str:
+        if level is reachable:
+            return ""
+        return self._no_group.get(lease.id) or "the MPS daemon of its GPU speaks the older protocol"
+
+    def _make_group(self, lease: Lease, piece: Slice, held: Held) -> None:
+        """Give the lease a control group, unless it has one or could not have one."""
+        if lease.id in self._groups or lease.id in self._no_group:
+            return
+        try:
+            self._dmem.hold(held.limit.name, piece.device_id, piece.memory_bytes)
+            self._groups[lease.id] = held.limit.name
+        except ProviderError as error:
+            self._no_group[lease.id] = error.message
+
+    def _drop_group(self, group: str) -> None:
+        try:
+            self._dmem.drop(group)
+        except ProviderError as error:
+            log.warning("the control group of a lease stays: %s", error.message)
+
+    def _unheld(self, lease: Lease, reason: str, environment: Mapping[str, str] | None = None) -> Grip:
+        """Nothing but caps; what the lease's note says of it already stays."""
+        self._prepared[lease.id] = (lease, False)
+        note = _less_firmly(reason) or lasting_note(lease.note)
+        return Grip(environment=environment or {}, note=note)
+
+    def _unfit(self, lease: Lease, slices: Sequence[Slice]) -> str:
+        """Why a lease cannot be held by MPS, which gives a process one GPU."""
+        if len(slices) > 1:
+            return "a process can use the MPS server of one GPU, and this lease has several"
+        return "its holder has another lease, which MPS would hide" if self._others(lease) else ""
+
+    def _check_holder(self, lease: Lease) -> None:
+        """A process is a client of one MPS server for one lease, or of none."""
+        for other, is_under_mps in self._others(lease):
+            if is_under_mps:
+                message = f"MPS holds this process to its lease {other.id}; release that one, or ask for both in one"
+                raise PrepareFailed(message, lease_id=lease.id)
+
+    def _others(self, lease: Lease) -> list[tuple[Lease, bool]]:
+        known = tuple(self._prepared.values())  # at once: other threads prepare, too
+        return [one for one in known if one[0].holder.id == lease.holder.id and one[0].id != lease.id]
+
+
+def _environment(held: Held, piece: Slice) -> dict[str, str]:
+    """What a client of MPS must be given. The limit names the one GPU that it sees: any other entry would lift all."""
+    return {
+        "CUDA_MPS_PIPE_DIRECTORY": str(held.directory),
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(held.limit.percent),
+        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{piece.uuid}={held.limit.mib}M",
+    }
+
+
+def _expects(held: Held, device: Device) -> dict[str, object]:
+    share = multiprocessors_at_most(device.multiprocessors, held.limit.percent, protocol=held.protocol)
+    known = {} if share is None else {"multiprocessors": share}
+    return {"memory_free": held.limit.mib * MIB, "mps": True, **known}
+
+
+def _less_firmly(reason: str) -> str:
+    return f"{LESS_FIRMLY} {reason}" if reason else ""

@@ -1,0 +1,7 @@
+"""NVIDIA's Multi-Process Service: one daemon for each GPU, started, watched, repaired and stopped."""
+
+from __future__ import annotations
+
+from jupyter_aistack.providers.nvidia.mps.manager import Held, MPSManager
+
+__all__ = ["Held", "MPSManager"]

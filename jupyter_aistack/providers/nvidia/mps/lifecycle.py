@@ -1,0 +1,158 @@
+"""How an MPS daemon begins and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from jupyter_aistack.exceptions import PrepareFailed, ProviderError
+from jupyter_aistack.system.processes import started_at
+
+from .control import ANSWER_SECONDS, Control
+from .logs import Logs, last_words
+from .paths import Folder
+from .protocol2 import Protocol2
+from .protocol3 import Protocol3
+from .records import Records, Running
+
+POLL_SECONDS = 0.1
+POLLS = 60
+"""How often a daemon is looked at while it starts or ends: six seconds in all, as a kernel that starts waits for it; a
+server is ready within one or two."""
+ABSENT_POLLS = 20
+"""So often in a row a server may be missing from the list before it counts as dead: one with a GPU that is not there
+is made without complaint, and ends by itself."""
+PID_FILE = "nvidia-cuda-mps-control.pid"
+
+_PROTOCOLS: dict[int, type[Control]] = {2: Protocol2, 3: Protocol3}
+
+
+class Life:
+    """The process of one daemon. Whoever calls has the daemon to themselves (`Records.locked`).
+
+    Args:
+        folder, records: the daemon's folder, and what is written there.
+        gpu: the GPU's UUID.
+        index: the GPU's number, after which the server of a new daemon is called.
+        pause: how to let some seconds pass.
+        answer_seconds: how long an answer may take.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        records: Records,
+        gpu: str,
+        index: int,
+        *,
+        pause: Callable[[float], object] = time.sleep,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self._folder, self._records, self._gpu, self._index = folder, records, gpu, index
+        self._pause, self._answer_seconds = pause, answer_seconds
+        self._control: Control | None = None
+        self.logs = Logs(folder.logs, from_end=True)
+
+    def control(self, protocol: int = 0) -> Control:
+        """How to speak to the daemon: in its own protocol, or in another one."""
+        running = self._records.running()
+        wanted = _PROTOCOLS[protocol or (running.protocol if running else 2)]
+        index = running.index if running else self._index
+        if self._control is None or type(self._control) is not wanted or self._control.index != index:
+            self._control = wanted(self._folder, self._gpu, index, seconds=self._answer_seconds)
+        return self._control
+
+    def begin(self, protocol: int) -> None:
+        """Start a daemon with a server that is ready, holding all leases written down. Raises as `hold` does."""
+        self._clear()
+        control = self.control(protocol)
+        control.start()
+        pid = self._started_pid()
+        self._records.write_running(Running(pid=pid, started_at=started_at(pid), protocol=protocol, index=self._index))
+        try:
+            control = self._follow(control)
+            limits = self._records.limits()
+            control.open_server(limits)
+            self._await_server(control)
+            control.keep_strays_small()
+            for limit in limits:
+                control.hold(limit, [other for other in limits if other is not limit])
+        except ProviderError:
+            self.end()
+            raise
+
+    def _follow(self, control: Control) -> Control:
+        """The control in the protocol that the daemon turns out to speak."""
+        try:
+            control.servers()
+            return control
+        except ProviderError:
+            other = self.control({2: 3, 3: 2}[control.protocol])
+            other.servers()
+            running = self._records.running()
+            assert running is not None
+            self._records.write_running(replace(running, protocol=other.protocol))
+            return other
+
+    def _started_pid(self) -> int:
+        for _ in range(POLLS):
+            with contextlib.suppress(OSError, ValueError):
+                return int((self._folder.pipes / PID_FILE).read_text())
+            self._pause(POLL_SECONDS)
+        raise ProviderError("the MPS daemon started and does not say as which process")
+
+    def _await_server(self, control: Control) -> None:
+        absent = 0
+        for _ in range(POLLS):
+            servers = control.servers()
+            if any(server.is_ready for server in servers):
+                return
+            absent = 0 if servers else absent + 1
+            if absent >= ABSENT_POLLS:
+                raise PrepareFailed(self._epitaph())
+            self._pause(POLL_SECONDS)
+        raise ProviderError(f"the MPS server did not become ready within {POLLS * POLL_SECONDS:.0f} seconds")
+
+    def _epitaph(self) -> str:
+        said = last_words(self._folder.logs)
+        why = f" ({said})" if said else ""
+        return f"the MPS server of GPU {self._index} ({self._gpu}) ended as soon as it started{why}"
+
+    def end(self) -> None:
+        """End the daemon, which has no clients: politely, else by its process id."""
+        running = self._records.running()
+        if running is not None and running.is_alive:
+            with contextlib.suppress(ProviderError):
+                self.control().quit()
+            for number in (None, signal.SIGTERM, signal.SIGKILL):
+                if self._is_over(number):
+                    break
+        self._clear()
+
+    def _is_over(self, number: signal.Signals | None) -> bool:
+        """Whether the daemon has ended, after a signal or of its own."""
+        running = self._records.running()
+        assert running is not None
+        if number is not None and running.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(running.pid, number)
+        for _ in range(POLLS // 4):
+            if not running.is_alive:
+                return True
+            self._pause(POLL_SECONDS)
+        return False
+
+    def _clear(self) -> None:
+        """Leave nothing of a daemon that has ended but its leases, and its logs for people."""
+        self._records.forget_running()
+        shutil.rmtree(self._folder.pipes, ignore_errors=True)
+        self._folder.create()
+        for log in (*self._folder.logs.glob("*.log"), *self._folder.logs.glob("*/server.log")):
+            log.replace(log.with_suffix(".old"))
+        self.logs = Logs(self._folder.logs)
+        self._control = None

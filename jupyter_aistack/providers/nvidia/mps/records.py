@@ -1,0 +1,152 @@
+"""What is written down of a daemon, so that several processes of one user can look after it together.
+
+All in the daemon's own folder: which process it is, what its leases may use, and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_aistack.system.processes import is_alive, started_at
+
+from .control import Limit
+from .paths import Folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A daemon that was started.
+
+    Attributes:
+        pid, started_at: its process (see `processes.started_at`).
+        protocol: what it speaks.
+        index: the number its GPU had then, after which its server is called.
+    """
+
+    pid: int
+    started_at: float | None
+    protocol: int
+    index: int
+
+    @property
+    def is_alive(self) -> bool:
+        return is_alive(self.pid, self.started_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """What has gone wrong with a daemon and is not over.
+
+    Attributes:
+        message: one sentence that follows the GPU's name.
+        pid: the client that caused it; None when nobody knows.
+        affected: clients whose work is lost; it is over when they have gone.
+        is_closed: the daemon takes no one until then.
+        heals: it is over as soon as the daemon answers again.
+        protocol: what the daemon spoke that is to be started again, where none is left.
+    """
+
+    message: str
+    pid: int | None = None
+    affected: tuple[int, ...] = ()
+    is_closed: bool = True
+    heals: bool = False
+    protocol: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A lease of a daemon: its limit, and the process that looks after it."""
+
+    limit: Limit
+    owner: int
+    owner_started_at: float | None
+
+    @property
+    def is_orphan(self) -> bool:
+        return not is_alive(self.owner, self.owner_started_at)
+
+
+class Records:
+    """The files of one daemon's folder. What cannot be read counts as not written."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self._daemon, self._trouble = folder.path / "daemon.json", folder.path / "trouble.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the daemon, among all threads and processes. Waits for its turn."""
+        import fcntl  # not everywhere; nor is MPS
+
+        with (self.folder.path / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def running(self) -> Running | None:
+        said = _read(self._daemon)
+        return None if said is None else Running(**said)
+
+    def write_running(self, running: Running) -> None:
+        _write(self._daemon, asdict(running))
+
+    def trouble(self) -> Trouble | None:
+        said = _read(self._trouble)
+        return None if said is None else Trouble(**{**said, "affected": tuple(said["affected"])})
+
+    def write_trouble(self, trouble: Trouble | None) -> None:
+        if trouble is None:
+            self._trouble.unlink(missing_ok=True)
+        else:
+            _write(self._trouble, asdict(trouble))
+
+    def forget_running(self) -> None:
+        self._daemon.unlink(missing_ok=True)
+
+    def entries(self) -> dict[str, Entry]:
+        """The leases by name."""
+        found = {path.stem: _read(path) for path in sorted(self.folder.leases.glob("*.json"))}
+        return {name: _entry(said) for name, said in found.items() if said is not None}
+
+    def limits(self, *, beside: str = "") -> list[Limit]:
+        """The limits of all leases, or of those beside one."""
+        return [entry.limit for name, entry in self.entries().items() if name != beside]
+
+    def enter(self, limit: Limit) -> None:
+        """Write a lease down; whoever looks after it already goes on doing so."""
+        known = self.entries().get(limit.name)
+        own = known is None or known.is_orphan
+        owner = os.getpid() if known is None or own else known.owner
+        since = started_at(owner) if known is None or own else known.owner_started_at
+        _write(self._lease(limit.name), {"limit": asdict(limit), "owner": owner, "owner_started_at": since})
+
+    def strike(self, name: str) -> None:
+        """Take a lease off the list; one that is not there is gone already."""
+        self._lease(name).unlink(missing_ok=True)
+
+    def _lease(self, name: str) -> Path:
+        return self.folder.leases / f"{name}.json"
+
+
+def _entry(said: dict[str, Any]) -> Entry:
+    return Entry(**{**said, "limit": Limit(**said["limit"])})
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _write(path: Path, said: dict[str, Any]) -> None:
+    fresh = path.with_suffix(f".{os.getpid()}")  # whole or not at all: others read without the lock
+    fresh.write_text(json.dumps(said))
+    fresh.replace(path)

@@ -1,0 +1,175 @@
+"""What the server's parts share: the broker, built once and late, and the threads it is called from."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from jupyter_aistack.exceptions import AIStackError, LedgerError, LedgerUnavailable, ProviderError
+
+if TYPE_CHECKING:
+    from jupyter_aistack.broker.api.service import Caller, Service
+    from jupyter_aistack.broker.broker import Broker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = 4
+RETRY_SECONDS = 10.0
+CHANGING_VERBS = frozenset(
+    {"request", "cancel", "activate", "bind", "extend", "release", "reserve", "unreserve"}
+    | {"suspend", "resume", "pin", "unpin", "begin_cell", "end_cell"}
+)
+Held = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
+
+
+class Workbench:
+    """The one object the extension leaves in ``web_app.settings["aistack"]``.
+
+    The broker is built at first use, because opening a ledger and asking drivers takes longer than a server's start
+    may. One that cannot be built raises its error each time it is asked for, and is tried again every ten seconds.
+
+    Args:
+        build: makes the broker.
+        log: the extension's logger.
+        serve: makes the verbs of that broker; by default with no admin but root.
+
+    Attributes:
+        socket_path: the Unix socket kernels speak to; empty while there is none.
+        happened: how many events of each kind have been passed on since this server started.
+        before_kill: called with a kernel's id, and the process of it that a signal is about to end with all below it;
+            ending a process whose GPU state was restored may hang the host, and this takes the state away first. Never
+            raises.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Broker],
+        log: logging.Logger,
+        serve: Callable[[Broker], Service] | None = None,
+    ) -> None:
+        self.log = log
+        self._serve = serve
+        self.socket_path = ""
+        self.happened: Counter[str] = Counter()
+        self.before_kill: Callable[[str, int], Awaitable[None]] = _nothing_to_do
+        self._build = build
+        self._broker: Broker | None = None
+        self._service: Service | None = None
+        self._error: AIStackError | None = None
+        self._failed_at = 0.0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack")
+        self._held: dict[str, Held] = {}
+        self._on_built: list[Callable[[Broker], None]] = []
+        self._on_change: list[Callable[[], None]] = []
+        atexit.register(self.close)
+
+    # -- the broker ---------------------------------------------------------------------------------------------
+
+    @property
+    def broker(self) -> Broker:
+        """The broker; builds it if need be, so ask for it in a thread or after `ready`.
+
+        Raises:
+            AIStackError: it cannot be built (503), with the sentence that says why.
+        """
+        with self._lock:
+            if self._broker is None:
+                self._broker = self._built()
+            return self._broker
+
+    @property
+    def service(self) -> Service:
+        """The broker's verbs. Raises as `broker` does."""
+        from jupyter_aistack.broker.api.service import Service
+
+        broker = self.broker
+        if self._service is None:
+            self._service = (self._serve or Service)(broker)
+        return self._service
+
+    @property
+    def is_built(self) -> bool:
+        """Whether there is a broker already."""
+        return self._broker is not None
+
+    def _built(self) -> Broker:
+        if self._error is not None and time.monotonic() - self._failed_at < RETRY_SECONDS:
+            raise self._error
+        try:
+            broker = self._build()
+            for listener in self._on_built:
+                listener(broker)
+        except Exception as error:
+            self._error, self._failed_at = _unavailable(error), time.monotonic()
+            self.log.warning("jupyter_aistack grants nothing for now: %s", self._error.message)
+            raise self._error from error
+        self._error = None
+        return broker
+
+    async def ready(self) -> Broker:
+        """The broker, built in a thread if need be. Raises as `broker` does."""
+        return await self.run(lambda: self.broker)
+
+    # -- calling it ---------------------------------------------------------------------------------------------
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a synchronous function in the broker's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
+
+    async def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Answer one call of the service, and tell those who watch when it may have changed something."""
+        if verb in self._held and isinstance(payload, Mapping):
+            return await self._held[verb](payload, caller)
+        try:
+            return await self.run(lambda: self.service.call(verb, payload, caller))
+        finally:
+            if verb in CHANGING_VERBS:
+                self.poke()
+
+    def hold(self, verb: str, answer: Held) -> None:
+        """Have a verb answered on the event loop, because its answer may be held back."""
+        self._held[verb] = answer
+
+    def poke(self) -> None:
+        """Say that leases or requests may have changed. Call it from the event loop."""
+        for listener in self._on_change:
+            listener()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called in the event loop after each change made through this server."""
+        self._on_change.append(listener)
+
+    def on_built(self, listener: Callable[[Broker], None]) -> None:
+        """Have `listener` called, in a thread, with the broker as soon as there is one."""
+        self._on_built.append(listener)
+
+    def close(self) -> None:
+        """Let go of the broker and its threads. Called at exit, since kernels release while their server stops."""
+        atexit.unregister(self.close)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            if self._broker is not None:
+                self._broker.close()
+                self._broker = self._service = None
+
+
+async def _nothing_to_do(kernel_id: str, pid: int) -> None:
+    """Nothing of the kernel's was ever moved."""
+
+
+def _unavailable(error: Exception) -> AIStackError:
+    """Any failure to build a broker, as one that REST answers with 503."""
+    if isinstance(error, (LedgerError, ProviderError)):
+        return error
+    reason = error.message if isinstance(error, AIStackError) else f"{type(error).__name__}: {error}"
+    return LedgerUnavailable(f"the broker could not be started: {reason}")

@@ -1,0 +1,1 @@
+"""What the server does every few seconds: renew leases, record activity, act on memory breaches."""

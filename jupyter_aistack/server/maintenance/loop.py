@@ -1,0 +1,150 @@
+"""What a server does every few seconds: keep living leases, end dead ones, pass events on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from jupyter_aistack.exceptions import AIStackError, LeaseError
+from jupyter_aistack.server.context import RETRY_SECONDS, Workbench
+from jupyter_aistack.server.kernels import Kernels
+from jupyter_aistack.server.realtime.event_bus import Bus
+from jupyter_aistack.server.realtime.sampler import Sampler
+
+from .memory_enforcer import Warden
+
+if TYPE_CHECKING:
+    from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.core.model.lease import Lease
+    from jupyter_aistack.core.model.request import Request
+
+    from .activity import Seen
+
+WARM_UP_SECONDS = 1.0
+"""Between the server's start and the building of its broker, unless someone needs it sooner."""
+LEAST_SECONDS = 0.05
+STALE_SECONDS = 30.0
+"""Figures of use that are older say nothing about now."""
+
+
+class Upkeep:
+    """The server's maintenance task.
+
+    Args:
+        workbench, kernels, bus, sampler: the parts it looks after.
+        cycle_seconds: gives the time between two turns; asked once there is a broker.
+        then: what else is done after each turn.
+    """
+
+    def __init__(
+        self,
+        workbench: Workbench,
+        kernels: Kernels,
+        bus: Bus,
+        sampler: Sampler,
+        cycle_seconds: Callable[[], float],
+        then: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._workbench, self._kernels, self._bus, self._sampler = workbench, kernels, bus, sampler
+        self._ask_cycle_seconds, self._cycle_seconds = cycle_seconds, RETRY_SECONDS
+        self._warden = Warden(workbench, kernels)
+        self._then = then
+        self._woken = asyncio.Event()
+        self._complaint = ""
+        workbench.on_change(self._woken.set)
+
+    async def run(self) -> None:
+        """Turn until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + WARM_UP_SECONDS
+        while True:
+            # Not `wait_for`: before Python 3.12 it may swallow a cancellation that comes with its timeout.
+            timer = loop.call_at(due, self._woken.set)
+            await self._woken.wait()
+            timer.cancel()
+            self._woken.clear()
+            if loop.time() >= due:
+                await self._guarded(self.keep)
+                due = loop.time() + self._cycle_seconds
+            await self._guarded(self.publish)
+
+    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+            self._complaint = ""
+        except AIStackError as error:
+            if error.message != self._complaint:  # once, not every two seconds
+                self._complaint = error.message
+                self._workbench.log.warning("jupyter_aistack: %s", error.message)
+        except Exception:
+            self._workbench.log.exception("jupyter_aistack's maintenance failed")
+
+    async def keep(self) -> None:
+        """One turn: release what kernels left behind, renew what lives, grant what fits."""
+        self._cycle_seconds = RETRY_SECONDS
+        broker = await self._workbench.ready()
+        self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
+        await self._workbench.run(keep_leases, broker, await self._kernels.gone(), self._seen())
+        self._warden.act(broker)
+        if self._then is not None:
+            await self._then()
+
+    def _seen(self) -> Seen:
+        """Where something is at work; the sampler has asked the drivers already."""
+        from .activity import Seen
+
+        latest = self._sampler.latest
+        is_fresh = latest is not None and time.monotonic() - latest.at < STALE_SECONDS
+        usage = latest.data["usage"]["leases"] if latest is not None and is_fresh else None
+        return Seen(kernels=self._kernels.running(), busy=self._kernels.take_busy(), usage=usage)
+
+    async def publish(self) -> None:
+        """Put what has happened since on the bus, and have the picture taken anew."""
+        if not self._workbench.is_built:
+            return
+        events = await self._workbench.run(self._bus.read, self._workbench.broker)
+        if events:
+            self._workbench.happened.update(event.kind.value for event in events)
+            self._bus.emit(events)
+            self._sampler.poke()
+            if any(event.lease_id for event in events):  # who holds what has changed: what was used is told apart there
+                await self._workbench.run(self._workbench.broker.keep_books)
+
+
+def keep_leases(broker: Broker, gone: frozenset[str], seen: Seen | None = None) -> None:
+    """End what belongs to kernels that are `gone`, note what is in use, then run the broker's maintenance.
+
+    A host where nothing is leased or wanted is left alone: asking its drivers would keep a sleeping GPU awake.
+    """
+    state = broker.ledger.read(broker.host, broker.clock())
+    if not state.leases and not state.requests:
+        broker.close_books()
+        return
+    # Requests first: a lease that is released would go to the next request of the same dead kernel.
+    for request in state.requests:
+        if _is_of(request, gone):
+            broker.cancel(request.id)
+    for lease in state.leases:
+        if _is_of(lease, gone):
+            with contextlib.suppress(LeaseError):  # it ended between the two calls
+                broker.release(lease.id, lease.token)
+    _touch(broker, state.leases, seen)
+    broker.maintain()
+
+
+def _touch(broker: Broker, leases: Iterable[Lease], seen: Seen | None) -> None:
+    """Note use before the idle are told: a lease must not be reclaimed in the moment it is used again."""
+    from .activity import to_touch
+
+    if seen is None or not seen.kernels:
+        return
+    used = to_touch(leases, seen, broker.policy, broker.clock())
+    if used:
+        broker.touch(used)
+
+
+def _is_of(item: Lease | Request, gone: frozenset[str]) -> bool:
+    return item.holder.id in gone or item.holder.parent in gone

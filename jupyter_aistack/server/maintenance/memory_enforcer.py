@@ -1,0 +1,79 @@
+"""What a server does when a lease of one of its kernels breaks its bound: interrupt the cell, or end a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.kernels import Kernels
+
+if TYPE_CHECKING:
+    from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.broker.memory_watchdog import Breach
+
+
+class Warden:
+    """Carries out what the watchdog asks for; never to a process that is not of the lease, nor to another's kernel.
+
+    Args:
+        workbench: whose threads it uses.
+        kernels: the server's kernels.
+    """
+
+    def __init__(self, workbench: Workbench, kernels: Kernels) -> None:
+        self._workbench, self._kernels = workbench, kernels
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def act(self, broker: Broker) -> None:
+        """Begin with what is to be done now. Call it in the event loop."""
+        for breach in broker.memory.take_breaches():
+            task = asyncio.create_task(self._deal(broker, breach), name="aistack-warden")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _deal(self, broker: Broker, breach: Breach) -> None:
+        try:
+            words = await self._carry_out(broker, breach)
+            if words:
+                self._workbench.log.warning("lease %s held more memory than it has: %s", breach.lease.id, words)
+                await self._workbench.run(broker.memory.done, breach, words)
+                self._workbench.poke()
+        except Exception:
+            self._workbench.log.exception("lease %s holds more memory than it has", breach.lease.id)
+
+    async def _carry_out(self, broker: Broker, breach: Breach) -> str:
+        """What was done, for people; empty when it is another server's to do, or can only be done later."""
+        from jupyter_aistack.core.enforcement.memory_limits import MemoryAction, process_name
+
+        holder = breach.lease.holder
+        kernel_id = holder.parent or holder.id
+        if kernel_id not in self._kernels.running():
+            return ""
+        if breach.action is MemoryAction.INTERRUPT:
+            if await self._kernels.interrupt(kernel_id):
+                return "its cell was interrupted"
+            broker.memory.not_yet(breach)  # the next cell will be
+            return ""
+        if breach.is_root:
+            await self._kernels.restart(kernel_id)
+            return "no other process holds any, so its kernel was ended and started again"
+        await self._end(broker, breach)
+        return f"{process_name(breach.process)} was ended"
+
+    async def _end(self, broker: Broker, breach: Breach) -> None:
+        from jupyter_aistack.kernel.process_control import OnDevice, ProcessWays
+        from jupyter_aistack.kernel.teardown import Teardown
+
+        pid, holder = breach.process.pid, breach.lease.holder
+        await self._workbench.before_kill(holder.parent or holder.id, pid)
+        device = OnDevice(broker, [breach.lease], pid)
+        await Teardown(ProcessWays(device, pid, breach.started_at, self._quietly)).end()
+
+    async def _quietly(self, function: Callable[..., Any], /, *args: Any) -> Any:
+        try:
+            return await self._workbench.run(function, *args)
+        except Exception as error:
+            self._workbench.log.warning("jupyter_aistack: a process could not be ended as it should be: %s", error)
+            return None

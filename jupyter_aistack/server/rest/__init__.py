@@ -1,0 +1,1 @@
+"""The REST interface, its OpenAPI document and the Prometheus metrics."""

@@ -1,0 +1,185 @@
+"""The REST interface, described as OpenAPI 3.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_server.utils import url_path_join
+
+from jupyter_aistack._version import __version__
+from jupyter_aistack.core.wire import schemas
+
+JSON = dict[str, Any]
+
+ERRORS = {
+    400: "The request cannot be understood; the message names the field.",
+    403: "Not logged in, not allowed, or it belongs to someone else.",
+    404: "There is no such lease, request, reservation or queue.",
+    409: "Understood, but not granted or no longer possible; the message says why.",
+    503: "The ledger or a driver does not answer; the message says why.",
+}
+
+
+def document(base_url: str) -> JSON:
+    """The whole description, for a server at `base_url`."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "jupyter_aistack",
+            "version": __version__,
+            "description": "Lease slices of GPUs. Times: seconds since the epoch; sizes: bytes; shares: text like 1/4.",
+        },
+        "servers": [{"url": url_path_join(base_url, "aistack/api/v1")}],
+        "security": [{"token": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": schemas.SCHEMAS,
+            "responses": {"Error": _json("Error", "What went wrong, in one sentence.")},
+            "securitySchemes": {
+                "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "token <token>"},
+            },
+        },
+    }
+
+
+def _paths() -> JSON:
+    after = _query(
+        "after", "Only events with a higher sequence.", {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+    )
+    ended = _query("all", "1 shows ended leases as well.", {"type": "integer", "enum": [0, 1]})
+    return {
+        "/host": {
+            "get": _verb("getHost", "The host, its devices, queues and reservations.", {200: "Host"}, (403, 503))
+        },
+        "/leases": {
+            "get": _verb("listLeases", "Leases, newest first.", {200: "Leases"}, (400, 403, 503), [ended]),
+            "post": _verb(
+                "requestSlice",
+                "Ask for a slice: granted at once (201) or queued (202).",
+                {201: "Granted", 202: "Queued"},
+                (400, 403, 404, 409, 503),
+                body="Ask",
+            ),
+        },
+        "/leases/{id}": {
+            "delete": _verb("releaseLease", "Give a lease back.", {200: "Lease"}, (403, 404, 409, 503), [_id()]),
+        },
+        "/leases/{id}/extend": {
+            "post": _verb(
+                "extendLease",
+                "Move the end of a time-limited lease; one without an end stays without. An idle one is kept.",
+                {200: "Lease"},
+                (400, 403, 404, 409, 503),
+                [_id()],
+                body="Extension",
+            ),
+        },
+        "/leases/{id}/suspend": _move(
+            "suspendLease", "Move an idle kernel's GPU state to host memory, for others' use."
+        ),
+        "/leases/{id}/resume": _move(
+            "resumeLease", "Move it back once there is room; the next cell does so by itself."
+        ),
+        "/leases/{id}/pin": _move("pinLease", "Keep it on its GPU whoever needs the room."),
+        "/leases/{id}/unpin": _move("unpinLease", "Let it be suspended again."),
+        "/queue": {"get": _verb("listQueue", "Waiting requests, first served first.", {200: "Queue"}, (403, 503))},
+        "/queue/{id}": {
+            "delete": _verb("cancelRequest", "Take a request back.", {200: "Request"}, (403, 404, 409, 503), [_id()]),
+        },
+        "/reservations": {
+            "get": _verb("listReservations", "What is kept for whom.", {200: "Reservations"}, (403, 503)),
+            "post": _verb(
+                "reserve",
+                "Keep slices for a queue between two moments; for admins only.",
+                {201: "Reservation"},
+                (400, 403, 404, 409, 503),
+                body="ReservationAsk",
+            ),
+        },
+        "/reservations/{id}": {
+            "delete": _verb(
+                "unreserve", "Take a reservation back.", {200: "Reservation"}, (403, 404, 409, 503), [_id()]
+            ),
+        },
+        "/usage": {"get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))},
+        "/report": {
+            "get": _verb(
+                "getReport",
+                "What users have used, by week (UTC): one's own unless more is asked for.",
+                {200: "Report"},
+                (400, 403, 503),
+                [
+                    _query("week", "Such as 2026-W48; not together with since and until.", {"type": "string"}),
+                    _query("since", "From the day of this moment.", schemas.MOMENT),
+                    _query("until", "Up to the day before this moment ends.", schemas.MOMENT),
+                    _query("user", "Another user, where names are shown.", {"type": "string"}),
+                    _query("all", "1 shows all users.", {"type": "integer", "enum": [0, 1]}),
+                ],
+            )
+        },
+        "/bill": {
+            "get": _verb(
+                "getBill",
+                "What a kernel or its notebook has used, cell by cell.",
+                {200: "Bill"},
+                (400, 403, 503),
+                [
+                    _query("kernel_id", "A running kernel; this server itself without it.", {"type": "string"}),
+                    _query("notebook", "1 counts all kernels of its notebook.", {"type": "integer", "enum": [0, 1]}),
+                    _query("since", "From the day of this moment.", schemas.MOMENT),
+                ],
+            )
+        },
+        "/advice": {
+            "get": _verb(
+                "getAdvice",
+                "Which size would have done, told from what was used.",
+                {200: "Advices"},
+                (400, 403, 503),
+                [_query("kernel_id", "Of its notebook; of all your notebooks without it.", {"type": "string"})],
+            )
+        },
+        "/events": {"get": _verb("listEvents", "What has happened.", {200: "Events"}, (400, 403, 503), [after])},
+        "/openapi.json": {"get": _verb("getOpenAPI", "This document.", {200: "OpenAPI"}, (403,))},
+    }
+
+
+def _move(name: str, summary: str) -> JSON:
+    return {"post": _verb(name, summary, {200: "Lease"}, (400, 403, 404, 409, 503), [_id()])}
+
+
+def _verb(
+    name: str,
+    summary: str,
+    answers: dict[int, str],
+    errors: tuple[int, ...],
+    parameters: list[JSON] | None = None,
+    body: str = "",
+) -> JSON:
+    responses: JSON = {str(status): _json(schema, summary) for status, schema in answers.items()}
+    responses.update({str(status): _error(status) for status in errors})
+    verb: JSON = {"operationId": name, "summary": summary, "responses": responses, "parameters": parameters or []}
+    if body:
+        verb["requestBody"] = {"required": True, **_content(body)}
+    return verb
+
+
+def _error(status: int) -> JSON:
+    return {"description": ERRORS[status], **_content("Error")}
+
+
+def _json(schema: str, description: str) -> JSON:
+    return {"description": description, **_content(schema)}
+
+
+def _content(schema: str) -> JSON:
+    return {"content": {"application/json": {"schema": schemas.ref(schema)}}}
+
+
+def _query(name: str, description: str, schema: JSON) -> JSON:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _id() -> JSON:
+    schema = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+    return {"name": "id", "in": "path", "required": True, "schema": schema}

@@ -1,0 +1,1 @@
+"""How kernels call the server: the Unix socket, and commands to the agents in notebooks."""

@@ -1,0 +1,181 @@
+"""The Unix socket on which kernels and their children speak to the broker.
+
+One JSON object per line each way: ``{"verb", "payload"}`` brings ``{"result"}`` or ``{"error"}``. The kernel tells who
+is at the other end (``SO_PEERCRED``); nothing a client says of itself is believed, so nothing secret is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import socket
+import stat
+import struct
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest, NotYours
+from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.json_body import check_fields, read_object
+from jupyter_aistack.server.kernels import Kernels
+
+if TYPE_CHECKING:
+    from jupyter_aistack.broker.api.service import Caller
+
+MAX_LINE_BYTES = 2**20
+MAX_PATH_BYTES = 100  # the system allows 107
+OWN_FOLDER = "aistack-socket-"
+FIELDS = frozenset({"verb", "payload"})
+
+
+class SocketServer:
+    """Listens for kernels.
+
+    Args:
+        workbench: answers the calls.
+        kernels: tells which process is which kernel.
+        runtime_dir: where the socket is made, if its path is short enough.
+    """
+
+    def __init__(self, workbench: Workbench, kernels: Kernels, runtime_dir: str) -> None:
+        self._workbench, self._kernels = workbench, kernels
+        self._runtime_dir = runtime_dir
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._path: Path | None = None
+
+    async def start(self) -> str:
+        """Start to listen; returns the socket's path, empty where the system cannot tell who calls."""
+        if not hasattr(socket, "SO_PEERCRED"):
+            return ""
+        self._path = _choose_path(Path(self._runtime_dir))
+        remove_stale(self._path.parent)
+        self._server = await asyncio.start_unix_server(self._serve, sock=_listen(self._path), limit=MAX_LINE_BYTES)
+        return str(self._path)
+
+    async def close(self) -> None:
+        """Stop listening, end the connections and take the socket away. Closing twice is allowed."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            if self._path.parent.name.startswith(OWN_FOLDER):
+                self._path.parent.rmdir()
+            self._path = None
+
+    # -- one connection -----------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caller = await self._caller_or_error(writer)
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError:  # the rest of such a line cannot be told from the next call, so the connection ends
+                too_long = InvalidRequest(f"a line may hold {MAX_LINE_BYTES} bytes", field="body")
+                return await _send(writer, {"error": too_long.as_dict()})
+            if not line:
+                return None
+            if isinstance(caller, AIStackError):  # said only now: closing earlier breaks the caller's pipe
+                return await _send(writer, {"error": caller.as_dict()})
+            await _send(writer, await self._answer(line, caller))
+
+    async def _caller_or_error(self, writer: asyncio.StreamWriter) -> Caller | AIStackError:
+        try:
+            return await self._caller(writer)
+        except AIStackError as error:
+            return error
+
+    async def _caller(self, writer: asyncio.StreamWriter) -> Caller:
+        pid, uid = peer(writer.get_extra_info("socket"))
+        if uid != os.getuid():
+            raise NotYours(f"this socket serves uid {os.getuid()} only; you are uid {uid}")
+        if pid <= 0:
+            raise NotYours("your process cannot be seen from the server's; run both in one process namespace")
+        return await self._kernels.caller_with_pid(pid, uid)
+
+    async def _answer(self, line: bytes, caller: Caller) -> dict[str, Any]:
+        try:
+            message = read_object(line)
+            check_fields(message, FIELDS)
+            return {"result": await self._workbench.call(str(message.get("verb")), message.get("payload", {}), caller)}
+        except AIStackError as error:
+            return {"error": error.as_dict()}
+        except Exception:
+            self._workbench.log.exception("a call on the socket failed")
+            return {"error": AIStackError("the server failed to answer; its log says why").as_dict()}
+
+
+async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+    await writer.drain()
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """Process id and user id of whoever made the connection."""
+    pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
+def _choose_path(runtime_dir: Path) -> Path:
+    """Jupyter's runtime directory, or a short private one where its path is too long for a socket."""
+    name = f"aistack-{os.getpid()}.sock"
+    for folder in (runtime_dir, Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"))):
+        path = folder / name
+        if folder.is_dir() and len(os.fsencode(path)) <= MAX_PATH_BYTES:
+            return path
+    return Path(tempfile.mkdtemp(prefix=OWN_FOLDER, dir="/tmp")) / name
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket that nobody else could open, not even for a moment."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen()
+    listener.setblocking(False)
+    return listener
+
+
+def remove_stale(folder: Path) -> None:
+    """Take away the sockets in `folder` that dead servers of ours have left."""
+    for path in folder.glob("aistack-*.sock"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            is_ours = stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid()
+            if is_ours and not _has_process(path) and not _is_answered(path):
+                path.unlink()
+
+
+def _has_process(path: Path) -> bool:
+    pid = path.stem.removeprefix("aistack-")
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT)

@@ -1,0 +1,85 @@
+"""How well this host can suspend, found out once a server has a broker: what is known of its driver, then a trial."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.core.model.device_state import Tier
+from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF, Readiness
+from jupyter_aistack.providers.nvidia.checkpoint import drivers
+from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
+
+from . import selftest
+
+if TYPE_CHECKING:
+    from jupyter_aistack.broker.broker import Broker
+
+SIMULATED = Readiness(
+    tier=Tier.OFFLOAD,
+    why="on simulated GPUs objects registered with aistack.offloadable() move, and nothing else is there",
+)
+Test = Callable[[str, CheckpointClient, selftest.Held], str]
+
+
+def find_out(
+    broker: Broker,
+    helper: CheckpointClient,
+    results: selftest.Results,
+    driver: Callable[[], str],
+    test: Test = selftest.run,
+) -> Readiness:
+    """How well the broker's host can suspend; takes seconds where a GPU has not been tried before.
+
+    Args:
+        broker: knows the devices.
+        helper: who speaks to the driver.
+        results: what was found before.
+        driver: asks for the driver's version.
+        test: tries one GPU.
+    """
+    if broker.suspend is None:
+        return SWITCHED_OFF
+    gpus = broker.inventory().of_kind(DeviceKind.GPU)
+    if not gpus:
+        return NO_GPU
+    if all(gpu.simulated for gpu in gpus):
+        return SIMULATED
+    usable = [gpu for gpu in gpus if not gpu.mig_enabled and gpu.is_healthy]
+    if not usable:
+        return Readiness(
+            tier=Tier.OFF, why="its GPUs run in MIG mode, which the driver cannot suspend, or do not answer"
+        )
+    version = driver()
+    why = drivers.why_not(version, platform.machine())
+    for gpu in usable:
+        why = why or _tried(broker, gpu, helper, results, version, test)
+    return Readiness(tier=Tier.OFFLOAD if why else Tier.CHECKPOINT, why=why)
+
+
+def _tried(
+    broker: Broker, gpu: Device, helper: CheckpointClient, results: selftest.Results, driver: str, test: Test
+) -> str:
+    if results.passed(driver, gpu.id):
+        return ""
+
+    def held(pid: int) -> int | None:
+        broker.devices.forget()
+        now = next((one for one in broker.inventory().devices if one.id == gpu.id), gpu)
+        found = next((use.memory_bytes for use in now.processes if use.pid == pid), None)
+        is_listed = any(use.pid == pid for use in now.processes)
+        return (found or None) if is_listed else 0
+
+    why = test(gpu.id, helper, held)
+    results.note(driver, gpu.id, has_passed=not why)
+    return f"{gpu.name}: {why}" if why else ""
+
+
+def results_file(ledger_url: str, data_dir: Path) -> Path:
+    """Where results are kept: beside an SQLite ledger, else in Jupyter's data directory."""
+    prefix = "sqlite:///"
+    folder = Path(ledger_url.removeprefix(prefix)).parent if ledger_url.startswith(prefix) else data_dir / "aistack"
+    return folder / "suspend-tested.json"

@@ -1,0 +1,114 @@
+"""The helper, and what to do when an operation fails half way: go on from there, or say that the state is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from jupyter_aistack.exceptions import CheckpointFailed
+from jupyter_aistack.providers.nvidia.checkpoint.client import Answer, CheckpointClient
+
+RUNNING, LOCKED, CHECKPOINTED, FAILED, UNKNOWN = "running", "locked", "checkpointed", "failed", "unknown"
+AWAY = frozenset({LOCKED, CHECKPOINTED, FAILED})
+"""States in which a process cannot use its device, whoever has brought it there: an earlier server, say."""
+ATTEMPTS = 3
+"""Of one operation, over as many helpers; each but the last ended in the middle of it."""
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
+"""In CUDA's name for it. A restore that met it cannot be tried again, whatever state is shown (cuda-checkpoint#44)."""
+NEVER = ("NOT_SUPPORTED", "NOT_PERMITTED", "PermissionError", "EPERM")
+"""In what the driver says of a process on which there is no use to try again."""
+
+
+class Checkpoints:
+    """Moves processes with the driver's checkpoint. Call it in a thread: an operation takes as long as it takes.
+
+    Args:
+        helper: who speaks to the driver.
+        lock_seconds: how long the work that a process has submitted may take to end.
+    """
+
+    def __init__(self, helper: CheckpointClient, *, lock_seconds: float = 5.0) -> None:
+        self._helper, self._lock_seconds = helper, lock_seconds
+
+    def states(self, pids: Iterable[int]) -> dict[int, str]:
+        """The state of each process; unknown for those that have none, or of which nobody can say."""
+        return {pid: self._state_of(pid) for pid in sorted(pids)}
+
+    def out(self, pids: Collection[int]) -> Mapping[str, float]:
+        """Move them out, all or none; the seconds of each step.
+
+        Raises:
+            CheckpointFailed: ``state`` is running when all go on as before, failed when their state is lost, unknown
+                when nobody can say, as when they have ended.
+        """
+        failed = CheckpointFailed()
+        for _ in range(ATTEMPTS):
+            try:
+                return self._helper.suspend(*pids, lock_seconds=self._lock_seconds).seconds
+            except CheckpointFailed as error:
+                failed = error
+            state = self._state_after(failed, pids)
+            if state == CHECKPOINTED:
+                return {}
+            if state in (RUNNING, FAILED, UNKNOWN) or not failed.facts.get("helper_ended"):
+                break
+        raise _told(failed, self._let_go_on(pids, self._state_after(failed, pids)))
+
+    def _let_go_on(self, pids: Collection[int], state: str) -> str:
+        """Undo what was done half way; the state then."""
+        if state in (RUNNING, FAILED, UNKNOWN):
+            return state
+        try:
+            self.back(pids)
+        except CheckpointFailed as error:
+            return FAILED if error.facts["state"] != UNKNOWN else UNKNOWN
+        return RUNNING
+
+    def back(self, pids: Collection[int]) -> Mapping[str, float]:
+        """Move them back. Their bytes must be free and reserved.
+
+        Raises:
+            CheckpointFailed: ``state`` is checkpointed when it may be tried again, failed when their state is lost,
+                unknown when nobody can say.
+        """
+        failed, state = CheckpointFailed(), UNKNOWN
+        for _ in range(ATTEMPTS):
+            try:
+                return self._resumed(pids).seconds
+            except CheckpointFailed as error:
+                failed = error
+            if OUT_OF_MEMORY in failed.message:
+                raise _told(failed, FAILED)
+            state = self._state_after(failed, pids)
+            if state == RUNNING:
+                return {}
+            if state in (FAILED, UNKNOWN) or (state == CHECKPOINTED and not failed.facts.get("helper_ended")):
+                raise _told(failed, state)
+        raise _told(failed, state if state == CHECKPOINTED else FAILED)
+
+    def _resumed(self, pids: Collection[int]) -> Answer:
+        answer = self._helper.resume(*pids)
+        if answer.state != RUNNING:
+            raise CheckpointFailed(f"it is {answer.state} after it was resumed", step="restore", state=answer.state)
+        return answer
+
+    def _state_after(self, failed: CheckpointFailed, pids: Collection[int]) -> str:
+        """How a failed operation has left `pids`; asked anew where the helper ended over it."""
+        if not failed.facts.get("helper_ended"):
+            return str(failed.facts.get("state", UNKNOWN))
+        states = {self._state_of(pid) for pid in pids}
+        return states.pop() if len(states) == 1 else (FAILED if FAILED in states else "mixed")
+
+    def _state_of(self, pid: int) -> str:
+        try:
+            return self._helper.state(pid)
+        except CheckpointFailed:
+            return UNKNOWN
+
+
+def is_hopeless(failed: CheckpointFailed) -> bool:
+    """Whether the driver will never move this process."""
+    return any(word in failed.message for word in NEVER)
+
+
+def _told(failed: CheckpointFailed, state: str) -> CheckpointFailed:
+    return CheckpointFailed(failed.message, step=failed.facts.get("step", ""), state=state)

@@ -1,0 +1,185 @@
+"""May the state of a kernel be moved? A look at its processes from outside, and a judgement of what was seen.
+
+What the driver cannot checkpoint must be refused beforehand: a process on which it was tried is not kept in a good
+state (NVIDIA/cuda-checkpoint README, "Functionality").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_aistack.core.model.device_state import Tier
+
+MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_CLIENT_PRIORITY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
+LIBRARIES = {
+    "libcuda.so": "cuda",
+    "libnccl.so": "nccl",
+    "libcudf.so": "managed",
+    "librmm.so": "managed",
+    "libbitsandbytes": "managed",
+}
+"""What a mapped library may mean. Each process of CUDA opens /dev/nvidia-uvm, so open files tell nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One process of a kernel, from outside.
+
+    Attributes:
+        pid: its id.
+        is_own: it runs as this server's user.
+        has_context: the driver lists it on a device.
+        uses: of `LIBRARIES`, what is mapped; None where that cannot be read.
+        is_mps_client: its environment names an MPS server.
+    """
+
+    pid: int
+    is_own: bool = True
+    has_context: bool = False
+    uses: frozenset[str] | None = frozenset()
+    is_mps_client: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is known of a kernel before its state is moved.
+
+    Attributes:
+        processes: its processes.
+        root_pid: the one its agent speaks for.
+        report: what the agent says (see ``notebook.report``); None where none answers.
+        elsewhere: names of devices it holds memory on that are not its lease's.
+        is_mig: a slice of it is a MIG instance.
+        is_simulated: nothing real stands behind its devices.
+        tier: how states are moved on this host, and why not better.
+        why_tier: why it is not the driver's checkpoint.
+    """
+
+    processes: tuple[Process, ...] = ()
+    root_pid: int | None = None
+    report: Mapping[str, Any] | None = None
+    elsewhere: tuple[str, ...] = ()
+    is_mig: bool = False
+    is_simulated: bool = False
+    tier: Tier = Tier.CHECKPOINT
+    why_tier: str = ""
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """Its processes with a CUDA context: all of them move, or none."""
+        return tuple(sorted(process.pid for process in self.processes if process.has_context))
+
+
+def why_not(found: Findings) -> str:
+    """Why its state must stay where it is, in one sentence; empty when it may be moved."""
+    if found.is_mig:
+        return "it runs on a MIG instance, which the driver cannot suspend (NVIDIA/cuda-checkpoint#42)"
+    if found.is_simulated:
+        return ""
+    if found.tier is Tier.OFF:
+        return f"nothing is suspended on this host: {found.why_tier}"
+    return _of_its_processes(found) or (_of_its_contents(found) if found.contexts else "")
+
+
+def _of_its_processes(found: Findings) -> str:
+    for process in found.processes:
+        if not process.is_own:
+            return f"its process {process.pid} belongs to another user, whom this server may not suspend"
+        if process.is_mps_client:
+            return "it runs under MPS, which the driver cannot suspend"
+        if process.has_context and process.uses is None:
+            return f"what its process {process.pid} uses cannot be read"
+    if found.elsewhere:
+        return f"it holds memory on {', '.join(found.elsewhere)}, which is not of its lease"
+    if not found.contexts and _uses_cuda(found):
+        return "it uses CUDA, but the driver does not list its process: it may run in another process namespace"
+    return ""
+
+
+def _uses_cuda(found: Findings) -> bool:
+    """Whether a process has started CUDA, or has its library mapped and cannot be asked whether it has."""
+    mapped = {process.pid for process in found.processes if process.uses and "cuda" in process.uses}
+    if found.report is not None and found.root_pid is not None:
+        mapped.discard(found.root_pid)
+        return bool(found.report.get("cuda")) or bool(mapped)
+    return bool(mapped)
+
+
+def _of_its_contents(found: Findings) -> str:
+    report = found.report
+    if found.tier is not Tier.CHECKPOINT:
+        return _of_registered(found)
+    if report is not None:
+        if report.get("managed"):
+            return f"{report['managed']} has managed memory in it, which the driver cannot suspend"
+        if report.get("nccl"):
+            return "NCCL has a communicator in it: its peers would hang (NVIDIA/cuda-checkpoint#30)"
+        if report.get("ipc"):
+            return "it shares GPU memory with another process, which the driver cannot suspend"
+    return _of_what_cannot_be_asked(found)
+
+
+def _of_what_cannot_be_asked(found: Findings) -> str:
+    """Libraries in processes that no agent speaks for: what they do cannot be told, so it counts."""
+    for process in found.processes:
+        if not process.has_context or (found.report is not None and process.pid == found.root_pid):
+            continue
+        for meaning, what in (("managed", "managed memory"), ("nccl", "NCCL")):
+            if process.uses and meaning in process.uses:
+                return f"its process {process.pid} may use {what}, and there is nobody to ask"
+    return ""
+
+
+def _of_registered(found: Findings) -> str:
+    how = f"here only what aistack.offloadable() has registered can be moved ({found.why_tier})"
+    if found.report is None:
+        return f"{how}, and nothing in its kernel answers"
+    if found.report.get("graphs"):
+        return "a CUDA graph in it holds addresses; delete it first"
+    return "" if found.report.get("registered_bytes") else f"{how}, and nothing is"
+
+
+def look(pids: Iterable[int], contexts: Iterable[int], proc: Path = Path("/proc")) -> tuple[Process, ...]:
+    """The processes `pids`, of which the driver lists `contexts`; those that have ended are left out."""
+    listed = frozenset(contexts)
+    found = (_process(pid, pid in listed, proc / str(pid)) for pid in sorted(pids))
+    return tuple(process for process in found if process is not None)
+
+
+def _process(pid: int, has_context: bool, folder: Path) -> Process | None:
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return None
+    return Process(
+        pid=pid,
+        is_own=owner == os.getuid(),
+        has_context=has_context,
+        uses=libraries(folder / "maps"),
+        is_mps_client=_names_mps(folder / "environ"),
+    )
+
+
+def libraries(maps: Path) -> frozenset[str] | None:
+    """What the libraries in a process's memory map may mean; None where it cannot be read."""
+    try:
+        with maps.open(encoding="utf-8", errors="replace") as lines:
+            files = {line.rpartition("/")[2] for line in lines if ".so" in line}
+    except OSError:
+        return None
+    return frozenset(meaning for name, meaning in LIBRARIES.items() if any(file.startswith(name) for file in files))
+
+
+def _names_mps(environ: Path) -> bool:
+    try:
+        entries = environ.read_bytes().split(b"\0")
+    except OSError:
+        return False
+    named = dict(entry.decode(errors="replace").partition("=")[::2] for entry in entries)
+    if named.get("CUDA_MPS_PIPE_DIRECTORY") == os.devnull:  # what keeps a suspendable lease away from any MPS server
+        return False
+    return not named.keys().isdisjoint(MPS_VARIABLES)

@@ -1,0 +1,1 @@
+"""Facts of this operating system: processes, control groups, memory, peers, files."""

@@ -1,0 +1,1 @@
+"""A short-lived child that reports what a process with this environment really sees."""
