@@ -15,8 +15,8 @@
        + StaleToken
        + LeaseLost                   expired or preempted
        + AcquireTimeout 504          also a TimeoutError
-       + NotYours 403
-       + DeviceTouched               the process has already chosen its devices
+       + PermissionDenied 403
+       + DeviceInUse               the process has already chosen its devices
      x LedgerError 503
        + LedgerUnavailable
        + LedgerConflict              the ledger moved on since the snapshot; retried
@@ -47,8 +47,8 @@ __all__ = [
     "AcquireTimeout",
     "CheckpointFailed",
     "ClusterError",
+    "DeviceInUse",
     "DeviceLost",
-    "DeviceTouched",
     "DriverNotFound",
     "InvalidRequest",
     "InvalidTransition",
@@ -59,7 +59,7 @@ __all__ = [
     "LedgerError",
     "LedgerUnavailable",
     "NotEnforced",
-    "NotYours",
+    "PermissionDenied",
     "PrepareFailed",
     "ProviderError",
     "QueueClosed",
@@ -159,13 +159,13 @@ class AcquireTimeout(LeaseError, TimeoutError):
     http_status = 504
 
 
-class NotYours(LeaseError):
+class PermissionDenied(LeaseError):
     """Only the holder of a lease may change it."""
 
     http_status = 403
 
 
-class DeviceTouched(LeaseError):
+class DeviceInUse(LeaseError):
     """This process has already chosen its devices; restart the kernel to change them."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 
 
 class Lists(Provider):
@@ -26,8 +26,8 @@ class Lists(Provider):
         known = {"id": "GPU-0", "host": host, "kind": DeviceKind.GPU, "index": 0, "name": "H100"}
         return (Device(**known, memory_bytes=80 * GIB, problem=problem),)  # type: ignore[arg-type]
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared()
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        return Preparation()
 
     def faults(self) -> tuple[Fault, ...]:
         return self.broken

@@ -39,7 +39,7 @@ from jupyter_aistack.core.model.usage_history import Account, decayed_use, equiv
 from jupyter_aistack.exceptions import LeaseError, Refused
 from jupyter_aistack.ledger.lease_end import due_at
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 
 HOST = "stress"
 TTL_SECONDS = 0.5
@@ -79,8 +79,8 @@ class FixedDevices(Provider):
     def discover(self, host: str) -> tuple[Device, ...]:
         return DEVICES
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared()
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        return Preparation()
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
         return {}

@@ -15,7 +15,7 @@ int cuDeviceGetCount(int *count) { *count = 1; return started ? 0 : 3; }
 PROGRAM = """
 import ctypes, os
 from jupyter_aistack.client.runtime.attach import attach, cuda_started
-from jupyter_aistack.exceptions import DeviceTouched
+from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.core.wire.values import Preparation
 
 wanted = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-7"}, expects={"visible": ["GPU-7"]})
@@ -29,7 +29,7 @@ driver.cuInit(0)
 assert cuda_started()
 try:
     attach(wanted)
-except DeviceTouched as error:
+except DeviceInUse as error:
     print(error.message)
 assert os.environ["CUDA_VISIBLE_DEVICES"] == "before"
 """
@@ -44,7 +44,7 @@ int hsa_system_get_info(int attribute, void *value) { (void)attribute; (void)val
 AMD_PROGRAM = """
 import ctypes, os
 from jupyter_aistack.client.runtime.attach import attach, leave, rocm_started
-from jupyter_aistack.exceptions import DeviceTouched
+from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.core.wire.values import Preparation
 
 wanted = Preparation(environment={"ROCR_VISIBLE_DEVICES": "GPU-7", "HIP_VISIBLE_DEVICES": "0"})
@@ -58,7 +58,7 @@ print([os.environ["ROCR_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"]])
 runtime.hsa_init()
 try:
     attach(wanted)
-except DeviceTouched as error:
+except DeviceInUse as error:
     print(error.message)
 assert os.environ["ROCR_VISIBLE_DEVICES"] == ""
 os.environ["ROCR_VISIBLE_DEVICES"] = "GPU-7"

@@ -11,15 +11,15 @@ import pytest
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.usage_meter import SETTLE_SECONDS, SILENT_SECONDS
-from jupyter_aistack.core.accounting.attribution import Load
-from jupyter_aistack.core.accounting.charges import SYSTEM, Bill, CellSpan, Charge
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
+from jupyter_aistack.core.accounting.charges import SYSTEM, CellInterval, UsageRecord, UsageSummary
 from jupyter_aistack.core.model.device import Device, DeviceKind
-from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.server.maintenance.loop import keep_leases
 from jupyter_aistack.testing import ManualClock, holder
 
@@ -39,8 +39,8 @@ class Metered(Provider):
         gpu = Device(id="GPU-0", host=host, kind=DeviceKind.GPU, index=0, name="H200", memory_bytes=140 * GIB)
         return (gpu,)
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared()
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        return Preparation()
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
         return {}
@@ -50,11 +50,13 @@ class Metered(Provider):
 
     def loads(
         self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Load]:
+    ) -> Mapping[str, ProcessLoad]:
         self.looks.append(set(leases))
         busy = {i: self.busy.get(i, 0.0) for i in leases}
         return {
-            "GPU-0": Load(millijoules=self.counter, busy=busy, others=self.others, memory=dict.fromkeys(leases, GIB))
+            "GPU-0": ProcessLoad(
+                millijoules=self.counter, busy=busy, others=self.others, memory=dict.fromkeys(leases, GIB)
+            )
         }
 
 
@@ -82,7 +84,7 @@ class Host:
                 self.gpu.counter += int(watts * step * 1000)
             self.broker.maintain()
 
-    def paid(self) -> dict[str, Charge]:
+    def paid(self) -> dict[str, UsageRecord]:
         return {f"{c.lease_id}{c.cell}": c for c in self.ledger.charges(0, 99_999)}
 
     def settle(self) -> None:
@@ -220,9 +222,9 @@ def test_a_lease_is_not_charged_while_its_state_is_parked(host: Host) -> None:
     lease, other = host.lease("1/2"), host.lease("1/2", "kernel-2")
     host.broker.activate(lease.id, lease.token, verified=True)
     host.pass_time(10)
-    host.ledger.step(lease.id, lease.token, Step.SUSPEND, host.clock.now)
+    host.ledger.step(lease.id, lease.token, LeaseTransition.SUSPEND, host.clock.now)
     host.pass_time(6)
-    host.ledger.step(lease.id, lease.token, Step.RESUME, host.clock.now)
+    host.ledger.step(lease.id, lease.token, LeaseTransition.RESUME, host.clock.now)
     host.pass_time(4)
     assert (host.paid()[lease.id].seconds, host.paid()[other.id].seconds) == (14.0, 20.0)
     assert host.total() == (host.gpu.counter or 0) - 1_000_000
@@ -242,8 +244,8 @@ def test_a_clock_that_jumps_ahead_charges_no_more_than_a_lease_lived(host: Host)
 
 
 def test_old_cells_become_part_of_their_leases(host: Host) -> None:
-    old = Charge(host="box", device_id="GPU-0", lease_id="l-0", cell="1:a", day=5, seconds=2.0, millijoules=7)
-    host.ledger.settle(Bill(charges=(old, replace(old, cell="2:b"))))
+    old = UsageRecord(host="box", device_id="GPU-0", lease_id="l-0", cell="1:a", day=5, seconds=2.0, millijoules=7)
+    host.ledger.settle(UsageSummary(charges=(old, replace(old, cell="2:b"))))
     host.clock.now = 86400.0 * 36
     host.lease("1/2")
     assert [(one.cell, one.seconds) for one in host.ledger.charges(5, 5)] == [("", 4.0)]
@@ -253,7 +255,9 @@ def test_cells_are_charged_for_what_happened_while_they_ran(host: Host) -> None:
     lease = host.lease("1/2")
     host.gpu.busy[lease.id] = 0.8
     began = host.clock.now + 2.0
-    host.ledger.note_cells([CellSpan(host="box", owner="kernel-1", cell="3:ab", began_at=began, ended_at=began + 4.0)])
+    host.ledger.note_cells(
+        [CellInterval(host="box", owner="kernel-1", cell="3:ab", began_at=began, ended_at=began + 4.0)]
+    )
     host.pass_time(10)
     paid = host.paid()
     assert (paid[f"{lease.id}3:ab"].seconds, paid[lease.id].seconds) == (4.0, 6.0)

@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome, Step
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
 from jupyter_aistack.core.model.units import GIB
@@ -28,7 +28,7 @@ from jupyter_aistack.exceptions import (
     Unsatisfiable,
 )
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 
@@ -48,8 +48,8 @@ class Bench(Provider):
         gpu = Device(id="GPU-0", host=host, kind=DeviceKind.GPU, index=0, name="H100", memory_bytes=80 * GIB)
         return (Device(**{**gpu.__dict__, "processes": self.processes}),)
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared(environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, enforced_by=Enforcement.L0)
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        return Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, enforced_by=Enforcement.L0)
 
     def unprepare(self, lease: Lease) -> None:
         self.undone.append(lease.id)
@@ -306,7 +306,7 @@ def test_a_lease_left_in_the_middle_of_its_release_runs_out(
 ) -> None:
     living.add(9)
     lease = lease_of(broker, "1", pid=9)
-    broker.ledger.step(lease.id, lease.token, Step.RELEASE, clock())
+    broker.ledger.step(lease.id, lease.token, LeaseTransition.RELEASE, clock())
     for _ in range(3):
         clock.advance(30)
         broker.maintain()

@@ -13,9 +13,9 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
     KEPT,
     UNSEEN,
-    Asked,
-    Residence,
-    Tier,
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
     has_left,
     has_returned,
     is_pinned,
@@ -26,9 +26,9 @@ from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import HolderKind, Request
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.model.usage_history import decayed_use
-from jupyter_aistack.core.scheduling.fair_share import Standing
+from jupyter_aistack.core.scheduling.fair_share import FairShare
 from jupyter_aistack.core.suspend.capability import UNTESTED
-from jupyter_aistack.core.suspend.model import Phase, SuspendPolicy
+from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
@@ -50,7 +50,7 @@ class Host:
     def lease(self, name: str) -> Lease:
         return next(lease for lease in self.broker.leases(live=False) if lease.holder.id == name)
 
-    def home(self, name: str) -> Residence:
+    def home(self, name: str) -> DeviceState:
         home = self.lease(name).residence
         assert home is not None
         return home
@@ -73,8 +73,8 @@ class Host:
         assert lease.residence is not None
         state = self.broker.devices.simulated_state(lease)
         assert state is not None
-        if lease.residence.phase is Phase.PARKING:
-            out = partial(has_left, state_bytes=state, tier=Tier.SIMULATED)
+        if lease.residence.phase is StatePhase.PARKING:
+            out = partial(has_left, state_bytes=state, tier=SuspendMethod.SIMULATED)
             return self.broker.reside(lease.id, lease.token, out)
         return self.broker.reside(lease.id, lease.token, lambda one: has_returned(one, self.clock()))
 
@@ -92,20 +92,24 @@ def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
     host.turn(59.0)
     assert host.broker.moves() == ()  # it has not rested for long enough
     host.turn(1.0)
-    assert host.home("a").phase is Phase.PARKING
-    assert (host.move(), host.home("a").phase, host.lease("a").state) == (["a"], Phase.PARKED, LeaseState.SUSPENDED)
-    assert (host.home("a").tier, host.home("a").state_bytes) == (Tier.SIMULATED, 70 * GIB)
+    assert host.home("a").phase is StatePhase.PARKING
+    assert (host.move(), host.home("a").phase, host.lease("a").state) == (
+        ["a"],
+        StatePhase.PARKED,
+        LeaseState.SUSPENDED,
+    )
+    assert (host.home("a").tier, host.home("a").state_bytes) == (SuspendMethod.SIMULATED, 70 * GIB)
     assert host.home("b").pinned == UNSEEN
     host.broker.reside(host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, ""))
 
     host.broker.begin_cell(host.lease("a").id)
     assert host.home("a").wanted_at == host.clock.now
     host.turn(60.0)
-    assert (host.move(), host.home("a").phase, host.home("b").phase) == (["b"], Phase.RESTORING, Phase.PARKED)
+    assert (host.move(), host.home("a").phase, host.home("b").phase) == (["b"], StatePhase.RESTORING, StatePhase.PARKED)
     assert host.move() == ["a"]
     assert (host.lease("a").state, host.home("a").is_busy) == (LeaseState.ACTIVE, True)
     host.broker.end_cell(host.lease("a").id)
-    assert host.home("a") == Residence(active_at=host.clock.now, tier=Tier.SIMULATED)
+    assert host.home("a") == DeviceState(active_at=host.clock.now, tier=SuspendMethod.SIMULATED)
 
 
 def test_simulated_memory_follows_where_the_state_is() -> None:
@@ -115,7 +119,7 @@ def test_simulated_memory_follows_where_the_state_is() -> None:
     assert gpu.free_bytes == 80 * GIB  # as it was when it was last looked at
     host.clock.advance(2.0)
     (gpu,) = host.broker.inventory().devices
-    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.ask(lease.id, RequestedAction.SUSPEND)
     host.move()
     (free,) = host.broker.inventory().devices
     assert (gpu.free_bytes, free.free_bytes) == (10 * GIB, 80 * GIB)
@@ -124,13 +128,13 @@ def test_simulated_memory_follows_where_the_state_is() -> None:
 def test_who_asks_is_suspended_at_once_and_comes_back_at_once() -> None:
     host = Host()
     lease = host.start("a")
-    asked = host.broker.ask(lease.id, Asked.SUSPEND).residence
+    asked = host.broker.ask(lease.id, RequestedAction.SUSPEND).residence
     assert asked is not None
-    assert asked.phase is Phase.PARKING
+    assert asked.phase is StatePhase.PARKING
     host.move()
-    assert host.home("a").phase is Phase.PARKED
-    host.broker.ask(lease.id, Asked.RESUME)
-    assert (host.move(), host.home("a").phase, host.home("a").is_busy) == (["a"], Phase.RESIDENT, False)
+    assert host.home("a").phase is StatePhase.PARKED
+    host.broker.ask(lease.id, RequestedAction.RESUME)
+    assert (host.move(), host.home("a").phase, host.home("a").is_busy) == (["a"], StatePhase.RESIDENT, False)
 
 
 def test_what_is_kept_stays_whoever_waits() -> None:
@@ -141,7 +145,7 @@ def test_what_is_kept_stays_whoever_waits() -> None:
     host.turn(1000.0)
     assert host.broker.moves() == ()
     with pytest.raises(LeaseError, match="its user keeps it here until it is unpinned"):
-        host.broker.ask(lease.id, Asked.SUSPEND)
+        host.broker.ask(lease.id, RequestedAction.SUSPEND)
     host.broker.keep(lease.id, False)
     assert [one.id for one in host.broker.moves()] == [lease.id]
 
@@ -162,7 +166,7 @@ def test_who_cannot_be_suspended_is_told_why(options: dict[str, Any], fields: di
     lease = host.lease("a")
     assert lease.residence is None
     with pytest.raises(LeaseError, match=why):
-        host.broker.ask(lease.id, Asked.SUSPEND)
+        host.broker.ask(lease.id, RequestedAction.SUSPEND)
     with pytest.raises(LeaseError, match=why):
         host.broker.keep(lease.id, True)
     assert host.broker.begin_cell(lease.id) == host.broker.end_cell(lease.id) == lease
@@ -172,20 +176,20 @@ def test_who_is_suspended_comes_back_though_suspending_was_switched_off_since() 
     host = Host()
     lease = host.start("a")
     host.broker.touch([lease.id])
-    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.ask(lease.id, RequestedAction.SUSPEND)
     host.move()
     host.broker.suspend_ready = lambda: "the driver was changed"
     host.turn(1e5)
-    assert host.home("a").phase is Phase.PARKED  # nor is it taken back for being idle
+    assert host.home("a").phase is StatePhase.PARKED  # nor is it taken back for being idle
     host.broker.begin_cell(lease.id)
-    assert (host.move(), host.home("a").phase) == (["a"], Phase.RESIDENT)
+    assert (host.move(), host.home("a").phase) == (["a"], StatePhase.RESIDENT)
 
 
 @pytest.mark.parametrize("moves", [0, 1], ids=["on its way", "parked"])
 def test_a_lease_may_end_wherever_its_state_is(moves: int) -> None:
     host = Host()
     lease = host.start("a")
-    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.ask(lease.id, RequestedAction.SUSPEND)
     for _ in range(moves):
         host.move()
     host.broker.release(lease.id, lease.token)
@@ -193,37 +197,37 @@ def test_a_lease_may_end_wherever_its_state_is(moves: int) -> None:
     with pytest.raises(LeaseLost):
         host.carry_out(lease)
     host.start("b")
-    assert host.home("b").phase is Phase.RESIDENT
+    assert host.home("b").phase is StatePhase.RESIDENT
 
 
 def test_what_may_be_parked_is_bounded_by_the_hosts_memory() -> None:
     host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)  # 60 % of that hold one whole GPU, and not two
     leases = [host.start("a"), host.start("b")]
-    host.broker.ask(leases[0].id, Asked.SUSPEND)
+    host.broker.ask(leases[0].id, RequestedAction.SUSPEND)
     with pytest.raises(LeaseError, match="the host has no room to park it: 160"):
-        host.broker.ask(leases[1].id, Asked.SUSPEND)
+        host.broker.ask(leases[1].id, RequestedAction.SUSPEND)
     assert [lease.id for lease in host.broker.moves()] == [leases[0].id]
-    assert host.home("b").asked is Asked.NOTHING
+    assert host.home("b").asked is RequestedAction.NOTHING
 
 
 def test_simulated_state_takes_no_memory_of_the_host() -> None:
     host = Host("2xH100-80GB", host_memory=None)
     for lease in [host.start("a"), host.start("b")]:
-        host.broker.ask(lease.id, Asked.SUSPEND)
+        host.broker.ask(lease.id, RequestedAction.SUSPEND)
     assert len(host.broker.moves()) == 2
 
 
 def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room_like_any_other() -> None:
     host = Host()
     lease = host.start("a")
-    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.ask(lease.id, RequestedAction.SUSPEND)
     host.move()
     host.start("b")
     host.broker.bind(lease.id, lease.token, pid=4_000_000)
     host.broker.reside(lease.id, lease.token, lambda one: starts_anew(one, host.clock.now))
     anew = host.broker.activate(lease.id, lease.token, verified=True, note="anew")
     assert (anew.state, anew.note) == (LeaseState.SUSPENDED, "anew")
-    assert (host.home("a").phase, host.home("a").state_bytes) == (Phase.PARKED, 0)
+    assert (host.home("a").phase, host.home("a").state_bytes) == (StatePhase.PARKED, 0)
     host.broker.begin_cell(lease.id)
     host.turn(60.0)
     assert (host.move(), host.move()) == (["b"], ["a"])
@@ -240,7 +244,7 @@ def test_the_room_of_what_is_suspended_is_shown_as_free() -> None:
         return said["devices"][0]["free_fraction"], said["queues"][0]["held"]
 
     assert shown() == ("1/4", "3/4")
-    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.ask(lease.id, RequestedAction.SUSPEND)
     assert shown() == ("1/4", "3/4")  # it has not left yet
     host.move()
     assert shown() == ("1", "0")
@@ -274,7 +278,7 @@ def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(has_ended
     host = Host()
     lease = host.start("a")
     host.turn(3600.0)
-    host.broker.ask(lease.id, Asked.SUSPEND)
+    host.broker.ask(lease.id, RequestedAction.SUSPEND)
     host.move()
     host.turn(5 * 3600.0)
     host.broker.begin_cell(lease.id)
@@ -283,6 +287,6 @@ def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(has_ended
     if has_ended:
         host.broker.release(lease.id, lease.token)
     snapshot, now = host.broker.snapshot(), host.clock.now
-    standing = Standing(snapshot.policy, snapshot.inventory, snapshot.leases, snapshot.accounts, (), now)
+    standing = FairShare(snapshot.policy, snapshot.inventory, snapshot.leases, snapshot.accounts, (), now)
     whole = snapshot.policy.half_life_seconds
     assert standing._users_past["default", "ann"] == pytest.approx(decayed_use(Fraction(1), 0, 5400, 5400, whole))

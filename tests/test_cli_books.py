@@ -16,7 +16,7 @@ from jupyter_aistack.cli import main
 from jupyter_aistack.cli.accounting import COLUMNS, as_csv
 from jupyter_aistack.client import client as clients
 from jupyter_aistack.config import open_ledger
-from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, Charge, day_of
+from jupyter_aistack.core.accounting.charges import NO_LEVELS, UsageRecord, UsageSummary, day_of
 from jupyter_aistack.core.accounting.usage_report import week_name
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.system.processes import current_user
@@ -35,11 +35,11 @@ def books(monkeypatch: pytest.MonkeyPatch) -> None:
     said |= {"seconds": 7200.0, "share_seconds": 3600.0, "levels": levels, "busy_seconds": 180.0, "peak_bytes": GIB}
     energy = {"millijoules": 1_800_000_000, "metered_seconds": 3600.0}
     charges = (
-        Charge(lease_id="l-1", user=current_user(), **said, **energy),
-        Charge(lease_id="l-2", user="=bob", **said),
+        UsageRecord(lease_id="l-1", user=current_user(), **said, **energy),
+        UsageRecord(lease_id="l-2", user="=bob", **said),
     )
     ledger = open_ledger(os.environ["AISTACK_LEDGER"])
-    ledger.settle(Bill(charges=charges))
+    ledger.settle(UsageSummary(charges=charges))
     ledger.close()
 
 

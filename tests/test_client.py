@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.client import client as clients
-from jupyter_aistack.client.client import Client, HeldLease, request
+from jupyter_aistack.client.client import Client, LeaseHandle, request
 from jupyter_aistack.client.runtime import attach as attaching
 from jupyter_aistack.client.transports import EmbeddedTransport, SocketTransport
 from jupyter_aistack.exceptions import (
@@ -74,7 +74,7 @@ def test_a_second_slice_for_the_same_process_is_refused_with_the_way_out(gpu_cli
         gpu_client.request("1/2")
 
 
-def end(client: Client, lease: HeldLease) -> None:
+def end(client: Client, lease: LeaseHandle) -> None:
     """As the panel's Release does."""
     client.call("release", lease_id=lease.id)
 
@@ -189,7 +189,7 @@ def test_a_timeout_of_zero_does_not_wait(gpu_client: Client, second: Client) -> 
 def test_patience_that_ends_on_the_other_side_is_a_timeout_too(gpu_client: Client, second: Client) -> None:
     gpu_client.request("1", attach=False)
     with pytest.raises(AcquireTimeout, match="waits for 1/2"):
-        HeldLease(second, second.call("request", spec="1/2", patience_seconds=0.05)).wait()
+        LeaseHandle(second, second.call("request", spec="1/2", patience_seconds=0.05)).wait()
 
 
 @pytest.mark.parametrize(
@@ -202,12 +202,12 @@ def test_patience_that_ends_on_the_other_side_is_a_timeout_too(gpu_client: Clien
 def test_why_a_waiting_request_was_turned_down_decides_the_error(
     gpu_client: Client, second: Client, monkeypatch: pytest.MonkeyPatch, reason: str, error: type[Exception]
 ) -> None:
-    def reject(held: HeldLease) -> None:
+    def reject(held: LeaseHandle) -> None:
         held.request = {**held.request, "state": "rejected", "reason": reason}
 
     gpu_client.request("1", attach=False)
     waiting = second.request("1/2", attach=False, wait=False)
-    monkeypatch.setattr(HeldLease, "refresh", reject)
+    monkeypatch.setattr(LeaseHandle, "refresh", reject)
     with pytest.raises(error) as caught:
         waiting.wait()
     assert type(caught.value) is error

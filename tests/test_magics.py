@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from jupyter_aistack.client import client
 from jupyter_aistack.client.display import Panel
 from jupyter_aistack.client.runtime import attach
-from jupyter_aistack.exceptions import AIStackError, DeviceTouched, LeaseError
+from jupyter_aistack.exceptions import AIStackError, DeviceInUse, LeaseError
 from jupyter_aistack.notebook.panels import views
 
 HOLD = {"kind": "run", "id": "somebody-else"}
@@ -195,7 +195,7 @@ def test_a_kernel_started_waiting_says_so_once(
         waiting = broker.request("1/2", wait=False)
         monkeypatch.setenv("AISTACK_REQUEST", waiting.request["id"])
         monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
-        hook = lease_sync.Arrivals()
+        hook = lease_sync.LeaseSync()
         capsys.readouterr()
         hook.before_cell()
         assert "Waiting for 1/2 (position 1)" in capsys.readouterr().out
@@ -211,12 +211,12 @@ def hook(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setenv("AISTACK_REQUEST", "r-anything")
     monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
-    return lease_sync.Arrivals()
+    return lease_sync.LeaseSync()
 
 
-def ask_from_a_page(broker: client.Client) -> client.HeldLease:
+def ask_from_a_page(broker: client.Client) -> client.LeaseHandle:
     """A lease for this kernel that its own process does not know of."""
-    return client.HeldLease(broker, broker.call("request", spec="1/4"))
+    return client.LeaseHandle(broker, broker.call("request", spec="1/4"))
 
 
 def test_a_lease_that_came_from_a_page_is_attached_once(
@@ -264,7 +264,7 @@ def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_ou
     lease = ask_from_a_page(broker)
 
     def touched(prepared: Any) -> None:
-        raise DeviceTouched("CUDA has already started: restart the kernel")
+        raise DeviceInUse("CUDA has already started: restart the kernel")
 
     monkeypatch.setattr(attach, "attach", touched)
     hook.before_cell()
@@ -354,7 +354,7 @@ def test_after_cuda_was_touched_nothing_changes_and_the_way_out_is_said(
 ):
     monkeypatch.setattr(attach, "cuda_started", lambda: True)
     environment = dict(os.environ)
-    with pytest.raises(DeviceTouched, match="restart the kernel"):
+    with pytest.raises(DeviceInUse, match="restart the kernel"):
         gpu(shell, "request gpu:1/4")
     assert broker.leases() == []
     assert broker.queue() == []

@@ -15,11 +15,11 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_aistack.client import client
 from jupyter_aistack.client.display import Panel
-from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, CellSpan, Charge, day_of
+from jupyter_aistack.core.accounting.charges import NO_LEVELS, CellInterval, UsageRecord, UsageSummary, day_of
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.notebook.panels import accounting
-from jupyter_aistack.notebook.session.cell_timing import MOST_TOLD, CellClock
+from jupyter_aistack.notebook.session.cell_timing import MOST_TOLD, CellTimer
 from jupyter_aistack.system.processes import current_user
 
 from .test_magics import broker, gpu, magics, shell  # noqa: F401
@@ -29,10 +29,10 @@ def books_of(broker: client.Client) -> Any:
     return broker._transport._broker  # type: ignore[attr-defined]
 
 
-def told(broker: client.Client, count: int) -> tuple[CellSpan, ...]:
+def told(broker: client.Client, count: int) -> tuple[CellInterval, ...]:
     """The spans the ledger has, once there are so many that have ended."""
     for _ in range(600):
-        spans: tuple[CellSpan, ...] = books_of(broker).ledger.cells(books_of(broker).host, 0.0)
+        spans: tuple[CellInterval, ...] = books_of(broker).ledger.cells(books_of(broker).host, 0.0)
         if len([span for span in spans if span.ended_at is not None]) >= count:
             return spans
         time.sleep(0.01)
@@ -104,7 +104,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(client, "connect", lambda: answering)
     monkeypatch.setenv("AISTACK_LEASE", "l-1")
     monkeypatch.setattr("jupyter_aistack.notebook.session.cell_timing.BATCH_SECONDS", 0.02)
-    clock = CellClock(type("Shell", (), {"execution_count": 5}))
+    clock = CellTimer(type("Shell", (), {"execution_count": 5}))
     yield clock, answering
     answering.is_silent = False
     answering.gate.set()
@@ -114,7 +114,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
         time.sleep(0.01)
 
 
-def run(clock: CellClock, code: str = "1") -> float:
+def run(clock: CellTimer, code: str = "1") -> float:
     """Seconds that a cell of nothing takes."""
     start = time.perf_counter()
     clock.before_cell(type("Info", (), {"raw_cell": code}))
@@ -148,19 +148,19 @@ def test_what_could_not_be_told_is_told_later_but_not_without_end(clock: Any):
 # -- showing ----------------------------------------------------------------------------------------------------------
 
 
-def charge(**fields: Any) -> Charge:
+def charge(**fields: Any) -> UsageRecord:
     said: dict[str, Any] = {"host": "h", "device_id": "GPU-0", "lease_id": "l-1", "day": day_of(time.time())}
     said |= {"user": current_user(), "owner": f"pid-{os.getpid()}", "label": "a.ipynb", "spec": "1/2"}
     said |= {"seconds": 3600.0, "share_seconds": 1800.0, "levels": (0.0, 3600.0, *NO_LEVELS[2:])}
     said |= {"millijoules": 3_600_000, "metered_seconds": 3600.0, "busy_seconds": 180.0, "peak_bytes": 9 * GIB}
-    return Charge(**said | fields)
+    return UsageRecord(**said | fields)
 
 
 @pytest.fixture
 def used(broker: client.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
     charges = (charge(), charge(cell="3:ab", millijoules=7_200_000), charge(cell="4:cd", peak_bytes=None))
-    books_of(broker).ledger.settle(Bill(charges=charges))
+    books_of(broker).ledger.settle(UsageSummary(charges=charges))
 
 
 def test_usage_shows_what_the_kernel_and_its_cells_have_used(shell: InteractiveShell, used: None):

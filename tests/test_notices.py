@@ -14,7 +14,7 @@ import pytest
 import jupyter_aistack
 from jupyter_aistack.client import notices
 from jupyter_aistack.client.lease_handle import ended_line
-from jupyter_aistack.client.notices import Watcher, forget_notice, notice_line, on_notice
+from jupyter_aistack.client.notices import NoticeWatcher, forget_notice, notice_line, on_notice
 from jupyter_aistack.exceptions import LedgerUnavailable
 
 SAMPLES = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())["leases"]
@@ -33,8 +33,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def watcher(said: list[str]) -> Watcher:
-    return Watcher(list, said.append)
+def watcher(said: list[str]) -> NoticeWatcher:
+    return NoticeWatcher(list, said.append)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def no_hooks_left() -> Iterator[None]:
     notices._hooks.clear()
 
 
-def test_a_notice_is_told_once_in_plain_words(watcher: Watcher, said: list[str]) -> None:
+def test_a_notice_is_told_once_in_plain_words(watcher: NoticeWatcher, said: list[str]) -> None:
     noticed = lease(kind="preempt")
     assert watcher.look([noticed])
     assert watcher.look([noticed])
@@ -68,7 +68,7 @@ def test_an_idle_notice_says_how_to_keep_the_slice() -> None:
     assert "nobody uses it. Run a cell, or %gpu extend, to keep it." in notice_line(lease(kind="idle"), time.time())
 
 
-def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(watcher: Watcher, said: list[str]) -> None:
+def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(watcher: NoticeWatcher, said: list[str]) -> None:
     for kind in ("idle", "", "", "idle"):
         watcher.look([lease(kind=kind)])
     assert [line.split(" will")[0].split(": ")[0] for line in said] == [
@@ -89,7 +89,9 @@ def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(watcher: Watcher,
         ("", False),
     ],
 )
-def test_what_is_wrong_with_a_slice_is_told_once(note: str, is_told: bool, watcher: Watcher, said: list[str]) -> None:
+def test_what_is_wrong_with_a_slice_is_told_once(
+    note: str, is_told: bool, watcher: NoticeWatcher, said: list[str]
+) -> None:
     for _ in range(2):
         watcher.look([lease(note=note)])
     assert said == ([f"This kernel's slice 1/4 is {note}"] if is_told else [])
@@ -98,7 +100,7 @@ def test_what_is_wrong_with_a_slice_is_told_once(note: str, is_told: bool, watch
     assert len(said) == 2 * is_told, "and again when it comes again"
 
 
-def test_hooks_get_the_notice_as_a_dict(watcher: Watcher) -> None:
+def test_hooks_get_the_notice_as_a_dict(watcher: NoticeWatcher) -> None:
     got: list[dict[str, Any]] = []
     assert on_notice(got.append) == got.append
     watcher.look([lease(kind="preempt")])
@@ -110,7 +112,7 @@ def test_hooks_get_the_notice_as_a_dict(watcher: Watcher) -> None:
     assert len(got) == 1
 
 
-def test_a_hook_that_fails_is_shown_and_the_others_are_called(watcher: Watcher, said: list[str]) -> None:
+def test_a_hook_that_fails_is_shown_and_the_others_are_called(watcher: NoticeWatcher, said: list[str]) -> None:
     got: list[dict[str, Any]] = []
 
     @on_notice
@@ -124,7 +126,7 @@ def test_a_hook_that_fails_is_shown_and_the_others_are_called(watcher: Watcher, 
     assert "OSError: the disk is full" in said[1]
 
 
-def test_defining_a_hook_again_replaces_it(watcher: Watcher) -> None:
+def test_defining_a_hook_again_replaces_it(watcher: NoticeWatcher) -> None:
     calls: list[int] = []
     for number in (1, 2):
 
@@ -136,7 +138,9 @@ def test_defining_a_hook_again_replaces_it(watcher: Watcher) -> None:
     assert calls == [2]
 
 
-def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(watcher: Watcher, said: list[str]) -> None:
+def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
     may_go_on, saved = threading.Event(), threading.Event()
 
     @on_notice
@@ -165,7 +169,7 @@ def test_the_watcher_asks_until_nothing_is_left_and_survives_a_server_that_is_go
         return answer
 
     on_notice(lambda notice: called_in.append(threading.current_thread().name))
-    watcher = Watcher(ask, said.append)
+    watcher = NoticeWatcher(ask, said.append)
     watcher.watch()
     thread = watcher._thread
     watcher.watch()
@@ -190,7 +194,7 @@ def test_a_lease_that_comes_while_the_last_answer_is_read_is_looked_after(
             return []
         return [lease(kind="preempt")] if len(asked) == 2 else []
 
-    watcher = Watcher(ask, said.append)
+    watcher = NoticeWatcher(ask, said.append)
     watcher.watch()
     thread = watcher._thread
     assert thread is not None

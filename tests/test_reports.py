@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.api.service import Caller, Service
-from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, Charge, day_of, level_of
+from jupyter_aistack.core.accounting.charges import NO_LEVELS, UsageRecord, UsageSummary, day_of, level_of
 from jupyter_aistack.core.accounting.usage_report import SYSTEM_USER, Rates
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.exceptions import InvalidRequest, NotYours
+from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied
 from jupyter_aistack.testing import ManualClock, simulated_broker
 
 NOW = 86400.0 * 20_785 + 3600  # Saturday 2026-11-28
@@ -31,7 +31,7 @@ def service() -> Service:
     return build()
 
 
-def charge(user: str = "ann", hours: float = 2.0, **fields: Any) -> Charge:
+def charge(user: str = "ann", hours: float = 2.0, **fields: Any) -> UsageRecord:
     levels = list(NO_LEVELS)
     levels[level_of(0.05)] = hours * 3600
     said: dict[str, Any] = {
@@ -51,11 +51,11 @@ def charge(user: str = "ann", hours: float = 2.0, **fields: Any) -> Charge:
         "levels": tuple(levels),
         "peak_bytes": 4 * GIB,
     }
-    return Charge(**said | fields)
+    return UsageRecord(**said | fields)
 
 
-def wrote(service: Service, *charges: Charge) -> Service:
-    service.broker.ledger.settle(Bill(charges=charges))
+def wrote(service: Service, *charges: UsageRecord) -> Service:
+    service.broker.ledger.settle(UsageSummary(charges=charges))
     return service
 
 
@@ -92,7 +92,7 @@ def test_a_report_has_energy_carbon_and_cost(service: Service) -> None:
 def test_names_of_others_are_shown_only_where_they_may_be() -> None:
     service = wrote(build(show_names=False), *EVERYBODY)
     assert [user for _, user, _ in seen(service, ANN, all=True, week="2026-W48")] == [SYSTEM_USER, "ann", "someone"]
-    with pytest.raises(NotYours, match=r"^user: what others use"):
+    with pytest.raises(PermissionDenied, match=r"^user: what others use"):
         service.call("report", {"user": "bob"}, ANN)
     assert [user for _, user, _ in seen(service, ADMIN, user="bob")] == ["bob"]
     assert "bob" in {user for _, user, _ in seen(service, ADMIN, all=True)}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.api.service import Caller, Service
-from jupyter_aistack.core.accounting.charges import Bill, Charge
+from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
 from jupyter_aistack.core.wire.values import lease_from_dict, lease_to_dict, preparation_from_dict, request_to_dict
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, NotYours
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
 from jupyter_aistack.testing import simulated_broker
 
 ANN = Caller(user="ann", uid=1000, pid=100, kernel_id="kernel-1", kernel_pid=99, label="work/tour.ipynb")
@@ -56,7 +56,7 @@ def test_mine_brings_what_a_kernel_needs_to_attach_a_lease_granted_meanwhile(ser
 def test_only_the_user_who_holds_a_lease_or_an_admin_may_change_it(service: Service, verb: str) -> None:
     lease = ask(service, ANN, lease_seconds=600)["lease"]
     payload = {"lease_id": lease["id"], "token": lease["token"], "seconds": 60, "root_pid": 7, "verified": True}
-    with pytest.raises(NotYours, match="belongs to ann"):
+    with pytest.raises(PermissionDenied, match="belongs to ann"):
         service.call(verb, payload, BOB)
     assert service.broker.lease(lease["id"]).state.value == "granted"
     assert service.call(verb, payload, ADMIN)["id"] == lease["id"]
@@ -66,7 +66,7 @@ def test_only_the_asker_may_watch_or_cancel_a_request(service: Service) -> None:
     ask(service, BOB, "1")
     request_id = ask(service, ANN)["request"]["id"]
     for verb in ("wait_for", "cancel"):
-        with pytest.raises(NotYours):
+        with pytest.raises(PermissionDenied):
             service.call(verb, {"request_id": request_id}, BOB)
     assert service.call("cancel", {"request_id": request_id}, ANN)["state"] == "cancelled"
 
@@ -165,8 +165,10 @@ def test_the_samples_have_the_keys_the_service_answers_with(service: Service) ->
 
 def test_the_samples_of_the_books_have_the_keys_the_service_answers_with(service: Service) -> None:
     samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
-    charge = Charge(host="testbox", device_id="GPU-0", lease_id="l-1", day=1, user="ann", owner="kernel-1", seconds=1.0)
-    service.broker.ledger.settle(Bill(charges=(charge,)))
+    charge = UsageRecord(
+        host="testbox", device_id="GPU-0", lease_id="l-1", day=1, user="ann", owner="kernel-1", seconds=1.0
+    )
+    service.broker.ledger.settle(UsageSummary(charges=(charge,)))
     report, bill = service.call("report", {}, ANN), service.call("bill", {}, ANN)
     for sample, answer in ((samples["report"], report), (samples["bill"], bill)):
         assert set(sample) == set(answer)

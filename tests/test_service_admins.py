@@ -10,7 +10,14 @@ import pytest
 from jupyter_aistack.broker.api.service import Caller, Service
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.core.wire.visibility import SOMEONE
-from jupyter_aistack.exceptions import InvalidRequest, LeaseNotFound, NotYours, QueueClosed, QuotaExceeded, Refused
+from jupyter_aistack.exceptions import (
+    InvalidRequest,
+    LeaseNotFound,
+    PermissionDenied,
+    QueueClosed,
+    QuotaExceeded,
+    Refused,
+)
 from jupyter_aistack.testing import ManualClock, simulated_broker
 
 ANN = Caller(user="ann", uid=1000, pid=100, kernel_id="kernel-1", kernel_pid=99, label="work/tour.ipynb")
@@ -66,7 +73,7 @@ def test_admins_are_root_and_who_is_listed(admins: tuple[str, ...], caller: Call
         made = desk.call("reserve", CLASS, caller)
         assert made["created_by"] == caller.user
         return
-    with pytest.raises(NotYours, match=r"admins only.*AIStack\.admins") as caught:
+    with pytest.raises(PermissionDenied, match=r"admins only.*AIStack\.admins") as caught:
         desk.call("reserve", CLASS, caller)
     assert caught.value.http_status == 403
     assert desk.call("reservations", {}, caller) == {"reservations": []}
@@ -79,7 +86,7 @@ def test_a_reservation_is_made_shown_and_taken_back() -> None:
     assert (made["is_weekly"], made["is_running"], made["next_starts_at"]) == (True, False, CLASS["starts_at"])
     assert desk.call("host", {}, ANN)["reservations"] == [made]
     assert desk.call("reservations", {}, BOB) == {"reservations": [made]}
-    with pytest.raises(NotYours):
+    with pytest.raises(PermissionDenied):
         desk.call("unreserve", {"reservation_id": made["id"]}, ANN)
     assert desk.call("unreserve", {"reservation_id": made["id"]}, ROOT)["id"] == made["id"]
     assert desk.call("host", {}, ANN)["reservations"] == []
@@ -171,7 +178,7 @@ def test_names_of_others_are_hidden_where_the_settings_say_so() -> None:
     assert "ann" not in seen_by(BOB).replace("cannot", "")
     (shown,) = desk.call("leases", {}, BOB)["leases"]
     assert (shown["holder"]["user"], shown["holder"]["label"], shown["holder"]["pid"]) == (SOMEONE, "", None)
-    with pytest.raises(NotYours, match="belongs to somebody else"):
+    with pytest.raises(PermissionDenied, match="belongs to somebody else"):
         desk.call("release", {"lease_id": lease["id"]}, BOB)
 
 

@@ -12,9 +12,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.notebook.suspend import report as reports
-from jupyter_aistack.notebook.suspend.agent import Agent
-from jupyter_aistack.notebook.suspend.execution_lock import Presence
-from jupyter_aistack.notebook.suspend.resume_hooks import ONCE, Stay
+from jupyter_aistack.notebook.suspend.agent import SuspendAgent
+from jupyter_aistack.notebook.suspend.execution_lock import ExecutionLock
+from jupyter_aistack.notebook.suspend.resume_hooks import ONCE, ResumeHooks
 
 JSON = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Notebook:
     def __init__(self, *phases: str, has_lease: bool = True) -> None:
         self.server, self.said = Server(*phases), list[str]()
         self.shell = InteractiveShell()
-        self.stay = Stay(self.shell, self.server, self.said.append)
+        self.stay = ResumeHooks(self.shell, self.server, self.said.append)
         self.stay.register()
         if has_lease:
             self.stay.agent.lease_id = "l-1"
@@ -169,7 +169,7 @@ def test_unloading_takes_the_hooks_out() -> None:
 
 
 def test_nothing_moves_while_a_cell_runs_and_no_cell_begins_while_something_moves() -> None:
-    presence = Presence()
+    presence = ExecutionLock()
     presence.begins()
     with presence.quiet() as is_quiet:
         assert not is_quiet
@@ -190,7 +190,7 @@ def test_nothing_moves_while_a_cell_runs_and_no_cell_begins_while_something_move
 
 
 def test_an_order_waits_for_the_end_of_the_cell_it_came_from() -> None:
-    presence = Presence()
+    presence = ExecutionLock()
     presence.begins()
     threading.Timer(0.05, presence.ends).start()
     with presence.quiet(patience=10) as is_quiet:
@@ -219,9 +219,9 @@ def orders(*acts: str) -> JSON:
 
 def test_an_order_amid_a_cell_is_turned_down_and_nonsense_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jupyter_aistack.notebook.suspend.agent.PATIENCE_SECONDS", 0.0)
-    presence, mail = Presence(), Mail()
+    presence, mail = ExecutionLock(), Mail()
     presence.begins()
-    agent = Agent(presence, mail)
+    agent = SuspendAgent(presence, mail)
     agent.obey(orders("trim"))
     assert mail.answers["trim"] == {"error": "a cell runs", "is_busy": True}
     presence.ends()
@@ -230,7 +230,7 @@ def test_an_order_amid_a_cell_is_turned_down_and_nonsense_is_an_answer(monkeypat
 
 
 def test_an_agent_ends_with_the_residence() -> None:
-    agent = Agent(Presence(), Mail())
+    agent = SuspendAgent(ExecutionLock(), Mail())
     agent.lease_id = "l-1"
     agent.obey({"residence": None, "orders": []})
     assert agent.lease_id == ""

@@ -20,15 +20,15 @@ from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.device import Fault, Inventory
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind, Step, firmness_note, lasting_note
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, NoticeKind, firmness_note, lasting_note
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState, Spec, parse_spec
 from jupyter_aistack.core.scheduling.admission import admit, queue_for
 from jupyter_aistack.core.scheduling.cycle import plan
-from jupyter_aistack.core.scheduling.forecast import Waiting, forecast
+from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
 from jupyter_aistack.core.scheduling.reservations import Reservation, conflict
-from jupyter_aistack.core.suspend.capability import UNTESTED, Readiness
+from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
 from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
@@ -43,15 +43,15 @@ from jupyter_aistack.exceptions import (
     UnknownQueue,
 )
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.system.processes import is_alive, started_at, tree
 
-from .devices import Devices
-from .fault_monitor import FaultWatch
-from .memory_watchdog import MemoryWatch
-from .mig import Cutting
-from .suspension import Residing
-from .usage_meter import Bookkeeper
+from .devices import DeviceManager
+from .fault_monitor import FaultMonitor
+from .memory_watchdog import MemoryWatchdog
+from .mig import MIGReconfigurer
+from .suspension import Suspension
+from .usage_meter import UsageMeter
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -61,7 +61,7 @@ and must not lose its slice to a cycle that happens to run in between."""
 MAX_CONFLICTS = 200
 
 
-class Broker(Residing):
+class Broker(Suspension):
     """Grants slices of this host.
 
     Args:
@@ -105,15 +105,15 @@ class Broker(Residing):
         self.ledger, self.policy, self.host = ledger, policy or Policy(), host or socket.gethostname()
         self.clock, self.ttl_seconds, self._is_alive = clock, ttl_seconds, is_alive
         self.not_enforced_action = not_enforced_action
-        self.devices = Devices(providers, host=self.host, clock=clock, ours=self._own_processes)
+        self.devices = DeviceManager(providers, host=self.host, clock=clock, ours=self._own_processes)
         self.suspend, self.suspend_ready = suspend, suspend_ready
         self._host_memory = host_memory or self._available_bytes
-        self.cutting = Cutting(self.devices, clock)
-        self.books = Bookkeeper(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
-        self.readiness: Callable[[], Readiness] = self._untested
+        self.cutting = MIGReconfigurer(self.devices, clock)
+        self.books = UsageMeter(ledger, self.devices, host=self.host, clock=clock, pids=self._pids)
+        self.readiness: Callable[[], SuspendCapability] = self._untested
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._fault_watch = FaultWatch(lambda: self.devices, ledger, lambda: self.clock(), show_names=show_names)
-        self.memory = MemoryWatch(lambda: self.devices, ledger, lambda: self.clock(), memory_action)
+        self._fault_watch = FaultMonitor(lambda: self.devices, ledger, lambda: self.clock(), show_names=show_names)
+        self.memory = MemoryWatchdog(lambda: self.devices, ledger, lambda: self.clock(), memory_action)
         self._found_dead: dict[str, float] = {}
         self._admitted_to: Inventory | None = None
         self._admitted: set[tuple[Spec, str]] = set()
@@ -141,7 +141,7 @@ class Broker(Residing):
         """One request. Raises `LeaseNotFound`."""
         return self.ledger.request(request_id)
 
-    def waiting(self, limit: int = 100) -> tuple[Waiting, ...]:
+    def waiting(self, limit: int = 100) -> tuple[QueuedForecast, ...]:
         """The waiting requests of this host, first served first: why they wait and how long, for the first `limit`."""
         now = self.clock()
         return forecast(self._snapshot(self.inventory(), now), now, limit=limit)
@@ -235,7 +235,7 @@ class Broker(Residing):
             request = self.ledger.cancel(request_id, self.clock(), "it could not be answered")
             if request.lease_id:
                 lease = self.lease(request.lease_id)
-                self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock())
+                self.ledger.step(lease.id, lease.token, LeaseTransition.FAIL, self.clock())
 
     def _with_start_time(self, holder: Holder) -> Holder:
         if holder.pid is None or holder.pid_started_at is not None:
@@ -250,7 +250,7 @@ class Broker(Residing):
 
     # -- holding ------------------------------------------------------------------------------------------------
 
-    def prepare(self, lease: Lease) -> Prepared:
+    def prepare(self, lease: Lease) -> Preparation:
         """Make a lease's slices ready before a process starts to use them, and note what enforces them.
 
         Raises:
@@ -262,7 +262,7 @@ class Broker(Residing):
         except PrepareFailed as error:
             if lease.state is not LeaseState.GRANTED and self._is_on_faulty(lease):
                 raise
-            self.ledger.step(lease.id, lease.token, Step.FAIL, self.clock(), note=error.message)
+            self.ledger.step(lease.id, lease.token, LeaseTransition.FAIL, self.clock(), note=error.message)
             self.devices.unprepare(lease)
             self.cycle()
             raise
@@ -275,13 +275,13 @@ class Broker(Residing):
         faulty = {fault.device_id for fault in self.faults()}
         return any(piece.device_id in faulty for piece in lease.slices)
 
-    def _note_firmness(self, lease: Lease, prepared: Prepared) -> None:
+    def _note_firmness(self, lease: Lease, prepared: Preparation) -> None:
         """Write down what holds a lease, and what is to be said of that."""
         level, note = prepared.enforced_by, firmness_note(lease.note, prepared.note)
         if (lease.enforced_by, lease.note) != (level, note):
             self.ledger.bind(lease.id, lease.token, self.clock(), enforced_by=level, note=note)
 
-    def _enter(self, lease: Lease, pid: int) -> Prepared | None:
+    def _enter(self, lease: Lease, pid: int) -> Preparation | None:
         """Put what holds the lease around a process; where that fails, note and give what holds it then."""
         try:
             self.devices.enter(lease, pid)
@@ -293,7 +293,7 @@ class Broker(Residing):
                 return prepared
         return None
 
-    def preparation(self, lease: Lease) -> Prepared:
+    def preparation(self, lease: Lease) -> Preparation:
         """What a process that uses the lease must be given. Asking changes nothing in the ledger.
 
         Raises:
@@ -310,15 +310,17 @@ class Broker(Residing):
         """
         if verified is not False:
             said = note or lasting_note(self.lease(lease_id).note)
-            return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=verified, note=said)
+            return self.ledger.step(
+                lease_id, token, LeaseTransition.ACTIVATE, self.clock(), verified=verified, note=said
+            )
         log.warning("lease %s: %s", lease_id, note)
         if self.not_enforced_action is NotEnforcedAction.WARN:
-            return self.ledger.step(lease_id, token, Step.ACTIVATE, self.clock(), verified=False, note=note)
+            return self.ledger.step(lease_id, token, LeaseTransition.ACTIVATE, self.clock(), verified=False, note=note)
         self._revoke(lease_id, token, note)
         raise NotEnforced(f"{note}; the lease {lease_id} has been revoked", lease_id=lease_id)
 
     def _revoke(self, lease_id: str, token: int, note: str) -> None:
-        ended = self.ledger.step(lease_id, token, Step.FAIL, self.clock(), verified=False, note=note)
+        ended = self.ledger.step(lease_id, token, LeaseTransition.FAIL, self.clock(), verified=False, note=note)
         self.devices.unprepare(ended)
         self.devices.forget()  # its process may hold the device still, and is a stranger now
         self.cycle()
@@ -365,9 +367,9 @@ class Broker(Residing):
         if not lease.is_live:
             return lease
         try:
-            lease = self.ledger.step(lease_id, token, Step.RELEASE, self.clock())
+            lease = self.ledger.step(lease_id, token, LeaseTransition.RELEASE, self.clock())
             self.devices.unprepare(lease)
-            lease = self.ledger.step(lease_id, token, Step.FINISH, self.clock())
+            lease = self.ledger.step(lease_id, token, LeaseTransition.FINISH, self.clock())
         except LeaseLost:  # its time was up just now
             lease = self.lease(lease_id)
         self.devices.forget()  # its processes are no longer ours, and what they still hold is foreign
@@ -542,7 +544,7 @@ class Broker(Residing):
         return self.devices.usage(leases, self._pids(leases))
 
     def keep_books(self, *, settle: bool = False) -> None:
-        """Measure what was used and, every ten seconds or at once, write it down; see :class:`Bookkeeper`."""
+        """Measure what was used and, every ten seconds or at once, write it down; see :class:`UsageMeter`."""
         self.books.look(self.leases(), settle=settle)
 
     def _try_to_keep_books(self) -> None:

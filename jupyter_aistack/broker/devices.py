@@ -7,19 +7,19 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Device, DeviceKind, Fault, Inventory, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 
 log = logging.getLogger("jupyter_aistack")
 
 INVENTORY_SECONDS = 2.0
 
 
-class Devices:
+class DeviceManager:
     """All providers of a host as one.
 
     Args:
@@ -100,7 +100,7 @@ class Devices:
         """The leases whose preparation has not been undone."""
         return tuple(self._prepared.values())
 
-    def prepare(self, lease: Lease) -> Prepared:
+    def prepare(self, lease: Lease) -> Preparation:
         """Make a lease's slices ready.
 
         Raises:
@@ -230,10 +230,12 @@ class Devices:
                 log.warning("%s cannot be measured: %s", provider.name, error.message)
         return by_lease, by_device
 
-    def loads(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> dict[str, tuple[Device, Load]]:
+    def loads(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> dict[str, tuple[Device, ProcessLoad]]:
         """What happened on each device since the last call, by device id; see `Provider.loads`."""
         devices = {d.id: d for d in self.inventory().devices}
-        found: dict[str, tuple[Device, Load]] = {}
+        found: dict[str, tuple[Device, ProcessLoad]] = {}
         for provider in self.providers:
             own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
             try:
@@ -262,7 +264,7 @@ def _leased(leases: Iterable[Lease]) -> dict[str, str]:
     return {piece.uuid: lease.id for lease in leases for piece in lease.slices if piece.uuid}
 
 
-def _merge(parts: Sequence[Prepared]) -> Prepared:
+def _merge(parts: Sequence[Preparation]) -> Preparation:
     if len(parts) == 1:
         return parts[0]
     environment: dict[str, str] = {}
@@ -270,7 +272,7 @@ def _merge(parts: Sequence[Prepared]) -> Prepared:
     for part in parts:
         environment.update(part.environment)
         expects.update(part.expects)
-    return Prepared(
+    return Preparation(
         environment=environment,
         expects=expects,
         cores=tuple(core for part in parts for core in part.cores),

@@ -14,12 +14,12 @@ from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.system.processes import program_of
 
-from .devices import Devices
+from .devices import DeviceManager
 
 log = logging.getLogger("jupyter_aistack")
 
 
-class FaultWatch:
+class FaultMonitor:
     """Tells the holders of a host's leases of faults, once each.
 
     No grant is made on such a device meanwhile: it has a problem until its provider has verified it again.
@@ -32,7 +32,7 @@ class FaultWatch:
     """
 
     def __init__(
-        self, devices: Callable[[], Devices], ledger: Ledger, clock: Callable[[], float], *, show_names: bool
+        self, devices: Callable[[], DeviceManager], ledger: Ledger, clock: Callable[[], float], *, show_names: bool
     ) -> None:
         self._devices, self._ledger, self._clock, self._show_names = devices, ledger, clock, show_names
         self._known: frozenset[Fault] = frozenset()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_aistack.core.enforcement.memory_limits import (
-    Fill,
     Judgement,
-    Level,
     MemoryAction,
-    Watched,
+    MemoryFill,
+    PressureLevel,
+    WatchedLease,
     fullest,
     granted_together,
     judge,
@@ -27,7 +27,7 @@ from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.system.processes import cgroup_of, leases_named_by, program_of, started_at, uid_of
 
-from .devices import Devices
+from .devices import DeviceManager
 
 GPU_SECONDS = 1.5
 """Between two looks at GPUs at least; a server's turn comes every 2 seconds."""
@@ -36,7 +36,7 @@ HOST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Breach:
+class MemoryBreach:
     """Something to be done about a process that holds what its lease does not have.
 
     Attributes:
@@ -58,7 +58,7 @@ Trees = Mapping[str, frozenset[int]]
 """The processes below each lease's root, by lease id, where they are known."""
 
 
-class MemoryWatch:
+class MemoryWatchdog:
     """Looks at all leases of a host.
 
     Args:
@@ -69,11 +69,11 @@ class MemoryWatch:
     """
 
     def __init__(
-        self, devices: Callable[[], Devices], ledger: Ledger, clock: Callable[[], float], action: MemoryAction
+        self, devices: Callable[[], DeviceManager], ledger: Ledger, clock: Callable[[], float], action: MemoryAction
     ) -> None:
         self._devices, self._ledger, self._clock, self._action = devices, ledger, clock, action
-        self._watched: dict[str, Watched] = {}
-        self._breaches: dict[int, Breach] = {}
+        self._watched: dict[str, WatchedLease] = {}
+        self._breaches: dict[int, MemoryBreach] = {}
         self._strays: dict[str, frozenset[int]] = {}
         self._by_process: set[str] = set()
         self._before: dict[str, str] = {}  # the notes that were written over
@@ -104,20 +104,20 @@ class MemoryWatch:
         """Processes of a lease outside its tree, as of the last look."""
         return self._strays.get(lease_id, frozenset())
 
-    def take_breaches(self) -> tuple[Breach, ...]:
+    def take_breaches(self) -> tuple[MemoryBreach, ...]:
         """What is to be done, once; for whoever can interrupt a cell or end a process."""
         breaches, self._breaches = self._breaches, {}
         return tuple(breaches.values())
 
-    def done(self, breach: Breach, words: str) -> None:
+    def done(self, breach: MemoryBreach, words: str) -> None:
         """Say on the lease what was done about a breach."""
-        note = f"{self._watched.get(breach.lease.id, Watched()).note}; {words}"
+        note = f"{self._watched.get(breach.lease.id, WatchedLease()).note}; {words}"
         with contextlib.suppress(LeaseError):  # it has ended since
             lease = self._ledger.lease(breach.lease.id, self._clock())
             if may_replace(lease.note, note):
                 self._ledger.bind(lease.id, lease.token, self._clock(), note=note)
 
-    def not_yet(self, breach: Breach) -> None:
+    def not_yet(self, breach: MemoryBreach) -> None:
         """Nothing could be done about a breach now: it is handed over again after the next look."""
         if (watched := self._watched.get(breach.lease.id)) is not None:
             self._watched[breach.lease.id] = replace(watched, acted_on=None)
@@ -147,12 +147,12 @@ class MemoryWatch:
             memory = used[lease.id].memory_bytes
             if memory is not None and lease.id not in self._by_process:
                 granted = sum(piece.memory_bytes for piece in lease.slices)
-                self._judge(lease, Fill(memory_bytes=memory, granted_bytes=granted), MemoryAction.WARN)
+                self._judge(lease, MemoryFill(memory_bytes=memory, granted_bytes=granted), MemoryAction.WARN)
 
     # -- saying it ----------------------------------------------------------------------------------------------
 
-    def _judge(self, lease: Lease, fill: Fill | None, action: MemoryAction) -> None:
-        before = self._watched.get(lease.id, Watched())
+    def _judge(self, lease: Lease, fill: MemoryFill | None, action: MemoryAction) -> None:
+        before = self._watched.get(lease.id, WatchedLease())
         holder = lease.holder
         root = holder.root_pid or holder.pid if holder.kind is HolderKind.KERNEL else None
         label = holder.label or f"{holder.kind.value} {holder.id}"
@@ -160,7 +160,7 @@ class MemoryWatch:
         self._watched[lease.id] = found.watched
         self._say(lease, found)
         if (process := found.culprit) is not None:
-            self._breaches[process.pid] = Breach(
+            self._breaches[process.pid] = MemoryBreach(
                 lease=lease,
                 action=action,
                 process=process,
@@ -189,7 +189,7 @@ class MemoryWatch:
         return note or self._before.pop(lease.id, "")
 
 
-_EVENTS = {Level.NEAR: EventKind.LEASE_NEAR_MEMORY, Level.OVER: EventKind.LEASE_OVER_MEMORY}
+_EVENTS = {PressureLevel.NEAR: EventKind.LEASE_NEAR_MEMORY, PressureLevel.OVER: EventKind.LEASE_OVER_MEMORY}
 
 
 def find_strays(leases: Iterable[Lease], trees: Trees, listed: Iterable[int]) -> dict[str, frozenset[int]]:

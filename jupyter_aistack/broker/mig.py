@@ -12,7 +12,7 @@ from jupyter_aistack.core.placement.mig_plan import MIGPlan
 from jupyter_aistack.core.scheduling.missing_profiles import lacking
 from jupyter_aistack.exceptions import ProviderError
 
-from .devices import Devices
+from .devices import DeviceManager
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -20,7 +20,7 @@ RETRY_SECONDS = 60.0
 """How long nothing is tried after a step has failed: the same would fail again, and each try disturbs the driver."""
 
 
-class Cutting:
+class MIGReconfigurer:
     """Cuts the GPUs of a host for waiting requests.
 
     Args:
@@ -28,7 +28,7 @@ class Cutting:
         clock: seconds since the epoch.
     """
 
-    def __init__(self, devices: Devices, clock: Callable[[], float]) -> None:
+    def __init__(self, devices: DeviceManager, clock: Callable[[], float]) -> None:
         self._devices, self._clock = devices, clock
         self._failed_at = -math.inf
 

@@ -10,7 +10,7 @@ from jupyter_aistack.core.model.device import DeviceKind, Inventory
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE, IdlePolicy, Policy, Queue, UserLimits
 from jupyter_aistack.core.model.request import is_profile
 from jupyter_aistack.core.model.units import parse_bytes, parse_duration
-from jupyter_aistack.core.placement.mig_plan import CutPermission
+from jupyter_aistack.core.placement.mig_plan import MIGPermission
 from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
 
@@ -107,16 +107,16 @@ def _table(setting: str, table: Mapping[Any, Any], readers: Mapping[str, Reader]
     return found
 
 
-def read_mig_create(value: Any) -> CutPermission | None:
+def read_mig_create(value: Any) -> MIGPermission | None:
     """Which MIG instances may be created; None for none.
 
     Raises:
         InvalidRequest: naming the setting, the GPU and what is allowed.
     """
     if isinstance(value, bool):
-        return CutPermission(everywhere=True) if value else None
+        return MIGPermission(everywhere=True) if value else None
     allowed = {str(gpu): _profiles_on(str(gpu), names) for gpu, names in dict(value).items()}
-    return CutPermission(profiles=allowed) if allowed else None
+    return MIGPermission(profiles=allowed) if allowed else None
 
 
 def _profiles_on(gpu: str, names: Any) -> frozenset[str]:

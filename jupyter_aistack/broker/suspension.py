@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory, SliceKind
 from jupyter_aistack.core.model.device_state import (
-    Asked,
-    Residence,
-    Tier,
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
     asks,
     cell_begins,
     cell_ends,
@@ -22,25 +22,25 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.suspend.build import house_of, pins
-from jupyter_aistack.core.suspend.capability import SWITCHED_OFF, Readiness
+from jupyter_aistack.core.suspend.capability import SWITCHED_OFF, SuspendCapability
 from jupyter_aistack.core.suspend.feasibility import why_pinned
-from jupyter_aistack.core.suspend.model import Phase, SuspendPolicy, host_room
+from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy, host_room
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.rows import refuse_ended
 from jupyter_aistack.system.memory import available_bytes
 
-from .devices import Devices
+from .devices import DeviceManager
 
 NO_BOUND = 2**60
 """Bytes of host memory, where what is suspended takes none."""
 
 
-class Residing(ABC):
+class Suspension(ABC):
     """The part of a broker that has to do with suspension; it holds no rule of its own either."""
 
     ledger: Ledger
-    devices: Devices
+    devices: DeviceManager
     policy: Policy
     clock: Callable[[], float]
     suspend: SuspendPolicy | None
@@ -67,8 +67,8 @@ class Residing(ABC):
     def cycle(self) -> tuple[Event, ...]:
         """Take a turn."""
 
-    def _untested(self) -> Readiness:
-        return SWITCHED_OFF if self.suspend is None else Readiness(why=self.suspend_ready())
+    def _untested(self) -> SuspendCapability:
+        return SWITCHED_OFF if self.suspend is None else SuspendCapability(why=self.suspend_ready())
 
     def room_to_park(self) -> int:
         """How many more bytes of the host's memory suspended state may take now."""
@@ -86,10 +86,10 @@ class Residing(ABC):
 
     def moves(self) -> tuple[Lease, ...]:
         """The leases whose device state is on its way out or in: each is carried out by the server of its holder."""
-        moving = (Phase.PARKING, Phase.RESTORING)
+        moving = (StatePhase.PARKING, StatePhase.RESTORING)
         return tuple(lease for lease in self.leases() if lease.residence and lease.residence.phase in moving)
 
-    def reside(self, lease_id: str, token: int, change: Callable[[Residence], Residence]) -> Lease:
+    def reside(self, lease_id: str, token: int, change: Callable[[DeviceState], DeviceState]) -> Lease:
         """Note where the device state of a lease is now; `change` is a step of :mod:`.core.residence`.
 
         Raises:
@@ -114,14 +114,14 @@ class Residing(ABC):
         """That cell is over. Who waits for its room is served by the next regular cycle."""
         return self._change(lease_id, lambda one: cell_ends(one, self.clock()))
 
-    def ask(self, lease_id: str, asked: Asked) -> Lease:
+    def ask(self, lease_id: str, asked: RequestedAction) -> Lease:
         """Its user wants it suspended, or back, whoever else needs the room.
 
         Raises:
             LeaseError: that cannot be, or makes no sense now; says why.
         """
         self._check_residence(lease_id)
-        if asked is Asked.SUSPEND:
+        if asked is RequestedAction.SUSPEND:
             self._check_can_leave(lease_id)
         self._change(lease_id, lambda one: asks(one, asked, self.clock()))
         self.cycle()
@@ -138,7 +138,7 @@ class Residing(ABC):
         self.cycle()
         return self.lease(lease_id)
 
-    def _change(self, lease_id: str, change: Callable[[Residence], Residence]) -> Lease:
+    def _change(self, lease_id: str, change: Callable[[DeviceState], DeviceState]) -> Lease:
         return self.reside(lease_id, self.lease(lease_id).token, change)
 
     def _check_can_leave(self, lease_id: str) -> None:
@@ -146,7 +146,7 @@ class Residing(ABC):
         snapshot = self.snapshot()
         house = house_of(snapshot, snapshot.leases)
         one = next((one for one in house.tenants if one.lease_id == lease_id), None) if house else None
-        why = why_pinned(house, one) if house and one and one.phase is Phase.RESIDENT else ""
+        why = why_pinned(house, one) if house and one and one.phase is StatePhase.RESIDENT else ""
         if why:
             raise LeaseError(f"it cannot be suspended: {why}", lease_id=lease_id)
 
@@ -180,7 +180,11 @@ class Residing(ABC):
 def _parked_bytes(lease: Lease) -> int:
     """Host memory that the state of a lease takes, as far as it is there for sure."""
     home = lease.residence
-    if home is None or home.phase not in (Phase.PARKED, Phase.RESTORING) or home.tier is Tier.SIMULATED:
+    if (
+        home is None
+        or home.phase not in (StatePhase.PARKED, StatePhase.RESTORING)
+        or home.tier is SuspendMethod.SIMULATED
+    ):
         return 0
     gpus = sum(piece.kind is not SliceKind.CPU for piece in lease.slices)
     return (home.state_bytes or 0) * gpus
@@ -188,7 +192,7 @@ def _parked_bytes(lease: Lease) -> int:
 
 def _may_leave(lease: Lease) -> bool:
     home = lease.residence
-    return lease.is_live and home is not None and home.phase is Phase.RESIDENT and not home.pinned
+    return lease.is_live and home is not None and home.phase is StatePhase.RESIDENT and not home.pinned
 
 
 def _pinned(lease: Lease, why: str) -> Lease:

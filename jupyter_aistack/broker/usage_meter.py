@@ -17,19 +17,19 @@ from typing import Any
 from jupyter_aistack.core.accounting.attribution import (
     GAP_SECONDS,
     Interval,
-    Load,
+    ProcessLoad,
     calibrated,
     charges_of,
     holdings,
     interval,
 )
-from jupyter_aistack.core.accounting.charges import Bill, Charge, Meter, day_of
+from jupyter_aistack.core.accounting.charges import MeterState, UsageRecord, UsageSummary, day_of
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.exceptions import LedgerConflict
 from jupyter_aistack.ledger.base import Ledger
 
-from .devices import Devices
+from .devices import DeviceManager
 
 SETTLE_SECONDS = 10.0
 """Between two bills; each is one short transaction."""
@@ -49,7 +49,7 @@ LATE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Charged:
+class ChargedTotals:
     """A running count of what was charged.
 
     Attributes:
@@ -68,7 +68,7 @@ class Charged:
 Pids = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
 
 
-class Bookkeeper:
+class UsageMeter:
     """Charges what the devices of a host and their leases use, as long as nobody else does.
 
     Args:
@@ -79,20 +79,22 @@ class Bookkeeper:
         pids: tells the processes of leases.
     """
 
-    _written: dict[str, Meter] | None  # as the ledger has them; None while somebody else keeps the books
-    _reached: dict[str, Meter]  # as they were looked at last
+    _written: dict[str, MeterState] | None  # as the ledger has them; None while somebody else keeps the books
+    _reached: dict[str, MeterState]  # as they were looked at last
     _gone_by: list[Interval]  # not written down yet
     _known: dict[str, Lease]  # every lease seen since the last bill
     _live: dict[str, Lease]  # those of the last look
     _processes: Mapping[str, frozenset[int]]
     _watched: frozenset[str]  # the devices of the last look
 
-    def __init__(self, ledger: Ledger, devices: Devices, *, host: str, clock: Callable[[], float], pids: Pids) -> None:
+    def __init__(
+        self, ledger: Ledger, devices: DeviceManager, *, host: str, clock: Callable[[], float], pids: Pids
+    ) -> None:
         self._ledger, self._devices, self._host, self._clock, self._pids = ledger, devices, host, clock, pids
         self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
         self._away_until = self._tidied_at = float("-inf")
-        self.charged: dict[str, Charged] = {}
+        self.charged: dict[str, ChargedTotals] = {}
         """What this process has charged since it started, by lease; of those that have ended, by user in sum."""
         self._close()
 
@@ -157,7 +159,7 @@ class Bookkeeper:
         self._known, self._live, self._processes = {**self._known, **live}, dict(live), processes
         self._watched, self._looked_at = frozenset(found), now
 
-    def _take(self, device: Device, load: Load, now: float, parked: frozenset[str]) -> None:
+    def _take(self, device: Device, load: ProcessLoad, now: float, parked: frozenset[str]) -> None:
         before = self._reached.get(device.id)
         if before is not None:
             is_silent = load.millijoules is None and before.millijoules is not None
@@ -165,7 +167,7 @@ class Bookkeeper:
                 return  # its counter could not be read this time; the next one tells for both
             gone = interval(device, before, load, now, is_watched=device.id in self._watched)
             self._gone_by.append(replace(gone, parked=parked))
-        start = before or Meter(host=self._host, device_id=device.id, at=now)
+        start = before or MeterState(host=self._host, device_id=device.id, at=now)
         self._reached[device.id] = replace(start, at=now, millijoules=load.millijoules)
 
     # -- writing down -------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class Bookkeeper:
         self._written, self._gone_by, self._settled_at = dict(self._reached), [], now
         self._known = dict(self._live)
 
-    def _bill(self, now: float, *, is_last: bool) -> Bill:
+    def _bill(self, now: float, *, is_last: bool) -> UsageSummary:
         writer = "" if is_last else self._name
         by_device: dict[str, list[Interval]] = {}
         for gone in self._gone_by:
@@ -195,13 +197,13 @@ class Bookkeeper:
             i: replace(calibrated(meter, by_device.get(i, [])), writer=writer) for i, meter in self._reached.items()
         }
         written = self._written or {}
-        return Bill(
+        return UsageSummary(
             before=tuple(meter for i, meter in written.items() if i in self._reached),
             after=tuple(self._reached.values()),
             charges=tuple(self._charges(now)),
         )
 
-    def _charges(self, now: float) -> list[Charge]:
+    def _charges(self, now: float) -> list[UsageRecord]:
         if not self._gone_by:
             return []
         start = min(gone.start for gone in self._gone_by)
@@ -229,12 +231,14 @@ class Bookkeeper:
                 return
 
 
-def _counted(before: Mapping[str, Charged], charges: Iterable[Charge], live: Mapping[str, Lease]) -> dict[str, Charged]:
+def _counted(
+    before: Mapping[str, ChargedTotals], charges: Iterable[UsageRecord], live: Mapping[str, Lease]
+) -> dict[str, ChargedTotals]:
     """The counts with these charges; a lease that has ended is counted with its user, so that counts stay few."""
     found = dict(before)
     for one in charges:
         if one.kind != "cpu":
-            _count(found, Charged(user=one.user, lease_id=one.lease_id, **_amounts(one)))
+            _count(found, ChargedTotals(user=one.user, lease_id=one.lease_id, **_amounts(one)))
     for name, count in list(found.items()):
         if count.lease_id and count.lease_id not in live:
             del found[name]
@@ -242,12 +246,12 @@ def _counted(before: Mapping[str, Charged], charges: Iterable[Charge], live: Map
     return found
 
 
-def _amounts(charge: Charge) -> dict[str, Any]:
+def _amounts(charge: UsageRecord) -> dict[str, Any]:
     seconds = charge.share_seconds if charge.lease_id else 0.0
     return {"millijoules": charge.millijoules if charge.metered_seconds else None, "gpu_seconds": seconds}
 
 
-def _count(counts: dict[str, Charged], more: Charged) -> None:
+def _count(counts: dict[str, ChargedTotals], more: ChargedTotals) -> None:
     name = more.lease_id or f"user:{more.user}"
     known = counts.get(name)
     if known is None:

@@ -40,7 +40,7 @@ class DemoFailed(AIStackError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TourStep:
     """One code cell of the tour, under the title it bears."""
 
     title: str
@@ -56,7 +56,7 @@ def tour_path() -> Path:
     raise DemoFailed("the tour notebook is missing from this installation; install jupyter_aistack anew")
 
 
-def steps(notebook: Path) -> list[Step]:
+def steps(notebook: Path) -> list[TourStep]:
     """The code cells of a notebook, each with the last heading above it."""
     found, title = [], notebook.stem
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
@@ -65,7 +65,7 @@ def steps(notebook: Path) -> list[Step]:
             headings = [line.lstrip("# ") for line in source.splitlines() if line.startswith("#")]
             title = headings[-1] if headings else title
         elif cell["cell_type"] == "code" and source.strip():
-            found.append(Step(title=title, source=source))
+            found.append(TourStep(title=title, source=source))
     return found
 
 

@@ -19,11 +19,11 @@ from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.exceptions import LeaseError
 
 from .durations import lease_seconds, patience_seconds
-from .lease_handle import HeldLease, OnWait, attached, drop_ended, ended_line, is_new, settle
+from .lease_handle import LeaseHandle, OnWait, attached, drop_ended, ended_line, is_new, settle
 from .runtime import attach as attaching
 from .transports import JSON, EmbeddedTransport, SocketTransport, Transport
 
-__all__ = ["Client", "HeldLease", "OnWait", "attached", "connect", "drop_ended", "ended_line", "is_new", "request"]
+__all__ = ["Client", "LeaseHandle", "OnWait", "attached", "connect", "drop_ended", "ended_line", "is_new", "request"]
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Client:
         holder: Mapping[str, str] | None = None,
         attach: bool = True,
         on_wait: OnWait | None = None,
-    ) -> HeldLease:
+    ) -> LeaseHandle:
         """Lease a slice for this process.
 
         Args:
@@ -107,7 +107,7 @@ class Client:
             Refused: this host could never hold it, or policy says no.
             AcquireTimeout: not within `timeout`; nothing is left behind.
             LeaseError: this process has one attached already.
-            DeviceTouched: this process has already started CUDA; nothing was changed.
+            DeviceInUse: this process has already started CUDA; nothing was changed.
         """
         parsed = parse_spec(spec)
         patience = None if timeout is None else patience_seconds(timeout)
@@ -123,7 +123,7 @@ class Client:
             preemptible=preemptible,
             holder={**(holder or {}), **({"label": label} if label else {})},
         )
-        held = HeldLease(self, answer)
+        held = LeaseHandle(self, answer)
         if not attach:
             settle(held)
         if wait:

@@ -28,22 +28,22 @@ OnWait = Callable[[int | None, str], None]
 """Told about a waiting request, with its position and the reason, each time one of them changes."""
 
 
-class Caller(Protocol):
+class SupportsCall(Protocol):
     """Whoever carries a verb to the granting side: a client."""
 
     def call(self, verb: str, **payload: Any) -> JSON:
         """The answer, or an `AIStackError`."""
 
 
-class HeldLease:
+class LeaseHandle:
     """A lease in the hand, or the place in the queue that will become one.
 
     Use it as a context manager: it is released at the end.
     """
 
-    def __init__(self, client: Caller, answer: Mapping[str, Any]) -> None:
+    def __init__(self, client: SupportsCall, answer: Mapping[str, Any]) -> None:
         self._client = client
-        self._before: attaching.Before | None = None
+        self._before: attaching.SavedEnvironment | None = None
         self.advice: str | None = answer.get("advice")
         """One line when another size would suit this notebook better; told once, with the answer to the request."""
         self._take(answer)
@@ -103,7 +103,7 @@ class HeldLease:
 
     # -- what can be done with it -------------------------------------------------------------------------------
 
-    def wait(self, timeout: float | None = None, *, on_wait: OnWait | None = None) -> HeldLease:
+    def wait(self, timeout: float | None = None, *, on_wait: OnWait | None = None) -> LeaseHandle:
         """Wait until it is granted.
 
         Raises:
@@ -145,19 +145,19 @@ class HeldLease:
             else:
                 self._client.call("cancel", request_id=self.request["id"])
 
-    def refresh(self) -> HeldLease:
+    def refresh(self) -> LeaseHandle:
         """Read it anew."""
         self._take(self._client.call("wait_for", request_id=self.request["id"]))
         return self
 
-    def attach(self) -> HeldLease:
+    def attach(self) -> LeaseHandle:
         """Give this process what the lease says, check that it took, and say so in the ledger.
 
         When that fails this process is as it was before, and the lease is given back, unless this process was born
         with it.
 
         Raises:
-            DeviceTouched: this process has already started CUDA.
+            DeviceInUse: this process has already started CUDA.
             NotEnforced: it got more than was granted, and such leases are revoked on this host.
         """
         lease = self._granted()
@@ -175,7 +175,7 @@ class HeldLease:
             raise
         return self
 
-    def activate(self, *, verified: bool | None, note: str = "") -> HeldLease:
+    def activate(self, *, verified: bool | None, note: str = "") -> LeaseHandle:
         """Say that a holder elsewhere (a worker) uses it, and whether it found what was promised."""
         lease = self._granted()
         self.lease = self._client.call("activate", lease_id=self.id, token=lease["token"], verified=verified, note=note)
@@ -187,13 +187,13 @@ class HeldLease:
         answer: bool | None = self._client.call("listed", lease_id=self.id, pid=pid)["listed"]
         return answer
 
-    def bind(self, root_pid: int) -> HeldLease:
+    def bind(self, root_pid: int) -> LeaseHandle:
         """Charge the use of the process tree below `root_pid` to it."""
         lease = self._granted()
         self.lease = self._client.call("bind", lease_id=self.id, token=lease["token"], root_pid=root_pid)
         return self
 
-    def extend(self, duration: str | float) -> HeldLease:
+    def extend(self, duration: str | float) -> LeaseHandle:
         """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end stays as it is.
 
         Either counts as used now, so that it is not taken back for being idle.
@@ -202,7 +202,7 @@ class HeldLease:
         self.lease = self._client.call("extend", lease_id=self.id, seconds=lease_seconds(duration))
         return self
 
-    def release(self) -> HeldLease:
+    def release(self) -> LeaseHandle:
         """Give it back, or leave the queue. Doing so twice is allowed."""
         try:
             if self.is_granted:
@@ -238,7 +238,7 @@ class HeldLease:
             raise LeaseError(f"{self.spec} is not granted yet: {self.note}")
         return self.lease
 
-    def __enter__(self) -> HeldLease:
+    def __enter__(self) -> LeaseHandle:
         return self
 
     def __exit__(
@@ -260,11 +260,11 @@ _TAKEN_BACK = {
     Outcome.RECLAIMED.value: "it was taken back because nobody had used it for a while",
     Outcome.EXPIRED.value: "its time was up",
 }
-_attached: dict[str, HeldLease] = {}
+_attached: dict[str, LeaseHandle] = {}
 _settled: set[str] = set()
 
 
-def attached() -> HeldLease | None:
+def attached() -> LeaseHandle | None:
     """The lease this process asked for and attached to itself, if it still has one."""
     return next(iter(_attached.values()), None)
 
@@ -301,6 +301,6 @@ def is_new(lease: Mapping[str, Any]) -> bool:
     return lease["state"] == LeaseState.GRANTED.value and not is_ours
 
 
-def settle(held: HeldLease) -> None:
+def settle(held: LeaseHandle) -> None:
     """Remember that what this request has become, or will become, is not to be attached by itself any more."""
     _settled.add(held.request["id"])

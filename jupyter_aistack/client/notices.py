@@ -97,7 +97,7 @@ def _is_cpu(lease: JSON) -> bool:
     return all(piece["kind"] == "cpu" for piece in lease["slices"])
 
 
-class Watcher:
+class NoticeWatcher:
     """Looks after the leases of this process.
 
     Args:
@@ -189,5 +189,5 @@ def _ask_client() -> Iterable[JSON]:
     return leases
 
 
-watcher = Watcher(_ask_client)
+watcher = NoticeWatcher(_ask_client)
 """This process's own."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_aistack.core.enforcement import memory_caps
-from jupyter_aistack.providers.base import Prepared
+from jupyter_aistack.providers.base import Preparation
 
 SECRETS = {
     "JUPYTERHUB_API_TOKEN": "acts for the user, and for their server, on the hub",
@@ -51,7 +51,7 @@ def no_device(*, has_gpus: bool, has_amd: bool) -> dict[str, str]:
     return {**(NO_DEVICE if has_gpus else {}), **(NO_AMD_DEVICE if has_amd else {})}
 
 
-def with_slice(env: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
+def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
     """`env` with a slice in it: devices are set, a framework's setting is kept where the user has made it.
 
     The lower memory cap wins, and the lower thread count, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's
@@ -68,7 +68,7 @@ def _lower(own: str, granted: str) -> str:
     return own if own.isdigit() and granted.isdigit() and 0 < int(own) <= int(granted) else granted
 
 
-def expected(prepared: Prepared, env: Mapping[str, str]) -> dict[str, object]:
+def expected(prepared: Preparation, env: Mapping[str, str]) -> dict[str, object]:
     """What a process with `env` must find: what was promised, with the thread count the user chose."""
     expects = dict(prepared.expects)
     if "threads" in expects and "OMP_NUM_THREADS" in env:
@@ -76,7 +76,7 @@ def expected(prepared: Prepared, env: Mapping[str, str]) -> dict[str, object]:
     return expects
 
 
-def combined(parts: Sequence[Prepared]) -> Prepared:
+def combined(parts: Sequence[Preparation]) -> Preparation:
     """Several leases of one kernel as one preparation: devices and cores side by side, thread counts added up."""
     total = parts[0]
     for part in parts[1:]:

@@ -26,11 +26,11 @@ from jupyter_aistack.exceptions import (
     PrepareFailed,
     ProviderError,
 )
-from jupyter_aistack.providers.base import Prepared, Provider
+from jupyter_aistack.providers.base import Preparation, Provider
 from jupyter_aistack.system.processes import groups_of, is_alive
 
 from .environment import combined
-from .process_control import OnDevice
+from .process_control import DeviceProcesses
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
@@ -61,7 +61,7 @@ def own_broker() -> Broker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holding:
+class KernelAllocation:
     """What a kernel has at one moment.
 
     Attributes:
@@ -74,7 +74,7 @@ class Holding:
     """
 
     leases: tuple[Lease, ...] = ()
-    prepared: Prepared | None = None
+    prepared: Preparation | None = None
     request: Request | None = None
     has_gpus: bool | None = None
     has_amd: bool = False
@@ -85,7 +85,7 @@ class Holding:
         return self.request is not None and self.request.state is RequestState.QUEUED
 
 
-class Tenancy:
+class KernelLeases:
     """One kernel's leases and its waiting request.
 
     While its process runs, that process is the holder of its leases, and they end with it. While there is none (before
@@ -103,7 +103,7 @@ class Tenancy:
 
     # -- getting ------------------------------------------------------------------------------------------------
 
-    def acquire(self, spec: str, *, queue: str, label: str) -> Holding:
+    def acquire(self, spec: str, *, queue: str, label: str) -> KernelAllocation:
         """What the kernel holds already, or what `spec` gets it; calling it again changes nothing.
 
         Raises:
@@ -117,7 +117,7 @@ class Tenancy:
                 broker.submit(spec, holder, queue=queue, groups=groups_of(holder.user))
             return self.look()
 
-    def look(self) -> Holding:
+    def look(self) -> KernelAllocation:
         """What the kernel holds or waits for now, its slices made ready."""
         with self._lock:
             broker = self._broker()
@@ -130,7 +130,7 @@ class Tenancy:
                     note = error.message
             waiting = self._waiting()
             gpus = [device for device in broker.inventory().of_kind(DeviceKind.GPU) if not device.simulated]
-            return Holding(
+            return KernelAllocation(
                 leases=tuple(leases),
                 prepared=combined(parts) if parts else None,
                 request=waiting,
@@ -139,7 +139,7 @@ class Tenancy:
                 note=note or (self._why(waiting) if waiting else ""),
             )
 
-    def await_turn(self) -> Holding:
+    def await_turn(self) -> KernelAllocation:
         """Let the broker take its turn, then `look`."""
         self._broker().cycle()
         return self.look()
@@ -220,20 +220,20 @@ class Tenancy:
                     self._bind_all(self._pid, root_pid=self._pid)
             return self._waiting() is not None
 
-    def activate(self, holding: Holding, *, verified: bool | None, note: str) -> None:
+    def activate(self, holding: KernelAllocation, *, verified: bool | None, note: str) -> None:
         """Write down that the leases are in use, and what verification found; they may be revoked for it."""
         for lease in holding.leases:
             # It ended before its check did, or is suspended, or is revoked now: the kernel is told, and goes on.
             with contextlib.suppress(LeaseError, InvalidTransition, NotEnforced):
                 self._broker().activate(lease.id, lease.token, verified=verified, note=note)
 
-    def is_client(self, holding: Holding, pid: int) -> bool | None:
+    def is_client(self, holding: KernelAllocation, pid: int) -> bool | None:
         """Whether the server that holds the leases to their size knows a process; None where nobody says."""
         answers = [self._broker().clients(lease) for lease in holding.leases]
         known = [clients for clients in answers if clients is not None]
         return any(pid in clients for clients in known) if known else None
 
-    def on_device(self, pid: int, before: Iterable[Lease] = ()) -> OnDevice | None:
+    def on_device(self, pid: int, before: Iterable[Lease] = ()) -> DeviceProcesses | None:
         """Process `pid` of the kernel as the GPUs of its leases see it, those of its workers too; None without any.
 
         A lease that it has asked for itself, or was started with, may have ended and the process use its device still.
@@ -245,7 +245,7 @@ class Tenancy:
         found = {lease.id: lease for lease in before} | {lease.id: lease for lease in self._had(pid)}
         found |= {lease.id: lease for lease in broker.leases() if self._is_of_family(lease.holder)}
         on_gpu = [one for one in found.values() if any(piece.kind is not SliceKind.CPU for piece in one.slices)]
-        return OnDevice(broker, on_gpu, pid) if on_gpu else None
+        return DeviceProcesses(broker, on_gpu, pid) if on_gpu else None
 
     def _had(self, pid: int) -> list[Lease]:
         """Leases that a process of the kernel has or had, as far as they are among the newest of the host."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from jupyter_aistack.system.processes import is_alive
 
-from .kernel_leases import Tenancy
+from .kernel_leases import KernelLeases
 
 WAITING_SECONDS = 1.0
 ALONE_SECONDS = 5.0
@@ -21,7 +21,7 @@ POLL_SECONDS = 0.5
 """Between two looks at the process, on systems that cannot wait for its end."""
 
 
-class Keeper:
+class LeaseMonitor:
     """Keeps a kernel's leases through a crash, and frees them when nobody starts it again.
 
     The broker gives a dead holder's slices to others at once. A crashed kernel is started again within seconds, so the
@@ -43,7 +43,7 @@ class Keeper:
 
     def __init__(
         self,
-        tenancy: Tenancy,
+        tenancy: KernelLeases,
         pid: int,
         *,
         grace_seconds: float,
@@ -57,7 +57,7 @@ class Keeper:
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="aistack-kernel-keeper", daemon=True)
 
-    def start(self) -> Keeper:
+    def start(self) -> LeaseMonitor:
         self._thread.start()
         return self
 

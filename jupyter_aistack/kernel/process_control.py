@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
 
 
-class Run(Protocol):
+class RunInThread(Protocol):
     """Calls a function in a thread; what it raises is logged, and None comes back."""
 
     def __call__(self, function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
 
 
-class OnDevice:
+class DeviceProcesses:
     """A process and those below it, as the devices of some leases see them. Synchronous: call it in a thread.
 
     Args:
@@ -68,7 +68,7 @@ class OnDevice:
         return [piece for lease in self._leases for piece in lease.slices]
 
 
-class ProcessWays:
+class PidControl:
     """The ways with one process that is no kernel: a worker, or a child of one.
 
     Args:
@@ -78,7 +78,7 @@ class ProcessWays:
         run: calls functions in a thread.
     """
 
-    def __init__(self, device: OnDevice, pid: int, started_at: float | None, run: Run) -> None:
+    def __init__(self, device: DeviceProcesses, pid: int, started_at: float | None, run: RunInThread) -> None:
         self._device, self._pid, self._started_at, self._run = device, pid, started_at, run
 
     async def interrupt(self) -> None:
@@ -102,7 +102,7 @@ class ProcessWays:
         return not is_alive(self._pid, self._started_at)
 
 
-class KernelWays(ProcessWays):
+class KernelControl(PidControl):
     """The ways with a kernel's process.
 
     Args:
@@ -115,8 +115,8 @@ class KernelWays(ProcessWays):
 
     def __init__(
         self,
-        device: OnDevice,
-        run: Run,
+        device: DeviceProcesses,
+        run: RunInThread,
         *,
         interrupt: Callable[[], Awaitable[None]],
         signal: Callable[[int], Awaitable[None]],

@@ -20,9 +20,9 @@ from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, Refused
 
 from .environment import OURS, SECRETS, expected, no_device, with_slice, without_secrets
-from .kernel_leases import Holding, Tenancy, makers, own_broker
-from .lease_monitor import Keeper
-from .process_control import KernelWays
+from .kernel_leases import KernelAllocation, KernelLeases, makers, own_broker
+from .lease_monitor import LeaseMonitor
+from .process_control import KernelControl
 from .teardown import Teardown
 from .verify import bind_process, check
 
@@ -95,9 +95,9 @@ class SliceProvisioner(LocalProvisioner):
         ours = {name: kwargs.pop(name) for name in tuple(kwargs) if name not in _JUPYTERS}
         super().__init__(**kwargs)
         self._complaint = self._configure(ours)
-        self._tenancy: Tenancy | None = None
-        self._keeper: Keeper | None = None
-        self._holding = Holding()
+        self._tenancy: KernelLeases | None = None
+        self._keeper: LeaseMonitor | None = None
+        self._holding = KernelAllocation()
         self._command: list[str] = []
         self._was_launched = self._is_hooked = False
         self._was_made_way_for: int | None = None
@@ -152,7 +152,7 @@ class SliceProvisioner(LocalProvisioner):
         self._stop_keeper()
         if holding.leases:
             await self._quietly(self._tenancy.bind, self.pid)
-        self._keeper = Keeper(
+        self._keeper = LeaseMonitor(
             self._tenancy,
             self.pid,
             grace_seconds=self.grace_seconds,
@@ -203,13 +203,13 @@ class SliceProvisioner(LocalProvisioner):
         device = await self._logged(tenancy.on_device, pid, self._holding.leases)
         if device is None or not await self._logged(device.has_started):
             return None
-        ways = KernelWays(device, self._logged, interrupt=self._interrupt, signal=self.send_signal, poll=self.poll)
+        ways = KernelControl(device, self._logged, interrupt=self._interrupt, signal=self.send_signal, poll=self.poll)
         teardown = Teardown(ways)
         await teardown.make_way()
         return teardown
 
     async def _before_kill(self) -> None:
-        """What was restored in its process is taken away before that is ended, see `Workbench.before_kill`."""
+        """What was restored in its process is taken away before that is ended, see `ServerContext.before_kill`."""
         workbench = self._workbench()
         if workbench is None or not self.has_process or self.pid is None:
             return
@@ -248,11 +248,11 @@ class SliceProvisioner(LocalProvisioner):
         self._was_launched = True
         if provisioner_info.get("aistack"):
             self._tenancy = self._new_tenancy()
-            self._holding = await self._quietly(self._tenancy.look) or Holding()
+            self._holding = await self._quietly(self._tenancy.look) or KernelAllocation()
 
     # -- getting the slice --------------------------------------------------------------------------------------
 
-    async def _claim(self, session_name: str) -> Holding:
+    async def _claim(self, session_name: str) -> KernelAllocation:
         """What the kernel may start with.
 
         Raises:
@@ -271,15 +271,15 @@ class SliceProvisioner(LocalProvisioner):
         except Exception as error:  # whatever fails on our side, users get their kernel
             return self._nothing(getattr(error, "message", "") or f"{type(error).__name__}: {error}")
 
-    def _nothing(self, why: str) -> Holding:
+    def _nothing(self, why: str) -> KernelAllocation:
         what = f"without its slice {self.slice}" if self.slice else "as a plain one"
         self.log.warning("kernel %s starts %s: %s", self.kernel_id, what, why)
-        return Holding(note=why, has_gpus=True if self.slice else None)
+        return KernelAllocation(note=why, has_gpus=True if self.slice else None)
 
-    async def _acquire(self, label: str) -> Holding:
+    async def _acquire(self, label: str) -> KernelAllocation:
         if not self.slice and self._workbench() is None:
             found = await self._run(_makers_without_ledger)
-            return Holding(has_gpus=bool(found), has_amd="amd" in found)
+            return KernelAllocation(has_gpus=bool(found), has_amd="amd" in found)
         if self._tenancy is None:
             self._tenancy = self._new_tenancy()
         holding = await self._run(self._tenancy.acquire, self.slice, queue=self.queue, label=label)
@@ -293,9 +293,9 @@ class SliceProvisioner(LocalProvisioner):
             self.log.warning("kernel %s starts without a device: %s", self.kernel_id, why)
         return holding
 
-    def _new_tenancy(self) -> Tenancy:
+    def _new_tenancy(self) -> KernelLeases:
         workbench = self._workbench()
-        return Tenancy(own_broker if workbench is None else lambda: workbench.broker, self.kernel_id)
+        return KernelLeases(own_broker if workbench is None else lambda: workbench.broker, self.kernel_id)
 
     def _label(self, session_name: str) -> str:
         """The notebook's path for people, relative to the server's root where it lies below."""
@@ -322,7 +322,7 @@ class SliceProvisioner(LocalProvisioner):
 
     # -- watching and checking ----------------------------------------------------------------------------------
 
-    def _start_check(self, tenancy: Tenancy, holding: Holding, env: Mapping[str, str]) -> None:
+    def _start_check(self, tenancy: KernelLeases, holding: KernelAllocation, env: Mapping[str, str]) -> None:
         """Check in a thread of its own what the kernel really got, and write it down; nothing waits for it."""
         prepared, pid, command = holding.prepared, self.pid, list(self._command)
         assert prepared is not None
@@ -357,7 +357,7 @@ class SliceProvisioner(LocalProvisioner):
         if self._tenancy is not None:
             threading.Thread(target=self._release_now, args=(self._tenancy,), daemon=True).start()
 
-    def _release_now(self, tenancy: Tenancy) -> None:
+    def _release_now(self, tenancy: KernelLeases) -> None:
         try:
             tenancy.release()
         except Exception as error:
@@ -377,7 +377,7 @@ class SliceProvisioner(LocalProvisioner):
 
     async def _release(self) -> None:
         self._stop_keeper()
-        self._holding = Holding()
+        self._holding = KernelAllocation()
         if self._tenancy is not None:
             await asyncio.shield(self._quietly(self._tenancy.release))
 

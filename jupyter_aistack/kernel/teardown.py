@@ -24,7 +24,7 @@ TERM_SECONDS = 2.0
 POLL_SECONDS = 0.1
 
 
-class Ways(Protocol):
+class ProcessControl(Protocol):
     """What can be done to the process; nothing here raises because a part of it fails."""
 
     async def interrupt(self) -> None:
@@ -57,7 +57,7 @@ class Teardown:
 
     def __init__(
         self,
-        ways: Ways,
+        ways: ProcessControl,
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

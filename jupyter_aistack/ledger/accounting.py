@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from jupyter_aistack.core.accounting.charges import Bill, CellSpan, Charge, added, summed
+from jupyter_aistack.core.accounting.charges import CellInterval, UsageRecord, UsageSummary, added, summed
 from jupyter_aistack.exceptions import LedgerConflict
 
 from .rows import Rows
@@ -14,7 +14,7 @@ LONGEST_CELL_SECONDS = 30 * 86400.0
 """A cell without an end that began earlier belongs to a kernel that died; its span is dropped."""
 
 
-def settle(rows: Rows, bill: Bill) -> None:
+def settle(rows: Rows, bill: UsageSummary) -> None:
     """Move the meters and add the charges.
 
     Raises:
@@ -34,11 +34,11 @@ def settle(rows: Rows, bill: Bill) -> None:
         add(rows, charge)
 
 
-def _hosts(bill: Bill) -> Iterable[str]:
+def _hosts(bill: UsageSummary) -> Iterable[str]:
     return dict.fromkeys(meter.host for meter in bill.after)
 
 
-def add(rows: Rows, charge: Charge) -> None:
+def add(rows: Rows, charge: UsageRecord) -> None:
     """Add a charge to what is under its key already."""
     known = rows.charge(charge.key)
     rows.keep_charge(charge if known is None else added(known, charge), is_new=known is None)
@@ -53,7 +53,7 @@ def fold(rows: Rows, before: int, limit: int) -> int:
     return len(old)
 
 
-def note(rows: Rows, spans: Iterable[CellSpan]) -> None:
+def note(rows: Rows, spans: Iterable[CellInterval]) -> None:
     """Keep the spans of cells, each once."""
     for span in spans:
         rows.keep_span(span, is_new=rows.span(span) is None)

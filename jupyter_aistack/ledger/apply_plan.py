@@ -5,29 +5,39 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from jupyter_aistack.core.model.device_state import Residence, counted, leaves, returns
+from jupyter_aistack.core.model.device_state import DeviceState, counted, leaves, returns
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome, Step
-from jupyter_aistack.core.model.plan import Action, End, Grant, Move, Notify, Plan, Reject, Withdraw, grant_to_lease
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, NoticeKind, Outcome
+from jupyter_aistack.core.model.plan import (
+    Action,
+    End,
+    Grant,
+    Notify,
+    Plan,
+    Reject,
+    TransferAction,
+    WithdrawNotice,
+    grant_to_lease,
+)
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.scheduling.idle import was_used_since_notice
-from jupyter_aistack.core.suspend.feasibility import Act
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.feasibility import TransferDirection
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import LedgerConflict
 
 from .lease_end import end
 from .rows import Rows, find_lease, find_request, guarded_lease, lease_event
 
 _STEPS = {
-    Outcome.EXPIRED: Step.EXPIRE,
-    Outcome.PREEMPTED: Step.PREEMPT,
-    Outcome.FAILED: Step.FAIL,
-    Outcome.ABANDONED: Step.REAP,
-    Outcome.RECLAIMED: Step.RECLAIM,
+    Outcome.EXPIRED: LeaseTransition.EXPIRE,
+    Outcome.PREEMPTED: LeaseTransition.PREEMPT,
+    Outcome.FAILED: LeaseTransition.FAIL,
+    Outcome.ABANDONED: LeaseTransition.REAP,
+    Outcome.RECLAIMED: LeaseTransition.RECLAIM,
 }
 
 
-_BEFORE = {Act.SUSPEND: Phase.RESIDENT, Act.RESUME: Phase.PARKED}
+_BEFORE = {TransferDirection.SUSPEND: StatePhase.RESIDENT, TransferDirection.RESUME: StatePhase.PARKED}
 
 
 def check(rows: Rows, plan: Plan, now: float) -> None:
@@ -51,11 +61,13 @@ def _check_waits(rows: Rows, request_id: str) -> None:
         raise LedgerConflict(f"request {request_id} does not wait any more", request_id=request_id)
 
 
-def _check_lease(lease: Lease, action: End | Notify | Withdraw | Move, now: float) -> None:
+def _check_lease(lease: Lease, action: End | Notify | WithdrawNotice | TransferAction, now: float) -> None:
     """Refuse what a renewal or a use has overtaken: these leave the version alone."""
     if not lease.is_live:
         return
-    if isinstance(action, Move) and (lease.residence is None or lease.residence.phase is not _BEFORE[action.act]):
+    if isinstance(action, TransferAction) and (
+        lease.residence is None or lease.residence.phase is not _BEFORE[action.act]
+    ):
         raise LedgerConflict(f"the state of lease {lease.id} has moved meanwhile", lease_id=lease.id)
     outcome = action.outcome if isinstance(action, End) else None
     if outcome is Outcome.EXPIRED and not lease.is_expired(now):
@@ -77,7 +89,7 @@ def carry_out(rows: Rows, action: Action, now: float, half_life_seconds: float) 
         return []
     if isinstance(action, End):
         return [end(rows, lease, _STEPS[action.outcome], now, half_life_seconds, action.detail)[1]]
-    if isinstance(action, Move):
+    if isinstance(action, TransferAction):
         return _begin_move(rows, lease, action, now)
     if isinstance(action, Notify):
         return [_notify(rows, lease, action, now)]
@@ -98,15 +110,15 @@ def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
     return rows.append(lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail))
 
 
-def _begin_move(rows: Rows, lease: Lease, move: Move, now: float) -> list[Event]:
+def _begin_move(rows: Rows, lease: Lease, move: TransferAction, now: float) -> list[Event]:
     """Nothing has happened yet that anybody should be told: the state is on its way."""
     assert lease.residence is not None  # checked
-    begin = leaves if move.act is Act.SUSPEND else returns
+    begin = leaves if move.act is TransferDirection.SUSPEND else returns
     keep_residence(rows, lease, begin(lease.residence), now)
     return []
 
 
-def keep_residence(rows: Rows, lease: Lease, residence: Residence, now: float) -> Lease:
+def keep_residence(rows: Rows, lease: Lease, residence: DeviceState, now: float) -> Lease:
     """Write down where a lease's state is; plans made before hold no more."""
     assert lease.residence is not None  # none gets one later
     changed = replace(lease, residence=counted(lease.residence, residence, now))

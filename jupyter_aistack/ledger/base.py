@@ -14,10 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from jupyter_aistack.core.accounting.charges import Bill, CellSpan, Charge, Meter
-from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.accounting.charges import CellInterval, MeterState, UsageRecord, UsageSummary
+from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import Request
@@ -86,7 +86,7 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    def step(self, lease_id: str, token: int, step: Step, now: float, **changes: object) -> Lease:
+    def step(self, lease_id: str, token: int, step: LeaseTransition, now: float, **changes: object) -> Lease:
         """Advance a lease, and replace fields named in `changes` (``holder``, ``enforced_by``, ``verified``, ``note``).
 
         Raises:
@@ -118,7 +118,7 @@ class Ledger(ABC):
         """Write down something that has happened to a live lease, and with `note` change its note; raises as `step`."""
 
     @abstractmethod
-    def reside(self, lease_id: str, token: int, now: float, change: Callable[[Residence], Residence]) -> Lease:
+    def reside(self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]) -> Lease:
         """Replace a live lease's residence by what `change` makes of it, with no other write in between.
 
         A lease whose state has left its device becomes suspended, one whose state is back active; that and its loss
@@ -150,11 +150,11 @@ class Ledger(ABC):
         """Take a reservation back and return it. Raises `LeaseNotFound`."""
 
     @abstractmethod
-    def meters(self, host: str) -> tuple[Meter, ...]:
+    def meters(self, host: str) -> tuple[MeterState, ...]:
         """How far the counters of a host's devices have been charged."""
 
     @abstractmethod
-    def settle(self, bill: Bill) -> None:
+    def settle(self, bill: UsageSummary) -> None:
         """Write down what was used: move the meters and add the charges, whole or not at all.
 
         Raises:
@@ -164,7 +164,7 @@ class Ledger(ABC):
     @abstractmethod
     def charges(
         self, since: int, until: int, *, user: str | None = None, label: str | None = None, owner: str | None = None
-    ) -> tuple[Charge, ...]:
+    ) -> tuple[UsageRecord, ...]:
         """The charges of the days from `since` to `until`, both included, in the order of their keys.
 
         Args:
@@ -179,11 +179,11 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    def note_cells(self, spans: Iterable[CellSpan]) -> None:
+    def note_cells(self, spans: Iterable[CellInterval]) -> None:
         """Note when cells ran. A span noted again (of one that runs, when it has ended) replaces the first."""
 
     @abstractmethod
-    def cells(self, host: str, since: float) -> tuple[CellSpan, ...]:
+    def cells(self, host: str, since: float) -> tuple[CellInterval, ...]:
         """The cells of a host that ran after `since`, or still run, the first to begin first."""
 
     @abstractmethod

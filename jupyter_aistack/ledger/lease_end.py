@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease, Outcome, Step, advance
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Outcome, advance
 from jupyter_aistack.core.model.usage_history import Account, charged
 
 from .rows import Rows, lease_event
@@ -30,13 +30,16 @@ def due_at(lease: Lease) -> float:
 def expire_due(rows: Rows, now: float, half_life_seconds: float) -> list[Event]:
     """End every live lease that is past its time. It ended when its time was up, not when that was noticed."""
     late = sorted(rows.due(now), key=lambda lease: lease.token)
-    return [end(rows, lease, Step.EXPIRE, due_at(lease), half_life_seconds, "its time was up")[1] for lease in late]
+    return [
+        end(rows, lease, LeaseTransition.EXPIRE, due_at(lease), half_life_seconds, "its time was up")[1]
+        for lease in late
+    ]
 
 
 def end(
     rows: Rows,
     lease: Lease,
-    step: Step,
+    step: LeaseTransition,
     at: float,
     half_life_seconds: float,
     detail: str = "",

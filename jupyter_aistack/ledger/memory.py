@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from jupyter_aistack.core.accounting.charges import CellSpan, Charge, Key, Meter
+from jupyter_aistack.core.accounting.charges import CellInterval, Key, MeterState, UsageRecord
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request, RequestState
@@ -52,9 +52,9 @@ class _MemoryRows:
         self._queued: dict[str, Request] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
-        self._meters: dict[tuple[str, str], Meter] = {}
-        self._charges: dict[Key, Charge] = {}
-        self._spans: dict[tuple[str, str, str, float], CellSpan] = {}
+        self._meters: dict[tuple[str, str], MeterState] = {}
+        self._charges: dict[Key, UsageRecord] = {}
+        self._spans: dict[tuple[str, str, str, float], CellInterval] = {}
         self._events: list[Event] = []
 
     def next_token(self) -> int:
@@ -115,40 +115,40 @@ class _MemoryRows:
     def remove_reservation(self, reservation_id: str) -> None:
         del self._reservations[reservation_id]
 
-    def meters(self, host: str) -> list[Meter]:
+    def meters(self, host: str) -> list[MeterState]:
         return [meter for meter in self._meters.values() if meter.host == host]
 
-    def keep_meter(self, meter: Meter, *, is_new: bool = False) -> None:
+    def keep_meter(self, meter: MeterState, *, is_new: bool = False) -> None:
         self._meters[meter.host, meter.device_id] = meter
 
-    def charge(self, key: Key) -> Charge | None:
+    def charge(self, key: Key) -> UsageRecord | None:
         return self._charges.get(key)
 
     def charges(
         self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
-    ) -> list[Charge]:
-        def is_wanted(one: Charge) -> bool:
+    ) -> list[UsageRecord]:
+        def is_wanted(one: UsageRecord) -> bool:
             is_whose = user in (None, one.user) and label in (None, one.label) and owner in (None, one.owner)
             return since <= one.day <= until and is_whose
 
         return [charge for charge in self._charges.values() if is_wanted(charge)]
 
-    def old_cells(self, before: int, limit: int) -> list[Charge]:
+    def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
         return [charge for charge in self._charges.values() if charge.cell and charge.day < before][:limit]
 
-    def keep_charge(self, charge: Charge, *, is_new: bool = False) -> None:
+    def keep_charge(self, charge: UsageRecord, *, is_new: bool = False) -> None:
         self._charges[charge.key] = charge
 
     def remove_charge(self, key: Key) -> None:
         del self._charges[key]
 
-    def span(self, span: CellSpan) -> CellSpan | None:
+    def span(self, span: CellInterval) -> CellInterval | None:
         return self._spans.get(_place(span))
 
-    def keep_span(self, span: CellSpan, *, is_new: bool = False) -> None:
+    def keep_span(self, span: CellInterval, *, is_new: bool = False) -> None:
         self._spans[_place(span)] = span
 
-    def spans(self, host: str, since: float) -> list[CellSpan]:
+    def spans(self, host: str, since: float) -> list[CellInterval]:
         own = [span for span in self._spans.values() if span.host == host]
         return [span for span in own if span.ended_at is None or span.ended_at > since]
 
@@ -167,5 +167,5 @@ class _MemoryRows:
         return self._events[after : after + limit]
 
 
-def _place(span: CellSpan) -> tuple[str, str, str, float]:
+def _place(span: CellInterval) -> tuple[str, str, str, float]:
     return (span.host, span.owner, span.cell, span.began_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from jupyter_aistack.core.accounting.charges import CellSpan, Charge, Key, Meter
+from jupyter_aistack.core.accounting.charges import CellInterval, Key, MeterState, UsageRecord
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
@@ -55,30 +55,30 @@ class Rows(Protocol):
 
     def remove_reservation(self, reservation_id: str) -> None: ...
 
-    def meters(self, host: str) -> list[Meter]: ...
+    def meters(self, host: str) -> list[MeterState]: ...
 
-    def keep_meter(self, meter: Meter, *, is_new: bool = False) -> None: ...
+    def keep_meter(self, meter: MeterState, *, is_new: bool = False) -> None: ...
 
-    def charge(self, key: Key) -> Charge | None: ...
+    def charge(self, key: Key) -> UsageRecord | None: ...
 
     def charges(
         self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
-    ) -> list[Charge]:
+    ) -> list[UsageRecord]:
         """Charges of the days from `since` to `until`, in any order; None is everybody's."""
 
-    def old_cells(self, before: int, limit: int) -> list[Charge]:
+    def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
         """Charges of cells before that day."""
 
-    def keep_charge(self, charge: Charge, *, is_new: bool = False) -> None: ...
+    def keep_charge(self, charge: UsageRecord, *, is_new: bool = False) -> None: ...
 
     def remove_charge(self, key: Key) -> None: ...
 
-    def span(self, span: CellSpan) -> CellSpan | None:
+    def span(self, span: CellInterval) -> CellInterval | None:
         """The span of that owner, cell and beginning."""
 
-    def keep_span(self, span: CellSpan, *, is_new: bool = False) -> None: ...
+    def keep_span(self, span: CellInterval, *, is_new: bool = False) -> None: ...
 
-    def spans(self, host: str, since: float) -> list[CellSpan]:
+    def spans(self, host: str, since: float) -> list[CellInterval]:
         """The spans of a host that end after `since` or have no end."""
 
     def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:

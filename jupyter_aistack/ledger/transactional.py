@@ -13,15 +13,15 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from jupyter_aistack.core.accounting.charges import Bill, CellSpan, Charge, Meter
-from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.accounting.charges import CellInterval, MeterState, UsageRecord, UsageSummary
+from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome, Step, advance
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome, advance
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidTransition, LeaseError
 
 from . import accounting
@@ -48,9 +48,9 @@ BIND_FIELDS = frozenset({"holder", "enforced_by", "note", "active_at", "notice"}
 LARGEST = 2**63 - 1
 
 _STEP_EVENTS = {
-    Step.ACTIVATE: EventKind.LEASE_ACTIVATED,
-    Step.SUSPEND: EventKind.LEASE_SUSPENDED,
-    Step.RESUME: EventKind.LEASE_RESUMED,
+    LeaseTransition.ACTIVATE: EventKind.LEASE_ACTIVATED,
+    LeaseTransition.SUSPEND: EventKind.LEASE_SUSPENDED,
+    LeaseTransition.RESUME: EventKind.LEASE_RESUMED,
 }
 
 
@@ -121,20 +121,28 @@ class TransactionalLedger(Ledger):
                 events += carry_out(rows, action, now, self.half_life_seconds)
             return tuple(events)
 
-    def step(self, lease_id: str, token: int, step: Step, now: float, **changes: object) -> Lease:
+    def step(self, lease_id: str, token: int, step: LeaseTransition, now: float, **changes: object) -> Lease:
         _allow(changes, STEP_FIELDS)
         with self._changing(now) as rows:
             lease = guarded_lease(rows, lease_id, token)
-            if lease.outcome is Outcome.RELEASED and step in (Step.RELEASE, Step.FINISH):
+            if lease.outcome is Outcome.RELEASED and step in (LeaseTransition.RELEASE, LeaseTransition.FINISH):
                 return lease
             if lease.outcome is not Outcome.RELEASED:
                 refuse_ended(lease)
             return self._take(rows, lease, step, now, changes)
 
-    def _take(self, rows: Rows, lease: Lease, step: Step, now: float, changes: dict[str, Any]) -> Lease:
+    def _take(self, rows: Rows, lease: Lease, step: LeaseTransition, now: float, changes: dict[str, Any]) -> Lease:
         after = replace(advance(lease, step, now), **changes)
         if after.state is LeaseState.ENDED:
-            end(rows, lease, step, now, self.half_life_seconds, after.note if step is Step.FAIL else "", changes)
+            end(
+                rows,
+                lease,
+                step,
+                now,
+                self.half_life_seconds,
+                after.note if step is LeaseTransition.FAIL else "",
+                changes,
+            )
         else:
             rows.keep_lease(after)
         if step in _STEP_EVENTS:
@@ -173,7 +181,7 @@ class TransactionalLedger(Ledger):
             rows.append(lease_event(kind, lease, now, detail))
             return lease if note is None else _keep(rows, lease, note=note)
 
-    def reside(self, lease_id: str, token: int, now: float, change: Callable[[Residence], Residence]) -> Lease:
+    def reside(self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
             after = change(lease.residence) if lease.residence is not None else None
@@ -181,13 +189,13 @@ class TransactionalLedger(Ledger):
                 return lease
             return self._reside(rows, lease, after, now)
 
-    def _reside(self, rows: Rows, lease: Lease, after: Residence, now: float) -> Lease:
+    def _reside(self, rows: Rows, lease: Lease, after: DeviceState, now: float) -> Lease:
         kept = keep_residence(rows, lease, after, now)
-        if after.phase is Phase.PARKED and kept.state is LeaseState.ACTIVE:
-            return self._take(rows, kept, Step.SUSPEND, now, {})
-        if after.phase is Phase.RESIDENT and kept.state is LeaseState.SUSPENDED:
-            return self._take(rows, kept, Step.RESUME, now, {})
-        if after.phase is Phase.LOST:
+        if after.phase is StatePhase.PARKED and kept.state is LeaseState.ACTIVE:
+            return self._take(rows, kept, LeaseTransition.SUSPEND, now, {})
+        if after.phase is StatePhase.RESIDENT and kept.state is LeaseState.SUSPENDED:
+            return self._take(rows, kept, LeaseTransition.RESUME, now, {})
+        if after.phase is StatePhase.LOST:
             rows.append(lease_event(EventKind.LEASE_STATE_LOST, kept, now, after.note))
         return kept
 
@@ -219,17 +227,17 @@ class TransactionalLedger(Ledger):
             rows.append(Event(kind=EventKind.RESERVATION_CANCELLED, at=now, detail=reservation.name))
             return reservation
 
-    def meters(self, host: str) -> tuple[Meter, ...]:
+    def meters(self, host: str) -> tuple[MeterState, ...]:
         with self._reading() as rows:
             return tuple(sorted(rows.meters(host), key=attrgetter("device_id")))
 
-    def settle(self, bill: Bill) -> None:
+    def settle(self, bill: UsageSummary) -> None:
         with self._writing() as rows:
             accounting.settle(rows, bill)
 
     def charges(
         self, since: int, until: int, *, user: str | None = None, label: str | None = None, owner: str | None = None
-    ) -> tuple[Charge, ...]:
+    ) -> tuple[UsageRecord, ...]:
         with self._reading() as rows:
             found = rows.charges(since, until, user=user, label=label, owner=owner)
         return tuple(sorted(found, key=attrgetter("key")))
@@ -238,13 +246,13 @@ class TransactionalLedger(Ledger):
         with self._writing() as rows:
             return accounting.fold(rows, before, _within(limit))
 
-    def note_cells(self, spans: Iterable[CellSpan]) -> None:
+    def note_cells(self, spans: Iterable[CellInterval]) -> None:
         noted = tuple(spans)
         if noted:
             with self._writing() as rows:
                 accounting.note(rows, noted)
 
-    def cells(self, host: str, since: float) -> tuple[CellSpan, ...]:
+    def cells(self, host: str, since: float) -> tuple[CellInterval, ...]:
         with self._reading() as rows:
             return tuple(sorted(rows.spans(host, since), key=attrgetter("began_at", "owner", "cell")))
 
@@ -275,9 +283,9 @@ def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
     return changed
 
 
-def _detail(lease: Lease, step: Step) -> str:
+def _detail(lease: Lease, step: LeaseTransition) -> str:
     """What is to be said of a step: of a move of its device state, how much that was and how long it took."""
-    is_move = step in (Step.SUSPEND, Step.RESUME) and lease.residence is not None
+    is_move = step in (LeaseTransition.SUSPEND, LeaseTransition.RESUME) and lease.residence is not None
     return lease.residence.note if is_move and lease.residence is not None else ""
 
 

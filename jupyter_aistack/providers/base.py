@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Device, Enforcement, Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Preparation:
     """What the holder's process must be given, and what holds it to that.
 
     Attributes:
@@ -71,7 +71,7 @@ class Provider(ABC):
         """The devices of this host now. Raises `DriverNotFound` or `ProviderError`."""
 
     @abstractmethod
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """Make the lease's slices ready. Called before use and whenever somebody asks what its process was given, so
         it must be repeatable and quick, and change nothing the second time.
 
@@ -150,13 +150,13 @@ class Provider(ABC):
 
     def loads(
         self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Load]:
+    ) -> Mapping[str, ProcessLoad]:
         """What happened on each device since the last call: its energy counter, and how active each lease was.
 
         Called every few seconds by the one process that keeps the books of the host, with the leases that ended since
         as well. What cannot be known is missing; where nothing can, a load says nothing.
         """
-        return {device_id: Load() for device_id in devices}
+        return {device_id: ProcessLoad() for device_id in devices}
 
     def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
         """Bytes each process holds on GPUs and MIG instances, by their UUID and process id.

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.system import cgroup
 
-from .base import Prepared, Provider, Usage
+from .base import Preparation, Provider, Usage
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -64,7 +64,7 @@ class CPUProvider(Provider):
             ),
         )
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """The lease's cores, and as many threads in each library that starts its own."""
         slices = _cpu_slices(lease)
         cores = tuple(sorted({core for piece in slices for core in piece.cores}))
@@ -73,7 +73,7 @@ class CPUProvider(Provider):
             raise PrepareFailed("some of the lease's CPU cores may no longer be used", lease_id=lease.id)
         threads = str(len(cores))
         bound = {"cores": list(cores)} if sys.platform == "linux" else {}  # elsewhere no process can be bound
-        return Prepared(
+        return Preparation(
             environment=dict.fromkeys(THREAD_VARIABLES, threads),
             cores=cores,
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
@@ -100,7 +100,7 @@ class CPUProvider(Provider):
 
     def loads(
         self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Load]:
+    ) -> Mapping[str, ProcessLoad]:
         """How busy each lease kept its cores, and its memory; a CPU has no counter of energy that all may read."""
         with self._lock:
             self._metered = {i: share for i, share in self._metered.items() if i in leases}
@@ -232,10 +232,10 @@ def _cpu_slices(lease: Lease) -> tuple[Slice, ...]:
     return tuple(piece for piece in lease.slices if piece.kind is SliceKind.CPU)
 
 
-def _load(device: Device, leases: Mapping[str, Lease], used: Mapping[str, Usage]) -> Load:
+def _load(device: Device, leases: Mapping[str, Lease], used: Mapping[str, Usage]) -> ProcessLoad:
     shares = {
         i: float(sum(p.fraction for p in lease.slices if p.device_id == device.id)) for i, lease in leases.items()
     }
     busy = {i: use.utilization * shares[i] for i, use in used.items() if use.utilization is not None and shares[i]}
     memory = {i: use.memory_bytes for i, use in used.items() if use.memory_bytes is not None and shares[i]}
-    return Load(busy=busy, others=0.0, memory=memory)
+    return ProcessLoad(busy=busy, others=0.0, memory=memory)

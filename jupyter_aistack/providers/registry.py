@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jupyter_aistack.core.placement.mig_plan import CutPermission
+from jupyter_aistack.core.placement.mig_plan import MIGPermission
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .base import Prepared, Provider, Usage
+from .base import Preparation, Provider, Usage
 
-__all__ = ["Prepared", "Provider", "Usage", "build_providers"]
+__all__ = ["Preparation", "Provider", "Usage", "build_providers"]
 
 _ALLOWED = "auto, gpu, amd, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
 
@@ -17,7 +17,7 @@ ENFORCEMENTS = ("auto", "advisory")
 
 
 def build_providers(
-    text: str, *, enforcement: str = "auto", mps_strict: bool = False, mig_create: CutPermission | None = None
+    text: str, *, enforcement: str = "auto", mps_strict: bool = False, mig_create: MIGPermission | None = None
 ) -> tuple[Provider, ...]:
     """The providers named in a setting such as ``auto``, ``gpu,cpu`` or ``simulated:8xH100-80GB,cpu``.
 
@@ -48,7 +48,7 @@ def build_providers(
 
 
 def _providers_called(
-    name: str, is_advisory: bool, is_strict: bool, mig_create: CutPermission | None
+    name: str, is_advisory: bool, is_strict: bool, mig_create: MIGPermission | None
 ) -> Iterator[Provider]:
     kind, _, table = name.partition(":")
     if kind == "simulated":
@@ -70,14 +70,14 @@ def _providers_called(
         yield CPUProvider()
 
 
-def _gpus(is_optional: bool, is_advisory: bool, is_strict: bool, mig_create: CutPermission | None) -> Provider:
-    from jupyter_aistack.providers.nvidia.enforcement import Sharing
+def _gpus(is_optional: bool, is_advisory: bool, is_strict: bool, mig_create: MIGPermission | None) -> Provider:
+    from jupyter_aistack.providers.nvidia.enforcement import ShareEnforcer
     from jupyter_aistack.providers.nvidia.mps import MPSManager
     from jupyter_aistack.providers.nvidia.nvml import NVML
     from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
     nvml = NVML()
-    sharing = Sharing(nvml, is_advisory=is_advisory, mps=MPSManager(strict=is_strict))
+    sharing = ShareEnforcer(nvml, is_advisory=is_advisory, mps=MPSManager(strict=is_strict))
     return GPUProvider(nvml, optional=is_optional, sharing=sharing, mig_create=mig_create)
 
 

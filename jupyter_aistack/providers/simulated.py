@@ -15,10 +15,10 @@ from fractions import Fraction
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, MIGInstance, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
-from .base import Prepared, Provider, Usage
+from .base import Preparation, Provider, Usage
 
 MAX_DEVICES = 1024
 MEMORY_IN_USE = Fraction(7, 8)
@@ -26,7 +26,7 @@ MEMORY_IN_USE = Fraction(7, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class SimulatedModel:
     """What is known of a GPU model: multiprocessors, and watts when idle and when busy."""
 
     multiprocessors: int
@@ -35,17 +35,17 @@ class Model:
 
 
 MODELS = {
-    "A10": Model(multiprocessors=72, idle_watts=20, busy_watts=150),
-    "A100": Model(multiprocessors=108, idle_watts=50, busy_watts=400),
-    "A30": Model(multiprocessors=56, idle_watts=30, busy_watts=165),
-    "B200": Model(multiprocessors=148, idle_watts=140, busy_watts=1000),
-    "H100": Model(multiprocessors=132, idle_watts=70, busy_watts=700),
-    "H200": Model(multiprocessors=132, idle_watts=75, busy_watts=700),
-    "L4": Model(multiprocessors=58, idle_watts=15, busy_watts=72),
-    "L40S": Model(multiprocessors=142, idle_watts=35, busy_watts=350),
-    "RTX4090": Model(multiprocessors=128, idle_watts=15, busy_watts=450),
-    "T4": Model(multiprocessors=40, idle_watts=10, busy_watts=70),
-    "V100": Model(multiprocessors=80, idle_watts=40, busy_watts=300),
+    "A10": SimulatedModel(multiprocessors=72, idle_watts=20, busy_watts=150),
+    "A100": SimulatedModel(multiprocessors=108, idle_watts=50, busy_watts=400),
+    "A30": SimulatedModel(multiprocessors=56, idle_watts=30, busy_watts=165),
+    "B200": SimulatedModel(multiprocessors=148, idle_watts=140, busy_watts=1000),
+    "H100": SimulatedModel(multiprocessors=132, idle_watts=70, busy_watts=700),
+    "H200": SimulatedModel(multiprocessors=132, idle_watts=75, busy_watts=700),
+    "L4": SimulatedModel(multiprocessors=58, idle_watts=15, busy_watts=72),
+    "L40S": SimulatedModel(multiprocessors=142, idle_watts=35, busy_watts=350),
+    "RTX4090": SimulatedModel(multiprocessors=128, idle_watts=15, busy_watts=450),
+    "T4": SimulatedModel(multiprocessors=40, idle_watts=10, busy_watts=70),
+    "V100": SimulatedModel(multiprocessors=80, idle_watts=40, busy_watts=300),
 }
 _GROUP = re.compile(r"(\d{1,4})x([A-Z0-9]{1,10})-(\d{1,4})GB(?::mig=([1-7])g\.(\d{1,4})gb\*([1-7]))?", re.ASCII)
 _ALLOWED = "8xH100-80GB, 2xH200-141GB+4xL4-24GB or 1xH200-141GB:mig=1g.18gb*7"
@@ -163,14 +163,14 @@ class SimulatedProvider(Provider):
             for d in devices
         )
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """An environment that hides any real GPU and says that the device is simulated."""
         if self._faults.prepare:
             raise PrepareFailed(self._faults.prepare, lease_id=lease.id)
         own = _own_slices(lease, devices)
         with self._lock:
             self._leases[lease.id] = lease
-        return Prepared(
+        return Preparation(
             environment={"CUDA_VISIBLE_DEVICES": "", "AISTACK_SIMULATED": "1"},
             memory_limit_bytes=sum(piece.memory_bytes for piece in own),
             enforced_by=Enforcement.SIMULATED,
@@ -281,7 +281,7 @@ def _has_left(lease: Lease) -> bool:
     """Whether nothing of it is on its devices."""
     if lease.residence is None:
         return lease.state is LeaseState.SUSPENDED
-    return lease.residence.phase in (Phase.PARKED, Phase.LOST)
+    return lease.residence.phase in (StatePhase.PARKED, StatePhase.LOST)
 
 
 def _busy_share(lease: Lease) -> Fraction:

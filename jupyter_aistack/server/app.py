@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_server.extension.application import ExtensionApp
 
-from jupyter_aistack.server.maintenance.loop import Upkeep
-from jupyter_aistack.server.realtime.event_bus import Bus
+from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
+from jupyter_aistack.server.realtime.event_bus import EventBus
 from jupyter_aistack.server.realtime.sampler import Sampler, snapshot
-from jupyter_aistack.server.realtime.websocket import Stream
+from jupyter_aistack.server.realtime.websocket import UpdatesWebSocket
 from jupyter_aistack.server.rest.handlers import ROUTES
-from jupyter_aistack.server.rpc.agent_mailbox import Agents
+from jupyter_aistack.server.rpc.agent_mailbox import AgentMailbox
 from jupyter_aistack.server.rpc.unix_socket import SocketServer
-from jupyter_aistack.server.suspend.coordinator import Moving
-from jupyter_aistack.server.suspend.kernel_activity import Watching
+from jupyter_aistack.server.suspend.coordinator import SuspendCoordinator
+from jupyter_aistack.server.suspend.kernel_activity import KernelActivityWatcher
 
-from .context import Workbench
-from .kernels import Kernels
+from .context import ServerContext
+from .kernels import KernelRegistry
 
 if TYPE_CHECKING:
     from jupyter_aistack.config import AIStack
 
-__all__ = ["AIStackExtension", "Workbench"]
+__all__ = ["AIStackExtension", "ServerContext"]
 
 
 class AIStackExtension(ExtensionApp):
@@ -36,7 +36,7 @@ class AIStackExtension(ExtensionApp):
     name = "aistack"
     description = "Slices of GPUs for notebooks"
 
-    workbench: Workbench | None = None
+    workbench: ServerContext | None = None
     _tasks: tuple[asyncio.Task[None], ...] = ()
     _sockets: SocketServer | None = None
 
@@ -45,18 +45,22 @@ class AIStackExtension(ExtensionApp):
         serverapp = self.serverapp
         assert serverapp is not None
         before = serverapp.web_app.settings.get(self.name)
-        if isinstance(before, Workbench):
+        if isinstance(before, ServerContext):
             self.settings[self.name] = before
             return
-        self.workbench = workbench = Workbench(
+        self.workbench = workbench = ServerContext(
             lambda: self._stack.build_broker(), self.log, lambda broker: self._stack.build_service(broker)
         )
-        self._kernels = Kernels(serverapp)
+        self._kernels = KernelRegistry(serverapp)
         self._sampler = Sampler(lambda: snapshot(workbench), self.log)
-        self._bus = Bus(serverapp.event_logger)
-        agents = Agents(workbench)
-        self._moving = Moving(
-            workbench, self._kernels, agents, Watching(workbench, agents), results=lambda: self._stack.suspend_results
+        self._bus = EventBus(serverapp.event_logger)
+        agents = AgentMailbox(workbench)
+        self._moving = SuspendCoordinator(
+            workbench,
+            self._kernels,
+            agents,
+            KernelActivityWatcher(workbench, agents),
+            results=lambda: self._stack.suspend_results,
         )
         workbench.on_built(self._bus.start_after_history)
         workbench.on_change(self._sampler.poke)
@@ -74,7 +78,7 @@ class AIStackExtension(ExtensionApp):
             return
         parts = {"workbench": self.workbench, "kernels": self._kernels, "sampler": self._sampler}
         self.handlers.extend((route, handler, parts) for route, handler in ROUTES)
-        self.handlers.append((r"/aistack/api/v1/stream", Stream, {"sampler": self._sampler}))
+        self.handlers.append((r"/aistack/api/v1/stream", UpdatesWebSocket, {"sampler": self._sampler}))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Open the socket and start the maintenance, once the event loop runs."""
@@ -86,7 +90,7 @@ class AIStackExtension(ExtensionApp):
         except OSError as error:
             self.log.warning("jupyter_aistack: kernels cannot reach the server, no socket can be made: %s", error)
         parts = (self.workbench, self._kernels, self._bus, self._sampler)
-        upkeep = Upkeep(*parts, cycle_seconds=lambda: self._stack.cycle_seconds, then=self._moving.look)
+        upkeep = MaintenanceLoop(*parts, cycle_seconds=lambda: self._stack.cycle_seconds, then=self._moving.look)
         self._tasks = (asyncio.create_task(upkeep.run(), name="aistack-upkeep"),)
 
     async def stop_extension(self) -> None:

@@ -31,7 +31,7 @@ CHANGING_VERBS = frozenset(
 Held = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
 
 
-class Workbench:
+class ServerContext:
     """The one object the extension leaves in ``web_app.settings["aistack"]``.
 
     The broker is built at first use, because opening a ledger and asking drivers takes longer than a server's start

@@ -22,7 +22,7 @@ AT_WORK = frozenset({"busy", "starting", "restarting"})
 """Jupyter's words for a kernel that is not waiting for its user."""
 
 
-class Kernels:
+class KernelRegistry:
     """What the broker may know of a Jupyter server's kernels. Use it from the event loop.
 
     Args:

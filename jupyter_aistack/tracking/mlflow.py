@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.exceptions import TrackingError
 
-from .store import Batch, Rejected, Store, first_line, without_secrets
+from .store import Batch, RejectedByStore, Store, first_line, without_secrets
 
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint
@@ -57,7 +57,7 @@ class MLflowStore(Store):
             with _lasting_as_rejected():
                 log(self.run_id, path)
         except FileNotFoundError as error:
-            raise Rejected(f"{path} has gone before it could be stored") from error
+            raise RejectedByStore(f"{path} has gone before it could be stored") from error
 
     def add_data(self, data: DataFingerprint) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -160,7 +160,7 @@ def _lasting_as_rejected() -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code in _LASTING:
-            raise Rejected(first_line(error)) from error
+            raise RejectedByStore(first_line(error)) from error
         raise
 
 

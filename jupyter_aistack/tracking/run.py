@@ -22,7 +22,7 @@ from jupyter_aistack.exceptions import AIStackError, InvalidRequest, TrackingErr
 
 from .cost import Cost
 from .fingerprint import code_tags, data_fingerprint
-from .store import Point, Store, first_line, without_secrets
+from .store import MetricPoint, Store, first_line, without_secrets
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Run:
             place = self._steps.get(name, -1) + 1 if step is None else _whole(step)
             self._steps[name] = place
             stamp = self._stamp(name, place, number)
-            writer.point(Point(name=name, value=number, timestamp_ms=stamp, step=place))
+            writer.point(MetricPoint(name=name, value=number, timestamp_ms=stamp, step=place))
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Note what the run was started with. A param is said once; another value for it is refused."""

@@ -21,12 +21,12 @@ MAX_TEXTS = 100
 """Most params, and most tags, one write may carry."""
 
 
-class Rejected(TrackingError):
+class RejectedByStore(TrackingError):
     """The store will never take this; trying again is of no use."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class MetricPoint:
     """One value of a metric.
 
     Attributes:
@@ -46,7 +46,7 @@ class Point:
 class Batch:
     """What is written at once: a few entries, or one job such as an artifact."""
 
-    points: list[Point] = field(default_factory=list)
+    points: list[MetricPoint] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     job: Callable[[], None] | None = None

@@ -22,7 +22,7 @@ SAMPLE_SECONDS = 3.0
 JSON = Mapping[str, Any]
 
 
-class Books:
+class UsageDelta:
     """What the broker's books say of a stretch of a kernel's life: bills come in, their difference comes out."""
 
     def __init__(self) -> None:
@@ -49,12 +49,12 @@ class Books:
         return float(sum(sums[name] - first.get(i, {}).get(name, 0.0) for i, sums in self._last.items()))
 
 
-class Gauge:
+class SampleAccumulator:
     """Adds up samples. No clock and no transport: what was seen comes in, peaks and sums come out."""
 
     def __init__(self) -> None:
         self.leases: dict[str, JSON] = {}
-        self.books = Books()
+        self.books = UsageDelta()
         self.peak_memory_bytes: int | None = None
         self._joules = 0.0
         self._counters: dict[str, float] = {}
@@ -114,7 +114,7 @@ class Meter:
     """
 
     def __init__(self, client: Client, *, interval: float = SAMPLE_SECONDS) -> None:
-        self.gauge = Gauge()
+        self.gauge = SampleAccumulator()
         self._client, self._interval = client, interval
         self._started_at = time.time()
         self._ended_at: float | None = None

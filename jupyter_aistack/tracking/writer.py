@@ -11,7 +11,7 @@ from typing import Any
 
 from jupyter_aistack.exceptions import TrackingError
 
-from .store import MAX_POINTS, MAX_TEXTS, Batch, Point, Rejected, Store, first_line, without_secrets
+from .store import MAX_POINTS, MAX_TEXTS, Batch, MetricPoint, RejectedByStore, Store, first_line, without_secrets
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -43,7 +43,7 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="aistack-tracking", daemon=True)
         self._thread.start()
 
-    def point(self, point: Point) -> None:
+    def point(self, point: MetricPoint) -> None:
         """Queue a point."""
         self._put(("point", point))
 
@@ -147,7 +147,7 @@ class Writer:
                 batch.job()
             else:
                 self._store.write(batch)
-        except Rejected as error:
+        except RejectedByStore as error:
             self.entries_lost += len(batch)
             self._complain(error.message, "it cannot be stored as it is")
             return True

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device import Device, Inventory, Slice, SliceKind
 from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Grant, Plan, Snapshot, grant_to_lease
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
@@ -132,7 +132,7 @@ def expect(broker: Broker, grants: int) -> None:
 def end_one(broker: Broker) -> None:
     """End a lease behind the broker's back, and have somebody wait in front who needs no more than that."""
     lease = broker.leases()[-1]
-    broker.ledger.step(lease.id, lease.token, Step.FAIL, broker.clock())
+    broker.ledger.step(lease.id, lease.token, LeaseTransition.FAIL, broker.clock())
     broker.ledger.submit(replace(request(0, "1/8"), id=f"r-of-{lease.id}", priority=1))
 
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from traitlets.config import Configurable
 
 from jupyter_aistack.config import AIStack
-from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.context import ServerContext
 from tests.benchmarks.harness import Report, interleaved, main, paired_ratio
 
 SPECS = {"local": None, "plain": {}, "slice": {"slice": "cpu:1/2"}}
@@ -26,7 +26,7 @@ SPECS = {"local": None, "plain": {}, "slice": {"slice": "cpu:1/2"}}
 class Server(Configurable):
     """Stands where a Jupyter server stands above its kernel managers, with the extension's workbench in it."""
 
-    def __init__(self, workbench: Workbench) -> None:
+    def __init__(self, workbench: ServerContext) -> None:
         super().__init__()
         self.web_app = SimpleNamespace(settings={"aistack": workbench})
 
@@ -63,7 +63,7 @@ def measure(rounds: int) -> Report:
         os.environ["JUPYTER_DATA_DIR"] = os.environ["JUPYTER_RUNTIME_DIR"] = folder
         os.environ["AISTACK_LEDGER"] = f"sqlite:///{folder}/ledger.sqlite"
         write_kernelspecs(Path(folder))
-        server = Server(Workbench(AIStack(providers="auto").build_broker, logging.getLogger(__name__)))
+        server = Server(ServerContext(AIStack(providers="auto").build_broker, logging.getLogger(__name__)))
 
         def contender(name: str) -> Callable[[], float]:
             return lambda: asyncio.run(start_once(name, server))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jupyter_aistack.client.offload.offload import Moved, offloadable
+from jupyter_aistack.client.offload.offload import TransferResult, offloadable
 from tests.benchmarks.harness import Report, interleaved, main, paired_ratio
 
 WIDTH, LAYERS = 2048, 16
@@ -78,7 +78,7 @@ def measure(rounds: int) -> Report:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    moves: list[tuple[Moved, Moved]] = []
+    moves: list[tuple[TransferResult, TransferResult]] = []
     with offloadable(*model_and_optimizer(device), device=device) as offload:
         size = offload.suspend().size_bytes
         offload.resume()

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounting.charges import LEVELS, NO_LEVELS, Charge, level_of
-from jupyter_aistack.core.accounting.rightsizing import Advice, Size, advise, sizes
+from jupyter_aistack.core.accounting.charges import LEVELS, NO_LEVELS, UsageRecord, level_of
+from jupyter_aistack.core.accounting.rightsizing import Advice, SizeOption, advise, sizes
 from jupyter_aistack.core.model.units import GIB
 
 WHOLE = 140 * GIB
@@ -13,14 +13,14 @@ WHOLE = 140 * GIB
 
 def charge(
     share: float = 0.5, peak: float | None = 9.3, busy: float | None = 0.07, hours: float = 5.0, **fields: Any
-) -> Charge:
+) -> UsageRecord:
     seconds = hours * 3600
     levels = list(NO_LEVELS)
     if busy is not None:
         levels[level_of(busy)] += seconds / 2
         levels[0] += seconds / 2
     said: dict[str, Any] = {"lease_id": "l-1", "spec": "1/2", "day": 20_000}
-    return Charge(
+    return UsageRecord(
         host="box",
         device_id="GPU-0",
         seconds=seconds,
@@ -32,7 +32,7 @@ def charge(
     )
 
 
-def told(*charges: Charge) -> Advice:
+def told(*charges: UsageRecord) -> Advice:
     return advise("a.ipynb", charges, sizes(WHOLE), WHOLE)
 
 
@@ -100,7 +100,7 @@ def test_only_the_last_size_that_was_asked_for_is_judged():
         ([charge(kind="simulated")], "simulated"),
     ],
 )
-def test_without_enough_history_it_says_so(charges: list[Charge], why: str):
+def test_without_enough_history_it_says_so(charges: list[UsageRecord], why: str):
     advice = told(*charges)
     assert (advice.verdict, advice.advised) == ("unknown", "")
     assert advice.text.startswith("no advice yet: ")
@@ -108,7 +108,7 @@ def test_without_enough_history_it_says_so(charges: list[Charge], why: str):
 
 
 def test_mig_instances_are_sizes_too():
-    profiles = [Size(name="1g.18gb", share=sizes(WHOLE)[0].share, memory_bytes=16 * GIB)]
+    profiles = [SizeOption(name="1g.18gb", share=sizes(WHOLE)[0].share, memory_bytes=16 * GIB)]
     advice = advise("a.ipynb", [charge(peak=8.0, spec="3g.71gb")], profiles, WHOLE)
     assert (advice.verdict, advice.advised) == ("less", "1g.18gb")
 

@@ -7,13 +7,13 @@ from jupyter_aistack.core.model.device import Inventory, MIGInstance
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.scheduling.forecast import Waiting, forecast
+from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
 from jupyter_aistack.core.scheduling.reservations import Reservation
 
 from .world import World, ask, gpus
 
 
-def waiting(box: World) -> dict[str, Waiting]:
+def waiting(box: World) -> dict[str, QueuedForecast]:
     return {one.request.id: one for one in forecast(box.snapshot(), box.now)}
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from jupyter_aistack.core.model.lease import NoticeKind, Outcome
-from jupyter_aistack.core.model.plan import End, Notify, Withdraw
+from jupyter_aistack.core.model.plan import End, Notify, WithdrawNotice
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
 from jupyter_aistack.core.scheduling.idle import idle_seconds, stage
 
@@ -44,7 +44,7 @@ def test_use_after_the_notice_keeps_the_lease() -> None:
     box.turn(56 * MINUTE)
     box.turn(MINUTE)
     box.use("a")
-    assert [type(action) for action in box.turn(MINUTE).actions] == [Withdraw]
+    assert [type(action) for action in box.turn(MINUTE).actions] == [WithdrawNotice]
     assert box.turn(30 * MINUTE).is_empty
 
 

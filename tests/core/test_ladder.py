@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.enforcement.levels import ComputeMode, Facts, ladder
+from jupyter_aistack.core.enforcement.levels import ComputeMode, HostCapabilities, ladder
 from jupyter_aistack.core.model.device import Enforcement
 
-BEST = Facts(
+BEST = HostCapabilities(
     mig=False,
     driver="615.71.09",
     capability=(9, 0),
@@ -91,7 +91,7 @@ REASONS = st.sampled_from(["", "because"])
 
 @given(
     st.builds(
-        Facts,
+        HostCapabilities,
         mig=st.sampled_from([None, False, True]),
         instances=st.integers(0, 2),
         parts=st.integers(0, 2),
@@ -107,7 +107,7 @@ REASONS = st.sampled_from(["", "because"])
         helper=REASONS,
     )
 )
-def test_each_level_above_the_one_reached_has_a_reason_and_none_below(facts: Facts) -> None:
+def test_each_level_above_the_one_reached_has_a_reason_and_none_below(facts: HostCapabilities) -> None:
     rung = ladder(facts)
     reached = rung.level.value if rung.level else "L0"
     above = [level.value for level in (Enforcement.L4, Enforcement.L3, Enforcement.L2, Enforcement.L1)]

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.model.lease import LIVE_STATES, TRANSITIONS, Lease, LeaseState, Outcome, Step, advance
+from jupyter_aistack.core.model.lease import (
+    LIVE_STATES,
+    TRANSITIONS,
+    Lease,
+    LeaseState,
+    LeaseTransition,
+    Outcome,
+    advance,
+)
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.exceptions import InvalidTransition
 from jupyter_aistack.testing import holder
@@ -24,8 +32,8 @@ LEASE = Lease(
 
 
 @pytest.mark.parametrize("state", LeaseState)
-@pytest.mark.parametrize("step", Step)
-def test_a_step_is_in_the_table_or_raises_and_changes_nothing(state: LeaseState, step: Step) -> None:
+@pytest.mark.parametrize("step", LeaseTransition)
+def test_a_step_is_in_the_table_or_raises_and_changes_nothing(state: LeaseState, step: LeaseTransition) -> None:
     lease = replace(LEASE, state=state)
     if (state, step) in TRANSITIONS:
         assert advance(lease, step, 1.0).state is TRANSITIONS[state, step]
@@ -40,8 +48,8 @@ def test_nothing_leads_out_of_the_end() -> None:
     assert not [pair for pair in TRANSITIONS if pair[0] is LeaseState.ENDED]
 
 
-@given(st.lists(st.sampled_from(Step), max_size=12))
-def test_a_lease_ends_once_and_says_how(steps: list[Step]) -> None:
+@given(st.lists(st.sampled_from(LeaseTransition), max_size=12))
+def test_a_lease_ends_once_and_says_how(steps: list[LeaseTransition]) -> None:
     lease = LEASE
     for now, step in enumerate(steps, 1):
         try:
@@ -54,9 +62,9 @@ def test_a_lease_ends_once_and_says_how(steps: list[Step]) -> None:
 
 
 def test_finishing_a_release_is_the_only_way_to_have_been_released() -> None:
-    released = advance(advance(LEASE, Step.RELEASE, 1.0), Step.FINISH, 2.0)
+    released = advance(advance(LEASE, LeaseTransition.RELEASE, 1.0), LeaseTransition.FINISH, 2.0)
     assert (released.outcome, released.ended_at) == (Outcome.RELEASED, 2.0)
-    assert advance(LEASE, Step.REAP, 3.0).outcome is Outcome.ABANDONED
+    assert advance(LEASE, LeaseTransition.REAP, 3.0).outcome is Outcome.ABANDONED
 
 
 def test_a_lease_is_over_at_its_expiry_or_its_end_whichever_comes_first() -> None:

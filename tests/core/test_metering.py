@@ -13,14 +13,23 @@ from hypothesis import strategies as st
 from jupyter_aistack.core.accounting.attribution import (
     GAP_SECONDS,
     Interval,
-    Load,
+    ProcessLoad,
     calibrated,
     charges_of,
     holdings,
     interval,
     split,
 )
-from jupyter_aistack.core.accounting.charges import LEVELS, SYSTEM, CellSpan, Charge, Meter, added, level_of, summed
+from jupyter_aistack.core.accounting.charges import (
+    LEVELS,
+    SYSTEM,
+    CellInterval,
+    MeterState,
+    UsageRecord,
+    added,
+    level_of,
+    summed,
+)
 from jupyter_aistack.core.model.device import Device, DeviceKind, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.request import parse_spec
@@ -37,19 +46,19 @@ def lease(name: str = "l-a", share: str = "1/4", **fields: Any) -> Lease:
 
 
 def gone(millijoules: int | None = 100_000, seconds: float = 10.0, **load: Any) -> Interval:
-    return Interval(device=GPU, start=START, end=START + seconds, millijoules=millijoules, load=Load(**load))
+    return Interval(device=GPU, start=START, end=START + seconds, millijoules=millijoules, load=ProcessLoad(**load))
 
 
 def bill(
-    gone_by: Interval, leases: list[Lease], idle: float | None = 4.0, cells: list[CellSpan] | None = None
-) -> dict[str, Charge]:
+    gone_by: Interval, leases: list[Lease], idle: float | None = 4.0, cells: list[CellInterval] | None = None
+) -> dict[str, UsageRecord]:
     held = holdings(leases, gone_by)
     return {f"{c.lease_id}{c.cell}": c for c in charges_of(gone_by, held, idle, cells or [])}
 
 
-def cell(name: str, begin: float, end: float | None, owner: str = "kernel-l-a") -> CellSpan:
+def cell(name: str, begin: float, end: float | None, owner: str = "kernel-l-a") -> CellInterval:
     ended = None if end is None else START + end
-    return CellSpan(host="box", owner=owner, cell=name, began_at=START + begin, ended_at=ended)
+    return CellInterval(host="box", owner=owner, cell=name, began_at=START + begin, ended_at=ended)
 
 
 # -- the split --------------------------------------------------------------------------------------------------------
@@ -154,21 +163,21 @@ def test_a_suspended_lease_holds_nothing():
 
 
 def test_a_counter_that_began_anew_or_was_not_read_is_unknown_and_not_zero():
-    before = Meter(host="box", device_id="GPU-0", at=START, millijoules=5_000)
+    before = MeterState(host="box", device_id="GPU-0", at=START, millijoules=5_000)
     for now in (4_999, None):
-        anew = interval(GPU, before, Load(millijoules=now), START + 10, is_watched=True)
+        anew = interval(GPU, before, ProcessLoad(millijoules=now), START + 10, is_watched=True)
         assert anew.millijoules is None
         paid = bill(anew, [lease()])
         assert list(paid) == ["l-a"]
         assert (paid["l-a"].millijoules, paid["l-a"].metered_seconds, paid["l-a"].seconds) == (0, 0.0, 10.0)
-    assert interval(GPU, None, Load(millijoules=7), START, is_watched=True).millijoules is None
-    assert interval(GPU, before, Load(millijoules=5_250), START + 10, is_watched=True).millijoules == 250
+    assert interval(GPU, None, ProcessLoad(millijoules=7), START, is_watched=True).millijoules is None
+    assert interval(GPU, before, ProcessLoad(millijoules=5_250), START + 10, is_watched=True).millijoules == 250
 
 
 @pytest.mark.parametrize(("seconds", "is_watched"), [(GAP_SECONDS + 1, True), (5.0, False), (-3.0, True)])
 def test_who_worked_while_nobody_looked_is_unknown(seconds: float, is_watched: bool):
-    before = Meter(host="box", device_id="GPU-0", at=START, millijoules=0)
-    load = Load(millijoules=9_000, busy={"l-a": 0.5}, others=0.0)
+    before = MeterState(host="box", device_id="GPU-0", at=START, millijoules=0)
+    load = ProcessLoad(millijoules=9_000, busy={"l-a": 0.5}, others=0.0)
     gap = interval(GPU, before, load, START + seconds, is_watched=is_watched)
     paid = bill(gap, [lease()])
     assert paid[SYSTEM].millijoules == 9_000
@@ -219,7 +228,7 @@ def test_a_workers_use_is_its_kernels_cells():
 # -- idle watts -------------------------------------------------------------------------------------------------------
 
 
-METER = Meter(host="box", device_id="GPU-0", at=START, millijoules=0)
+METER = MeterState(host="box", device_id="GPU-0", at=START, millijoules=0)
 
 
 def quiet(watts: float, **load: Any) -> list[Interval]:
@@ -248,7 +257,9 @@ def test_idle_watts_are_not_taken_from_what_is_too_short_or_was_not_seen():
 
 
 def test_charges_add_up_and_keep_what_is_unknown():
-    one = Charge(host="box", device_id="GPU-0", day=1, seconds=1.0, millijoules=3, metered_seconds=1.0, label="old")
+    one = UsageRecord(
+        host="box", device_id="GPU-0", day=1, seconds=1.0, millijoules=3, metered_seconds=1.0, label="old"
+    )
     two = replace(one, seconds=2.0, metered_seconds=0.0, millijoules=0, peak_bytes=5, label="new")
     both = added(one, two)
     assert (both.seconds, both.millijoules, both.metered_seconds, both.peak_bytes) == (3.0, 3, 1.0, 5)

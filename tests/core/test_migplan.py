@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.placement.mig_plan import Action, GPUInstance, Layout, Shape, Span, plan_cuts
+from jupyter_aistack.core.placement.mig_plan import GPUInstance, Layout, MIGAction, MIGPlacement, MIGProfile, plan_cuts
 
 
-def shape(number: int, name: str, slices: int, starts: list[int], size: int) -> Shape:
-    places = tuple(Span(start=start, size=size) for start in starts)
-    return Shape(id=number, name=name, gpu_slices=slices, places=places)
+def shape(number: int, name: str, slices: int, starts: list[int], size: int) -> MIGProfile:
+    places = tuple(MIGPlacement(start=start, size=size) for start in starts)
+    return MIGProfile(id=number, name=name, gpu_slices=slices, places=places)
 
 
 SHAPES = (
@@ -24,12 +24,12 @@ SHAPES = (
 NAMES = [one.name for one in SHAPES]
 
 
-def layout(*instances: GPUInstance, index: int = 0, shapes: tuple[Shape, ...] = SHAPES) -> Layout:
+def layout(*instances: GPUInstance, index: int = 0, shapes: tuple[MIGProfile, ...] = SHAPES) -> Layout:
     return Layout(device_id=f"GPU-{index}", index=index, shapes=shapes, instances=instances)
 
 
 def standing(number: int, profile: str, start: int, size: int, in_use: str = "") -> GPUInstance:
-    return GPUInstance(id=number, profile=profile, span=Span(start=start, size=size), in_use=in_use)
+    return GPUInstance(id=number, profile=profile, span=MIGPlacement(start=start, size=size), in_use=in_use)
 
 
 def test_small_ones_go_to_the_far_end_so_that_a_large_one_still_fits() -> None:
@@ -62,7 +62,7 @@ def test_an_empty_place_is_preferred_to_giving_an_instance_up() -> None:
 def test_unused_instances_go_right_before_what_needs_their_place() -> None:
     gpu = layout(standing(7, "1g.18gb", 0, 1, "lease l-1"), standing(8, "1g.18gb", 6, 1))
     plan = plan_cuts([gpu], ["3g.71gb"])
-    assert [(step.action, step.id) for step in plan.steps] == [(Action.DESTROY, 8), (Action.CREATE, 9)]
+    assert [(step.action, step.id) for step in plan.steps] == [(MIGAction.DESTROY, 8), (MIGAction.CREATE, 9)]
 
 
 def test_what_is_in_use_stays_and_is_named() -> None:
@@ -85,7 +85,7 @@ def test_what_cannot_be_cut_says_what_can() -> None:
     used=st.sets(st.integers(0, 8)),
 )
 def test_plans_never_overlap_nor_touch_what_is_in_use(first: list[str], then: list[str], used: set[int]) -> None:
-    made = [step for step in plan_cuts([layout()], first).steps if step.action is Action.CREATE]
+    made = [step for step in plan_cuts([layout()], first).steps if step.action is MIGAction.CREATE]
     here = {
         number: standing(number, step.profile, step.span.start, step.span.size, "busy" if number in used else "")
         for number, step in enumerate(made)
@@ -93,7 +93,7 @@ def test_plans_never_overlap_nor_touch_what_is_in_use(first: list[str], then: li
     plan = plan_cuts([layout(*here.values())], then)
     spans = {number: one.span for number, one in here.items()}
     for step in plan.steps:
-        if step.action is Action.DESTROY:
+        if step.action is MIGAction.DESTROY:
             assert not here[step.id].in_use
             del spans[step.id]
         else:

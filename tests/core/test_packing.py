@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.placement.demand import WHOLE, Demand, Mix, Node, Spot
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, DemandMix, Node, PlacementTarget
 from jupyter_aistack.core.placement.packing import POLICIES, Packer
 from jupyter_aistack.exceptions import InvalidRequest
 
@@ -44,7 +44,7 @@ def clusters(draw: st.DrawFn) -> list[Node]:
     ]
 
 
-def could_go_somewhere(nodes: Sequence[Node], held: Sequence[tuple[Demand, Spot]], demand: Demand) -> bool:
+def could_go_somewhere(nodes: Sequence[Node], held: Sequence[tuple[Demand, PlacementTarget]], demand: Demand) -> bool:
     """Counted afresh from what is held, not from the arrays of the fleet."""
     for i, node in enumerate(nodes):
         here = [(d, s) for d, s in held if s.node == i]
@@ -68,7 +68,7 @@ def test_nothing_is_over_granted_and_only_what_fits_nowhere_is_refused(
     policy: str, nodes: list[Node], arrivals: list[Demand], leaves: random.Random
 ) -> None:
     packer = Packer(nodes, policy=policy)
-    held: list[tuple[Demand, Spot]] = []
+    held: list[tuple[Demand, PlacementTarget]] = []
     for demand in arrivals:
         fits = could_go_somewhere(nodes, held, demand)
         spot = packer.place(demand)
@@ -120,7 +120,7 @@ def test_room_that_was_given_back_is_given_again() -> None:
     packer = Packer([Node(name="box", cpu_milli=8000, memory_mib=1024, gpus=1)])
     demand = Demand(cpu_milli=8000, memory_mib=1024, gpus=1, share_milli=WHOLE)
     spot = packer.place(demand)
-    assert spot == Spot(node=0, gpus=(0,))
+    assert spot == PlacementTarget(node=0, gpus=(0,))
     assert packer.place(demand) is None
     packer.free(demand, spot)
     assert packer.place(demand) == spot
@@ -139,7 +139,7 @@ def test_a_demand_without_gpus_goes_where_cpu_is_plenty() -> None:
     plenty = replace(scarce, name="plenty", cpu_milli=128000)
     history = [Demand(cpu_milli=2000, memory_mib=1024, gpus=1, share_milli=WHOLE)] * 10
     spot = Packer([scarce, plenty], history=history).place(Demand(cpu_milli=8000, memory_mib=1024))
-    assert spot == Spot(node=1)
+    assert spot == PlacementTarget(node=1)
 
 
 def test_who_takes_any_model_leaves_the_wanted_one_alone() -> None:
@@ -154,7 +154,7 @@ def test_who_takes_any_model_leaves_the_wanted_one_alone() -> None:
 
 def test_a_history_is_overruled_by_what_really_comes() -> None:
     half = Demand(gpus=1, share_milli=500)
-    mix = Mix([half] * 5000, at_most=100)
+    mix = DemandMix([half] * 5000, at_most=100)
     assert (mix.total, mix.gpu_total) == (100, 50)
     for _ in range(300):
         mix.add(replace(half, share_milli=250))

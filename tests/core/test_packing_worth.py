@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.placement.capacity_value import prices, rank, worth_of
-from jupyter_aistack.core.placement.demand import WHOLE, Demand, Mix
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, DemandMix
 
 
-def mix(*shares: int) -> Mix:
-    return Mix(Demand(cpu_milli=10 * share, memory_mib=share, gpus=1, share_milli=share) for share in shares)
+def mix(*shares: int) -> DemandMix:
+    return DemandMix(Demand(cpu_milli=10 * share, memory_mib=share, gpus=1, share_milli=share) for share in shares)
 
 
 def test_thirds_are_worth_a_third_and_what_they_leave_is_worth_nothing() -> None:
@@ -28,7 +28,7 @@ def test_a_share_that_has_a_partner_is_worth_the_rest() -> None:
 
 
 def test_of_an_empty_mix_a_hole_is_worth_its_size() -> None:
-    worth = worth_of(Mix())
+    worth = worth_of(DemandMix())
     assert worth.value[worth.level(250)] == pytest.approx(0.25, abs=0.005)
     assert worth.value[worth.level(WHOLE)] == 1
 

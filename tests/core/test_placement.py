@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.placement.placement import Room, Unplaced, place
+from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure, place
 
 
 def gpu(index: int, memory_gib: int = 80, **fields: object) -> Device:
@@ -36,13 +36,13 @@ def box(*devices: Device) -> Inventory:
 
 def placed(spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()) -> tuple[Slice, ...]:
     answer = place(parse_spec(spec), inventory, taken)
-    assert not isinstance(answer, Unplaced), answer
+    assert not isinstance(answer, PlacementFailure), answer
     return answer
 
 
-def unplaced(spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()) -> Unplaced:
+def unplaced(spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()) -> PlacementFailure:
     answer = place(parse_spec(spec), inventory, taken)
-    assert isinstance(answer, Unplaced), answer
+    assert isinstance(answer, PlacementFailure), answer
     return answer
 
 
@@ -138,7 +138,7 @@ def test_never_is_more_granted_than_there_is(specs: list[str], gpus: int, cores:
         if held and data.draw(st.booleans()):
             held.pop(data.draw(st.integers(0, len(held) - 1)))
         answer = place(parse_spec(spec), inventory, [piece for slices in held for piece in slices])
-        if not isinstance(answer, Unplaced):
+        if not isinstance(answer, PlacementFailure):
             held.append(answer)
         for device in inventory.devices:
             pieces = [p for slices in held for p in slices if p.device_id == device.id]
@@ -183,7 +183,7 @@ def test_several_devices_are_those_that_nvlink_joins_then_those_of_one_domain() 
 def test_all_slices_lie_on_one_host_the_fullest_that_holds_them() -> None:
     hosts = [replace(gpu(n), id=f"{name}-{n}", host=name) for name in ("a", "b") for n in range(2)]
     inventory = box(*hosts)
-    room = Room(inventory)
+    room = Capacity(inventory)
     first = room.place(parse_spec("1/2"))
     assert isinstance(first, tuple)
     room.take(first)
@@ -191,18 +191,18 @@ def test_all_slices_lie_on_one_host_the_fullest_that_holds_them() -> None:
     both = room.place(parse_spec("2"))
     assert isinstance(both, tuple)
     assert [s.device_id for s in both] == ["b-0", "b-1"]
-    assert isinstance(room.place(parse_spec("2"), host="a"), Unplaced)
-    assert isinstance(room.place(parse_spec("3")), Unplaced)
+    assert isinstance(room.place(parse_spec("2"), host="a"), PlacementFailure)
+    assert isinstance(room.place(parse_spec("3")), PlacementFailure)
     room.give(first)
     assert isinstance(room.place(parse_spec("2"), host="a"), tuple)
 
 
 def test_what_is_kept_for_others_is_not_given_away() -> None:
-    room = Room(box(gpu(0), gpu(1)))
+    room = Capacity(box(gpu(0), gpu(1)))
     answer = room.place(parse_spec("1/2"), kept={"GPU-0": Fraction(3, 4)})
     assert isinstance(answer, tuple)
     assert answer[0].device_id == "GPU-1"
-    assert isinstance(room.place(parse_spec("1/2x2"), kept={"GPU-0": Fraction(3, 4)}), Unplaced)
+    assert isinstance(room.place(parse_spec("1/2x2"), kept={"GPU-0": Fraction(3, 4)}), PlacementFailure)
 
 
 @given(
@@ -210,7 +210,7 @@ def test_what_is_kept_for_others_is_not_given_away() -> None:
 )
 def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(steps: list[tuple[str, bool]]) -> None:
     devices = (gpu(0), gpu(1), cpu())
-    room, held = Room(box(*devices)), []
+    room, held = Capacity(box(*devices)), []
     for spec, gives_back in steps:
         if gives_back and held:
             room.give(held.pop(0))

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.device import DeviceKind
 from jupyter_aistack.core.model.lease import NoticeKind, Outcome
-from jupyter_aistack.core.model.plan import End, Grant, Notify, Withdraw
+from jupyter_aistack.core.model.plan import End, Grant, Notify, WithdrawNotice
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.scheduling.reservations import Reservation
@@ -66,7 +66,7 @@ def test_a_notice_is_withdrawn_when_nobody_needs_the_room_any_more() -> None:
     box.submit(ask("new", "1/2", box.now))
     box.turn()
     del box.requests["new"]
-    assert [type(action) for action in box.turn(10).actions] == [Withdraw]
+    assert [type(action) for action in box.turn(10).actions] == [WithdrawNotice]
     assert box.turn(60).is_empty
 
 
@@ -138,7 +138,7 @@ def test_a_notice_is_withdrawn_in_the_plan_that_grants_the_request_elsewhere() -
     box.submit(ask("new", "1/2", box.now))
     box.turn()
     box.release("old")
-    assert {type(action) for action in box.turn().actions} == {Grant, Withdraw}
+    assert {type(action) for action in box.turn().actions} == {Grant, WithdrawNotice}
     assert box.turn().is_empty
     assert set(box.holds()) == {"young", "new"}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounting.charges import LEVELS, NO_LEVELS, Charge
+from jupyter_aistack.core.accounting.charges import LEVELS, NO_LEVELS, UsageRecord
 from jupyter_aistack.core.accounting.usage_report import (
     SYSTEM_USER,
     Rates,
@@ -21,9 +21,9 @@ DAY = 20_785  # Saturday 2026-11-28
 QUIET_HOUR = (3600.0, *NO_LEVELS[1:])
 
 
-def charge(**fields: Any) -> Charge:
+def charge(**fields: Any) -> UsageRecord:
     said: dict[str, Any] = {"lease_id": "l-1", "user": "ann", "day": DAY, "seconds": 3600.0, "share_seconds": 1800.0}
-    return Charge(**{"host": "box", "device_id": "GPU-0"} | said | fields)
+    return UsageRecord(**{"host": "box", "device_id": "GPU-0"} | said | fields)
 
 
 def test_hours_energy_and_memory_add_up():

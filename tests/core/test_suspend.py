@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.suspend.feasibility import Act, Operation, admits, why_pinned
+from jupyter_aistack.core.suspend.feasibility import TransferDirection, TransferStep, admits, why_pinned
 from jupyter_aistack.core.suspend.model import (
-    Card,
-    House,
-    Phase,
-    Standing,
+    DeviceMemory,
+    DisplayState,
+    HostMemory,
+    StatePhase,
+    SuspendCandidate,
     SuspendPolicy,
-    Tenant,
     host_room,
     needed_bytes,
     promised_bytes,
@@ -29,30 +29,30 @@ GB = 10**9
 BUDGET = 80 * GB
 
 
-def tenant(name: str, gigabytes: int = 40, **facts: object) -> Tenant:
+def tenant(name: str, gigabytes: int = 40, **facts: object) -> SuspendCandidate:
     known = {"devices": ("G0",), "memory_bytes": gigabytes * GB, **facts}
-    return Tenant(lease_id=name, **known)  # type: ignore[arg-type]
+    return SuspendCandidate(lease_id=name, **known)  # type: ignore[arg-type]
 
 
-def bytes_on(house: House, device: str) -> int:
+def bytes_on(house: HostMemory, device: str) -> int:
     """What the tenants of a device take of it."""
     return sum(one.memory_bytes for one in house.tenants if one.is_on_device and device in one.devices)
 
 
-def house(*tenants: Tenant, host: int = 1000, budget: int = BUDGET) -> House:
+def house(*tenants: SuspendCandidate, host: int = 1000, budget: int = BUDGET) -> HostMemory:
     """A host whose devices hold exactly what their tenants have there."""
     ids = {device for one in tenants for device in one.devices} | {"G0"}
-    bare = House(cards={}, tenants=tenants, host_bytes=host * GB)
+    bare = HostMemory(cards={}, tenants=tenants, host_bytes=host * GB)
     taken = {device: bytes_on(bare, device) for device in ids}
-    cards = {device: Card(budget_bytes=budget, free_bytes=max(0, budget - taken[device])) for device in ids}
+    cards = {device: DeviceMemory(budget_bytes=budget, free_bytes=max(0, budget - taken[device])) for device in ids}
     return replace(bare, cards=cards)
 
 
-def moves(one: House, now: float = 1000.0) -> list[tuple[str, str]]:
+def moves(one: HostMemory, now: float = 1000.0) -> list[tuple[str, str]]:
     return [(operation.act.value, operation.lease_id) for operation in decide(one, now)]
 
 
-WAITS = {"phase": Phase.PARKED, "wanted_at": 900.0}
+WAITS = {"phase": StatePhase.PARKED, "wanted_at": 900.0}
 
 
 def test_nobody_moves_while_nobody_waits_and_nobody_is_long_idle() -> None:
@@ -72,9 +72,9 @@ def test_who_waits_comes_back_as_soon_as_its_bytes_are_free() -> None:
 
 def test_what_the_driver_says_counts_beside_the_budget() -> None:
     box = house(tenant("c", **WAITS))
-    foreign = replace(box, cards={"G0": Card(budget_bytes=BUDGET, free_bytes=42 * GB)})
+    foreign = replace(box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=42 * GB)})
     assert moves(foreign) == []
-    assert moves(replace(box, cards={"G0": Card(budget_bytes=BUDGET, free_bytes=43 * GB)})) == [("resume", "c")]
+    assert moves(replace(box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=43 * GB)})) == [("resume", "c")]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_the_driver_says_counts_beside_the_budget() -> None:
         {"pinned": "it uses managed memory"},
         {"active_at": 990.0},
         {"failures": 3, "failed_at": 980.0},
-        {"phase": Phase.RESTORING},
+        {"phase": StatePhase.RESTORING},
     ],
     ids=["busy", "pinned", "just used", "just failed", "moving"],
 )
@@ -102,16 +102,19 @@ def test_nobody_is_parked_in_vain() -> None:
 def test_one_move_at_a_time_on_each_device() -> None:
     box = house(tenant("a", 30), tenant("b", 30), tenant("c", 70, **WAITS))
     assert moves(box) == [("suspend", "a")]
-    assert moves(house(tenant("a", 30, phase=Phase.PARKING), tenant("b", 30), tenant("c", 70, **WAITS))) == []
+    assert moves(house(tenant("a", 30, phase=StatePhase.PARKING), tenant("b", 30), tenant("c", 70, **WAITS))) == []
 
 
 def test_later_ones_do_not_pass_who_waits_for_a_running_cell() -> None:
-    busy, later = tenant("busy", 60, is_busy=True), tenant("d", 5, phase=Phase.PARKED, wanted_at=950.0)
+    busy, later = tenant("busy", 60, is_busy=True), tenant("d", 5, phase=StatePhase.PARKED, wanted_at=950.0)
     assert moves(house(busy, tenant("c", **WAITS), later)) == []
 
 
 def test_later_ones_pass_who_waits_for_what_does_not_end_by_itself() -> None:
-    pinned, later = tenant("pinned", 60, pinned="the user said so"), tenant("d", 5, phase=Phase.PARKED, wanted_at=950.0)
+    pinned, later = (
+        tenant("pinned", 60, pinned="the user said so"),
+        tenant("d", 5, phase=StatePhase.PARKED, wanted_at=950.0),
+    )
     assert moves(house(pinned, tenant("c", **WAITS), later)) == [("resume", "d")]
 
 
@@ -123,16 +126,16 @@ def test_who_is_idle_for_long_goes_though_nobody_waits() -> None:
 @pytest.mark.parametrize(
     ("facts", "seen"),
     [
-        ({"is_busy": True, "pinned": "why"}, Standing.HELD),
-        ({}, Standing.WARM),
-        ({"phase": Phase.PARKING}, Standing.WARM),
-        ({"phase": Phase.RESTORING}, Standing.SUSPENDED),
-        ({"phase": Phase.PARKED}, Standing.SUSPENDED),
-        ({"pinned": "why"}, Standing.PINNED),
-        ({"phase": Phase.LOST, "is_busy": True}, Standing.LOST),
+        ({"is_busy": True, "pinned": "why"}, DisplayState.HELD),
+        ({}, DisplayState.WARM),
+        ({"phase": StatePhase.PARKING}, DisplayState.WARM),
+        ({"phase": StatePhase.RESTORING}, DisplayState.SUSPENDED),
+        ({"phase": StatePhase.PARKED}, DisplayState.SUSPENDED),
+        ({"pinned": "why"}, DisplayState.PINNED),
+        ({"phase": StatePhase.LOST, "is_busy": True}, DisplayState.LOST),
     ],
 )
-def test_how_a_lease_is_seen(facts: dict[str, object], seen: Standing) -> None:
+def test_how_a_lease_is_seen(facts: dict[str, object], seen: DisplayState) -> None:
     assert standing(tenant("a", **facts)) is seen
 
 
@@ -158,7 +161,7 @@ def test_who_could_never_come_back_is_pinned() -> None:
 
 
 def test_a_pinned_one_may_not_take_what_another_needs_to_come_back() -> None:
-    box = house(tenant("a", 40, phase=Phase.PARKED))
+    box = house(tenant("a", 40, phase=StatePhase.PARKED))
     assert admits(box, tenant("b", 30, pinned="MPS")) == ""
     assert "G0 is promised to others" in admits(box, tenant("b", 40, pinned="MPS"))
     assert admits(box, tenant("b", 40)) == ""
@@ -179,53 +182,55 @@ class Life:
 
     def __init__(self, host: int) -> None:
         self.now, self.host = 0.0, host
-        self.tenants: dict[str, Tenant] = {}
+        self.tenants: dict[str, SuspendCandidate] = {}
 
-    def house(self) -> House:
+    def house(self) -> HostMemory:
         ids = ("G0", "G1", "G2")
-        bare = House(cards={}, tenants=tuple(self.tenants.values()), host_bytes=self.host * GB)
+        bare = HostMemory(cards={}, tenants=tuple(self.tenants.values()), host_bytes=self.host * GB)
         taken = {device: bytes_on(bare, device) for device in ids}
-        return replace(bare, cards={d: Card(budget_bytes=BUDGET, free_bytes=BUDGET - taken[d]) for d in ids})
+        return replace(bare, cards={d: DeviceMemory(budget_bytes=BUDGET, free_bytes=BUDGET - taken[d]) for d in ids})
 
     def move_in(self, number: int, size: int, devices: tuple[str, ...], is_pinned: bool) -> None:
         """Pinned ones are resident from the beginning, all others parked."""
         new = tenant(f"t{number}", size, devices=devices, pinned="by its user" if is_pinned else "")
         new = replace(new, pinned=why_pinned(self.house(), new))
         if not admits(self.house(), new):
-            self.tenants[new.lease_id] = new if new.pinned else replace(new, phase=Phase.PARKED)
+            self.tenants[new.lease_id] = new if new.pinned else replace(new, phase=StatePhase.PARKED)
 
-    def happen(self, kind: str, one: Tenant) -> None:
+    def happen(self, kind: str, one: SuspendCandidate) -> None:
         if kind == "want":
-            if one.phase is Phase.RESIDENT:
+            if one.phase is StatePhase.RESIDENT:
                 self.put(one, is_busy=True, active_at=self.now)
             elif one.wanted_at is None:
                 self.put(one, wanted_at=self.now)
         elif kind == "end" and one.is_busy:
             self.put(one, is_busy=False, active_at=self.now)
-        elif kind == "moved" and one.phase is Phase.PARKING:
-            self.put(one, phase=Phase.PARKED, failures=0)
-        elif kind == "failed" and one.phase is Phase.PARKING:
-            self.put(one, phase=Phase.RESIDENT, failures=one.failures + 1, failed_at=self.now)
-        elif kind == "moved" and one.phase is Phase.RESTORING:
-            self.put(one, phase=Phase.RESIDENT, active_at=self.now, is_busy=one.wanted_at is not None, wanted_at=None)
+        elif kind == "moved" and one.phase is StatePhase.PARKING:
+            self.put(one, phase=StatePhase.PARKED, failures=0)
+        elif kind == "failed" and one.phase is StatePhase.PARKING:
+            self.put(one, phase=StatePhase.RESIDENT, failures=one.failures + 1, failed_at=self.now)
+        elif kind == "moved" and one.phase is StatePhase.RESTORING:
+            self.put(
+                one, phase=StatePhase.RESIDENT, active_at=self.now, is_busy=one.wanted_at is not None, wanted_at=None
+            )
         elif kind == "later":
             self.now += 45.0
 
-    def put(self, one: Tenant, **facts: object) -> None:
+    def put(self, one: SuspendCandidate, **facts: object) -> None:
         self.tenants[one.lease_id] = replace(one, **facts)  # type: ignore[arg-type]
 
-    def turn(self) -> tuple[Operation, ...]:
+    def turn(self) -> tuple[TransferStep, ...]:
         before, operations = self.house(), decide(self.house(), self.now)
         for operation in operations:
             one = self.tenants[operation.lease_id]
-            if operation.act is Act.RESUME:
-                assert one.phase is Phase.PARKED
+            if operation.act is TransferDirection.RESUME:
+                assert one.phase is StatePhase.PARKED
                 cards = [before.cards[device] for device in one.devices]
                 assert all(card.free_bytes >= needed_bytes(one, card, before.policy) for card in cards)
-                self.put(one, phase=Phase.RESTORING)
+                self.put(one, phase=StatePhase.RESTORING)
             else:
-                assert (one.phase, one.is_busy, one.pinned) == (Phase.RESIDENT, False, "")
-                self.put(one, phase=Phase.PARKING)
+                assert (one.phase, one.is_busy, one.pinned) == (StatePhase.RESIDENT, False, "")
+                self.put(one, phase=StatePhase.PARKING)
         self.check()
         return operations
 
@@ -277,9 +282,9 @@ def test_where_pins_take_the_room_nobody_waits_for_what_is_free(
     """Pins that come later than the rest may keep somebody out, but who fits beside them is not held up by that."""
     life = lived(newcomers, happenings, 1000)
     for one in list(life.tenants.values()):
-        if one.phase is Phase.RESIDENT:
+        if one.phase is StatePhase.RESIDENT:
             life.put(one, pinned="by its user", is_busy=False)
-        elif one.phase is Phase.PARKED and one.wanted_at is None:
+        elif one.phase is StatePhase.PARKED and one.wanted_at is None:
             life.put(one, wanted_at=life.now)
     settle(life)
     end = life.house()

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device import Device
-from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
-from jupyter_aistack.core.model.plan import End, Grant, Move, Notify, Withdraw
+from jupyter_aistack.core.model.plan import End, Grant, Notify, TransferAction, WithdrawNotice
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.scheduling.forecast import forecast
-from jupyter_aistack.core.suspend.model import Phase, SuspendPolicy
+from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
 from jupyter_aistack.core.suspend.transfers import MOST_LEAVING
 from jupyter_aistack.exceptions import LeaseError
 
@@ -67,11 +67,11 @@ class Notebooks(World):
     def moved(self, lease: Lease, state_bytes: int | None = None) -> None:
         """What was on its way is where it was to go."""
         assert lease.residence is not None
-        if lease.residence.phase is Phase.PARKING:
+        if lease.residence.phase is StatePhase.PARKING:
             size = lease.slices[0].memory_bytes if state_bytes is None else state_bytes
-            self.reside(lease, lambda one: steps.has_left(one, state_bytes=size, tier=Tier.CHECKPOINT))
+            self.reside(lease, lambda one: steps.has_left(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT))
             self._state(lease.id, LeaseState.SUSPENDED)
-        elif lease.residence.phase is Phase.RESTORING:
+        elif lease.residence.phase is StatePhase.RESTORING:
             self.reside(lease, lambda one: steps.has_returned(one, self.now))
             self._state(lease.id, LeaseState.ACTIVE)
 
@@ -79,7 +79,7 @@ class Notebooks(World):
         self.leases[lease_id] = replace(self.leases[lease_id], state=state)
 
     def moving(self) -> list[Lease]:
-        phases = (Phase.PARKING, Phase.RESTORING)
+        phases = (StatePhase.PARKING, StatePhase.RESTORING)
         return [lease for lease in self.leases.values() if lease.residence and lease.residence.phase in phases]
 
     def move(self) -> list[str]:
@@ -92,11 +92,11 @@ class Notebooks(World):
 
     def park(self, name: str, state_bytes: int | None = None) -> None:
         """Its user has it suspended."""
-        self.step(name, lambda one: steps.asks(one, Asked.SUSPEND, self.now))
+        self.step(name, lambda one: steps.asks(one, RequestedAction.SUSPEND, self.now))
         self.turn()
         self.moved(self.lease_of(name), state_bytes)
         self.turn()
-        assert self.home(name).phase is Phase.PARKED
+        assert self.home(name).phase is StatePhase.PARKED
 
     def phases(self) -> dict[str, str]:
         homes = {lease.request_id: lease.residence for lease in self.leases.values()}
@@ -107,7 +107,7 @@ def acts(box: Notebooks, seconds: float = 0.0) -> list[tuple[str, str]]:
     """The moves of a turn."""
     todo = box.turn(seconds)
     names = {lease.id: lease.request_id for lease in box.leases.values()}
-    return [(action.act.value, names[action.lease_id]) for action in todo.actions if isinstance(action, Move)]
+    return [(action.act.value, names[action.lease_id]) for action in todo.actions if isinstance(action, TransferAction)]
 
 
 # -- who is granted a residence ----------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_a_kernel_on_gpus_in_a_queue_that_suspends_has_a_residence_and_stays_unt
     box = Notebooks()
     box.submit(ask("a", "1/4"))
     box.turn(5.0)
-    assert box.home("a") == Residence(active_at=5.0, pinned=steps.UNSEEN)
+    assert box.home("a") == DeviceState(active_at=5.0, pinned=steps.UNSEEN)
 
 
 @pytest.mark.parametrize("case", ["queue", "process", "off", "mig", "cpu"])
@@ -163,7 +163,7 @@ def test_the_least_recently_used_go_for_a_request_that_does_not_fit_one_after_th
     assert acts(box, 10.0) == [("suspend", "a")]
     assert (box.move(), box.move()) == (["a"], ["b"])
     assert set(box.holds()) == {"a", "b", "c", "new"}
-    assert box.home("c").phase is Phase.RESIDENT
+    assert box.home("c").phase is StatePhase.RESIDENT
 
 
 def test_nobody_goes_whose_room_is_not_needed_once_another_goes() -> None:
@@ -204,7 +204,7 @@ def test_not_too_many_go_at_once_and_nobody_is_asked_back_meanwhile() -> None:
         box.start(f"a{number}", "1", preemptible=True)
     box.submit(*(ask(f"b{number}", "1", 1.0, queue="first") for number in range(MOST_LEAVING + 2)))
     todo = box.turn(WARM)
-    assert [type(action) for action in todo.actions] == [Move] * MOST_LEAVING
+    assert [type(action) for action in todo.actions] == [TransferAction] * MOST_LEAVING
     assert box.turn().is_empty
     box.move()
     assert len(box.moving()) == 2
@@ -217,7 +217,7 @@ def test_idle_ones_are_suspended_before_anybody_is_asked_back() -> None:
     box.begin("busy")
     box.submit(ask("new", "1/2", 1.0, queue="first"))
     todo = box.turn(WARM)
-    assert [type(action) for action in todo.actions] == [Move]
+    assert [type(action) for action in todo.actions] == [TransferAction]
 
 
 def test_room_that_a_suspended_one_wants_is_not_granted_to_others() -> None:
@@ -241,7 +241,7 @@ def test_nobody_goes_for_a_request_that_could_be_in_the_way_of_those_who_must_co
     box.submit(ask("script", "1/2", 1.0, queue="plain"))  # it would stay, and a could never come back
     assert acts(box, WARM) == []
     assert "script" not in box.holds()
-    assert box.home("a").phase is Phase.RESIDENT
+    assert box.home("a").phase is StatePhase.RESIDENT
 
 
 def test_who_would_stay_for_good_is_not_granted_what_a_suspended_one_needs() -> None:
@@ -324,7 +324,7 @@ def test_who_is_kept_or_cannot_be_suspended_is_reclaimed_as_ever() -> None:
     assert [type(action) for action in box.turn(55 * 60.0).actions] == [Notify]
     box.step("a", lambda one: steps.keeps(one, False))
     todo = box.turn(1.0)
-    assert [type(action) for action in todo.actions] == [Withdraw, Move]  # it goes instead
+    assert [type(action) for action in todo.actions] == [WithdrawNotice, TransferAction]  # it goes instead
     box.move()
     assert box.turn(3600.0).is_empty
 
@@ -469,21 +469,21 @@ def happen(box: Notebooks, kind: str, number: int, request: tuple[str, str, bool
         reside(box, kind, lease, lease.residence)
 
 
-def reside(box: Notebooks, kind: str, lease: Lease, home: Residence) -> None:
+def reside(box: Notebooks, kind: str, lease: Lease, home: DeviceState) -> None:
     now = box.now
     if kind == "moved":
         box.moved(lease, lease.slices[0].memory_bytes // 3 if lease.token % 2 else None)
         return
     changes = {
-        ("failed", Phase.PARKING): lambda one: steps.has_stayed(one, now, "it could not be locked"),
-        ("failed", Phase.RESTORING): lambda one: steps.has_not_returned(one, "too little memory"),
-        ("lost", Phase.RESTORING): lambda one: steps.is_lost(one, "out of memory"),
+        ("failed", StatePhase.PARKING): lambda one: steps.has_stayed(one, now, "it could not be locked"),
+        ("failed", StatePhase.RESTORING): lambda one: steps.has_not_returned(one, "too little memory"),
+        ("lost", StatePhase.RESTORING): lambda one: steps.is_lost(one, "out of memory"),
         "anew": lambda one: steps.is_pinned(steps.starts_anew(one, now), ""),
         "keep": lambda one: steps.keeps(one, not one.is_kept),
         "begin": lambda one: steps.cell_begins(one, now),
         "end": lambda one: steps.cell_ends(one, now),
-        "suspend": lambda one: steps.asks(one, Asked.SUSPEND, now),
-        "resume": lambda one: steps.asks(one, Asked.RESUME, now),
+        "suspend": lambda one: steps.asks(one, RequestedAction.SUSPEND, now),
+        "resume": lambda one: steps.asks(one, RequestedAction.RESUME, now),
     }
     change = changes.get((kind, home.phase)) or changes.get(kind)
     if change is not None:
@@ -504,15 +504,15 @@ def turn(box: Notebooks) -> None:
     assert box.turn().is_empty
 
 
-def on_its_device(home: Residence) -> bool:
-    return home.phase in (Phase.RESIDENT, Phase.PARKING, Phase.RESTORING)
+def on_its_device(home: DeviceState) -> bool:
+    return home.phase in (StatePhase.RESIDENT, StatePhase.PARKING, StatePhase.RESTORING)
 
 
 def parked_bytes(box: Notebooks) -> int:
     total = 0
     for lease in box.leases.values():
         home = lease.residence
-        if home is not None and home.phase in (Phase.PARKED, Phase.PARKING, Phase.RESTORING):
+        if home is not None and home.phase in (StatePhase.PARKED, StatePhase.PARKING, StatePhase.RESTORING):
             size = lease.slices[0].memory_bytes if home.state_bytes is None else home.state_bytes
             total += size * len(lease.slices)
     return total
@@ -535,7 +535,7 @@ def settle(box: Notebooks) -> None:
                 if lease.residence.pinned == steps.UNSEEN:
                     lease = box.see(lease.request_id)
                 box.moved(lease)
-                if (box.leases[lease.id].residence or Residence()).is_busy:
+                if (box.leases[lease.id].residence or DeviceState()).is_busy:
                     box.end(lease.request_id)
         box.now += SuspendPolicy().longest_retry_seconds
         turn(box)

@@ -6,11 +6,11 @@ import pytest
 
 from jupyter_aistack.core.enforcement.memory_limits import (
     UNMEASURED,
-    Fill,
     Judgement,
-    Level,
     MemoryAction,
-    Watched,
+    MemoryFill,
+    PressureLevel,
+    WatchedLease,
     fullest,
     granted_together,
     judge,
@@ -24,7 +24,7 @@ GRANTED = 40 * GIB
 INTERRUPT = MemoryAction.INTERRUPT
 
 
-def fill(**held: float) -> Fill:
+def fill(**held: float) -> MemoryFill:
     """GiB held by the kernel and its worker, of 40."""
     pids = {"kernel": KERNEL, "worker": WORKER, "other": OTHER}
     found = fullest(
@@ -37,13 +37,13 @@ def fill(**held: float) -> Fill:
     return found
 
 
-def look(before: Watched, measured: Fill | None, action: MemoryAction = INTERRUPT) -> Judgement:
+def look(before: WatchedLease, measured: MemoryFill | None, action: MemoryAction = INTERRUPT) -> Judgement:
     return judge(before, measured, action=action, label="train.ipynb", root=KERNEL)
 
 
-def after(*measured: Fill | None, action: MemoryAction = INTERRUPT) -> list[Judgement]:
+def after(*measured: MemoryFill | None, action: MemoryAction = INTERRUPT) -> list[Judgement]:
     """What each of several looks comes to."""
-    watched, found = Watched(), []
+    watched, found = WatchedLease(), []
     for one in measured:
         found.append(look(watched, one, action))
         watched = found[-1].watched
@@ -51,12 +51,19 @@ def after(*measured: Fill | None, action: MemoryAction = INTERRUPT) -> list[Judg
 
 
 @pytest.mark.parametrize(
-    ("gib", "level"), [(0, Level.CALM), (35.9, Level.CALM), (36, Level.NEAR), (40, Level.NEAR), (40.01, Level.OVER)]
+    ("gib", "level"),
+    [
+        (0, PressureLevel.CALM),
+        (35.9, PressureLevel.CALM),
+        (36, PressureLevel.NEAR),
+        (40, PressureLevel.NEAR),
+        (40.01, PressureLevel.OVER),
+    ],
 )
-def test_a_lease_is_warned_at_nine_tenths_and_over_above_all_of_it(gib: float, level: Level) -> None:
+def test_a_lease_is_warned_at_nine_tenths_and_over_above_all_of_it(gib: float, level: PressureLevel) -> None:
     (found,) = after(fill(kernel=gib))
-    assert (found.watched.level, found.is_worse) == (level, level is not Level.CALM)
-    assert bool(found.watched.note) is (level is not Level.CALM)
+    assert (found.watched.level, found.is_worse) == (level, level is not PressureLevel.CALM)
+    assert bool(found.watched.note) is (level is not PressureLevel.CALM)
 
 
 def test_a_breach_is_said_and_acted_on_once() -> None:
@@ -72,12 +79,12 @@ def test_after_it_was_calm_again_a_breach_is_a_new_one() -> None:
     looks = after(fill(kernel=42), fill(kernel=39), fill(kernel=42), fill(kernel=35), fill(kernel=20), fill(kernel=42))
     assert [bool(one.culprit) for one in looks] == [True, False, False, False, False, True]
     assert [one.watched.level for one in looks] == [
-        Level.OVER,
-        Level.OVER,  # still above nine tenths
-        Level.OVER,
-        Level.NEAR,
-        Level.CALM,
-        Level.OVER,
+        PressureLevel.OVER,
+        PressureLevel.OVER,  # still above nine tenths
+        PressureLevel.OVER,
+        PressureLevel.NEAR,
+        PressureLevel.CALM,
+        PressureLevel.OVER,
     ]
 
 
@@ -88,13 +95,13 @@ def test_a_warning_at_the_edge_does_not_come_and_go() -> None:
 
 def test_what_a_context_takes_beside_the_pool_is_said_and_not_acted_on() -> None:
     at_edge, beyond = after(fill(kernel=40.4), fill(kernel=40.6))
-    assert (at_edge.watched.level, at_edge.culprit) == (Level.OVER, None)
+    assert (at_edge.watched.level, at_edge.culprit) == (PressureLevel.OVER, None)
     assert beyond.culprit is not None
 
 
 def test_small_slices_have_little_slack() -> None:
-    assert not Fill(memory_bytes=1074 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
-    assert Fill(memory_bytes=1080 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
+    assert not MemoryFill(memory_bytes=1074 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
+    assert MemoryFill(memory_bytes=1080 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
 
 
 def test_where_the_policy_is_to_warn_nothing_is_acted_on() -> None:
@@ -121,7 +128,7 @@ def test_when_the_one_acted_on_has_gone_and_it_is_still_over_the_next_one_is_mea
 
 def test_what_cannot_be_measured_is_said_and_is_neither_zero_nor_an_all_clear() -> None:
     over, blind, again = after(fill(kernel=42), None, fill(kernel=42))
-    assert (blind.watched.note, blind.watched.level, blind.culprit) == (UNMEASURED, Level.OVER, None)
+    assert (blind.watched.note, blind.watched.level, blind.culprit) == (UNMEASURED, PressureLevel.OVER, None)
     assert again.culprit is None
     assert again.watched.note == over.watched.note
 
@@ -132,7 +139,10 @@ def test_the_largest_is_named_where_there_are_several() -> None:
 
 
 def test_only_the_sum_may_be_known() -> None:
-    assert sentence(Fill(memory_bytes=3 * GIB, granted_bytes=2 * GIB), "a.ipynb") == "a.ipynb holds 3.0 GiB of 2.0 GiB"
+    assert (
+        sentence(MemoryFill(memory_bytes=3 * GIB, granted_bytes=2 * GIB), "a.ipynb")
+        == "a.ipynb holds 3.0 GiB of 2.0 GiB"
+    )
 
 
 def test_processes_of_others_do_not_count() -> None:

@@ -7,20 +7,34 @@ from dataclasses import replace
 from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
-from jupyter_aistack.core.model.device_state import Residence, leaves, returns
-from jupyter_aistack.core.model.lease import Lease, Outcome, Step, advance
-from jupyter_aistack.core.model.plan import End, Grant, Move, Notify, Plan, Reject, Snapshot, Withdraw, grant_to_lease
+from jupyter_aistack.core.model.device_state import DeviceState, leaves, returns
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Outcome, advance
+from jupyter_aistack.core.model.plan import (
+    End,
+    Grant,
+    Notify,
+    Plan,
+    Reject,
+    Snapshot,
+    TransferAction,
+    WithdrawNotice,
+    grant_to_lease,
+)
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.model.request import Request, parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.model.usage_history import Account, charged
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.feasibility import Act
+from jupyter_aistack.core.suspend.feasibility import TransferDirection
 from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.testing import holder
 
-_STEPS = {Outcome.EXPIRED: Step.EXPIRE, Outcome.PREEMPTED: Step.PREEMPT, Outcome.RECLAIMED: Step.RECLAIM}
+_STEPS = {
+    Outcome.EXPIRED: LeaseTransition.EXPIRE,
+    Outcome.PREEMPTED: LeaseTransition.PREEMPT,
+    Outcome.RECLAIMED: LeaseTransition.RECLAIM,
+}
 TTL = 1e9
 
 
@@ -86,19 +100,19 @@ class World:
     def release(self, name: str) -> None:
         """The holder of the lease that request `name` became gives it back."""
         lease = next(lease for lease in self.leases.values() if lease.request_id == name)
-        self._end(lease, Step.RELEASE)
+        self._end(lease, LeaseTransition.RELEASE)
 
     def use(self, name: str) -> None:
         """That lease is in use now."""
         lease = next(lease for lease in self.leases.values() if lease.request_id == name)
         self.leases[lease.id] = replace(lease, active_at=self.now)
 
-    def reside(self, lease: Lease, change: Callable[[Residence], Residence]) -> None:
+    def reside(self, lease: Lease, change: Callable[[DeviceState], DeviceState]) -> None:
         """The device state of a lease takes a step."""
         assert lease.residence is not None
         self.leases[lease.id] = replace(lease, residence=change(lease.residence))
 
-    def home(self, name: str) -> Residence:
+    def home(self, name: str) -> DeviceState:
         """Where the device state of the lease is that request `name` became."""
         home = self.lease_of(name).residence
         assert home is not None
@@ -123,16 +137,16 @@ class World:
             del self.requests[action.request_id]
         elif isinstance(action, End):
             self._end(self.leases[action.lease_id], _STEPS[action.outcome])
-        elif isinstance(action, Move):
-            self.reside(self.leases[action.lease_id], leaves if action.act is Act.SUSPEND else returns)
-        elif isinstance(action, (Notify, Withdraw)):
+        elif isinstance(action, TransferAction):
+            self.reside(self.leases[action.lease_id], leaves if action.act is TransferDirection.SUSPEND else returns)
+        elif isinstance(action, (Notify, WithdrawNotice)):
             notice = action.notice if isinstance(action, Notify) else None
             self.leases[action.lease_id] = replace(self.leases[action.lease_id], notice=notice)
 
-    def _end(self, lease: Lease, step: Step) -> None:
+    def _end(self, lease: Lease, step: LeaseTransition) -> None:
         ended = advance(lease, step, self.now)
-        if step is Step.RELEASE:
-            ended = advance(ended, Step.FINISH, self.now)
+        if step is LeaseTransition.RELEASE:
+            ended = advance(ended, LeaseTransition.FINISH, self.now)
         del self.leases[lease.id]
         self.ended[lease.id] = ended
         key = (lease.holder.user, lease.queue)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 
 GIB = 1 << 30
 
@@ -60,8 +60,8 @@ class FakeGPU(Provider):
             free_bytes=free_bytes,
         )
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared(enforced_by=Enforcement.L0)
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        return Preparation(enforced_by=Enforcement.L0)
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
         listed = self._listed()

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
-from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import LeaseError
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.testing import ManualClock, holder
 
 GPU_BYTES = 80 * GIB
@@ -103,8 +103,8 @@ class FakeGPUs(Provider):
             for index, device_id in enumerate(self.machine.held)
         )
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared()
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        return Preparation()
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
         return {}
@@ -179,7 +179,7 @@ class Machine:
             broker.activate(lease.id, lease.token, verified=True)
             broker.reside(lease.id, lease.token, lambda one: steps.is_pinned(one, ""))
 
-    def use(self, kernel: Kernel, lease: Lease, home: Residence) -> None:
+    def use(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
         """What its user does in this second."""
         draw = self.random.random()
         if draw < 0.02:
@@ -187,14 +187,16 @@ class Machine:
             kernel.waits = True
         elif draw < 0.024:
             with contextlib.suppress(LeaseError):  # it is told why not
-                self._broker(kernel).ask(lease.id, self.random.choice([Asked.SUSPEND, Asked.RESUME]))
+                self._broker(kernel).ask(
+                    lease.id, self.random.choice([RequestedAction.SUSPEND, RequestedAction.RESUME])
+                )
         elif draw < 0.026:
             self._broker(kernel).keep(lease.id, not home.is_kept and self.random.random() < 0.3)
 
-    def cell(self, kernel: Kernel, lease: Lease, home: Residence) -> None:
+    def cell(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
         """A cell that waits begins once its state is there, and one that runs ends in time."""
         now = self.clock.now
-        if kernel.waits and kernel.runs_until is None and home.phase is Phase.RESIDENT:
+        if kernel.waits and kernel.runs_until is None and home.phase is StatePhase.RESIDENT:
             assert home.is_busy
             assert kernel.number == kernel.expected, f"{kernel.name} has {kernel.number}, not {kernel.expected}"
             kernel.number = kernel.expected = self.random.randrange(10**9)
@@ -235,9 +237,9 @@ class Machine:
             if work.outcome == "returned":  # the driver takes the memory at once, and fills it
                 self.take(kernel.pid, work.devices, self.vaults.get(kernel.pid, (0, 0))[1])
 
-    def _work(self, kernel: Kernel, lease: Lease, home: Residence) -> Work:
+    def _work(self, kernel: Kernel, lease: Lease, home: DeviceState) -> Work:
         draw, faults = self.random.random(), self.faults
-        if home.phase is Phase.PARKING:
+        if home.phase is StatePhase.PARKING:
             failing = draw < faults.lock_timeout + faults.helper_crash
             outcome = "stayed" if failing or kernel.runs_until is not None else "left"
         elif draw < faults.out_of_memory and kernel.pid in self.vaults:
@@ -263,7 +265,7 @@ class Machine:
             self.vaults[work.pid], kernel.number = (kernel.number, kernel.held_bytes), None
             self.leave(work.pid)
             size = kernel.held_bytes
-            self._tell(work, lambda one: steps.has_left(one, state_bytes=size, tier=Tier.CHECKPOINT))
+            self._tell(work, lambda one: steps.has_left(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT))
         elif outcome == "stayed":
             self._tell(work, lambda one: steps.has_stayed(one, now, "the kernel could not be locked"))
         elif outcome == "returned":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.accounting.charges import Charge
+from jupyter_aistack.core.accounting.charges import UsageRecord
 from jupyter_aistack.system.processes import current_user
 
 from .conftest import WriteKernel, active, client_of, until
@@ -42,7 +42,7 @@ async def test_the_end_of_a_lease_is_charged_at_once(kernels: Any, broker: Broke
     broker.keep_books(settle=True)
     await kernels.shutdown_kernel(kernel_id, now=True)
 
-    def charged() -> list[Charge]:
+    def charged() -> list[UsageRecord]:
         return [charge for charge in broker.ledger.charges(0, 99_999) if charge.lease_id == lease.id]
 
     (charge,) = await until(charged)

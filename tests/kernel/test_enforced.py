@@ -12,12 +12,12 @@ import pytest
 from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel.environment import combined
-from jupyter_aistack.providers.base import Prepared
+from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.verify.child import verify
 
 from .conftest import WriteKernel, active, client_of, evaluate, until
@@ -118,14 +118,14 @@ def test_less_memory_in_all_than_promised_is_what_a_limit_of_the_control_group_m
 
 
 def test_what_one_of_two_leases_leaves_open_is_open_for_the_process() -> None:
-    whole = Prepared(expects={"visible": [OTHER], "memory_total": 80})
-    share = Prepared(expects=PROMISE)
+    whole = Preparation(expects={"visible": [OTHER], "memory_total": 80})
+    share = Preparation(expects=PROMISE)
     assert combined([whole, share]).expects == {
         "visible": [OTHER, GPU],
         "memory_total": 80 + (20 << 30),
         "mps": True,
     }
-    cpu = Prepared(expects={"threads": "2"})
+    cpu = Preparation(expects={"threads": "2"})
     assert combined([cpu, share]).expects == {"threads": "2", **PROMISE}
 
 
@@ -141,8 +141,8 @@ class Behind:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
 
-    def prepare(self, lease: Lease, devices: Any) -> Prepared:
-        prepared: Prepared = self._provider.prepare(lease, devices)
+    def prepare(self, lease: Lease, devices: Any) -> Preparation:
+        prepared: Preparation = self._provider.prepare(lease, devices)
         return replace(prepared, expects={**prepared.expects, **self._promise})
 
     def clients(self, lease: Lease) -> frozenset[int]:
@@ -156,7 +156,7 @@ def promising(broker: Broker, pipe: Path) -> Callable[..., None]:
     def exchange(**changes: object) -> None:
         (provider,) = broker.devices.providers
         behind: Any = Behind(provider, pipe, {**PROMISE, **changes})
-        broker.devices = Devices((behind,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
+        broker.devices = DeviceManager((behind,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
 
     return exchange
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from jupyter_aistack.kernel.environment import SECRETS, combined, expected, no_device, with_slice, without_secrets
-from jupyter_aistack.providers.base import Prepared
+from jupyter_aistack.providers.base import Preparation
 
-GPU = Prepared(
+GPU = Preparation(
     environment={"CUDA_VISIBLE_DEVICES": "GPU-1", "AISTACK_LEASE": "l-1", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.24"},
     memory_limit_bytes=20,
     expects={"visible": ["GPU-1"]},
 )
-CPU = Prepared(
+CPU = Preparation(
     environment={"AISTACK_LEASE": "l-2", "OMP_NUM_THREADS": "2"},
     cores=(2, 3),
     memory_limit_bytes=4,
@@ -50,7 +50,7 @@ def test_what_was_there_is_not_changed_in_place() -> None:
 
 
 def test_two_leases_add_up() -> None:
-    other = Prepared(
+    other = Preparation(
         environment={"CUDA_VISIBLE_DEVICES": "GPU-2", "AISTACK_LEASE": "l-3", "OMP_NUM_THREADS": "1"},
         cores=(1,),
         memory_limit_bytes=1,
@@ -65,8 +65,8 @@ def test_two_leases_add_up() -> None:
     assert both.expects == {"visible": ["GPU-1", "GPU-2"], "cores": [2, 3, 1], "threads": "3"}
 
 
-def shown(uuid: str, memory: int) -> Prepared:
-    return Prepared(
+def shown(uuid: str, memory: int) -> Preparation:
+    return Preparation(
         environment={"CUDA_VISIBLE_DEVICES": uuid},
         memory_limit_bytes=memory,
         expects={"visible": [uuid], "memory_total": memory},
@@ -83,15 +83,15 @@ def shown(uuid: str, memory: int) -> Prepared:
     ],
     ids=["two GPUs", "two shares of one", "two instances", "a GPU and an instance"],
 )
-def test_what_two_leases_show_together(parts: list[Prepared], visible: list[str], total: int) -> None:
+def test_what_two_leases_show_together(parts: list[Preparation], visible: list[str], total: int) -> None:
     both = combined(parts)
     assert both.environment["CUDA_VISIBLE_DEVICES"].split(",") == both.expects["visible"] == visible
     assert both.expects["memory_total"] == total
 
 
-def amd(uuid: str) -> Prepared:
+def amd(uuid: str) -> Preparation:
     own = {"ROCR_VISIBLE_DEVICES": uuid, "HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": ""}
-    return Prepared(environment=own, memory_limit_bytes=192)
+    return Preparation(environment=own, memory_limit_bytes=192)
 
 
 def test_two_amd_gpus_are_numbered_anew_for_hip() -> None:
@@ -112,7 +112,7 @@ def test_cores_alone_show_none_of_the_hosts_gpus() -> None:
 
 
 def test_two_shares_of_one_kernel_have_the_tighter_cap_of_both() -> None:
-    small = Prepared(environment={"CUDA_VISIBLE_DEVICES": "GPU-2", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"})
+    small = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-2", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"})
     for parts in ([GPU, small], [small, GPU]):
         assert combined(parts).environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.1"
 

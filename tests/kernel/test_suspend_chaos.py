@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import Asked
+from jupyter_aistack.core.model.device_state import RequestedAction
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.suspend.model import Phase, SuspendPolicy
+from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
@@ -84,14 +84,14 @@ def come_back(machine: Machine) -> None:
         lease = machine.lease_of(kernel)
         if lease is not None:
             broker, lease_id = machine.brokers[kernel.server], lease.id
-            broker.ask(lease_id, Asked.RESUME)
+            broker.ask(lease_id, RequestedAction.RESUME)
             settle(machine, lambda broker=broker, lease_id=lease_id: is_resident(broker, lease_id))  # type: ignore[misc]
             assert kernel.number == kernel.expected
 
 
 def is_resident(broker: Broker, lease_id: str) -> bool:
     home = broker.lease(lease_id).residence
-    return home is not None and home.phase is Phase.RESIDENT
+    return home is not None and home.phase is StatePhase.RESIDENT
 
 
 @pytest.fixture(autouse=True)

@@ -16,19 +16,19 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import Asked, Residence, Tier, is_pinned
+from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod, is_pinned
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind
-from jupyter_aistack.core.suspend.capability import Readiness
-from jupyter_aistack.core.suspend.model import Phase, Standing, SuspendPolicy
+from jupyter_aistack.core.suspend.capability import SuspendCapability
+from jupyter_aistack.core.suspend.model import DisplayState, StatePhase, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
-from jupyter_aistack.server.suspend.driver_checkpoint import Checkpoints
-from jupyter_aistack.server.suspend.executor import Moves
-from jupyter_aistack.server.suspend.memory_probe import Gauge
-from jupyter_aistack.server.suspend.worker import Mover
+from jupyter_aistack.server.suspend.driver_checkpoint import DriverCheckpoint
+from jupyter_aistack.server.suspend.executor import SuspendExecutor
+from jupyter_aistack.server.suspend.memory_probe import MemoryProbe
+from jupyter_aistack.server.suspend.worker import SuspendWorker
 from jupyter_aistack.system.processes import tree
 from jupyter_aistack.testing import ManualClock
 
@@ -57,7 +57,7 @@ class World:
         self.gpu, self.clock = FakeGPU(self.states), ManualClock()
         self.command = (sys.executable, str(FAKE), str(self.states), json.dumps(script))
         self.helper = CheckpointClient(self.command)
-        self.readiness = Readiness(tier=Tier.CHECKPOINT)
+        self.readiness = SuspendCapability(tier=SuspendMethod.CHECKPOINT)
         self.report: dict[str, Any] | None = {"registered_bytes": 0}
         self.host_memory = 64 * GIB
         self.broker = Broker(
@@ -73,11 +73,11 @@ class World:
         )
         self.mover = self.server()
 
-    def server(self) -> Mover:
+    def server(self) -> SuspendWorker:
         """A server's mover, as after its start."""
-        self.moves = Moves(
-            gauge=Gauge(self.broker),
-            checkpoints=Checkpoints(self.helper, lock_seconds=1.0),
+        self.moves = SuspendExecutor(
+            gauge=MemoryProbe(self.broker),
+            checkpoints=DriverCheckpoint(self.helper, lock_seconds=1.0),
             ask=self.ask,
             readiness=lambda: self.readiness,
             policy=SuspendPolicy(),
@@ -85,7 +85,7 @@ class World:
             host_room=self.broker.room_to_park,
             log=logging.getLogger("test"),
         )
-        return Mover(self.broker, self.moves, is_own=lambda lease: True, log=logging.getLogger("test"))
+        return SuspendWorker(self.broker, self.moves, is_own=lambda lease: True, log=logging.getLogger("test"))
 
     def ask(
         self, kernel_id: str, act: str, *, kinds: Collection[str] = (), patience: float, seconds: float
@@ -117,7 +117,7 @@ class World:
         return lease
 
     @property
-    def home(self) -> Residence:
+    def home(self) -> DeviceState:
         residence = self.now().residence
         assert residence is not None
         return residence
@@ -128,17 +128,17 @@ class World:
             if self.mover.claim(lease):
                 self.mover.work(lease)
 
-    def suspend(self) -> Residence:
+    def suspend(self) -> DeviceState:
         self.clock.advance(3600)
-        self.broker.ask(self.now().id, Asked.SUSPEND)
-        assert self.home.phase is Phase.PARKING
+        self.broker.ask(self.now().id, RequestedAction.SUSPEND)
+        assert self.home.phase is StatePhase.PARKING
         self.work()
         return self.home
 
-    def resume(self) -> Residence:
+    def resume(self) -> DeviceState:
         self.clock.advance(60)
         self.broker.begin_cell(self.now().id)
-        assert self.home.phase is Phase.RESTORING
+        assert self.home.phase is StatePhase.RESTORING
         self.work()
         return self.home
 
@@ -201,11 +201,11 @@ def resident(world: World, kernel: int) -> World:
 def test_out_and_back_with_bytes_and_seconds(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     gone = box.suspend()
-    assert (gone.phase, gone.tier, gone.state_bytes) == (Phase.PARKED, Tier.CHECKPOINT, HELD)
+    assert (gone.phase, gone.tier, gone.state_bytes) == (StatePhase.PARKED, SuspendMethod.CHECKPOINT, HELD)
     assert gone.note.startswith("4.0 GiB in ")
     assert box.state(kernel) == "checkpointed"
     back = box.resume()
-    assert (back.phase, back.is_busy, back.state_bytes) == (Phase.RESIDENT, True, None)
+    assert (back.phase, back.is_busy, back.state_bytes) == (StatePhase.RESIDENT, True, None)
     assert back.note.startswith("4.0 GiB in ")
     assert box.state(kernel) == "running"
     told = {event.kind.value: event.detail for event in box.broker.events()}
@@ -214,17 +214,17 @@ def test_out_and_back_with_bytes_and_seconds(world: Make, kernel: int) -> None:
 
 def test_a_slow_copy_is_waited_for(world: Make, kernel: int) -> None:
     box = resident(world(checkpoint=["slow"], restore=["slow"]), kernel)
-    assert box.suspend().phase is Phase.PARKED
-    assert box.resume().phase is Phase.RESIDENT
+    assert box.suspend().phase is StatePhase.PARKED
+    assert box.resume().phase is StatePhase.RESIDENT
 
 
 def test_work_that_does_not_end_in_time_leaves_it_there_for_longer_each_time(world: Make, kernel: int) -> None:
     box = resident(world(lock=["timeout", "timeout"]), kernel)
     stays = box.suspend()
-    assert (stays.phase, stays.failures, stays.note) == (Phase.RESIDENT, 1, "its device work did not end in time")
+    assert (stays.phase, stays.failures, stays.note) == (StatePhase.RESIDENT, 1, "its device work did not end in time")
     assert stays.pinned == ""
     assert box.suspend().failures == 2
-    assert box.suspend().phase is Phase.PARKED
+    assert box.suspend().phase is StatePhase.PARKED
 
 
 @pytest.mark.parametrize("fault", ["denied", "unsupported"])
@@ -233,7 +233,7 @@ def test_what_the_driver_will_never_do_is_not_tried_again_until_it_has_run(
 ) -> None:
     box = resident(world(lock=[fault]), kernel)
     stays = box.suspend()
-    assert stays.phase is Phase.RESIDENT
+    assert stays.phase is StatePhase.RESIDENT
     assert stays.pinned.startswith("the driver could not suspend it: RuntimeError: CUDA_ERROR_NOT_")
     box.work()
     assert box.home.pinned == stays.pinned
@@ -250,7 +250,7 @@ def test_a_helper_that_crashes_while_it_locks_leaves_a_kernel_that_goes_on(
 ) -> None:
     box = resident(world(lock=[fault]), kernel)
     gone = box.suspend()
-    assert (gone.phase, box.state(kernel)) in ((Phase.RESIDENT, "running"), (Phase.PARKED, "checkpointed"))
+    assert (gone.phase, box.state(kernel)) in ((StatePhase.RESIDENT, "running"), (StatePhase.PARKED, "checkpointed"))
 
 
 @pytest.mark.parametrize("fault", ["crash", "crash_after"])
@@ -258,8 +258,8 @@ def test_a_helper_that_crashes_while_it_copies_is_followed_by_one_that_goes_on(
     world: Make, kernel: int, fault: str
 ) -> None:
     box = resident(world(checkpoint=[fault]), kernel)
-    assert box.suspend().phase is Phase.PARKED
-    assert box.resume().phase is Phase.RESIDENT
+    assert box.suspend().phase is StatePhase.PARKED
+    assert box.resume().phase is StatePhase.RESIDENT
     assert box.state(kernel) == "running"
 
 
@@ -270,14 +270,14 @@ def test_a_helper_that_crashes_while_it_restores_is_followed_by_one_that_goes_on
 ) -> None:
     box = resident(world(**{step: [fault]}), kernel)
     box.suspend()
-    assert box.resume().phase is Phase.RESIDENT
+    assert box.resume().phase is StatePhase.RESIDENT
     assert box.state(kernel) == "running"
 
 
 def test_helpers_that_crash_again_and_again_do_not_lose_a_kernel_that_can_go_on(world: Make, kernel: int) -> None:
     box = resident(world(checkpoint=["crash"] * 3), kernel)
     stays = box.suspend()
-    assert (stays.phase, box.state(kernel)) == (Phase.RESIDENT, "running")
+    assert (stays.phase, box.state(kernel)) == (StatePhase.RESIDENT, "running")
     assert "the checkpoint helper ended (139)" in stays.note
 
 
@@ -285,11 +285,11 @@ def test_a_restore_without_memory_loses_the_kernel_for_good_and_says_what_to_do(
     box = resident(world(restore=["oom"]), kernel)
     box.suspend()
     lost = box.resume()
-    assert lost.phase is Phase.LOST
+    assert lost.phase is StatePhase.LOST
     assert "CUDA_ERROR_OUT_OF_MEMORY; restart the kernel" in lost.note
     assert "LeaseStateLost" in box.events()
     with pytest.raises(LeaseError, match="its state is lost"):
-        box.broker.ask(box.now().id, Asked.RESUME)
+        box.broker.ask(box.now().id, RequestedAction.RESUME)
     box.work()
     assert box.home == lost
 
@@ -298,9 +298,9 @@ def test_a_restore_that_failed_otherwise_and_left_it_whole_is_tried_again(world:
     box = resident(world(restore=["unlucky"]), kernel)
     box.suspend()
     waits = box.resume()
-    assert waits.phase is Phase.RESTORING, "the next turn has begun already"
+    assert waits.phase is StatePhase.RESTORING, "the next turn has begun already"
     box.work()
-    assert box.home.phase is Phase.RESIDENT
+    assert box.home.phase is StatePhase.RESIDENT
 
 
 def test_memory_that_somebody_took_after_the_plan_is_seen_before_the_restore(world: Make, kernel: int) -> None:
@@ -310,14 +310,14 @@ def test_memory_that_somebody_took_after_the_plan_is_seen_before_the_restore(wor
     box.broker.begin_cell(box.now().id)
     box.gpu.taken = 13 * GIB
     box.work()
-    assert box.home.phase is Phase.PARKED
+    assert box.home.phase is StatePhase.PARKED
     assert "GPU-a has 3.0 GiB free, and " in box.home.note
     assert box.state(kernel) == "checkpointed"
     box.gpu.taken = 0
     box.clock.advance(10)
     box.broker.cycle()
     box.work()
-    assert box.home.phase is Phase.RESIDENT
+    assert box.home.phase is StatePhase.RESIDENT
 
 
 def test_memory_that_stays_on_the_device_is_not_believed_away(
@@ -327,16 +327,20 @@ def test_memory_that_stays_on_the_device_is_not_believed_away(
     box = resident(world(), kernel)
     box.gpu.stuck = GIB
     stays = box.suspend()
-    assert (stays.phase, stays.note, box.state(kernel)) == (Phase.RESIDENT, "1.0 GiB stayed on its device", "running")
+    assert (stays.phase, stays.note, box.state(kernel)) == (
+        StatePhase.RESIDENT,
+        "1.0 GiB stayed on its device",
+        "running",
+    )
 
 
 def test_a_host_without_room_keeps_it_on_the_device(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, Asked.SUSPEND)
+    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
     box.host_memory = GIB
     box.work()
-    assert box.home.phase is Phase.RESIDENT
+    assert box.home.phase is StatePhase.RESIDENT
     assert box.home.note == "the host has no room for 4.0 GiB: 614.4 MiB may be used"
 
 
@@ -354,17 +358,17 @@ def test_the_end_of_what_a_cell_has_just_done_is_waited_for(world: Make, kernel:
     box.gpu.busy = 0.3
     rest = threading.Timer(0.2, setattr, (box.gpu, "busy", 0.0))
     rest.start()
-    assert box.suspend().phase is Phase.PARKED
+    assert box.suspend().phase is StatePhase.PARKED
     rest.join()
 
 
 def test_a_cell_that_begins_before_anything_has_moved_goes_on_at_once(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, Asked.SUSPEND)
+    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
     box.broker.begin_cell(box.now().id)
     box.work()
-    assert (box.home.phase, box.home.is_busy, box.home.note) == (Phase.RESIDENT, True, "a cell began")
+    assert (box.home.phase, box.home.is_busy, box.home.note) == (StatePhase.RESIDENT, True, "a cell began")
     assert box.state(kernel) == "running"
 
 
@@ -376,7 +380,7 @@ def test_all_processes_with_a_context_move_together(world: Make, start: Start, d
     box.kernel(parent, parent, child)
     assert box.suspend().state_bytes == 2 * HELD
     assert {box.state(parent), box.state(child)} == {"checkpointed"}
-    assert box.resume().phase is Phase.RESIDENT
+    assert box.resume().phase is StatePhase.RESIDENT
     assert {box.state(parent), box.state(child)} == {"running"}
 
 
@@ -397,8 +401,8 @@ def test_a_kernel_that_holds_nothing_leaves_and_returns_without_the_driver(world
     box = world()
     box.kernel(kernel)
     gone = box.suspend()
-    assert (gone.phase, gone.tier, gone.state_bytes) == (Phase.PARKED, Tier.OFF, 0)
-    assert box.resume().phase is Phase.RESIDENT
+    assert (gone.phase, gone.tier, gone.state_bytes) == (StatePhase.PARKED, SuspendMethod.OFF, 0)
+    assert box.resume().phase is StatePhase.RESIDENT
 
 
 def test_a_driver_that_does_not_say_what_is_held_is_not_worked_with(world: Make, kernel: int) -> None:
@@ -411,13 +415,13 @@ def test_a_driver_that_does_not_say_what_is_held_is_not_worked_with(world: Make,
 def test_a_new_server_goes_on_with_a_suspend_from_where_the_old_one_was(world: Make, kernel: int, state: str) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, Asked.SUSPEND)
+    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
     box.states.write_text(json.dumps({str(kernel): state}))
     box.mover = box.server()
     box.work()
-    assert box.home.phase is Phase.PARKED
+    assert box.home.phase is StatePhase.PARKED
     assert box.home.state_bytes == (HELD if state == "running" else 16 * GIB), "its budget, where nobody knows better"
-    assert box.resume().phase is Phase.RESIDENT
+    assert box.resume().phase is StatePhase.RESIDENT
     assert box.state(kernel) == "running"
 
 
@@ -430,7 +434,7 @@ def test_a_new_server_goes_on_with_a_resume_from_where_the_old_one_was(world: Ma
     box.states.write_text(json.dumps({str(kernel): state}))
     box.mover = box.server()
     box.work()
-    assert box.home.phase is Phase.RESIDENT
+    assert box.home.phase is StatePhase.RESIDENT
     assert box.state(kernel) == "running"
 
 
@@ -442,7 +446,7 @@ def test_a_new_server_finds_a_state_that_the_driver_has_given_up(world: Make, ke
     box.states.write_text(json.dumps({str(kernel): "failed"}))
     box.mover = box.server()
     box.work()
-    assert box.home.phase is Phase.LOST
+    assert box.home.phase is StatePhase.LOST
     assert box.now().residence is not None
 
 
@@ -475,7 +479,7 @@ def test_what_came_back_as_its_neighbour_could_not_leave_is_not_killed_as_it_is(
     (child,) = tree({"k": parent})["k"] - {parent}
     box = world(checkpoint=["", "unlucky"])
     box.kernel(parent, parent, child)
-    assert box.suspend().phase is Phase.RESIDENT
+    assert box.suspend().phase is StatePhase.RESIDENT
     assert {box.state(parent), box.state(child)} == {"running"}
     box.mover.make_safe("k", parent)
     assert {box.state(parent), box.state(child)} == {"checkpointed"}
@@ -531,15 +535,15 @@ def test_an_end_waits_for_the_move_that_is_under_way(world: Make, kernel: int) -
 def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, Asked.SUSPEND)
+    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
     lease, other = box.now(), box.server()
     assert box.mover.claim(lease)
     assert not other.claim(lease)
     box.mover.work(lease)
-    assert box.home.phase is Phase.PARKED
+    assert box.home.phase is StatePhase.PARKED
     assert other.claim(lease), "it is free again"
     other.work(lease)
-    assert (box.home.phase, box.state(kernel)) == (Phase.PARKED, "checkpointed"), "and finds nothing left to do"
+    assert (box.home.phase, box.state(kernel)) == (StatePhase.PARKED, "checkpointed"), "and finds nothing left to do"
 
 
 def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
@@ -556,7 +560,7 @@ def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
 def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, Asked.SUSPEND)
+    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
     lease = box.now()
     assert box.mover.claim(lease)
     box.mover.give_up(lease)
@@ -573,25 +577,25 @@ def test_a_process_that_ends_amid_a_move_ends_nothing_else(world: Make, start: S
     lease = box.broker.reside(lease.id, lease.token, lambda one: is_pinned(one, ""))
     box.broker.bind(lease.id, lease.token, pid=os.getpid(), root_pid=dead)
     gone = box.suspend()
-    assert (gone.phase, gone.state_bytes) == (Phase.PARKED, 0)
+    assert (gone.phase, gone.state_bytes) == (StatePhase.PARKED, 0)
 
 
 def test_what_is_not_the_drivers_to_move_is_moved_by_the_kernel_itself(world: Make, kernel: int) -> None:
     box = world()
-    box.readiness = Readiness(tier=Tier.OFFLOAD, why="driver 1 is old")
+    box.readiness = SuspendCapability(tier=SuspendMethod.OFFLOAD, why="driver 1 is old")
     box.report = {"registered_bytes": 3 * GIB, "size_bytes": 3 * GIB}
     box.kernel(kernel, kernel)
     assert box.home.pinned == ""
     box.gpu.held[kernel] = 0
     gone = box.suspend()
-    assert (gone.phase, gone.tier) == (Phase.PARKED, Tier.OFFLOAD)
+    assert (gone.phase, gone.tier) == (StatePhase.PARKED, SuspendMethod.OFFLOAD)
     assert box.state(kernel) == "running"
     box.report = {"error": "cannot resume weight: the device has no room"}
-    assert box.resume().phase is Phase.RESTORING, "it is tried again"
+    assert box.resume().phase is StatePhase.RESTORING, "it is tried again"
     assert box.broker.events()[-1].kind.value != "LeaseStateLost"
     box.report = {"size_bytes": 3 * GIB}
     box.work()
-    assert box.home.phase is Phase.RESIDENT
+    assert box.home.phase is StatePhase.RESIDENT
 
 
 def test_what_stays_because_it_is_not_registered_is_said(
@@ -599,18 +603,18 @@ def test_what_stays_because_it_is_not_registered_is_said(
 ) -> None:
     monkeypatch.setattr("jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0)
     box = world()
-    box.readiness = Readiness(tier=Tier.OFFLOAD, why="driver 1 is old")
+    box.readiness = SuspendCapability(tier=SuspendMethod.OFFLOAD, why="driver 1 is old")
     box.report = {"registered_bytes": GIB, "size_bytes": GIB}
     box.kernel(kernel, kernel)
     stays = box.suspend()
-    assert (stays.phase, stays.pinned) == (Phase.RESIDENT, "4.0 GiB stayed on its device: it is not registered")
+    assert (stays.phase, stays.pinned) == (StatePhase.RESIDENT, "4.0 GiB stayed on its device: it is not registered")
 
 
 def test_a_standing_is_shown_with_its_reason(world: Make, kernel: int) -> None:
     from jupyter_aistack.core.wire.values import residence_to_dict
 
     box = resident(world(), kernel)
-    assert residence_to_dict(box.home)["standing"] == Standing.WARM.value
+    assert residence_to_dict(box.home)["standing"] == DisplayState.WARM.value
     shown = residence_to_dict(box.suspend())
     assert (shown["standing"], shown["why"][:11]) == ("suspended", "4.0 GiB in ")
-    assert residence_to_dict(replace(box.home, phase=Phase.LOST, note="gone"))["why"] == "gone"
+    assert residence_to_dict(replace(box.home, phase=StatePhase.LOST, note="gone"))["why"] == "gone"

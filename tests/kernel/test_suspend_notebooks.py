@@ -16,10 +16,10 @@ from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.system.processes import is_alive
 
 from .conftest import WriteKernel, client_of, lease_of, pid_of, until
@@ -83,7 +83,7 @@ async def notebook(kernels: Any, kernel_id: str) -> AsyncIterator[Notebook]:
         yield Notebook(kernel_id, client)
 
 
-def home(broker: Broker, kernel_id: str) -> Residence:
+def home(broker: Broker, kernel_id: str) -> DeviceState:
     lease = lease_of(broker, kernel_id)
     assert lease is not None
     assert lease.residence is not None
@@ -101,8 +101,10 @@ async def lease_once_known(broker: Broker, kernel_id: str) -> Lease:
     return found
 
 
-async def parked(broker: Broker, kernel_id: str) -> Residence:
-    found: Residence = await until(lambda: home(broker, kernel_id).phase is Phase.PARKED and home(broker, kernel_id))
+async def parked(broker: Broker, kernel_id: str) -> DeviceState:
+    found: DeviceState = await until(
+        lambda: home(broker, kernel_id).phase is StatePhase.PARKED and home(broker, kernel_id)
+    )
     return found
 
 
@@ -117,20 +119,20 @@ async def test_an_idle_notebook_makes_room_and_finds_its_tensors_again(
         second = await kernels.start_kernel(kernel_name=name)
         assert lease_of(broker, second) is not None, "it waited for the room and got it"
         gone = await parked(broker, first)
-        assert (gone.tier, gone.state_bytes) == (Tier.OFFLOAD, 64 * 64 * 4 + 64 * 4)
+        assert (gone.tier, gone.state_bytes) == (SuspendMethod.OFFLOAD, 64 * 64 * 4 + 64 * 4)
         assert " in " in gone.note
 
         ann.take()
         assert await ann.run("1 + 1") == "ok"
         assert "Its GPU memory" not in ann.take()
-        assert home(broker, first).phase is Phase.PARKED, "a cell of plain Python needs no GPU"
+        assert home(broker, first).phase is StatePhase.PARKED, "a cell of plain Python needs no GPU"
         assert await ann.run(COMPARE) == "ok"
         shown = ann.take()
         assert "same True False" in shown
         assert "Resuming" in shown
         assert "came back to the GPU" in shown
-        assert home(broker, first).phase is Phase.RESIDENT
-        assert (await parked(broker, second)).tier is Tier.SIMULATED
+        assert home(broker, first).phase is StatePhase.RESIDENT
+        assert (await parked(broker, second)).tier is SuspendMethod.SIMULATED
 
 
 async def test_a_user_suspends_pins_and_hears_once_what_it_means(
@@ -155,7 +157,7 @@ async def test_a_user_suspends_pins_and_hears_once_what_it_means(
         assert await ann.run("2") == "ok"
         assert "Nothing is lost" not in ann.take(), "once is enough"
         assert await ann.run("%gpu resume") == "ok"
-        await until(lambda: home(broker, kernel_id).phase is Phase.RESIDENT)
+        await until(lambda: home(broker, kernel_id).phase is StatePhase.RESIDENT)
 
 
 async def test_a_wait_is_interrupted_and_the_cell_does_not_run(
@@ -165,7 +167,7 @@ async def test_a_wait_is_interrupted_and_the_cell_does_not_run(
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run("ran = []\nclass Model: pass\nModel.__module__ = 'torch.nn'\nmodel = Model()") == "ok"
         lease = await lease_once_known(broker, kernel_id)
-        broker.ask(lease.id, Asked.SUSPEND)
+        broker.ask(lease.id, RequestedAction.SUSPEND)
         await parked(broker, kernel_id)
         other = Holder(kind=HolderKind.KERNEL, id="other", user="bob", host=broker.host, pid=os.getpid())
         assert broker.submit("1", other).lease_id, "of another server, which has not said that it can be moved"
@@ -186,7 +188,7 @@ async def test_a_kernel_restarted_while_its_state_is_away_begins_with_nothing_to
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run(REGISTER) == "ok"
         lease = await lease_once_known(broker, kernel_id)
-        broker.ask(lease.id, Asked.SUSPEND)
+        broker.ask(lease.id, RequestedAction.SUSPEND)
         assert (await parked(broker, kernel_id)).state_bytes
     await kernels.restart_kernel(kernel_id)
     after = lease_of(broker, kernel_id)
@@ -196,7 +198,7 @@ async def test_a_kernel_restarted_while_its_state_is_away_begins_with_nothing_to
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run("import torch\nprint(torch.ones(2).sum().item())") == "ok"
         assert "2.0" in ann.take()
-        await until(lambda: home(broker, kernel_id).phase is Phase.RESIDENT)
+        await until(lambda: home(broker, kernel_id).phase is StatePhase.RESIDENT)
 
 
 async def test_any_kernel_is_seen_to_wait_for_its_gpu_from_outside_and_one_that_computes_is_left_alone(
@@ -206,12 +208,12 @@ async def test_any_kernel_is_seen_to_wait_for_its_gpu_from_outside_and_one_that_
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run("import time") == "ok"
         lease = await lease_once_known(broker, kernel_id)
-        broker.ask(lease.id, Asked.SUSPEND)
-        assert (await parked(broker, kernel_id)).tier is Tier.SIMULATED
+        broker.ask(lease.id, RequestedAction.SUSPEND)
+        assert (await parked(broker, kernel_id)).tier is SuspendMethod.SIMULATED
         assert await ann.run("end = time.process_time() + 1\nwhile time.process_time() < end: pass") == "ok"
-        assert home(broker, kernel_id).phase is Phase.PARKED
+        assert home(broker, kernel_id).phase is StatePhase.PARKED
         cell = asyncio.ensure_future(ann.run("time.sleep(3)"))
-        await until(lambda: home(broker, kernel_id).phase is Phase.RESIDENT and home(broker, kernel_id).is_busy)
+        await until(lambda: home(broker, kernel_id).phase is StatePhase.RESIDENT and home(broker, kernel_id).is_busy)
         assert not cell.done()
         assert await cell == "ok"
         await until(lambda: not home(broker, kernel_id).is_busy)
@@ -250,7 +252,7 @@ async def test_a_restart_of_a_restored_kernel_is_made_safe_by_the_mover(
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2"))
     safe: list[str] = []
     monkeypatch.setattr(
-        "jupyter_aistack.server.suspend.worker.Mover.make_safe", lambda self, kernel, pid: safe.append(kernel)
+        "jupyter_aistack.server.suspend.worker.SuspendWorker.make_safe", lambda self, kernel, pid: safe.append(kernel)
     )
     await workbench.before_kill(kernel_id, pid_of(kernels, kernel_id))
     assert safe == [kernel_id]
@@ -280,4 +282,4 @@ async def test_rest_suspends_resumes_and_pins(
     await post("suspend")
     await parked(broker, kernel_id)
     await post("resume")
-    await until(lambda: home(broker, kernel_id).phase is Phase.RESIDENT)
+    await until(lambda: home(broker, kernel_id).phase is StatePhase.RESIDENT)

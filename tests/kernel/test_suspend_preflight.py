@@ -12,25 +12,25 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.model.device_state import Tier
+from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind, parse_spec
 from jupyter_aistack.server.suspend.orphans import is_orphan
-from jupyter_aistack.server.suspend.preflight import Findings, Process, libraries, look, why_not
+from jupyter_aistack.server.suspend.preflight import PreflightReport, Process, libraries, look, why_not
 
 ROOT = Process(pid=7, has_context=True, uses=frozenset({"cuda", "nccl"}))
 CLEAN = {"cuda": True, "managed": "", "nccl": False, "ipc": False, "graphs": 0, "registered_bytes": 0}
 
 
-def found(*others: Process, root: Process = ROOT, **fields: Any) -> Findings:
+def found(*others: Process, root: Process = ROOT, **fields: Any) -> PreflightReport:
     known: dict[str, Any] = {"processes": (root, *others), "root_pid": 7, "report": CLEAN}
-    return Findings(**{**known, **fields})
+    return PreflightReport(**{**known, **fields})
 
 
 def test_a_plain_kernel_on_its_own_gpu_may_be_moved() -> None:
     assert why_not(found()) == ""
     assert why_not(found(Process(pid=8))) == "", "a child without a context is of no interest"
-    assert why_not(Findings()) == "", "nothing is there"
+    assert why_not(PreflightReport()) == "", "nothing is there"
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_a_plain_kernel_on_its_own_gpu_may_be_moved() -> None:
         (found(report={**CLEAN, "ipc": True}), "shares GPU memory with another process"),
         (found(report=None), "process 7 may use NCCL, and there is nobody to ask"),
         (found(Process(pid=8, has_context=True, uses=frozenset({"managed"}))), "process 8 may use managed memory"),
-        (found(tier=Tier.OFF, why_tier="no GPU"), "nothing is suspended on this host: no GPU"),
-        (found(tier=Tier.OFFLOAD, why_tier="driver 1 is old"), "(driver 1 is old), and nothing is"),
-        (found(tier=Tier.OFFLOAD, report=None), "nothing in its kernel answers"),
-        (found(tier=Tier.OFFLOAD, report={**CLEAN, "graphs": 1, "registered_bytes": 5}), "CUDA graph"),
+        (found(tier=SuspendMethod.OFF, why_tier="no GPU"), "nothing is suspended on this host: no GPU"),
+        (found(tier=SuspendMethod.OFFLOAD, why_tier="driver 1 is old"), "(driver 1 is old), and nothing is"),
+        (found(tier=SuspendMethod.OFFLOAD, report=None), "nothing in its kernel answers"),
+        (found(tier=SuspendMethod.OFFLOAD, report={**CLEAN, "graphs": 1, "registered_bytes": 5}), "CUDA graph"),
     ],
 )
-def test_what_the_driver_cannot_do_is_refused_before_it_is_tried(findings: Findings, says: str) -> None:
+def test_what_the_driver_cannot_do_is_refused_before_it_is_tried(findings: PreflightReport, says: str) -> None:
     assert says in why_not(findings)
 
 
@@ -64,8 +64,8 @@ def test_cuda_that_the_driver_does_not_list_is_somewhere_else() -> None:
 
 
 def test_registered_objects_and_simulated_devices_may_be_moved_without_the_driver() -> None:
-    assert why_not(found(tier=Tier.OFFLOAD, report={**CLEAN, "nccl": True, "registered_bytes": 5})) == ""
-    assert why_not(found(is_simulated=True, tier=Tier.OFF)) == ""
+    assert why_not(found(tier=SuspendMethod.OFFLOAD, report={**CLEAN, "nccl": True, "registered_bytes": 5})) == ""
+    assert why_not(found(is_simulated=True, tier=SuspendMethod.OFF)) == ""
 
 
 @pytest.fixture

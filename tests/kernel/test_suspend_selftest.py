@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import Tier
+from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF
 from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.ledger.memory import MemoryLedger
@@ -132,27 +132,27 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(helper: Make, states: Pat
         assert held(os.getpid()) == 0, "it is not on the GPU"
         return answers[uuid]
 
-    def ready(version: str = "580.126.09", is_on: bool = True) -> tuple[Tier, str]:
+    def ready(version: str = "580.126.09", is_on: bool = True) -> tuple[SuspendMethod, str]:
         found = find_out(broker(FakeGPU(states), is_on=is_on), helper(), results, lambda: version, test)
         return found.tier, found.why
 
     answers = {"GPU-a": "", "GPU-b": "memory stayed"}
-    assert ready(is_on=False) == (Tier.OFF, SWITCHED_OFF.why)
-    assert ready("570.1")[0] is Tier.OFFLOAD
+    assert ready(is_on=False) == (SuspendMethod.OFF, SWITCHED_OFF.why)
+    assert ready("570.1")[0] is SuspendMethod.OFFLOAD
     assert tried == [], "a driver that is known to be bad is not tried"
-    assert ready() == (Tier.OFFLOAD, "GPU b: memory stayed")
+    assert ready() == (SuspendMethod.OFFLOAD, "GPU b: memory stayed")
     answers["GPU-b"] = ""
     tried.clear()
-    assert ready() == (Tier.CHECKPOINT, "")
+    assert ready() == (SuspendMethod.CHECKPOINT, "")
     assert tried == ["GPU-b"], "what has passed is remembered, what has failed is tried again"
     tried.clear()
-    assert ready() == (Tier.CHECKPOINT, "")
+    assert ready() == (SuspendMethod.CHECKPOINT, "")
     assert tried == []
-    assert ready("590.1") == (Tier.CHECKPOINT, "")
+    assert ready("590.1") == (SuspendMethod.CHECKPOINT, "")
     assert tried == ["GPU-a", "GPU-b"], "another driver is another matter"
     clock.advance(8 * 86400)
     tried.clear()
-    assert ready() == (Tier.CHECKPOINT, "")
+    assert ready() == (SuspendMethod.CHECKPOINT, "")
     assert tried == ["GPU-a", "GPU-b"]
 
 

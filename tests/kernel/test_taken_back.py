@@ -19,7 +19,7 @@ from traitlets.config import Config
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome
 from jupyter_aistack.core.scheduling.idle import stage
-from jupyter_aistack.server.maintenance.loop import Upkeep
+from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
 
 from .conftest import WriteKernel, active, client_of, evaluate, lease_of
 
@@ -71,7 +71,7 @@ def turn(server: Any) -> Turn:
     """One turn of the server's maintenance."""
     (extension,) = server.extension_manager.extension_apps["jupyter_aistack"]
     parts = (extension.workbench, extension._kernels, extension._bus, extension._sampler)
-    upkeep = Upkeep(*parts, cycle_seconds=lambda: 1e6)
+    upkeep = MaintenanceLoop(*parts, cycle_seconds=lambda: 1e6)
 
     async def keep() -> None:
         await upkeep.keep()

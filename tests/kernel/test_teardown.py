@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel import teardown
 from jupyter_aistack.kernel.teardown import SETTLE_SECONDS, SURE_SECONDS, TERM_SECONDS, Teardown
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 
@@ -146,8 +146,8 @@ class Card(Provider):
         gpu = Device(id="GPU-0", host=host, kind=DeviceKind.GPU, index=0, name="H200", memory_bytes=140 * GIB)
         return (gpu,)
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
-        return Prepared(environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, expects={"threads": "1"})
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        return Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, expects={"threads": "1"})
 
     def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
         return {}
@@ -181,7 +181,7 @@ def card(broker: Broker, heard: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     """The host's only device, and a shorter wait for its quiet."""
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.2)
     provider = Card(heard)
-    broker.devices = Devices((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
+    broker.devices = DeviceManager((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
     return provider
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.kernel.environment import SECRETS
 
@@ -36,7 +36,7 @@ async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_th
 
 def _exchange(broker: Broker, provider: Any) -> None:
     """Put another provider in."""
-    broker.devices = Devices((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
+    broker.devices = DeviceManager((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
 
 
 @pytest.mark.parametrize("promise", [{"cores": [0, 1, 2, 3]}, {"threads": "7"}], ids=str)

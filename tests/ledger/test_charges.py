@@ -10,18 +10,25 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounting.charges import NO_LEVELS, Bill, CellSpan, Charge, Meter, added
+from jupyter_aistack.core.accounting.charges import (
+    NO_LEVELS,
+    CellInterval,
+    MeterState,
+    UsageRecord,
+    UsageSummary,
+    added,
+)
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerConflict
 from jupyter_aistack.ledger.base import Ledger
 
 Wish = Callable[..., Request]
-METER = Meter(
+METER = MeterState(
     host="box", device_id="GPU-0", at=10.25, millijoules=2**53 + 1, idle_watts=70.5, is_idle_seen=True, writer="p-1"
 )
 
 
-def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> Charge:
+def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> UsageRecord:
     said: dict[str, Any] = {
         "user": "änn",
         "queue": "night",
@@ -38,23 +45,23 @@ def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> Charge:
         "memory_seconds": 10.0,
         "peak_bytes": 2**40,
     }
-    return Charge(host="box", device_id="GPU-0", lease_id=lease, day=day, **said | fields)
+    return UsageRecord(host="box", device_id="GPU-0", lease_id=lease, day=day, **said | fields)
 
 
 def test_a_bill_is_read_back_field_by_field(ledger: Ledger) -> None:
     other = replace(METER, device_id="CPU-box", millijoules=None, idle_watts=None, is_idle_seen=False)
     unknown = charge("", user="", kind="simulated", peak_bytes=None, levels=NO_LEVELS, cell="3:ab")
-    ledger.settle(Bill(after=(METER, other), charges=(charge(), unknown)))
+    ledger.settle(UsageSummary(after=(METER, other), charges=(charge(), unknown)))
     assert ledger.meters("box") == (other, METER)
     assert ledger.meters("elsewhere") == ()
     assert ledger.charges(0, 30_000) == (unknown, charge())
 
 
 def test_a_bill_that_goes_on_adds_up(ledger: Ledger) -> None:
-    ledger.settle(Bill(after=(METER,), charges=(charge(), charge(), charge("l-2"))))
+    ledger.settle(UsageSummary(after=(METER,), charges=(charge(), charge(), charge("l-2"))))
     moved = replace(METER, at=20.0, millijoules=2**54)
     later = charge(peak_bytes=2**41, label="renamed.ipynb")
-    ledger.settle(Bill(before=(METER,), after=(moved,), charges=(later,)))
+    ledger.settle(UsageSummary(before=(METER,), after=(moved,), charges=(later,)))
     assert ledger.meters("box") == (moved,)
     assert ledger.charges(0, 30_000) == (added(added(charge(), charge()), later), charge("l-2"))
     assert ledger.charges(0, 30_000)[0].millijoules == 3 * (2**53 + 1), "to the millijoule"
@@ -64,11 +71,15 @@ def test_a_bill_that_goes_on_adds_up(ledger: Ledger) -> None:
     "before",
     [(), (replace(METER, at=9.0),), (replace(METER, millijoules=1),), (replace(METER, device_id="GPU-9"),)],
 )
-def test_a_bill_for_time_that_another_has_charged_changes_nothing(ledger: Ledger, before: tuple[Meter, ...]) -> None:
-    ledger.settle(Bill(after=(METER,), charges=(charge(),)))
+def test_a_bill_for_time_that_another_has_charged_changes_nothing(
+    ledger: Ledger, before: tuple[MeterState, ...]
+) -> None:
+    ledger.settle(UsageSummary(after=(METER,), charges=(charge(),)))
     new = replace(METER, device_id="GPU-1")
     with pytest.raises(LedgerConflict, match="moved by another process"):
-        ledger.settle(Bill(before=before, after=(new, replace(METER, at=30.0)), charges=(charge(), charge("l-9"))))
+        ledger.settle(
+            UsageSummary(before=before, after=(new, replace(METER, at=30.0)), charges=(charge(), charge("l-9")))
+        )
     assert ledger.meters("box") == (METER,)
     assert ledger.charges(0, 30_000) == (charge(),)
 
@@ -80,7 +91,9 @@ def test_of_several_writers_one_charges_each_stretch_of_time(ledger: Ledger) -> 
             at = meters[0].at if meters else 0.0
             try:
                 moved = replace(METER, at=at + 1.0, millijoules=int(at + 1))
-                ledger.settle(Bill(before=meters, after=(moved,), charges=(charge(seconds=1.0, millijoules=1),)))
+                ledger.settle(
+                    UsageSummary(before=meters, after=(moved,), charges=(charge(seconds=1.0, millijoules=1),))
+                )
             except LedgerConflict:
                 lost.append(number)
 
@@ -101,7 +114,7 @@ def test_charges_are_found_by_day_user_notebook_and_kernel(ledger: Ledger) -> No
         charge("l-3", 3, label="other.ipynb"),
         charge("l-4", 4, owner="kernel-2"),
     ]
-    ledger.settle(Bill(charges=tuple(charges)))
+    ledger.settle(UsageSummary(charges=tuple(charges)))
     assert ledger.charges(1, 4) == tuple(charges)
     assert ledger.charges(2, 3) == tuple(charges[1:3])
     assert ledger.charges(0, 9, user="bob") == (charges[1],)
@@ -113,9 +126,9 @@ def test_charges_are_found_by_day_user_notebook_and_kernel(ledger: Ledger) -> No
 
 def test_names_no_database_can_hold_are_charged_all_the_same(ledger: Ledger) -> None:
     for _ in range(2):
-        ledger.settle(Bill(charges=(charge(user="a\0nn\ud800", label="\0.ipynb", owner="\0", cell="1:\0"),)))
+        ledger.settle(UsageSummary(charges=(charge(user="a\0nn\ud800", label="\0.ipynb", owner="\0", cell="1:\0"),)))
     assert [one.seconds for one in ledger.charges(0, 30_000)] == [20.0]
-    ledger.note_cells([CellSpan(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2)
+    ledger.note_cells([CellInterval(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2)
     assert len(ledger.cells("box", 0.0)) == 1
 
 
@@ -128,7 +141,7 @@ def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(ledger: Ledge
         for cell in ("", "1:a", "2:b", "3:c")
         if cell or lease == "l-1"
     ]
-    ledger.settle(Bill(charges=tuple(charges)))
+    ledger.settle(UsageSummary(charges=tuple(charges)))
     assert ledger.fold_cells(3, limit=5) == 5
     assert ledger.fold_cells(3) == 7
     assert ledger.fold_cells(3) == 0
@@ -145,8 +158,8 @@ def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(ledger: Ledge
 
 
 def test_the_end_of_a_cell_replaces_its_beginning(ledger: Ledger) -> None:
-    running = CellSpan(host="box", owner="kernel-1", cell="3:ab12", began_at=5.25)
-    earlier = CellSpan(host="box", owner="kernel-2", cell="1:cd", began_at=1.0, ended_at=2.0)
+    running = CellInterval(host="box", owner="kernel-1", cell="3:ab12", began_at=5.25)
+    earlier = CellInterval(host="box", owner="kernel-2", cell="1:cd", began_at=1.0, ended_at=2.0)
     ledger.note_cells([])
     ledger.note_cells([running, earlier, replace(earlier, host="other")])
     assert ledger.cells("box", 1.0) == (earlier, running)
@@ -159,9 +172,9 @@ def test_the_end_of_a_cell_replaces_its_beginning(ledger: Ledger) -> None:
 def test_spans_that_are_over_are_forgotten(ledger: Ledger) -> None:
     month = 31 * 86400.0
     spans = [
-        CellSpan(host="box", owner="k", cell="1:a", began_at=month, ended_at=month + 5),
-        CellSpan(host="box", owner="k", cell="2:b", began_at=month + 6),
-        CellSpan(host="box", owner="dead", cell="9:z", began_at=0.0),
+        CellInterval(host="box", owner="k", cell="1:a", began_at=month, ended_at=month + 5),
+        CellInterval(host="box", owner="k", cell="2:b", began_at=month + 6),
+        CellInterval(host="box", owner="dead", cell="9:z", began_at=0.0),
     ]
     ledger.note_cells(spans)
     ledger.forget_cells("box", month + 5)
@@ -174,7 +187,7 @@ def test_spans_that_are_over_are_forgotten(ledger: Ledger) -> None:
 def test_books_leave_plans_and_history_alone(ledger: Ledger, wish: Wish) -> None:
     ledger.submit(wish("r-1"))
     before = (ledger.read("box", 1.0), ledger.events())
-    ledger.settle(Bill(after=(METER,), charges=(charge(),)))
-    ledger.note_cells([CellSpan(host="box", owner="k", cell="1:a", began_at=1.0)])
+    ledger.settle(UsageSummary(after=(METER,), charges=(charge(),)))
+    ledger.note_cells([CellInterval(host="box", owner="k", cell="1:a", began_at=1.0)])
     ledger.fold_cells(9)
     assert (ledger.read("box", 1.0), ledger.events()) == before

@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import Residence, Tier, cell_begins, has_left, has_returned, is_lost
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    SuspendMethod,
+    cell_begins,
+    has_left,
+    has_returned,
+    is_lost,
+)
 from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome, Step
-from jupyter_aistack.core.model.plan import End, Grant, Move, Plan, Reject
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome
+from jupyter_aistack.core.model.plan import End, Grant, Plan, Reject, TransferAction
 from jupyter_aistack.core.model.request import Request, RequestState
-from jupyter_aistack.core.suspend.feasibility import Act
+from jupyter_aistack.core.suspend.feasibility import TransferDirection
 from jupyter_aistack.exceptions import (
     InvalidTransition,
     LeaseError,
@@ -44,8 +51,8 @@ def end(lease: Lease, outcome: Outcome) -> End:
 
 
 def release(ledger: Ledger, lease: Lease, now: float) -> Lease:
-    ledger.step(lease.id, lease.token, Step.RELEASE, now)
-    return ledger.step(lease.id, lease.token, Step.FINISH, now)
+    ledger.step(lease.id, lease.token, LeaseTransition.RELEASE, now)
+    return ledger.step(lease.id, lease.token, LeaseTransition.FINISH, now)
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------
@@ -256,13 +263,13 @@ def test_the_version_rests_when_a_lease_changes_but_keeps_its_slices(
 ) -> None:
     lease = grant(ledger, wish("r-1"))
     before = version(ledger)
-    ledger.step(lease.id, lease.token, Step.ACTIVATE, 1.0, verified=True)
+    ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0, verified=True)
     ledger.renew(lease.id, lease.token, 2.0, 90.0)
     ledger.extend(lease.id, lease.token, 3.0, 900.0)
     ledger.bind(lease.id, lease.token, 4.0, note="moved", active_at=3.0)
     ledger.touch([lease.id], 4.0)
-    ledger.step(lease.id, lease.token, Step.SUSPEND, 5.0)
-    ledger.step(lease.id, lease.token, Step.RELEASE, 6.0)
+    ledger.step(lease.id, lease.token, LeaseTransition.SUSPEND, 5.0)
+    ledger.step(lease.id, lease.token, LeaseTransition.RELEASE, 6.0)
     assert version(ledger, 7.0) == before
 
 
@@ -272,7 +279,7 @@ def test_the_version_rests_when_a_lease_changes_but_keeps_its_slices(
 def test_a_step_advances_the_lease_and_keeps_the_changes(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = grant(ledger, wish("r-1"))
     changes: dict[str, Any] = {"verified": True, "note": "äöü € 🎛", "enforced_by": Enforcement.L1}
-    active = ledger.step(lease.id, lease.token, Step.ACTIVATE, 2.0, **changes)
+    active = ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 2.0, **changes)
     assert active == replace(lease, state=LeaseState.ACTIVE, **changes)
     assert ledger.lease(lease.id, 2.0) == active
     assert kinds(ledger)[-1] is EventKind.LEASE_ACTIVATED
@@ -280,25 +287,25 @@ def test_a_step_advances_the_lease_and_keeps_the_changes(ledger: Ledger, wish: W
 
 def test_a_lease_found_otherwise_than_granted_is_an_event(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = grant(ledger, wish("r-1"))
-    ledger.step(lease.id, lease.token, Step.ACTIVATE, 2.0, verified=False, note="not enforced: sees 2 GPUs")
+    ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 2.0, verified=False, note="not enforced: sees 2 GPUs")
     assert kinds(ledger)[-2:] == [EventKind.LEASE_ACTIVATED, EventKind.LEASE_NOT_ENFORCED]
     assert ledger.events()[-1].detail == "not enforced: sees 2 GPUs"
 
 
 def test_suspending_and_resuming_are_events(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = grant(ledger, wish("r-1"))
-    for step in (Step.ACTIVATE, Step.SUSPEND, Step.RESUME):
+    for step in (LeaseTransition.ACTIVATE, LeaseTransition.SUSPEND, LeaseTransition.RESUME):
         ledger.step(lease.id, lease.token, step, 1.0)
     assert kinds(ledger)[-2:] == [EventKind.LEASE_SUSPENDED, EventKind.LEASE_RESUMED]
 
 
 def test_where_the_state_of_a_lease_is_goes_with_it(ledger: Ledger, wish: Wish) -> None:
     lease = resident(ledger, wish)
-    assert ledger.lease(lease.id, 1.0).residence == Residence(active_at=0.5, note="äöü")
+    assert ledger.lease(lease.id, 1.0).residence == DeviceState(active_at=0.5, note="äöü")
     version = ledger.read("box", 1.0).version
     assert ledger.reside(lease.id, lease.token, 1.0, lambda one: cell_begins(one, 1.0)).state is LeaseState.ACTIVE
     assert ledger.read("box", 1.0).version == version + 1
-    assert ledger.reside(lease.id, lease.token, 1.0, lambda one: one).residence == Residence(
+    assert ledger.reside(lease.id, lease.token, 1.0, lambda one: one).residence == DeviceState(
         active_at=1.0, note="äöü", is_busy=True
     )
     assert ledger.read("box", 1.0).version == version + 1
@@ -307,16 +314,18 @@ def test_where_the_state_of_a_lease_is_goes_with_it(ledger: Ledger, wish: Wish) 
 def test_a_state_that_moves_takes_its_lease_along_and_says_so(ledger: Ledger, wish: Wish) -> None:
     lease = resident(ledger, wish)
 
-    def move(act: Act) -> None:
-        action = Move(lease_id=lease.id, token=lease.token, act=act)
+    def move(act: TransferDirection) -> None:
+        action = TransferAction(lease_id=lease.id, token=lease.token, act=act)
         ledger.apply(Plan(version=ledger.read("box", 1.0).version, actions=(action,)), 1.0)
 
-    move(Act.SUSPEND)
+    move(TransferDirection.SUSPEND)
     with pytest.raises(LedgerConflict):
-        move(Act.SUSPEND)
-    parked = ledger.reside(lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=Tier.OFFLOAD))
+        move(TransferDirection.SUSPEND)
+    parked = ledger.reside(
+        lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=SuspendMethod.OFFLOAD)
+    )
     assert (parked.state, parked.residence and parked.residence.state_bytes) == (LeaseState.SUSPENDED, 5)
-    move(Act.RESUME)
+    move(TransferDirection.RESUME)
     back = ledger.reside(lease.id, lease.token, 3.0, lambda one: has_returned(one, 3.0))
     assert (back.state, ledger.lease(lease.id, 3.0)) == (LeaseState.ACTIVE, back)
     lost = ledger.reside(lease.id, lease.token, 4.0, lambda one: is_lost(one, "restore failed"))
@@ -327,7 +336,7 @@ def test_a_state_that_moves_takes_its_lease_along_and_says_so(ledger: Ledger, wi
 def test_a_step_that_does_not_apply_to_a_state_changes_nothing(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = resident(ledger, wish)
     with pytest.raises(LeaseError, match="cannot be parked"):
-        ledger.reside(lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=Tier.OFFLOAD))
+        ledger.reside(lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=SuspendMethod.OFFLOAD))
     with pytest.raises(StaleToken):
         ledger.reside(lease.id, lease.token + 1, 2.0, lambda one: is_lost(one, "no"))
     assert ledger.lease(lease.id, 2.0) == lease
@@ -339,26 +348,26 @@ def resident(ledger: Ledger, wish: Wish) -> Lease:
     """An active lease whose holder may be suspended."""
     request = ledger.submit(wish("r-1"))
     slices = (Slice(device_id="G0", kind=SliceKind.SHARE, fraction=Fraction(1, 2), memory_bytes=40, uuid="G0"),)
-    home = Residence(active_at=0.5, note="äöü")
+    home = DeviceState(active_at=0.5, note="äöü")
     grant = Grant(request=request, slices=slices, expires_at=60.0, residence=home)
     ledger.apply(Plan(version=ledger.read("box", 0.0).version, actions=(grant,)), 0.0)
     lease = ledger.leases(0.0)[0]
-    return ledger.step(lease.id, lease.token, Step.ACTIVATE, 0.5)
+    return ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 0.5)
 
 
 def test_a_releasing_lease_holds_its_slices_until_it_is_finished(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = grant(ledger, wish("r-1"))
-    assert ledger.step(lease.id, lease.token, Step.RELEASE, 1.0).state is LeaseState.RELEASING
+    assert ledger.step(lease.id, lease.token, LeaseTransition.RELEASE, 1.0).state is LeaseState.RELEASING
     assert len(ledger.leases(1.0)) == 1
-    ended = ledger.step(lease.id, lease.token, Step.FINISH, 2.0)
+    ended = ledger.step(lease.id, lease.token, LeaseTransition.FINISH, 2.0)
     assert (ended.state, ended.outcome, ended.ended_at) == (LeaseState.ENDED, Outcome.RELEASED, 2.0)
     assert ledger.leases(2.0) == ()
     assert kinds(ledger)[-1] is EventKind.LEASE_RELEASED
 
 
-@pytest.mark.parametrize("step", [Step.RELEASE, Step.FINISH])
+@pytest.mark.parametrize("step", [LeaseTransition.RELEASE, LeaseTransition.FINISH])
 def test_releasing_what_is_released_returns_it_unchanged(
-    ledger: Ledger, wish: Wish, grant: Granter, step: Step
+    ledger: Ledger, wish: Wish, grant: Granter, step: LeaseTransition
 ) -> None:
     lease = grant(ledger, wish("r-1"))
     ended, before = release(ledger, lease, 1.0), len(ledger.events())
@@ -370,7 +379,7 @@ def test_a_step_not_in_the_table_is_refused_and_changes_nothing(ledger: Ledger, 
     lease = grant(ledger, wish("r-1"))
     before = ledger.events()
     with pytest.raises(InvalidTransition):
-        ledger.step(lease.id, lease.token, Step.RESUME, 1.0, note="never")
+        ledger.step(lease.id, lease.token, LeaseTransition.RESUME, 1.0, note="never")
     assert ledger.lease(lease.id, 1.0) == lease
     assert ledger.events() == before
 
@@ -379,15 +388,15 @@ def test_a_step_not_in_the_table_is_refused_and_changes_nothing(ledger: Ledger, 
 def test_only_the_named_fields_may_be_changed(ledger: Ledger, wish: Wish, grant: Granter, change: str) -> None:
     lease = grant(ledger, wish("r-1"))
     with pytest.raises(TypeError, match=change):
-        ledger.step(lease.id, lease.token, Step.ACTIVATE, 1.0, **{change: 1})
+        ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0, **{change: 1})
     with pytest.raises(TypeError, match="verified"):
         ledger.bind(lease.id, lease.token, 1.0, verified=True)
     assert ledger.lease(lease.id, 1.0) == lease
 
 
 CALLS: dict[str, Callable[[Ledger, str, int, float], object]] = {
-    "step": lambda ledger, lease_id, token, now: ledger.step(lease_id, token, Step.ACTIVATE, now),
-    "release": lambda ledger, lease_id, token, now: ledger.step(lease_id, token, Step.RELEASE, now),
+    "step": lambda ledger, lease_id, token, now: ledger.step(lease_id, token, LeaseTransition.ACTIVATE, now),
+    "release": lambda ledger, lease_id, token, now: ledger.step(lease_id, token, LeaseTransition.RELEASE, now),
     "renew": lambda ledger, lease_id, token, now: ledger.renew(lease_id, token, now, now + 60),
     "extend": lambda ledger, lease_id, token, now: ledger.extend(lease_id, token, now, now + 60),
     "bind": lambda ledger, lease_id, token, now: ledger.bind(lease_id, token, now, note="mine"),
@@ -406,9 +415,18 @@ def test_a_stale_token_changes_nothing(ledger: Ledger, wish: Wish, grant: Grante
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("step", [Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP, Step.RECLAIM])
+@pytest.mark.parametrize(
+    "step",
+    [
+        LeaseTransition.EXPIRE,
+        LeaseTransition.PREEMPT,
+        LeaseTransition.FAIL,
+        LeaseTransition.REAP,
+        LeaseTransition.RECLAIM,
+    ],
+)
 def test_a_lease_that_ended_against_its_holders_will_is_lost(
-    ledger: Ledger, wish: Wish, grant: Granter, call: str, step: Step
+    ledger: Ledger, wish: Wish, grant: Granter, call: str, step: LeaseTransition
 ) -> None:
     lease = grant(ledger, wish("r-1"))
     ended = ledger.step(lease.id, lease.token, step, 1.0)
@@ -520,7 +538,7 @@ def test_a_lease_expires_once(ledger: Ledger, wish: Wish, grant: Granter) -> Non
     lease = grant(ledger, wish("r-1"))
     for now in (60.0, 61.0, 62.0):
         ledger.read("box", now)
-    ledger.step(grant(ledger, wish("r-2", 63.0), 63.0).id, lease.token + 1, Step.ACTIVATE, 64.0)
+    ledger.step(grant(ledger, wish("r-2", 63.0), 63.0).id, lease.token + 1, LeaseTransition.ACTIVATE, 64.0)
     assert kinds(ledger).count(EventKind.LEASE_EXPIRED) == 1
 
 
@@ -569,7 +587,7 @@ def test_apply_returns_the_events_as_they_are_written(ledger: Ledger, wish: Wish
 def test_text_no_database_can_hold_does_not_hinder_a_write(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     request = wish("r-1")
     lease = grant(ledger, replace(request, holder=replace(request.holder, label="a\0b\ud800.ipynb")))
-    ledger.step(lease.id, lease.token, Step.FAIL, 1.0, note="driver said \0\ud800")
+    ledger.step(lease.id, lease.token, LeaseTransition.FAIL, 1.0, note="driver said \0\ud800")
     assert ledger.lease(lease.id, 1.0).holder.label == "a\0b\ud800.ipynb"
     assert ledger.lease(lease.id, 1.0).note.startswith("driver said ")
 

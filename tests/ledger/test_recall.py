@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind, Step
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Notice, NoticeKind
 from jupyter_aistack.core.model.plan import Plan, Reject
 from jupyter_aistack.core.model.request import Request, parse_spec
 from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.ledger.sql.cache import Recall
+from jupyter_aistack.ledger.sql.cache import DecodeCache
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
 Wish = Callable[..., Request]
@@ -49,8 +49,10 @@ CHANGES: dict[str, Callable[[Ledger, Lease, Request], object]] = {
         lease.id, lease.token, 2.0, notice=Notice(kind=NoticeKind.IDLE, at=2.0, ends_at=9.0)
     ),
     "used": lambda other, lease, request: other.touch([lease.id], 2.0),
-    "activated": lambda other, lease, request: other.step(lease.id, lease.token, Step.ACTIVATE, 2.0, verified=True),
-    "ended": lambda other, lease, request: other.step(lease.id, lease.token, Step.FAIL, 2.0),
+    "activated": lambda other, lease, request: other.step(
+        lease.id, lease.token, LeaseTransition.ACTIVATE, 2.0, verified=True
+    ),
+    "ended": lambda other, lease, request: other.step(lease.id, lease.token, LeaseTransition.FAIL, 2.0),
     "rejected": lambda other, lease, request: other.apply(
         Plan(version=other.read("box", 2.0).version, actions=(Reject(request_id=request.id, reason="no"),)), 2.0
     ),
@@ -171,14 +173,14 @@ def test_two_ledgers_agree_through_any_history(pair: Pair, wish: Wish, grant: Gr
             if choice < 0.9:
                 one.renew(lease.id, lease.token, now, now + 60.0 + turn)
             else:
-                one.step(lease.id, lease.token, Step.FAIL, now)
+                one.step(lease.id, lease.token, LeaseTransition.FAIL, now)
         fresh = SQLLedger(str(one._url))
         assert reader.read("box", now) == one.read("box", now) == fresh.read("box", now)
         fresh.close()
 
 
 def test_what_is_gone_is_forgotten() -> None:
-    recall, loaded = Recall[str](), []
+    recall, loaded = DecodeCache[str](), []
 
     def load(keys: list[str]) -> dict[str, str]:
         loaded.extend(keys)

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from jupyter_aistack.core.accounting.charges import Bill, Charge, Meter
-from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.accounting.charges import MeterState, UsageRecord, UsageSummary
+from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, NoticeKind, Outcome, Step
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Notice, NoticeKind, Outcome
 from jupyter_aistack.core.model.plan import Grant, Plan
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerConflict, LedgerUnavailable, SchemaMismatch
@@ -297,7 +297,7 @@ def test_a_ledger_of_version_1_is_migrated_with_its_rows(url: str, wish: Wish, g
     ledger = SQLLedger(url)
     kept = grant(ledger, wish("r-1"))
     limited = grant(ledger, wish("r-2"), ends_at=30.0)
-    gone = ledger.step(grant(ledger, wish("r-3")).id, 3, Step.FAIL, 1.0)
+    gone = ledger.step(grant(ledger, wish("r-3")).id, 3, LeaseTransition.FAIL, 1.0)
     ledger.submit(wish("r-4"))
     state = replace(ledger.read("box", 1.0), accounts=())  # version 1 kept none
     before, current = (state, ledger.events()), columns(url)
@@ -346,7 +346,7 @@ def test_a_ledger_that_version_3_has_written_is_migrated_with_its_rows(url: str,
     assert [(account.user, account.at) for account in state.accounts] == [("ann", 1.5)]
     assert [(kept.name, kept.count, kept.is_weekly) for kept in state.reservations] == [("course's", 2, True)]
 
-    home = Residence(active_at=3.0, pinned="äöü")
+    home = DeviceState(active_at=3.0, pinned="äöü")
     request = ledger.submit(wish("r-5", 3.0))
     grant = Grant(request=request, slices=active.slices, expires_at=63.0, residence=home)
     granted = ledger.apply(Plan(version=ledger.read("box", 3.0).version, actions=(grant,)), 3.0)[-1]
@@ -365,9 +365,9 @@ def test_a_ledger_that_version_4_has_written_is_migrated_and_keeps_charges(url: 
     assert ([kept.id for kept in state.reservations], state.accounts[0].user) == (["v-1"], "ann")
     assert (ledger.meters("box"), ledger.charges(0, 9), ledger.cells("box", 0.0)) == ((), (), ())
 
-    meter = Meter(host="box", device_id="GPU-1", at=3.0, millijoules=7)
-    charge = Charge(host="box", device_id="GPU-1", lease_id=active.id, day=0, user="ann", millijoules=7)
-    ledger.settle(Bill(after=(meter,), charges=(charge,)))
+    meter = MeterState(host="box", device_id="GPU-1", at=3.0, millijoules=7)
+    charge = UsageRecord(host="box", device_id="GPU-1", lease_id=active.id, day=0, user="ann", millijoules=7)
+    ledger.settle(UsageSummary(after=(meter,), charges=(charge,)))
     ledger.close()
     migrated = SQLLedger(url)
     assert (migrated.meters("box"), migrated.charges(0, 0, user="ann")) == ((meter,), (charge,))
@@ -452,7 +452,7 @@ def test_a_reading_transaction_sees_one_moment(url: str, wish: Wish, grant: Gran
     lease = grant(ledger, wish("r-1"))
     with ledger._reading() as rows:
         other.submit(wish("r-2"))
-        other.step(lease.id, lease.token, Step.FAIL, 1.0)
+        other.step(lease.id, lease.token, LeaseTransition.FAIL, 1.0)
         assert rows.queued("box") == []
         assert rows.lease(lease.id) == lease
     assert [request.id for request in ledger.read("box", 1.0).requests] == ["r-2"]
@@ -523,7 +523,7 @@ def test_a_failure_in_the_middle_of_a_write_undoes_all_of_it(
     with monkeypatch.context() as patch:
         patch.setattr("jupyter_aistack.ledger.sql.codec.event_to_row", lambda event: {"kind": None})
         with pytest.raises(LedgerUnavailable):
-            ledger.step(lease.id, lease.token, Step.ACTIVATE, 1.0)
+            ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0)
     assert ledger.lease(lease.id, 1.0) == lease
     assert ledger.events() == before
     ledger.close()
@@ -560,9 +560,9 @@ def test_every_field_of_a_lease_survives_the_file(tmp_path: Path, wish: Wish, gr
     lease = grant(ledger, wish("r-1", 0.1), 0.1 + 0.2, ends_at=1e9 / 3)
     notice = Notice(kind=NoticeKind.PREEMPT, at=0.1, ends_at=1e9 / 7, request_id="r-2")
     ledger.bind(lease.id, lease.token, 1.0, active_at=1.0 / 3, notice=notice)
-    active = ledger.step(lease.id, lease.token, Step.ACTIVATE, 1.0, verified=False, note="n")
+    active = ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0, verified=False, note="n")
     assert (active.active_at, active.notice) == (1.0 / 3, notice)
-    ended = ledger.step(lease.id, lease.token, Step.REAP, 1.0 / 3 + 1)
+    ended = ledger.step(lease.id, lease.token, LeaseTransition.REAP, 1.0 / 3 + 1)
     ledger.close()
     again = at(tmp_path / "ledger.sqlite").lease(lease.id, 2.0)
     assert again == ended == replace(active, state=ended.state, outcome=Outcome.ABANDONED, ended_at=1.0 / 3 + 1)

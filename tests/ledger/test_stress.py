@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from jupyter_aistack.core.model.lease import Lease, Step
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
@@ -39,8 +39,8 @@ def history(tmp_path: Path, wish: Wish, grant: Granter) -> SQLLedger:
     """A ledger with three leases of halves of one GPU: one given back, two live."""
     ledger = SQLLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
     first = grant(ledger, wish("r-1"), 1.0)
-    ledger.step(first.id, first.token, Step.RELEASE, 2.0)
-    ledger.step(first.id, first.token, Step.FINISH, 2.0)
+    ledger.step(first.id, first.token, LeaseTransition.RELEASE, 2.0)
+    ledger.step(first.id, first.token, LeaseTransition.FINISH, 2.0)
     grant(ledger, wish("r-2"), 3.0)
     grant(ledger, wish("r-3"), 4.0)
     return ledger

@@ -14,10 +14,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.accounting.charges import Bill, CellSpan, Charge, Meter
+from jupyter_aistack.core.accounting.charges import CellInterval, MeterState, UsageRecord, UsageSummary
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind, Outcome, Step
-from jupyter_aistack.core.model.plan import Action, End, Grant, Notify, Plan, Reject, Withdraw
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Notice, NoticeKind, Outcome
+from jupyter_aistack.core.model.plan import Action, End, Grant, Notify, Plan, Reject, WithdrawNotice
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
 from jupyter_aistack.core.model.usage_history import decayed_use, equivalents
@@ -53,7 +53,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("cell"), NUMBERS, HOSTS, TEXTS, st.none() | SECONDS),
     st.tuples(st.just("tidy"), HOSTS, st.integers(0, 4)),
     st.tuples(st.just("stale plan"), NUMBERS, st.integers(-2, 2)),
-    st.tuples(st.just("step"), NUMBERS, st.sampled_from(Step), CHANGES, st.integers(0, 1)),
+    st.tuples(st.just("step"), NUMBERS, st.sampled_from(LeaseTransition), CHANGES, st.integers(0, 1)),
     st.tuples(st.just("renew"), NUMBERS, SECONDS),
     st.tuples(st.just("extend"), NUMBERS, st.none() | SECONDS),
     st.tuples(st.just("bind"), NUMBERS, TEXTS, st.none() | st.integers(1, 2**31)),
@@ -141,7 +141,7 @@ class Driver:
 
     def do_withdraw(self, number: int, detail: str) -> object:
         lease = self.leased(number)
-        return self.apply(Withdraw(lease_id=lease.id, token=lease.token, detail=detail))
+        return self.apply(WithdrawNotice(lease_id=lease.id, token=lease.token, detail=detail))
 
     def do_touch(self, numbers: list[int], late: float) -> object:
         ids = [self.leased(number).id if number < 5 else "l-none" for number in numbers]
@@ -163,7 +163,7 @@ class Driver:
         before = self.ledger.meters(host)
         known = tuple(replace(meter, at=meter.at - late // 2) for meter in before)
         lease = self.leased(number)
-        charge = Charge(
+        charge = UsageRecord(
             host=host,
             device_id=f"D-{number % 2}",
             lease_id=lease.id,
@@ -174,13 +174,13 @@ class Driver:
             millijoules=number**9,
             peak_bytes=bytes_held,
         )
-        meter = Meter(host=host, device_id=charge.device_id, at=self.now, millijoules=bytes_held)
-        self.ledger.settle(Bill(before=known, after=(meter,), charges=(charge, replace(charge, day=1))))
+        meter = MeterState(host=host, device_id=charge.device_id, at=self.now, millijoules=bytes_held)
+        self.ledger.settle(UsageSummary(before=known, after=(meter,), charges=(charge, replace(charge, day=1))))
         return sorted(self.anonymous(charge) for charge in self.ledger.charges(0, 9, user="ann"))
 
     def do_cell(self, number: int, host: str, cell: str, seconds: float | None) -> object:
         ended_at = None if seconds is None else self.now + seconds
-        spans = [CellSpan(host=host, owner=f"k-{number}", cell=cell, began_at=self.now - number, ended_at=ended_at)]
+        spans = [CellInterval(host=host, owner=f"k-{number}", cell=cell, began_at=self.now - number, ended_at=ended_at)]
         self.ledger.note_cells(spans)
         return self.ledger.cells(host, self.now)
 
@@ -191,7 +191,7 @@ class Driver:
     def do_stale_plan(self, number: int, off_by: int) -> object:
         return self.apply(Reject(request_id=self.request_id(number), reason="stale"), off_by=off_by)
 
-    def do_step(self, number: int, step: Step, changes: dict[str, Any], off_by: int) -> object:
+    def do_step(self, number: int, step: LeaseTransition, changes: dict[str, Any], off_by: int) -> object:
         lease = self.leased(number)
         return self.ledger.step(lease.id, lease.token + off_by, step, self.now, **changes)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind, Outcome, Step
-from jupyter_aistack.core.model.plan import Action, End, Notify, Plan, Withdraw
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Notice, NoticeKind, Outcome
+from jupyter_aistack.core.model.plan import Action, End, Notify, Plan, WithdrawNotice
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import Request, parse_spec
 from jupyter_aistack.core.model.usage_history import Account, charged, week_of, week_start
@@ -64,7 +64,7 @@ def test_a_notice_that_is_withdrawn_is_gone_with_its_event_and_moves_the_version
     lease = grant(ledger, wish("r-1"))
     notify(ledger, lease, NEEDED)
     before = version(ledger, 11.0)
-    (event,) = apply(ledger, Withdraw(lease_id=lease.id, token=lease.token, detail="room elsewhere"), 11.0)
+    (event,) = apply(ledger, WithdrawNotice(lease_id=lease.id, token=lease.token, detail="room elsewhere"), 11.0)
     assert (event.kind, event.lease_id, event.detail) == (EventKind.LEASE_NOTICE_WITHDRAWN, lease.id, "room elsewhere")
     assert ledger.lease(lease.id, 11.0) == lease
     assert version(ledger, 11.0) > before
@@ -73,7 +73,7 @@ def test_a_notice_that_is_withdrawn_is_gone_with_its_event_and_moves_the_version
 def test_withdrawing_where_there_is_no_notice_is_nothing(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = grant(ledger, wish("r-1"))
     before = version(ledger, 1.0)
-    assert apply(ledger, Withdraw(lease_id=lease.id, token=lease.token), 1.0) == ()
+    assert apply(ledger, WithdrawNotice(lease_id=lease.id, token=lease.token), 1.0) == ()
     assert version(ledger, 1.0) == before
 
 
@@ -81,7 +81,7 @@ def test_withdrawing_where_there_is_no_notice_is_nothing(ledger: Ledger, wish: W
     "action",
     [
         lambda key: Notify(**key, notice=NEEDED),
-        lambda key: Withdraw(**key),
+        lambda key: WithdrawNotice(**key),
         lambda key: End(**key, outcome=Outcome.RECLAIMED),
     ],
 )
@@ -91,7 +91,7 @@ def test_what_a_plan_says_about_an_ended_lease_is_left_out_but_not_with_a_stale_
     lease = grant(ledger, wish("r-1"))
     with pytest.raises(StaleToken):
         apply(ledger, action({"lease_id": lease.id, "token": lease.token + 1}), 1.0)
-    ended = ledger.step(lease.id, lease.token, Step.FAIL, 2.0)
+    ended = ledger.step(lease.id, lease.token, LeaseTransition.FAIL, 2.0)
     assert apply(ledger, action({"lease_id": lease.id, "token": lease.token}), 3.0) == ()
     assert ledger.lease(lease.id, 3.0) == ended
 
@@ -155,7 +155,7 @@ def test_touching_moves_the_last_use_forward_only_and_is_no_event(ledger: Ledger
 
 def test_touching_what_has_ended_or_never_was_is_nothing(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     ended, lease = grant(ledger, wish("r-1")), grant(ledger, wish("r-2"))
-    ended = ledger.step(ended.id, ended.token, Step.FAIL, 1.0)
+    ended = ledger.step(ended.id, ended.token, LeaseTransition.FAIL, 1.0)
     ledger.touch([], 2.0)
     ledger.touch(["l-none", "l-\0", "l-\ud800", ended.id, lease.id, lease.id], 2.0)
     assert ledger.lease(ended.id, 2.0) == ended
@@ -196,14 +196,14 @@ def test_touching_a_lease_whose_room_is_needed_leaves_its_notice(ledger: Ledger,
 
 
 def finish(ledger: Ledger, lease: Lease, now: float) -> None:
-    ledger.step(lease.id, lease.token, Step.RELEASE, now)
-    ledger.step(lease.id, lease.token, Step.FINISH, now)
+    ledger.step(lease.id, lease.token, LeaseTransition.RELEASE, now)
+    ledger.step(lease.id, lease.token, LeaseTransition.FINISH, now)
 
 
 ENDS: dict[str, Callable[[Ledger, Lease], object]] = {
     "released": lambda ledger, lease: finish(ledger, lease, 50.0),
-    "failed": lambda ledger, lease: ledger.step(lease.id, lease.token, Step.FAIL, 50.0),
-    "reaped by a step": lambda ledger, lease: ledger.step(lease.id, lease.token, Step.REAP, 50.0),
+    "failed": lambda ledger, lease: ledger.step(lease.id, lease.token, LeaseTransition.FAIL, 50.0),
+    "reaped by a step": lambda ledger, lease: ledger.step(lease.id, lease.token, LeaseTransition.REAP, 50.0),
     "preempted": lambda ledger, lease: apply(
         ledger, End(lease_id=lease.id, token=lease.token, outcome=Outcome.PREEMPTED), 50.0
     ),
@@ -241,7 +241,7 @@ def test_ends_add_up_per_user_and_queue_on_all_hosts(ledger: Ledger, wish: Wish,
     bob = replace(bob, holder=replace(bob.holder, user="bob"))
     requests = [wish("r-1"), wish("r-2", host="other"), wish("r-3", queue="night"), bob]
     for number, request in enumerate(requests):
-        ledger.step(grant(ledger, request, start).id, number + 1, Step.FAIL, start + 40.0)
+        ledger.step(grant(ledger, request, start).id, number + 1, LeaseTransition.FAIL, start + 40.0)
     accounts = ledger.read("box", start + 40.0).accounts
     assert accounts == ledger.read("other", start + 40.0).accounts
     assert [(one.user, one.queue) for one in accounts] == [("ann", "default"), ("ann", "night"), ("bob", "default")]
@@ -250,8 +250,8 @@ def test_ends_add_up_per_user_and_queue_on_all_hosts(ledger: Ledger, wish: Wish,
 
 def test_what_is_charged_decays_with_the_ledgers_half_life(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     ledger.half_life_seconds = 30.0
-    ledger.step(grant(ledger, wish("r-1")).id, 1, Step.FAIL, 30.0)
-    ledger.step(grant(ledger, wish("r-2", 60.0), 60.0).id, 2, Step.FAIL, 60.0)
+    ledger.step(grant(ledger, wish("r-1")).id, 1, LeaseTransition.FAIL, 30.0)
+    ledger.step(grant(ledger, wish("r-2", 60.0), 60.0).id, 2, LeaseTransition.FAIL, 60.0)
     (account,) = ledger.read("box", 60.0).accounts
     whole = 0.5 * (1 - 0.5) / (math.log(2) / 30.0)  # half a device over one half-life, at its end
     assert account.decayed == pytest.approx(whole / 2)  # and one half-life later
@@ -262,7 +262,7 @@ def test_a_week_counts_its_own_use(ledger: Ledger, wish: Wish, grant: Granter) -
     monday = week_start(2900)
     for number, start in enumerate((monday - 100.0, monday - 20.0)):
         lease = grant(ledger, wish(f"r-{number}", start), start)
-        ledger.step(lease.id, lease.token, Step.FAIL, start + 30.0)
+        ledger.step(lease.id, lease.token, LeaseTransition.FAIL, start + 30.0)
     (account,) = ledger.read("box", monday + 10.0).accounts
     assert (account.week, account.week_seconds) == (week_of(monday), 5.0)
 
@@ -270,15 +270,15 @@ def test_a_week_counts_its_own_use(ledger: Ledger, wish: Wish, grant: Granter) -
 def test_a_refused_end_charges_nothing(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = grant(ledger, wish("r-1"))
     with pytest.raises(StaleToken):
-        ledger.step(lease.id, lease.token + 1, Step.FAIL, 1.0)
+        ledger.step(lease.id, lease.token + 1, LeaseTransition.FAIL, 1.0)
     assert ledger.read("box", 1.0).accounts == ()
 
 
 def test_a_user_no_database_can_name_does_not_hinder_an_end(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     request = wish("r-1")
     request = replace(request, holder=replace(request.holder, user="a\0nn\ud800"))
-    ledger.step(grant(ledger, request).id, 1, Step.FAIL, 1.0)
-    ledger.step(grant(ledger, replace(request, id="r-2")).id, 2, Step.FAIL, 1.0)
+    ledger.step(grant(ledger, request).id, 1, LeaseTransition.FAIL, 1.0)
+    ledger.step(grant(ledger, replace(request, id="r-2")).id, 2, LeaseTransition.FAIL, 1.0)
     assert len(ledger.read("box", 1.0).accounts) == 1
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import jupyter_aistack as aistack
 from jupyter_aistack.client.offload import registry
-from jupyter_aistack.notebook.suspend.agent import Agent
-from jupyter_aistack.notebook.suspend.execution_lock import Presence
+from jupyter_aistack.notebook.suspend.agent import SuspendAgent
+from jupyter_aistack.notebook.suspend.execution_lock import ExecutionLock
 
 torch = pytest.importorskip("torch")
 JSON = dict[str, Any]
@@ -38,7 +38,7 @@ def test_registered_objects_go_out_and_come_back_on_order() -> None:
     tensor = torch.arange(1024, dtype=torch.int64)
     offload, mail = aistack.offloadable(tensor, device="cpu"), Mail()
     shared = aistack.offloadable([tensor], device="cpu")
-    agent = Agent(Presence(), mail)
+    agent = SuspendAgent(ExecutionLock(), mail)
     assert registry.registered_bytes({"cpu"}) == 8192, "what two registrations share counts once"
     agent.obey(orders("report", "out"))
     assert mail.answers["report"]["registered_bytes"] == 8192
@@ -55,17 +55,17 @@ def test_what_its_user_has_moved_out_stays_out() -> None:
 
     offload = aistack.offloadable(torch.ones(16), device="cpu")
     offload.suspend()
-    Agent(Presence(), Mail()).obey(orders("out", "in"))
+    SuspendAgent(ExecutionLock(), Mail()).obey(orders("out", "in"))
     assert offload.is_suspended
 
 
 def test_what_is_out_though_all_is_said_to_be_here_is_brought_in_before_the_cell() -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from jupyter_aistack.notebook.suspend.resume_hooks import Stay
+    from jupyter_aistack.notebook.suspend.resume_hooks import ResumeHooks
 
     shell = InteractiveShell()
-    stay = Stay(shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0})
+    stay = ResumeHooks(shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0})
     stay.register()
     stay.agent.lease_id = "l-1"
     shell.user_ns["offload"] = offload = aistack.offloadable(torch.ones(16), device="cpu")
@@ -79,7 +79,7 @@ def test_where_one_cannot_go_none_goes() -> None:
     first = aistack.offloadable(torch.ones(16), device="cpu")
     other = aistack.offloadable(torch.ones(4, 4).to_sparse(), device="cpu")
     mail = Mail()
-    Agent(Presence(), mail).obey(orders("out"))
+    SuspendAgent(ExecutionLock(), mail).obey(orders("out"))
     assert "sparse" in mail.answers["out"]["error"]
     assert not first.is_suspended
     assert not other.is_suspended

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.core.enforcement.mps_limits import SLOTS
-from jupyter_aistack.providers.nvidia.mps.manager import Held, MPSManager
-from jupyter_aistack.providers.nvidia.mps.paths import Folder, short
-from jupyter_aistack.providers.nvidia.mps.records import Records, Running
+from jupyter_aistack.providers.nvidia.mps.manager import MPSAssignment, MPSManager
+from jupyter_aistack.providers.nvidia.mps.paths import DaemonPaths, short
+from jupyter_aistack.providers.nvidia.mps.records import DaemonRecord, DaemonRecords
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 
@@ -53,12 +53,12 @@ class Stand:
         options.setdefault("answer_seconds", 5.0)
         return MPSManager(root=lambda: self.root, clock=self.clock, pause=lambda _: None, **options)
 
-    def hold(self, manager: MPSManager, lease_id: str = "l-1", **more: Any) -> Held:
+    def hold(self, manager: MPSManager, lease_id: str = "l-1", **more: Any) -> MPSAssignment:
         """Half a GPU for a lease."""
         wanted: dict[str, Any] = {"percent": 50, "mib": 71885, "protocol": 3, "slots": SLOTS, **more}
         return manager.prepare(lease_id, wanted.pop("gpu", GPU), wanted.pop("index", 0), **wanted)
 
-    def view(self, held: Held, **environment: str) -> dict[str, Any]:
+    def view(self, held: MPSAssignment, **environment: str) -> dict[str, Any]:
         """What a CUDA process that is given the lease gets."""
         given = {
             "CUDA_VISIBLE_DEVICES": GPU,
@@ -68,8 +68,8 @@ class Stand:
         }
         return stub_mps.client_view({**given, **environment}, self.script)
 
-    def running(self, gpu: str = GPU) -> Running | None:
-        return Records(Folder(self.root / short(gpu))).running()
+    def running(self, gpu: str = GPU) -> DaemonRecord | None:
+        return DaemonRecords(DaemonPaths(self.root / short(gpu))).running()
 
     def dump(self, gpu: str = GPU) -> dict[str, Any]:
         """What the daemon has in its head."""
@@ -86,6 +86,6 @@ class Stand:
     def close(self) -> None:
         """End the daemons that are left."""
         for record in self.root.glob("*/daemon.json"):
-            running = Records(Folder(record.parent)).running()
+            running = DaemonRecords(DaemonPaths(record.parent)).running()
             if running is not None and is_alive(running.pid, running.started_at):
                 os.kill(running.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ import pytest
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Inventory, Slice, SliceKind
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.placement.placement import Unplaced, place
+from jupyter_aistack.core.placement.placement import PlacementFailure, place
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError, Unsatisfiable
 from jupyter_aistack.providers.amd.provider import AMDProvider
 from jupyter_aistack.providers.base import Usage
@@ -153,7 +153,7 @@ def test_what_another_part_of_the_program_has_closed_is_opened_again(fake_amdsmi
 @pytest.mark.parametrize("spec", ["1/2", "20GiB", "1/2x2"])
 def test_a_share_is_refused_with_what_can_be_had(spec: str) -> None:
     placed = place(parse_spec(spec), Inventory(host="box", devices=(gpu(0), gpu(1))), ())
-    assert isinstance(placed, Unplaced)
+    assert isinstance(placed, PlacementFailure)
     assert placed.never == Unsatisfiable.__name__
     assert "whole AMD GPUs only" in placed.reason
 
@@ -177,10 +177,10 @@ def test_shares_go_to_the_other_maker_and_no_lease_mixes_two() -> None:
         placed = place(parse_spec("2"), box, (whole(held),))
         assert {piece.device_id for piece in placed} == left  # type: ignore[union-attr]
     waiting = place(parse_spec("2"), box, (whole(gpu(0)), whole(nvidia[0])))
-    assert isinstance(waiting, Unplaced)
+    assert isinstance(waiting, PlacementFailure)
     assert (waiting.never, "one maker" in waiting.reason) == ("", True)
     never = place(parse_spec("3"), box, ())
-    assert isinstance(never, Unplaced)
+    assert isinstance(never, PlacementFailure)
     assert (never.never, "at most 2 are alike" in never.reason) == (Unsatisfiable.__name__, True)
 
 
@@ -188,7 +188,7 @@ def test_a_size_that_only_an_amd_gpu_has_is_measured_by_what_can_be_shared() -> 
     values = {"host": "box", "kind": DeviceKind.GPU, "index": 0, "name": "H100", "memory_bytes": 80 * GIB}
     nvidia = Device(id="GPU-n0", vendor="nvidia", **values)  # type: ignore[arg-type]
     placed = place(parse_spec("100GiB"), Inventory(host="box", devices=(gpu(0), nvidia)), ())
-    assert isinstance(placed, Unplaced)
+    assert isinstance(placed, PlacementFailure)
     assert placed.reason.endswith("the largest device has 80.0 GiB")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.providers.nvidia.memory_caps import HEADROOM_BYTES, caps, for_suspension, seen_bytes
 from jupyter_aistack.providers.nvidia.mig import profile_name
@@ -65,7 +65,7 @@ def test_jax_takes_nothing_in_advance_where_it_may_be_suspended(lease) -> None:
     held = lease(piece(SliceKind.SHARE))
     assert for_suspension(held) == {}
     growing = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    assert for_suspension(replace(held, residence=Residence())) == growing
+    assert for_suspension(replace(held, residence=DeviceState())) == growing
 
 
 # Total memory as the driver reports it (MiB), slices, instance memory (MiB), and NVIDIA's name for it.

@@ -10,7 +10,7 @@ import pytest
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Inventory, MIGInstance, Slice, SliceKind
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.model.units import GIB, MIB
-from jupyter_aistack.core.placement.placement import Unplaced, place
+from jupyter_aistack.core.placement.placement import PlacementFailure, place
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Usage
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
@@ -244,7 +244,7 @@ def test_a_gpu_whose_memory_is_secret_cannot_be_granted(fake_nvml) -> None:
     assert "does not let this user read its memory" in device.problem
     inventory = Inventory(host="box", devices=(device,))
     placed = place(parse_spec("1"), inventory, ())
-    assert isinstance(placed, Unplaced)
+    assert isinstance(placed, PlacementFailure)
 
 
 def test_a_driver_that_is_not_loaded_is_a_problem_even_when_optional(fake_nvml) -> None:
@@ -268,11 +268,11 @@ def test_half_a_gpu_is_refused_while_strangers_hold_most_of_it(fake_nvml) -> Non
     state = h200(memory=80 * GIB, name="NVIDIA_H100_80GB_HBM3") + process(4242, 60 * GIB)
     inventory = Inventory(host="box", devices=fake_nvml.python(state, SETUP)("provider.discover('box')"))
     placed = place(parse_spec("1/2"), inventory.with_foreign(()), ())
-    assert isinstance(placed, Unplaced)
+    assert isinstance(placed, PlacementFailure)
     assert "60.0 GiB" in placed.reason
     assert "outside aistack" in placed.reason
-    assert not isinstance(place(parse_spec("1/4"), inventory.with_foreign(()), ()), Unplaced)
-    assert not isinstance(place(parse_spec("1/2"), inventory.with_foreign([4242]), ()), Unplaced)
+    assert not isinstance(place(parse_spec("1/4"), inventory.with_foreign(()), ()), PlacementFailure)
+    assert not isinstance(place(parse_spec("1/2"), inventory.with_foreign([4242]), ()), PlacementFailure)
 
 
 def test_a_mig_slice_is_placed_by_the_name_users_know(fake_nvml) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Enforcement, SliceKind
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.providers.cpu import CPUProvider
@@ -21,7 +21,7 @@ from .test_gpu import SETUP, gpu, h200, instance, piece_of, process, share
 A, B = frozenset({11, 12}), frozenset({21})
 
 
-def look(child: Any, held: dict[str, Any], pids: dict[str, frozenset[int]], device: Any = None) -> Load:
+def look(child: Any, held: dict[str, Any], pids: dict[str, frozenset[int]], device: Any = None) -> ProcessLoad:
     return child(
         "provider.loads(devices, held, pids)['GPU-0']", devices={"GPU-0": device or gpu()}, held=held, pids=pids
     )
@@ -44,15 +44,19 @@ def test_what_the_driver_does_not_tell_is_missing_and_not_zero(fake_nvml, lease)
         f"fail nvmlDeviceGet{kind}RunningProcesses_v3 3\n" for kind in ("Compute", "Graphics", "MPSCompute")
     )
     child = fake_nvml.python(h200(energy_mj=-1) + process(11, GIB, sm=30) + mute, SETUP)
-    assert look(child, held, {"l-a": A}) == Load()
+    assert look(child, held, {"l-a": A}) == ProcessLoad()
     fake_nvml.change(h200(energy_mj=5) + process(11, GIB, sm=30))
-    assert look(child, held, {}) == Load(millijoules=5, others=pytest.approx(0.3)), "whose processes are not known yet"
+    assert look(child, held, {}) == ProcessLoad(millijoules=5, others=pytest.approx(0.3)), (
+        "whose processes are not known yet"
+    )
 
 
 def test_a_lost_gpu_is_not_metered_and_hides_no_other(fake_nvml, lease) -> None:
     child = fake_nvml.python(h200(0, lost=15) + h200(1, energy_mj=7), SETUP)
     lost = {"GPU-0": replace(gpu(0), problem="fell off the bus"), "GPU-1": gpu(1)}
-    assert child("dict(provider.loads(devices, {}, {}))", devices=lost) == {"GPU-1": Load(millijoules=7, others=0.0)}
+    assert child("dict(provider.loads(devices, {}, {}))", devices=lost) == {
+        "GPU-1": ProcessLoad(millijoules=7, others=0.0)
+    }
 
 
 def test_multiprocessors_that_worked_are_divided_as_time_is(fake_nvml, lease) -> None:
@@ -177,4 +181,4 @@ def test_a_cpu_has_activity_and_no_counter(lease) -> None:
 def test_a_simulated_device_has_nothing_to_meter() -> None:
     provider = SimulatedProvider("1xH100-80GB")
     (device,) = provider.discover("box")
-    assert provider.loads({device.id: device}, {}, {}) == {device.id: Load()}
+    assert provider.loads({device.id: device}, {}, {}) == {device.id: ProcessLoad()}

@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import GIB, MIB
-from jupyter_aistack.core.placement.mig_plan import Action, CutPermission
+from jupyter_aistack.core.placement.mig_plan import MIGAction, MIGPermission
 from jupyter_aistack.exceptions import ProviderError, Refused, UnknownProfile
 
 GPU = f"gpu uuid=GPU-a name=NVIDIA_H200 memory={143771 * MIB} cores=16896 mig=1\n"
@@ -43,7 +43,7 @@ def cut(number: int, start: int, shape: int = 19, size: int = 1, slices: int = 1
 def test_a_plan_changes_nothing(fake_nvml) -> None:
     child = fake_nvml.python(GPU + SHAPES + cut(7, 6), SETUP)
     steps = child("provider.plan_room(['3g.71gb', '1g.18gb'], {}).steps")
-    assert [(step.action, step.profile, step.span.start) for step in steps] == [(Action.CREATE, "3g.71gb", 0)]
+    assert [(step.action, step.profile, step.span.start) for step in steps] == [(MIGAction.CREATE, "3g.71gb", 0)]
     assert [one.uuid for one in child("provider.discover('box')[0].mig")] == ["MIG-7"]
 
 
@@ -141,7 +141,7 @@ def test_nothing_is_created_unless_the_administrator_allows_it(fake_nvml) -> Non
 @pytest.mark.parametrize("gpu", ["0", "GPU-a"])
 def test_what_may_be_created_where_is_the_administrators(fake_nvml, gpu) -> None:
     child = fake_nvml.python(GPU + PLAIN + SHAPES, SETUP)
-    child.run("some = made(allowed)", allowed=CutPermission(profiles={gpu: frozenset({"1g.18gb"})}))
+    child.run("some = made(allowed)", allowed=MIGPermission(profiles={gpu: frozenset({"1g.18gb"})}))
     assert [d.mig_offers for d in child("some.discover('box')")] == [("1g.18gb",), ()]
     ((_, reason),) = child("some.plan_room(['2g.35gb'], {}).refused")
     assert reason == "no GPU here may be cut into 2g.35gb; there may be 1g.18gb"

@@ -16,7 +16,7 @@ import pytest
 from jupyter_aistack.core.model.device import Device, Slice, SliceKind
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.providers.nvidia.enforcement import Sharing
+from jupyter_aistack.providers.nvidia.enforcement import ShareEnforcer
 from jupyter_aistack.providers.nvidia.nvml import NVML
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
@@ -55,7 +55,7 @@ except torch.cuda.OutOfMemoryError:
 @pytest.fixture
 def provider() -> Iterator[GPUProvider]:
     nvml = NVML()
-    gpus = GPUProvider(nvml, sharing=Sharing(nvml, is_advisory=True))
+    gpus = GPUProvider(nvml, sharing=ShareEnforcer(nvml, is_advisory=True))
     try:
         devices = gpus.discover("box")
     except ProviderError as error:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.model.device import Device, Enforcement, Inventory, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.lease import LeaseState
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.placement.placement import place
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock
@@ -180,13 +180,19 @@ def test_prepare_fails_on_demand(lease) -> None:
 
 @pytest.mark.parametrize(
     ("phase", "gibibytes"),
-    [(Phase.RESIDENT, 45), (Phase.PARKING, 45), (Phase.PARKED, 80), (Phase.RESTORING, 45), (Phase.LOST, 80)],
+    [
+        (StatePhase.RESIDENT, 45),
+        (StatePhase.PARKING, 45),
+        (StatePhase.PARKED, 80),
+        (StatePhase.RESTORING, 45),
+        (StatePhase.LOST, 80),
+    ],
 )
-def test_what_is_free_follows_where_the_state_of_leases_is(lease, phase: Phase, gibibytes: int) -> None:
+def test_what_is_free_follows_where_the_state_of_leases_is(lease, phase: StatePhase, gibibytes: int) -> None:
     provider = SimulatedProvider("1xH100-80GB")
     (device,) = provider.discover("box")
     assert device.free_bytes == 80 * GIB
-    held = replace(lease(share(device)), residence=Residence(phase=phase))
+    held = replace(lease(share(device)), residence=DeviceState(phase=phase))
     provider.has_moved(held)
     assert provider.discover("box")[0].free_bytes == gibibytes * GIB
     assert provider.simulated_state(held) == 35 * GIB

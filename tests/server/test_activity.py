@@ -11,7 +11,7 @@ from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
 from jupyter_aistack.core.model.request import parse_spec
-from jupyter_aistack.server.maintenance.activity import Seen, to_touch
+from jupyter_aistack.server.maintenance.activity import ActivitySample, to_touch
 from jupyter_aistack.testing import holder
 
 NOW = 1000.0
@@ -36,7 +36,7 @@ def lease(name: str = "kernel-1", *, parent: str = "", piece: Slice = ON_GPU, **
 
 
 def touched(*leases: Lease, busy: str = "", usage: dict[str, Any] | None = None, policy: Policy = POLICY) -> list[str]:
-    seen = Seen(kernels=frozenset({"kernel-1", "kernel-2"}), busy=frozenset(busy.split()), usage=usage)
+    seen = ActivitySample(kernels=frozenset({"kernel-1", "kernel-2"}), busy=frozenset(busy.split()), usage=usage)
     return to_touch(leases, seen, policy, NOW)
 
 

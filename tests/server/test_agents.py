@@ -18,9 +18,9 @@ from jupyter_aistack.broker.api.service import Caller
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.rpc import agent_mailbox as module
-from jupyter_aistack.server.rpc.agent_mailbox import Agents
+from jupyter_aistack.server.rpc.agent_mailbox import AgentMailbox
 from jupyter_aistack.testing import holder, simulated_broker
 
 
@@ -31,8 +31,8 @@ class Desk:
         policy = Policy(queues=(Queue(name="default", suspend=True),))
         self.broker = simulated_broker(policy=policy, suspend=SuspendPolicy(), host_memory=lambda: 1 << 40)
         self.lease = self.broker.submit("1/2", holder("k")).lease_id
-        self.workbench = Workbench(lambda: self.broker, logging.getLogger("test"))
-        self.agents = Agents(self.workbench)
+        self.workbench = ServerContext(lambda: self.broker, logging.getLogger("test"))
+        self.agents = AgentMailbox(self.workbench)
         self.pool = ThreadPoolExecutor(2)
 
     def question(self, pid: int | None = None) -> asyncio.Future[Any]:

@@ -13,7 +13,7 @@ from jupyter_server.utils import JupyterServerAuthWarning
 from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
-from jupyter_aistack.server.realtime.websocket import Stream
+from jupyter_aistack.server.realtime.websocket import UpdatesWebSocket
 from jupyter_aistack.server.rest.handlers import ROUTES
 from jupyter_aistack.system.processes import current_user
 
@@ -170,4 +170,4 @@ def test_server_finds_no_handler_without_authentication(
         app = jp_configurable_serverapp(config=jp_server_config)
     assert [str(w.message) for w in caught if issubclass(w.category, JupyterServerAuthWarning)] == []
     assert "aistack" in app.web_app.settings
-    assert Stream.get.__dict__["__allow_unauthenticated"] is False
+    assert UpdatesWebSocket.get.__dict__["__allow_unauthenticated"] is False

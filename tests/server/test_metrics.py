@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from jupyter_aistack.broker.usage_meter import Charged
+from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.server.maintenance.activity import idle_leases
@@ -102,10 +102,10 @@ def test_energy_is_counted_for_devices_users_and_live_leases_only() -> None:
         "usage": {"at": 0.0, "devices": {i: USE | {"energy_joules": 5.5} for i in ("GPU-1", "GPU-2")}, "leases": {}},
     }
     charged = [
-        Charged(user="ann", lease_id="l-1", millijoules=3_000, gpu_seconds=2.0),
-        Charged(user="ann", millijoules=4_000, gpu_seconds=5.0),
-        Charged(user="bob", gpu_seconds=1.0),
-        Charged(user="", millijoules=9_000),
+        ChargedTotals(user="ann", lease_id="l-1", millijoules=3_000, gpu_seconds=2.0),
+        ChargedTotals(user="ann", millijoules=4_000, gpu_seconds=5.0),
+        ChargedTotals(user="bob", gpu_seconds=1.0),
+        ChargedTotals(user="", millijoules=9_000),
     ]
     found = read(exposition(snapshot, {}, charged, Rates(carbon_g_per_kwh=3.6e6)).decode())
     values = {name: {s.labels.get("user", s.labels.get("device")): s.value for s in found[name]} for name in found}

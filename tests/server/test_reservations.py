@@ -50,7 +50,7 @@ async def test_admin_reserves_and_everybody_sees_it(ask: Ask) -> None:
 @pytest.mark.parametrize("admins", [[], ["somebody-else", "@no-such-group"]])
 async def test_who_is_no_admin_is_refused_in_one_sentence(ask: Ask, workbench: Workbench) -> None:
     status, error = await ask("POST", "reservations", wish())
-    assert (status, error["code"]) == (403, "NotYours")
+    assert (status, error["code"]) == (403, "PermissionDenied")
     assert error["message"].startswith("reservations are made by admins only")
     assert "AIStack.admins" in error["message"]
     assert (await ask("DELETE", "reservations/v-1"))[0] == 403

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounting.charges import Bill, Charge, day_of
+from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary, day_of
 from jupyter_aistack.core.accounting.usage_report import week_name
 from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.system.processes import current_user
@@ -155,7 +155,7 @@ async def test_lease_of_another_user_is_left_alone(ask: Ask, workbench: Workbenc
 
     request = workbench.broker.submit("1/4", holder(host=workbench.broker.host))
     status, error = await ask("DELETE", f"leases/{request.lease_id}")
-    assert (status, error["code"]) == (403, "NotYours")
+    assert (status, error["code"]) == (403, "PermissionDenied")
     assert workbench.broker.lease(request.lease_id).is_live
 
 
@@ -221,9 +221,9 @@ async def test_report_bill_and_advice_say_what_was_used(ask: Ask, workbench: Wor
     await ask("POST", "leases", {"spec": "1/4"})
     user, today = current_user(), day_of(workbench.broker.clock())
     owner = f"pid-{os.getpid()}"
-    used = Charge(host="h", device_id="GPU-0", lease_id="l-1", day=today, user=user, owner=owner, label="a.ipynb")
+    used = UsageRecord(host="h", device_id="GPU-0", lease_id="l-1", day=today, user=user, owner=owner, label="a.ipynb")
     used = replace(used, seconds=3600.0, share_seconds=900.0, millijoules=3_600_000_000, metered_seconds=3600.0)
-    workbench.broker.ledger.settle(Bill(charges=(used, replace(used, user="bob", lease_id="l-2"))))
+    workbench.broker.ledger.settle(UsageSummary(charges=(used, replace(used, user="bob", lease_id="l-2"))))
     status, report = await ask("GET", "report", params={"week": week_name(today)})
     assert status == 200
     (line,) = (line for line in report["lines"] if line["energy_kwh"] is not None)

@@ -140,7 +140,7 @@ async def test_other_user_cannot_open_the_socket_and_is_refused_even_if_they_cou
     assert "PermissionError" in text
     Path(path).chmod(0o666)
     status, text = await call_from_child(path, "leases", uid=65534)
-    assert json.loads(text)["error"]["code"] == "NotYours"
+    assert json.loads(text)["error"]["code"] == "PermissionDenied"
 
 
 KERNEL_CELL = """
@@ -221,12 +221,12 @@ def test_socket_of_a_dead_server_is_cleaned_up_and_others_are_left(tmp_path: Pat
 async def test_long_runtime_folder_gives_way_to_a_short_private_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workbench: Workbench, server: Any
 ) -> None:
-    from jupyter_aistack.server.kernels import Kernels
+    from jupyter_aistack.server.kernels import KernelRegistry
 
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
-    sockets = SocketServer(workbench, Kernels(server), str(folder))
+    sockets = SocketServer(workbench, KernelRegistry(server), str(folder))
     path = await sockets.start()
     assert len(path) <= 100
     assert stat.S_IMODE(Path(path).parent.stat().st_mode) == 0o700

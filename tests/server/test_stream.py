@@ -11,7 +11,7 @@ import pytest
 
 from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.server.realtime.sampler import Sample
-from jupyter_aistack.server.realtime.websocket import Stream
+from jupyter_aistack.server.realtime.websocket import UpdatesWebSocket
 
 from .conftest import Ask
 
@@ -121,7 +121,7 @@ async def test_watching_ends_with_the_socket(server: Any, jp_ws_fetch: Any, work
 
 
 async def test_slow_reader_misses_frames_but_gets_the_newest() -> None:
-    stream = Stream.__new__(Stream)
+    stream = UpdatesWebSocket.__new__(UpdatesWebSocket)
     stream._loop = asyncio.get_running_loop()
     sent: list[str] = []
     gate = asyncio.Event()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.server import kernels as kernels_module
 from jupyter_aistack.server.app import Workbench
-from jupyter_aistack.server.kernels import Kernels
+from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.maintenance.loop import keep_leases
 from jupyter_aistack.server.realtime.event_bus import SCHEMA_ID, last_sequence
 from jupyter_aistack.testing import holder, simulated_broker
@@ -55,7 +55,7 @@ async def test_kernels_of_other_servers_are_left_alone(
 
 async def test_crashed_kernel_is_not_gone_before_its_grace_is_over(server: Any, jp_fetch: Any) -> None:
     kernel_id = await start_kernel(jp_fetch)
-    kernels = Kernels(server)
+    kernels = KernelRegistry(server)
     assert await kernels.gone() == frozenset()
     pid = kernels.pids()[kernel_id]
     manager = server.kernel_manager.get_kernel(kernel_id)
@@ -72,7 +72,7 @@ async def test_crashed_kernel_is_not_gone_before_its_grace_is_over(server: Any, 
 async def test_kernel_being_started_is_not_gone(server: Any, jp_fetch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
     kernel_id = await start_kernel(jp_fetch)
-    kernels = Kernels(server)
+    kernels = KernelRegistry(server)
     provisioner = server.kernel_manager.get_kernel(kernel_id).provisioner
     monkeypatch.setattr(provisioner, "pid", None)
     monkeypatch.setattr(provisioner, "process", None)
@@ -109,11 +109,11 @@ def test_drivers_are_left_asleep_while_nothing_is_leased_or_wanted(monkeypatch: 
     broker = simulated_broker()
     asked = []
 
-    def discover(self: Devices) -> Inventory:
+    def discover(self: DeviceManager) -> Inventory:
         asked.append(1)
         return Inventory(host=self.host)
 
-    monkeypatch.setattr(Devices, "_discover", discover)
+    monkeypatch.setattr(DeviceManager, "_discover", discover)
     keep_leases(broker, frozenset())
     assert asked == []
 
@@ -175,7 +175,7 @@ def test_end_of_the_history_is_found(number: int) -> None:
     assert last_sequence(broker) == len(broker.events())
 
 
-def _kernels(server: Any) -> Kernels:
+def _kernels(server: Any) -> KernelRegistry:
     (extension,) = server.extension_manager.extension_apps["jupyter_aistack"]
-    kernels: Kernels = extension._kernels
+    kernels: KernelRegistry = extension._kernels
     return kernels

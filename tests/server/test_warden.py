@@ -14,7 +14,7 @@ import pytest
 from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import Devices
+from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.kernel import teardown
@@ -44,7 +44,7 @@ def lists(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Lists:
     monkeypatch.setattr("jupyter_aistack.broker.memory_watchdog.GPU_SECONDS", 0.01)
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.1)
     provider, broker = Lists(), workbench.broker
-    broker.devices = Devices((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
+    broker.devices = DeviceManager((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
     return provider
 
 

@@ -10,12 +10,12 @@ from jupyter_aistack.cli.simulate.baselines import NotebookOS
 from jupyter_aistack.cli.simulate.costs import Costs
 from jupyter_aistack.cli.simulate.replay import Replay
 from jupyter_aistack.cli.simulate.sessions import POLICIES, Scenario, simulate
-from jupyter_aistack.cli.simulate.trace import HOUR, MINUTE, Lives, Task, make_trace
+from jupyter_aistack.cli.simulate.trace import HOUR, MINUTE, SessionModel, Task, make_trace
 from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest
 
-LIVES = Lives(head_seconds=0, tail_seconds=0, jitter_seconds=0, median_bytes=10e9, p90_bytes=10e9)
+LIVES = SessionModel(head_seconds=0, tail_seconds=0, jitter_seconds=0, median_bytes=10e9, p90_bytes=10e9)
 ONE = Scenario(gpus=1, gpus_per_host=1, lives=LIVES)
 CHECKPOINT = 0.13 + 10 / 3
 RESTORE = 0.15 + 10 / 5.3
@@ -171,7 +171,7 @@ def test_the_same_seed_gives_the_same_report() -> None:
     scenario = Scenario(gpus=2, gpus_per_host=2)
     one, other = (simulate(TWO, "suspend", scenario).report for _ in range(2))
     assert one == other
-    assert one != simulate(TWO, "suspend", replace(scenario, lives=Lives(seed=1))).report
+    assert one != simulate(TWO, "suspend", replace(scenario, lives=SessionModel(seed=1))).report
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -192,5 +192,5 @@ def test_the_report_has_the_names_that_were_promised(policy: str) -> None:
     assert all(isinstance(sentence, str) and sentence.endswith(".") for sentence in report["assumptions"])
 
 
-def _open_for(seconds: float) -> Lives:
+def _open_for(seconds: float) -> SessionModel:
     return replace(LIVES, tail_seconds=seconds)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jupyter_aistack.cli.simulate.replay import Notebook, Replay
 from jupyter_aistack.cli.simulate.sessions import POLICIES, Scenario
 from jupyter_aistack.cli.simulate.suspend_policy import Suspend
-from jupyter_aistack.cli.simulate.trace import HOUR, MINUTE, Lives, Task, Trace, make_trace
+from jupyter_aistack.cli.simulate.trace import HOUR, MINUTE, SessionModel, Task, Trace, make_trace
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.units import GIB
 
@@ -33,7 +33,9 @@ def traces(draw: st.DrawFn) -> Trace:
             seconds = minutes * MINUTE
             rows.append(Task(row=line, session=f"s{number}", submitted_at=at * MINUTE, seconds=seconds, gpus=gpus))
             at, line = at + minutes, line + 1
-    return make_trace(rows, Lives(seed=draw(st.integers(0, 3)), most_bytes=75e9, median_bytes=20e9, p90_bytes=60e9))
+    return make_trace(
+        rows, SessionModel(seed=draw(st.integers(0, 3)), most_bytes=75e9, median_bytes=20e9, p90_bytes=60e9)
+    )
 
 
 scenarios = st.builds(

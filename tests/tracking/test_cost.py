@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.tracking.cost import Cost, own_leases, slice_hours
-from jupyter_aistack.tracking.usage_meter import Gauge, Meter
+from jupyter_aistack.tracking.usage_meter import Meter, SampleAccumulator
 
 
 def lease(name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fields: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_own_leases_are_the_kernels_and_its_workers():
 
 
 def test_peak_memory_is_the_highest_sum_seen_at_once():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     both = [lease(), lease("l-2")]
     for memory in (10, 70, 30):
         gauge.add(both, usage(memory=memory, leases=("l-1", "l-2", "somebody")))
@@ -71,7 +71,7 @@ def test_peak_memory_is_the_highest_sum_seen_at_once():
 
 
 def test_what_cannot_be_measured_stays_none():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     gauge.add([lease()], usage())
     gauge.add([lease()], usage())
     cost = gauge.cost(0, 3600)
@@ -79,7 +79,7 @@ def test_what_cannot_be_measured_stays_none():
 
 
 def test_energy_is_charged_by_the_share_held():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     gauge.add([lease()], usage(joules=1000.0))
     assert gauge.energy_wh is None
     gauge.add([lease()], usage(joules=1000.0 + 4 * 3600))
@@ -87,7 +87,7 @@ def test_energy_is_charged_by_the_share_held():
 
 
 def test_energy_is_unknown_when_one_device_cannot_tell():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     held = [lease(), lease("l-2", kind="cpu")]
     gauge.add(held, usage(joules=0.0))
     gauge.add(held, usage(joules=3600.0))
@@ -95,14 +95,14 @@ def test_energy_is_unknown_when_one_device_cannot_tell():
 
 
 def test_energy_is_unknown_after_a_counter_ran_backwards():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     for joules in (100.0, 50.0, 4000.0):
         gauge.add([lease()], usage(joules=joules))
     assert gauge.energy_wh is None
 
 
 def test_a_lease_that_ended_still_counts():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     gauge.add([lease()], usage())
     gauge.add([], usage())
     assert gauge.cost(0, 3600).gpu_slice_hours == 0.25
@@ -128,7 +128,7 @@ def bill(joules: float, seconds: float, metered: float | None = None, **rates: f
 
 
 def test_energy_is_what_the_books_charged_since_the_first_bill():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     gauge.add([lease()], usage(joules=0.0))
     gauge.books.add(bill(3600.0, 100.0))
     gauge.add([lease()], usage(joules=400_000.0))
@@ -142,7 +142,7 @@ def test_energy_is_what_the_books_charged_since_the_first_bill():
 
 
 def test_books_that_know_too_little_leave_the_energy_to_the_shares_and_say_so():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     for joules, seconds in ((0.0, 100.0), (9000.0, 200.0)):
         gauge.add([lease()], usage(joules=joules * 4))
         gauge.books.add(bill(joules, seconds, metered=seconds / 2))
@@ -151,7 +151,7 @@ def test_books_that_know_too_little_leave_the_energy_to_the_shares_and_say_so():
 
 
 def test_the_counter_of_a_simulated_device_is_no_energy():
-    gauge = Gauge()
+    gauge = SampleAccumulator()
     for joules in (0.0, 9000.0):
         gauge.add([lease(enforced_by="simulated")], usage(joules=joules))
     cost = gauge.cost(0, 3600)

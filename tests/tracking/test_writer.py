@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_aistack.exceptions import TrackingError
 from jupyter_aistack.tracking import writer as writing
-from jupyter_aistack.tracking.store import Batch, Point, Rejected, Store, without_secrets
+from jupyter_aistack.tracking.store import Batch, MetricPoint, RejectedByStore, Store, without_secrets
 from jupyter_aistack.tracking.writer import Writer
 
 
@@ -27,7 +27,7 @@ class ListStore(Store):
         self.threads.add(threading.current_thread().name)
         self.gate.wait(30)
         if any(point.name == self.refused for point in batch.points):
-            raise Rejected("bad name")
+            raise RejectedByStore("bad name")
         if self.failures:
             self.failures -= 1
             raise ConnectionError("no answer\nlong story")
@@ -40,12 +40,12 @@ class ListStore(Store):
     def finish(self, status: str) -> None: ...
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[MetricPoint]:
         return [point for batch in self.batches for point in batch.points]
 
 
-def point(step: int = 0, name: str = "loss") -> Point:
-    return Point(name=name, value=float(step), timestamp_ms=step, step=step)
+def point(step: int = 0, name: str = "loss") -> MetricPoint:
+    return MetricPoint(name=name, value=float(step), timestamp_ms=step, step=step)
 
 
 @pytest.fixture(autouse=True)

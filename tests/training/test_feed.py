@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.compute.data.batches import Reader
-from jupyter_aistack.compute.data.shards import Piece, Shard, cut, plan_shards
+from jupyter_aistack.compute.data.batches import ShardReader
+from jupyter_aistack.compute.data.shards import Shard, ShardPart, cut, plan_shards
 from jupyter_aistack.exceptions import TrainingError
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=20), st.integers(1, 8))
 def test_every_rank_gets_equally_many_rows_and_none_twice(sizes: list[int], ranks: int) -> None:
-    pieces = [Piece(start=0, stop=rows, path="file", group=group) for group, rows in enumerate(sizes)]
+    pieces = [ShardPart(start=0, stop=rows, path="file", group=group) for group, rows in enumerate(sizes)]
     shares = cut(pieces, ranks)
     assert [sum(piece.rows for piece in share) for share in shares] == [sum(sizes) // ranks] * ranks
     rows = [(piece.group, row) for share in shares for piece in share for row in range(piece.start, piece.stop)]
@@ -28,7 +28,7 @@ def test_every_rank_gets_equally_many_rows_and_none_twice(sizes: list[int], rank
 
 def read(shard: Shard, epoch: int = 0, **options: object) -> list[torch.Tensor]:
     options = {"size": 64, "features": ["row"], **options}
-    return list(Reader(shard, seed=5, device=CPU).batches(epoch, **options))  # type: ignore[arg-type]
+    return list(ShardReader(shard, seed=5, device=CPU).batches(epoch, **options))  # type: ignore[arg-type]
 
 
 def test_a_table_is_read_whole_in_equal_batches(table: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_notice_makes_the_loop_keep_a_checkpoint(cluster: Cluster, tmp_path: P
 
     samples = json.loads((Path(__file__).parents[1] / "data" / "wire_samples.json").read_text())
     notice = {"kind": "preempt", "at": time.time(), "ends_at": time.time() + 60, "request_id": "r-1"}
-    watcher = notices.Watcher(list, lambda line: None)
+    watcher = notices.NoticeWatcher(list, lambda line: None)
 
     def give_notice(point: dict[str, Any]) -> None:
         watcher.look([{**samples["leases"][0], "notice": notice}])

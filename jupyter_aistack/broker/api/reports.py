@@ -10,23 +10,23 @@ from fractions import Fraction
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.usage_meter import Charged
+from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting import usage_report as figures_of
-from jupyter_aistack.core.accounting.charges import DAY_SECONDS, SYSTEM, CellSpan, Charge, day_of
-from jupyter_aistack.core.accounting.rightsizing import HISTORY_DAYS, Advice, Size, advise, sizes
+from jupyter_aistack.core.accounting.charges import DAY_SECONDS, SYSTEM, CellInterval, UsageRecord, day_of
+from jupyter_aistack.core.accounting.rightsizing import HISTORY_DAYS, Advice, SizeOption, advise, sizes
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.request import Spec, Unit
 from jupyter_aistack.core.wire.values import END_OF_TIME, flag_field, number_field, text_field
-from jupyter_aistack.core.wire.visibility import SOMEONE, Sight
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, NotYours
+from jupyter_aistack.core.wire.visibility import SOMEONE, Visibility
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
 
 JSON = dict[str, Any]
 MAX_CELLS, MAX_SPANS, MAX_NAME = 100, 1000, 64
 LAST_DAY = day_of(END_OF_TIME)
 
 
-class Reports:
+class AccountingAPI:
     """Reads the books of a broker.
 
     Args:
@@ -50,7 +50,7 @@ class Reports:
         self._broker.ledger.note_cells(spans)
         return {"noted": len(spans)}
 
-    def _span(self, said: object, owner: str) -> CellSpan:
+    def _span(self, said: object, owner: str) -> CellInterval:
         if not isinstance(said, Mapping):
             raise InvalidRequest(f"cells: expected objects with cell and began_at, got {said!r}", field="cells")
         began_at = number_field(said, "began_at", most=END_OF_TIME)
@@ -58,7 +58,7 @@ class Reports:
             raise InvalidRequest("began_at: say when the cell began, in seconds since the epoch", field="began_at")
         ended_at = number_field(said, "ended_at", least=began_at, most=END_OF_TIME)
         name = text_field(said, "cell")[:MAX_NAME]
-        return CellSpan(host=self._broker.host, owner=owner, cell=name, began_at=began_at, ended_at=ended_at)
+        return CellInterval(host=self._broker.host, owner=owner, cell=name, began_at=began_at, ended_at=ended_at)
 
     def bill(self, payload: Mapping[str, Any], *, user: str, owner: str, label: str) -> JSON:
         """What a kernel (with ``notebook``: its notebook, over all its kernels) has used since a moment's day."""
@@ -77,10 +77,10 @@ class Reports:
             "rates": asdict(self._rates),
         }
 
-    def _figures(self, charges: Sequence[Charge]) -> JSON:
+    def _figures(self, charges: Sequence[UsageRecord]) -> JSON:
         return asdict(figures_of.figures(charges, self._rates))
 
-    def _lease(self, charges: Sequence[Charge]) -> JSON:
+    def _lease(self, charges: Sequence[UsageRecord]) -> JSON:
         """The sums from which a part of a lease's life is told apart, by taking what they were at its start."""
         gpus = [one for one in charges if one.kind != "cpu"]
         return {
@@ -89,18 +89,18 @@ class Reports:
             "energy_joules": sum(one.millijoules for one in gpus) / 1000,
         }
 
-    def report(self, payload: Mapping[str, Any], sight: Sight) -> JSON:
+    def report(self, payload: Mapping[str, Any], sight: Visibility) -> JSON:
         """What users have used, by week; one's own unless ``user`` or ``all`` asks for more.
 
         Raises:
             InvalidRequest: naming the field.
-            NotYours: names of others are not shown here.
+            PermissionDenied: names of others are not shown here.
         """
         since, until = _days(payload)
         wanted = text_field(payload, "user", "")
         is_all = flag_field(payload, "all")
         if wanted not in ("", sight.user) and not sight.is_clear:
-            raise NotYours("user: what others use is shown to admins only here; leave it out for your own")
+            raise PermissionDenied("user: what others use is shown to admins only here; leave it out for your own")
         user = None if is_all and not wanted else wanted or sight.user
         charges = [_veiled(one, sight) for one in self._broker.ledger.charges(since, until, user=user)]
         if user is not None:
@@ -113,7 +113,7 @@ class Reports:
             "rates": asdict(self._rates),
         }
 
-    def charged(self, sight: Sight) -> list[Charged]:
+    def charged(self, sight: Visibility) -> list[ChargedTotals]:
         """What this process has charged since it started, under the names this caller may see."""
         hidden = not sight.is_clear
         counts = list(self._broker.books.charged.values())
@@ -162,7 +162,7 @@ class Reports:
             return sizes_here.get(spec.profile)
         return {Unit.FRACTION: spec.amount, Unit.DEVICES: Fraction(1)}.get(spec.unit)
 
-    def _advice(self, label: str, charges: Sequence[Charge]) -> Advice:
+    def _advice(self, label: str, charges: Sequence[UsageRecord]) -> Advice:
         gpus = {device.id: device for device in self._gpus()}
         last = max(charges, key=lambda one: one.day, default=None)
         device = gpus.get(last.device_id) if last is not None else None
@@ -171,10 +171,10 @@ class Reports:
             return Advice(label=label, verdict="unknown", asked="", text="no advice yet: this host has no GPU")
         return advise(label, charges, _sizes_of(device), device.memory_bytes)
 
-    def _history_of(self, user: str, owner: str, label: str) -> tuple[Charge, ...]:
+    def _history_of(self, user: str, owner: str, label: str) -> tuple[UsageRecord, ...]:
         return self._history(user=user, label=label) if label else self._history(user=user, owner=owner)
 
-    def _history(self, **whose: str) -> tuple[Charge, ...]:
+    def _history(self, **whose: str) -> tuple[UsageRecord, ...]:
         today = day_of(self._broker.clock())
         return self._broker.ledger.charges(today - HISTORY_DAYS, today, **whose)
 
@@ -182,25 +182,25 @@ class Reports:
         return self._broker.inventory().of_kind(DeviceKind.GPU)
 
 
-def _sizes_of(device: Device) -> tuple[Size, ...]:
+def _sizes_of(device: Device) -> tuple[SizeOption, ...]:
     if device.is_shareable:
         return sizes(device.memory_bytes)
     found = {instance.profile: instance for instance in device.mig}
     whole = max(device.memory_bytes, 1)
     return tuple(
-        Size(name=name, share=Fraction(one.memory_bytes, whole), memory_bytes=one.memory_bytes)
+        SizeOption(name=name, share=Fraction(one.memory_bytes, whole), memory_bytes=one.memory_bytes)
         for name, one in found.items()
     )
 
 
-def _grouped(charges: Sequence[Charge]) -> dict[str, list[Charge]]:
-    found: dict[str, list[Charge]] = {}
+def _grouped(charges: Sequence[UsageRecord]) -> dict[str, list[UsageRecord]]:
+    found: dict[str, list[UsageRecord]] = {}
     for one in charges:
         found.setdefault(one.lease_id, []).append(one)
     return found
 
 
-def _veiled(charge: Charge, sight: Sight) -> Charge:
+def _veiled(charge: UsageRecord, sight: Visibility) -> UsageRecord:
     """A charge under the name this caller may see it by."""
     is_hidden = not sight.is_clear and charge.user != sight.user and charge.lease_id != SYSTEM
     return replace(charge, user=SOMEONE) if is_hidden else charge

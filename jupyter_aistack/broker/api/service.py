@@ -11,13 +11,13 @@ from typing import Any
 
 from jupyter_aistack.broker import settings
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.usage_meter import Charged
+from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
-from jupyter_aistack.core.model.device_state import Asked
+from jupyter_aistack.core.model.device_state import RequestedAction
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE
 from jupyter_aistack.core.model.request import MAX_COUNT, Holder, HolderKind, Request, RequestState, is_profile
-from jupyter_aistack.core.scheduling.forecast import Waiting
+from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.values import (
     flag_field,
     host_to_dict,
@@ -28,12 +28,12 @@ from jupyter_aistack.core.wire.values import (
     residence_to_dict,
     text_field,
 )
-from jupyter_aistack.core.wire.visibility import Sight
-from jupyter_aistack.exceptions import InvalidRequest, NotYours, PrepareFailed
-from jupyter_aistack.providers.base import Prepared, Usage
+from jupyter_aistack.core.wire.visibility import Visibility
+from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied, PrepareFailed
+from jupyter_aistack.providers.base import Preparation, Usage
 from jupyter_aistack.system.processes import groups_of
 
-from .reports import Reports
+from .reports import AccountingAPI
 
 JSON = dict[str, Any]
 MAX_LABEL = 512
@@ -89,7 +89,7 @@ class Service:
         groups: Callable[[str], frozenset[str]] = groups_of,
         rates: Rates | None = None,
     ) -> None:
-        self.broker, self._reports = broker, Reports(broker, rates or Rates())
+        self.broker, self._reports = broker, AccountingAPI(broker, rates or Rates())
         self._admins, self._show_names, self._groups = admins, show_names, groups
         self._verbs: dict[str, Callable[[Mapping[str, Any], Caller], JSON]] = {
             "host": self._host,
@@ -175,8 +175,8 @@ class Service:
         now = self.broker.clock()
         return {"reservations": [reservation_to_dict(one, now) for one in self.broker.reservations()]}
 
-    def _sight(self, caller: Caller) -> Sight:
-        return Sight(user=caller.user, is_clear=self._show_names or self._is_admin(caller))
+    def _sight(self, caller: Caller) -> Visibility:
+        return Visibility(user=caller.user, is_clear=self._show_names or self._is_admin(caller))
 
     def _is_admin(self, caller: Caller) -> bool:
         if caller.is_admin or caller.user in self._admins:
@@ -244,7 +244,7 @@ class Service:
             prepared = self._preparation(lease)
         return {"request": sight.request(request), "lease": sight.lease(lease), "prepared": prepared}
 
-    def _place(self, request: Request) -> Waiting | None:
+    def _place(self, request: Request) -> QueuedForecast | None:
         """Where a request stands; None when it waits no longer."""
         return next((one for one in self.broker.waiting() if one.request.id == request.id), None)
 
@@ -325,9 +325,9 @@ class Service:
         """Only the user who holds it, or an admin, may change a lease or a request."""
         if holder.user != caller.user and not self._is_admin(caller):
             owner = holder.user if self._show_names else "somebody else"
-            raise NotYours(f"that belongs to {owner}; only they or an admin may change it")
+            raise PermissionDenied(f"that belongs to {owner}; only they or an admin may change it")
 
-    def charged(self, caller: Caller) -> tuple[list[Charged], Rates]:
+    def charged(self, caller: Caller) -> tuple[list[ChargedTotals], Rates]:
         """For counters: what this process has charged since it started, as this caller may see it, and the rates."""
         return self._reports.charged(self._sight(caller)), self._reports.rates
 
@@ -348,10 +348,10 @@ class Service:
     # -- suspending ---------------------------------------------------------------------------------------------
 
     def _suspend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, Asked.SUSPEND))
+        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, RequestedAction.SUSPEND))
 
     def _resume(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, Asked.RESUME))
+        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, RequestedAction.RESUME))
 
     def _pin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(self.broker.keep(self._owned(payload, caller).id, True))
@@ -423,13 +423,13 @@ class Service:
 
     def _check_admin(self, caller: Caller, what: str) -> None:
         if not self._is_admin(caller):
-            raise NotYours(
+            raise PermissionDenied(
                 f"{what} by admins only, and {caller.user} is none here; whoever configures the server "
                 "can add the login to AIStack.admins"
             )
 
 
-def prepared_to_dict(prepared: Prepared) -> JSON:
+def prepared_to_dict(prepared: Preparation) -> JSON:
     """A preparation as JSON."""
     return {
         "environment": dict(prepared.environment),

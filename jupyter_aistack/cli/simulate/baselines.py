@@ -6,11 +6,11 @@ import random
 from collections import deque
 
 from .costs import Costs
-from .hosts import Floor
+from .hosts import HostPool
 from .replay import Notebook, SessionPolicy
 
 
-class Bound(SessionPolicy):
+class UpperBound(SessionPolicy):
     """What both have in common: a task binds whole GPUs of one host and gives them back when it ends.
 
     Args:
@@ -19,7 +19,7 @@ class Bound(SessionPolicy):
         seed: of the times that containers take to start.
     """
 
-    def __init__(self, floor: Floor, costs: Costs, *, seed: int) -> None:
+    def __init__(self, floor: HostPool, costs: Costs, *, seed: int) -> None:
         self.floor, self.costs = floor, costs
         self._draw = random.Random(f"{seed} starts")
 
@@ -48,12 +48,12 @@ class Bound(SessionPolicy):
         return self._draw.uniform(*self.costs.start_seconds) + self.costs.load(notebook.session.memory_bytes)
 
 
-class Batch(Bound):
+class Batch(UpperBound):
     """Every task is a job: first come first served, and each starts a container and loads its state."""
 
     name = "batch"
 
-    def __init__(self, floor: Floor, costs: Costs, *, seed: int) -> None:
+    def __init__(self, floor: HostPool, costs: Costs, *, seed: int) -> None:
         super().__init__(floor, costs, seed=seed)
         self._line: deque[Notebook] = deque()
 
@@ -74,7 +74,7 @@ class Batch(Bound):
             self._bind(notebook, host, now, now + self._start_seconds(notebook))
 
 
-class NotebookOS(Bound):
+class NotebookOS(UpperBound):
     """Standby replicas of each session on several hosts; a task binds GPUs where a replica is, or moves one.
 
     After NotebookOS (ASPLOS 2026), in its favour: choosing a replica and loading its state onto the GPU take no time,
@@ -91,7 +91,7 @@ class NotebookOS(Bound):
     name = "notebookos"
 
     def __init__(
-        self, floor: Floor, costs: Costs, *, seed: int, replicas: int = 3, most_subscribed: float = 7.0
+        self, floor: HostPool, costs: Costs, *, seed: int, replicas: int = 3, most_subscribed: float = 7.0
     ) -> None:
         super().__init__(floor, costs, seed=seed)
         self.replicas, self.most_subscribed = replicas, most_subscribed

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory, Slice
 from jupyter_aistack.core.model.request import Spec, parse_spec
-from jupyter_aistack.core.placement.placement import Room, Unplaced
+from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
 
 
 @lru_cache(maxsize=64)
@@ -16,10 +16,10 @@ def whole(gpus: int) -> Spec:
     return parse_spec(f"gpu:{gpus}")
 
 
-class Floor:
+class HostPool:
     """Hosts of equal GPUs; the last has what is left over.
 
-    One :class:`Room` is kept for all of them and asked for places host by host; beside it stands how many whole GPUs
+    One :class:`Capacity` is kept for all of them and asked for places host by host; beside it stands how many whole GPUs
     each host has free, so that the host that fits best is found without asking.
 
     Args:
@@ -37,7 +37,7 @@ class Floor:
             self.inventories[host] = Inventory(host=host, devices=devices)
         self.hosts = list(self.inventories)
         all_devices = tuple(device for inventory in self.inventories.values() for device in inventory.devices)
-        self.room = Room(Inventory(host="", devices=all_devices))
+        self.room = Capacity(Inventory(host="", devices=all_devices))
         self.host_of = {device.id: device.host for device in all_devices}
         self._bit = {device.id: 1 << device.index for device in all_devices}
         self._taken = dict.fromkeys(self.hosts, 0)
@@ -80,7 +80,7 @@ class Floor:
         key = host, self._taken[host], gpus
         if key not in self._answers:
             answer = self.room.place(whole(gpus), host=host)
-            self._answers[key] = None if isinstance(answer, Unplaced) else answer
+            self._answers[key] = None if isinstance(answer, PlacementFailure) else answer
         return self._answers[key]
 
     def take(self, slices: tuple[Slice, ...]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Step, advance
-from jupyter_aistack.core.model.plan import Action, End, Grant, Notify, Snapshot, Withdraw, grant_to_lease
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, advance
+from jupyter_aistack.core.model.plan import Action, End, Grant, Notify, Snapshot, WithdrawNotice, grant_to_lease
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE, IdlePolicy, Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, Spec
 from jupyter_aistack.core.model.usage_history import Account, charged
@@ -16,14 +16,14 @@ from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.idle import NOTICED, stage
 
 from .costs import Costs
-from .hosts import Floor, whole
+from .hosts import HostPool, whole
 from .replay import Notebook, SessionPolicy
 
 _LATER = 1e-6
 """Looked at this much after it is due, so that rounding does not make it a moment too early."""
 
 
-class Desk:
+class SimulatedBroker:
     """Where sessions ask for leases: one line, from which each host serves itself by the broker's own cycle.
 
     Args:
@@ -69,23 +69,23 @@ class Desk:
         self._tokens += 1
         lease = grant_to_lease(grant, f"l-{self._tokens:07d}", self._tokens, now)
         notebook.request = None
-        notebook.lease = replace(advance(lease, Step.ACTIVATE, now), active_at=now)
+        notebook.lease = replace(advance(lease, LeaseTransition.ACTIVATE, now), active_at=now)
         notebook.slices = grant.slices
         return notebook
 
-    def end(self, notebook: Notebook, step: Step, now: float) -> None:
+    def end(self, notebook: Notebook, step: LeaseTransition, now: float) -> None:
         """The lease of a session ends by `step`, and its user's account is charged."""
         lease = notebook.lease
         assert lease is not None
         notebook.lease = None
-        if step is Step.RELEASE:
-            lease, step = advance(lease, step, now), Step.FINISH
+        if step is LeaseTransition.RELEASE:
+            lease, step = advance(lease, step, now), LeaseTransition.FINISH
         account = self._accounts.get(lease.holder.user) or Account(user=lease.holder.user, queue=lease.queue)
         ended = advance(lease, step, now)
         self._accounts[account.user] = charged(account, ended, self._policy.half_life_seconds)
 
 
-class Leased(SessionPolicy):
+class LeaseSimulation(SessionPolicy):
     """A lease from the opening of a session to its end, or until it has been idle for too long.
 
     Args:
@@ -94,9 +94,9 @@ class Leased(SessionPolicy):
         idle: when idle leases are taken back; None for never.
     """
 
-    def __init__(self, floor: Floor, costs: Costs, idle: IdlePolicy | None) -> None:
+    def __init__(self, floor: HostPool, costs: Costs, idle: IdlePolicy | None) -> None:
         self.floor, self.costs = floor, costs
-        self.desk = Desk(idle)
+        self.desk = SimulatedBroker(idle)
         self.uses_memory = idle is not None
         self._there: dict[str, dict[Notebook, None]] = {host: {} for host in floor.hosts}
 
@@ -116,7 +116,7 @@ class Leased(SessionPolicy):
         self.desk.withdraw(notebook)
         host = notebook.host
         if notebook.lease is not None:
-            self._end(notebook, Step.RELEASE, now)
+            self._end(notebook, LeaseTransition.RELEASE, now)
             if self.desk.waiting:
                 self._serve(host, now)
 
@@ -138,7 +138,7 @@ class Leased(SessionPolicy):
         for action in self.desk.decide(inventory, live, now, most=len(inventory.devices)):
             if isinstance(action, Grant):  # those that end in the same plan come before, and make room for it
                 self._granted(self.desk.grant(action, now), host, now)
-            elif isinstance(action, (End, Notify, Withdraw)):
+            elif isinstance(action, (End, Notify, WithdrawNotice)):
                 self._change(leases[action.lease_id], action, now)
 
     def _granted(self, notebook: Notebook, host: str, now: float) -> None:
@@ -185,15 +185,15 @@ class Leased(SessionPolicy):
             due = lease.notice.ends_at if lease.notice is not None else used_at + idle.notice_seconds
             self.agenda.at(max(now, due) + _LATER, self._look, notebook)
 
-    def _change(self, notebook: Notebook, action: End | Notify | Withdraw, now: float) -> None:
+    def _change(self, notebook: Notebook, action: End | Notify | WithdrawNotice, now: float) -> None:
         assert notebook.lease is not None
         if isinstance(action, End):
-            self._end(notebook, Step.RECLAIM, now)
+            self._end(notebook, LeaseTransition.RECLAIM, now)
         else:
             notice = action.notice if isinstance(action, Notify) else None
             notebook.lease = replace(notebook.lease, notice=notice)
 
-    def _end(self, notebook: Notebook, step: Step, now: float) -> None:
+    def _end(self, notebook: Notebook, step: LeaseTransition, now: float) -> None:
         self.desk.end(notebook, step, now)
         del self._there[notebook.host][notebook]
         self.floor.give(notebook.slices)
@@ -201,13 +201,13 @@ class Leased(SessionPolicy):
         notebook.slices, notebook.host = (), ""
 
 
-class Reservation(Leased):
+class Reservation(LeaseSimulation):
     """A session holds its GPUs from its opening to its end; or, as a variant, until it has been idle for too long."""
 
     name = "reservation"
 
 
-class Reclaim(Leased):
+class ReclaimPolicy(LeaseSimulation):
     """A session holds its GPUs until it ends or its lease, idle, is taken back with notice."""
 
     name = "reclaim"

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node, Spot
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node, PlacementTarget
 from jupyter_aistack.core.placement.packing import DEFAULT_POLICY, POLICIES, Packer
 from jupyter_aistack.exceptions import AIStackError
 
@@ -45,7 +45,7 @@ class Replay:
         seconds: spent on decisions.
     """
 
-    spots: list[Spot | None] = field(default_factory=list)
+    spots: list[PlacementTarget | None] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
     refused_for: Counter[str] = field(default_factory=Counter)
     refused_gpus: float = 0.0

@@ -70,7 +70,7 @@ class Notebook:
         return self.session.memory_bytes if self.has_state else 0
 
 
-class Agenda:
+class EventQueue:
     """What happens when; of what happens at the same time, first said is first done."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class SessionPolicy(ABC):
     uses_memory = True
     """Whether the sizes of states make a difference."""
 
-    agenda: Agenda
+    agenda: EventQueue
     meter: Meter
     begin: Callable[[Notebook, float, float], None]
     """``begin(notebook, now, at)``: the present task has its GPUs now and runs from `at` on."""
@@ -130,7 +130,7 @@ class Replay:
     def __init__(
         self, sessions: Iterable[Session], policy: SessionPolicy, progress: Callable[[int], None] | None = None
     ) -> None:
-        self.agenda, self.meter, self.policy = Agenda(), Meter(), policy
+        self.agenda, self.meter, self.policy = EventQueue(), Meter(), policy
         policy.agenda, policy.meter, policy.begin = self.agenda, self.meter, self._begin
         self.ended = 0
         self._progress = progress

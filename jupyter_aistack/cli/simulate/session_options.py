@@ -17,7 +17,7 @@ from jupyter_aistack.exceptions import InvalidRequest
 from .costs import GB, Costs
 from .output import check_plot, lines, plot
 from .sessions import POLICIES, Scenario, check_policy, check_scenario, simulate
-from .trace import Lives, read_tasks
+from .trace import SessionModel, read_tasks
 
 MOST_GPUS = 100_000
 
@@ -131,9 +131,9 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
     )
 
 
-def _lives(options: argparse.Namespace) -> Lives:
+def _lives(options: argparse.Namespace) -> SessionModel:
     longest = _or_nothing(options, "longest")
-    return Lives(
+    return SessionModel(
         median_bytes=_bytes(options, "memory_median"),
         p90_bytes=_bytes(options, "memory_p90"),
         head_seconds=_or_nothing(options, "head"),

@@ -14,12 +14,12 @@ from jupyter_aistack.exceptions import InvalidRequest
 from .assumptions import assumptions
 from .baselines import Batch, NotebookOS
 from .costs import Costs
-from .hosts import Floor
-from .lease_policies import Reclaim, Reservation
+from .hosts import HostPool
+from .lease_policies import ReclaimPolicy, Reservation
 from .metrics import IMMEDIATE_SECONDS, Meter, percentiles
 from .replay import Replay, SessionPolicy
 from .suspend_policy import Suspend
-from .trace import HOUR, MINUTE, Lives, Task, Trace, make_trace
+from .trace import HOUR, MINUTE, SessionModel, Task, Trace, make_trace
 
 JSON = dict[str, Any]
 Progress = Callable[[int], None]
@@ -61,15 +61,15 @@ class Scenario:
     side_by_side: int = 1
     reclaim_seconds: float | None = None
     idle: IdlePolicy = field(default_factory=IdlePolicy)
-    lives: Lives = field(default_factory=Lives)
+    lives: SessionModel = field(default_factory=SessionModel)
     costs: Costs = field(default_factory=Costs)
 
-    def floor(self, gpus: int) -> Floor:
+    def floor(self, gpus: int) -> HostPool:
         """So many GPUs, none taken."""
-        return Floor(gpus, per_host=self.gpus_per_host, memory_bytes=self.gpu_bytes)
+        return HostPool(gpus, per_host=self.gpus_per_host, memory_bytes=self.gpu_bytes)
 
 
-def _reservation(floor: Floor, scenario: Scenario) -> SessionPolicy:
+def _reservation(floor: HostPool, scenario: Scenario) -> SessionPolicy:
     seconds = scenario.reclaim_seconds
     idle = None
     if seconds is not None:
@@ -77,7 +77,7 @@ def _reservation(floor: Floor, scenario: Scenario) -> SessionPolicy:
     return Reservation(floor, scenario.costs, idle)
 
 
-def _suspend(floor: Floor, scenario: Scenario) -> SessionPolicy:
+def _suspend(floor: HostPool, scenario: Scenario) -> SessionPolicy:
     return Suspend(
         floor,
         scenario.costs,
@@ -87,11 +87,11 @@ def _suspend(floor: Floor, scenario: Scenario) -> SessionPolicy:
     )
 
 
-POLICIES: Mapping[str, Callable[[Floor, Scenario], SessionPolicy]] = {
+POLICIES: Mapping[str, Callable[[HostPool, Scenario], SessionPolicy]] = {
     "reservation": _reservation,
     "batch": lambda floor, scenario: Batch(floor, scenario.costs, seed=scenario.lives.seed),
     "notebookos": lambda floor, scenario: NotebookOS(floor, scenario.costs, seed=scenario.lives.seed),
-    "reclaim": lambda floor, scenario: Reclaim(floor, scenario.costs, scenario.idle),
+    "reclaim": lambda floor, scenario: ReclaimPolicy(floor, scenario.costs, scenario.idle),
     "suspend": _suspend,
 }
 
@@ -160,7 +160,7 @@ def gpus_reserved(trace: Trace, scenario: Scenario) -> int:
     return len(floor.touched) * scenario.gpus_per_host
 
 
-def _lives(scenario: Scenario, scale: float) -> Lives:
+def _lives(scenario: Scenario, scale: float) -> SessionModel:
     costs = scenario.costs
     most = (scenario.gpu_bytes - costs.overhead_bytes) / (1 + costs.overhead_share)
     return replace(scenario.lives, memory_scale=scale * scenario.lives.memory_scale, most_bytes=most)

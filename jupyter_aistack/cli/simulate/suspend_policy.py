@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from jupyter_aistack.core.model.lease import LeaseState, Step, advance
+from jupyter_aistack.core.model.lease import LeaseState, LeaseTransition, advance
 from jupyter_aistack.core.model.plan import Grant
 from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.request import Spec, parse_spec
@@ -15,12 +15,12 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.scheduling.idle import NOTICED, stage
 
 from .costs import Costs
-from .hosts import Floor
-from .lease_policies import Leased
+from .hosts import HostPool
+from .lease_policies import LeaseSimulation
 from .replay import Notebook
 
 
-class Suspend(Leased):
+class Suspend(LeaseSimulation):
     """Sessions share GPUs under a memory budget; the state of idle ones is parked in the host's memory.
 
     A session gets its home, GPUs of one host, when it opens, where fewest others are, and is resumed nowhere else: the
@@ -39,7 +39,7 @@ class Suspend(Leased):
     name = "suspend"
 
     def __init__(
-        self, floor: Floor, costs: Costs, *, park_seconds: float, side_by_side: int, host_bytes: float
+        self, floor: HostPool, costs: Costs, *, park_seconds: float, side_by_side: int, host_bytes: float
     ) -> None:
         idle = IdlePolicy(badge_seconds=park_seconds, notice_seconds=park_seconds, reclaim_seconds=math.inf)
         super().__init__(floor, costs, idle)
@@ -125,7 +125,7 @@ class Suspend(Leased):
             self._unpark(notebook, now)
         else:
             self._move_out(notebook, now)
-        self.desk.end(notebook, Step.RELEASE, now)
+        self.desk.end(notebook, LeaseTransition.RELEASE, now)
         for piece in notebook.slices:
             del self._homes[piece.device_id][notebook]
         notebook.slices, notebook.host = (), ""
@@ -222,7 +222,7 @@ class Suspend(Leased):
     def _park(self, notebook: Notebook, now: float) -> float:
         """Its state goes to the host's memory; how many seconds that takes, from when its GPUs are free to copy."""
         assert notebook.lease is not None
-        notebook.lease = advance(notebook.lease, Step.SUSPEND, now)
+        notebook.lease = advance(notebook.lease, LeaseTransition.SUSPEND, now)
         seconds = self.costs.checkpoint(notebook.state_bytes)
         self._copy(notebook, seconds, now)
         self._move_out(notebook, now)
@@ -232,7 +232,7 @@ class Suspend(Leased):
     def _resume(self, notebook: Notebook, now: float) -> float:
         """Its state comes back to its GPUs; when it will be there."""
         assert notebook.lease is not None
-        notebook.lease = advance(notebook.lease, Step.RESUME, now)
+        notebook.lease = advance(notebook.lease, LeaseTransition.RESUME, now)
         self._unpark(notebook, now)
         self._move_in(notebook, now)
         self.meter.resumes += 1

@@ -66,7 +66,7 @@ class Session:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lives:
+class SessionModel:
     """What a trace does not tell of its sessions, and how it is made up. All of it is drawn from `seed`.
 
     Attributes:
@@ -153,7 +153,7 @@ def split_sessions(tasks: Iterable[Task]) -> Iterator[list[Task]]:
         yield group
 
 
-def make_trace(tasks: Sequence[Task], lives: Lives) -> Trace:
+def make_trace(tasks: Sequence[Task], lives: SessionModel) -> Trace:
     """Sessions of `tasks`, with what the trace does not tell drawn as `lives` says."""
     long_tasks = tuple(task for task in tasks if task.seconds > lives.longest_seconds)
     kept = ([t for t in group if t.seconds <= lives.longest_seconds] for group in split_sessions(tasks))
@@ -162,7 +162,7 @@ def make_trace(tasks: Sequence[Task], lives: Lives) -> Trace:
     return Trace(sessions=tuple(sessions), long_tasks=long_tasks, read=len(tasks))
 
 
-def _session(number: int, tasks: Sequence[Task], lives: Lives) -> Session:
+def _session(number: int, tasks: Sequence[Task], lives: SessionModel) -> Session:
     draw = random.Random(f"{lives.seed} session {number}")
     starts = [task.submitted_at + draw.random() * lives.jitter_seconds for task in tasks]
     head = draw.expovariate(1 / lives.head_seconds) if lives.head_seconds else 0.0
@@ -183,7 +183,7 @@ def _session(number: int, tasks: Sequence[Task], lives: Lives) -> Session:
     )
 
 
-def _memory(draw: random.Random, lives: Lives) -> int:
+def _memory(draw: random.Random, lives: SessionModel) -> int:
     sigma = math.log(lives.p90_bytes / lives.median_bytes) / P90
     size = lives.median_bytes * math.exp(draw.gauss(0.0, sigma)) * lives.memory_scale
     return int(min(size, lives.most_bytes))
@@ -194,7 +194,7 @@ def reserved_seconds(session: Session) -> float:
     return sum(session.thinks) + sum(task.seconds for task in session.tasks) + session.tail_seconds
 
 
-def _unused(sessions: Sequence[Session], lives: Lives) -> list[Session]:
+def _unused(sessions: Sequence[Session], lives: SessionModel) -> list[Session]:
     """Sessions without a task: GPUs and lengths as those of the others, at any time of the trace."""
     if not sessions or not lives.unused_share:
         return []

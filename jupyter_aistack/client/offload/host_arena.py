@@ -14,7 +14,7 @@ ALIGNMENT = 64
 
 
 @dataclass
-class Piece:
+class HostBlock:
     """A stretch of host memory, filled from its beginning."""
 
     buffer: Any
@@ -22,7 +22,7 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class StorageLocation:
     """Where one storage lies in host memory: `size_bytes` from byte `offset` of `buffer`."""
 
     buffer: Any
@@ -39,7 +39,7 @@ class Arena:
     """The host memory of one registration. Pieces are kept from one time to the next until dropped."""
 
     device: Device
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[HostBlock] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
@@ -49,7 +49,7 @@ class Arena:
         """About how much more host memory it takes to place storages of these sizes."""
         return max(0, sum(map(_aligned, sizes)) - self.size_bytes)
 
-    def place(self, sizes: Sequence[int]) -> list[Place]:
+    def place(self, sizes: Sequence[int]) -> list[StorageLocation]:
         """Places for storages of these sizes, in that order; whatever lay there before is forgotten.
 
         Raises:
@@ -60,16 +60,16 @@ class Arena:
         rest, places = sum(map(_aligned, sizes)), []
         for size in sizes:
             piece = self._piece(_aligned(size), rest)
-            places.append(Place(buffer=piece.buffer, offset=piece.used, size_bytes=size))
+            places.append(StorageLocation(buffer=piece.buffer, offset=piece.used, size_bytes=size))
             piece.used += _aligned(size)
             rest -= _aligned(size)
         return places
 
-    def _piece(self, size: int, rest: int) -> Piece:
+    def _piece(self, size: int, rest: int) -> HostBlock:
         for piece in self.pieces:
             if piece.used + size <= len(piece.buffer):
                 return piece
-        self.pieces.append(Piece(self.device.host_buffer(max(size, min(rest, PIECE_BYTES)))))
+        self.pieces.append(HostBlock(self.device.host_buffer(max(size, min(rest, PIECE_BYTES)))))
         return self.pieces[-1]
 
     def drop(self) -> None:

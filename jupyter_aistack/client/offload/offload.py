@@ -21,7 +21,7 @@ from jupyter_aistack.core.suspend.model import SuspendPolicy, host_room
 from jupyter_aistack.exceptions import LeaseError
 
 from .cuda import Device, device_named
-from .host_arena import Arena, Place
+from .host_arena import Arena, StorageLocation
 from .tensors import check, has_others, named_tensors, storage_key, tensors_on, why_not
 
 _one_at_a_time = threading.RLock()
@@ -29,7 +29,7 @@ _one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
+class TransferResult:
     """What one move came to.
 
     Attributes:
@@ -51,7 +51,7 @@ class _Parked:
 
     name: str
     storage: Any
-    place: Place
+    place: StorageLocation
     tensors: tuple[tuple[Any, int], ...]
     """Each with its offset in the storage, in elements."""
 
@@ -90,7 +90,7 @@ class Offload:
         with _one_at_a_time:
             return self.device.trim()
 
-    def suspend(self) -> Moved:
+    def suspend(self) -> TransferResult:
         """Move everything out; what is out already stays out.
 
         Raises:
@@ -98,18 +98,18 @@ class Offload:
         """
         with _one_at_a_time:
             if self._parked:
-                return Moved()
+                return TransferResult()
             begin = time.perf_counter()
             named = list(named_tensors(self.objects))
             found = self._storages(named)
             if not found:
-                return Moved(trimmed_bytes=self.device.trim(), seconds=time.perf_counter() - begin)
+                return TransferResult(trimmed_bytes=self.device.trim(), seconds=time.perf_counter() - begin)
             self._parked = self._copy_out(found, [tensor for _, tensor in named])
             self._empty()
             trimmed = max(0, self.device.give_back() - _size(self._parked))
             return self._moved(begin, self._parked, trimmed)
 
-    def resume(self) -> Moved:
+    def resume(self) -> TransferResult:
         """Bring everything back; what is here already stays.
 
         Raises:
@@ -117,7 +117,7 @@ class Offload:
         """
         with _one_at_a_time:
             if not self._parked:
-                return Moved()
+                return TransferResult()
             begin, parked = time.perf_counter(), self._parked
             self._make_room(parked)
             self.device.copy((_bytes_of(one.storage), one.place.bytes) for one in parked)
@@ -130,7 +130,7 @@ class Offload:
             return self._moved(begin, parked, 0)
 
     @contextmanager
-    def suspended(self) -> Iterator[Moved]:
+    def suspended(self) -> Iterator[TransferResult]:
         """Everything is out inside the ``with`` block."""
         moved = self.suspend()
         try:
@@ -238,9 +238,9 @@ class Offload:
                 ) from error
         self.device.adopt([one.storage for one in parked])
 
-    def _moved(self, begin: float, parked: tuple[_Parked, ...], trimmed: int) -> Moved:
+    def _moved(self, begin: float, parked: tuple[_Parked, ...], trimmed: int) -> TransferResult:
         seconds = time.perf_counter() - begin
-        return Moved(storages=len(parked), size_bytes=_size(parked), seconds=seconds, trimmed_bytes=trimmed)
+        return TransferResult(storages=len(parked), size_bytes=_size(parked), seconds=seconds, trimmed_bytes=trimmed)
 
 
 def offloadable(*objects: Any, device: str = "cuda", keep_host: bool = True) -> Offload:

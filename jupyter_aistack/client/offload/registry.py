@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from jupyter_aistack.exceptions import LeaseError
 
-from .offload import Moved, Offload
+from .offload import Offload, TransferResult
 
 _live: weakref.WeakSet[Offload] = weakref.WeakSet()
 _out: list[Offload] = []
@@ -41,7 +41,7 @@ def is_out() -> bool:
     return bool(_out)
 
 
-def move_out(kinds: Collection[str] = KINDS) -> Moved:
+def move_out(kinds: Collection[str] = KINDS) -> TransferResult:
     """Move all registrations out, or none.
 
     One that its user has moved out already is left to them. Raises `LeaseError` as `Offload.suspend` does; all is back
@@ -59,7 +59,7 @@ def move_out(kinds: Collection[str] = KINDS) -> Moved:
     return _together(moved, begin)
 
 
-def move_in() -> Moved:
+def move_in() -> TransferResult:
     """Bring back what :func:`move_out` moved, the last one first. Raises `LeaseError`; the rest may be tried again."""
     begin, moved = time.perf_counter(), []
     while _out:
@@ -68,8 +68,8 @@ def move_in() -> Moved:
     return _together(moved, begin)
 
 
-def _together(moved: list[Moved], begin: float) -> Moved:
-    return Moved(
+def _together(moved: list[TransferResult], begin: float) -> TransferResult:
+    return TransferResult(
         storages=sum(one.storages for one in moved),
         size_bytes=sum(one.size_bytes for one in moved),
         seconds=time.perf_counter() - begin,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from jupyter_aistack.core.enforcement.memory_caps import merged
 from jupyter_aistack.core.wire.values import Preparation
-from jupyter_aistack.exceptions import DeviceTouched
+from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.system.processes import own_threads
 from jupyter_aistack.system.verify import child
 
@@ -31,7 +31,7 @@ _FORCED = (*_VISIBLE, "CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR
 
 
 @dataclass(frozen=True, kw_only=True)
-class Before:
+class SavedEnvironment:
     """What `attach` changed, so that `detach` can put it back."""
 
     environment: Mapping[str, str | None]
@@ -62,26 +62,26 @@ def rocm_started() -> bool:
 
 
 def check_untouched() -> None:
-    """Raise `DeviceTouched` when this process can no longer change its devices; nothing is changed."""
+    """Raise `DeviceInUse` when this process can no longer change its devices; nothing is changed."""
     started = "CUDA" if cuda_started() else "ROCm" if rocm_started() else ""
     if started:
-        raise DeviceTouched(
+        raise DeviceInUse(
             f"{started} has already started in this process, so it cannot change devices any more: restart the kernel, "
             f"then request the slice before the first {started} call (or start the kernel with a slice)"
         )
 
 
-def attach(prepared: Preparation) -> Before:
+def attach(prepared: Preparation) -> SavedEnvironment:
     """Apply a preparation to this process; what a user has set for a framework is kept, of two caps the lower.
 
     Raises:
-        DeviceTouched: CUDA or ROCm has already started and the preparation names devices.
+        DeviceInUse: CUDA or ROCm has already started and the preparation names devices.
     """
     amd = prepared.environment.get("ROCR_VISIBLE_DEVICES")
     if prepared.expects.get("visible") or (amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")):
         check_untouched()
     wanted = merged(os.environ, prepared.environment, forced=_FORCED)
-    before = Before(
+    before = SavedEnvironment(
         environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
     )
     try:
@@ -95,7 +95,7 @@ def attach(prepared: Preparation) -> Before:
     return before
 
 
-def detach(before: Before) -> None:
+def detach(before: SavedEnvironment) -> None:
     """Put back what `attach` changed, as far as a running process allows."""
     for name, value in before.environment.items():
         if value is None:
@@ -133,9 +133,9 @@ def verify(expects: Mapping[str, object], is_client: child.IsClient | None = Non
     return child.verify(expects, interpreter=sys.executable, environment=os.environ, is_client=is_client)
 
 
-def look() -> child.Look:
+def look() -> child.ProbeResult:
     """A child that sees what this process would, for somebody else to judge; close it. Raises as `Look` does."""
-    return child.Look(interpreter=sys.executable, environment=os.environ)
+    return child.ProbeResult(interpreter=sys.executable, environment=os.environ)
 
 
 def _is_mapped(library: str) -> bool:

@@ -17,7 +17,7 @@ from distributed import Nanny, Status, rpc
 from distributed.deploy.spec import ProcessInterface
 from distributed.protocol.pickle import dumps
 
-from jupyter_aistack.client.client import Client, HeldLease
+from jupyter_aistack.client.client import Client, LeaseHandle
 from jupyter_aistack.core.enforcement.verification import NOT_KNOWN, judge
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import AcquireTimeout, AIStackError, ClusterError
@@ -69,7 +69,7 @@ class LeasedWorker(ProcessInterface):
     def __init__(self, scheduler: str, name: object, *, plan: WorkerPlan, security: Any = None) -> None:
         super().__init__(scheduler=scheduler, name=name)
         self.scheduler, self.name, self.plan, self.security = scheduler, name, plan, security
-        self.lease: HeldLease | None = None
+        self.lease: LeaseHandle | None = None
         self.nanny: Nanny | None = None
         self.stage = "not started"
 
@@ -129,7 +129,7 @@ class LeasedWorker(ProcessInterface):
 
     # -- the lease ----------------------------------------------------------------------------------------------
 
-    async def _acquire(self) -> HeldLease:
+    async def _acquire(self) -> LeaseHandle:
         plan = self.plan
         # Kept at once: a wait that is broken off must leave the queue.
         self.lease = held = await asyncio.to_thread(
@@ -151,7 +151,7 @@ class LeasedWorker(ProcessInterface):
             await asyncio.to_thread(held.refresh)
         return held
 
-    def _check_patience(self, held: HeldLease, asked_at: float, hopeless_since: float | None) -> None:
+    def _check_patience(self, held: LeaseHandle, asked_at: float, hopeless_since: float | None) -> None:
         now = time.monotonic()
         if not self.plan.is_wanted(self.name):
             raise ClusterError(f"worker {self.name} is no longer wanted")
@@ -171,7 +171,7 @@ class LeasedWorker(ProcessInterface):
 
     # -- the process --------------------------------------------------------------------------------------------
 
-    async def _launch(self, lease: HeldLease) -> None:
+    async def _launch(self, lease: LeaseHandle) -> None:
         check_nanny(lease.slices, lease.prepared, self.plan.nanny)
         host_bytes = await asyncio.to_thread(host_memory_bytes, self.plan.client, lease)
         options = nanny_options(lease.slices, lease.prepared, host_memory_bytes=host_bytes, threads=self.plan.threads)
@@ -187,11 +187,11 @@ class LeasedWorker(ProcessInterface):
         await self.nanny
         self.address = self.nanny.worker_address
 
-    async def _verify(self, lease: HeldLease) -> None:
+    async def _verify(self, lease: LeaseHandle) -> None:
         verified, note = await self._look(lease)
         await asyncio.to_thread(lease.activate, verified=verified, note=note)
 
-    async def _look(self, lease: HeldLease) -> tuple[bool | None, str]:
+    async def _look(self, lease: LeaseHandle) -> tuple[bool | None, str]:
         assert self.nanny is not None
         expects = lease.prepared.expects
         if not expects:
@@ -249,7 +249,7 @@ _LENT = _LentEnvironment()
 class SliceNanny(Nanny):
     """A nanny that charges each worker process it starts, also after a restart, to the lease."""
 
-    def __init__(self, *args: Any, lease: HeldLease, **options: Any) -> None:
+    def __init__(self, *args: Any, lease: LeaseHandle, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lease = lease
         self.env = {**withheld(os.environ, lease.prepared.environment), **self.env}
@@ -266,7 +266,7 @@ class SliceNanny(Nanny):
         return status
 
 
-async def _give_back(lease: HeldLease) -> None:
+async def _give_back(lease: LeaseHandle) -> None:
     """Release off the loop; at the interpreter's exit, when no thread may be started any more, on it."""
     giving = functools.partial(_release, lease)
     try:
@@ -277,13 +277,13 @@ async def _give_back(lease: HeldLease) -> None:
         await done
 
 
-def _release(held: HeldLease) -> None:
+def _release(held: LeaseHandle) -> None:
     held.release()
     if not held.is_granted and held.request["state"] == RequestState.GRANTED.value:  # granted while leaving the queue
         held.refresh().release()
 
 
-def host_memory_bytes(client: Client, lease: HeldLease) -> int:
+def host_memory_bytes(client: Client, lease: LeaseHandle) -> int:
     """Host memory that goes with a lease: the same share of the host's as it has of all devices of its kind."""
     import psutil
 

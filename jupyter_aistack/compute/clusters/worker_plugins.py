@@ -13,7 +13,7 @@ from distributed import WorkerPlugin
 from jupyter_aistack.client.runtime import attach as attaching
 from jupyter_aistack.core.wire.values import Preparation
 from jupyter_aistack.system.parent_death import die_with_parent
-from jupyter_aistack.system.verify.child import Look
+from jupyter_aistack.system.verify.child import ProbeResult
 
 
 class SliceGuard(WorkerPlugin):
@@ -49,7 +49,7 @@ class RMMCeiling(WorkerPlugin):
         rmm.mr.set_current_device_resource(rmm.mr.LimitingResourceAdaptor(pool, allocation_limit=self.device_bytes))
 
 
-_looking: dict[int, Look] = {}
+_looking: dict[int, ProbeResult] = {}
 
 
 async def look() -> dict[str, Any] | str:

@@ -15,14 +15,14 @@ import torch
 
 from jupyter_aistack.exceptions import TrainingError
 
-from .shards import Piece, Shard
+from .shards import Shard, ShardPart
 
 Block = tuple[torch.Tensor, ...]
 
 BLOCKS_AHEAD = 2
 
 
-class Reader:
+class ShardReader:
     """Reads one rank's shard. The order depends on seed and epoch alone, so it can be taken up again anywhere."""
 
     def __init__(self, shard: Shard, *, seed: int, device: torch.device) -> None:
@@ -87,18 +87,18 @@ class Reader:
         tensor = torch.from_numpy(part)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
-    def _read(self, piece: Piece, features: Sequence[str] | None, label: str | None) -> list[np.ndarray]:
+    def _read(self, piece: ShardPart, features: Sequence[str] | None, label: str | None) -> list[np.ndarray]:
         if self.shard.arrays is not None:
             return read_arrays(self.shard.arrays, piece)
         return read_table(piece, features, label)
 
 
-def read_arrays(files: Mapping[str, str], piece: Piece) -> list[np.ndarray]:
+def read_arrays(files: Mapping[str, str], piece: ShardPart) -> list[np.ndarray]:
     """The rows of a piece of every array."""
     return [np.load(file, mmap_mode="r")[piece.start : piece.stop] for file in files.values()]
 
 
-def read_table(piece: Piece, features: Sequence[str] | None, label: str | None) -> list[np.ndarray]:
+def read_table(piece: ShardPart, features: Sequence[str] | None, label: str | None) -> list[np.ndarray]:
     """The rows of a piece of a Parquet file: a float32 matrix of the features, and the label's column if asked for.
 
     Raises:

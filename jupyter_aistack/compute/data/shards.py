@@ -18,7 +18,7 @@ BLOCK_ROWS = 131_072
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class ShardPart:
     """A run of rows in one place.
 
     Attributes:
@@ -46,7 +46,7 @@ class Shard:
         arrays: files of the arrays by name; empty for a table.
     """
 
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[ShardPart, ...] = ()
     arrays: Mapping[str, str] | None = None
 
     @property
@@ -58,23 +58,23 @@ class Shard:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Shard:
-        return cls(pieces=tuple(Piece(**piece) for piece in data["pieces"]), arrays=data["arrays"])
+        return cls(pieces=tuple(ShardPart(**piece) for piece in data["pieces"]), arrays=data["arrays"])
 
 
-def cut(pieces: Sequence[Piece], ranks: int) -> list[tuple[Piece, ...]]:
+def cut(pieces: Sequence[ShardPart], ranks: int) -> list[tuple[ShardPart, ...]]:
     """The pieces in `ranks` equal runs of rows; at most ``ranks - 1`` rows at the end are left over."""
     share = sum(piece.rows for piece in pieces) // ranks
     left = iter(pieces)
-    shares: list[tuple[Piece, ...]] = []
-    rest: Piece | None = None
+    shares: list[tuple[ShardPart, ...]] = []
+    rest: ShardPart | None = None
     for _ in range(ranks):
         taken, rest = _take(share, left, rest)
         shares.append(tuple(taken))
     return shares
 
 
-def _take(rows: int, left: Iterator[Piece], rest: Piece | None) -> tuple[list[Piece], Piece | None]:
-    taken: list[Piece] = []
+def _take(rows: int, left: Iterator[ShardPart], rest: ShardPart | None) -> tuple[list[ShardPart], ShardPart | None]:
+    taken: list[ShardPart] = []
     while rows:
         piece = rest if rest is not None else next(left)
         part = replace(piece, stop=min(piece.stop, piece.start + rows))
@@ -105,14 +105,14 @@ def plan_shards(data: Any, ranks: int, folder: Path) -> list[Shard]:
     return [Shard(pieces=share) for share in _cut_checked(_row_groups(Path(path)), ranks)]
 
 
-def _cut_checked(pieces: Sequence[Piece], ranks: int) -> list[tuple[Piece, ...]]:
+def _cut_checked(pieces: Sequence[ShardPart], ranks: int) -> list[tuple[ShardPart, ...]]:
     rows = sum(piece.rows for piece in pieces)
     if rows < ranks:
         raise TrainingError(f"data: {rows} rows are too few for {ranks} workers", field="data")
     return cut(pieces, ranks)
 
 
-def _row_groups(path: Path) -> list[Piece]:
+def _row_groups(path: Path) -> list[ShardPart]:
     from pyarrow import ArrowInvalid
     from pyarrow.parquet import ParquetFile
 
@@ -127,7 +127,7 @@ def _row_groups(path: Path) -> list[Piece]:
             raise TrainingError(f"data: {file} is not a Parquet file ({error})", field="data") from error
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
-            pieces.append(Piece(path=str(file.resolve()), group=group, start=0, stop=rows))
+            pieces.append(ShardPart(path=str(file.resolve()), group=group, start=0, stop=rows))
     return [piece for piece in pieces if piece.rows]
 
 
@@ -146,7 +146,7 @@ def _write_table(data: Any, folder: Path) -> Path:
     return target
 
 
-def _write_arrays(data: Mapping[str, Any], folder: Path) -> tuple[list[Piece], dict[str, str]]:
+def _write_arrays(data: Mapping[str, Any], folder: Path) -> tuple[list[ShardPart], dict[str, str]]:
     import numpy as np
 
     lengths = {name: len(array) for name, array in data.items()}
@@ -160,5 +160,5 @@ def _write_arrays(data: Mapping[str, Any], folder: Path) -> tuple[list[Piece], d
     return list(_blocks(next(iter(lengths.values())))), files
 
 
-def _blocks(rows: int) -> Iterable[Piece]:
-    return (Piece(start=start, stop=min(rows, start + BLOCK_ROWS)) for start in range(0, rows, BLOCK_ROWS))
+def _blocks(rows: int) -> Iterable[ShardPart]:
+    return (ShardPart(start=start, stop=min(rows, start + BLOCK_ROWS)) for start in range(0, rows, BLOCK_ROWS))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jupyter_aistack.compute.data.batches import Reader
+from jupyter_aistack.compute.data.batches import ShardReader
 from jupyter_aistack.exceptions import TrainingError
 
 CHECKPOINT = "checkpoint.pt"
@@ -45,7 +45,7 @@ class Context:
         config: Mapping[str, Any],
         seed: int,
         attempt: int,
-        reader: Reader,
+        reader: ShardReader,
         metrics_file: Path,
         checkpoint_folder: Path,
         notice_file: Path,

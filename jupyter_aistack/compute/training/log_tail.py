@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Tail:
+class LogTail:
     """Reads what was appended since the last time, by whole lines. An append is one write, so no line is ever mixed."""
 
     def __init__(self, file: Path) -> None:

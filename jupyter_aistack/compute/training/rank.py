@@ -98,7 +98,7 @@ def _read_port(file: Path) -> int:
 
 
 def _context(job: dict[str, Any], device: Any) -> Any:
-    from jupyter_aistack.compute.data.batches import Reader
+    from jupyter_aistack.compute.data.batches import ShardReader
     from jupyter_aistack.compute.data.shards import Shard
 
     from .context import Context
@@ -112,7 +112,7 @@ def _context(job: dict[str, Any], device: Any) -> Any:
         config=pickle.loads(Path(job["config_file"]).read_bytes()),
         seed=job["seed"],
         attempt=job["attempt"],
-        reader=Reader(Shard.from_dict(job["shard"]), seed=job["seed"], device=device),
+        reader=ShardReader(Shard.from_dict(job["shard"]), seed=job["seed"], device=device),
         metrics_file=Path(job["metrics_file"]),
         checkpoint_folder=Path(job["checkpoint_folder"]),
         notice_file=Path(job["notice_file"]),

@@ -18,7 +18,7 @@ from jupyter_aistack.client.notices import forget_notice, on_notice
 from jupyter_aistack.compute.data.shards import Shard
 from jupyter_aistack.exceptions import TrainingError
 
-from .log_tail import Tail
+from .log_tail import LogTail
 from .rank_task import run_rank
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ NOTICE = "notice"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class TrainingRun:
     """All that is fixed for a run.
 
     Attributes:
@@ -62,7 +62,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class AttemptOutcome:
     """How a rank ended: its exit status (negative for a signal, None when its worker is gone), and on whose account."""
 
     rank: int
@@ -87,7 +87,7 @@ class Supervisor:
     def __init__(
         self,
         client: Client,
-        run: Run,
+        run: TrainingRun,
         *,
         on_metrics: Callable[[Metrics], None] | None,
         timeout: float | None,
@@ -136,13 +136,13 @@ class Supervisor:
 class Attempt:
     """All ranks once, from start to end."""
 
-    def __init__(self, client: Client, run: Run, number: int, listen: Callable[[list[Metrics]], None]) -> None:
+    def __init__(self, client: Client, run: TrainingRun, number: int, listen: Callable[[list[Metrics]], None]) -> None:
         self.client, self.spec, self.number, self._listen = client, run, number, listen
         self.folder = run.folder / f"attempt-{number}"
         self.folder.mkdir()
         ranks = range(run.world_size)
-        self._metrics = [Tail(self._file(rank, "metrics")) for rank in ranks]
-        self._prints = [Tail(self._file(rank, "out")) for rank in ranks]
+        self._metrics = [LogTail(self._file(rank, "metrics")) for rank in ranks]
+        self._prints = [LogTail(self._file(rank, "out")) for rank in ranks]
         self._delivered_at = self._looked_at = time.monotonic()
 
     def _file(self, rank: int, name: str) -> Path:
@@ -150,11 +150,11 @@ class Attempt:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def run(self, deadline: float | None) -> list[Outcome]:
+    def run(self, deadline: float | None) -> list[AttemptOutcome]:
         """How every rank ended, by rank."""
         addresses = self._addresses()
         futures = [self._submit(rank, address) for rank, address in enumerate(addresses)]
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, AttemptOutcome] = {}
         try:
             for ended in self._watch(futures, addresses, outcomes):
                 if ended is not None and (ended.code != 0 or ended.was_stopped):
@@ -171,8 +171,8 @@ class Attempt:
         return [outcomes[rank] for rank in range(self.spec.world_size)]
 
     def _watch(
-        self, futures: list[Future], addresses: list[str], outcomes: dict[int, Outcome]
-    ) -> Iterator[Outcome | None]:
+        self, futures: list[Future], addresses: list[str], outcomes: dict[int, AttemptOutcome]
+    ) -> Iterator[AttemptOutcome | None]:
         """Each end as it comes, and None at least every 50 ms in between, until all ranks have ended."""
         while len(outcomes) < len(futures):
             self._deliver(at_least_seconds=DELIVER_SECONDS)
@@ -264,7 +264,7 @@ class Attempt:
         files = [self._file(rank, "result") for rank in range(self.spec.world_size)]
         return [torch.load(file, map_location="cpu", weights_only=False) for file in files]
 
-    def error_of_first(self, outcomes: list[Outcome]) -> TrainingError:
+    def error_of_first(self, outcomes: list[AttemptOutcome]) -> TrainingError:
         """The error of the rank that failed first: the others only lost touch with it."""
         import json
 
@@ -285,7 +285,7 @@ class Attempt:
             traceback=error["traceback"],
         )
 
-    def error_of_death(self, died: Outcome, restarts: int) -> TrainingError:
+    def error_of_death(self, died: AttemptOutcome, restarts: int) -> TrainingError:
         """The error of a rank that neither returned nor raised."""
         how = "lost its worker" if died.code is None else f"was ended by {signal.Signals(-died.code).name}"
         hint = " (out of memory, perhaps)" if died.code == -signal.SIGKILL else ""
@@ -305,13 +305,13 @@ def _replace(file: Path, text: str) -> None:
     fresh.replace(file)
 
 
-def _outcome(rank: int, future: Future) -> Outcome:
+def _outcome(rank: int, future: Future) -> AttemptOutcome:
     """How a rank ended, from its future; one that is not done has lost its worker."""
     if future.status == "finished":
         answer = future.result()
-        return Outcome(rank=rank, code=answer["code"], was_stopped=answer["was_stopped"])
+        return AttemptOutcome(rank=rank, code=answer["code"], was_stopped=answer["was_stopped"])
     if future.status == "error":
         error = future.exception()
         is_loss = type(error).__name__ == "KilledWorker"
-        return Outcome(rank=rank, code=None if is_loss else 1, note=f" ({error})")
-    return Outcome(rank=rank, code=None)
+        return AttemptOutcome(rank=rank, code=None if is_loss else 1, note=f" ({error})")
+    return AttemptOutcome(rank=rank, code=None)

@@ -18,7 +18,7 @@ from jupyter_aistack.exceptions import InvalidRequest
 
 from .backend import choose_backend
 from .serialize import dump_by_value
-from .supervisor import Metrics, Run, Supervisor
+from .supervisor import Metrics, Supervisor, TrainingRun
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -99,7 +99,7 @@ def train(
     with _folder() as folder, _client(workers) as (client, slices):
         names = sorted(_names(client), key=str)
         chosen, reason = choose_backend([slices.get(name, ()) for name in names], backend)
-        run = Run(
+        run = TrainingRun(
             folder=folder,
             workers=tuple(names),
             shards=tuple(_shards(client, data, len(names), folder)),

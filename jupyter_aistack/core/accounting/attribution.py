@@ -17,7 +17,7 @@ from typing import Any
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease
 
-from .charges import LEVELS, NO_LEVELS, SYSTEM, CellSpan, Charge, Meter, day_of, level_of
+from .charges import LEVELS, NO_LEVELS, SYSTEM, CellInterval, MeterState, UsageRecord, day_of, level_of
 
 GAP_SECONDS = 30.0
 """Two looks farther apart say nothing of who worked between them: the driver keeps its samples for less."""
@@ -29,7 +29,7 @@ Parts = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class ProcessLoad:
     """What was measured of a device over the time since it was looked at before.
 
     Attributes:
@@ -46,7 +46,7 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holding:
+class SliceHolding:
     """A lease's hold on one device for a time.
 
     Attributes:
@@ -82,7 +82,7 @@ class Interval:
     start: float
     end: float
     millijoules: int | None
-    load: Load
+    load: ProcessLoad
     is_watched: bool = True
     parked: frozenset[str] = frozenset()
 
@@ -104,7 +104,7 @@ class Interval:
         return None if self.others is None else self.others + sum(self.busy.values())
 
 
-def interval(device: Device, before: Meter | None, load: Load, now: float, *, is_watched: bool) -> Interval:
+def interval(device: Device, before: MeterState | None, load: ProcessLoad, now: float, *, is_watched: bool) -> Interval:
     """The time since a meter's last reading; none at all for a device that is new."""
     start = now if before is None else before.at
     is_close = before is not None and is_watched and 0 <= now - start <= GAP_SECONDS
@@ -163,20 +163,20 @@ def _with_rest(parts: Parts, idle: int, whole: int) -> Parts:
     return {**parts, SYSTEM: (idle_left, worked_left)}
 
 
-def holdings(leases: Iterable[Lease], gone_by: Interval) -> tuple[Holding, ...]:
+def holdings(leases: Iterable[Lease], gone_by: Interval) -> tuple[SliceHolding, ...]:
     """Who held a part of a device during an interval. A lease whose state is parked elsewhere holds nothing."""
     found, start, end = [], gone_by.start, gone_by.end
     for lease in leases:
         share = float(sum(piece.fraction for piece in lease.slices if piece.device_id == gone_by.device.id))
         since, until = max(start, lease.granted_at), end if lease.ended_at is None else min(end, lease.ended_at)
         if share and until > since and lease.id not in gone_by.parked:
-            found.append(Holding(lease=lease, share=share, start=since, end=until))
+            found.append(SliceHolding(lease=lease, share=share, start=since, end=until))
     return tuple(found)
 
 
 def charges_of(
-    gone_by: Interval, holders: Sequence[Holding], idle_watts: float | None, cells: Sequence[CellSpan] = ()
-) -> list[Charge]:
+    gone_by: Interval, holders: Sequence[SliceHolding], idle_watts: float | None, cells: Sequence[CellInterval] = ()
+) -> list[UsageRecord]:
     """What an interval costs whom.
 
     Args:
@@ -194,9 +194,9 @@ def charges_of(
     return found if parts is None else [*found, _of_system(gone_by, holders, parts)]
 
 
-def _of_system(gone_by: Interval, holders: Sequence[Holding], parts: Parts) -> Charge:
+def _of_system(gone_by: Interval, holders: Sequence[SliceHolding], parts: Parts) -> UsageRecord:
     free = gone_by.seconds - sum(holding.share * holding.seconds for holding in holders)
-    return Charge(
+    return UsageRecord(
         **_where(gone_by),
         seconds=gone_by.seconds,
         share_seconds=max(0.0, free),
@@ -205,7 +205,9 @@ def _of_system(gone_by: Interval, holders: Sequence[Holding], parts: Parts) -> C
     )
 
 
-def _of_lease(gone_by: Interval, holding: Holding, parts: Parts | None, cells: Sequence[CellSpan]) -> Iterator[Charge]:
+def _of_lease(
+    gone_by: Interval, holding: SliceHolding, parts: Parts | None, cells: Sequence[CellInterval]
+) -> Iterator[UsageRecord]:
     """A lease's charges for an interval: one for each cell that ran, and one for the time of none."""
     lease = holding.lease
     whole_idle, whole_work = idle, worked = (0, 0) if parts is None else parts.get(lease.id, (0, 0))
@@ -235,9 +237,9 @@ def _of_lease(gone_by: Interval, holding: Holding, parts: Parts | None, cells: S
         )
 
 
-def _whose(gone_by: Interval, lease: Lease) -> Charge:
+def _whose(gone_by: Interval, lease: Lease) -> UsageRecord:
     """A charge of a lease with nothing on it yet."""
-    return Charge(
+    return UsageRecord(
         **_where(gone_by),
         lease_id=lease.id,
         user=lease.holder.user,
@@ -248,7 +250,7 @@ def _whose(gone_by: Interval, lease: Lease) -> Charge:
     )
 
 
-def _times(holding: Holding, owner: str, cells: Sequence[CellSpan]) -> dict[str, float]:
+def _times(holding: SliceHolding, owner: str, cells: Sequence[CellInterval]) -> dict[str, float]:
     """How long each cell ran while the lease held the device; under "" the time of none, which comes first."""
     found: dict[str, float] = {}
     own = sorted((span for span in cells if span.owner == owner), key=lambda span: span.began_at)
@@ -281,7 +283,7 @@ def _where(gone_by: Interval) -> dict[str, Any]:
     return {"host": device.host, "device_id": device.id, "kind": kind, "day": day_of(gone_by.end)}
 
 
-def calibrated(meter: Meter, intervals: Sequence[Interval]) -> Meter:
+def calibrated(meter: MeterState, intervals: Sequence[Interval]) -> MeterState:
     """The meter with what the intervals tell of its device's idle watts.
 
     Idle is the least power seen while no process worked; before that was ever seen, the least power seen at all, which

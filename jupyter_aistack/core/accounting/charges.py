@@ -23,7 +23,7 @@ Key = tuple[str, str, str, str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Charge:
+class UsageRecord:
     """What one lease (and one cell) used of one device on one day.
 
     Attributes:
@@ -82,7 +82,7 @@ class Charge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meter:
+class MeterState:
     """How far a device's counter has been charged. Whoever moves it must name what it was, so nothing counts twice.
 
     Attributes:
@@ -104,7 +104,7 @@ class Meter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellSpan:
+class CellInterval:
     """When a cell ran.
 
     Attributes:
@@ -122,7 +122,7 @@ class CellSpan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bill:
+class UsageSummary:
     """All that is charged for some time on one host, to be written down whole or not at all.
 
     Attributes:
@@ -131,9 +131,9 @@ class Bill:
         charges: what was used between.
     """
 
-    before: tuple[Meter, ...] = ()
-    after: tuple[Meter, ...] = ()
-    charges: tuple[Charge, ...] = ()
+    before: tuple[MeterState, ...] = ()
+    after: tuple[MeterState, ...] = ()
+    charges: tuple[UsageRecord, ...] = ()
 
 
 def day_of(at: float) -> int:
@@ -146,7 +146,7 @@ def level_of(activity: float) -> int:
     return next((number for number, end in enumerate(LEVELS) if activity <= end), len(LEVELS) - 1)
 
 
-def added(first: Charge, second: Charge) -> Charge:
+def added(first: UsageRecord, second: UsageRecord) -> UsageRecord:
     """Both together, under the key of the first; what is said of the lease comes from the later, the second."""
     peaks = [peak for peak in (first.peak_bytes, second.peak_bytes) if peak is not None]
     return replace(
@@ -165,9 +165,9 @@ def added(first: Charge, second: Charge) -> Charge:
     )
 
 
-def summed(charges: Iterable[Charge]) -> tuple[Charge, ...]:
+def summed(charges: Iterable[UsageRecord]) -> tuple[UsageRecord, ...]:
     """One charge for each key."""
-    by_key: dict[Key, Charge] = {}
+    by_key: dict[Key, UsageRecord] = {}
     for charge in charges:
         known = by_key.get(charge.key)
         by_key[charge.key] = charge if known is None else added(known, charge)

@@ -9,7 +9,7 @@ from typing import Any
 
 from jupyter_aistack.core.model.units import MIB, format_bytes
 
-from .charges import LEVELS, SYSTEM, Charge
+from .charges import LEVELS, SYSTEM, UsageRecord
 from .usage_report import HOUR
 
 LEAST_SECONDS = 3600.0
@@ -27,7 +27,7 @@ MOST = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class SizeOption:
     """A size that can be asked for.
 
     Attributes:
@@ -72,13 +72,13 @@ class Advice:
         return dict(vars(self))
 
 
-def sizes(memory_bytes: int) -> tuple[Size, ...]:
+def sizes(memory_bytes: int) -> tuple[SizeOption, ...]:
     """The shares that are commonly asked for of a device with so much memory."""
     shares = (Fraction(1, 8), Fraction(1, 4), Fraction(1, 2), Fraction(1))
-    return tuple(Size(name=str(share), share=share, memory_bytes=int(share * memory_bytes)) for share in shares)
+    return tuple(SizeOption(name=str(share), share=share, memory_bytes=int(share * memory_bytes)) for share in shares)
 
 
-def advise(label: str, charges: Iterable[Charge], there_are: Sequence[Size], memory_bytes: int) -> Advice:
+def advise(label: str, charges: Iterable[UsageRecord], there_are: Sequence[SizeOption], memory_bytes: int) -> Advice:
     """What a notebook should ask for.
 
     Args:
@@ -126,12 +126,12 @@ class _Used:
         """Whether it came close to the end of its memory, or over it."""
         return self.peak_bytes >= NEARLY_FULL * self.memory_bytes
 
-    def is_held_by(self, size: Size) -> bool:
+    def is_held_by(self, size: SizeOption) -> bool:
         needed = self.peak_bytes * MEMORY_MARGIN + CONTEXT_BYTES
         return needed <= size.memory_bytes and self.needed_share <= size.share
 
 
-def _verdict(label: str, spec: str, used: _Used, there_are: Sequence[Size], hours: float, weeks: float) -> Advice:
+def _verdict(label: str, spec: str, used: _Used, there_are: Sequence[SizeOption], hours: float, weeks: float) -> Advice:
     fitting = sorted((size for size in there_are if used.is_held_by(size)), key=lambda size: size.share)
     best = fitting[0] if fitting else None
     said = (
@@ -166,7 +166,7 @@ def _too_short(hours: float) -> str:
     return f"{hours:.1f} h of use are too short a history; {LEAST_SECONDS / HOUR:.0f} h is needed"
 
 
-def _active_levels(charges: Iterable[Charge]) -> list[float]:
+def _active_levels(charges: Iterable[UsageRecord]) -> list[float]:
     """Seconds at each level of activity above none: how long a notebook waited for its user says nothing of size."""
     return [sum(seconds) for seconds in zip(*(one.levels[1:] for one in charges), strict=True)]
 
@@ -181,6 +181,6 @@ def _held_by(active: Sequence[float]) -> float:
     return LEVELS[-1]
 
 
-def _weeks(charges: Sequence[Charge]) -> float:
+def _weeks(charges: Sequence[UsageRecord]) -> float:
     days = [one.day for one in charges]
     return max(1.0, (max(days) - min(days) + 1) / 7)

@@ -10,7 +10,7 @@ from typing import Any
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .charges import DAY_SECONDS, SYSTEM, Charge
+from .charges import DAY_SECONDS, SYSTEM, UsageRecord
 
 HOUR = 3600.0
 MILLIJOULES_PER_KWH = 3_600_000_000
@@ -36,7 +36,7 @@ class Rates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class UsageFigures:
     """What some charges come to.
 
     Attributes:
@@ -72,19 +72,19 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class UsageLine:
     """What a user used in a week (``2026-W48``, Monday to Sunday, UTC)."""
 
     week: str
     user: str
-    figures: Figures
+    figures: UsageFigures
 
     def as_dict(self) -> dict[str, Any]:
         """Flat, as it goes on the wire and into a table."""
         return {"week": self.week, "user": self.user, **asdict(self.figures)}
 
 
-def figures(charges: Iterable[Charge], rates: Rates) -> Figures:
+def figures(charges: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
     """What the charges come to."""
     every = list(charges)
     gpus = [one for one in every if one.kind != "cpu"]
@@ -96,7 +96,7 @@ def figures(charges: Iterable[Charge], rates: Rates) -> Figures:
     peaks = [one.peak_bytes for one in held if one.peak_bytes is not None]
     gpu_hours = sum(one.share_seconds for one in held) / HOUR
     kwh = sum(one.millijoules for one in gpus) / MILLIJOULES_PER_KWH if metered else None
-    return Figures(
+    return UsageFigures(
         gpu_hours=gpu_hours,
         cpu_hours=sum(one.share_seconds for one in every if one.kind == "cpu") / HOUR,
         gpu_hours_used=sum(one.busy_seconds for one in held) / HOUR if watched else None,
@@ -125,14 +125,14 @@ def cost_of(gpu_hours: float, kwh: float | None, rates: Rates) -> float | None:
     return gpu_hours * (of_hours or 0.0) + (kwh or 0.0) * (of_energy or 0.0)
 
 
-def lines(charges: Iterable[Charge], rates: Rates) -> tuple[Line, ...]:
+def lines(charges: Iterable[UsageRecord], rates: Rates) -> tuple[UsageLine, ...]:
     """A line for each week and user, in that order; what belongs to no lease comes under `SYSTEM_USER`."""
-    by_place: dict[tuple[str, str], list[Charge]] = {}
+    by_place: dict[tuple[str, str], list[UsageRecord]] = {}
     for one in charges:
         user = SYSTEM_USER if one.lease_id == SYSTEM else one.user
         by_place.setdefault((week_name(one.day), user), []).append(one)
     return tuple(
-        Line(week=week, user=user, figures=figures(own, rates)) for (week, user), own in sorted(by_place.items())
+        UsageLine(week=week, user=user, figures=figures(own, rates)) for (week, user), own in sorted(by_place.items())
     )
 
 
@@ -159,12 +159,12 @@ def days_of_week(text: str) -> tuple[int, int]:
     return first, first + 6
 
 
-def cells(charges: Sequence[Charge], most: int) -> list[dict[str, Any]]:
+def cells(charges: Sequence[UsageRecord], most: int) -> list[dict[str, Any]]:
     """What each cell used, the dearest first: by energy, then by time at work, then by time.
 
     The time between cells is there too, under an empty name.
     """
-    by_cell: dict[str, list[Charge]] = {}
+    by_cell: dict[str, list[UsageRecord]] = {}
     for one in charges:
         if one.lease_id != SYSTEM:
             by_cell.setdefault(one.cell, []).append(one)
@@ -176,7 +176,7 @@ def _dearness(row: dict[str, Any]) -> tuple[float, float, float, bool]:
     return (-(row["energy_wh"] or 0.0), -row["busy_seconds"], -row["seconds"], not row["cell"])
 
 
-def _cell(name: str, charges: Sequence[Charge]) -> dict[str, Any]:
+def _cell(name: str, charges: Sequence[UsageRecord]) -> dict[str, Any]:
     every = figures(charges, Rates())
     peaks = [one.peak_bytes for one in charges if one.peak_bytes is not None]
     longest: dict[str, float] = {}

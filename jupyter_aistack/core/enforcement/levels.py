@@ -26,7 +26,7 @@ class ComputeMode(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class HostCapabilities:
     """What the level of one GPU depends on.
 
     Attributes:
@@ -63,7 +63,7 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class EnforcementOption:
     """Where a GPU stands; the fields are those of `Device`."""
 
     level: Enforcement | None
@@ -77,7 +77,7 @@ def major(driver: str) -> int:
     return int(first) if first.isdecimal() else 0
 
 
-def ladder(facts: Facts) -> Rung:
+def ladder(facts: HostCapabilities) -> EnforcementOption:
     """The firmest level that shares of a GPU reach, and why none above it is reached."""
     if facts.mig:
         return _with_mig(facts)
@@ -91,26 +91,26 @@ def ladder(facts: Facts) -> Rung:
     }
     level = next((level for level, reason in reasons.items() if not reason), Enforcement.L0)
     above = tuple((one.value, why) for one, why in reasons.items() if one.value > level.value)
-    return Rung(level=level, why_not=above, advice=_advice(facts, level))
+    return EnforcementOption(level=level, why_not=above, advice=_advice(facts, level))
 
 
-def _with_mig(facts: Facts) -> Rung:
+def _with_mig(facts: HostCapabilities) -> EnforcementOption:
     if facts.instances:
-        return Rung(level=Enforcement.L4)
+        return EnforcementOption(level=Enforcement.L4)
     under_mps = (one for one in Enforcement if one.is_by_mps)
     others = tuple((one.value, "a GPU in MIG mode is granted by the instance") for one in under_mps)
     if facts.parts:
         shared = "its instances are compute instances, and share their memory with one another"
-        return Rung(level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others))
+        return EnforcementOption(level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others))
     nothing = f"MIG mode is on but there is no instance; create some with nvidia-smi mig -i {facts.index} -cgi, as root"
-    return Rung(level=None, why_not=((Enforcement.L4.value, nothing), *others))
+    return EnforcementOption(level=None, why_not=((Enforcement.L4.value, nothing), *others))
 
 
-def _no_mig(facts: Facts) -> str:
+def _no_mig(facts: HostCapabilities) -> str:
     return "this GPU has no MIG" if facts.mig is None else "MIG mode is off; only an administrator may change that"
 
 
-def _no_mps(facts: Facts) -> str:
+def _no_mps(facts: HostCapabilities) -> str:
     """Why no MPS daemon can hold shares of the GPU."""
     if facts.refusal:
         return facts.refusal
@@ -131,7 +131,7 @@ def _no_mps(facts: Facts) -> str:
     return f"MPS could not be started: {facts.failure}" if facts.failure else ""
 
 
-def _no_namespaces(facts: Facts) -> str:
+def _no_namespaces(facts: HostCapabilities) -> str:
     if major(facts.driver) < NAMESPACES_DRIVER:
         return f"MPS namespaces need driver {NAMESPACES_DRIVER} or newer, and this is {facts.driver or 'unknown'}"
     if 3 not in facts.protocols:
@@ -139,11 +139,11 @@ def _no_namespaces(facts: Facts) -> str:
     return ""
 
 
-def _no_groups(facts: Facts) -> str:
+def _no_groups(facts: HostCapabilities) -> str:
     return facts.cgroup or facts.helper
 
 
-def _advice(facts: Facts, level: Enforcement) -> str:
+def _advice(facts: HostCapabilities, level: Enforcement) -> str:
     if not level.is_by_mps or facts.compute_mode is not ComputeMode.DEFAULT:
         return ""
     beside = f"; processes of another MPS daemon ({facts.foreign}) are not held by it" if facts.foreign else ""

@@ -34,14 +34,14 @@ class MemoryAction(StrEnum):
     TERMINATE = "terminate"  # the process that holds the most is ended, the kernel's own only if it is alone
 
 
-class Level(StrEnum):
+class PressureLevel(StrEnum):
     CALM = "calm"
     NEAR = "near"
     OVER = "over"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fill:
+class MemoryFill:
     """How full a lease's slice is.
 
     Attributes:
@@ -65,7 +65,7 @@ class Fill:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class WatchedLease:
     """Where a lease stands with its memory.
 
     Attributes:
@@ -74,7 +74,7 @@ class Watched:
         acted_on: the process something has been done about since it was last calm; None for none.
     """
 
-    level: Level = Level.CALM
+    level: PressureLevel = PressureLevel.CALM
     note: str = ""
     acted_on: int | None = None
 
@@ -89,7 +89,7 @@ class Judgement:
         culprit: the process to do something about now; None for nothing to do.
     """
 
-    watched: Watched = field(default_factory=Watched)
+    watched: WatchedLease = field(default_factory=WatchedLease)
     is_worse: bool = False
     culprit: ProcessUse | None = None
 
@@ -99,7 +99,7 @@ def fullest(
     held: Mapping[str, Mapping[int, int | None] | None],
     pids: Collection[int],
     names: Mapping[int, str],
-) -> Fill | None:
+) -> MemoryFill | None:
     """How full the fullest of some processes' slices is; None when that cannot be known.
 
     Args:
@@ -117,7 +117,7 @@ def fullest(
 
 def _fill(
     granted: int, held: Mapping[int, int | None] | None, pids: Collection[int], names: Mapping[int, str]
-) -> Fill | None:
+) -> MemoryFill | None:
     if held is None:
         return None
     own = {pid: memory for pid, memory in held.items() if pid in pids}
@@ -126,10 +126,12 @@ def _fill(
         return None
     processes = [ProcessUse(pid=pid, memory_bytes=memory, name=names.get(pid, "")) for pid, memory in known.items()]
     processes.sort(key=lambda process: (-process.memory_bytes, process.pid))
-    return Fill(memory_bytes=sum(known.values()), granted_bytes=granted, processes=tuple(processes))
+    return MemoryFill(memory_bytes=sum(known.values()), granted_bytes=granted, processes=tuple(processes))
 
 
-def judge(before: Watched, fill: Fill | None, *, action: MemoryAction, label: str, root: int | None) -> Judgement:
+def judge(
+    before: WatchedLease, fill: MemoryFill | None, *, action: MemoryAction, label: str, root: int | None
+) -> Judgement:
     """What one look at a lease's memory means, given where it stood.
 
     It is said once that a lease comes near its bound or crosses it, and each process is acted on once, until the lease
@@ -145,10 +147,10 @@ def judge(before: Watched, fill: Fill | None, *, action: MemoryAction, label: st
         return Judgement(watched=replace(before, note=UNMEASURED))
     level = _level(before.level, fill)
     is_news = level is not before.level or before.note == UNMEASURED
-    watched = Watched(
+    watched = WatchedLease(
         level=level,
         note=_note(level, fill, label) if is_news else before.note,
-        acted_on=before.acted_on if level is Level.OVER else None,
+        acted_on=before.acted_on if level is PressureLevel.OVER else None,
     )
     culprit = _culprit(watched, fill, root) if action is not MemoryAction.WARN else None
     if culprit is not None:
@@ -156,15 +158,15 @@ def judge(before: Watched, fill: Fill | None, *, action: MemoryAction, label: st
     return Judgement(watched=watched, is_worse=_RANK[level] > _RANK[before.level], culprit=culprit)
 
 
-def _level(before: Level, fill: Fill) -> Level:
-    if fill.share > 1 or (before is Level.OVER and fill.share >= NEAR_SHARE):
-        return Level.OVER
-    if fill.share >= NEAR_SHARE or (before is not Level.CALM and fill.share >= CALM_SHARE):
-        return Level.NEAR
-    return Level.CALM
+def _level(before: PressureLevel, fill: MemoryFill) -> PressureLevel:
+    if fill.share > 1 or (before is PressureLevel.OVER and fill.share >= NEAR_SHARE):
+        return PressureLevel.OVER
+    if fill.share >= NEAR_SHARE or (before is not PressureLevel.CALM and fill.share >= CALM_SHARE):
+        return PressureLevel.NEAR
+    return PressureLevel.CALM
 
 
-def _culprit(watched: Watched, fill: Fill, root: int | None) -> ProcessUse | None:
+def _culprit(watched: WatchedLease, fill: MemoryFill, root: int | None) -> ProcessUse | None:
     """The largest process, others before the root; none while the one acted on last is still there."""
     holding = [process for process in fill.processes if process.memory_bytes]
     if not fill.is_beyond_slack or not holding or watched.acted_on in {process.pid for process in holding}:
@@ -172,15 +174,15 @@ def _culprit(watched: Watched, fill: Fill, root: int | None) -> ProcessUse | Non
     return next((process for process in holding if process.pid != root), holding[0])
 
 
-def _note(level: Level, fill: Fill, label: str) -> str:
-    if level is Level.CALM:
+def _note(level: PressureLevel, fill: MemoryFill, label: str) -> str:
+    if level is PressureLevel.CALM:
         return ""
-    if level is Level.NEAR:
+    if level is PressureLevel.NEAR:
         return f"{NEAR_ITS_MEMORY} {sentence(fill, label)}"
     return f"{OVER_ITS_MEMORY} {sentence(fill, label)}; free some, or ask for a larger slice"
 
 
-def sentence(fill: Fill, label: str) -> str:
+def sentence(fill: MemoryFill, label: str) -> str:
     """Who holds how much of what: ``python 4711 of train.ipynb holds 38.2 GiB of 35.0 GiB``."""
     amounts = f"{format_bytes(fill.memory_bytes)} of {format_bytes(fill.granted_bytes)}"
     holding = [process for process in fill.processes if process.memory_bytes]
@@ -221,4 +223,4 @@ def granted_together(slices: Iterable[tuple[str, int]]) -> dict[str, int]:
     return granted
 
 
-_RANK = {level: rank for rank, level in enumerate(Level)}
+_RANK = {level: rank for rank, level in enumerate(PressureLevel)}

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from jupyter_aistack.core.suspend.model import Phase, Standing, Tenant, standing
+from jupyter_aistack.core.suspend.model import DisplayState, StatePhase, SuspendCandidate, standing
 from jupyter_aistack.exceptions import LeaseError
 
 
-class Tier(StrEnum):
+class SuspendMethod(StrEnum):
     """How the state of a kernel leaves its device, best first."""
 
     CHECKPOINT = "checkpoint"  # the driver moves all of it
@@ -22,7 +22,7 @@ class Tier(StrEnum):
     OFF = "off"  # it has not left, or there was nothing to move
 
 
-class Asked(StrEnum):
+class RequestedAction(StrEnum):
     """What its user wants, whoever else needs the room."""
 
     NOTHING = ""
@@ -31,7 +31,7 @@ class Asked(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residence:
+class DeviceState:
     """Where the device state of one lease is.
 
     Attributes:
@@ -51,7 +51,7 @@ class Residence:
         note: what became of it when it was lost, or why the last suspend failed.
     """
 
-    phase: Phase = Phase.RESIDENT
+    phase: StatePhase = StatePhase.RESIDENT
     state_bytes: int | None = None
     is_busy: bool = False
     active_at: float = 0.0
@@ -60,8 +60,8 @@ class Residence:
     is_kept: bool = False
     failures: int = 0
     failed_at: float = 0.0
-    asked: Asked = Asked.NOTHING
-    tier: Tier = Tier.OFF
+    asked: RequestedAction = RequestedAction.NOTHING
+    tier: SuspendMethod = SuspendMethod.OFF
     is_restored: bool = False
     away_at: float | None = None
     away_seconds: float = 0.0
@@ -70,16 +70,16 @@ class Residence:
     @property
     def is_away(self) -> bool:
         """Whether it takes no room on its devices, and none is promised to it."""
-        return self.phase is Phase.LOST or (self.phase is Phase.PARKED and self.wanted_at is None)
+        return self.phase is StatePhase.LOST or (self.phase is StatePhase.PARKED and self.wanted_at is None)
 
 
 KEPT = "its user keeps it here until it is unpinned"
 UNSEEN = "its server has not looked yet whether it can be suspended"
 
 
-def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: Residence) -> Tenant:
+def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: DeviceState) -> SuspendCandidate:
     """The lease as the rules of :mod:`.suspend` see it; `memory_bytes` on each of its `devices`."""
-    return Tenant(
+    return SuspendCandidate(
         lease_id=lease_id,
         devices=devices,
         memory_bytes=memory_bytes,
@@ -89,154 +89,158 @@ def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence
         active_at=residence.active_at,
         wanted_at=residence.wanted_at,
         pinned=why_pinned(residence),
-        must_go=residence.asked is Asked.SUSPEND,
+        must_go=residence.asked is RequestedAction.SUSPEND,
         failures=residence.failures,
         failed_at=residence.failed_at,
     )
 
 
-def why_pinned(residence: Residence) -> str:
+def why_pinned(residence: DeviceState) -> str:
     """Why it must stay, its user's wish included; empty when it need not."""
     return KEPT if residence.is_kept else residence.pinned
 
 
-def seen(residence: Residence) -> Standing:
+def seen(residence: DeviceState) -> DisplayState:
     """How it is shown."""
     return standing(tenant("", (), 0, residence))
 
 
-def cell_begins(residence: Residence, now: float) -> Residence:
+def cell_begins(residence: DeviceState, now: float) -> DeviceState:
     """A cell wants the device: it runs where the state is there, and waits for it otherwise."""
-    if residence.phase is Phase.LOST:
+    if residence.phase is StatePhase.LOST:
         return residence
-    if residence.phase is Phase.RESIDENT:
-        return replace(residence, is_busy=True, active_at=now, asked=Asked.NOTHING)
+    if residence.phase is StatePhase.RESIDENT:
+        return replace(residence, is_busy=True, active_at=now, asked=RequestedAction.NOTHING)
     since = now if residence.wanted_at is None else residence.wanted_at
-    return replace(residence, wanted_at=since, asked=Asked.NOTHING)
+    return replace(residence, wanted_at=since, asked=RequestedAction.NOTHING)
 
 
-def cell_ends(residence: Residence, now: float) -> Residence:
+def cell_ends(residence: DeviceState, now: float) -> DeviceState:
     """Its cell is over, or has given up waiting."""
     used = now if residence.is_busy else residence.active_at
     return replace(residence, is_busy=False, wanted_at=None, active_at=used)
 
 
-def leaves(residence: Residence) -> Residence:
+def leaves(residence: DeviceState) -> DeviceState:
     """Its state begins to move out."""
-    _check(residence, Phase.RESIDENT, "suspend")
-    return replace(residence, phase=Phase.PARKING, asked=Asked.NOTHING)
+    _check(residence, StatePhase.RESIDENT, "suspend")
+    return replace(residence, phase=StatePhase.PARKING, asked=RequestedAction.NOTHING)
 
 
-def has_left(residence: Residence, *, state_bytes: int, tier: Tier) -> Residence:
+def has_left(residence: DeviceState, *, state_bytes: int, tier: SuspendMethod) -> DeviceState:
     """All of its state is in host memory."""
-    _check(residence, Phase.PARKING, "be parked")
-    gone = replace(residence, phase=Phase.PARKED, state_bytes=state_bytes, tier=tier)
+    _check(residence, StatePhase.PARKING, "be parked")
+    gone = replace(residence, phase=StatePhase.PARKED, state_bytes=state_bytes, tier=tier)
     return replace(gone, failures=0, is_busy=False, note="")
 
 
-def has_stayed(residence: Residence, now: float, note: str) -> Residence:
+def has_stayed(residence: DeviceState, now: float, note: str) -> DeviceState:
     """It could not be moved out, and goes on where it was."""
-    _check(residence, Phase.PARKING, "stay")
+    _check(residence, StatePhase.PARKING, "stay")
     there = _is_there(residence)
     return replace(there, failures=residence.failures + 1, failed_at=now, note=note)
 
 
-def returns(residence: Residence) -> Residence:
+def returns(residence: DeviceState) -> DeviceState:
     """Its bytes are reserved, and its state begins to move in; who does it may end before it can say that it did."""
-    _check(residence, Phase.PARKED, "resume")
-    is_restored = residence.is_restored or residence.tier is Tier.CHECKPOINT
-    return replace(residence, phase=Phase.RESTORING, is_restored=is_restored)
+    _check(residence, StatePhase.PARKED, "resume")
+    is_restored = residence.is_restored or residence.tier is SuspendMethod.CHECKPOINT
+    return replace(residence, phase=StatePhase.RESTORING, is_restored=is_restored)
 
 
-def has_returned(residence: Residence, now: float) -> Residence:
+def has_returned(residence: DeviceState, now: float) -> DeviceState:
     """All of its state is back; the cell that waited for it goes on."""
-    _check(residence, Phase.RESTORING, "come back")
+    _check(residence, StatePhase.RESTORING, "come back")
     return replace(_is_there(residence), state_bytes=None, active_at=now, note="")
 
 
-def is_restored(residence: Residence) -> Residence:
+def is_restored(residence: DeviceState) -> DeviceState:
     """The driver has copied state back to a device in one of its processes."""
     return replace(residence, is_restored=True)
 
 
-def _is_there(residence: Residence) -> Residence:
+def _is_there(residence: DeviceState) -> DeviceState:
     """On its device; a cell that waited for it runs, where it was not its user alone who wanted it back."""
-    runs = residence.wanted_at is not None and residence.asked is not Asked.RESUME
-    return replace(residence, phase=Phase.RESIDENT, is_busy=runs, wanted_at=None, asked=Asked.NOTHING)
+    runs = residence.wanted_at is not None and residence.asked is not RequestedAction.RESUME
+    return replace(residence, phase=StatePhase.RESIDENT, is_busy=runs, wanted_at=None, asked=RequestedAction.NOTHING)
 
 
-def has_not_returned(residence: Residence, note: str) -> Residence:
+def has_not_returned(residence: DeviceState, note: str) -> DeviceState:
     """It is still parked whole, and may be tried again."""
-    _check(residence, Phase.RESTORING, "stay parked")
-    return replace(residence, phase=Phase.PARKED, note=note)
+    _check(residence, StatePhase.RESTORING, "stay parked")
+    return replace(residence, phase=StatePhase.PARKED, note=note)
 
 
-def is_lost(residence: Residence, note: str) -> Residence:
+def is_lost(residence: DeviceState, note: str) -> DeviceState:
     """Its state is gone."""
-    return replace(residence, phase=Phase.LOST, is_busy=False, wanted_at=None, asked=Asked.NOTHING, note=note)
+    return replace(
+        residence, phase=StatePhase.LOST, is_busy=False, wanted_at=None, asked=RequestedAction.NOTHING, note=note
+    )
 
 
-def starts_anew(residence: Residence, now: float) -> Residence:
+def starts_anew(residence: DeviceState, now: float) -> DeviceState:
     """Its process is another one: its state went with the old one, and nobody knows yet whether this one may move.
 
     One whose room was given away has none until its first cell asks for it, and then nothing to bring back.
     """
-    new = Residence(active_at=now, is_kept=residence.is_kept, pinned=UNSEEN)
-    has_room = residence.phase not in (Phase.PARKED, Phase.LOST)
-    return new if has_room else replace(new, phase=Phase.PARKED, state_bytes=0)
+    new = DeviceState(active_at=now, is_kept=residence.is_kept, pinned=UNSEEN)
+    has_room = residence.phase not in (StatePhase.PARKED, StatePhase.LOST)
+    return new if has_room else replace(new, phase=StatePhase.PARKED, state_bytes=0)
 
 
-def asks(residence: Residence, asked: Asked, now: float) -> Residence:
+def asks(residence: DeviceState, asked: RequestedAction, now: float) -> DeviceState:
     """Its user wants it suspended or back.
 
     Raises:
         LeaseError: that makes no sense now; says why.
     """
-    if residence.phase is Phase.LOST:
+    if residence.phase is StatePhase.LOST:
         raise LeaseError(f"its state is lost ({residence.note}); restart the kernel")
-    if asked is Asked.SUSPEND and residence.is_busy:
+    if asked is RequestedAction.SUSPEND and residence.is_busy:
         raise LeaseError("a cell of it runs; suspend it once that is done")
-    if asked is Asked.SUSPEND and why_pinned(residence):
+    if asked is RequestedAction.SUSPEND and why_pinned(residence):
         raise LeaseError(f"it cannot be suspended: {why_pinned(residence)}")
-    if asked is Asked.RESUME:
+    if asked is RequestedAction.RESUME:
         return _asks_back(residence, now)
-    if asked is Asked.SUSPEND and residence.phase is Phase.RESTORING:
+    if asked is RequestedAction.SUSPEND and residence.phase is StatePhase.RESTORING:
         raise LeaseError("it is on its way back; suspend it once it is there")
-    if residence.phase is not Phase.RESIDENT:
+    if residence.phase is not StatePhase.RESIDENT:
         return _asks_nothing(residence)
     return replace(residence, asked=asked)
 
 
-def _asks_back(residence: Residence, now: float) -> Residence:
+def _asks_back(residence: DeviceState, now: float) -> DeviceState:
     """One that is there stays there; one that a cell waits for is on its way already."""
-    if residence.phase is Phase.RESIDENT or residence.wanted_at is not None:
-        return replace(residence, asked=Asked.NOTHING if residence.phase is Phase.RESIDENT else residence.asked)
-    return replace(residence, asked=Asked.RESUME, wanted_at=now)
+    if residence.phase is StatePhase.RESIDENT or residence.wanted_at is not None:
+        return replace(
+            residence, asked=RequestedAction.NOTHING if residence.phase is StatePhase.RESIDENT else residence.asked
+        )
+    return replace(residence, asked=RequestedAction.RESUME, wanted_at=now)
 
 
-def _asks_nothing(residence: Residence) -> Residence:
+def _asks_nothing(residence: DeviceState) -> DeviceState:
     """One that is away stays away, but for a cell that waits for it."""
-    wanted_at = None if residence.asked is Asked.RESUME else residence.wanted_at
-    return replace(residence, asked=Asked.NOTHING, wanted_at=wanted_at)
+    wanted_at = None if residence.asked is RequestedAction.RESUME else residence.wanted_at
+    return replace(residence, asked=RequestedAction.NOTHING, wanted_at=wanted_at)
 
 
-def keeps(residence: Residence, is_kept: bool) -> Residence:
+def keeps(residence: DeviceState, is_kept: bool) -> DeviceState:
     """Its user wants it to stay on the device whoever needs the room, or no longer."""
     return replace(residence, is_kept=is_kept)
 
 
-def is_pinned(residence: Residence, why: str) -> Residence:
+def is_pinned(residence: DeviceState, why: str) -> DeviceState:
     """Something makes it unfit to be suspended (empty: nothing does)."""
     return replace(residence, pinned=why)
 
 
-def counted(before: Residence, after: Residence, now: float) -> Residence:
+def counted(before: DeviceState, after: DeviceState, now: float) -> DeviceState:
     """`after` any step from `before`, with how long it has taken no room."""
     since = before.away_at if before.away_at is not None else now
     back = max(0.0, now - since) if before.away_at is not None and not after.is_away else 0.0
     return replace(after, away_at=since if after.is_away else None, away_seconds=before.away_seconds + back)
 
 
-def _check(residence: Residence, phase: Phase, what: str) -> None:
+def _check(residence: DeviceState, phase: StatePhase, what: str) -> None:
     if residence.phase is not phase:
         raise LeaseError(f"a lease whose state is {residence.phase.value} cannot {what}", phase=residence.phase.value)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from jupyter_aistack.exceptions import InvalidTransition
 
 from .device import Enforcement, Slice, SliceKind
-from .device_state import Residence
+from .device_state import DeviceState
 from .request import Holder, Spec
 
 
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     RECLAIMED = "reclaimed"  # nobody used it
 
 
-class Step(StrEnum):
+class LeaseTransition(StrEnum):
     """What may happen to a lease."""
 
     ACTIVATE = "activate"
@@ -51,27 +51,33 @@ class Step(StrEnum):
 
 
 _G, _A, _S, _R, _E = LeaseState
-_ENDINGS: dict[Step, Outcome] = {
-    Step.FINISH: Outcome.RELEASED,
-    Step.EXPIRE: Outcome.EXPIRED,
-    Step.PREEMPT: Outcome.PREEMPTED,
-    Step.FAIL: Outcome.FAILED,
-    Step.REAP: Outcome.ABANDONED,
-    Step.RECLAIM: Outcome.RECLAIMED,
+_ENDINGS: dict[LeaseTransition, Outcome] = {
+    LeaseTransition.FINISH: Outcome.RELEASED,
+    LeaseTransition.EXPIRE: Outcome.EXPIRED,
+    LeaseTransition.PREEMPT: Outcome.PREEMPTED,
+    LeaseTransition.FAIL: Outcome.FAILED,
+    LeaseTransition.REAP: Outcome.ABANDONED,
+    LeaseTransition.RECLAIM: Outcome.RECLAIMED,
 }
-_SUDDEN = (Step.EXPIRE, Step.PREEMPT, Step.FAIL, Step.REAP, Step.RECLAIM)
+_SUDDEN = (
+    LeaseTransition.EXPIRE,
+    LeaseTransition.PREEMPT,
+    LeaseTransition.FAIL,
+    LeaseTransition.REAP,
+    LeaseTransition.RECLAIM,
+)
 
-TRANSITIONS: dict[tuple[LeaseState, Step], LeaseState] = {
-    (_G, Step.ACTIVATE): _A,
-    (_A, Step.ACTIVATE): _A,  # verified again, after a kernel restart
-    (_A, Step.SUSPEND): _S,
-    (_S, Step.RESUME): _A,
-    (_S, Step.ACTIVATE): _S,  # its kernel was restarted, and verified, before it has come back
-    (_G, Step.RELEASE): _R,
-    (_A, Step.RELEASE): _R,
-    (_S, Step.RELEASE): _R,
-    (_R, Step.RELEASE): _R,  # releasing twice is releasing once
-    (_R, Step.FINISH): _E,
+TRANSITIONS: dict[tuple[LeaseState, LeaseTransition], LeaseState] = {
+    (_G, LeaseTransition.ACTIVATE): _A,
+    (_A, LeaseTransition.ACTIVATE): _A,  # verified again, after a kernel restart
+    (_A, LeaseTransition.SUSPEND): _S,
+    (_S, LeaseTransition.RESUME): _A,
+    (_S, LeaseTransition.ACTIVATE): _S,  # its kernel was restarted, and verified, before it has come back
+    (_G, LeaseTransition.RELEASE): _R,
+    (_A, LeaseTransition.RELEASE): _R,
+    (_S, LeaseTransition.RELEASE): _R,
+    (_R, LeaseTransition.RELEASE): _R,  # releasing twice is releasing once
+    (_R, LeaseTransition.FINISH): _E,
     **{(state, step): _E for state in (_G, _A, _S, _R) for step in _SUDDEN},
 }
 
@@ -144,7 +150,7 @@ class Lease:
     note: str = ""
     active_at: float | None = None
     notice: Notice | None = None
-    residence: Residence | None = None
+    residence: DeviceState | None = None
     outcome: Outcome | None = None
     ended_at: float | None = None
 
@@ -198,7 +204,7 @@ LESS_FIRMLY = "held less firmly than it could be:"
 """How a preparation's note begins."""
 
 
-def advance(lease: Lease, step: Step, now: float) -> Lease:
+def advance(lease: Lease, step: LeaseTransition, now: float) -> Lease:
     """The lease after `step`, at time `now` (seconds since the epoch).
 
     Raises:

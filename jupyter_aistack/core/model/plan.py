@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.feasibility import Act
+from jupyter_aistack.core.suspend.feasibility import TransferDirection
 from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import Refused
 
 from .device import Inventory, Slice
-from .device_state import Residence
+from .device_state import DeviceState
 from .lease import Lease, LeaseState, Notice, Outcome
 from .policy import Policy
 from .request import Request
@@ -29,7 +29,7 @@ class Grant:
     expires_at: float
     ends_at: float | None = None
     note: str = ""
-    residence: Residence | None = None
+    residence: DeviceState | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Notify:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Withdraw:
+class WithdrawNotice:
     """Take a notice back."""
 
     lease_id: str
@@ -71,15 +71,15 @@ class Reject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
+class TransferAction:
     """Begin to move the device state of a lease out, or back in with its bytes reserved."""
 
     lease_id: str
     token: int
-    act: Act
+    act: TransferDirection
 
 
-Action = Grant | Notify | Withdraw | End | Reject | Move
+Action = Grant | Notify | WithdrawNotice | End | Reject | TransferAction
 
 
 @dataclass(frozen=True, kw_only=True)

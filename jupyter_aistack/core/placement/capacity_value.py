@@ -14,7 +14,7 @@ from functools import reduce
 from itertools import accumulate
 from math import gcd
 
-from .demand import WHOLE, Mix
+from .demand import WHOLE, DemandMix
 
 TOLERANCE = 1e-9
 MAX_SIZES = 40
@@ -30,7 +30,7 @@ FREE_OF_LOSS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worth:
+class CapacityValue:
     """Tables over the free share of one GPU, from none (index 0) to a whole one (index `steps`).
 
     Attributes:
@@ -59,7 +59,7 @@ class Worth:
         return self.value[before] - self.value[max(0, before - self.taken(share_milli))]
 
 
-def worth_of(mix: Mix) -> Worth:
+def worth_of(mix: DemandMix) -> CapacityValue:
     """The tables for a mix of demands. Of an empty mix nothing is known: there a hole is worth its size."""
     wanted = _wanted(mix)
     unit = reduce(gcd, wanted, WHOLE)
@@ -73,10 +73,10 @@ def worth_of(mix: Mix) -> Worth:
             sizes[step] = sizes.get(step, 0) + count
         value = _values(_steady_prices(sizes, steps), steps)
     cpu, memory = _needs(mix, value, steps)
-    return Worth(steps=steps, value=value, cpu_milli=cpu, memory_mib=memory)
+    return CapacityValue(steps=steps, value=value, cpu_milli=cpu, memory_mib=memory)
 
 
-def rank(worth: Worth, free_milli: Sequence[int], share_milli: int) -> list[int]:
+def rank(worth: CapacityValue, free_milli: Sequence[int], share_milli: int) -> list[int]:
     """The positions of the GPUs of one host that hold the share, the best to cut it from first.
 
     Least worth is lost on the first; among equals least is left over, so that whole GPUs stay whole.
@@ -160,7 +160,7 @@ def _taken(share_milli: int, steps: int) -> int:
     return -(-share_milli * steps // WHOLE)
 
 
-def _wanted(mix: Mix) -> dict[int, float]:
+def _wanted(mix: DemandMix) -> dict[int, float]:
     """How many are asked of each share below a whole GPU, the most wanted sizes only."""
     counts: dict[int, float] = {}
     for demand, count in mix.items():
@@ -180,7 +180,7 @@ def _values(price: Mapping[int, float], steps: int) -> list[float]:
     return [min(1.0, worth) for worth in accumulate(value, max)]
 
 
-def _needs(mix: Mix, value: Sequence[float], steps: int) -> tuple[list[float], list[float]]:
+def _needs(mix: DemandMix, value: Sequence[float], steps: int) -> tuple[list[float], list[float]]:
     """CPU and memory expected to be used on a GPU of each level, if it is filled without loss."""
     pieces = list(_pieces(mix, steps))
     alone = {piece[0]: _alone(value, piece[0]) for piece in pieces}
@@ -198,7 +198,7 @@ def _needs(mix: Mix, value: Sequence[float], steps: int) -> tuple[list[float], l
     return cpu, memory
 
 
-def _pieces(mix: Mix, steps: int) -> list[tuple[int, float, float, float]]:
+def _pieces(mix: DemandMix, steps: int) -> list[tuple[int, float, float, float]]:
     """By size in steps: how many GPUs or shares of it are asked for, and the mean CPU and memory beside each."""
     sums: dict[int, list[float]] = {}
     for demand, count in mix.items():

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .demand import WHOLE, Demand, Node, Spot
+from .demand import WHOLE, Demand, Node, PlacementTarget
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
-class Fleet:
+class ClusterState:
     """The nodes of a cluster and what is free on them.
 
     Attributes:
@@ -76,11 +76,11 @@ class Fleet:
             self._of_models[models] = np.array([node.model in models for node in self.nodes], dtype=np.bool_)
         return self._of_models[models]
 
-    def take(self, demand: Demand, spot: Spot) -> None:
+    def take(self, demand: Demand, spot: PlacementTarget) -> None:
         """Give the spot to the demand."""
         self._change(demand, spot, -1)
 
-    def free(self, demand: Demand, spot: Spot) -> None:
+    def free(self, demand: Demand, spot: PlacementTarget) -> None:
         """Take back what was given."""
         self._change(demand, spot, +1)
 
@@ -95,7 +95,7 @@ class Fleet:
         mask = mask & (self.cpu >= demand.cpu_milli)
         return "no memory beside free GPUs" if mask.any() else "no CPU beside free GPUs"
 
-    def _change(self, demand: Demand, spot: Spot, sign: int) -> None:
+    def _change(self, demand: Demand, spot: PlacementTarget, sign: int) -> None:
         i, node = spot.node, self.nodes[spot.node]
         cpu, memory = self.cpu[i] + sign * demand.cpu_milli, self.memory[i] + sign * demand.memory_mib
         shares: list[int] = self.shares[i].tolist()

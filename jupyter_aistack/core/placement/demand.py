@@ -54,7 +54,7 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spot:
+class PlacementTarget:
     """Where a demand goes.
 
     Attributes:
@@ -66,7 +66,7 @@ class Spot:
     gpus: tuple[int, ...] = ()
 
 
-class Mix:
+class DemandMix:
     """How often each demand is asked for. It knows the past alone: what has been added to it.
 
     Args:

@@ -10,7 +10,7 @@ CLOSE = 1e-9
 """Shares nearer to each other than this are compared exactly."""
 
 
-class Free:
+class DeviceCapacity:
     """What is free on one device.
 
     Floats are compared ten times as fast as fractions: `approx` decides, and the exact share only where it is close.
@@ -25,8 +25,8 @@ class Free:
         self.memory = device.memory_bytes - (foreign if foreign > device.memory_bytes * FOREIGN_TOLERANCE else 0)
         self.pieces: list[Slice] = []
 
-    def copy(self) -> Free:
-        twin = Free.__new__(Free)
+    def copy(self) -> DeviceCapacity:
+        twin = DeviceCapacity.__new__(DeviceCapacity)
         twin.device, twin.approx, twin.memory, twin.pieces = self.device, self.approx, self.memory, self.pieces[:]
         return twin
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cluster_state import Fleet, Floats, Integers, Mask
-from .demand import WHOLE, Demand, Mix, Spot
+from .cluster_state import ClusterState, Floats, Integers, Mask
+from .demand import WHOLE, Demand, DemandMix, PlacementTarget
 
 POPULAR = 0.95
 """The share of all tasks that the typical ones make up."""
@@ -60,9 +60,9 @@ class FragmentationGradient:
         history: the tasks whose mix is expected; arrivals are added to it.
     """
 
-    def __init__(self, fleet: Fleet, history: Iterable[Demand] = ()) -> None:
+    def __init__(self, fleet: ClusterState, history: Iterable[Demand] = ()) -> None:
         self._fleet = fleet
-        self._mix = Mix(history)
+        self._mix = DemandMix(history)
         self._state = np.zeros(len(fleet.nodes), dtype=np.int64)
         self._learn()
         fleet.watchers.append(self._changed)
@@ -73,7 +73,7 @@ class FragmentationGradient:
         if self._mix.total >= self._lesson:
             self._learn()
 
-    def choose(self, demand: Demand) -> Spot | None:
+    def choose(self, demand: Demand) -> PlacementTarget | None:
         """The spot where fragments grow least, or None when no node holds the demand."""
         fitting = self._fleet.fitting(demand)
         if not fitting.any():
@@ -85,9 +85,9 @@ class FragmentationGradient:
             known.state[stale] = self._state[stale]
         node = int(np.where(fitting, known.score, -1).argmax())
         if demand.gpus == 1:
-            return Spot(node=node, gpus=(int(known.gpu[node]),))
+            return PlacementTarget(node=node, gpus=(int(known.gpu[node]),))
         able = np.flatnonzero((self._fleet.shares[node] >= demand.share_milli) & (self._fleet.shares[node] > 0))
-        return Spot(node=node, gpus=tuple(int(gpu) for gpu in able[: demand.gpus]))
+        return PlacementTarget(node=node, gpus=tuple(int(gpu) for gpu in able[: demand.gpus]))
 
     def _known(self, demand: Demand) -> _Scores:
         if demand not in self._scores:
@@ -147,7 +147,7 @@ class FragmentationGradient:
 class BestFit:
     """The node with the least CPU and GPU left, each as a share of the largest node's; the fullest GPU on it."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: ClusterState) -> None:
         self._fleet = fleet
         self._cpu = max((node.cpu_milli for node in fleet.nodes), default=0) or 1
         self._gpu = WHOLE * (max((node.gpus for node in fleet.nodes), default=0) or 1)
@@ -155,7 +155,7 @@ class BestFit:
     def arrived(self, demand: Demand) -> None:
         """Nothing to learn."""
 
-    def choose(self, demand: Demand) -> Spot | None:
+    def choose(self, demand: Demand) -> PlacementTarget | None:
         """The fullest node that fits, or None."""
         fleet = self._fleet
         left = fleet.cpu / self._cpu + fleet.shares.clip(0).sum(axis=1) / self._gpu
@@ -165,10 +165,10 @@ class BestFit:
         node = int(np.where(fitting, left, np.inf).argmin())
         free = [int(share) for share in fleet.shares[node]]
         able = sorted((free[g], g) for g in range(len(free)) if free[g] >= max(1, demand.share_milli))
-        return Spot(node=node, gpus=tuple(sorted(g for _, g in able[: demand.gpus])))
+        return PlacementTarget(node=node, gpus=tuple(sorted(g for _, g in able[: demand.gpus])))
 
 
-def _typical(mix: Mix, fleet: Fleet) -> _Typical:
+def _typical(mix: DemandMix, fleet: ClusterState) -> _Typical:
     popular = sorted(mix.items(), key=lambda item: -item[1])
     kept: list[tuple[Demand, float]] = []
     total = 0.0

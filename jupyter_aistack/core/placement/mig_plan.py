@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutPermission:
+class MIGPermission:
     """Which instances an administrator lets be created when somebody waits for one.
 
     Attributes:
@@ -26,19 +26,19 @@ class CutPermission:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class MIGPlacement:
     """A place on a GPU, in memory slices: where an instance begins and how many it takes."""
 
     start: int
     size: int
 
-    def overlaps(self, other: Span) -> bool:
+    def overlaps(self, other: MIGPlacement) -> bool:
         """Whether both cannot be there at once."""
         return self.start < other.start + other.size and other.start < self.start + self.size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class MIGProfile:
     """One kind of instance that a GPU can be cut into.
 
     Attributes:
@@ -55,7 +55,7 @@ class Shape:
     gpu_slices: int
     memory_bytes: int = 0
     engines: tuple[int, ...] = ()
-    places: tuple[Span, ...] = ()
+    places: tuple[MIGPlacement, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class GPUInstance:
 
     id: int
     profile: str
-    span: Span
+    span: MIGPlacement
     in_use: str = ""
 
 
@@ -81,17 +81,17 @@ class Layout:
 
     device_id: str
     index: int
-    shapes: tuple[Shape, ...]
+    shapes: tuple[MIGProfile, ...]
     instances: tuple[GPUInstance, ...] = ()
 
 
-class Action(StrEnum):
+class MIGAction(StrEnum):
     DESTROY = "destroy"
     CREATE = "create"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class MIGStep:
     """One step of a plan.
 
     Attributes:
@@ -104,11 +104,11 @@ class Cut:
         gpu_slices: compute slices of what is created; 0 when something is destroyed.
     """
 
-    action: Action
+    action: MIGAction
     device_id: str
     index: int
     profile: str
-    span: Span
+    span: MIGPlacement
     id: int
     gpu_slices: int = 0
 
@@ -125,7 +125,7 @@ class MIGPlan:
         refused: profile and reason, one sentence each.
     """
 
-    steps: tuple[Cut, ...] = ()
+    steps: tuple[MIGStep, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
 
 
@@ -137,7 +137,7 @@ def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
     What is in use is never touched.
     """
     gpus = [_GPU(layout) for layout in layouts]
-    steps: list[Cut] = []
+    steps: list[MIGStep] = []
     refused: list[tuple[str, str]] = []
     for profile in wanted:
         if any(gpu.claim(profile) for gpu in gpus):
@@ -153,8 +153,8 @@ def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
 @dataclass(frozen=True)
 class _Way:
     gpu: _GPU
-    shape: Shape
-    span: Span
+    shape: MIGProfile
+    span: MIGPlacement
     gone: tuple[GPUInstance, ...]
 
     @property
@@ -180,7 +180,7 @@ class _GPU:
         self.fixed.append(found.span)
         return True
 
-    def shapes(self, profile: str) -> list[Shape]:
+    def shapes(self, profile: str) -> list[MIGProfile]:
         return [shape for shape in self.layout.shapes if shape.name == profile]
 
     def ways(self, profile: str) -> list[_Way]:
@@ -189,17 +189,17 @@ class _GPU:
         able = [(shape, span) for shape, span in spans if not any(span.overlaps(other) for other in self.fixed)]
         return [_Way(self, shape, span, tuple(o for o in self.free if o.span.overlaps(span))) for shape, span in able]
 
-    def cut(self, way: _Way) -> list[Cut]:
+    def cut(self, way: _Way) -> list[MIGStep]:
         """The steps of one way; what comes is spoken for."""
         self.free = [one for one in self.free if one not in way.gone]
         self.fixed.append(way.span)
-        gone = [self._step(Action.DESTROY, one.profile, one.span, one.id) for one in way.gone]
-        made = self._step(Action.CREATE, way.shape.name, way.span, way.shape.id)
+        gone = [self._step(MIGAction.DESTROY, one.profile, one.span, one.id) for one in way.gone]
+        made = self._step(MIGAction.CREATE, way.shape.name, way.span, way.shape.id)
         return [*gone, replace(made, gpu_slices=way.shape.gpu_slices)]
 
-    def _step(self, action: Action, profile: str, span: Span, number: int) -> Cut:
+    def _step(self, action: MIGAction, profile: str, span: MIGPlacement, number: int) -> MIGStep:
         device_id, index = self.layout.device_id, self.layout.index
-        return Cut(action=action, device_id=device_id, index=index, profile=profile, span=span, id=number)
+        return MIGStep(action=action, device_id=device_id, index=index, profile=profile, span=span, id=number)
 
 
 def _why_not(gpus: Sequence[_GPU], profile: str) -> str:

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Protocol
 
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .demand import Demand, Node, Spot
+from .demand import Demand, Node, PlacementTarget
 
 if TYPE_CHECKING:
-    from .cluster_state import Fleet
+    from .cluster_state import ClusterState
 
 DEFAULT_POLICY = "scarcity"
 
 
-class Policy(Protocol):
+class PackingPolicy(Protocol):
     """Decides where demands go; it never refuses what fits somewhere."""
 
     def arrived(self, demand: Demand) -> None:
         """Called with every demand before it is placed, once: a policy may learn the mix from it."""
 
-    def choose(self, demand: Demand) -> Spot | None:
+    def choose(self, demand: Demand) -> PlacementTarget | None:
         """Where the demand goes; None when no node holds it. Changes nothing."""
 
 
@@ -42,12 +42,12 @@ class Packer:
 
     def __init__(self, nodes: Sequence[Node], *, policy: str = DEFAULT_POLICY, history: Iterable[Demand] = ()) -> None:
         make = _maker(policy)
-        from .cluster_state import Fleet
+        from .cluster_state import ClusterState
 
-        self.fleet = Fleet(nodes)
+        self.fleet = ClusterState(nodes)
         self._policy = make(self.fleet, history)
 
-    def place(self, demand: Demand) -> Spot | None:
+    def place(self, demand: Demand) -> PlacementTarget | None:
         """Give the demand a spot, or None when no node holds it now."""
         self._policy.arrived(demand)
         spot = self._policy.choose(demand)
@@ -55,7 +55,7 @@ class Packer:
             self.fleet.take(demand, spot)
         return spot
 
-    def free(self, demand: Demand, spot: Spot) -> None:
+    def free(self, demand: Demand, spot: PlacementTarget) -> None:
         """Take back what `place` gave.
 
         Raises:
@@ -64,32 +64,32 @@ class Packer:
         self.fleet.free(demand, spot)
 
 
-def _scarcity(fleet: Fleet, history: Iterable[Demand]) -> Policy:
+def _scarcity(fleet: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
     from .scarcity import Scarcity
 
     return Scarcity(fleet, history)
 
 
-def _fgd(fleet: Fleet, history: Iterable[Demand]) -> Policy:
+def _fgd(fleet: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
     from .fragmentation import FragmentationGradient
 
     return FragmentationGradient(fleet, history)
 
 
-def _best_fit(fleet: Fleet, history: Iterable[Demand]) -> Policy:
+def _best_fit(fleet: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
     from .fragmentation import BestFit
 
     return BestFit(fleet)
 
 
-POLICIES: Mapping[str, Callable[[Fleet, Iterable[Demand]], Policy]] = {
+POLICIES: Mapping[str, Callable[[ClusterState, Iterable[Demand]], PackingPolicy]] = {
     "scarcity": _scarcity,
     "fgd": _fgd,
     "best-fit": _best_fit,
 }
 
 
-def _maker(policy: str) -> Callable[[Fleet, Iterable[Demand]], Policy]:
+def _maker(policy: str) -> Callable[[ClusterState, Iterable[Demand]], PackingPolicy]:
     if policy not in POLICIES:
         allowed = ", ".join(POLICIES)
         raise InvalidRequest(f"policy: {policy!r} is unknown; allowed are {allowed}", field="policy")

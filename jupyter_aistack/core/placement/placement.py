@@ -12,9 +12,9 @@ from jupyter_aistack.core.model.request import Spec, Unit
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.exceptions import UnknownProfile, Unsatisfiable
 
-from .capacity_value import Worth
+from .capacity_value import CapacityValue
 from .demand import WHOLE
-from .device_capacity import CLOSE, Free, as_float, bytes_of
+from .device_capacity import CLOSE, DeviceCapacity, as_float, bytes_of
 from .sizing import beside_share, is_model, most_alike, no_device, of_one_maker, sizes_on, too_much
 
 UNSATISFIABLE, UNKNOWN_PROFILE = Unsatisfiable.__name__, UnknownProfile.__name__
@@ -23,7 +23,7 @@ MOST_COMBINATIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unplaced:
+class PlacementFailure:
     """Why a spec got no slices.
 
     Attributes:
@@ -35,7 +35,7 @@ class Unplaced:
     never: str = ""
 
 
-class Room:
+class Capacity:
     """What is free on the devices of one host, or of several.
 
     Args:
@@ -49,26 +49,26 @@ class Room:
 
     def __init__(self, inventory: Inventory, taken: Iterable[Slice] = ()) -> None:
         self.inventory = inventory
-        self.worth: Worth | None = None
-        self._free = {device.id: Free(device) for device in inventory.devices}
+        self.worth: CapacityValue | None = None
+        self._free = {device.id: DeviceCapacity(device) for device in inventory.devices}
         self._needs: dict[Spec, dict[str, dict[str, Fraction]]] = inventory.known.setdefault("needs", {})
         self._hosts: dict[str, list[Device]] = {}
         for device in inventory.devices:
             self._hosts.setdefault(device.host, []).append(device)
         self.take(taken)
 
-    def copy(self) -> Room:
+    def copy(self) -> Capacity:
         """A room of its own in the same state."""
         return self._twin({device_id: free.copy() for device_id, free in self._free.items()})
 
-    def emptied(self) -> Room:
+    def emptied(self) -> Capacity:
         """A room of its own in which nothing is held, and nobody's taste known."""
-        twin = self._twin({device.id: Free(device) for device in self.inventory.devices})
+        twin = self._twin({device.id: DeviceCapacity(device) for device in self.inventory.devices})
         twin.worth = None
         return twin
 
-    def _twin(self, free: dict[str, Free]) -> Room:
-        twin = Room.__new__(Room)
+    def _twin(self, free: dict[str, DeviceCapacity]) -> Capacity:
+        twin = Capacity.__new__(Capacity)
         twin.worth = self.worth
         twin.inventory, twin._hosts, twin._needs, twin._free = self.inventory, self._hosts, self._needs, free
         return twin
@@ -116,7 +116,7 @@ class Room:
 
     def place(
         self, spec: Spec, *, host: str = "", kept: Mapping[str, Fraction] = NOTHING_KEPT
-    ) -> tuple[Slice, ...] | Unplaced:
+    ) -> tuple[Slice, ...] | PlacementFailure:
         """Slices for `spec`, all on one host; or why not.
 
         A share goes to the device that loses the least worth by it and then to the fullest, so that holes which others
@@ -127,14 +127,14 @@ class Room:
             kept: shares of devices that are kept for others.
         """
         kind = self._kind(spec)
-        refused: Unplaced | None = None
+        refused: PlacementFailure | None = None
         for name in [host] if host in self._hosts else self._fullest_first(spec):
             answer = self._place_on(name, spec, kind, kept)
-            if not isinstance(answer, Unplaced):
+            if not isinstance(answer, PlacementFailure):
                 return answer
             if refused is None or (refused.never and not answer.never):
                 refused = answer
-        return refused or Unplaced(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
+        return refused or PlacementFailure(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
 
     def needs(self, spec: Spec, host: str = "") -> Mapping[str, Mapping[str, Fraction]]:
         """For each host, the devices that could hold a slice of `spec` when idle, with the share it would take."""
@@ -181,41 +181,41 @@ class Room:
 
     def _place_on(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
-    ) -> tuple[Slice, ...] | Unplaced:
+    ) -> tuple[Slice, ...] | PlacementFailure:
         if spec.unit is Unit.PROFILE:
             main = self._place_profile(spec, self._suitable(host, spec, kind), kept)
         else:
             main = self._place_shares(host, spec, kind, kept)
-        if isinstance(main, Unplaced) or not spec.needs_host:
+        if isinstance(main, PlacementFailure) or not spec.needs_host:
             return main
         beside = self._place_beside(host, spec, kept)
-        return beside if isinstance(beside, Unplaced) else (*main, beside)
+        return beside if isinstance(beside, PlacementFailure) else (*main, beside)
 
     def _place_shares(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
-    ) -> tuple[Slice, ...] | Unplaced:
+    ) -> tuple[Slice, ...] | PlacementFailure:
         sizes, count = self.needs(spec, host)[host], self.count(spec)
         if len(sizes) < count or (count > 1 and most_alike(self._free[i].device for i in sizes) < count):
             suitable = self._suitable(host, spec, kind)
             why = too_much(spec, kind, suitable) if suitable else no_device(spec, self.inventory)
-            return Unplaced(reason=why, never=UNSATISFIABLE)
+            return PlacementFailure(reason=why, never=UNSATISFIABLE)
         everything = self._free
         least = as_float(min(sizes.values())) - CLOSE
         roomy = [(everything[i], size) for i, size in sizes.items() if everything[i].approx >= least]
         free = [one for one, size in roomy if one.device.is_healthy and one.holds(size, kept.get(one.device.id, 0))]
         if len(free) < count:
             able = [self._free[device_id].device for device_id in sizes]
-            return Unplaced(reason=self._no_room(able, sizes, count))
+            return PlacementFailure(reason=self._no_room(able, sizes, count))
         free.sort(key=lambda one: self._waste(one, as_float(sizes[one.device.id])))
         devices: Sequence[Device] = [one.device for one in free]
         if count > 1:
             devices = of_one_maker(devices, count)
             if not devices:
-                return Unplaced(reason=f"waits for {count} GPUs of one maker, which one process cannot mix")
+                return PlacementFailure(reason=f"waits for {count} GPUs of one maker, which one process cannot mix")
         chosen = devices[:count] if count == 1 or count == len(devices) else _joined(devices, count)
         return tuple(self._cut(device, sizes[device.id]) for device in chosen)
 
-    def _waste(self, free: Free, size: float) -> tuple[float, float, int, str]:
+    def _waste(self, free: DeviceCapacity, size: float) -> tuple[float, float, int, str]:
         """How much worth is lost by cutting `size` from a device, how much would be left over, and what breaks ties."""
         device, loss = free.device, 0.0
         if self.worth is not None:
@@ -240,47 +240,47 @@ class Room:
 
     def _place_profile(
         self, spec: Spec, devices: Sequence[Device], kept: Mapping[str, Fraction]
-    ) -> tuple[Slice, ...] | Unplaced:
+    ) -> tuple[Slice, ...] | PlacementFailure:
         if spec.count > 1:
             why = f"{spec} cannot be had: a process uses one MIG instance; ask for {spec.profile} once for each worker"
-            return Unplaced(reason=why, never=UNSATISFIABLE)
+            return PlacementFailure(reason=why, never=UNSATISFIABLE)
         if not devices:
-            return Unplaced(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
+            return PlacementFailure(reason=no_device(spec, self.inventory), never=UNSATISFIABLE)
         matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
         if not matching:
             if any(spec.profile in d.mig_offers for d in devices):
-                return Unplaced(reason=f"waits for an instance {spec.profile} to be created; none is there yet")
+                return PlacementFailure(reason=f"waits for an instance {spec.profile} to be created; none is there yet")
             offered = sorted({m.profile for d in devices for m in d.mig})
             have = f"this host offers {', '.join(offered)}" if offered else "no GPU of this host has MIG instances"
-            return Unplaced(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)
+            return PlacementFailure(reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE)
         free = [(d, m) for d, m in matching if d.is_healthy and m.uuid not in self._free[d.id].uuids()]
         by_device: dict[str, int] = {}
         for device, _ in free:
             by_device[device.id] = by_device.get(device.id, 0) + 1
         free = [(d, m) for d, m in free if by_device[d.id] > _kept_instances(d, m, kept)]
         if not free:
-            return Unplaced(reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken")
+            return PlacementFailure(reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken")
         device, instance = min(free, key=lambda pair: (pair[0].index, pair[1].uuid))
         return (_cut_instance(device, instance),)
 
-    def _place_beside(self, host: str, spec: Spec, kept: Mapping[str, Fraction]) -> Slice | Unplaced:
+    def _place_beside(self, host: str, spec: Spec, kept: Mapping[str, Fraction]) -> Slice | PlacementFailure:
         """Cores and memory of the host that go with a device."""
         device = next((d for d in self._hosts[host] if d.kind is DeviceKind.CPU), None)
         if device is None:
-            return Unplaced(
+            return PlacementFailure(
                 reason=f"{spec} cannot be had: no cores of this host are leased out (providers: add cpu)",
                 never=UNSATISFIABLE,
             )
         share = beside_share(spec, device)
         if share > 1:
             have = f"{len(device.cores)} cores and {format_bytes(device.memory_bytes)}"
-            return Unplaced(reason=f"{spec} cannot be had: this host has {have}", never=UNSATISFIABLE)
+            return PlacementFailure(reason=f"{spec} cannot be had: this host has {have}", never=UNSATISFIABLE)
         free = self._free[device.id]
         wanted = share + kept.get(device.id, 0)
         if wanted > free.share or spec.host_memory_bytes > free.memory or not device.is_healthy:
             have = f"{int(max(free.share, Fraction(0)) * len(device.cores))} cores"
             reason = f"waits for cores or memory of the host: {have} and {format_bytes(max(free.memory, 0))} are free"
-            return Unplaced(reason=reason)
+            return PlacementFailure(reason=reason)
         cores = self._quietest_cores(device, spec.host_cores) if spec.host_cores else ()
         memory_bytes = spec.host_memory_bytes
         return Slice(device_id=device.id, kind=SliceKind.CPU, fraction=share, memory_bytes=memory_bytes, cores=cores)
@@ -304,9 +304,9 @@ class Room:
 
 def place(
     spec: Spec, inventory: Inventory, taken: Iterable[Slice], *, kept: Mapping[str, Fraction] = NOTHING_KEPT
-) -> tuple[Slice, ...] | Unplaced:
-    """Slices for `spec` beside those `taken`, or why not; see :meth:`Room.place`."""
-    return Room(inventory, taken).place(spec, kept=kept)
+) -> tuple[Slice, ...] | PlacementFailure:
+    """Slices for `spec` beside those `taken`, or why not; see :meth:`Capacity.place`."""
+    return Capacity(inventory, taken).place(spec, kept=kept)
 
 
 def free_share(device: Device, taken: Iterable[Slice]) -> Fraction:

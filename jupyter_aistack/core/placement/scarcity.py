@@ -28,8 +28,8 @@ from typing import TypeVar
 import numpy as np
 
 from .capacity_value import worth_of
-from .cluster_state import Fleet, Floats, Integers, Mask
-from .demand import WHOLE, Demand, Mix, Spot
+from .cluster_state import ClusterState, Floats, Integers, Mask
+from .demand import WHOLE, Demand, DemandMix, PlacementTarget
 
 Number = TypeVar("Number", float, Floats)
 
@@ -97,9 +97,9 @@ class Scarcity:
         history: demands known beforehand, as the mix to expect.
     """
 
-    def __init__(self, fleet: Fleet, history: Iterable[Demand] = ()) -> None:
+    def __init__(self, fleet: ClusterState, history: Iterable[Demand] = ()) -> None:
         self._fleet = fleet
-        self._mix = Mix(history, at_most=HISTORY)
+        self._mix = DemandMix(history, at_most=HISTORY)
         self._capacity = sum(node.gpus for node in fleet.nodes)
         models = sorted({node.model for node in fleet.nodes})
         self._models = models
@@ -117,7 +117,7 @@ class Scarcity:
         elif abs(self._free() - self._priced_at) >= REPRICE * self._capacity:
             self._reprice()
 
-    def choose(self, demand: Demand) -> Spot | None:
+    def choose(self, demand: Demand) -> PlacementTarget | None:
         """The spot of least price, or None when no node holds the demand."""
         candidates = np.flatnonzero(self._fleet.fitting(demand))
         if not len(candidates):
@@ -127,8 +127,8 @@ class Scarcity:
         node = int(candidates[best])
         if cut.gpus is None:
             able = np.flatnonzero(self._fleet.shares[node] == WHOLE) if demand.gpus else ()
-            return Spot(node=node, gpus=tuple(int(gpu) for gpu in able[: demand.gpus]))
-        return Spot(node=node, gpus=tuple(sorted(int(gpu) for gpu in cut.gpus[best])))
+            return PlacementTarget(node=node, gpus=tuple(int(gpu) for gpu in able[: demand.gpus]))
+        return PlacementTarget(node=node, gpus=tuple(sorted(int(gpu) for gpu in cut.gpus[best])))
 
     def _price(self, demand: Demand, nodes: Integers, cut: _Cut) -> Floats:
         fleet = self._fleet
@@ -290,7 +290,7 @@ def _count_one(cpu: float, memory: float, whole: int, demand: Demand) -> int:
 
 
 def _count(
-    fleet: Fleet, nodes: Integers | slice, cpu: Floats, memory: Floats, whole: Integers, demand: Demand
+    fleet: ClusterState, nodes: Integers | slice, cpu: Floats, memory: Floats, whole: Integers, demand: Demand
 ) -> Floats:
     """How many demands of that kind each node could still hold, with so much left on it."""
     count: Floats = whole / demand.gpus

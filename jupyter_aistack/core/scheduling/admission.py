@@ -10,7 +10,7 @@ from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import QueueClosed, QuotaExceeded, UnknownQueue, error_from_dict
 
 from .cycle import plan
-from .fair_share import Limit, Standing
+from .fair_share import FairShare, QuotaCheck
 
 
 def queue_for(policy: Policy, name: str, user: str, groups: frozenset[str]) -> Queue:
@@ -52,13 +52,13 @@ def admit(request: Request, snapshot: Snapshot, now: float) -> None:
         raise QuotaExceeded(limit.reason, frees_at=limit.frees_at)
 
 
-def _limit(request: Request, snapshot: Snapshot, now: float) -> Limit | None:
+def _limit(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck | None:
     user = request.holder.user
     limits = snapshot.policy.limits_of(user)
     if limits.queued is not None and sum(r.holder.user == user for r in snapshot.requests) >= limits.queued:
         reason = f"{user} has {limits.queued} requests waiting, as many as a user may have; take one back or wait"
-        return Limit(reason=reason)
+        return QuotaCheck(reason=reason)
     if limits.hours_per_week is None:
         return None
     held = [lease for lease in snapshot.leases if lease.is_live]
-    return Standing(snapshot.policy, snapshot.inventory, held, snapshot.accounts, (), now).week_limit(user)
+    return FairShare(snapshot.policy, snapshot.inventory, held, snapshot.accounts, (), now).week_limit(user)

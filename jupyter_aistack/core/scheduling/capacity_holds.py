@@ -11,7 +11,7 @@ from jupyter_aistack.core.model.device import DeviceKind, Slice
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request, Spec, Unit
 from jupyter_aistack.core.placement.device_capacity import CLOSE
-from jupyter_aistack.core.placement.placement import NOTHING_KEPT, Room, Unplaced
+from jupyter_aistack.core.placement.placement import NOTHING_KEPT, Capacity, PlacementFailure
 from jupyter_aistack.core.placement.sizing import beside_share
 
 from .fair_share import ends_at
@@ -24,7 +24,7 @@ LOAN_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep:
+class CapacityHold:
     """Shares of devices that are not for everybody between two moments.
 
     Attributes:
@@ -54,7 +54,7 @@ class Keep:
         return request.lease_seconds is not None or self.starts_at < now + LOAN_SECONDS
 
 
-def kept_for_others(keeps: Iterable[Keep], request: Request, now: float) -> Mapping[str, Fraction]:
+def kept_for_others(keeps: Iterable[CapacityHold], request: Request, now: float) -> Mapping[str, Fraction]:
     """The shares that a lease for `request`, from now on, must leave alone."""
     shares: dict[str, Fraction] = {}
     for keep in keeps:
@@ -64,14 +64,16 @@ def kept_for_others(keeps: Iterable[Keep], request: Request, now: float) -> Mapp
     return shares or NOTHING_KEPT
 
 
-def reserved(reservations: Iterable[Reservation], room: Room, leases: Sequence[Lease], now: float) -> tuple[Keep, ...]:
+def reserved(
+    reservations: Iterable[Reservation], room: Capacity, leases: Sequence[Lease], now: float
+) -> tuple[CapacityHold, ...]:
     """What reservations keep: placed where there will be room when their window begins, what members hold deducted.
 
     Args:
         room: what is free now; it is left as it is.
         leases: what is held now.
     """
-    keeps: list[Keep] = []
+    keeps: list[CapacityHold] = []
     for reservation in reservations:
         window = reservation.window(now)
         if window is None:
@@ -85,7 +87,7 @@ def reserved(reservations: Iterable[Reservation], room: Room, leases: Sequence[L
         shares = _claim(reservation, then, _members(reservation, leases, window, now))
         if shares:
             keeps.append(
-                Keep(
+                CapacityHold(
                     shares=shares,
                     starts_at=window[0],
                     ends_at=window[1],
@@ -102,11 +104,11 @@ def _members(reservation: Reservation, leases: Sequence[Lease], window: tuple[fl
     return sum(lease.queue == reservation.queue for lease in leases)
 
 
-def _claim(reservation: Reservation, room: Room, held: int) -> dict[str, Fraction]:
+def _claim(reservation: Reservation, room: Capacity, held: int) -> dict[str, Fraction]:
     shares: dict[str, Fraction] = {}
     for _ in range(max(0, reservation.count - held)):
         slices = room.place(reservation.spec, host=reservation.host)
-        if isinstance(slices, Unplaced):
+        if isinstance(slices, PlacementFailure):
             break
         room.take(slices)
         for piece in slices:
@@ -114,12 +116,12 @@ def _claim(reservation: Reservation, room: Room, held: int) -> dict[str, Fractio
     return shares
 
 
-def _shut(room: Room, keep: Keep) -> None:
+def _shut(room: Capacity, keep: CapacityHold) -> None:
     for device_id, share in keep.shares.items():
         room.hold(device_id, share)
 
 
-class Ends:
+class ReleaseTimes:
     """When held slices are known to be given back, device by device.
 
     Args:
@@ -148,9 +150,9 @@ class Ends:
         share = piece.fraction.numerator / piece.fraction.denominator
         self._by_device.setdefault(piece.device_id, []).append((end, share, piece.memory_bytes))
 
-    def copy(self) -> Ends:
+    def copy(self) -> ReleaseTimes:
         """Ends of its own in the same state."""
-        twin = Ends()
+        twin = ReleaseTimes()
         twin.leases = self.leases[:]
         twin._by_device = {device_id: ends[:] for device_id, ends in self._by_device.items()}
         return twin
@@ -163,7 +165,7 @@ class Ends:
         if lease is not None:
             self.leases.remove(lease)
 
-    def start_on(self, device_id: str, share: Fraction, room: Room, now: float) -> float:
+    def start_on(self, device_id: str, share: Fraction, room: Capacity, now: float) -> float:
         """When `share` of a device will be free as far as is known; infinity when it is not."""
         if room.is_free(device_id, share):
             return now
@@ -180,7 +182,9 @@ class Ends:
         return math.inf
 
 
-def start_of(spec: Spec, room: Room, ends: Ends, now: float, *, host: str = "") -> tuple[float, dict[str, Fraction]]:
+def start_of(
+    spec: Spec, room: Capacity, ends: ReleaseTimes, now: float, *, host: str = ""
+) -> tuple[float, dict[str, Fraction]]:
     """When there will be room for `spec` as far as the ends of leases are known, and on which devices.
 
     Returns:
@@ -204,7 +208,7 @@ def start_of(spec: Spec, room: Room, ends: Ends, now: float, *, host: str = "") 
 
 
 def start_beside(
-    keeps: Iterable[Keep], spec: Spec, room: Room, ends: Ends, now: float, *, host: str = ""
+    keeps: Iterable[CapacityHold], spec: Spec, room: Capacity, ends: ReleaseTimes, now: float, *, host: str = ""
 ) -> tuple[float, dict[str, Fraction]]:
     """`start_of` for one that must do without what these keep, until they end."""
     for number, keep in enumerate(keeps):
@@ -216,7 +220,9 @@ def start_beside(
     return start_of(spec, room, ends, now, host=host)
 
 
-def _start_of_profile(spec: Spec, leases: Sequence[Lease], room: Room, now: float) -> tuple[float, dict[str, Fraction]]:
+def _start_of_profile(
+    spec: Spec, leases: Sequence[Lease], room: Capacity, now: float
+) -> tuple[float, dict[str, Fraction]]:
     found = [
         (ends_at(lease), piece.device_id, piece.fraction)
         for lease in leases
@@ -229,7 +235,7 @@ def _start_of_profile(spec: Spec, leases: Sequence[Lease], room: Room, now: floa
     return max(now, end), {device_id: fraction}
 
 
-def _beside(spec: Spec, room: Room, host: str) -> dict[str, Fraction]:
+def _beside(spec: Spec, room: Capacity, host: str) -> dict[str, Fraction]:
     if not spec.needs_host:
         return {}
     on_host = (device for device in room.inventory.devices if device.host == host)

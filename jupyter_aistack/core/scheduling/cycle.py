@@ -10,12 +10,12 @@ from jupyter_aistack.core.model.plan import (
     Action,
     End,
     Grant,
-    Move,
     Notify,
     Plan,
     Reject,
     Snapshot,
-    Withdraw,
+    TransferAction,
+    WithdrawNotice,
     grant_to_lease,
 )
 from jupyter_aistack.core.model.policy import IdlePolicy
@@ -23,10 +23,10 @@ from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.model.usage_history import Account, charged, equivalents
 from jupyter_aistack.core.suspend.build import house_of, moves_in
 from jupyter_aistack.core.suspend.feasibility import staying
-from jupyter_aistack.core.suspend.model import House, Phase, Tenant
+from jupyter_aistack.core.suspend.model import HostMemory, StatePhase, SuspendCandidate
 from jupyter_aistack.core.suspend.placement import after_moves, begun
 
-from .fair_share import Standing
+from .fair_share import FairShare
 from .idle import NOTICED, stage, was_used_since_notice
 from .queue_pass import decide
 
@@ -57,7 +57,7 @@ def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
         decided = decide(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves)
         actions += decided
         gone = {_request_of(action) for action in decided}
-        held = after_moves((one for one in decided if isinstance(one, Move)), _after(decided, held)) + [
+        held = after_moves((one for one in decided if isinstance(one, TransferAction)), _after(decided, held)) + [
             grant_to_lease(action, "", 0, now) for action in decided if isinstance(action, Grant)
         ]
         let_be = [_withdraw(lease, _UNNEEDED) for lease in held if lease.notice and lease.notice.request_id in gone]
@@ -97,7 +97,7 @@ def _after(actions: Iterable[Action], leases: Iterable[Lease]) -> list[Lease]:
     for action in actions:
         if isinstance(action, End):
             ended.add(action.lease_id)
-        elif isinstance(action, Notify | Withdraw):
+        elif isinstance(action, Notify | WithdrawNotice):
             notices[action.lease_id] = action.notice if isinstance(action, Notify) else None
     if not ended and not notices:
         return list(leases)
@@ -105,7 +105,7 @@ def _after(actions: Iterable[Action], leases: Iterable[Lease]) -> list[Lease]:
     return [replace(lease, notice=notices[lease.id]) if lease.id in notices else lease for lease in staying]
 
 
-def _upkeep(snapshot: Snapshot, live: list[Lease], house: House | None, now: float) -> Iterator[Action]:
+def _upkeep(snapshot: Snapshot, live: list[Lease], house: HostMemory | None, now: float) -> Iterator[Action]:
     """What must happen to leases whoever waits."""
     spared = _spared(snapshot, live, house)
     over = list(_over(snapshot, spared, now))
@@ -131,7 +131,7 @@ def _upkeep(snapshot: Snapshot, live: list[Lease], house: House | None, now: flo
                 yield _idle_notice(lease, lease.active_at, idle, now)
 
 
-def _spared(snapshot: Snapshot, live: Iterable[Lease], house: House | None) -> frozenset[str]:
+def _spared(snapshot: Snapshot, live: Iterable[Lease], house: HostMemory | None) -> frozenset[str]:
     """Leases that are not taken back for being idle: they are suspended instead, or are so already."""
     if house is None:
         return frozenset()
@@ -141,10 +141,10 @@ def _spared(snapshot: Snapshot, live: Iterable[Lease], house: House | None) -> f
     return frozenset(one.lease_id for one in tenants if _is_spared(one, one.lease_id in stuck))
 
 
-def _is_spared(tenant: Tenant, is_stuck: bool) -> bool:
-    if tenant.phase is Phase.RESIDENT:
+def _is_spared(tenant: SuspendCandidate, is_stuck: bool) -> bool:
+    if tenant.phase is StatePhase.RESIDENT:
         return not tenant.pinned and not is_stuck
-    return tenant.phase is not Phase.LOST
+    return tenant.phase is not StatePhase.LOST
 
 
 def _over(snapshot: Snapshot, spared: frozenset[str], now: float) -> Iterator[End]:
@@ -173,7 +173,7 @@ def _idle_notice(lease: Lease, active_at: float, idle: IdlePolicy, now: float) -
 
 def _taken_back(needed: Iterable[Lease], held: Iterable[Lease], snapshot: Snapshot, now: float) -> Iterator[Action]:
     """Leases that were asked back for one who waits: they end in time, unless their queue has come to be owed them."""
-    standing = Standing(snapshot.policy, snapshot.inventory, held, (), snapshot.reservations, now)
+    standing = FairShare(snapshot.policy, snapshot.inventory, held, (), snapshot.reservations, now)
     for lease in needed:
         if standing.staying(lease.queue) < standing.quota(lease.queue):
             standing.leave(lease.queue, -equivalents(lease.slices))
@@ -184,11 +184,11 @@ def _taken_back(needed: Iterable[Lease], held: Iterable[Lease], snapshot: Snapsh
 
 def _is_leaving(lease: Lease) -> bool:
     """Whether its state is on its way out: its room is free as soon, and nothing of it is lost."""
-    return lease.residence is not None and lease.residence.phase is Phase.PARKING
+    return lease.residence is not None and lease.residence.phase is StatePhase.PARKING
 
 
-def _withdraw(lease: Lease, detail: str) -> Withdraw:
-    return Withdraw(lease_id=lease.id, token=lease.token, detail=detail)
+def _withdraw(lease: Lease, detail: str) -> WithdrawNotice:
+    return WithdrawNotice(lease_id=lease.id, token=lease.token, detail=detail)
 
 
 def _end(lease: Lease, outcome: Outcome, detail: str) -> End:

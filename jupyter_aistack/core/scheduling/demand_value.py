@@ -9,18 +9,18 @@ from functools import lru_cache
 
 from jupyter_aistack.core.model.device import DeviceKind, SliceKind
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.placement.capacity_value import Worth, worth_of
-from jupyter_aistack.core.placement.demand import WHOLE, Demand, Mix
-from jupyter_aistack.core.placement.placement import Room
+from jupyter_aistack.core.placement.capacity_value import CapacityValue, worth_of
+from jupyter_aistack.core.placement.demand import WHOLE, Demand, DemandMix
+from jupyter_aistack.core.placement.placement import Capacity
 
-from .queue_order import Group
+from .queue_order import RequestGroup
 
 MOST_SIZES = 8
 """Sizes priced at most, the most common: it must take no longer than a cycle may."""
 _SHARED = frozenset({SliceKind.SHARE, SliceKind.MPS})
 
 
-def worth_to(room: Room, leases: Iterable[Lease], groups: Sequence[Group]) -> Worth | None:
+def worth_to(room: Capacity, leases: Iterable[Lease], groups: Sequence[RequestGroup]) -> CapacityValue | None:
     """What room on the GPUs is worth to those who hold something or wait; None where there is nothing to choose."""
     if len(room.inventory.of_kind(DeviceKind.GPU)) < 2:
         return None
@@ -41,8 +41,8 @@ def _milli(share: Fraction) -> int:
 
 
 @lru_cache(maxsize=64)
-def _worth_of_sizes(sizes: frozenset[tuple[int, int]]) -> Worth:
-    mix = Mix()
+def _worth_of_sizes(sizes: frozenset[tuple[int, int]]) -> CapacityValue:
+    mix = DemandMix()
     for size, bits in sorted(sizes):
         for _ in range(1 << (bits - 1)):
             mix.add(Demand(gpus=1, share_milli=size))

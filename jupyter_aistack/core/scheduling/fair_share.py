@@ -39,7 +39,7 @@ short against any half-life, so that in the long run it is past use that decides
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit:
+class QuotaCheck:
     """What keeps a request from being granted though there may be room.
 
     Attributes:
@@ -51,7 +51,7 @@ class Limit:
     frees_at: float | None = None
 
 
-class Standing:
+class FairShare:
     """What everybody holds at one moment; `charge` keeps it true while a plan is made.
 
     Args:
@@ -202,7 +202,7 @@ class Standing:
 
     # -- limits -------------------------------------------------------------------------------------------------
 
-    def limit(self, request: Request, size: Fraction, slices: int) -> Limit | None:
+    def limit(self, request: Request, size: Fraction, slices: int) -> QuotaCheck | None:
         """What keeps `request`, which would hold so much, from being granted now; None for nothing."""
         return self._queue_limit(request.queue, size) or self._user_limit(request.holder.user, size, slices)
 
@@ -228,23 +228,23 @@ class Standing:
             return f"a user may hold {limits.slices} slices at once here"
         return ""
 
-    def week_limit(self, user: str) -> Limit | None:
+    def week_limit(self, user: str) -> QuotaCheck | None:
         """Whether a user has used up the hours of this week."""
         hours = self.policy.limits_of(user).hours_per_week
         if hours is None or self._week[user] < hours * 3600:
             return None
         reason = f"{user} has used the {hours:g} device-hours a user may have in a week; they count anew from Monday"
-        return Limit(reason=reason, frees_at=week_start(week_of(self.now) + 1))
+        return QuotaCheck(reason=reason, frees_at=week_start(week_of(self.now) + 1))
 
-    def _queue_limit(self, name: str, size: Fraction) -> Limit | None:
+    def _queue_limit(self, name: str, size: Fraction) -> QuotaCheck | None:
         queue = self.queues.get(name)
         if queue is None or queue.limit is None or self.held[name] + self._promised[name] + size <= queue.limit:
             return None
         ends = _ends(lease for lease in self._leases if lease.queue == name)
         held = f"queue {name} holds {self.held[name]} of the {queue.limit} devices it may hold at once"
-        return Limit(reason=held, frees_at=ends)
+        return QuotaCheck(reason=held, frees_at=ends)
 
-    def _user_limit(self, user: str, size: Fraction, slices: int) -> Limit | None:
+    def _user_limit(self, user: str, size: Fraction, slices: int) -> QuotaCheck | None:
         limits, held, devices = self.policy.limits_of(user), self.users_slices[user], self.users_devices[user]
         to_come, slices_to_come = self._promised_to[user]
         if limits.slices is not None and held + slices_to_come + slices > limits.slices:
@@ -253,7 +253,7 @@ class Standing:
             reason = f"{user} holds {devices} of the {limits.devices} devices a user may hold at once"
         else:
             return self.week_limit(user)
-        return Limit(reason=reason, frees_at=_ends(lease for lease in self._leases if lease.holder.user == user))
+        return QuotaCheck(reason=reason, frees_at=_ends(lease for lease in self._leases if lease.holder.user == user))
 
 
 def ends_at(lease: Lease) -> float:

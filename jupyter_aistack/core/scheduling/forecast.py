@@ -16,18 +16,18 @@ from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.request import Request, Spec, Unit
 from jupyter_aistack.core.model.units import format_about, format_bytes
 from jupyter_aistack.core.model.usage_history import equivalents
-from jupyter_aistack.core.placement.placement import Unplaced
+from jupyter_aistack.core.placement.placement import PlacementFailure
 from jupyter_aistack.core.suspend.build import house_of, moves_in
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 
-from .capacity_holds import Ends
+from .capacity_holds import ReleaseTimes
 from .fair_share import ends_at
 from .queue_order import grouped, in_turn
-from .queue_pass import Walk
+from .queue_pass import QueuePass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class QueuedForecast:
     """A request that waits, as its owner should see it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Waiting:
     public_reason: str
 
 
-def forecast(snapshot: Snapshot, now: float, *, limit: int = 100) -> tuple[Waiting, ...]:
+def forecast(snapshot: Snapshot, now: float, *, limit: int = 100) -> tuple[QueuedForecast, ...]:
     """The waiting, first served first; those behind the first `limit` are told their position and no more.
 
     An ETA supposes that leases end when they are known to (their time, a notice) and no sooner, and that nobody new
@@ -55,35 +55,41 @@ def forecast(snapshot: Snapshot, now: float, *, limit: int = 100) -> tuple[Waiti
     if not waiting:
         return ()
     held = [lease for lease in snapshot.leases if lease.is_live]
-    walk = Walk(snapshot, held, now, ttl_seconds=0.0, moves=moves_in(house_of(snapshot, held), snapshot, now))
-    ends = Ends(held)
+    walk = QueuePass(snapshot, held, now, ttl_seconds=0.0, moves=moves_in(house_of(snapshot, held), snapshot, now))
+    ends = ReleaseTimes(held)
     found = []
     for position, request in enumerate(in_turn(grouped(waiting), walk.standing), 1):
         if position <= limit:
             found.append(_look(request, position, walk, held, ends, now))
         else:
             text = f"{position - 1} requests go first"
-            found.append(Waiting(request=request, position=position, eta_at=None, reason=text, public_reason=text))
+            found.append(
+                QueuedForecast(request=request, position=position, eta_at=None, reason=text, public_reason=text)
+            )
     return tuple(found)
 
 
-def _look(request: Request, position: int, walk: Walk, held: Sequence[Lease], ends: Ends, now: float) -> Waiting:
+def _look(
+    request: Request, position: int, walk: QueuePass, held: Sequence[Lease], ends: ReleaseTimes, now: float
+) -> QueuedForecast:
     """One request, after those before it have been given their places to come."""
     idle = walk.when_idle(request)
-    size, slices = (Fraction(0), 0) if isinstance(idle, Unplaced) else (equivalents(idle), len(idle))
+    size, slices = (Fraction(0), 0) if isinstance(idle, PlacementFailure) else (equivalents(idle), len(idle))
     limit = walk.standing.limit(request, size, slices)
     if limit is not None:
         text = f"{limit.reason}{_expected(limit.frees_at, now)}"
-        return Waiting(request=request, position=position, eta_at=limit.frees_at, reason=text, public_reason=text)
+        return QueuedForecast(
+            request=request, position=position, eta_at=limit.frees_at, reason=text, public_reason=text
+        )
     start, shares = walk.start(request, ends)
     eta = None if math.isinf(start) else start
     named, plain = _why(request, walk, held, shares, eta, now)
     if eta is not None and shares:
         _occupy(request, shares, eta, walk, ends)
-    return Waiting(request=request, position=position, eta_at=eta, reason=named, public_reason=plain)
+    return QueuedForecast(request=request, position=position, eta_at=eta, reason=named, public_reason=plain)
 
 
-def _occupy(request: Request, shares: dict[str, Fraction], start: float, walk: Walk, ends: Ends) -> None:
+def _occupy(request: Request, shares: dict[str, Fraction], start: float, walk: QueuePass, ends: ReleaseTimes) -> None:
     """From its start on, those behind it must do without its room; one that has an end gives it back then."""
     for device_id, share in shares.items():
         walk.room.hold(device_id, share)
@@ -110,7 +116,7 @@ def _lease_to_come(request: Request, pieces: tuple[Slice, ...], start: float, en
 
 
 def _why(
-    request: Request, walk: Walk, held: Sequence[Lease], shares: dict[str, Fraction], eta: float | None, now: float
+    request: Request, walk: QueuePass, held: Sequence[Lease], shares: dict[str, Fraction], eta: float | None, now: float
 ) -> tuple[str, str]:
     """The sentence with names, and without."""
     wish = f"needs {wanted(request.spec, walk.when_idle(request))}"
@@ -132,7 +138,7 @@ def _why(
         return text, text
     if eta <= now:
         refused = walk.verdict(request) if walk.moves is not None else None
-        text = refused.reason if isinstance(refused, Unplaced) else f"{wish}; it is its turn"
+        text = refused.reason if isinstance(refused, PlacementFailure) else f"{wish}; it is its turn"
         return text, text
     blocking = [lease for lease in held if ends_at(lease) == eta and _is_on(lease, shares)]
     if not blocking:
@@ -142,10 +148,10 @@ def _why(
     return f"{when} {blocking[0].holder.user}'s lease ends", f"{when} a lease ends"
 
 
-def _leaving(request: Request, walk: Walk, held: Sequence[Lease]) -> list[Lease]:
+def _leaving(request: Request, walk: QueuePass, held: Sequence[Lease]) -> list[Lease]:
     """The leases that are being suspended on devices that could hold a request, where there is no room for it now."""
-    leaving = [lease for lease in held if lease.residence and lease.residence.phase is Phase.PARKING]
-    if not leaving or not isinstance(walk.verdict(request), Unplaced):
+    leaving = [lease for lease in held if lease.residence and lease.residence.phase is StatePhase.PARKING]
+    if not leaving or not isinstance(walk.verdict(request), PlacementFailure):
         return []
     able = {
         device: share
@@ -171,7 +177,7 @@ def _without_end(
 ) -> tuple[str, str]:
     """Nobody can say when: what is in the way, and whether it is in use at all."""
     in_the_way = [lease for lease in held if _is_on(lease, shares) and math.isinf(ends_at(lease))]
-    if isinstance(verdict, Unplaced) and not in_the_way:
+    if isinstance(verdict, PlacementFailure) and not in_the_way:
         return verdict.reason, verdict.reason
     idle = [lease for lease in in_the_way if lease.active_at is not None and now - lease.active_at >= 600]
     text = f"{wish}; what is in its way has no end that is known"

@@ -8,10 +8,10 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.request import Request, Spec, Unit
-from jupyter_aistack.core.placement.placement import Unplaced
+from jupyter_aistack.core.placement.placement import PlacementFailure
 
 from .queue_order import grouped, in_turn
-from .queue_pass import Walk
+from .queue_pass import QueuePass
 
 
 def lacking(snapshot: Snapshot, now: float) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def lacking(snapshot: Snapshot, now: float) -> tuple[str, ...]:
     waiting = [request for request in snapshot.requests if _could_be_helped(request, snapshot)]
     if not waiting:
         return ()
-    walk = Walk(snapshot, [lease for lease in snapshot.leases if lease.is_live], now, ttl_seconds=0.0)
+    walk = QueuePass(snapshot, [lease for lease in snapshot.leases if lease.is_live], now, ttl_seconds=0.0)
     return _without_instance(in_turn(grouped(waiting), walk.standing), walk)
 
 
@@ -32,14 +32,14 @@ def _could_be_helped(request: Request, snapshot: Snapshot) -> bool:
     return spec.unit is Unit.PROFILE and spec.count == 1 and not spec.models and request.id not in snapshot.dead
 
 
-def _without_instance(requests: Iterable[Request], walk: Walk) -> tuple[str, ...]:
+def _without_instance(requests: Iterable[Request], walk: QueuePass) -> tuple[str, ...]:
     profiles = []
     for request in requests:
         if walk.standing.limit(request, Fraction(0), 1) is not None:
             continue  # how much of a GPU the instance will be is not known yet
         walk.standing.promise(request.queue, request.holder.user, Fraction(0), 1)
         found = walk.room.place(_instance_alone(request.spec), host=request.holder.host)
-        if isinstance(found, Unplaced):
+        if isinstance(found, PlacementFailure):
             profiles.append(request.spec.profile)
         else:
             walk.room.take(found)

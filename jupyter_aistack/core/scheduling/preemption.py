@@ -8,13 +8,13 @@ from fractions import Fraction
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.request import Request, Unit
 from jupyter_aistack.core.model.usage_history import equivalents
-from jupyter_aistack.core.placement.placement import Room
+from jupyter_aistack.core.placement.placement import Capacity
 
-from .fair_share import Standing
+from .fair_share import FairShare
 
 
 def preemption(
-    request: Request, size: Fraction, room: Room, leases: Iterable[Lease], standing: Standing
+    request: Request, size: Fraction, room: Capacity, leases: Iterable[Lease], standing: FairShare
 ) -> tuple[Lease, ...]:
     """The preemptible leases that must go so that `request` fits; none when that cannot be had.
 
@@ -45,7 +45,7 @@ def preemption(
     return tuple(victims.values()) if _within_quotas(victims.values(), standing) else ()
 
 
-def may_preempt(request: Request, size: Fraction, lease: Lease, standing: Standing) -> bool:
+def may_preempt(request: Request, size: Fraction, lease: Lease, standing: FairShare) -> bool:
     """Whether a lease could be asked back for a request that would hold `size` devices."""
     if not lease.preemptible or lease.notice is not None or lease.state is LeaseState.RELEASING or lease.is_away:
         return False  # one that is suspended has given its room already
@@ -58,7 +58,7 @@ def may_preempt(request: Request, size: Fraction, lease: Lease, standing: Standi
     return goes_first or standing.is_deserved(request.queue, size)
 
 
-def _within_quotas(victims: Iterable[Lease], standing: Standing) -> bool:
+def _within_quotas(victims: Iterable[Lease], standing: FairShare) -> bool:
     """Whether all of them together leave their queues what they are owed."""
     lost: dict[str, Fraction] = {}
     for lease in victims:
@@ -66,7 +66,9 @@ def _within_quotas(victims: Iterable[Lease], standing: Standing) -> bool:
     return all(standing.staying(queue) - size >= standing.quota(queue) for queue, size in lost.items())
 
 
-def _cost(device_id: str, share: Fraction, room: Room, candidates: Sequence[Lease], standing: Standing) -> float | None:
+def _cost(
+    device_id: str, share: Fraction, room: Capacity, candidates: Sequence[Lease], standing: FairShare
+) -> float | None:
     """How disruptive it is to make room on a device; None when all candidates together are not enough."""
     if not room.device(device_id).is_healthy:
         return None
@@ -77,7 +79,7 @@ def _cost(device_id: str, share: Fraction, room: Room, candidates: Sequence[Leas
 
 
 def _victims(
-    device_id: str, share: Fraction, room: Room, candidates: Sequence[Lease], standing: Standing
+    device_id: str, share: Fraction, room: Capacity, candidates: Sequence[Lease], standing: FairShare
 ) -> list[Lease]:
     free, memory = room.share(device_id), room.memory(device_id)
     needed = int(share * room.device(device_id).memory_bytes)

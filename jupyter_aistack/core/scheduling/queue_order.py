@@ -1,6 +1,6 @@
 """Who of the waiting is served next.
 
-Ten thousand requests wait in few shapes: those of one user in one queue for the same thing form a `Group`, and only
+Ten thousand requests wait in few shapes: those of one user in one queue for the same thing form a `RequestGroup`, and only
 the first of each group is looked at.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from jupyter_aistack.core.model.request import Request, Spec
 
-from .fair_share import Standing
+from .fair_share import FairShare
 
 Shape = tuple[Spec, str, float | None, bool]
 
 
 @dataclass(eq=False, slots=True)
-class Group:
+class RequestGroup:
     """Waiting requests that differ only in when they came; the first of them is `head`.
 
     Attributes:
@@ -61,22 +61,22 @@ class Group:
         return -self.priority, head.submitted_at, head.id
 
 
-def grouped(requests: Iterable[Request]) -> list[Group]:
+def grouped(requests: Iterable[Request]) -> list[RequestGroup]:
     """Requests, in the order they came, as groups."""
-    groups: dict[object, Group] = {}
+    groups: dict[object, RequestGroup] = {}
     for request in requests:
         kind = request.kind
         group = groups.get(kind)
         if group is None:
             shape = (request.spec, request.holder.host, request.lease_seconds, request.preemptible)
-            group = groups[kind] = Group(request.queue, request.holder.user, request.priority, shape)
+            group = groups[kind] = RequestGroup(request.queue, request.holder.user, request.priority, shape)
         group.requests.append(request)
         if request.patience_seconds is not None:
             group.impatient.append(request)
     return list(groups.values())
 
 
-class Order:
+class QueueOrder:
     """The groups, next served first.
 
     Who has waited longer than `Policy.age_seconds` goes first, whoever it is: nobody waits for ever. Then the queues in
@@ -87,11 +87,11 @@ class Order:
         standing: what queues and users have; its changes are followed.
     """
 
-    def __init__(self, groups: Iterable[Group], standing: Standing) -> None:
+    def __init__(self, groups: Iterable[RequestGroup], standing: FairShare) -> None:
         self._standing = standing
         self._aged_before = standing.now - standing.policy.age_seconds
-        self._lines: dict[tuple[str, str], list[Group]] = {}
-        self._aged: list[tuple[bool, float, str, Group]] = []
+        self._lines: dict[tuple[str, str], list[RequestGroup]] = {}
+        self._aged: list[tuple[bool, float, str, RequestGroup]] = []
         for group in groups:
             self._lines.setdefault((group.queue, group.user), []).append(group)
             self._push_aged(group)
@@ -100,7 +100,7 @@ class Order:
         for key in self._lines:
             self._push_line(key)
 
-    def pick(self) -> Group | None:
+    def pick(self) -> RequestGroup | None:
         """The group to be served next; None when nobody is left. Say `advance` or `drop` before the next pick."""
         while self._aged:
             group = heapq.heappop(self._aged)[-1]
@@ -114,22 +114,22 @@ class Order:
             del self._heaps[queue]
         return None
 
-    def advance(self, group: Group) -> None:
+    def advance(self, group: RequestGroup) -> None:
         """The head of a group has been dealt with."""
         group.served += 1
         if not group.is_done:
             self._push_aged(group)
 
-    def drop(self, group: Group) -> None:
+    def drop(self, group: RequestGroup) -> None:
         """Nobody else of a group need be looked at."""
         group.served = len(group.requests)
 
-    def _push_aged(self, group: Group) -> None:
+    def _push_aged(self, group: RequestGroup) -> None:
         head = group.head
         if group.goes_first or head.submitted_at <= self._aged_before:
             heapq.heappush(self._aged, (not group.goes_first, head.submitted_at, head.id, group))
 
-    def _pick_of(self, queue: str) -> Group | None:
+    def _pick_of(self, queue: str) -> RequestGroup | None:
         heap = self._heaps[queue]
         while heap:
             rank = heap[0]
@@ -148,18 +148,18 @@ class Order:
         if best is not None:
             heapq.heappush(self._heaps.setdefault(key[0], []), self._rank(key, best))
 
-    def _best(self, key: tuple[str, str]) -> Group | None:
+    def _best(self, key: tuple[str, str]) -> RequestGroup | None:
         line = [group for group in self._lines[key] if not group.is_done]
         self._lines[key] = line
         return min(line, key=lambda group: group.rank) if line else None
 
-    def _rank(self, key: tuple[str, str], best: Group) -> tuple[int, float, float, str, tuple[str, str]]:
+    def _rank(self, key: tuple[str, str], best: RequestGroup) -> tuple[int, float, float, str, tuple[str, str]]:
         return -best.priority, self._standing.user_rank(*key), best.head.submitted_at, best.head.id, key
 
 
-def in_turn(groups: Iterable[Group], standing: Standing) -> Iterator[Request]:
+def in_turn(groups: Iterable[RequestGroup], standing: FairShare) -> Iterator[Request]:
     """All the waiting in the order in which they are served, were they served one after the other."""
-    order = Order(groups, standing)
+    order = QueueOrder(groups, standing)
     while (group := order.pick()) is not None:
         request = group.head
         order.advance(group)

@@ -18,30 +18,38 @@ from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
 from jupyter_aistack.core.model.plan import Action, Grant, Notify, Reject, Snapshot, grant_to_lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.usage_history import equivalents
-from jupyter_aistack.core.placement.placement import Room, Unplaced
-from jupyter_aistack.core.suspend.model import Phase, Tenant
-from jupyter_aistack.core.suspend.placement import Lodging, Verdict, after_moves, begun
-from jupyter_aistack.core.suspend.transfers import Moves
+from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
+from jupyter_aistack.core.suspend.model import StatePhase, SuspendCandidate
+from jupyter_aistack.core.suspend.placement import PlacementVerdict, ResumePlacement, after_moves, begun
+from jupyter_aistack.core.suspend.transfers import TransferPlan
 from jupyter_aistack.core.suspend.victims import below_limits, parking
 from jupyter_aistack.exceptions import AcquireTimeout, QuotaExceeded
 
-from .capacity_holds import BACKFILL_SECONDS, LOAN_SECONDS, Ends, Keep, kept_for_others, reserved, start_beside
+from .capacity_holds import (
+    BACKFILL_SECONDS,
+    LOAN_SECONDS,
+    CapacityHold,
+    ReleaseTimes,
+    kept_for_others,
+    reserved,
+    start_beside,
+)
 from .demand_value import worth_to
-from .fair_share import Standing
+from .fair_share import FairShare
 from .preemption import preemption
-from .queue_order import Group, Order, grouped
+from .queue_order import QueueOrder, RequestGroup, grouped
 
 
 def decide(
-    snapshot: Snapshot, held: Sequence[Lease], now: float, *, ttl_seconds: float, moves: Moves | None = None
+    snapshot: Snapshot, held: Sequence[Lease], now: float, *, ttl_seconds: float, moves: TransferPlan | None = None
 ) -> list[Action]:
     """What happens to the waiting at `now`, given the leases that stay, and what moves of theirs have begun."""
     if not snapshot.requests:
         return []
-    return Walk(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves).run()
+    return QueuePass(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves).run()
 
 
-class Walk:
+class QueuePass:
     """The state of one walk along the queue.
 
     Args:
@@ -59,24 +67,26 @@ class Walk:
         now: float,
         *,
         ttl_seconds: float,
-        moves: Moves | None = None,
+        moves: TransferPlan | None = None,
     ) -> None:
         self.snapshot, self.now, self.ttl_seconds, self.moves = snapshot, now, ttl_seconds, moves
-        self.lodging = Lodging(snapshot, moves, now)
+        self.lodging = ResumePlacement(snapshot, moves, now)
         self.held = list(held)
-        self.room = Room(snapshot.inventory, (piece for lease in held for piece in lease.occupied))
-        self.standing = Standing(
+        self.room = Capacity(snapshot.inventory, (piece for lease in held for piece in lease.occupied))
+        self.standing = FairShare(
             snapshot.policy, snapshot.inventory, held, snapshot.accounts, snapshot.reservations, now
         )
         self.actions: list[Action] = []
         self._preemptible = tuple(lease for lease in held if lease.preemptible)
-        self._idle_room: Room | None = None
-        self._when_idle: dict[tuple[object, str], Verdict] = snapshot.inventory.known.setdefault("when idle", {})
+        self._idle_room: Capacity | None = None
+        self._when_idle: dict[tuple[object, str], PlacementVerdict] = snapshot.inventory.known.setdefault(
+            "when idle", {}
+        )
         self._decided: set[str] = set()
-        self._made_room: dict[str, Keep] = {}
+        self._made_room: dict[str, CapacityHold] = {}
         self._asked_back: set[str] = set()
         self._asked_for: set[str] = set()
-        self._to_come: Room | None = None
+        self._to_come: Capacity | None = None
         self._leaving: set[str] = set()
         self._coming: set[str] = set()
         self._has_parked = True
@@ -85,7 +95,7 @@ class Walk:
     def _start_pass(self) -> None:
         if self._has_parked:  # places in the room to come are given anew, as the next plan will give them
             self._has_parked, self._to_come, self._made_room = False, None, {}
-            self._leaving = {one.id for one in self.held if one.residence and one.residence.phase is Phase.PARKING}
+            self._leaving = {one.id for one in self.held if one.residence and one.residence.phase is StatePhase.PARKING}
         self.standing.forget_promises()
         self._full: dict[tuple[object, ...], str] = {}
         self._heads: set[tuple[str, SliceKind]] = set()
@@ -119,7 +129,7 @@ class Walk:
         before = {notice.request_id for notice in notices if notice and notice.kind is NoticeKind.PREEMPT}
         return frozenset(before | self._asked_for)
 
-    def _groups(self, waiting: Sequence[Request], promised: frozenset[str]) -> list[Group]:
+    def _groups(self, waiting: Sequence[Request], promised: frozenset[str]) -> list[RequestGroup]:
         if not promised:
             return grouped(waiting)
         groups = grouped(request for request in waiting if request.id not in promised)
@@ -134,8 +144,8 @@ class Walk:
                 self.actions.append(Reject(request_id=request.id, reason="its process has ended"))
         return [request for request in waiting if request.id not in self.snapshot.dead]
 
-    def _serve_all(self, groups: Sequence[Group]) -> None:
-        order = Order(groups, self.standing)
+    def _serve_all(self, groups: Sequence[RequestGroup]) -> None:
+        order = QueueOrder(groups, self.standing)
         while (group := order.pick()) is not None:
             group.why = self._full.get(self._shape(group), "")
             if group.why:
@@ -143,10 +153,10 @@ class Walk:
             else:
                 self._serve(group, order)
 
-    def _serve(self, group: Group, order: Order) -> None:
+    def _serve(self, group: RequestGroup, order: QueueOrder) -> None:
         request = group.head
         when_idle = self.when_idle(request)
-        if isinstance(when_idle, Unplaced) and when_idle.never:
+        if isinstance(when_idle, PlacementFailure) and when_idle.never:
             self._reject(group, when_idle.reason, when_idle.never)
             order.drop(group)
             return
@@ -163,7 +173,7 @@ class Walk:
             order.drop(group)
             return
         verdict, ends_at, note = self._place(request)
-        if not isinstance(verdict, Unplaced):
+        if not isinstance(verdict, PlacementFailure):
             self._grant(request, verdict, ends_at, note)
             order.advance(group)
             return
@@ -176,7 +186,7 @@ class Walk:
         self._full[self._shape(group)] = verdict.reason
         order.drop(group)
 
-    def _shape(self, group: Group) -> tuple[object, ...]:
+    def _shape(self, group: RequestGroup) -> tuple[object, ...]:
         """Whose answer is the same: a shape that did not fit fits nobody else in this walk.
 
         Queues differ where they have reservations, in whose leases they may ask back, and in who may be suspended.
@@ -186,7 +196,7 @@ class Walk:
 
     # -- placing ------------------------------------------------------------------------------------------------
 
-    def when_idle(self, request: Request) -> Verdict:
+    def when_idle(self, request: Request) -> PlacementVerdict:
         """Where a request would go if nothing were held."""
         key = (request.spec, request.holder.host)
         if key not in self._when_idle:
@@ -194,14 +204,14 @@ class Walk:
             self._when_idle[key] = self._idle_room.place(request.spec, host=request.holder.host)
         return self._when_idle[key]
 
-    def _place(self, request: Request) -> tuple[Verdict, float | None, str]:
+    def _place(self, request: Request) -> tuple[PlacementVerdict, float | None, str]:
         """Slices, when the lease ends, and what its holder should know of that.
 
         One without an end of its own that would run into a reservation is lent the room until that begins.
         """
         ends_at = None if request.lease_seconds is None else self.now + request.lease_seconds
         verdict = self.verdict(request)
-        if not isinstance(verdict, Unplaced) or request.lease_seconds is not None:
+        if not isinstance(verdict, PlacementFailure) or request.lease_seconds is not None:
             return verdict, ends_at, ""
         coming = [k for k in self.keeps if k.name and k.starts_at > self.now and k.concerns(request, self.now)]
         if not coming:
@@ -209,11 +219,11 @@ class Walk:
         first = min(coming, key=lambda keep: keep.starts_at)
         seconds = first.starts_at - self.now
         lent = self.verdict(replace(request, lease_seconds=seconds)) if seconds >= LOAN_SECONDS else verdict
-        if isinstance(lent, Unplaced):
+        if isinstance(lent, PlacementFailure):
             return verdict, ends_at, ""
         return lent, first.starts_at, f"lent until the reservation {first.name!r} begins"
 
-    def verdict(self, request: Request) -> Verdict:
+    def verdict(self, request: Request) -> PlacementVerdict:
         """Where a request goes now; or why it does not."""
         kept = kept_for_others(self.keeps, request, self.now) if self.keeps else {}
         if request.queue in self._reserved_queues:
@@ -230,13 +240,13 @@ class Walk:
         most = {device_id: max(Fraction(0), self.room.share(device_id) - share) for device_id, share in own.items()}
         return {device_id: min(share, most.get(device_id, share)) for device_id, share in kept.items()}
 
-    def start(self, request: Request, ends: Ends) -> tuple[float, dict[str, Fraction]]:
+    def start(self, request: Request, ends: ReleaseTimes) -> tuple[float, dict[str, Fraction]]:
         """When there will be room for a request as far as is known, and on which devices; see `start_of`."""
         return start_beside(
             self._shut_for(request, self.now), request.spec, self.room, ends, self.now, host=request.holder.host
         )
 
-    def _shut_for(self, request: Request, at: float) -> list[Keep]:
+    def _shut_for(self, request: Request, at: float) -> list[CapacityHold]:
         """The reservations whose room a request cannot have at a time."""
         return [keep for keep in self.keeps if keep.shuts_out(request, at)]
 
@@ -279,7 +289,7 @@ class Walk:
         self.keeps.append(keep)
         return True
 
-    def _in_room_to_come(self, request: Request) -> Keep | None:
+    def _in_room_to_come(self, request: Request) -> CapacityHold | None:
         """A place in what will be free when notices are over and states have moved out, first come first served."""
         if self._to_come is None:
             going = [lease for lease in self.held if _is_asked_back(lease) or lease.id in self._leaving]
@@ -288,7 +298,7 @@ class Walk:
             self._to_come = self._room_without(going)
         return self._place_in(self._to_come, request, self.now, self.keeps)
 
-    def _suspend_others(self, request: Request) -> Keep | None:
+    def _suspend_others(self, request: Request) -> CapacityHold | None:
         """Have idle leases suspended, least recently used first, so that a request fits once they have left."""
         if self.moves is None:
             return None
@@ -326,7 +336,7 @@ class Walk:
         self._leaving |= gone
         self._make_way([one for one in idle if one.lease_id in gone], victims)
 
-    def _make_way(self, victims: Sequence[Tenant], leases: Sequence[Lease]) -> None:
+    def _make_way(self, victims: Sequence[SuspendCandidate], leases: Sequence[Lease]) -> None:
         assert self.moves is not None
         before = len(self.moves.operations)
         self.moves.make_way(victims)
@@ -337,29 +347,29 @@ class Walk:
 
     def _place_in(
         self,
-        to_come: Room,
+        to_come: Capacity,
         request: Request,
         at: float,
-        keeps: Iterable[Keep],
+        keeps: Iterable[CapacityHold],
         *,
         ended: Iterable[Lease] = (),
-        parked: Iterable[Tenant] = (),
-    ) -> Keep | None:
+        parked: Iterable[SuspendCandidate] = (),
+    ) -> CapacityHold | None:
         """Take a place in room that will be free; None when there is none, or when reservations shut it `at` a time."""
         kept = kept_for_others((keep for keep in keeps if keep.shuts_out(request, at)), request, at)
         gone = [lease.id for lease in (*ended, *filter(_is_asked_back, self.held))]
         slices = self.lodging.place_later(to_come, request, kept, ended=gone, parked=parked)
-        if isinstance(slices, Unplaced):
+        if isinstance(slices, PlacementFailure):
             return None
         to_come.take(slices)
-        return Keep(shares={piece.device_id: piece.fraction for piece in slices}, starts_at=self.now)
+        return CapacityHold(shares={piece.device_id: piece.fraction for piece in slices}, starts_at=self.now)
 
-    def _room_without(self, leases: Sequence[Lease]) -> Room:
+    def _room_without(self, leases: Sequence[Lease]) -> Capacity:
         room = self.room.copy()
         room.give(piece for lease in leases for piece in lease.occupied)
         return room
 
-    def _ask_back(self, request: Request, size: Fraction) -> Keep | None:
+    def _ask_back(self, request: Request, size: Fraction) -> CapacityHold | None:
         patience = request.patience_seconds
         then = self.now + self.snapshot.policy.notice_seconds
         if patience is not None and request.submitted_at + patience < then:
@@ -377,7 +387,7 @@ class Walk:
         self._notify(request, victims)
         return keep
 
-    def _reserved_in(self, to_come: Room, victims: Sequence[Lease], at: float) -> Iterable[Keep]:
+    def _reserved_in(self, to_come: Capacity, victims: Sequence[Lease], at: float) -> Iterable[CapacityHold]:
         """What reservations will keep of room to come: more than now, where leases were in their way."""
         gone = self._asked_back | {lease.id for lease in victims}
         staying = [lease for lease in self.held if lease.id not in gone and not _is_asked_back(lease)]
@@ -397,7 +407,7 @@ class Walk:
         if self.moves is not None:
             self._make_way(self.moves.asked_back(asked), victims)  # who is idle need not wait for its end
 
-    def _open_room(self, request: Request, at: float, room: Room | None = None) -> Room:
+    def _open_room(self, request: Request, at: float, room: Capacity | None = None) -> Capacity:
         """What is free, or `room` that will be, less what reservations keep from a request at a time."""
         shut, room = kept_for_others(self._shut_for(request, at), request, at), room or self.room
         if not shut:
@@ -410,23 +420,23 @@ class Walk:
     def _keep_room(self, request: Request) -> None:
         """The first of its kind that does not fit gets the room where it can start earliest."""
         answer = self.when_idle(request)
-        if isinstance(answer, Unplaced):
+        if isinstance(answer, PlacementFailure):
             return  # it waits for a device that does not answer, or for strangers: others need not wait with it
         kind = SliceKind.CPU if answer[0].kind is SliceKind.CPU else SliceKind.GPU
         head = (request.holder.host, kind)
         if head in self._heads:
             return
         self._heads.add(head)
-        start, shares = self.start(request, Ends(self.held))
+        start, shares = self.start(request, ReleaseTimes(self.held))
         if math.isinf(start):
             start = self.now + BACKFILL_SECONDS
-        self.keeps.append(Keep(shares=shares, starts_at=start))
+        self.keeps.append(CapacityHold(shares=shares, starts_at=start))
 
-    def _reject(self, group: Group, reason: str, code: str) -> None:
+    def _reject(self, group: RequestGroup, reason: str, code: str) -> None:
         self.actions.extend(Reject(request_id=request.id, reason=reason, code=code) for request in group.rest)
         self._decided.update(request.id for request in group.rest)
 
-    def _turn_impatient_away(self, groups: Sequence[Group]) -> None:
+    def _turn_impatient_away(self, groups: Sequence[RequestGroup]) -> None:
         for group in groups:
             for request in group.impatient:
                 waited, patience = self.now - request.submitted_at, request.patience_seconds
@@ -440,9 +450,9 @@ def _is_asked_back(lease: Lease) -> bool:
     return lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
 
 
-def _size(verdict: Verdict) -> tuple[Fraction, int]:
+def _size(verdict: PlacementVerdict) -> tuple[Fraction, int]:
     """Device equivalents and number of slices; nothing for one that has no place now though it could."""
-    return (Fraction(0), 0) if isinstance(verdict, Unplaced) else (equivalents(verdict), len(verdict))
+    return (Fraction(0), 0) if isinstance(verdict, PlacementFailure) else (equivalents(verdict), len(verdict))
 
 
 def _less(shares: Mapping[str, Fraction], size: Fraction, slices: Sequence[Slice]) -> dict[str, Fraction]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import MAX_COUNT, Spec
-from jupyter_aistack.core.placement.placement import Room, Unplaced
+from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
 from jupyter_aistack.exceptions import InvalidRequest
 
 
@@ -74,11 +74,11 @@ def conflict(one: Reservation, others: Iterable[Reservation], inventory: Invento
     same = next((other for other in at_once if other.queue == one.queue), None)
     if same is not None:
         return f"starts_at: it overlaps the reservation {same.name!r} of the same queue; change one of the two"
-    room = Room(inventory)
+    room = Capacity(inventory)
     for reservation in [*at_once, one]:
         for number in range(reservation.count):
             slices = room.place(reservation.spec, host=reservation.host)
-            if not isinstance(slices, Unplaced):
+            if not isinstance(slices, PlacementFailure):
                 room.take(slices)
             elif reservation is one:
                 return _too_much(one, number, at_once)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .model import Phase
+from .model import StatePhase
 
 GRACE_SECONDS = 0.15
 """What is over sooner wanted nothing of the device; completions and inspections take less."""
@@ -19,7 +19,7 @@ driver sleeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class KernelWork:
     """One kernel, as seen from outside.
 
     Attributes:
@@ -34,7 +34,7 @@ class Work:
     is_noted: bool = False
 
 
-class Say(StrEnum):
+class ActivityVerdict(StrEnum):
     """What is to be noted of a kernel now."""
 
     NOTHING = ""
@@ -42,27 +42,27 @@ class Say(StrEnum):
     ENDS = "ends"
 
 
-def turns_busy(work: Work, now: float, cpu_seconds: float | None) -> Work:
+def turns_busy(work: KernelWork, now: float, cpu_seconds: float | None) -> KernelWork:
     """Something begins to run; what runs already goes on."""
     if work.busy_at is not None:
         return work
     return replace(work, busy_at=now, looked_at=now, cpu_seconds=cpu_seconds)
 
 
-def turns_idle(work: Work) -> tuple[Work, Say]:
+def turns_idle(work: KernelWork) -> tuple[KernelWork, ActivityVerdict]:
     """Nothing runs any more."""
-    return Work(), Say.ENDS if work.is_noted else Say.NOTHING
+    return KernelWork(), ActivityVerdict.ENDS if work.is_noted else ActivityVerdict.NOTHING
 
 
 def look(
-    work: Work,
-    phase: Phase,
+    work: KernelWork,
+    phase: StatePhase,
     *,
     has_agent: bool,
     cpu_seconds: float | None,
     now: float,
     is_wanted: bool = False,
-) -> tuple[Work, Say]:
+) -> tuple[KernelWork, ActivityVerdict]:
     """What to note now; look again every `GRACE_SECONDS` while it is busy.
 
     Args:
@@ -73,17 +73,17 @@ def look(
             read, which is no sign of work.
         is_wanted: it is on its way back already, or waits for room.
     """
-    if work.busy_at is None or work.is_noted or phase is Phase.LOST or now - work.looked_at < GRACE_SECONDS:
-        return work, Say.NOTHING
+    if work.busy_at is None or work.is_noted or phase is StatePhase.LOST or now - work.looked_at < GRACE_SECONDS:
+        return work, ActivityVerdict.NOTHING
     seen = replace(work, looked_at=now, cpu_seconds=cpu_seconds)
-    if phase is Phase.RESIDENT and has_agent:
-        return seen, Say.NOTHING
-    if phase is not Phase.RESIDENT and (is_wanted or _burns(work, cpu_seconds, now)):
-        return seen, Say.NOTHING
-    return replace(seen, is_noted=True), Say.BEGINS
+    if phase is StatePhase.RESIDENT and has_agent:
+        return seen, ActivityVerdict.NOTHING
+    if phase is not StatePhase.RESIDENT and (is_wanted or _burns(work, cpu_seconds, now)):
+        return seen, ActivityVerdict.NOTHING
+    return replace(seen, is_noted=True), ActivityVerdict.BEGINS
 
 
-def _burns(work: Work, cpu_seconds: float | None, now: float) -> bool:
+def _burns(work: KernelWork, cpu_seconds: float | None, now: float) -> bool:
     if cpu_seconds is None or work.cpu_seconds is None:
         return False
     return cpu_seconds - work.cpu_seconds >= BURNING * (now - work.looked_at)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jupyter_aistack.core.model.device_state import Tier
+from jupyter_aistack.core.model.device_state import SuspendMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Readiness:
+class SuspendCapability:
     """What has been found out.
 
     Attributes:
@@ -16,15 +16,15 @@ class Readiness:
         why: why it is not the driver's checkpoint, in one sentence; empty when it is.
     """
 
-    tier: Tier = Tier.OFF
+    tier: SuspendMethod = SuspendMethod.OFF
     why: str = ""
 
     @property
     def why_not(self) -> str:
         """Why nothing can be suspended; empty when something can."""
-        return self.why if self.tier is Tier.OFF else ""
+        return self.why if self.tier is SuspendMethod.OFF else ""
 
 
-UNTESTED = Readiness(why="no self-test has shown yet that this host can suspend a process")
-SWITCHED_OFF = Readiness(why="it is switched off; the administrator may set AIStack.suspend")
-NO_GPU = Readiness(why="no GPU")
+UNTESTED = SuspendCapability(why="no self-test has shown yet that this host can suspend a process")
+SWITCHED_OFF = SuspendCapability(why="it is switched off; the administrator may set AIStack.suspend")
+NO_GPU = SuspendCapability(why="no GPU")

@@ -12,10 +12,10 @@ from enum import StrEnum
 
 from jupyter_aistack.core.model.units import format_bytes
 
-from .model import House, Phase, Tenant, promised_bytes
+from .model import HostMemory, StatePhase, SuspendCandidate, promised_bytes
 
 
-class Act(StrEnum):
+class TransferDirection(StrEnum):
     """What may be done to the state of a lease."""
 
     SUSPEND = "suspend"
@@ -23,14 +23,14 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation:
+class TransferStep:
     """One move to begin now."""
 
-    act: Act
+    act: TransferDirection
     lease_id: str
 
 
-def why_pinned(house: House, tenant: Tenant) -> str:
+def why_pinned(house: HostMemory, tenant: SuspendCandidate) -> str:
     """Why a tenant could not be suspended; empty when it could.
 
     Whoever may be suspended must be able to come back, however the others stand: so all of them together fit into the
@@ -53,7 +53,7 @@ def no_host_room(together: int, host_bytes: int) -> str:
     return f"the host has no room to park it: {format_bytes(together)} of {host_bytes // 10**9} GB"
 
 
-def could_not_return(house: House, tenant: Tenant) -> str:
+def could_not_return(house: HostMemory, tenant: SuspendCandidate) -> str:
     """Why a tenant, once suspended, could not come back beside those that stay on its devices; empty when it could."""
     others = replace(house, tenants=tuple(other for other in house.tenants if other.lease_id != tenant.lease_id))
     taken, _ = staying(others)
@@ -65,7 +65,7 @@ def could_not_return(house: House, tenant: Tenant) -> str:
     return ""
 
 
-def admits(house: House, tenant: Tenant) -> str:
+def admits(house: HostMemory, tenant: SuspendCandidate) -> str:
     """Why a new tenant may not make these devices its home; empty when it may.
 
     One that stays must leave each tenant that is not there now the room to come back. Whoever is there, and could not
@@ -84,17 +84,19 @@ def admits(house: House, tenant: Tenant) -> str:
     return ""
 
 
-def staying(house: House) -> tuple[Mapping[str, int], frozenset[str]]:
+def staying(house: HostMemory) -> tuple[Mapping[str, int], frozenset[str]]:
     """The bytes of each device that nobody will give back for others, and the leases that only for want of them stay.
 
     Pinned ones stay, and each that could not come back beside those that do.
     """
     taken = dict.fromkeys(house.cards, 0)
     for tenant in house.tenants:
-        if tenant.pinned and tenant.phase is not Phase.LOST:
+        if tenant.pinned and tenant.phase is not StatePhase.LOST:
             _add(tenant, taken)
     free = (
-        [one for one in house.tenants if one.phase is Phase.RESIDENT and not one.pinned] if any(taken.values()) else []
+        [one for one in house.tenants if one.phase is StatePhase.RESIDENT and not one.pinned]
+        if any(taken.values())
+        else []
     )
     stuck: set[str] = set()
     while True:
@@ -106,19 +108,19 @@ def staying(house: House) -> tuple[Mapping[str, int], frozenset[str]]:
             _add(one, taken)
 
 
-def _add(tenant: Tenant, taken: dict[str, int]) -> None:
+def _add(tenant: SuspendCandidate, taken: dict[str, int]) -> None:
     for device in tenant.devices:
         taken[device] = taken.get(device, 0) + tenant.memory_bytes
 
 
-def _is_stuck(tenant: Tenant, taken: Mapping[str, int], house: House) -> bool:
+def _is_stuck(tenant: SuspendCandidate, taken: Mapping[str, int], house: HostMemory) -> bool:
     cards = [(house.cards[device], taken[device]) for device in tenant.devices]
     return any(
         bytes_there + promised_bytes(tenant, card, house.policy) > card.budget_bytes for card, bytes_there in cards
     )
 
 
-def lacks_memory(house: House, tenant: Tenant) -> str:
+def lacks_memory(house: HostMemory, tenant: SuspendCandidate) -> str:
     """Why a new tenant must wait though its share is free: whoever was suspended has not left its memory yet.
 
     One percent and a context's worth may be missing: the driver keeps some for itself.
@@ -131,6 +133,6 @@ def lacks_memory(house: House, tenant: Tenant) -> str:
     return ""
 
 
-def _will_need_room(tenant: Tenant) -> bool:
+def _will_need_room(tenant: SuspendCandidate) -> bool:
     """Whether it is not there now and is not counted among those that stay; a lost one will be started anew."""
-    return tenant.phase is Phase.LOST or (tenant.phase is not Phase.RESIDENT and not tenant.pinned)
+    return tenant.phase is StatePhase.LOST or (tenant.phase is not StatePhase.RESIDENT and not tenant.pinned)

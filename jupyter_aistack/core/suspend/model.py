@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Standing(StrEnum):
+class DisplayState(StrEnum):
     """How the device memory of a lease is seen."""
 
     HELD = "held"  # a cell runs
@@ -18,7 +18,7 @@ class Standing(StrEnum):
     LOST = "lost"  # its state is gone; the kernel must be restarted
 
 
-class Phase(StrEnum):
+class StatePhase(StrEnum):
     """Where the state of a tenant is."""
 
     RESIDENT = "resident"
@@ -53,7 +53,7 @@ class SuspendPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tenant:
+class SuspendCandidate:
     """A lease whose holder may be suspended, as the policy sees it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Tenant:
     devices: tuple[str, ...]
     memory_bytes: int
     state_bytes: int | None = None
-    phase: Phase = Phase.RESIDENT
+    phase: StatePhase = StatePhase.RESIDENT
     is_busy: bool = False
     active_at: float = 0.0
     wanted_at: float | None = None
@@ -92,15 +92,15 @@ class Tenant:
 
     @property
     def is_on_device(self) -> bool:
-        return self.phase in (Phase.RESIDENT, Phase.PARKING, Phase.RESTORING)
+        return self.phase in (StatePhase.RESIDENT, StatePhase.PARKING, StatePhase.RESTORING)
 
     @property
     def is_moving(self) -> bool:
-        return self.phase in (Phase.PARKING, Phase.RESTORING)
+        return self.phase in (StatePhase.PARKING, StatePhase.RESTORING)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class DeviceMemory:
     """The memory of one device.
 
     Attributes:
@@ -116,7 +116,7 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True)
-class House:
+class HostMemory:
     """One host at one moment.
 
     Attributes:
@@ -125,15 +125,15 @@ class House:
         host_bytes: most that suspended state may take of its memory, see :func:`host_room`.
     """
 
-    cards: Mapping[str, Card]
-    tenants: tuple[Tenant, ...]
+    cards: Mapping[str, DeviceMemory]
+    tenants: tuple[SuspendCandidate, ...]
     host_bytes: int
     policy: SuspendPolicy = field(default_factory=SuspendPolicy)
 
     @property
     def parked_bytes(self) -> int:
         """Host memory that suspended state takes, that on its way included."""
-        there = (tenant for tenant in self.tenants if tenant.is_moving or tenant.phase is Phase.PARKED)
+        there = (tenant for tenant in self.tenants if tenant.is_moving or tenant.phase is StatePhase.PARKED)
         return sum(tenant.copied_bytes * len(tenant.devices) for tenant in there)
 
 
@@ -142,17 +142,17 @@ def host_room(available_bytes: int, *, parked_bytes: int, share: float) -> int:
     return max(0, int((available_bytes + parked_bytes) * share) - parked_bytes)
 
 
-def restore_bytes(tenant: Tenant, policy: SuspendPolicy) -> int:
+def restore_bytes(tenant: SuspendCandidate, policy: SuspendPolicy) -> int:
     """What had better be free on each of its devices before `tenant` comes back."""
     return math.ceil(tenant.copied_bytes * (1 + policy.margin_share)) + policy.context_bytes
 
 
-def promised_bytes(tenant: Tenant, card: Card, policy: SuspendPolicy) -> int:
+def promised_bytes(tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy) -> int:
     """What of a device's budget `tenant` needs to come back: all of it at most, as it can be there alone."""
     return min(max(tenant.memory_bytes, restore_bytes(tenant, policy)), card.budget_bytes)
 
 
-def needed_bytes(tenant: Tenant, card: Card, policy: SuspendPolicy) -> int:
+def needed_bytes(tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy) -> int:
     """What must really be free on a device before `tenant` comes back.
 
     Its state, and the margin as far as the device has that: what was there before fits once nobody else is.
@@ -161,7 +161,7 @@ def needed_bytes(tenant: Tenant, card: Card, policy: SuspendPolicy) -> int:
     return max(tenant.copied_bytes, min(restore_bytes(tenant, policy), most))
 
 
-def retry_at(tenant: Tenant, policy: SuspendPolicy) -> float:
+def retry_at(tenant: SuspendCandidate, policy: SuspendPolicy) -> float:
     """When a tenant that could not be locked may be tried again: twice as long after each failure."""
     if not tenant.failures:
         return -math.inf
@@ -169,12 +169,12 @@ def retry_at(tenant: Tenant, policy: SuspendPolicy) -> float:
     return tenant.failed_at + min(pause, policy.longest_retry_seconds)
 
 
-def standing(tenant: Tenant) -> Standing:
-    """How a tenant is shown; why it is pinned is in `Tenant.pinned`."""
-    if tenant.phase is Phase.LOST:
-        return Standing.LOST
-    if tenant.phase in (Phase.PARKED, Phase.RESTORING):
-        return Standing.SUSPENDED
+def standing(tenant: SuspendCandidate) -> DisplayState:
+    """How a tenant is shown; why it is pinned is in `SuspendCandidate.pinned`."""
+    if tenant.phase is StatePhase.LOST:
+        return DisplayState.LOST
+    if tenant.phase in (StatePhase.PARKED, StatePhase.RESTORING):
+        return DisplayState.SUSPENDED
     if tenant.is_busy:
-        return Standing.HELD
-    return Standing.PINNED if tenant.pinned else Standing.WARM
+        return DisplayState.HELD
+    return DisplayState.PINNED if tenant.pinned else DisplayState.WARM

@@ -7,23 +7,23 @@ from dataclasses import replace
 from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Slice
-from jupyter_aistack.core.model.device_state import UNSEEN, Residence, leaves, returns
+from jupyter_aistack.core.model.device_state import UNSEEN, DeviceState, leaves, returns
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.plan import Move, Snapshot
+from jupyter_aistack.core.model.plan import Snapshot, TransferAction
 from jupyter_aistack.core.model.request import Request
-from jupyter_aistack.core.placement.placement import Room, Unplaced
+from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
 
 from .build import newcomer, residence_for
-from .feasibility import Act, Operation, admits, lacks_memory
-from .model import House, Tenant
-from .transfers import Moves
+from .feasibility import TransferDirection, TransferStep, admits, lacks_memory
+from .model import HostMemory, SuspendCandidate
+from .transfers import TransferPlan
 
-Verdict = tuple[Slice, ...] | Unplaced
+PlacementVerdict = tuple[Slice, ...] | PlacementFailure
 SHUT = Fraction(2)
 """More than there is of a device: kept for others, nothing of it can be had."""
 
 
-class Lodging:
+class ResumePlacement:
     """The house of one plan, for those who would move in.
 
     Args:
@@ -32,10 +32,10 @@ class Lodging:
         now: seconds since the epoch.
     """
 
-    def __init__(self, snapshot: Snapshot, moves: Moves | None, now: float) -> None:
+    def __init__(self, snapshot: Snapshot, moves: TransferPlan | None, now: float) -> None:
         self.snapshot, self.moves, self.now = snapshot, moves, now
 
-    def residence(self, request: Request, slices: Iterable[Slice]) -> Residence | None:
+    def residence(self, request: Request, slices: Iterable[Slice]) -> DeviceState | None:
         """Where the state of a new lease is, if its holder may be suspended."""
         return residence_for(request, slices, self.snapshot, self.now)
 
@@ -46,26 +46,26 @@ class Lodging:
             if new is not None:
                 self.moves.add(replace(new, pinned=new.pinned or UNSEEN))
 
-    def place(self, room: Room, request: Request, kept: Mapping[str, Fraction]) -> Verdict:
+    def place(self, room: Capacity, request: Request, kept: Mapping[str, Fraction]) -> PlacementVerdict:
         """Slices in `room` beside what is `kept` for others, to be had now; or why not."""
         return self._place(self.moves.house if self.moves is not None else None, room, request, kept, is_now=True)
 
     def place_later(
         self,
-        room: Room,
+        room: Capacity,
         request: Request,
         kept: Mapping[str, Fraction],
         *,
         ended: Collection[str],
-        parked: Iterable[Tenant],
-    ) -> Verdict:
+        parked: Iterable[SuspendCandidate],
+    ) -> PlacementVerdict:
         """The same in room to come, once the leases `ended` have, and these are parked."""
         house = self.moves.after(ended, parked) if self.moves is not None else None
         return self._place(house, room, request, kept, is_now=False)
 
     def _place(
-        self, house: House | None, room: Room, request: Request, kept: Mapping[str, Fraction], *, is_now: bool
-    ) -> Verdict:
+        self, house: HostMemory | None, room: Capacity, request: Request, kept: Mapping[str, Fraction], *, is_now: bool
+    ) -> PlacementVerdict:
         """A place where those who are suspended can still come back to their devices.
 
         Args:
@@ -74,15 +74,15 @@ class Lodging:
         why = ""
         while True:
             verdict = room.place(request.spec, host=request.holder.host, kept=kept)
-            if isinstance(verdict, Unplaced):
-                return Unplaced(reason=why) if why else verdict
+            if isinstance(verdict, PlacementFailure):
+                return PlacementFailure(reason=why) if why else verdict
             refused = {} if house is None else self._refused(house, request, verdict, is_now)
             if not refused:
                 return verdict
             why = why or next(iter(refused.values()))
             kept = {**kept, **dict.fromkeys(refused, SHUT)}
 
-    def _refused(self, house: House, request: Request, slices: Sequence[Slice], is_now: bool) -> dict[str, str]:
+    def _refused(self, house: HostMemory, request: Request, slices: Sequence[Slice], is_now: bool) -> dict[str, str]:
         """The devices of `slices` that cannot be had because of suspended tenants, and why in a sentence."""
         new = newcomer(request, slices, self.residence(request, slices), house)
         found: dict[str, str] = {}
@@ -92,18 +92,18 @@ class Lodging:
         return {device: why for device, why in found.items() if why}
 
 
-def after_moves(moves: Iterable[Move], leases: Sequence[Lease]) -> list[Lease]:
+def after_moves(moves: Iterable[TransferAction], leases: Sequence[Lease]) -> list[Lease]:
     """The leases once these have begun."""
     acts = {move.lease_id: move.act for move in moves}
     return [_moved(lease, acts[lease.id]) if lease.id in acts else lease for lease in leases] if acts else list(leases)
 
 
-def _moved(lease: Lease, act: Act) -> Lease:
+def _moved(lease: Lease, act: TransferDirection) -> Lease:
     assert lease.residence is not None  # others are not moved
-    return replace(lease, residence=(leaves if act is Act.SUSPEND else returns)(lease.residence))
+    return replace(lease, residence=(leaves if act is TransferDirection.SUSPEND else returns)(lease.residence))
 
 
-def begun(operations: Iterable[Operation], held: Iterable[Lease]) -> Iterator[Move]:
+def begun(operations: Iterable[TransferStep], held: Iterable[Lease]) -> Iterator[TransferAction]:
     """The actions of moves that begin."""
     tokens = {lease.id: lease.token for lease in held if lease.residence is not None}
-    return (Move(lease_id=one.lease_id, token=tokens[one.lease_id], act=one.act) for one in operations)
+    return (TransferAction(lease_id=one.lease_id, token=tokens[one.lease_id], act=one.act) for one in operations)

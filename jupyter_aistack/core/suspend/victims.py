@@ -10,16 +10,16 @@ from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request, Unit
 from jupyter_aistack.core.model.usage_history import equivalents
-from jupyter_aistack.core.placement.placement import Room
+from jupyter_aistack.core.placement.placement import Capacity
 
-from .model import Tenant
+from .model import SuspendCandidate
 
 Slices = Mapping[str, Sequence[Slice]]
 
 
 def parking(
-    request: Request, room: Room, idle: Sequence[Tenant], slices: Slices, moving: Collection[str] = ()
-) -> tuple[Tenant, ...]:
+    request: Request, room: Capacity, idle: Sequence[SuspendCandidate], slices: Slices, moving: Collection[str] = ()
+) -> tuple[SuspendCandidate, ...]:
     """The idle tenants that must leave so that `request` fits, in the order they should go; none when that is vain.
 
     Args:
@@ -68,8 +68,8 @@ def below_limits(
     return chosen if by_queue <= 0 and by_user <= 0 else []
 
 
-def _by_device(tenants: Iterable[Tenant]) -> defaultdict[str, list[Tenant]]:
-    found: defaultdict[str, list[Tenant]] = defaultdict(list)
+def _by_device(tenants: Iterable[SuspendCandidate]) -> defaultdict[str, list[SuspendCandidate]]:
+    found: defaultdict[str, list[SuspendCandidate]] = defaultdict(list)
     for one in tenants:
         for device in one.devices:
             found[device].append(one)
@@ -77,13 +77,13 @@ def _by_device(tenants: Iterable[Tenant]) -> defaultdict[str, list[Tenant]]:
 
 
 def _leavers(
-    device_id: str, share: Fraction, room: Room, idle: Sequence[Tenant], slices: Slices
-) -> list[Tenant] | None:
+    device_id: str, share: Fraction, room: Capacity, idle: Sequence[SuspendCandidate], slices: Slices
+) -> list[SuspendCandidate] | None:
     """Who must leave a device so that `share` of it is free; None when all of them together are not enough."""
     device = room.device(device_id)
     free, memory = room.share(device_id), room.memory(device_id)
     needed = share.numerator * device.memory_bytes // share.denominator
-    chosen: list[Tenant] = []
+    chosen: list[SuspendCandidate] = []
     for one in idle if device.is_healthy else ():
         if free >= share and memory >= needed:
             break
@@ -97,8 +97,8 @@ def _leavers(
 
 
 def _without_needless(
-    chosen: Sequence[Tenant], device_id: str, slices: Slices, free: Fraction, memory: int
-) -> list[Tenant]:
+    chosen: Sequence[SuspendCandidate], device_id: str, slices: Slices, free: Fraction, memory: int
+) -> list[SuspendCandidate]:
     """Those who must go, given what would be `free` too much: the last used stay first."""
     leaving = list(chosen)
     for one in reversed(chosen):
@@ -110,5 +110,5 @@ def _without_needless(
     return leaving
 
 
-def _cost(leavers: Sequence[Tenant], must_wait: bool) -> tuple[int, bool, float]:
+def _cost(leavers: Sequence[SuspendCandidate], must_wait: bool) -> tuple[int, bool, float]:
     return len(leavers), must_wait, max((one.active_at for one in leavers), default=0.0)

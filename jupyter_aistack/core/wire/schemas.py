@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from jupyter_aistack.core.model.device import DeviceKind, Enforcement, SliceKind
-from jupyter_aistack.core.model.device_state import Asked, Tier
+from jupyter_aistack.core.model.device_state import RequestedAction, SuspendMethod
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import LeaseState, NoticeKind, Outcome
 from jupyter_aistack.core.model.request import MAX_COUNT, HolderKind, RequestState
-from jupyter_aistack.core.suspend.model import Phase, Standing
+from jupyter_aistack.core.suspend.model import DisplayState, StatePhase
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 
 JSON = dict[str, Any]
@@ -106,7 +106,7 @@ _LEASE = _object(
 )
 _RESIDENCE = _object(
     {
-        "phase": _one_of(Phase),
+        "phase": _one_of(StatePhase),
         "state_bytes": _or_null(COUNT),
         "is_busy": FLAG,
         "active_at": NUMBER,
@@ -115,10 +115,10 @@ _RESIDENCE = _object(
         "is_kept": FLAG,
         "failures": COUNT,
         "failed_at": NUMBER,
-        "asked": _one_of(Asked),
-        "tier": _one_of(Tier),
+        "asked": _one_of(RequestedAction),
+        "tier": _one_of(SuspendMethod),
         "note": TEXT,
-        "standing": _one_of(Standing),
+        "standing": _one_of(DisplayState),
         "why": TEXT,
     }
 )
@@ -259,7 +259,7 @@ SCHEMAS: JSON = {
             "host": TEXT,
             "simulated": FLAG,
             "problems": _list(TEXT),
-            "suspend": _object({"tier": _one_of(Tier), "why": TEXT}),
+            "suspend": _object({"tier": _one_of(SuspendMethod), "why": TEXT}),
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),

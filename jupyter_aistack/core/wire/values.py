@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from jupyter_aistack.core.model.device import Device, Enforcement, Inventory, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import Asked, Residence, Tier, seen, why_pinned
+from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod, seen, why_pinned
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from jupyter_aistack.core.model.policy import Queue
@@ -20,8 +20,8 @@ from jupyter_aistack.core.model.request import Holder, HolderKind, Request, pars
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.capability import Readiness
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.capability import SuspendCapability
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidRequest
 
 JSON = dict[str, Any]
@@ -85,17 +85,21 @@ def notice_from_dict(data: Mapping[str, Any]) -> Notice:
     return Notice(**{**data, "kind": NoticeKind(data["kind"])})
 
 
-def residence_to_dict(residence: Residence) -> JSON:
+def residence_to_dict(residence: DeviceState) -> JSON:
     """Where a lease's device state is; ``standing`` and ``why`` are for people. What only ledgers need is left out."""
-    why = residence.note if residence.phase is Phase.LOST else why_pinned(residence) or residence.note
+    why = residence.note if residence.phase is StatePhase.LOST else why_pinned(residence) or residence.note
     told = {name: value for name, value in asdict(residence).items() if name not in UNTOLD}
     return {**told, "standing": seen(residence).value, "why": why}
 
 
-def residence_from_dict(data: Mapping[str, Any]) -> Residence:
+def residence_from_dict(data: Mapping[str, Any]) -> DeviceState:
     known = {name: value for name, value in data.items() if name not in ("standing", "why")}
-    exact = {"phase": Phase(data["phase"]), "asked": Asked(data["asked"]), "tier": Tier(data["tier"])}
-    return Residence(**{**known, **exact})
+    exact = {
+        "phase": StatePhase(data["phase"]),
+        "asked": RequestedAction(data["asked"]),
+        "tier": SuspendMethod(data["tier"]),
+    }
+    return DeviceState(**{**known, **exact})
 
 
 def lease_to_dict(lease: Lease) -> JSON:
@@ -207,14 +211,14 @@ def host_to_dict(
     *,
     reservations: Iterable[Reservation] = (),
     problems: Sequence[str] = (),
-    readiness: Readiness | None = None,
+    readiness: SuspendCapability | None = None,
     now: float = 0.0,
 ) -> JSON:
     """The host. `problems` are added to those of its devices; `now` tells which reservations run.
 
     `readiness` says how well it can suspend its kernels.
     """
-    can = readiness or Readiness()
+    can = readiness or SuspendCapability()
     live = [lease for lease in leases if lease.is_live]
     taken = [piece for lease in live for piece in lease.occupied]
     held: dict[str, Fraction] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, Request
-from jupyter_aistack.core.scheduling.forecast import Waiting
+from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 
 from .values import event_to_dict, lease_to_dict, request_to_dict
 
@@ -18,7 +18,7 @@ SOMEONE = "someone"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class Visibility:
     """The eyes of one user.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sight:
         """A request that is decided."""
         return request_to_dict(replace(request, holder=self._holder(request.holder)))
 
-    def waiting(self, one: Waiting) -> JSON:
+    def waiting(self, one: QueuedForecast) -> JSON:
         """A request that waits, with position, reason and the moment it is expected to be granted."""
         request = replace(one.request, holder=self._holder(one.request.holder), reason=self._reason(one))
         return request_to_dict(request, one.position, one.eta_at)
@@ -54,7 +54,7 @@ class Sight:
             return holder
         return replace(holder, user=SOMEONE, label="", pid=None, root_pid=None)
 
-    def _reason(self, one: Waiting) -> str:
+    def _reason(self, one: QueuedForecast) -> str:
         """The sentence; one about the limits of another user names that user."""
         if self.is_clear:
             return one.reason

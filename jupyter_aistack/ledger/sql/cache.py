@@ -11,7 +11,7 @@ Traits = tuple[Hashable, ...]
 """The columns of a row that may change, its key first. A row with the same traits is the same row."""
 
 
-class Recall(Generic[T]):
+class DecodeCache(Generic[T]):
     """Decoded rows, by host and traits. Threads may share it: what is known is replaced whole, never changed."""
 
     def __init__(self) -> None:

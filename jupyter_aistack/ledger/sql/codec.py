@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from jupyter_aistack.core.accounting.charges import CellSpan, Charge, Meter
+from jupyter_aistack.core.accounting.charges import CellInterval, MeterState, UsageRecord
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import Asked, Residence, Tier
+from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState, parse_spec
 from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.ledger.lease_end import due_at
 
 FIXED_OF_LEASE = frozenset({"id", "request_id", "spec", "slices", "queue", "granted_at", "preemptible"})
@@ -143,31 +143,31 @@ def reservation_from_row(row: Mapping[str, Any]) -> Reservation:
     return Reservation(**{**row, "spec": _spec_from_text(row["spec"])})
 
 
-def meter_to_row(meter: Meter) -> dict[str, Any]:
+def meter_to_row(meter: MeterState) -> dict[str, Any]:
     return dict(vars(meter))
 
 
-def meter_from_row(row: Mapping[str, Any]) -> Meter:
-    return Meter(**row)
+def meter_from_row(row: Mapping[str, Any]) -> MeterState:
+    return MeterState(**row)
 
 
-def charge_to_row(charge: Charge) -> dict[str, Any]:
+def charge_to_row(charge: UsageRecord) -> dict[str, Any]:
     """The columns of a charge; a kernel's and a cell's name come from outside and must be storable in its key too."""
     names = ("user", "queue", "owner", "label", "cell", "spec")
     texts = {name: storable(getattr(charge, name)) for name in names}
     return {**vars(charge), **texts, "levels": json.dumps(charge.levels, separators=(",", ":"))}
 
 
-def charge_from_row(row: Mapping[str, Any]) -> Charge:
-    return Charge(**{**row, "levels": tuple(json.loads(row["levels"]))})
+def charge_from_row(row: Mapping[str, Any]) -> UsageRecord:
+    return UsageRecord(**{**row, "levels": tuple(json.loads(row["levels"]))})
 
 
-def span_to_row(span: CellSpan) -> dict[str, Any]:
+def span_to_row(span: CellInterval) -> dict[str, Any]:
     return {**vars(span), "owner": storable(span.owner), "cell": storable(span.cell)}
 
 
-def span_from_row(row: Mapping[str, Any]) -> CellSpan:
-    return CellSpan(**row)
+def span_from_row(row: Mapping[str, Any]) -> CellInterval:
+    return CellInterval(**row)
 
 
 def event_to_row(event: Event) -> dict[str, Any]:
@@ -201,15 +201,19 @@ def _notice_from_json(text: str) -> Notice:
     return Notice(**{**fields, "kind": NoticeKind(fields["kind"])})
 
 
-def _residence_to_json(residence: Residence) -> str:
+def _residence_to_json(residence: DeviceState) -> str:
     texts = {"pinned": storable(residence.pinned), "note": storable(residence.note)}
     return json.dumps({**vars(residence), **texts}, separators=(",", ":"))
 
 
-def _residence_from_json(text: str) -> Residence:
+def _residence_from_json(text: str) -> DeviceState:
     fields = json.loads(text)
-    exact = {"phase": Phase(fields["phase"]), "asked": Asked(fields["asked"]), "tier": Tier(fields["tier"])}
-    return Residence(**{**fields, **exact})
+    exact = {
+        "phase": StatePhase(fields["phase"]),
+        "asked": RequestedAction(fields["asked"]),
+        "tier": SuspendMethod(fields["tier"]),
+    }
+    return DeviceState(**{**fields, **exact})
 
 
 def _holder_to_json(holder: Holder) -> str:

@@ -19,7 +19,7 @@ from jupyter_aistack.ledger.rows import Rows
 from jupyter_aistack.ledger.transactional import REFUSALS, TransactionalLedger
 
 from . import database, schema
-from .rows import Opened, SQLRows
+from .rows import OpenDatabase, SQLRows
 from .statements import Statements
 
 _open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
@@ -40,7 +40,7 @@ class SQLLedger(TransactionalLedger):
         self.shown_url = database.without_secrets(self._url)
         """The URL without its password, for people."""
         self._renew_locks()
-        self._opened: Opened | None = None
+        self._opened: OpenDatabase | None = None
 
     def read(self, host: str, now: float) -> LedgerState:
         """As the port says. What has not changed since the last time is not read again, where the database can tell."""
@@ -84,7 +84,7 @@ class SQLLedger(TransactionalLedger):
         with self._lock:
             self._forget()
 
-    def _open(self) -> Opened:
+    def _open(self) -> OpenDatabase:
         identity = database.identity(self._url)
         opened = self._opened
         if opened is not None and opened.identity == identity:
@@ -103,12 +103,12 @@ class SQLLedger(TransactionalLedger):
             self._opened.engine.dispose(close=self._opened.identity[0] == os.getpid())
         self._opened = None
 
-    def _create(self) -> Opened:
+    def _create(self) -> OpenDatabase:
         with database.explained(self._url):
             engine = database.create(self._url)
             with engine.begin() as connection:
                 schema.bring_up_to_date(connection, self.shown_url)
-        return Opened(engine, Statements(engine.dialect), database.identity(self._url))
+        return OpenDatabase(engine, Statements(engine.dialect), database.identity(self._url))
 
     def _renew_locks(self) -> None:
         self._lock, self._turn = threading.Lock(), threading.Lock()

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyter_aistack.core.accounting.charges import CellSpan, Charge, Key, Meter
+from jupyter_aistack.core.accounting.charges import CellInterval, Key, MeterState, UsageRecord
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
@@ -18,7 +18,7 @@ from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import LedgerState
 
 from . import codec, database, schema
-from .cache import Recall
+from .cache import DecodeCache
 from .statements import Statement, Statements
 
 _FEW = 64
@@ -27,18 +27,18 @@ _OWN_WRITES, _PICTURES = "aistack_own_writes", "aistack_pictures"
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenDatabase:
     """A database in use, and what has been read from it before."""
 
     engine: sa.Engine
     statements: Statements
     identity: database.Identity
-    leases: Recall[Lease] = field(default_factory=Recall)
-    queued: Recall[Request] = field(default_factory=Recall)
+    leases: DecodeCache[Lease] = field(default_factory=DecodeCache)
+    queued: DecodeCache[Request] = field(default_factory=DecodeCache)
 
 
 @dataclass
-class Picture:
+class CachedSnapshot:
     """A state read at `stamp` and at the time `at`; nothing has been written as long as the stamp is the same."""
 
     stamp: tuple[int, int]
@@ -52,7 +52,7 @@ class SQLRows:
     version: int
     _token: int
 
-    def __init__(self, connection: sa.PoolProxiedConnection, opened: Opened, *, is_sqlite: bool) -> None:
+    def __init__(self, connection: sa.PoolProxiedConnection, opened: OpenDatabase, *, is_sqlite: bool) -> None:
         self._driver: Any = connection.dbapi_connection
         self._info = connection.info  # lives as long as the driver's connection
         self._opened, self._statements, self._is_sqlite = opened, opened.statements, is_sqlite
@@ -75,17 +75,17 @@ class SQLRows:
         if self._writes:
             self._info[_OWN_WRITES] = self._info.get(_OWN_WRITES, 0) + 1
 
-    def picture(self, host: str) -> Picture:
+    def picture(self, host: str) -> CachedSnapshot:
         """The picture of a host to be filled or, as long as nothing at all has been written since, looked at."""
         if not self._is_sqlite:
-            return Picture((0, 0))
+            return CachedSnapshot((0, 0))
         # SQLite counts for each connection what any other one has committed, whichever process it belongs to.
         data_version = int(self._driver.execute("PRAGMA data_version").fetchone()[0])
         stamp = (data_version, self._info.get(_OWN_WRITES, 0))
         pictures = self._info.setdefault(_PICTURES, {})
         if host not in pictures or pictures[host].stamp != stamp:
-            pictures[host] = Picture(stamp)
-        picture: Picture = pictures[host]
+            pictures[host] = CachedSnapshot(stamp)
+        picture: CachedSnapshot = pictures[host]
         return picture
 
     def next_token(self) -> int:
@@ -182,34 +182,34 @@ class SQLRows:
     def remove_reservation(self, reservation_id: str) -> None:
         self._execute(self._statements.delete_reservation, key=reservation_id)
 
-    def meters(self, host: str) -> list[Meter]:
+    def meters(self, host: str) -> list[MeterState]:
         return [codec.meter_from_row(row) for row in self._select(self._statements.meters, of_host=host)]
 
-    def keep_meter(self, meter: Meter, *, is_new: bool = False) -> None:
+    def keep_meter(self, meter: MeterState, *, is_new: bool = False) -> None:
         row = codec.meter_to_row(meter)
         if is_new:
             self._execute(self._statements.insert_meter, **row)
         else:
             self._execute(self._statements.update_meter, **row, of_host=meter.host, of_device=meter.device_id)
 
-    def charge(self, key: Key) -> Charge | None:
+    def charge(self, key: Key) -> UsageRecord | None:
         found = self._select(self._statements.charge, **_of_charge(key))
         return next((codec.charge_from_row(row) for row in found), None)
 
     def charges(
         self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
-    ) -> list[Charge]:
+    ) -> list[UsageRecord]:
         said = {"user": user, "label": label, "owner": owner}
         asked = {name: codec.storable(value) for name, value in said.items() if value is not None}
         statement = self._statements.charges[tuple(asked)]
         values = {f"of_{name}": value for name, value in asked.items()}
         return [codec.charge_from_row(row) for row in self._select(statement, since=since, until=until, **values)]
 
-    def old_cells(self, before: int, limit: int) -> list[Charge]:
+    def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
         rows = self._select(self._statements.old_cells, before=before, at_most=limit)
         return [codec.charge_from_row(row) for row in rows]
 
-    def keep_charge(self, charge: Charge, *, is_new: bool = False) -> None:
+    def keep_charge(self, charge: UsageRecord, *, is_new: bool = False) -> None:
         row = codec.charge_to_row(charge)
         if is_new:
             self._execute(self._statements.insert_charge, **row)
@@ -219,18 +219,18 @@ class SQLRows:
     def remove_charge(self, key: Key) -> None:
         self._execute(self._statements.delete_charge, **_of_charge(key))
 
-    def span(self, span: CellSpan) -> CellSpan | None:
+    def span(self, span: CellInterval) -> CellInterval | None:
         found = self._select(self._statements.span, **_of_span(span))
         return next((codec.span_from_row(row) for row in found), None)
 
-    def keep_span(self, span: CellSpan, *, is_new: bool = False) -> None:
+    def keep_span(self, span: CellInterval, *, is_new: bool = False) -> None:
         row = codec.span_to_row(span)
         if is_new:
             self._execute(self._statements.insert_span, **row)
         else:
             self._execute(self._statements.update_span, **row, **_of_span(span))
 
-    def spans(self, host: str, since: float) -> list[CellSpan]:
+    def spans(self, host: str, since: float) -> list[CellInterval]:
         return [codec.span_from_row(row) for row in self._select(self._statements.spans, of_host=host, since=since)]
 
     def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
@@ -258,6 +258,6 @@ def _of_charge(key: Key) -> dict[str, Any]:
     return {**place, "of_cell": codec.storable(cell), "of_day": day}
 
 
-def _of_span(span: CellSpan) -> dict[str, Any]:
+def _of_span(span: CellInterval) -> dict[str, Any]:
     row = codec.span_to_row(span)
     return {f"of_{name}": row[name] for name in ("host", "owner", "cell", "began_at")}

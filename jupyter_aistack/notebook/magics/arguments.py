@@ -12,7 +12,7 @@ from jupyter_aistack.exceptions import InvalidRequest
 SPEC_HELP = "1/4 or 0.25 (share), 20GiB (memory), 2 (whole devices), 1/2x2, 1g.18gb (MIG profile), cpu:2, gpu:1/4"
 
 
-class HelpAsked(Exception):
+class HelpRequested(Exception):
     """The user asked for help; the text is the argument."""
 
 
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 class _Help(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        raise HelpAsked(parser.format_help())
+        raise HelpRequested(parser.format_help())
 
 
 def gpu_parser() -> Parser:

@@ -24,16 +24,16 @@ from jupyter_aistack.exceptions import AIStackError, ClusterError, LeaseError
 from jupyter_aistack.notebook.panels import accounting, views
 from jupyter_aistack.notebook.panels.wait_progress import Progress
 from jupyter_aistack.notebook.session.cell_runner import AwaitedCells, compile_cell, needs_await, run, run_awaiting
-from jupyter_aistack.notebook.session.cell_timing import CellClock
-from jupyter_aistack.notebook.session.lease_sync import Arrivals
-from jupyter_aistack.notebook.suspend.resume_hooks import Stay
+from jupyter_aistack.notebook.session.cell_timing import CellTimer
+from jupyter_aistack.notebook.session.lease_sync import LeaseSync
+from jupyter_aistack.notebook.suspend.resume_hooks import ResumeHooks
 
 from . import arguments
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from jupyter_aistack.client.client import Client, HeldLease
+    from jupyter_aistack.client.client import Client, LeaseHandle
 
 JSON = dict[str, Any]
 HOST_SECONDS = 30.0
@@ -60,10 +60,10 @@ class AIStackMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.stay = Stay(shell, lambda verb, **payload: self._client().call(verb, **payload))
-        self.arrivals = Arrivals(told=lambda mine: self.stay.agent.see(_own(mine)))
+        self.stay = ResumeHooks(shell, lambda verb, **payload: self._client().call(verb, **payload))
+        self.arrivals = LeaseSync(told=lambda mine: self.stay.agent.see(_own(mine)))
         self.awaited = AwaitedCells(shell)
-        self.cells = CellClock(shell)
+        self.cells = CellTimer(shell)
         self._parsers = {
             "%gpu": arguments.gpu_parser(),
             "%%gpu": arguments.cell_parser(),
@@ -97,7 +97,7 @@ class AIStackMagics(Magics):
         with one_line_errors():
             try:
                 given = self._parsers[name].parse(line)
-            except arguments.HelpAsked as asked:
+            except arguments.HelpRequested as asked:
                 print(asked)
                 return None
             answer, shown = verbs[given.verb or "status"](given)
@@ -146,7 +146,7 @@ class AIStackMagics(Magics):
             raise LeaseError(f"this kernel already waits for {waiting[0]['spec']}; %gpu release leaves the queue")
         return own
 
-    def _ask(self, given: Namespace, *, wait: bool) -> HeldLease:
+    def _ask(self, given: Namespace, *, wait: bool) -> LeaseHandle:
         client = self._client()
         duration = None if given.duration is None else lease_seconds(given.duration, field="for")
         with Progress(given.spec) as progress:
@@ -236,7 +236,7 @@ class AIStackMagics(Magics):
         with one_line_errors():
             try:
                 given = self._parsers["%%gpu"].parse(line)
-            except arguments.HelpAsked as asked:
+            except arguments.HelpRequested as asked:
                 print(asked)
                 return None
         codes = compile_cell(self.shell, cell)
@@ -254,7 +254,7 @@ class AIStackMagics(Magics):
             finally:
                 self.cells.tell_now(is_over=True)
 
-    def _ask_for_cell(self, given: Namespace) -> HeldLease:
+    def _ask_for_cell(self, given: Namespace) -> LeaseHandle:
         with one_line_errors():
             if self._refuse_another(given.spec) is not None:
                 raise LeaseError(

@@ -23,7 +23,7 @@ MOST_TOLD = 500
 Span = dict[str, Any]
 
 
-class CellClock:
+class CellTimer:
     """IPython's ``pre_run_cell`` and ``post_run_cell``; neither raises.
 
     Args:

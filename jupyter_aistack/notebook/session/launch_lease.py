@@ -12,7 +12,7 @@ from jupyter_aistack.core.wire.values import Preparation, preparation_from_dict
 _TO_LEAVE = ("AISTACK_LEASE", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
-class BornWith:
+class LaunchLease:
     """Lets go of what this process was started with once that has been taken back."""
 
     def __init__(self) -> None:

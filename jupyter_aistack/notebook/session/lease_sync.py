@@ -13,17 +13,17 @@ from jupyter_aistack.client import notices
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.notebook.panels.views import arrived_line, waiting_line
 
-from .launch_lease import BornWith
+from .launch_lease import LaunchLease
 
 if TYPE_CHECKING:
-    from jupyter_aistack.client.client import HeldLease
+    from jupyter_aistack.client.client import LeaseHandle
 
 PATIENCE_SECONDS = 0.5
 """What a cell may be held up when the answer is slow; it takes milliseconds. A lease that has come must be attached
 before the cell and not after it, for that cell may start CUDA and fix the devices for good."""
 
 
-class Arrivals:
+class LeaseSync:
     """Asks before each cell whether a lease has come or has ended, as long as either may be.
 
     One may come when a request of this kernel waits, or when a Jupyter server runs it, whose pages can ask for it. One
@@ -37,13 +37,13 @@ class Arrivals:
     def __init__(
         self, say: Callable[[str], None] = print, told: Callable[[Mapping[str, Any]], None] = lambda mine: None
     ) -> None:
-        self.pending: HeldLease | None = None
+        self.pending: LeaseHandle | None = None
         self._say, self._told = say, told
         self._started_with = os.environ.get("AISTACK_REQUEST", "")
         self._is_told = not self._started_with
         self._thread: threading.Thread | None = None
         self._found: Mapping[str, Any] | None = None
-        self._born = BornWith()
+        self._born = LaunchLease()
 
     def before_cell(self, *_: Any) -> None:
         """IPython's ``pre_run_cell``; never raises."""
@@ -101,7 +101,7 @@ class Arrivals:
         from jupyter_aistack.client import client as clients
 
         client = clients.connect()
-        held = clients.HeldLease(client, client.call("wait_for", request_id=request_id))
+        held = clients.LeaseHandle(client, client.call("wait_for", request_id=request_id))
         if held.lease is None or not clients.is_new(held.lease):
             return False
         self.pending, self._is_told = None, True

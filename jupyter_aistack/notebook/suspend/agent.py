@@ -10,7 +10,7 @@ from typing import Any
 
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 
-from .execution_lock import Presence
+from .execution_lock import ExecutionLock
 
 JSON = dict[str, Any]
 THREAD = "aistack-agent"
@@ -20,7 +20,7 @@ RETRY_SECONDS = 5.0
 """After a question that nobody answered: the server is being started again."""
 
 
-class Agent:
+class SuspendAgent:
     """Asks the server for orders, which holds the answer back until there are some, and carries them out.
 
     It asks only while this kernel's lease has a residence, and never moves anything beside a running cell.
@@ -35,7 +35,7 @@ class Agent:
         has_been_parked: it has been so since this kernel started.
     """
 
-    def __init__(self, presence: Presence, call: Callable[..., JSON]) -> None:
+    def __init__(self, presence: ExecutionLock, call: Callable[..., JSON]) -> None:
         self._presence, self._call = presence, call
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

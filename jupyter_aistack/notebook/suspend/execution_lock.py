@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Presence:
+class ExecutionLock:
     """Keeps cells and moves apart. A cell that begins amid a move waits for its end, and may be interrupted then."""
 
     def __init__(self) -> None:

@@ -14,8 +14,8 @@ from jupyter_aistack.client.display import Panel
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.exceptions import AIStackError
 
-from .agent import Agent
-from .execution_lock import Presence
+from .agent import SuspendAgent
+from .execution_lock import ExecutionLock
 from .gpu_use import may_use_gpu
 
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 0.5
@@ -30,7 +30,7 @@ Shell = Any
 """IPython's ``InteractiveShell``, of which only parts are typed."""
 
 
-class Stay:
+class ResumeHooks:
     """The hooks of one shell. With no residence to look after they cost one comparison.
 
     Args:
@@ -41,9 +41,9 @@ class Stay:
 
     def __init__(self, shell: Shell, call: Callable[..., dict[str, Any]], say: Callable[[str], None] = print) -> None:
         self._shell, self._call, self._say = shell, call, say
-        self.presence = Presence()
-        self.agent = Agent(self.presence, call)
-        self.gate = Gate()
+        self.presence = ExecutionLock()
+        self.agent = SuspendAgent(self.presence, call)
+        self.gate = CellGate()
         self._is_in_use = self._is_told = False
         self._ending: threading.Thread | None = None
 
@@ -151,7 +151,7 @@ class Stay:
             self._call("end_cell", lease_id=self.agent.lease_id)
 
 
-class Gate(ast.NodeTransformer):
+class CellGate(ast.NodeTransformer):
     """An AST transformer that keeps the next cell from running: hooks may not, whatever they raise."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ def module(name: str) -> str:
     return "\n".join((_STATIC / file).read_text(encoding="utf-8") for file in ("live.js", name))
 
 
-class Live(anywidget.AnyWidget):
+class LiveWidget(anywidget.AnyWidget):
     """A widget with a picture.
 
     Displaying it makes two outputs: the live view, and a picture which the live view hides. Where the view cannot live

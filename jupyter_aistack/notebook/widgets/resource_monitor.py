@@ -12,10 +12,10 @@ import traitlets
 
 from jupyter_aistack.client.display import Panel, bar
 from jupyter_aistack.core.model.units import format_bytes
-from jupyter_aistack.core.suspend.model import Standing
+from jupyter_aistack.core.suspend.model import DisplayState
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 
-from .base import Live, module
+from .base import LiveWidget, module
 
 if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client
@@ -24,7 +24,7 @@ LEAST_INTERVAL = 0.5
 JSON = Mapping[str, Any]
 
 
-class ResourceMonitor(Live):
+class ResourceMonitor(LiveWidget):
     """Memory, load and holders of this kernel's slices and of the host's devices, sampled by a thread.
 
     Stop it with :meth:`close`; that works while a cell runs only from another thread, so it also ends with the kernel.
@@ -127,7 +127,7 @@ def _device_row(device: JSON, leases: Sequence[JSON], use: JSON) -> dict[str, An
 def _share(lease: JSON) -> str:
     """How much it holds, and whether that is in host memory for now or gone."""
     residence = lease.get("residence") or {}
-    is_away = residence.get("standing") in (Standing.SUSPENDED, Standing.LOST)
+    is_away = residence.get("standing") in (DisplayState.SUSPENDED, DisplayState.LOST)
     return f"{lease['spec']}, {residence['standing']}" if is_away else str(lease["spec"])
 
 
@@ -137,11 +137,11 @@ def standing_words(lease: JSON) -> str:
     if not residence:
         return ""
     standing = str(residence["standing"])
-    if standing == Standing.SUSPENDED and residence["state_bytes"] is not None:
+    if standing == DisplayState.SUSPENDED and residence["state_bytes"] is not None:
         return f"{standing}, {format_bytes(residence['state_bytes'] * len(lease['slices']))} in host memory"
-    if standing == Standing.LOST:
+    if standing == DisplayState.LOST:
         return f"{standing}: restart the kernel"
-    is_told = standing == Standing.PINNED and residence["why"]
+    is_told = standing == DisplayState.PINNED and residence["why"]
     return f"{standing}: {residence['why']}" if is_told else standing
 
 

@@ -12,7 +12,7 @@ import traitlets
 
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .base import Live, module
+from .base import LiveWidget, module
 from .plot import curve_image
 
 UPDATE_SECONDS = 0.2
@@ -22,7 +22,7 @@ MAX_SHOWN = 300
 Points = list[tuple[float, float]]
 
 
-class TrainingCurve(Live):
+class TrainingCurve(LiveWidget):
     """Curves of metrics, live while a training runs.
 
     Args:

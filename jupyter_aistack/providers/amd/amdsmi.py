@@ -18,7 +18,7 @@ API_FAILED, IO_ERROR, FILE_ERROR, INIT_ERROR, DRIVER_NOT_LOADED, FILE_NOT_FOUND 
 MISSING_FUNCTION = -1
 
 CANNOT_KNOW = frozenset({MISSING_FUNCTION, NOT_SUPPORTED, NOT_YET_IMPLEMENTED, NO_PERMISSION, NO_DATA, FILE_NOT_FOUND})
-"""Answers that mean "this cannot be known here", for which `SMI.query` gives its default."""
+"""Answers that mean "this cannot be known here", for which `AMDSMI.query` gives its default."""
 
 _OF_THE_DRIVER: dict[int, tuple[type[ProviderError], str]] = {
     INIT_ERROR: (ProviderError, "AMD's management library does not start; see the kernel log for amdgpu"),
@@ -34,7 +34,7 @@ _OF_A_DEVICE: dict[int, tuple[type[ProviderError], str]] = {
 _RAISE: Any = object()
 
 
-class SMI:
+class AMDSMI:
     """A connection to AMD's library, safe to use from several threads, opened at the first question."""
 
     def __init__(self) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse, Slice
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 
-from .amdsmi import SMI
+from .amdsmi import AMDSMI
 
 VENDOR = "amd"
 RETRY_LOST_SECONDS = 30.0
@@ -39,9 +39,9 @@ class AMDProvider(Provider):
     name = VENDOR
 
     def __init__(
-        self, smi: SMI | None = None, *, optional: bool = False, clock: Callable[[], float] = time.monotonic
+        self, smi: AMDSMI | None = None, *, optional: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._smi, self._optional, self._clock = smi or SMI(), optional, clock
+        self._smi, self._optional, self._clock = smi or AMDSMI(), optional, clock
         self._known: dict[str, Device] = {}
         self._handles: dict[str, Any] = {}
         self._reopened_at = -math.inf
@@ -62,7 +62,7 @@ class AMDProvider(Provider):
         self._known = {i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)}
         return tuple(sorted((gone | found).values(), key=lambda device: (device.index, device.id)))
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """ROCR_VISIBLE_DEVICES by UUID, which ROCm's lowest layer obeys whatever runs on it.
 
         HIP numbers anew what is left then, and reads CUDA_VISIBLE_DEVICES where it finds no variable of its own, so
@@ -71,7 +71,7 @@ class AMDProvider(Provider):
         own = [_usable(piece, devices) for piece in lease.slices if _is_ours(piece, devices)]
         if not own:
             raise PrepareFailed("its AMD GPU is no longer there", lease_id=lease.id)
-        return Prepared(
+        return Preparation(
             environment={
                 "ROCR_VISIBLE_DEVICES": ",".join(device.id for device in own),
                 "HIP_VISIBLE_DEVICES": ",".join(map(str, range(len(own)))),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_aistack.core.enforcement.levels import ComputeMode, Facts, Rung, ladder, major
+from jupyter_aistack.core.enforcement.levels import ComputeMode, EnforcementOption, HostCapabilities, ladder, major
 from jupyter_aistack.core.enforcement.mps_limits import NAMESPACES_DRIVER
 from jupyter_aistack.core.model.device import Device, Enforcement
 from jupyter_aistack.exceptions import ProviderError
@@ -30,7 +30,7 @@ PROGRAM_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Host:
-    """The facts that are the same for all GPUs; the fields are those of `Facts`."""
+    """The facts that are the same for all GPUs; the fields are those of `HostCapabilities`."""
 
     driver: str
     refusal: str
@@ -52,7 +52,7 @@ class _Own:
     bus: str
 
 
-class Prober:
+class CapabilityProbe:
     """Gathers the facts.
 
     Args:
@@ -89,7 +89,7 @@ class Prober:
         """The driver's major version; 0 when unknown."""
         return major(self._probed().driver)
 
-    def rung(self, device: Device) -> Rung:
+    def rung(self, device: Device) -> EnforcementOption:
         """Where a healthy GPU stands now. Raises `ProviderError`: the driver does not answer."""
         host = self._probed()
         if device.id not in self._own:
@@ -98,7 +98,7 @@ class Prober:
         held = [mig.enforcement(instance.gpu_slices, instance.compute_slices) for instance in device.mig]
         whole = held.count(Enforcement.L4)
         return ladder(
-            Facts(
+            HostCapabilities(
                 index=device.index,
                 mig=device.mig_enabled if own.has_mig else None,
                 instances=whole,

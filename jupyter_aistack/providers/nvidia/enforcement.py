@@ -15,9 +15,9 @@ from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.system.processes import ancestors, is_alive
 
-from .capability_probe import Prober
+from .capability_probe import CapabilityProbe
 from .dmem import DmemClient
-from .mps import Held, MPSManager
+from .mps import MPSAssignment, MPSManager
 from .nvml import NVML
 
 log = logging.getLogger("jupyter_aistack")
@@ -30,7 +30,7 @@ _NO_MPS = {"CUDA_MPS_PIPE_DIRECTORY": os.devnull}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grip:
+class EnforcementHandle:
     """What holds a lease to its share, besides the caps of frameworks.
 
     Attributes:
@@ -46,7 +46,7 @@ class Grip:
     note: str = ""
 
 
-class Sharing:
+class ShareEnforcer:
     """Holds the shares of this host's GPUs.
 
     Args:
@@ -65,12 +65,12 @@ class Sharing:
         is_advisory: bool = False,
         mps: MPSManager | None = None,
         dmem: DmemClient | None = None,
-        prober: Prober | None = None,
+        prober: CapabilityProbe | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._mps, self._dmem = mps or MPSManager(), dmem or DmemClient()
         refusal = ADVISORY if is_advisory else ""
-        self.prober = prober or Prober(nvml, self._mps, self._dmem, refusal=refusal, clock=clock)
+        self.prober = prober or CapabilityProbe(nvml, self._mps, self._dmem, refusal=refusal, clock=clock)
         self._prepared: dict[str, tuple[Lease, bool]] = {}
         self._closed: dict[str, str] = {}
         self._groups: dict[str, str] = {}
@@ -127,7 +127,7 @@ class Sharing:
 
     # -- holding ------------------------------------------------------------------------------------------------
 
-    def grip(self, lease: Lease, slices: Sequence[Slice], devices: Mapping[str, Device]) -> Grip:
+    def grip(self, lease: Lease, slices: Sequence[Slice], devices: Mapping[str, Device]) -> EnforcementHandle:
         """Hold a lease as firmly as its GPU allows; the second time changes nothing.
 
         Raises:
@@ -182,7 +182,7 @@ class Sharing:
         """Watch no longer; what holds leases stays."""
         self._mps.close()
 
-    def _hold(self, lease: Lease, piece: Slice, device: Device) -> Grip:
+    def _hold(self, lease: Lease, piece: Slice, device: Device) -> EnforcementHandle:
         assert device.level is not None
         held = self._mps.prepare(
             lease.id,
@@ -197,7 +197,7 @@ class Sharing:
             self._make_group(lease, piece, held)
         by_namespace = Enforcement.L2 if held.protocol == 3 else Enforcement.L1
         level = Enforcement.L3 if lease.id in self._groups else by_namespace
-        return Grip(
+        return EnforcementHandle(
             level=level,
             environment=_environment(held, piece),
             expects=_expects(held, device),
@@ -209,7 +209,7 @@ class Sharing:
             return ""
         return self._no_group.get(lease.id) or "the MPS daemon of its GPU speaks the older protocol"
 
-    def _make_group(self, lease: Lease, piece: Slice, held: Held) -> None:
+    def _make_group(self, lease: Lease, piece: Slice, held: MPSAssignment) -> None:
         """Give the lease a control group, unless it has one or could not have one."""
         if lease.id in self._groups or lease.id in self._no_group:
             return
@@ -225,11 +225,11 @@ class Sharing:
         except ProviderError as error:
             log.warning("the control group of a lease stays: %s", error.message)
 
-    def _unheld(self, lease: Lease, reason: str, environment: Mapping[str, str] | None = None) -> Grip:
+    def _unheld(self, lease: Lease, reason: str, environment: Mapping[str, str] | None = None) -> EnforcementHandle:
         """Nothing but caps; what the lease's note says of it already stays."""
         self._prepared[lease.id] = (lease, False)
         note = _less_firmly(reason) or lasting_note(lease.note)
-        return Grip(environment=environment or {}, note=note)
+        return EnforcementHandle(environment=environment or {}, note=note)
 
     def _unfit(self, lease: Lease, slices: Sequence[Slice]) -> str:
         """Why a lease cannot be held by MPS, which gives a process one GPU."""
@@ -249,7 +249,7 @@ class Sharing:
         return [one for one in known if one[0].holder.id == lease.holder.id and one[0].id != lease.id]
 
 
-def _environment(held: Held, piece: Slice) -> dict[str, str]:
+def _environment(held: MPSAssignment, piece: Slice) -> dict[str, str]:
     """What a client of MPS must be given. The limit names the one GPU that it sees: any other entry would lift all."""
     return {
         "CUDA_MPS_PIPE_DIRECTORY": str(held.directory),
@@ -258,7 +258,7 @@ def _environment(held: Held, piece: Slice) -> dict[str, str]:
     }
 
 
-def _expects(held: Held, device: Device) -> dict[str, object]:
+def _expects(held: MPSAssignment, device: Device) -> dict[str, object]:
     share = multiprocessors_at_most(device.multiprocessors, held.limit.percent, protocol=held.protocol)
     known = {} if share is None else {"multiprocessors": share}
     return {"memory_free": held.limit.mib * MIB, "mps": True, **known}

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Device, Enforcement, Slice
 from jupyter_aistack.core.model.lease import Lease
 
 from . import mig
 from .gpm import GPM
 from .nvml import NVML
-from .usage import SAMPLE_SECONDS, Reading
+from .usage import SAMPLE_SECONDS, UsageReader
 
 
-class Loads:
+class LoadSampler:
     """Looks at GPUs again and again; what it says is of the time between two looks.
 
     Args:
@@ -37,7 +37,7 @@ class Loads:
         leases: Mapping[str, Lease],
         pids: Mapping[str, frozenset[int]],
         now: float,
-    ) -> dict[str, Load]:
+    ) -> dict[str, ProcessLoad]:
         """The load of each GPU; what the driver cannot tell is missing from it.
 
         Args:
@@ -48,7 +48,7 @@ class Loads:
         """
         before, self._looked_at = self._looked_at, now
         span = SAMPLE_SECONDS if before is None or now <= before else now - before
-        reading = Reading(self._nvml, now, span)
+        reading = UsageReader(self._nvml, now, span)
         activity = self._gpm.look(devices.values())
         return {i: self._load(device, leases, pids, reading, activity) for i, device in devices.items()}
 
@@ -57,9 +57,9 @@ class Loads:
         device: Device,
         leases: Mapping[str, Lease],
         pids: Mapping[str, frozenset[int]],
-        reading: Reading,
+        reading: UsageReader,
         activity: Mapping[str, float],
-    ) -> Load:
+    ) -> ProcessLoad:
         pieces = {i: [p for p in lease.slices if p.device_id == device.id] for i, lease in leases.items()}
         pieces = {i: own for i, own in pieces.items() if own}
         memory = {i: reading.of_processes(own, pids[i]).memory_bytes for i, own in pieces.items() if i in pids}
@@ -70,7 +70,7 @@ class Loads:
             by_mps = {i for i in pieces if (level := leases[i].enforced_by) is not None and level.is_by_mps}
             known = {i: pids[i] for i in pieces if i in pids}
             busy, others = by_process(samples, known, by_mps, activity.get(device.id))
-        return Load(
+        return ProcessLoad(
             millijoules=reading.millijoules(device.id),
             busy=busy,
             others=others,

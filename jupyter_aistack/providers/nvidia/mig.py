@@ -14,7 +14,7 @@ from typing import Any
 from jupyter_aistack.core.model.device import Device, Enforcement, MIGInstance, Slice
 from jupyter_aistack.core.model.request import is_profile
 from jupyter_aistack.core.model.units import MIB
-from jupyter_aistack.core.placement.mig_plan import Shape
+from jupyter_aistack.core.placement.mig_plan import MIGProfile
 
 from .nvml import NVML
 
@@ -29,7 +29,7 @@ def instance_handles(nvml: NVML, gpu: Any) -> tuple[Any, ...]:
     return tuple(handle for handle in slots if handle is not None)
 
 
-def shapes(nvml: NVML, gpu: Any, gpu_bytes: int) -> tuple[Shape, ...]:
+def shapes(nvml: NVML, gpu: Any, gpu_bytes: int) -> tuple[MIGProfile, ...]:
     """The kinds of instances a GPU can be cut into; none where the driver does not say.
 
     `gpu_bytes` is all memory of the GPU; 0 where this user may not read it.
@@ -45,11 +45,11 @@ def _profile(nvml: NVML, gpu: Any, number: int) -> Any:
     return info if info is not None else nvml.query(ask, gpu, number, 1, default=None)
 
 
-def _shape(info: Any, gpu_bytes: int) -> Shape:
+def _shape(info: Any, gpu_bytes: int) -> MIGProfile:
     said = getattr(info, "name", "")
     text = said.decode() if isinstance(said, bytes) else said
     name, memory_bytes = text.rpartition(" ")[2].lower(), info.memorySizeMB * MIB
-    return Shape(
+    return MIGProfile(
         id=info.id,
         name=name if is_profile(name) else profile_name(info.sliceCount, info.sliceCount, memory_bytes, gpu_bytes),
         gpu_slices=info.sliceCount,
@@ -58,7 +58,7 @@ def _shape(info: Any, gpu_bytes: int) -> Shape:
     )
 
 
-def describe(nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[Shape] = ()) -> MIGInstance:
+def describe(nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[MIGProfile] = ()) -> MIGInstance:
     """The instance behind a handle.
 
     Args:
@@ -95,7 +95,7 @@ def _label(device_name: str) -> str:
     return label if is_profile(label) else ""
 
 
-def _shape_of(attributes: Any, known: Sequence[Shape]) -> Shape | None:
+def _shape_of(attributes: Any, known: Sequence[MIGProfile]) -> MIGProfile | None:
     """The shape an instance was cut by: of those with as many slices, the nearest in memory, then in media engines."""
     engines = (
         attributes.sharedCopyEngineCount,

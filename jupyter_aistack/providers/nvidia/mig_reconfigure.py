@@ -15,14 +15,14 @@ from typing import Any
 
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.placement.mig_plan import (
-    Action,
-    Cut,
-    CutPermission,
     GPUInstance,
     Layout,
+    MIGAction,
+    MIGPermission,
+    MIGPlacement,
     MIGPlan,
-    Shape,
-    Span,
+    MIGProfile,
+    MIGStep,
     plan_cuts,
 )
 from jupyter_aistack.exceptions import ProviderError, Refused
@@ -48,7 +48,7 @@ _WHY = {
 }
 
 
-class Cutter:
+class MIGReconfigurer:
     """Cuts the GPUs of a host.
 
     Args:
@@ -56,10 +56,10 @@ class Cutter:
         permission: what the administrator allows; None for nothing, and then plans alone are made.
     """
 
-    def __init__(self, nvml: NVML, permission: CutPermission | None = None) -> None:
+    def __init__(self, nvml: NVML, permission: MIGPermission | None = None) -> None:
         self._nvml, self._permission = nvml, permission
 
-    def offers(self, device_id: str, index: int, shapes: Iterable[Shape]) -> tuple[str, ...]:
+    def offers(self, device_id: str, index: int, shapes: Iterable[MIGProfile]) -> tuple[str, ...]:
         """The profiles that may be created on a GPU for those who wait."""
         permission = self._permission
         if permission is None:
@@ -113,19 +113,19 @@ class Cutter:
         placed = tuple(replace(shape, places=self._places(gpu, shape)) for shape in able)
         return Layout(device_id=device.id, index=device.index, shapes=placed, instances=standing)
 
-    def _may(self, device: Device, shape: Shape) -> bool:
+    def _may(self, device: Device, shape: MIGProfile) -> bool:
         """Without any permission a plan shows all that could be done."""
         return self._permission is None or self._permission.allows(device.id, device.index, shape.name)
 
-    def _places(self, gpu: Any, shape: Shape) -> tuple[Span, ...]:
+    def _places(self, gpu: Any, shape: MIGProfile) -> tuple[MIGPlacement, ...]:
         ask, kind = "nvmlDeviceGetGpuInstancePossiblePlacements", "c_nvmlGpuInstancePlacement_t"
-        return tuple(Span(start=p.start, size=p.size) for p in self._nvml.gather(ask, kind, gpu, shape.id))
+        return tuple(MIGPlacement(start=p.start, size=p.size) for p in self._nvml.gather(ask, kind, gpu, shape.id))
 
-    def _standing(self, gpu: Any, shape: Shape, uses: Mapping[int, str]) -> list[GPUInstance]:
+    def _standing(self, gpu: Any, shape: MIGProfile, uses: Mapping[int, str]) -> list[GPUInstance]:
         ask, kind = "nvmlDeviceGetGpuInstances", "c_nvmlGpuInstance_t"
         handles = self._nvml.gather(ask, kind, gpu, shape.id, most=MOST)
         infos = [self._nvml.query("nvmlGpuInstanceGetInfo", handle) for handle in handles]
-        spans = [Span(start=info.placement.start, size=info.placement.size) for info in infos]
+        spans = [MIGPlacement(start=info.placement.start, size=info.placement.size) for info in infos]
         found = zip(infos, spans, strict=True)
         return [GPUInstance(id=i.id, profile=shape.name, span=s, in_use=uses.get(i.id, "")) for i, s in found]
 
@@ -147,9 +147,9 @@ class Cutter:
 
     # -- doing --------------------------------------------------------------------------------------------------
 
-    def _take(self, step: Cut, device: Device, leased: Mapping[str, str]) -> None:
+    def _take(self, step: MIGStep, device: Device, leased: Mapping[str, str]) -> None:
         gpu = self._nvml.query("nvmlDeviceGetHandleByUUID", device.id)
-        if step.action is Action.CREATE:
+        if step.action is MIGAction.CREATE:
             self._create(gpu, step)
             return
         use = self._uses(gpu, leased).get(step.id, "")  # once more: a process may have started since
@@ -157,7 +157,7 @@ class Cutter:
             raise ProviderError(use)
         self._destroy(self._nvml.query("nvmlDeviceGetGpuInstanceById", gpu, step.id))
 
-    def _create(self, gpu: Any, step: Cut) -> None:
+    def _create(self, gpu: Any, step: MIGStep) -> None:
         """A GPU instance, and one compute instance that has all of it; neither without the other."""
         place = ctypes.byref(self._nvml.structure(_PLACEMENT, start=step.span.start, size=step.span.size))
         made = self._nvml.query("nvmlDeviceCreateGpuInstanceWithPlacement", gpu, step.id, place)

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_aistack.core.accounting.attribution import Load
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Fault, ProcessUse, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.placement.mig_plan import CutPermission, MIGPlan
+from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Prepared, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider, Usage
 
 from . import mig
-from .enforcement import Sharing
-from .load import Loads
+from .enforcement import ShareEnforcer
+from .load import LoadSampler
 from .memory_caps import caps, for_suspension, seen_bytes
-from .mig_reconfigure import Cutter
+from .mig_reconfigure import MIGReconfigurer
 from .nvml import NVML
-from .topology import Place, places
-from .usage import Reading, read_processes
+from .topology import PCILocation, places
+from .usage import UsageReader, read_processes
 
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was reset come back."""
@@ -57,19 +57,19 @@ class GPUProvider(Provider):
         nvml: NVML | None = None,
         *,
         optional: bool = False,
-        mig_create: CutPermission | None = None,
+        mig_create: MIGPermission | None = None,
         clock: Callable[[], float] = time.time,
-        sharing: Sharing | None = None,
+        sharing: ShareEnforcer | None = None,
     ) -> None:
         self._nvml = nvml or NVML()
-        self._cutter = Cutter(self._nvml, mig_create)
-        self._sharing = sharing or Sharing(self._nvml, clock=clock)
+        self._cutter = MIGReconfigurer(self._nvml, mig_create)
+        self._sharing = sharing or ShareEnforcer(self._nvml, clock=clock)
         self._optional = optional
         self._clock = clock
-        self._loads = Loads(self._nvml)
+        self._loads = LoadSampler(self._nvml)
         self._known: dict[str, Device] = {}
         self._reopened_at = self._placed_at = -math.inf
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, PCILocation] = {}
 
     def discover(self, host: str) -> tuple[Device, ...]:
         """Every GPU, the unusable ones with their problem; one seen before that is gone stays listed as lost."""
@@ -87,7 +87,7 @@ class GPUProvider(Provider):
         listed = sorted((gone | found).values(), key=lambda device: (device.index, device.id))
         return tuple(self._sharing.shown(device) for device in listed)
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Prepared:
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """CUDA_VISIBLE_DEVICES by UUID, what holds a share to its size, and caps for the frameworks."""
         slices = _gpu_slices(lease)
         devices = {i: self._sharing.reopened(device) for i, device in devices.items()}
@@ -108,7 +108,7 @@ class GPUProvider(Provider):
             # Asks NVML instead of starting CUDA, so that torch.cuda.is_available() does not fix the devices too early.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
-        return Prepared(
+        return Preparation(
             environment={
                 **environment,
                 **_caps_of(slices, devices, grip.level or Enforcement.L0),
@@ -158,13 +158,13 @@ class GPUProvider(Provider):
 
         The latter is unknown on MIG, and under MPS where the driver counts the work as the server's.
         """
-        reading = Reading(self._nvml, self._clock())
+        reading = UsageReader(self._nvml, self._clock())
         held = {i: (_gpu_slices(lease), pids.get(i, frozenset())) for i, lease in leases.items()}
         used = {i: reading.of_processes(slices, own) for i, (slices, own) in held.items() if slices}
         hidden = {i for i, use in used.items() if not use.utilization and self._is_hidden(leases[i], reading)}
         return {i: replace(use, utilization=None) if i in hidden else use for i, use in used.items()}
 
-    def _is_hidden(self, lease: Lease, reading: Reading) -> bool:
+    def _is_hidden(self, lease: Lease, reading: UsageReader) -> bool:
         """Whether a lease's work may be what its MPS server is seen to do."""
         if lease.enforced_by is None or not lease.enforced_by.is_by_mps:
             return False
@@ -173,7 +173,7 @@ class GPUProvider(Provider):
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """What each GPU's own counters say."""
-        reading = Reading(self._nvml, self._clock())
+        reading = UsageReader(self._nvml, self._clock())
         return {i: reading.of_device(i) for i, device in devices.items() if device.kind is DeviceKind.GPU}
 
     def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
@@ -186,14 +186,14 @@ class GPUProvider(Provider):
 
     def loads(
         self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Load]:
+    ) -> Mapping[str, ProcessLoad]:
         """Energy counters, and activity by process or by MIG instance."""
         gpus = {i: device for i, device in devices.items() if device.kind is DeviceKind.GPU and device.is_healthy}
         return self._loads.look(gpus, leases, pids, self._clock())
 
     def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
         """What the driver lists for each GPU or MIG instance: compute, graphics and MPS clients."""
-        reading = Reading(self._nvml, self._clock())
+        reading = UsageReader(self._nvml, self._clock())
         return {uuid: reading.by_process(uuid) for uuid in uuids}
 
     def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
@@ -201,7 +201,7 @@ class GPUProvider(Provider):
 
         Unknown on MIG, and where a server of MPS works, which may be for one of them.
         """
-        reading = Reading(self._nvml, self._clock())
+        reading = UsageReader(self._nvml, self._clock())
         workers = [reading.workers(uuid, since) for uuid in uuids]
         known = frozenset().union(*(found for found in workers if found is not None))
         if pids & known:
@@ -226,7 +226,7 @@ class GPUProvider(Provider):
         is_old = not 0 <= self._clock() - self._placed_at < PLACES_SECONDS
         if is_old or whole.keys() != self._places.keys():
             self._places, self._placed_at = places(self._nvml, whole), self._clock()
-        known = {device.id: self._places.get(device.id, Place()) for device in devices}
+        known = {device.id: self._places.get(device.id, PCILocation()) for device in devices}
         return [replace(d, peers=known[d.id].peers, domain=known[d.id].domain) for d in devices]
 
     def _device(self, index: int, host: str) -> Device:

@@ -17,7 +17,7 @@ SCOPE_NODE, NODE_WORDS = 0, 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PCILocation:
     """Where a GPU sits.
 
     Attributes:
@@ -29,13 +29,13 @@ class Place:
     domain: str = ""
 
 
-def places(nvml: NVML, indices: Mapping[str, int]) -> dict[str, Place]:
+def places(nvml: NVML, indices: Mapping[str, int]) -> dict[str, PCILocation]:
     """The place of each GPU, given its index by id. Never raises: being without this is no problem."""
     handles = {gpu: _ask(nvml, "nvmlDeviceGetHandleByIndex", index) for gpu, index in indices.items()}
     if any(handle is None for handle in handles.values()):
-        return {gpu: Place() for gpu in indices}
+        return {gpu: PCILocation() for gpu in indices}
     return {
-        gpu: Place(peers=frozenset(_peers(nvml, gpu, handles)), domain=_domain(nvml, handle))
+        gpu: PCILocation(peers=frozenset(_peers(nvml, gpu, handles)), domain=_domain(nvml, handle))
         for gpu, handle in handles.items()
     }
 

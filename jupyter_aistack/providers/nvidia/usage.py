@@ -21,7 +21,7 @@ _PROCESS_LISTS = (
 )
 
 
-class Reading:
+class UsageReader:
     """One round of measuring: each list is read once from the driver, however many leases share a device."""
 
     def __init__(self, nvml: NVML, now: float, seconds: float = SAMPLE_SECONDS) -> None:

@@ -23,7 +23,7 @@ widgets up to date takes a hundredth or two of a core."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ActivitySample:
     """What was seen since the last turn.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seen:
     usage: Mapping[str, Any] | None = None
 
 
-def to_touch(leases: Iterable[Lease], seen: Seen, policy: Policy, now: float) -> list[str]:
+def to_touch(leases: Iterable[Lease], seen: ActivitySample, policy: Policy, now: float) -> list[str]:
     """Ids of the leases whose use is to be noted now.
 
     A kernel and its workers are in use together. A lease that nobody has watched before is noted once, which starts

@@ -9,19 +9,19 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.exceptions import AIStackError, LeaseError
-from jupyter_aistack.server.context import RETRY_SECONDS, Workbench
-from jupyter_aistack.server.kernels import Kernels
-from jupyter_aistack.server.realtime.event_bus import Bus
+from jupyter_aistack.server.context import RETRY_SECONDS, ServerContext
+from jupyter_aistack.server.kernels import KernelRegistry
+from jupyter_aistack.server.realtime.event_bus import EventBus
 from jupyter_aistack.server.realtime.sampler import Sampler
 
-from .memory_enforcer import Warden
+from .memory_enforcer import MemoryEnforcer
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
     from jupyter_aistack.core.model.lease import Lease
     from jupyter_aistack.core.model.request import Request
 
-    from .activity import Seen
+    from .activity import ActivitySample
 
 WARM_UP_SECONDS = 1.0
 """Between the server's start and the building of its broker, unless someone needs it sooner."""
@@ -30,7 +30,7 @@ STALE_SECONDS = 30.0
 """Figures of use that are older say nothing about now."""
 
 
-class Upkeep:
+class MaintenanceLoop:
     """The server's maintenance task.
 
     Args:
@@ -41,16 +41,16 @@ class Upkeep:
 
     def __init__(
         self,
-        workbench: Workbench,
-        kernels: Kernels,
-        bus: Bus,
+        workbench: ServerContext,
+        kernels: KernelRegistry,
+        bus: EventBus,
         sampler: Sampler,
         cycle_seconds: Callable[[], float],
         then: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._workbench, self._kernels, self._bus, self._sampler = workbench, kernels, bus, sampler
         self._ask_cycle_seconds, self._cycle_seconds = cycle_seconds, RETRY_SECONDS
-        self._warden = Warden(workbench, kernels)
+        self._warden = MemoryEnforcer(workbench, kernels)
         self._then = then
         self._woken = asyncio.Event()
         self._complaint = ""
@@ -92,14 +92,14 @@ class Upkeep:
         if self._then is not None:
             await self._then()
 
-    def _seen(self) -> Seen:
+    def _seen(self) -> ActivitySample:
         """Where something is at work; the sampler has asked the drivers already."""
-        from .activity import Seen
+        from .activity import ActivitySample
 
         latest = self._sampler.latest
         is_fresh = latest is not None and time.monotonic() - latest.at < STALE_SECONDS
         usage = latest.data["usage"]["leases"] if latest is not None and is_fresh else None
-        return Seen(kernels=self._kernels.running(), busy=self._kernels.take_busy(), usage=usage)
+        return ActivitySample(kernels=self._kernels.running(), busy=self._kernels.take_busy(), usage=usage)
 
     async def publish(self) -> None:
         """Put what has happened since on the bus, and have the picture taken anew."""
@@ -114,7 +114,7 @@ class Upkeep:
                 await self._workbench.run(self._workbench.broker.keep_books)
 
 
-def keep_leases(broker: Broker, gone: frozenset[str], seen: Seen | None = None) -> None:
+def keep_leases(broker: Broker, gone: frozenset[str], seen: ActivitySample | None = None) -> None:
     """End what belongs to kernels that are `gone`, note what is in use, then run the broker's maintenance.
 
     A host where nothing is leased or wanted is left alone: asking its drivers would keep a sleeping GPU awake.
@@ -135,7 +135,7 @@ def keep_leases(broker: Broker, gone: frozenset[str], seen: Seen | None = None) 
     broker.maintain()
 
 
-def _touch(broker: Broker, leases: Iterable[Lease], seen: Seen | None) -> None:
+def _touch(broker: Broker, leases: Iterable[Lease], seen: ActivitySample | None) -> None:
     """Note use before the idle are told: a lease must not be reclaimed in the moment it is used again."""
     from .activity import to_touch
 

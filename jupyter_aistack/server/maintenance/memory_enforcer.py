@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jupyter_aistack.server.context import Workbench
-from jupyter_aistack.server.kernels import Kernels
+from jupyter_aistack.server.context import ServerContext
+from jupyter_aistack.server.kernels import KernelRegistry
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
-    from jupyter_aistack.broker.memory_watchdog import Breach
+    from jupyter_aistack.broker.memory_watchdog import MemoryBreach
 
 
-class Warden:
+class MemoryEnforcer:
     """Carries out what the watchdog asks for; never to a process that is not of the lease, nor to another's kernel.
 
     Args:
@@ -22,7 +22,7 @@ class Warden:
         kernels: the server's kernels.
     """
 
-    def __init__(self, workbench: Workbench, kernels: Kernels) -> None:
+    def __init__(self, workbench: ServerContext, kernels: KernelRegistry) -> None:
         self._workbench, self._kernels = workbench, kernels
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -33,7 +33,7 @@ class Warden:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _deal(self, broker: Broker, breach: Breach) -> None:
+    async def _deal(self, broker: Broker, breach: MemoryBreach) -> None:
         try:
             words = await self._carry_out(broker, breach)
             if words:
@@ -43,7 +43,7 @@ class Warden:
         except Exception:
             self._workbench.log.exception("lease %s holds more memory than it has", breach.lease.id)
 
-    async def _carry_out(self, broker: Broker, breach: Breach) -> str:
+    async def _carry_out(self, broker: Broker, breach: MemoryBreach) -> str:
         """What was done, for people; empty when it is another server's to do, or can only be done later."""
         from jupyter_aistack.core.enforcement.memory_limits import MemoryAction, process_name
 
@@ -62,14 +62,14 @@ class Warden:
         await self._end(broker, breach)
         return f"{process_name(breach.process)} was ended"
 
-    async def _end(self, broker: Broker, breach: Breach) -> None:
-        from jupyter_aistack.kernel.process_control import OnDevice, ProcessWays
+    async def _end(self, broker: Broker, breach: MemoryBreach) -> None:
+        from jupyter_aistack.kernel.process_control import DeviceProcesses, PidControl
         from jupyter_aistack.kernel.teardown import Teardown
 
         pid, holder = breach.process.pid, breach.lease.holder
         await self._workbench.before_kill(holder.parent or holder.id, pid)
-        device = OnDevice(broker, [breach.lease], pid)
-        await Teardown(ProcessWays(device, pid, breach.started_at, self._quietly)).end()
+        device = DeviceProcesses(broker, [breach.lease], pid)
+        await Teardown(PidControl(device, pid, breach.started_at, self._quietly)).end()
 
     async def _quietly(self, function: Callable[..., Any], /, *args: Any) -> Any:
         try:

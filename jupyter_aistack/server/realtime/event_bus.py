@@ -14,7 +14,7 @@ SCHEMA_PATH = Path(__file__).parent.parent / "event_schemas" / "lease-v1.yaml"
 PAGE = 500
 
 
-class Bus:
+class EventBus:
     """Passes the ledger's events on.
 
     Args:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.context import ServerContext
 
 LEASED_SECONDS = 5.0  # nobody watches, but there is use to notice
 LEAST_GAP_SECONDS = 0.05  # between two looks, however much changes
@@ -37,7 +37,7 @@ class Sample:
 
 
 @dataclass(eq=False)
-class Watch:
+class SamplerSubscription:
     """Someone who wants to see samples; `seconds` apart is often enough."""
 
     listener: Callable[[Sample | AIStackError], None]
@@ -57,7 +57,7 @@ class Sampler:
         self._latest: Sample | None = None
         self._wake = threading.Condition()
         self._is_poked = self._is_stopped = False
-        self._watches: set[Watch] = set()
+        self._watches: set[SamplerSubscription] = set()
         self._revisions = itertools.count(1)
         self._thread: threading.Thread | None = None
 
@@ -66,15 +66,15 @@ class Sampler:
         """The newest sample."""
         return self._latest
 
-    def watch(self, listener: Callable[[Sample | AIStackError], None], seconds: float) -> Watch:
+    def watch(self, listener: Callable[[Sample | AIStackError], None], seconds: float) -> SamplerSubscription:
         """Have `listener` called with each sample (or the error that came instead), in the sampler's thread."""
-        watch = Watch(listener, seconds)
+        watch = SamplerSubscription(listener, seconds)
         with self._wake:
             self._watches.add(watch)
         self.poke()
         return watch
 
-    def unwatch(self, watch: Watch) -> None:
+    def unwatch(self, watch: SamplerSubscription) -> None:
         """Stop calling. Doing so twice is allowed."""
         with self._wake:
             self._watches.discard(watch)
@@ -138,14 +138,14 @@ class Sampler:
             self._log.exception("the host cannot be looked at")
             return AIStackError(f"the host cannot be looked at: {type(error).__name__}")
 
-    def _tell(self, watch: Watch, found: Sample | AIStackError) -> None:
+    def _tell(self, watch: SamplerSubscription, found: Sample | AIStackError) -> None:
         try:
             watch.listener(found)
         except RuntimeError:  # its event loop has closed
             self.unwatch(watch)
 
 
-def snapshot(workbench: Workbench) -> dict[str, Any]:
+def snapshot(workbench: ServerContext) -> dict[str, Any]:
     """The whole picture, as the stream sends it. Call it in a thread; raises `AIStackError`."""
     from jupyter_aistack.broker.api.service import Caller
     from jupyter_aistack.system.processes import current_user

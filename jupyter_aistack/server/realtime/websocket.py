@@ -17,17 +17,17 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 from jupyter_aistack.server.json_body import check_fields, read_object
 
-from .sampler import Sample, Sampler, Watch
+from .sampler import Sample, Sampler, SamplerSubscription
 
 SHOWN = ("aistack:host", "aistack:leases", "aistack:queue", "aistack:usage")
 FRESH_SECONDS = 2.0
 SLACK = 0.8  # a tick that comes a little early is still the next one
 
 
-class Stream(WebSocketMixin, WebSocketHandler, JupyterHandler):
+class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
     """Sends a snapshot at once, then one per tick and one per change; a slow reader misses those in between."""
 
-    _watch: Watch | None = None
+    _watch: SamplerSubscription | None = None
     _waiting: str | None = None
     _is_sending = False
     _sent_revision, _sent_at = -1, float("-inf")

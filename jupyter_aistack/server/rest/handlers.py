@@ -14,9 +14,9 @@ from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado.web import HTTPError, authenticated
 
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, LeaseNotFound
-from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.json_body import check_fields, read_object
-from jupyter_aistack.server.kernels import Kernels
+from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.realtime.sampler import Sampler
 
 REQUEST_FIELDS = frozenset({"spec", "kernel_id", "queue", "lease_seconds", "patience_seconds", "preemptible"})
@@ -34,7 +34,7 @@ def error_answer(error: AIStackError) -> tuple[int, dict[str, Any]]:
 class RESTHandler(ExtensionHandlerMixin, APIHandler):
     """What all verbs share: the parts they need, and errors as JSON."""
 
-    def initialize(self, name: str, workbench: Workbench, kernels: Kernels, sampler: Sampler) -> None:
+    def initialize(self, name: str, workbench: ServerContext, kernels: KernelRegistry, sampler: Sampler) -> None:
         super().initialize(name)
         self.workbench, self.kernels, self.sampler = workbench, kernels, sampler
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from jupyter_aistack.broker.usage_meter import Charged
+from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import SYSTEM_USER, Rates
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import LIVE_STATES
@@ -30,7 +30,7 @@ COUNTED = (EventKind.LEASE_PREEMPTED, EventKind.LEASE_RECLAIMED)
 def exposition(
     snapshot: dict[str, Any],
     happened: Mapping[str, int],
-    charged: Sequence[Charged] = (),
+    charged: Sequence[ChargedTotals] = (),
     rates: Rates | None = None,
 ) -> bytes:
     """A snapshot, as the stream sends it, in Prometheus's text format.
@@ -118,7 +118,7 @@ class _Collector(Collector):
 class _Charges(Collector):
     """Counters of energy: of each device its own, of users and live leases what was charged to them."""
 
-    def __init__(self, snapshot: dict[str, Any], charged: Sequence[Charged], rates: Rates) -> None:
+    def __init__(self, snapshot: dict[str, Any], charged: Sequence[ChargedTotals], rates: Rates) -> None:
         self._host, self._devices = snapshot["host"]["host"], snapshot["host"]["devices"]
         self._use, self._leases = snapshot["usage"]["devices"], {one["id"]: one for one in snapshot["leases"]}
         self._charged, self._rates = charged, rates
@@ -149,7 +149,7 @@ class _Charges(Collector):
             yield _counter("aistack_user_co2e_grams", "Carbon of that energy, by the grid's rate.", USER_LABELS, grams)
 
 
-def _joules(one: Charged) -> float | None:
+def _joules(one: ChargedTotals) -> float | None:
     return None if one.millijoules is None else one.millijoules / 1000
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.exceptions import InvalidRequest, LeaseNotFound
-from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.system.processes import is_alive
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ LOOK_SECONDS = 1.0
 
 
 @dataclass
-class Order:
+class AgentCommand:
     """One thing to do, and its answer to be."""
 
     id: str
@@ -49,21 +49,21 @@ class Order:
 class _Box:
     """What waits for one kernel's agent."""
 
-    orders: list[Order] = field(default_factory=list)
+    orders: list[AgentCommand] = field(default_factory=list)
     bell: asyncio.Event = field(default_factory=asyncio.Event)
     asked_at: float = float("-inf")
     pid: int = 0
     question: int = 0
 
 
-class Agents:
+class AgentMailbox:
     """The mailboxes of all kernels.
 
     Args:
         workbench: answers what the ledger says of a kernel's lease.
     """
 
-    def __init__(self, workbench: Workbench) -> None:
+    def __init__(self, workbench: ServerContext) -> None:
         self._workbench = workbench
         self._lock = threading.Lock()
         self._boxes: dict[str, _Box] = {}
@@ -118,11 +118,11 @@ class Agents:
         with self._lock:
             return self._boxes.setdefault(caller.kernel_id, _Box())
 
-    def _open(self, box: _Box) -> list[Order]:
+    def _open(self, box: _Box) -> list[AgentCommand]:
         with self._lock:
             return [order for order in box.orders if not order.is_taken]
 
-    def _take(self, box: _Box) -> list[Order]:
+    def _take(self, box: _Box) -> list[AgentCommand]:
         with self._lock:
             found = [order for order in box.orders if not order.is_taken]
             for order in found:
@@ -172,7 +172,7 @@ class Agents:
                 return None
         return self._answer(kernel_id, order, seconds)
 
-    def _answer(self, kernel_id: str, order: Order, seconds: float) -> JSON:
+    def _answer(self, kernel_id: str, order: AgentCommand, seconds: float) -> JSON:
         """The answer to an order that its agent has taken; it may end before it gives one."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -190,17 +190,17 @@ class Agents:
             box = self._boxes.get(kernel_id)
         return box is not None and is_alive(box.pid, None)
 
-    def _leave(self, kernel_id: str, act: str, kinds: Collection[str]) -> Order:
+    def _leave(self, kernel_id: str, act: str, kinds: Collection[str]) -> AgentCommand:
         with self._lock:
             box = self._boxes[kernel_id]
-            order = Order(id=f"o-{next(self._numbers)}", act=act, kinds=tuple(sorted(kinds)))
+            order = AgentCommand(id=f"o-{next(self._numbers)}", act=act, kinds=tuple(sorted(kinds)))
             box.orders.append(order)
             loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(box.bell.set)
         return order
 
-    def _withdraw(self, kernel_id: str, order: Order) -> bool:
+    def _withdraw(self, kernel_id: str, order: AgentCommand) -> bool:
         """Take an order back that no agent has taken; whether there was time."""
         with self._lock:
             if order.is_taken:

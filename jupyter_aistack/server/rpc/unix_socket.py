@@ -18,10 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, NotYours
-from jupyter_aistack.server.context import Workbench
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
+from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.json_body import check_fields, read_object
-from jupyter_aistack.server.kernels import Kernels
+from jupyter_aistack.server.kernels import KernelRegistry
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Caller
@@ -41,7 +41,7 @@ class SocketServer:
         runtime_dir: where the socket is made, if its path is short enough.
     """
 
-    def __init__(self, workbench: Workbench, kernels: Kernels, runtime_dir: str) -> None:
+    def __init__(self, workbench: ServerContext, kernels: KernelRegistry, runtime_dir: str) -> None:
         self._workbench, self._kernels = workbench, kernels
         self._runtime_dir = runtime_dir
         self._server: asyncio.Server | None = None
@@ -108,9 +108,9 @@ class SocketServer:
     async def _caller(self, writer: asyncio.StreamWriter) -> Caller:
         pid, uid = peer(writer.get_extra_info("socket"))
         if uid != os.getuid():
-            raise NotYours(f"this socket serves uid {os.getuid()} only; you are uid {uid}")
+            raise PermissionDenied(f"this socket serves uid {os.getuid()} only; you are uid {uid}")
         if pid <= 0:
-            raise NotYours("your process cannot be seen from the server's; run both in one process namespace")
+            raise PermissionDenied("your process cannot be seen from the server's; run both in one process namespace")
         return await self._kernels.caller_with_pid(pid, uid)
 
     async def _answer(self, line: bytes, caller: Caller) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.device import Device, DeviceKind
-from jupyter_aistack.core.model.device_state import Tier
-from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF, Readiness
+from jupyter_aistack.core.model.device_state import SuspendMethod
+from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF, SuspendCapability
 from jupyter_aistack.providers.nvidia.checkpoint import drivers
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
@@ -18,8 +18,8 @@ from . import selftest
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
 
-SIMULATED = Readiness(
-    tier=Tier.OFFLOAD,
+SIMULATED = SuspendCapability(
+    tier=SuspendMethod.OFFLOAD,
     why="on simulated GPUs objects registered with aistack.offloadable() move, and nothing else is there",
 )
 Test = Callable[[str, CheckpointClient, selftest.Held], str]
@@ -31,7 +31,7 @@ def find_out(
     results: selftest.Results,
     driver: Callable[[], str],
     test: Test = selftest.run,
-) -> Readiness:
+) -> SuspendCapability:
     """How well the broker's host can suspend; takes seconds where a GPU has not been tried before.
 
     Args:
@@ -50,14 +50,14 @@ def find_out(
         return SIMULATED
     usable = [gpu for gpu in gpus if not gpu.mig_enabled and gpu.is_healthy]
     if not usable:
-        return Readiness(
-            tier=Tier.OFF, why="its GPUs run in MIG mode, which the driver cannot suspend, or do not answer"
+        return SuspendCapability(
+            tier=SuspendMethod.OFF, why="its GPUs run in MIG mode, which the driver cannot suspend, or do not answer"
         )
     version = driver()
     why = drivers.why_not(version, platform.machine())
     for gpu in usable:
         why = why or _tried(broker, gpu, helper, results, version, test)
-    return Readiness(tier=Tier.OFFLOAD if why else Tier.CHECKPOINT, why=why)
+    return SuspendCapability(tier=SuspendMethod.OFFLOAD if why else SuspendMethod.CHECKPOINT, why=why)
 
 
 def _tried(

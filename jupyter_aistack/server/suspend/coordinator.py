@@ -11,26 +11,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jupyter_aistack.core.suspend.capability import UNTESTED, Readiness
+from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.server.context import Workbench
-from jupyter_aistack.server.kernels import Kernels
-from jupyter_aistack.server.rpc.agent_mailbox import Agents
+from jupyter_aistack.server.context import ServerContext
+from jupyter_aistack.server.kernels import KernelRegistry
+from jupyter_aistack.server.rpc.agent_mailbox import AgentMailbox
 
-from .kernel_activity import Watching
+from .kernel_activity import KernelActivityWatcher
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
     from jupyter_aistack.core.model.lease import Lease
     from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
-    from .worker import Mover
+    from .worker import SuspendWorker
 
 THREADS = 4
 """Leases that may be moved at once; on one GPU the plan moves one after the other."""
 
 
-class Moving:
+class SuspendCoordinator:
     """Moves the device state of this server's kernels as the ledger's plans say. Use it from the event loop.
 
     Args:
@@ -44,10 +44,10 @@ class Moving:
 
     def __init__(
         self,
-        workbench: Workbench,
-        kernels: Kernels,
-        agents: Agents,
-        watching: Watching,
+        workbench: ServerContext,
+        kernels: KernelRegistry,
+        agents: AgentMailbox,
+        watching: KernelActivityWatcher,
         *,
         results: Callable[[], Path],
         helper: CheckpointClient | None = None,
@@ -56,12 +56,12 @@ class Moving:
         self._results, self._helper = results, helper
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-moves")
         self._looks = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-looks")
-        self._mover: Mover | None = None
+        self._mover: SuspendWorker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own: frozenset[str] = frozenset()
         self._looking: asyncio.Task[None] | None = None
         self._is_asked = self._is_closed = False
-        self.readiness: Readiness = UNTESTED
+        self.readiness: SuspendCapability = UNTESTED
         workbench.on_built(self._begin)
         workbench.on_change(self.look_soon)
         workbench.before_kill = self.before_kill
@@ -80,18 +80,18 @@ class Moving:
         broker.suspend_ready = lambda: "" if self.readiness is UNTESTED else self.readiness.why_not
         threading.Thread(target=self._find_out, args=(broker, helper), name="aistack-self-test", daemon=True).start()
 
-    def _build(self, broker: Broker, helper: CheckpointClient) -> Mover:
+    def _build(self, broker: Broker, helper: CheckpointClient) -> SuspendWorker:
         from jupyter_aistack.core.suspend.model import SuspendPolicy
 
-        from .driver_checkpoint import Checkpoints
-        from .executor import Moves
-        from .memory_probe import Gauge
-        from .worker import Mover
+        from .driver_checkpoint import DriverCheckpoint
+        from .executor import SuspendExecutor
+        from .memory_probe import MemoryProbe
+        from .worker import SuspendWorker
 
         policy = broker.suspend or SuspendPolicy()
-        moves = Moves(
-            gauge=Gauge(broker),
-            checkpoints=Checkpoints(helper, lock_seconds=policy.lock_seconds),
+        moves = SuspendExecutor(
+            gauge=MemoryProbe(broker),
+            checkpoints=DriverCheckpoint(helper, lock_seconds=policy.lock_seconds),
             ask=self._agents.ask,
             readiness=lambda: self.readiness,
             policy=policy,
@@ -99,7 +99,7 @@ class Moving:
             host_room=broker.room_to_park,
             log=self._workbench.log,
         )
-        return Mover(broker, moves, is_own=self._is_own, log=self._workbench.log)
+        return SuspendWorker(broker, moves, is_own=self._is_own, log=self._workbench.log)
 
     def _find_out(self, broker: Broker, helper: CheckpointClient) -> None:
         from jupyter_aistack.providers.nvidia.version import driver_version
@@ -111,7 +111,7 @@ class Moving:
             self.readiness = find_out(broker, helper, Results(self._results()), driver_version)
         except Exception as error:  # whatever a driver does, kernels must run
             why = error.message if isinstance(error, AIStackError) else f"{type(error).__name__}: {error}"
-            self.readiness = Readiness(why=f"it could not be tested: {why}")
+            self.readiness = SuspendCapability(why=f"it could not be tested: {why}")
         if self._mover is not None:
             self._mover.forget()
         self._workbench.log.info("suspending idle kernels: %s: %s", self.readiness.tier.value, self.readiness.why)
@@ -154,7 +154,7 @@ class Moving:
                 pool = self._pool if mover.is_moving(lease) else self._looks
                 pool.submit(self._work, mover, lease).add_done_callback(partial(_give_up, mover, lease))
 
-    def _work(self, mover: Mover, lease: Lease) -> None:
+    def _work(self, mover: SuspendWorker, lease: Lease) -> None:
         mover.work(lease)
         self._look_from_thread()
 
@@ -166,7 +166,7 @@ class Moving:
                 loop.call_soon_threadsafe(self._workbench.poke)
 
     async def before_kill(self, kernel_id: str, pid: int) -> None:
-        """See `Workbench.before_kill`. It has threads of its own: those of the mover may all be at work."""
+        """See `ServerContext.before_kill`. It has threads of its own: those of the mover may all be at work."""
         if self._mover is not None:
             await asyncio.to_thread(self._mover.make_safe, kernel_id, pid)
 
@@ -183,7 +183,7 @@ class Moving:
             threading.Thread(target=helper.close, name="aistack-helper-ends", daemon=True).start()
 
 
-def _give_up(mover: Mover, lease: Lease, work: Future[None]) -> None:
+def _give_up(mover: SuspendWorker, lease: Lease, work: Future[None]) -> None:
     """What was not begun before the server stopped is nobody's any more, and its kernel's end need not wait for it."""
     if work.cancelled():
         mover.give_up(lease)

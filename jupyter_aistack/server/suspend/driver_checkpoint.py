@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from jupyter_aistack.exceptions import CheckpointFailed
-from jupyter_aistack.providers.nvidia.checkpoint.client import Answer, CheckpointClient
+from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient, CheckpointReply
 
 RUNNING, LOCKED, CHECKPOINTED, FAILED, UNKNOWN = "running", "locked", "checkpointed", "failed", "unknown"
 AWAY = frozenset({LOCKED, CHECKPOINTED, FAILED})
@@ -18,7 +18,7 @@ NEVER = ("NOT_SUPPORTED", "NOT_PERMITTED", "PermissionError", "EPERM")
 """In what the driver says of a process on which there is no use to try again."""
 
 
-class Checkpoints:
+class DriverCheckpoint:
     """Moves processes with the driver's checkpoint. Call it in a thread: an operation takes as long as it takes.
 
     Args:
@@ -85,7 +85,7 @@ class Checkpoints:
                 raise _told(failed, state)
         raise _told(failed, state if state == CHECKPOINTED else FAILED)
 
-    def _resumed(self, pids: Collection[int]) -> Answer:
+    def _resumed(self, pids: Collection[int]) -> CheckpointReply:
         answer = self._helper.resume(*pids)
         if answer.state != RUNNING:
             raise CheckpointFailed(f"it is {answer.state} after it was resumed", step="restore", state=answer.state)

@@ -12,26 +12,26 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from jupyter_aistack.core.model import device_state as steps
-from jupyter_aistack.core.model.device_state import Residence, Tier
+from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import format_bytes
-from jupyter_aistack.core.suspend.capability import Readiness
+from jupyter_aistack.core.suspend.capability import SuspendCapability
 from jupyter_aistack.core.suspend.model import SuspendPolicy, needed_bytes
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.system.processes import tree
 
-from .driver_checkpoint import AWAY, FAILED, LOCKED, RUNNING, UNKNOWN, Checkpoints, is_hopeless
-from .memory_probe import WORKING, Gauge, Reading, home_of, root_of
-from .preflight import Findings, look, why_not
+from .driver_checkpoint import AWAY, FAILED, LOCKED, RUNNING, UNKNOWN, DriverCheckpoint, is_hopeless
+from .memory_probe import WORKING, MemoryProbe, MemoryReading, home_of, root_of
+from .preflight import PreflightReport, look, why_not
 
 JSON = dict[str, Any]
-Change = Callable[[Residence], Residence]
+Change = Callable[[DeviceState], DeviceState]
 PATIENCE_SECONDS, REPORT_SECONDS, COPY_SECONDS = 5.0, 30.0, 600.0
 """How long until an agent hears of an order; how long a report, or a copy of registered objects, may take then."""
 RESTART = "restart the kernel, and run its cells again"
 
 
-class Ask(Protocol):
+class AgentCall(Protocol):
     """How a kernel's agent is told to do something; see `server.agents.Agents.ask`."""
 
     def __call__(
@@ -40,11 +40,11 @@ class Ask(Protocol):
         """Its answer; None when no agent has heard."""
 
 
-class NotNow(Exception):
+class Busy(Exception):
     """A kernel cannot be asked now; the argument says why."""
 
 
-class Moves:
+class SuspendExecutor:
     """Moves the states of this server's kernels. Call it in a thread of its own: a move takes seconds.
 
     Args:
@@ -61,10 +61,10 @@ class Moves:
     def __init__(
         self,
         *,
-        gauge: Gauge,
-        checkpoints: Checkpoints,
-        ask: Ask,
-        readiness: Callable[[], Readiness],
+        gauge: MemoryProbe,
+        checkpoints: DriverCheckpoint,
+        ask: AgentCall,
+        readiness: Callable[[], SuspendCapability],
         policy: SuspendPolicy,
         clock: Callable[[], float],
         host_room: Callable[[], int],
@@ -83,13 +83,13 @@ class Moves:
         """
         return why_not(self._look(lease, self._gauge.read(lease), "report"))
 
-    def _look(self, lease: Lease, reading: Reading, act: str) -> Findings:
+    def _look(self, lease: Lease, reading: MemoryReading, act: str) -> PreflightReport:
         """What is known of it; its agent reports, and with ``trim`` it drops what is only cached first."""
         ready, kinds = self._readiness(), self._kinds(lease)
         report = self._ask(lease.holder.id, act, kinds=kinds, patience=PATIENCE_SECONDS, seconds=REPORT_SECONDS)
         if report is not None and report.get("is_busy"):
-            raise NotNow(report["error"])
-        return Findings(
+            raise Busy(report["error"])
+        return PreflightReport(
             processes=look(reading.pids, reading.contexts),
             root_pid=root_of(lease),
             report=None if report is None or "error" in report else report,
@@ -118,7 +118,7 @@ class Moves:
             return self._check_out(lease, away, None)
         try:
             found = self._look(lease, self._gauge.read(lease), "trim")
-        except NotNow as busy:
+        except Busy as busy:
             return self._stays(str(busy))
         why = why_not(found)
         if why:
@@ -127,15 +127,15 @@ class Moves:
         why = self._why_not_now(lease, reading, found) or ("a cell began" if is_wanted() else "")
         if why:
             return self._stays(why)
-        if found.contexts and found.tier is Tier.CHECKPOINT:
+        if found.contexts and found.tier is SuspendMethod.CHECKPOINT:
             return self._check_out(lease, found.contexts, reading.held_bytes)
         if found.report is not None and found.report.get("registered_bytes"):
             return self._offload(lease, found, reading)
         if found.is_simulated:
-            return _left(self._gauge.simulated_bytes(lease), Tier.SIMULATED, "simulated: nothing has moved")
-        return _left(0, Tier.OFF, "nothing was on its device")
+            return _left(self._gauge.simulated_bytes(lease), SuspendMethod.SIMULATED, "simulated: nothing has moved")
+        return _left(0, SuspendMethod.OFF, "nothing was on its device")
 
-    def _why_not_now(self, lease: Lease, reading: Reading, found: Findings) -> str:
+    def _why_not_now(self, lease: Lease, reading: MemoryReading, found: PreflightReport) -> str:
         if found.is_simulated:
             return ""
         if reading.busy is not None and reading.busy > WORKING:
@@ -165,7 +165,7 @@ class Moves:
         if left.held_bytes != 0:
             return self._back_after_all(pids, _rest(left.held_bytes))
         size = held_bytes if held_bytes is not None else max(p.memory_bytes for p in lease.slices)
-        return _left(size, Tier.CHECKPOINT, self._figures(lease, size, begin, seconds))
+        return _left(size, SuspendMethod.CHECKPOINT, self._figures(lease, size, begin, seconds))
 
     def _stays_after(self, failed: CheckpointFailed) -> Change:
         state = failed.facts["state"]
@@ -185,7 +185,7 @@ class Moves:
             return _lost(f"{why}, and it could not go on: {failed.message}")
         return self._stays(why, is_restored=True)
 
-    def _offload(self, lease: Lease, found: Findings, before: Reading) -> Change:
+    def _offload(self, lease: Lease, found: PreflightReport, before: MemoryReading) -> Change:
         """By its own agent: what it has registered."""
         begin = time.perf_counter()
         said = self._tell(lease, "out")
@@ -198,10 +198,10 @@ class Moves:
             if left.held_bytes is None or left.held_bytes > most:
                 why = f"{_rest(left.held_bytes)}: it is not registered"
                 if "error" in self._tell(lease, "in"):  # what is out stays out until a cell wants it
-                    return _left(size, Tier.OFFLOAD, why)
+                    return _left(size, SuspendMethod.OFFLOAD, why)
                 return self._stays(why, is_pinned=True)
             size = max(0, (before.held_bytes or 0) - left.held_bytes)
-        return _left(size, Tier.OFFLOAD, self._figures(lease, size, begin, {}))
+        return _left(size, SuspendMethod.OFFLOAD, self._figures(lease, size, begin, {}))
 
     def _tell(self, lease: Lease, act: str) -> JSON:
         answer = self._ask(
@@ -212,7 +212,7 @@ class Moves:
     def _stays(self, why: str, *, is_pinned: bool = False, is_restored: bool = False) -> Change:
         now = self._clock()
 
-        def change(residence: Residence) -> Residence:
+        def change(residence: DeviceState) -> DeviceState:
             stayed = steps.has_stayed(residence, now, why)
             stayed = steps.is_restored(stayed) if is_restored else stayed
             return steps.is_pinned(stayed, why) if is_pinned else stayed
@@ -225,20 +225,20 @@ class Moves:
         """Move it back in, where there is room right now; a driver's restore that meets too little loses it."""
         residence = lease.residence
         assert residence is not None
-        if residence.tier in (Tier.OFF, Tier.SIMULATED):
+        if residence.tier in (SuspendMethod.OFF, SuspendMethod.SIMULATED):
             return _returned(self._clock(), "")
         why = self._no_room(lease, residence)
         if why:
             return lambda held: steps.has_not_returned(held, why)
         begin = time.perf_counter()
-        if residence.tier is Tier.OFFLOAD:
+        if residence.tier is SuspendMethod.OFFLOAD:
             said = self._tell(lease, "in")
             if "error" in said:
                 return lambda held: steps.has_not_returned(held, said["error"])
             return self._is_back(lease, residence, begin, {})
         return self._restore(lease, residence, begin)
 
-    def _restore(self, lease: Lease, residence: Residence, begin: float) -> Change:
+    def _restore(self, lease: Lease, residence: DeviceState, begin: float) -> Change:
         states = self._states(lease)
         pids = [pid for pid, state in states.items() if state in AWAY]
         if not pids and UNKNOWN in states.values() and RUNNING not in states.values():
@@ -254,7 +254,7 @@ class Moves:
             return lambda held: steps.has_not_returned(held, message)
         return self._is_back(lease, residence, begin, seconds)
 
-    def _no_room(self, lease: Lease, residence: Residence) -> str:
+    def _no_room(self, lease: Lease, residence: DeviceState) -> str:
         """What its devices lack for it to come back; empty for nothing."""
         if self._gauge.is_simulated(lease):
             return ""
@@ -268,7 +268,7 @@ class Moves:
                 return f"{device} has {format_bytes(card.free_bytes)} free, and {format_bytes(need)} are needed"
         return ""
 
-    def _is_back(self, lease: Lease, residence: Residence, begin: float, seconds: Mapping[str, float]) -> Change:
+    def _is_back(self, lease: Lease, residence: DeviceState, begin: float, seconds: Mapping[str, float]) -> Change:
         figures = self._figures(lease, residence.state_bytes or 0, begin, seconds)
         return _returned(self._clock(), f"{figures}, back on its device")
 
@@ -277,7 +277,7 @@ class Moves:
     @property
     def can_restore(self) -> bool:
         """Whether the driver restores processes here."""
-        return self._readiness().tier is Tier.CHECKPOINT
+        return self._readiness().tier is SuspendMethod.CHECKPOINT
 
     def make_safe(self, lease: Lease, pid: int) -> str:
         """Take away the state of a process of a lease, and of those below it, if whichever server has restored it.
@@ -317,7 +317,7 @@ def _rest(held_bytes: int | None) -> str:
     return f"{format_bytes(held_bytes)} stayed on its device"
 
 
-def _left(state_bytes: int, tier: Tier, note: str) -> Change:
+def _left(state_bytes: int, tier: SuspendMethod, note: str) -> Change:
     return lambda residence: replace(steps.has_left(residence, state_bytes=state_bytes, tier=tier), note=note)
 
 

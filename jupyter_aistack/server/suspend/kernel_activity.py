@@ -7,10 +7,17 @@ import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jupyter_aistack.core.suspend.activity import GRACE_SECONDS, Say, Work, look, turns_busy, turns_idle
+from jupyter_aistack.core.suspend.activity import (
+    GRACE_SECONDS,
+    ActivityVerdict,
+    KernelWork,
+    look,
+    turns_busy,
+    turns_idle,
+)
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.server.context import Workbench
-from jupyter_aistack.server.rpc.agent_mailbox import Agents
+from jupyter_aistack.server.context import ServerContext
+from jupyter_aistack.server.rpc.agent_mailbox import AgentMailbox
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
@@ -20,7 +27,7 @@ SETTLE_SECONDS = 2.0
 """After which a kernel's own word that its cell is over has come, or will not."""
 
 
-class Watching:
+class KernelActivityWatcher:
     """Notes that a kernel needs its device when something runs in it, and that it is over. Use it from the event loop.
 
     Args:
@@ -28,9 +35,9 @@ class Watching:
         agents: tells which kernels speak for themselves.
     """
 
-    def __init__(self, workbench: Workbench, agents: Agents) -> None:
+    def __init__(self, workbench: ServerContext, agents: AgentMailbox) -> None:
         self._workbench, self._agents = workbench, agents
-        self._works: dict[str, Work] = {}
+        self._works: dict[str, KernelWork] = {}
         self._leases: Mapping[str, Lease] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -44,14 +51,14 @@ class Watching:
         lease = self._leases.get(kernel_id)
         if lease is None:
             return
-        work = self._works.get(kernel_id, Work())
+        work = self._works.get(kernel_id, KernelWork())
         if is_busy:
             self._works[kernel_id] = turns_busy(work, self._now(), _cpu_seconds(lease))
             if work.busy_at is None:
                 self._start(self._follow(kernel_id))
             return
         self._works[kernel_id], said = turns_idle(work)
-        if said is Say.ENDS:
+        if said is ActivityVerdict.ENDS:
             self._start(self._note(lease, said))
         else:
             self._start(self._settle(kernel_id, lease))
@@ -65,7 +72,7 @@ class Watching:
         broker = await self._workbench.ready()
         residence = (await self._workbench.run(broker.lease, lease.id)).residence
         if residence is not None and residence.is_busy and work is self._works.get(kernel_id):
-            await self._note(lease, Say.ENDS)
+            await self._note(lease, ActivityVerdict.ENDS)
 
     async def _follow(self, kernel_id: str) -> None:
         """Look every now and then while it runs."""
@@ -92,10 +99,10 @@ class Watching:
             now=self._now(),
             is_wanted=residence.wanted_at is not None,
         )
-        if said is Say.BEGINS:
+        if said is ActivityVerdict.BEGINS:
             await self._note(lease, said)
 
-    async def _note(self, lease: Lease, said: Say) -> None:
+    async def _note(self, lease: Lease, said: ActivityVerdict) -> None:
         broker = await self._workbench.ready()
         with contextlib.suppress(AIStackError):  # the lease has ended
             await self._workbench.run(_note, broker, lease.id, said)
@@ -121,8 +128,8 @@ class Watching:
             task.cancel()
 
 
-def _note(broker: Broker, lease_id: str, said: Say) -> None:
-    if said is Say.BEGINS:
+def _note(broker: Broker, lease_id: str, said: ActivityVerdict) -> None:
+    if said is ActivityVerdict.BEGINS:
         broker.begin_cell(lease_id)
     else:
         broker.end_cell(lease_id)

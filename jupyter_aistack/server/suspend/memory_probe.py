@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.suspend.model import Card
+from jupyter_aistack.core.suspend.model import DeviceMemory
 from jupyter_aistack.system.processes import is_alive, tree
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ WORKING = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class MemoryReading:
     """One look.
 
     Attributes:
@@ -42,13 +42,13 @@ class Reading:
     busy: float | None = None
 
 
-class Gauge:
+class MemoryProbe:
     """Reads for a broker's leases. Call it in a thread."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    def read(self, lease: Lease) -> Reading:
+    def read(self, lease: Lease) -> MemoryReading:
         """The lease's processes and what they hold."""
         self._broker.devices.forget()
         devices = self._broker.inventory().of_kind(DeviceKind.GPU)
@@ -60,7 +60,7 @@ class Gauge:
         usage = self._broker.devices.usage([lease], {lease.id: pids})[0][lease.id]
         most = max((sum(held.get(pid, 0) for pid in pids) for d, held in listed.items() if d.id in home), default=0)
         is_known = usage.memory_bytes is not None
-        return Reading(
+        return MemoryReading(
             pids=pids,
             contexts=frozenset(contexts),
             elsewhere=elsewhere,
@@ -73,7 +73,7 @@ class Gauge:
         root = root_of(lease)
         return tree({lease.id: root})[lease.id] if root is not None and is_alive(root, None) else frozenset()
 
-    def at_rest(self, lease: Lease) -> Reading:
+    def at_rest(self, lease: Lease) -> MemoryReading:
         """A reading once the lease's device rests, or the last one before patience ran out."""
         deadline = time.monotonic() + REST_SECONDS
         while True:
@@ -82,7 +82,7 @@ class Gauge:
                 return reading
             time.sleep(SETTLE_POLL_SECONDS)
 
-    def settled(self, lease: Lease, most_bytes: int) -> Reading:
+    def settled(self, lease: Lease, most_bytes: int) -> MemoryReading:
         """A reading once the lease holds `most_bytes` at most, or the last one before patience ran out."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
@@ -92,7 +92,7 @@ class Gauge:
                 return reading
             time.sleep(SETTLE_POLL_SECONDS)
 
-    def cards(self, devices: Collection[str]) -> dict[str, Card | None]:
+    def cards(self, devices: Collection[str]) -> dict[str, DeviceMemory | None]:
         """The memory of each of these devices now; None where the driver does not say what is free."""
         self._broker.devices.forget()
         found = (device for device in self._broker.inventory().devices if device.id in devices)
@@ -108,13 +108,13 @@ class Gauge:
         return self._broker.devices.simulated_state(lease) or 0
 
 
-def _card(device: Device) -> Card | None:
+def _card(device: Device) -> DeviceMemory | None:
     """Without its leases' processes, what they hold would be free as well."""
     if device.free_bytes is None:
         return None
     ours = sum(process.memory_bytes for process in device.processes) - device.foreign_memory_bytes
     most = min(device.memory_bytes, device.free_bytes + max(0, ours))
-    return Card(budget_bytes=device.memory_bytes, free_bytes=device.free_bytes, most_free_bytes=most)
+    return DeviceMemory(budget_bytes=device.memory_bytes, free_bytes=device.free_bytes, most_free_bytes=most)
 
 
 def home_of(lease: Lease) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jupyter_aistack.core.model.device_state import Tier
+from jupyter_aistack.core.model.device_state import SuspendMethod
 
 MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_CLIENT_PRIORITY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
 LIBRARIES = {
@@ -45,7 +45,7 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class PreflightReport:
     """What is known of a kernel before its state is moved.
 
     Attributes:
@@ -65,7 +65,7 @@ class Findings:
     elsewhere: tuple[str, ...] = ()
     is_mig: bool = False
     is_simulated: bool = False
-    tier: Tier = Tier.CHECKPOINT
+    tier: SuspendMethod = SuspendMethod.CHECKPOINT
     why_tier: str = ""
 
     @property
@@ -74,18 +74,18 @@ class Findings:
         return tuple(sorted(process.pid for process in self.processes if process.has_context))
 
 
-def why_not(found: Findings) -> str:
+def why_not(found: PreflightReport) -> str:
     """Why its state must stay where it is, in one sentence; empty when it may be moved."""
     if found.is_mig:
         return "it runs on a MIG instance, which the driver cannot suspend (NVIDIA/cuda-checkpoint#42)"
     if found.is_simulated:
         return ""
-    if found.tier is Tier.OFF:
+    if found.tier is SuspendMethod.OFF:
         return f"nothing is suspended on this host: {found.why_tier}"
     return _of_its_processes(found) or (_of_its_contents(found) if found.contexts else "")
 
 
-def _of_its_processes(found: Findings) -> str:
+def _of_its_processes(found: PreflightReport) -> str:
     for process in found.processes:
         if not process.is_own:
             return f"its process {process.pid} belongs to another user, whom this server may not suspend"
@@ -100,7 +100,7 @@ def _of_its_processes(found: Findings) -> str:
     return ""
 
 
-def _uses_cuda(found: Findings) -> bool:
+def _uses_cuda(found: PreflightReport) -> bool:
     """Whether a process has started CUDA, or has its library mapped and cannot be asked whether it has."""
     mapped = {process.pid for process in found.processes if process.uses and "cuda" in process.uses}
     if found.report is not None and found.root_pid is not None:
@@ -109,9 +109,9 @@ def _uses_cuda(found: Findings) -> bool:
     return bool(mapped)
 
 
-def _of_its_contents(found: Findings) -> str:
+def _of_its_contents(found: PreflightReport) -> str:
     report = found.report
-    if found.tier is not Tier.CHECKPOINT:
+    if found.tier is not SuspendMethod.CHECKPOINT:
         return _of_registered(found)
     if report is not None:
         if report.get("managed"):
@@ -123,7 +123,7 @@ def _of_its_contents(found: Findings) -> str:
     return _of_what_cannot_be_asked(found)
 
 
-def _of_what_cannot_be_asked(found: Findings) -> str:
+def _of_what_cannot_be_asked(found: PreflightReport) -> str:
     """Libraries in processes that no agent speaks for: what they do cannot be told, so it counts."""
     for process in found.processes:
         if not process.has_context or (found.report is not None and process.pid == found.root_pid):
@@ -134,7 +134,7 @@ def _of_what_cannot_be_asked(found: Findings) -> str:
     return ""
 
 
-def _of_registered(found: Findings) -> str:
+def _of_registered(found: PreflightReport) -> str:
     how = f"here only what aistack.offloadable() has registered can be moved ({found.why_tier})"
     if found.report is None:
         return f"{how}, and nothing in its kernel answers"

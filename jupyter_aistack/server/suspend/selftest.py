@@ -19,7 +19,7 @@ from typing import Any
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
-from .driver_checkpoint import Checkpoints
+from .driver_checkpoint import DriverCheckpoint
 
 VICTIM = Path(__file__).with_name("selftest_child.py")
 VICTIM_SECONDS = 60.0
@@ -56,7 +56,7 @@ def run(uuid: str, helper: CheckpointClient, held: Held, command: Sequence[str] 
         env=environment,
     ) as child:
         try:
-            _try(child, Checkpoints(helper), held)
+            _try(child, DriverCheckpoint(helper), held)
         except (SelfTestFailed, CheckpointFailed) as failed:
             return f"the self-test failed: {failed.args[0]}"
         finally:
@@ -64,7 +64,7 @@ def run(uuid: str, helper: CheckpointClient, held: Held, command: Sequence[str] 
     return ""
 
 
-def _try(child: subprocess.Popen[str], checkpoints: Checkpoints, held: Held) -> None:
+def _try(child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held) -> None:
     _check(_said(child), "its process could not use the GPU")
     if not held(child.pid):
         raise SelfTestFailed("the driver does not say what its process holds: it may run in another process namespace")
@@ -78,7 +78,7 @@ def _try(child: subprocess.Popen[str], checkpoints: Checkpoints, held: Held) -> 
     _check(compared, "what came back is not what was suspended")
 
 
-def _suspend(child: subprocess.Popen[str], checkpoints: Checkpoints, held: Held) -> None:
+def _suspend(child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held) -> None:
     checkpoints.out([child.pid])
     deadline = time.monotonic() + GONE_SECONDS
     while held(child.pid) != 0:

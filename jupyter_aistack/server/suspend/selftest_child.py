@@ -16,22 +16,22 @@ STRIDE = 4099
 """A prime, so that no page of the pattern is like its neighbour."""
 
 
-class Refused(Exception):
+class DriverRefused(Exception):
     """The driver's answer to a call."""
 
 
 def main() -> None:
     """Serve one self-test."""
     try:
-        pattern = Pattern()
-    except (OSError, Refused) as error:
+        pattern = TestPattern()
+    except (OSError, DriverRefused) as error:
         _say({"ok": False, "message": f"its process could not use the GPU: {error}"})
         return
     _say({"ok": True})
     for _ in sys.stdin:
         try:
             _say({"ok": pattern.is_whole()})
-        except Refused as error:
+        except DriverRefused as error:
             _say({"ok": False, "message": str(error)})
 
 
@@ -39,7 +39,7 @@ def _say(what: dict[str, Any]) -> None:
     print(json.dumps(what), flush=True)
 
 
-class Pattern:
+class TestPattern:
     """Bytes on the GPU, and the same bytes on the host.
 
     Raises:
@@ -70,7 +70,7 @@ class Pattern:
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._driver, name)(*arguments)
         if code:
-            raise Refused(f"{name} answers {code}")
+            raise DriverRefused(f"{name} answers {code}")
 
 
 if __name__ == "__main__":

@@ -11,29 +11,29 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model import device_state as steps
-from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.suspend.model import Phase
+from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import AIStackError, LeaseError
 
-from .executor import Moves, NotNow
+from .executor import Busy, SuspendExecutor
 from .lease_lock import take
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
 
-MOVING = frozenset({Phase.PARKING, Phase.RESTORING})
+MOVING = frozenset({StatePhase.PARKING, StatePhase.RESTORING})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class TransferClaim:
     """A lease that a thread of this server looks after now."""
 
     turn: socket.socket
     is_done: threading.Event = field(default_factory=threading.Event)
 
 
-class Mover:
+class SuspendWorker:
     """What of it is to be done, and doing it. Call it in threads; one thread of one server moves a lease at a time.
 
     Args:
@@ -43,10 +43,12 @@ class Mover:
         log: where failures go.
     """
 
-    def __init__(self, broker: Broker, moves: Moves, *, is_own: Callable[[Lease], bool], log: logging.Logger) -> None:
+    def __init__(
+        self, broker: Broker, moves: SuspendExecutor, *, is_own: Callable[[Lease], bool], log: logging.Logger
+    ) -> None:
         self._broker, self._moves, self._is_own, self._log = broker, moves, is_own, log
         self._lock = threading.Lock()
-        self._under_way: dict[str, Claim] = {}
+        self._under_way: dict[str, TransferClaim] = {}
         self._looked_at: dict[str, tuple[float, int | None]] = {}
 
     # -- what is to be done -------------------------------------------------------------------------------------
@@ -64,7 +66,7 @@ class Mover:
             turn = None if lease.id in self._under_way else take(lease.id)
             if turn is None:
                 return False
-            self._under_way[lease.id] = Claim(turn=turn)
+            self._under_way[lease.id] = TransferClaim(turn=turn)
             return True
 
     def _is_due(self, lease: Lease) -> bool:
@@ -77,7 +79,7 @@ class Mover:
         """Whether its state is on its way, and not only to be looked at."""
         return lease.residence is not None and lease.residence.phase in MOVING
 
-    def _has_changed(self, lease: Lease, residence: Residence) -> bool:
+    def _has_changed(self, lease: Lease, residence: DeviceState) -> bool:
         """Whether one that is pinned has been in use, or become another process, since it was looked at."""
         return self._looked_at.get(lease.id) != (residence.active_at, lease.holder.root_pid)
 
@@ -106,10 +108,10 @@ class Mover:
             claim.turn.close()
             claim.is_done.set()
 
-    def _do(self, lease: Lease, residence: Residence) -> None:
-        if residence.phase is Phase.PARKING:
+    def _do(self, lease: Lease, residence: DeviceState) -> None:
+        if residence.phase is StatePhase.PARKING:
             change = self._moves.park(lease, lambda: self._is_wanted(lease.id))
-        elif residence.phase is Phase.RESTORING:
+        elif residence.phase is StatePhase.RESTORING:
             change = self._moves.bring_back(lease)
         elif _may_be_looked_at(residence):
             self._look_at(lease, residence)
@@ -119,11 +121,11 @@ class Mover:
         after = self._broker.reside(lease.id, lease.token, change)
         self._looked_at[lease.id] = _mark(after)
 
-    def _look_at(self, lease: Lease, residence: Residence) -> None:
+    def _look_at(self, lease: Lease, residence: DeviceState) -> None:
         """Say whether one that is there may be moved; what made it unfit may be gone."""
         try:
             why = self._moves.why_pinned(lease)
-        except NotNow:  # its end is seen, and it is looked at then
+        except Busy:  # its end is seen, and it is looked at then
             return
         self._looked_at[lease.id] = _mark(lease)
         if why != residence.pinned:
@@ -161,9 +163,9 @@ class Mover:
         self._looked_at.clear()
 
 
-def _may_be_looked_at(residence: Residence) -> bool:
+def _may_be_looked_at(residence: DeviceState) -> bool:
     """Whether it is there, idle, and said to be unfit, which may have changed."""
-    return residence.phase is Phase.RESIDENT and not residence.is_busy and bool(residence.pinned)
+    return residence.phase is StatePhase.RESIDENT and not residence.is_busy and bool(residence.pinned)
 
 
 def _mark(lease: Lease) -> tuple[float, int | None]:

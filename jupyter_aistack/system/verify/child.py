@@ -22,7 +22,7 @@ IsClient = Callable[[int], bool | None]
 _PROGRAM = Path(__file__).with_name("probe.py")
 
 
-class Look:
+class ProbeResult:
     """A child that has looked and keeps its device until this is closed, so that it can be found meanwhile.
 
     Attributes:
@@ -62,7 +62,7 @@ class Look:
             self._child.wait()
         self._child.stdout.close()
 
-    def __enter__(self) -> Look:
+    def __enter__(self) -> ProbeResult:
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ def verify(
     if not expects:
         return None, "there is nothing to verify"
     try:
-        with Look(interpreter=interpreter, environment=environment) as look:
+        with ProbeResult(interpreter=interpreter, environment=environment) as look:
             return judge(expects, {**look.seen, "mps": listed(expects, look.seen, is_client)})
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return None, f"{NOT_KNOWN} {type(error).__name__}"

@@ -16,7 +16,7 @@ from jupyter_aistack.config import AIStack
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
-from jupyter_aistack.providers.base import Prepared
+from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
 GIB, GB, MIB = 1 << 30, 10**9, 1 << 20
@@ -97,7 +97,7 @@ def modes() -> Iterator[tuple[str, dict[str, Any]]]:
         yield STRICT, {"mps_strict": True}
 
 
-def level_of(prepared: Prepared, mode: str) -> str:
+def level_of(prepared: Preparation, mode: str) -> str:
     """The level that holds a lease, and that it has a daemon of its own where that makes a difference."""
     level = prepared.enforced_by.value
     return f"{level}-{STRICT}" if mode == STRICT and prepared.enforced_by is Enforcement.L1 else level
@@ -146,7 +146,7 @@ def holder(host: str) -> Holder:
 
 
 @contextmanager
-def leased(made: Broker, spec: str) -> Iterator[tuple[Lease, Prepared]]:
+def leased(made: Broker, spec: str) -> Iterator[tuple[Lease, Preparation]]:
     """A lease of this process, prepared as for a kernel.
 
     Raises:
@@ -161,7 +161,7 @@ def leased(made: Broker, spec: str) -> Iterator[tuple[Lease, Prepared]]:
         made.release(lease.id, lease.token)
 
 
-def environment(prepared: Prepared | None = None) -> dict[str, str]:
+def environment(prepared: Preparation | None = None) -> dict[str, str]:
     """What a process gets: ours, and what its lease gives it. Without a lease, none of a lease's leavings."""
     ours = {name: value for name, value in os.environ.items() if name not in _OF_A_LEASE}
     return ours if prepared is None else {**ours, **prepared.environment}

@@ -19,7 +19,7 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device import Enforcement
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.providers.base import Prepared
+from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.verify.child import verify
 from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased
 from tests.benchmarks.gpu.workers import WorkFailed, worker
@@ -85,7 +85,7 @@ def one_grant(bench: Bench, made: Broker) -> Checked | None:
         return Checked(enforced_by=prepared.enforced_by, verified=verified, gave_too_much=gave)
 
 
-def checked_by_us(made: Any, lease: Lease, prepared: Prepared, given: Mapping[str, str]) -> bool | None:
+def checked_by_us(made: Any, lease: Lease, prepared: Preparation, given: Mapping[str, str]) -> bool | None:
     """What the package's own check says, with the server's list of clients where this version looks at that too."""
     more: dict[str, Any] = {}
     if "is_client" in inspect.signature(verify).parameters and hasattr(made, "clients"):

@@ -16,7 +16,7 @@ COMMAND = (sys.executable, "-m", "jupyter_aistack.providers.nvidia.checkpoint.he
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class CheckpointReply:
     """What the helper did.
 
     Attributes:
@@ -57,7 +57,7 @@ class CheckpointClient:
         """
         return self._ask({"op": "state", "pid": pid}).state
 
-    def suspend(self, *pids: int, lock_seconds: float = 5.0) -> Answer:
+    def suspend(self, *pids: int, lock_seconds: float = 5.0) -> CheckpointReply:
         """Move the GPU state of processes to host memory, all or none; one that is there already stays there.
 
         Args:
@@ -69,7 +69,7 @@ class CheckpointClient:
         """
         return self._ask({"op": "suspend", "pids": pids, "lock_seconds": lock_seconds})
 
-    def resume(self, *pids: int) -> Answer:
+    def resume(self, *pids: int) -> CheckpointReply:
         """Move it back. Its bytes must have been reserved: a restore that fails cannot be tried again.
 
         Raises:
@@ -84,14 +84,14 @@ class CheckpointClient:
                 self._end(self._process)
                 self._process = None
 
-    def _ask(self, question: dict[str, Any]) -> Answer:
+    def _ask(self, question: dict[str, Any]) -> CheckpointReply:
         with self._turn:
             self._asked += 1
             said = self._exchange(json.dumps({"id": self._asked, **question}) + "\n", str(question["op"]))
         if not said.get("ok"):
             facts = {"step": said.get("step", ""), "state": said.get("state", "unknown")}
             raise CheckpointFailed(str(said.get("message") or "") or None, **facts)
-        return Answer(state=str(said.get("state", "")), seconds=dict(said.get("seconds", {})))
+        return CheckpointReply(state=str(said.get("state", "")), seconds=dict(said.get("seconds", {})))
 
     def _exchange(self, line: str, operation: str) -> dict[str, Any]:
         """The answer to one line; a helper that has ended is replaced at the next question, and says so at this one."""

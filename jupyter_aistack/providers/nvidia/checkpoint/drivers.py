@@ -8,7 +8,7 @@ Version = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bug:
+class DriverDefect:
     """Drivers on which a kernel or a host was lost.
 
     Attributes:
@@ -30,13 +30,13 @@ FLOOR_SOURCE = (
 AARCH64_FLOOR: Version = (595,)
 AARCH64_SOURCE = "NVIDIA/cuda-checkpoint#51: not supported before"
 BUGS = (
-    Bug(
+    DriverDefect(
         first=(595, 71, 5),
         last=(595, 71, 5),
         says="killing a process that was restored hangs the host",
         source="NVIDIA/cuda-checkpoint#53",
     ),
-    Bug(
+    DriverDefect(
         first=(610, 57, 4),
         last=(610, 57, 4),
         says="locking a process of many threads may crash it",

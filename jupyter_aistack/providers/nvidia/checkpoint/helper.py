@@ -31,7 +31,7 @@ JSON = dict[str, Any]
 FAILED, MIXED, UNKNOWN = "failed", "mixed", "unknown"
 
 
-class Target(Protocol):
+class CheckpointTarget(Protocol):
     """A process whose GPU state can be taken away: ``cuda.core.checkpoint.Process``."""
 
     @property
@@ -51,7 +51,7 @@ class Target(Protocol):
         """Let its calls go on."""
 
 
-def cuda_process(pid: int) -> Target:
+def cuda_process(pid: int) -> CheckpointTarget:
     """The process as the driver's checkpoint API sees it.
 
     Raises:
@@ -61,7 +61,7 @@ def cuda_process(pid: int) -> Target:
         from cuda.core.checkpoint import Process
     except ImportError as error:
         raise RuntimeError("cuda-core 1.0 or newer is not installed: pip install 'jupyter_aistack[gpu]'") from error
-    target: Target = Process(pid)
+    target: CheckpointTarget = Process(pid)
     return target
 
 
@@ -83,7 +83,9 @@ def start_cuda() -> None:
 class Helper:
     """Does one operation after the other, and says how each went."""
 
-    def __init__(self, open_target: Callable[[int], Target] = cuda_process, start: Callable[[], None] = start_cuda):
+    def __init__(
+        self, open_target: Callable[[int], CheckpointTarget] = cuda_process, start: Callable[[], None] = start_cuda
+    ):
         self._open, self._start = open_target, start
         self._has_started = False
 
@@ -123,7 +125,7 @@ class Helper:
             self._start()
             self._has_started = True
 
-    def _targets(self, question: JSON) -> list[Target]:
+    def _targets(self, question: JSON) -> list[CheckpointTarget]:
         pids = question["pids"] if "pids" in question else [question["pid"]]
         return [self._open(int(pid)) for pid in pids]
 
@@ -150,7 +152,7 @@ class _Timed:
             self._seconds[step] = round(self._seconds.get(step, 0.0) + time.perf_counter() - begin, 6)
 
 
-def _state_of(targets: Sequence[Target]) -> str:
+def _state_of(targets: Sequence[CheckpointTarget]) -> str:
     """The state they share; failed when one of them is, mixed when they differ otherwise."""
     states = {target.state for target in targets}
     if len(states) == 1:
@@ -158,7 +160,7 @@ def _state_of(targets: Sequence[Target]) -> str:
     return FAILED if FAILED in states else MIXED
 
 
-def _suspend(targets: Sequence[Target], lock_seconds: float, timed: _Timed) -> None:
+def _suspend(targets: Sequence[CheckpointTarget], lock_seconds: float, timed: _Timed) -> None:
     """From wherever they are to checkpointed. Where one cannot be, all go on; all are locked before one is copied."""
     if lock_seconds <= 0:
         raise ValueError("lock_seconds: must be above 0; without an end a busy process would hold up all others")
@@ -174,7 +176,7 @@ def _suspend(targets: Sequence[Target], lock_seconds: float, timed: _Timed) -> N
         raise
 
 
-def _undo(targets: Sequence[Target]) -> None:
+def _undo(targets: Sequence[CheckpointTarget]) -> None:
     """Let all of them go on: a failed one among them stays as it is, and so do those that cannot be helped then."""
     for target in targets:
         if target.state == "checkpointed":
@@ -184,7 +186,7 @@ def _undo(targets: Sequence[Target]) -> None:
             target.unlock()
 
 
-def _resume(targets: Sequence[Target], timed: _Timed) -> None:
+def _resume(targets: Sequence[CheckpointTarget], timed: _Timed) -> None:
     """From wherever they are to running. What fails to be restored stays as it is: it cannot be tried again."""
     for target in targets:
         if target.state == "checkpointed":

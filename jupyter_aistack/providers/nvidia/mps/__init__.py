@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from jupyter_aistack.providers.nvidia.mps.manager import Held, MPSManager
+from jupyter_aistack.providers.nvidia.mps.manager import MPSAssignment, MPSManager
 
-__all__ = ["Held", "MPSManager"]
+__all__ = ["MPSAssignment", "MPSManager"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jupyter_aistack.exceptions import ProviderError
 
-from .paths import Folder
+from .paths import DaemonPaths
 
 PROGRAM = "nvidia-cuda-mps-control"
 ANSWER_SECONDS = 5.0
@@ -22,7 +22,7 @@ _REFUSAL = re.compile(r"\b(?:unknown|unrecognized|invalid|error|failed|cannot)\b
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class MPSServer:
     """An MPS server of a daemon.
 
     Attributes:
@@ -45,7 +45,7 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit:
+class MPSLimit:
     """What the clients of one lease may use of the daemon's GPU.
 
     Attributes:
@@ -59,7 +59,7 @@ class Limit:
     mib: int
 
 
-class Control(ABC):
+class MPSControl(ABC):
     """One daemon, spoken to in one version of its protocol.
 
     Args:
@@ -73,7 +73,7 @@ class Control(ABC):
     needs_server: bool = False
     """Whether clients find nobody, and so no limit, while the daemon has no server."""
 
-    def __init__(self, folder: Folder, gpu: str, index: int, *, seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, folder: DaemonPaths, gpu: str, index: int, *, seconds: float = ANSWER_SECONDS) -> None:
         self.folder, self.gpu, self.index, self._seconds = folder, gpu, index, seconds
 
     @abstractmethod
@@ -81,18 +81,18 @@ class Control(ABC):
         """What makes the control program start the daemon."""
 
     @abstractmethod
-    def servers(self) -> tuple[Server, ...]:
+    def servers(self) -> tuple[MPSServer, ...]:
         """The daemon's servers; the round trip by which it is known to live. Raises `ProviderError`."""
 
     @abstractmethod
-    def open_server(self, limits: Sequence[Limit]) -> None:
+    def open_server(self, limits: Sequence[MPSLimit]) -> None:
         """Have the daemon start a server; it is ready when `servers` says so. Raises `ProviderError`."""
 
     def keep_strays_small(self) -> None:  # noqa: B027 - protocol 2 knows no strays
         """Leave next to nothing to a process that reaches a ready server by no lease. Raises `ProviderError`."""
 
     @abstractmethod
-    def hold(self, limit: Limit, limits: Sequence[Limit]) -> Path:
+    def hold(self, limit: MPSLimit, limits: Sequence[MPSLimit]) -> Path:
         """Set one lease's limit beside those of the others, and give the directory its clients must name.
 
         Raises:
@@ -100,7 +100,7 @@ class Control(ABC):
         """
 
     @abstractmethod
-    def drop(self, name: str, limits: Sequence[Limit]) -> None:
+    def drop(self, name: str, limits: Sequence[MPSLimit]) -> None:
         """Take one lease's limit back, or leave it to `sweep` while it has clients; `limits` remain.
 
         Raises:

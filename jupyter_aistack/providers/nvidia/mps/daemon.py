@@ -13,10 +13,10 @@ from pathlib import Path
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.system.processes import is_alive
 
-from .control import ANSWER_SECONDS, Control, Limit
-from .lifecycle import Life
-from .paths import Folder
-from .records import Records, Trouble
+from .control import ANSWER_SECONDS, MPSControl, MPSLimit
+from .lifecycle import DaemonLifecycle
+from .paths import DaemonPaths
+from .records import DaemonFault, DaemonRecords
 
 MISSES = 2
 """Answers that may be missed in a row before a daemon counts as hanging."""
@@ -35,7 +35,7 @@ class Daemon:
 
     def __init__(
         self,
-        folder: Folder,
+        folder: DaemonPaths,
         gpu: str,
         index: int,
         *,
@@ -44,9 +44,9 @@ class Daemon:
     ) -> None:
         folder.create()
         self.folder, self.gpu, self.index = folder, gpu, index
-        self.records = Records(folder)
-        self._life = Life(folder, self.records, gpu, index, pause=pause, answer_seconds=answer_seconds)
-        self._own: dict[str, Limit] = {}
+        self.records = DaemonRecords(folder)
+        self._life = DaemonLifecycle(folder, self.records, gpu, index, pause=pause, answer_seconds=answer_seconds)
+        self._own: dict[str, MPSLimit] = {}
         self._running = self.records.running()
         self._clients: frozenset[int] = frozenset()
         self._misses = 0
@@ -59,10 +59,10 @@ class Daemon:
         return running.protocol if running else 0
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> DaemonFault | None:
         """What is wrong and not over."""
         if self._lost:
-            return Trouble(message=f"lost the folder of its MPS daemon for good: {self._lost}")
+            return DaemonFault(message=f"lost the folder of its MPS daemon for good: {self._lost}")
         return self.records.trouble()
 
     @property
@@ -78,7 +78,7 @@ class Daemon:
 
     # -- holding leases -----------------------------------------------------------------------------------------
 
-    def hold(self, limit: Limit, *, protocol: int, slots: int) -> Path:
+    def hold(self, limit: MPSLimit, *, protocol: int, slots: int) -> Path:
         """Hold a lease to its limit, starting the daemon if need be; gives the directory its clients must name.
 
         Raises:
@@ -94,7 +94,7 @@ class Daemon:
             self._own[limit.name], self._running = limit, self.records.running()
             return directory
 
-    def _check_slots(self, control: Control, name: str, slots: int) -> None:
+    def _check_slots(self, control: MPSControl, name: str, slots: int) -> None:
         entries = self.records.entries()
         if name not in entries and max(len(entries), len(control.clients())) >= slots:
             raise PrepareFailed(f"the MPS server of GPU {self.index} has {slots} clients, and takes no more")
@@ -186,18 +186,18 @@ class Daemon:
         self._misses += 1
         if not self._is_listening:
             what = "lost the directory of its MPS daemon, which somebody removed"
-            self._close(Trouble(message=f"{what}; it opens when its processes have ended", affected=affected))
+            self._close(DaemonFault(message=f"{what}; it opens when its processes have ended", affected=affected))
         elif self._misses >= MISSES:
             what = f"has an MPS daemon that does not answer ({error.message})"
-            self._close(Trouble(message=what, affected=affected, heals=True))
+            self._close(DaemonFault(message=what, affected=affected, heals=True))
 
     def _close_after_fault(self, culprit: int | None, clients: frozenset[int]) -> None:
         who = f"process {culprit}" if culprit else "a process that MPS does not name"
         others = f"; it opens when {_names(clients)} {'has' if len(clients) == 1 else 'have'} ended" if clients else ""
         message = f"was closed: {who} caused a fault that broke the work of all who share it{others}"
-        self._close(Trouble(message=message, pid=culprit, affected=tuple(sorted(clients))))
+        self._close(DaemonFault(message=message, pid=culprit, affected=tuple(sorted(clients))))
 
-    def _close(self, trouble: Trouble) -> None:
+    def _close(self, trouble: DaemonFault) -> None:
         self.records.write_trouble(trouble)
 
     def _affected(self) -> tuple[int, ...]:
@@ -211,13 +211,13 @@ class Daemon:
             self._begin(protocol)
         except ProviderError as error:
             message = f"lost its MPS daemon, which does not start again: {error.message}"
-            self._close(Trouble(message=message, affected=affected, protocol=protocol))
+            self._close(DaemonFault(message=message, affected=affected, protocol=protocol))
             return
         if affected:
             message = f"had its MPS daemon end and start anew; {_names(affected)} must be started again"
-            self.records.write_trouble(Trouble(message=message, affected=affected, is_closed=False))
+            self.records.write_trouble(DaemonFault(message=message, affected=affected, is_closed=False))
 
-    def _recover(self, trouble: Trouble) -> None:
+    def _recover(self, trouble: DaemonFault) -> None:
         """Open again what is closed, once nobody is harmed by it and a fresh server has proved that it is well."""
         if trouble.heals and self._is_well():
             self.records.write_trouble(None)
@@ -233,12 +233,12 @@ class Daemon:
                 self._begin(protocol)
             except ProviderError as error:
                 message = f"cannot be opened again: {error.message}"
-                self._close(Trouble(message=message, pid=trouble.pid, protocol=protocol))
+                self._close(DaemonFault(message=message, pid=trouble.pid, protocol=protocol))
                 return
         self._misses = 0
         self.records.write_trouble(None)
 
-    def _remaining(self, trouble: Trouble) -> tuple[int, ...]:
+    def _remaining(self, trouble: DaemonFault) -> tuple[int, ...]:
         """Processes that must end first: the affected ones, and whoever else the daemon says is connected."""
         connected: frozenset[int] = frozenset()
         if trouble.is_closed:
@@ -258,7 +258,7 @@ class Daemon:
 
     # -- beginning and ending -----------------------------------------------------------------------------------
 
-    def _ready(self, protocol: int) -> Control:
+    def _ready(self, protocol: int) -> MPSControl:
         """A daemon that answers: the one there is, in its own protocol, or a new one."""
         if self.trouble is not None:
             self._recover(self.trouble)

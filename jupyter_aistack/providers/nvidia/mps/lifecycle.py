@@ -13,12 +13,12 @@ from dataclasses import replace
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.system.processes import started_at
 
-from .control import ANSWER_SECONDS, Control
+from .control import ANSWER_SECONDS, MPSControl
 from .logs import Logs, last_words
-from .paths import Folder
+from .paths import DaemonPaths
 from .protocol2 import Protocol2
 from .protocol3 import Protocol3
-from .records import Records, Running
+from .records import DaemonRecord, DaemonRecords
 
 POLL_SECONDS = 0.1
 POLLS = 60
@@ -29,11 +29,11 @@ ABSENT_POLLS = 20
 is made without complaint, and ends by itself."""
 PID_FILE = "nvidia-cuda-mps-control.pid"
 
-_PROTOCOLS: dict[int, type[Control]] = {2: Protocol2, 3: Protocol3}
+_PROTOCOLS: dict[int, type[MPSControl]] = {2: Protocol2, 3: Protocol3}
 
 
-class Life:
-    """The process of one daemon. Whoever calls has the daemon to themselves (`Records.locked`).
+class DaemonLifecycle:
+    """The process of one daemon. Whoever calls has the daemon to themselves (`DaemonRecords.locked`).
 
     Args:
         folder, records: the daemon's folder, and what is written there.
@@ -45,8 +45,8 @@ class Life:
 
     def __init__(
         self,
-        folder: Folder,
-        records: Records,
+        folder: DaemonPaths,
+        records: DaemonRecords,
         gpu: str,
         index: int,
         *,
@@ -55,10 +55,10 @@ class Life:
     ) -> None:
         self._folder, self._records, self._gpu, self._index = folder, records, gpu, index
         self._pause, self._answer_seconds = pause, answer_seconds
-        self._control: Control | None = None
+        self._control: MPSControl | None = None
         self.logs = Logs(folder.logs, from_end=True)
 
-    def control(self, protocol: int = 0) -> Control:
+    def control(self, protocol: int = 0) -> MPSControl:
         """How to speak to the daemon: in its own protocol, or in another one."""
         running = self._records.running()
         wanted = _PROTOCOLS[protocol or (running.protocol if running else 2)]
@@ -73,7 +73,9 @@ class Life:
         control = self.control(protocol)
         control.start()
         pid = self._started_pid()
-        self._records.write_running(Running(pid=pid, started_at=started_at(pid), protocol=protocol, index=self._index))
+        self._records.write_running(
+            DaemonRecord(pid=pid, started_at=started_at(pid), protocol=protocol, index=self._index)
+        )
         try:
             control = self._follow(control)
             limits = self._records.limits()
@@ -86,7 +88,7 @@ class Life:
             self.end()
             raise
 
-    def _follow(self, control: Control) -> Control:
+    def _follow(self, control: MPSControl) -> MPSControl:
         """The control in the protocol that the daemon turns out to speak."""
         try:
             control.servers()
@@ -106,7 +108,7 @@ class Life:
             self._pause(POLL_SECONDS)
         raise ProviderError("the MPS daemon started and does not say as which process")
 
-    def _await_server(self, control: Control) -> None:
+    def _await_server(self, control: MPSControl) -> None:
         absent = 0
         for _ in range(POLLS):
             servers = control.servers()

@@ -12,10 +12,10 @@ from pathlib import Path
 from jupyter_aistack.core.model.device import Fault
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 
-from .control import ANSWER_SECONDS, Limit
+from .control import ANSWER_SECONDS, MPSLimit
 from .daemon import Daemon
-from .paths import Folder, runtime_root, short
-from .records import Records
+from .paths import DaemonPaths, runtime_root, short
+from .records import DaemonRecords
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -27,7 +27,7 @@ MOST_LEFT = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class MPSAssignment:
     """What holds a lease.
 
     Attributes:
@@ -38,7 +38,7 @@ class Held:
 
     directory: Path
     protocol: int
-    limit: Limit
+    limit: MPSLimit
 
 
 class MPSManager:
@@ -71,7 +71,7 @@ class MPSManager:
         self._root: Path | None = None
         self._lock = threading.Lock()
         self._daemons: dict[Path, Daemon] = {}
-        self._held: dict[str, tuple[Daemon, Held]] = {}
+        self._held: dict[str, tuple[Daemon, MPSAssignment]] = {}
         self._left: dict[str, Daemon] = {}  # the last leases to end: what ran for them may be connected still
         self._failures: dict[str, tuple[str, float]] = {}
         self._is_closed = threading.Event()
@@ -87,7 +87,7 @@ class MPSManager:
 
     def prepare(
         self, lease_id: str, gpu: str, index: int, *, percent: int, mib: int, protocol: int, slots: int
-    ) -> Held:
+    ) -> MPSAssignment:
         """Hold a lease to `percent` of the multiprocessors and `mib` of memory of a GPU. The second time is quick.
 
         Args:
@@ -102,7 +102,7 @@ class MPSManager:
         known = self._held.get(lease_id)
         if known is not None and (known[1].directory / "control").exists() and known[0].is_well:
             return known[1]
-        limit = Limit(name=_lease_name(lease_id), percent=percent, mib=mib)
+        limit = MPSLimit(name=_lease_name(lease_id), percent=percent, mib=mib)
         daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, protocol))
         try:
             directory = daemon.hold(limit, protocol=protocol, slots=slots)
@@ -112,7 +112,7 @@ class MPSManager:
             message = str(error)
             self._failures[gpu] = (message, self._clock())
             raise ProviderError(message) from error
-        held = Held(directory=directory, protocol=daemon.protocol, limit=limit)
+        held = MPSAssignment(directory=directory, protocol=daemon.protocol, limit=limit)
         self._held[lease_id] = (daemon, held)
         self._watch()
         return held
@@ -184,7 +184,7 @@ class MPSManager:
 
     def own_pids(self) -> frozenset[int]:
         """The daemons of this user."""
-        running = (Records(folder).running() for folder in self._folders())
+        running = (DaemonRecords(folder).running() for folder in self._folders())
         return frozenset(one.pid for one in running if one is not None)
 
     def check(self) -> None:
@@ -218,7 +218,7 @@ class MPSManager:
             except Exception:  # the next look may succeed, and without any nobody would hear of a fault
                 log.warning("an MPS daemon could not be looked at", exc_info=True)
 
-    def _daemon(self, gpu: str, index: int, folder: Folder) -> Daemon:
+    def _daemon(self, gpu: str, index: int, folder: DaemonPaths) -> Daemon:
         with self._lock:
             if folder.path not in self._daemons:
                 self._daemons[folder.path] = Daemon(
@@ -248,27 +248,27 @@ class MPSManager:
 
     def _needy(self, gpu: str, index: int) -> list[Daemon]:
         """The daemons of a GPU with which something is wrong, or that nobody looks after; from now on we do."""
-        folders = [folder for folder in self._folders(gpu) if _is_needy(Records(folder))]
+        folders = [folder for folder in self._folders(gpu) if _is_needy(DaemonRecords(folder))]
         daemons = [self._daemon(gpu, index, folder) for folder in folders]
         if daemons:
             self._watch()
         with self._lock:
             return [*daemons, *(one for one in self._daemons.values() if one.gpu == gpu and one.is_lost)]
 
-    def _folder(self, gpu: str, lease_id: str, protocol: int) -> Folder:
+    def _folder(self, gpu: str, lease_id: str, protocol: int) -> DaemonPaths:
         own = f"-{short(lease_id)[:8]}" if self._strict and protocol == 2 else ""
-        return Folder(self.root() / f"{short(gpu)}{own}")
+        return DaemonPaths(self.root() / f"{short(gpu)}{own}")
 
-    def _folders(self, gpu: str = "") -> list[Folder]:
+    def _folders(self, gpu: str = "") -> list[DaemonPaths]:
         """The folders of a GPU's daemons, or of all."""
         try:
             found = self.root().glob(f"{short(gpu)}*" if gpu else "*")
         except ProviderError:
             return []
-        return [Folder(path) for path in sorted(found) if path.is_dir()]
+        return [DaemonPaths(path) for path in sorted(found) if path.is_dir()]
 
 
-def _is_needy(records: Records) -> bool:
+def _is_needy(records: DaemonRecords) -> bool:
     """Whether something is wrong with a daemon, or it was left behind by servers that crashed."""
     if records.trouble() is not None:
         return True

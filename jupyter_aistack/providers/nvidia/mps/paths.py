@@ -20,7 +20,7 @@ MOUNTS = Path("/proc/self/mounts")
 
 
 @dataclass(frozen=True)
-class Folder:
+class DaemonPaths:
     """One daemon's folder."""
 
     path: Path

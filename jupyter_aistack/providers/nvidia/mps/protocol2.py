@@ -13,10 +13,10 @@ from pathlib import Path
 
 from jupyter_aistack.exceptions import ProviderError
 
-from .control import Control, Limit, Server
+from .control import MPSControl, MPSLimit, MPSServer
 
 
-class Protocol2(Control):
+class Protocol2(MPSControl):
     """A daemon that speaks protocol 2."""
 
     protocol = 2
@@ -27,22 +27,22 @@ class Protocol2(Control):
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "CUDA_MPS_PROTOCOL_VERSION": "2"}
 
-    def servers(self) -> tuple[Server, ...]:
+    def servers(self) -> tuple[MPSServer, ...]:
         # A daemon without servers has to prove that it lives, too: a list of none looks like no answer.
         first, *rest = [*self._say(_PERCENT, "get_server_list").split(), ""]
         _number(first)
         pids = [int(word) for word in rest if word.isdecimal()]
-        return tuple(Server(name=str(pid), pid=pid, status=self._status(pid)) for pid in pids)
+        return tuple(MPSServer(name=str(pid), pid=pid, status=self._status(pid)) for pid in pids)
 
-    def open_server(self, limits: Sequence[Limit]) -> None:
+    def open_server(self, limits: Sequence[MPSLimit]) -> None:
         self._allow(limits)
         self._say(f"start_server -uid {os.getuid()}")
 
-    def hold(self, limit: Limit, limits: Sequence[Limit]) -> Path:
+    def hold(self, limit: MPSLimit, limits: Sequence[MPSLimit]) -> Path:
         self._allow([*limits, limit])
         return self.folder.pipes
 
-    def drop(self, name: str, limits: Sequence[Limit]) -> None:
+    def drop(self, name: str, limits: Sequence[MPSLimit]) -> None:
         self._allow(limits)
 
     def clients(self, name: str = "") -> frozenset[int]:
@@ -61,10 +61,10 @@ class Protocol2(Control):
     def _status(self, pid: int) -> str:
         return self._say(f"get_server_status {pid}").strip().upper()
 
-    def _clients_of(self, server: Server) -> list[int]:
+    def _clients_of(self, server: MPSServer) -> list[int]:
         return [int(word) for word in self._say(f"get_client_list {server.pid}").split() if word.isdecimal()]
 
-    def _allow(self, limits: Sequence[Limit]) -> None:
+    def _allow(self, limits: Sequence[MPSLimit]) -> None:
         """Let servers to come, and clients to come of those there are, have as much as the largest of `limits`."""
         if not limits:
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 from jupyter_aistack.core.enforcement.mps_limits import STRAY_MIB, STRAY_PERCENT
 from jupyter_aistack.exceptions import ProviderError
 
-from .control import Control, Limit, Server
+from .control import MPSControl, MPSLimit, MPSServer
 
 _CSV = "--format=csv,noheader"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG])i?B?", re.IGNORECASE)
@@ -22,7 +22,7 @@ TOLERANCE = 1.01
 """A limit may be read back in a larger unit, rounded."""
 
 
-class Protocol3(Control):
+class Protocol3(MPSControl):
     """A daemon that speaks protocol 3."""
 
     protocol = 3
@@ -39,17 +39,17 @@ class Protocol3(Control):
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "CUDA_MPS_PROTOCOL_VERSION": "3"}
 
-    def servers(self) -> tuple[Server, ...]:
+    def servers(self) -> tuple[MPSServer, ...]:
         rows = (row for row in self._rows("server", "list") if len(row) >= 4)
-        return tuple(Server(name=row[0], pid=_integer(row[2]), status=row[3].upper()) for row in rows)
+        return tuple(MPSServer(name=row[0], pid=_integer(row[2]), status=row[3].upper()) for row in rows)
 
-    def open_server(self, limits: Sequence[Limit]) -> None:
+    def open_server(self, limits: Sequence[MPSLimit]) -> None:
         self._do("server", "create", self.server, f"--allowed-devices={self.gpu}")
 
     def keep_strays_small(self) -> None:
         self._do("server", "set", self.server, *_limits(STRAY_PERCENT, STRAY_MIB))
 
-    def hold(self, limit: Limit, limits: Sequence[Limit]) -> Path:
+    def hold(self, limit: MPSLimit, limits: Sequence[MPSLimit]) -> Path:
         is_new = limit.name not in self._namespaces()
         if is_new:
             self._do("namespace", "create", limit.name, f"--server={self.server}")
@@ -61,7 +61,7 @@ class Protocol3(Control):
                 self._do("namespace", "delete", limit.name, f"--server={self.server}", "--force")
             raise
 
-    def drop(self, name: str, limits: Sequence[Limit]) -> None:
+    def drop(self, name: str, limits: Sequence[MPSLimit]) -> None:
         if name in self._namespaces() and not self.clients(name):
             self._do("namespace", "delete", name, f"--server={self.server}")
 
@@ -80,7 +80,7 @@ class Protocol3(Control):
     def quit(self) -> None:
         self._do("-q")
 
-    def _checked(self, limit: Limit) -> Path:
+    def _checked(self, limit: MPSLimit) -> Path:
         """The namespace's directory, once both its limits are what they should be."""
         row = self._namespaces().get(limit.name, [])
         if len(row) < 5:

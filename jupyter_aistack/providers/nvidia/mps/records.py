@@ -15,12 +15,12 @@ from typing import Any
 
 from jupyter_aistack.system.processes import is_alive, started_at
 
-from .control import Limit
-from .paths import Folder
+from .control import MPSLimit
+from .paths import DaemonPaths
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class DaemonRecord:
     """A daemon that was started.
 
     Attributes:
@@ -40,7 +40,7 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class DaemonFault:
     """What has gone wrong with a daemon and is not over.
 
     Attributes:
@@ -61,10 +61,10 @@ class Trouble:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class DaemonLease:
     """A lease of a daemon: its limit, and the process that looks after it."""
 
-    limit: Limit
+    limit: MPSLimit
     owner: int
     owner_started_at: float | None
 
@@ -73,10 +73,10 @@ class Entry:
         return not is_alive(self.owner, self.owner_started_at)
 
 
-class Records:
+class DaemonRecords:
     """The files of one daemon's folder. What cannot be read counts as not written."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: DaemonPaths) -> None:
         self.folder = folder
         self._daemon, self._trouble = folder.path / "daemon.json", folder.path / "trouble.json"
 
@@ -89,18 +89,18 @@ class Records:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def running(self) -> Running | None:
+    def running(self) -> DaemonRecord | None:
         said = _read(self._daemon)
-        return None if said is None else Running(**said)
+        return None if said is None else DaemonRecord(**said)
 
-    def write_running(self, running: Running) -> None:
+    def write_running(self, running: DaemonRecord) -> None:
         _write(self._daemon, asdict(running))
 
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> DaemonFault | None:
         said = _read(self._trouble)
-        return None if said is None else Trouble(**{**said, "affected": tuple(said["affected"])})
+        return None if said is None else DaemonFault(**{**said, "affected": tuple(said["affected"])})
 
-    def write_trouble(self, trouble: Trouble | None) -> None:
+    def write_trouble(self, trouble: DaemonFault | None) -> None:
         if trouble is None:
             self._trouble.unlink(missing_ok=True)
         else:
@@ -109,16 +109,16 @@ class Records:
     def forget_running(self) -> None:
         self._daemon.unlink(missing_ok=True)
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, DaemonLease]:
         """The leases by name."""
         found = {path.stem: _read(path) for path in sorted(self.folder.leases.glob("*.json"))}
         return {name: _entry(said) for name, said in found.items() if said is not None}
 
-    def limits(self, *, beside: str = "") -> list[Limit]:
+    def limits(self, *, beside: str = "") -> list[MPSLimit]:
         """The limits of all leases, or of those beside one."""
         return [entry.limit for name, entry in self.entries().items() if name != beside]
 
-    def enter(self, limit: Limit) -> None:
+    def enter(self, limit: MPSLimit) -> None:
         """Write a lease down; whoever looks after it already goes on doing so."""
         known = self.entries().get(limit.name)
         own = known is None or known.is_orphan
@@ -134,8 +134,8 @@ class Records:
         return self.folder.leases / f"{name}.json"
 
 
-def _entry(said: dict[str, Any]) -> Entry:
-    return Entry(**{**said, "limit": Limit(**said["limit"])})
+def _entry(said: dict[str, Any]) -> DaemonLease:
+    return DaemonLease(**{**said, "limit": MPSLimit(**said["limit"])})
 
 
 def _read(path: Path) -> dict[str, Any] | None:
