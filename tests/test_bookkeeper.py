@@ -20,7 +20,7 @@ from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.base import Preparation, Provider, Usage
-from jupyter_aistack.server.maintenance.loop import keep_leases
+from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import ManualClock, holder
 
 
@@ -73,7 +73,7 @@ class Host:
     def lease(self, spec: str, name: str = "kernel-1") -> Lease:
         request = self.broker.submit(spec, holder(name, host="box", pid=1))
         lease = self.broker.lease(request.lease_id)
-        self.broker.keep_books()
+        self.broker.record_usage()
         return lease
 
     def pass_time(self, seconds: float, watts: float = 100.0, step: float = 2.0) -> None:
@@ -88,7 +88,7 @@ class Host:
         return {f"{c.lease_id}{c.cell}": c for c in self.ledger.charges(0, 99_999)}
 
     def settle(self) -> None:
-        self.broker.keep_books(settle=True)
+        self.broker.record_usage(settle=True)
 
     def total(self) -> int:
         return sum(charge.millijoules for charge in self.ledger.charges(0, 99_999))
@@ -123,7 +123,7 @@ def test_what_was_used_is_written_every_ten_seconds_in_one_bill(host: Host, monk
     host.pass_time(60)
     assert len(bills) == 1 + 60 / SETTLE_SECONDS
     assert len(host.gpu.looks) == 31
-    host.broker.keep_books()
+    host.broker.record_usage()
     assert len(host.gpu.looks) == 31, "two looks within a second are one"
 
 
@@ -131,12 +131,12 @@ def test_the_books_are_closed_with_the_last_lease_and_the_device_is_left_asleep(
     lease = host.lease("1/2")
     host.pass_time(4)
     host.broker.release(lease.id, lease.token)
-    keep_leases(host.broker, frozenset())
+    renew_leases(host.broker, frozenset())
     assert not host.broker.books.is_open
     assert host.paid()[lease.id].seconds == 4.0
     looks = len(host.gpu.looks)
     host.clock.advance(3600.0)
-    keep_leases(host.broker, frozenset())
+    renew_leases(host.broker, frozenset())
     assert len(host.gpu.looks) == looks
     host.gpu.counter = (host.gpu.counter or 0) + 5_000
     host.lease("1/2")
@@ -255,7 +255,7 @@ def test_cells_are_charged_for_what_happened_while_they_ran(host: Host) -> None:
     lease = host.lease("1/2")
     host.gpu.busy[lease.id] = 0.8
     began = host.clock.now + 2.0
-    host.ledger.note_cells(
+    host.ledger.record_cells(
         [CellInterval(host="box", owner="kernel-1", cell="3:ab", began_at=began, ended_at=began + 4.0)]
     )
     host.pass_time(10)
@@ -319,7 +319,7 @@ def test_one_that_is_closed_hands_over_at_once() -> None:
     first, second = both()
     first.lease("1/2")
     turn((first, second), 20)
-    first.broker.books.hand_over()
+    first.broker.books.transfer_metering()
     turn((second,), SETTLE_SECONDS + 2)
     assert second.broker.books.is_open
 

@@ -16,10 +16,10 @@ from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
     SuspendMethod,
-    has_left,
-    has_returned,
     is_pinned,
-    starts_anew,
+    reset_for_new_process,
+    resumed,
+    suspended,
 )
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.policy import Policy, Queue
@@ -61,26 +61,26 @@ class Host:
         lease = self.lease(name)
         self.broker.prepare(lease)
         self.broker.activate(lease.id, lease.token, verified=True)
-        return self.broker.reside(lease.id, lease.token, lambda one: is_pinned(one, ""))
+        return self.broker.update_device_state(lease.id, lease.token, lambda one: is_pinned(one, ""))
 
     def turn(self, seconds: float = 0.0) -> None:
         """Let time pass, and plan."""
         self.clock.advance(seconds)
         self.broker.cycle()
 
-    def carry_out(self, lease: Lease) -> Lease:
+    def apply_action(self, lease: Lease) -> Lease:
         """Do the move of a lease: nothing is there to be moved, so it is done at once."""
         assert lease.residence is not None
         state = self.broker.devices.simulated_state(lease)
         assert state is not None
         if lease.residence.phase is StatePhase.PARKING:
-            out = partial(has_left, state_bytes=state, tier=SuspendMethod.SIMULATED)
-            return self.broker.reside(lease.id, lease.token, out)
-        return self.broker.reside(lease.id, lease.token, lambda one: has_returned(one, self.clock()))
+            out = partial(suspended, state_bytes=state, tier=SuspendMethod.SIMULATED)
+            return self.broker.update_device_state(lease.id, lease.token, out)
+        return self.broker.update_device_state(lease.id, lease.token, lambda one: resumed(one, self.clock()))
 
     def move(self) -> list[str]:
         """What is to move does, and then there is another turn; who that was."""
-        moving = [self.carry_out(lease).holder.id for lease in self.broker.moves()]
+        moving = [self.apply_action(lease).holder.id for lease in self.broker.moves()]
         self.turn()
         return moving
 
@@ -100,7 +100,7 @@ def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
     )
     assert (host.home("a").tier, host.home("a").state_bytes) == (SuspendMethod.SIMULATED, 70 * GIB)
     assert host.home("b").pinned == UNSEEN
-    host.broker.reside(host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, ""))
+    host.broker.update_device_state(host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, ""))
 
     host.broker.begin_cell(host.lease("a").id)
     assert host.home("a").wanted_at == host.clock.now
@@ -195,7 +195,7 @@ def test_a_lease_may_end_wherever_its_state_is(moves: int) -> None:
     host.broker.release(lease.id, lease.token)
     assert host.broker.moves() == ()
     with pytest.raises(LeaseLost):
-        host.carry_out(lease)
+        host.apply_action(lease)
     host.start("b")
     assert host.home("b").phase is StatePhase.RESIDENT
 
@@ -224,7 +224,7 @@ def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room
     host.move()
     host.start("b")
     host.broker.bind(lease.id, lease.token, pid=4_000_000)
-    host.broker.reside(lease.id, lease.token, lambda one: starts_anew(one, host.clock.now))
+    host.broker.update_device_state(lease.id, lease.token, lambda one: reset_for_new_process(one, host.clock.now))
     anew = host.broker.activate(lease.id, lease.token, verified=True, note="anew")
     assert (anew.state, anew.note) == (LeaseState.SUSPENDED, "anew")
     assert (host.home("a").phase, host.home("a").state_bytes) == (StatePhase.PARKED, 0)

@@ -73,7 +73,7 @@ def test_a_cell_that_gives_its_lease_back_is_told_to_its_end(shell: InteractiveS
 def test_a_cell_on_a_lease_of_its_own_is_charged_to_it(shell: InteractiveShell, broker: client.Client):
     shell.run_cell("%%gpu 1/4\nimport time\ntime.sleep(0.05)", store_history=True)
     (span,) = told(broker, 1)
-    books_of(broker).keep_books(settle=True)
+    books_of(broker).record_usage(settle=True)
     for _ in range(600):
         charges = books_of(broker).ledger.charges(0, 99_999)
         if any(charge.cell for charge in charges):

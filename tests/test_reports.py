@@ -153,7 +153,7 @@ def test_a_bill_is_of_the_kernel_or_of_its_notebook(service: Service) -> None:
 
 def test_a_bill_can_be_brought_up_to_date_first(service: Service) -> None:
     lease = service.call("request", {"spec": "1/4"}, ANN)["lease"]
-    service.broker.keep_books()
+    service.broker.record_usage()
     assert isinstance(service.broker.clock, ManualClock)
     service.broker.clock.advance(5.0)
     assert service.call("bill", {}, ANN)["leases"] == {}

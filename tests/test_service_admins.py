@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_aistack.broker.api.service import Caller, Service
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
-from jupyter_aistack.core.wire.visibility import SOMEONE
+from jupyter_aistack.core.wire.visibility import ANONYMOUS
 from jupyter_aistack.exceptions import (
     InvalidRequest,
     LeaseNotFound,
@@ -177,7 +177,7 @@ def test_names_of_others_are_hidden_where_the_settings_say_so() -> None:
     assert "ann's secret plan" in seen_by(PROF)
     assert "ann" not in seen_by(BOB).replace("cannot", "")
     (shown,) = desk.call("leases", {}, BOB)["leases"]
-    assert (shown["holder"]["user"], shown["holder"]["label"], shown["holder"]["pid"]) == (SOMEONE, "", None)
+    assert (shown["holder"]["user"], shown["holder"]["label"], shown["holder"]["pid"]) == (ANONYMOUS, "", None)
     with pytest.raises(PermissionDenied, match="belongs to somebody else"):
         desk.call("release", {"lease_id": lease["id"]}, BOB)
 

@@ -156,7 +156,7 @@ def test_a_process_outside_the_tree_counts_where_its_environment_names_the_lease
     look({root: 1, stray: 45, stranger: 60})
     (breach,) = broker.memory.take_breaches()
     assert breach.process.pid == stray
-    assert broker.memory.strays(lease.id) == {stray}
+    assert broker.memory.orphan_processes(lease.id) == {stray}
     assert broker.usage()[0][lease.id].memory_bytes == 2, "it is one of the lease's in what is shown, too"
 
 
@@ -168,7 +168,7 @@ def test_a_process_of_another_user_cannot_make_itself_part_of_a_lease(
     named = process(AISTACK_LEASE=lease.id)
     monkeypatch.setattr(memory_watchdog, "uid_of", {root: 1000, named: 1001}.get)
     look({root: 1, named: 60})
-    assert (broker.memory.take_breaches(), broker.memory.strays(lease.id)) == ((), frozenset())
+    assert (broker.memory.take_breaches(), broker.memory.orphan_processes(lease.id)) == ((), frozenset())
 
 
 def test_an_environment_that_cannot_be_read_names_nothing() -> None:
@@ -180,16 +180,16 @@ def test_where_a_control_group_holds_a_lease_its_group_counts(monkeypatch: pytes
     monkeypatch.setattr(memory_watchdog, "cgroup_of", lambda pid: groups.get(pid, b""))
     piece = Slice(device_id="GPU-0", kind=SliceKind.SHARE, fraction=Fraction(1, 2), memory_bytes=1, uuid="GPU-0")
 
-    def strays(root: int, enforced_by: Enforcement) -> frozenset[int]:
+    def orphan_processes(root: int, enforced_by: Enforcement) -> frozenset[int]:
         held = Lease(
             id="l-1", token=1, request_id="r-1", spec=None, holder=holder(pid=root), slices=(piece,),  # type: ignore[arg-type]
             granted_at=0, expires_at=1, enforced_by=enforced_by,
         )  # fmt: skip
-        return memory_watchdog.find_strays([held], {"l-1": frozenset({root})}, [root, 12, 13])["l-1"]
+        return memory_watchdog.find_orphan_processes([held], {"l-1": frozenset({root})}, [root, 12, 13])["l-1"]
 
-    assert strays(11, Enforcement.L3) == {12}
-    assert strays(11, Enforcement.L1) == frozenset()
-    assert strays(SELF, Enforcement.L3) == frozenset(), "the server's own group holds everybody"
+    assert orphan_processes(11, Enforcement.L3) == {12}
+    assert orphan_processes(11, Enforcement.L1) == frozenset()
+    assert orphan_processes(SELF, Enforcement.L3) == frozenset(), "the server's own group holds everybody"
 
 
 def test_two_leases_of_one_kernel_have_one_bound(broker: Broker, look: Any) -> None:

@@ -515,7 +515,7 @@ class Broker(Suspension):
             if lease.expires_at < soon and not self._is_dead(lease.holder):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
-        self._try_to_keep_books()
+        self._record_usage_or_log()
         leases = self.leases()
         self.memory.look(leases, lambda: self._trees(leases))
         self._fault_watch.look(leases, lambda: self._pids(leases))
@@ -543,30 +543,32 @@ class Broker(Suspension):
         leases = self.leases()
         return self.devices.usage(leases, self._pids(leases))
 
-    def keep_books(self, *, settle: bool = False) -> None:
+    def record_usage(self, *, settle: bool = False) -> None:
         """Measure what was used and, every ten seconds or at once, write it down; see :class:`UsageMeter`."""
         self.books.look(self.leases(), settle=settle)
 
-    def _try_to_keep_books(self) -> None:
+    def _record_usage_or_log(self) -> None:
         """A mistake in the books must cost nobody a lease."""
         try:
-            self.keep_books()
+            self.record_usage()
         except AIStackError as error:
             log.warning("what was used is written down later: %s", error.message)
         except Exception:
             log.exception("the books cannot be kept")
 
-    def close_books(self) -> None:
+    def flush_usage(self) -> None:
         """Write down what is left once nothing is leased any more."""
         if self.books.is_open:
-            self.keep_books()
+            self.record_usage()
 
     def _own_processes(self) -> Iterable[int]:
         return (pid for pids in self._pids(self.leases()).values() for pid in pids)
 
     def _pids(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
         """Each lease's processes, where they are known yet; those outside its tree as the watchdog last saw them."""
-        return {lease_id: pids | self.memory.strays(lease_id) for lease_id, pids in self._trees(leases).items()}
+        return {
+            lease_id: pids | self.memory.orphan_processes(lease_id) for lease_id, pids in self._trees(leases).items()
+        }
 
     def _trees(self, leases: Iterable[Lease]) -> dict[str, frozenset[int]]:
         """The processes below each lease's root. A worker's belong to the worker's lease, not to its kernel's too."""
@@ -576,7 +578,7 @@ class Broker(Suspension):
     def close(self) -> None:
         """Let go of the ledger and the drivers."""
         with contextlib.suppress(AIStackError):
-            self.books.hand_over()
+            self.books.transfer_metering()
         self.devices.close()
         self.ledger.close()
 

@@ -100,7 +100,7 @@ class MemoryWatchdog:
             self._host_looked_at = now
             self._look_in_all(leases, found)
 
-    def strays(self, lease_id: str) -> frozenset[int]:
+    def orphan_processes(self, lease_id: str) -> frozenset[int]:
         """Processes of a lease outside its tree, as of the last look."""
         return self._strays.get(lease_id, frozenset())
 
@@ -127,10 +127,10 @@ class MemoryWatchdog:
     def _look_by_process(self, leases: Sequence[Lease], trees: Trees) -> None:
         held = self._devices().memory_by_process(piece for lease in leases for piece in lease.slices)
         listed = {pid for processes in held.values() for pid in processes or ()}
-        self._strays = find_strays(leases, trees, listed)
+        self._strays = find_orphan_processes(leases, trees, listed)
         self._by_process = set()
         for group in _together([lease for lease in leases if lease.id in trees], trees):
-            pids = frozenset().union(*(trees[lease.id] | self.strays(lease.id) for lease in group))
+            pids = frozenset().union(*(trees[lease.id] | self.orphan_processes(lease.id) for lease in group))
             slices = [(piece.uuid, piece.memory_bytes) for lease in group for piece in lease.slices if piece.uuid]
             granted = granted_together(slices)
             if not granted.keys() & held.keys():
@@ -192,7 +192,7 @@ class MemoryWatchdog:
 _EVENTS = {PressureLevel.NEAR: EventKind.LEASE_NEAR_MEMORY, PressureLevel.OVER: EventKind.LEASE_OVER_MEMORY}
 
 
-def find_strays(leases: Iterable[Lease], trees: Trees, listed: Iterable[int]) -> dict[str, frozenset[int]]:
+def find_orphan_processes(leases: Iterable[Lease], trees: Trees, listed: Iterable[int]) -> dict[str, frozenset[int]]:
     """Processes on a device's list that belong to a lease though they are not below its root.
 
     They are its user's and name it in their environment, or, where a control group holds it (L3), are in its group.

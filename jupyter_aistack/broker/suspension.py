@@ -21,7 +21,7 @@ from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy
-from jupyter_aistack.core.suspend.build import house_of, pins
+from jupyter_aistack.core.suspend.build import build_suspend_input, pins
 from jupyter_aistack.core.suspend.capability import SWITCHED_OFF, SuspendCapability
 from jupyter_aistack.core.suspend.feasibility import why_pinned
 from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy, host_room
@@ -70,17 +70,17 @@ class Suspension(ABC):
     def _untested(self) -> SuspendCapability:
         return SWITCHED_OFF if self.suspend is None else SuspendCapability(why=self.suspend_ready())
 
-    def room_to_park(self) -> int:
+    def suspend_capacity_bytes(self) -> int:
         """How many more bytes of the host's memory suspended state may take now."""
         leases = self.leases()
         return self._host_bytes(leases) - sum(map(_parked_bytes, leases))
 
-    def as_it_stands(self, leases: Sequence[Lease]) -> tuple[Lease, ...]:
+    def with_pin_reasons(self, leases: Sequence[Lease]) -> tuple[Lease, ...]:
         """These leases, pinned where others keep them on their devices now: the host has no room for all, say."""
         if self.suspend is None or not any(_may_leave(lease) for lease in leases):
             return tuple(leases)
         snapshot = self.snapshot()
-        house = house_of(snapshot, snapshot.leases)
+        house = build_suspend_input(snapshot, snapshot.leases)
         why = pins(house) if house is not None else {}
         return tuple(_pinned(lease, why.get(lease.id, "")) for lease in leases)
 
@@ -89,7 +89,7 @@ class Suspension(ABC):
         moving = (StatePhase.PARKING, StatePhase.RESTORING)
         return tuple(lease for lease in self.leases() if lease.residence and lease.residence.phase in moving)
 
-    def reside(self, lease_id: str, token: int, change: Callable[[DeviceState], DeviceState]) -> Lease:
+    def update_device_state(self, lease_id: str, token: int, change: Callable[[DeviceState], DeviceState]) -> Lease:
         """Note where the device state of a lease is now; `change` is a step of :mod:`.core.residence`.
 
         Raises:
@@ -97,7 +97,7 @@ class Suspension(ABC):
             LeaseLost, StaleToken: the lease has ended, or another has taken its place.
         """
         before = self.lease(lease_id)
-        lease = self.ledger.reside(lease_id, token, self.clock(), change)
+        lease = self.ledger.update_device_state(lease_id, token, self.clock(), change)
         if lease.residence and before.residence and lease.residence.phase is not before.residence.phase:
             self.devices.has_moved(lease)
         return lease
@@ -139,12 +139,12 @@ class Suspension(ABC):
         return self.lease(lease_id)
 
     def _change(self, lease_id: str, change: Callable[[DeviceState], DeviceState]) -> Lease:
-        return self.reside(lease_id, self.lease(lease_id).token, change)
+        return self.update_device_state(lease_id, self.lease(lease_id).token, change)
 
     def _check_can_leave(self, lease_id: str) -> None:
         """A wish that the host has no room for would stay one for ever."""
         snapshot = self.snapshot()
-        house = house_of(snapshot, snapshot.leases)
+        house = build_suspend_input(snapshot, snapshot.leases)
         one = next((one for one in house.tenants if one.lease_id == lease_id), None) if house else None
         why = why_pinned(house, one) if house and one and one.phase is StatePhase.RESIDENT else ""
         if why:

@@ -122,7 +122,7 @@ class UsageMeter:
             if settle or not live or not 0 <= now - self._settled_at < SETTLE_SECONDS:
                 self._settle(now, is_last=not live)
 
-    def hand_over(self) -> None:
+    def transfer_metering(self) -> None:
         """Write down what was seen, and let somebody else keep the books from now on."""
         with self._lock:
             if self.is_open:
@@ -225,9 +225,9 @@ class UsageMeter:
         if 0 <= now - self._tidied_at < TIDY_SECONDS:
             return
         self._tidied_at = now
-        self._ledger.forget_cells(self._host, now - LATE_SECONDS)
+        self._ledger.delete_cells(self._host, now - LATE_SECONDS)
         for _ in range(MOST_FOLDS):
-            if self._ledger.fold_cells(day_of(now) - KEEP_CELLS_DAYS, FOLDED) < FOLDED:
+            if self._ledger.aggregate_cells(day_of(now) - KEEP_CELLS_DAYS, FOLDED) < FOLDED:
                 return
 
 

@@ -108,7 +108,7 @@ class EmbeddedTransport(Transport):
         if is_due:
             self._broker.maintain()
         else:
-            self._broker.keep_books()
+            self._broker.record_usage()
 
     def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
         try:

@@ -57,7 +57,7 @@ def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
     The lower memory cap wins, and the lower thread count, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's
     ``=64`` does not.
     """
-    changed = {**env, **memory_caps.merged(env, prepared.environment, forced=_FORCED)}
+    changed = {**env, **memory_caps.merge_caps(env, prepared.environment, forced=_FORCED)}
     for name, value in prepared.environment.items():
         if name.endswith(_THREADS) and name in env:
             changed[name] = _lower(env[name], value)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.device import DeviceKind, SliceKind
-from jupyter_aistack.core.model.device_state import starts_anew
+from jupyter_aistack.core.model.device_state import reset_for_new_process
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
 from jupyter_aistack.exceptions import (
@@ -203,7 +203,9 @@ class KernelLeases:
     def _start_anew(self, lease: Lease) -> None:
         """Its process is another one: what was suspended of the old one is gone with it."""
         broker = self._broker()
-        broker.reside(lease.id, lease.token, lambda residence: starts_anew(residence, broker.clock()))
+        broker.update_device_state(
+            lease.id, lease.token, lambda residence: reset_for_new_process(residence, broker.clock())
+        )
 
     def follow(self, *, is_alone: bool) -> bool:
         """Look after leases and the waiting request of a running kernel; whether one still waits.

@@ -62,7 +62,9 @@ class DeviceProcesses:
             return frozenset()
 
     def _pids(self) -> frozenset[int]:
-        return tree({"": self._pid})[""].union(*(self._broker.memory.strays(lease.id) for lease in self._leases))
+        return tree({"": self._pid})[""].union(
+            *(self._broker.memory.orphan_processes(lease.id) for lease in self._leases)
+        )
 
     def _slices(self) -> list[Slice]:
         return [piece for lease in self._leases for piece in lease.slices]

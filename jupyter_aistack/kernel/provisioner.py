@@ -205,7 +205,7 @@ class SliceProvisioner(LocalProvisioner):
             return None
         ways = KernelControl(device, self._logged, interrupt=self._interrupt, signal=self.send_signal, poll=self.poll)
         teardown = Teardown(ways)
-        await teardown.make_way()
+        await teardown.free_device()
         return teardown
 
     async def _before_kill(self) -> None:

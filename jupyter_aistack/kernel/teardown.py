@@ -64,7 +64,7 @@ class Teardown:
     ) -> None:
         self._ways, self._clock, self._sleep = ways, clock, sleep
 
-    async def make_way(self) -> None:
+    async def free_device(self) -> None:
         """Everything before the signal that ends it: it may be killed afterwards."""
         await self._ways.interrupt()
         await self._settle()
@@ -79,7 +79,7 @@ class Teardown:
 
     async def end(self) -> None:
         """All of it."""
-        await self.make_way()
+        await self.free_device()
         await self.ask()
         if not await self._ways.has_ended():
             await self._ways.signal(signal.SIGKILL)

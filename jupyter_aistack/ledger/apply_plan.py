@@ -77,7 +77,7 @@ def _check_lease(lease: Lease, action: End | Notify | WithdrawNotice | TransferA
         raise LedgerConflict(f"lease {lease.id} was used meanwhile", lease_id=lease.id)
 
 
-def carry_out(rows: Rows, action: Action, now: float, half_life_seconds: float) -> list[Event]:
+def apply_action(rows: Rows, action: Action, now: float, half_life_seconds: float) -> list[Event]:
     """Do what a checked plan says. What it says about a lease that has ended meanwhile is left out."""
     if isinstance(action, Grant):
         return [_grant(rows, action, now)]

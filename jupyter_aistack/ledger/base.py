@@ -118,7 +118,9 @@ class Ledger(ABC):
         """Write down something that has happened to a live lease, and with `note` change its note; raises as `step`."""
 
     @abstractmethod
-    def reside(self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]) -> Lease:
+    def update_device_state(
+        self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]
+    ) -> Lease:
         """Replace a live lease's residence by what `change` makes of it, with no other write in between.
 
         A lease whose state has left its device becomes suspended, one whose state is back active; that and its loss
@@ -172,14 +174,14 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    def fold_cells(self, before: int, limit: int = 1000) -> int:
+    def aggregate_cells(self, before: int, limit: int = 1000) -> int:
         """Add the charges of cells before that day to the ones of their leases; how many there were, at most `limit`.
 
         No sum changes; the peaks of a lease's cells become the lease's.
         """
 
     @abstractmethod
-    def note_cells(self, spans: Iterable[CellInterval]) -> None:
+    def record_cells(self, spans: Iterable[CellInterval]) -> None:
         """Note when cells ran. A span noted again (of one that runs, when it has ended) replaces the first."""
 
     @abstractmethod
@@ -187,7 +189,7 @@ class Ledger(ABC):
         """The cells of a host that ran after `since`, or still run, the first to begin first."""
 
     @abstractmethod
-    def forget_cells(self, host: str, before: float) -> None:
+    def delete_cells(self, host: str, before: float) -> None:
         """Drop the spans of cells that ended before that time, and of those that never told their end."""
 
     @abstractmethod

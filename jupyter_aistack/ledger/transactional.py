@@ -25,7 +25,7 @@ from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidTransition, LeaseError
 
 from . import accounting
-from .apply_plan import carry_out, check, decide, keep_residence, touch
+from .apply_plan import apply_action, check, decide, keep_residence, touch
 from .base import Ledger, LedgerState
 from .lease_end import end, expire_due
 from .rows import (
@@ -118,7 +118,7 @@ class TransactionalLedger(Ledger):
             check(rows, plan, now)
             events = expire_due(rows, now, self.half_life_seconds)
             for action in plan.actions:
-                events += carry_out(rows, action, now, self.half_life_seconds)
+                events += apply_action(rows, action, now, self.half_life_seconds)
             return tuple(events)
 
     def step(self, lease_id: str, token: int, step: LeaseTransition, now: float, **changes: object) -> Lease:
@@ -181,15 +181,17 @@ class TransactionalLedger(Ledger):
             rows.append(lease_event(kind, lease, now, detail))
             return lease if note is None else _keep(rows, lease, note=note)
 
-    def reside(self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]) -> Lease:
+    def update_device_state(
+        self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]
+    ) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
             after = change(lease.residence) if lease.residence is not None else None
             if after is None or after == lease.residence:
                 return lease
-            return self._reside(rows, lease, after, now)
+            return self._update_device_state(rows, lease, after, now)
 
-    def _reside(self, rows: Rows, lease: Lease, after: DeviceState, now: float) -> Lease:
+    def _update_device_state(self, rows: Rows, lease: Lease, after: DeviceState, now: float) -> Lease:
         kept = keep_residence(rows, lease, after, now)
         if after.phase is StatePhase.PARKED and kept.state is LeaseState.ACTIVE:
             return self._take(rows, kept, LeaseTransition.SUSPEND, now, {})
@@ -242,11 +244,11 @@ class TransactionalLedger(Ledger):
             found = rows.charges(since, until, user=user, label=label, owner=owner)
         return tuple(sorted(found, key=attrgetter("key")))
 
-    def fold_cells(self, before: int, limit: int = 1000) -> int:
+    def aggregate_cells(self, before: int, limit: int = 1000) -> int:
         with self._writing() as rows:
             return accounting.fold(rows, before, _within(limit))
 
-    def note_cells(self, spans: Iterable[CellInterval]) -> None:
+    def record_cells(self, spans: Iterable[CellInterval]) -> None:
         noted = tuple(spans)
         if noted:
             with self._writing() as rows:
@@ -256,7 +258,7 @@ class TransactionalLedger(Ledger):
         with self._reading() as rows:
             return tuple(sorted(rows.spans(host, since), key=attrgetter("began_at", "owner", "cell")))
 
-    def forget_cells(self, host: str, before: float) -> None:
+    def delete_cells(self, host: str, before: float) -> None:
         with self._writing() as rows:
             rows.remove_spans(host, before, before - accounting.LONGEST_CELL_SECONDS)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from jupyter_aistack.cli.simulate.place import LOADS, replay
-from jupyter_aistack.core.placement.capacity_value import rank, worth_of
+from jupyter_aistack.core.placement.capacity_value import capacity_value, rank
 from jupyter_aistack.core.placement.demand import Demand, DemandMix, Node, PlacementTarget
 from jupyter_aistack.core.placement.packing import DEFAULT_POLICY, Packer
 from tests.benchmarks import openb
@@ -97,7 +97,7 @@ def _box_seconds(times: int = 300) -> Iterator[float]:
 
 def _rank_seconds(times: int = 300) -> Iterator[float]:
     """One ranking of 8 GPUs by the worth of what is left, as a broker does it for its own host."""
-    worth = worth_of(DemandMix(Demand(gpus=1, share_milli=share) for share in (125, 250, 500, 1000)))
+    worth = capacity_value(DemandMix(Demand(gpus=1, share_milli=share) for share in (125, 250, 500, 1000)))
     free = [1000, 1000, 875, 750, 500, 250, 125, 0]
     for _ in range(times):
         start = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.enforcement.memory_caps import merged, together, with_torch_share
+from jupyter_aistack.core.enforcement.memory_caps import merge_caps, together, with_torch_share
 
 GRANTED = {
     "CUDA_VISIBLE_DEVICES": "GPU-a",
@@ -17,7 +17,7 @@ FORCED = ("CUDA_", "AISTACK_")
 
 
 def settled(**own: str) -> dict[str, str]:
-    return {**own, **merged(own, GRANTED, forced=FORCED)}
+    return {**own, **merge_caps(own, GRANTED, forced=FORCED)}
 
 
 def test_without_settings_of_the_users_all_is_set() -> None:

@@ -245,8 +245,8 @@ class Life:
 def lived(newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]], host: int) -> Life:
     """A life in which all this has happened."""
     life = Life(host)
-    for number, newcomer in enumerate(newcomers):
-        life.move_in(number, *newcomer)
+    for number, candidate_for in enumerate(newcomers):
+        life.move_in(number, *candidate_for)
     for kind, number in happenings:
         if life.tenants:
             life.happen(kind, list(life.tenants.values())[number % len(life.tenants)])

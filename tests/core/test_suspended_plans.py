@@ -52,11 +52,11 @@ class Notebooks(World):
         lease = replace(self.lease_of(name), state=LeaseState.ACTIVE)
         self.leases[lease.id] = lease
         if lease.residence is not None:
-            self.reside(lease, lambda one: steps.is_pinned(one, ""))
+            self.update_device_state(lease, lambda one: steps.is_pinned(one, ""))
         return self.lease_of(name)
 
     def step(self, name: str, change: Any) -> None:
-        self.reside(self.lease_of(name), change)
+        self.update_device_state(self.lease_of(name), change)
 
     def begin(self, name: str) -> None:
         self.step(name, lambda one: steps.cell_begins(one, self.now))
@@ -69,10 +69,12 @@ class Notebooks(World):
         assert lease.residence is not None
         if lease.residence.phase is StatePhase.PARKING:
             size = lease.slices[0].memory_bytes if state_bytes is None else state_bytes
-            self.reside(lease, lambda one: steps.has_left(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT))
+            self.update_device_state(
+                lease, lambda one: steps.suspended(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT)
+            )
             self._state(lease.id, LeaseState.SUSPENDED)
         elif lease.residence.phase is StatePhase.RESTORING:
-            self.reside(lease, lambda one: steps.has_returned(one, self.now))
+            self.update_device_state(lease, lambda one: steps.resumed(one, self.now))
             self._state(lease.id, LeaseState.ACTIVE)
 
     def _state(self, lease_id: str, state: LeaseState) -> None:
@@ -417,7 +419,7 @@ def test_a_lost_state_takes_no_room_and_its_new_process_waits_for_some() -> None
     box.turn()
     box.step("a", lambda one: steps.is_lost(one, "out of memory"))
     box.start("b", "1")
-    box.step("a", lambda one: steps.starts_anew(one, box.now))
+    box.step("a", lambda one: steps.reset_for_new_process(one, box.now))
     box.see("a")
     box.begin("a")
     assert acts(box, WARM) == [("suspend", "b")]
@@ -466,19 +468,19 @@ def happen(box: Notebooks, kind: str, number: int, request: tuple[str, str, bool
     if kind == "release":
         box.release(lease.request_id)
     elif lease.residence is not None:
-        reside(box, kind, lease, lease.residence)
+        update_device_state(box, kind, lease, lease.residence)
 
 
-def reside(box: Notebooks, kind: str, lease: Lease, home: DeviceState) -> None:
+def update_device_state(box: Notebooks, kind: str, lease: Lease, home: DeviceState) -> None:
     now = box.now
     if kind == "moved":
         box.moved(lease, lease.slices[0].memory_bytes // 3 if lease.token % 2 else None)
         return
     changes = {
-        ("failed", StatePhase.PARKING): lambda one: steps.has_stayed(one, now, "it could not be locked"),
-        ("failed", StatePhase.RESTORING): lambda one: steps.has_not_returned(one, "too little memory"),
+        ("failed", StatePhase.PARKING): lambda one: steps.suspend_failed(one, now, "it could not be locked"),
+        ("failed", StatePhase.RESTORING): lambda one: steps.resume_failed(one, "too little memory"),
         ("lost", StatePhase.RESTORING): lambda one: steps.is_lost(one, "out of memory"),
-        "anew": lambda one: steps.is_pinned(steps.starts_anew(one, now), ""),
+        "anew": lambda one: steps.is_pinned(steps.reset_for_new_process(one, now), ""),
         "keep": lambda one: steps.keeps(one, not one.is_kept),
         "begin": lambda one: steps.cell_begins(one, now),
         "end": lambda one: steps.cell_ends(one, now),
@@ -488,7 +490,7 @@ def reside(box: Notebooks, kind: str, lease: Lease, home: DeviceState) -> None:
     change = changes.get((kind, home.phase)) or changes.get(kind)
     if change is not None:
         with contextlib.suppress(LeaseError):
-            box.reside(lease, change)
+            box.update_device_state(lease, change)
 
 
 def turn(box: Notebooks) -> None:

@@ -107,7 +107,7 @@ class World:
         lease = next(lease for lease in self.leases.values() if lease.request_id == name)
         self.leases[lease.id] = replace(lease, active_at=self.now)
 
-    def reside(self, lease: Lease, change: Callable[[DeviceState], DeviceState]) -> None:
+    def update_device_state(self, lease: Lease, change: Callable[[DeviceState], DeviceState]) -> None:
         """The device state of a lease takes a step."""
         assert lease.residence is not None
         self.leases[lease.id] = replace(lease, residence=change(lease.residence))
@@ -138,7 +138,9 @@ class World:
         elif isinstance(action, End):
             self._end(self.leases[action.lease_id], _STEPS[action.outcome])
         elif isinstance(action, TransferAction):
-            self.reside(self.leases[action.lease_id], leaves if action.act is TransferDirection.SUSPEND else returns)
+            self.update_device_state(
+                self.leases[action.lease_id], leaves if action.act is TransferDirection.SUSPEND else returns
+            )
         elif isinstance(action, (Notify, WithdrawNotice)):
             notice = action.notice if isinstance(action, Notify) else None
             self.leases[action.lease_id] = replace(self.leases[action.lease_id], notice=notice)

@@ -177,7 +177,7 @@ class Machine:
             broker = self._broker(kernel)
             broker.prepare(lease)
             broker.activate(lease.id, lease.token, verified=True)
-            broker.reside(lease.id, lease.token, lambda one: steps.is_pinned(one, ""))
+            broker.update_device_state(lease.id, lease.token, lambda one: steps.is_pinned(one, ""))
 
     def use(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
         """What its user does in this second."""
@@ -217,7 +217,7 @@ class Machine:
         kernel.runs_until, kernel.waits, kernel.is_lost = None, False, False
         broker, now = self._broker(kernel), self.clock.now
         broker.bind(lease.id, lease.token, pid=kernel.pid)
-        broker.reside(lease.id, lease.token, lambda one: steps.starts_anew(one, now))
+        broker.update_device_state(lease.id, lease.token, lambda one: steps.reset_for_new_process(one, now))
 
     def kill(self, kernel: Kernel) -> None:
         kernel.is_alive = False
@@ -265,15 +265,15 @@ class Machine:
             self.vaults[work.pid], kernel.number = (kernel.number, kernel.held_bytes), None
             self.leave(work.pid)
             size = kernel.held_bytes
-            self._tell(work, lambda one: steps.has_left(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT))
+            self._tell(work, lambda one: steps.suspended(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT))
         elif outcome == "stayed":
-            self._tell(work, lambda one: steps.has_stayed(one, now, "the kernel could not be locked"))
+            self._tell(work, lambda one: steps.suspend_failed(one, now, "the kernel could not be locked"))
         elif outcome == "returned":
             if work.pid in self.vaults:  # a new process has nothing to bring back
                 kernel.number, _ = self.vaults.pop(work.pid)
-            self._tell(work, lambda one: steps.has_returned(one, now))
+            self._tell(work, lambda one: steps.resumed(one, now))
         elif outcome == "not returned":
-            self._tell(work, lambda one: steps.has_not_returned(one, "the helper has ended"))
+            self._tell(work, lambda one: steps.resume_failed(one, "the helper has ended"))
         else:
             del self.vaults[work.pid]
             kernel.is_lost, self.lost = True, self.lost + 1
@@ -281,7 +281,7 @@ class Machine:
 
     def _tell(self, work: Work, change: object) -> None:
         broker = self._broker(work.kernel)
-        broker.reside(work.lease.id, work.lease.token, change)  # type: ignore[arg-type]
+        broker.update_device_state(work.lease.id, work.lease.token, change)  # type: ignore[arg-type]
         broker.cycle()
 
     # -- time ---------------------------------------------------------------------------------------------------

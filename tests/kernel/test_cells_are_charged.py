@@ -19,11 +19,11 @@ async def test_what_a_cell_used_is_charged_to_it(kernels: Any, broker: Broker, k
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1", argv=argv))
     lease = await active(broker, kernel_id)
     async with client_of(kernels.get_kernel(kernel_id)) as client:
-        broker.keep_books(settle=True)
+        broker.record_usage(settle=True)
         reply = await client.execute_interactive(BUSY, timeout=30)
         number = reply["content"]["execution_count"]
         await until(lambda: any(span.ended_at for span in broker.ledger.cells(broker.host, 0.0)))
-        broker.keep_books(settle=True)
+        broker.record_usage(settle=True)
         charges = broker.ledger.charges(0, 99_999, owner=kernel_id)
         cells = {charge.cell.partition(":")[0]: charge for charge in charges if charge.cell}
         assert set(cells) == {str(number)}
@@ -39,7 +39,7 @@ async def test_what_a_cell_used_is_charged_to_it(kernels: Any, broker: Broker, k
 async def test_the_end_of_a_lease_is_charged_at_once(kernels: Any, broker: Broker, kernelspec: WriteKernel) -> None:
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = await active(broker, kernel_id)
-    broker.keep_books(settle=True)
+    broker.record_usage(settle=True)
     await kernels.shutdown_kernel(kernel_id, now=True)
 
     def charged() -> list[UsageRecord]:

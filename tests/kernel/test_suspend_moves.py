@@ -82,7 +82,7 @@ class World:
             readiness=lambda: self.readiness,
             policy=SuspendPolicy(),
             clock=self.clock,
-            host_room=self.broker.room_to_park,
+            host_room=self.broker.suspend_capacity_bytes,
             log=logging.getLogger("test"),
         )
         return SuspendWorker(self.broker, self.moves, is_own=lambda lease: True, log=logging.getLogger("test"))
@@ -452,11 +452,11 @@ def test_a_new_server_finds_a_state_that_the_driver_has_given_up(world: Make, ke
 
 def test_what_was_restored_is_suspended_again_before_it_is_killed(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "running", "it was never moved, and may be killed as it is"
     box.suspend()
     box.resume()
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
     assert box.gpu._listed() == {}
 
@@ -466,7 +466,7 @@ def test_what_an_earlier_server_restored_is_not_killed_as_it_is_either(world: Ma
     box.suspend()
     box.resume()
     box.mover = box.server()
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
 
 
@@ -481,7 +481,7 @@ def test_what_came_back_as_its_neighbour_could_not_leave_is_not_killed_as_it_is(
     box.kernel(parent, parent, child)
     assert box.suspend().phase is StatePhase.RESIDENT
     assert {box.state(parent), box.state(child)} == {"running"}
-    box.mover.make_safe("k", parent)
+    box.mover.suspend_before_kill("k", parent)
     assert {box.state(parent), box.state(child)} == {"checkpointed"}
 
 
@@ -493,7 +493,7 @@ def test_a_child_that_is_ended_alone_is_made_safe_alone(world: Make, start: Star
     box.kernel(parent, parent, child)
     box.suspend()
     box.resume()
-    box.mover.make_safe("k", child)
+    box.mover.suspend_before_kill("k", child)
     assert (box.state(parent), box.state(child)) == ("running", "checkpointed")
 
 
@@ -503,7 +503,7 @@ def test_what_was_restored_for_a_lease_that_has_ended_since_is_not_killed_as_it_
     box.resume()
     lease = box.now()
     box.broker.release(lease.id, lease.token)
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
 
 
@@ -513,7 +513,7 @@ def test_a_kernel_that_cannot_be_made_safe_is_ended_all_the_same_and_that_is_sai
     box = resident(world(lock=["", "timeout"]), kernel)
     box.suspend()
     box.resume()
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert "could not be suspended before it is ended" in caplog.text
 
 
@@ -527,7 +527,7 @@ def test_an_end_waits_for_the_move_that_is_under_way(world: Make, kernel: int) -
     assert not box.mover.claim(lease), "one thread at a time"
     moving = threading.Thread(target=box.mover.work, args=(lease,))
     moving.start()
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
     moving.join()
 
@@ -553,7 +553,7 @@ def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
     box.suspend()
     box.resume()
     box.states.write_text("{}")
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert "the driver does not say how it is" in caplog.text
 
 
@@ -564,7 +564,7 @@ def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int
     lease = box.now()
     assert box.mover.claim(lease)
     box.mover.give_up(lease)
-    box.mover.make_safe("k", kernel)
+    box.mover.suspend_before_kill("k", kernel)
     assert box.mover.claim(lease), "another may do it"
 
 
@@ -574,7 +574,7 @@ def test_a_process_that_ends_amid_a_move_ends_nothing_else(world: Make, start: S
     box = world()
     holder = Holder(kind=HolderKind.KERNEL, id="k", user="ann", host="box", pid=os.getpid())
     lease = box.broker.lease(box.broker.submit("1", holder).lease_id)
-    lease = box.broker.reside(lease.id, lease.token, lambda one: is_pinned(one, ""))
+    lease = box.broker.update_device_state(lease.id, lease.token, lambda one: is_pinned(one, ""))
     box.broker.bind(lease.id, lease.token, pid=os.getpid(), root_pid=dead)
     gone = box.suspend()
     assert (gone.phase, gone.state_bytes) == (StatePhase.PARKED, 0)

@@ -82,21 +82,21 @@ async def test_the_signal_that_kills_comes_last_after_the_clients_were_ended_by_
 
 async def test_work_on_the_device_is_waited_for_until_a_second_of_quiet() -> None:
     process = Process(works=0.8)
-    await process.teardown().make_way()
+    await process.teardown().free_device()
     assert process.age == pytest.approx(0.8 + SURE_SECONDS, abs=0.11)
     assert process.done == ALL_OF_IT[:3]
 
 
 async def test_work_that_does_not_end_is_not_waited_for_for_ever() -> None:
     process = Process(works=3600)
-    await process.teardown().make_way()
+    await process.teardown().free_device()
     assert process.age == pytest.approx(SETTLE_SECONDS)
     assert process.done == ALL_OF_IT[:3]
 
 
 async def test_where_no_driver_can_tell_a_second_must_do() -> None:
     process = Process(works=None)
-    await process.teardown().make_way()
+    await process.teardown().free_device()
     assert process.age == pytest.approx(SURE_SECONDS)
 
 

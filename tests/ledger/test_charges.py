@@ -128,7 +128,7 @@ def test_names_no_database_can_hold_are_charged_all_the_same(ledger: Ledger) -> 
     for _ in range(2):
         ledger.settle(UsageSummary(charges=(charge(user="a\0nn\ud800", label="\0.ipynb", owner="\0", cell="1:\0"),)))
     assert [one.seconds for one in ledger.charges(0, 30_000)] == [20.0]
-    ledger.note_cells([CellInterval(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2)
+    ledger.record_cells([CellInterval(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2)
     assert len(ledger.cells("box", 0.0)) == 1
 
 
@@ -142,9 +142,9 @@ def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(ledger: Ledge
         if cell or lease == "l-1"
     ]
     ledger.settle(UsageSummary(charges=tuple(charges)))
-    assert ledger.fold_cells(3, limit=5) == 5
-    assert ledger.fold_cells(3) == 7
-    assert ledger.fold_cells(3) == 0
+    assert ledger.aggregate_cells(3, limit=5) == 5
+    assert ledger.aggregate_cells(3) == 7
+    assert ledger.aggregate_cells(3) == 0
     kept = ledger.charges(0, 9)
     assert {(one.lease_id, one.day) for one in kept if not one.cell} == {
         ("l-1", 1), ("l-1", 2), ("l-1", 9), ("l-2", 1), ("l-2", 2),
@@ -160,11 +160,11 @@ def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(ledger: Ledge
 def test_the_end_of_a_cell_replaces_its_beginning(ledger: Ledger) -> None:
     running = CellInterval(host="box", owner="kernel-1", cell="3:ab12", began_at=5.25)
     earlier = CellInterval(host="box", owner="kernel-2", cell="1:cd", began_at=1.0, ended_at=2.0)
-    ledger.note_cells([])
-    ledger.note_cells([running, earlier, replace(earlier, host="other")])
+    ledger.record_cells([])
+    ledger.record_cells([running, earlier, replace(earlier, host="other")])
     assert ledger.cells("box", 1.0) == (earlier, running)
     ended = replace(running, ended_at=7.5)
-    ledger.note_cells([ended])
+    ledger.record_cells([ended])
     assert ledger.cells("box", 2.0) == (ended,)
     assert ledger.cells("box", 7.5) == ()
 
@@ -176,11 +176,11 @@ def test_spans_that_are_over_are_forgotten(ledger: Ledger) -> None:
         CellInterval(host="box", owner="k", cell="2:b", began_at=month + 6),
         CellInterval(host="box", owner="dead", cell="9:z", began_at=0.0),
     ]
-    ledger.note_cells(spans)
-    ledger.forget_cells("box", month + 5)
+    ledger.record_cells(spans)
+    ledger.delete_cells("box", month + 5)
     assert ledger.cells("box", 0.0) == tuple(spans[:2])
-    ledger.forget_cells("other", 1e12)
-    ledger.forget_cells("box", month + 6)
+    ledger.delete_cells("other", 1e12)
+    ledger.delete_cells("box", month + 6)
     assert ledger.cells("box", 0.0) == (spans[1],)
 
 
@@ -188,6 +188,6 @@ def test_books_leave_plans_and_history_alone(ledger: Ledger, wish: Wish) -> None
     ledger.submit(wish("r-1"))
     before = (ledger.read("box", 1.0), ledger.events())
     ledger.settle(UsageSummary(after=(METER,), charges=(charge(),)))
-    ledger.note_cells([CellInterval(host="box", owner="k", cell="1:a", began_at=1.0)])
-    ledger.fold_cells(9)
+    ledger.record_cells([CellInterval(host="box", owner="k", cell="1:a", began_at=1.0)])
+    ledger.aggregate_cells(9)
     assert (ledger.read("box", 1.0), ledger.events()) == before

@@ -15,9 +15,9 @@ from jupyter_aistack.core.model.device_state import (
     DeviceState,
     SuspendMethod,
     cell_begins,
-    has_left,
-    has_returned,
     is_lost,
+    resumed,
+    suspended,
 )
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome
@@ -303,9 +303,12 @@ def test_where_the_state_of_a_lease_is_goes_with_it(ledger: Ledger, wish: Wish) 
     lease = resident(ledger, wish)
     assert ledger.lease(lease.id, 1.0).residence == DeviceState(active_at=0.5, note="äöü")
     version = ledger.read("box", 1.0).version
-    assert ledger.reside(lease.id, lease.token, 1.0, lambda one: cell_begins(one, 1.0)).state is LeaseState.ACTIVE
+    assert (
+        ledger.update_device_state(lease.id, lease.token, 1.0, lambda one: cell_begins(one, 1.0)).state
+        is LeaseState.ACTIVE
+    )
     assert ledger.read("box", 1.0).version == version + 1
-    assert ledger.reside(lease.id, lease.token, 1.0, lambda one: one).residence == DeviceState(
+    assert ledger.update_device_state(lease.id, lease.token, 1.0, lambda one: one).residence == DeviceState(
         active_at=1.0, note="äöü", is_busy=True
     )
     assert ledger.read("box", 1.0).version == version + 1
@@ -321,14 +324,14 @@ def test_a_state_that_moves_takes_its_lease_along_and_says_so(ledger: Ledger, wi
     move(TransferDirection.SUSPEND)
     with pytest.raises(LedgerConflict):
         move(TransferDirection.SUSPEND)
-    parked = ledger.reside(
-        lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=SuspendMethod.OFFLOAD)
+    parked = ledger.update_device_state(
+        lease.id, lease.token, 2.0, lambda one: suspended(one, state_bytes=5, tier=SuspendMethod.OFFLOAD)
     )
     assert (parked.state, parked.residence and parked.residence.state_bytes) == (LeaseState.SUSPENDED, 5)
     move(TransferDirection.RESUME)
-    back = ledger.reside(lease.id, lease.token, 3.0, lambda one: has_returned(one, 3.0))
+    back = ledger.update_device_state(lease.id, lease.token, 3.0, lambda one: resumed(one, 3.0))
     assert (back.state, ledger.lease(lease.id, 3.0)) == (LeaseState.ACTIVE, back)
-    lost = ledger.reside(lease.id, lease.token, 4.0, lambda one: is_lost(one, "restore failed"))
+    lost = ledger.update_device_state(lease.id, lease.token, 4.0, lambda one: is_lost(one, "restore failed"))
     assert lost.is_live
     assert kinds(ledger)[-3:] == [EventKind.LEASE_SUSPENDED, EventKind.LEASE_RESUMED, EventKind.LEASE_STATE_LOST]
 
@@ -336,12 +339,14 @@ def test_a_state_that_moves_takes_its_lease_along_and_says_so(ledger: Ledger, wi
 def test_a_step_that_does_not_apply_to_a_state_changes_nothing(ledger: Ledger, wish: Wish, grant: Granter) -> None:
     lease = resident(ledger, wish)
     with pytest.raises(LeaseError, match="cannot be parked"):
-        ledger.reside(lease.id, lease.token, 2.0, lambda one: has_left(one, state_bytes=5, tier=SuspendMethod.OFFLOAD))
+        ledger.update_device_state(
+            lease.id, lease.token, 2.0, lambda one: suspended(one, state_bytes=5, tier=SuspendMethod.OFFLOAD)
+        )
     with pytest.raises(StaleToken):
-        ledger.reside(lease.id, lease.token + 1, 2.0, lambda one: is_lost(one, "no"))
+        ledger.update_device_state(lease.id, lease.token + 1, 2.0, lambda one: is_lost(one, "no"))
     assert ledger.lease(lease.id, 2.0) == lease
     plain = grant(ledger, wish("r-2", spec="1/4"))
-    assert ledger.reside(plain.id, plain.token, 2.0, lambda one: is_lost(one, "no")) == plain
+    assert ledger.update_device_state(plain.id, plain.token, 2.0, lambda one: is_lost(one, "no")) == plain
 
 
 def resident(ledger: Ledger, wish: Wish) -> Lease:

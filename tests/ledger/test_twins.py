@@ -181,12 +181,12 @@ class Driver:
     def do_cell(self, number: int, host: str, cell: str, seconds: float | None) -> object:
         ended_at = None if seconds is None else self.now + seconds
         spans = [CellInterval(host=host, owner=f"k-{number}", cell=cell, began_at=self.now - number, ended_at=ended_at)]
-        self.ledger.note_cells(spans)
+        self.ledger.record_cells(spans)
         return self.ledger.cells(host, self.now)
 
     def do_tidy(self, host: str, before: int) -> object:
-        self.ledger.forget_cells(host, self.now - before)
-        return self.ledger.fold_cells(before), self.ledger.cells(host, 0.0)
+        self.ledger.delete_cells(host, self.now - before)
+        return self.ledger.aggregate_cells(before), self.ledger.cells(host, 0.0)
 
     def do_stale_plan(self, number: int, off_by: int) -> object:
         return self.apply(Reject(request_id=self.request_id(number), reason="stale"), off_by=off_by)

@@ -15,7 +15,7 @@ from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.server import kernels as kernels_module
 from jupyter_aistack.server.app import Workbench
 from jupyter_aistack.server.kernels import KernelRegistry
-from jupyter_aistack.server.maintenance.loop import keep_leases
+from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.server.realtime.event_bus import SCHEMA_ID, last_sequence
 from jupyter_aistack.testing import holder, simulated_broker
 
@@ -49,7 +49,7 @@ async def test_kernels_of_other_servers_are_left_alone(
     theirs = holder("kernel-of-another-server", host=workbench.broker.host, pid=os.getpid())
     lease_id = workbench.broker.submit("1/4", theirs).lease_id
     gone = await _kernels(server).gone()
-    await workbench.run(keep_leases, workbench.broker, gone)
+    await workbench.run(renew_leases, workbench.broker, gone)
     assert workbench.broker.lease(lease_id).is_live
 
 
@@ -86,7 +86,7 @@ def test_lease_freed_by_a_kernel_that_is_gone_is_not_granted_to_it_again() -> No
     broker = simulated_broker()
     first = broker.submit("1", holder("kernel-1"))
     again, other = (broker.submit("1", holder(name)) for name in ("kernel-1", "kernel-2"))
-    keep_leases(broker, frozenset({"kernel-1"}))
+    renew_leases(broker, frozenset({"kernel-1"}))
     states = [broker.request(request.id).state.value for request in (first, again, other)]
     assert states == ["granted", "cancelled", "granted"]
 
@@ -114,7 +114,7 @@ def test_drivers_are_left_asleep_while_nothing_is_leased_or_wanted(monkeypatch: 
         return Inventory(host=self.host)
 
     monkeypatch.setattr(DeviceManager, "_discover", discover)
-    keep_leases(broker, frozenset())
+    renew_leases(broker, frozenset())
     assert asked == []
 
 
@@ -123,7 +123,7 @@ def test_worker_of_a_kernel_that_is_gone_loses_its_lease_too() -> None:
     own = broker.submit("1/4", holder("kernel-1")).lease_id
     workers = broker.submit("1/4", holder("worker-0", parent="kernel-1")).lease_id
     others = broker.submit("1/4", holder("kernel-2")).lease_id
-    keep_leases(broker, frozenset({"kernel-1"}))
+    renew_leases(broker, frozenset({"kernel-1"}))
     assert [broker.lease(i).is_live for i in (own, workers, others)] == [False, False, True]
 
 

@@ -18,7 +18,7 @@ from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.request import Spec, Unit
 from jupyter_aistack.core.wire.values import END_OF_TIME, flag_field, number_field, text_field
-from jupyter_aistack.core.wire.visibility import SOMEONE, Visibility
+from jupyter_aistack.core.wire.visibility import ANONYMOUS, Visibility
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
 
 JSON = dict[str, Any]
@@ -37,7 +37,7 @@ class AccountingAPI:
     def __init__(self, broker: Broker, rates: Rates) -> None:
         self._broker, self._rates = broker, rates
 
-    def note_cells(self, payload: Mapping[str, Any], owner: str) -> JSON:
+    def record_cells(self, payload: Mapping[str, Any], owner: str) -> JSON:
         """Note when cells of a kernel ran. Their code is not asked for, only a name: ``number:hash``.
 
         Raises:
@@ -47,7 +47,7 @@ class AccountingAPI:
         if not isinstance(said, Sequence) or isinstance(said, str) or len(said) > MAX_SPANS:
             raise InvalidRequest(f"cells: expected a list of at most {MAX_SPANS} cells", field="cells")
         spans = [self._span(one, owner) for one in said]
-        self._broker.ledger.note_cells(spans)
+        self._broker.ledger.record_cells(spans)
         return {"noted": len(spans)}
 
     def _span(self, said: object, owner: str) -> CellInterval:
@@ -63,7 +63,7 @@ class AccountingAPI:
     def bill(self, payload: Mapping[str, Any], *, user: str, owner: str, label: str) -> JSON:
         """What a kernel (with ``notebook``: its notebook, over all its kernels) has used since a moment's day."""
         if flag_field(payload, "settle"):
-            self._broker.keep_books(settle=True)
+            self._broker.record_usage(settle=True)
         since = day_of(number_field(payload, "since", most=END_OF_TIME) or 0.0)
         is_notebook = flag_field(payload, "notebook") and bool(label)
         whose = {"user": user, "label": label} if is_notebook else {"user": user, "owner": owner}
@@ -99,10 +99,10 @@ class AccountingAPI:
         since, until = _days(payload)
         wanted = text_field(payload, "user", "")
         is_all = flag_field(payload, "all")
-        if wanted not in ("", sight.user) and not sight.is_clear:
+        if wanted not in ("", sight.user) and not sight.sees_names:
             raise PermissionDenied("user: what others use is shown to admins only here; leave it out for your own")
         user = None if is_all and not wanted else wanted or sight.user
-        charges = [_veiled(one, sight) for one in self._broker.ledger.charges(since, until, user=user)]
+        charges = [_redacted(one, sight) for one in self._broker.ledger.charges(since, until, user=user)]
         if user is not None:
             charges = [one for one in charges if one.lease_id != SYSTEM]
         return {
@@ -115,9 +115,9 @@ class AccountingAPI:
 
     def charged(self, sight: Visibility) -> list[ChargedTotals]:
         """What this process has charged since it started, under the names this caller may see."""
-        hidden = not sight.is_clear
+        hidden = not sight.sees_names
         counts = list(self._broker.books.charged.values())
-        return [replace(one, user=SOMEONE) if hidden and one.user not in ("", sight.user) else one for one in counts]
+        return [replace(one, user=ANONYMOUS) if hidden and one.user not in ("", sight.user) else one for one in counts]
 
     @property
     def rates(self) -> Rates:
@@ -200,10 +200,10 @@ def _grouped(charges: Sequence[UsageRecord]) -> dict[str, list[UsageRecord]]:
     return found
 
 
-def _veiled(charge: UsageRecord, sight: Visibility) -> UsageRecord:
+def _redacted(charge: UsageRecord, sight: Visibility) -> UsageRecord:
     """A charge under the name this caller may see it by."""
-    is_hidden = not sight.is_clear and charge.user != sight.user and charge.lease_id != SYSTEM
-    return replace(charge, user=SOMEONE) if is_hidden else charge
+    is_hidden = not sight.sees_names and charge.user != sight.user and charge.lease_id != SYSTEM
+    return replace(charge, user=ANONYMOUS) if is_hidden else charge
 
 
 def _days(payload: Mapping[str, Any]) -> tuple[int, int]:

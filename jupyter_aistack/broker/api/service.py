@@ -153,7 +153,7 @@ class Service:
 
     def _leases(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         sight, leases = self._sight(caller), self.broker.leases(live=not payload.get("all"))
-        return {"leases": [sight.lease(lease) for lease in self.broker.as_it_stands(leases)]}
+        return {"leases": [sight.lease(lease) for lease in self.broker.with_pin_reasons(leases)]}
 
     def _queue(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         sight = self._sight(caller)
@@ -162,7 +162,7 @@ class Service:
     def _events(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         after, sight = integer_field({"after": 0, **payload}, "after"), self._sight(caller)
         own: set[str] = set()
-        if not sight.is_clear:
+        if not sight.sees_names:
             mine = [lease for lease in self.broker.leases(live=False) if lease.holder.user == caller.user]
             own = {name for lease in mine for name in (lease.id, lease.request_id)}
         return {"events": [sight.event(event, own) for event in self.broker.events(after)]}
@@ -176,7 +176,7 @@ class Service:
         return {"reservations": [reservation_to_dict(one, now) for one in self.broker.reservations()]}
 
     def _sight(self, caller: Caller) -> Visibility:
-        return Visibility(user=caller.user, is_clear=self._show_names or self._is_admin(caller))
+        return Visibility(user=caller.user, sees_names=self._show_names or self._is_admin(caller))
 
     def _is_admin(self, caller: Caller) -> bool:
         if caller.is_admin or caller.user in self._admins:
@@ -272,7 +272,7 @@ class Service:
         waiting = [sight.request(r) if place is None else sight.waiting(place) for r, place in places]
         own = {lease.id: self._preparation(lease) for lease in leases if lease.holder.id == caller.owner_id}
         return {
-            "leases": [sight.lease(lease) for lease in self.broker.as_it_stands(leases)],
+            "leases": [sight.lease(lease) for lease in self.broker.with_pin_reasons(leases)],
             "requests": waiting,
             "prepared": {lease_id: prepared for lease_id, prepared in own.items() if prepared is not None},
         }
@@ -334,7 +334,7 @@ class Service:
     # -- accounting ---------------------------------------------------------------------------------------------
 
     def _cells(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._reports.note_cells(payload, caller.owner_id)
+        return self._reports.record_cells(payload, caller.owner_id)
 
     def _bill(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._reports.bill(payload, **_whose(payload, caller))

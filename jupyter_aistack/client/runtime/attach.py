@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jupyter_aistack.core.enforcement.memory_caps import merged
+from jupyter_aistack.core.enforcement.memory_caps import merge_caps
 from jupyter_aistack.core.wire.values import Preparation
 from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.system.processes import own_threads
@@ -80,7 +80,7 @@ def attach(prepared: Preparation) -> SavedEnvironment:
     amd = prepared.environment.get("ROCR_VISIBLE_DEVICES")
     if prepared.expects.get("visible") or (amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")):
         check_untouched()
-    wanted = merged(os.environ, prepared.environment, forced=_FORCED)
+    wanted = merge_caps(os.environ, prepared.environment, forced=_FORCED)
     before = SavedEnvironment(
         environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
     )

@@ -21,7 +21,7 @@ TORCH_KEY = "per_process_memory_fraction"
 _TORCH_SHARE = re.compile(rf"(?:^|,)\s*{TORCH_KEY}\s*:\s*([^,]*)")
 
 
-def merged(own: Mapping[str, str], granted: Mapping[str, str], *, forced: Sequence[str]) -> dict[str, str]:
+def merge_caps(own: Mapping[str, str], granted: Mapping[str, str], *, forced: Sequence[str]) -> dict[str, str]:
     """The variables to set for a slice in a process that has `own`.
 
     Args:

@@ -127,14 +127,14 @@ def leaves(residence: DeviceState) -> DeviceState:
     return replace(residence, phase=StatePhase.PARKING, asked=RequestedAction.NOTHING)
 
 
-def has_left(residence: DeviceState, *, state_bytes: int, tier: SuspendMethod) -> DeviceState:
+def suspended(residence: DeviceState, *, state_bytes: int, tier: SuspendMethod) -> DeviceState:
     """All of its state is in host memory."""
     _check(residence, StatePhase.PARKING, "be parked")
     gone = replace(residence, phase=StatePhase.PARKED, state_bytes=state_bytes, tier=tier)
     return replace(gone, failures=0, is_busy=False, note="")
 
 
-def has_stayed(residence: DeviceState, now: float, note: str) -> DeviceState:
+def suspend_failed(residence: DeviceState, now: float, note: str) -> DeviceState:
     """It could not be moved out, and goes on where it was."""
     _check(residence, StatePhase.PARKING, "stay")
     there = _is_there(residence)
@@ -148,7 +148,7 @@ def returns(residence: DeviceState) -> DeviceState:
     return replace(residence, phase=StatePhase.RESTORING, is_restored=is_restored)
 
 
-def has_returned(residence: DeviceState, now: float) -> DeviceState:
+def resumed(residence: DeviceState, now: float) -> DeviceState:
     """All of its state is back; the cell that waited for it goes on."""
     _check(residence, StatePhase.RESTORING, "come back")
     return replace(_is_there(residence), state_bytes=None, active_at=now, note="")
@@ -165,7 +165,7 @@ def _is_there(residence: DeviceState) -> DeviceState:
     return replace(residence, phase=StatePhase.RESIDENT, is_busy=runs, wanted_at=None, asked=RequestedAction.NOTHING)
 
 
-def has_not_returned(residence: DeviceState, note: str) -> DeviceState:
+def resume_failed(residence: DeviceState, note: str) -> DeviceState:
     """It is still parked whole, and may be tried again."""
     _check(residence, StatePhase.RESTORING, "stay parked")
     return replace(residence, phase=StatePhase.PARKED, note=note)
@@ -178,7 +178,7 @@ def is_lost(residence: DeviceState, note: str) -> DeviceState:
     )
 
 
-def starts_anew(residence: DeviceState, now: float) -> DeviceState:
+def reset_for_new_process(residence: DeviceState, now: float) -> DeviceState:
     """Its process is another one: its state went with the old one, and nobody knows yet whether this one may move.
 
     One whose room was given away has none until its first cell asks for it, and then nothing to bring back.

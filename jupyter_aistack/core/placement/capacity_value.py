@@ -59,7 +59,7 @@ class CapacityValue:
         return self.value[before] - self.value[max(0, before - self.taken(share_milli))]
 
 
-def worth_of(mix: DemandMix) -> CapacityValue:
+def capacity_value(mix: DemandMix) -> CapacityValue:
     """The tables for a mix of demands. Of an empty mix nothing is known: there a hole is worth its size."""
     wanted = _wanted(mix)
     unit = reduce(gcd, wanted, WHOLE)

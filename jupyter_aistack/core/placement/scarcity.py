@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .capacity_value import worth_of
+from .capacity_value import capacity_value
 from .cluster_state import ClusterState, Floats, Integers, Mask
 from .demand import WHOLE, Demand, DemandMix, PlacementTarget
 
@@ -177,7 +177,7 @@ class Scarcity:
 
     def _learn(self) -> None:
         """Set the tables from the mix, and everything that follows from them."""
-        fleet, worth = self._fleet, worth_of(self._mix)
+        fleet, worth = self._fleet, capacity_value(self._mix)
         self._worth = worth
         self._of_level, self._cpu, self._memory = map(np.array, (worth.value, worth.cpu_milli, worth.memory_mib))
         self._by_share: dict[int, tuple[Floats, Floats, Floats, Floats]] = {}

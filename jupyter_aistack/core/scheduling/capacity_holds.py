@@ -47,7 +47,7 @@ class CapacityHold:
         end = math.inf if request.lease_seconds is None else now + request.lease_seconds
         return now < self.ends_at and end > self.starts_at
 
-    def shuts_out(self, request: Request, now: float) -> bool:
+    def blocks(self, request: Request, now: float) -> bool:
         """Whether it is a reservation whose room `request` cannot have now, not even lent until it begins."""
         if not self.name or not self.concerns(request, now):
             return False
@@ -157,7 +157,7 @@ class ReleaseTimes:
         twin._by_device = {device_id: ends[:] for device_id, ends in self._by_device.items()}
         return twin
 
-    def pass_on(self, device_id: str, profile: str, end: float) -> None:
+    def release_to(self, device_id: str, profile: str, end: float) -> None:
         """The MIG instance of a device that is free at `end` is somebody else's from then on."""
         sought = (device_id, profile)
         theirs = (lease for lease in self.leases if any((p.device_id, p.profile) == sought for p in lease.slices))

@@ -21,7 +21,7 @@ from jupyter_aistack.core.model.plan import (
 from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.model.usage_history import Account, charged, equivalents
-from jupyter_aistack.core.suspend.build import house_of, moves_in
+from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
 from jupyter_aistack.core.suspend.feasibility import staying
 from jupyter_aistack.core.suspend.model import HostMemory, StatePhase, SuspendCandidate
 from jupyter_aistack.core.suspend.placement import after_moves, begun
@@ -39,10 +39,10 @@ def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
     :mod:`.schedule` orders them, and leases that were asked back for those who need them no longer are let be.
     """
     live = [lease for lease in snapshot.leases if lease.is_live]
-    house = house_of(snapshot, live)
+    house = build_suspend_input(snapshot, live)
     actions: list[Action] = list(_upkeep(snapshot, live, house, now))
     held = _after(actions, live)
-    moves = moves_in(house if len(held) == len(live) else house_of(snapshot, held), snapshot, now)
+    moves = start_transfers(house if len(held) == len(live) else build_suspend_input(snapshot, held), snapshot, now)
     told = [action for action in actions if not isinstance(action, End)]  # what ends now is for whom it was asked back
     accounts = _charged(snapshot, {lease.id for lease in held}, now)
     snapshot = (

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from jupyter_aistack.core.model.device import DeviceKind, SliceKind
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.placement.capacity_value import CapacityValue, worth_of
+from jupyter_aistack.core.placement.capacity_value import CapacityValue, capacity_value
 from jupyter_aistack.core.placement.demand import WHOLE, Demand, DemandMix
 from jupyter_aistack.core.placement.placement import Capacity
 
@@ -20,7 +20,7 @@ MOST_SIZES = 8
 _SHARED = frozenset({SliceKind.SHARE, SliceKind.MPS})
 
 
-def worth_to(room: Capacity, leases: Iterable[Lease], groups: Sequence[RequestGroup]) -> CapacityValue | None:
+def demand_value(room: Capacity, leases: Iterable[Lease], groups: Sequence[RequestGroup]) -> CapacityValue | None:
     """What room on the GPUs is worth to those who hold something or wait; None where there is nothing to choose."""
     if len(room.inventory.of_kind(DeviceKind.GPU)) < 2:
         return None
@@ -46,4 +46,4 @@ def _worth_of_sizes(sizes: frozenset[tuple[int, int]]) -> CapacityValue:
     for size, bits in sorted(sizes):
         for _ in range(1 << (bits - 1)):
             mix.add(Demand(gpus=1, share_milli=size))
-    return worth_of(mix)
+    return capacity_value(mix)

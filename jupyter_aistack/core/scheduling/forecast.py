@@ -17,12 +17,12 @@ from jupyter_aistack.core.model.request import Request, Spec, Unit
 from jupyter_aistack.core.model.units import format_about, format_bytes
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import PlacementFailure
-from jupyter_aistack.core.suspend.build import house_of, moves_in
+from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
 from jupyter_aistack.core.suspend.model import StatePhase
 
 from .capacity_holds import ReleaseTimes
 from .fair_share import ends_at
-from .queue_order import grouped, in_turn
+from .queue_order import group_requests, ordered
 from .queue_pass import QueuePass
 
 
@@ -55,10 +55,12 @@ def forecast(snapshot: Snapshot, now: float, *, limit: int = 100) -> tuple[Queue
     if not waiting:
         return ()
     held = [lease for lease in snapshot.leases if lease.is_live]
-    walk = QueuePass(snapshot, held, now, ttl_seconds=0.0, moves=moves_in(house_of(snapshot, held), snapshot, now))
+    walk = QueuePass(
+        snapshot, held, now, ttl_seconds=0.0, moves=start_transfers(build_suspend_input(snapshot, held), snapshot, now)
+    )
     ends = ReleaseTimes(held)
     found = []
-    for position, request in enumerate(in_turn(grouped(waiting), walk.standing), 1):
+    for position, request in enumerate(ordered(group_requests(waiting), walk.standing), 1):
         if position <= limit:
             found.append(_look(request, position, walk, held, ends, now))
         else:
@@ -94,7 +96,7 @@ def _occupy(request: Request, shares: dict[str, Fraction], start: float, walk: Q
     for device_id, share in shares.items():
         walk.room.hold(device_id, share)
     if request.spec.unit is Unit.PROFILE:
-        ends.pass_on(next(iter(shares)), request.spec.profile, start)
+        ends.release_to(next(iter(shares)), request.spec.profile, start)
     if request.lease_seconds is not None:
         pieces = tuple(walk.room.piece(device_id, share) for device_id, share in shares.items())
         pieces = tuple(replace(piece, profile=request.spec.profile) for piece in pieces)
@@ -131,7 +133,7 @@ def _why(
     if eta is None or not shares:
         verdict = walk.room.place(request.spec, host=request.holder.host)
         return _without_end(wish, verdict, held, shares, now)
-    until_then = (k for k in walk.keeps if k.shuts_out(request, now) and k.ends_at == eta)
+    until_then = (k for k in walk.keeps if k.blocks(request, now) and k.ends_at == eta)
     keep = next((k for k in until_then if k.shares.keys() & shares.keys()), None)
     if keep is not None:
         text = f"{wish}; room is kept for the reservation {keep.name!r}{_expected(eta, now)}"

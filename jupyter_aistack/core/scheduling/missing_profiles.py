@@ -10,7 +10,7 @@ from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.request import Request, Spec, Unit
 from jupyter_aistack.core.placement.placement import PlacementFailure
 
-from .queue_order import grouped, in_turn
+from .queue_order import group_requests, ordered
 from .queue_pass import QueuePass
 
 
@@ -24,7 +24,7 @@ def lacking(snapshot: Snapshot, now: float) -> tuple[str, ...]:
     if not waiting:
         return ()
     walk = QueuePass(snapshot, [lease for lease in snapshot.leases if lease.is_live], now, ttl_seconds=0.0)
-    return _without_instance(in_turn(grouped(waiting), walk.standing), walk)
+    return _without_instance(ordered(group_requests(waiting), walk.standing), walk)
 
 
 def _could_be_helped(request: Request, snapshot: Snapshot) -> bool:

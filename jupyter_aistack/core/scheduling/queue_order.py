@@ -61,7 +61,7 @@ class RequestGroup:
         return -self.priority, head.submitted_at, head.id
 
 
-def grouped(requests: Iterable[Request]) -> list[RequestGroup]:
+def group_requests(requests: Iterable[Request]) -> list[RequestGroup]:
     """Requests, in the order they came, as groups."""
     groups: dict[object, RequestGroup] = {}
     for request in requests:
@@ -157,7 +157,7 @@ class QueueOrder:
         return -best.priority, self._standing.user_rank(*key), best.head.submitted_at, best.head.id, key
 
 
-def in_turn(groups: Iterable[RequestGroup], standing: FairShare) -> Iterator[Request]:
+def ordered(groups: Iterable[RequestGroup], standing: FairShare) -> Iterator[Request]:
     """All the waiting in the order in which they are served, were they served one after the other."""
     order = QueueOrder(groups, standing)
     while (group := order.pick()) is not None:

@@ -34,10 +34,10 @@ from .capacity_holds import (
     reserved,
     start_beside,
 )
-from .demand_value import worth_to
+from .demand_value import demand_value
 from .fair_share import FairShare
 from .preemption import preemption
-from .queue_order import QueueOrder, RequestGroup, grouped
+from .queue_order import QueueOrder, RequestGroup, group_requests
 
 
 def decide(
@@ -115,7 +115,7 @@ class QueuePass:
         while True:
             groups, before = self._groups(waiting, self._promised()), len(self.actions)
             if self.room.worth is None and groups:
-                self.room.worth = worth_to(self.room, self.held, groups)
+                self.room.worth = demand_value(self.room, self.held, groups)
             self._serve_all(groups)
             self._turn_impatient_away(groups)
             if len(self.actions) == before:
@@ -131,9 +131,9 @@ class QueuePass:
 
     def _groups(self, waiting: Sequence[Request], promised: frozenset[str]) -> list[RequestGroup]:
         if not promised:
-            return grouped(waiting)
-        groups = grouped(request for request in waiting if request.id not in promised)
-        first = [group for request in waiting if request.id in promised for group in grouped([request])]
+            return group_requests(waiting)
+        groups = group_requests(request for request in waiting if request.id not in promised)
+        first = [group for request in waiting if request.id in promised for group in group_requests([request])]
         for group in first:
             group.goes_first = True
         return [*first, *groups]
@@ -248,7 +248,7 @@ class QueuePass:
 
     def _shut_for(self, request: Request, at: float) -> list[CapacityHold]:
         """The reservations whose room a request cannot have at a time."""
-        return [keep for keep in self.keeps if keep.shuts_out(request, at)]
+        return [keep for keep in self.keeps if keep.blocks(request, at)]
 
     def _grant(self, request: Request, slices: tuple[Slice, ...], ends_at: float | None, note: str) -> None:
         expires_at = self.now + self.ttl_seconds
@@ -339,7 +339,7 @@ class QueuePass:
     def _make_way(self, victims: Sequence[SuspendCandidate], leases: Sequence[Lease]) -> None:
         assert self.moves is not None
         before = len(self.moves.operations)
-        self.moves.make_way(victims)
+        self.moves.free_device(victims)
         begin = list(begun(self.moves.operations[before:], leases))
         self.actions.extend(begin)
         self._has_parked = self._has_parked or bool(begin)
@@ -356,7 +356,7 @@ class QueuePass:
         parked: Iterable[SuspendCandidate] = (),
     ) -> CapacityHold | None:
         """Take a place in room that will be free; None when there is none, or when reservations shut it `at` a time."""
-        kept = kept_for_others((keep for keep in keeps if keep.shuts_out(request, at)), request, at)
+        kept = kept_for_others((keep for keep in keeps if keep.blocks(request, at)), request, at)
         gone = [lease.id for lease in (*ended, *filter(_is_asked_back, self.held))]
         slices = self.lodging.place_later(to_come, request, kept, ended=gone, parked=parked)
         if isinstance(slices, PlacementFailure):

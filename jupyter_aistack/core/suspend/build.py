@@ -26,7 +26,7 @@ NO_WAY_BACK = "it could not come back beside others that stay"
 _MOVABLE = frozenset({SliceKind.GPU, SliceKind.SHARE})
 
 
-def house_of(snapshot: Snapshot, leases: Sequence[Lease]) -> HostMemory | None:
+def build_suspend_input(snapshot: Snapshot, leases: Sequence[Lease]) -> HostMemory | None:
     """The host with these live leases; None where nobody has to do with suspension now."""
     is_anybody = any(lease.residence is not None for lease in leases)
     if not is_anybody and (snapshot.suspend is None or not snapshot.requests):
@@ -46,7 +46,7 @@ def house_of(snapshot: Snapshot, leases: Sequence[Lease]) -> HostMemory | None:
     )
 
 
-def moves_in(house: HostMemory | None, snapshot: Snapshot, now: float) -> TransferPlan | None:
+def start_transfers(house: HostMemory | None, snapshot: Snapshot, now: float) -> TransferPlan | None:
     """What may begin in a house; None where there is none. Who is suspended comes back though nobody may be now."""
     return None if house is None else TransferPlan(house, now, may_park=snapshot.suspend is not None)
 
@@ -63,7 +63,7 @@ def residence_for(request: Request, slices: Iterable[Slice], snapshot: Snapshot,
     return DeviceState(active_at=now, pinned=UNSEEN) if is_asked_for and is_able else None
 
 
-def newcomer(
+def candidate_for(
     request: Request, slices: Iterable[Slice], residence: DeviceState | None, house: HostMemory
 ) -> SuspendCandidate | None:
     """A lease to come as a tenant, taken for one that can be suspended where it has a residence; None without GPUs."""

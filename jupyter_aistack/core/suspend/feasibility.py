@@ -100,7 +100,7 @@ def staying(house: HostMemory) -> tuple[Mapping[str, int], frozenset[str]]:
     )
     stuck: set[str] = set()
     while True:
-        more = [one for one in free if one.lease_id not in stuck and _is_stuck(one, taken, house)]
+        more = [one for one in free if one.lease_id not in stuck and _is_blocked(one, taken, house)]
         if not more:
             return taken, frozenset(stuck)
         for one in more:
@@ -113,7 +113,7 @@ def _add(tenant: SuspendCandidate, taken: dict[str, int]) -> None:
         taken[device] = taken.get(device, 0) + tenant.memory_bytes
 
 
-def _is_stuck(tenant: SuspendCandidate, taken: Mapping[str, int], house: HostMemory) -> bool:
+def _is_blocked(tenant: SuspendCandidate, taken: Mapping[str, int], house: HostMemory) -> bool:
     cards = [(house.cards[device], taken[device]) for device in tenant.devices]
     return any(
         bytes_there + promised_bytes(tenant, card, house.policy) > card.budget_bytes for card, bytes_there in cards

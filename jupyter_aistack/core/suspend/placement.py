@@ -13,7 +13,7 @@ from jupyter_aistack.core.model.plan import Snapshot, TransferAction
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
 
-from .build import newcomer, residence_for
+from .build import candidate_for, residence_for
 from .feasibility import TransferDirection, TransferStep, admits, lacks_memory
 from .model import HostMemory, SuspendCandidate
 from .transfers import TransferPlan
@@ -42,7 +42,7 @@ class ResumePlacement:
     def settle(self, request: Request, slices: Sequence[Slice]) -> None:
         """Somebody moves in, and stays until its server has looked whether it can be suspended."""
         if self.moves is not None:
-            new = newcomer(request, slices, self.residence(request, slices), self.moves.house)
+            new = candidate_for(request, slices, self.residence(request, slices), self.moves.house)
             if new is not None:
                 self.moves.add(replace(new, pinned=new.pinned or UNSEEN))
 
@@ -84,7 +84,7 @@ class ResumePlacement:
 
     def _refused(self, house: HostMemory, request: Request, slices: Sequence[Slice], is_now: bool) -> dict[str, str]:
         """The devices of `slices` that cannot be had because of suspended tenants, and why in a sentence."""
-        new = newcomer(request, slices, self.residence(request, slices), house)
+        new = candidate_for(request, slices, self.residence(request, slices), house)
         found: dict[str, str] = {}
         for alone in [replace(new, devices=(device,)) for device in new.devices] if new is not None else []:
             (device,) = alone.devices

@@ -108,7 +108,7 @@ class TransferPlan:
             self.add(one)
         return asked
 
-    def make_way(self, tenants: Iterable[SuspendCandidate]) -> None:
+    def free_device(self, tenants: Iterable[SuspendCandidate]) -> None:
         """Park those of `tenants` that can go now: one on each device. The others' turn comes next time."""
         for tenant in tenants:
             if self._may_go(tenant) and self._fits_host(tenant):

@@ -14,7 +14,7 @@ from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from .values import event_to_dict, lease_to_dict, request_to_dict
 
 JSON = dict[str, Any]
-SOMEONE = "someone"
+ANONYMOUS = "someone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Visibility:
     """
 
     user: str
-    is_clear: bool
+    sees_names: bool
 
     def lease(self, lease: Lease) -> JSON:
         """A lease as this user may see it; a note may name the notebook."""
@@ -45,18 +45,18 @@ class Visibility:
 
     def event(self, event: Event, own: Collection[str]) -> JSON:
         """An event; `own` are the ids of this user's leases and requests, asked for where names are hidden only."""
-        if self.is_clear or event.lease_id in own or event.request_id in own:
+        if self.sees_names or event.lease_id in own or event.request_id in own:
             return event_to_dict(event)
         return event_to_dict(replace(event, detail=""))
 
     def _holder(self, holder: Holder) -> Holder:
-        if self.is_clear or holder.user == self.user:
+        if self.sees_names or holder.user == self.user:
             return holder
-        return replace(holder, user=SOMEONE, label="", pid=None, root_pid=None)
+        return replace(holder, user=ANONYMOUS, label="", pid=None, root_pid=None)
 
     def _reason(self, one: QueuedForecast) -> str:
         """The sentence; one about the limits of another user names that user."""
-        if self.is_clear:
+        if self.sees_names:
             return one.reason
         owner = one.request.holder.user
         if owner != self.user and owner in one.public_reason:

@@ -106,7 +106,7 @@ class ShareEnforcer:
         """Whether a process is one of our own MPS servers."""
         return not self._mps.own_pids().isdisjoint(ancestors(pid))
 
-    def reopened(self, device: Device) -> Device:
+    def is_reopened(self, device: Device) -> Device:
         """A GPU as it stands now, where MPS had closed it: the process that is to start may be what was waited for."""
         if not device.problem or device.problem != self._closed.get(device.id):
             return device

@@ -90,7 +90,7 @@ class GPUProvider(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """CUDA_VISIBLE_DEVICES by UUID, what holds a share to its size, and caps for the frameworks."""
         slices = _gpu_slices(lease)
-        devices = {i: self._sharing.reopened(device) for i, device in devices.items()}
+        devices = {i: self._sharing.is_reopened(device) for i, device in devices.items()}
         instances = [piece for piece in slices if piece.kind is SliceKind.MIG]
         if len(instances) > 1:
             raise PrepareFailed(

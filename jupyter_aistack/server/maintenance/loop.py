@@ -87,7 +87,7 @@ class MaintenanceLoop:
         self._cycle_seconds = RETRY_SECONDS
         broker = await self._workbench.ready()
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
-        await self._workbench.run(keep_leases, broker, await self._kernels.gone(), self._seen())
+        await self._workbench.run(renew_leases, broker, await self._kernels.gone(), self._seen())
         self._warden.act(broker)
         if self._then is not None:
             await self._then()
@@ -111,17 +111,17 @@ class MaintenanceLoop:
             self._bus.emit(events)
             self._sampler.poke()
             if any(event.lease_id for event in events):  # who holds what has changed: what was used is told apart there
-                await self._workbench.run(self._workbench.broker.keep_books)
+                await self._workbench.run(self._workbench.broker.record_usage)
 
 
-def keep_leases(broker: Broker, gone: frozenset[str], seen: ActivitySample | None = None) -> None:
+def renew_leases(broker: Broker, gone: frozenset[str], seen: ActivitySample | None = None) -> None:
     """End what belongs to kernels that are `gone`, note what is in use, then run the broker's maintenance.
 
     A host where nothing is leased or wanted is left alone: asking its drivers would keep a sleeping GPU awake.
     """
     state = broker.ledger.read(broker.host, broker.clock())
     if not state.leases and not state.requests:
-        broker.close_books()
+        broker.flush_usage()
         return
     # Requests first: a lease that is released would go to the next request of the same dead kernel.
     for request in state.requests:

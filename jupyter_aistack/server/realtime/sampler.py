@@ -74,7 +74,7 @@ class Sampler:
         self.poke()
         return watch
 
-    def unwatch(self, watch: SamplerSubscription) -> None:
+    def unsubscribe(self, watch: SamplerSubscription) -> None:
         """Stop calling. Doing so twice is allowed."""
         with self._wake:
             self._watches.discard(watch)
@@ -142,7 +142,7 @@ class Sampler:
         try:
             watch.listener(found)
         except RuntimeError:  # its event loop has closed
-            self.unwatch(watch)
+            self.unsubscribe(watch)
 
 
 def snapshot(workbench: ServerContext) -> dict[str, Any]:

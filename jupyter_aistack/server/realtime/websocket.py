@@ -55,7 +55,7 @@ class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
     def on_close(self) -> None:
         """Stop watching."""
         if self._watch is not None:
-            self._sampler.unwatch(self._watch)
+            self._sampler.unsubscribe(self._watch)
         super().on_close()
 
     def on_message(self, message: str | bytes) -> None:

@@ -96,7 +96,7 @@ class SuspendCoordinator:
             readiness=lambda: self.readiness,
             policy=policy,
             clock=broker.clock,
-            host_room=broker.room_to_park,
+            host_room=broker.suspend_capacity_bytes,
             log=self._workbench.log,
         )
         return SuspendWorker(broker, moves, is_own=self._is_own, log=self._workbench.log)
@@ -168,7 +168,7 @@ class SuspendCoordinator:
     async def before_kill(self, kernel_id: str, pid: int) -> None:
         """See `ServerContext.before_kill`. It has threads of its own: those of the mover may all be at work."""
         if self._mover is not None:
-            await asyncio.to_thread(self._mover.make_safe, kernel_id, pid)
+            await asyncio.to_thread(self._mover.suspend_before_kill, kernel_id, pid)
 
     def close(self) -> None:
         """Begin nothing more. What is under way is brought to its end: giving it up would lose a kernel's state."""

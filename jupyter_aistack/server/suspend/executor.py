@@ -213,7 +213,7 @@ class SuspendExecutor:
         now = self._clock()
 
         def change(residence: DeviceState) -> DeviceState:
-            stayed = steps.has_stayed(residence, now, why)
+            stayed = steps.suspend_failed(residence, now, why)
             stayed = steps.is_restored(stayed) if is_restored else stayed
             return steps.is_pinned(stayed, why) if is_pinned else stayed
 
@@ -229,12 +229,12 @@ class SuspendExecutor:
             return _returned(self._clock(), "")
         why = self._no_room(lease, residence)
         if why:
-            return lambda held: steps.has_not_returned(held, why)
+            return lambda held: steps.resume_failed(held, why)
         begin = time.perf_counter()
         if residence.tier is SuspendMethod.OFFLOAD:
             said = self._tell(lease, "in")
             if "error" in said:
-                return lambda held: steps.has_not_returned(held, said["error"])
+                return lambda held: steps.resume_failed(held, said["error"])
             return self._is_back(lease, residence, begin, {})
         return self._restore(lease, residence, begin)
 
@@ -242,7 +242,7 @@ class SuspendExecutor:
         states = self._states(lease)
         pids = [pid for pid, state in states.items() if state in AWAY]
         if not pids and UNKNOWN in states.values() and RUNNING not in states.values():
-            return lambda held: steps.has_not_returned(held, "the driver does not say how it is")
+            return lambda held: steps.resume_failed(held, "the driver does not say how it is")
         if not pids:  # an earlier server has restored it, or what was suspended has ended
             return self._is_back(lease, residence, begin, {})
         try:
@@ -251,7 +251,7 @@ class SuspendExecutor:
             if failed.facts["state"] == FAILED:
                 return _lost(f"the driver could not restore it: {failed.message}")
             message = failed.message
-            return lambda held: steps.has_not_returned(held, message)
+            return lambda held: steps.resume_failed(held, message)
         return self._is_back(lease, residence, begin, seconds)
 
     def _no_room(self, lease: Lease, residence: DeviceState) -> str:
@@ -279,7 +279,7 @@ class SuspendExecutor:
         """Whether the driver restores processes here."""
         return self._readiness().tier is SuspendMethod.CHECKPOINT
 
-    def make_safe(self, lease: Lease, pid: int) -> str:
+    def suspend_before_kill(self, lease: Lease, pid: int) -> str:
         """Take away the state of a process of a lease, and of those below it, if whichever server has restored it.
 
         Killing a restored process has hung hosts (NVIDIA/cuda-checkpoint#53).
@@ -318,11 +318,11 @@ def _rest(held_bytes: int | None) -> str:
 
 
 def _left(state_bytes: int, tier: SuspendMethod, note: str) -> Change:
-    return lambda residence: replace(steps.has_left(residence, state_bytes=state_bytes, tier=tier), note=note)
+    return lambda residence: replace(steps.suspended(residence, state_bytes=state_bytes, tier=tier), note=note)
 
 
 def _returned(now: float, note: str) -> Change:
-    return lambda residence: replace(steps.has_returned(residence, now), note=note)
+    return lambda residence: replace(steps.resumed(residence, now), note=note)
 
 
 def _lost(why: str) -> Change:

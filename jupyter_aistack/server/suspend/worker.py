@@ -118,7 +118,7 @@ class SuspendWorker:
             return
         else:
             return
-        after = self._broker.reside(lease.id, lease.token, change)
+        after = self._broker.update_device_state(lease.id, lease.token, change)
         self._looked_at[lease.id] = _mark(after)
 
     def _look_at(self, lease: Lease, residence: DeviceState) -> None:
@@ -129,7 +129,7 @@ class SuspendWorker:
             return
         self._looked_at[lease.id] = _mark(lease)
         if why != residence.pinned:
-            self._broker.reside(lease.id, lease.token, lambda held: steps.is_pinned(held, why))
+            self._broker.update_device_state(lease.id, lease.token, lambda held: steps.is_pinned(held, why))
 
     def _is_wanted(self, lease_id: str) -> bool:
         residence = self._broker.lease(lease_id).residence
@@ -137,7 +137,7 @@ class SuspendWorker:
 
     # -- before the end -----------------------------------------------------------------------------------------
 
-    def make_safe(self, kernel_id: str, pid: int) -> None:
+    def suspend_before_kill(self, kernel_id: str, pid: int) -> None:
         """Make a process of a kernel, and those below it, safe to kill; waits for a move of theirs. Never raises.
 
         They may have been restored for a lease that has ended since.
@@ -146,7 +146,7 @@ class SuspendWorker:
             for lease in self._broker.leases(live=not self._moves.can_restore):
                 if lease.holder.id == kernel_id and lease.residence is not None:
                     self._wait_for(lease.id)
-                    problem = self._moves.make_safe(self._broker.lease(lease.id), pid)
+                    problem = self._moves.suspend_before_kill(self._broker.lease(lease.id), pid)
                     if problem:
                         self._log.warning("kernel %s is ended with its state on the device: %s", kernel_id, problem)
         except Exception:

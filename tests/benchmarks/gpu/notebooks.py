@@ -95,7 +95,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             for notebook in notebooks:
                 notebook.client.stop_channels()
         tier = server.get("aistack/api/v1/host").get("suspend", {})
-        moves = moves_in(server.folder / "ledger.sqlite")
+        moves = start_transfers(server.folder / "ledger.sqlite")
     says = " ".join(filter(None, map(str, tier.values()))) if suspends else "not in this version"
     yield Row(name="suspend", says=f"{says}; {spec} each")
     yield from in_short(notebooks, moves)
@@ -118,7 +118,7 @@ def can_suspend() -> bool:
     return True
 
 
-def moves_in(ledger: Path) -> Counter[str]:
+def start_transfers(ledger: Path) -> Counter[str]:
     """How often each thing happened, by the events of the server's ledger."""
     opened = open_ledger(f"sqlite:///{ledger}")
     try:

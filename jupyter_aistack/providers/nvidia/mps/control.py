@@ -88,7 +88,7 @@ class MPSControl(ABC):
     def open_server(self, limits: Sequence[MPSLimit]) -> None:
         """Have the daemon start a server; it is ready when `servers` says so. Raises `ProviderError`."""
 
-    def keep_strays_small(self) -> None:  # noqa: B027 - protocol 2 knows no strays
+    def limit_orphan_memory(self) -> None:  # noqa: B027 - protocol 2 knows no strays
         """Leave next to nothing to a process that reaches a ready server by no lease. Raises `ProviderError`."""
 
     @abstractmethod

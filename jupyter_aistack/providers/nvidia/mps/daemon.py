@@ -116,7 +116,7 @@ class Daemon:
         self._restore()
         with self.records.locked():
             self._own.pop(name, None)
-            self.records.strike(name)
+            self.records.remove(name)
             running = self.records.running()
             if running is not None and running.is_alive:
                 self._life.control().drop(name, self.records.limits())
@@ -289,7 +289,7 @@ class Daemon:
             return
         for name, entry in self.records.entries().items():
             if entry.is_orphan:
-                self.records.strike(name)
+                self.records.remove(name)
                 self._life.control().drop(name, self.records.limits())
 
     def _stop_if_unused(self) -> None:

@@ -81,7 +81,7 @@ class DaemonLifecycle:
             limits = self._records.limits()
             control.open_server(limits)
             self._await_server(control)
-            control.keep_strays_small()
+            control.limit_orphan_memory()
             for limit in limits:
                 control.hold(limit, [other for other in limits if other is not limit])
         except ProviderError:

@@ -46,7 +46,7 @@ class Protocol3(MPSControl):
     def open_server(self, limits: Sequence[MPSLimit]) -> None:
         self._do("server", "create", self.server, f"--allowed-devices={self.gpu}")
 
-    def keep_strays_small(self) -> None:
+    def limit_orphan_memory(self) -> None:
         self._do("server", "set", self.server, *_limits(STRAY_PERCENT, STRAY_MIB))
 
     def hold(self, limit: MPSLimit, limits: Sequence[MPSLimit]) -> Path:

@@ -126,7 +126,7 @@ class DaemonRecords:
         since = started_at(owner) if known is None or own else known.owner_started_at
         _write(self._lease(limit.name), {"limit": asdict(limit), "owner": owner, "owner_started_at": since})
 
-    def strike(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Take a lease off the list; one that is not there is gone already."""
         self._lease(name).unlink(missing_ok=True)
 
