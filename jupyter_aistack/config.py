@@ -29,7 +29,9 @@ C = TypeVar("C", bound=StrEnum)
 
 def _duration(default: str | float, text: str) -> Any:
     """A trait for a duration: seconds, or a text such as ``30min``."""
-    return Union([Unicode(), Float()], default_value=default, help=text).tag(config=True)
+    return Union([Unicode(), Float()], default_value=default, help=text).tag(
+        config=True
+    )
 
 
 class AIStack(LoggingConfigurable):
@@ -76,9 +78,10 @@ class AIStack(LoggingConfigurable):
         help="Seconds a lease lives without renewal, once nothing on its host keeps it any more. At least 1.",
     ).tag(config=True)
 
-    cycle_seconds = Float(2.0, help="Seconds between two turns of the broker in a Jupyter server. At least 0.05.").tag(
-        config=True
-    )
+    cycle_seconds = Float(
+        2.0,
+        help="Seconds between two turns of the broker in a Jupyter server. At least 0.05.",
+    ).tag(config=True)
 
     queues = Dict(
         help="""Queues by name, e.g. ``{"default": {}, "class": {"quota": 2, "members": ["@students"]}}``. All fields
@@ -98,7 +101,9 @@ class AIStack(LoggingConfigurable):
         device-hours from Monday to Sunday (UTC), requests waiting at once. What is left out has no limit.""",
     ).tag(config=True)
 
-    half_life = _duration("7d", "For fair shares, use this long ago counts half, e.g. ``7d``.")
+    half_life = _duration(
+        "7d", "For fair shares, use this long ago counts half, e.g. ``7d``."
+    )
 
     batch_share = Union(
         [Unicode(), Float()],
@@ -112,9 +117,14 @@ class AIStack(LoggingConfigurable):
         every ten seconds, so leave them some.""",
     )
 
-    min_runtime = _duration("10min", "A preemptible lease is left alone this long after it was granted.")
+    min_runtime = _duration(
+        "10min", "A preemptible lease is left alone this long after it was granted."
+    )
 
-    age = _duration("1d", "A request that has waited this long goes before all that have not, so that none starves.")
+    age = _duration(
+        "1d",
+        "A request that has waited this long goes before all that have not, so that none starves.",
+    )
 
     suspend = Union(
         [Unicode(), Dict()],
@@ -149,11 +159,15 @@ class AIStack(LoggingConfigurable):
     ).tag(config=True)
 
     price_per_kwh = Float(
-        None, allow_none=True, help="What a kWh costs, in your currency, for reports. Without it, none is counted."
+        None,
+        allow_none=True,
+        help="What a kWh costs, in your currency, for reports. Without it, none is counted.",
     ).tag(config=True)
 
     price_per_gpu_hour = Float(
-        None, allow_none=True, help="What an hour of a whole GPU costs beside its energy; a share costs its share."
+        None,
+        allow_none=True,
+        help="What an hour of a whole GPU costs beside its energy; a share costs its share.",
     ).tag(config=True)
 
     not_enforced_action = Unicode(
@@ -172,7 +186,8 @@ class AIStack(LoggingConfigurable):
     ).tag(config=True)
 
     def build_broker(self, **options: Any) -> Broker:
-        """A broker as configured; `options` go to :class:`Broker` (a clock for tests, say).
+        """A broker as configured; `options` go to :class:`Broker` (a clock for tests,
+        say).
 
         Raises:
             InvalidRequest: a setting makes no sense; the field is named.
@@ -181,8 +196,11 @@ class AIStack(LoggingConfigurable):
         from jupyter_aistack.providers.registry import build_providers
 
         if self.lease_ttl_seconds < 1:
-            raise InvalidRequest("lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds")
-        policy, suspend = self.build_policy(), read_suspend(self.suspend)
+            raise InvalidRequest(
+                "lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds"
+            )
+        policy = self.build_policy()
+        suspend = read_suspend(self.suspend)
         named = os.environ.get("AISTACK_PROVIDERS") or self.providers
         providers = build_providers(
             named,
@@ -191,11 +209,15 @@ class AIStack(LoggingConfigurable):
             mig_create=read_mig_create(self.mig_create),
         )
         self.build_rates()  # a service is built later, and must not be refused then
-        ledger = open_ledger(os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url())
+        ledger = open_ledger(
+            os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url()
+        )
         ledger.half_life_seconds = policy.half_life_seconds
         actions = {
             "memory_action": _choice(MemoryAction, "memory_action", self.memory_action),
-            "not_enforced_action": _choice(NotEnforcedAction, "not_enforced_action", self.not_enforced_action),
+            "not_enforced_action": _choice(
+                NotEnforcedAction, "not_enforced_action", self.not_enforced_action
+            ),
         }
         shown = {"show_names": self.show_names, "suspend": suspend}
         options = {"ttl_seconds": self.lease_ttl_seconds, **shown, **actions, **options}
@@ -208,14 +230,17 @@ class AIStack(LoggingConfigurable):
 
         from jupyter_aistack.server.suspend.capability import results_file
 
-        url = os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url()
+        url = (
+            os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url()
+        )
         return results_file(url, Path(jupyter_data_dir()))
 
     def build_policy(self) -> Policy:
         """How slices are shared out.
 
         Raises:
-            InvalidRequest: a setting makes no sense; it is named, and in its tables the entry and the field.
+            InvalidRequest: a setting makes no sense; it is named, and in its tables the
+                entry and the field.
         """
         return read_policy(
             queues=self.queues,
@@ -232,7 +257,12 @@ class AIStack(LoggingConfigurable):
         from jupyter_aistack.broker.api.service import Service
 
         rates = self.build_rates()
-        return Service(broker, admins=frozenset(self.admins), show_names=self.show_names, rates=rates)
+        return Service(
+            broker,
+            admins=frozenset(self.admins),
+            show_names=self.show_names,
+            rates=rates,
+        )
 
     def build_rates(self) -> Rates:
         """What energy and devices cost here.
@@ -244,17 +274,23 @@ class AIStack(LoggingConfigurable):
         said = {name: getattr(self, name) for name in names}
         for name, value in said.items():
             if value is not None and not 0 <= value < float("inf"):
-                raise InvalidRequest(f"{name}: expected a number from 0, got {value!r}", field=name)
+                raise InvalidRequest(
+                    f"{name}: expected a number from 0, got {value!r}", field=name
+                )
         return Rates(**said)
 
 
 def _choice(kind: type[C], field: str, value: str) -> C:
-    """A setting that is one of a few words. Raises `InvalidRequest` naming it and the words."""
+    """A setting that is one of a few words. Raises `InvalidRequest` naming it and the
+    words.
+    """
     try:
         return kind(value)
     except ValueError:
         words = ", ".join(member.value for member in kind)
-        raise InvalidRequest(f"{field}: {value!r} is not one of {words}", field=field) from None
+        raise InvalidRequest(
+            f"{field}: {value!r} is not one of {words}", field=field
+        ) from None
 
 
 def open_ledger(url: str) -> Ledger:
@@ -273,14 +309,17 @@ def open_ledger(url: str) -> Ledger:
 
 
 def default_ledger_url() -> str:
-    """An SQLite file in Jupyter's data directory, so that all of a user's servers and scripts share it."""
+    """An SQLite file in Jupyter's data directory, so that all of a user's servers and
+    scripts share it.
+    """
     from jupyter_core.paths import jupyter_data_dir
 
     return f"sqlite:///{Path(jupyter_data_dir()) / 'aistack' / 'ledger.sqlite'}"
 
 
 def load_settings() -> AIStack:
-    """Settings outside a server: what the ``jupyter_server_config`` and ``jupyter_aistack_config`` files say.
+    """Settings outside a server: what the ``jupyter_server_config`` and
+    ``jupyter_aistack_config`` files say.
 
     Raises:
         InvalidRequest: one is of a kind that makes no sense; it is named.
@@ -290,7 +329,14 @@ def load_settings() -> AIStack:
     try:
         return AIStack(parent=application)
     except TraitError as error:
-        named = next((name for name in AIStack.class_trait_names(config=True) if f"'{name}'" in str(error)), "settings")
+        named = next(
+            (
+                name
+                for name in AIStack.class_trait_names(config=True)
+                if f"'{name}'" in str(error)
+            ),
+            "settings",
+        )
         raise InvalidRequest(f"{named}: {error}", field=named) from error
 
 

@@ -6,10 +6,9 @@
      x InvalidRequest 400            cannot be understood; names the field, shows what is allowed
        + UnknownProfile 400
        + UnknownQueue 404
-     x Refused 409                   understood, not granted by policy; the reason is public
-       + QuotaExceeded
-       + Unsatisfiable               no state of this inventory could ever hold it
-       + QueueClosed
+     x Refused 409                   understood, not granted by policy; the reason is
+       public + QuotaExceeded + Unsatisfiable               no state of this inventory
+       could ever hold it + QueueClosed
      x LeaseError 409
        + LeaseNotFound 404
        + StaleToken
@@ -32,8 +31,8 @@
      x TrackingError
      x InvalidTransition 500         a bug of ours
 
-An error's message is its class docstring's first line unless one is given. Facts travel as
-attributes, given by keyword, and reach the other side of a socket in ``facts``.
+An error's message is its class docstring's first line unless one is given. Facts travel
+as attributes, given by keyword, and reach the other side of a socket in ``facts``.
 """
 
 from __future__ import annotations
@@ -95,8 +94,14 @@ class AIStackError(Exception):
         return (_rebuild, (type(self), self.message, self.facts))
 
     def as_dict(self) -> dict[str, Any]:
-        """The error as JSON: ``code``, ``message`` and ``facts`` that JSON can carry."""
-        return {"code": self.code, "message": self.message, "facts": _portable(self.facts)}
+        """The error as JSON: ``code``, ``message`` and ``facts`` that JSON can
+        carry.
+        """
+        return {
+            "code": self.code,
+            "message": self.message,
+            "facts": _portable(self.facts),
+        }
 
 
 class InvalidRequest(AIStackError):
@@ -166,7 +171,9 @@ class PermissionDenied(LeaseError):
 
 
 class DeviceInUse(LeaseError):
-    """This process has already chosen its devices; restart the kernel to change them."""
+    """This process has already chosen its devices; restart the kernel to change
+    them.
+    """
 
 
 class LedgerError(AIStackError):
@@ -230,13 +237,17 @@ class InvalidTransition(AIStackError):
 
 
 def error_from_dict(data: Mapping[str, Any]) -> AIStackError:
-    """The error that :meth:`AIStackError.as_dict` described, as the same class again."""
+    """The error that :meth:`AIStackError.as_dict` described, as the same class
+    again.
+    """
     known = {cls.__name__: cls for cls in _tree(AIStackError)}
     cls = known.get(str(data.get("code")), AIStackError)
     return cls(str(data.get("message") or "") or None, **dict(data.get("facts") or {}))
 
 
-def _rebuild(cls: type[AIStackError], message: str, facts: dict[str, Any]) -> AIStackError:
+def _rebuild(
+    cls: type[AIStackError], message: str, facts: dict[str, Any]
+) -> AIStackError:
     return cls(message, **facts)
 
 

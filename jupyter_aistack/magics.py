@@ -1,6 +1,7 @@
 """Registers the magics ``%gpu``, ``%%gpu`` and ``%cluster`` in IPython.
 
-Loaded by ``--ext=jupyter_aistack.magics`` in our kernels, by ``%load_ext jupyter_aistack.magics`` elsewhere.
+Loaded by ``--ext=jupyter_aistack.magics`` in our kernels, by ``%load_ext
+jupyter_aistack.magics`` elsewhere.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython; loading twice is loading once."""
     if isinstance(shell.magics_manager.registry.get("AIStackMagics"), AIStackMagics):
         return
-    cap_memory(os.environ)  # a kernel that was launched with a share has its caps in the environment alone
+    cap_memory(
+        os.environ
+    )  # a kernel that was launched with a share has its caps in the environment alone
     magics = AIStackMagics(shell)
     shell.register_magics(magics)
     if attach.BORN_WITH:
         notices.watcher.watch()
     shell.events.register("pre_run_cell", magics.arrivals.before_cell)
-    shell.events.register("pre_run_cell", magics.cells.before_cell)  # after a lease that came has been attached
+    shell.events.register(
+        "pre_run_cell", magics.cells.before_cell
+    )  # after a lease that came has been attached
     shell.events.register("post_run_cell", magics.cells.after_cell)
     magics.stay.register()
     shell.input_transformers_post.append(magics.awaited)

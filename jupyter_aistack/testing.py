@@ -1,4 +1,6 @@
-"""Helpers for tests of what talks to a broker: a clock moved by hand, a broker with nothing real behind it."""
+"""Helpers for tests of what talks to a broker: a clock moved by hand, a broker with
+nothing real behind it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class ManualClock:
 
 
 def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
-    """A broker on simulated devices and a ledger in memory; `options` go to :class:`Broker`."""
+    """A broker on simulated devices and a ledger in memory; `options` go to
+    :class:`Broker`.
+    """
     from jupyter_aistack.providers.simulated import SimulatedProvider
 
     options.setdefault("clock", ManualClock())
@@ -36,5 +40,10 @@ def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
 
 def holder(name: str = "kernel-1", **fields: Any) -> Holder:
     """A kernel of user ``ann`` to lease for; `fields` replace what is said of it."""
-    said: dict[str, Any] = {"kind": HolderKind.KERNEL, "id": name, "user": "ann", "host": "testbox"}
+    said: dict[str, Any] = {
+        "kind": HolderKind.KERNEL,
+        "id": name,
+        "user": "ann",
+        "host": "testbox",
+    }
     return Holder(**{**said, "label": f"{name}.ipynb", **fields})

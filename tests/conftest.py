@@ -1,4 +1,6 @@
-"""What every test gets: a Jupyter of its own, a ledger of its own, and nothing of the machine's."""
+"""What every test gets: a Jupyter of its own, a ledger of its own, and nothing of the
+machine's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("pytest_jupyter.jupyter_server", "tests.fake_nvml.plugin", "tests.fake_amdsmi.plugin")
+pytest_plugins = (
+    "pytest_jupyter.jupyter_server",
+    "tests.fake_nvml.plugin",
+    "tests.fake_amdsmi.plugin",
+)
 
 SERVICES = {
     "benchmarks",
@@ -19,7 +25,9 @@ SERVICES = {
     "tracking",
     "training",
 }
-"""Folders and files whose tests start something real; the others are done in about a minute."""
+"""Folders and files whose tests start something real; the others are done in about a
+minute.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,8 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A ledger in the test's own folder, and thread counts nobody has chosen, whatever the environment says."""
-    foreign = ("AISTACK_SOCKET", "AISTACK_PROVIDERS", "AISTACK_LEASE", "AISTACK_KERNEL", "MLFLOW_TRACKING_URI")
+    """A ledger in the test's own folder, and thread counts nobody has chosen, whatever
+    the environment says.
+    """
+    foreign = (
+        "AISTACK_SOCKET",
+        "AISTACK_PROVIDERS",
+        "AISTACK_LEASE",
+        "AISTACK_KERNEL",
+        "MLFLOW_TRACKING_URI",
+    )
     for name in (*foreign, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(

@@ -23,7 +23,13 @@ class Lists(Provider):
 
     def discover(self, host: str) -> tuple[Device, ...]:
         problem = "failed; it is looked at again" if self.broken else ""
-        known = {"id": "GPU-0", "host": host, "kind": DeviceKind.GPU, "index": 0, "name": "H100"}
+        known = {
+            "id": "GPU-0",
+            "host": host,
+            "kind": DeviceKind.GPU,
+            "index": 0,
+            "name": "H100",
+        }
         return (Device(**known, memory_bytes=80 * GIB, problem=problem),)  # type: ignore[arg-type]
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
@@ -32,13 +38,19 @@ class Lists(Provider):
     def faults(self) -> tuple[Fault, ...]:
         return self.broken
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
-        return {lease_id: Usage(memory_bytes=len(pids[lease_id])) for lease_id in leases}
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
+        return {
+            lease_id: Usage(memory_bytes=len(pids[lease_id])) for lease_id in leases
+        }
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         return {}
 
-    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
+    def memory_by_process(
+        self, uuids: Iterable[str]
+    ) -> Mapping[str, Mapping[int, int | None] | None]:
         self.asked += 1
         if self.failure:
             raise self.failure

@@ -1,11 +1,13 @@
-"""Many processes, one ledger, sudden deaths: is a device ever promised twice, does a lease outlive its time?
+"""Many processes, one ledger, sudden deaths: is a device ever promised twice, does a
+lease outlive its time?
 
     python -m tests.stress --operations 10000 --processes 8 [--json]
 
-Workers ask for, renew, give back and forget slices through brokers of their own on one SQLite file, while the parent
-kills them at random and starts others in their place. Afterwards the history is replayed event by event: the sequence
-of events is the order in which the ledger decided, whatever each process's clock said. The last line printed is one
-JSON object; the exit status is 1 when anything was found.
+Workers ask for, renew, give back and forget slices through brokers of their own on one
+SQLite file, while the parent kills them at random and starts others in their place.
+Afterwards the history is replayed event by event: the sequence of events is the order
+in which the ledger decided, whatever each process's clock said. The last line printed
+is one JSON object; the exit status is 1 when anything was found.
 """
 
 from __future__ import annotations
@@ -47,7 +49,14 @@ KILL_SECONDS = (0.1, 0.5)
 SPECS = ("1/4", "1/3", "1/2", "1/2x2", "1", "2", "10GiB", "cpu:1", "cpu:2", "cpu:1/4")
 DEVICES = (
     *(
-        Device(id=f"GPU-{i}", host=HOST, kind=DeviceKind.GPU, index=i, name="Stress GPU", memory_bytes=40 << 30)
+        Device(
+            id=f"GPU-{i}",
+            host=HOST,
+            kind=DeviceKind.GPU,
+            index=i,
+            name="Stress GPU",
+            memory_bytes=40 << 30,
+        )
         for i in range(2)
     ),
     Device(
@@ -82,7 +91,9 @@ class FixedDevices(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation()
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
         return {}
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
@@ -104,23 +115,31 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-# -- workers ----------------------------------------------------------------------------------------------------------
+# -- workers ---------------------------------------------------------------------------
 
 
 class Worker:
-    """One process's life: asks, renews, gives back and forgets, as chance has it, until its share of work is done."""
+    """One process's life: asks, renews, gives back and forgets, as chance has it, until
+    its share of work is done.
+    """
 
     def __init__(self, url: str, seed: int, done: Any, number: int, share: int) -> None:
-        self.broker = Broker(SQLLedger(url), [FixedDevices()], host=HOST, ttl_seconds=TTL_SECONDS)
+        self.broker = Broker(
+            SQLLedger(url), [FixedDevices()], host=HOST, ttl_seconds=TTL_SECONDS
+        )
         self.chance = random.Random(seed)
         self.done, self.number, self.share = done, number, share
         self.held: list[Lease] = []
         pid = os.getpid()
-        self.holder = Holder(kind=HolderKind.PROCESS, id=f"pid-{pid}", user="stress", host=HOST, pid=pid)
+        self.holder = Holder(
+            kind=HolderKind.PROCESS, id=f"pid-{pid}", user="stress", host=HOST, pid=pid
+        )
 
     def run(self) -> None:
         while self.done[self.number] < self.share:
-            act = self.chance.choices([self.ask, self.renew, self.give_back, self.forget], [4, 4, 3, 1])[0]
+            act = self.chance.choices(
+                [self.ask, self.renew, self.give_back, self.forget], [4, 4, 3, 1]
+            )[0]
             with suppress(Refused, LeaseError):
                 act()
 
@@ -132,7 +151,9 @@ class Worker:
             return
         patience = self.chance.choice([0.0, 0.0, 0.3, None])
         self.count()
-        request = self.broker.submit(self.chance.choice(SPECS), self.holder, patience_seconds=patience)
+        request = self.broker.submit(
+            self.chance.choice(SPECS), self.holder, patience_seconds=patience
+        )
         if request.state is RequestState.QUEUED and self.chance.random() < 0.8:
             request = self.broker.cancel(request.id)
         if request.state is RequestState.GRANTED:
@@ -154,7 +175,9 @@ class Worker:
             self.held.remove(self.chance.choice(self.held))
 
     def _some(self) -> Iterator[Lease]:
-        """One lease; it is often given back or lost already, and then tried all the same."""
+        """One lease; it is often given back or lost already, and then tried all the
+        same.
+        """
         if self.held:
             lease = self.chance.choice(self.held)
             yield lease
@@ -170,27 +193,44 @@ class Crew:
     """The worker processes, and the accidents that befall them."""
 
     def __init__(self, url: str, operations: int, processes: int, seed: int) -> None:
-        # Each worker is forked from a server that has imported this module but never opened a ledger.
+        # Each worker is forked from a server that has imported this module but never
+        # opened a ledger.
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(
-            ["jupyter_aistack.broker.broker", "jupyter_aistack.ledger.sql.ledger", "psutil"]
+            [
+                "jupyter_aistack.broker.broker",
+                "jupyter_aistack.ledger.sql.ledger",
+                "psutil",
+            ]
         )
         self.url, self.chance = url, random.Random(seed)
-        self.shares = [operations // processes + (n < operations % processes) for n in range(processes)]
-        # Without a lock: a process that is killed while it holds one would keep it for ever.
+        self.shares = [
+            operations // processes + (n < operations % processes)
+            for n in range(processes)
+        ]
+        # Without a lock: a process that is killed while it holds one would keep it for
+        # ever.
         self.done = self.context.RawArray("q", processes)
         self.kills = 0
         self.failures: list[str] = []
         self.running = {number: self._start(number) for number in range(processes)}
 
     def _start(self, number: int) -> BaseProcess:
-        arguments = (self.url, self.chance.getrandbits(32), self.done, number, self.shares[number])
+        arguments = (
+            self.url,
+            self.chance.getrandbits(32),
+            self.done,
+            number,
+            self.shares[number],
+        )
         process = self.context.Process(target=work, args=arguments)
         process.start()
         return process
 
     def tend(self, *, kill: bool) -> bool:
-        """Kill one of them if asked to, replace those that were killed. Whether anyone still works."""
+        """Kill one of them if asked to, replace those that were killed. Whether anyone
+        still works.
+        """
         if kill and self.running:
             victim = self.chance.choice(list(self.running.values()))
             victim.kill()
@@ -215,7 +255,7 @@ class Crew:
             process.join()
 
 
-# -- the checker ------------------------------------------------------------------------------------------------------
+# -- the checker -----------------------------------------------------------------------
 
 
 def check(ledger: SQLLedger, now: float) -> Findings:
@@ -223,12 +263,18 @@ def check(ledger: SQLLedger, now: float) -> Findings:
     findings = Findings()
     ledger.leases(now)
     everything = 10**9
-    leases = {lease.id: lease for lease in ledger.leases(now, live=False, limit=everything)}
+    leases = {
+        lease.id: lease for lease in ledger.leases(now, live=False, limit=everything)
+    }
     events = ledger.events(limit=everything)
     findings.double_grants = replay(events, leases)
     findings.problems += incoherent(events, leases)
     findings.problems += miscounted(ledger.read(HOST, now).accounts, leases)
-    late = [lease for lease in leases.values() if lease.is_expired(now) or (lease.ended_at or 0) > due_at(lease)]
+    late = [
+        lease
+        for lease in leases.values()
+        if lease.is_expired(now) or (lease.ended_at or 0) > due_at(lease)
+    ]
     findings.alive_after_ttl = len(late)
     return findings
 
@@ -250,7 +296,12 @@ def is_within(held: Sequence[Lease], newest: Lease) -> bool:
     """Whether the devices of the newest lease can hold all that is held on them."""
     touched = {piece.device_id for piece in newest.slices}
     for device in DEVICES:
-        pieces = [piece for lease in held for piece in lease.slices if piece.device_id == device.id]
+        pieces = [
+            piece
+            for lease in held
+            for piece in lease.slices
+            if piece.device_id == device.id
+        ]
         if device.id not in touched:
             continue
         if sum((piece.fraction for piece in pieces), Fraction(0)) > 1:
@@ -258,7 +309,12 @@ def is_within(held: Sequence[Lease], newest: Lease) -> bool:
         if sum(piece.memory_bytes for piece in pieces) > device.memory_bytes:
             return False
         # All CPU specs here are whole cores, so no core may be in two leases.
-        cores = Counter(core for piece in pieces if piece.kind is SliceKind.CPU for core in piece.cores)
+        cores = Counter(
+            core
+            for piece in pieces
+            if piece.kind is SliceKind.CPU
+            for core in piece.cores
+        )
         if any(times > 1 for times in cores.values()):
             return False
     return True
@@ -266,7 +322,9 @@ def is_within(held: Sequence[Lease], newest: Lease) -> bool:
 
 def incoherent(events: Sequence[Event], leases: Mapping[str, Lease]) -> list[str]:
     """Where events and leases tell different stories."""
-    granted = Counter(event.lease_id for event in events if event.kind is EventKind.LEASE_GRANTED)
+    granted = Counter(
+        event.lease_id for event in events if event.kind is EventKind.LEASE_GRANTED
+    )
     ended = Counter(event.lease_id for event in events if event.kind in ENDINGS)
     problems = []
     if granted != Counter(list(leases)):
@@ -275,14 +333,20 @@ def incoherent(events: Sequence[Event], leases: Mapping[str, Lease]) -> list[str
         problems.append("leases that ended without an event, or twice")
     if len({lease.request_id for lease in leases.values()}) != len(leases):
         problems.append("a request was granted twice")
-    order = [leases[event.lease_id].token for event in events if event.kind is EventKind.LEASE_GRANTED]
+    order = [
+        leases[event.lease_id].token
+        for event in events
+        if event.kind is EventKind.LEASE_GRANTED
+    ]
     if order != sorted(set(order)):
         problems.append("tokens do not grow")
     return problems
 
 
 def miscounted(accounts: Iterable[Account], leases: Mapping[str, Lease]) -> list[str]:
-    """Whose account is not the sum of what their ended leases used, each counted once."""
+    """Whose account is not the sum of what their ended leases used, each counted
+    once.
+    """
     ended: dict[tuple[str, str], list[Lease]] = {}
     for lease in leases.values():
         if not lease.is_live:
@@ -293,19 +357,29 @@ def miscounted(accounts: Iterable[Account], leases: Mapping[str, Lease]) -> list
     return [
         f"the account of {user} in {queue} is not what their leases used"
         for (user, queue), mine in ended.items()
-        if not math.isclose(known[user, queue].decayed, used_by(mine, known[user, queue].at), rel_tol=1e-6)
+        if not math.isclose(
+            known[user, queue].decayed,
+            used_by(mine, known[user, queue].at),
+            rel_tol=1e-6,
+        )
     ]
 
 
 def used_by(ended: Iterable[Lease], at: float) -> float:
     """What ended leases weigh at a time after they all have ended."""
     return sum(
-        decayed_use(equivalents(lease.slices), lease.granted_at, lease.ended_at or 0.0, at, WEEK_SECONDS)
+        decayed_use(
+            equivalents(lease.slices),
+            lease.granted_at,
+            lease.ended_at or 0.0,
+            at,
+            WEEK_SECONDS,
+        )
         for lease in ended
     )
 
 
-# -- the run ----------------------------------------------------------------------------------------------------------
+# -- the run ---------------------------------------------------------------------------
 
 
 def stress(path: Path, operations: int, processes: int, seed: int) -> dict[str, Any]:
@@ -333,7 +407,9 @@ def stress(path: Path, operations: int, processes: int, seed: int) -> dict[str, 
 
 
 def supervise(crew: Crew, ledger: SQLLedger) -> int:
-    """Kill and replace workers until the work is done. How many leases were seen alive past their time meanwhile."""
+    """Kill and replace workers until the work is done. How many leases were seen alive
+    past their time meanwhile.
+    """
     late, is_busy, next_kill = 0, True, 0.0
     while is_busy:
         time.sleep(0.02)
@@ -355,18 +431,38 @@ def damage(path: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.stress", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--operations", type=int, default=10_000, help="requests, renewals and releases in all")
-    parser.add_argument("--processes", type=int, default=8, help="how many workers at a time")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.stress", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--operations",
+        type=int,
+        default=10_000,
+        help="requests, renewals and releases in all",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=8, help="how many workers at a time"
+    )
     parser.add_argument("--seed", type=int, default=0, help="what chance starts from")
-    parser.add_argument("--json", action="store_true", help="print nothing but the figures")
+    parser.add_argument(
+        "--json", action="store_true", help="print nothing but the figures"
+    )
     options = parser.parse_args(arguments)
     if not options.json:
-        print(f"{options.operations} operations by {options.processes} processes, leases of {TTL_SECONDS} s ...")
+        print(
+            f"{options.operations} operations by {options.processes} processes, leases of {TTL_SECONDS} s ..."
+        )
     with tempfile.TemporaryDirectory(prefix="aistack-stress-") as folder:
-        figures = stress(Path(folder) / "ledger.sqlite", options.operations, options.processes, options.seed)
+        figures = stress(
+            Path(folder) / "ledger.sqlite",
+            options.operations,
+            options.processes,
+            options.seed,
+        )
     print(json.dumps(figures))
-    found = figures["double_grants"] or figures["alive_after_ttl"] or figures["problems"]
+    found = (
+        figures["double_grants"] or figures["alive_after_ttl"] or figures["problems"]
+    )
     return 1 if found else 0
 
 

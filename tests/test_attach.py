@@ -68,26 +68,48 @@ attach(wanted)  # as a worker that was born with it
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Path:
-    """Driver libraries that know whether CUDA and ROCm have started, as the real ones do."""
+    """Driver libraries that know whether CUDA and ROCm have started, as the real ones
+    do.
+    """
     for name, text in (("libcuda.so.1", LIBCUDA), ("libhsa-runtime64.so.1", LIBHSA)):
         source = tmp_path / "driver.c"
         source.write_text(text)
-        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(tmp_path / name), str(source)]
+        command = [
+            "gcc",
+            "-shared",
+            "-fPIC",
+            f"-Wl,-soname,{name}",
+            "-o",
+            str(tmp_path / name),
+            str(source),
+        ]
         subprocess.run(command, check=True)
     return tmp_path
 
 
-def test_a_process_that_has_started_cuda_is_left_alone_and_told_the_way_out(driver: Path) -> None:
+def test_a_process_that_has_started_cuda_is_left_alone_and_told_the_way_out(
+    driver: Path,
+) -> None:
     environment = {"LD_LIBRARY_PATH": str(driver), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "restart the kernel" in done.stdout
 
 
-def test_rocm_that_has_started_is_left_alone_and_a_lease_that_is_over_shows_no_amd_gpu(driver: Path) -> None:
+def test_rocm_that_has_started_is_left_alone_and_a_lease_that_is_over_shows_no_amd_gpu(
+    driver: Path,
+) -> None:
     environment = {"LD_LIBRARY_PATH": str(driver), "PATH": "/usr/bin:/bin"}
     program = [sys.executable, "-c", AMD_PROGRAM]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        program, capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     shown, hidden, told = done.stdout.splitlines()
     assert (shown, hidden) == ("GPU-7 0", "['', '']")

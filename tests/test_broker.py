@@ -7,7 +7,12 @@ from fractions import Fraction
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Enforcement,
+    ProcessUse,
+)
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
@@ -45,17 +50,31 @@ class Bench(Provider):
     def discover(self, host: str) -> tuple[Device, ...]:
         if self.failure:
             raise self.failure
-        gpu = Device(id="GPU-0", host=host, kind=DeviceKind.GPU, index=0, name="H100", memory_bytes=80 * GIB)
+        gpu = Device(
+            id="GPU-0",
+            host=host,
+            kind=DeviceKind.GPU,
+            index=0,
+            name="H100",
+            memory_bytes=80 * GIB,
+        )
         return (Device(**{**gpu.__dict__, "processes": self.processes}),)
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, enforced_by=Enforcement.L0)
+        return Preparation(
+            environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, enforced_by=Enforcement.L0
+        )
 
     def unprepare(self, lease: Lease) -> None:
         self.undone.append(lease.id)
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
-        return {lease_id: Usage(memory_bytes=len(pids.get(lease_id, ()))) for lease_id in leases}
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
+        return {
+            lease_id: Usage(memory_bytes=len(pids.get(lease_id, ())))
+            for lease_id in leases
+        }
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         return {device_id: Usage(memory_bytes=1) for device_id in devices}
@@ -78,7 +97,11 @@ def living() -> set[int]:
 
 @pytest.fixture
 def broker(bench: Bench, clock: ManualClock, living: set[int]) -> Iterator[Broker]:
-    queues = (Queue(name="default"), Queue(name="half", limit=Fraction(1, 2)), Queue(name="shut", is_open=False))
+    queues = (
+        Queue(name="default"),
+        Queue(name="half", limit=Fraction(1, 2)),
+        Queue(name="shut", is_open=False),
+    )
     broker = Broker(
         MemoryLedger(),
         [bench],
@@ -91,8 +114,14 @@ def broker(bench: Bench, clock: ManualClock, living: set[int]) -> Iterator[Broke
     broker.close()
 
 
-def lease_of(broker: Broker, spec: str, name: str = "kernel-1", **options: object) -> Lease:
-    request = broker.submit(spec, holder(name, **{k: options.pop(k) for k in ("pid",) if k in options}), **options)  # type: ignore[arg-type]
+def lease_of(
+    broker: Broker, spec: str, name: str = "kernel-1", **options: object
+) -> Lease:
+    request = broker.submit(
+        spec,
+        holder(name, **{k: options.pop(k) for k in ("pid",) if k in options}),
+        **options,
+    )  # type: ignore[arg-type]
     assert request.state is RequestState.GRANTED, request.reason
     return broker.lease(request.lease_id)
 
@@ -100,29 +129,41 @@ def lease_of(broker: Broker, spec: str, name: str = "kernel-1", **options: objec
 def test_a_request_that_fits_is_granted_at_once_and_prepared(broker: Broker) -> None:
     lease = lease_of(broker, "1/4")
     prepared = broker.prepare(lease)
-    assert prepared.environment == {"CUDA_VISIBLE_DEVICES": "GPU-0", "AISTACK_LEASE": lease.id}
+    assert prepared.environment == {
+        "CUDA_VISIBLE_DEVICES": "GPU-0",
+        "AISTACK_LEASE": lease.id,
+    }
     assert broker.lease(lease.id).enforced_by is Enforcement.L0
-    assert broker.activate(lease.id, lease.token, verified=True).state is LeaseState.ACTIVE
+    assert (
+        broker.activate(lease.id, lease.token, verified=True).state is LeaseState.ACTIVE
+    )
 
 
 def test_a_waiting_request_is_granted_when_the_first_releases(broker: Broker) -> None:
     first = lease_of(broker, "1")
     second = broker.submit("1/2", holder("kernel-2"))
     assert second.state is RequestState.QUEUED
-    assert broker.queue()[0].reason == "needs 1/2 of a GPU; what is in its way has no end that is known"
+    assert (
+        broker.queue()[0].reason
+        == "needs 1/2 of a GPU; what is in its way has no end that is known"
+    )
     assert [r.id for r in broker.queue()] == [second.id]
     broker.release(first.id, first.token)
     assert broker.request(second.id).state is RequestState.GRANTED
 
 
-def test_releasing_twice_is_releasing_once_and_undoes_the_preparation(broker: Broker, bench: Bench) -> None:
+def test_releasing_twice_is_releasing_once_and_undoes_the_preparation(
+    broker: Broker, bench: Bench
+) -> None:
     lease = lease_of(broker, "1/4")
     assert broker.release(lease.id, lease.token).outcome is Outcome.RELEASED
     assert broker.release(lease.id, lease.token).outcome is Outcome.RELEASED
     assert bench.undone == [lease.id]
 
 
-def test_what_was_prepared_is_undone_when_the_lease_runs_out(broker: Broker, bench: Bench, clock: ManualClock) -> None:
+def test_what_was_prepared_is_undone_when_the_lease_runs_out(
+    broker: Broker, bench: Bench, clock: ManualClock
+) -> None:
     lease = lease_of(broker, "1/4")
     broker.prepare(lease)
     clock.advance(61)
@@ -140,7 +181,10 @@ def test_a_waiting_request_of_a_dead_process_is_turned_down(
     broker.cycle()
     clock.advance(1)
     broker.release(first.id, first.token)
-    assert (broker.request(waiting.id).state, broker.leases()) == (RequestState.REJECTED, ())
+    assert (broker.request(waiting.id).state, broker.leases()) == (
+        RequestState.REJECTED,
+        (),
+    )
 
 
 def test_a_lease_that_runs_out_while_being_released_is_shown_as_it_ended(
@@ -151,7 +195,9 @@ def test_a_lease_that_runs_out_while_being_released_is_shown_as_it_ended(
     assert broker.release(lease.id, lease.token).outcome is Outcome.EXPIRED
 
 
-def test_a_lease_nobody_renews_ends_and_its_token_is_worth_nothing(broker: Broker, clock: ManualClock) -> None:
+def test_a_lease_nobody_renews_ends_and_its_token_is_worth_nothing(
+    broker: Broker, clock: ManualClock
+) -> None:
     lease = lease_of(broker, "1")
     clock.advance(61)
     other = lease_of(broker, "1", "kernel-2")
@@ -199,7 +245,10 @@ def test_memory_of_strangers_is_not_granted_and_comes_back_when_they_leave(
 ) -> None:
     bench.processes = (ProcessUse(pid=999_999_999, memory_bytes=60 * GIB),)
     waiting = broker.submit("1/2", holder())
-    assert "60.0 GiB of its memory are held by processes outside aistack" in broker.queue()[0].reason
+    assert (
+        "60.0 GiB of its memory are held by processes outside aistack"
+        in broker.queue()[0].reason
+    )
     bench.processes = ()
     clock.advance(3)
     broker.cycle()
@@ -238,7 +287,9 @@ def test_queues_are_checked_by_name_state_and_limit(broker: Broker) -> None:
     assert not broker.events()
 
 
-def test_a_request_without_patience_is_refused_rather_than_queued(broker: Broker) -> None:
+def test_a_request_without_patience_is_refused_rather_than_queued(
+    broker: Broker,
+) -> None:
     lease_of(broker, "1")
     with pytest.raises(AcquireTimeout, match="not to wait"):
         broker.submit("1/4", holder("kernel-2"), patience_seconds=0)
@@ -280,7 +331,9 @@ def test_a_driver_that_falls_silent_keeps_its_devices_and_their_queue(
     assert broker.request(waiting.id).state is RequestState.GRANTED
 
 
-def test_a_request_that_could_not_be_answered_is_taken_back(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_could_not_be_answered_is_taken_back(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise LedgerUnavailable
 
@@ -292,7 +345,9 @@ def test_a_request_that_could_not_be_answered_is_taken_back(broker: Broker, monk
     assert (broker.queue(), broker.leases()) == ((), ())
 
 
-def test_an_extension_in_the_last_moment_counts(broker: Broker, clock: ManualClock) -> None:
+def test_an_extension_in_the_last_moment_counts(
+    broker: Broker, clock: ManualClock
+) -> None:
     lease = lease_of(broker, "1/4", lease_seconds=30.0)
     clock.advance(28)
     broker.extend(lease.id, lease.token, 3600)
@@ -314,12 +369,20 @@ def test_a_lease_left_in_the_middle_of_its_release_runs_out(
 
 
 def test_more_memory_than_the_slice_has_is_said_on_the_lease_and_taken_back(
-    broker: Broker, bench: Bench, clock: ManualClock, living: set[int], monkeypatch: pytest.MonkeyPatch
+    broker: Broker,
+    bench: Bench,
+    clock: ManualClock,
+    living: set[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     living.add(os.getpid())
     lease = lease_of(broker, "1/4", pid=os.getpid())
     for held, words in ((30 * GIB, "30.0 GiB of 20.0 GiB"), (5 * GIB, "")):
-        monkeypatch.setattr(bench, "usage", lambda leases, pids, held=held: {lease.id: Usage(memory_bytes=held)})
+        monkeypatch.setattr(
+            bench,
+            "usage",
+            lambda leases, pids, held=held: {lease.id: Usage(memory_bytes=held)},
+        )
         clock.advance(11)
         broker.maintain()
         note = broker.lease(lease.id).note
@@ -327,9 +390,13 @@ def test_more_memory_than_the_slice_has_is_said_on_the_lease_and_taken_back(
         assert bool(words) == bool(note)
 
 
-def test_use_is_unknown_not_zero_while_a_workers_process_is_unknown(broker: Broker, living: set[int]) -> None:
+def test_use_is_unknown_not_zero_while_a_workers_process_is_unknown(
+    broker: Broker, living: set[int]
+) -> None:
     living.add(os.getpid())
-    worker = Holder(kind=HolderKind.WORKER, id="w-0", user="ann", host="testbox", pid=os.getpid())
+    worker = Holder(
+        kind=HolderKind.WORKER, id="w-0", user="ann", host="testbox", pid=os.getpid()
+    )
     request = broker.submit("1/4", worker)
     assert broker.usage()[0][request.lease_id].memory_bytes is None
 
@@ -345,7 +412,9 @@ def test_a_slice_that_cannot_be_prepared_fails_its_lease_and_frees_the_device() 
     assert lease_of(broker, "1", "kernel-2").is_live
 
 
-def test_use_is_measured_per_lease_over_its_own_processes_only(broker: Broker, living: set[int]) -> None:
+def test_use_is_measured_per_lease_over_its_own_processes_only(
+    broker: Broker, living: set[int]
+) -> None:
     living.add(os.getpid())
     lease = lease_of(broker, "1/4", pid=os.getpid())
     by_lease, by_device = broker.usage()
@@ -359,5 +428,13 @@ def test_everything_that_happened_is_on_record_in_order(broker: Broker) -> None:
     broker.submit("1/4", holder("kernel-2"))
     broker.release(lease.id, lease.token)
     kinds = [event.kind.value for event in broker.events()]
-    assert kinds == ["RequestQueued", "LeaseGranted", "RequestQueued", "LeaseReleased", "LeaseGranted"]
-    assert [event.sequence for event in broker.events()] == sorted({e.sequence for e in broker.events()})
+    assert kinds == [
+        "RequestQueued",
+        "LeaseGranted",
+        "RequestQueued",
+        "LeaseReleased",
+        "LeaseGranted",
+    ]
+    assert [event.sequence for event in broker.events()] == sorted(
+        {e.sequence for e in broker.events()}
+    )

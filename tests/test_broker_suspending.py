@@ -1,4 +1,6 @@
-"""A broker whose idle kernels give their GPU memory back: on simulated devices, with each move made believe."""
+"""A broker whose idle kernels give their GPU memory back: on simulated devices, with
+each move made believe.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +42,25 @@ class Host:
 
     def __init__(self, table: str = "1xH100-80GB", **options: Any) -> None:
         self.clock = ManualClock()
-        said = {"policy": POLICY, "suspend": SuspendPolicy(), "host_memory": lambda: 1000 * GIB}
-        self.broker: Broker = simulated_broker(table, **{**said, "clock": self.clock, "ttl_seconds": 1e6, **options})
+        said = {
+            "policy": POLICY,
+            "suspend": SuspendPolicy(),
+            "host_memory": lambda: 1000 * GIB,
+        }
+        self.broker: Broker = simulated_broker(
+            table, **{**said, "clock": self.clock, "ttl_seconds": 1e6, **options}
+        )
 
     def ask(self, name: str, spec: str = "1", **fields: Any) -> Request:
         kind = fields.pop("kind", HolderKind.KERNEL)
-        return self.broker.submit(spec, holder(name, kind=kind, user=fields.pop("user", "ann")), **fields)
+        return self.broker.submit(
+            spec, holder(name, kind=kind, user=fields.pop("user", "ann")), **fields
+        )
 
     def lease(self, name: str) -> Lease:
-        return next(lease for lease in self.broker.leases(live=False) if lease.holder.id == name)
+        return next(
+            lease for lease in self.broker.leases(live=False) if lease.holder.id == name
+        )
 
     def home(self, name: str) -> DeviceState:
         home = self.lease(name).residence
@@ -56,12 +68,16 @@ class Host:
         return home
 
     def start(self, name: str, spec: str = "1", **fields: Any) -> Lease:
-        """A kernel that has its lease, and whose server has said that it can be suspended."""
+        """A kernel that has its lease, and whose server has said that it can be
+        suspended.
+        """
         self.ask(name, spec, **fields)
         lease = self.lease(name)
         self.broker.prepare(lease)
         self.broker.activate(lease.id, lease.token, verified=True)
-        return self.broker.update_device_state(lease.id, lease.token, lambda one: is_pinned(one, ""))
+        return self.broker.update_device_state(
+            lease.id, lease.token, lambda one: is_pinned(one, "")
+        )
 
     def turn(self, seconds: float = 0.0) -> None:
         """Let time pass, and plan."""
@@ -69,14 +85,18 @@ class Host:
         self.broker.cycle()
 
     def apply_action(self, lease: Lease) -> Lease:
-        """Do the move of a lease: nothing is there to be moved, so it is done at once."""
+        """Do the move of a lease: nothing is there to be moved, so it is done at
+        once.
+        """
         assert lease.residence is not None
         state = self.broker.devices.simulated_state(lease)
         assert state is not None
         if lease.residence.phase is StatePhase.PARKING:
             out = partial(suspended, state_bytes=state, tier=SuspendMethod.SIMULATED)
             return self.broker.update_device_state(lease.id, lease.token, out)
-        return self.broker.update_device_state(lease.id, lease.token, lambda one: resumed(one, self.clock()))
+        return self.broker.update_device_state(
+            lease.id, lease.token, lambda one: resumed(one, self.clock())
+        )
 
     def move(self) -> list[str]:
         """What is to move does, and then there is another turn; who that was."""
@@ -98,18 +118,29 @@ def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
         StatePhase.PARKED,
         LeaseState.SUSPENDED,
     )
-    assert (host.home("a").tier, host.home("a").state_bytes) == (SuspendMethod.SIMULATED, 70 * GIB)
+    assert (host.home("a").tier, host.home("a").state_bytes) == (
+        SuspendMethod.SIMULATED,
+        70 * GIB,
+    )
     assert host.home("b").pinned == UNSEEN
-    host.broker.update_device_state(host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, ""))
+    host.broker.update_device_state(
+        host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, "")
+    )
 
     host.broker.begin_cell(host.lease("a").id)
     assert host.home("a").wanted_at == host.clock.now
     host.turn(60.0)
-    assert (host.move(), host.home("a").phase, host.home("b").phase) == (["b"], StatePhase.RESTORING, StatePhase.PARKED)
+    assert (host.move(), host.home("a").phase, host.home("b").phase) == (
+        ["b"],
+        StatePhase.RESTORING,
+        StatePhase.PARKED,
+    )
     assert host.move() == ["a"]
     assert (host.lease("a").state, host.home("a").is_busy) == (LeaseState.ACTIVE, True)
     host.broker.end_cell(host.lease("a").id)
-    assert host.home("a") == DeviceState(active_at=host.clock.now, tier=SuspendMethod.SIMULATED)
+    assert host.home("a") == DeviceState(
+        active_at=host.clock.now, tier=SuspendMethod.SIMULATED
+    )
 
 
 def test_simulated_memory_follows_where_the_state_is() -> None:
@@ -134,7 +165,11 @@ def test_who_asks_is_suspended_at_once_and_comes_back_at_once() -> None:
     host.move()
     assert host.home("a").phase is StatePhase.PARKED
     host.broker.ask(lease.id, RequestedAction.RESUME)
-    assert (host.move(), host.home("a").phase, host.home("a").is_busy) == (["a"], StatePhase.RESIDENT, False)
+    assert (host.move(), host.home("a").phase, host.home("a").is_busy) == (
+        ["a"],
+        StatePhase.RESIDENT,
+        False,
+    )
 
 
 def test_what_is_kept_stays_whoever_waits() -> None:
@@ -160,7 +195,9 @@ def test_what_is_kept_stays_whoever_waits() -> None:
     ],
     ids=["off", "not tested", "queue", "process"],
 )
-def test_who_cannot_be_suspended_is_told_why(options: dict[str, Any], fields: dict[str, Any], why: str) -> None:
+def test_who_cannot_be_suspended_is_told_why(
+    options: dict[str, Any], fields: dict[str, Any], why: str
+) -> None:
     host = Host(**options)
     host.ask("a", **fields)
     lease = host.lease("a")
@@ -180,7 +217,9 @@ def test_who_is_suspended_comes_back_though_suspending_was_switched_off_since() 
     host.move()
     host.broker.suspend_ready = lambda: "the driver was changed"
     host.turn(1e5)
-    assert host.home("a").phase is StatePhase.PARKED  # nor is it taken back for being idle
+    assert (
+        host.home("a").phase is StatePhase.PARKED
+    )  # nor is it taken back for being idle
     host.broker.begin_cell(lease.id)
     assert (host.move(), host.home("a").phase) == (["a"], StatePhase.RESIDENT)
 
@@ -201,7 +240,9 @@ def test_a_lease_may_end_wherever_its_state_is(moves: int) -> None:
 
 
 def test_what_may_be_parked_is_bounded_by_the_hosts_memory() -> None:
-    host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)  # 60 % of that hold one whole GPU, and not two
+    host = Host(
+        "2xH100-80GB", host_memory=lambda: 150 * GIB
+    )  # 60 % of that hold one whole GPU, and not two
     leases = [host.start("a"), host.start("b")]
     host.broker.ask(leases[0].id, RequestedAction.SUSPEND)
     with pytest.raises(LeaseError, match="the host has no room to park it: 160"):
@@ -217,14 +258,18 @@ def test_simulated_state_takes_no_memory_of_the_host() -> None:
     assert len(host.broker.moves()) == 2
 
 
-def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room_like_any_other() -> None:
+def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room_like_any_other() -> (
+    None
+):
     host = Host()
     lease = host.start("a")
     host.broker.ask(lease.id, RequestedAction.SUSPEND)
     host.move()
     host.start("b")
     host.broker.bind(lease.id, lease.token, pid=4_000_000)
-    host.broker.update_device_state(lease.id, lease.token, lambda one: reset_for_new_process(one, host.clock.now))
+    host.broker.update_device_state(
+        lease.id, lease.token, lambda one: reset_for_new_process(one, host.clock.now)
+    )
     anew = host.broker.activate(lease.id, lease.token, verified=True, note="anew")
     assert (anew.state, anew.note) == (LeaseState.SUSPENDED, "anew")
     assert (host.home("a").phase, host.home("a").state_bytes) == (StatePhase.PARKED, 0)
@@ -254,27 +299,37 @@ def test_who_stays_as_the_host_has_no_room_for_all_is_shown_with_that_reason() -
     host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)
     for name in ("a", "b"):
         host.start(name)
-    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))["leases"]
+    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))[
+        "leases"
+    ]
     shown = {lease["holder"]["id"]: lease["residence"] for lease in said}
     assert (shown["a"]["standing"], shown["a"]["why"]) == ("warm", "")
     assert shown["b"]["standing"] == "pinned"
     assert shown["b"]["why"].startswith("the host has no room to park it: 160")
-    assert host.home("b").pinned == "", "that may be over any time, and is not written down"
+    assert host.home("b").pinned == "", (
+        "that may be over any time, and is not written down"
+    )
 
 
-def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason() -> None:
+def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason() -> (
+    None
+):
     host = Host()
     host.start("a", "1/2")
     kept = host.start("b", "1/2")
     host.broker.keep(kept.id, True)
-    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))["leases"]
+    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))[
+        "leases"
+    ]
     whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
     assert whys["b"] == KEPT
     assert whys["a"].startswith("it could not come back: that takes ")
 
 
 @pytest.mark.parametrize("has_ended", [False, True])
-def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(has_ended: bool) -> None:
+def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(
+    has_ended: bool,
+) -> None:
     host = Host()
     lease = host.start("a")
     host.turn(3600.0)
@@ -287,6 +342,10 @@ def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(has_ended
     if has_ended:
         host.broker.release(lease.id, lease.token)
     snapshot, now = host.broker.snapshot(), host.clock.now
-    standing = FairShare(snapshot.policy, snapshot.inventory, snapshot.leases, snapshot.accounts, (), now)
+    standing = FairShare(
+        snapshot.policy, snapshot.inventory, snapshot.leases, snapshot.accounts, (), now
+    )
     whole = snapshot.policy.half_life_seconds
-    assert standing._users_past["default", "ann"] == pytest.approx(decayed_use(Fraction(1), 0, 5400, 5400, whole))
+    assert standing._users_past["default", "ann"] == pytest.approx(
+        decayed_use(Fraction(1), 0, 5400, 5400, whole)
+    )

@@ -52,7 +52,8 @@ class mr:
             return (upstream, allocation_limit)
 """
 
-# As TensorFlow's eager context keeps its devices: configured before the first start, fixed from then on.
+# As TensorFlow's eager context keeps its devices: configured before the first start,
+# fixed from then on.
 TENSORFLOW = """
 from collections import namedtuple
 
@@ -111,10 +112,15 @@ def share(fraction):
 
 @pytest.fixture
 def frameworks(tmp_path: Path) -> Path:
-    """Stand-ins that write down how they are capped; the real ones need a GPU for that."""
+    """Stand-ins that write down how they are capped; the real ones need a GPU for
+    that.
+    """
     (tmp_path / "torch.py").write_text(TORCH)
     (tmp_path / "rmm.py").write_text(RMM)
-    for name, text in (("tensorflow.python.eager.context", TENSORFLOW), ("vllm.engine.arg_utils", VLLM)):
+    for name, text in (
+        ("tensorflow.python.eager.context", TENSORFLOW),
+        ("vllm.engine.arg_utils", VLLM),
+    ):
         *packages, module = name.split(".")
         folder = tmp_path.joinpath(*packages)
         folder.mkdir(parents=True)
@@ -124,7 +130,13 @@ def frameworks(tmp_path: Path) -> Path:
 
 def run(program: str, path: Path | None = None, **environment: str) -> list[str]:
     env = {**os.environ, **environment, **({"PYTHONPATH": str(path)} if path else {})}
-    done = subprocess.run([sys.executable, "-c", BEGIN + program], capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + program],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -135,12 +147,16 @@ def test_torch_is_capped_once_it_is_imported_and_starts(frameworks: Path) -> Non
 
 
 def test_the_latest_share_counts_when_torch_is_imported_late(frameworks: Path) -> None:
-    program = "before = share('0.25'); attach.detach(before); share('0.5'); share('0.75')\n"
+    program = (
+        "before = share('0.25'); attach.detach(before); share('0.5'); share('0.75')\n"
+    )
     program += "import torch; torch.cuda.start(); print(torch.cuda.shares[0], 'torch' in caps._awaited)"
     assert run(program, frameworks) == ["0.75 False"]
 
 
-@pytest.mark.parametrize("after", ["attach.detach(before)", "share(None)"], ids=["detached", "whole device"])
+@pytest.mark.parametrize(
+    "after", ["attach.detach(before)", "share(None)"], ids=["detached", "whole device"]
+)
 def test_a_cap_goes_with_its_share(frameworks: Path, after: str) -> None:
     late = f"before = share('0.25'); {after}; print(caps._watch in sys.meta_path)\n"
     late += "import torch; torch.cuda.start(); print(torch.cuda.shares)"
@@ -152,10 +168,14 @@ def test_a_cap_goes_with_its_share(frameworks: Path, after: str) -> None:
 
 
 def test_torch_that_was_never_capped_is_not_touched(frameworks: Path) -> None:
-    assert run("import torch; share(None); print(torch.cuda.queued)", frameworks) == ["[]"]
+    assert run("import torch; share(None); print(torch.cuda.queued)", frameworks) == [
+        "[]"
+    ]
 
 
-def test_a_kernel_launched_with_a_share_is_capped_when_the_magics_load(frameworks: Path) -> None:
+def test_a_kernel_launched_with_a_share_is_capped_when_the_magics_load(
+    frameworks: Path,
+) -> None:
     program = """
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell()
@@ -167,7 +187,9 @@ print(torch.cuda.shares[0])
     assert run(program, frameworks, AISTACK_MEMORY_FRACTION="0.125") == ["0.125"]
 
 
-def test_rmm_is_limited_on_every_visible_device_and_set_free_again(frameworks: Path) -> None:
+def test_rmm_is_limited_on_every_visible_device_and_set_free_again(
+    frameworks: Path,
+) -> None:
     program = """
 given = {"AISTACK_RMM_MAXIMUM_POOL_SIZE": "1024", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
 caps.cap_memory(given)
@@ -182,9 +204,13 @@ print(set(rmm.mr.resources.values()))
     assert run(program, frameworks) == [str(limited), "('plain', 512)", "{'plain'}"]
 
 
-def test_a_version_that_works_another_way_does_not_break_the_users_import(tmp_path: Path) -> None:
+def test_a_version_that_works_another_way_does_not_break_the_users_import(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "rmm.py").write_text("answer = 42")
-    assert run("caps.cap_rmm_memory('1024'); import rmm; print(rmm.answer)", tmp_path) == ["42"]
+    assert run(
+        "caps.cap_rmm_memory('1024'); import rmm; print(rmm.answer)", tmp_path
+    ) == ["42"]
 
 
 def test_what_is_awaited_may_be_missing() -> None:
@@ -193,12 +219,16 @@ def test_what_is_awaited_may_be_missing() -> None:
 
 
 def test_capping_torch_itself_never_starts_cuda() -> None:
-    pytest.importorskip("torch", reason="needs torch: pip install jupyter_aistack[train]")
+    pytest.importorskip(
+        "torch", reason="needs torch: pip install jupyter_aistack[train]"
+    )
     program = "share('0.25'); import torch; print(torch.cuda.is_initialized(), 'torch' in caps._capped)"
     assert run(program) == ["False True"]
 
 
-def test_a_lower_share_that_a_program_has_set_itself_stands_and_ours_may_rise(frameworks: Path) -> None:
+def test_a_lower_share_that_a_program_has_set_itself_stands_and_ours_may_rise(
+    frameworks: Path,
+) -> None:
     program = """
 import torch
 torch.cuda.start()
@@ -210,10 +240,16 @@ print(torch.cuda.shares)
 share(None)
 print(torch.cuda.shares)
 """
-    assert run(program, frameworks) == ["{0: 0.1, 1: 0.25}", "{0: 0.1, 1: 0.5}", "{0: 0.1, 1: 1.0}"]
+    assert run(program, frameworks) == [
+        "{0: 0.1, 1: 0.25}",
+        "{0: 0.1, 1: 0.5}",
+        "{0: 0.1, 1: 1.0}",
+    ]
 
 
-def test_our_share_in_torchs_own_variable_is_not_taken_for_the_programs(frameworks: Path) -> None:
+def test_our_share_in_torchs_own_variable_is_not_taken_for_the_programs(
+    frameworks: Path,
+) -> None:
     torch_library(frameworks, b"per_process_memory_fraction")
     program = """
 share('0.25')
@@ -237,12 +273,19 @@ def torch_library(frameworks: Path, content: bytes) -> None:
 CONF = "before = share('0.25'); import torch; print(os.environ.get('PYTORCH_ALLOC_CONF'))\n"
 
 
-def test_children_of_a_torch_that_knows_the_key_are_told_and_then_no_longer(frameworks: Path) -> None:
+def test_children_of_a_torch_that_knows_the_key_are_told_and_then_no_longer(
+    frameworks: Path,
+) -> None:
     torch_library(frameworks, b"\0backend\0per_process_memory_fraction\0")
-    program = CONF + "attach.detach(before); print(os.environ.get('PYTORCH_ALLOC_CONF'))"
+    program = (
+        CONF + "attach.detach(before); print(os.environ.get('PYTORCH_ALLOC_CONF'))"
+    )
     assert run(program, frameworks) == ["per_process_memory_fraction:0.25", "None"]
     own = run(program, frameworks, PYTORCH_ALLOC_CONF="expandable_segments:True")
-    assert own == ["expandable_segments:True,per_process_memory_fraction:0.25", "expandable_segments:True"]
+    assert own == [
+        "expandable_segments:True,per_process_memory_fraction:0.25",
+        "expandable_segments:True",
+    ]
 
 
 def test_children_are_told_by_the_name_the_user_has_chosen(frameworks: Path) -> None:
@@ -261,16 +304,25 @@ TF = "from tensorflow.python.eager import context\n"
 PART = "context.LogicalDeviceConfiguration"
 
 
-def test_tensorflow_is_limited_when_it_starts_and_no_longer_after(frameworks: Path) -> None:
+def test_tensorflow_is_limited_when_it_starts_and_no_longer_after(
+    frameworks: Path,
+) -> None:
     program = "caps.cap_memory({'AISTACK_TENSORFLOW_MEMORY_LIMIT': '4000'})\n" + TF
     program += "running = context.Context(); print(running.limits(), running.limits() == running.limits())\n"
     program += "caps.cap_memory({}); print(context.Context().limits(), 'within' in repr(context.Context.__dict__))"
-    assert run(program, frameworks) == ["{'GPU:0': [4000], 'GPU:1': [4000]} True", "{} False"]
+    assert run(program, frameworks) == [
+        "{'GPU:0': [4000], 'GPU:1': [4000]} True",
+        "{} False",
+    ]
 
 
-def test_of_tensorflows_own_limits_the_lower_stand_and_the_others_share_the_slice(frameworks: Path) -> None:
+def test_of_tensorflows_own_limits_the_lower_stand_and_the_others_share_the_slice(
+    frameworks: Path,
+) -> None:
     program = TF + "caps.cap_memory({'AISTACK_TENSORFLOW_MEMORY_LIMIT': '4000'})\n"
-    program += f"own = {{'GPU:0': [{PART}(1000)], 'GPU:1': [{PART}(1500), {PART}(9000)]}}\n"
+    program += (
+        f"own = {{'GPU:0': [{PART}(1000)], 'GPU:1': [{PART}(1500), {PART}(9000)]}}\n"
+    )
     program += "print(context.Context(own).limits())"
     assert run(program, frameworks) == ["{'GPU:0': [1000], 'GPU:1': [1500, 2000]}"]
 

@@ -24,11 +24,15 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
-    report: dict[str, object] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    report: dict[str, object] = json.loads(
+        capsys.readouterr().out.strip().splitlines()[-1]
+    )
     return report
 
 
-def test_status_shows_devices_and_who_holds_what(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_devices_and_who_holds_what(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with clients.request("1/4", attach=False, label="paper.ipynb"):
         assert main(["status"]) == 0
         text = capsys.readouterr().out
@@ -40,7 +44,9 @@ def test_status_shows_devices_and_who_holds_what(capsys: pytest.CaptureFixture[s
     assert [lease["spec"] for lease in report["leases"]] == ["1/4"]  # type: ignore[index, attr-defined]
 
 
-def test_doctor_says_what_would_enforce_a_slice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_what_would_enforce_a_slice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["doctor"]) == 0
     assert "nothing: the device is simulated" in capsys.readouterr().out
 
@@ -48,16 +54,41 @@ def test_doctor_says_what_would_enforce_a_slice(capsys: pytest.CaptureFixture[st
 def test_doctor_calls_a_compute_instance_advisory_as_its_lease_will() -> None:
     device = {"simulated": False, "kind": "gpu", "mig_enabled": True}
     part = {"profile": "1c.2g.35gb", "gpu_slices": 2, "compute_slices": 1}
-    told = enforcement({**device, "mig": [part, {"profile": "2g.35gb", "gpu_slices": 2, "compute_slices": 2}]})
+    told = enforcement(
+        {
+            **device,
+            "mig": [part, {"profile": "2g.35gb", "gpu_slices": 2, "compute_slices": 2}],
+        }
+    )
     assert told == {"1c.2g.35gb": Enforcement.L0.label, "2g.35gb": Enforcement.L4.label}
 
 
 def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
-    found = {"kind": "gpu", "simulated": False, "mig_enabled": False, "is_divisible": True, "level": "L1"}
+    found = {
+        "kind": "gpu",
+        "simulated": False,
+        "mig_enabled": False,
+        "is_divisible": True,
+        "level": "L1",
+    }
     device = {**found, "index": 0, "name": "NVIDIA H200"}
-    told = {"enforcement": enforcement(device), "why_not": {"L2": "needs driver 615"}, "advice": "switch it on"}
-    report = {"version": "1", "host": "box", "transport": "here", "problems": [], "suspend": {"tier": "off", "why": ""}}
-    shown = [*_doctor_lines({**report, "devices": [{**device, **told, "memory_bytes": 1 << 30}]})]
+    told = {
+        "enforcement": enforcement(device),
+        "why_not": {"L2": "needs driver 615"},
+        "advice": "switch it on",
+    }
+    report = {
+        "version": "1",
+        "host": "box",
+        "transport": "here",
+        "problems": [],
+        "suspend": {"tier": "off", "why": ""},
+    }
+    shown = [
+        *_doctor_lines(
+            {**report, "devices": [{**device, **told, "memory_bytes": 1 << 30}]}
+        )
+    ]
     assert shown[2:5] == [
         f"  whole: {Enforcement.WHOLE.label}",
         "  share: L1, MPS daemon (driver)",
@@ -67,22 +98,58 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
 
 
 def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
-    found = {"kind": "gpu", "simulated": False, "mig_enabled": False, "is_divisible": True, "level": "L0", "index": 0}
-    why_not = {"L4": "MIG mode is off", "L3": "no control program", "L2": "no control program"}
-    device = {**found, "name": "NVIDIA H200", "enforcement": {}, "why_not": why_not, "advice": "", "memory_bytes": 1}
-    report = {"version": "1", "host": "box", "transport": "here", "problems": [], "suspend": {"tier": "off", "why": ""}}
+    found = {
+        "kind": "gpu",
+        "simulated": False,
+        "mig_enabled": False,
+        "is_divisible": True,
+        "level": "L0",
+        "index": 0,
+    }
+    why_not = {
+        "L4": "MIG mode is off",
+        "L3": "no control program",
+        "L2": "no control program",
+    }
+    device = {
+        **found,
+        "name": "NVIDIA H200",
+        "enforcement": {},
+        "why_not": why_not,
+        "advice": "",
+        "memory_bytes": 1,
+    }
+    report = {
+        "version": "1",
+        "host": "box",
+        "transport": "here",
+        "problems": [],
+        "suspend": {"tier": "off", "why": ""},
+    }
     shown = [*_doctor_lines({**report, "devices": [device]})]
-    assert shown[2:4] == ["  not L4: MIG mode is off", "  not L3, L2: no control program"]
+    assert shown[2:4] == [
+        "  not L4: MIG mode is off",
+        "  not L3, L2: no control program",
+    ]
 
 
-def test_leases_and_their_use_stand_in_columns_with_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_leases_and_their_use_stand_in_columns_with_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with (
         clients.request("1/4", attach=False, label="a.ipynb"),
         clients.request("20000MiB", attach=False, label="longer.ipynb"),
     ):
         main(["status"])
-        rows = sorted(line for line in capsys.readouterr().out.splitlines() if "ipynb" in line)
-        starts = {row.index(name) for row in rows for name in (" a.ipynb", " longer.ipynb") if name in row}
+        rows = sorted(
+            line for line in capsys.readouterr().out.splitlines() if "ipynb" in line
+        )
+        starts = {
+            row.index(name)
+            for row in rows
+            for name in (" a.ipynb", " longer.ipynb")
+            if name in row
+        }
         assert (len(rows), len(starts)) == (2, 1)
         assert any("24.4%, 19.5 GiB" in row for row in rows)
         assert all(row.endswith("nothing: the device is simulated") for row in rows)
@@ -107,18 +174,31 @@ def test_a_host_without_devices_says_so_when_its_use_is_asked_for(
         ({"standing": "warm", "phase": "parking"}, "warm (being suspended)"),
         ({"standing": "warm", "asked": "suspend"}, "warm (to be suspended)"),
         ({"standing": "suspended", "phase": "restoring"}, "suspended (coming back)"),
-        ({"standing": "pinned", "why": "its user keeps it here"}, "pinned (its user keeps it here)"),
+        (
+            {"standing": "pinned", "why": "its user keeps it here"},
+            "pinned (its user keeps it here)",
+        ),
         ({"standing": "warm"}, "warm"),
     ],
 )
 def test_a_move_that_is_under_way_is_said(home: dict[str, str], text: str) -> None:
-    assert residence_text({"residence": {"phase": "resident", "why": "", "asked": "", **home}}) == text
+    assert (
+        residence_text(
+            {"residence": {"phase": "resident", "why": "", "asked": "", **home}}
+        )
+        == text
+    )
 
 
-def test_doctors_json_has_the_level_of_each_device(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctors_json_has_the_level_of_each_device(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["doctor", "--json"]) == 0
     first = last_json(capsys)["devices"][0]  # type: ignore[index]
-    assert (first["level"], first["why_not"]) == (None, {})  # simulated: nothing holds it
+    assert (first["level"], first["why_not"]) == (
+        None,
+        {},
+    )  # simulated: nothing holds it
 
 
 @pytest.mark.parametrize("verb", ["queue", "usage", "status", "doctor", "reservations"])
@@ -127,8 +207,12 @@ def test_every_view_has_json(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert isinstance(last_json(capsys), dict)
 
 
-def test_request_runs_a_command_on_a_slice_and_gives_it_back(capfd: pytest.CaptureFixture[str]) -> None:
-    code = main(["request", "1/4", "--", "sh", "-c", 'test -n "$AISTACK_LEASE" && exit 7'])
+def test_request_runs_a_command_on_a_slice_and_gives_it_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    code = main(
+        ["request", "1/4", "--", "sh", "-c", 'test -n "$AISTACK_LEASE" && exit 7']
+    )
     assert code == 7
     assert clients.connect().leases() == []
     assert clients.connect().leases(ended=True)[0]["outcome"] == "released"
@@ -137,7 +221,21 @@ def test_request_runs_a_command_on_a_slice_and_gives_it_back(capfd: pytest.Captu
 def test_a_preemptible_request_waits_in_the_queue_it_names(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["request", "1/4", "--preemptible", "--queue", "default", "--json", "--", "true"]) == 0
+    assert (
+        main(
+            [
+                "request",
+                "1/4",
+                "--preemptible",
+                "--queue",
+                "default",
+                "--json",
+                "--",
+                "true",
+            ]
+        )
+        == 0
+    )
     lease = last_json(capfd)["lease"]
     assert (lease["preemptible"], lease["queue"]) == (True, "default")  # type: ignore[index]
 
@@ -150,7 +248,9 @@ def test_a_lease_is_extended(capsys: pytest.CaptureFixture[str]) -> None:
         assert held.refresh().lease["ends_at"] == before + 1800  # type: ignore[index]
 
 
-def test_the_queue_says_who_waits_why_and_until_when(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_queue_says_who_waits_why_and_until_when(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["queue"]) == 0
     assert capsys.readouterr().out == "nobody waits\n"
     with clients.request("1x2", attach=False, duration="1h"):
@@ -172,17 +272,28 @@ def test_a_reservation_is_made_listed_and_taken_back(
     times = ["--from", "2099-01-06 10:00", "--for", "2h"]
     assert main([*CLASS, "--count", "8", *times, "--weekly", "--json"]) == 0
     made = last_json(capsys)
-    assert (made["name"], made["count"], made["is_weekly"]) == ("deep learning class", 8, True)
+    assert (made["name"], made["count"], made["is_weekly"]) == (
+        "deep learning class",
+        8,
+        True,
+    )
     assert made["ends_at"] - made["starts_at"] == 7200  # type: ignore[operator]
     assert main(["reservations"]) == 0
     listed = capsys.readouterr().out.splitlines()[1]
-    for words in (made["id"], "deep learning class", "8 x 1/8", "Tue 2099-01-06 10:00 for 2 h, every week"):
+    for words in (
+        made["id"],
+        "deep learning class",
+        "8 x 1/8",
+        "Tue 2099-01-06 10:00 for 2 h, every week",
+    ):
         assert str(words) in listed
     assert main(["unreserve", str(made["id"])]) == 0
     assert clients.connect().reservations() == []
 
 
-def test_only_admins_reserve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_admins_reserve(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.getuid", lambda: 1000)
     assert main([*CLASS, "--from", "2099-01-06 10:00", "--for", "2h"]) == 2
     assert "AIStack.admins" in capsys.readouterr().err
@@ -199,7 +310,9 @@ from jupyter_aistack.cli import _parser
 _parser(["status"]).parse_args(["status"])
 print([name for name in sys.modules if name.partition(".")[0] == "numpy" or "simulate" in name])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -209,26 +322,57 @@ print([name for name in sys.modules if name.partition(".")[0] == "numpy" or "sim
         (["request", "banana", "--", "true"], "spec: 'banana' is not a slice"),
         (["request", "9", "--", "true"], "this host has 2 GPUs"),
         (["request", "1/4", "--for", "never", "--", "true"], "duration: 'never'"),
-        (["request", "1/4", "--timeout", "soon", "--", "true"], "timeout: 'soon' is not a duration"),
-        (["request", "1/4", "--queue", "nowhere", "--", "true"], "queue: there is no queue 'nowhere'"),
-        (["request", "1/4", "--", "no-such-program"], "command: no-such-program cannot be run"),
+        (
+            ["request", "1/4", "--timeout", "soon", "--", "true"],
+            "timeout: 'soon' is not a duration",
+        ),
+        (
+            ["request", "1/4", "--queue", "nowhere", "--", "true"],
+            "queue: there is no queue 'nowhere'",
+        ),
+        (
+            ["request", "1/4", "--", "no-such-program"],
+            "command: no-such-program cannot be run",
+        ),
         (["release", "l-nope"], "l-nope"),
         (["extend", "l-nope", "1h"], "l-nope"),
         (["extend", "l-nope", "soon"], "time: 'soon' is not a duration"),
         (["unreserve", "v-nope"], "v-nope"),
-        ([*CLASS, "--from", "tuesday", "--for", "2h"], "from: 'tuesday' is not a time; write 2026-11-24 10:00"),
-        ([*CLASS, "--from", "2099-01-06 10:00", "--for", "long"], "for: 'long' is not a duration"),
-        ([*CLASS, "--from", "2020-01-07 10:00", "--for", "2h"], "ends_at: that time is over already"),
-        ([*CLASS, "--count", "99", "--from", "2099-01-06 10:00", "--for", "2h"], "99 slices of 1/8 do not fit"),
-        ([*CLASS, "--queue", "nowhere", "--from", "2099-01-06 10:00", "--for", "2h"], "there is no queue 'nowhere'"),
+        (
+            [*CLASS, "--from", "tuesday", "--for", "2h"],
+            "from: 'tuesday' is not a time; write 2026-11-24 10:00",
+        ),
+        (
+            [*CLASS, "--from", "2099-01-06 10:00", "--for", "long"],
+            "for: 'long' is not a duration",
+        ),
+        (
+            [*CLASS, "--from", "2020-01-07 10:00", "--for", "2h"],
+            "ends_at: that time is over already",
+        ),
+        (
+            [*CLASS, "--count", "99", "--from", "2099-01-06 10:00", "--for", "2h"],
+            "99 slices of 1/8 do not fit",
+        ),
+        (
+            [*CLASS, "--queue", "nowhere", "--from", "2099-01-06 10:00", "--for", "2h"],
+            "there is no queue 'nowhere'",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("os.getuid", lambda: 0)
     assert main(arguments) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("jupyter aistack:")]
+    lines = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("jupyter aistack:")
+    ]
     assert len(lines) == 1
     assert words in lines[0]
     assert clients.connect().leases() == []
@@ -239,7 +383,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     [
         ("AISTACK_SOCKET", "{tmp}/dead.sock", "no Jupyter server answers"),
         ("AISTACK_LEDGER", "sqlite:///{tmp}/corrupt.sqlite", "corrupt.sqlite"),
-        ("AISTACK_LEDGER", "sqlite:///{tmp}/corrupt.sqlite/below/ledger.sqlite", "ledger_url"),
+        (
+            "AISTACK_LEDGER",
+            "sqlite:///{tmp}/corrupt.sqlite/below/ledger.sqlite",
+            "ledger_url",
+        ),
         ("AISTACK_LEDGER", "nonsense", "ledger_url"),
         ("AISTACK_PROVIDERS", "quantum", "providers"),
         ("AISTACK_PROVIDERS", "simulated:8xWonder", "providers"),
@@ -262,7 +410,9 @@ def test_a_broken_setting_is_one_line_and_exit_code_2(
     assert (tmp_path / "corrupt.sqlite").read_bytes().startswith(b"this is no database")
 
 
-def test_doctor_says_how_well_the_host_can_suspend(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_how_well_the_host_can_suspend(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     main(["doctor", "--json"])
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["suspend"]["tier"] == "off"
@@ -272,7 +422,12 @@ def test_doctor_says_how_well_the_host_can_suspend(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("verb", ["suspend", "resume", "pin", "unpin"])
-def test_a_lease_that_cannot_be_suspended_says_why(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lease_that_cannot_be_suspended_says_why(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with clients.request("1/4", attach=False) as lease:
         assert main([verb, lease.id]) == 2
-    assert "this lease cannot be suspended: nothing is on this host" in capsys.readouterr().err
+    assert (
+        "this lease cannot be suspended: nothing is on this host"
+        in capsys.readouterr().err
+    )

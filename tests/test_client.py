@@ -43,9 +43,15 @@ def second(gpu_client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clie
     client.close()
 
 
-def test_a_lease_is_held_inside_the_with_and_given_back_after(gpu_client: Client) -> None:
+def test_a_lease_is_held_inside_the_with_and_given_back_after(
+    gpu_client: Client,
+) -> None:
     with gpu_client.request("1/4") as lease:
-        assert (lease.state, lease.spec, lease.enforced_by) == ("active", "1/4", "simulated")
+        assert (lease.state, lease.spec, lease.enforced_by) == (
+            "active",
+            "1/4",
+            "simulated",
+        )
         assert os.environ["AISTACK_LEASE"] == lease.id
         assert [found["id"] for found in gpu_client.leases()] == [lease.id]
         assert "nothing: the device is simulated" in repr(lease)
@@ -54,7 +60,9 @@ def test_a_lease_is_held_inside_the_with_and_given_back_after(gpu_client: Client
     assert lease.release().lease["outcome"] == "released"  # type: ignore[index]
 
 
-def test_a_cpu_slice_binds_this_process_and_lets_go_of_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_slice_binds_this_process_and_lets_go_of_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AISTACK_PROVIDERS", "cpu")
     before = os.sched_getaffinity(0)
     client = Client(EmbeddedTransport())
@@ -69,8 +77,13 @@ def test_a_cpu_slice_binds_this_process_and_lets_go_of_it_again(monkeypatch: pyt
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_second_slice_for_the_same_process_is_refused_with_the_way_out(gpu_client: Client) -> None:
-    with gpu_client.request("1/4") as lease, pytest.raises(LeaseError, match=f"{lease.id}.*release it"):
+def test_a_second_slice_for_the_same_process_is_refused_with_the_way_out(
+    gpu_client: Client,
+) -> None:
+    with (
+        gpu_client.request("1/4") as lease,
+        pytest.raises(LeaseError, match=f"{lease.id}.*release it"),
+    ):
         gpu_client.request("1/2")
 
 
@@ -79,24 +92,36 @@ def end(client: Client, lease: LeaseHandle) -> None:
     client.call("release", lease_id=lease.id)
 
 
-def test_a_lease_that_has_ended_does_not_stand_in_the_way(gpu_client: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lease_that_has_ended_does_not_stand_in_the_way(
+    gpu_client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     first = gpu_client.request("1/4")
     end(gpu_client, first)
     with gpu_client.request("1/2") as lease:
         assert os.environ["AISTACK_LEASE"] == lease.id
-    assert f"the lease {first.id} has ended: released; this kernel runs without a device now" in caplog.text
+    assert (
+        f"the lease {first.id} has ended: released; this kernel runs without a device now"
+        in caplog.text
+    )
     assert "AISTACK_LEASE" not in os.environ
 
 
 def test_an_extension_is_at_least_a_second(gpu_client: Client) -> None:
     with gpu_client.request("1/4", duration="1h") as lease:
-        with pytest.raises(InvalidRequest, match=r"duration: 0\.1 is too short; it is at least 1 second"):
+        with pytest.raises(
+            InvalidRequest,
+            match=r"duration: 0\.1 is too short; it is at least 1 second",
+        ):
             lease.extend(0.1)
         before = lease.lease["ends_at"]  # type: ignore[index]
         assert lease.extend("1min").lease["ends_at"] == before + 60  # type: ignore[index]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), LeaseError("it has ended"), RuntimeError("a bug")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), LeaseError("it has ended"), RuntimeError("a bug")],
+    ids=repr,
+)
 def test_an_attachment_that_fails_leaves_nothing_behind(
     gpu_client: Client, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
@@ -145,19 +170,32 @@ def test_what_a_process_is_born_with_is_read_once() -> None:
     code = "import os; os.environ.update(AISTACK_LEASE='l-9'); print(*sorted(attach.BORN_WITH))"
     code = f"from jupyter_aistack.client.runtime import attach; {code}"
     env = {**os.environ, "AISTACK_LEASE": "l-1,l-2"}
-    assert subprocess.check_output([sys.executable, "-c", code], env=env, text=True).split() == ["l-1", "l-2"]
+    assert subprocess.check_output(
+        [sys.executable, "-c", code], env=env, text=True
+    ).split() == ["l-1", "l-2"]
 
 
-def test_not_waiting_returns_the_place_in_the_queue(gpu_client: Client, second: Client) -> None:
+def test_not_waiting_returns_the_place_in_the_queue(
+    gpu_client: Client, second: Client
+) -> None:
     first = gpu_client.request("1", attach=False)
     waiting = second.request("1/2", wait=False, attach=False)
-    assert (waiting.is_granted, waiting.state, waiting.request["position"]) == (False, "queued", 1)
-    assert waiting.note == "needs 1/2 of a GPU; what is in its way has no end that is known"
+    assert (waiting.is_granted, waiting.state, waiting.request["position"]) == (
+        False,
+        "queued",
+        1,
+    )
+    assert (
+        waiting.note
+        == "needs 1/2 of a GPU; what is in its way has no end that is known"
+    )
     first.release()
     assert waiting.refresh().is_granted
 
 
-def test_waiting_ends_when_the_other_releases_and_tells_why_it_waits(gpu_client: Client, second: Client) -> None:
+def test_waiting_ends_when_the_other_releases_and_tells_why_it_waits(
+    gpu_client: Client, second: Client
+) -> None:
     first = gpu_client.request("1", attach=False)
     told: list[tuple[int | None, str]] = []
 
@@ -166,7 +204,10 @@ def test_waiting_ends_when_the_other_releases_and_tells_why_it_waits(gpu_client:
         threading.Thread(target=first.release).start()
 
     assert second.request("1/2", attach=False, on_wait=release).is_granted
-    assert told[0] == (1, "needs 1/2 of a GPU; what is in its way has no end that is known")
+    assert told[0] == (
+        1,
+        "needs 1/2 of a GPU; what is in its way has no end that is known",
+    )
 
 
 def test_a_timeout_leaves_nothing_behind(gpu_client: Client, second: Client) -> None:
@@ -186,10 +227,14 @@ def test_a_timeout_of_zero_does_not_wait(gpu_client: Client, second: Client) -> 
     first.release()
 
 
-def test_patience_that_ends_on_the_other_side_is_a_timeout_too(gpu_client: Client, second: Client) -> None:
+def test_patience_that_ends_on_the_other_side_is_a_timeout_too(
+    gpu_client: Client, second: Client
+) -> None:
     gpu_client.request("1", attach=False)
     with pytest.raises(AcquireTimeout, match="waits for 1/2"):
-        LeaseHandle(second, second.call("request", spec="1/2", patience_seconds=0.05)).wait()
+        LeaseHandle(
+            second, second.call("request", spec="1/2", patience_seconds=0.05)
+        ).wait()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +245,11 @@ def test_patience_that_ends_on_the_other_side_is_a_timeout_too(gpu_client: Clien
     ],
 )
 def test_why_a_waiting_request_was_turned_down_decides_the_error(
-    gpu_client: Client, second: Client, monkeypatch: pytest.MonkeyPatch, reason: str, error: type[Exception]
+    gpu_client: Client,
+    second: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    error: type[Exception],
 ) -> None:
     def reject(held: LeaseHandle) -> None:
         held.request = {**held.request, "state": "rejected", "reason": reason}
@@ -213,7 +262,9 @@ def test_why_a_waiting_request_was_turned_down_decides_the_error(
     assert type(caught.value) is error
 
 
-def test_an_interrupt_while_waiting_takes_the_request_back(gpu_client: Client, second: Client) -> None:
+def test_an_interrupt_while_waiting_takes_the_request_back(
+    gpu_client: Client, second: Client
+) -> None:
     gpu_client.request("1", attach=False)
 
     def interrupt(position: int | None, reason: str) -> None:
@@ -224,7 +275,9 @@ def test_an_interrupt_while_waiting_takes_the_request_back(gpu_client: Client, s
     assert second.queue() == []
 
 
-def test_a_request_taken_back_by_somebody_else_is_said_so(gpu_client: Client, second: Client) -> None:
+def test_a_request_taken_back_by_somebody_else_is_said_so(
+    gpu_client: Client, second: Client
+) -> None:
     gpu_client.request("1", attach=False)
 
     def cancel(position: int | None, reason: str) -> None:
@@ -251,11 +304,20 @@ def test_a_request_taken_back_by_somebody_else_is_said_so(gpu_client: Client, se
         ("1/4", {"timeout": float("nan")}, InvalidRequest, "timeout"),
         ("1/4", {"timeout": -1}, InvalidRequest, "timeout"),
         ("1/4", {"timeout": "never"}, InvalidRequest, "timeout"),
-        ("1/4", {"holder": {"kind": "ghost", "id": "x"}}, InvalidRequest, "holder.kind"),
+        (
+            "1/4",
+            {"holder": {"kind": "ghost", "id": "x"}},
+            InvalidRequest,
+            "holder.kind",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_changes_nothing(
-    gpu_client: Client, spec: str, options: dict[str, object], error: type[Exception], field: str
+    gpu_client: Client,
+    spec: str,
+    options: dict[str, object],
+    error: type[Exception],
+    field: str,
 ) -> None:
     with pytest.raises(error) as caught:
         gpu_client.request(spec, attach=False, **options)  # type: ignore[arg-type]
@@ -266,13 +328,20 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
 
 
 def test_the_socket_of_a_dead_server_is_named_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(LedgerUnavailable, match=r"AISTACK_SOCKET: no Jupyter server answers at .*gone\.sock"):
+    with pytest.raises(
+        LedgerUnavailable,
+        match=r"AISTACK_SOCKET: no Jupyter server answers at .*gone\.sock",
+    ):
         Client(SocketTransport(str(tmp_path / "gone.sock"))).host()
 
 
-def test_a_ledger_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_ledger_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{tmp_path / 'file' / 'ledger.sqlite'}")
+    monkeypatch.setenv(
+        "AISTACK_LEDGER", f"sqlite:///{tmp_path / 'file' / 'ledger.sqlite'}"
+    )
     with pytest.raises(LedgerUnavailable, match="ledger_url"):
         Client(EmbeddedTransport()).leases()
 
@@ -284,7 +353,9 @@ from jupyter_aistack import request
 print(request("1", attach=False).id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     lease_id = done.stdout.strip()
     assert lease_id.startswith("l-"), done.stderr
     assert gpu_client.request("1", attach=False, timeout=10).is_granted
@@ -292,7 +363,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert ended[lease_id] == "abandoned"
 
 
-def test_the_front_door_uses_one_client_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_door_uses_one_client_per_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
     monkeypatch.setattr(clients, "_connected", None)
     with request("1/8", attach=False, label="by hand") as lease:
@@ -304,4 +377,7 @@ def test_the_front_door_uses_one_client_per_process(monkeypatch: pytest.MonkeyPa
 def test_the_front_door_tells_its_arguments_without_a_self() -> None:
     signature = inspect.signature(request)
     assert list(signature.parameters)[:3] == ["spec", "wait", "timeout"]
-    assert (request.__name__, "AcquireTimeout: not within" in (request.__doc__ or "")) == ("request", True)
+    assert (
+        request.__name__,
+        "AcquireTimeout: not within" in (request.__doc__ or ""),
+    ) == ("request", True)

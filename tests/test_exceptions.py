@@ -11,14 +11,22 @@ ERRORS = [getattr(exceptions, name) for name in exceptions.__all__ if name[0].is
 
 
 @pytest.mark.parametrize("cls", ERRORS)
-def test_an_error_crosses_a_wire_and_a_process_as_the_same_class(cls: type[AIStackError]) -> None:
+def test_an_error_crosses_a_wire_and_a_process_as_the_same_class(
+    cls: type[AIStackError],
+) -> None:
     error = cls("what happened", field="spec", token=3)
     for copy in (error_from_dict(error.as_dict()), pickle.loads(pickle.dumps(error))):
-        assert (type(copy), copy.message, copy.facts) == (cls, "what happened", {"field": "spec", "token": 3})
+        assert (type(copy), copy.message, copy.facts) == (
+            cls,
+            "what happened",
+            {"field": "spec", "token": 3},
+        )
 
 
 @pytest.mark.parametrize("cls", ERRORS)
-def test_every_error_has_a_sentence_of_its_own_and_a_status(cls: type[AIStackError]) -> None:
+def test_every_error_has_a_sentence_of_its_own_and_a_status(
+    cls: type[AIStackError],
+) -> None:
     assert cls().message.endswith(".")
     assert 400 <= cls.http_status < 600
 

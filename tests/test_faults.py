@@ -1,4 +1,6 @@
-"""A GPU fails for all who share it: each is told who caused it, as far as that may be said."""
+"""A GPU fails for all who share it: each is told who caused it, as far as that may be
+said.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,11 @@ def test_everybody_on_the_device_is_told_who_caused_it(
         "restart the kernel, nothing more runs there until all have ended"
     )
     assert f"{process} of ann: train.ipynb caused it" in bobs
-    told = [event.lease_id for event in broker.events() if event.kind.value == "LeaseFaulted"]
+    told = [
+        event.lease_id
+        for event in broker.events()
+        if event.kind.value == "LeaseFaulted"
+    ]
     assert sorted(told) == sorted(leases)
 
 
@@ -96,15 +102,26 @@ def test_where_names_are_hidden_others_are_told_the_process_and_no_name(
     assert "ann" not in bobs
     bob = Caller(user="bob", uid=1001, pid=7, kernel_id="kernel-3")
     shown = Service(broker, show_names=False).call("leases", {}, bob)["leases"]
-    assert [bool(lease["note"]) for lease in shown] == [True, False, False], "notes of others may name notebooks"
+    assert [bool(lease["note"]) for lease in shown] == [True, False, False], (
+        "notes of others may name notebooks"
+    )
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(device_id="GPU-0", pid=1, message=""), f"{program_of(1)} 1, which has no lease, caused it;"),
-        (Fault(device_id="GPU-0", pid=2**22, message=""), f"process {2**22}, which has no lease, caused it;"),
-        (Fault(device_id="GPU-0", pid=None, message=""), "it cannot be told which process caused it; restart the"),
+        (
+            Fault(device_id="GPU-0", pid=1, message=""),
+            f"{program_of(1)} 1, which has no lease, caused it;",
+        ),
+        (
+            Fault(device_id="GPU-0", pid=2**22, message=""),
+            f"process {2**22}, which has no lease, caused it;",
+        ),
+        (
+            Fault(device_id="GPU-0", pid=None, message=""),
+            "it cannot be told which process caused it; restart the",
+        ),
         (
             Fault(device_id="GPU-0", pid=None, message="GPU 0 lost its daemon"),
             "failed: GPU 0 lost its daemon; restart the",
@@ -112,7 +129,12 @@ def test_where_names_are_hidden_others_are_told_the_process_and_no_name(
     ],
 )
 def test_what_is_not_known_is_not_made_up(
-    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str], fault: Fault, words: str
+    broker: Broker,
+    lists: Lists,
+    clock: ManualClock,
+    leases: list[str],
+    fault: Fault,
+    words: str,
 ) -> None:
     lists.broken = (fault,)
     assert all(words in note for note in turn(broker, clock))
@@ -125,14 +147,22 @@ def test_it_is_told_once_by_however_many_brokers_and_again_when_it_happens_again
     lists.broken = (FAULT,)
     for one in (broker, other, broker):
         turn(one, clock)
-    assert len([event for event in broker.events() if event.kind.value == "LeaseFaulted"]) == 3
+    assert (
+        len([event for event in broker.events() if event.kind.value == "LeaseFaulted"])
+        == 3
+    )
     lists.broken = ()
     turn(broker, clock)
     lease = broker.lease(leases[0])
-    broker.activate(lease.id, lease.token, verified=True)  # the kernel was started again, and checked
+    broker.activate(
+        lease.id, lease.token, verified=True
+    )  # the kernel was started again, and checked
     lists.broken = (FAULT,)
     turn(broker, clock)
-    assert len([event for event in broker.events() if event.kind.value == "LeaseFaulted"]) == 4
+    assert (
+        len([event for event in broker.events() if event.kind.value == "LeaseFaulted"])
+        == 4
+    )
 
 
 def test_nothing_is_granted_there_until_it_works_again(
@@ -147,7 +177,9 @@ def test_nothing_is_granted_there_until_it_works_again(
     assert broker.request(waiting.id).state is RequestState.GRANTED
 
 
-def test_leases_elsewhere_are_not_told(broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]) -> None:
+def test_leases_elsewhere_are_not_told(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
     lists.broken = (Fault(device_id="GPU-1", pid=SELF, message=""),)
     assert turn(broker, clock) == ["", "", ""]
 
@@ -164,7 +196,11 @@ def test_leases_that_no_server_holds_are_not_told(
 
 
 def test_a_provider_that_cannot_tell_stops_nothing(
-    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str], monkeypatch: pytest.MonkeyPatch
+    broker: Broker,
+    lists: Lists,
+    clock: ManualClock,
+    leases: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> tuple[Fault, ...]:
         raise ProviderError("the log cannot be read")

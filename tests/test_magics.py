@@ -26,7 +26,13 @@ HOLD = {"kind": "run", "id": "somebody-else"}
 @pytest.fixture
 def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Client]:
     """A client on a ledger of its own with one simulated GPU; no server."""
-    for name in ("AISTACK_SOCKET", "AISTACK_KERNEL", "AISTACK_REQUEST", "AISTACK_LEASE", "JPY_SESSION_NAME"):
+    for name in (
+        "AISTACK_SOCKET",
+        "AISTACK_KERNEL",
+        "AISTACK_REQUEST",
+        "AISTACK_LEASE",
+        "JPY_SESSION_NAME",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
@@ -60,7 +66,7 @@ def gpu(shell: InteractiveShell, line: str) -> str:
     return str(shell.run_line_magic("gpu", line))
 
 
-# -- status, request, release --------------------------------------------------------------------------------------
+# -- status, request, release ----------------------------------------------------------
 
 
 def test_without_a_lease_status_says_what_is_free(shell: InteractiveShell):
@@ -70,7 +76,9 @@ def test_without_a_lease_status_says_what_is_free(shell: InteractiveShell):
     assert "simulated" in shown
 
 
-def test_request_gives_the_kernel_a_slice_and_release_takes_it_back(shell: InteractiveShell, broker: client.Client):
+def test_request_gives_the_kernel_a_slice_and_release_takes_it_back(
+    shell: InteractiveShell, broker: client.Client
+):
     shown = gpu(shell, "request 1/4")
     assert "This kernel holds 1/4 (simulated" in shown
     assert "1/4 of NVIDIA H100" in shown
@@ -86,20 +94,28 @@ def test_release_without_a_lease_is_no_error(shell: InteractiveShell):
     assert "nothing to release" in gpu(shell, "release")
 
 
-def test_asking_for_the_same_slice_again_shows_it(shell: InteractiveShell, broker: client.Client):
+def test_asking_for_the_same_slice_again_shows_it(
+    shell: InteractiveShell, broker: client.Client
+):
     gpu(shell, "request 1/4")
     assert "This kernel holds 1/4" in gpu(shell, "request 0.25")
     assert len(broker.leases()) == 1
 
 
-def test_asking_for_another_slice_says_what_to_do_and_changes_nothing(shell: InteractiveShell, broker: client.Client):
+def test_asking_for_another_slice_says_what_to_do_and_changes_nothing(
+    shell: InteractiveShell, broker: client.Client
+):
     gpu(shell, "request 1/4")
-    with pytest.raises(LeaseError, match=r"already holds 1/4 .* %gpu release it to ask for 1/2"):
+    with pytest.raises(
+        LeaseError, match=r"already holds 1/4 .* %gpu release it to ask for 1/2"
+    ):
         gpu(shell, "request 1/2")
     assert [lease["spec"] for lease in broker.leases()] == ["1/4"]
 
 
-def test_a_lease_with_an_end_shows_it_and_can_be_extended(shell: InteractiveShell, broker: client.Client):
+def test_a_lease_with_an_end_shows_it_and_can_be_extended(
+    shell: InteractiveShell, broker: client.Client
+):
     assert "1 h" in gpu(shell, "request 1/4 --for 1h --preemptible")
     before = broker.leases()[0]["ends_at"]
     assert "1 h 30 min" in gpu(shell, "extend 30m").replace("29 min", "30 min")
@@ -120,18 +136,23 @@ def test_usage_shows_memory_and_cost(shell: InteractiveShell):
     assert "GPU and 0.0000 CPU slice-hours" in shown
 
 
-def test_workers_leases_are_listed_but_not_taken_for_the_kernels(shell: InteractiveShell, broker: client.Client):
+def test_workers_leases_are_listed_but_not_taken_for_the_kernels(
+    shell: InteractiveShell, broker: client.Client
+):
     with broker.request("1/4", attach=False, holder={"kind": "worker", "id": "w-0"}):
         assert "holds no slice" in gpu(shell, "")
         assert "worker w-0" in gpu(shell, "usage")
         assert "nothing to release" in gpu(shell, "release")
 
 
-# -- waiting -------------------------------------------------------------------------------------------------------
+# -- waiting ---------------------------------------------------------------------------
 
 
 def test_no_wait_queues_and_the_lease_is_attached_before_a_later_cell(
-    shell: InteractiveShell, broker: client.Client, capsys: pytest.CaptureFixture[str], magics: Any
+    shell: InteractiveShell,
+    broker: client.Client,
+    capsys: pytest.CaptureFixture[str],
+    magics: Any,
 ):
     full = broker.request("1", attach=False, holder=HOLD)
     shown = gpu(shell, "request 1/4 --no-wait")
@@ -152,7 +173,9 @@ def test_no_wait_queues_and_the_lease_is_attached_before_a_later_cell(
     assert "now holds" not in capsys.readouterr().out
 
 
-def test_release_leaves_the_queue(shell: InteractiveShell, broker: client.Client, magics: Any):
+def test_release_leaves_the_queue(
+    shell: InteractiveShell, broker: client.Client, magics: Any
+):
     with broker.request("1", attach=False, holder=HOLD):
         gpu(shell, "request 1/4 --no-wait")
         assert gpu(shell, "release") == "Left the queue for 1/4"
@@ -160,7 +183,9 @@ def test_release_leaves_the_queue(shell: InteractiveShell, broker: client.Client
     assert magics.arrivals.pending is None
 
 
-def test_waiting_ends_with_the_timeout_and_leaves_nothing(shell: InteractiveShell, broker: client.Client):
+def test_waiting_ends_with_the_timeout_and_leaves_nothing(
+    shell: InteractiveShell, broker: client.Client
+):
     with broker.request("1", attach=False, holder=HOLD):
         with pytest.raises(AIStackError, match="no slice came free in time"):
             gpu(shell, "request 1/4 --timeout 0.2")
@@ -175,7 +200,10 @@ def test_waiting_tells_position_and_reason_and_ctrl_c_takes_the_request_back(
 
     shown: list[str] = []
     line = SimpleNamespace(update=lambda panel: shown.append(str(panel)))
-    monkeypatch.setattr("IPython.display.display", lambda panel, display_id: shown.append(str(panel)) or line)
+    monkeypatch.setattr(
+        "IPython.display.display",
+        lambda panel, display_id: shown.append(str(panel)) or line,
+    )
     with broker.request("1", attach=False, holder=HOLD):
         monkeypatch.setattr("time.sleep", interrupt)
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -187,7 +215,10 @@ def test_waiting_tells_position_and_reason_and_ctrl_c_takes_the_request_back(
 
 
 def test_a_kernel_started_waiting_says_so_once(
-    shell: InteractiveShell, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shell: InteractiveShell,
+    broker: client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     from jupyter_aistack.notebook.session import lease_sync
 
@@ -231,7 +262,10 @@ def test_a_lease_that_came_from_a_page_is_attached_once(
 
 
 def test_a_lease_the_kernel_was_launched_with_is_left_to_its_launcher(
-    hook: Any, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hook: Any,
+    broker: client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     lease = ask_from_a_page(broker)
     monkeypatch.setattr(attach, "BORN_WITH", frozenset({lease.id}))
@@ -241,7 +275,9 @@ def test_a_lease_the_kernel_was_launched_with_is_left_to_its_launcher(
     assert [found["state"] for found in broker.leases()] == ["granted"]
 
 
-def test_a_lease_that_was_asked_for_without_attaching_is_not_attached(hook: Any, broker: client.Client):
+def test_a_lease_that_was_asked_for_without_attaching_is_not_attached(
+    hook: Any, broker: client.Client
+):
     with broker.request("1/4", attach=False):
         hook.before_cell()
         assert [found["state"] for found in broker.leases()] == ["granted"]
@@ -259,7 +295,10 @@ def test_a_lease_that_ended_since_it_was_looked_at_is_not_attached(
 
 
 def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_out(
-    hook: Any, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hook: Any,
+    broker: client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     lease = ask_from_a_page(broker)
 
@@ -276,7 +315,10 @@ def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_ou
 
 
 def test_a_lease_that_has_ended_is_let_go_of_before_the_next_cell(
-    shell: InteractiveShell, broker: client.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shell: InteractiveShell,
+    broker: client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     from jupyter_aistack.notebook.session import lease_sync
 
@@ -286,13 +328,17 @@ def test_a_lease_that_has_ended_is_let_go_of_before_the_next_cell(
     broker.call("release", lease_id=held)
     capsys.readouterr()
     shell.run_cell("import os; left = os.environ.get('AISTACK_LEASE')")
-    said = f"the lease {held} has ended: released; this kernel runs without a device now"
+    said = (
+        f"the lease {held} has ended: released; this kernel runs without a device now"
+    )
     assert capsys.readouterr().out.strip() == said
     assert shell.user_ns["left"] is None
     assert "This kernel holds 1/2" in gpu(shell, "request 1/2")
 
 
-def test_the_hook_asks_nobody_when_nothing_may_come(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
+def test_the_hook_asks_nobody_when_nothing_may_come(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+):
     def asked(*_: Any, **__: Any) -> None:
         raise AssertionError("nobody should be asked")
 
@@ -301,14 +347,17 @@ def test_the_hook_asks_nobody_when_nothing_may_come(shell: InteractiveShell, mon
 
 
 def test_a_broker_that_is_gone_does_not_break_a_cell(
-    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shell: InteractiveShell,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setenv("AISTACK_SOCKET", str(tmp_path / "gone.sock"))
     assert shell.run_cell("1 + 1").result == 2
     assert capsys.readouterr().err == ""
 
 
-# -- errors --------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -336,7 +385,11 @@ def test_a_broker_that_is_gone_does_not_break_a_cell(
     ],
 )
 def test_each_mistake_is_one_line_fails_the_cell_and_changes_nothing(
-    shell: InteractiveShell, broker: client.Client, capsys: pytest.CaptureFixture[str], line: str, said: str
+    shell: InteractiveShell,
+    broker: client.Client,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    said: str,
 ):
     capsys.readouterr()
     result = shell.run_cell(f"%gpu {line}")
@@ -361,19 +414,28 @@ def test_after_cuda_was_touched_nothing_changes_and_the_way_out_is_said(
     assert dict(os.environ) == environment
 
 
-def test_a_dead_socket_is_one_line(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_dead_socket_is_one_line(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setenv("AISTACK_SOCKET", str(tmp_path / "gone.sock"))
-    with pytest.raises(AIStackError, match="AISTACK_SOCKET: no Jupyter server answers") as caught:
+    with pytest.raises(
+        AIStackError, match="AISTACK_SOCKET: no Jupyter server answers"
+    ) as caught:
         gpu(shell, "")
     assert len(caught.value._render_traceback_()) == 1
 
 
-# -- help, JSON, looks ---------------------------------------------------------------------------------------------
+# -- help, JSON, looks -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["", "status", "request", "release", "queue", "extend", "usage"])
+@pytest.mark.parametrize(
+    "verb", ["", "status", "request", "release", "queue", "extend", "usage"]
+)
 def test_every_verb_has_help_and_help_does_nothing(
-    shell: InteractiveShell, broker: client.Client, capsys: pytest.CaptureFixture[str], verb: str
+    shell: InteractiveShell,
+    broker: client.Client,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
 ):
     assert shell.run_line_magic("gpu", f"{verb} --help") is None
     shown = capsys.readouterr().out
@@ -383,12 +445,16 @@ def test_every_verb_has_help_and_help_does_nothing(
 
 
 @pytest.mark.parametrize("verb", ["up", "scale", "down", "status"])
-def test_cluster_verbs_have_help(shell: InteractiveShell, capsys: pytest.CaptureFixture[str], verb: str):
+def test_cluster_verbs_have_help(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], verb: str
+):
     shell.run_line_magic("cluster", f"{verb} --help")
     assert capsys.readouterr().out.startswith(f"usage: %cluster {verb}")
 
 
-def test_json_is_printed_for_every_verb(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]):
+def test_json_is_printed_for_every_verb(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+):
     answers = {}
     for line in ("request 1/4", "status", "usage", "queue", "extend 5m", "release", ""):
         capsys.readouterr()
@@ -403,26 +469,40 @@ def test_json_is_printed_for_every_verb(shell: InteractiveShell, capsys: pytest.
 
 
 def test_panels_are_text_and_html_and_escape_what_others_wrote():
-    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+    samples = json.loads(
+        (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+    )
     waiting = samples["queue"][0]
     waiting["holder"]["label"] = '<img src=x onerror="alert(1)">'
     waiting["reason"] = "a & b <script>"
-    shown = views.queue_panel([waiting], [], waiting["eta_at"] - 720)._repr_mimebundle_()
+    shown = views.queue_panel(
+        [waiting], [], waiting["eta_at"] - 720
+    )._repr_mimebundle_()
     assert "<script>" in shown["text/plain"]
     assert "<script>" not in shown["text/html"]
     assert "<img" not in shown["text/html"]
     assert "a &amp; b" in shown["text/html"]
     assert "in about 12 min" in shown["text/plain"]
     stranger = {**waiting["holder"], "user": "someone", "label": "", "pid": None}
-    row = str(views.queue_panel([{**waiting, "holder": stranger}], [], 0.0)).splitlines()[2]
+    row = str(
+        views.queue_panel([{**waiting, "holder": stranger}], [], 0.0)
+    ).splitlines()[2]
     assert "  someone  " in row
     assert stranger["id"] not in row
 
 
 def test_status_names_device_enforcement_memory_and_time_left():
-    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+    samples = json.loads(
+        (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+    )
     lease = samples["leases"][0]
-    panel = views.status_panel(lease, samples["leases"][1:2], samples["host"], samples["usage"], lease["ends_at"] - 600)
+    panel = views.status_panel(
+        lease,
+        samples["leases"][1:2],
+        samples["host"],
+        samples["usage"],
+        lease["ends_at"] - 600,
+    )
     shown = str(panel)
     assert "L0: framework caps (advisory)" in shown
     assert "yes, from inside" in shown
@@ -432,8 +512,15 @@ def test_status_names_device_enforcement_memory_and_time_left():
     assert "no driver answers" in shown
     assert "notice" not in shown
     idle = samples["leases"][1]
-    told = str(views.status_panel(idle, [], samples["host"], samples["usage"], idle["notice"]["ends_at"] - 300))
-    assert "will be taken back in 5 min: nobody uses it. Run a cell, or %gpu extend, to keep it." in told
+    told = str(
+        views.status_panel(
+            idle, [], samples["host"], samples["usage"], idle["notice"]["ends_at"] - 300
+        )
+    )
+    assert (
+        "will be taken back in 5 min: nobody uses it. Run a cell, or %gpu extend, to keep it."
+        in told
+    )
     assert "for 20 min; taken back after 25 min" in told
     doubtful = {**lease, "verified": False, "note": "two devices were visible"}
     panel = views.status_panel(doubtful, [], samples["host"], {"leases": {}}, 0)
@@ -443,9 +530,13 @@ def test_status_names_device_enforcement_memory_and_time_left():
 
 @pytest.mark.parametrize("verb", ["suspend", "resume"])
 def test_where_the_memory_is_says_why_and_not_what_is_about_to_change(verb: str):
-    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+    samples = json.loads(
+        (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+    )
     home = {"standing": "suspended", "why": "simulated: nothing has moved"}
-    shown = str(views.residence_panel({**samples["leases"][0], "residence": home}, verb))
+    shown = str(
+        views.residence_panel({**samples["leases"][0], "residence": home}, verb)
+    )
     assert ("needs it (simulated: nothing has moved)" in shown) == (verb == "resume")
     assert ("It moves to host memory now" in shown) == (verb == "suspend")
 
@@ -460,10 +551,12 @@ def test_a_panel_without_rows_is_its_title():
     assert "<table" not in Panel(title="Nobody waits").to_html()
 
 
-# -- %%gpu ---------------------------------------------------------------------------------------------------------
+# -- %%gpu -----------------------------------------------------------------------------
 
 
-def test_cell_magic_runs_the_cell_on_a_lease_and_releases_it(shell: InteractiveShell, broker: client.Client):
+def test_cell_magic_runs_the_cell_on_a_lease_and_releases_it(
+    shell: InteractiveShell, broker: client.Client
+):
     cell = "%%gpu 1/2\nimport os\nheld = os.environ['AISTACK_LEASE']\n2 + 3"
     result = shell.run_cell(cell)
     assert result.result == 5
@@ -490,7 +583,9 @@ loop = asyncio.get_running_loop()
 await asyncio.sleep(0, 6) + 1"""
 
 
-def test_a_cell_that_awaits_runs_on_its_lease_too(shell: InteractiveShell, broker: client.Client):
+def test_a_cell_that_awaits_runs_on_its_lease_too(
+    shell: InteractiveShell, broker: client.Client
+):
     result = shell.run_cell(AWAITING)
     assert result.success, result.error_in_exec
     assert result.result == 7
@@ -498,29 +593,44 @@ def test_a_cell_that_awaits_runs_on_its_lease_too(shell: InteractiveShell, broke
     assert broker.leases(ended=True)[0]["id"] == shell.user_ns["held"]
 
 
-async def test_a_cell_that_awaits_runs_on_the_kernels_own_loop(shell: InteractiveShell, broker: client.Client):
-    result = await shell.run_cell_async(AWAITING, transformed_cell=shell.transform_cell(AWAITING))
+async def test_a_cell_that_awaits_runs_on_the_kernels_own_loop(
+    shell: InteractiveShell, broker: client.Client
+):
+    result = await shell.run_cell_async(
+        AWAITING, transformed_cell=shell.transform_cell(AWAITING)
+    )
     assert (result.success, result.result) == (True, 7)
     assert shell.user_ns["loop"] is asyncio.get_running_loop()
     assert broker.leases() == []
 
 
-def test_a_cell_that_awaits_and_fails_gives_its_lease_back(shell: InteractiveShell, broker: client.Client):
+def test_a_cell_that_awaits_and_fails_gives_its_lease_back(
+    shell: InteractiveShell, broker: client.Client
+):
     result = shell.run_cell("%%gpu 1/2\nimport asyncio\nawait asyncio.sleep(0)\n1 / 0")
     assert isinstance(result.error_in_exec, ZeroDivisionError)
     assert broker.leases() == []
-    assert isinstance(shell.run_cell("%%gpu 99\nran = await x").error_in_exec, AIStackError)
+    assert isinstance(
+        shell.run_cell("%%gpu 99\nran = await x").error_in_exec, AIStackError
+    )
     assert "ran" not in shell.user_ns
 
 
-def test_a_cell_that_cannot_be_read_asks_for_nothing(shell: InteractiveShell, broker: client.Client):
+def test_a_cell_that_cannot_be_read_asks_for_nothing(
+    shell: InteractiveShell, broker: client.Client
+):
     result = shell.run_cell("%%gpu 1/2\nx = = 1")
     assert isinstance(result.error_in_exec or result.error_before_exec, SyntaxError)
     assert broker.leases(ended=True) == []
 
 
-@pytest.mark.parametrize(("line", "said"), [("", "required: SPEC"), ("bogus", "is not a slice"), ("99", "99")])
-def test_cell_magic_does_not_run_a_cell_without_its_lease(shell: InteractiveShell, line: str, said: str):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("", "required: SPEC"), ("bogus", "is not a slice"), ("99", "99")],
+)
+def test_cell_magic_does_not_run_a_cell_without_its_lease(
+    shell: InteractiveShell, line: str, said: str
+):
     result = shell.run_cell(f"%%gpu {line}\nran = True")
     assert said in str(result.error_in_exec)
     assert "ran" not in shell.user_ns
@@ -533,32 +643,53 @@ def test_cell_magic_refuses_in_a_kernel_that_has_a_slice(shell: InteractiveShell
     assert "This kernel holds 1/4" in gpu(shell, "")
 
 
-def test_cell_magic_has_help(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]):
+def test_cell_magic_has_help(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+):
     shell.run_cell_magic("gpu", "--help", "ran = True")
     assert capsys.readouterr().out.startswith("usage: %%gpu")
     assert "ran" not in shell.user_ns
 
 
-# -- completion ----------------------------------------------------------------------------------------------------
+# -- completion ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("line", "expected", "absent"),
     [
-        ("%gpu ", {"request", "release", "queue", "extend", "usage", "advise", "status", "--json"}, {"up"}),
+        (
+            "%gpu ",
+            {
+                "request",
+                "release",
+                "queue",
+                "extend",
+                "usage",
+                "advise",
+                "status",
+                "--json",
+            },
+            {"up"},
+        ),
         ("%gpu re", {"request", "release"}, {"queue"}),
         ("gpu re", {"request", "release"}, {"queue"}),
         ("%gpu request ", {"1/4", "1/2", "20GiB", "--for"}, {"request"}),
         ("%gpu request 1/", {"1/4", "1/2", "1/8"}, {"20GiB"}),
         ("%gpu request cpu:", {"1", "2"}, {"cpu:1"}),
-        ("%gpu request 1/4 --", {"--for", "--no-wait", "--preemptible", "--queue"}, {"1/2"}),
+        (
+            "%gpu request 1/4 --",
+            {"--for", "--no-wait", "--preemptible", "--queue"},
+            {"1/2"},
+        ),
         ("%gpu request 1/4 --for 2h --", {"--queue"}, {"--for"}),
         ("%%gpu 1", {"1/4", "1/2"}, {"request"}),
         ("%cluster ", {"up", "scale", "down", "status"}, {"request"}),
         ("%cluster up --slice ", {"1/4"}, {"--slice"}),
     ],
 )
-def test_completion(shell: InteractiveShell, line: str, expected: set[str], absent: set[str]):
+def test_completion(
+    shell: InteractiveShell, line: str, expected: set[str], absent: set[str]
+):
     found = set(shell.Completer.complete(line_buffer=line, cursor_pos=len(line))[1])
     assert expected <= found
     assert not absent & found
@@ -567,13 +698,17 @@ def test_completion(shell: InteractiveShell, line: str, expected: set[str], abse
 def test_completion_offers_the_hosts_mig_profiles(
     shell: InteractiveShell, broker: client.Client, monkeypatch: pytest.MonkeyPatch
 ):
-    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+    samples = json.loads(
+        (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+    )
     monkeypatch.setattr(broker, "host", lambda: samples["host"])
     line = "%gpu request 1g"
-    assert "1g.10gb" in shell.Completer.complete(line_buffer=line, cursor_pos=len(line))[1]
+    assert (
+        "1g.10gb" in shell.Completer.complete(line_buffer=line, cursor_pos=len(line))[1]
+    )
 
 
-# -- %cluster ------------------------------------------------------------------------------------------------------
+# -- %cluster --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -591,7 +726,9 @@ def test_cluster_mistakes_are_one_line(shell: InteractiveShell, line: str, said:
     pytest.importorskip("distributed")
     with pytest.raises(AIStackError) as caught:
         shell.run_line_magic("cluster", line)
-    assert any(part in caught.value.message for part in said.split("|")), caught.value.message
+    assert any(part in caught.value.message for part in said.split("|")), (
+        caught.value.message
+    )
     assert len(caught.value._render_traceback_()) == 1
     assert "cluster" not in shell.user_ns
 
@@ -601,7 +738,9 @@ def test_without_a_cluster_status_and_down_say_so(shell: InteractiveShell):
     assert "nothing to stop" in str(shell.run_line_magic("cluster", "down"))
 
 
-def test_cluster_without_dask_says_what_to_install(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
+def test_cluster_without_dask_says_what_to_install(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+):
     load = builtins.__import__
 
     def without_dask(name: str, *rest: Any, **options: Any) -> Any:
@@ -614,7 +753,9 @@ def test_cluster_without_dask_says_what_to_install(shell: InteractiveShell, monk
         shell.run_line_magic("cluster", "up 1")
 
 
-def test_cluster_up_scale_and_down(shell: InteractiveShell, broker: client.Client, capsys: pytest.CaptureFixture[str]):
+def test_cluster_up_scale_and_down(
+    shell: InteractiveShell, broker: client.Client, capsys: pytest.CaptureFixture[str]
+):
     pytest.importorskip("distributed")
     shell.run_line_magic("cluster", "up 1 --slice 1/8")
     assert shell.user_ns["client"].submit(sum, [1, 2]).result(timeout=60) == 3
@@ -631,7 +772,7 @@ def test_cluster_up_scale_and_down(shell: InteractiveShell, broker: client.Clien
     assert broker.leases() == []
 
 
-# -- loading -------------------------------------------------------------------------------------------------------
+# -- loading ---------------------------------------------------------------------------
 
 
 def test_loading_twice_is_loading_once(shell: InteractiveShell):
@@ -647,20 +788,38 @@ def test_loading_imports_nothing_heavy():
         "import IPython, sys; before = set(sys.modules); import jupyter_aistack.magics;"
         "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"sqlalchemy", "mlflow", "torch", "dask", "distributed", "anywidget", "tornado", "pynvml", "jupyter_server"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    heavy = {
+        "sqlalchemy",
+        "mlflow",
+        "torch",
+        "dask",
+        "distributed",
+        "anywidget",
+        "tornado",
+        "pynvml",
+        "jupyter_server",
+    }
     assert not heavy & set(done.stdout.split())
 
 
 @pytest.mark.notebook
-def test_a_mistake_fails_a_notebook_with_one_line(broker: client.Client, tmp_path: Path):
+def test_a_mistake_fails_a_notebook_with_one_line(
+    broker: client.Client, tmp_path: Path
+):
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
     cells = ["%load_ext jupyter_aistack.magics", "%gpu request bogus"]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    run: Callable[[], Any] = NotebookClient(notebook, kernel_name="python3", timeout=120).execute
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
+    )
+    run: Callable[[], Any] = NotebookClient(
+        notebook, kernel_name="python3", timeout=120
+    ).execute
     with pytest.raises(CellExecutionError, match="spec: 'bogus' is not a slice"):
         run()
     output = notebook.cells[1].outputs[0]

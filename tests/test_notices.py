@@ -1,4 +1,6 @@
-"""Notices as the using side sees them; with a real server and kernel in tests/server/test_taken_back.py."""
+"""Notices as the using side sees them; with a real server and kernel in
+tests/server/test_taken_back.py.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,27 @@ import pytest
 import jupyter_aistack
 from jupyter_aistack.client import notices
 from jupyter_aistack.client.lease_handle import ended_line
-from jupyter_aistack.client.notices import NoticeWatcher, forget_notice, notice_line, on_notice
+from jupyter_aistack.client.notices import (
+    NoticeWatcher,
+    forget_notice,
+    notice_line,
+    on_notice,
+)
 from jupyter_aistack.exceptions import LedgerUnavailable
 
-SAMPLES = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())["leases"]
+SAMPLES = json.loads(
+    (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+)["leases"]
 
 
 def lease(name: str = "l-1", kind: str = "", **more: Any) -> dict[str, Any]:
     """A lease on the wire, with a notice of that kind given a moment ago."""
     now = time.time()
-    notice = {"kind": kind, "at": now, "ends_at": now + 60, "request_id": ""} if kind else None
+    notice = (
+        {"kind": kind, "at": now, "ends_at": now + 60, "request_id": ""}
+        if kind
+        else None
+    )
     return {**SAMPLES[0], "id": name, "notice": notice, **more}
 
 
@@ -43,21 +56,35 @@ def no_hooks_left() -> Iterator[None]:
     notices._hooks.clear()
 
 
-def test_a_notice_is_told_once_in_plain_words(watcher: NoticeWatcher, said: list[str]) -> None:
+def test_a_notice_is_told_once_in_plain_words(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
     noticed = lease(kind="preempt")
     assert watcher.look([noticed])
     assert watcher.look([noticed])
     (line,) = said
     assert line.startswith("This kernel's slice 1/4 will be taken back in ")
-    assert "somebody who goes first needs the room. Save what you need; the kernel keeps running on the CPU." in line
+    assert (
+        "somebody who goes first needs the room. Save what you need; the kernel keeps running on the CPU."
+        in line
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"holder": {**SAMPLES[0]["holder"], "kind": "process"}}, "This process's slice 1/4 will"),
-        ({"holder": {**SAMPLES[0]["holder"], "kind": "worker", "id": "w-0"}}, "The slice 1/4 of worker w-0 will"),
-        ({"slices": [{**SAMPLES[0]["slices"][0], "kind": "cpu"}]}, "the kernel keeps running without it"),
+        (
+            {"holder": {**SAMPLES[0]["holder"], "kind": "process"}},
+            "This process's slice 1/4 will",
+        ),
+        (
+            {"holder": {**SAMPLES[0]["holder"], "kind": "worker", "id": "w-0"}},
+            "The slice 1/4 of worker w-0 will",
+        ),
+        (
+            {"slices": [{**SAMPLES[0]["slices"][0], "kind": "cpu"}]},
+            "the kernel keeps running without it",
+        ),
     ],
 )
 def test_a_notice_says_whose_slice_it_is(change: dict[str, Any], words: str) -> None:
@@ -65,10 +92,14 @@ def test_a_notice_says_whose_slice_it_is(change: dict[str, Any], words: str) -> 
 
 
 def test_an_idle_notice_says_how_to_keep_the_slice() -> None:
-    assert "nobody uses it. Run a cell, or %gpu extend, to keep it." in notice_line(lease(kind="idle"), time.time())
+    assert "nobody uses it. Run a cell, or %gpu extend, to keep it." in notice_line(
+        lease(kind="idle"), time.time()
+    )
 
 
-def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(watcher: NoticeWatcher, said: list[str]) -> None:
+def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
     for kind in ("idle", "", "", "idle"):
         watcher.look([lease(kind=kind)])
     assert [line.split(" will")[0].split(": ")[0] for line in said] == [
@@ -81,7 +112,10 @@ def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(watcher: NoticeWa
 @pytest.mark.parametrize(
     ("note", "is_told"),
     [
-        ("not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB", True),
+        (
+            "not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB",
+            True,
+        ),
         ("over its memory: python 7 of a.ipynb holds 2.0 GiB of 1.0 GiB", True),
         ("near its memory: python 7 of a.ipynb holds 0.9 GiB of 1.0 GiB", True),
         ("on a GPU that failed: python 7 of a.ipynb caused it", True),
@@ -105,14 +139,20 @@ def test_hooks_get_the_notice_as_a_dict(watcher: NoticeWatcher) -> None:
     assert on_notice(got.append) == got.append
     watcher.look([lease(kind="preempt")])
     (notice,) = got
-    assert (notice["kind"], notice["lease_id"], notice["spec"]) == ("preempt", "l-1", "1/4")
+    assert (notice["kind"], notice["lease_id"], notice["spec"]) == (
+        "preempt",
+        "l-1",
+        "1/4",
+    )
     assert 0 < notice["seconds"] <= 60
     forget_notice(got.append)
     watcher.look([lease("l-2", kind="preempt")])
     assert len(got) == 1
 
 
-def test_a_hook_that_fails_is_shown_and_the_others_are_called(watcher: NoticeWatcher, said: list[str]) -> None:
+def test_a_hook_that_fails_is_shown_and_the_others_are_called(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
     got: list[dict[str, Any]] = []
 
     @on_notice
@@ -209,12 +249,17 @@ def test_the_hook_is_part_of_the_face() -> None:
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
-        ("preempted", "it was taken back because somebody who goes first needed the room"),
+        (
+            "preempted",
+            "it was taken back because somebody who goes first needed the room",
+        ),
         ("reclaimed", "it was taken back because nobody had used it for a while"),
         ("expired", "its time was up"),
     ],
 )
-def test_the_end_of_a_lease_says_what_happened_and_how_to_get_another(outcome: str, words: str) -> None:
+def test_the_end_of_a_lease_says_what_happened_and_how_to_get_another(
+    outcome: str, words: str
+) -> None:
     line = ended_line(lease(outcome=outcome))
     assert line == (
         f"the lease l-1 has ended: {words}; this kernel runs without a device now; %gpu request 1/4 asks again"

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from jupyter_aistack.broker.settings import problems, read_limits, read_mig_create, read_queues, read_suspend
+from jupyter_aistack.broker.settings import (
+    problems,
+    read_limits,
+    read_mig_create,
+    read_queues,
+    read_suspend,
+)
 from jupyter_aistack.config import AIStack
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue, UserLimits
 from jupyter_aistack.core.suspend.model import SuspendPolicy
@@ -38,13 +44,20 @@ def test_every_field_of_a_queue_is_read() -> None:
             is_open=False,
             is_batch=True,
             members=frozenset({"ann", "@class"}),
-            idle=IdlePolicy(badge_seconds=300, notice_seconds=600, reclaim_seconds=3600),
+            idle=IdlePolicy(
+                badge_seconds=300, notice_seconds=600, reclaim_seconds=3600
+            ),
         ),
     )
 
 
-@pytest.mark.parametrize(("said", "meant"), [(False, None), (None, None), (True, IdlePolicy()), ({}, IdlePolicy())])
-def test_idle_is_never_by_default_or_by_a_table(said: Any, meant: IdlePolicy | None) -> None:
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [(False, None), (None, None), (True, IdlePolicy()), ({}, IdlePolicy())],
+)
+def test_idle_is_never_by_default_or_by_a_table(
+    said: Any, meant: IdlePolicy | None
+) -> None:
     assert read_queues({"default": {"idle": said}})[0].idle == meant
 
 
@@ -76,7 +89,9 @@ def test_idle_is_never_by_default_or_by_a_table(said: Any, meant: IdlePolicy | N
         ({"idle": {"reclaim": "50min"}}, "idle", "then notice, then reclaim"),
     ],
 )
-def test_a_queue_that_makes_no_sense_is_named_with_its_field(entry: dict[str, Any], field: str, words: str) -> None:
+def test_a_queue_that_makes_no_sense_is_named_with_its_field(
+    entry: dict[str, Any], field: str, words: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_queues({"a": entry})
     assert caught.value.message.startswith(f"queues: 'a': {field}: ")
@@ -92,9 +107,14 @@ def test_an_entry_that_is_no_queue_is_named(table: dict[Any, Any]) -> None:
 
 
 def test_limits_are_read_for_users_and_for_everybody_else() -> None:
-    table = {"*": {"slices": 4, "devices": "3/2", "hours_per_week": 40, "queued": 10}, "ann": {"slices": None}}
+    table = {
+        "*": {"slices": 4, "devices": "3/2", "hours_per_week": 40, "queued": 10},
+        "ann": {"slices": None},
+    }
     assert read_limits(table) == {
-        "*": UserLimits(slices=4, devices=Fraction(3, 2), hours_per_week=40.0, queued=10),
+        "*": UserLimits(
+            slices=4, devices=Fraction(3, 2), hours_per_week=40.0, queued=10
+        ),
         "ann": UserLimits(),
     }
 
@@ -111,8 +131,12 @@ def test_limits_are_read_for_users_and_for_everybody_else() -> None:
         ({"gpus": 1}, "gpus"),
     ],
 )
-def test_a_limit_that_makes_no_sense_is_named_with_its_user(entry: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"user_limits: 'ann': {field}: ") as caught:
+def test_a_limit_that_makes_no_sense_is_named_with_its_user(
+    entry: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(
+        InvalidRequest, match=f"user_limits: 'ann': {field}: "
+    ) as caught:
         read_limits({"ann": entry})
     assert caught.value.facts["field"] == "user_limits"
 
@@ -172,7 +196,9 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> Non
         ),
     ],
 )  # fmt: skip
-def test_when_kernels_are_suspended_is_off_auto_or_a_table(said: Any, meant: SuspendPolicy | None) -> None:
+def test_when_kernels_are_suspended_is_off_auto_or_a_table(
+    said: Any, meant: SuspendPolicy | None
+) -> None:
     assert read_suspend(said) == meant
 
 
@@ -187,10 +213,15 @@ def test_when_kernels_are_suspended_is_off_auto_or_a_table(said: Any, meant: Sus
         ({"context": -1}, "suspend: context: expected an amount of memory"),
         ({"context": "much"}, "suspend: context: expected an amount of memory"),
         ({"warm": "2h"}, "suspend: hard: 1800 s is less than warm, 7200 s"),
-        ({"longest_retry": "1s"}, "suspend: longest_retry: 1 s is less than retry, 10 s"),
+        (
+            {"longest_retry": "1s"},
+            "suspend: longest_retry: 1 s is less than retry, 10 s",
+        ),
     ],
 )
-def test_a_way_to_suspend_that_makes_no_sense_is_named_with_its_field(said: Any, words: str) -> None:
+def test_a_way_to_suspend_that_makes_no_sense_is_named_with_its_field(
+    said: Any, words: str
+) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(words)) as refused:
         read_suspend(said)
     assert refused.value.facts["field"] == "suspend"
@@ -203,7 +234,9 @@ def test_the_broker_suspends_as_its_settings_say() -> None:
 
 
 def test_the_ledger_decays_use_as_the_policy_says() -> None:
-    broker = AIStack(providers="simulated:1xH100-80GB", ledger_url="memory:", half_life="2d").build_broker()
+    broker = AIStack(
+        providers="simulated:1xH100-80GB", ledger_url="memory:", half_life="2d"
+    ).build_broker()
     assert broker.ledger.half_life_seconds == 2 * 86400
     broker.close()
 
@@ -212,19 +245,29 @@ def test_quotas_above_the_host_are_a_problem_of_the_host() -> None:
     inventory = simulated_broker("2xH100-80GB").inventory()
 
     def told(*quotas: int) -> list[str]:
-        queues = tuple(Queue(name=f"q{n}", quota=Fraction(quota)) for n, quota in enumerate(quotas))
+        queues = tuple(
+            Queue(name=f"q{n}", quota=Fraction(quota)) for n, quota in enumerate(quotas)
+        )
         return list(problems(Policy(queues=queues), inventory))
 
     assert told(1, 1) == []
-    assert told(3, 1) == ["queues: 'q0': quota is 3 devices, and this host has 2 devices"]
-    assert told(2, 1) == ["queues: the quotas together are 3 devices, and this host has 2 devices"]
+    assert told(3, 1) == [
+        "queues: 'q0': quota is 3 devices, and this host has 2 devices"
+    ]
+    assert told(2, 1) == [
+        "queues: the quotas together are 3 devices, and this host has 2 devices"
+    ]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/sharing.md"])
 def test_settings_shown_in_the_documentation_are_understood(page: str) -> None:
     text = (Path(__file__).parents[1] / page).read_text()
     config = Config()
-    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "c.AIStack" in block]
+    blocks = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "c.AIStack" in block
+    ]
     assert blocks
     for block in blocks:
         exec(block, {"c": config})
@@ -241,18 +284,28 @@ def test_what_may_be_cut_is_read_from_the_setting() -> None:
     assert everywhere.allows("GPU-a", 3, "1g.18gb")
     some = read_mig_create({"GPU-a": ["1g.18gb"], 1: ["2g.35gb"]})
     assert some is not None
-    asked = [("GPU-a", 0, "1g.18gb"), ("GPU-b", 1, "2g.35gb"), ("GPU-a", 0, "2g.35gb"), ("GPU-b", 1, "1g.18gb")]
+    asked = [
+        ("GPU-a", 0, "1g.18gb"),
+        ("GPU-b", 1, "2g.35gb"),
+        ("GPU-a", 0, "2g.35gb"),
+        ("GPU-b", 1, "1g.18gb"),
+    ]
     assert [some.allows(*one) for one in asked] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"nvidia": ["1g.18gb"]}, "mig_create: 'nvidia': a GPU is named by its number or its UUID"),
+        (
+            {"nvidia": ["1g.18gb"]},
+            "mig_create: 'nvidia': a GPU is named by its number or its UUID",
+        ),
         ({"0": "1g.18gb"}, "mig_create: '0': expected a list of profiles"),
         ({"0": ["20GiB"]}, "mig_create: '0': expected a list of profiles"),
     ],
 )
-def test_a_permission_to_cut_that_makes_no_sense_names_the_gpu(value: dict[str, object], words: str) -> None:
+def test_a_permission_to_cut_that_makes_no_sense_names_the_gpu(
+    value: dict[str, object], words: str
+) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(words)):
         read_mig_create(value)

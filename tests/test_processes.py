@@ -8,16 +8,26 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from jupyter_aistack.system.processes import ancestors, is_alive, parents, started_at, tree
+from jupyter_aistack.system.processes import (
+    ancestors,
+    is_alive,
+    parents,
+    started_at,
+    tree,
+)
 
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[str]]:
     """A process with a child of its own; both wait to be told."""
     code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    )
     yield process
-    for below in psutil.Process(process.pid).children() if process.poll() is None else []:
+    for below in (
+        psutil.Process(process.pid).children() if process.poll() is None else []
+    ):
         below.kill()
     process.kill()
     process.wait()
@@ -31,7 +41,9 @@ def test_a_process_is_known_by_its_pid_and_its_start() -> None:
     assert not is_alive(os.getpid(), since + 60)
 
 
-def test_setting_the_clock_makes_nobody_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_the_clock_makes_nobody_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     since = started_at(os.getpid())
     monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
     monkeypatch.setattr("time.time", lambda: 0.0)
@@ -48,7 +60,9 @@ def test_the_dead_and_the_undead_do_not_live(child: subprocess.Popen[str]) -> No
     assert started_at(child.pid) is None
 
 
-def test_a_tree_holds_all_below_its_root_and_the_nearer_root_has_them(child: subprocess.Popen[str]) -> None:
+def test_a_tree_holds_all_below_its_root_and_the_nearer_root_has_them(
+    child: subprocess.Popen[str],
+) -> None:
     assert child.stdout is not None
     grandchild = int(child.stdout.readline())
     assert parents()[grandchild] == child.pid

@@ -8,11 +8,23 @@ import pytest
 
 from jupyter_aistack.broker.api.service import Caller, Service
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
-from jupyter_aistack.core.wire.values import lease_from_dict, lease_to_dict, preparation_from_dict, request_to_dict
+from jupyter_aistack.core.wire.values import (
+    lease_from_dict,
+    lease_to_dict,
+    preparation_from_dict,
+    request_to_dict,
+)
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
 from jupyter_aistack.testing import simulated_broker
 
-ANN = Caller(user="ann", uid=1000, pid=100, kernel_id="kernel-1", kernel_pid=99, label="work/tour.ipynb")
+ANN = Caller(
+    user="ann",
+    uid=1000,
+    pid=100,
+    kernel_id="kernel-1",
+    kernel_pid=99,
+    label="work/tour.ipynb",
+)
 BOB = Caller(user="bob", uid=1001, pid=200, kernel_id="kernel-2", kernel_pid=199)
 ADMIN = Caller(user="root", uid=0, pid=1, is_admin=True)
 
@@ -22,14 +34,25 @@ def service() -> Service:
     return Service(simulated_broker("1xH100-80GB"))
 
 
-def ask(service: Service, caller: Caller, spec: str = "1/4", **more: Any) -> dict[str, Any]:
+def ask(
+    service: Service, caller: Caller, spec: str = "1/4", **more: Any
+) -> dict[str, Any]:
     return service.call("request", {"spec": spec, **more}, caller)
 
 
-def test_the_holder_is_who_the_transport_says_not_who_the_payload_says(service: Service) -> None:
-    lease = ask(service, ANN, holder={"user": "root", "pid": 1, "id": "kernel-9"})["lease"]
+def test_the_holder_is_who_the_transport_says_not_who_the_payload_says(
+    service: Service,
+) -> None:
+    lease = ask(service, ANN, holder={"user": "root", "pid": 1, "id": "kernel-9"})[
+        "lease"
+    ]
     holder = lease["holder"]
-    assert (holder["user"], holder["pid"], holder["id"], holder["kind"]) == ("ann", 99, "kernel-1", "kernel")
+    assert (holder["user"], holder["pid"], holder["id"], holder["kind"]) == (
+        "ann",
+        99,
+        "kernel-1",
+        "kernel",
+    )
     assert holder["label"] == "work/tour.ipynb"
 
 
@@ -41,7 +64,9 @@ def test_a_worker_belongs_to_the_kernel_that_asked_for_it(service: Service) -> N
     assert service.call("mine", {}, BOB)["leases"] == []
 
 
-def test_mine_brings_what_a_kernel_needs_to_attach_a_lease_granted_meanwhile(service: Service) -> None:
+def test_mine_brings_what_a_kernel_needs_to_attach_a_lease_granted_meanwhile(
+    service: Service,
+) -> None:
     first = ask(service, BOB, "1")["lease"]
     waiting = ask(service, ANN, "1/2")
     assert (waiting["lease"], waiting["request"]["position"]) == (None, 1)
@@ -53,9 +78,17 @@ def test_mine_brings_what_a_kernel_needs_to_attach_a_lease_granted_meanwhile(ser
 
 
 @pytest.mark.parametrize("verb", ["release", "extend", "bind", "activate"])
-def test_only_the_user_who_holds_a_lease_or_an_admin_may_change_it(service: Service, verb: str) -> None:
+def test_only_the_user_who_holds_a_lease_or_an_admin_may_change_it(
+    service: Service, verb: str
+) -> None:
     lease = ask(service, ANN, lease_seconds=600)["lease"]
-    payload = {"lease_id": lease["id"], "token": lease["token"], "seconds": 60, "root_pid": 7, "verified": True}
+    payload = {
+        "lease_id": lease["id"],
+        "token": lease["token"],
+        "seconds": 60,
+        "root_pid": 7,
+        "verified": True,
+    }
     with pytest.raises(PermissionDenied, match="belongs to ann"):
         service.call(verb, payload, BOB)
     assert service.broker.lease(lease["id"]).state.value == "granted"
@@ -68,7 +101,9 @@ def test_only_the_asker_may_watch_or_cancel_a_request(service: Service) -> None:
     for verb in ("wait_for", "cancel"):
         with pytest.raises(PermissionDenied):
             service.call(verb, {"request_id": request_id}, BOB)
-    assert service.call("cancel", {"request_id": request_id}, ANN)["state"] == "cancelled"
+    assert (
+        service.call("cancel", {"request_id": request_id}, ANN)["state"] == "cancelled"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +140,10 @@ def test_looking_at_a_lease_in_use_never_ends_it(service: Service) -> None:
     service.call("activate", payload, ANN)
     service.broker.devices.providers[0].fail_prepare("the driver hangs")  # type: ignore[attr-defined]
     assert service.call("mine", {}, ANN)["prepared"] == {}
-    assert service.call("wait_for", {"request_id": lease["request_id"]}, ANN)["prepared"] is None
+    assert (
+        service.call("wait_for", {"request_id": lease["request_id"]}, ANN)["prepared"]
+        is None
+    )
     assert service.broker.lease(lease["id"]).state.value == "active"
 
 
@@ -120,35 +158,56 @@ def test_a_lease_that_is_over_is_shown_and_not_prepared_again(service: Service) 
 def test_verified_is_true_false_or_unknown(service: Service, verified: object) -> None:
     lease = ask(service, ANN)["lease"]
     with pytest.raises(InvalidRequest, match="verified"):
-        service.call("activate", {"lease_id": lease["id"], "token": lease["token"], "verified": verified}, ANN)
+        service.call(
+            "activate",
+            {"lease_id": lease["id"], "token": lease["token"], "verified": verified},
+            ANN,
+        )
 
 
-def test_a_lease_without_an_end_stays_without_one_when_extended(service: Service) -> None:
+def test_a_lease_without_an_end_stays_without_one_when_extended(
+    service: Service,
+) -> None:
     endless = ask(service, ANN)["lease"]
-    assert service.call("extend", {"lease_id": endless["id"], "seconds": 60}, ANN)["ends_at"] is None
+    assert (
+        service.call("extend", {"lease_id": endless["id"], "seconds": 60}, ANN)[
+            "ends_at"
+        ]
+        is None
+    )
     limited = ask(service, BOB, lease_seconds=100)["lease"]
     extended = service.call("extend", {"lease_id": limited["id"], "seconds": 60}, BOB)
     assert extended["ends_at"] == limited["ends_at"] + 60
 
 
-def test_every_answer_is_json_and_reads_back_as_the_same_values(service: Service) -> None:
+def test_every_answer_is_json_and_reads_back_as_the_same_values(
+    service: Service,
+) -> None:
     answer = json.loads(json.dumps(ask(service, ANN)))
     lease = lease_from_dict(answer["lease"])
     assert lease_to_dict(lease) == answer["lease"]
-    assert set(answer["request"]) == set(request_to_dict(service.broker.request(answer["request"]["id"])))
+    assert set(answer["request"]) == set(
+        request_to_dict(service.broker.request(answer["request"]["id"]))
+    )
     for verb in ("host", "leases", "queue", "events", "usage", "mine"):
         assert json.loads(json.dumps(service.call(verb, {}, ANN)))
     assert service.call("host", {}, ANN)["devices"][0]["free_fraction"] == "3/4"
 
 
-def test_the_samples_the_browser_is_tested_with_are_what_this_side_reads_and_writes() -> None:
-    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+def test_the_samples_the_browser_is_tested_with_are_what_this_side_reads_and_writes() -> (
+    None
+):
+    samples = json.loads(
+        (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+    )
     for lease in samples["leases"]:
         assert lease_to_dict(lease_from_dict(lease)) == lease
 
 
 def test_the_samples_have_the_keys_the_service_answers_with(service: Service) -> None:
-    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+    samples = json.loads(
+        (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+    )
     ask(service, ANN)
     waiting = ask(service, BOB, "1")
     assert set(samples["queue"][0]) == set(waiting["request"])
@@ -160,13 +219,25 @@ def test_the_samples_have_the_keys_the_service_answers_with(service: Service) ->
     assert {key for use in samples["usage"]["devices"].values() for key in use} == set(
         next(iter(usage["devices"].values()))
     )
-    assert set(samples["events"][0]) == set(service.call("events", {}, ANN)["events"][0])
+    assert set(samples["events"][0]) == set(
+        service.call("events", {}, ANN)["events"][0]
+    )
 
 
-def test_the_samples_of_the_books_have_the_keys_the_service_answers_with(service: Service) -> None:
-    samples = json.loads((Path(__file__).parent / "data" / "wire_samples.json").read_text())
+def test_the_samples_of_the_books_have_the_keys_the_service_answers_with(
+    service: Service,
+) -> None:
+    samples = json.loads(
+        (Path(__file__).parent / "data" / "wire_samples.json").read_text()
+    )
     charge = UsageRecord(
-        host="testbox", device_id="GPU-0", lease_id="l-1", day=1, user="ann", owner="kernel-1", seconds=1.0
+        host="testbox",
+        device_id="GPU-0",
+        lease_id="l-1",
+        day=1,
+        user="ann",
+        owner="kernel-1",
+        seconds=1.0,
     )
     service.broker.ledger.settle(UsageSummary(charges=(charge,)))
     report, bill = service.call("report", {}, ANN), service.call("bill", {}, ANN)
@@ -174,10 +245,16 @@ def test_the_samples_of_the_books_have_the_keys_the_service_answers_with(service
         assert set(sample) == set(answer)
         assert set(sample["total"]) == set(answer["total"])
         assert set(sample["rates"]) == set(answer["rates"])
-    assert set(samples["report"]["lines"][0]) == set(report["lines"][0]) == set(samples["bill"]["weeks"][0])
+    assert (
+        set(samples["report"]["lines"][0])
+        == set(report["lines"][0])
+        == set(samples["bill"]["weeks"][0])
+    )
     assert set(samples["bill"]["cells"][0]) == set(bill["cells"][0])
     assert set(samples["bill"]["leases"]["l-tour"]) == set(bill["leases"]["l-1"])
-    assert set(samples["advice"][0]) == set(service.call("advise", {}, ANN)["advice"][0])
+    assert set(samples["advice"][0]) == set(
+        service.call("advise", {}, ANN)["advice"][0]
+    )
 
 
 def test_unknown_lease_is_not_found(service: Service) -> None:

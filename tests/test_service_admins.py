@@ -20,7 +20,14 @@ from jupyter_aistack.exceptions import (
 )
 from jupyter_aistack.testing import ManualClock, simulated_broker
 
-ANN = Caller(user="ann", uid=1000, pid=100, kernel_id="kernel-1", kernel_pid=99, label="work/tour.ipynb")
+ANN = Caller(
+    user="ann",
+    uid=1000,
+    pid=100,
+    kernel_id="kernel-1",
+    kernel_pid=99,
+    label="work/tour.ipynb",
+)
 BOB = Caller(user="bob", uid=1001, pid=200, kernel_id="kernel-2", kernel_pid=199)
 PROF = Caller(user="prof", uid=1002, pid=300)
 ROOT = Caller(user="root", uid=0, pid=1, is_admin=True)
@@ -50,7 +57,9 @@ def service(**options: Any) -> Service:
     return Service(broker, groups=lambda user: GROUPS.get(user, frozenset()), **options)
 
 
-def ask(desk: Service, caller: Caller, spec: str = "1/4", **more: Any) -> dict[str, Any]:
+def ask(
+    desk: Service, caller: Caller, spec: str = "1/4", **more: Any
+) -> dict[str, Any]:
     return desk.call("request", {"spec": spec, **more}, caller)
 
 
@@ -67,13 +76,17 @@ def ask(desk: Service, caller: Caller, spec: str = "1/4", **more: Any) -> dict[s
         (("staff",), PROF, False),
     ],
 )
-def test_admins_are_root_and_who_is_listed(admins: tuple[str, ...], caller: Caller, is_admin: bool) -> None:
+def test_admins_are_root_and_who_is_listed(
+    admins: tuple[str, ...], caller: Caller, is_admin: bool
+) -> None:
     desk = service(admins=frozenset(admins))
     if is_admin:
         made = desk.call("reserve", CLASS, caller)
         assert made["created_by"] == caller.user
         return
-    with pytest.raises(PermissionDenied, match=r"admins only.*AIStack\.admins") as caught:
+    with pytest.raises(
+        PermissionDenied, match=r"admins only.*AIStack\.admins"
+    ) as caught:
         desk.call("reserve", CLASS, caller)
     assert caught.value.http_status == 403
     assert desk.call("reservations", {}, caller) == {"reservations": []}
@@ -83,12 +96,18 @@ def test_a_reservation_is_made_shown_and_taken_back() -> None:
     desk = service()
     made = desk.call("reserve", {**CLASS, "weekly": True}, ROOT)
     assert {name: made[name] for name in CLASS} == CLASS
-    assert (made["is_weekly"], made["is_running"], made["next_starts_at"]) == (True, False, CLASS["starts_at"])
+    assert (made["is_weekly"], made["is_running"], made["next_starts_at"]) == (
+        True,
+        False,
+        CLASS["starts_at"],
+    )
     assert desk.call("host", {}, ANN)["reservations"] == [made]
     assert desk.call("reservations", {}, BOB) == {"reservations": [made]}
     with pytest.raises(PermissionDenied):
         desk.call("unreserve", {"reservation_id": made["id"]}, ANN)
-    assert desk.call("unreserve", {"reservation_id": made["id"]}, ROOT)["id"] == made["id"]
+    assert (
+        desk.call("unreserve", {"reservation_id": made["id"]}, ROOT)["id"] == made["id"]
+    )
     assert desk.call("host", {}, ANN)["reservations"] == []
     with pytest.raises(LeaseNotFound):
         desk.call("unreserve", {"reservation_id": made["id"]}, ROOT)
@@ -126,9 +145,17 @@ def test_reservations_that_cannot_both_be_held_are_refused() -> None:
     desk = service()
     desk.call("reserve", CLASS, ROOT)
     with pytest.raises(Refused, match="overlaps the reservation 'deep learning class'"):
-        desk.call("reserve", {**CLASS, "name": "another", "starts_at": CLASS["starts_at"] + 60}, ROOT)  # type: ignore[operator]
+        desk.call(
+            "reserve",
+            {**CLASS, "name": "another", "starts_at": CLASS["starts_at"] + 60},
+            ROOT,
+        )  # type: ignore[operator]
     with pytest.raises(Refused, match="do not fit this host"):
-        desk.call("reserve", {**CLASS, "queue": "default", "name": "too much", "count": 9}, ROOT)
+        desk.call(
+            "reserve",
+            {**CLASS, "queue": "default", "name": "too much", "count": 9},
+            ROOT,
+        )
 
 
 def test_who_names_no_queue_gets_their_own_and_groups_open_queues() -> None:
@@ -148,7 +175,9 @@ def test_a_limit_is_named_with_when_it_frees_up() -> None:
 
 
 def test_a_request_above_a_users_limit_is_refused() -> None:
-    broker = simulated_broker("2xH100-80GB", policy=Policy(limits={"*": UserLimits(slices=1)}))
+    broker = simulated_broker(
+        "2xH100-80GB", policy=Policy(limits={"*": UserLimits(slices=1)})
+    )
     with pytest.raises(QuotaExceeded, match="a user may hold 1 slices at once"):
         ask(Service(broker), BOB, "1/4x2")
 
@@ -159,9 +188,14 @@ def test_who_waits_has_a_position_a_reason_and_an_expected_time() -> None:
     ask(desk, PROF, "1")
     (waiting,) = desk.call("queue", {}, BOB)["queue"]
     assert waiting["position"] == 1
-    assert waiting["reason"] == "needs a whole GPU; the next one frees in about 12 min when ann's lease ends"
+    assert (
+        waiting["reason"]
+        == "needs a whole GPU; the next one frees in about 12 min when ann's lease ends"
+    )
     assert waiting["eta_at"] == CLOCK.now + 720
-    assert desk.call("wait_for", {"request_id": waiting["id"]}, PROF)["request"] == waiting
+    assert (
+        desk.call("wait_for", {"request_id": waiting["id"]}, PROF)["request"] == waiting
+    )
 
 
 def test_names_of_others_are_hidden_where_the_settings_say_so() -> None:
@@ -170,14 +204,23 @@ def test_names_of_others_are_hidden_where_the_settings_say_so() -> None:
     ask(desk, ANN, "1", holder={"label": "ann's secret plan"})
 
     def seen_by(caller: Caller) -> str:
-        return str([desk.call(verb, {}, caller) for verb in ("leases", "queue", "events", "host", "mine")])
+        return str(
+            [
+                desk.call(verb, {}, caller)
+                for verb in ("leases", "queue", "events", "host", "mine")
+            ]
+        )
 
     for caller in (ANN, PROF, ROOT):
         assert "'user': 'ann'" in seen_by(caller)
     assert "ann's secret plan" in seen_by(PROF)
     assert "ann" not in seen_by(BOB).replace("cannot", "")
     (shown,) = desk.call("leases", {}, BOB)["leases"]
-    assert (shown["holder"]["user"], shown["holder"]["label"], shown["holder"]["pid"]) == (ANONYMOUS, "", None)
+    assert (
+        shown["holder"]["user"],
+        shown["holder"]["label"],
+        shown["holder"]["pid"],
+    ) == (ANONYMOUS, "", None)
     with pytest.raises(PermissionDenied, match="belongs to somebody else"):
         desk.call("release", {"lease_id": lease["id"]}, BOB)
 
@@ -186,12 +229,16 @@ def test_a_limit_of_another_user_does_not_tell_who_that_is() -> None:
     desk = service(show_names=False)
     ask(desk, BOB)
     ask(desk, BOB)
-    assert [one["reason"] for one in desk.call("queue", {}, ANN)["queue"]] == ["a limit of its user is reached"]
+    assert [one["reason"] for one in desk.call("queue", {}, ANN)["queue"]] == [
+        "a limit of its user is reached"
+    ]
     assert "bob holds 1" in desk.call("queue", {}, BOB)["queue"][0]["reason"]
 
 
 def test_quotas_the_host_cannot_keep_are_among_its_problems() -> None:
-    broker = simulated_broker("1xH100-80GB", policy=Policy(queues=(Queue(name="a", quota=Fraction(2)),)))
+    broker = simulated_broker(
+        "1xH100-80GB", policy=Policy(queues=(Queue(name="a", quota=Fraction(2)),))
+    )
     problems = Service(broker).call("host", {}, ANN)["problems"]
     assert problems == ["queues: 'a': quota is 2 devices, and this host has 1 device"]
 
@@ -200,5 +247,14 @@ def test_queues_say_what_they_are_owed_and_what_they_hold() -> None:
     desk = service()
     ask(desk, ANN)
     first = desk.call("host", {}, ANN)["queues"][0]
-    assert (first["name"], first["quota"], first["held"], first["members"]) == ("class", "1/2", "1/4", ["@students"])
-    assert first["idle"] == {"badge_seconds": 1800, "notice_seconds": 3300, "reclaim_seconds": 3600}
+    assert (first["name"], first["quota"], first["held"], first["members"]) == (
+        "class",
+        "1/2",
+        "1/4",
+        ["@students"],
+    )
+    assert first["idle"] == {
+        "badge_seconds": 1800,
+        "notice_seconds": 3300,
+        "reclaim_seconds": 3600,
+    }

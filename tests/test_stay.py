@@ -1,4 +1,6 @@
-"""The kernel's own part in suspending: cells and moves kept apart, orders carried out, cells that wait."""
+"""The kernel's own part in suspending: cells and moves kept apart, orders carried out,
+cells that wait.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def residence(phase: str, **more: Any) -> JSON:
 
 
 class Server:
-    """Answers the verbs of one kernel; `phases` are what the cell's questions find, one after the other."""
+    """Answers the verbs of one kernel; `phases` are what the cell's questions find, one
+    after the other.
+    """
 
     def __init__(self, *phases: str) -> None:
         self.phases, self.called = list(phases), list[str]()
@@ -69,7 +73,10 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def update(self, panel: Any) -> None:
             shown.append(repr(panel))
 
-    monkeypatch.setattr("IPython.display.display", lambda panel, display_id: shown.append(repr(panel)) or Line())
+    monkeypatch.setattr(
+        "IPython.display.display",
+        lambda panel, display_id: shown.append(repr(panel)) or Line(),
+    )
     return shown
 
 
@@ -85,7 +92,9 @@ def test_a_cell_that_needs_the_gpu_says_so_and_says_when_it_is_over() -> None:
     assert book.server.called == ["begin_cell", "end_cell"]
     assert book.run("1 + 1").success
     assert book.run("%gpu_unknown_magic").error_in_exec is not None
-    assert book.server.called[2:] == ["begin_cell", "end_cell"], "plain Python is nobody's business"
+    assert book.server.called[2:] == ["begin_cell", "end_cell"], (
+        "plain Python is nobody's business"
+    )
 
 
 def test_a_value_that_cannot_be_looked_at_may_be_anything() -> None:
@@ -101,7 +110,9 @@ def test_a_value_that_cannot_be_looked_at_may_be_anything() -> None:
     assert book.server.called == ["begin_cell", "end_cell"]
 
 
-def test_a_cell_waits_until_its_state_is_back_and_then_runs(no_display: list[str]) -> None:
+def test_a_cell_waits_until_its_state_is_back_and_then_runs(
+    no_display: list[str],
+) -> None:
     book = Notebook("parked", "restoring", "resident")
     assert book.run("ran = bool(model)").success
     assert book.shell.user_ns["ran"]
@@ -110,9 +121,14 @@ def test_a_cell_waits_until_its_state_is_back_and_then_runs(no_display: list[str
     assert "8.0 GiB came back to the GPU" in no_display[-1]
 
 
-def test_a_state_that_is_lost_keeps_its_cells_from_running(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_that_is_lost_keeps_its_cells_from_running(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     book = Notebook("parked", "lost")
-    assert type(book.run("ran = bool(model)").error_before_exec).__name__ == "InputRejected"
+    assert (
+        type(book.run("ran = bool(model)").error_before_exec).__name__
+        == "InputRejected"
+    )
     assert "ran" not in book.shell.user_ns
     assert "the GPU memory of this kernel is lost" in capsys.readouterr().out
     assert book.run("1 + 1").success, "what needs no GPU runs"
@@ -126,9 +142,14 @@ def test_ctrl_c_ends_the_wait_and_the_cell(capsys: pytest.CaptureFixture[str]) -
             raise KeyboardInterrupt
 
     book.server.on_ask = interrupt
-    assert type(book.run("ran = bool(model)").error_before_exec).__name__ == "InputRejected"
+    assert (
+        type(book.run("ran = bool(model)").error_before_exec).__name__
+        == "InputRejected"
+    )
     assert book.server.called[-1] == "end_cell"
-    assert "stopped waiting for the GPU; the cell did not run" in capsys.readouterr().out
+    assert (
+        "stopped waiting for the GPU; the cell did not run" in capsys.readouterr().out
+    )
     assert book.run("1 + 1").success
 
 
@@ -153,7 +174,9 @@ def test_what_being_parked_means_is_told_once() -> None:
 
 def test_that_nothing_has_moved_is_said_of_a_simulated_gpu() -> None:
     book = Notebook("resident")
-    book.stay.agent.obey({"residence": residence("parked", tier="simulated"), "orders": []})
+    book.stay.agent.obey(
+        {"residence": residence("parked", tier="simulated"), "orders": []}
+    )
     book.run("1")
     assert book.said == [f"{ONCE} (The GPU is simulated: nothing has moved.)"]
 
@@ -165,10 +188,12 @@ def test_unloading_takes_the_hooks_out() -> None:
     assert book.server.called == []
 
 
-# -- cells and moves ------------------------------------------------------------------------------------------------
+# -- cells and moves -------------------------------------------------------------------
 
 
-def test_nothing_moves_while_a_cell_runs_and_no_cell_begins_while_something_moves() -> None:
+def test_nothing_moves_while_a_cell_runs_and_no_cell_begins_while_something_moves() -> (
+    None
+):
     presence = ExecutionLock()
     presence.begins()
     with presence.quiet() as is_quiet:
@@ -197,7 +222,7 @@ def test_an_order_waits_for_the_end_of_the_cell_it_came_from() -> None:
         assert is_quiet
 
 
-# -- orders ---------------------------------------------------------------------------------------------------------
+# -- orders ----------------------------------------------------------------------------
 
 
 class Mail:
@@ -217,7 +242,9 @@ def orders(*acts: str) -> JSON:
     return {"residence": residence("parking"), "orders": found}
 
 
-def test_an_order_amid_a_cell_is_turned_down_and_nonsense_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_order_amid_a_cell_is_turned_down_and_nonsense_is_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("jupyter_aistack.notebook.suspend.agent.PATIENCE_SECONDS", 0.0)
     presence, mail = ExecutionLock(), Mail()
     presence.begins()
@@ -238,10 +265,12 @@ def test_an_agent_ends_with_the_residence() -> None:
     assert agent.lease_id == ""
 
 
-# -- reports --------------------------------------------------------------------------------------------------------
+# -- reports ---------------------------------------------------------------------------
 
 
-def module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> types.ModuleType:
+def module(
+    monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any
+) -> types.ModuleType:
     made = types.ModuleType(name)
     vars(made).update(contents)
     monkeypatch.setitem(sys.modules, name, made)
@@ -267,7 +296,9 @@ def test_managed_memory_is_told_by_who_uses_it(monkeypatch: pytest.MonkeyPatch) 
     assert reports.managed() == "cudf.pandas"
 
 
-def test_a_paged_optimizer_is_seen_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paged_optimizer_is_seen_while_it_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     module(monkeypatch, "bitsandbytes")
 
     class Adam:
@@ -280,12 +311,18 @@ def test_a_paged_optimizer_is_seen_while_it_lives(monkeypatch: pytest.MonkeyPatc
     assert reports.managed() == ""
 
 
-def test_memory_shared_with_another_process_is_told_from_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_shared_with_another_process_is_told_from_that_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Reference:
         def __init__(self, is_expired: bool = False) -> None:
             self.expired = lambda: is_expired
 
-    cache: dict[Any, Any] = {(3, 4): Reference(), b"/torch_1_2_3": Reference(), b"x" * 66: Reference(True)}
+    cache: dict[Any, Any] = {
+        (3, 4): Reference(),
+        b"/torch_1_2_3": Reference(),
+        b"x" * 66: Reference(True),
+    }
     module(monkeypatch, "torch.multiprocessing.reductions", shared_cache=cache)
     assert not reports.shares_memory()
     cache[b"x" * 66] = Reference()
@@ -297,7 +334,13 @@ def test_memory_shared_with_another_process_is_told_from_that_of_the_host(monkey
 
 def test_a_report_of_a_plain_process_finds_nothing() -> None:
     found = reports.report({"cuda"})
-    assert (found["cuda"], found["managed"], found["nccl"], found["ipc"], found["graphs"]) == (
+    assert (
+        found["cuda"],
+        found["managed"],
+        found["nccl"],
+        found["ipc"],
+        found["graphs"],
+    ) == (
         False,
         "",
         False,

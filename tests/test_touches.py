@@ -19,7 +19,9 @@ GPU = types.ModuleType("torch")
 
 
 class Foreign:
-    """Stands for a tensor, a model, an optimizer: anything of a library that is not known to leave GPUs alone."""
+    """Stands for a tensor, a model, an optimizer: anything of a library that is not
+    known to leave GPUs alone.
+    """
 
     __module__ = "torch.nn"
 
@@ -71,7 +73,12 @@ class Point:
     def length(self):
         return math.hypot(self.x, self.y) * self.unit
 """
-    namespace = names(defined, data=numpy.ones(3), when=datetime.datetime.now(), get_ipython=lambda: None)
+    namespace = names(
+        defined,
+        data=numpy.ones(3),
+        when=datetime.datetime.now(),
+        get_ipython=lambda: None,
+    )
     assert not may_use_gpu(code, namespace)
 
 
@@ -141,11 +148,15 @@ numbers = (n for n in [1])
         later=functools.partial(Foreign),
         get_ipython=Foreign(),
     )
-    namespace["wrapped"] = functools.wraps(namespace["train"])(functools.partial(namespace["train"], 1))
+    namespace["wrapped"] = functools.wraps(namespace["train"])(
+        functools.partial(namespace["train"], 1)
+    )
     assert may_use_gpu(code, namespace)
 
 
-def test_pandas_counts_as_plain_until_cudf_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pandas_counts_as_plain_until_cudf_stands_in_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert not may_use_gpu("import pandas", names())
     monkeypatch.setitem(sys.modules, "cudf", types.ModuleType("cudf"))
     assert may_use_gpu("import pandas", names())
@@ -157,5 +168,8 @@ def test_what_is_too_much_to_look_at_is_not_known() -> None:
 
 
 def test_circles_end() -> None:
-    assert not may_use_gpu("a", names("a = []; b = [a]; a.append(b)\ndef f(): return g()\ndef g(): return f()"))
+    assert not may_use_gpu(
+        "a",
+        names("a = []; b = [a]; a.append(b)\ndef f(): return g()\ndef g(): return f()"),
+    )
     assert not may_use_gpu("f()", names("def f(): return g()\ndef g(): return f()"))

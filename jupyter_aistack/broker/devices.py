@@ -1,4 +1,6 @@
-"""The devices of one host, as its providers see them: found, made ready and measured."""
+"""The devices of one host, as its providers see them: found, made ready and
+measured.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.accounting.attribution import ProcessLoad
-from jupyter_aistack.core.model.device import Device, DeviceKind, Fault, Inventory, Slice, SliceKind
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Fault,
+    Inventory,
+    Slice,
+    SliceKind,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
@@ -37,8 +46,10 @@ class DeviceManager:
         clock: Callable[[], float],
         ours: Callable[[], Iterable[int]],
     ) -> None:
-        self.providers, self.host = tuple(providers), host
-        self._clock, self._ours = clock, ours
+        self.providers = tuple(providers)
+        self.host = host
+        self._clock = clock
+        self._ours = ours
         self._lock = threading.RLock()
         self._owners: dict[str, Provider] = {}
         self._seen: dict[Provider, tuple[Device, ...]] = {}
@@ -50,32 +61,45 @@ class DeviceManager:
         """The devices, at most two seconds old, with the memory of strangers marked."""
         with self._lock:
             found = self._found
-            if found is None or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS:
+            if (
+                found is None
+                or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS
+            ):
                 fresh = self._discover()
                 self._found = found = _kept(found, fresh)
                 self._found_at = self._clock()
             return found
 
     def forget(self) -> None:
-        """Look anew next time: processes have become ours, or strangers. Without a real GPU nobody can be one."""
+        """Look anew next time: processes have become ours, or strangers. Without a real
+        GPU nobody can be one.
+        """
         with self._lock:
             devices = self._found.of_kind(DeviceKind.GPU) if self._found else ()
             if any(not device.simulated for device in devices):
                 self._found_at = float("-inf")
 
     def has_moved(self, lease: Lease) -> None:
-        """The device state of a lease has moved, or begins to: what is free is looked at anew."""
-        for provider in dict.fromkeys(self._owners.get(piece.device_id) for piece in lease.slices):
+        """The device state of a lease has moved, or begins to: what is free is looked
+        at anew.
+        """
+        for provider in dict.fromkeys(
+            self._owners.get(piece.device_id) for piece in lease.slices
+        ):
             if provider is not None:
                 provider.has_moved(lease)
         with self._lock:
             self._found_at = float("-inf")
 
     def simulated_state(self, lease: Lease) -> int | None:
-        """Bytes that a lease would have on each of its devices if they were real; None where they are."""
+        """Bytes that a lease would have on each of its devices if they were real; None
+        where they are.
+        """
         gpus = [piece for piece in lease.slices if piece.kind is not SliceKind.CPU]
         owners = {self._owners.get(piece.device_id) for piece in gpus}
-        states = [None if owner is None else owner.simulated_state(lease) for owner in owners]
+        states = [
+            None if owner is None else owner.simulated_state(lease) for owner in owners
+        ]
         known = [state for state in states if state is not None]
         return max(known) if known and len(known) == len(states) else None
 
@@ -86,12 +110,20 @@ class DeviceManager:
             try:
                 self._seen[provider] = provider.discover(self.host)
             except ProviderError as error:
-                # Devices seen before are there still, only silent: requests for them wait and go nowhere else.
+                # Devices seen before are there still, only silent: requests for them
+                # wait and go nowhere else.
                 problems.append(f"{provider.name}: {error.message}")
-                self._seen[provider] = tuple(replace(d, problem=error.message) for d in self._seen.get(provider, ()))
-            self._owners.update({device.id: provider for device in self._seen[provider]})
+                self._seen[provider] = tuple(
+                    replace(d, problem=error.message)
+                    for d in self._seen.get(provider, ())
+                )
+            self._owners.update(
+                {device.id: provider for device in self._seen[provider]}
+            )
             devices.extend(self._seen[provider])
-        inventory = Inventory(host=self.host, devices=tuple(devices), problems=tuple(problems))
+        inventory = Inventory(
+            host=self.host, devices=tuple(devices), problems=tuple(problems)
+        )
         if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
             return inventory
         return inventory.with_foreign(self._ours())
@@ -109,14 +141,21 @@ class DeviceManager:
         devices = {d.id: d for d in self.inventory().devices}
         self._prepared[lease.id] = lease
         try:
-            return _merge([provider.prepare(lease, devices) for provider in self._providers_of(lease)])
+            return _merge(
+                [
+                    provider.prepare(lease, devices)
+                    for provider in self._providers_of(lease)
+                ]
+            )
         except ProviderError as error:
             raise PrepareFailed(error.message, lease_id=lease.id) from error
 
     def _providers_of(self, lease: Lease) -> list[Provider]:
         owners = [self._owners.get(piece.device_id) for piece in lease.slices]
         if any(owner is None for owner in owners):
-            raise PrepareFailed("a device of this lease is no longer there", lease_id=lease.id)
+            raise PrepareFailed(
+                "a device of this lease is no longer there", lease_id=lease.id
+            )
         return list(dict.fromkeys(owner for owner in owners if owner is not None))
 
     def _owners_of(self, lease: Lease) -> list[Provider]:
@@ -131,35 +170,55 @@ class DeviceManager:
             provider.unprepare(lease)
 
     def enter(self, lease: Lease, pid: int) -> None:
-        """Put what holds a prepared lease from outside around a process. Raises `ProviderError`: it is held less."""
+        """Put what holds a prepared lease from outside around a process. Raises
+        `ProviderError`: it is held less.
+        """
         for provider in self._owners_of(lease):
             provider.enter(lease, pid)
 
     def plan_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> MIGPlan:
-        """Which MIG instances would be created for `wanted`, and why not for some. Raises `ProviderError`."""
+        """Which MIG instances would be created for `wanted`, and why not for some.
+        Raises `ProviderError`.
+        """
         self.inventory()
-        plans = [provider.plan_room(wanted, _leased(leases)) for provider in self.providers]
-        nobody = MIGPlan(refused=tuple((profile, "no device here can be cut") for profile in wanted))
+        plans = [
+            provider.plan_room(wanted, _leased(leases)) for provider in self.providers
+        ]
+        nobody = MIGPlan(
+            refused=tuple((profile, "no device here can be cut") for profile in wanted)
+        )
         return next((plan for plan in plans if plan is not None), nobody)
 
-    def make_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> tuple[str, ...]:
-        """Create MIG instances for `wanted`; what was done, one phrase each. Raises `Refused` and `ProviderError`."""
+    def make_room(
+        self, wanted: Sequence[str], leases: Iterable[Lease]
+    ) -> tuple[str, ...]:
+        """Create MIG instances for `wanted`; what was done, one phrase each. Raises
+        `Refused` and `ProviderError`.
+        """
         self.inventory()
         try:
-            return tuple(d for provider in self.providers for d in provider.make_room(wanted, _leased(leases)))
+            return tuple(
+                d
+                for provider in self.providers
+                for d in provider.make_room(wanted, _leased(leases))
+            )
         finally:
             self.forget()
 
-    # -- what holds a slice to its size -------------------------------------------------------------------------
+    # -- what holds a slice to its size ------------------------------------------------
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
-        """The processes that the servers behind a lease know of; None when there is no such server, or it is mute."""
+        """The processes that the servers behind a lease know of; None when there is no
+        such server, or it is mute.
+        """
         answers = [provider.clients(lease) for provider in self._owners_of(lease)]
         known = [clients for clients in answers if clients is not None]
         return frozenset().union(*known) if known else None
 
     def terminate(self, lease: Lease, pid: int) -> None:
-        """End a client's work through the server that knows it. Raises `ProviderError`."""
+        """End a client's work through the server that knows it. Raises
+        `ProviderError`.
+        """
         for provider in self._owners_of(lease):
             provider.terminate(lease, pid)
 
@@ -170,21 +229,29 @@ class DeviceManager:
         return self._owners.get(piece.device_id)
 
     def faults(self) -> tuple[Fault, ...]:
-        """The faults that devices have not been cleared of yet; a provider that cannot tell is passed over."""
+        """The faults that devices have not been cleared of yet; a provider that cannot
+        tell is passed over.
+        """
         found: list[Fault] = []
         for provider in self.providers:
             try:
                 found.extend(provider.faults())
             except ProviderError as error:
-                log.warning("%s cannot tell of faults: %s", provider.name, error.message)
+                log.warning(
+                    "%s cannot tell of faults: %s", provider.name, error.message
+                )
         return tuple(found)
 
-    # -- measuring ----------------------------------------------------------------------------------------------
+    # -- measuring ---------------------------------------------------------------------
 
-    def memory_by_process(self, slices: Iterable[Slice]) -> dict[str, Mapping[int, int | None] | None]:
-        """Bytes each process holds, by UUID of the GPU or MIG instance the slices are cut from.
+    def memory_by_process(
+        self, slices: Iterable[Slice]
+    ) -> dict[str, Mapping[int, int | None] | None]:
+        """Bytes each process holds, by UUID of the GPU or MIG instance the slices are
+        cut from.
 
-        None for one whose list cannot be read now; what nobody can list by process is left out.
+        None for one whose list cannot be read now; what nobody can list by process is
+        left out.
         """
         held: dict[str, Mapping[int, int | None] | None] = {}
         for provider, uuids in self._by_provider(slices).items():
@@ -195,8 +262,12 @@ class DeviceManager:
                 held.update(dict.fromkeys(uuids))
         return held
 
-    def is_working(self, slices: Iterable[Slice], pids: frozenset[int], since: float) -> bool | None:
-        """Whether a GPU has worked for one of `pids` since that moment; None when one of them cannot tell."""
+    def is_working(
+        self, slices: Iterable[Slice], pids: frozenset[int], since: float
+    ) -> bool | None:
+        """Whether a GPU has worked for one of `pids` since that moment; None when one
+        of them cannot tell.
+        """
         answers: list[bool | None] = []
         for provider, uuids in self._by_provider(slices).items():
             try:
@@ -209,23 +280,35 @@ class DeviceManager:
         found: dict[Provider, list[str]] = {}
         for piece in slices:
             owner = self._owner(piece)
-            if owner is not None and piece.uuid and piece.uuid not in found.setdefault(owner, []):
+            if (
+                owner is not None
+                and piece.uuid
+                and piece.uuid not in found.setdefault(owner, [])
+            ):
                 found[owner].append(piece.uuid)
         return found
 
     def usage(
         self, leases: Sequence[Lease], pids: Mapping[str, frozenset[int]]
     ) -> tuple[dict[str, Usage], dict[str, Usage]]:
-        """What is in use now, per lease id and per device id; unknown for leases without processes in `pids`."""
+        """What is in use now, per lease id and per device id; unknown for leases
+        without processes in `pids`.
+        """
         devices = {d.id: d for d in self.inventory().devices}
         by_lease = {lease.id: Usage() for lease in leases}
         by_device: dict[str, Usage] = {}
         for provider in self.providers:
             own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
-            known = [lease for lease in leases if lease.id in pids and any(p.device_id in own for p in lease.slices)]
+            known = [
+                lease
+                for lease in leases
+                if lease.id in pids and any(p.device_id in own for p in lease.slices)
+            ]
             try:
                 by_device.update(provider.device_usage(own))
-                by_lease.update(provider.usage({lease.id: lease for lease in known}, pids))
+                by_lease.update(
+                    provider.usage({lease.id: lease for lease in known}, pids)
+                )
             except ProviderError as error:
                 log.warning("%s cannot be measured: %s", provider.name, error.message)
         return by_lease, by_device
@@ -233,13 +316,20 @@ class DeviceManager:
     def loads(
         self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
     ) -> dict[str, tuple[Device, ProcessLoad]]:
-        """What happened on each device since the last call, by device id; see `Provider.loads`."""
+        """What happened on each device since the last call, by device id; see
+        `Provider.loads`.
+        """
         devices = {d.id: d for d in self.inventory().devices}
         found: dict[str, tuple[Device, ProcessLoad]] = {}
         for provider in self.providers:
             own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
             try:
-                found.update({i: (own[i], load) for i, load in provider.loads(own, leases, pids).items()})
+                found.update(
+                    {
+                        i: (own[i], load)
+                        for i, load in provider.loads(own, leases, pids).items()
+                    }
+                )
             except ProviderError as error:
                 log.warning("%s cannot be metered: %s", provider.name, error.message)
         return found
@@ -251,17 +341,23 @@ class DeviceManager:
 
 
 def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
-    """An inventory that is the same as before is kept, with what has been reckoned from it; free memory may differ."""
+    """An inventory that is the same as before is kept, with what has been reckoned from
+    it; free memory may differ.
+    """
     if found is None or found != fresh:
         return fresh
-    if [device.free_bytes for device in found.devices] == [device.free_bytes for device in fresh.devices]:
+    if [device.free_bytes for device in found.devices] == [
+        device.free_bytes for device in fresh.devices
+    ]:
         return found
     fresh.known.update(found.known)
     return fresh
 
 
 def _leased(leases: Iterable[Lease]) -> dict[str, str]:
-    return {piece.uuid: lease.id for lease in leases for piece in lease.slices if piece.uuid}
+    return {
+        piece.uuid: lease.id for lease in leases for piece in lease.slices if piece.uuid
+    }
 
 
 def _merge(parts: Sequence[Preparation]) -> Preparation:

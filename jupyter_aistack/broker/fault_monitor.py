@@ -1,4 +1,6 @@
-"""Looks out for GPUs that failed for all who share them, and tells each of them who caused it."""
+"""Looks out for GPUs that failed for all who share them, and tells each of them who
+caused it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ log = logging.getLogger("jupyter_aistack")
 class FaultMonitor:
     """Tells the holders of a host's leases of faults, once each.
 
-    No grant is made on such a device meanwhile: it has a problem until its provider has verified it again.
+    No grant is made on such a device meanwhile: it has a problem until its provider has
+        verified it again.
 
     Args:
         devices: gives what knows of faults.
@@ -32,26 +35,56 @@ class FaultMonitor:
     """
 
     def __init__(
-        self, devices: Callable[[], DeviceManager], ledger: Ledger, clock: Callable[[], float], *, show_names: bool
+        self,
+        devices: Callable[[], DeviceManager],
+        ledger: Ledger,
+        clock: Callable[[], float],
+        *,
+        show_names: bool,
     ) -> None:
-        self._devices, self._ledger, self._clock, self._show_names = devices, ledger, clock, show_names
+        self._devices = devices
+        self._ledger = ledger
+        self._clock = clock
+        self._show_names = show_names
         self._known: frozenset[Fault] = frozenset()
 
-    def look(self, leases: Sequence[Lease], pids: Callable[[], Mapping[str, frozenset[int]]]) -> None:
+    def look(
+        self, leases: Sequence[Lease], pids: Callable[[], Mapping[str, frozenset[int]]]
+    ) -> None:
         """Tell what is new.
 
         Args:
             leases: the host's live leases.
             pids: gives each lease's processes.
         """
-        known, self._known = self._known, frozenset(self._devices().faults())
+        known = self._known
+        self._known = frozenset(self._devices().faults())
         for fault in self._known - known:
-            log.warning("%s failed, caused by process %s: %s", fault.device_id, fault.pid, fault.message)
-            culprit = culprit_of(fault, leases, pids()) if fault.pid is not None else None
+            log.warning(
+                "%s failed, caused by process %s: %s",
+                fault.device_id,
+                fault.pid,
+                fault.message,
+            )
+            culprit = (
+                culprit_of(fault, leases, pids()) if fault.pid is not None else None
+            )
             program = program_of(fault.pid) if fault.pid is not None else ""
             for lease in affected(fault, leases):
-                self._tell(lease, fault_note(fault, lease, culprit, program, show_names=self._show_names))
+                self._tell(
+                    lease,
+                    fault_note(
+                        fault, lease, culprit, program, show_names=self._show_names
+                    ),
+                )
 
     def _tell(self, lease: Lease, note: str) -> None:
         with contextlib.suppress(LeaseError):  # it ended just now
-            self._ledger.remark(lease.id, lease.token, self._clock(), EventKind.LEASE_FAULTED, note, note=note)
+            self._ledger.remark(
+                lease.id,
+                lease.token,
+                self._clock(),
+                EventKind.LEASE_FAULTED,
+                note,
+                note=note,
+            )

@@ -1,4 +1,6 @@
-"""The watchdog over what the processes of each lease hold: measures, says it on the lease, and names who is to act."""
+"""The watchdog over what the processes of each lease hold: measures, says it on the
+lease, and names who is to act.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,13 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.system.processes import cgroup_of, leases_named_by, program_of, started_at, uid_of
+from jupyter_aistack.system.processes import (
+    cgroup_of,
+    leases_named_by,
+    program_of,
+    started_at,
+    uid_of,
+)
 
 from .devices import DeviceManager
 
@@ -65,13 +73,21 @@ class MemoryWatchdog:
         devices: gives what measures.
         ledger: where it is said.
         clock: seconds since the epoch.
-        action: what is done about breaches on GPUs; the host's memory is warned of only.
+        action: what is done about breaches on GPUs; the host's memory is warned of
+            only.
     """
 
     def __init__(
-        self, devices: Callable[[], DeviceManager], ledger: Ledger, clock: Callable[[], float], action: MemoryAction
+        self,
+        devices: Callable[[], DeviceManager],
+        ledger: Ledger,
+        clock: Callable[[], float],
+        action: MemoryAction,
     ) -> None:
-        self._devices, self._ledger, self._clock, self._action = devices, ledger, clock, action
+        self._devices = devices
+        self._ledger = ledger
+        self._clock = clock
+        self._action = action
         self._watched: dict[str, WatchedLease] = {}
         self._breaches: dict[int, MemoryBreach] = {}
         self._strays: dict[str, frozenset[int]] = {}
@@ -80,12 +96,26 @@ class MemoryWatchdog:
         self._looked_at = self._host_looked_at = float("-inf")
 
     def look(self, leases: Sequence[Lease], trees: Callable[[], Trees]) -> None:
-        """Measure what is due, and say what is new. What cannot be measured is said, and stops nothing."""
+        """Measure what is due, and say what is new. What cannot be measured is said,
+        and stops nothing.
+        """
         now = self._clock()
         live = {lease.id for lease in leases}
-        self._watched = {lease_id: watched for lease_id, watched in self._watched.items() if lease_id in live}
-        self._before = {lease_id: note for lease_id, note in self._before.items() if lease_id in live}
-        self._breaches = {pid: breach for pid, breach in self._breaches.items() if breach.lease.id in live}
+        self._watched = {
+            lease_id: watched
+            for lease_id, watched in self._watched.items()
+            if lease_id in live
+        }
+        self._before = {
+            lease_id: note
+            for lease_id, note in self._before.items()
+            if lease_id in live
+        }
+        self._breaches = {
+            pid: breach
+            for pid, breach in self._breaches.items()
+            if breach.lease.id in live
+        }
         # A clock that was set back makes everything due.
         is_due = not 0 <= now - self._looked_at < GPU_SECONDS
         is_host_due = not 0 <= now - self._host_looked_at < HOST_SECONDS
@@ -105,8 +135,11 @@ class MemoryWatchdog:
         return self._strays.get(lease_id, frozenset())
 
     def take_breaches(self) -> tuple[MemoryBreach, ...]:
-        """What is to be done, once; for whoever can interrupt a cell or end a process."""
-        breaches, self._breaches = self._breaches, {}
+        """What is to be done, once; for whoever can interrupt a cell or end a
+        process.
+        """
+        breaches = self._breaches
+        self._breaches = {}
         return tuple(breaches.values())
 
     def done(self, breach: MemoryBreach, words: str) -> None:
@@ -118,43 +151,66 @@ class MemoryWatchdog:
                 self._ledger.bind(lease.id, lease.token, self._clock(), note=note)
 
     def not_yet(self, breach: MemoryBreach) -> None:
-        """Nothing could be done about a breach now: it is handed over again after the next look."""
+        """Nothing could be done about a breach now: it is handed over again after the
+        next look.
+        """
         if (watched := self._watched.get(breach.lease.id)) is not None:
             self._watched[breach.lease.id] = replace(watched, acted_on=None)
 
-    # -- GPUs, process by process -------------------------------------------------------------------------------
+    # -- GPUs, process by process ------------------------------------------------------
 
     def _look_by_process(self, leases: Sequence[Lease], trees: Trees) -> None:
-        held = self._devices().memory_by_process(piece for lease in leases for piece in lease.slices)
+        held = self._devices().memory_by_process(
+            piece for lease in leases for piece in lease.slices
+        )
         listed = {pid for processes in held.values() for pid in processes or ()}
         self._strays = find_orphan_processes(leases, trees, listed)
         self._by_process = set()
         for group in _together([lease for lease in leases if lease.id in trees], trees):
-            pids = frozenset().union(*(trees[lease.id] | self.orphan_processes(lease.id) for lease in group))
-            slices = [(piece.uuid, piece.memory_bytes) for lease in group for piece in lease.slices if piece.uuid]
+            pids = frozenset().union(
+                *(trees[lease.id] | self.orphan_processes(lease.id) for lease in group)
+            )
+            slices = [
+                (piece.uuid, piece.memory_bytes)
+                for lease in group
+                for piece in lease.slices
+                if piece.uuid
+            ]
             granted = granted_together(slices)
             if not granted.keys() & held.keys():
                 continue  # nobody lists processes there
             self._by_process |= {lease.id for lease in group}
-            fill = fullest(granted, held, pids, {pid: program_of(pid) for pid in pids & listed})
+            fill = fullest(
+                granted, held, pids, {pid: program_of(pid) for pid in pids & listed}
+            )
             for lease in group:
                 self._judge(lease, fill, self._action)
 
     def _look_in_all(self, leases: Sequence[Lease], trees: Trees) -> None:
-        """The host's memory, and devices whose processes nobody can list; they are measured all together."""
+        """The host's memory, and devices whose processes nobody can list; they are
+        measured all together.
+        """
         used, _ = self._devices().usage(leases, trees)
         for lease in leases:
             memory = used[lease.id].memory_bytes
             if memory is not None and lease.id not in self._by_process:
                 granted = sum(piece.memory_bytes for piece in lease.slices)
-                self._judge(lease, MemoryFill(memory_bytes=memory, granted_bytes=granted), MemoryAction.WARN)
+                self._judge(
+                    lease,
+                    MemoryFill(memory_bytes=memory, granted_bytes=granted),
+                    MemoryAction.WARN,
+                )
 
-    # -- saying it ----------------------------------------------------------------------------------------------
+    # -- saying it ---------------------------------------------------------------------
 
-    def _judge(self, lease: Lease, fill: MemoryFill | None, action: MemoryAction) -> None:
+    def _judge(
+        self, lease: Lease, fill: MemoryFill | None, action: MemoryAction
+    ) -> None:
         before = self._watched.get(lease.id, WatchedLease())
         holder = lease.holder
-        root = holder.root_pid or holder.pid if holder.kind is HolderKind.KERNEL else None
+        root = (
+            holder.root_pid or holder.pid if holder.kind is HolderKind.KERNEL else None
+        )
         label = holder.label or f"{holder.kind.value} {holder.id}"
         found = judge(before, fill, action=action, label=label, root=root)
         self._watched[lease.id] = found.watched
@@ -169,7 +225,9 @@ class MemoryWatchdog:
             )
 
     def _say(self, lease: Lease, found: Judgement) -> None:
-        """On the lease, and as an event; another broker of this host may have said it already."""
+        """On the lease, and as an event; another broker of this host may have said it
+        already.
+        """
         note = found.watched.note
         if note_kind(lease.note) == note_kind(note):
             return
@@ -178,28 +236,43 @@ class MemoryWatchdog:
         with contextlib.suppress(LeaseError):  # it ended just now
             if found.is_worse:
                 kind = _EVENTS[found.watched.level]
-                self._ledger.remark(lease.id, lease.token, now, kind, note, note=written)
+                self._ledger.remark(
+                    lease.id, lease.token, now, kind, note, note=written
+                )
             elif written is not None:
                 self._ledger.bind(lease.id, lease.token, now, note=written)
 
     def _over(self, lease: Lease, note: str) -> str:
-        """What to write over a lease's note: the one of before comes back when there is nothing to say."""
+        """What to write over a lease's note: the one of before comes back when there is
+        nothing to say.
+        """
         if note and not note_kind(lease.note):
             self._before[lease.id] = lease.note
         return note or self._before.pop(lease.id, "")
 
 
-_EVENTS = {PressureLevel.NEAR: EventKind.LEASE_NEAR_MEMORY, PressureLevel.OVER: EventKind.LEASE_OVER_MEMORY}
+_EVENTS = {
+    PressureLevel.NEAR: EventKind.LEASE_NEAR_MEMORY,
+    PressureLevel.OVER: EventKind.LEASE_OVER_MEMORY,
+}
 
 
-def find_orphan_processes(leases: Iterable[Lease], trees: Trees, listed: Iterable[int]) -> dict[str, frozenset[int]]:
-    """Processes on a device's list that belong to a lease though they are not below its root.
+def find_orphan_processes(
+    leases: Iterable[Lease], trees: Trees, listed: Iterable[int]
+) -> dict[str, frozenset[int]]:
+    """Processes on a device's list that belong to a lease though they are not below its
+    root.
 
-    They are its user's and name it in their environment, or, where a control group holds it (L3), are in its group.
+    They are its user's and name it in their environment, or, where a control group
+    holds it (L3), are in its group.
     """
     rooted = frozenset().union(*trees.values())
     named = {pid: leases_named_by(pid) for pid in listed if pid not in rooted}
-    return {lease.id: frozenset(_strays_of(lease, named)) for lease in leases} if named else {}
+    return (
+        {lease.id: frozenset(_strays_of(lease, named)) for lease in leases}
+        if named
+        else {}
+    )
 
 
 def _strays_of(lease: Lease, named: Mapping[int, frozenset[str]]) -> Iterator[int]:

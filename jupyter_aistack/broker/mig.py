@@ -1,4 +1,6 @@
-"""MIG instances for those who wait: what would be created, and creating it where the administrator allows it."""
+"""MIG instances for those who wait: what would be created, and creating it where the
+administrator allows it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from .devices import DeviceManager
 log = logging.getLogger("jupyter_aistack")
 
 RETRY_SECONDS = 60.0
-"""How long nothing is tried after a step has failed: the same would fail again, and each try disturbs the driver."""
+"""How long nothing is tried after a step has failed: the same would fail again, and
+each try disturbs the driver.
+"""
 
 
 class MIGReconfigurer:
@@ -29,7 +33,8 @@ class MIGReconfigurer:
     """
 
     def __init__(self, devices: DeviceManager, clock: Callable[[], float]) -> None:
-        self._devices, self._clock = devices, clock
+        self._devices = devices
+        self._clock = clock
         self._failed_at = -math.inf
 
     @property
@@ -38,17 +43,26 @@ class MIGReconfigurer:
         return any(device.mig_offers for device in self._devices.inventory().devices)
 
     def plan(self, snapshot: Snapshot, profiles: Sequence[str] = ()) -> MIGPlan:
-        """What would be done for `profiles`, or for those who wait. Raises `ProviderError`."""
+        """What would be done for `profiles`, or for those who wait. Raises
+        `ProviderError`.
+        """
         wanted = tuple(profiles) or lacking(snapshot, self._clock())
-        return self._devices.plan_room(wanted, _live(snapshot.leases)) if wanted else MIGPlan()
+        return (
+            self._devices.plan_room(wanted, _live(snapshot.leases))
+            if wanted
+            else MIGPlan()
+        )
 
     def make(self, snapshot: Snapshot, profiles: Sequence[str] = ()) -> tuple[str, ...]:
-        """Do it; what was done, one phrase each. Raises `Refused` and `ProviderError`."""
+        """Do it; what was done, one phrase each. Raises `Refused` and
+        `ProviderError`.
+        """
         wanted = tuple(profiles) or lacking(snapshot, self._clock())
         return self._devices.make_room(wanted, _live(snapshot.leases)) if wanted else ()
 
     def serve(self, snapshot: Callable[[], Snapshot]) -> bool:
-        """Create what those who wait lack, where that is allowed; whether anything changed.
+        """Create what those who wait lack, where that is allowed; whether anything
+        changed.
 
         A step that fails is told in the log, and not tried again for a minute.
         """
@@ -58,7 +72,9 @@ class MIGReconfigurer:
             return bool(self.make(snapshot()))
         except ProviderError as error:
             self._failed_at = self._clock()
-            log.warning("no MIG instance was created for those who wait: %s", error.message)
+            log.warning(
+                "no MIG instance was created for those who wait: %s", error.message
+            )
             return bool(error.facts.get("done"))
 
 

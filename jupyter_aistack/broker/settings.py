@@ -1,4 +1,6 @@
-"""A policy as admins write it: queues, limits and durations, checked one by one. Each error names setting and field."""
+"""A policy as admins write it: queues, limits and durations, checked one by one. Each
+error names setting and field.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,13 @@ from fractions import Fraction
 from typing import Any
 
 from jupyter_aistack.core.model.device import DeviceKind, Inventory
-from jupyter_aistack.core.model.policy import DEFAULT_QUEUE, IdlePolicy, Policy, Queue, UserLimits
+from jupyter_aistack.core.model.policy import (
+    DEFAULT_QUEUE,
+    IdlePolicy,
+    Policy,
+    Queue,
+    UserLimits,
+)
 from jupyter_aistack.core.model.request import is_profile
 from jupyter_aistack.core.model.units import parse_bytes, parse_duration
 from jupyter_aistack.core.placement.mig_plan import MIGPermission
@@ -32,7 +40,8 @@ def read_policy(
     min_runtime: Any,
     age: Any,
 ) -> Policy:
-    """The policy that these settings describe; see :class:`jupyter_aistack.config.AIStack`.
+    """The policy that these settings describe; see
+    :class:`jupyter_aistack.config.AIStack`.
 
     Raises:
         InvalidRequest: naming the setting and, in its tables, the entry and the field.
@@ -66,7 +75,10 @@ def read_limits(table: Mapping[str, Any]) -> dict[str, UserLimits]:
     Raises:
         InvalidRequest: naming ``user_limits``, the user and the field.
     """
-    return {user: UserLimits(**_fields("user_limits", user, entry, _LIMITS)) for user, entry in table.items()}
+    return {
+        user: UserLimits(**_fields("user_limits", user, entry, _LIMITS))
+        for user, entry in table.items()
+    }
 
 
 def read_suspend(setting: Any) -> SuspendPolicy | None:
@@ -79,11 +91,19 @@ def read_suspend(setting: Any) -> SuspendPolicy | None:
         return None if setting == "off" else SuspendPolicy()
     if not isinstance(setting, Mapping):
         allowed = f'"off", "auto", or a table with {", ".join(_SUSPEND)}'
-        raise InvalidRequest(f"suspend: expected {allowed}, got {setting!r}", field="suspend")
+        raise InvalidRequest(
+            f"suspend: expected {allowed}, got {setting!r}", field="suspend"
+        )
     readers = {name: read for name, (_, read) in _SUSPEND.items()}
-    policy = SuspendPolicy(**{_SUSPEND[name][0]: value for name, value in _table("suspend", setting, readers).items()})
+    policy = SuspendPolicy(
+        **{
+            _SUSPEND[name][0]: value
+            for name, value in _table("suspend", setting, readers).items()
+        }
+    )
     for shorter, longer in (("warm", "hard"), ("retry", "longest_retry")):
-        least, most = getattr(policy, _SUSPEND[shorter][0]), getattr(policy, _SUSPEND[longer][0])
+        least = getattr(policy, _SUSPEND[shorter][0])
+        most = getattr(policy, _SUSPEND[longer][0])
         if least > most:
             raise InvalidRequest(
                 f"suspend: {longer}: {most:g} s is less than {shorter}, {least:g} s",
@@ -93,17 +113,23 @@ def read_suspend(setting: Any) -> SuspendPolicy | None:
     return policy
 
 
-def _table(setting: str, table: Mapping[Any, Any], readers: Mapping[str, Reader]) -> dict[str, Any]:
+def _table(
+    setting: str, table: Mapping[Any, Any], readers: Mapping[str, Reader]
+) -> dict[str, Any]:
     """The fields of a setting that is one table."""
     found = {}
     for field, value in table.items():
         if field not in readers:
             why = f"there is no such field; there is {', '.join(readers)}"
-            raise InvalidRequest(f"{setting}: {field}: {why}", field=setting, entry_field=str(field))
+            raise InvalidRequest(
+                f"{setting}: {field}: {why}", field=setting, entry_field=str(field)
+            )
         try:
             found[field] = readers[field](value)
         except _Wrong as wrong:
-            raise InvalidRequest(f"{setting}: {field}: {wrong}", field=setting, entry_field=field) from None
+            raise InvalidRequest(
+                f"{setting}: {field}: {wrong}", field=setting, entry_field=field
+            ) from None
     return found
 
 
@@ -115,15 +141,21 @@ def read_mig_create(value: Any) -> MIGPermission | None:
     """
     if isinstance(value, bool):
         return MIGPermission(everywhere=True) if value else None
-    allowed = {str(gpu): _profiles_on(str(gpu), names) for gpu, names in dict(value).items()}
+    allowed = {
+        str(gpu): _profiles_on(str(gpu), names) for gpu, names in dict(value).items()
+    }
     return MIGPermission(profiles=allowed) if allowed else None
 
 
 def _profiles_on(gpu: str, names: Any) -> frozenset[str]:
     if not gpu.isdigit() and not gpu.startswith("GPU-"):
         raise _no_permission(gpu, "a GPU is named by its number or its UUID (GPU-...)")
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and is_profile(name) for name in names):
-        raise _no_permission(gpu, f"expected a list of profiles such as 1g.18gb, got {names!r}")
+    if not isinstance(names, (list, tuple)) or not all(
+        isinstance(name, str) and is_profile(name) for name in names
+    ):
+        raise _no_permission(
+            gpu, f"expected a list of profiles such as 1g.18gb, got {names!r}"
+        )
     return frozenset(names)
 
 
@@ -149,19 +181,31 @@ def _read_queue(name: str, entry: Any) -> Queue:
     fields = _fields("queues", name, entry, _QUEUE)
     queue = Queue(name=name, **fields)
     if queue.limit is not None and queue.quota > queue.limit:
-        raise _refuse("queues", name, "quota", f"{queue.quota} is above the queue's limit, {queue.limit}")
+        raise _refuse(
+            "queues",
+            name,
+            "quota",
+            f"{queue.quota} is above the queue's limit, {queue.limit}",
+        )
     return queue
 
 
-def _fields(setting: str, name: str, entry: Any, readers: Mapping[str, Reader]) -> dict[str, Any]:
+def _fields(
+    setting: str, name: str, entry: Any, readers: Mapping[str, Reader]
+) -> dict[str, Any]:
     """The entry `name` of a table, field by field."""
     allowed = ", ".join(readers)
     if not isinstance(entry, Mapping):
-        raise InvalidRequest(f"{setting}: {name!r}: expected a table with {allowed}, got {entry!r}", field=setting)
+        raise InvalidRequest(
+            f"{setting}: {name!r}: expected a table with {allowed}, got {entry!r}",
+            field=setting,
+        )
     found = {}
     for field, value in entry.items():
         if field not in readers:
-            raise _refuse(setting, name, str(field), f"there is no such field; there is {allowed}")
+            raise _refuse(
+                setting, name, str(field), f"there is no such field; there is {allowed}"
+            )
         try:
             found[field] = readers[field](value)
         except _Wrong as wrong:
@@ -170,7 +214,12 @@ def _fields(setting: str, name: str, entry: Any, readers: Mapping[str, Reader]) 
 
 
 def _refuse(setting: str, name: str, field: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"{setting}: {name!r}: {field}: {why}", field=setting, entry=name, entry_field=field)
+    return InvalidRequest(
+        f"{setting}: {name!r}: {field}: {why}",
+        field=setting,
+        entry=name,
+        entry_field=field,
+    )
 
 
 def _setting(name: str, value: Any, read: Reader) -> Any:
@@ -180,7 +229,7 @@ def _setting(name: str, value: Any, read: Reader) -> Any:
         raise InvalidRequest(f"{name}: {wrong}", field=name) from None
 
 
-# -- values -----------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------
 
 
 def _fraction(value: Any) -> Fraction:
@@ -242,7 +291,9 @@ def _or_none(read: Reader) -> Reader:
 
 def _members(value: Any) -> frozenset[str]:
     is_list = isinstance(value, (list, tuple, set, frozenset))
-    if not is_list or not all(isinstance(member, str) and member.strip("@ ") for member in value):
+    if not is_list or not all(
+        isinstance(member, str) and member.strip("@ ") for member in value
+    ):
         raise _Wrong(f'expected a list of logins and "@group" names, got {value!r}')
     return frozenset(value)
 
@@ -253,12 +304,16 @@ def _duration(value: Any) -> float:
             raise InvalidRequest
         return parse_duration(value)
     except InvalidRequest:
-        raise _Wrong(f'expected a duration such as "30min", "2h" or "7d", above 0, got {value!r}') from None
+        raise _Wrong(
+            f'expected a duration such as "30min", "2h" or "7d", above 0, got {value!r}'
+        ) from None
 
 
 def _wait(value: Any) -> float:
     """A duration that may be none at all."""
-    return 0.0 if value in (0, "0") and not isinstance(value, bool) else _duration(value)
+    return (
+        0.0 if value in (0, "0") and not isinstance(value, bool) else _duration(value)
+    )
 
 
 def _idle(value: Any) -> IdlePolicy | None:
@@ -268,10 +323,16 @@ def _idle(value: Any) -> IdlePolicy | None:
     if value is True:
         return IdlePolicy()
     if not isinstance(value, Mapping) or not set(value) <= _IDLE.keys():
-        raise _Wrong(f"expected false, or a table with {', '.join(_IDLE)}, got {value!r}")
-    policy = IdlePolicy(**{_IDLE[key]: _step(key, given) for key, given in value.items()})
+        raise _Wrong(
+            f"expected false, or a table with {', '.join(_IDLE)}, got {value!r}"
+        )
+    policy = IdlePolicy(
+        **{_IDLE[key]: _step(key, given) for key, given in value.items()}
+    )
     if not policy.badge_seconds <= policy.notice_seconds <= policy.reclaim_seconds:
-        steps = ", ".join(f"{key} {getattr(policy, field):g} s" for key, field in _IDLE.items())
+        steps = ", ".join(
+            f"{key} {getattr(policy, field):g} s" for key, field in _IDLE.items()
+        )
         raise _Wrong(f"badge comes first, then notice, then reclaim; got {steps}")
     return policy
 
@@ -285,18 +346,28 @@ def _step(key: str, value: Any) -> float:
 
 def _bytes(value: Any) -> int:
     try:
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or (isinstance(value, int) and value < 0):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (str, int))
+            or (isinstance(value, int) and value < 0)
+        ):
             raise InvalidRequest
         return value if isinstance(value, int) else parse_bytes(value)
     except InvalidRequest:
-        raise _Wrong(f'expected an amount of memory such as "500MB", got {value!r}') from None
+        raise _Wrong(
+            f'expected an amount of memory such as "500MB", got {value!r}'
+        ) from None
 
 
 def _as_float(read: Reader) -> Reader:
     return lambda value: float(read(value))
 
 
-_IDLE = {"badge": "badge_seconds", "notice": "notice_seconds", "reclaim": "reclaim_seconds"}
+_IDLE = {
+    "badge": "badge_seconds",
+    "notice": "notice_seconds",
+    "reclaim": "reclaim_seconds",
+}
 _QUEUE: dict[str, Reader] = {
     "quota": _amount,
     "limit": _or_none(_positive),

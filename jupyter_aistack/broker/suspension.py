@@ -1,4 +1,6 @@
-"""Where the device state of a broker's leases is: who is suspended, who wants to be, and what stands against it."""
+"""Where the device state of a broker's leases is: who is suspended, who wants to be,
+and what stands against it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ NO_BOUND = 2**60
 
 
 class Suspension(ABC):
-    """The part of a broker that has to do with suspension; it holds no rule of its own either."""
+    """The part of a broker that has to do with suspension; it holds no rule of its own
+    either.
+    """
 
     ledger: Ledger
     devices: DeviceManager
@@ -68,7 +72,11 @@ class Suspension(ABC):
         """Take a turn."""
 
     def _untested(self) -> SuspendCapability:
-        return SWITCHED_OFF if self.suspend is None else SuspendCapability(why=self.suspend_ready())
+        return (
+            SWITCHED_OFF
+            if self.suspend is None
+            else SuspendCapability(why=self.suspend_ready())
+        )
 
     def suspend_capacity_bytes(self) -> int:
         """How many more bytes of the host's memory suspended state may take now."""
@@ -76,7 +84,9 @@ class Suspension(ABC):
         return self._host_bytes(leases) - sum(map(_parked_bytes, leases))
 
     def with_pin_reasons(self, leases: Sequence[Lease]) -> tuple[Lease, ...]:
-        """These leases, pinned where others keep them on their devices now: the host has no room for all, say."""
+        """These leases, pinned where others keep them on their devices now: the host
+        has no room for all, say.
+        """
         if self.suspend is None or not any(_may_leave(lease) for lease in leases):
             return tuple(leases)
         snapshot = self.snapshot()
@@ -85,25 +95,41 @@ class Suspension(ABC):
         return tuple(_pinned(lease, why.get(lease.id, "")) for lease in leases)
 
     def moves(self) -> tuple[Lease, ...]:
-        """The leases whose device state is on its way out or in: each is carried out by the server of its holder."""
+        """The leases whose device state is on its way out or in: each is carried out by
+        the server of its holder.
+        """
         moving = (StatePhase.PARKING, StatePhase.RESTORING)
-        return tuple(lease for lease in self.leases() if lease.residence and lease.residence.phase in moving)
+        return tuple(
+            lease
+            for lease in self.leases()
+            if lease.residence and lease.residence.phase in moving
+        )
 
-    def update_device_state(self, lease_id: str, token: int, change: Callable[[DeviceState], DeviceState]) -> Lease:
-        """Note where the device state of a lease is now; `change` is a step of :mod:`.core.residence`.
+    def update_device_state(
+        self, lease_id: str, token: int, change: Callable[[DeviceState], DeviceState]
+    ) -> Lease:
+        """Note where the device state of a lease is now; `change` is a step of
+        :mod:`.core.residence`.
 
         Raises:
-            LeaseError: the step does not apply: something else has happened to it meanwhile. It is as it was.
+            LeaseError: the step does not apply: something else has happened to it
+                meanwhile. It is as it was.
             LeaseLost, StaleToken: the lease has ended, or another has taken its place.
         """
         before = self.lease(lease_id)
         lease = self.ledger.update_device_state(lease_id, token, self.clock(), change)
-        if lease.residence and before.residence and lease.residence.phase is not before.residence.phase:
+        if (
+            lease.residence
+            and before.residence
+            and lease.residence.phase is not before.residence.phase
+        ):
             self.devices.has_moved(lease)
         return lease
 
     def begin_cell(self, lease_id: str) -> Lease:
-        """A cell of its holder wants the devices. Where its residence is then ``wanted_at``, it waits to have them."""
+        """A cell of its holder wants the devices. Where its residence is then
+        ``wanted_at``, it waits to have them.
+        """
         lease = self._change(lease_id, lambda one: cell_begins(one, self.clock()))
         if lease.residence is not None and lease.residence.wanted_at is not None:
             self.cycle()
@@ -111,7 +137,9 @@ class Suspension(ABC):
         return lease
 
     def end_cell(self, lease_id: str) -> Lease:
-        """That cell is over. Who waits for its room is served by the next regular cycle."""
+        """That cell is over. Who waits for its room is served by the next regular
+        cycle.
+        """
         return self._change(lease_id, lambda one: cell_ends(one, self.clock()))
 
     def ask(self, lease_id: str, asked: RequestedAction) -> Lease:
@@ -128,7 +156,8 @@ class Suspension(ABC):
         return self.lease(lease_id)
 
     def keep(self, lease_id: str, is_kept: bool) -> Lease:
-        """Its user wants it to stay on its devices whoever needs the room, or no longer.
+        """Its user wants it to stay on its devices whoever needs the room, or no
+        longer.
 
         Raises:
             LeaseError: it is none that could be suspended.
@@ -138,15 +167,25 @@ class Suspension(ABC):
         self.cycle()
         return self.lease(lease_id)
 
-    def _change(self, lease_id: str, change: Callable[[DeviceState], DeviceState]) -> Lease:
+    def _change(
+        self, lease_id: str, change: Callable[[DeviceState], DeviceState]
+    ) -> Lease:
         return self.update_device_state(lease_id, self.lease(lease_id).token, change)
 
     def _check_can_leave(self, lease_id: str) -> None:
         """A wish that the host has no room for would stay one for ever."""
         snapshot = self.snapshot()
         house = build_suspend_input(snapshot, snapshot.leases)
-        one = next((one for one in house.tenants if one.lease_id == lease_id), None) if house else None
-        why = why_pinned(house, one) if house and one and one.phase is StatePhase.RESIDENT else ""
+        one = (
+            next((one for one in house.tenants if one.lease_id == lease_id), None)
+            if house
+            else None
+        )
+        why = (
+            why_pinned(house, one)
+            if house and one and one.phase is StatePhase.RESIDENT
+            else ""
+        )
         if why:
             raise LeaseError(f"it cannot be suspended: {why}", lease_id=lease_id)
 
@@ -154,7 +193,10 @@ class Suspension(ABC):
         lease = self.lease(lease_id)
         refuse_ended(lease)
         if lease.residence is None:
-            raise LeaseError(f"this lease cannot be suspended: {self._why_no_residence(lease)}", lease_id=lease_id)
+            raise LeaseError(
+                f"this lease cannot be suspended: {self._why_no_residence(lease)}",
+                lease_id=lease_id,
+            )
 
     def _why_no_residence(self, lease: Lease) -> str:
         queue = self.policy.queue(lease.queue)
@@ -162,10 +204,15 @@ class Suspension(ABC):
             return "nothing is on this host; its administrator may set AIStack.suspend"
         if queue is None or not queue.suspend:
             return f"queue {lease.queue} lets none of its kernels be"
-        return self.suspend_ready() or "only a kernel with a share of a GPU, or with whole ones, can be"
+        return (
+            self.suspend_ready()
+            or "only a kernel with a share of a GPU, or with whole ones, can be"
+        )
 
     def _host_bytes(self, leases: Iterable[Lease]) -> int:
-        """Most of the host's memory that suspended state may take; what it takes now is not available, but counts."""
+        """Most of the host's memory that suspended state may take; what it takes now is
+        not available, but counts.
+        """
         with_residence = [lease for lease in leases if lease.residence is not None]
         if self.suspend is None and not with_residence:
             return 0
@@ -192,7 +239,12 @@ def _parked_bytes(lease: Lease) -> int:
 
 def _may_leave(lease: Lease) -> bool:
     home = lease.residence
-    return lease.is_live and home is not None and home.phase is StatePhase.RESIDENT and not home.pinned
+    return (
+        lease.is_live
+        and home is not None
+        and home.phase is StatePhase.RESIDENT
+        and not home.pinned
+    )
 
 
 def _pinned(lease: Lease, why: str) -> Lease:

@@ -1,8 +1,10 @@
-"""Keeps the books of a host: looks at its devices every few seconds, and writes down who used how much.
+"""Keeps the books of a host: looks at its devices every few seconds, and writes down
+who used how much.
 
-Several processes may have a broker on one host; one of them keeps the books. It has its name on the meters, and each
-bill names the meters it goes on from, so that nothing is ever charged twice. When it falls silent another takes over;
-what happened meanwhile is known in sum, and of whom it was only as far as leases and whole devices tell.
+Several processes may have a broker on one host; one of them keeps the books. It has its
+name on the meters, and each bill names the meters it goes on from, so that nothing is
+ever charged twice. When it falls silent another takes over; what happened meanwhile is
+known in sum, and of whom it was only as far as leases and whole devices tell.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ from jupyter_aistack.core.accounting.attribution import (
     holdings,
     interval,
 )
-from jupyter_aistack.core.accounting.charges import MeterState, UsageRecord, UsageSummary, day_of
+from jupyter_aistack.core.accounting.charges import (
+    MeterState,
+    UsageRecord,
+    UsageSummary,
+    day_of,
+)
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.exceptions import LedgerConflict
@@ -42,8 +49,11 @@ KEEP_CELLS_DAYS = 30
 RECENT_LEASES = 200
 """Among so many of the newest leases are those that came and went between two looks."""
 TIDY_SECONDS = 3600.0
-FOLDED, MOST_FOLDS = 100, 200
-"""So many charges in one transaction, which keeps others waiting for milliseconds; and so many of those at a time."""
+FOLDED = 100
+MOST_FOLDS = 200
+"""So many charges in one transaction, which keeps others waiting for milliseconds; and
+so many of those at a time.
+"""
 LATE_SECONDS = 60.0
 """So late may the word arrive that a cell ran."""
 
@@ -69,7 +79,8 @@ Pids = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
 
 
 class UsageMeter:
-    """Charges what the devices of a host and their leases use, as long as nobody else does.
+    """Charges what the devices of a host and their leases use, as long as nobody else
+    does.
 
     Args:
         ledger: where the books are.
@@ -79,7 +90,9 @@ class UsageMeter:
         pids: tells the processes of leases.
     """
 
-    _written: dict[str, MeterState] | None  # as the ledger has them; None while somebody else keeps the books
+    _written: (
+        dict[str, MeterState] | None
+    )  # as the ledger has them; None while somebody else keeps the books
     _reached: dict[str, MeterState]  # as they were looked at last
     _gone_by: list[Interval]  # not written down yet
     _known: dict[str, Lease]  # every lease seen since the last bill
@@ -88,14 +101,26 @@ class UsageMeter:
     _watched: frozenset[str]  # the devices of the last look
 
     def __init__(
-        self, ledger: Ledger, devices: DeviceManager, *, host: str, clock: Callable[[], float], pids: Pids
+        self,
+        ledger: Ledger,
+        devices: DeviceManager,
+        *,
+        host: str,
+        clock: Callable[[], float],
+        pids: Pids,
     ) -> None:
-        self._ledger, self._devices, self._host, self._clock, self._pids = ledger, devices, host, clock, pids
+        self._ledger = ledger
+        self._devices = devices
+        self._host = host
+        self._clock = clock
+        self._pids = pids
         self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
         self._away_until = self._tidied_at = float("-inf")
         self.charged: dict[str, ChargedTotals] = {}
-        """What this process has charged since it started, by lease; of those that have ended, by user in sum."""
+        """What this process has charged since it started, by lease; of those that have
+        ended, by user in sum.
+        """
         self._close()
 
     @property
@@ -104,9 +129,11 @@ class UsageMeter:
         return self._written is not None
 
     def look(self, leases: Iterable[Lease], *, settle: bool = False) -> None:
-        """Measure what was used since the last look; write it down every ten seconds, or at once.
+        """Measure what was used since the last look; write it down every ten seconds,
+        or at once.
 
-        With no leases left the books are closed: a device that nobody holds is left asleep. What it draws until the
+        With no leases left the books are closed: a device that nobody holds is left
+            asleep. What it draws until the
         next look is the system's.
 
         Raises:
@@ -117,25 +144,33 @@ class UsageMeter:
             now = self._clock()
             if not self.is_open and not (live and self._opened(now)):
                 return
-            if settle or not live or not 0 <= now - self._looked_at < LEAST_LOOK_SECONDS:
+            if (
+                settle
+                or not live
+                or not 0 <= now - self._looked_at < LEAST_LOOK_SECONDS
+            ):
                 self._measure(live, now)
             if settle or not live or not 0 <= now - self._settled_at < SETTLE_SECONDS:
                 self._settle(now, is_last=not live)
 
     def transfer_metering(self) -> None:
-        """Write down what was seen, and let somebody else keep the books from now on."""
+        """Write down what was seen, and let somebody else keep the books from now
+        on.
+        """
         with self._lock:
             if self.is_open:
                 self._settle(self._clock(), is_last=True)
 
-    # -- opening and closing ------------------------------------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------
 
     def _opened(self, now: float) -> bool:
         """Take the books up, unless somebody else has them."""
         if now < self._away_until <= now + SETTLE_SECONDS:
             return False
         meters = self._ledger.meters(self._host)
-        if any(meter.writer and 0 <= now - meter.at < SILENT_SECONDS for meter in meters):
+        if any(
+            meter.writer and 0 <= now - meter.at < SILENT_SECONDS for meter in meters
+        ):
             self._away_until = now + SETTLE_SECONDS
             return False
         self._written = {meter.device_id: meter for meter in meters}
@@ -143,34 +178,52 @@ class UsageMeter:
         return True
 
     def _close(self) -> None:
-        self._written, self._reached, self._gone_by = None, {}, []
-        self._known, self._live, self._processes, self._watched = {}, {}, {}, frozenset()
+        self._written = None
+        self._reached = {}
+        self._gone_by = []
+        self._known = {}
+        self._live = {}
+        self._processes = {}
+        self._watched = frozenset()
         self._looked_at = self._settled_at = float("-inf")
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- looking -----------------------------------------------------------------------
 
     def _measure(self, live: Mapping[str, Lease], now: float) -> None:
-        """Of leases that have ended since the last look, the processes are as they were."""
+        """Of leases that have ended since the last look, the processes are as they
+        were.
+        """
         processes = self._pids(live.values())
-        found = self._devices.loads({**self._live, **live}, {**self._processes, **processes})
-        parked = frozenset(i for i, lease in live.items() if lease.state is LeaseState.SUSPENDED)
+        found = self._devices.loads(
+            {**self._live, **live}, {**self._processes, **processes}
+        )
+        parked = frozenset(
+            i for i, lease in live.items() if lease.state is LeaseState.SUSPENDED
+        )
         for device, load in found.values():
             self._take(device, load, now, parked)
-        self._known, self._live, self._processes = {**self._known, **live}, dict(live), processes
-        self._watched, self._looked_at = frozenset(found), now
+        self._known = {**self._known, **live}
+        self._live = dict(live)
+        self._processes = processes
+        self._watched = frozenset(found)
+        self._looked_at = now
 
-    def _take(self, device: Device, load: ProcessLoad, now: float, parked: frozenset[str]) -> None:
+    def _take(
+        self, device: Device, load: ProcessLoad, now: float, parked: frozenset[str]
+    ) -> None:
         before = self._reached.get(device.id)
         if before is not None:
             is_silent = load.millijoules is None and before.millijoules is not None
             if is_silent and 0 <= now - before.at <= GAP_SECONDS:
                 return  # its counter could not be read this time; the next one tells for both
-            gone = interval(device, before, load, now, is_watched=device.id in self._watched)
+            gone = interval(
+                device, before, load, now, is_watched=device.id in self._watched
+            )
             self._gone_by.append(replace(gone, parked=parked))
         start = before or MeterState(host=self._host, device_id=device.id, at=now)
         self._reached[device.id] = replace(start, at=now, millijoules=load.millijoules)
 
-    # -- writing down -------------------------------------------------------------------------------------------
+    # -- writing down ------------------------------------------------------------------
 
     def _settle(self, now: float, *, is_last: bool) -> None:
         try:
@@ -185,7 +238,9 @@ class UsageMeter:
         if is_last:
             self._close()
             return
-        self._written, self._gone_by, self._settled_at = dict(self._reached), [], now
+        self._written = dict(self._reached)
+        self._gone_by = []
+        self._settled_at = now
         self._known = dict(self._live)
 
     def _bill(self, now: float, *, is_last: bool) -> UsageSummary:
@@ -194,7 +249,8 @@ class UsageMeter:
         for gone in self._gone_by:
             by_device.setdefault(gone.device.id, []).append(gone)
         self._reached = {
-            i: replace(calibrated(meter, by_device.get(i, [])), writer=writer) for i, meter in self._reached.items()
+            i: replace(calibrated(meter, by_device.get(i, [])), writer=writer)
+            for i, meter in self._reached.items()
         }
         written = self._written or {}
         return UsageSummary(
@@ -207,7 +263,9 @@ class UsageMeter:
         if not self._gone_by:
             return []
         start = min(gone.start for gone in self._gone_by)
-        recorded = self._ledger.leases(now, host=self._host, live=False, limit=RECENT_LEASES)
+        recorded = self._ledger.leases(
+            now, host=self._host, live=False, limit=RECENT_LEASES
+        )
         leases = {**self._known, **{lease.id: lease for lease in recorded}}
         cells = self._ledger.cells(self._host, start)
         return [
@@ -227,18 +285,28 @@ class UsageMeter:
         self._tidied_at = now
         self._ledger.delete_cells(self._host, now - LATE_SECONDS)
         for _ in range(MOST_FOLDS):
-            if self._ledger.aggregate_cells(day_of(now) - KEEP_CELLS_DAYS, FOLDED) < FOLDED:
+            if (
+                self._ledger.aggregate_cells(day_of(now) - KEEP_CELLS_DAYS, FOLDED)
+                < FOLDED
+            ):
                 return
 
 
 def _counted(
-    before: Mapping[str, ChargedTotals], charges: Iterable[UsageRecord], live: Mapping[str, Lease]
+    before: Mapping[str, ChargedTotals],
+    charges: Iterable[UsageRecord],
+    live: Mapping[str, Lease],
 ) -> dict[str, ChargedTotals]:
-    """The counts with these charges; a lease that has ended is counted with its user, so that counts stay few."""
+    """The counts with these charges; a lease that has ended is counted with its user,
+    so that counts stay few.
+    """
     found = dict(before)
     for one in charges:
         if one.kind != "cpu":
-            _count(found, ChargedTotals(user=one.user, lease_id=one.lease_id, **_amounts(one)))
+            _count(
+                found,
+                ChargedTotals(user=one.user, lease_id=one.lease_id, **_amounts(one)),
+            )
     for name, count in list(found.items()):
         if count.lease_id and count.lease_id not in live:
             del found[name]
@@ -248,7 +316,10 @@ def _counted(
 
 def _amounts(charge: UsageRecord) -> dict[str, Any]:
     seconds = charge.share_seconds if charge.lease_id else 0.0
-    return {"millijoules": charge.millijoules if charge.metered_seconds else None, "gpu_seconds": seconds}
+    return {
+        "millijoules": charge.millijoules if charge.metered_seconds else None,
+        "gpu_seconds": seconds,
+    }
 
 
 def _count(counts: dict[str, ChargedTotals], more: ChargedTotals) -> None:
@@ -259,5 +330,7 @@ def _count(counts: dict[str, ChargedTotals], more: ChargedTotals) -> None:
         return
     parts = [part for part in (known.millijoules, more.millijoules) if part is not None]
     counts[name] = replace(
-        known, millijoules=sum(parts) if parts else None, gpu_seconds=known.gpu_seconds + more.gpu_seconds
+        known,
+        millijoules=sum(parts) if parts else None,
+        gpu_seconds=known.gpu_seconds + more.gpu_seconds,
     )

@@ -37,25 +37,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jupyter aistack", description="Slices of GPUs for notebooks.")
+    parser = argparse.ArgumentParser(
+        prog="jupyter aistack", description="Slices of GPUs for notebooks."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, run: Run, text: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text)
-        verb.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        verb.add_argument(
+            "--json", action="store_true", help="print one JSON object as the last line"
+        )
         verb.set_defaults(run=run)
         return verb
 
-    _add_demo(add("demo", _demo, "Open the tour in JupyterLab, or run it without a browser with --json."))
-    add("doctor", host.doctor, "Show what this host can grant, what would enforce it, and what is wrong.")
+    _add_demo(
+        add(
+            "demo",
+            _demo,
+            "Open the tour in JupyterLab, or run it without a browser with --json.",
+        )
+    )
+    add(
+        "doctor",
+        host.doctor,
+        "Show what this host can grant, what would enforce it, and what is wrong.",
+    )
     add("status", host.status, "Show devices and who holds what.")
-    accounting.add_report_options(add("usage", host.usage, "Show what is in use now, or with --report what was used."))
-    add("advise", accounting.advise, "Say which size would have done for your notebooks.")
-    _add_request(add("request", leases.request, "Run a command on a slice: jupyter aistack request 1/4 -- python a.py"))
-    extend = add("extend", leases.extend, "Move the end of one of your leases, and keep it when it is idle.")
+    accounting.add_report_options(
+        add(
+            "usage",
+            host.usage,
+            "Show what is in use now, or with --report what was used.",
+        )
+    )
+    add(
+        "advise",
+        accounting.advise,
+        "Say which size would have done for your notebooks.",
+    )
+    _add_request(
+        add(
+            "request",
+            leases.request,
+            "Run a command on a slice: jupyter aistack request 1/4 -- python a.py",
+        )
+    )
+    extend = add(
+        "extend",
+        leases.extend,
+        "Move the end of one of your leases, and keep it when it is idle.",
+    )
     extend.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
-    extend.add_argument("duration", metavar="TIME", help="how much longer, e.g. 30min or 2h")
+    extend.add_argument(
+        "duration", metavar="TIME", help="how much longer, e.g. 30min or 2h"
+    )
     release = add("release", leases.release, "End one of your leases.")
     release.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
     for name, text in leases.MOVES.items():
@@ -63,40 +99,104 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         move.set_defaults(verb=name)
         move.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
     add("queue", queues.queue, "Show who waits, why, and until when.")
-    add("reservations", queues.reservations, "Show what is kept for whom, now and later.")
-    _add_reserve(add("reserve", queues.reserve, "Keep slices for the members of a queue; for admins only."))
-    unreserve = add("unreserve", queues.unreserve, "Take a reservation back; for admins only.")
-    unreserve.add_argument("reservation", metavar="ID", help="its id, as reservations shows it")
+    add(
+        "reservations",
+        queues.reservations,
+        "Show what is kept for whom, now and later.",
+    )
+    _add_reserve(
+        add(
+            "reserve",
+            queues.reserve,
+            "Keep slices for the members of a queue; for admins only.",
+        )
+    )
+    unreserve = add(
+        "unreserve", queues.unreserve, "Take a reservation back; for admins only."
+    )
+    unreserve.add_argument(
+        "reservation", metavar="ID", help="its id, as reservations shows it"
+    )
     _add_mig(verbs)
     _add_simulate(verbs, words)
     return parser
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:
-    demo.add_argument("--dir", type=Path, default=Path("aistack-demo"), help="folder the tour is copied to")
-    demo.add_argument("--no-browser", action="store_true", help="start JupyterLab, open no browser")
-    demo.add_argument("--notebook", type=Path, help="with --json: run this notebook instead of the tour")
+    demo.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("aistack-demo"),
+        help="folder the tour is copied to",
+    )
+    demo.add_argument(
+        "--no-browser", action="store_true", help="start JupyterLab, open no browser"
+    )
+    demo.add_argument(
+        "--notebook",
+        type=Path,
+        help="with --json: run this notebook instead of the tour",
+    )
 
 
 def _add_request(request: argparse.ArgumentParser) -> None:
     request.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
-    request.add_argument("--for", dest="duration", metavar="TIME", help="how long at most, e.g. 2h")
-    request.add_argument("--queue", default="", metavar="NAME", help="queue to wait in (your own)")
-    request.add_argument("--preemptible", action="store_true", help="may be ended, after a notice, for others")
-    request.add_argument("--timeout", metavar="TIME", help="how long to wait at most, e.g. 5min (for ever)")
-    request.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
+    request.add_argument(
+        "--for", dest="duration", metavar="TIME", help="how long at most, e.g. 2h"
+    )
+    request.add_argument(
+        "--queue", default="", metavar="NAME", help="queue to wait in (your own)"
+    )
+    request.add_argument(
+        "--preemptible",
+        action="store_true",
+        help="may be ended, after a notice, for others",
+    )
+    request.add_argument(
+        "--timeout",
+        metavar="TIME",
+        help="how long to wait at most, e.g. 5min (for ever)",
+    )
+    request.add_argument(
+        "command", nargs="+", metavar="COMMAND", help="what to run, after --"
+    )
 
 
 def _add_reserve(reserve: argparse.ArgumentParser) -> None:
-    reserve.add_argument("name", metavar="NAME", help='what people know it by, e.g. "deep learning class"')
-    reserve.add_argument("--spec", required=True, metavar="SPEC", help=f"what each gets: {SPEC_HELP}")
-    reserve.add_argument("--count", type=int, default=1, metavar="N", help="how many slices (1)")
-    reserve.add_argument("--queue", default="default", metavar="NAME", help="whose members use them (default)")
     reserve.add_argument(
-        "--from", dest="start", required=True, metavar="WHEN", help='when it starts, local time: "2026-11-24 10:00"'
+        "name",
+        metavar="NAME",
+        help='what people know it by, e.g. "deep learning class"',
     )
-    reserve.add_argument("--for", dest="duration", required=True, metavar="TIME", help="how long, e.g. 2h")
-    reserve.add_argument("--weekly", action="store_true", help="again every week at that time")
+    reserve.add_argument(
+        "--spec", required=True, metavar="SPEC", help=f"what each gets: {SPEC_HELP}"
+    )
+    reserve.add_argument(
+        "--count", type=int, default=1, metavar="N", help="how many slices (1)"
+    )
+    reserve.add_argument(
+        "--queue",
+        default="default",
+        metavar="NAME",
+        help="whose members use them (default)",
+    )
+    reserve.add_argument(
+        "--from",
+        dest="start",
+        required=True,
+        metavar="WHEN",
+        help='when it starts, local time: "2026-11-24 10:00"',
+    )
+    reserve.add_argument(
+        "--for",
+        dest="duration",
+        required=True,
+        metavar="TIME",
+        help="how long, e.g. 2h",
+    )
+    reserve.add_argument(
+        "--weekly", action="store_true", help="again every week at that time"
+    )
 
 
 def _add_mig(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -105,23 +205,40 @@ def _add_mig(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     kinds = group.add_subparsers(title="what to do", required=True, metavar="WHAT")
     for name, run, what in (
         ("plan", mig.plan, "Show what would be created and destroyed; nothing is."),
-        ("apply", mig.apply, "Do it; for admins, as root, and where the setting mig_create allows it."),
+        (
+            "apply",
+            mig.apply,
+            "Do it; for admins, as root, and where the setting mig_create allows it.",
+        ),
     ):
         verb = kinds.add_parser(name, help=what, description=what)
-        verb.add_argument("profiles", nargs="*", metavar="PROFILE", help="e.g. 1g.18gb (what waiting requests lack)")
-        verb.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        verb.add_argument(
+            "profiles",
+            nargs="*",
+            metavar="PROFILE",
+            help="e.g. 1g.18gb (what waiting requests lack)",
+        )
+        verb.add_argument(
+            "--json", action="store_true", help="print one JSON object as the last line"
+        )
         verb.set_defaults(run=run)
 
 
-def _add_simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser], words: Sequence[str]) -> None:
-    """The simulator needs numpy: it is imported when it is asked for, and not to parse another command."""
+def _add_simulate(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], words: Sequence[str]
+) -> None:
+    """The simulator needs numpy: it is imported when it is asked for, and not to parse
+    another command.
+    """
     text = "Try a policy on a trace before switching it on."
     group = verbs.add_parser("simulate", help=text, description=text)
     if list(words[:1]) != ["simulate"]:
         return
     from jupyter_aistack.cli.simulate import commands
 
-    kinds = group.add_subparsers(title="what to simulate", required=True, metavar="WHAT")
+    kinds = group.add_subparsers(
+        title="what to simulate", required=True, metavar="WHAT"
+    )
     for name in commands.__all__:
         getattr(commands, name)(kinds)
 
@@ -131,6 +248,8 @@ def _demo(options: argparse.Namespace) -> int:
 
     if not options.json:
         return open_lab(options.dir.resolve(), browser=not options.no_browser)
-    result = run_headless(lambda line: print(line, file=sys.stderr, flush=True), notebook=options.notebook)
+    result = run_headless(
+        lambda line: print(line, file=sys.stderr, flush=True), notebook=options.notebook
+    )
     print(json.dumps(result))
     return 0

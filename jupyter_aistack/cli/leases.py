@@ -38,9 +38,13 @@ def request(options: argparse.Namespace) -> int:
     ) as lease:
         print(repr(lease), file=sys.stderr)
         try:
-            code = subprocess.run(options.command, env=os.environ, check=False).returncode
+            code = subprocess.run(
+                options.command, env=os.environ, check=False
+            ).returncode
         except OSError as error:
-            raise AIStackError(f"command: {options.command[0]} cannot be run: {error.strerror}") from error
+            raise AIStackError(
+                f"command: {options.command[0]} cannot be run: {error.strerror}"
+            ) from error
         if options.json:
             print(json.dumps({"lease": lease.lease, "exit_code": code}))
     return code
@@ -53,7 +57,11 @@ def extend(options: argparse.Namespace) -> int:
 
     seconds = lease_seconds(options.duration, field="time")
     lease = connect().call("extend", lease_id=options.lease, seconds=seconds)
-    end = "until it is released" if lease["ends_at"] is None else f"until {moment(lease['ends_at'])}"
+    end = (
+        "until it is released"
+        if lease["ends_at"] is None
+        else f"until {moment(lease['ends_at'])}"
+    )
     show(options, lease, [f"{lease['id']} {lease['spec']}: {end}"])
     return 0
 

@@ -1,4 +1,6 @@
-"""How the commands show what they found: lines for people, or one JSON object for programs."""
+"""How the commands show what they found: lines for people, or one JSON object for
+programs.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,17 @@ def show(options: argparse.Namespace, report: JSON, lines: Iterable[str]) -> Non
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows as lines, each column as wide as its widest cell."""
     table = [list(row) for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)] if table else []
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    widths = (
+        [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+        if table
+        else []
+    )
+    return [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in table
+    ]
 
 
 def moment(at: float) -> str:
@@ -38,5 +49,9 @@ def residence_text(lease: JSON) -> str:
     home = lease.get("residence")
     if home is None:
         return ""
-    why = home["why"] or _UNDER_WAY.get(home["phase"], "") or ("to be suspended" if home["asked"] == "suspend" else "")
+    why = (
+        home["why"]
+        or _UNDER_WAY.get(home["phase"], "")
+        or ("to be suspended" if home["asked"] == "suspend" else "")
+    )
     return str(home["standing"]) + (f" ({why})" if why else "")

@@ -19,10 +19,21 @@ def queue(options: argparse.Namespace) -> int:
     waiting = connect().queue()
     now = time.time()
     rows = [
-        (f"{r['position']}", r["spec"], r["holder"]["user"], r["queue"], _expected(r, now), r["reason"])
+        (
+            f"{r['position']}",
+            r["spec"],
+            r["holder"]["user"],
+            r["queue"],
+            _expected(r, now),
+            r["reason"],
+        )
         for r in waiting
     ]
-    lines = columns([("", "wants", "who", "queue", "expected", "why"), *rows]) if rows else ["nobody waits"]
+    lines = (
+        columns([("", "wants", "who", "queue", "expected", "why"), *rows])
+        if rows
+        else ["nobody waits"]
+    )
     show(options, {"queue": waiting}, lines)
     return 0
 
@@ -39,14 +50,29 @@ def reservations(options: argparse.Namespace) -> int:
     from jupyter_aistack.client.client import connect
 
     found = connect().reservations()
-    rows = [(r["id"], r["name"], f"{r['count']} x {r['spec']}", r["queue"], _window(r), r["created_by"]) for r in found]
+    rows = [
+        (
+            r["id"],
+            r["name"],
+            f"{r['count']} x {r['spec']}",
+            r["queue"],
+            _window(r),
+            r["created_by"],
+        )
+        for r in found
+    ]
     heading = ("id", "name", "slices", "queue", "when", "made by")
-    show(options, {"reservations": found}, columns([heading, *rows]) if rows else ["nothing is reserved"])
+    show(
+        options,
+        {"reservations": found},
+        columns([heading, *rows]) if rows else ["nothing is reserved"],
+    )
     return 0
 
 
 def _window(reservation: JSON) -> str:
-    start, end = reservation["next_starts_at"], reservation["next_ends_at"]
+    start = reservation["next_starts_at"]
+    end = reservation["next_ends_at"]
     when = f"{moment(start)} for {format_duration(end - start)}"
     again = ", every week" if reservation["is_weekly"] else ""
     return f"{when}{again}{', now' if reservation['is_running'] else ''}"
@@ -68,7 +94,13 @@ def reserve(options: argparse.Namespace) -> int:
         ends_at=starts_at + lease_seconds(options.duration, field="for"),
         weekly=options.weekly,
     )
-    show(options, made, [f"{made['id']}  {made['name']}: {made['count']} x {made['spec']}, {_window(made)}"])
+    show(
+        options,
+        made,
+        [
+            f"{made['id']}  {made['name']}: {made['count']} x {made['spec']}, {_window(made)}"
+        ],
+    )
     return 0
 
 
@@ -82,7 +114,8 @@ def unreserve(options: argparse.Namespace) -> int:
 
 
 def read_moment(text: str, *, field: str) -> float:
-    """Seconds since the epoch of a time as people write it; on this machine's clock where it names no zone.
+    """Seconds since the epoch of a time as people write it; on this machine's clock
+    where it names no zone.
 
     Raises:
         InvalidRequest: naming `field`.

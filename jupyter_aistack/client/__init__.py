@@ -1,1 +1,3 @@
-"""What a process holds in its hand: a connection, its lease, and what the lease sets in the process."""
+"""What a process holds in its hand: a connection, its lease, and what the lease sets in
+the process.
+"""

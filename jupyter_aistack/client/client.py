@@ -1,7 +1,9 @@
-"""What a notebook, a script or a Dask client holds in its hand: ``request()`` and the lease it gives.
+"""What a notebook, a script or a Dask client holds in its hand: ``request()`` and the
+lease it gives.
 
-In a kernel of a Jupyter server every call goes to that server over its Unix socket. Elsewhere (VS Code, papermill,
-plain IPython, a script) the same verbs run in this process on the same ledger.
+In a kernel of a Jupyter server every call goes to that server over its Unix socket.
+Elsewhere (VS Code, papermill, plain IPython, a script) the same verbs run in this
+process on the same ledger.
 """
 
 from __future__ import annotations
@@ -19,17 +21,37 @@ from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.exceptions import LeaseError
 
 from .durations import lease_seconds, patience_seconds
-from .lease_handle import LeaseHandle, OnWait, attached, drop_ended, ended_line, is_new, settle
+from .lease_handle import (
+    LeaseHandle,
+    OnWait,
+    attached,
+    drop_ended,
+    ended_line,
+    is_new,
+    settle,
+)
 from .runtime import attach as attaching
 from .transports import JSON, EmbeddedTransport, SocketTransport, Transport
 
-__all__ = ["Client", "LeaseHandle", "OnWait", "attached", "connect", "drop_ended", "ended_line", "is_new", "request"]
+__all__ = [
+    "Client",
+    "LeaseHandle",
+    "OnWait",
+    "attached",
+    "connect",
+    "drop_ended",
+    "ended_line",
+    "is_new",
+    "request",
+]
 
 log = logging.getLogger(__name__)
 
 
 class Client:
-    """The verbs of the granting side as methods; see :class:`jupyter_aistack.broker.api.service.Service`."""
+    """The verbs of the granting side as methods; see
+    :class:`jupyter_aistack.broker.api.service.Service`.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -62,7 +84,9 @@ class Client:
         return self.call("usage")
 
     def mine(self) -> JSON:
-        """Leases and waiting requests of this kernel (or process), and what its own leases need."""
+        """Leases and waiting requests of this kernel (or process), and what its own
+        leases need.
+        """
         return self.call("mine")
 
     def reservations(self) -> list[JSON]:
@@ -91,15 +115,21 @@ class Client:
         """Lease a slice for this process.
 
         Args:
-            spec: what to lease: ``1/4``, ``20GiB``, ``2``, ``1/2x2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``.
-            wait: stand in the queue until it is granted; otherwise return at once, granted or not.
-            timeout: seconds, or ``"5min"``, to wait at most; 0 does not wait, None waits for ever.
+            spec: what to lease: ``1/4``, ``20GiB``, ``2``, ``1/2x2``, ``1g.18gb``,
+                ``cpu:2``, ``gpu:1/4``.
+            wait: stand in the queue until it is granted; otherwise return at once,
+                granted or not.
+            timeout: seconds, or ``"5min"``, to wait at most; 0 does not wait, None
+                waits for ever.
             queue: where to wait; empty for your own.
-            duration: how long it is wanted, ``"2h"`` or seconds; None for as long as this process lives.
+            duration: how long it is wanted, ``"2h"`` or seconds; None for as long as
+                this process lives.
             preemptible: it may be ended for others.
             label: what to call the holder, for people.
-            holder: ``{"kind": "worker" | "run", "id": ...}`` when it is for a part of this process's work.
-            attach: give it to this very process (environment, cores, threads) and verify that it took.
+            holder: ``{"kind": "worker" | "run", "id": ...}`` when it is for a part of
+                this process's work.
+            attach: give it to this very process (environment, cores, threads) and
+                verify that it took.
             on_wait: called with position and reason while it waits.
 
         Raises:
@@ -133,13 +163,17 @@ class Client:
         return held
 
     def _check_free(self, target: DeviceKind | None, spec: str) -> None:
-        """Raise when this process cannot take another lease; one that has ended does not stand in the way."""
+        """Raise when this process cannot take another lease; one that has ended does
+        not stand in the way.
+        """
         for lost in drop_ended():
             log.warning(lost)
         if target is not DeviceKind.CPU:
             attaching.check_untouched()
         if (held := attached()) is not None:
-            raise LeaseError(f"this process already holds {held.spec} ({held.id}); release it to ask for {spec}")
+            raise LeaseError(
+                f"this process already holds {held.spec} ({held.id}); release it to ask for {spec}"
+            )
 
     def close(self) -> None:
         """Let go of the transport."""
@@ -151,7 +185,8 @@ _connecting = threading.Lock()
 
 
 def connect() -> Client:
-    """This process's client: to its Jupyter server when it is a kernel of one, else on the ledger itself.
+    """This process's client: to its Jupyter server when it is a kernel of one, else on
+    the ledger itself.
 
     Raises:
         LedgerError: the ledger cannot be opened.
@@ -178,7 +213,9 @@ def _of_own_client(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R
 
     whole = inspect.signature(method)
     # Without this a notebook's help would show the method's own self.
-    vars(call)["__signature__"] = whole.replace(parameters=list(whole.parameters.values())[1:])
+    vars(call)["__signature__"] = whole.replace(
+        parameters=list(whole.parameters.values())[1:]
+    )
     return call
 
 

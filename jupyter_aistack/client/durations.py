@@ -1,4 +1,6 @@
-"""Seconds as users of the client give them: a number, or a text such as ``30min``; checked where they were typed."""
+"""Seconds as users of the client give them: a number, or a text such as ``30min``;
+checked where they were typed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def lease_seconds(value: object, *, field: str = "duration") -> float:
     """
     seconds = _seconds(value, field)
     if seconds < LEAST_LEASE_SECONDS:
-        raise InvalidRequest(f"{field}: {value!r} is too short; it is at least 1 second", field=field)
+        raise InvalidRequest(
+            f"{field}: {value!r} is too short; it is at least 1 second", field=field
+        )
     return seconds
 
 
@@ -32,7 +36,11 @@ def patience_seconds(value: object, *, field: str = "timeout") -> float:
 def _seconds(value: object, field: str) -> float:
     if isinstance(value, str):
         return parse_duration(value, field=field)
-    if isinstance(value, (int, float)) and _is_number(value) and 0 < value <= MAX_SECONDS:
+    if (
+        isinstance(value, (int, float))
+        and _is_number(value)
+        and 0 < value <= MAX_SECONDS
+    ):
         return float(value)
     message = f"{field}: {value!r} is not a duration; write 30min, 2h, 1h30m or seconds, at most a year"
     raise InvalidRequest(message, field=field)

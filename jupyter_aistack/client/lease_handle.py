@@ -1,4 +1,6 @@
-"""A lease in the hand: what it is, what can be done with it, and which of them this process has attached to itself."""
+"""A lease in the hand: what it is, what can be done with it, and which of them this
+process has attached to itself.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,35 @@ from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import LeaseState, Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import format_bytes, format_share
-from jupyter_aistack.core.wire.values import Preparation, lease_from_dict, preparation_from_dict
-from jupyter_aistack.exceptions import AcquireTimeout, AIStackError, LeaseError, LeaseLost, Refused
+from jupyter_aistack.core.wire.values import (
+    Preparation,
+    lease_from_dict,
+    preparation_from_dict,
+)
+from jupyter_aistack.exceptions import (
+    AcquireTimeout,
+    AIStackError,
+    LeaseError,
+    LeaseLost,
+    Refused,
+)
 
 from . import notices
 from .durations import lease_seconds
 from .runtime import attach as attaching
 from .transports import JSON
 
-FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 1.0
+FIRST_POLL_SECONDS = 0.1
+LAST_POLL_SECONDS = 1.0
 OUT_OF_PATIENCE = "it was not to wait any longer"
-"""How the reason ends when the other side turned a request down because its time to wait was up."""
+"""How the reason ends when the other side turned a request down because its time to
+wait was up.
+"""
 
 OnWait = Callable[[int | None, str], None]
-"""Told about a waiting request, with its position and the reason, each time one of them changes."""
+"""Told about a waiting request, with its position and the reason, each time one of them
+changes.
+"""
 
 
 class SupportsCall(Protocol):
@@ -45,15 +62,21 @@ class LeaseHandle:
         self._client = client
         self._before: attaching.SavedEnvironment | None = None
         self.advice: str | None = answer.get("advice")
-        """One line when another size would suit this notebook better; told once, with the answer to the request."""
+        """One line when another size would suit this notebook better; told once, with
+        the answer to the request.
+        """
         self._take(answer)
 
     def _take(self, answer: Mapping[str, Any]) -> None:
         self.request: JSON = dict(answer["request"])
         self.lease: JSON | None = answer["lease"]
-        self.prepared = preparation_from_dict(answer["prepared"]) if answer["prepared"] else Preparation()
+        self.prepared = (
+            preparation_from_dict(answer["prepared"])
+            if answer["prepared"]
+            else Preparation()
+        )
 
-    # -- what it is ---------------------------------------------------------------------------------------------
+    # -- what it is --------------------------------------------------------------------
 
     @property
     def is_granted(self) -> bool:
@@ -84,7 +107,9 @@ class LeaseHandle:
 
     @property
     def enforced_by(self) -> str:
-        """The level that holds it to its size: L4 to L0, ``whole``, ``C`` or ``simulated``; empty while it waits."""
+        """The level that holds it to its size: L4 to L0, ``whole``, ``C`` or
+        ``simulated``; empty while it waits.
+        """
         return str(self.lease["enforced_by"] or "") if self.lease else ""
 
     @property
@@ -101,24 +126,32 @@ class LeaseHandle:
         """What the user should know, e.g. ``not enforced: ...``."""
         return str((self.lease or {}).get("note") or self.request.get("reason") or "")
 
-    # -- what can be done with it -------------------------------------------------------------------------------
+    # -- what can be done with it ------------------------------------------------------
 
-    def wait(self, timeout: float | None = None, *, on_wait: OnWait | None = None) -> LeaseHandle:
+    def wait(
+        self, timeout: float | None = None, *, on_wait: OnWait | None = None
+    ) -> LeaseHandle:
         """Wait until it is granted.
 
         Raises:
-            AcquireTimeout: not within `timeout` seconds; the request has been taken back.
+            AcquireTimeout: not within `timeout` seconds; the request has been taken
+                back.
             Refused: it was turned down or taken back meanwhile.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause, told = FIRST_POLL_SECONDS, ("", None)
+        pause = FIRST_POLL_SECONDS
+        told = ("", None)
         try:
             while not self.is_granted:
                 self._check_waiting(deadline)
                 if on_wait and told != (self.note, self.request.get("position")):
                     told = (self.note, self.request.get("position"))
                     on_wait(self.request.get("position"), self.note)
-                time.sleep(pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic())))
+                time.sleep(
+                    pause
+                    if deadline is None
+                    else max(0.0, min(pause, deadline - time.monotonic()))
+                )
                 pause = min(LAST_POLL_SECONDS, pause * 1.5)
                 self.refresh()
         except BaseException:
@@ -132,9 +165,14 @@ class LeaseHandle:
             return
         if self.request["state"] == RequestState.CANCELLED.value:
             raise Refused(f"the request for {self.spec} was taken back")
-        if self.request["state"] == RequestState.REJECTED.value and not self.note.endswith(OUT_OF_PATIENCE):
+        if self.request[
+            "state"
+        ] == RequestState.REJECTED.value and not self.note.endswith(OUT_OF_PATIENCE):
             raise Refused(f"the request for {self.spec} was turned down: {self.note}")
-        raise AcquireTimeout(f"no slice came free in time for {self.spec}: {self.note}", request_id=self.request["id"])
+        raise AcquireTimeout(
+            f"no slice came free in time for {self.spec}: {self.note}",
+            request_id=self.request["id"],
+        )
 
     def _take_back(self) -> None:
         with contextlib.suppress(AIStackError):
@@ -151,14 +189,16 @@ class LeaseHandle:
         return self
 
     def attach(self) -> LeaseHandle:
-        """Give this process what the lease says, check that it took, and say so in the ledger.
+        """Give this process what the lease says, check that it took, and say so in the
+        ledger.
 
-        When that fails this process is as it was before, and the lease is given back, unless this process was born
-        with it.
+        When that fails this process is as it was before, and the lease is given back,
+        unless this process was born with it.
 
         Raises:
             DeviceInUse: this process has already started CUDA.
-            NotEnforced: it got more than was granted, and such leases are revoked on this host.
+            NotEnforced: it got more than was granted, and such leases are revoked on
+                this host.
         """
         lease = self._granted()
         settle(self)
@@ -170,46 +210,69 @@ class LeaseHandle:
         except BaseException:
             self._let_go()
             if lease["id"] not in attaching.BORN_WITH:
-                with contextlib.suppress(AIStackError):  # the reaper ends what cannot be given back now
+                with contextlib.suppress(
+                    AIStackError
+                ):  # the reaper ends what cannot be given back now
                     self.release()
             raise
         return self
 
     def activate(self, *, verified: bool | None, note: str = "") -> LeaseHandle:
-        """Say that a holder elsewhere (a worker) uses it, and whether it found what was promised."""
+        """Say that a holder elsewhere (a worker) uses it, and whether it found what was
+        promised.
+        """
         lease = self._granted()
-        self.lease = self._client.call("activate", lease_id=self.id, token=lease["token"], verified=verified, note=note)
+        self.lease = self._client.call(
+            "activate",
+            lease_id=self.id,
+            token=lease["token"],
+            verified=verified,
+            note=note,
+        )
         notices.watcher.watch()
         return self
 
     def is_client(self, pid: int) -> bool | None:
-        """Whether the server that holds the slice to its size knows a process; None when nobody can say."""
-        answer: bool | None = self._client.call("listed", lease_id=self.id, pid=pid)["listed"]
+        """Whether the server that holds the slice to its size knows a process; None
+        when nobody can say.
+        """
+        answer: bool | None = self._client.call("listed", lease_id=self.id, pid=pid)[
+            "listed"
+        ]
         return answer
 
     def bind(self, root_pid: int) -> LeaseHandle:
         """Charge the use of the process tree below `root_pid` to it."""
         lease = self._granted()
-        self.lease = self._client.call("bind", lease_id=self.id, token=lease["token"], root_pid=root_pid)
+        self.lease = self._client.call(
+            "bind", lease_id=self.id, token=lease["token"], root_pid=root_pid
+        )
         return self
 
     def extend(self, duration: str | float) -> LeaseHandle:
-        """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end stays as it is.
+        """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end
+        stays as it is.
 
         Either counts as used now, so that it is not taken back for being idle.
         """
         self._granted()
-        self.lease = self._client.call("extend", lease_id=self.id, seconds=lease_seconds(duration))
+        self.lease = self._client.call(
+            "extend", lease_id=self.id, seconds=lease_seconds(duration)
+        )
         return self
 
     def release(self) -> LeaseHandle:
         """Give it back, or leave the queue. Doing so twice is allowed."""
         try:
             if self.is_granted:
-                with contextlib.suppress(LeaseLost):  # it ended before we could give it back
+                with contextlib.suppress(
+                    LeaseLost
+                ):  # it ended before we could give it back
                     self.lease = self._client.call("release", lease_id=self.id)
             else:
-                self.request = self._client.call("cancel", request_id=self.request["id"])
+                self.request = self._client.call(
+                    "cancel", request_id=self.request["id"]
+                )
         finally:
             self._let_go()
         return self
@@ -217,12 +280,14 @@ class LeaseHandle:
     def _let_go(self) -> None:
         """Take from this process what `attach` gave it."""
         _attached.pop(self.id, None)
-        before, self._before = self._before, None
+        before = self._before
+        self._before = None
         if before is not None:
             attaching.detach(before)
 
     def drop(self) -> str:
-        """Let go of it if it has ended by itself (its time was up, somebody released it).
+        """Let go of it if it has ended by itself (its time was up, somebody released
+        it).
 
         Returns:
             One line for the user; nothing when it is still live.
@@ -242,19 +307,27 @@ class LeaseHandle:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.release()
 
     def __repr__(self) -> str:
         if not self.is_granted:
             return f"<request {self.spec}: {self.state}, {self.note}>"
-        where = ", ".join(f"{format_share(piece.fraction)} of {piece.device_id}" for piece in self.slices)
+        where = ", ".join(
+            f"{format_share(piece.fraction)} of {piece.device_id}"
+            for piece in self.slices
+        )
         size = format_bytes(self.memory_bytes)
         return f"<lease {self.id} {self.spec}: {where}, {size}, {self.state}, {self.enforcement}>"
 
 
-_LIVE = frozenset({LeaseState.GRANTED.value, LeaseState.ACTIVE.value, LeaseState.SUSPENDED.value})
+_LIVE = frozenset(
+    {LeaseState.GRANTED.value, LeaseState.ACTIVE.value, LeaseState.SUSPENDED.value}
+)
 _TAKEN_BACK = {
     Outcome.PREEMPTED.value: "it was taken back because somebody who goes first needed the room",
     Outcome.RECLAIMED.value: "it was taken back because nobody had used it for a while",
@@ -270,37 +343,52 @@ def attached() -> LeaseHandle | None:
 
 
 def drop_ended(live: Collection[str] = ()) -> list[str]:
-    """Let go of attached leases that have ended by themselves; one line for the user about each.
+    """Let go of attached leases that have ended by themselves; one line for the user
+    about each.
 
     Args:
         live: ids that are known to be live, so that nobody need be asked about them.
     """
-    lines = [held.drop() for lease_id, held in list(_attached.items()) if lease_id not in live]
+    lines = [
+        held.drop()
+        for lease_id, held in list(_attached.items())
+        if lease_id not in live
+    ]
     return [line for line in lines if line]
 
 
 def ended_line(lease: Mapping[str, Any]) -> str:
-    """What a lease's end means for this process, and the way to another one where it was taken back."""
+    """What a lease's end means for this process, and the way to another one where it
+    was taken back.
+    """
     outcome = lease["outcome"] or LeaseState.RELEASING.value
     why = lease["note"] if outcome == Outcome.FAILED.value else ""
-    what = f"the lease {lease['id']} has ended: {why or _TAKEN_BACK.get(outcome, outcome)}"
+    what = (
+        f"the lease {lease['id']} has ended: {why or _TAKEN_BACK.get(outcome, outcome)}"
+    )
     has_device = any(piece["kind"] != SliceKind.CPU.value for piece in lease["slices"])
     if has_device and attaching.cuda_started():
         now = "CUDA still holds its device in this kernel: restart it"
     else:
         now = "this kernel runs without a device now"
-    return f"{what}; {now}" + (f"; %gpu request {lease['spec']} asks again" if outcome in _TAKEN_BACK else "")
+    return f"{what}; {now}" + (
+        f"; %gpu request {lease['spec']} asks again" if outcome in _TAKEN_BACK else ""
+    )
 
 
 def is_new(lease: Mapping[str, Any]) -> bool:
-    """Whether a lease of this kernel came from elsewhere (a page, a queue) and is still to be attached.
+    """Whether a lease of this kernel came from elsewhere (a page, a queue) and is still
+    to be attached.
 
-    Not one this process was born with, had attached before, or asked for with ``attach=False``.
+    Not one this process was born with, had attached before, or asked for with
+    ``attach=False``.
     """
     is_ours = lease["id"] in attaching.BORN_WITH or lease["request_id"] in _settled
     return lease["state"] == LeaseState.GRANTED.value and not is_ours
 
 
 def settle(held: LeaseHandle) -> None:
-    """Remember that what this request has become, or will become, is not to be attached by itself any more."""
+    """Remember that what this request has become, or will become, is not to be attached
+    by itself any more.
+    """
     _settled.add(held.request["id"])

@@ -1,8 +1,11 @@
-"""Word that a slice will be taken back: said in the notebook in time, and to functions that save what must be saved.
+"""Word that a slice will be taken back: said in the notebook in time, and to functions
+that save what must be saved.
 
-What is wrong with a slice (not enforced, over its memory, on a GPU that failed) is said there too.
+What is wrong with a slice (not enforced, over its memory, on a GPU that failed) is said
+there too.
 
-A thread asks every few seconds while this process holds something. It never raises, and changes nothing.
+A thread asks every few seconds while this process holds something. It never raises, and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from jupyter_aistack.core.enforcement.faults import FAULTED
-from jupyter_aistack.core.enforcement.memory_limits import NEAR_ITS_MEMORY, OVER_ITS_MEMORY
+from jupyter_aistack.core.enforcement.memory_limits import (
+    NEAR_ITS_MEMORY,
+    OVER_ITS_MEMORY,
+)
 from jupyter_aistack.core.enforcement.verification import FOUND_OTHERWISE
 from jupyter_aistack.core.model.lease import NoticeKind
 from jupyter_aistack.core.model.request import HolderKind
@@ -36,12 +42,14 @@ _hooks: dict[str, Hook] = {}
 
 
 def on_notice(function: H) -> H:
-    """Have `function` called when a slice of this process is about to be taken back, to save what must be saved.
+    """Have `function` called when a slice of this process is about to be taken back, to
+    save what must be saved.
 
-    Also a decorator. It is called once per notice, in a thread of its own beside the running cell, with a dict:
-    ``kind`` (``"preempt"`` or ``"idle"``), ``at`` and ``ends_at`` (seconds since the epoch), ``seconds`` left,
-    ``lease_id`` and ``spec``. What it raises is shown and changes nothing. Giving a function of the same name again
-    replaces the first, as when a cell is run twice.
+    Also a decorator. It is called once per notice, in a thread of its own beside the
+    running cell, with a dict: ``kind`` (``"preempt"`` or ``"idle"``), ``at`` and
+    ``ends_at`` (seconds since the epoch), ``seconds`` left, ``lease_id`` and ``spec``.
+    What it raises is shown and changes nothing. Giving a function of the same name
+    again replaces the first, as when a cell is run twice.
     """
     _hooks[_name(function)] = function
     return function
@@ -54,7 +62,9 @@ def forget_notice(function: Hook) -> None:
 
 
 def _name(function: Hook) -> str:
-    """What tells a function from others; one that was written with ``def`` is the same again when its cell is."""
+    """What tells a function from others; one that was written with ``def`` is the same
+    again when its cell is.
+    """
     name = getattr(function, "__qualname__", "")
     is_named = isinstance(function, FunctionType) and "<" not in name.rpartition(".")[2]
     return f"{function.__module__}.{name}" if is_named else repr(function)
@@ -78,8 +88,14 @@ def withdrawn_line(lease: JSON) -> str:
 
 
 def warning_line(lease: JSON) -> str:
-    """What the holder reads when something is wrong with the slice; nothing for any other note."""
-    return f"{_whose(lease)} is {lease['note']}" if lease["note"].startswith(_WARNINGS) else ""
+    """What the holder reads when something is wrong with the slice; nothing for any
+    other note.
+    """
+    return (
+        f"{_whose(lease)} is {lease['note']}"
+        if lease["note"].startswith(_WARNINGS)
+        else ""
+    )
 
 
 _WARNINGS = (FOUND_OTHERWISE, NEAR_ITS_MEMORY, OVER_ITS_MEMORY, FAULTED)
@@ -105,8 +121,13 @@ class NoticeWatcher:
         say: shows a line.
     """
 
-    def __init__(self, ask: Callable[[], Iterable[JSON]], say: Callable[[str], None] | None = None) -> None:
-        self._ask, self._say = ask, say or _say
+    def __init__(
+        self,
+        ask: Callable[[], Iterable[JSON]],
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._ask = ask
+        self._say = say or _say
         self._told: dict[str, float] = {}
         self._warned: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -115,48 +136,72 @@ class NoticeWatcher:
         self._is_wanted = False
 
     def watch(self) -> None:
-        """Look every few seconds from now on, as long as there is something to look after."""
+        """Look every few seconds from now on, as long as there is something to look
+        after.
+        """
         with self._lock:
             self._is_wanted = True
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name=THREAD, daemon=True
+                )
                 self._thread.start()
 
     def _run(self) -> None:
         while True:
             time.sleep(ASK_SECONDS)
-            self._is_wanted = False  # before asking: what comes after the answer must not be missed
-            with contextlib.suppress(AIStackError):  # a server that is being started again; asked once more later
+            self._is_wanted = (
+                False  # before asking: what comes after the answer must not be missed
+            )
+            with contextlib.suppress(
+                AIStackError
+            ):  # a server that is being started again; asked once more later
                 if not self.look(self._ask()) and self._has_ended():
                     return
 
     def _has_ended(self) -> bool:
-        """Let the thread go, unless there is something new to look after since it asked."""
+        """Let the thread go, unless there is something new to look after since it
+        asked.
+        """
         with self._lock:
             if not self._is_wanted:
                 self._thread = None
             return not self._is_wanted
 
     def look(self, leases: Iterable[JSON]) -> bool:
-        """Tell what is new about these leases, and call the functions; whether there are any leases."""
+        """Tell what is new about these leases, and call the functions; whether there
+        are any leases.
+        """
         found = list(leases)
         for lease in self._tell(found):
             self._call_hooks(lease)
         return bool(found)
 
     def look_in_passing(self, leases: Iterable[JSON]) -> None:
-        """The same where nobody may be held up: the functions are called in a thread."""
+        """The same where nobody may be held up: the functions are called in a
+        thread.
+        """
         for lease in self._tell(list(leases)):
-            threading.Thread(target=self._call_hooks, args=(lease,), name=THREAD, daemon=True).start()
+            threading.Thread(
+                target=self._call_hooks, args=(lease,), name=THREAD, daemon=True
+            ).start()
 
     def _tell(self, found: list[JSON]) -> list[JSON]:
         """Say what is new; the leases with a new notice."""
         with self._looking:  # a cell that begins looks too
             new = [lease for lease in found if lease["notice"] and self._is_new(lease)]
-            stays = [lease for lease in found if not lease["notice"] and self._told.pop(lease["id"], None) is not None]
+            stays = [
+                lease
+                for lease in found
+                if not lease["notice"] and self._told.pop(lease["id"], None) is not None
+            ]
             self._told.update({lease["id"]: lease["notice"]["at"] for lease in new})
             lines = {lease["id"]: warning_line(lease) for lease in found}
-            warnings = [line for lease_id, line in lines.items() if line and self._warned.get(lease_id) != line]
+            warnings = [
+                line
+                for lease_id, line in lines.items()
+                if line and self._warned.get(lease_id) != line
+            ]
             self._warned = lines
         for line in warnings:
             self._say(line)
@@ -175,7 +220,9 @@ class NoticeWatcher:
             try:
                 hook({**notice, "seconds": max(0.0, notice["ends_at"] - time.time())})
             except Exception:
-                self._say(f"{name}, called because of the notice, failed:\n{traceback.format_exc()}")
+                self._say(
+                    f"{name}, called because of the notice, failed:\n{traceback.format_exc()}"
+                )
 
 
 def _say(line: str) -> None:

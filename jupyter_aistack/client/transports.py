@@ -1,4 +1,6 @@
-"""Two ways to the granting side: over the socket of the Jupyter server that runs this kernel, or in this process."""
+"""Two ways to the granting side: over the socket of the Jupyter server that runs this
+kernel, or in this process.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Transport(ABC):
 
 
 class SocketTransport(Transport):
-    """To the Jupyter server that launched this kernel. Who we are is read off the socket by the other end."""
+    """To the Jupyter server that launched this kernel. Who we are is read off the
+    socket by the other end.
+    """
 
     kind = "socket"
 
@@ -59,15 +63,20 @@ class SocketTransport(Transport):
                 field="AISTACK_SOCKET",
             ) from error
         if "result" not in answer:
-            raise error_from_dict(answer.get("error") or {"message": "the Jupyter server closed the connection"})
+            raise error_from_dict(
+                answer.get("error")
+                or {"message": "the Jupyter server closed the connection"}
+            )
         result: JSON = answer["result"]
         return result
 
 
 class EmbeddedTransport(Transport):
-    """A broker of our own, in this process, on the ledger all of the user's processes share.
+    """A broker of our own, in this process, on the ledger all of the user's processes
+    share.
 
-    A thread renews what this process holds; a process that dies stops renewing and loses it.
+    A thread renews what this process holds; a process that dies stops renewing and
+    loses it.
     """
 
     kind = "embedded"
@@ -87,15 +96,20 @@ class EmbeddedTransport(Transport):
             kernel_id=os.environ.get("AISTACK_KERNEL", ""),
             is_admin=os.getuid() == 0,
         )
-        self._stop, self._woken = threading.Event(), threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="aistack-keeper", daemon=True)
+        self._stop = threading.Event()
+        self._woken = threading.Event()
+        self._keeper = threading.Thread(
+            target=self._keep, name="aistack-keeper", daemon=True
+        )
         self._keeper.start()
 
     def _keep(self) -> None:
         due = time.monotonic() + self._broker.ttl_seconds / 6
         while not self._stop.is_set():
             wait = max(0.0, due - time.monotonic())
-            self._woken.wait(min(wait, LOOK_SECONDS) if self._broker.books.is_open else wait)
+            self._woken.wait(
+                min(wait, LOOK_SECONDS) if self._broker.books.is_open else wait
+            )
             self._woken.clear()
             with contextlib.suppress(AIStackError):  # tried again in the next round
                 self._look(is_due=time.monotonic() >= due)
@@ -114,7 +128,9 @@ class EmbeddedTransport(Transport):
         try:
             return self._service.call(verb, payload, self._caller)
         finally:
-            if verb in MOVING_VERBS:  # who holds what may have changed: what was used is told apart there
+            if (
+                verb in MOVING_VERBS
+            ):  # who holds what may have changed: what was used is told apart there
                 self._woken.set()
 
     def close(self) -> None:

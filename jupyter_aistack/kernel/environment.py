@@ -1,4 +1,6 @@
-"""The environment a kernel is launched with. Pure functions: a mapping in, a new one out."""
+"""The environment a kernel is launched with. Pure functions: a mapping in, a new one
+out.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ SECRETS = {
     "CONFIGPROXY_AUTH_TOKEN": "re-routes everybody's traffic in the hub's proxy",
     "PGPASSWORD": "opens the database of the ledger, where every user's leases are",
 }
-"""What a kernel must not inherit from the server, and why: whatever runs in a notebook can read its environment."""
+"""What a kernel must not inherit from the server, and why: whatever runs in a notebook
+can read its environment.
+"""
 
 NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Empty, not unset (every GPU would be visible) and not -1 (which Dask refuses)."""
 
 NO_AMD_DEVICE = {"ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-"""Empty shows none of them. For hosts that have some: elsewhere other tools take these for the sign of an AMD host."""
+"""Empty shows none of them. For hosts that have some: elsewhere other tools take these
+for the sign of an AMD host.
+"""
 
 OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
 _FORCED = ("CUDA_", "ROCR_", "HIP_VISIBLE", "AISTACK_")
@@ -34,11 +40,13 @@ _LISTS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "AISTACK_LEASE")
 _THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
 
 
-def without_secrets(env: Mapping[str, str], names: Collection[str], *, has_socket: bool) -> dict[str, str]:
+def without_secrets(
+    env: Mapping[str, str], names: Collection[str], *, has_socket: bool
+) -> dict[str, str]:
     """`env` without the variables in `names`.
 
-    The address of a database server goes too, as it may carry a password in more than one place, unless it is the
-    kernel's only way to the ledger.
+    The address of a database server goes too, as it may carry a password in more than
+    one place, unless it is the kernel's only way to the ledger.
     """
     kept = {name: value for name, value in env.items() if name not in names}
     if has_socket and not kept.get("AISTACK_LEDGER", "").startswith("sqlite"):
@@ -52,12 +60,16 @@ def no_device(*, has_gpus: bool, has_amd: bool) -> dict[str, str]:
 
 
 def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
-    """`env` with a slice in it: devices are set, a framework's setting is kept where the user has made it.
+    """`env` with a slice in it: devices are set, a framework's setting is kept where
+    the user has made it.
 
-    The lower memory cap wins, and the lower thread count, so that a user's ``OMP_NUM_THREADS=1`` stands and an image's
-    ``=64`` does not.
+    The lower memory cap wins, and the lower thread count, so that a user's
+    ``OMP_NUM_THREADS=1`` stands and an image's ``=64`` does not.
     """
-    changed = {**env, **memory_caps.merge_caps(env, prepared.environment, forced=_FORCED)}
+    changed = {
+        **env,
+        **memory_caps.merge_caps(env, prepared.environment, forced=_FORCED),
+    }
     for name, value in prepared.environment.items():
         if name.endswith(_THREADS) and name in env:
             changed[name] = _lower(env[name], value)
@@ -65,11 +77,17 @@ def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
 
 
 def _lower(own: str, granted: str) -> str:
-    return own if own.isdigit() and granted.isdigit() and 0 < int(own) <= int(granted) else granted
+    return (
+        own
+        if own.isdigit() and granted.isdigit() and 0 < int(own) <= int(granted)
+        else granted
+    )
 
 
 def expected(prepared: Preparation, env: Mapping[str, str]) -> dict[str, object]:
-    """What a process with `env` must find: what was promised, with the thread count the user chose."""
+    """What a process with `env` must find: what was promised, with the thread count the
+    user chose.
+    """
     expects = dict(prepared.expects)
     if "threads" in expects and "OMP_NUM_THREADS" in env:
         expects["threads"] = env["OMP_NUM_THREADS"]
@@ -77,7 +95,9 @@ def expected(prepared: Preparation, env: Mapping[str, str]) -> dict[str, object]
 
 
 def combined(parts: Sequence[Preparation]) -> Preparation:
-    """Several leases of one kernel as one preparation: devices and cores side by side, thread counts added up."""
+    """Several leases of one kernel as one preparation: devices and cores side by side,
+    thread counts added up.
+    """
     total = parts[0]
     for part in parts[1:]:
         total = replace(
@@ -94,7 +114,9 @@ def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str
     both = {**one, **other, **memory_caps.together(one, other)}
     for name in one.keys() & other.keys():
         if name in _LISTS:
-            both[name] = ",".join(_side_by_side(one[name].split(","), other[name].split(",")))
+            both[name] = ",".join(
+                _side_by_side(one[name].split(","), other[name].split(","))
+            )
         elif name.endswith(_THREADS) and one[name].isdigit() and other[name].isdigit():
             both[name] = str(int(one[name]) + int(other[name]))
     if "HIP_VISIBLE_DEVICES" in both:  # HIP counts what ROCR leaves
@@ -104,13 +126,18 @@ def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str
 
 
 _AT_MOST = ("memory_total", "memory_free", "multiprocessors")
-"""Figures over all devices a process sees: what one lease leaves open is open for all of them."""
+"""Figures over all devices a process sees: what one lease leaves open is open for all
+of them.
+"""
 
 
-def _expected_together(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:
+def _expected_together(
+    one: Mapping[str, object], other: Mapping[str, object]
+) -> dict[str, object]:
     both = {**one, **other}
     for name in one.keys() & other.keys():
-        left, right = one[name], other[name]
+        left = one[name]
+        right = other[name]
         if isinstance(left, str) and isinstance(right, str):
             both[name] = str(int(left) + int(right))
         elif isinstance(left, Sequence) and isinstance(right, Sequence):
@@ -121,17 +148,27 @@ def _expected_together(one: Mapping[str, object], other: Mapping[str, object]) -
     return both
 
 
-def _at_most(one: Mapping[str, Any], other: Mapping[str, Any], visible: Any) -> dict[str, int]:
-    """Limits in all, where both leases set one: those of devices that are all seen add up.
+def _at_most(
+    one: Mapping[str, Any], other: Mapping[str, Any], visible: Any
+) -> dict[str, int]:
+    """Limits in all, where both leases set one: those of devices that are all seen add
+    up.
 
-    What they say of a device they share is said twice, and of one that a MIG instance hides it is said in vain.
+    What they say of a device they share is said twice, and of one that a MIG instance
+    hides it is said in vain.
     """
     are_all_seen = len(visible) == len(one["visible"]) + len(other["visible"])
     total = (lambda left, right: left + right) if are_all_seen else max
-    return {name: total(one[name], other[name]) for name in _AT_MOST if name in one and name in other}
+    return {
+        name: total(one[name], other[name])
+        for name in _AT_MOST
+        if name in one and name in other
+    }
 
 
 def _side_by_side(one: Sequence[Any], other: Sequence[Any]) -> list[Any]:
-    """Each of both once. Beside a MIG instance a process sees nothing: the first that it was given stays alone."""
+    """Each of both once. Beside a MIG instance a process sees nothing: the first that
+    it was given stays alone.
+    """
     both = [item for item in dict.fromkeys([*one, *other]) if item != ""]
     return both[:1] if any(str(item).startswith("MIG-") for item in both) else both

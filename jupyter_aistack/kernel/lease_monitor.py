@@ -22,13 +22,17 @@ POLL_SECONDS = 0.5
 
 
 class LeaseMonitor:
-    """Keeps a kernel's leases through a crash, and frees them when nobody starts it again.
+    """Keeps a kernel's leases through a crash, and frees them when nobody starts it
+    again.
 
-    The broker gives a dead holder's slices to others at once. A crashed kernel is started again within seconds, so the
-    moment its process ends its leases are put in this process's name. When it is not back after `grace_seconds` they
-    are released: Jupyter tells nobody about a kernel it has given up on, and some programs never clean up.
+    The broker gives a dead holder's slices to others at once. A crashed kernel is
+    started again within seconds, so the moment its process ends its leases are put in
+    this process's name. When it is not back after `grace_seconds` they
+    are released: Jupyter tells nobody about a kernel it has given up on, and some
+        programs never clean up.
 
-    A thread, not a task: synchronous kernel managers run no event loop between two calls.
+    A thread, not a task: synchronous kernel managers run no event loop between two
+        calls.
 
     Its first act is to bind what the kernel holds to its process.
 
@@ -51,11 +55,17 @@ class LeaseMonitor:
         is_waiting: bool = False,
         log: logging.Logger,
     ) -> None:
-        self._tenancy, self._pid, self._log = tenancy, pid, log
-        self._grace_seconds, self._is_alone, self._is_waiting = grace_seconds, is_alone, is_waiting
+        self._tenancy = tenancy
+        self._pid = pid
+        self._log = log
+        self._grace_seconds = grace_seconds
+        self._is_alone = is_alone
+        self._is_waiting = is_waiting
         self._bell, self._ear = socket.socketpair()
         self._is_stopped = False
-        self._thread = threading.Thread(target=self._run, name="aistack-kernel-keeper", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name="aistack-kernel-keeper", daemon=True
+        )
 
     def start(self) -> LeaseMonitor:
         self._thread.start()
@@ -72,7 +82,10 @@ class LeaseMonitor:
             with self._bell, self._ear:
                 self._watch()
         except Exception:
-            self._log.warning("leases of a kernel are no longer watched; they end with its process", exc_info=True)
+            self._log.warning(
+                "leases of a kernel are no longer watched; they end with its process",
+                exc_info=True,
+            )
 
     def _watch(self) -> None:
         self._quietly(lambda: self._tenancy.bind(self._pid))
@@ -99,7 +112,9 @@ class LeaseMonitor:
         self._is_waiting = self._tenancy.follow(is_alone=self._is_alone)
 
     def _quietly(self, step: Callable[[], None]) -> None:
-        """One step; what fails is tried again at the next, and the ledger's own deadlines bound what is lost."""
+        """One step; what fails is tried again at the next, and the ledger's own
+        deadlines bound what is lost.
+        """
         try:
             step()
         except Exception as error:
@@ -124,13 +139,17 @@ class _Exit:
             os.close(self._file)
 
     def within(self, seconds: float | None, bell: socket.socket) -> bool:
-        """Wait for `seconds` (None: for ever), or until the bell rings; whether the process has ended."""
+        """Wait for `seconds` (None: for ever), or until the bell rings; whether the
+        process has ended.
+        """
         if self._file is not None:
             ready = _readable([self._file, bell.fileno()], seconds)
             return self._file in ready
         deadline = None if seconds is None else time.monotonic() + seconds
         while is_alive(self._pid, None):
-            if _readable([bell.fileno()], POLL_SECONDS) or (deadline is not None and time.monotonic() >= deadline):
+            if _readable([bell.fileno()], POLL_SECONDS) or (
+                deadline is not None and time.monotonic() >= deadline
+            ):
                 return False
         return True
 

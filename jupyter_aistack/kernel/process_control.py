@@ -1,4 +1,6 @@
-"""What can be done to a kernel, or to one process below it, before it is ended: through the broker, and by signals."""
+"""What can be done to a kernel, or to one process below it, before it is ended: through
+the broker, and by signals.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 class RunInThread(Protocol):
     """Calls a function in a thread; what it raises is logged, and None comes back."""
 
-    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
+    def __call__(
+        self, function: Callable[..., Any], /, *args: Any
+    ) -> Awaitable[Any]: ...
 
 
 class DeviceProcesses:
-    """A process and those below it, as the devices of some leases see them. Synchronous: call it in a thread.
+    """A process and those below it, as the devices of some leases see them.
+    Synchronous: call it in a thread.
 
     Args:
         broker: of this host.
@@ -31,23 +36,34 @@ class DeviceProcesses:
     """
 
     def __init__(self, broker: Broker, leases: Sequence[Lease], pid: int) -> None:
-        self._broker, self._leases, self._pid = broker, leases, pid
+        self._broker = broker
+        self._leases = leases
+        self._pid = pid
 
     def has_started(self) -> bool:
-        """Whether one of them holds memory of a device, or is known to a server; True where that cannot be read."""
+        """Whether one of them holds memory of a device, or is known to a server; True
+        where that cannot be read.
+        """
         held = self._broker.devices.memory_by_process(self._slices())
         pids = self._pids()
-        if any(processes is None or pids & processes.keys() for processes in held.values()):
+        if any(
+            processes is None or pids & processes.keys() for processes in held.values()
+        ):
             return True
         return bool(self.clients())
 
     def is_working(self, since: float) -> bool | None:
-        """Whether a device has worked for one of them since then; None when nobody can tell."""
+        """Whether a device has worked for one of them since then; None when nobody can
+        tell.
+        """
         return self._broker.devices.is_working(self._slices(), self._pids(), since)
 
     def clients(self) -> frozenset[int]:
         """Those of them that a server knows; none where it does not answer."""
-        return frozenset(pid for lease in self._leases for pid in self._known(lease)) & self._pids()
+        return (
+            frozenset(pid for lease in self._leases for pid in self._known(lease))
+            & self._pids()
+        )
 
     def terminate(self, pid: int) -> None:
         """End a client's work through its server. Raises `ProviderError`."""
@@ -80,11 +96,22 @@ class PidControl:
         run: calls functions in a thread.
     """
 
-    def __init__(self, device: DeviceProcesses, pid: int, started_at: float | None, run: RunInThread) -> None:
-        self._device, self._pid, self._started_at, self._run = device, pid, started_at, run
+    def __init__(
+        self,
+        device: DeviceProcesses,
+        pid: int,
+        started_at: float | None,
+        run: RunInThread,
+    ) -> None:
+        self._device = device
+        self._pid = pid
+        self._started_at = started_at
+        self._run = run
 
     async def interrupt(self) -> None:
-        """Nothing: such processes hear interrupts of their kernel, or ignore them on purpose."""
+        """Nothing: such processes hear interrupts of their kernel, or ignore them on
+        purpose.
+        """
 
     async def is_working(self, since: float) -> bool | None:
         answer: bool | None = await self._run(self._device.is_working, since)
@@ -124,8 +151,11 @@ class KernelControl(PidControl):
         signal: Callable[[int], Awaitable[None]],
         poll: Callable[[], Awaitable[int | None]],
     ) -> None:
-        self._device, self._run = device, run
-        self._interrupt, self._signal, self._poll = interrupt, signal, poll
+        self._device = device
+        self._run = run
+        self._interrupt = interrupt
+        self._signal = signal
+        self._poll = poll
 
     async def interrupt(self) -> None:
         await self._interrupt()

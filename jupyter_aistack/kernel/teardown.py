@@ -1,10 +1,13 @@
-"""How a process that has started CUDA is ended, so that its neighbours on the GPU stay whole.
+"""How a process that has started CUDA is ended, so that its neighbours on the GPU stay
+whole.
 
-NVIDIA calls what follows from killing a client of MPS with work in flight undefined (NVIDIA MPS documentation; a hang
-until the next reboot in pytorch/pytorch#32575). Jupyter kills a kernel when it does not answer. So, before that: the
-cell is interrupted, the device's work is waited for, the clients are ended through their server, and the process is
-asked to end. A Python kernel runs nothing on its control channel, so nobody can have it synchronise its device: that
-the driver sees no work of it any more must do.
+NVIDIA calls what follows from killing a client of MPS with work in flight undefined
+(NVIDIA MPS documentation; a hang until the next reboot in pytorch/pytorch#32575).
+Jupyter kills a kernel when it does not answer. So, before that: the cell is
+interrupted, the device's work is waited for, the clients are ended through their
+server, and the process is asked to end. A Python kernel runs nothing on its control
+channel, so nobody can have it synchronise its device: that the driver sees no work of
+it any more must do.
 """
 
 from __future__ import annotations
@@ -18,20 +21,26 @@ from typing import Protocol
 SETTLE_SECONDS = 3.0
 """The longest wait for the device's work to end."""
 SURE_SECONDS = 1.0
-"""How long no work must have been seen: the driver takes a sample every 0.2 to 1 second."""
+"""How long no work must have been seen: the driver takes a sample every 0.2 to 1
+second.
+"""
 TERM_SECONDS = 2.0
 """Between the request to end and the end."""
 POLL_SECONDS = 0.1
 
 
 class ProcessControl(Protocol):
-    """What can be done to the process; nothing here raises because a part of it fails."""
+    """What can be done to the process; nothing here raises because a part of it
+    fails.
+    """
 
     async def interrupt(self) -> None:
         """Interrupt what it runs."""
 
     async def is_working(self, since: float) -> bool | None:
-        """Whether a device has worked for it since that moment (seconds since the epoch); None: nobody can tell."""
+        """Whether a device has worked for it since that moment (seconds since the
+        epoch); None: nobody can tell.
+        """
 
     async def clients(self) -> frozenset[int]:
         """It and those below it that a server of MPS knows."""
@@ -62,7 +71,9 @@ class Teardown:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._ways, self._clock, self._sleep = ways, clock, sleep
+        self._ways = ways
+        self._clock = clock
+        self._sleep = sleep
 
     async def free_device(self) -> None:
         """Everything before the signal that ends it: it may be killed afterwards."""
@@ -94,7 +105,9 @@ class Teardown:
             return True
         return not await self._ways.is_working(self._clock() - SURE_SECONDS)
 
-    async def _wait(self, seconds: float, is_over: Callable[[], Awaitable[bool]]) -> None:
+    async def _wait(
+        self, seconds: float, is_over: Callable[[], Awaitable[bool]]
+    ) -> None:
         """Counted in pauses, not by the clock, which may be set meanwhile."""
         for _ in range(round(seconds / POLL_SECONDS)):
             if await is_over():

@@ -1,4 +1,6 @@
-"""Binding a kernel's process to its cores, and finding out from inside whether it got what it was promised."""
+"""Binding a kernel's process to its cores, and finding out from inside whether it got
+what it was promised.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,18 @@ from jupyter_aistack.system.verify.child import IsClient, verify
 
 
 def bind_process(pid: int, cores: Sequence[int]) -> None:
-    """Let every thread of a process run on `cores` alone; threads and children it starts later inherit that.
+    """Let every thread of a process run on `cores` alone; threads and children it
+    starts later inherit that.
 
-    A process that has ended already is left alone, and so is one on a system without CPU affinity.
+    A process that has ended already is left alone, and so is one on a system without
+    CPU affinity.
     """
     if not cores or not hasattr(os, "sched_setaffinity"):
         return
     with contextlib.suppress(OSError):
-        os.sched_setaffinity(pid, cores)  # first the main thread, so that no new thread escapes the list below
+        os.sched_setaffinity(
+            pid, cores
+        )  # first the main thread, so that no new thread escapes the list below
         for thread in os.listdir(f"/proc/{pid}/task"):
             os.sched_setaffinity(int(thread), cores)
 
@@ -33,9 +39,11 @@ def check(
     environment: Mapping[str, str],
     is_client: IsClient | None = None,
 ) -> tuple[bool | None, str]:
-    """Compare a promise with what a child with the kernel's interpreter, environment and affinity sees.
+    """Compare a promise with what a child with the kernel's interpreter, environment
+    and affinity sees.
 
-    Call it in a thread of its own: the thread takes on the kernel's affinity, for the child to inherit.
+    Call it in a thread of its own: the thread takes on the kernel's affinity, for the
+        child to inherit.
 
     Returns:
         As :func:`jupyter_aistack.system.verify.child.verify`.
@@ -45,10 +53,17 @@ def check(
             os.sched_setaffinity(0, os.sched_getaffinity(pid))
         except OSError as error:
             return None, f"{NOT_KNOWN} {type(error).__name__}"
-    return verify(expects, interpreter=_interpreter(command), environment=environment, is_client=is_client)
+    return verify(
+        expects,
+        interpreter=_interpreter(command),
+        environment=environment,
+        is_client=is_client,
+    )
 
 
 def _interpreter(command: Sequence[str]) -> str:
-    """The kernel's own Python; ours for kernels in other languages or behind a launcher."""
+    """The kernel's own Python; ours for kernels in other languages or behind a
+    launcher.
+    """
     program = command[0] if command else ""
     return program if Path(program).name.startswith("python") else sys.executable

@@ -1,17 +1,27 @@
-"""How charges are written down: meters move on from where they were, and what is added is never lost."""
+"""How charges are written down: meters move on from where they were, and what is added
+is never lost.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from jupyter_aistack.core.accounting.charges import CellInterval, UsageRecord, UsageSummary, added, summed
+from jupyter_aistack.core.accounting.charges import (
+    CellInterval,
+    UsageRecord,
+    UsageSummary,
+    added,
+    summed,
+)
 from jupyter_aistack.exceptions import LedgerConflict
 
 from .rows import Rows
 
 LONGEST_CELL_SECONDS = 30 * 86400.0
-"""A cell without an end that began earlier belongs to a kernel that died; its span is dropped."""
+"""A cell without an end that began earlier belongs to a kernel that died; its span is
+dropped.
+"""
 
 
 def settle(rows: Rows, bill: UsageSummary) -> None:
@@ -20,13 +30,18 @@ def settle(rows: Rows, bill: UsageSummary) -> None:
     Raises:
         LedgerConflict: a meter is not where the bill goes on from; nothing was changed.
     """
-    known = {(meter.host, meter.device_id): meter for host in _hosts(bill) for meter in rows.meters(host)}
+    known = {
+        (meter.host, meter.device_id): meter
+        for host in _hosts(bill)
+        for meter in rows.meters(host)
+    }
     expected = {(meter.host, meter.device_id): meter for meter in bill.before}
     for meter in bill.after:
         place = (meter.host, meter.device_id)
         if known.get(place) != expected.get(place):
             raise LedgerConflict(
-                f"the meter of {meter.device_id} was moved by another process", device_id=meter.device_id
+                f"the meter of {meter.device_id} was moved by another process",
+                device_id=meter.device_id,
             )
     for meter in bill.after:
         rows.keep_meter(meter, is_new=(meter.host, meter.device_id) not in known)
@@ -41,7 +56,9 @@ def _hosts(bill: UsageSummary) -> Iterable[str]:
 def add(rows: Rows, charge: UsageRecord) -> None:
     """Add a charge to what is under its key already."""
     known = rows.charge(charge.key)
-    rows.keep_charge(charge if known is None else added(known, charge), is_new=known is None)
+    rows.keep_charge(
+        charge if known is None else added(known, charge), is_new=known is None
+    )
 
 
 def fold(rows: Rows, before: int, limit: int) -> int:

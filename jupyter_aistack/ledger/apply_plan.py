@@ -5,7 +5,12 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from jupyter_aistack.core.model.device_state import DeviceState, counted, leaves, returns
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    counted,
+    leaves,
+    returns,
+)
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition, NoticeKind, Outcome
 from jupyter_aistack.core.model.plan import (
@@ -37,7 +42,10 @@ _STEPS = {
 }
 
 
-_BEFORE = {TransferDirection.SUSPEND: StatePhase.RESIDENT, TransferDirection.RESUME: StatePhase.PARKED}
+_BEFORE = {
+    TransferDirection.SUSPEND: StatePhase.RESIDENT,
+    TransferDirection.RESUME: StatePhase.PARKED,
+}
 
 
 def check(rows: Rows, plan: Plan, now: float) -> None:
@@ -51,55 +59,98 @@ def check(rows: Rows, plan: Plan, now: float) -> None:
         raise LedgerConflict(version=rows.version, planned_for=plan.version)
     for action in plan.actions:
         if isinstance(action, Grant | Reject):
-            _check_waits(rows, action.request.id if isinstance(action, Grant) else action.request_id)
+            _check_waits(
+                rows,
+                action.request.id if isinstance(action, Grant) else action.request_id,
+            )
         else:
-            _check_lease(guarded_lease(rows, action.lease_id, action.token), action, now)
+            _check_lease(
+                guarded_lease(rows, action.lease_id, action.token), action, now
+            )
 
 
 def _check_waits(rows: Rows, request_id: str) -> None:
     if find_request(rows, request_id).state is not RequestState.QUEUED:
-        raise LedgerConflict(f"request {request_id} does not wait any more", request_id=request_id)
+        raise LedgerConflict(
+            f"request {request_id} does not wait any more", request_id=request_id
+        )
 
 
-def _check_lease(lease: Lease, action: End | Notify | WithdrawNotice | TransferAction, now: float) -> None:
+def _check_lease(
+    lease: Lease, action: End | Notify | WithdrawNotice | TransferAction, now: float
+) -> None:
     """Refuse what a renewal or a use has overtaken: these leave the version alone."""
     if not lease.is_live:
         return
     if isinstance(action, TransferAction) and (
         lease.residence is None or lease.residence.phase is not _BEFORE[action.act]
     ):
-        raise LedgerConflict(f"the state of lease {lease.id} has moved meanwhile", lease_id=lease.id)
+        raise LedgerConflict(
+            f"the state of lease {lease.id} has moved meanwhile", lease_id=lease.id
+        )
     outcome = action.outcome if isinstance(action, End) else None
     if outcome is Outcome.EXPIRED and not lease.is_expired(now):
-        raise LedgerConflict(f"lease {lease.id} was renewed meanwhile", lease_id=lease.id)
-    noticed = replace(lease, notice=action.notice) if isinstance(action, Notify) else lease
-    if (outcome is Outcome.RECLAIMED or isinstance(action, Notify)) and was_used_since_notice(noticed):
+        raise LedgerConflict(
+            f"lease {lease.id} was renewed meanwhile", lease_id=lease.id
+        )
+    noticed = (
+        replace(lease, notice=action.notice) if isinstance(action, Notify) else lease
+    )
+    if (
+        outcome is Outcome.RECLAIMED or isinstance(action, Notify)
+    ) and was_used_since_notice(noticed):
         raise LedgerConflict(f"lease {lease.id} was used meanwhile", lease_id=lease.id)
 
 
-def apply_action(rows: Rows, action: Action, now: float, half_life_seconds: float) -> list[Event]:
-    """Do what a checked plan says. What it says about a lease that has ended meanwhile is left out."""
+def apply_action(
+    rows: Rows, action: Action, now: float, half_life_seconds: float
+) -> list[Event]:
+    """Do what a checked plan says. What it says about a lease that has ended meanwhile
+    is left out.
+    """
     if isinstance(action, Grant):
         return [_grant(rows, action, now)]
     if isinstance(action, Reject):
         request = find_request(rows, action.request_id)
-        return [decide(rows, request, RequestState.REJECTED, EventKind.REQUEST_REJECTED, now, action.reason)[1]]
+        return [
+            decide(
+                rows,
+                request,
+                RequestState.REJECTED,
+                EventKind.REQUEST_REJECTED,
+                now,
+                action.reason,
+            )[1]
+        ]
     lease = find_lease(rows, action.lease_id)
     if not lease.is_live:
         return []
     if isinstance(action, End):
-        return [end(rows, lease, _STEPS[action.outcome], now, half_life_seconds, action.detail)[1]]
+        return [
+            end(
+                rows,
+                lease,
+                _STEPS[action.outcome],
+                now,
+                half_life_seconds,
+                action.detail,
+            )[1]
+        ]
     if isinstance(action, TransferAction):
         return _begin_move(rows, lease, action, now)
     if isinstance(action, Notify):
         return [_notify(rows, lease, action, now)]
-    return [withdraw(rows, lease, now, action.detail)] if lease.notice is not None else []
+    return (
+        [withdraw(rows, lease, now, action.detail)] if lease.notice is not None else []
+    )
 
 
 def _grant(rows: Rows, grant: Grant, now: float) -> Event:
     lease = grant_to_lease(grant, f"l-{uuid.uuid4().hex[:16]}", rows.next_token(), now)
     rows.keep_lease(lease, is_new=True)
-    rows.keep_request(replace(grant.request, state=RequestState.GRANTED, reason="", lease_id=lease.id))
+    rows.keep_request(
+        replace(grant.request, state=RequestState.GRANTED, reason="", lease_id=lease.id)
+    )
     rows.version += 1
     return rows.append(lease_event(EventKind.LEASE_GRANTED, lease, now))
 
@@ -110,7 +161,9 @@ def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
     return rows.append(lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail))
 
 
-def _begin_move(rows: Rows, lease: Lease, move: TransferAction, now: float) -> list[Event]:
+def _begin_move(
+    rows: Rows, lease: Lease, move: TransferAction, now: float
+) -> list[Event]:
     """Nothing has happened yet that anybody should be told: the state is on its way."""
     assert lease.residence is not None  # checked
     begin = leaves if move.act is TransferDirection.SUSPEND else returns
@@ -118,7 +171,9 @@ def _begin_move(rows: Rows, lease: Lease, move: TransferAction, now: float) -> l
     return []
 
 
-def keep_residence(rows: Rows, lease: Lease, residence: DeviceState, now: float) -> Lease:
+def keep_residence(
+    rows: Rows, lease: Lease, residence: DeviceState, now: float
+) -> Lease:
     """Write down where a lease's state is; plans made before hold no more."""
     assert lease.residence is not None  # none gets one later
     changed = replace(lease, residence=counted(lease.residence, residence, now))
@@ -131,7 +186,9 @@ def withdraw(rows: Rows, lease: Lease, now: float, detail: str) -> Event:
     """Take the notice of a lease back."""
     rows.keep_lease(replace(lease, notice=None))
     rows.version += 1
-    return rows.append(lease_event(EventKind.LEASE_NOTICE_WITHDRAWN, lease, now, detail))
+    return rows.append(
+        lease_event(EventKind.LEASE_NOTICE_WITHDRAWN, lease, now, detail)
+    )
 
 
 def touch(rows: Rows, lease: Lease, now: float) -> None:
@@ -146,10 +203,17 @@ def touch(rows: Rows, lease: Lease, now: float) -> None:
 
 
 def decide(
-    rows: Rows, request: Request, state: RequestState, kind: EventKind, now: float, reason: str
+    rows: Rows,
+    request: Request,
+    state: RequestState,
+    kind: EventKind,
+    now: float,
+    reason: str,
 ) -> tuple[Request, Event]:
     """Take a request out of the queue, and say why."""
     decided = replace(request, state=state, reason=reason)
     rows.keep_request(decided)
     rows.version += 1
-    return decided, rows.append(Event(kind=kind, at=now, request_id=request.id, detail=reason))
+    return decided, rows.append(
+        Event(kind=kind, at=now, request_id=request.id, detail=reason)
+    )

@@ -1,11 +1,13 @@
-"""The ledger port: the durable record of requests, leases, accounts, reservations, charges and events.
+"""The ledger port: the durable record of requests, leases, accounts, reservations,
+charges and events.
 
 It is their only writer.
 
-A ledger knows no devices and makes no choices. It promises four things: what it returns has been
-written; a write guarded by a stale token or version changes nothing; no transaction ever sees
-a lease alive past its time, because every one of them first ends those that are; and a lease that
-ends, however it does, is charged to the account of its user and queue in the same transaction.
+A ledger knows no devices and makes no choices. It promises four things: what it returns
+has been written; a write guarded by a stale token or version changes nothing; no
+transaction ever sees a lease alive past its time, because every one of them first ends
+those that are; and a lease that ends, however it does, is charged to the account of its
+user and queue in the same transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from jupyter_aistack.core.accounting.charges import CellInterval, MeterState, UsageRecord, UsageSummary
+from jupyter_aistack.core.accounting.charges import (
+    CellInterval,
+    MeterState,
+    UsageRecord,
+    UsageSummary,
+)
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
@@ -30,12 +37,14 @@ class LedgerState:
     """What a plan is made from, read in one transaction.
 
     Attributes:
-        version: changes whenever leases, requests or reservations come or go, a lease changes hands, or a notice is
-            given or withdrawn; renewals and use leave it alone.
+        version: changes whenever leases, requests or reservations come or go, a lease
+            changes hands, or a notice is given or withdrawn; renewals and use leave it
+            alone.
         leases: the live leases of the host asked for.
         requests: its queued requests.
         accounts: what everybody's ended leases have used, on all hosts.
-        reservations: those of the host that are running or have a window to come, the first to start first.
+        reservations: those of the host that are running or have a window to come, the
+            first to start first.
     """
 
     version: int
@@ -46,7 +55,8 @@ class LedgerState:
 
 
 class Ledger(ABC):
-    """Where leases are written down. Safe to use from several threads and, but for memory, processes.
+    """Where leases are written down. Safe to use from several threads and, but for
+    memory, processes.
 
     Every method may raise `LedgerUnavailable`. Times are seconds since the epoch.
 
@@ -58,11 +68,15 @@ class Ledger(ABC):
 
     @abstractmethod
     def read(self, host: str, now: float) -> LedgerState:
-        """What a plan for `host` is made from. Called by the broker at the start of each cycle."""
+        """What a plan for `host` is made from. Called by the broker at the start of
+        each cycle.
+        """
 
     @abstractmethod
     def submit(self, request: Request) -> Request:
-        """Write a new request down as queued. Submitting the same id twice returns the first one unchanged."""
+        """Write a new request down as queued. Submitting the same id twice returns the
+        first one unchanged.
+        """
 
     @abstractmethod
     def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
@@ -76,18 +90,27 @@ class Ledger(ABC):
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         """Carry out a plan, whole or not at all, and return what happened.
 
-        A granted request gets a lease with a fresh token. What the plan says about a lease that has ended meanwhile is
-        left out.
+        A granted request gets a lease with a fresh token. What the plan says about a
+        lease that has ended meanwhile is left out.
 
         Raises:
-            LedgerConflict: the ledger has moved on since `plan.version`, or a lease that was to end or to be noticed
-                has been renewed or used since; nothing was changed.
+            LedgerConflict: the ledger has moved on since `plan.version`, or a lease
+                that was to end or to be noticed has been renewed or used since; nothing
+                was changed.
             LeaseNotFound, StaleToken: it names what is not there; nothing was changed.
         """
 
     @abstractmethod
-    def step(self, lease_id: str, token: int, step: LeaseTransition, now: float, **changes: object) -> Lease:
-        """Advance a lease, and replace fields named in `changes` (``holder``, ``enforced_by``, ``verified``, ``note``).
+    def step(
+        self,
+        lease_id: str,
+        token: int,
+        step: LeaseTransition,
+        now: float,
+        **changes: object,
+    ) -> Lease:
+        """Advance a lease, and replace fields named in `changes` (``holder``,
+        ``enforced_by``, ``verified``, ``note``).
 
         Raises:
             LeaseNotFound: no such lease.
@@ -98,10 +121,14 @@ class Ledger(ABC):
 
     @abstractmethod
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
-        """Move a live lease's `expires_at`, never beyond its `ends_at`. Raises as `step` does."""
+        """Move a live lease's `expires_at`, never beyond its `ends_at`. Raises as
+        `step` does.
+        """
 
     @abstractmethod
-    def extend(self, lease_id: str, token: int, now: float, ends_at: float | None) -> Lease:
+    def extend(
+        self, lease_id: str, token: int, now: float, ends_at: float | None
+    ) -> Lease:
         """Move a live lease's `ends_at`. Raises as `step` does."""
 
     @abstractmethod
@@ -113,21 +140,37 @@ class Ledger(ABC):
 
     @abstractmethod
     def remark(
-        self, lease_id: str, token: int, now: float, kind: EventKind, detail: str, *, note: str | None = None
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        kind: EventKind,
+        detail: str,
+        *,
+        note: str | None = None,
     ) -> Lease:
-        """Write down something that has happened to a live lease, and with `note` change its note; raises as `step`."""
+        """Write down something that has happened to a live lease, and with `note`
+        change its note; raises as `step`.
+        """
 
     @abstractmethod
     def update_device_state(
-        self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        change: Callable[[DeviceState], DeviceState],
     ) -> Lease:
-        """Replace a live lease's residence by what `change` makes of it, with no other write in between.
+        """Replace a live lease's residence by what `change` makes of it, with no other
+        write in between.
 
-        A lease whose state has left its device becomes suspended, one whose state is back active; that and its loss
-        are events. One that has no residence, or on which `change` has no effect, stays as it is.
+        A lease whose state has left its device becomes suspended, one whose state is
+        back active; that and its loss are events. One that has no residence, or on
+        which `change` has no effect, stays as it is.
 
         Args:
-            change: a step of :mod:`..core.residence`; what it raises is raised here, and nothing was changed.
+            change: a step of :mod:`..core.residence`; what it raises is raised here,
+                and nothing was changed.
 
         Raises:
             LeaseNotFound, StaleToken, LeaseLost: as `step` does.
@@ -135,14 +178,17 @@ class Ledger(ABC):
 
     @abstractmethod
     def touch(self, lease_ids: Iterable[str], now: float) -> None:
-        """Note that leases are in use: `active_at` moves to `now`, never back; a notice for being idle is withdrawn.
+        """Note that leases are in use: `active_at` moves to `now`, never back; a notice
+        for being idle is withdrawn.
 
-        Those that have ended, or never were, are passed over. Called about once a minute for what is in use.
+        Those that have ended, or never were, are passed over. Called about once a
+        minute for what is in use.
         """
 
     @abstractmethod
     def reserve(self, reservation: Reservation, now: float) -> Reservation:
-        """Write a reservation down. Reserving the same id twice returns the first one unchanged.
+        """Write a reservation down. Reserving the same id twice returns the first one
+        unchanged.
 
         Whether the host can hold it is for the caller to check.
         """
@@ -157,17 +203,26 @@ class Ledger(ABC):
 
     @abstractmethod
     def settle(self, bill: UsageSummary) -> None:
-        """Write down what was used: move the meters and add the charges, whole or not at all.
+        """Write down what was used: move the meters and add the charges, whole or not
+        at all.
 
         Raises:
-            LedgerConflict: a meter is not as the bill says it was: another process has charged that time.
+            LedgerConflict: a meter is not as the bill says it was: another process has
+                charged that time.
         """
 
     @abstractmethod
     def charges(
-        self, since: int, until: int, *, user: str | None = None, label: str | None = None, owner: str | None = None
+        self,
+        since: int,
+        until: int,
+        *,
+        user: str | None = None,
+        label: str | None = None,
+        owner: str | None = None,
     ) -> tuple[UsageRecord, ...]:
-        """The charges of the days from `since` to `until`, both included, in the order of their keys.
+        """The charges of the days from `since` to `until`, both included, in the order
+        of their keys.
 
         Args:
             user, label, owner: only those of this user, notebook or kernel.
@@ -175,22 +230,29 @@ class Ledger(ABC):
 
     @abstractmethod
     def aggregate_cells(self, before: int, limit: int = 1000) -> int:
-        """Add the charges of cells before that day to the ones of their leases; how many there were, at most `limit`.
+        """Add the charges of cells before that day to the ones of their leases; how
+        many there were, at most `limit`.
 
         No sum changes; the peaks of a lease's cells become the lease's.
         """
 
     @abstractmethod
     def record_cells(self, spans: Iterable[CellInterval]) -> None:
-        """Note when cells ran. A span noted again (of one that runs, when it has ended) replaces the first."""
+        """Note when cells ran. A span noted again (of one that runs, when it has ended)
+        replaces the first.
+        """
 
     @abstractmethod
     def cells(self, host: str, since: float) -> tuple[CellInterval, ...]:
-        """The cells of a host that ran after `since`, or still run, the first to begin first."""
+        """The cells of a host that ran after `since`, or still run, the first to begin
+        first.
+        """
 
     @abstractmethod
     def delete_cells(self, host: str, before: float) -> None:
-        """Drop the spans of cells that ended before that time, and of those that never told their end."""
+        """Drop the spans of cells that ended before that time, and of those that never
+        told their end.
+        """
 
     @abstractmethod
     def lease(self, lease_id: str, now: float) -> Lease:
@@ -201,7 +263,14 @@ class Ledger(ABC):
         """One request. Raises `LeaseNotFound`."""
 
     @abstractmethod
-    def leases(self, now: float, *, host: str | None = None, live: bool = True, limit: int = 1000) -> tuple[Lease, ...]:
+    def leases(
+        self,
+        now: float,
+        *,
+        host: str | None = None,
+        live: bool = True,
+        limit: int = 1000,
+    ) -> tuple[Lease, ...]:
         """Leases, newest first; the live ones, or with ``live=False`` all of them."""
 
     @abstractmethod

@@ -1,4 +1,6 @@
-"""How a lease ends in the ledger: its row, its event, and what its user is charged, in one transaction."""
+"""How a lease ends in the ledger: its row, its event, and what its user is charged, in
+one transaction.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,28 @@ _EVENTS = {
 
 def due_at(lease: Lease) -> float:
     """When a lease ends unless renewed or extended, in seconds since the epoch."""
-    ends: list[float] = [lease.expires_at] if lease.ends_at is None else [lease.expires_at, lease.ends_at]
+    ends: list[float] = (
+        [lease.expires_at]
+        if lease.ends_at is None
+        else [lease.expires_at, lease.ends_at]
+    )
     return min(ends)
 
 
 def expire_due(rows: Rows, now: float, half_life_seconds: float) -> list[Event]:
-    """End every live lease that is past its time. It ended when its time was up, not when that was noticed."""
+    """End every live lease that is past its time. It ended when its time was up, not
+    when that was noticed.
+    """
     late = sorted(rows.due(now), key=lambda lease: lease.token)
     return [
-        end(rows, lease, LeaseTransition.EXPIRE, due_at(lease), half_life_seconds, "its time was up")[1]
+        end(
+            rows,
+            lease,
+            LeaseTransition.EXPIRE,
+            due_at(lease),
+            half_life_seconds,
+            "its time was up",
+        )[1]
         for lease in late
     ]
 
@@ -45,7 +60,8 @@ def end(
     detail: str = "",
     changes: dict[str, Any] | None = None,
 ) -> tuple[Lease, Event]:
-    """End `lease` by `step` at time `at`, whoever asked for it, and charge it to its user's account.
+    """End `lease` by `step` at time `at`, whoever asked for it, and charge it to its
+    user's account.
 
     Raises:
         InvalidTransition: the step is not in the table; nothing was changed.
@@ -59,7 +75,8 @@ def end(
 
 
 def _charge(rows: Rows, ended: Lease, half_life_seconds: float) -> None:
-    user, queue = ended.holder.user, ended.queue
+    user = ended.holder.user
+    queue = ended.queue
     known = rows.account(user, queue)
     account = known or Account(user=user, queue=queue)
     rows.keep_account(charged(account, ended, half_life_seconds), is_new=known is None)

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from jupyter_aistack.core.accounting.charges import CellInterval, Key, MeterState, UsageRecord
+from jupyter_aistack.core.accounting.charges import (
+    CellInterval,
+    Key,
+    MeterState,
+    UsageRecord,
+)
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request, RequestState
@@ -72,7 +77,11 @@ class _MemoryRows:
 
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         table = self._live if live else self._leases
-        return [lease for lease in reversed(table.values()) if host in (None, lease.holder.host)][:limit]
+        return [
+            lease
+            for lease in reversed(table.values())
+            if host in (None, lease.holder.host)
+        ][:limit]
 
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
         self._leases[lease.id] = lease
@@ -85,7 +94,9 @@ class _MemoryRows:
         return self._requests.get(request_id)
 
     def queued(self, host: str) -> list[Request]:
-        return [request for request in self._queued.values() if request.holder.host == host]
+        return [
+            request for request in self._queued.values() if request.holder.host == host
+        ]
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
         self._requests[request.id] = request
@@ -107,7 +118,11 @@ class _MemoryRows:
         return self._reservations.get(reservation_id)
 
     def reservations(self, host: str, now: float) -> list[Reservation]:
-        return [kept for kept in self._reservations.values() if kept.host == host and kept.window(now) is not None]
+        return [
+            kept
+            for kept in self._reservations.values()
+            if kept.host == host and kept.window(now) is not None
+        ]
 
     def add_reservation(self, reservation: Reservation) -> None:
         self._reservations[reservation.id] = reservation
@@ -125,16 +140,30 @@ class _MemoryRows:
         return self._charges.get(key)
 
     def charges(
-        self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
+        self,
+        since: int,
+        until: int,
+        *,
+        user: str | None,
+        label: str | None,
+        owner: str | None,
     ) -> list[UsageRecord]:
         def is_wanted(one: UsageRecord) -> bool:
-            is_whose = user in (None, one.user) and label in (None, one.label) and owner in (None, one.owner)
+            is_whose = (
+                user in (None, one.user)
+                and label in (None, one.label)
+                and owner in (None, one.owner)
+            )
             return since <= one.day <= until and is_whose
 
         return [charge for charge in self._charges.values() if is_wanted(charge)]
 
     def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
-        return [charge for charge in self._charges.values() if charge.cell and charge.day < before][:limit]
+        return [
+            charge
+            for charge in self._charges.values()
+            if charge.cell and charge.day < before
+        ][:limit]
 
     def keep_charge(self, charge: UsageRecord, *, is_new: bool = False) -> None:
         self._charges[charge.key] = charge
@@ -154,7 +183,11 @@ class _MemoryRows:
 
     def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
         for place, span in list(self._spans.items()):
-            is_old = span.began_at < begun_before if span.ended_at is None else span.ended_at < ended_before
+            is_old = (
+                span.began_at < begun_before
+                if span.ended_at is None
+                else span.ended_at < ended_before
+            )
             if span.host == host and is_old:
                 del self._spans[place]
 

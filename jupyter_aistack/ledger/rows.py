@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from jupyter_aistack.core.accounting.charges import CellInterval, Key, MeterState, UsageRecord
+from jupyter_aistack.core.accounting.charges import (
+    CellInterval,
+    Key,
+    MeterState,
+    UsageRecord,
+)
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
@@ -14,7 +19,9 @@ from jupyter_aistack.exceptions import LeaseLost, LeaseNotFound, StaleToken
 
 
 class Rows(Protocol):
-    """What a transaction can see and keep. Only a write transaction may call the methods that change something."""
+    """What a transaction can see and keep. Only a write transaction may call the
+    methods that change something.
+    """
 
     version: int
 
@@ -62,9 +69,17 @@ class Rows(Protocol):
     def charge(self, key: Key) -> UsageRecord | None: ...
 
     def charges(
-        self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
+        self,
+        since: int,
+        until: int,
+        *,
+        user: str | None,
+        label: str | None,
+        owner: str | None,
     ) -> list[UsageRecord]:
-        """Charges of the days from `since` to `until`, in any order; None is everybody's."""
+        """Charges of the days from `since` to `until`, in any order; None is
+        everybody's.
+        """
 
     def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
         """Charges of cells before that day."""
@@ -82,7 +97,9 @@ class Rows(Protocol):
         """The spans of a host that end after `since` or have no end."""
 
     def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
-        """Drop those that ended before a time, and those without an end that began before another."""
+        """Drop those that ended before a time, and those without an end that began
+        before another.
+        """
 
     def append(self, event: Event) -> Event:
         """Write an event at the end of the history and return it with its sequence."""
@@ -94,7 +111,9 @@ def find_lease(rows: Rows, lease_id: str) -> Lease:
     """The lease of that id. Raises `LeaseNotFound`."""
     lease = rows.lease(lease_id) if is_id(lease_id) else None
     if lease is None:
-        raise LeaseNotFound(f"lease_id: there is no lease {lease_id!r}", field="lease_id")
+        raise LeaseNotFound(
+            f"lease_id: there is no lease {lease_id!r}", field="lease_id"
+        )
     return lease
 
 
@@ -102,7 +121,9 @@ def find_request(rows: Rows, request_id: str) -> Request:
     """The request of that id. Raises `LeaseNotFound`."""
     request = rows.request(request_id) if is_id(request_id) else None
     if request is None:
-        raise LeaseNotFound(f"request_id: there is no request {request_id!r}", field="request_id")
+        raise LeaseNotFound(
+            f"request_id: there is no request {request_id!r}", field="request_id"
+        )
     return request
 
 
@@ -110,15 +131,23 @@ def find_reservation(rows: Rows, reservation_id: str) -> Reservation:
     """The reservation of that id. Raises `LeaseNotFound`."""
     reservation = rows.reservation(reservation_id) if is_id(reservation_id) else None
     if reservation is None:
-        raise LeaseNotFound(f"reservation_id: there is no reservation {reservation_id!r}", field="reservation_id")
+        raise LeaseNotFound(
+            f"reservation_id: there is no reservation {reservation_id!r}",
+            field="reservation_id",
+        )
     return reservation
 
 
 def guarded_lease(rows: Rows, lease_id: str, token: int) -> Lease:
-    """The lease of that id, live or ended. Raises `StaleToken` unless `token` is its own."""
+    """The lease of that id, live or ended. Raises `StaleToken` unless `token` is its
+    own.
+    """
     lease = find_lease(rows, lease_id)
     if lease.token != token:
-        raise StaleToken(f"lease {lease_id} has moved on: token {token} may change nothing", lease_id=lease_id)
+        raise StaleToken(
+            f"lease {lease_id} has moved on: token {token} may change nothing",
+            lease_id=lease_id,
+        )
     return lease
 
 
@@ -139,7 +168,9 @@ def refuse_ended(lease: Lease) -> None:
 
 def lease_event(kind: EventKind, lease: Lease, at: float, detail: str = "") -> Event:
     """What happened to `lease`, ready to be written down."""
-    return Event(kind=kind, at=at, request_id=lease.request_id, lease_id=lease.id, detail=detail)
+    return Event(
+        kind=kind, at=at, request_id=lease.request_id, lease_id=lease.id, detail=detail
+    )
 
 
 def is_id(text: str) -> bool:

@@ -1,7 +1,7 @@
 """What every ledger does, written once over the few rows a medium must keep.
 
-`TransactionalLedger` is the whole contract of the port; a medium adds how a transaction begins
-and ends, and how rows are found and kept (`Rows`).
+`TransactionalLedger` is the whole contract of the port; a medium adds how a transaction
+begins and ends, and how rows are found and kept (`Rows`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,21 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from jupyter_aistack.core.accounting.charges import CellInterval, MeterState, UsageRecord, UsageSummary
+from jupyter_aistack.core.accounting.charges import (
+    CellInterval,
+    MeterState,
+    UsageRecord,
+    UsageSummary,
+)
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome, advance
+from jupyter_aistack.core.model.lease import (
+    Lease,
+    LeaseState,
+    LeaseTransition,
+    Outcome,
+    advance,
+)
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.units import format_duration
@@ -41,7 +52,9 @@ from .rows import (
 )
 
 REFUSALS = (LeaseError, InvalidTransition)
-"""Errors raised before a write has changed anything; the expiries that came first in its transaction are kept."""
+"""Errors raised before a write has changed anything; the expiries that came first in
+its transaction are kept.
+"""
 
 STEP_FIELDS = frozenset({"holder", "enforced_by", "verified", "note"})
 BIND_FIELDS = frozenset({"holder", "enforced_by", "note", "active_at", "notice"})
@@ -63,13 +76,16 @@ class TransactionalLedger(Ledger):
 
     @abstractmethod
     def _writing(self) -> AbstractContextManager[Rows]:
-        """A transaction that no other write runs beside. Kept on success and on `REFUSALS`, undone on other errors."""
+        """A transaction that no other write runs beside. Kept on success and on
+        `REFUSALS`, undone on other errors.
+        """
 
     @contextmanager
     def _seeing(self, now: float) -> Iterator[Rows]:
         """A reading transaction in which no lease lives past its time.
 
-        Those that do are ended for real first, not merely hidden: a plan may count on their slices.
+        Those that do are ended for real first, not merely hidden: a plan may count on
+        their slices.
         """
         with self._reading() as rows:
             if not rows.is_any_due(now):
@@ -88,10 +104,24 @@ class TransactionalLedger(Ledger):
         with self._seeing(now) as rows:
             return LedgerState(
                 version=rows.version,
-                leases=tuple(reversed(rows.leases(host=host, live=True, limit=LARGEST))),
-                requests=tuple(sorted(rows.queued(host), key=attrgetter("submitted_at", "id"))),
-                accounts=tuple(sorted(rows.accounts(), key=lambda account: (account.user, account.queue))),
-                reservations=tuple(sorted(rows.reservations(host, now), key=lambda kept: (kept.starts_at, kept.id))),
+                leases=tuple(
+                    reversed(rows.leases(host=host, live=True, limit=LARGEST))
+                ),
+                requests=tuple(
+                    sorted(rows.queued(host), key=attrgetter("submitted_at", "id"))
+                ),
+                accounts=tuple(
+                    sorted(
+                        rows.accounts(),
+                        key=lambda account: (account.user, account.queue),
+                    )
+                ),
+                reservations=tuple(
+                    sorted(
+                        rows.reservations(host, now),
+                        key=lambda kept: (kept.starts_at, kept.id),
+                    )
+                ),
             )
 
     def submit(self, request: Request) -> Request:
@@ -102,7 +132,13 @@ class TransactionalLedger(Ledger):
             written = replace(request, state=RequestState.QUEUED, lease_id="")
             rows.keep_request(written, is_new=True)
             rows.version += 1
-            rows.append(Event(kind=EventKind.REQUEST_QUEUED, at=request.submitted_at, request_id=request.id))
+            rows.append(
+                Event(
+                    kind=EventKind.REQUEST_QUEUED,
+                    at=request.submitted_at,
+                    request_id=request.id,
+                )
+            )
             return written
 
     def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
@@ -110,28 +146,53 @@ class TransactionalLedger(Ledger):
             request = find_request(rows, request_id)
             if request.state is not RequestState.QUEUED:
                 return request
-            return decide(rows, request, RequestState.CANCELLED, EventKind.REQUEST_CANCELLED, now, reason)[0]
+            return decide(
+                rows,
+                request,
+                RequestState.CANCELLED,
+                EventKind.REQUEST_CANCELLED,
+                now,
+                reason,
+            )[0]
 
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         with self._writing() as rows:
-            # Checked before anything is changed, expiries too: they only free what the plan holds for taken.
+            # Checked before anything is changed, expiries too: they only free what the
+            # plan holds for taken.
             check(rows, plan, now)
             events = expire_due(rows, now, self.half_life_seconds)
             for action in plan.actions:
                 events += apply_action(rows, action, now, self.half_life_seconds)
             return tuple(events)
 
-    def step(self, lease_id: str, token: int, step: LeaseTransition, now: float, **changes: object) -> Lease:
+    def step(
+        self,
+        lease_id: str,
+        token: int,
+        step: LeaseTransition,
+        now: float,
+        **changes: object,
+    ) -> Lease:
         _allow(changes, STEP_FIELDS)
         with self._changing(now) as rows:
             lease = guarded_lease(rows, lease_id, token)
-            if lease.outcome is Outcome.RELEASED and step in (LeaseTransition.RELEASE, LeaseTransition.FINISH):
+            if lease.outcome is Outcome.RELEASED and step in (
+                LeaseTransition.RELEASE,
+                LeaseTransition.FINISH,
+            ):
                 return lease
             if lease.outcome is not Outcome.RELEASED:
                 refuse_ended(lease)
             return self._take(rows, lease, step, now, changes)
 
-    def _take(self, rows: Rows, lease: Lease, step: LeaseTransition, now: float, changes: dict[str, Any]) -> Lease:
+    def _take(
+        self,
+        rows: Rows,
+        lease: Lease,
+        step: LeaseTransition,
+        now: float,
+        changes: dict[str, Any],
+    ) -> Lease:
         after = replace(advance(lease, step, now), **changes)
         if after.state is LeaseState.ENDED:
             end(
@@ -146,21 +207,33 @@ class TransactionalLedger(Ledger):
         else:
             rows.keep_lease(after)
         if step in _STEP_EVENTS:
-            rows.append(lease_event(_STEP_EVENTS[step], after, now, _detail(after, step)))
+            rows.append(
+                lease_event(_STEP_EVENTS[step], after, now, _detail(after, step))
+            )
         if changes.get("verified") is False:
-            rows.append(lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, after.note))
+            rows.append(
+                lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, after.note)
+            )
         return after
 
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
-            until = expires_at if lease.ends_at is None else min(expires_at, lease.ends_at)
+            until = (
+                expires_at if lease.ends_at is None else min(expires_at, lease.ends_at)
+            )
             return _keep(rows, lease, expires_at=until)
 
-    def extend(self, lease_id: str, token: int, now: float, ends_at: float | None) -> Lease:
+    def extend(
+        self, lease_id: str, token: int, now: float, ends_at: float | None
+    ) -> Lease:
         with self._changing(now) as rows:
             lease = _keep(rows, live_lease(rows, lease_id, token), ends_at=ends_at)
-            detail = "no end of its own" if ends_at is None else f"ends in {format_duration(ends_at - now)}"
+            detail = (
+                "no end of its own"
+                if ends_at is None
+                else f"ends in {format_duration(ends_at - now)}"
+            )
             rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
             return lease
 
@@ -168,13 +241,21 @@ class TransactionalLedger(Ledger):
         _allow(changes, BIND_FIELDS)
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
-            # A plan that takes its old holder for dead, or goes by its old notice, holds no more.
+            # A plan that takes its old holder for dead, or goes by its old notice,
+            # holds no more.
             if "holder" in changes or "notice" in changes:
                 rows.version += 1
             return _keep(rows, lease, **changes)
 
     def remark(
-        self, lease_id: str, token: int, now: float, kind: EventKind, detail: str, *, note: str | None = None
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        kind: EventKind,
+        detail: str,
+        *,
+        note: str | None = None,
     ) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
@@ -182,7 +263,11 @@ class TransactionalLedger(Ledger):
             return lease if note is None else _keep(rows, lease, note=note)
 
     def update_device_state(
-        self, lease_id: str, token: int, now: float, change: Callable[[DeviceState], DeviceState]
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        change: Callable[[DeviceState], DeviceState],
     ) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
@@ -191,7 +276,9 @@ class TransactionalLedger(Ledger):
                 return lease
             return self._update_device_state(rows, lease, after, now)
 
-    def _update_device_state(self, rows: Rows, lease: Lease, after: DeviceState, now: float) -> Lease:
+    def _update_device_state(
+        self, rows: Rows, lease: Lease, after: DeviceState, now: float
+    ) -> Lease:
         kept = keep_residence(rows, lease, after, now)
         if after.phase is StatePhase.PARKED and kept.state is LeaseState.ACTIVE:
             return self._take(rows, kept, LeaseTransition.SUSPEND, now, {})
@@ -218,7 +305,9 @@ class TransactionalLedger(Ledger):
                 return known
             rows.add_reservation(reservation)
             rows.version += 1
-            rows.append(Event(kind=EventKind.RESERVATION_MADE, at=now, detail=reservation.name))
+            rows.append(
+                Event(kind=EventKind.RESERVATION_MADE, at=now, detail=reservation.name)
+            )
             return reservation
 
     def unreserve(self, reservation_id: str, now: float) -> Reservation:
@@ -226,7 +315,13 @@ class TransactionalLedger(Ledger):
             reservation = find_reservation(rows, reservation_id)
             rows.remove_reservation(reservation_id)
             rows.version += 1
-            rows.append(Event(kind=EventKind.RESERVATION_CANCELLED, at=now, detail=reservation.name))
+            rows.append(
+                Event(
+                    kind=EventKind.RESERVATION_CANCELLED,
+                    at=now,
+                    detail=reservation.name,
+                )
+            )
             return reservation
 
     def meters(self, host: str) -> tuple[MeterState, ...]:
@@ -238,7 +333,13 @@ class TransactionalLedger(Ledger):
             accounting.settle(rows, bill)
 
     def charges(
-        self, since: int, until: int, *, user: str | None = None, label: str | None = None, owner: str | None = None
+        self,
+        since: int,
+        until: int,
+        *,
+        user: str | None = None,
+        label: str | None = None,
+        owner: str | None = None,
     ) -> tuple[UsageRecord, ...]:
         with self._reading() as rows:
             found = rows.charges(since, until, user=user, label=label, owner=owner)
@@ -256,7 +357,11 @@ class TransactionalLedger(Ledger):
 
     def cells(self, host: str, since: float) -> tuple[CellInterval, ...]:
         with self._reading() as rows:
-            return tuple(sorted(rows.spans(host, since), key=attrgetter("began_at", "owner", "cell")))
+            return tuple(
+                sorted(
+                    rows.spans(host, since), key=attrgetter("began_at", "owner", "cell")
+                )
+            )
 
     def delete_cells(self, host: str, before: float) -> None:
         with self._writing() as rows:
@@ -270,7 +375,14 @@ class TransactionalLedger(Ledger):
         with self._reading() as rows:
             return find_request(rows, request_id)
 
-    def leases(self, now: float, *, host: str | None = None, live: bool = True, limit: int = 1000) -> tuple[Lease, ...]:
+    def leases(
+        self,
+        now: float,
+        *,
+        host: str | None = None,
+        live: bool = True,
+        limit: int = 1000,
+    ) -> tuple[Lease, ...]:
         with self._seeing(now) as rows:
             return tuple(rows.leases(host=host, live=live, limit=_within(limit)))
 
@@ -286,15 +398,22 @@ def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
 
 
 def _detail(lease: Lease, step: LeaseTransition) -> str:
-    """What is to be said of a step: of a move of its device state, how much that was and how long it took."""
-    is_move = step in (LeaseTransition.SUSPEND, LeaseTransition.RESUME) and lease.residence is not None
+    """What is to be said of a step: of a move of its device state, how much that was
+    and how long it took.
+    """
+    is_move = (
+        step in (LeaseTransition.SUSPEND, LeaseTransition.RESUME)
+        and lease.residence is not None
+    )
     return lease.residence.note if is_move and lease.residence is not None else ""
 
 
 def _allow(changes: dict[str, object], fields: frozenset[str]) -> None:
     strange = sorted(changes.keys() - fields)
     if strange:
-        raise TypeError(f"cannot change {', '.join(strange)}; only {', '.join(sorted(fields))}")
+        raise TypeError(
+            f"cannot change {', '.join(strange)}; only {', '.join(sorted(fields))}"
+        )
 
 
 def _within(number: int) -> int:

@@ -1,1 +1,3 @@
-"""What the magics are made of: their arguments, what they show, and leases that arrive between two cells."""
+"""What the magics are made of: their arguments, what they show, and leases that arrive
+between two cells.
+"""

@@ -1,1 +1,3 @@
-"""Adapters to devices, one folder per vendor behind one port. Importing this package opens nothing."""
+"""Adapters to devices, one folder per vendor behind one port. Importing this package
+opens nothing.
+"""

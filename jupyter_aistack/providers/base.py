@@ -17,16 +17,20 @@ class Preparation:
     """What the holder's process must be given, and what holds it to that.
 
     Attributes:
-        environment: variables to set; they only take effect before CUDA or OpenMP starts.
+        environment: variables to set; they only take effect before CUDA or OpenMP
+            starts.
         cores: CPU cores to bind the process to; empty leaves it alone.
-        memory_limit_bytes: memory that belongs to the lease, for caps the process sets itself.
+        memory_limit_bytes: memory that belongs to the lease, for caps the process sets
+            itself.
         enforced_by: what enforces it.
-        expects: what a process with this environment must find: ``visible`` (device UUIDs CUDA would show),
-            ``cores`` (CPU affinity), ``threads`` (OMP_NUM_THREADS), ``memory_total`` (bytes of device memory, at most),
-            ``memory_free`` (bytes it may still take, at most), ``multiprocessors`` (their number, at most), ``mps``
-            (True: the process must be a client of the MPS server). A key that is absent is not checked.
-        note: what the user should know of it: why a share is not held as firmly as shares of its device are; empty
-            for nothing.
+        expects: what a process with this environment must find: ``visible`` (device
+            UUIDs CUDA would show), ``cores`` (CPU affinity), ``threads``
+            (OMP_NUM_THREADS), ``memory_total`` (bytes of device memory, at most),
+            ``memory_free`` (bytes it may still take, at most), ``multiprocessors``
+            (their number, at most), ``mps`` (True: the process must be a client of the
+            MPS server). A key that is absent is not checked.
+        note: what the user should know of it: why a share is not held as firmly as
+            shares of its device are; empty for nothing.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -55,10 +59,12 @@ class Usage:
 
 
 class Provider(ABC):
-    """Adapter to one kind of device. Called from the broker's thread, never from an event loop.
+    """Adapter to one kind of device. Called from the broker's thread, never from an
+    event loop.
 
-    `discover` is called at most every few seconds and may raise `ProviderError`, which is shown to users while other
-    providers go on. Nothing is opened before the first call.
+    `discover` is called at most every few seconds and may raise `ProviderError`, which
+    is shown to users while other providers go on. Nothing is opened before the first
+    call.
     """
 
     name: str
@@ -72,45 +78,55 @@ class Provider(ABC):
 
     @abstractmethod
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        """Make the lease's slices ready. Called before use and whenever somebody asks what its process was given, so
-        it must be repeatable and quick, and change nothing the second time.
+        """Make the lease's slices ready. Called before use and whenever somebody asks
+        what its process was given, so it must be repeatable and quick, and change
+        nothing the second time.
 
         Raises:
             PrepareFailed: the lease is then ended as failed.
         """
 
     def unprepare(self, lease: Lease) -> None:  # noqa: B027 - most providers have nothing to undo
-        """Undo `prepare`. Called when the lease ends, maybe twice, maybe for a lease never prepared; must not raise."""
+        """Undo `prepare`. Called when the lease ends, maybe twice, maybe for a lease
+        never prepared; must not raise.
+        """
 
     def enter(self, lease: Lease, pid: int) -> None:  # noqa: B027 - most providers hold a process by what it is given
-        """Put what holds a lease from outside around a process, before it opens a device. Called when a process is tied
-        to a prepared lease, maybe twice.
+        """Put what holds a lease from outside around a process, before it opens a
+        device. Called when a process is tied to a prepared lease, maybe twice.
 
         Raises:
-            ProviderError: it is held less firmly than `prepare` said; the next `prepare` says how.
+            ProviderError: it is held less firmly than `prepare` said; the next
+                `prepare` says how.
         """
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
-        """Processes that the server which holds this lease knows; None: no server holds it, or it does not answer.
+        """Processes that the server which holds this lease knows; None: no server holds
+        it, or it does not answer.
 
-        MPS protocol 2 does not tell the leases of a device apart: the clients of all of them are given.
+        MPS protocol 2 does not tell the leases of a device apart: the clients of all of
+        them are given.
         """
         return None
 
     def terminate(self, lease: Lease, pid: int) -> None:  # noqa: B027 - most providers have no server
-        """End one process's work through the server that holds its lease, before the process itself is ended.
+        """End one process's work through the server that holds its lease, before the
+        process itself is ended.
 
         Raises:
-            ProviderError: no server holds the lease, or it does not know the process, or does not answer.
+            ProviderError: no server holds the lease, or it does not know the process,
+                or does not answer.
         """
 
     def faults(self) -> tuple[Fault, ...]:
-        """What broke the work of those who share a device and is not over. A device that is closed for that has a
-        problem that says so."""
+        """What broke the work of those who share a device and is not over. A device
+        that is closed for that has a problem that says so."""
         return ()
 
     @abstractmethod
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
         """Use per lease id, given each lease's processes."""
 
     @abstractmethod
@@ -118,13 +134,19 @@ class Provider(ABC):
         """Use per device id, whoever causes it."""
 
     def has_moved(self, lease: Lease) -> None:  # noqa: B027 - a driver knows by itself
-        """The device state of a lease has moved out or in, or begins to; must not raise."""
+        """The device state of a lease has moved out or in, or begins to; must not
+        raise.
+        """
 
     def simulated_state(self, lease: Lease) -> int | None:
-        """Bytes that a lease would hold on each of its devices if they were real; None where they are."""
+        """Bytes that a lease would hold on each of its devices if they were real; None
+        where they are.
+        """
         return None
 
-    def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan | None:
+    def plan_room(
+        self, wanted: Sequence[str], leased: Mapping[str, str]
+    ) -> MIGPlan | None:
         """What `make_room` would do; None where devices of this kind are never cut.
 
         Args:
@@ -136,8 +158,11 @@ class Provider(ABC):
         """
         return None
 
-    def make_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> tuple[str, ...]:
-        """Cut devices anew for `wanted`; called at the end of a cycle for those it could not serve, or by an admin.
+    def make_room(
+        self, wanted: Sequence[str], leased: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Cut devices anew for `wanted`; called at the end of a cycle for those it
+        could not serve, or by an admin.
 
         Returns:
             What was done, one phrase each.
@@ -149,25 +174,38 @@ class Provider(ABC):
         return ()
 
     def loads(
-        self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
     ) -> Mapping[str, ProcessLoad]:
-        """What happened on each device since the last call: its energy counter, and how active each lease was.
+        """What happened on each device since the last call: its energy counter, and how
+        active each lease was.
 
-        Called every few seconds by the one process that keeps the books of the host, with the leases that ended since
-        as well. What cannot be known is missing; where nothing can, a load says nothing.
+        Called every few seconds by the one process that keeps the books of the host,
+        with the leases that ended since as well. What cannot be known is missing; where
+        nothing can, a load says nothing.
         """
         return {device_id: ProcessLoad() for device_id in devices}
 
-    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
-        """Bytes each process holds on GPUs and MIG instances, by their UUID and process id.
+    def memory_by_process(
+        self, uuids: Iterable[str]
+    ) -> Mapping[str, Mapping[int, int | None] | None]:
+        """Bytes each process holds on GPUs and MIG instances, by their UUID and process
+        id.
 
-        None for a process whose figure the driver keeps to itself, and for a device whose list cannot be read; what is
-        not this provider's is left out. Called every two seconds while GPUs are leased: one list per device.
+        None for a process whose figure the driver keeps to itself, and for a device
+        whose list cannot be read; what is not this provider's is left out. Called every
+        two seconds while GPUs are leased: one list per device.
         """
         return {}
 
-    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
-        """Whether a GPU has worked for one of `pids` since that moment (seconds since the epoch); None: unknown."""
+    def is_working(
+        self, uuids: Iterable[str], pids: frozenset[int], since: float
+    ) -> bool | None:
+        """Whether a GPU has worked for one of `pids` since that moment (seconds since
+        the epoch); None: unknown.
+        """
         return None
 
     def close(self) -> None:  # noqa: B027 - optional

@@ -1,4 +1,6 @@
-"""Devices that do not exist, for tours, tests and planning. Everything that shows them says that they are simulated."""
+"""Devices that do not exist, for tours, tests and planning. Everything that shows them
+says that they are simulated.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, MIGInstance, Slice, SliceKind
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Enforcement,
+    MIGInstance,
+    Slice,
+    SliceKind,
+)
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.suspend.model import StatePhase
@@ -27,7 +36,9 @@ MEMORY_IN_USE = Fraction(7, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedModel:
-    """What is known of a GPU model: multiprocessors, and watts when idle and when busy."""
+    """What is known of a GPU model: multiprocessors, and watts when idle and when
+    busy.
+    """
 
     multiprocessors: int
     idle_watts: int
@@ -47,13 +58,18 @@ MODELS = {
     "T4": SimulatedModel(multiprocessors=40, idle_watts=10, busy_watts=70),
     "V100": SimulatedModel(multiprocessors=80, idle_watts=40, busy_watts=300),
 }
-_GROUP = re.compile(r"(\d{1,4})x([A-Z0-9]{1,10})-(\d{1,4})GB(?::mig=([1-7])g\.(\d{1,4})gb\*([1-7]))?", re.ASCII)
+_GROUP = re.compile(
+    r"(\d{1,4})x([A-Z0-9]{1,10})-(\d{1,4})GB(?::mig=([1-7])g\.(\d{1,4})gb\*([1-7]))?",
+    re.ASCII,
+)
 _ALLOWED = "8xH100-80GB, 2xH200-141GB+4xL4-24GB or 1xH200-141GB:mig=1g.18gb*7"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Like devices of a table: ``count`` x ``model`` with ``gigabytes``, each cut into ``instances`` of a MIG shape."""
+    """Like devices of a table: ``count`` x ``model`` with ``gigabytes``, each cut into
+    ``instances`` of a MIG shape.
+    """
 
     count: int
     model: str
@@ -88,7 +104,9 @@ def _parse_group(text: str) -> Group:
     match = _GROUP.fullmatch(text)
     if match is None:
         raise _invalid(text, f"write it as {_ALLOWED}")
-    count, model, gigabytes = int(match[1]), match[2], int(match[3])
+    count = int(match[1])
+    model = match[2]
+    gigabytes = int(match[3])
     if model not in MODELS:
         raise _invalid(text, f"the models known are {', '.join(MODELS)}")
     if count < 1 or gigabytes < 1:
@@ -102,13 +120,23 @@ def _parse_group(text: str) -> Group:
         mig_gigabytes=mig_gigabytes,
         instances=instances,
     )
-    if instances and not (group.mig_eighths >= 1 and instances * group.mig_eighths <= 8 and instances * slices <= 7):
-        raise _invalid(text, f"{instances} instances of {slices}g.{mig_gigabytes}gb do not fit on {gigabytes} GB")
+    if instances and not (
+        group.mig_eighths >= 1
+        and instances * group.mig_eighths <= 8
+        and instances * slices <= 7
+    ):
+        raise _invalid(
+            text,
+            f"{instances} instances of {slices}g.{mig_gigabytes}gb do not fit on {gigabytes} GB",
+        )
     return group
 
 
 def _invalid(shown: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"providers: {shown!r} is not a table of simulated devices; {why}", field="providers")
+    return InvalidRequest(
+        f"providers: {shown!r} is not a table of simulated devices; {why}",
+        field="providers",
+    )
 
 
 @dataclass
@@ -131,7 +159,8 @@ class _Faults:
 
 
 class SimulatedProvider(Provider):
-    """Devices from a table. Use follows the leases: the same leases always show the same use.
+    """Devices from a table. Use follows the leases: the same leases always show the
+    same use.
 
     Args:
         table: e.g. ``8xH100-80GB``; see `parse_table`.
@@ -141,7 +170,9 @@ class SimulatedProvider(Provider):
     name = "simulated"
     simulated = True
 
-    def __init__(self, table: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, table: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._groups = parse_table(table)
         self._clock = clock
         self._lock = threading.Lock()
@@ -159,12 +190,18 @@ class SimulatedProvider(Provider):
                 for piece in lease.slices:
                     held[piece.device_id] += _memory_in_use(piece, lease)
         return tuple(
-            replace(d, free_bytes=d.memory_bytes - held[d.id], problem=self._faults.devices.get(d.id, ""))
+            replace(
+                d,
+                free_bytes=d.memory_bytes - held[d.id],
+                problem=self._faults.devices.get(d.id, ""),
+            )
             for d in devices
         )
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        """An environment that hides any real GPU and says that the device is simulated."""
+        """An environment that hides any real GPU and says that the device is
+        simulated.
+        """
         if self._faults.prepare:
             raise PrepareFailed(self._faults.prepare, lease_id=lease.id)
         own = _own_slices(lease, devices)
@@ -189,25 +226,43 @@ class SimulatedProvider(Provider):
     def simulated_state(self, lease: Lease) -> int | None:
         """What `usage` makes believe that it holds."""
         gpus = [piece for piece in lease.slices if piece.kind is not SliceKind.CPU]
-        return max((int(piece.memory_bytes * MEMORY_IN_USE) for piece in gpus), default=0)
+        return max(
+            (int(piece.memory_bytes * MEMORY_IN_USE) for piece in gpus), default=0
+        )
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
-        """Most of each lease's memory, and a busy share that depends on its id alone; nothing while suspended."""
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
+        """Most of each lease's memory, and a busy share that depends on its id alone;
+        nothing while suspended.
+        """
         with self._lock:
             self._leases = dict(leases)
         return {i: _use_of(lease) for i, lease in leases.items()}
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        """The sum of the use of the leases last seen, and power and energy that follow it."""
+        """The sum of the use of the leases last seen, and power and energy that follow
+        it.
+        """
         with self._lock:
             leases = tuple(self._leases.values())
-            return {i: self._use_of_device(device, leases) for i, device in devices.items() if device.simulated}
+            return {
+                i: self._use_of_device(device, leases)
+                for i, device in devices.items()
+                if device.simulated
+            }
 
-    def fail(self, device_id: str, sentence: str = "fell off the bus (simulated)") -> None:
-        """From now on, discover the device with this problem; ``sentence`` reads on after its name."""
+    def fail(
+        self, device_id: str, sentence: str = "fell off the bus (simulated)"
+    ) -> None:
+        """From now on, discover the device with this problem; ``sentence`` reads on
+        after its name.
+        """
         self._faults.devices[device_id] = sentence
 
-    def fail_prepare(self, sentence: str = "the simulated slice cannot be made ready") -> None:
+    def fail_prepare(
+        self, sentence: str = "the simulated slice cannot be made ready"
+    ) -> None:
         """From now on, refuse to prepare any lease."""
         self._faults.prepare = sentence
 
@@ -216,8 +271,15 @@ class SimulatedProvider(Provider):
         self._faults = _Faults()
 
     def _use_of_device(self, device: Device, leases: tuple[Lease, ...]) -> Usage:
-        pieces = [(piece, lease) for lease in leases for piece in lease.slices if piece.device_id == device.id]
-        busy = float(sum(_busy_share(lease) * piece.fraction for piece, lease in pieces))
+        pieces = [
+            (piece, lease)
+            for lease in leases
+            for piece in lease.slices
+            if piece.device_id == device.id
+        ]
+        busy = float(
+            sum(_busy_share(lease) * piece.fraction for piece, lease in pieces)
+        )
         model = MODELS[device.name.split(" ")[1].partition("-")[0]]
         watts = model.idle_watts + busy * (model.busy_watts - model.idle_watts)
         meter = self._meters.setdefault(device.id, _Meter())
@@ -239,7 +301,9 @@ def _device(group: Group, index: int, host: str) -> Device:
         name=f"NVIDIA {group.model}-{group.gigabytes}GB (simulated)",
         memory_bytes=group.memory_bytes,
         multiprocessors=known.multiprocessors,
-        mig=tuple(_instance(group, index, number, host) for number in range(group.instances)),
+        mig=tuple(
+            _instance(group, index, number, host) for number in range(group.instances)
+        ),
         mig_enabled=group.instances > 0,
         simulated=True,
     )
@@ -262,7 +326,11 @@ def _own_slices(lease: Lease, devices: Mapping[str, Device]) -> list[Slice]:
     for piece in own:
         device = devices[piece.device_id]
         if device.problem:
-            raise PrepareFailed(f"{device.name} {device.problem}", lease_id=lease.id, device_id=device.id)
+            raise PrepareFailed(
+                f"{device.name} {device.problem}",
+                lease_id=lease.id,
+                device_id=device.id,
+            )
     return own
 
 
@@ -286,4 +354,6 @@ def _has_left(lease: Lease) -> bool:
 
 def _busy_share(lease: Lease) -> Fraction:
     """Between 50 and 95 percent, always the same for one lease."""
-    return Fraction(0 if _has_left(lease) else 50 + zlib.crc32(lease.id.encode()) % 46, 100)
+    return Fraction(
+        0 if _has_left(lease) else 50 + zlib.crc32(lease.id.encode()) % 46, 100
+    )

@@ -1,1 +1,3 @@
-"""The Jupyter server's side: REST, WebSocket, Unix socket and metrics around one broker."""
+"""The Jupyter server's side: REST, WebSocket, Unix socket and metrics around one
+broker.
+"""

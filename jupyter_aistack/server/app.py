@@ -1,6 +1,8 @@
-"""The server extension: builds the parts once, ties them together, and takes them down again.
+"""The server extension: builds the parts once, ties them together, and takes them down
+again.
 
-What it imports delays the server's start, so the broker and all below it are imported at first use.
+What it imports delays the server's start, so the broker and all below it are imported
+at first use.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class AIStackExtension(ExtensionApp):
     _sockets: SocketServer | None = None
 
     def initialize_settings(self) -> None:
-        """Leave the workbench where handlers and the provisioner find it; a second load finds the first one's."""
+        """Leave the workbench where handlers and the provisioner find it; a second load
+        finds the first one's.
+        """
         serverapp = self.serverapp
         assert serverapp is not None
         before = serverapp.web_app.settings.get(self.name)
@@ -49,7 +53,9 @@ class AIStackExtension(ExtensionApp):
             self.settings[self.name] = before
             return
         self.workbench = workbench = ServerContext(
-            lambda: self._stack.build_broker(), self.log, lambda broker: self._stack.build_service(broker)
+            lambda: self._stack.build_broker(),
+            self.log,
+            lambda broker: self._stack.build_service(broker),
         )
         self._kernels = KernelRegistry(serverapp)
         self._sampler = Sampler(lambda: snapshot(workbench), self.log)
@@ -76,26 +82,44 @@ class AIStackExtension(ExtensionApp):
         """REST, metrics and the stream."""
         if self.workbench is None:
             return
-        parts = {"workbench": self.workbench, "kernels": self._kernels, "sampler": self._sampler}
+        parts = {
+            "workbench": self.workbench,
+            "kernels": self._kernels,
+            "sampler": self._sampler,
+        }
         self.handlers.extend((route, handler, parts) for route, handler in ROUTES)
-        self.handlers.append((r"/aistack/api/v1/stream", UpdatesWebSocket, {"sampler": self._sampler}))
+        self.handlers.append(
+            (r"/aistack/api/v1/stream", UpdatesWebSocket, {"sampler": self._sampler})
+        )
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Open the socket and start the maintenance, once the event loop runs."""
         if self.workbench is None or self._tasks:
             return
-        self._sockets = SocketServer(self.workbench, self._kernels, serverapp.runtime_dir)
+        self._sockets = SocketServer(
+            self.workbench, self._kernels, serverapp.runtime_dir
+        )
         try:
             self.workbench.socket_path = await self._sockets.start()
         except OSError as error:
-            self.log.warning("jupyter_aistack: kernels cannot reach the server, no socket can be made: %s", error)
+            self.log.warning(
+                "jupyter_aistack: kernels cannot reach the server, no socket can be made: %s",
+                error,
+            )
         parts = (self.workbench, self._kernels, self._bus, self._sampler)
-        upkeep = MaintenanceLoop(*parts, cycle_seconds=lambda: self._stack.cycle_seconds, then=self._moving.look)
+        upkeep = MaintenanceLoop(
+            *parts,
+            cycle_seconds=lambda: self._stack.cycle_seconds,
+            then=self._moving.look,
+        )
         self._tasks = (asyncio.create_task(upkeep.run(), name="aistack-upkeep"),)
 
     async def stop_extension(self) -> None:
-        """End tasks, socket and sampler. The broker stays until exit: kernels shut down, and release, after this."""
-        tasks, self._tasks = self._tasks, ()
+        """End tasks, socket and sampler. The broker stays until exit: kernels shut
+        down, and release, after this.
+        """
+        tasks = self._tasks
+        self._tasks = ()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

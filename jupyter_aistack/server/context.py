@@ -1,4 +1,6 @@
-"""What the server's parts share: the broker, built once and late, and the threads it is called from."""
+"""What the server's parts share: the broker, built once and late, and the threads it is
+called from.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from jupyter_aistack.exceptions import AIStackError, LedgerError, LedgerUnavailable, ProviderError
+from jupyter_aistack.exceptions import (
+    AIStackError,
+    LedgerError,
+    LedgerUnavailable,
+    ProviderError,
+)
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Caller, Service
@@ -25,7 +32,16 @@ T = TypeVar("T")
 THREADS = 4
 RETRY_SECONDS = 10.0
 CHANGING_VERBS = frozenset(
-    {"request", "cancel", "activate", "bind", "extend", "release", "reserve", "unreserve"}
+    {
+        "request",
+        "cancel",
+        "activate",
+        "bind",
+        "extend",
+        "release",
+        "reserve",
+        "unreserve",
+    }
     | {"suspend", "resume", "pin", "unpin", "begin_cell", "end_cell"}
 )
 Held = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
@@ -34,8 +50,9 @@ Held = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
 class ServerContext:
     """The one object the extension leaves in ``web_app.settings["aistack"]``.
 
-    The broker is built at first use, because opening a ledger and asking drivers takes longer than a server's start
-    may. One that cannot be built raises its error each time it is asked for, and is tried again every ten seconds.
+    The broker is built at first use, because opening a ledger and asking drivers takes
+    longer than a server's start may. One that cannot be built raises its error each
+    time it is asked for, and is tried again every ten seconds.
 
     Args:
         build: makes the broker.
@@ -44,9 +61,11 @@ class ServerContext:
 
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
-        happened: how many events of each kind have been passed on since this server started.
-        before_kill: called with a kernel's id, and the process of it that a signal is about to end with all below it;
-            ending a process whose GPU state was restored may hang the host, and this takes the state away first. Never
+        happened: how many events of each kind have been passed on since this server
+            started.
+        before_kill: called with a kernel's id, and the process of it that a signal is
+            about to end with all below it; ending a process whose GPU state was
+            restored may hang the host, and this takes the state away first. Never
             raises.
     """
 
@@ -73,7 +92,7 @@ class ServerContext:
         self._on_change: list[Callable[[], None]] = []
         atexit.register(self.close)
 
-    # -- the broker ---------------------------------------------------------------------------------------------
+    # -- the broker --------------------------------------------------------------------
 
     @property
     def broker(self) -> Broker:
@@ -103,15 +122,21 @@ class ServerContext:
         return self._broker is not None
 
     def _built(self) -> Broker:
-        if self._error is not None and time.monotonic() - self._failed_at < RETRY_SECONDS:
+        if (
+            self._error is not None
+            and time.monotonic() - self._failed_at < RETRY_SECONDS
+        ):
             raise self._error
         try:
             broker = self._build()
             for listener in self._on_built:
                 listener(broker)
         except Exception as error:
-            self._error, self._failed_at = _unavailable(error), time.monotonic()
-            self.log.warning("jupyter_aistack grants nothing for now: %s", self._error.message)
+            self._error = _unavailable(error)
+            self._failed_at = time.monotonic()
+            self.log.warning(
+                "jupyter_aistack grants nothing for now: %s", self._error.message
+            )
             raise self._error from error
         self._error = None
         return broker
@@ -120,14 +145,22 @@ class ServerContext:
         """The broker, built in a thread if need be. Raises as `broker` does."""
         return await self.run(lambda: self.broker)
 
-    # -- calling it ---------------------------------------------------------------------------------------------
+    # -- calling it --------------------------------------------------------------------
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run a synchronous function in the broker's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, partial(function, *args, **kwargs)
+        )
 
-    async def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-        """Answer one call of the service, and tell those who watch when it may have changed something."""
+    async def call(
+        self, verb: str, payload: Mapping[str, Any], caller: Caller
+    ) -> dict[str, Any]:
+        """Answer one call of the service, and tell those who watch when it may have
+        changed something.
+        """
         if verb in self._held and isinstance(payload, Mapping):
             return await self._held[verb](payload, caller)
         try:
@@ -137,7 +170,9 @@ class ServerContext:
                 self.poke()
 
     def hold(self, verb: str, answer: Held) -> None:
-        """Have a verb answered on the event loop, because its answer may be held back."""
+        """Have a verb answered on the event loop, because its answer may be held
+        back.
+        """
         self._held[verb] = answer
 
     def poke(self) -> None:
@@ -146,15 +181,21 @@ class ServerContext:
             listener()
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called in the event loop after each change made through this server."""
+        """Have `listener` called in the event loop after each change made through this
+        server.
+        """
         self._on_change.append(listener)
 
     def on_built(self, listener: Callable[[Broker], None]) -> None:
-        """Have `listener` called, in a thread, with the broker as soon as there is one."""
+        """Have `listener` called, in a thread, with the broker as soon as there is
+        one.
+        """
         self._on_built.append(listener)
 
     def close(self) -> None:
-        """Let go of the broker and its threads. Called at exit, since kernels release while their server stops."""
+        """Let go of the broker and its threads. Called at exit, since kernels release
+        while their server stops.
+        """
         atexit.unregister(self.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
@@ -171,5 +212,9 @@ def _unavailable(error: Exception) -> AIStackError:
     """Any failure to build a broker, as one that REST answers with 503."""
     if isinstance(error, (LedgerError, ProviderError)):
         return error
-    reason = error.message if isinstance(error, AIStackError) else f"{type(error).__name__}: {error}"
+    reason = (
+        error.message
+        if isinstance(error, AIStackError)
+        else f"{type(error).__name__}: {error}"
+    )
     return LedgerUnavailable(f"the broker could not be started: {reason}")

@@ -12,7 +12,8 @@ def read_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`.
 
     Raises:
-        InvalidRequest: it is not JSON, not an object, or holds text that no ledger can keep (a NUL, half a character).
+        InvalidRequest: it is not JSON, not an object, or holds text that no ledger can
+            keep (a NUL, half a character).
     """
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
@@ -32,6 +33,11 @@ def _refuse_constant(word: str) -> None:
 
 
 def check_fields(body: dict[str, Any], known: frozenset[str]) -> None:
-    """Raises `InvalidRequest` naming the first field of `body` that is not in `known`."""
+    """Raises `InvalidRequest` naming the first field of `body` that is not in
+    `known`.
+    """
     for name in sorted(body.keys() - known):
-        raise InvalidRequest(f"{name[:64]}: unknown field; there is {', '.join(sorted(known))}", field=name[:64])
+        raise InvalidRequest(
+            f"{name[:64]}: unknown field; there is {', '.join(sorted(known))}",
+            field=name[:64],
+        )

@@ -1,4 +1,6 @@
-"""The kernels of this server: which process is which, what people call them, and which are gone."""
+"""The kernels of this server: which process is which, what people call them, and which
+are gone.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,17 @@ if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Caller
 
 GRACE_SECONDS = 10.0
-"""How long a kernel must look dead before its leases are taken: a crashed one is restarted within a few seconds."""
+"""How long a kernel must look dead before its leases are taken: a crashed one is
+restarted within a few seconds.
+"""
 LABEL_SECONDS = 5.0
 AT_WORK = frozenset({"busy", "starting", "restarting"})
 """Jupyter's words for a kernel that is not waiting for its user."""
 
 
 class KernelRegistry:
-    """What the broker may know of a Jupyter server's kernels. Use it from the event loop.
+    """What the broker may know of a Jupyter server's kernels. Use it from the event
+    loop.
 
     Args:
         serverapp: the Jupyter server.
@@ -39,35 +44,54 @@ class KernelRegistry:
         self._missing_since: dict[str, float] = {}
 
     def pids(self) -> dict[str, int]:
-        """The process of each running kernel, by kernel id; kernels that run elsewhere are left out."""
-        found = {kernel_id: getattr(self._provisioner(kernel_id), "pid", None) for kernel_id in self._ids()}
-        return {kernel_id: pid for kernel_id, pid in found.items() if isinstance(pid, int)}
+        """The process of each running kernel, by kernel id; kernels that run elsewhere
+        are left out.
+        """
+        found = {
+            kernel_id: getattr(self._provisioner(kernel_id), "pid", None)
+            for kernel_id in self._ids()
+        }
+        return {
+            kernel_id: pid for kernel_id, pid in found.items() if isinstance(pid, int)
+        }
 
     def _ids(self) -> list[str]:
         return list(self._serverapp.kernel_manager.list_kernel_ids())
 
     def _provisioner(self, kernel_id: str) -> Any:
-        return getattr(self._serverapp.kernel_manager.get_kernel(kernel_id), "provisioner", None)
+        return getattr(
+            self._serverapp.kernel_manager.get_kernel(kernel_id), "provisioner", None
+        )
 
-    # -- who is at work -----------------------------------------------------------------------------------------
+    # -- who is at work ----------------------------------------------------------------
 
     def running(self) -> frozenset[str]:
         """Ids of this server's kernels."""
         return frozenset(self._ids())
 
     def take_busy(self) -> frozenset[str]:
-        """Kernels in which something runs, or has run since the last call however shortly, or that are being started.
+        """Kernels in which something runs, or has run since the last call however
+        shortly, or that are being started.
 
-        Jupyter's own account of a kernel's state leaves out what a page asks by itself when it is opened.
+        Jupyter's own account of a kernel's state leaves out what a page asks by itself
+        when it is opened.
         """
         managers = self.observe()
-        busy = {kernel_id for kernel_id, manager in managers.items() if _state(manager) in AT_WORK}
-        was_busy, self._was_busy = self._was_busy, set()
+        busy = {
+            kernel_id
+            for kernel_id, manager in managers.items()
+            if _state(manager) in AT_WORK
+        }
+        was_busy = self._was_busy
+        self._was_busy = set()
         return frozenset(managers) & (busy | was_busy)
 
     def observe(self) -> dict[str, Any]:
         """Hear of the state of every kernel from now on; the managers by kernel id."""
-        managers = {kernel_id: self._serverapp.kernel_manager.get_kernel(kernel_id) for kernel_id in self._ids()}
+        managers = {
+            kernel_id: self._serverapp.kernel_manager.get_kernel(kernel_id)
+            for kernel_id in self._ids()
+        }
         for kernel_id, manager in managers.items():
             if self._observed.get(kernel_id) is not manager and _has_state(manager):
                 manager.observe(self._note_state, names="execution_state")
@@ -75,7 +99,9 @@ class KernelRegistry:
         return managers
 
     def on_state(self, listener: Callable[[str, bool], None]) -> None:
-        """Have `listener` called with a kernel's id, and whether it is busy, when that changes."""
+        """Have `listener` called with a kernel's id, and whether it is busy, when that
+        changes.
+        """
         self._on_state.append(listener)
 
     def _note_state(self, change: Any) -> None:
@@ -95,25 +121,41 @@ class KernelRegistry:
 
     async def restart(self, kernel_id: str) -> None:
         """End a kernel of this server now, and start it again."""
-        await ensure_async(self._serverapp.kernel_manager.restart_kernel(kernel_id, now=True))
+        await ensure_async(
+            self._serverapp.kernel_manager.restart_kernel(kernel_id, now=True)
+        )
 
-    # -- who is asking ------------------------------------------------------------------------------------------
+    # -- who is asking -----------------------------------------------------------------
 
     async def caller_with_pid(self, pid: int, uid: int) -> Caller:
-        """The caller that process `pid` is: a kernel of this server, something below one, or any other process."""
+        """The caller that process `pid` is: a kernel of this server, something below
+        one, or any other process.
+        """
         from jupyter_aistack.broker.api.service import Caller
         from jupyter_aistack.system.processes import current_user
 
-        kernels = {kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()}
-        kernel_pid = pid if pid in kernels else await asyncio.to_thread(_nearest, pid, kernels)
+        kernels = {
+            kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()
+        }
+        kernel_pid = (
+            pid if pid in kernels else await asyncio.to_thread(_nearest, pid, kernels)
+        )
         kernel_id = kernels.get(kernel_pid, "") if kernel_pid is not None else ""
         label = await self.label(kernel_id) if kernel_id else ""
-        return Caller(user=current_user(), uid=uid, pid=pid, kernel_id=kernel_id, kernel_pid=kernel_pid, label=label)
+        return Caller(
+            user=current_user(),
+            uid=uid,
+            pid=pid,
+            kernel_id=kernel_id,
+            kernel_pid=kernel_pid,
+            label=label,
+        )
 
     async def caller_in_browser(self, kernel_id: str | None = None) -> Caller:
         """The caller a browser is: it acts for a kernel it names, or for this server.
 
-        Whoever may use a single-user server acts as the login it runs under; that login owns its kernels' leases.
+        Whoever may use a single-user server acts as the login it runs under; that login
+        owns its kernels' leases.
 
         Raises:
             InvalidRequest: no such kernel runs here.
@@ -122,15 +164,32 @@ class KernelRegistry:
         from jupyter_aistack.system.processes import current_user
 
         if kernel_id is None:
-            return Caller(user=current_user(), uid=os.getuid(), pid=os.getpid(), label="Jupyter server")
+            return Caller(
+                user=current_user(),
+                uid=os.getuid(),
+                pid=os.getpid(),
+                label="Jupyter server",
+            )
         pid = self.pids().get(kernel_id)
         if pid is None:
-            raise InvalidRequest(f"kernel_id: no kernel {kernel_id[:64]!r} runs on this server", field="kernel_id")
+            raise InvalidRequest(
+                f"kernel_id: no kernel {kernel_id[:64]!r} runs on this server",
+                field="kernel_id",
+            )
         label = await self.label(kernel_id)
-        return Caller(user=current_user(), uid=os.getuid(), pid=pid, kernel_id=kernel_id, kernel_pid=pid, label=label)
+        return Caller(
+            user=current_user(),
+            uid=os.getuid(),
+            pid=pid,
+            kernel_id=kernel_id,
+            kernel_pid=pid,
+            label=label,
+        )
 
     async def label(self, kernel_id: str) -> str:
-        """The path of the notebook that uses a kernel, relative to the server's root; empty when nothing is known."""
+        """The path of the notebook that uses a kernel, relative to the server's root;
+        empty when nothing is known.
+        """
         label, at = self._labels.get(kernel_id, ("", 0.0))
         if not label or time.monotonic() - at > LABEL_SECONDS:
             label = await self._look_up_label(kernel_id)
@@ -139,32 +198,55 @@ class KernelRegistry:
 
     async def _look_up_label(self, kernel_id: str) -> str:
         try:
-            sessions = await ensure_async(self._serverapp.session_manager.list_sessions())
+            sessions = await ensure_async(
+                self._serverapp.session_manager.list_sessions()
+            )
         except Exception:  # another session manager may be plugged in; a label is never worth a failure
             self._serverapp.log.debug("sessions cannot be listed", exc_info=True)
             return ""
-        return next((_path_of(s) for s in sessions if (s.get("kernel") or {}).get("id") == kernel_id), "")
+        return next(
+            (
+                _path_of(s)
+                for s in sessions
+                if (s.get("kernel") or {}).get("id") == kernel_id
+            ),
+            "",
+        )
 
-    # -- who is gone --------------------------------------------------------------------------------------------
+    # -- who is gone -------------------------------------------------------------------
 
     async def gone(self) -> frozenset[str]:
-        """Kernels this server ran that have been dead for a while; call it every few seconds.
+        """Kernels this server ran that have been dead for a while; call it every few
+        seconds.
 
-        A kernel being started, or crashed and about to be restarted, is not gone. Kernels of other servers never are.
+        A kernel being started, or crashed and about to be restarted, is not gone.
+        Kernels of other servers never are.
         """
         now = time.monotonic()
-        running = {kernel_id for kernel_id in self._ids() if not await self._is_dead(kernel_id)}
+        running = {
+            kernel_id for kernel_id in self._ids() if not await self._is_dead(kernel_id)
+        }
         self._known |= set(self._ids())
         missing = self._known - running
-        self._missing_since = {kernel_id: self._missing_since.get(kernel_id, now) for kernel_id in missing}
-        gone = frozenset(k for k, since in self._missing_since.items() if now - since >= GRACE_SECONDS)
+        self._missing_since = {
+            kernel_id: self._missing_since.get(kernel_id, now) for kernel_id in missing
+        }
+        gone = frozenset(
+            k
+            for k, since in self._missing_since.items()
+            if now - since >= GRACE_SECONDS
+        )
         self._known -= gone - set(self._ids())
-        self._labels = {k: label for k, label in self._labels.items() if k in self._known}
+        self._labels = {
+            k: label for k, label in self._labels.items() if k in self._known
+        }
         return gone
 
     async def _is_dead(self, kernel_id: str) -> bool:
         provisioner = self._provisioner(kernel_id)
-        if getattr(provisioner, "pid", None) is None:  # not started yet; polling it would answer "ended"
+        if (
+            getattr(provisioner, "pid", None) is None
+        ):  # not started yet; polling it would answer "ended"
             return False
         return await provisioner.poll() is not None
 
@@ -186,4 +268,8 @@ def _nearest(pid: int, kernels: Mapping[int, str]) -> int | None:
 
 def _path_of(session: Mapping[str, Any]) -> str:
     is_file = session.get("type") in ("notebook", "file")
-    return str((session.get("path") if is_file else session.get("name")) or session.get("path") or "")
+    return str(
+        (session.get("path") if is_file else session.get("name"))
+        or session.get("path")
+        or ""
+    )

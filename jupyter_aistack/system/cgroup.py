@@ -1,22 +1,32 @@
-"""What a container allows its processes: memory and CPU time, from either version of Linux's control groups."""
+"""What a container allows its processes: memory and CPU time, from either version of
+Linux's control groups.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+ROOT = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def memory_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
-    """Bytes this process and its neighbours in the group may use; None where nothing is said."""
-    files = ((folder, ("memory.max", "memory.limit_in_bytes")) for folder in _folders("memory", root, membership))
+    """Bytes this process and its neighbours in the group may use; None where nothing is
+    said.
+    """
+    files = (
+        (folder, ("memory.max", "memory.limit_in_bytes"))
+        for folder in _folders("memory", root, membership)
+    )
     limits = [_integer(folder / name) for folder, names in files for name in names]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def memory_used(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
-    """Bytes the group uses, without file caches that would give way; None where nothing is said."""
+    """Bytes the group uses, without file caches that would give way; None where nothing
+    is said.
+    """
     for folder in _folders("memory", root, membership):
         for name in ("memory.current", "memory.usage_in_bytes"):
             used = _integer(folder / name)
@@ -32,26 +42,36 @@ def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
 
 
 def _folders(controller: str, root: Path, membership: Path) -> Iterator[Path]:
-    """The group's folder and those above it, innermost first. In a container, the outermost may be the only one."""
+    """The group's folder and those above it, innermost first. In a container, the
+    outermost may be the only one.
+    """
     for line in _text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         top = root / controller if controllers else root
         inner = top / path.strip("/")
-        yield from (folder for folder in (inner, *inner.parents) if folder == top or top in folder.parents)
+        yield from (
+            folder
+            for folder in (inner, *inner.parents)
+            if folder == top or top in folder.parents
+        )
 
 
 def _quota(folder: Path) -> float | None:
     quota, _, period = _text(folder / "cpu.max").partition(" ")
     if not quota:
-        quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-    granted, each = _as_integer(quota), _as_integer(period)
+        quota = _text(folder / "cpu.cfs_quota_us")
+        period = _text(folder / "cpu.cfs_period_us")
+    granted = _as_integer(quota)
+    each = _as_integer(period)
     return granted / each if granted is not None and granted > 0 and each else None
 
 
 def _inactive_file(file: Path) -> int:
-    fields = dict(line.split(" ", 1) for line in _text(file).splitlines() if " " in line)
+    fields = dict(
+        line.split(" ", 1) for line in _text(file).splitlines() if " " in line
+    )
     return int(fields.get("total_inactive_file") or fields.get("inactive_file") or 0)
 
 
@@ -60,7 +80,9 @@ def _integer(file: Path) -> int | None:
 
 
 def _as_integer(text: str) -> int | None:
-    """The number, or None for "max", for nothing, and for a number that means "no limit"."""
+    """The number, or None for "max", for nothing, and for a number that means "no
+    limit".
+    """
     try:
         number = int(text)
     except ValueError:

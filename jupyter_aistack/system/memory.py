@@ -6,9 +6,16 @@ from . import cgroup
 
 
 def available_bytes() -> int:
-    """Bytes that can be had without anybody being swapped out, nor a container's limit being reached."""
+    """Bytes that can be had without anybody being swapped out, nor a container's limit
+    being reached.
+    """
     import psutil
 
     available = int(psutil.virtual_memory().available)
-    limit, used = cgroup.memory_limit(), cgroup.memory_used()
-    return available if limit is None or used is None else max(0, min(available, limit - used))
+    limit = cgroup.memory_limit()
+    used = cgroup.memory_used()
+    return (
+        available
+        if limit is None or used is None
+        else max(0, min(available, limit - used))
+    )

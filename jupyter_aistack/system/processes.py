@@ -1,6 +1,7 @@
 """Processes of this host: who lives, since when, and who descends from whom.
 
-Read straight from ``/proc`` where there is one (a hundred times cheaper than asking for each process), else by psutil.
+Read straight from ``/proc`` where there is one (a hundred times cheaper than asking for
+each process), else by psutil.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _DEEPEST = 64
 def started_at(pid: int) -> float | None:
     """When a process started, in seconds since the host did; None when it does not run.
 
-    Since boot and not since the epoch: a clock that is set must not make every process look like another.
+    Since boot and not since the epoch: a clock that is set must not make every process
+        look like another.
     """
     fields = _stat(pid)
     if fields is None:
@@ -25,28 +27,37 @@ def started_at(pid: int) -> float | None:
 
 
 def is_alive(pid: int, since: float | None) -> bool:
-    """Whether process `pid` runs and is the one that started at `since` (None: any). A zombie does not run."""
+    """Whether process `pid` runs and is the one that started at `since` (None: any). A
+    zombie does not run.
+    """
     fields = _stat(pid)
     if fields is not None and fields[_STATE] in (b"Z", b"X"):
         return False
     started = started_at(pid)
-    return started is not None and (since is None or abs(started - since) < _SAME_SECONDS)
+    return started is not None and (
+        since is None or abs(started - since) < _SAME_SECONDS
+    )
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time a process has wanted so far: what its threads had, and what its first one stood in line for.
+    """CPU time a process has wanted so far: what its threads had, and what its first
+    one stood in line for.
 
     None where that cannot be read.
     """
     fields = _stat(pid)
     if fields is None:
         return None
-    used = (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / os.sysconf("SC_CLK_TCK")
+    used = (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / os.sysconf(
+        "SC_CLK_TCK"
+    )
     return used + _in_line(pid)
 
 
 def _in_line(pid: int) -> float:
-    """Seconds that a process's first thread was ready to run and did not; 0 where the system does not count them."""
+    """Seconds that a process's first thread was ready to run and did not; 0 where the
+    system does not count them.
+    """
     try:
         with open(f"/proc/{pid}/schedstat", "rb") as file:
             return int(file.read().split()[1]) / 1e9
@@ -63,7 +74,9 @@ def current_user() -> str:
 
 
 def groups_of(user: str) -> frozenset[str]:
-    """Names of the Unix groups a login is in; none where the system does not know it."""
+    """Names of the Unix groups a login is in; none where the system does not know
+    it.
+    """
     try:
         import grp
         import pwd
@@ -93,8 +106,14 @@ def _parent_from_proc(pid: int) -> int | None:
     return None if fields is None else int(fields[_PARENT])
 
 
-_STATE, _PARENT, _USER_TICKS, _SYSTEM_TICKS, _START_TICKS = 0, 1, 11, 12, 19
-"""Places in ``/proc/PID/stat`` after the name; see proc(5), which counts from 1 and begins with pid and name."""
+_STATE = 0
+_PARENT = 1
+_USER_TICKS = 11
+_SYSTEM_TICKS = 12
+_START_TICKS = 19
+"""Places in ``/proc/PID/stat`` after the name; see proc(5), which counts from 1 and
+begins with pid and name.
+"""
 
 _SAME_SECONDS = 0.5
 
@@ -102,7 +121,9 @@ _SAME_SECONDS = 0.5
 def _stat(pid: int) -> list[bytes] | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()  # a name may hold spaces and brackets
+            return (
+                file.read().rpartition(b")")[2].split()
+            )  # a name may hold spaces and brackets
     except OSError:
         return None
 
@@ -119,46 +140,62 @@ def _started_by_psutil(pid: int) -> float | None:
 def _parents_by_psutil() -> dict[int, int]:
     import psutil
 
-    return {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
+    return {
+        process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])
+    }
 
 
 def ancestors(pid: int) -> list[int]:
     """`pid`, its parent, its parent's parent, ..., up to the first process."""
-    parent_of = _parent_from_proc if os.path.isdir("/proc/self") else _parents_by_psutil().get
+    parent_of = (
+        _parent_from_proc if os.path.isdir("/proc/self") else _parents_by_psutil().get
+    )
     line = [pid]
-    while (parent := parent_of(line[-1])) and parent not in line:  # not `parents()`: most processes are not asked for
+    while (
+        parent := parent_of(line[-1])
+    ) and parent not in line:  # not `parents()`: most processes are not asked for
         line.append(parent)
     return line
 
 
 def tree(roots: Mapping[str, int]) -> dict[str, frozenset[int]]:
-    """The processes below each root, the root included; a process below two roots belongs to the nearer one.
+    """The processes below each root, the root included; a process below two roots
+    belongs to the nearer one.
 
     Names with one root share its processes.
     """
-    above, found = parents(), {root: set[int]() for root in roots.values()}
+    above = parents()
+    found = {root: set[int]() for root in roots.values()}
     for pid in above:
-        current, steps = pid, 0
+        current = pid
+        steps = 0
         while current not in found and current in above and steps < _DEEPEST:
-            current, steps = above[current], steps + 1
+            current = above[current]
+            steps = steps + 1
         if current in found:
             found[current].add(pid)
     return {name: frozenset(found[root]) for name, root in roots.items()}
 
 
 def program_of(pid: int) -> str:
-    """Name of the program a process runs, without its arguments; empty when it is gone."""
+    """Name of the program a process runs, without its arguments; empty when it is
+    gone.
+    """
     return (_read(f"/proc/{pid}/comm") or b"").decode(errors="replace").strip()
 
 
 def leases_named_by(pid: int) -> frozenset[str]:
-    """Ids of the leases that a process was started with, as its environment says; none where that cannot be read.
+    """Ids of the leases that a process was started with, as its environment says; none
+    where that cannot be read.
 
-    Whoever starts a process chooses its environment, so believe it of that user's own leases only.
+    Whoever starts a process chooses its environment, so believe it of that user's own
+    leases only.
     """
     entries = (_read(f"/proc/{pid}/environ") or b"").split(b"\0")
     named = next((entry for entry in entries if entry.startswith(_LEASE)), b"")
-    return frozenset(named.removeprefix(_LEASE).decode(errors="replace").split(",")) - {""}
+    return frozenset(named.removeprefix(_LEASE).decode(errors="replace").split(",")) - {
+        ""
+    }
 
 
 def uid_of(pid: int) -> int | None:
@@ -170,7 +207,9 @@ def uid_of(pid: int) -> int | None:
 
 
 def cgroup_of(pid: int) -> bytes:
-    """The control groups a process is in, as Linux writes them; empty where that cannot be read."""
+    """The control groups a process is in, as Linux writes them; empty where that cannot
+    be read.
+    """
     return _read(f"/proc/{pid}/cgroup") or b""
 
 

@@ -1,1 +1,3 @@
-"""Experiments: what was tried, on which slice and data, how it went and what it cost."""
+"""Experiments: what was tried, on which slice and data, how it went and what it
+cost.
+"""

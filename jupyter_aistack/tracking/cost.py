@@ -26,13 +26,19 @@ class Cost:
     """What was used. None means "cannot be known here", never zero.
 
     Attributes:
-        gpu_slice_hours, cpu_slice_hours: share of a device times hours held, summed over leases.
-        energy_wh: energy of the GPUs, as the broker's books divide it by share and activity; where they say nothing,
-            by share alone, and then None unless every device held has a counter.
-        peak_memory_bytes: the most memory seen in use at once, over all leases together.
-        co2e_g: grams of CO2 equivalent of that energy; None where the site has set no rate.
-        cost: in the site's currency, of GPU-hours and energy; None where it has set no price.
-        energy_by: how the energy was divided: ``activity`` or ``share``; empty where it is unknown.
+        gpu_slice_hours, cpu_slice_hours: share of a device times hours held, summed
+            over leases.
+        energy_wh: energy of the GPUs, as the broker's books divide it by share and
+            activity; where they say nothing, by share alone, and then None unless every
+            device held has a counter.
+        peak_memory_bytes: the most memory seen in use at once, over all leases
+            together.
+        co2e_g: grams of CO2 equivalent of that energy; None where the site has set no
+            rate.
+        cost: in the site's currency, of GPU-hours and energy; None where it has set no
+            price.
+        energy_by: how the energy was divided: ``activity`` or ``share``; empty where it
+            is unknown.
     """
 
     gpu_slice_hours: float = 0.0
@@ -56,8 +62,16 @@ class Cost:
 
     def panel(self) -> Panel:
         """The figures for people."""
-        energy = "cannot be measured here" if self.energy_wh is None else f"{self.energy_wh:.3f} Wh"
-        memory = "not measured" if self.peak_memory_bytes is None else format_bytes(self.peak_memory_bytes)
+        energy = (
+            "cannot be measured here"
+            if self.energy_wh is None
+            else f"{self.energy_wh:.3f} Wh"
+        )
+        memory = (
+            "not measured"
+            if self.peak_memory_bytes is None
+            else format_bytes(self.peak_memory_bytes)
+        )
         rows = [
             ("GPU slice-hours", f"{self.gpu_slice_hours:.4f}"),
             ("CPU slice-hours", f"{self.cpu_slice_hours:.4f}"),
@@ -68,12 +82,17 @@ class Cost:
         ]
         return Panel(title="What it cost", rows=rows)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> dict[str, str]:
         return self.panel()._repr_mimebundle_()
 
 
-def slice_hours(leases: Iterable[Mapping[str, Any]], start: float, end: float) -> dict[str, float]:
-    """Slice-hours by kind of device (``gpu``, ``cpu``) that `leases` held between `start` and `end`.
+def slice_hours(
+    leases: Iterable[Mapping[str, Any]], start: float, end: float
+) -> dict[str, float]:
+    """Slice-hours by kind of device (``gpu``, ``cpu``) that `leases` held between
+    `start` and `end`.
 
     Args:
         leases: leases as on the wire.
@@ -85,27 +104,39 @@ def slice_hours(leases: Iterable[Mapping[str, Any]], start: float, end: float) -
         until = end if lease["ended_at"] is None else min(end, lease["ended_at"])
         for piece in lease["slices"]:
             kind = "cpu" if piece["kind"] == "cpu" else "gpu"
-            hours[kind] += float(Fraction(piece["fraction"])) * max(0.0, until - since) / SECONDS_PER_HOUR
+            hours[kind] += (
+                float(Fraction(piece["fraction"]))
+                * max(0.0, until - since)
+                / SECONDS_PER_HOUR
+            )
     return hours
 
 
-def own_leases(leases: Iterable[Mapping[str, Any]], known: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def own_leases(
+    leases: Iterable[Mapping[str, Any]], known: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
     """Those of `leases` that belong to this kernel or process and its workers.
 
     Args:
         leases: any leases as on the wire, ended ones included.
-        known: leases of this kernel's that the broker has named as such; they tell under which ids it is known.
+        known: leases of this kernel's that the broker has named as such; they tell
+            under which ids it is known.
     """
     ids = {os.environ.get("AISTACK_KERNEL") or f"pid-{os.getpid()}"}
     ids |= {lease["holder"]["parent"] or lease["holder"]["id"] for lease in known}
-    return [lease for lease in leases if ids & {lease["holder"]["id"], lease["holder"]["parent"]}]
+    return [
+        lease
+        for lease in leases
+        if ids & {lease["holder"]["id"], lease["holder"]["parent"]}
+    ]
 
 
 def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
     """What this kernel and its workers have cost so far, from the ledger.
 
-    Energy and peaks are those of its whole life, as far as they have been written down; a part of it is measured by a
-    run (:func:`~jupyter_aistack.tracking.run.track`), which has it in ``run.cost``.
+    Energy and peaks are those of its whole life, as far as they have been written down;
+    a part of it is measured by a run (:func:`~jupyter_aistack.tracking.run.track`),
+    which has it in ``run.cost``.
 
     Args:
         client: whom to ask; the kernel's own by default.
@@ -115,7 +146,9 @@ def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
 
     client = client or clients.connect()
     known = client.call("mine")["leases"]
-    hours = slice_hours(own_leases(client.call("leases", all=True)["leases"], known), since, time.time())
+    hours = slice_hours(
+        own_leases(client.call("leases", all=True)["leases"], known), since, time.time()
+    )
     total = client.call("bill")["total"] if not since else {}
     is_known = (total.get("energy_coverage") or 0.0) >= COVERED
     return Cost(

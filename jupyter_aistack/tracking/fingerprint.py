@@ -1,4 +1,6 @@
-"""Fingerprints: which code and which data a run used, so that it can be told apart and repeated."""
+"""Fingerprints: which code and which data a run used, so that it can be told apart and
+repeated.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from typing import Any
 from jupyter_aistack.exceptions import InvalidRequest
 
 WHOLE_BYTES = 64 << 20
-"""Files are hashed whole up to this size in all; beyond it, their ends and times stand for the rest."""
+"""Files are hashed whole up to this size in all; beyond it, their ends and times stand
+for the rest.
+"""
 
 END_BYTES = 1 << 20
 MAX_FILES = 10_000
@@ -29,8 +33,10 @@ class DataFingerprint:
 
     Attributes:
         name: what the user calls it.
-        digest: hash of the content, 36 characters at most; equal data give an equal digest.
-        is_exact: all of the content went into the digest; else a bounded part of it, with sizes and times.
+        digest: hash of the content, 36 characters at most; equal data give an equal
+            digest.
+        is_exact: all of the content went into the digest; else a bounded part of it,
+            with sizes and times.
         rows: number of rows; None when not known without reading everything.
         schema: type by column name.
         source_type, source: kind and place, for MLflow's list of datasets.
@@ -53,7 +59,11 @@ class DataFingerprint:
 
     def profile_json(self) -> str:
         """The figures, as JSON."""
-        figures = {"num_rows": self.rows, "num_columns": len(self.schema), "size_bytes": self.size_bytes}
+        figures = {
+            "num_rows": self.rows,
+            "num_columns": len(self.schema),
+            "size_bytes": self.size_bytes,
+        }
         return json.dumps({**figures, "digest_is_exact": self.is_exact})
 
 
@@ -70,23 +80,33 @@ def data_fingerprint(name: str, data: Any) -> DataFingerprint:
     if hasattr(data, "dtypes") and hasattr(data, "columns"):
         return _of_frame(name, data)
     raise InvalidRequest(
-        f"data {name}: expected a data frame, or the path of a file or folder, got {type(data).__name__}", field="data"
+        f"data {name}: expected a data frame, or the path of a file or folder, got {type(data).__name__}",
+        field="data",
     )
 
 
 def _of_path(name: str, path: Path) -> DataFingerprint:
     if not path.exists():
-        raise InvalidRequest(f"data {name}: there is no file or folder {path}", field="data")
+        raise InvalidRequest(
+            f"data {name}: there is no file or folder {path}", field="data"
+        )
     found = _files(path)
     files = found[:MAX_FILES]
     size = sum(file.stat().st_size for file in files)
     is_whole = size <= WHOLE_BYTES
     digest = hashlib.sha256()
     for file in files:
-        _add_file(digest, file, file.relative_to(path).as_posix() if path.is_dir() else "", is_whole)
+        _add_file(
+            digest,
+            file,
+            file.relative_to(path).as_posix() if path.is_dir() else "",
+            is_whole,
+        )
     if len(found) > MAX_FILES:  # at least how many there are shows in the digest
         digest.update(f"of {len(found)}".encode())
-    rows, schema = _parquet_shape([file for file in files if file.suffix in (".parquet", ".pq")])
+    rows, schema = _parquet_shape(
+        [file for file in files if file.suffix in (".parquet", ".pq")]
+    )
     source = json.dumps({"uri": path.resolve().as_uri(), "files": len(found)})
     is_all = len(found) == len(files)
     return DataFingerprint(
@@ -122,15 +142,23 @@ def _add_file(digest: Any, file: Path, label: str, is_whole: bool) -> None:
 
 
 def _parquet_shape(files: list[Path]) -> tuple[int | None, dict[str, str]]:
-    """Rows and columns from the footers alone; unknown where there is no Parquet or nothing to read it with."""
+    """Rows and columns from the footers alone; unknown where there is no Parquet or
+    nothing to read it with.
+    """
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         return None, {}
     try:
         footers = [parquet.ParquetFile(file) for file in files]
-        schema = {column.name: str(column.type) for column in footers[0].schema_arrow} if footers else {}
-        return (sum(footer.metadata.num_rows for footer in footers) if footers else None), schema
+        schema = (
+            {column.name: str(column.type) for column in footers[0].schema_arrow}
+            if footers
+            else {}
+        )
+        return (
+            sum(footer.metadata.num_rows for footer in footers) if footers else None
+        ), schema
     except (ArrowException, OSError):  # the suffix promised more than the content holds
         return None, {}
 
@@ -181,12 +209,16 @@ def _short(digest: Any) -> str:
 
 
 def code_tags() -> dict[str, str]:
-    """Which code is running: the commit, whether files differ from it, the notebook, and a hash of the cells."""
+    """Which code is running: the commit, whether files differ from it, the notebook,
+    and a hash of the cells.
+    """
     tags: dict[str, str] = {}
     if commit := _git("rev-parse", "HEAD"):
         tags["mlflow.source.git.commit"] = commit
         changed = _git("status", "--porcelain", "--untracked-files=no")
-        tags["aistack.code.dirty"] = "unknown" if changed is None else str(bool(changed)).lower()
+        tags["aistack.code.dirty"] = (
+            "unknown" if changed is None else str(bool(changed)).lower()
+        )
     if notebook := os.environ.get("JPY_SESSION_NAME"):
         tags |= {"mlflow.source.name": notebook, "mlflow.source.type": "NOTEBOOK"}
         tags["aistack.notebook"] = Path(notebook).name
@@ -195,12 +227,16 @@ def code_tags() -> dict[str, str]:
     cells = list(_cells())
     if cells:
         tags["aistack.code.cells"] = str(len(cells))
-        tags["aistack.code.cells_sha256"] = hashlib.sha256("\0".join(cells).encode()).hexdigest()
+        tags["aistack.code.cells_sha256"] = hashlib.sha256(
+            "\0".join(cells).encode()
+        ).hexdigest()
     return tags
 
 
 def _cells() -> Iterator[str]:
-    """The cells run so far, the running one included; none outside IPython, which is not imported for this."""
+    """The cells run so far, the running one included; none outside IPython, which is
+    not imported for this.
+    """
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is not None:
@@ -208,9 +244,17 @@ def _cells() -> Iterator[str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the working folder; None without git, outside a repository, or when it takes too long."""
+    """What git says of the working folder; None without git, outside a repository, or
+    when it takes too long.
+    """
     try:
-        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
+        answer = subprocess.run(
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

@@ -1,4 +1,6 @@
-"""MLflow behind the store port; the only module that imports it, and only when a run begins."""
+"""MLflow behind the store port; the only module that imports it, and only when a run
+begins.
+"""
 
 from __future__ import annotations
 
@@ -29,35 +31,56 @@ _LASTING = {
 
 
 class MLflowStore(Store):
-    """A new run of `experiment`, in the store at `uri`. Safe for threads; MLflow's own active run is left alone."""
+    """A new run of `experiment`, in the store at `uri`. Safe for threads; MLflow's own
+    active run is left alone.
+    """
 
-    def __init__(self, uri: str, experiment: str, *, run_name: str | None, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        *,
+        run_name: str | None,
+        tags: Mapping[str, str],
+    ) -> None:
         _prepare_folder(uri)
         with _quiet():
             self._client = _client(uri)
             with _one_sentence(f"no run can be started in {without_secrets(uri)}"):
                 experiment_id = _experiment_id(self._client, uri, experiment)
-                run = self._client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
-        self.uri, self.run_id, self.run_name = uri, run.info.run_id, run.info.run_name
+                run = self._client.create_run(
+                    experiment_id, tags=dict(tags), run_name=run_name
+                )
+        self.uri = uri
+        self.run_id = run.info.run_id
+        self.run_name = run.info.run_name
         if uri.startswith(("http://", "https://")):
             self.url = f"{without_secrets(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{self.run_id}"
 
     def write(self, batch: Batch) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(p.name, p.value, p.timestamp_ms, p.step) for p in batch.points]
+        metrics = [
+            Metric(p.name, p.value, p.timestamp_ms, p.step) for p in batch.points
+        ]
         params = [Param(name, value) for name, value in batch.params.items()]
         tags = [RunTag(name, value) for name, value in batch.tags.items()]
         with _lasting_as_rejected():
             self._client.log_batch(self.run_id, metrics, params, tags)
 
     def add_file(self, path: str) -> None:
-        log = self._client.log_artifacts if os.path.isdir(path) else self._client.log_artifact
+        log = (
+            self._client.log_artifacts
+            if os.path.isdir(path)
+            else self._client.log_artifact
+        )
         try:
             with _lasting_as_rejected():
                 log(self.run_id, path)
         except FileNotFoundError as error:
-            raise RejectedByStore(f"{path} has gone before it could be stored") from error
+            raise RejectedByStore(
+                f"{path} has gone before it could be stored"
+            ) from error
 
     def add_data(self, data: DataFingerprint) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -80,10 +103,12 @@ class MLflowStore(Store):
 
 
 def default_uri() -> str:
-    """Where runs go when nothing is said: what MLflow was told, else a store beside the notebook, else the user's own.
+    """Where runs go when nothing is said: what MLflow was told, else a store beside the
+    notebook, else the user's own.
 
-    ``mlflow.set_tracking_uri`` and MLFLOW_TRACKING_URI go first; then an ``mlflow.db`` in the working folder, which is
-    where MLflow itself keeps one; then ``aistack/mlflow.db`` in Jupyter's data directory.
+    ``mlflow.set_tracking_uri`` and MLFLOW_TRACKING_URI go first; then an ``mlflow.db``
+    in the working folder, which is where MLflow itself keeps one; then
+    ``aistack/mlflow.db`` in Jupyter's data directory.
     """
     mlflow: Any = sys.modules.get("mlflow")
     if mlflow is not None and mlflow.is_tracking_uri_set():
@@ -103,7 +128,9 @@ def _client(uri: str) -> Any:
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise TrackingError('MLflow is not installed; run: pip install "jupyter_aistack[train]"') from error
+        raise TrackingError(
+            'MLflow is not installed; run: pip install "jupyter_aistack[train]"'
+        ) from error
     with _one_sentence(f"the tracking store {without_secrets(uri)} cannot be opened"):
         return MlflowClient(uri)
 
@@ -115,21 +142,30 @@ def _prepare_folder(uri: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrackingError(f"tracking_uri: the folder {path.parent} cannot be made ({error.strerror})") from error
+        raise TrackingError(
+            f"tracking_uri: the folder {path.parent} cannot be made ({error.strerror})"
+        ) from error
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+    return (
+        Path(uri.removeprefix("sqlite:///")).absolute()
+        if uri.startswith("sqlite:///")
+        else None
+    )
 
 
 def _experiment_id(client: Any, uri: str, name: str) -> str:
-    """The experiment's id; it is made when there is none, also when another process makes it at the same moment."""
+    """The experiment's id; it is made when there is none, also when another process
+    makes it at the same moment.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         path = _sqlite_path(uri)
-        # Without a place of their own, artifacts would land in a folder of the working directory.
+        # Without a place of their own, artifacts would land in a folder of the working
+        # directory.
         location = None if path is None else str(path.parent / "mlartifacts")
         try:
             return str(client.create_experiment(name, artifact_location=location))
@@ -138,7 +174,9 @@ def _experiment_id(client: Any, uri: str, name: str) -> str:
                 raise
             found = client.get_experiment_by_name(name)
     if found.lifecycle_stage != "active":
-        raise TrackingError(f"experiment: {name!r} has been deleted; restore it in MLflow or choose another name")
+        raise TrackingError(
+            f"experiment: {name!r} has been deleted; restore it in MLflow or choose another name"
+        )
     return str(found.experiment_id)
 
 

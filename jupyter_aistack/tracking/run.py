@@ -1,4 +1,6 @@
-"""``track()``: one run of an experiment, from the first line of its ``with`` to the last."""
+"""``track()``: one run of an experiment, from the first line of its ``with`` to the
+last.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("jupyter_aistack")
 
 FLUSH_SECONDS = 30.0
-MAX_PARAM, MAX_TAG = 6000, 8000
+MAX_PARAM = 6000
+MAX_TAG = 8000
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
 
 
@@ -45,23 +48,37 @@ def track(
 ) -> Run:
     """A run of `experiment`, to be used with ``with``.
 
-    It is stored in MLflow, by default in an SQLite file, so no server is needed. What is logged goes to a queue in
-    memory and is written by a thread, so a training loop never waits for the store.
+    It is stored in MLflow, by default in an SQLite file, so no server is needed. What
+    is logged goes to a queue in memory and is written by a thread, so a training loop
+    never waits for the store.
 
     Args:
         experiment: name of the experiment; made when there is none.
         run_name: name of the run; MLflow invents one otherwise.
         tags, params: what to note at the start.
-        tracking_uri: where to store it; see :func:`~jupyter_aistack.tracking.mlflow.default_uri` for the default.
+        tracking_uri: where to store it; see
+            :func:`~jupyter_aistack.tracking.mlflow.default_uri` for the default.
 
     Raises (on entering the ``with``):
         InvalidRequest: a name cannot be used.
         TrackingError: the store cannot be opened.
     """
-    if not isinstance(experiment, str) or not experiment.strip() or len(experiment) > 500:
-        message = f"experiment: expected a name of 1 to 500 characters, got {experiment!r}"
+    if (
+        not isinstance(experiment, str)
+        or not experiment.strip()
+        or len(experiment) > 500
+    ):
+        message = (
+            f"experiment: expected a name of 1 to 500 characters, got {experiment!r}"
+        )
         raise InvalidRequest(message, field="experiment")
-    return Run(experiment, run_name=run_name, tags=tags or {}, params=params or {}, tracking_uri=tracking_uri)
+    return Run(
+        experiment,
+        run_name=run_name,
+        tags=tags or {},
+        params=params or {},
+        tracking_uri=tracking_uri,
+    )
 
 
 class Run:
@@ -70,8 +87,8 @@ class Run:
     Attributes:
         experiment: name of the experiment.
         run_id: MLflow's id; empty before the ``with`` is entered.
-        status: ``RUNNING``, then ``FINISHED``, ``FAILED`` (an exception) or ``KILLED`` (interrupted, or the process
-            ended).
+        status: ``RUNNING``, then ``FINISHED``, ``FAILED`` (an exception) or ``KILLED``
+            (interrupted, or the process ended).
     """
 
     def __init__(
@@ -83,10 +100,18 @@ class Run:
         params: Mapping[str, Any],
         tracking_uri: str | None,
     ) -> None:
-        self.experiment, self.run_id, self.status = experiment, "", "NEW"
-        self._run_name, self._tracking_uri = run_name, tracking_uri
-        self._first_tags = {_checked_name("tag", name): _text(value, MAX_TAG) for name, value in tags.items()}
-        self._first_params = {_checked_name("param", name): value for name, value in params.items()}
+        self.experiment = experiment
+        self.run_id = ""
+        self.status = "NEW"
+        self._run_name = run_name
+        self._tracking_uri = tracking_uri
+        self._first_tags = {
+            _checked_name("tag", name): _text(value, MAX_TAG)
+            for name, value in tags.items()
+        }
+        self._first_params = {
+            _checked_name("param", name): value for name, value in params.items()
+        }
         self._params: dict[str, str] = {}
         self._steps: dict[str, int] = {}
         self._stamps: dict[str, tuple[int, set[Any]]] = {}
@@ -96,7 +121,7 @@ class Run:
         self._meter: Meter | None = None
         self._started_at = 0.0
 
-    # -- what it is ---------------------------------------------------------------------------------------------
+    # -- what it is --------------------------------------------------------------------
 
     @property
     def metrics_logged(self) -> int:
@@ -110,7 +135,9 @@ class Run:
 
     @property
     def url(self) -> str | None:
-        """A page that shows the run; None for a store without a server (``mlflow ui`` shows those)."""
+        """A page that shows the run; None for a store without a server (``mlflow ui``
+        shows those).
+        """
         return self._store.url if self._store else None
 
     @property
@@ -118,7 +145,7 @@ class Run:
         """What the run has cost, so far or in the end."""
         return self._meter.cost if self._meter else Cost()
 
-    # -- logging ------------------------------------------------------------------------------------------------
+    # -- logging -----------------------------------------------------------------------
 
     def log(self, step: int | None = None, **metrics: Any) -> None:
         """Log metrics: ``run.log(loss=0.3, auc=0.9)``.
@@ -138,10 +165,14 @@ class Run:
             place = self._steps.get(name, -1) + 1 if step is None else _whole(step)
             self._steps[name] = place
             stamp = self._stamp(name, place, number)
-            writer.point(MetricPoint(name=name, value=number, timestamp_ms=stamp, step=place))
+            writer.point(
+                MetricPoint(name=name, value=number, timestamp_ms=stamp, step=place)
+            )
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Note what the run was started with. A param is said once; another value for it is refused."""
+        """Note what the run was started with. A param is said once; another value for
+        it is refused.
+        """
         writer = self._open()
         for name, value in values.items():
             text = _text(value, MAX_PARAM)
@@ -156,48 +187,72 @@ class Run:
         self._open().tag(_checked_name("tag", name), _text(value, MAX_TAG))
 
     def artifact(self, path: str | os.PathLike[str]) -> None:
-        """Store a file or folder with the run. It is read in the background: leave it until the ``with`` ends."""
-        writer, store = self._open(), self._begun()
+        """Store a file or folder with the run. It is read in the background: leave it
+        until the ``with`` ends.
+        """
+        writer = self._open()
+        store = self._begun()
         where = os.path.abspath(path)
         if not os.path.exists(where):
-            raise InvalidRequest(f"artifact: there is no file or folder {where}", field="path")
+            raise InvalidRequest(
+                f"artifact: there is no file or folder {where}", field="path"
+            )
         writer.job(lambda: store.add_file(where))
 
     def data(self, name: str, data: Any) -> None:
-        """Note which data the run uses: a frame, a file or a folder; rows, columns, types and a hash are kept."""
-        writer, store = self._open(), self._begun()
+        """Note which data the run uses: a frame, a file or a folder; rows, columns,
+        types and a hash are kept.
+        """
+        writer = self._open()
+        store = self._begun()
         found = data_fingerprint(_checked_name("data", name), data)
         writer.tag(f"aistack.data.{name}", found.digest)
         writer.job(lambda: store.add_data(found))
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> None:
-        """Wait until all is stored; raises `TrackingError` with how much is not after `timeout` seconds."""
+        """Wait until all is stored; raises `TrackingError` with how much is not after
+        `timeout` seconds.
+        """
         self._open().flush(timeout)
 
-    # -- begin and end ------------------------------------------------------------------------------------------
+    # -- begin and end -----------------------------------------------------------------
 
     def __enter__(self) -> Run:
         from .mlflow import MLflowStore, default_uri
 
         if self._store is not None:
-            raise TrackingError("this run has begun already; call track() again for another")
+            raise TrackingError(
+                "this run has begun already; call track() again for another"
+            )
         self._started_at = time.time()
         self._meter = _start_meter()
-        tags = {**code_tags(), "mlflow.user": _user(), **self._slice_tags(), **self._first_tags}
+        tags = {
+            **code_tags(),
+            "mlflow.user": _user(),
+            **self._slice_tags(),
+            **self._first_tags,
+        }
         uri = self._tracking_uri or default_uri()
         try:
-            store = MLflowStore(uri, self.experiment, run_name=self._run_name, tags=tags)
+            store = MLflowStore(
+                uri, self.experiment, run_name=self._run_name, tags=tags
+            )
         except BaseException:
             self._stop_meter()
             raise
-        self._store, self.run_id, self.status = store, store.run_id, "RUNNING"
+        self._store = store
+        self.run_id = store.run_id
+        self.status = "RUNNING"
         self._writer = Writer(store)
         atexit.register(self._abandon)
         self.params(self._first_params)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.status != "RUNNING":
             return
@@ -208,7 +263,9 @@ class Run:
         except TrackingError as failure:
             if error is None:
                 raise
-            log.warning("tracking: %s", failure.message)  # the error of the work itself goes on to the user
+            log.warning(
+                "tracking: %s", failure.message
+            )  # the error of the work itself goes on to the user
 
     def _abandon(self) -> None:
         """The process ends with the run still open."""
@@ -218,7 +275,8 @@ class Run:
             log.warning("tracking: %s", failure.message)
 
     def _end(self, status: str) -> None:
-        writer, store = self._open(), self._begun()
+        writer = self._open()
+        store = self._begun()
         atexit.unregister(self._abandon)
         self._stop_meter()
         self._log_cost()
@@ -244,7 +302,9 @@ class Run:
                 self.log_metric(f"aistack.{name}", value, 0)
 
     def _slice_tags(self) -> dict[str, str]:
-        """On what the run ran; known better at the end, when the workers' leases have been seen."""
+        """On what the run ran; known better at the end, when the workers' leases have
+        been seen.
+        """
         return self._meter.describe() if self._meter else {"aistack.slice": "unknown"}
 
     def _open(self) -> Writer:
@@ -257,7 +317,9 @@ class Run:
         return self._store
 
     def _stamp(self, name: str, step: int, value: float) -> int:
-        """Now in milliseconds, one later where the store would take this point for one it has already."""
+        """Now in milliseconds, one later where the store would take this point for one
+        it has already.
+        """
         now = time.time_ns() // 1_000_000
         last, seen = self._stamps.get(name, (0, set()))
         key = (step, None if math.isnan(value) else value)
@@ -270,21 +332,38 @@ class Run:
 
     def panel(self) -> Panel:
         """The run for people."""
-        lasted = format_duration(time.time() - self._started_at) if self._started_at else "not begun"
-        rows = [("run", self.run_id), ("status", self.status), ("metrics stored", self.metrics_logged), ("age", lasted)]
+        lasted = (
+            format_duration(time.time() - self._started_at)
+            if self._started_at
+            else "not begun"
+        )
+        rows = [
+            ("run", self.run_id),
+            ("status", self.status),
+            ("metrics stored", self.metrics_logged),
+            ("age", lasted),
+        ]
         where = without_secrets(self.tracking_uri)
         look = self.url or (f"mlflow ui --backend-store-uri {where}" if where else "")
-        return Panel(title=f"Experiment {self.experiment}", rows=rows, remark=f"look at it: {look}" if look else "")
+        return Panel(
+            title=f"Experiment {self.experiment}",
+            rows=rows,
+            remark=f"look at it: {look}" if look else "",
+        )
 
     def __repr__(self) -> str:
         return f"<run {self.run_id or '-'} of {self.experiment!r}: {self.status}, {self.metrics_logged} metrics stored>"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> dict[str, str]:
         return self.panel()._repr_mimebundle_()
 
 
 def _start_meter() -> Meter | None:
-    """A running meter; None, with a warning, where no broker can be reached: a run is worth more than its bill."""
+    """A running meter; None, with a warning, where no broker can be reached: a run is
+    worth more than its bill.
+    """
     from jupyter_aistack.client import client
 
     from .usage_meter import Meter
@@ -293,7 +372,9 @@ def _start_meter() -> Meter | None:
         meter = Meter(client.connect())
         meter.start()
     except AIStackError as error:
-        log.warning("tracking: the slice and its cost are not noted (%s)", first_line(error))
+        log.warning(
+            "tracking: the slice and its cost are not noted (%s)", first_line(error)
+        )
         return None
     return meter
 
@@ -313,7 +394,12 @@ def _user() -> str:
 
 def _checked_name(what: str, name: Any) -> str:
     """The name, if every store can keep it."""
-    if isinstance(name, str) and _NAME.fullmatch(name) and posixpath.normpath(name) == name and name[0] not in "/.":
+    if (
+        isinstance(name, str)
+        and _NAME.fullmatch(name)
+        and posixpath.normpath(name) == name
+        and name[0] not in "/."
+    ):
         return name
     raise InvalidRequest(
         f"{what}: {name!r} is not a name; use up to 250 letters, digits, and _ - . : / or spaces, without empty, "
@@ -323,20 +409,30 @@ def _checked_name(what: str, name: Any) -> str:
 
 
 def _whole(step: Any) -> int:
-    if isinstance(step, bool) or not isinstance(step, numbers.Integral) or not -(2**63) < int(step) < 2**63:
-        raise InvalidRequest(f"step: expected a whole number, got {step!r}", field="step")
+    if (
+        isinstance(step, bool)
+        or not isinstance(step, numbers.Integral)
+        or not -(2**63) < int(step) < 2**63
+    ):
+        raise InvalidRequest(
+            f"step: expected a whole number, got {step!r}", field="step"
+        )
     return int(step)
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, (str, bytes)):
-        raise InvalidRequest(f"metric {name}: expected a number, got {value!r}", field=name)
+        raise InvalidRequest(
+            f"metric {name}: expected a number, got {value!r}", field=name
+        )
     try:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"metric {name}: expected a number, got {type(value).__name__}", field=name) from error
+        raise InvalidRequest(
+            f"metric {name}: expected a number, got {type(value).__name__}", field=name
+        ) from error
 
 
 def _text(value: Any, most: int) -> str:

@@ -13,7 +13,9 @@ from jupyter_aistack.exceptions import TrackingError
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint
 
-_PASSWORD = re.compile(r"(\w://[^\s/:@?#]*):[^\s/]*(?=@)")  # up to the last @: a password may hold one
+_PASSWORD = re.compile(
+    r"(\w://[^\s/:@?#]*):[^\s/]*(?=@)"
+)  # up to the last @: a password may hold one
 _QUERY = re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\"#)]*")
 
 MAX_POINTS = 1000
@@ -52,11 +54,18 @@ class Batch:
     job: Callable[[], None] | None = None
 
     def __len__(self) -> int:
-        return len(self.points) + len(self.params) + len(self.tags) + (self.job is not None)
+        return (
+            len(self.points)
+            + len(self.params)
+            + len(self.tags)
+            + (self.job is not None)
+        )
 
 
 class Store(ABC):
-    """One run in a tracking store. Only the writer's thread calls it while the run is open."""
+    """One run in a tracking store. Only the writer's thread calls it while the run is
+    open.
+    """
 
     run_id: str
     uri: str
@@ -84,11 +93,15 @@ class Store(ABC):
 
     @abstractmethod
     def finish(self, status: str) -> None:
-        """Close the run as ``FINISHED``, ``FAILED`` or ``KILLED``. Raises as `write` does."""
+        """Close the run as ``FINISHED``, ``FAILED`` or ``KILLED``. Raises as `write`
+        does.
+        """
 
 
 def without_secrets(text: str) -> str:
-    """`text` with the URLs in it stripped of what may be secret: password and query (which can carry one too)."""
+    """`text` with the URLs in it stripped of what may be secret: password and query
+    (which can carry one too).
+    """
     return _QUERY.sub(r"\1", _PASSWORD.sub(r"\1", text))
 
 

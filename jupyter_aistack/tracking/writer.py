@@ -1,4 +1,6 @@
-"""The background writer: callers append to a queue in memory and go on; one thread writes batches to the store."""
+"""The background writer: callers append to a queue in memory and go on; one thread
+writes batches to the store.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,32 @@ from typing import Any
 
 from jupyter_aistack.exceptions import TrackingError
 
-from .store import MAX_POINTS, MAX_TEXTS, Batch, MetricPoint, RejectedByStore, Store, first_line, without_secrets
+from .store import (
+    MAX_POINTS,
+    MAX_TEXTS,
+    Batch,
+    MetricPoint,
+    RejectedByStore,
+    Store,
+    first_line,
+    without_secrets,
+)
 
 log = logging.getLogger("jupyter_aistack")
 
 GATHER_SECONDS = 0.25
 """How long the writer lets entries gather, so that a fast loop becomes few writes."""
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10.0
 Entry = tuple[str, Any]
 
 
 class Writer:
     """Writes to `store` from a thread of its own.
 
-    A store that fails is tried again, waiting longer each time; the user hears of it once. Nothing that goes wrong
-    reaches the caller before :meth:`flush`.
+    A store that fails is tried again, waiting longer each time; the user hears of it
+    once. Nothing that goes wrong reaches the caller before :meth:`flush`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -40,7 +52,9 @@ class Writer:
         self._failure = ""
         self.points_stored = 0
         self.entries_lost = 0
-        self._thread = threading.Thread(target=self._work, name="aistack-tracking", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, name="aistack-tracking", daemon=True
+        )
         self._thread.start()
 
     def point(self, point: MetricPoint) -> None:
@@ -78,7 +92,9 @@ class Writer:
         with self._changed:
             self._urgent = True
             self._changed.notify_all()
-            done = self._changed.wait_for(lambda: not self._entries and not self._busy, timeout)
+            done = self._changed.wait_for(
+                lambda: not self._entries and not self._busy, timeout
+            )
             self._urgent = False
             missing = self.entries_lost + (0 if done else len(self._entries))
         if missing:
@@ -88,14 +104,16 @@ class Writer:
             raise TrackingError(message, not_stored=missing)
 
     def close(self) -> None:
-        """Stop the thread; what is still queued is given up. Closing twice is allowed."""
+        """Stop the thread; what is still queued is given up. Closing twice is
+        allowed.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
 
-    # -- the thread ---------------------------------------------------------------------------------------------
+    # -- the thread --------------------------------------------------------------------
 
     def _work(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -123,13 +141,21 @@ class Writer:
         return self._closed or self._urgent or len(self._entries) >= MAX_POINTS
 
     def _peek(self) -> Batch:
-        """The entries at the head of the queue that fit one write; they leave the queue once stored."""
+        """The entries at the head of the queue that fit one write; they leave the queue
+        once stored.
+        """
         batch = Batch()
         for kind, value in self._entries:
             name = "" if kind in ("point", "job") else value[0]
             texts = {"param": batch.params, "tag": batch.tags}.get(kind, {})
-            # A name twice in a batch would leave it one entry shorter than what is taken off the queue.
-            if len(batch) >= MAX_POINTS or len(texts) >= MAX_TEXTS or name in texts or (kind == "job" and len(batch)):
+            # A name twice in a batch would leave it one entry shorter than what is
+            # taken off the queue.
+            if (
+                len(batch) >= MAX_POINTS
+                or len(texts) >= MAX_TEXTS
+                or name in texts
+                or (kind == "job" and len(batch))
+            ):
                 break
             if kind == "job":
                 batch.job = value
@@ -163,4 +189,10 @@ class Writer:
             self._warned = True
             when = time.strftime("%H:%M:%S")
             where = without_secrets(self._store.uri)
-            log.warning("tracking: since %s not everything reaches %s (%s); %s", when, where, why, prospect)
+            log.warning(
+                "tracking: since %s not everything reaches %s (%s); %s",
+                when,
+                where,
+                why,
+                prospect,
+            )

@@ -1,1 +1,3 @@
-"""Measurements, each beside a peer in the same run: ``python -m tests.benchmarks`` prints all ratios."""
+"""Measurements, each beside a peer in the same run: ``python -m tests.benchmarks``
+prints all ratios.
+"""

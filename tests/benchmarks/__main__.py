@@ -15,21 +15,29 @@ NOT_BENCHMARKS = {"__main__", "gpu", "harness", "peers", "test_gpu_suite"}
 
 
 def run(name: str) -> dict[str, Any] | None:
-    """What one benchmark found out, its own table shown meanwhile; None when it failed."""
+    """What one benchmark found out, its own table shown meanwhile; None when it
+    failed.
+    """
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    found: dict[str, Any] | None = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    found: dict[str, Any] | None = (
+        json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    )
     return found
 
 
 def table(found: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
-    """The ratios of all benchmarks; one that failed or could not be run here says so."""
+    """The ratios of all benchmarks; one that failed or could not be run here says
+    so.
+    """
     yield f"{'benchmark':<16}{'ratio':<32}{'median':>10}"
     for name, report in found.items():
         if report is not None and "skipped" in report:
             yield f"{name:<16}skipped: {report['skipped']}"
             continue
-        for ratio, value in ({"FAILED": float("nan")} if report is None else report["ratios"]).items():
+        for ratio, value in (
+            {"FAILED": float("nan")} if report is None else report["ratios"]
+        ).items():
             yield f"{name:<16}{ratio:<32}{'missing' if value is None else f'{value:.3f}':>10}"
 
 

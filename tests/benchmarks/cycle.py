@@ -1,8 +1,11 @@
-"""One turn of the broker with a long queue: read, plan, and what little there is to apply.
+"""One turn of the broker with a long queue: read, plan, and what little there is to
+apply.
 
-10,000 requests of 50 users wait in three queues, in ten different sizes; 1,000 leases of 1/8 fill the 125 GPUs of the
-host, so nothing can be granted until one of them ends. ``ms_grant_one`` is the turn after one has: it plans and writes
-one grant. ``ms_100_hosts`` is the plan alone, for 100 hosts of 8 GPUs, all taken, and the same queue.
+10,000 requests of 50 users wait in three queues, in ten different sizes; 1,000 leases
+of 1/8 fill the 125 GPUs of the host, so nothing can be granted until one of them ends.
+``ms_grant_one`` is the turn after one has: it plans and writes one grant.
+``ms_100_hosts`` is the plan alone, for 100 hosts of 8 GPUs, all taken, and the same
+queue.
 """
 
 from __future__ import annotations
@@ -46,40 +49,70 @@ EMPTY_PLANS = 200
 
 def holder(number: int) -> Holder:
     """One of the users' kernels."""
-    return Holder(kind=HolderKind.KERNEL, id=f"k-{number}", user=f"user-{number % USERS}", host=HOST, label="a.ipynb")
+    return Holder(
+        kind=HolderKind.KERNEL,
+        id=f"k-{number}",
+        user=f"user-{number % USERS}",
+        host=HOST,
+        label="a.ipynb",
+    )
 
 
 def request(number: int, spec: str) -> Request:
     """The request with that number, in the next of the queues."""
     queue = QUEUES[number % len(QUEUES)].name
     at = START + number / 1000
-    return Request(id=f"r-{number}", spec=parse_spec(spec), holder=holder(number), queue=queue, submitted_at=at)
+    return Request(
+        id=f"r-{number}",
+        spec=parse_spec(spec),
+        holder=holder(number),
+        queue=queue,
+        submitted_at=at,
+    )
 
 
 def waiting() -> Iterator[Request]:
     """The queue."""
-    return (request(LEASES + number, SPECS[number % len(SPECS)]) for number in range(REQUESTS))
+    return (
+        request(LEASES + number, SPECS[number % len(SPECS)])
+        for number in range(REQUESTS)
+    )
 
 
 def share(device: Device, part: Fraction) -> Slice:
     """That part of a device."""
     memory_bytes = int(part * device.memory_bytes)
     kind = SliceKind.GPU if part == 1 else SliceKind.SHARE
-    return Slice(device_id=device.id, kind=kind, fraction=part, memory_bytes=memory_bytes, uuid=device.id)
+    return Slice(
+        device_id=device.id,
+        kind=kind,
+        fraction=part,
+        memory_bytes=memory_bytes,
+        uuid=device.id,
+    )
 
 
 def full_broker(ledger: Ledger) -> Broker:
     """A broker of a host on which everything is taken and many wait."""
     provider, clock = SimulatedProvider(f"{GPUS}xH100-80GB"), ManualClock(START)
-    options = {"policy": POLICY, "host": HOST, "clock": clock, "ttl_seconds": TTL_SECONDS}
+    options = {
+        "policy": POLICY,
+        "host": HOST,
+        "clock": clock,
+        "ttl_seconds": TTL_SECONDS,
+    }
     broker = Broker(ledger, [provider], is_alive=lambda pid, since: True, **options)
     devices = broker.inventory().devices
     grants = []
     for number in range(LEASES):
         asked = ledger.submit(request(number, "1/8"))
         piece = share(devices[number % GPUS], Fraction(1, 8))
-        grants.append(Grant(request=asked, slices=(piece,), expires_at=START + TTL_SECONDS))
-    ledger.apply(Plan(version=ledger.read(HOST, START).version, actions=tuple(grants)), START)
+        grants.append(
+            Grant(request=asked, slices=(piece,), expires_at=START + TTL_SECONDS)
+        )
+    ledger.apply(
+        Plan(version=ledger.read(HOST, START).version, actions=tuple(grants)), START
+    )
     for one in waiting():
         ledger.submit(one)
     clock.advance(REQUESTS / 100)
@@ -96,18 +129,28 @@ def many_hosts() -> Snapshot:
     )
     leases = tuple(whole_lease(number, device) for number, device in enumerate(devices))
     inventory = Inventory(host=HOST, devices=devices)
-    return Snapshot(inventory=inventory, leases=leases, requests=tuple(waiting()), policy=POLICY)
+    return Snapshot(
+        inventory=inventory, leases=leases, requests=tuple(waiting()), policy=POLICY
+    )
 
 
 def whole_lease(number: int, device: Device) -> Lease:
     """A lease of all of a device."""
     asked = request(number, "1")
-    grant = Grant(request=asked, slices=(share(device, Fraction(1)),), expires_at=START + TTL_SECONDS)
+    grant = Grant(
+        request=asked,
+        slices=(share(device, Fraction(1)),),
+        expires_at=START + TTL_SECONDS,
+    )
     return grant_to_lease(grant, f"l-{number}", number + 1, START)
 
 
-def median_ms(turn: Callable[[], object], rounds: int, before: Callable[[], object] = lambda: None) -> float:
-    """The median of `rounds` turns after one that does not count, in milliseconds; `before` each is not timed."""
+def median_ms(
+    turn: Callable[[], object], rounds: int, before: Callable[[], object] = lambda: None
+) -> float:
+    """The median of `rounds` turns after one that does not count, in milliseconds;
+    `before` each is not timed.
+    """
     took = []
     for _ in range(rounds + 1):
         before()
@@ -118,19 +161,27 @@ def median_ms(turn: Callable[[], object], rounds: int, before: Callable[[], obje
 
 
 def turns(broker: Broker, rounds: int) -> tuple[float, float]:
-    """A turn in which nothing happens, and one after a lease has ended, in milliseconds."""
+    """A turn in which nothing happens, and one after a lease has ended, in
+    milliseconds.
+    """
     idle = median_ms(lambda: expect(broker, 0), rounds)
-    return idle, median_ms(lambda: expect(broker, 1), rounds, before=lambda: end_one(broker))
+    return idle, median_ms(
+        lambda: expect(broker, 1), rounds, before=lambda: end_one(broker)
+    )
 
 
 def expect(broker: Broker, grants: int) -> None:
     """One turn, and how many leases must come of it."""
-    granted = [event for event in broker.cycle() if event.kind is EventKind.LEASE_GRANTED]
+    granted = [
+        event for event in broker.cycle() if event.kind is EventKind.LEASE_GRANTED
+    ]
     assert len(granted) == grants, granted
 
 
 def end_one(broker: Broker) -> None:
-    """End a lease behind the broker's back, and have somebody wait in front who needs no more than that."""
+    """End a lease behind the broker's back, and have somebody wait in front who needs
+    no more than that.
+    """
     lease = broker.leases()[-1]
     broker.ledger.step(lease.id, lease.token, LeaseTransition.FAIL, broker.clock())
     broker.ledger.submit(replace(request(0, "1/8"), id=f"r-of-{lease.id}", priority=1))
@@ -143,7 +194,9 @@ def measure(rounds: int) -> Report:
         on_sqlite = turns(broker, rounds)
         broker.close()
     hosts, now = many_hosts(), START + REQUESTS / 100
-    nothing = replace(hosts, inventory=replace(hosts.inventory, devices=hosts.inventory.devices[:8]))
+    nothing = replace(
+        hosts, inventory=replace(hosts.inventory, devices=hosts.inventory.devices[:8])
+    )
     nothing = replace(nothing, leases=(), requests=())
     figures = {
         "ms_10k_requests": in_memory[0],
@@ -151,9 +204,15 @@ def measure(rounds: int) -> Report:
         "ms_grant_one": in_memory[1],
         "ms_grant_one_sqlite": on_sqlite[1],
         "ms_100_hosts": median_ms(lambda: plan(hosts, now, ttl_seconds=60.0), rounds),
-        "us_plan_empty": 1000 * median_ms(lambda: plan(nothing, now, ttl_seconds=60.0), EMPTY_PLANS),
+        "us_plan_empty": 1000
+        * median_ms(lambda: plan(nothing, now, ttl_seconds=60.0), EMPTY_PLANS),
     }
-    goals = {"ms_10k_requests": 20, "ms_10k_requests_sqlite": 20, "ms_100_hosts": 100, "us_plan_empty": 200}
+    goals = {
+        "ms_10k_requests": 20,
+        "ms_10k_requests_sqlite": 20,
+        "ms_100_hosts": 100,
+        "us_plan_empty": 200,
+    }
     return Report(figures=figures, goals=goals)
 
 

@@ -1,9 +1,11 @@
-"""What keeping the books costs: eight GPUs looked at once a second, a bill every ten seconds, as a share of a core.
+"""What keeping the books costs: eight GPUs looked at once a second, a bill every ten
+seconds, as a share of a core.
 
     python -m tests.benchmarks.energy_cost
 
-The driver is the fake one, so what is measured is ours alone: reading through nvidia-ml-py, dividing, writing to
-SQLite. A real driver adds what its calls take; ml-energy/zeus measured less than 10 ms for a read of the counter.
+The driver is the fake one, so what is measured is ours alone: reading through
+nvidia-ml-py, dividing, writing to SQLite. A real driver adds what its calls take;
+ml-energy/zeus measured less than 10 ms for a read of the counter.
 """
 
 from __future__ import annotations
@@ -49,13 +51,20 @@ def run(seconds):
 def state() -> str:
     lines = []
     for gpu in range(GPUS):
-        lines.append(f"gpu uuid=GPU-{gpu} name=NVIDIA_H200 memory={140 << 30} cores=16896 energy_mj=1000 gpm_ms=0")
-        lines += [f"process gpu={gpu} pid={1000 + gpu * 10 + n} memory={1 << 30} sm=20" for n in range(LEASES_EACH)]
+        lines.append(
+            f"gpu uuid=GPU-{gpu} name=NVIDIA_H200 memory={140 << 30} cores=16896 energy_mj=1000 gpm_ms=0"
+        )
+        lines += [
+            f"process gpu={gpu} pid={1000 + gpu * 10 + n} memory={1 << 30} sm=20"
+            for n in range(LEASES_EACH)
+        ]
     return "\n".join(lines) + "\n"
 
 
 def measure(rounds: int) -> Report:
-    """CPU seconds for each second of host time, with all that a look and a bill do; median of the rounds."""
+    """CPU seconds for each second of host time, with all that a look and a bill do;
+    median of the rounds.
+    """
     shares, walls = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +75,10 @@ def measure(rounds: int) -> Report:
             driver.close()
         shares.append(cpu / SECONDS)
         walls.append(wall / SECONDS * 1000)
-    figures = {"share_of_a_core": statistics.median(shares), "ms_look": statistics.median(walls)}
+    figures = {
+        "share_of_a_core": statistics.median(shares),
+        "ms_look": statistics.median(walls),
+    }
     return Report(figures=figures, goals={"share_of_a_core": 0.01})
 
 

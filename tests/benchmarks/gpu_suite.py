@@ -1,8 +1,11 @@
-"""All that can be measured on a GPU machine only, in one call of at most nine minutes, offline.
+"""All that can be measured on a GPU machine only, in one call of at most nine minutes,
+offline.
 
-Each section is a process of its own with a time of its own: one that fails or overruns costs its rows and no others.
-Compute mode, MIG layout, persistence and clocks stay as they are. Without a GPU it says so and measures nothing, unless
-it is told to rehearse: ``--device cpu --small`` walks through all sections with the CPU and a fake driver, so that a
+Each section is a process of its own with a time of its own: one that fails or overruns
+costs its rows and no others. Compute mode, MIG layout, persistence and clocks stay as
+they are. Without a GPU it says so and measures nothing, unless
+it is told to rehearse: ``--device cpu --small`` walks through all sections with the CPU
+and a fake driver, so that a
 fault of the script is found before a GPU machine is.
 """
 
@@ -30,7 +33,16 @@ from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from tests.benchmarks.gpu.bench import Bench, Row
 from tests.benchmarks.gpu.running import run_section
 
-SECTIONS = ("levels", "caps", "grants", "energy", "teardown", "tenants", "suspend", "notebooks")
+SECTIONS = (
+    "levels",
+    "caps",
+    "grants",
+    "energy",
+    "teardown",
+    "tenants",
+    "suspend",
+    "notebooks",
+)
 """In this order: what is short and says whether the rest can be right comes first."""
 BUDGET_SECONDS = 520.0
 """Nine minutes, less what it takes to tidy up after a section that was cut."""
@@ -45,7 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 unless the arguments make no sense."""
     options = parsed(arguments)
     if options.list:
-        print(*(f"{name:<12}{section(name).SECONDS:>6.0f} s  {summary(name)}" for name in SECTIONS), sep="\n")
+        print(
+            *(
+                f"{name:<12}{section(name).SECONDS:>6.0f} s  {summary(name)}"
+                for name in SECTIONS
+            ),
+            sep="\n",
+        )
         return 0
     if options.section:
         return run_here(options)
@@ -57,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     out = sys.stderr if options.json else sys.stdout
     print(headline(options.device), file=out, flush=True)
-    with tempfile.TemporaryDirectory(prefix="gpu-suite-") as folder, environment(options.device, folder) as given:
+    with (
+        tempfile.TemporaryDirectory(prefix="gpu-suite-") as folder,
+        environment(options.device, folder) as given,
+    ):
         found = measure(options, Path(folder), given, out)
     if options.json:
         print(json.dumps(as_json(found)))
@@ -67,11 +88,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu_suite")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--list", action="store_true", help="name the sections and their times, and end")
-    parser.add_argument("--only", action="append", choices=SECTIONS, default=[], help="this section (may be repeated)")
-    parser.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds for all together (520)")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses without a GPU")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="name the sections and their times, and end"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=SECTIONS,
+        default=[],
+        help="this section (may be repeated)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=BUDGET_SECONDS,
+        help="seconds for all together (520)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="cpu rehearses without a GPU",
+    )
     parser.add_argument("--small", action="store_true", help="little of everything")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=60.0, help=argparse.SUPPRESS)
@@ -91,25 +132,49 @@ def summary(name: str) -> str:
 
 def run_here(options: argparse.Namespace) -> int:
     """Be one section: print each row as a line of JSON."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # leases, tenants and servers are given back then
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(1)
+    )  # leases, tenants and servers are given back then
     ends_at = time.monotonic() + options.seconds
-    bench = Bench(device=options.device, small=options.small, ends_at=ends_at, folder=options.folder)
+    bench = Bench(
+        device=options.device,
+        small=options.small,
+        ends_at=ends_at,
+        folder=options.folder,
+    )
     try:
         for row in section(options.section).rows(bench):
             print(json.dumps(row.as_dict()), flush=True)
-    except Exception as error:  # whatever goes wrong here must not cost the other sections
+    except (
+        Exception
+    ) as error:  # whatever goes wrong here must not cost the other sections
         first = (str(error).splitlines() or [""])[0]
-        print(json.dumps(Row(name="failed", says=f"failed: {type(error).__name__}: {first}").as_dict()), flush=True)
+        print(
+            json.dumps(
+                Row(
+                    name="failed", says=f"failed: {type(error).__name__}: {first}"
+                ).as_dict()
+            ),
+            flush=True,
+        )
     return 0
 
 
 def why_not(device: str) -> str:
     """Why nothing can be measured here; empty when it can."""
     if device == "cpu":
-        return "" if shutil.which("gcc") or shutil.which("cc") else "a dry run needs a C compiler, for the fake driver"
+        return (
+            ""
+            if shutil.which("gcc") or shutil.which("cc")
+            else "a dry run needs a C compiler, for the fake driver"
+        )
     provider = GPUProvider()
     try:
-        return "" if provider.discover("here") else "there is no GPU on this machine; --device cpu --small rehearses"
+        return (
+            ""
+            if provider.discover("here")
+            else "there is no GPU on this machine; --device cpu --small rehearses"
+        )
     except AIStackError as error:
         return f"there is no GPU on this machine ({error.message}); --device cpu --small rehearses"
     finally:
@@ -117,7 +182,9 @@ def why_not(device: str) -> str:
 
 
 def headline(device: str) -> str:
-    """What the figures are of: GPU, driver, date. Without them figures are worth nothing."""
+    """What the figures are of: GPU, driver, date. Without them figures are worth
+    nothing.
+    """
     if device == "cpu":
         return f"gpu_suite, {REHEARSAL}"
     nvml, provider = NVML(), GPUProvider()
@@ -132,9 +199,21 @@ def headline(device: str) -> str:
 
 @contextmanager
 def environment(device: str, folder: str) -> Iterator[Mapping[str, str]]:
-    """What sections are started with: this checkout's code, books of their own, and in a dry run the fake driver."""
-    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH"), registered(Path(folder))]))
-    given = {**os.environ, "PYTHONPATH": path, "AISTACK_LEDGER": "memory:", "AISTACK_PROVIDERS": "gpu"}
+    """What sections are started with: this checkout's code, books of their own, and in
+    a dry run the fake driver.
+    """
+    path = os.pathsep.join(
+        filter(
+            None,
+            [str(REPOSITORY), os.environ.get("PYTHONPATH"), registered(Path(folder))],
+        )
+    )
+    given = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "AISTACK_LEDGER": "memory:",
+        "AISTACK_PROVIDERS": "gpu",
+    }
     for name in ("AISTACK_SOCKET", "AISTACK_LEASE", "AISTACK_KERNEL"):
         given.pop(name, None)
     if device == "cpu":
@@ -145,23 +224,35 @@ def environment(device: str, folder: str) -> Iterator[Mapping[str, str]]:
 
 
 def registered(folder: Path) -> str:
-    """A folder that tells Jupyter of our provisioner as an installation would: there may be the code alone."""
+    """A folder that tells Jupyter of our provisioner as an installation would: there
+    may be the code alone.
+    """
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     site = folder / "site"
     info = site / f"{project['name']}-{project['version']}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
     lines = []
     for group, points in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in points.items())]
+        lines += [
+            f"[{group}]",
+            *(f"{name} = {target}" for name, target in points.items()),
+        ]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return str(site)
 
 
-def measure(options: argparse.Namespace, folder: Path, given: Mapping[str, str], out: Any) -> dict[str, list[Row]]:
+def measure(
+    options: argparse.Namespace, folder: Path, given: Mapping[str, str], out: Any
+) -> dict[str, list[Row]]:
     """All sections that were asked for, within the time for all."""
     names = [name for name in SECTIONS if not options.only or name in options.only]
-    ends_at, found = deadlines(names, options.budget, time.monotonic()), dict[str, list[Row]]()
+    ends_at, found = (
+        deadlines(names, options.budget, time.monotonic()),
+        dict[str, list[Row]](),
+    )
 
     def show(row: Row) -> None:
         print(line_of(row, is_real=options.device == "cuda"), file=out, flush=True)
@@ -170,7 +261,12 @@ def measure(options: argparse.Namespace, folder: Path, given: Mapping[str, str],
         seconds = ends_at[name] - time.monotonic()
         print(f"\n{name}", file=out, flush=True)
         if seconds < LEAST_SECONDS:
-            found[name] = [Row(name="left_out", says=f"left out: {max(0.0, seconds):.0f} s were left")]
+            found[name] = [
+                Row(
+                    name="left_out",
+                    says=f"left out: {max(0.0, seconds):.0f} s were left",
+                )
+            ]
             show(found[name][0])
             continue
         own = folder / name
@@ -182,15 +278,24 @@ def measure(options: argparse.Namespace, folder: Path, given: Mapping[str, str],
             f"--section={name}",
             f"--device={options.device}",
         ]
-        command += [f"--seconds={seconds - 2:.0f}", f"--folder={own}", *(["--small"] if options.small else [])]
+        command += [
+            f"--seconds={seconds - 2:.0f}",
+            f"--folder={own}",
+            *(["--small"] if options.small else []),
+        ]
         found[name] = run_section(command, seconds, given, show)
     return found
 
 
 def deadlines(names: Sequence[str], budget: float, begin: float) -> dict[str, float]:
-    """When each section must be done: the time is shared out as they need it, and what one saves the next may use."""
+    """When each section must be done: the time is shared out as they need it, and what
+    one saves the next may use.
+    """
     needs = [section(name).SECONDS for name in names]
-    return {name: begin + budget * sum(needs[: i + 1]) / sum(needs) for i, name in enumerate(names)}
+    return {
+        name: begin + budget * sum(needs[: i + 1]) / sum(needs)
+        for i, name in enumerate(names)
+    }
 
 
 def line_of(row: Row, *, is_real: bool = True) -> str:
@@ -201,11 +306,19 @@ def line_of(row: Row, *, is_real: bool = True) -> str:
 
 
 def as_json(found: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    """All rows as the other benchmarks give theirs, and what was said where there is no figure."""
-    named = [(f"{name}.{row.name}", row) for name, rows in found.items() for row in rows]
+    """All rows as the other benchmarks give theirs, and what was said where there is no
+    figure.
+    """
+    named = [
+        (f"{name}.{row.name}", row) for name, rows in found.items() for row in rows
+    ]
     return {
         "ratios": {key: row.value for key, row in named if row.is_ratio},
-        "figures": {key: row.value for key, row in named if row.value is not None and not row.is_ratio},
+        "figures": {
+            key: row.value
+            for key, row in named
+            if row.value is not None and not row.is_ratio
+        },
         "said": {key: row.says for key, row in named if row.says},
     }
 

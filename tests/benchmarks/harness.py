@@ -1,4 +1,6 @@
-"""What every benchmark shares: interleaved runs, medians, a table, and one JSON object as the last line."""
+"""What every benchmark shares: interleaved runs, medians, a table, and one JSON object
+as the last line.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ class Report:
     """What a benchmark found out.
 
     Attributes:
-        ratios: ours over the peer's, by name; below 1 is better than the peer. None where the peer is missing.
+        ratios: ours over the peer's, by name; below 1 is better than the peer. None
+            where the peer is missing.
         figures: plain numbers, the unit in the name.
-        goals: the most a ratio or a figure may be, by its name; a goal missed is marked, and fails nothing.
+        goals: the most a ratio or a figure may be, by its name; a goal missed is
+            marked, and fails nothing.
         floors: the least it may be, for those of which more is better.
     """
 
@@ -29,11 +33,18 @@ class Report:
     def lines(self) -> list[str]:
         """The report as a table."""
         rows = [
-            (name, "missing" if value is None else f"{value:.3g}", self._verdict(name, value))
+            (
+                name,
+                "missing" if value is None else f"{value:.3g}",
+                self._verdict(name, value),
+            )
             for name, value in {**self.figures, **self.ratios}.items()
         ]
         width = max((len(name) for name, _, _ in rows), default=0)
-        return [f"  {name:<{width}}  {value:>8}  {verdict}".rstrip() for name, value, verdict in rows]
+        return [
+            f"  {name:<{width}}  {value:>8}  {verdict}".rstrip()
+            for name, value, verdict in rows
+        ]
 
     def _verdict(self, name: str, value: float | None) -> str:
         if value is None:
@@ -46,7 +57,11 @@ class Report:
 
 
 def main(
-    name: str, measure: Callable[[int], Report], *, rounds: int, install: Callable[[], None] | None = None
+    name: str,
+    measure: Callable[[int], Report],
+    *,
+    rounds: int,
+    install: Callable[[], None] | None = None,
 ) -> None:
     """Run one benchmark from the command line.
 
@@ -57,23 +72,39 @@ def main(
         install: installs what it is measured beside, when asked to.
     """
     parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of each contender (default {rounds})")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=rounds,
+        help=f"rounds of each contender (default {rounds})",
+    )
     if install is not None:
-        parser.add_argument("--install", action="store_true", help="install the peers first")
+        parser.add_argument(
+            "--install", action="store_true", help="install the peers first"
+        )
     options = parser.parse_args()
     if install is not None and options.install:
         install()
     report = measure(options.rounds)
-    print(name, *report.lines(), sep="\n", file=sys.stderr if options.json else sys.stdout)
+    print(
+        name, *report.lines(), sep="\n", file=sys.stderr if options.json else sys.stdout
+    )
     if options.json:
-        print(json.dumps({"ratios": dict(report.ratios), "figures": dict(report.figures)}))
+        print(
+            json.dumps({"ratios": dict(report.ratios), "figures": dict(report.figures)})
+        )
 
 
-def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    contenders: Mapping[str, Callable[[], float]], rounds: int
+) -> dict[str, list[float]]:
     """Run the contenders in turn, so that what else the machine does hits all alike.
 
-    Each is called once unmeasured, to warm caches, and then `rounds` times; it returns its own measurement.
+    Each is called once unmeasured, to warm caches, and then `rounds` times; it returns
+    its own measurement.
     """
     for run in contenders.values():
         run()
@@ -86,8 +117,12 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> d
 
 
 def paired_ratio(ours: list[float], peers: list[float]) -> float:
-    """The median over rounds of ours to the peer's in the same round: drift of the machine cancels out."""
-    return statistics.median(one / other for one, other in zip(ours, peers, strict=True))
+    """The median over rounds of ours to the peer's in the same round: drift of the
+    machine cancels out.
+    """
+    return statistics.median(
+        one / other for one, other in zip(ours, peers, strict=True)
+    )
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -1,4 +1,6 @@
-"""From starting a kernel to its first answer, through our provisioner and through Jupyter's own."""
+"""From starting a kernel to its first answer, through our provisioner and through
+Jupyter's own.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ SPECS = {"local": None, "plain": {}, "slice": {"slice": "cpu:1/2"}}
 
 
 class Server(Configurable):
-    """Stands where a Jupyter server stands above its kernel managers, with the extension's workbench in it."""
+    """Stands where a Jupyter server stands above its kernel managers, with the
+    extension's workbench in it.
+    """
 
     def __init__(self, workbench: ServerContext) -> None:
         super().__init__()
@@ -34,10 +38,20 @@ class Server(Configurable):
 def write_kernelspecs(folder: Path) -> None:
     """One kernelspec per contender, alike but for who launches it."""
     for name, config in SPECS.items():
-        stanza = {"kernel_provisioner": {"provisioner_name": "aistack-provisioner", "config": config}}
+        stanza = {
+            "kernel_provisioner": {
+                "provisioner_name": "aistack-provisioner",
+                "config": config,
+            }
+        }
         argv = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         metadata = {} if config is None else stanza
-        spec = {"argv": argv, "display_name": name, "language": "python", "metadata": metadata}
+        spec = {
+            "argv": argv,
+            "display_name": name,
+            "language": "python",
+            "metadata": metadata,
+        }
         (folder / "kernels" / name).mkdir(parents=True)
         (folder / "kernels" / name / "kernel.json").write_text(json.dumps(spec))
 
@@ -63,7 +77,11 @@ def measure(rounds: int) -> Report:
         os.environ["JUPYTER_DATA_DIR"] = os.environ["JUPYTER_RUNTIME_DIR"] = folder
         os.environ["AISTACK_LEDGER"] = f"sqlite:///{folder}/ledger.sqlite"
         write_kernelspecs(Path(folder))
-        server = Server(ServerContext(AIStack(providers="auto").build_broker, logging.getLogger(__name__)))
+        server = Server(
+            ServerContext(
+                AIStack(providers="auto").build_broker, logging.getLogger(__name__)
+            )
+        )
 
         def contender(name: str) -> Callable[[], float]:
             return lambda: asyncio.run(start_once(name, server))

@@ -1,6 +1,8 @@
-"""From request to lease and back, embedded on SQLite, beside the bare ledger transactions it needs.
+"""From request to lease and back, embedded on SQLite, beside the bare ledger
+transactions it needs.
 
-The peer is what no broker could do without: two write transactions on the same kind of SQLite file (queue the request,
+The peer is what no broker could do without: two write transactions on the same kind of
+SQLite file (queue the request,
 grant it), through the standard library's driver.
 """
 
@@ -65,7 +67,9 @@ def measure(rounds: int) -> Report:
         os.environ["AISTACK_PROVIDERS"] = "simulated:8xH100-80GB"
         os.environ.pop("AISTACK_SOCKET", None)
         client = Client(EmbeddedTransport())
-        found = interleaved({"ours": ours(client), "bare": bare(Path(folder) / "bare.sqlite")}, rounds)
+        found = interleaved(
+            {"ours": ours(client), "bare": bare(Path(folder) / "bare.sqlite")}, rounds
+        )
         single = [_one(client) for _ in range(EACH * rounds)]
         client.close()
     figures = {
@@ -74,7 +78,9 @@ def measure(rounds: int) -> Report:
         "two_bare_transactions_ms": statistics.median(found["bare"]),
     }
     ratio = statistics.median(found["ours"]) / statistics.median(found["bare"])
-    return Report(ratios={"vs_bare_transactions": ratio}, figures=figures, goals={"p50_ms": 10})
+    return Report(
+        ratios={"vs_bare_transactions": ratio}, figures=figures, goals={"p50_ms": 10}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The openb cluster, its traces, and the protocol by which placement policies are compared on it."""
+"""The openb cluster, its traces, and the protocol by which placement policies are
+compared on it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LOAD = 1.3
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A cluster, the tasks of its traces, and FGD's published allocation in per cent by (trace, load)."""
+    """A cluster, the tasks of its traces, and FGD's published allocation in per cent by
+    (trace, load).
+    """
 
     nodes: Sequence[Node]
     traces: Mapping[str, Sequence[Demand]]
@@ -35,21 +39,31 @@ def full() -> Workload | None:
         rows = [row for row in csv.DictReader(stream) if row["policy"] == "FGD"]
     return Workload(
         nodes=read_nodes(FULL / "openb_node_list_gpu_node.csv"),
-        traces={trace: read_history(FULL / f"openb_pod_list_{trace}.csv") for trace in TRACES},
+        traces={
+            trace: read_history(FULL / f"openb_pod_list_{trace}.csv")
+            for trace in TRACES
+        },
         published={
-            (row["trace"], load): float(row[f"alloc_pct_at_load_{load}"]) for row in rows for load in (90, 100, 130)
+            (row["trace"], load): float(row[f"alloc_pct_at_load_{load}"])
+            for row in rows
+            for load in (90, 100, 130)
         },
     )
 
 
 def small() -> Workload:
     """A sixth of the cluster, which is part of the tests."""
-    traces = {name: read_history(SMALL / f"pods_{name}.csv") for name in ("default", "gpuspec20")}
+    traces = {
+        name: read_history(SMALL / f"pods_{name}.csv")
+        for name in ("default", "gpuspec20")
+    }
     return Workload(nodes=read_nodes(SMALL / "nodes.csv"), traces=traces, published={})
 
 
 def arrivals(tasks: Sequence[Demand], nodes: Sequence[Node], seed: int) -> list[Demand]:
-    """All tasks, some removed or random copies appended until 1.3 times the GPUs are asked for, in a random order."""
+    """All tasks, some removed or random copies appended until 1.3 times the GPUs are
+    asked for, in a random order.
+    """
     chance = random.Random(seed)
     wanted = LOAD * WHOLE * sum(node.gpus for node in nodes)
     chosen = list(tasks)

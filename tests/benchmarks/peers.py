@@ -1,6 +1,8 @@
-"""The schedulers we measure ourselves beside: started in a temporary folder, and ended, by whoever measures.
+"""The schedulers we measure ourselves beside: started in a temporary folder, and ended,
+by whoever measures.
 
-Both get more GPUs than there are clients, so that nobody waits for what another is still giving back.
+Both get more GPUs than there are clients, so that nobody waits for what another is
+still giving back.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ GPUS = 32
 START_SECONDS = 20.0
 
 GFLOW_INSTALL = [sys.executable, "-m", "pip", "install", "runqd"]
-SLURM_INSTALL = ["apt-get", "install", "-y", "--no-install-recommends", "slurm-wlm", "munge"]
+SLURM_INSTALL = [
+    "apt-get",
+    "install",
+    "-y",
+    "--no-install-recommends",
+    "slurm-wlm",
+    "munge",
+]
 
 SLURM_CONF = """\
 ClusterName=bench
@@ -70,14 +79,18 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Salloc:
-    """One request: ``salloc`` runs a command as soon as it holds a GPU, and lets go when that ends."""
+    """One request: ``salloc`` runs a command as soon as it holds a GPU, and lets go
+    when that ends.
+    """
 
     environment: dict[str, str]
 
     def request(self) -> float:
         command = ["salloc", "--quiet", "--gres=gpu:1", "echo", "granted"]
         begin = time.perf_counter()
-        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None
             line = process.stdout.readline()
             elapsed = time.perf_counter() - begin
@@ -88,20 +101,34 @@ class Salloc:
 
 @dataclass(frozen=True, kw_only=True)
 class Gbatch:
-    """One request: ``gbatch`` hands in a script, which says on a pipe that it runs with its GPU, and ends."""
+    """One request: ``gbatch`` hands in a script, which says on a pipe that it runs with
+    its GPU, and ends.
+    """
 
     environment: dict[str, str]
     folder: str
 
     def request(self) -> float:
-        pipe, script = Path(self.folder, f"pipe-{os.getpid()}"), Path(self.folder, f"job-{os.getpid()}.sh")
+        pipe, script = (
+            Path(self.folder, f"pipe-{os.getpid()}"),
+            Path(self.folder, f"job-{os.getpid()}.sh"),
+        )
         if not pipe.exists():
             os.mkfifo(pipe)
             script.write_text(f"#!/bin/sh\necho granted > {pipe}\n")
             script.chmod(0o755)
-        command = ["gbatch", "--config", f"{self.folder}/gflow.toml", "--gpus", "1", str(script)]
+        command = [
+            "gbatch",
+            "--config",
+            f"{self.folder}/gflow.toml",
+            "--gpus",
+            "1",
+            str(script),
+        ]
         begin = time.perf_counter()
-        subprocess.run(command, env=self.environment, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            command, env=self.environment, stdout=subprocess.DEVNULL, check=True
+        )
         pipe.read_text()
         return (time.perf_counter() - begin) * 1000
 
@@ -116,17 +143,25 @@ def slurm() -> Iterator[Salloc]:
     if not all(map(shutil.which, ("salloc", "slurmctld", "slurmd", "munged"))):
         raise MissingError(" ".join(SLURM_INSTALL))
     if os.geteuid() != 0:
-        raise MissingError("run it as root: Slurm's daemons and the device files it counts need that")
+        raise MissingError(
+            "run it as root: Slurm's daemons and the device files it counts need that"
+        )
     with TemporaryDirectory(prefix="bench-slurm-") as name, ExitStack() as stack:
         folder, host = Path(name), socket.gethostname().split(".")[0]
         environment = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
         _write_slurm_files(folder, host)
-        munge = [f"--{kind}={folder}/munge/{file}" for kind, file in _MUNGE_FILES.items()]
-        stack.enter_context(_daemon(["munged", "--foreground", *munge], environment, folder))
+        munge = [
+            f"--{kind}={folder}/munge/{file}" for kind, file in _MUNGE_FILES.items()
+        ]
+        stack.enter_context(
+            _daemon(["munged", "--foreground", *munge], environment, folder)
+        )
         _until(lambda: (folder / "munge" / "socket").exists(), "munged")
         stack.enter_context(_daemon(["slurmctld", "-D", "-i"], environment, folder))
         stack.enter_context(_daemon(["slurmd", "-D"], environment, folder))
-        _until(lambda: _says(["sinfo", "-h", "-o", "%T"], environment) == "idle", "slurm")
+        _until(
+            lambda: _says(["sinfo", "-h", "-o", "%T"], environment) == "idle", "slurm"
+        )
         yield Salloc(environment=environment)
 
 
@@ -148,14 +183,17 @@ def _write_slurm_files(folder: Path, host: str) -> None:
     for number in range(GPUS):
         os.mknod(folder / "dev" / f"nvidia{number}", 0o20600, os.makedev(195, number))
     ports = {"controller_port": free_port(), "node_port": free_port()}
-    (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder, host=host, gpus=GPUS, **ports))
+    (folder / "slurm.conf").write_text(
+        SLURM_CONF.format(folder=folder, host=host, gpus=GPUS, **ports)
+    )
     devices = f"NodeName={host} Name=gpu File={folder}/dev/nvidia[0-{GPUS - 1}]"
     (folder / "gres.conf").write_text(f"AutoDetect=off\n{devices}\n")
 
 
 @contextmanager
 def gflow() -> Iterator[Gbatch]:
-    """gflow's daemon on GPUs of the fake driver, with the faster of its two executors (tmux takes a second a job).
+    """gflow's daemon on GPUs of the fake driver, with the faster of its two executors
+    (tmux takes a second a job).
 
     Raises:
         MissingError: it is not installed, or the fake driver cannot be built.
@@ -178,22 +216,44 @@ def gflow() -> Iterator[Gbatch]:
 
 def _gflow_environment(folder: Path) -> dict[str, str]:
     """Variables that keep it in `folder` and show it a driver with GPUs."""
-    flags = ("-O1", "-fvisibility=hidden", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-lpthread")
-    subprocess.run(["gcc", str(FAKE_NVML), "-o", f"{folder}/libnvidia-ml.so.1", *flags], check=True)
+    flags = (
+        "-O1",
+        "-fvisibility=hidden",
+        "-shared",
+        "-fPIC",
+        "-Wl,-soname,libnvidia-ml.so.1",
+        "-lpthread",
+    )
+    subprocess.run(
+        ["gcc", str(FAKE_NVML), "-o", f"{folder}/libnvidia-ml.so.1", *flags], check=True
+    )
     (folder / "libnvidia-ml.so").symlink_to("libnvidia-ml.so.1")
-    gpus = (f"gpu uuid=GPU-{number} name=NVIDIA_H100 memory={80 << 30}" for number in range(GPUS))
+    gpus = (
+        f"gpu uuid=GPU-{number} name=NVIDIA_H100 memory={80 << 30}"
+        for number in range(GPUS)
+    )
     (folder / "nvml.state").write_text("\n".join(gpus) + "\n")
-    own = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"), f"{folder}/own")
+    own = dict.fromkeys(
+        ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"), f"{folder}/own"
+    )
     (folder / "own").mkdir(mode=0o700)
-    return {**own, "FAKE_NVML_STATE": f"{folder}/nvml.state", "LD_LIBRARY_PATH": str(folder)}
+    return {
+        **own,
+        "FAKE_NVML_STATE": f"{folder}/nvml.state",
+        "LD_LIBRARY_PATH": str(folder),
+    }
 
 
 @contextmanager
-def _daemon(command: Sequence[str], environment: dict[str, str], folder: Path) -> Iterator[None]:
+def _daemon(
+    command: Sequence[str], environment: dict[str, str], folder: Path
+) -> Iterator[None]:
     """A daemon in the foreground, ended with the block."""
     found = shutil.which(command[0], path=environment["PATH"])
     with (folder / f"{command[0]}.out").open("wb") as log:
-        process = subprocess.Popen([found or command[0], *command[1:]], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [found or command[0], *command[1:]], env=environment, stdout=log, stderr=log
+        )
     try:
         yield
     finally:
@@ -206,7 +266,13 @@ def _daemon(command: Sequence[str], environment: dict[str, str], folder: Path) -
 
 def _says(command: Sequence[str], environment: dict[str, str]) -> str:
     found = shutil.which(command[0], path=environment["PATH"]) or command[0]
-    done = subprocess.run([found, *command[1:]], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [found, *command[1:]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip()
 
 
@@ -214,7 +280,9 @@ def _until(is_ready: Callable[[], bool], name: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not is_ready():
         if time.monotonic() > deadline:
-            raise MissingError(f"{name} is installed, but did not start within {START_SECONDS:g} s")
+            raise MissingError(
+                f"{name} is installed, but did not start within {START_SECONDS:g} s"
+            )
         time.sleep(0.05)
 
 

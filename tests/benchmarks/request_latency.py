@@ -1,13 +1,16 @@
-"""From request to lease with eight clients at once, beside gflow and Slurm on the same machine in the same run.
+"""From request to lease with eight clients at once, beside gflow and Slurm on the same
+machine in the same run.
 
-Every system is asked by the same eight processes, which begin together: each asks for a GPU, or an eighth of one, until
-it may use it, lets go of it, and asks again. Ours is asked as kernels ask: over the Unix socket of a real Jupyter
-server, with eight simulated GPUs and the default ledger on SQLite. gflow and Slurm are asked by their own commands
-(``gbatch``, ``salloc``), which is how people ask them; the time is until the job's first line runs.
+Every system is asked by the same eight processes, which begin together: each asks for a
+GPU, or an eighth of one, until it may use it, lets go of it, and asks again. Ours is
+asked as kernels ask: over the Unix socket of a real Jupyter server, with eight
+simulated GPUs and the default ledger on SQLite. gflow and Slurm are asked by their own
+commands (``gbatch``, ``salloc``), which is how people ask them; the time is until the
+job's first line runs.
 
-``ratios.vs_gflow`` and ``ratios.vs_slurm`` are **their p50 over ours**: how many times faster we are, so more is
-better. A peer that is not installed is shown with the command that installs it, and its ratio is null; ``--install``
-installs both.
+``ratios.vs_gflow`` and ``ratios.vs_slurm`` are **their p50 over ours**: how many times
+faster we are, so more is better. A peer that is not installed is shown with the command
+that installs it, and its ratio is null; ``--install`` installs both.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ class Client(Protocol):
     """Asks one system; it is sent to the processes that do."""
 
     def request(self) -> float:
-        """Milliseconds until the lease was there; it is given back before this returns."""
+        """Milliseconds until the lease was there; it is given back before this
+        returns.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +78,16 @@ def jupyter_server() -> Iterator[Ours]:
     """A Jupyter server with the extension, in a folder of its own."""
     with TemporaryDirectory(prefix="bench-") as folder:
         names = ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
-        own = {"AISTACK_LEDGER": f"sqlite:///{folder}/ledger.sqlite", "AISTACK_PROVIDERS": "simulated:8xH100-80GB"}
+        own = {
+            "AISTACK_LEDGER": f"sqlite:///{folder}/ledger.sqlite",
+            "AISTACK_PROVIDERS": "simulated:8xH100-80GB",
+        }
         env = {**os.environ, **dict.fromkeys(names, folder), **own}
         with Path(folder, "log").open("wb") as log:
             command = [sys.executable, "-m", "jupyter_server", *SERVER]
-            process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command, env=env, cwd=folder, stdout=log, stderr=log
+            )
         try:
             yield Ours(socket=_socket_of(process, Path(folder)))
         finally:
@@ -86,10 +96,15 @@ def jupyter_server() -> Iterator[Ours]:
 
 
 def _socket_of(process: subprocess.Popen[bytes], folder: Path) -> str:
-    socket, deadline = folder / f"aistack-{process.pid}.sock", time.monotonic() + START_SECONDS
+    socket, deadline = (
+        folder / f"aistack-{process.pid}.sock",
+        time.monotonic() + START_SECONDS,
+    )
     while not socket.exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the server did not start: {(folder / 'log').read_text()}")
+            raise RuntimeError(
+                f"the server did not start: {(folder / 'log').read_text()}"
+            )
         time.sleep(0.02)
     return str(socket)
 
@@ -115,7 +130,9 @@ def _ask(client: Client, times: int) -> list[float]:
 
 
 def all_at_once(pool: Pool, client: Client, times: int) -> list[float]:
-    """What every request of every client took. A process takes one share only: it waits for the others to have one."""
+    """What every request of every client took. A process takes one share only: it waits
+    for the others to have one.
+    """
     shares = pool.starmap_async(_ask, [(client, times)] * CLIENTS, chunksize=1)
     return [took for share in shares.get() for took in share]
 
@@ -134,7 +151,9 @@ def started(stack: ExitStack) -> dict[str, Client]:
 def measure(rounds: int) -> Report:
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
-        pool = stack.enter_context(context.Pool(CLIENTS, _prepare, (context.Barrier(CLIENTS),)))
+        pool = stack.enter_context(
+            context.Pool(CLIENTS, _prepare, (context.Barrier(CLIENTS),))
+        )
         clients = started(stack)
         for client in clients.values():
             all_at_once(pool, client, 1)
@@ -150,13 +169,20 @@ def summary(found: Mapping[str, list[float]]) -> Report:
     p50 = {name: percentile(times, 0.5) for name, times in found.items()}
     p99 = {name: percentile(times, 0.99) for name, times in found.items()}
     ratios: dict[str, float | None] = {
-        f"vs_{name}": p50[name] / p50["ours"] if name in p50 else None for name in SYSTEMS if name != "ours"
+        f"vs_{name}": p50[name] / p50["ours"] if name in p50 else None
+        for name in SYSTEMS
+        if name != "ours"
     }
     ratios["p99_over_p50"] = p99["ours"] / p50["ours"]
     figures = {f"{name}_p50_ms": value for name, value in p50.items()}
     figures |= {f"{name}_p99_ms": value for name, value in p99.items()}
     goals = {"p99_over_p50": 10.0}
-    return Report(ratios=ratios, figures=figures, goals=goals, floors={"vs_gflow": 5.0, "vs_slurm": 20.0})
+    return Report(
+        ratios=ratios,
+        figures=figures,
+        goals=goals,
+        floors={"vs_gflow": 5.0, "vs_slurm": 20.0},
+    )
 
 
 def install() -> None:

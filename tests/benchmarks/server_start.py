@@ -15,18 +15,41 @@ from urllib.request import urlopen
 from tests.benchmarks.harness import Report, interleaved, main, paired_ratio
 
 START_SECONDS = 60
-OPTIONS = ["--ServerApp.open_browser=False", "--ServerApp.allow_root=True", "--IdentityProvider.token="]
+OPTIONS = [
+    "--ServerApp.open_browser=False",
+    "--ServerApp.allow_root=True",
+    "--IdentityProvider.token=",
+]
 
 
 def start_once(*, extension: bool) -> float:
     """Milliseconds until ``/api`` answers, in folders of its own."""
     with tempfile.TemporaryDirectory() as folder:
         names = ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
-        env = {**os.environ, **dict.fromkeys(names, folder), "AISTACK_LEDGER": f"sqlite:///{folder}/ledger.sqlite"}
-        extensions = f"--ServerApp.jpserver_extensions={{'jupyter_aistack': {extension}}}"
-        command = [sys.executable, "-m", "jupyter_server", *OPTIONS, extensions, "--ServerApp.port=0"]
+        env = {
+            **os.environ,
+            **dict.fromkeys(names, folder),
+            "AISTACK_LEDGER": f"sqlite:///{folder}/ledger.sqlite",
+        }
+        extensions = (
+            f"--ServerApp.jpserver_extensions={{'jupyter_aistack': {extension}}}"
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "jupyter_server",
+            *OPTIONS,
+            extensions,
+            "--ServerApp.port=0",
+        ]
         begin = time.perf_counter()
-        process = subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             wait_for_answer(Path(folder), process)
             return (time.perf_counter() - begin) * 1000
@@ -56,11 +79,16 @@ def answers(file: Path) -> bool:
 
 
 def measure(rounds: int) -> Report:
-    contenders = {"with": lambda: start_once(extension=True), "without": lambda: start_once(extension=False)}
+    contenders = {
+        "with": lambda: start_once(extension=True),
+        "without": lambda: start_once(extension=False),
+    }
     found = interleaved(contenders, rounds)
     figures = {f"{name}_ms": statistics.median(found[name]) for name in contenders}
     ratio = paired_ratio(found["with"], found["without"])
-    return Report(ratios={"vs_without": ratio}, figures=figures, goals={"vs_without": 1.05})
+    return Report(
+        ratios={"vs_without": ratio}, figures=figures, goals={"vs_without": 1.05}
+    )
 
 
 if __name__ == "__main__":

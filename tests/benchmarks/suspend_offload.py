@@ -1,12 +1,15 @@
 """Registered objects out to host memory and back, beside plain copies of as many bytes.
 
-The model and the optimizer are real torch objects; without a GPU their device is the CPU, whose memory is really freed
-on the way out and allocated anew on the way back. A plain copy is one ``copy_`` of one tensor into another that was
-touched before, and on a GPU pinned.
+The model and the optimizer are real torch objects; without a GPU their device is the
+CPU, whose memory is really freed on the way out and allocated anew on the way back. A
+plain copy is one ``copy_`` of one tensor into another that was touched before, and on a
+GPU pinned.
 
-``ratios.vs_memcpy`` is the time of a whole cycle (out and in, with the search for views, and with the freeing and
-allocating) over that of two plain copies; 1 would be as fast as memory goes. ``ratios.vs_fresh_memcpy`` is the same
-over two plain copies between which the one tensor is let go and made anew, as memory that is given back must be.
+``ratios.vs_memcpy`` is the time of a whole cycle (out and in, with the search for
+views, and with the freeing and allocating) over that of two plain copies; 1 would be as
+fast as memory goes. ``ratios.vs_fresh_memcpy`` is the same over two plain copies
+between which the one tensor is let go and made anew, as memory that is given back must
+be.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ WIDTH, LAYERS = 2048, 16
 def model_and_optimizer(device: str) -> tuple[Any, Any]:
     import torch
 
-    model = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))).to(device)
+    model = torch.nn.Sequential(
+        *(torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))
+    ).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, WIDTH, device=device)).sum().backward()
     optimizer.step()
@@ -52,7 +57,9 @@ def plain_copies(size_bytes: int, device: str) -> Callable[[], float]:
 
 
 def fresh_copies(size_bytes: int, device: str) -> Callable[[], float]:
-    """Copies so many bytes out, gives their memory back, takes as much anew and copies in again; the seconds of it."""
+    """Copies so many bytes out, gives their memory back, takes as much anew and copies
+    in again; the seconds of it.
+    """
     import torch
 
     there = torch.ones(size_bytes, dtype=torch.uint8, device=device)
@@ -87,16 +94,30 @@ def measure(rounds: int) -> Report:
             moves.append((offload.suspend(), offload.resume()))
             return moves[-1][0].seconds + moves[-1][1].seconds
 
-        contenders = {"memcpy": plain_copies(size, device), "fresh_memcpy": fresh_copies(size, device)}
+        contenders = {
+            "memcpy": plain_copies(size, device),
+            "fresh_memcpy": fresh_copies(size, device),
+        }
         found = interleaved({"ours": cycle, **contenders}, rounds)
     figures = {
         "state_gb": size / 1e9,
-        "out_gb_per_second": size / 1e9 / statistics.median(out.seconds for out, _ in moves[1:]),
-        "in_gb_per_second": size / 1e9 / statistics.median(back.seconds for _, back in moves[1:]),
-        **{f"{name}_gb_per_second": 2 * size / 1e9 / statistics.median(found[name]) for name in contenders},
+        "out_gb_per_second": size
+        / 1e9
+        / statistics.median(out.seconds for out, _ in moves[1:]),
+        "in_gb_per_second": size
+        / 1e9
+        / statistics.median(back.seconds for _, back in moves[1:]),
+        **{
+            f"{name}_gb_per_second": 2 * size / 1e9 / statistics.median(found[name])
+            for name in contenders
+        },
     }
     return Report(
-        ratios={f"vs_{name}": paired_ratio(found["ours"], found[name]) for name in contenders}, figures=figures
+        ratios={
+            f"vs_{name}": paired_ratio(found["ours"], found[name])
+            for name in contenders
+        },
+        figures=figures,
     )
 
 

@@ -1,4 +1,6 @@
-"""What of the GPU suite needs no GPU: its reckoning, its words, and that nothing a section does can cost another."""
+"""What of the GPU suite needs no GPU: its reckoning, its words, and that nothing a
+section does can cost another.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,30 @@ import pytest
 from jupyter_aistack.core.model.device import Enforcement
 from tests.benchmarks import __main__ as all_of_them
 from tests.benchmarks import gpu_suite
-from tests.benchmarks.gpu import caps, energy, grants, levels, notebooks, running, suspend, teardown, tenants, work
+from tests.benchmarks.gpu import (
+    caps,
+    energy,
+    grants,
+    levels,
+    notebooks,
+    running,
+    suspend,
+    teardown,
+    tenants,
+    work,
+)
 from tests.benchmarks.gpu.bench import GIB, MIB, Bench, Row, by_name
 from tests.benchmarks.gpu.workers import WorkFailed, all_at_once, worker
 
 DOCTOR = {
     "devices": [
         {"kind": "cpu", "name": "CPU"},
-        {"kind": "gpu", "name": "H200", "level": "L1", "why_not": {"L2": "driver 580 is older than 615"}},
+        {
+            "kind": "gpu",
+            "name": "H200",
+            "level": "L1",
+            "why_not": {"L2": "driver 580 is older than 615"},
+        },
         {"kind": "gpu", "name": "A30", "level": None, "problem": "is lost"},
     ],
     "suspend": {"tier": 1, "why": ""},
@@ -37,17 +55,22 @@ DOCTOR = {
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(device="cpu", small=True, ends_at=time.monotonic() + 60, folder=tmp_path)
+    return Bench(
+        device="cpu", small=True, ends_at=time.monotonic() + 60, folder=tmp_path
+    )
 
 
-# -- rows -------------------------------------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("row", "says"),
     [
         (Row(name="n", value=0.96, least=0.95), "goal 0.95 or more: met"),
-        (Row(name="n", value=0.9, least=0.95, most=1.05), "goal 0.95 or more, 1.05 or less: MISSED"),
+        (
+            Row(name="n", value=0.9, least=0.95, most=1.05),
+            "goal 0.95 or more, 1.05 or less: MISSED",
+        ),
         (Row(name="n", value=0.0, most=0.0), "goal 0 or less: met"),
         (Row(name="n", value=None, most=0.0), ""),
         (Row(name="n", value=1.0), ""),
@@ -58,7 +81,11 @@ def test_a_goal_is_met_or_missed(row: Row, says: str) -> None:
 
 
 def test_the_report_keeps_ratios_figures_and_reasons_apart() -> None:
-    rows = [Row(name="r", value=0.5, is_ratio=True), Row(name="f", value=2.0), Row(name="cut", says="cut after 3 s")]
+    rows = [
+        Row(name="r", value=0.5, is_ratio=True),
+        Row(name="f", value=2.0),
+        Row(name="cut", says="cut after 3 s"),
+    ]
     assert gpu_suite.as_json({"caps": rows}) == {
         "ratios": {"caps.r": 0.5},
         "figures": {"caps.f": 2.0},
@@ -72,7 +99,7 @@ def test_a_rehearsal_meets_no_goal() -> None:
     assert "goal" not in gpu_suite.line_of(row, is_real=False)
 
 
-# -- what sections reckon ---------------------------------------------------------------------------------------------
+# -- what sections reckon --------------------------------------------------------------
 
 
 def test_levels_come_with_their_reasons() -> None:
@@ -85,7 +112,9 @@ def test_levels_come_with_their_reasons() -> None:
 
 
 def test_a_doctor_of_an_older_version_is_understood() -> None:
-    rows = by_name(list(levels.described({"devices": [{"kind": "gpu", "name": "H200"}]})))
+    rows = by_name(
+        list(levels.described({"devices": [{"kind": "gpu", "name": "H200"}]}))
+    )
     assert rows["gpu0.level"].says == "n/a: doctor names no level"
     assert rows["suspend.tier"].says == "doctor names no tier"
 
@@ -93,7 +122,10 @@ def test_a_doctor_of_an_older_version_is_understood() -> None:
 def test_a_cap_that_nothing_holds_has_no_goal() -> None:
     found = {"driver": 140 << 30, "torch": 19 << 29}
     held = list(caps.compared("L1-strict", "10GiB", 10 << 30, found))
-    assert [row.name for row in held] == ["L1-strict.10GiB.driver_vs_asked", "L1-strict.10GiB.torch_vs_asked"]
+    assert [row.name for row in held] == [
+        "L1-strict.10GiB.driver_vs_asked",
+        "L1-strict.10GiB.torch_vs_asked",
+    ]
     assert [row.verdict.rpartition(" ")[2] for row in held] == ["MISSED", "met"]
     driver, torch = caps.compared("L0", "10GiB", 10 << 30, found)
     assert driver.verdict == ""
@@ -101,7 +133,9 @@ def test_a_cap_that_nothing_holds_has_no_goal() -> None:
     assert torch.value == 0.95
 
 
-def grant(level: Enforcement, verified: bool | None, too_much: bool | None) -> grants.Checked:
+def grant(
+    level: Enforcement, verified: bool | None, too_much: bool | None
+) -> grants.Checked:
     return grants.Checked(enforced_by=level, verified=verified, gave_too_much=too_much)
 
 
@@ -109,28 +143,51 @@ def test_a_grant_is_silently_unlimited_only_where_nobody_noticed() -> None:
     level = Enforcement.L1
     cases = [(True, True), (None, True), (False, True), (True, False), (True, None)]
     kinds = [grant(level, verified, too_much).kind for verified, too_much in cases]
-    assert kinds == ["silent_unlimited", "silent_unlimited", "unlimited_but_found", "limited", "unknown"]
+    assert kinds == [
+        "silent_unlimited",
+        "silent_unlimited",
+        "unlimited_but_found",
+        "limited",
+        "unknown",
+    ]
     assert grant(Enforcement.L0, True, True).kind == "advisory"
 
 
 def test_grants_are_counted_and_those_that_are_missing_said() -> None:
-    found = [grant(Enforcement.L1, True, False)] * 3 + [grant(Enforcement.L1, True, True)]
+    found = [grant(Enforcement.L1, True, False)] * 3 + [
+        grant(Enforcement.L1, True, True)
+    ]
     rows = by_name(list(grants.counted(found, 5, Counter({"no room": 1}))))
-    assert (rows["grants"].value, rows["grants"].verdict) == (4.0, "goal 5 or more: MISSED")
-    assert (rows["silent_unlimited"].value, rows["silent_unlimited"].verdict) == (1.0, "goal 0 or less: MISSED")
+    assert (rows["grants"].value, rows["grants"].verdict) == (
+        4.0,
+        "goal 5 or more: MISSED",
+    )
+    assert (rows["silent_unlimited"].value, rows["silent_unlimited"].verdict) == (
+        1.0,
+        "goal 0 or less: MISSED",
+    )
     assert rows["failed"].says == "no room"
 
 
 def test_without_a_level_that_holds_no_count_of_silent_ones_is_claimed() -> None:
-    rows = by_name(list(grants.counted([grant(Enforcement.L0, True, None)], 1, Counter())))
+    rows = by_name(
+        list(grants.counted([grant(Enforcement.L0, True, None)], 1, Counter()))
+    )
     assert (rows["silent_unlimited"].value, rows["advisory"].value) == (None, 1.0)
     assert rows["silent_unlimited"].says == "n/a: the driver is said to hold none"
-    rows = by_name(list(grants.counted([grant(Enforcement.L1, True, None)], 1, Counter())))
-    assert rows["silent_unlimited"].says == "n/a: whether the driver limits them could not be asked"
+    rows = by_name(
+        list(grants.counted([grant(Enforcement.L1, True, None)], 1, Counter()))
+    )
+    assert (
+        rows["silent_unlimited"].says
+        == "n/a: whether the driver limits them could not be asked"
+    )
 
 
 def test_tenants_stand_beside_a_dedicated_gpu() -> None:
-    rows = by_name(list(tenants.compared("L1", {"train": [10.0]}, {"train": [6.0, 4.0]})))
+    rows = by_name(
+        list(tenants.compared("L1", {"train": [10.0]}, {"train": [6.0, 4.0]}))
+    )
     assert rows["L1.2_tenants.train.aggregate_vs_dedicated"].value == 1.0
     assert rows["L1.2_tenants.train.slowest_vs_dedicated"].value == 0.4
 
@@ -144,8 +201,14 @@ def test_cycles_are_summed_up_with_what_went_wrong() -> None:
     found = [suspend.Cycle(out=1.0, back=0.5, is_right=True, is_gone=True)] * 2
     found += [suspend.Cycle(out=3.0, back=0.5, is_right=False, is_gone=False)]
     rows = by_name(list(suspend.in_short("driver.torch", found, 20)))
-    assert (rows["driver.torch.cycles"].value, rows["driver.torch.cycles"].says) == (3.0, "of 20: the time was up")
-    assert (rows["driver.torch.data_wrong"].value, rows["driver.torch.not_gone"].value) == (1.0, 1.0)
+    assert (rows["driver.torch.cycles"].value, rows["driver.torch.cycles"].says) == (
+        3.0,
+        "of 20: the time was up",
+    )
+    assert (
+        rows["driver.torch.data_wrong"].value,
+        rows["driver.torch.not_gone"].value,
+    ) == (1.0, 1.0)
     assert rows["driver.torch.out_seconds"].value == 1.0
 
 
@@ -155,15 +218,22 @@ def test_seconds_become_speeds() -> None:
     assert rows["driver.2GB.back_gb_per_second"].value is None
 
 
-def test_more_than_the_host_may_hold_is_not_moved(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_the_host_may_hold_is_not_moved(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "the host has room for" in suspend.why_no_size(bench, 1 << 60, 1.0)
     assert suspend.why_no_size(bench, MIB, 1000.0) == ""
-    late = Bench(device="cuda", small=False, ends_at=time.monotonic() + 20, folder=bench.folder)
+    late = Bench(
+        device="cuda", small=False, ends_at=time.monotonic() + 20, folder=bench.folder
+    )
     assert "and 20 s are left" in suspend.why_no_size(late, MIB, 1000.0)
 
 
 def test_a_framework_that_is_missing_is_not_a_failure() -> None:
-    assert suspend.said_of(WorkFailed("ModuleNotFoundError: No module named 'cupy'")) == "not installed"
+    assert (
+        suspend.said_of(WorkFailed("ModuleNotFoundError: No module named 'cupy'"))
+        == "not installed"
+    )
     assert suspend.said_of(WorkFailed("it broke")) == "failed: it broke"
 
 
@@ -181,7 +251,10 @@ def test_accounts_are_held_against_the_counter() -> None:
     assert row.verdict == "goal 0.99 or more, 1.01 or less: met"
     (none,) = energy.accounted(samples, None)
     assert none.value is None
-    assert energy.moved({"l-1": 5.0}, {"l-1": 7.0, "system": 1.0}) == {"l-1": 2.0, "system": 1.0}
+    assert energy.moved({"l-1": 5.0}, {"l-1": 7.0, "system": 1.0}) == {
+        "l-1": 2.0,
+        "system": 1.0,
+    }
     assert energy.moved(None, {}) is None
 
 
@@ -193,8 +266,15 @@ def test_the_worst_of_all_turns_counts() -> None:
 
 
 def test_cells_that_waited_and_cells_that_failed_are_counted() -> None:
-    one = notebooks.Notebook(kernel_id="k", client=None, waits=[0.1] * 8 + [2.0, 3.0], failed=["RuntimeError: lost"])
-    rows = by_name(list(notebooks.in_short([one], {"LeaseResumed": 3, "LeaseStateLost": 1})))
+    one = notebooks.Notebook(
+        kernel_id="k",
+        client=None,
+        waits=[0.1] * 8 + [2.0, 3.0],
+        failed=["RuntimeError: lost"],
+    )
+    rows = by_name(
+        list(notebooks.in_short([one], {"LeaseResumed": 3, "LeaseStateLost": 1}))
+    )
     assert (rows["share_within_1_s"].value, rows["wait_p95_s"].value) == (0.8, 3.0)
     assert (rows["failed"].value, rows["failed"].says) == (1.0, "RuntimeError: lost")
     assert (rows["suspends"].value, rows["resumes"].value) == (0.0, 3.0)
@@ -204,7 +284,11 @@ def test_cells_that_waited_and_cells_that_failed_are_counted() -> None:
 
 @pytest.mark.parametrize(
     ("available", "shares"),
-    [(1000, ("gpu:1/2", "")), (128, ("gpu:1/9", "gpu:13/18")), (22, ("gpu:1/51", "gpu:97/102"))],
+    [
+        (1000, ("gpu:1/2", "")),
+        (128, ("gpu:1/9", "gpu:13/18")),
+        (22, ("gpu:1/51", "gpu:97/102")),
+    ],
 )
 def test_notebooks_get_so_little_that_the_host_can_hold_them_all_and_so_much_that_somebody_must_go(
     available: int, shares: tuple[str, str], monkeypatch: pytest.MonkeyPatch
@@ -215,7 +299,9 @@ def test_notebooks_get_so_little_that_the_host_can_hold_them_all_and_so_much_tha
 
 
 def test_a_notebook_that_fails_does_nothing_more() -> None:
-    good, bad = (notebooks.Notebook(kernel_id=name, client=None) for name in ("good", "bad"))
+    good, bad = (
+        notebooks.Notebook(kernel_id=name, client=None) for name in ("good", "bad")
+    )
     done: list[str] = []
 
     def do(number: int, notebook: notebooks.Notebook) -> None:
@@ -228,14 +314,22 @@ def test_a_notebook_that_fails_does_nothing_more() -> None:
     assert (done, bad.failed) == (["good", "good"], ["RuntimeError: lost"])
 
 
-def test_the_server_is_told_to_suspend_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_is_told_to_suspend_where_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notebooks.AIStack, "class_trait_names", lambda: ["suspend"])
     told = json.loads(notebooks.settings(tmp_path, True).read_text())["AIStack"]
-    assert (told["queues"], told["suspend"]) == ({"default": {"suspend": True}, "plain": {}}, {"warm": "2s"})
-    assert "queues" not in json.loads(notebooks.settings(tmp_path, False).read_text())["AIStack"]
+    assert (told["queues"], told["suspend"]) == (
+        {"default": {"suspend": True}, "plain": {}},
+        {"warm": "2s"},
+    )
+    assert (
+        "queues"
+        not in json.loads(notebooks.settings(tmp_path, False).read_text())["AIStack"]
+    )
 
 
-# -- tenants as processes ---------------------------------------------------------------------------------------------
+# -- tenants as processes --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 250, 251, 252, 1000])
@@ -250,7 +344,9 @@ def test_a_worker_does_what_it_is_told_and_says_what_it_cannot(bench: Bench) -> 
             one.ask("run", what="dance", seconds=1)
         assert all_at_once([one], "count") == [{"done": 0}]
         one.process.kill()
-        with pytest.raises(WorkFailed, match="its process ended with -9: it said nothing"):
+        with pytest.raises(
+            WorkFailed, match="its process ended with -9: it said nothing"
+        ):
             one.hear()
     assert one.process.poll() is not None
 
@@ -261,20 +357,33 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("the fake driver needs a C compiler (gcc)")
-    folder, source = tmp_path_factory.mktemp("driver"), Path(work.__file__).with_name("fake_memory.c")
-    subprocess.run([compiler, str(source), "-o", str(folder / "libcuda.so.1"), "-shared", "-fPIC"], check=True)
+    folder, source = (
+        tmp_path_factory.mktemp("driver"),
+        Path(work.__file__).with_name("fake_memory.c"),
+    )
+    subprocess.run(
+        [compiler, str(source), "-o", str(folder / "libcuda.so.1"), "-shared", "-fPIC"],
+        check=True,
+    )
     given = {"LD_LIBRARY_PATH": str(folder), "FAKE_CUDA_BYTES": str(300 * MIB)}
     return {**os.environ, "PYTHONPATH": str(gpu_suite.REPOSITORY), **given}
 
 
-def test_what_the_driver_gives_is_found_and_given_back(bench: Bench, driver: dict[str, str]) -> None:
+def test_what_the_driver_gives_is_found_and_given_back(
+    bench: Bench, driver: dict[str, str]
+) -> None:
     with worker(bench, driver) as one:
         for _ in range(2):
-            assert one.ask("fill", how="driver", most=1 << 40)["bytes"] == (256 + 32 + 3 * 4) * MIB
+            assert (
+                one.ask("fill", how="driver", most=1 << 40)["bytes"]
+                == (256 + 32 + 3 * 4) * MIB
+            )
         assert one.ask("fill", how="driver", most=64 * MIB)["bytes"] == 64 * MIB
 
 
-def test_a_limit_is_one_only_if_more_is_refused(bench: Bench, driver: dict[str, str]) -> None:
+def test_a_limit_is_one_only_if_more_is_refused(
+    bench: Bench, driver: dict[str, str]
+) -> None:
     with worker(bench, driver) as one:
         said = one.ask("probe", too_much=330 * MIB)
         assert said == {"free": 300 * MIB, "total": 141 << 30, "gave_too_much": False}
@@ -282,7 +391,7 @@ def test_a_limit_is_one_only_if_more_is_refused(bench: Bench, driver: dict[str, 
         assert one.ask("probe", too_much=200 * MIB)["free"] == 300 * MIB
 
 
-# -- sections as processes --------------------------------------------------------------------------------------------
+# -- sections as processes -------------------------------------------------------------
 
 SAY = """
 import json, sys
@@ -300,7 +409,9 @@ print(json.dumps({'name': 'pid', 'value': left.pid}), flush=True)
 
 def run(code: str, seconds: float = 30.0) -> list[Row]:
     shown: list[Row] = []
-    found = running.run_section([sys.executable, "-S", "-c", SAY + code], seconds, os.environ, shown.append)
+    found = running.run_section(
+        [sys.executable, "-S", "-c", SAY + code], seconds, os.environ, shown.append
+    )
     assert shown == found
     return found
 
@@ -314,7 +425,9 @@ def is_over(pid: int) -> bool:
 
 
 def test_what_else_a_section_prints_is_no_row() -> None:
-    assert [row.name for row in run("print('a warning'); print('[1]'); say('second')")] == ["first", "second"]
+    assert [
+        row.name for row in run("print('a warning'); print('[1]'); say('second')")
+    ] == ["first", "second"]
 
 
 def test_a_section_that_breaks_keeps_its_rows_and_says_so() -> None:
@@ -322,7 +435,9 @@ def test_a_section_that_breaks_keeps_its_rows_and_says_so() -> None:
     assert (first.name, last.says) == ("first", "failed: its process ended with 3")
 
 
-def test_a_section_that_overruns_is_cut_and_what_it_left_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_section_that_overruns_is_cut_and_what_it_left_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(running, "GRACE_SECONDS", 0.2)
     rows = by_name(run(LEAVE + "import time; time.sleep(600)", seconds=0.7))
     assert rows["cut"].says.startswith("cut after its 1 s")
@@ -330,18 +445,23 @@ def test_a_section_that_overruns_is_cut_and_what_it_left_is_ended(monkeypatch: p
     assert is_over(int(rows["pid"].value or 0))
 
 
-def test_what_a_section_leaves_behind_when_it_ends_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_section_leaves_behind_when_it_ends_is_ended_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(running, "GRACE_SECONDS", 0.2)
     rows = by_name(run(LEAVE))
     assert list(rows) == ["first", "pid"]
     assert is_over(int(rows["pid"].value or 0))
 
 
-def test_a_checkpoint_helper_is_left_to_end_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_helper_is_left_to_end_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(running, "GRACE_SECONDS", 0.1)
     monkeypatch.setattr(running, "HELPER_SECONDS", 0.1)
     helper = LEAVE.replace(
-        "time.sleep(600)']", "time.sleep(600)', 'jupyter_aistack.providers.nvidia.checkpoint.helper']"
+        "time.sleep(600)']",
+        "time.sleep(600)', 'jupyter_aistack.providers.nvidia.checkpoint.helper']",
     )
     rows = by_name(run(helper))
     pid = int(rows["pid"].value or 0)
@@ -352,19 +472,27 @@ def test_a_checkpoint_helper_is_left_to_end_by_itself(monkeypatch: pytest.Monkey
     helping.wait(10)
 
 
-# -- the suite --------------------------------------------------------------------------------------------------------
+# -- the suite -------------------------------------------------------------------------
 
 
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_suite, "why_not", lambda device: "there is no GPU on this machine")
+    monkeypatch.setattr(
+        gpu_suite, "why_not", lambda device: "there is no GPU on this machine"
+    )
 
 
-def test_without_a_gpu_it_says_so_and_nothing_is_wrong(without_gpu: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_it_says_so_and_nothing_is_wrong(
+    without_gpu: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert gpu_suite.main(["--json"]) == 0
     said = capsys.readouterr()
     why = "there is no GPU on this machine"
-    assert json.loads(said.out.splitlines()[-1]) == {"ratios": {}, "figures": {}, "skipped": why}
+    assert json.loads(said.out.splitlines()[-1]) == {
+        "ratios": {},
+        "figures": {},
+        "skipped": why,
+    }
     assert said.err == f"gpu_suite: {why}\n"
 
 
@@ -382,18 +510,28 @@ def test_among_the_benchmarks_it_is_skipped_with_its_reason() -> None:
     ]
 
 
-def test_where_the_package_is_not_installed_jupyter_finds_its_provisioner(tmp_path: Path) -> None:
+def test_where_the_package_is_not_installed_jupyter_finds_its_provisioner(
+    tmp_path: Path,
+) -> None:
     folder = gpu_suite.registered(tmp_path)
     (found,) = importlib.metadata.distributions(path=[folder])
     (one,) = found.entry_points.select(group="jupyter_client.kernel_provisioners")
-    assert (one.name, one.load().__name__) == ("aistack-provisioner", "SliceProvisioner")
+    assert (one.name, one.load().__name__) == (
+        "aistack-provisioner",
+        "SliceProvisioner",
+    )
 
 
-def test_sections_are_listed_with_times_that_fit_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sections_are_listed_with_times_that_fit_together(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert gpu_suite.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert tuple(line.split()[0] for line in lines) == gpu_suite.SECTIONS
-    assert sum(gpu_suite.section(name).SECONDS for name in gpu_suite.SECTIONS) <= gpu_suite.BUDGET_SECONDS
+    assert (
+        sum(gpu_suite.section(name).SECONDS for name in gpu_suite.SECTIONS)
+        <= gpu_suite.BUDGET_SECONDS
+    )
 
 
 def test_what_a_section_saves_the_next_may_use() -> None:
@@ -403,7 +541,9 @@ def test_what_a_section_saves_the_next_may_use() -> None:
 
 
 def test_a_section_for_which_no_time_is_left_is_left_out(tmp_path: Path) -> None:
-    options = gpu_suite.parsed(["--budget", "1", "--device", "cpu", "--only", "caps", "--only", "levels"])
+    options = gpu_suite.parsed(
+        ["--budget", "1", "--device", "cpu", "--only", "caps", "--only", "levels"]
+    )
     found = gpu_suite.measure(options, tmp_path, {}, sys.stderr)
     assert list(found) == ["levels", "caps"]
     assert all(rows[0].says.startswith("left out") for rows in found.values())
@@ -417,7 +557,9 @@ def test_a_section_that_raises_says_why_in_its_row(
         raise RuntimeError("no such thing\nand more")
 
     monkeypatch.setattr(caps, "rows", broken)
-    options = argparse.Namespace(section="caps", seconds=5.0, device="cpu", small=True, folder=tmp_path)
+    options = argparse.Namespace(
+        section="caps", seconds=5.0, device="cpu", small=True, folder=tmp_path
+    )
     assert gpu_suite.run_here(options) == 0
     first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["name"] == "first"

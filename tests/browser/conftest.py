@@ -1,4 +1,6 @@
-"""One JupyterLab and one Chromium for all browser tests; a page, and no kernel left over, for each of them."""
+"""One JupyterLab and one Chromium for all browser tests; a page, and no kernel left
+over, for each of them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ PATIENCE_MS = 30_000
 
 @pytest.fixture
 def jp_asyncio_loop() -> None:
-    """Playwright runs a loop of its own in this thread, which pytest-jupyter's fixture of this name would close."""
+    """Playwright runs a loop of its own in this thread, which pytest-jupyter's fixture
+    of this name would close.
+    """
 
 
 @pytest.fixture
@@ -63,7 +67,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def theme(request: pytest.FixtureRequest) -> str:
-    """The colour scheme of the browser, which JupyterLab follows: ``light``, unless parametrized indirectly."""
+    """The colour scheme of the browser, which JupyterLab follows: ``light``, unless
+    parametrized indirectly.
+    """
     return str(getattr(request, "param", "light"))
 
 
@@ -79,7 +85,9 @@ def page(browser: Browser, theme: str) -> Iterator[Page]:
 
 @pytest.fixture
 def unloaded(page: Page, server: LabServer) -> Iterator[LabPage]:
-    """JupyterLab before the page is there; whatever holds a slice afterwards is ended."""
+    """JupyterLab before the page is there; whatever holds a slice afterwards is
+    ended.
+    """
     yield LabPage(page, server)
     server.clean()
 

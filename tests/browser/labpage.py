@@ -10,7 +10,13 @@ import nbformat
 from .labserver import LabServer
 
 if TYPE_CHECKING:
-    from playwright.sync_api import ConsoleMessage, Locator, Page, Request, WebSocketRoute
+    from playwright.sync_api import (
+        ConsoleMessage,
+        Locator,
+        Page,
+        Request,
+        WebSocketRoute,
+    )
 
 PICTURES = Path(__file__).parent.parent / "artifacts"
 API = "**/aistack/api/v1/**"
@@ -76,8 +82,12 @@ class LabPage:
         return self.page.locator(".jp-AIStack-dialog .jp-Dialog-content")
 
     def load(self, *, reset: bool = True) -> LabPage:
-        """Go to JupyterLab and wait until it is all there; `reset` forgets the layout of last time."""
-        self.page.goto(f"{self.server.url}/lab?token={self.server.token}{'&reset' if reset else ''}")
+        """Go to JupyterLab and wait until it is all there; `reset` forgets the layout
+        of last time.
+        """
+        self.page.goto(
+            f"{self.server.url}/lab?token={self.server.token}{'&reset' if reset else ''}"
+        )
         self.page.wait_for_function("window.jupyterapp && window.jupyterapp.started")
         self.page.evaluate("window.jupyterapp.restored")
         self.page.wait_for_selector("#jupyterlab-splash", state="detached")
@@ -86,7 +96,8 @@ class LabPage:
     def command(self, name: str, **args: Any) -> None:
         """Run a command and wait until it is done."""
         self.page.evaluate(
-            "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => null)", [name, args]
+            "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => null)",
+            [name, args],
         )
 
     def open_panel(self) -> Locator:
@@ -97,25 +108,37 @@ class LabPage:
 
     def resize_panel(self, width: int) -> None:
         """Drag the edge of the side panel until it is `width` pixels wide."""
-        edge = self.page.locator("#jp-main-split-panel > .lm-SplitPanel-handle").first.bounding_box()
+        edge = self.page.locator(
+            "#jp-main-split-panel > .lm-SplitPanel-handle"
+        ).first.bounding_box()
         panel = self.panel.bounding_box()
         assert edge is not None
         assert panel is not None
         self.page.mouse.move(edge["x"] + 1, edge["y"] + 300)
         self.page.mouse.down()
-        self.page.mouse.move(edge["x"] + 1 + width - panel["width"], edge["y"] + 300, steps=5)
+        self.page.mouse.move(
+            edge["x"] + 1 + width - panel["width"], edge["y"] + 300, steps=5
+        )
         self.page.mouse.up()
 
     def open_notebook(self, name: str, *, kernel: str = "aistack") -> None:
-        """Open a notebook of that name, new if there is none, and wait for its kernel."""
+        """Open a notebook of that name, new if there is none, and wait for its
+        kernel.
+        """
         path = self.server.root / name
         if not path.exists():
             notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell()])
-            notebook.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+            notebook.metadata["kernelspec"] = {
+                "name": kernel,
+                "display_name": kernel,
+                "language": "python",
+            }
             nbformat.write(notebook, path)
         self.page.evaluate(_OPEN, name)
         # It takes the keyboard a little later; who types before that types elsewhere.
-        self.page.wait_for_function("document.activeElement.closest('.jp-Notebook') !== null")
+        self.page.wait_for_function(
+            "document.activeElement.closest('.jp-Notebook') !== null"
+        )
 
     def show_file(self, name: str) -> None:
         """Open a notebook without starting a kernel for it."""
@@ -124,20 +147,31 @@ class LabPage:
 
     def show_notebook(self, name: str) -> None:
         """Bring an open notebook to the front by its tab."""
-        self.page.locator(".lm-DockPanel-tabBar .lm-TabBar-tabLabel", has_text=name).click()
+        self.page.locator(
+            ".lm-DockPanel-tabBar .lm-TabBar-tabLabel", has_text=name
+        ).click()
 
     def run(self, source: str) -> str:
-        """Run `source` in the next cell of the notebook in front; what it printed. Fails where it fails."""
+        """Run `source` in the next cell of the notebook in front; what it printed.
+        Fails where it fails.
+        """
         outputs: list[dict[str, Any]] = self.page.evaluate(_RUN, source)
-        errors = [f"{output['ename']}: {output['evalue']}" for output in outputs if output["output_type"] == "error"]
+        errors = [
+            f"{output['ename']}: {output['evalue']}"
+            for output in outputs
+            if output["output_type"] == "error"
+        ]
         assert not errors, f"{source}\n{errors}"
         return "".join(
-            _joined(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in outputs
+            _joined(output.get("text") or output.get("data", {}).get("text/plain", ""))
+            for output in outputs
         )
 
     def kernel_id(self) -> str:
         """That of the notebook in front."""
-        kernel_id: str = self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id")
+        kernel_id: str = self.page.evaluate(
+            "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
+        )
         return kernel_id
 
     def attach(self, lease_id: str) -> None:
@@ -169,7 +203,9 @@ class LabPage:
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
-            self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
+            self.complaints.append(
+                f"{message.text} ({message.location.get('url', '')})"
+            )
 
     def _note(self, request: Request) -> None:
         if not request.url.startswith((self.server.url, "data:", "blob:")):
@@ -177,7 +213,9 @@ class LabPage:
 
 
 class Line:
-    """The line between page and server, which a test may cut; only that of our extension."""
+    """The line between page and server, which a test may cut; only that of our
+    extension.
+    """
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -185,7 +223,9 @@ class Line:
         self.has_socket = True
         self._cut_rest = False
         page.route_web_socket(STREAM, self._connect)
-        page.route(API, lambda route: route.abort() if self._cut_rest else route.continue_())
+        page.route(
+            API, lambda route: route.abort() if self._cut_rest else route.continue_()
+        )
 
     def cut_socket(self) -> None:
         """The live connection ends and cannot be made again."""

@@ -1,4 +1,6 @@
-"""JupyterLab as its own process, with the extension as installed and nothing of the user's."""
+"""JupyterLab as its own process, with the extension as installed and nothing of the
+user's.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from typing import Any
 
 DEVICES = "simulated:2xH100-80GB"
 START_SECONDS = 120
-# Seldom, a file that a closed page had asked for keeps a thread of the Jupyter server from ending.
+# Seldom, a file that a closed page had asked for keeps a thread of the Jupyter server
+# from ending.
 STOP_SECONDS = 10
 CLEAN_SECONDS = 30
 OWN_FOLDERS = {
@@ -31,8 +34,12 @@ OWN_FOLDERS = {
     "JUPYTER_RUNTIME_DIR": "runtime",
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    # Nobody is asked about news, and the theme is that of the browser, so that a test may choose it.
-    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # Nobody is asked about news, and the theme is that of the browser, so that a test
+    # may choose it.
+    "@jupyterlab/apputils-extension/notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    },
     "@jupyterlab/apputils-extension/themes": {"adaptive-theme": True},
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
@@ -56,7 +63,9 @@ class LabServer:
         """The JSON that the server answers, None where it answers nothing."""
         headers = {"Authorization": f"token {self.token}"}
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/{path}", method=method, headers=headers, data=data)
+        request = urllib.request.Request(
+            f"{self.url}/{path}", method=method, headers=headers, data=data
+        )
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.loads(response.read() or b"null")
 
@@ -85,7 +94,11 @@ class LabServer:
         """End all kernels, and wait until nothing is held or asked for."""
         for session in self.call("GET", "api/sessions"):
             self.call("DELETE", f"api/sessions/{session['id']}")
-        until(lambda: not self.leases() and not self.queue(), CLEAN_SECONDS, "a lease outlives its kernel")
+        until(
+            lambda: not self.leases() and not self.queue(),
+            CLEAN_SECONDS,
+            "a lease outlives its kernel",
+        )
 
 
 def until(condition: Callable[[], object], seconds: float, otherwise: str) -> None:
@@ -97,8 +110,11 @@ def until(condition: Callable[[], object], seconds: float, otherwise: str) -> No
 
 
 @contextmanager
-def lab_server(folder: Path, *, devices: str = DEVICES, settings: dict[str, Any] | None = None) -> Iterator[LabServer]:
-    """A JupyterLab on such devices that keeps everything in `folder`; ended by SIGTERM, else killed.
+def lab_server(
+    folder: Path, *, devices: str = DEVICES, settings: dict[str, Any] | None = None
+) -> Iterator[LabServer]:
+    """A JupyterLab on such devices that keeps everything in `folder`; ended by SIGTERM,
+    else killed.
 
     `settings` are those of our extension, the defaults unless given.
     """
@@ -106,10 +122,19 @@ def lab_server(folder: Path, *, devices: str = DEVICES, settings: dict[str, Any]
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", f"--config={_configure(folder, port, token, settings or {})}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--config={_configure(folder, port, token, settings or {})}",
+    ]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=_environment(folder, devices), stdout=log, stderr=log)
-    server = LabServer(url=f"http://127.0.0.1:{port}", token=token, process=process, folder=folder)
+        process = subprocess.Popen(
+            command, env=_environment(folder, devices), stdout=log, stderr=log
+        )
+    server = LabServer(
+        url=f"http://127.0.0.1:{port}", token=token, process=process, folder=folder
+    )
     try:
         until(server.is_up, START_SECONDS, "JupyterLab does not answer")
         yield server
@@ -148,7 +173,11 @@ def _configure(folder: Path, port: int, token: str, settings: dict[str, Any]) ->
 
 
 def _environment(folder: Path, devices: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "AISTACK", "MLFLOW"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JUPYTER", "AISTACK", "MLFLOW"))
+    }
     return {
         **kept,
         **{name: str(folder / place) for name, place in OWN_FOLDERS.items()},

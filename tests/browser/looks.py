@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 ENOUGH_CONTRAST = 4.5
-# Ratio of text to what is behind it, by the formula of WCAG 2, for each element with text of its own.
+# Ratio of text to what is behind it, by the formula of WCAG 2, for each element with
+# text of its own.
 CONTRASTS = """root => {
   const rgba = text => { const n = text.match(/[\\d.]+/g).map(Number); return [n[0], n[1], n[2], n[3] ?? 1]; };
   const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
@@ -43,7 +44,9 @@ STICKING_OUT = """root => {
 
 def faint(place: Locator) -> list[str]:
     """Texts with too little contrast, and how little."""
-    ratios: list[tuple[str, float]] = [(text, ratio) for text, ratio in place.evaluate(CONTRASTS)]
+    ratios: list[tuple[str, float]] = [
+        (text, ratio) for text, ratio in place.evaluate(CONTRASTS)
+    ]
     assert ratios
     return [f"{text}: {ratio:.1f}" for text, ratio in ratios if ratio < ENOUGH_CONTRAST]
 

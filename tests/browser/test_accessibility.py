@@ -1,4 +1,6 @@
-"""For those who do not see the page, or see it badly, or have no mouse; and for those who read the console."""
+"""For those who do not see the page, or see it badly, or have no mouse; and for those
+who read the console.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_tab_reaches_every_button_of_the_panel_in_order(lab: LabPage) -> None:
         lab.page.keyboard.press("Tab")
         reached.append(lab.focused())
     assert reached == expected
-    expect(lab.panel.locator("button:focus-visible")).to_have_css("outline-style", "solid")
+    expect(lab.panel.locator("button:focus-visible")).to_have_css(
+        "outline-style", "solid"
+    )
     lab.picture("accessible-focus")
 
 
@@ -81,4 +85,6 @@ def nameless(place: Locator) -> list[str]:
     """Controls that a screen reader could only call by their kind."""
     lines = [line.strip() for line in place.aria_snapshot().splitlines()]
     assert any(re.match(rf"- (?:{CONTROLS})\b", line) for line in lines), lines
-    return [line for line in lines if re.match(rf"- (?:{CONTROLS})(?: \[[^]]*])*:?$", line)]
+    return [
+        line for line in lines if re.match(rf"- (?:{CONTROLS})(?: \[[^]]*])*:?$", line)
+    ]

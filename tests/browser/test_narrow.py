@@ -1,4 +1,6 @@
-"""Whether all that the panel may have to say finds room in a narrow one; it is told here what to say."""
+"""Whether all that the panel may have to say finds room in a narrow one; it is told
+here what to say.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +19,39 @@ HOUR = 3600.0
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"], indirect=True)
-def test_everything_at_once_fits_into_a_narrow_panel(told: Told, lab: LabPage, theme: str) -> None:
+def test_everything_at_once_fits_into_a_narrow_panel(
+    told: Told, lab: LabPage, theme: str
+) -> None:
     lab.open_panel()
     lab.open_notebook(f"{theme}.ipynb")
     kernel_id = lab.kernel_id()
     told.say(full(kernel_id, "idle"))
     lab.resize_panel(WIDTH)
-    assert lab.panel.evaluate("panel => panel.offsetWidth") == pytest.approx(WIDTH, abs=2)
+    assert lab.panel.evaluate("panel => panel.offsetWidth") == pytest.approx(
+        WIDTH, abs=2
+    )
 
-    expect(lab.mine).to_contain_text("Nobody uses this slice. It is taken back in 4 min")
+    expect(lab.mine).to_contain_text(
+        "Nobody uses this slice. It is taken back in 4 min"
+    )
     expect(lab.fact("State")).to_have_text("idle 56 min")
     toast = lab.toasts.filter(has_text="nobody uses its slice; it ends in 5 min.")
     expect(toast.get_by_role("button", name="Extend")).to_be_visible()
-    expect(toast.locator(".jp-toast-message")).to_contain_text("keeps running, on the CPU.")
+    expect(toast.locator(".jp-toast-message")).to_contain_text(
+        "keeps running, on the CPU."
+    )
     fits(lab, f"narrow-idle-{theme}")
 
     told.say(full(kernel_id, "preempt"))
-    expect(lab.mine).to_contain_text("Somebody who goes first needs the room. This slice ends in 4 min")
+    expect(lab.mine).to_contain_text(
+        "Somebody who goes first needs the room. This slice ends in 4 min"
+    )
     expect(lab.mine.get_by_role("button", name="Extend")).to_be_disabled()
     expect(toast).to_have_count(0)
     toast = lab.toasts.filter(has_text="others who go first need its slice")
-    expect(toast.locator(".jp-toast-message")).to_contain_text("keeps running, on the CPU.")
+    expect(toast.locator(".jp-toast-message")).to_contain_text(
+        "keeps running, on the CPU."
+    )
     expect(toast.get_by_role("button", name="Save notebook")).to_be_visible()
     expect(toast.get_by_role("button", name="Extend")).to_have_count(0)
     fits(lab, f"narrow-preempt-{theme}")
@@ -53,13 +67,22 @@ def full(kernel_id: str, kind: str) -> dict[str, Any]:
     snapshot = samples()
     now = snapshot["usage"]["at"]
     mine = snapshot["leases"][0]
-    mine["holder"].update(id=kernel_id, label="work/a-notebook-with-rather-a-long-name.ipynb")
+    mine["holder"].update(
+        id=kernel_id, label="work/a-notebook-with-rather-a-long-name.ipynb"
+    )
     request_id = "" if kind == "idle" else "r-urgent"
-    mine["notice"] = {"kind": kind, "at": now, "ends_at": now + 250, "request_id": request_id}
+    mine["notice"] = {
+        "kind": kind,
+        "at": now,
+        "ends_at": now + 250,
+        "request_id": request_id,
+    }
     mine.update(active_at=now - 56 * 60, preemptible=True)
     why = "an NCCL communicator of its torch.distributed process group exists"
     mine["residence"].update(phase="resident", standing="pinned", pinned=why, why=why)
-    snapshot["leases"][1]["holder"]["label"] = "work/deep/another-notebook-with-a-long-name.ipynb"
+    snapshot["leases"][1]["holder"]["label"] = (
+        "work/deep/another-notebook-with-a-long-name.ipynb"
+    )
     return snapshot
 
 
@@ -69,9 +92,22 @@ def waiting(kernel_id: str) -> dict[str, Any]:
     now = snapshot["usage"]["at"]
     (first,) = snapshot["queue"]
     reason = "needs a whole GPU; the next one frees in about 12 min when alexandra.longname's lease ends"
-    second = {**first, "id": "r-mine", "position": 2, "reason": reason, "holder": {**first["holder"], "id": kernel_id}}
+    second = {
+        **first,
+        "id": "r-mine",
+        "position": 2,
+        "reason": reason,
+        "holder": {**first["holder"], "id": kernel_id},
+    }
     snapshot["queue"] = [{**first, "eta_at": now + 20}, second]
     (weekly,) = snapshot["host"]["reservations"]
-    running = {"id": "v-2", "is_running": True, "next_starts_at": now - HOUR, "next_ends_at": now + HOUR}
-    snapshot["host"]["reservations"].append({**weekly, **running, "name": "Distributed training, second group"})
+    running = {
+        "id": "v-2",
+        "is_running": True,
+        "next_starts_at": now - HOUR,
+        "next_ends_at": now + HOUR,
+    }
+    snapshot["host"]["reservations"].append(
+        {**weekly, **running, "name": "Distributed training, second group"}
+    )
     return snapshot

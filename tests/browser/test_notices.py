@@ -1,4 +1,6 @@
-"""What becomes of slices that nobody uses, or that others need, and of hours that are kept for a class."""
+"""What becomes of slices that nobody uses, or that others need, and of hours that are
+kept for a class.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from .labserver import LabServer, lab_server, until
 
 pytestmark = pytest.mark.browser
 
-# Simulated devices are always busy; a share of the real CPU is idle when nobody uses it.
+# Simulated devices are always busy; a share of the real CPU is idle when nobody uses
+# it.
 DEVICES = "cpu,simulated:2xH100-80GB"
 # Idle soon, told soon after, and never taken back while a test looks.
 IDLE = {"badge": "2s", "notice": "8s", "reclaim": "10min"}
@@ -38,11 +41,15 @@ HOUR = 3600.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     """A JupyterLab of these tests' own, whose queues lose patience soon."""
-    with lab_server(tmp_path_factory.mktemp("impatient"), devices=DEVICES, settings=SETTINGS) as running:
+    with lab_server(
+        tmp_path_factory.mktemp("impatient"), devices=DEVICES, settings=SETTINGS
+    ) as running:
         yield running
 
 
-def test_slice_that_nobody_uses_is_marked_then_told_then_kept_by_extend(lab: LabPage) -> None:
+def test_slice_that_nobody_uses_is_marked_then_told_then_kept_by_extend(
+    lab: LabPage,
+) -> None:
     lab.open_panel()
     lab.open_notebook("idle.ipynb")
     lab.run("%gpu request cpu:1")
@@ -94,22 +101,34 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
 
     lab.open_notebook("urgent.ipynb")
     lab.run("%gpu request 1 --queue urgent --no-wait")
-    toast = lab.toasts.filter(has_text="modest.ipynb: others who go first need its slice")
-    expect(toast).to_contain_text("cannot be extended. The kernel keeps running, on the CPU.")
+    toast = lab.toasts.filter(
+        has_text="modest.ipynb: others who go first need its slice"
+    )
+    expect(toast).to_contain_text(
+        "cannot be extended. The kernel keeps running, on the CPU."
+    )
     expect(toast.get_by_role("button", name="Extend")).to_have_count(0)
     lab.picture("notice-preempt-toast")
     toast.get_by_role("button", name="Save notebook").click()
-    until(lambda: "kept =" in saved(lab, "modest.ipynb"), 10, "the notebook is not saved")
+    until(
+        lambda: "kept =" in saved(lab, "modest.ipynb"), 10, "the notebook is not saved"
+    )
     lab.show_notebook("modest.ipynb")
     expect(lab.mine.locator(".jp-AIStack-notice")).to_contain_text("This slice ends in")
     expect(lab.mine.get_by_role("button", name="Extend")).to_be_disabled()
     lab.picture("notice-preempt")
 
-    expect(lab.toasts.filter(has_text="modest.ipynb: its slice was taken back.")).to_be_visible()
+    expect(
+        lab.toasts.filter(has_text="modest.ipynb: its slice was taken back.")
+    ).to_be_visible()
     expect(lab.mine).to_contain_text("This notebook has no slice of a device.")
     assert "in the kernel" in lab.run("print(kept)")
     lab.picture("notice-taken")
-    until(lambda: [one["queue"] for one in lab.server.leases()] == ["urgent"], 30, "those who go first get nothing")
+    until(
+        lambda: [one["queue"] for one in lab.server.leases()] == ["urgent"],
+        30,
+        "those who go first get nothing",
+    )
 
 
 def test_reservations_are_listed_while_they_last(lab: LabPage) -> None:
@@ -117,13 +136,21 @@ def test_reservations_are_listed_while_they_last(lab: LabPage) -> None:
     reservations = lab.panel.get_by_role("region", name="Reservations")
     expect(reservations).to_have_count(0)
     now = time.time()
-    coming = reserve(lab, "deep learning class", starts_at=now + 30 * HOUR, ends_at=now + 32 * HOUR, weekly=True)
+    coming = reserve(
+        lab,
+        "deep learning class",
+        starts_at=now + 30 * HOUR,
+        ends_at=now + 32 * HOUR,
+        weekly=True,
+    )
     running = reserve(lab, "second group", starts_at=now - HOUR, ends_at=now + HOUR)
     names = reservations.locator(".jp-AIStack-reservationName")
     expect(names).to_have_text(["second group", "deep learning class"])
     expect(reservations).to_contain_text("4 × 1/8 in queue spare")
     expect(reservations.get_by_text("running")).to_have_count(1)
-    expect(reservations).to_contain_text(re.compile(r"\d\d:\d\d.\d\d:\d\d, every week|\d\d:\d\d – .+, every week"))
+    expect(reservations).to_contain_text(
+        re.compile(r"\d\d:\d\d.\d\d:\d\d, every week|\d\d:\d\d – .+, every week")
+    )
     lab.picture("reservations")
     for made in (coming, running):
         lab.server.call("DELETE", f"aistack/api/v1/reservations/{made['id']}")

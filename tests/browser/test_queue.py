@@ -13,7 +13,9 @@ from .labpage import LabPage
 pytestmark = pytest.mark.browser
 
 
-def test_second_notebook_waits_and_is_granted_when_the_first_releases(lab: LabPage) -> None:
+def test_second_notebook_waits_and_is_granted_when_the_first_releases(
+    lab: LabPage,
+) -> None:
     lab.open_panel()
     lab.open_notebook("first.ipynb")
     lab.run("%gpu request 2")
@@ -25,7 +27,9 @@ def test_second_notebook_waits_and_is_granted_when_the_first_releases(lab: LabPa
     expect(queue.locator(".jp-AIStack-queueItem")).to_have_count(1)
     expect(queue).to_contain_text("second.ipynb")
     expect(queue.locator(".jp-AIStack-reason")).to_contain_text("needs 1/2 of a GPU")
-    expect(lab.device(1).get_by_role("img")).to_have_accessible_name("GPU 1: first.ipynb 1")
+    expect(lab.device(1).get_by_role("img")).to_have_accessible_name(
+        "GPU 1: first.ipynb 1"
+    )
     expect(lab.status_item).to_contain_text("waiting, number 1")
     lab.picture("queue-waiting")
 
@@ -33,11 +37,15 @@ def test_second_notebook_waits_and_is_granted_when_the_first_releases(lab: LabPa
     expect(lab.mine.locator(".jp-AIStack-size")).to_have_text("2")
     lab.mine.get_by_role("button", name="Release").click()
     question = lab.page.get_by_role("dialog")
-    expect(question).to_contain_text("1 request waits. It may be given your slice at once.")
+    expect(question).to_contain_text(
+        "1 request waits. It may be given your slice at once."
+    )
     question.get_by_role("button", name="OK").click()
 
     expect(queue).to_contain_text("Nobody waits.")
-    expect(lab.device(0).get_by_role("img")).to_have_accessible_name("GPU 0: second.ipynb 1/2, 1/2 free")
+    expect(lab.device(0).get_by_role("img")).to_have_accessible_name(
+        "GPU 0: second.ipynb 1/2, 1/2 free"
+    )
     lab.show_notebook("second.ipynb")
     expect(lab.mine.locator(".jp-AIStack-size")).to_have_text("1/2")
     (lease,) = lab.server.leases()
@@ -62,7 +70,9 @@ def test_who_waits_is_told_when_it_is_expected(lab: LabPage) -> None:
     (request,) = lab.server.queue()
     assert request["eta_at"] == pytest.approx(time.time() + 1800, abs=120)
     assert request["reason"]
-    expect(queue.locator(".jp-AIStack-reason")).to_contain_text(re.compile(r"frees in about (29|30) min"))
+    expect(queue.locator(".jp-AIStack-reason")).to_contain_text(
+        re.compile(r"frees in about (29|30) min")
+    )
     lab.picture("queue-expected")
 
 
@@ -73,7 +83,9 @@ def test_waiting_can_be_given_up(lab: LabPage) -> None:
     lab.open_notebook("impatient.ipynb")
     lab.run("%gpu request 1 --no-wait")
     lab.mine.get_by_role("button", name="Cancel").click()
-    expect(lab.panel.get_by_role("region", name="Queue")).to_contain_text("Nobody waits.")
+    expect(lab.panel.get_by_role("region", name="Queue")).to_contain_text(
+        "Nobody waits."
+    )
     expect(lab.mine).to_contain_text("This notebook has no slice of a device.")
     assert lab.server.queue() == []
     assert [lease["spec"] for lease in lab.server.leases()] == ["2"]

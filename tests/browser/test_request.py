@@ -1,4 +1,6 @@
-"""From a wish to a slice and back, by mouse, by keyboard, and when the wish makes no sense."""
+"""From a wish to a slice and back, by mouse, by keyboard, and when the wish makes no
+sense.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def test_request_and_release_by_mouse(lab: LabPage) -> None:
     lab.mine.get_by_role("button", name="Request…").click()
     lab.dialog.get_by_role("radio", name="1/2").click()
     expect(lab.dialog.get_by_role("textbox")).to_have_value("1/2")
-    expect(lab.dialog).to_contain_text("About 40 GiB of NVIDIA H100-80GB (simulated); free now")
+    expect(lab.dialog).to_contain_text(
+        "About 40 GiB of NVIDIA H100-80GB (simulated); free now"
+    )
     lab.dialog.get_by_role("combobox").select_option("3600")
     lab.picture("dialog-light")
     lab.dialog.get_by_role("button", name="Request").click()
@@ -60,7 +64,9 @@ def test_request_and_release_by_keyboard_alone(lab: LabPage) -> None:
     assert lab.server.leases() == []
 
 
-def test_nonsense_is_answered_in_the_dialog_and_nothing_is_granted(lab: LabPage) -> None:
+def test_nonsense_is_answered_in_the_dialog_and_nothing_is_granted(
+    lab: LabPage,
+) -> None:
     lab.open_panel()
     lab.open_notebook("nonsense.ipynb")
     lab.mine.get_by_role("button", name="Request…").click()
@@ -81,13 +87,17 @@ def test_nonsense_is_answered_in_the_dialog_and_nothing_is_granted(lab: LabPage)
 
 
 def by_palette(page: Page, label: str) -> None:
-    """Run a command as the keyboard does: open the palette, type its label, press Enter."""
+    """Run a command as the keyboard does: open the palette, type its label, press
+    Enter.
+    """
     until(lambda: _is_found(page, label), 60, f"the palette does not offer {label!r}")
     page.keyboard.press("Enter")
 
 
 def _is_found(page: Page, label: str) -> bool:
-    """Open the palette and type; a notebook that is just getting ready takes the keyboard back, and so closes it."""
+    """Open the palette and type; a notebook that is just getting ready takes the
+    keyboard back, and so closes it.
+    """
     if not page.evaluate(IN_PALETTE):
         page.keyboard.press("ControlOrMeta+Shift+c")
     page.wait_for_timeout(500)
@@ -96,8 +106,14 @@ def _is_found(page: Page, label: str) -> bool:
     page.keyboard.press("ControlOrMeta+a")
     page.keyboard.type(label)
     page.wait_for_timeout(500)
-    active = page.locator("#modal-command-palette .lm-mod-active .lm-CommandPalette-itemLabel")
-    return active.count() == 1 and label in active.inner_text() and bool(page.evaluate(IN_PALETTE))
+    active = page.locator(
+        "#modal-command-palette .lm-mod-active .lm-CommandPalette-itemLabel"
+    )
+    return (
+        active.count() == 1
+        and label in active.inner_text()
+        and bool(page.evaluate(IN_PALETTE))
+    )
 
 
 IN_PALETTE = "document.activeElement?.closest('#modal-command-palette') !== null"

@@ -42,13 +42,19 @@ def test_without_a_live_connection_the_panel_polls_then_says_since_when_it_knows
     expect(release).to_be_enabled()
 
 
-def test_server_that_never_answered_is_an_error_with_a_way_out(line: Line, unloaded: LabPage) -> None:
+def test_server_that_never_answered_is_an_error_with_a_way_out(
+    line: Line, unloaded: LabPage
+) -> None:
     lab = unloaded
     line.cut()
     lab.load()
     lab.open_panel()
-    expect(lab.panel.get_by_role("alert")).to_contain_text("The devices cannot be shown")
-    expect(lab.panel.get_by_role("alert")).to_contain_text("The Jupyter server does not answer")
+    expect(lab.panel.get_by_role("alert")).to_contain_text(
+        "The devices cannot be shown"
+    )
+    expect(lab.panel.get_by_role("alert")).to_contain_text(
+        "The Jupyter server does not answer"
+    )
     retry = lab.panel.get_by_role("button", name="Retry")
     expect(retry).to_be_visible()
     lab.picture("state-error")

@@ -15,7 +15,9 @@ CURVE = "import jupyter_aistack as aistack; curve = aistack.TrainingCurve(['loss
 MONITOR = "import jupyter_aistack as aistack; monitor = aistack.ResourceMonitor(interval=0.5); display(monitor)"
 
 
-def test_training_curve_follows_the_training_and_stays_as_a_picture(lab: LabPage) -> None:
+def test_training_curve_follows_the_training_and_stays_as_a_picture(
+    lab: LabPage,
+) -> None:
     lab.open_notebook("curve.ipynb")
     lab.run(CURVE)
     expect(live_curve(lab, "no points yet")).to_be_visible()
@@ -32,13 +34,17 @@ def test_training_curve_follows_the_training_and_stays_as_a_picture(lab: LabPage
     lab.picture("widget-curve-kept")
 
 
-def test_resource_monitor_sees_a_lease_come_and_stays_as_a_picture(lab: LabPage) -> None:
+def test_resource_monitor_sees_a_lease_come_and_stays_as_a_picture(
+    lab: LabPage,
+) -> None:
     lab.open_notebook("monitor.ipynb")
     lab.run(MONITOR)
     expect(live_meter(lab, "GPU 0")).to_have_accessible_name(re.compile("memory 0 "))
     lab.run("%gpu request 1/4")
     expect(live_meter(lab, "1/4 of GPU 0")).to_be_visible()
-    expect(live_meter(lab, "GPU 0: NVIDIA")).to_have_accessible_name(re.compile("memory 17.5 GiB of 80.0 GiB"))
+    expect(live_meter(lab, "GPU 0: NVIDIA")).to_have_accessible_name(
+        re.compile("memory 17.5 GiB of 80.0 GiB")
+    )
     expect(kept(lab)).to_be_hidden()
     lab.picture("widget-monitor")
 
@@ -55,8 +61,12 @@ def test_resource_monitor_says_how_the_memory_of_a_slice_stands(lab: LabPage) ->
     lab.run("%gpu request 1/4")
     lab.run(MONITOR.replace("interval=0.5", "interval=3600"))
     lab.run("first, *rest = monitor.rows")
-    lab.run("monitor.rows = [{**first, 'standing': 'suspended, 9.0 GiB in host memory'}, *rest]")
-    stands = lab.page.locator(".jp-Notebook").get_by_text("suspended, 9.0 GiB in host memory", exact=True)
+    lab.run(
+        "monitor.rows = [{**first, 'standing': 'suspended, 9.0 GiB in host memory'}, *rest]"
+    )
+    stands = lab.page.locator(".jp-Notebook").get_by_text(
+        "suspended, 9.0 GiB in host memory", exact=True
+    )
     expect(stands).to_be_visible()
     lab.picture("widget-monitor-stands")
     lab.run("monitor.close()")

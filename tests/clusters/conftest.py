@@ -13,7 +13,9 @@ from jupyter_aistack.client import client
 
 @pytest.fixture(scope="module")
 def cpu_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """This process leases from its own CPU, with a ledger of its own; the ledger's folder."""
+    """This process leases from its own CPU, with a ledger of its own; the ledger's
+    folder.
+    """
     folder = tmp_path_factory.mktemp("cluster")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AISTACK_LEDGER", f"sqlite:///{folder / 'ledger.sqlite'}")

@@ -1,4 +1,6 @@
-"""A process that owns a cluster, for the test that kills it. Prints who is who, then waits for its end."""
+"""A process that owns a cluster, for the test that kills it. Prints who is who, then
+waits for its end.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ def main() -> None:
     from jupyter_aistack import Cluster
 
     cluster = Cluster(1, "cpu:1/4", timeout=60)
-    # A process forked here, as multiprocessing does in notebooks, holds the pipe on which Dask's workers watch us.
+    # A process forked here, as multiprocessing does in notebooks, holds the pipe on
+    # which Dask's workers watch us.
     forked = os.fork()
     if forked == 0:
         signal.pause()

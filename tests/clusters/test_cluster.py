@@ -16,7 +16,12 @@ from distributed import Client
 from jupyter_aistack import Cluster
 from jupyter_aistack.client import client
 from jupyter_aistack.config import load_settings
-from jupyter_aistack.exceptions import AcquireTimeout, ClusterError, InvalidRequest, Unsatisfiable
+from jupyter_aistack.exceptions import (
+    AcquireTimeout,
+    ClusterError,
+    InvalidRequest,
+    Unsatisfiable,
+)
 
 
 def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -57,7 +62,9 @@ def test_each_worker_runs_on_a_lease_of_its_own(cluster: Cluster) -> None:
 
 
 def test_memory_and_threads_come_from_the_slice(cluster: Cluster) -> None:
-    sizes = {piece.memory_bytes for pieces in cluster.slices.values() for piece in pieces}
+    sizes = {
+        piece.memory_bytes for pieces in cluster.slices.values() for piece in pieces
+    }
     workers = cluster.scheduler_info["workers"].values()
     assert {worker["memory_limit"] for worker in workers} == sizes
     assert {worker["nthreads"] for worker in workers} == {1}
@@ -67,7 +74,9 @@ def test_a_cpu_worker_reports_no_gpu(cluster: Cluster) -> None:
     with Client(cluster, set_as_default=False) as dask:
         seen = dask.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
     assert set(seen.values()) == {""}
-    assert not any("gpu" in worker for worker in cluster.scheduler_info["workers"].values())
+    assert not any(
+        "gpu" in worker for worker in cluster.scheduler_info["workers"].values()
+    )
 
 
 def test_scheduler_and_dashboard_listen_on_loopback_only(cluster: Cluster) -> None:
@@ -87,20 +96,28 @@ def test_repr_names_worker_lease_and_enforcement(cluster: Cluster) -> None:
 def test_scaling_down_gives_the_lease_back_and_up_takes_one(cluster: Cluster) -> None:
     before = lease_ids()
     cluster.scale(1)
-    eventually(lambda: len(lease_ids()) == 1 and len(cluster.scheduler_info["workers"]) == 1)
+    eventually(
+        lambda: len(lease_ids()) == 1 and len(cluster.scheduler_info["workers"]) == 1
+    )
     cluster.scale(2)
-    eventually(lambda: sum(worker.stage == "ready" for worker in cluster.workers.values()) == 2)
+    eventually(
+        lambda: sum(worker.stage == "ready" for worker in cluster.workers.values()) == 2
+    )
     assert len(lease_ids()) == 2
     assert len(lease_ids() & before) == 1
 
 
-def test_scaling_beyond_the_host_says_why_and_keeps_what_there_is(cluster: Cluster) -> None:
+def test_scaling_beyond_the_host_says_why_and_keeps_what_there_is(
+    cluster: Cluster,
+) -> None:
     cluster.scale(9)
     eventually(lambda: cluster.problem, 40)
     assert "workers got their slice of cpu:1/4; the next one waits: " in cluster.problem
     assert cluster.problem in repr(cluster)
     cluster.scale(2)
-    eventually(lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2)
+    eventually(
+        lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2
+    )
     assert client.connect().queue() == []
 
 
@@ -111,7 +128,11 @@ def test_a_worker_that_dies_is_replaced_on_the_same_lease(cluster: Cluster) -> N
     eventually(lambda: worker.pid not in (None, before))
 
     def bound_pid() -> int:
-        return next(found["holder"]["root_pid"] for found in client.connect().leases() if found["id"] == lease)
+        return next(
+            found["holder"]["root_pid"]
+            for found in client.connect().leases()
+            if found["id"] == lease
+        )
 
     eventually(lambda: bound_pid() == worker.pid)
     eventually(lambda: len(cluster.scheduler_info["workers"]) == 2)
@@ -127,14 +148,19 @@ def test_a_worker_whose_lease_has_ended_is_closed_and_said_so(cluster: Cluster) 
     assert len(lease_ids()) == 1
     eventually(lambda: len(cluster.scheduler_info["workers"]) == 1)
     cluster.scale(2)
-    eventually(lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2)
+    eventually(
+        lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2
+    )
     eventually(lambda: not cluster.problem)
 
 
-def test_more_workers_than_fit_is_one_error_that_counts_and_leaves_nothing(cluster: Cluster) -> None:
+def test_more_workers_than_fit_is_one_error_that_counts_and_leaves_nothing(
+    cluster: Cluster,
+) -> None:
     before = lease_ids()
     with pytest.raises(
-        ClusterError, match=r"^1 of 2 workers got their slice of cpu:1/2; the next one waits: "
+        ClusterError,
+        match=r"^1 of 2 workers got their slice of cpu:1/2; the next one waits: ",
     ) as caught:
         Cluster(2, "cpu:1/2")
     assert isinstance(caught.value.__cause__, AcquireTimeout)
@@ -176,10 +202,15 @@ def test_progress_is_told_while_a_worker_waits(cluster: Cluster) -> None:
     assert any("0 of 1 workers ready; worker 0 waits: " in line for line in told)
 
 
-def test_workers_and_leases_end_with_a_killed_owner(tmp_path: Path, own_ledger: str) -> None:
+def test_workers_and_leases_end_with_a_killed_owner(
+    tmp_path: Path, own_ledger: str
+) -> None:
     environment = {**os.environ, "AISTACK_PROVIDERS": "cpu"}
     owner = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("owner.py"))], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(Path(__file__).with_name("owner.py"))],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert owner.stdout is not None
     said = json.loads(owner.stdout.readline())
@@ -196,11 +227,19 @@ def test_workers_and_leases_end_with_a_killed_owner(tmp_path: Path, own_ledger: 
         owner.stdout.close()
 
 
-def test_adapting_takes_leases_for_work_and_gives_them_back_when_idle(cpu_host: Path) -> None:
+def test_adapting_takes_leases_for_work_and_gives_them_back_when_idle(
+    cpu_host: Path,
+) -> None:
     before = lease_ids()
-    with Cluster(0, "cpu:1/4") as cluster, Client(cluster, set_as_default=False) as dask:
+    with (
+        Cluster(0, "cpu:1/4") as cluster,
+        Client(cluster, set_as_default=False) as dask,
+    ):
         cluster.adapt(minimum=0, maximum=1, interval="100ms", wait_count=2)
-        assert dask.submit(lambda: os.environ["AISTACK_LEASE"]).result(timeout=60) in lease_ids() - before
+        assert (
+            dask.submit(lambda: os.environ["AISTACK_LEASE"]).result(timeout=60)
+            in lease_ids() - before
+        )
         eventually(lambda: lease_ids() == before)
 
 
@@ -230,10 +269,21 @@ def test_starting_workers_leaves_the_notebooks_own_thread_counts_alone(
 def test_a_worker_inherits_neither_caps_nor_the_way_to_a_server_from_its_notebooks_slice(
     cpu_host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("LEASE", "l-notebook"), ("MEMORY_FRACTION", "0.1"), ("RMM_MAXIMUM_POOL_SIZE", "1024")):
+    for name, value in (
+        ("LEASE", "l-notebook"),
+        ("MEMORY_FRACTION", "0.1"),
+        ("RMM_MAXIMUM_POOL_SIZE", "1024"),
+    ):
         monkeypatch.setenv(f"AISTACK_{name}", value)
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/run/user/1/aistack-mps/x/p")
-    names = ("CUDA_MPS_PIPE_DIRECTORY", "AISTACK_MEMORY_FRACTION", "AISTACK_RMM_MAXIMUM_POOL_SIZE")
-    with Cluster(1, "cpu:1/4") as cluster, Client(cluster, set_as_default=False) as dask:
+    names = (
+        "CUDA_MPS_PIPE_DIRECTORY",
+        "AISTACK_MEMORY_FRACTION",
+        "AISTACK_RMM_MAXIMUM_POOL_SIZE",
+    )
+    with (
+        Cluster(1, "cpu:1/4") as cluster,
+        Client(cluster, set_as_default=False) as dask,
+    ):
         (seen,) = dask.run(lambda: [os.environ[name] for name in names]).values()
     assert seen == [os.devnull, "", ""]

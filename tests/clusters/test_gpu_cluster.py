@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 pytest.importorskip("dask_cuda")
 
 GiB = 1 << 30
-GPU, PARENT, MIG = "GPU-a0000000-0000-0000-0000-1", "GPU-b0000000-0000-0000-0000-2", "MIG-c0000000-0000-0000-0000-3"
+GPU, PARENT, MIG = (
+    "GPU-a0000000-0000-0000-0000-1",
+    "GPU-b0000000-0000-0000-0000-2",
+    "MIG-c0000000-0000-0000-0000-3",
+)
 STATE = (
     f"gpu uuid={GPU} name=NVIDIA_H100 memory=85899345920 cc=9.0 cores=16896\n"
     f"gpu uuid={PARENT} name=NVIDIA_H200 memory=150754820096 cc=9.0 cores=16896 mig=1 noperm=1\n"
     f"mig gpu=1 uuid={MIG} gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 profile=1g.18gb\n"
 )
 
-# Runs in a process of its own: the loader finds the fake library only at a process's start.
+# Runs in a process of its own: the loader finds the fake library only at a process's
+# start.
 SETUP = """
 import os
 from distributed import Client
@@ -46,9 +51,13 @@ def report(spec, workers):
 
 
 @pytest.fixture
-def gpu_box(fake_nvml: FakeNVML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def gpu_box(
+    fake_nvml: FakeNVML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> object:
     monkeypatch.setenv("AISTACK_PROVIDERS", "gpu")
-    monkeypatch.setenv("DASK_CUDA_TEST_SINGLE_GPU", "1")  # there is no CUDA context to be had, and no need for one
+    monkeypatch.setenv(
+        "DASK_CUDA_TEST_SINGLE_GPU", "1"
+    )  # there is no CUDA context to be had, and no need for one
     return fake_nvml.python(STATE, SETUP)
 
 
@@ -59,19 +68,29 @@ def test_two_workers_share_one_gpu_with_limits_of_their_slices(gpu_box: object) 
         (piece,) = leases[worker["lease"]]["slices"]
         assert worker["visible"] == piece["uuid"] == GPU
         assert worker["store"] == "DeviceHostFile"
-        assert worker["device_bytes"] == int(piece["memory_bytes"] * SPILL_SHARE) < 20 * GiB
+        assert (
+            worker["device_bytes"]
+            == int(piece["memory_bytes"] * SPILL_SHARE)
+            < 20 * GiB
+        )
         assert worker["resources"] == {"GPU": 0.25}
     assert "framework caps (advisory)" in shown
 
 
-def test_a_worker_on_mig_is_limited_by_the_instance_even_where_the_parent_may_not_be_asked(gpu_box: object) -> None:
+def test_a_worker_on_mig_is_limited_by_the_instance_even_where_the_parent_may_not_be_asked(
+    gpu_box: object,
+) -> None:
     (worker,), leases, _ = gpu_box("report('1g.18gb', 1)")  # type: ignore[operator]
     assert worker["visible"] == MIG
     (piece,) = leases[worker["lease"]]["slices"]
-    assert worker["device_bytes"] == int(piece["memory_bytes"] * SPILL_SHARE) <= 16 * GiB
+    assert (
+        worker["device_bytes"] == int(piece["memory_bytes"] * SPILL_SHARE) <= 16 * GiB
+    )
 
 
-def test_simulated_slices_get_plain_workers_and_say_so(fake_nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulated_slices_get_plain_workers_and_say_so(
+    fake_nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
     seen, _, shown = fake_nvml.python(None, SETUP)("report('gpu:1/2', 2)")
     assert [worker["visible"] for worker in seen] == ["", ""]

@@ -4,15 +4,29 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounting.charges import LEVELS, NO_LEVELS, UsageRecord, level_of
-from jupyter_aistack.core.accounting.rightsizing import Advice, SizeOption, advise, sizes
+from jupyter_aistack.core.accounting.charges import (
+    LEVELS,
+    NO_LEVELS,
+    UsageRecord,
+    level_of,
+)
+from jupyter_aistack.core.accounting.rightsizing import (
+    Advice,
+    SizeOption,
+    advise,
+    sizes,
+)
 from jupyter_aistack.core.model.units import GIB
 
 WHOLE = 140 * GIB
 
 
 def charge(
-    share: float = 0.5, peak: float | None = 9.3, busy: float | None = 0.07, hours: float = 5.0, **fields: Any
+    share: float = 0.5,
+    peak: float | None = 9.3,
+    busy: float | None = 0.07,
+    hours: float = 5.0,
+    **fields: Any,
 ) -> UsageRecord:
     seconds = hours * 3600
     levels = list(NO_LEVELS)
@@ -39,7 +53,10 @@ def told(*charges: UsageRecord) -> Advice:
 def test_a_slice_that_is_mostly_empty_could_be_smaller():
     advice = told(charge())
     assert (advice.verdict, advice.advised) == ("less", "1/8")
-    assert advice.text == "asked 1/2 = 70.0 GiB, peak 9.3 GiB, busy 14%: 1/8 would do; saves 1.9 GPU-h a week"
+    assert (
+        advice.text
+        == "asked 1/2 = 70.0 GiB, peak 9.3 GiB, busy 14%: 1/8 would do; saves 1.9 GPU-h a week"
+    )
     assert advice.as_dict()["saved_gpu_hours"] == pytest.approx(1.875)
 
 
@@ -108,7 +125,9 @@ def test_without_enough_history_it_says_so(charges: list[UsageRecord], why: str)
 
 
 def test_mig_instances_are_sizes_too():
-    profiles = [SizeOption(name="1g.18gb", share=sizes(WHOLE)[0].share, memory_bytes=16 * GIB)]
+    profiles = [
+        SizeOption(name="1g.18gb", share=sizes(WHOLE)[0].share, memory_bytes=16 * GIB)
+    ]
     advice = advise("a.ipynb", [charge(peak=8.0, spec="3g.71gb")], profiles, WHOLE)
     assert (advice.verdict, advice.advised) == ("less", "1g.18gb")
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_aistack.core.enforcement.memory_caps import merge_caps, together, with_torch_share
+from jupyter_aistack.core.enforcement.memory_caps import (
+    merge_caps,
+    together,
+    with_torch_share,
+)
 
 GRANTED = {
     "CUDA_VISIBLE_DEVICES": "GPU-a",
@@ -26,11 +30,17 @@ def test_without_settings_of_the_users_all_is_set() -> None:
 
 def test_what_is_ours_is_set_whatever_was_there() -> None:
     env = settled(CUDA_VISIBLE_DEVICES="0,1", AISTACK_MEMORY_FRACTION="0.01")
-    assert (env["CUDA_VISIBLE_DEVICES"], env["AISTACK_MEMORY_FRACTION"]) == ("GPU-a", "0.245000")
+    assert (env["CUDA_VISIBLE_DEVICES"], env["AISTACK_MEMORY_FRACTION"]) == (
+        "GPU-a",
+        "0.245000",
+    )
 
 
 def test_a_switch_of_the_users_stands() -> None:
-    assert settled(TF_FORCE_GPU_ALLOW_GROWTH="false")["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"
+    assert (
+        settled(TF_FORCE_GPU_ALLOW_GROWTH="false")["TF_FORCE_GPU_ALLOW_GROWTH"]
+        == "false"
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,15 +62,27 @@ def test_of_two_limits_for_cupy_the_lower_counts(own: str, stands: bool) -> None
     assert limit == (own if stands else GRANTED["CUPY_GPU_MEMORY_LIMIT"])
 
 
-@pytest.mark.parametrize(("own", "counts"), [("0.1", "0.1"), ("0.75", "0.232750"), ("nonsense", "0.232750")])
-@pytest.mark.parametrize("name", ["XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION"])
-def test_of_two_shares_for_jax_the_lower_counts_under_the_name_the_user_chose(name: str, own: str, counts: str) -> None:
+@pytest.mark.parametrize(
+    ("own", "counts"), [("0.1", "0.1"), ("0.75", "0.232750"), ("nonsense", "0.232750")]
+)
+@pytest.mark.parametrize(
+    "name", ["XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION"]
+)
+def test_of_two_shares_for_jax_the_lower_counts_under_the_name_the_user_chose(
+    name: str, own: str, counts: str
+) -> None:
     env = settled(**{name: own})
-    assert {key: value for key, value in env.items() if key.startswith("XLA")} == {name: counts}
+    assert {key: value for key, value in env.items() if key.startswith("XLA")} == {
+        name: counts
+    }
 
 
 def test_two_slices_of_one_process_have_the_tighter_caps() -> None:
-    other = {"AISTACK_MEMORY_FRACTION": "0.5", "CUPY_GPU_MEMORY_LIMIT": "9000000000", "OMP_NUM_THREADS": "2"}
+    other = {
+        "AISTACK_MEMORY_FRACTION": "0.5",
+        "CUPY_GPU_MEMORY_LIMIT": "9000000000",
+        "OMP_NUM_THREADS": "2",
+    }
     assert together(GRANTED, other) == {
         "AISTACK_MEMORY_FRACTION": "0.245000",
         "CUPY_GPU_MEMORY_LIMIT": "9000000000",
@@ -77,9 +99,17 @@ def test_two_slices_of_one_process_have_the_tighter_caps() -> None:
             "roundup_power2_divisions:[256:1,>:8]",
             "roundup_power2_divisions:[256:1,>:8],per_process_memory_fraction:0.25",
         ),
-        ("per_process_memory_fraction:0.9,backend:native", "per_process_memory_fraction:0.25,backend:native"),
-        ("backend:native, per_process_memory_fraction : 0.1", "backend:native, per_process_memory_fraction : 0.1"),
+        (
+            "per_process_memory_fraction:0.9,backend:native",
+            "per_process_memory_fraction:0.25,backend:native",
+        ),
+        (
+            "backend:native, per_process_memory_fraction : 0.1",
+            "backend:native, per_process_memory_fraction : 0.1",
+        ),
     ],
 )
-def test_a_share_is_merged_into_what_torch_is_told_already(conf: str, merged_conf: str) -> None:
+def test_a_share_is_merged_into_what_torch_is_told_already(
+    conf: str, merged_conf: str
+) -> None:
     assert with_torch_share(conf, "0.25") == merged_conf

@@ -28,10 +28,16 @@ def test_an_idle_lease_gets_a_badge_a_notice_and_is_reclaimed() -> None:
     for minute in range(1, 62):
         todo = box.turn(MINUTE)
         if "a" in box.holds():
-            seen[minute] = stage(box.lease_of("a"), box.policy.queue("default"), box.now)
+            seen[minute] = stage(
+                box.lease_of("a"), box.policy.queue("default"), box.now
+            )
         for action in todo.actions:
             if isinstance(action, Notify):
-                assert (minute, action.notice.kind, action.notice.ends_at) == (55, NoticeKind.IDLE, 60 * MINUTE)
+                assert (minute, action.notice.kind, action.notice.ends_at) == (
+                    55,
+                    NoticeKind.IDLE,
+                    60 * MINUTE,
+                )
                 assert action.detail == "nobody has used it for 55 min"
             if isinstance(action, End):
                 assert (minute, action.outcome) == (60, Outcome.RECLAIMED)
@@ -67,7 +73,9 @@ def test_a_server_that_was_away_gives_the_whole_notice_before_it_reclaims() -> N
     assert notice.ends_at == box.now + 5 * MINUTE
 
 
-@pytest.mark.parametrize("idle", [None, IdlePolicy(badge_seconds=1, notice_seconds=2, reclaim_seconds=3)])
+@pytest.mark.parametrize(
+    "idle", [None, IdlePolicy(badge_seconds=1, notice_seconds=2, reclaim_seconds=3)]
+)
 def test_each_queue_has_idle_times_of_its_own(idle: IdlePolicy | None) -> None:
     box = box_with_lease(idle=idle)
     box.turn(2)

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.enforcement.levels import ComputeMode, HostCapabilities, ladder
+from jupyter_aistack.core.enforcement.levels import (
+    ComputeMode,
+    HostCapabilities,
+    ladder,
+)
 from jupyter_aistack.core.model.device import Enforcement
 
 BEST = HostCapabilities(
@@ -28,11 +32,18 @@ def told(**changes: object) -> tuple[str, dict[str, str]]:
 
 def test_each_level_is_reached_with_what_it_needs_and_tells_of_those_above() -> None:
     assert told(mig=True, instances=2) == ("L4", {})
-    assert told() == ("L3", {"L4": "MIG mode is off; only an administrator may change that"})
+    assert told() == (
+        "L3",
+        {"L4": "MIG mode is off; only an administrator may change that"},
+    )
     assert told(helper="no helper") == ("L2", {**told()[1], "L3": "no helper"})
     level, why = told(driver="580.65.06")
     assert (level, list(why)) == ("L1", ["L4", "L3", "L2"])
-    assert why["L2"] == why["L3"] == "MPS namespaces need driver 615 or newer, and this is 580.65.06"
+    assert (
+        why["L2"]
+        == why["L3"]
+        == "MPS namespaces need driver 615 or newer, and this is 580.65.06"
+    )
     level, why = told(control="")
     assert (level, list(why)) == ("L0", ["L4", "L3", "L2", "L1"])
 
@@ -43,15 +54,33 @@ def test_each_level_is_reached_with_what_it_needs_and_tells_of_those_above() -> 
         ({"cgroup": "no dmem"}, "L2", "no dmem"),
         ({"protocols": frozenset({2})}, "L1", "does not speak protocol 3"),
         ({"driver": ""}, "L1", "this is unknown"),
-        ({"driver": "470.82.01"}, "L0", "MPS limits memory from driver 495 on, and this is 470.82.01"),
+        (
+            {"driver": "470.82.01"},
+            "L0",
+            "MPS limits memory from driver 495 on, and this is 470.82.01",
+        ),
         ({"capability": (6, 1)}, "L0", "its compute capability is 6.1"),
-        ({"compute_mode": ComputeMode.PROHIBITED}, "L0", "its compute mode is PROHIBITED"),
-        ({"foreign": "process 7 of bob"}, "L0", "another MPS daemon (process 7 of bob) runs"),
+        (
+            {"compute_mode": ComputeMode.PROHIBITED},
+            "L0",
+            "its compute mode is PROHIBITED",
+        ),
+        (
+            {"foreign": "process 7 of bob"},
+            "L0",
+            "another MPS daemon (process 7 of bob) runs",
+        ),
         ({"refusal": "MPS needs Linux"}, "L0", "MPS needs Linux"),
-        ({"failure": "no compatible devices"}, "L0", "MPS could not be started: no compatible devices"),
+        (
+            {"failure": "no compatible devices"},
+            "L0",
+            "MPS could not be started: no compatible devices",
+        ),
     ],
 )
-def test_what_is_missing_lowers_the_level_and_is_said(changes: dict[str, object], level: str, words: str) -> None:
+def test_what_is_missing_lowers_the_level_and_is_said(
+    changes: dict[str, object], level: str, words: str
+) -> None:
     found, why = told(**changes)
     assert found == level
     assert words in list(why.values())[-1]
@@ -60,7 +89,10 @@ def test_what_is_missing_lowers_the_level_and_is_said(changes: dict[str, object]
 def test_mig_mode_without_an_instance_grants_no_share_and_says_what_to_do() -> None:
     level, why = told(mig=True)
     assert level == "none"
-    assert "there is no instance; create some with nvidia-smi mig -i 0 -cgi, as root" in why["L4"]
+    assert (
+        "there is no instance; create some with nvidia-smi mig -i 0 -cgi, as root"
+        in why["L4"]
+    )
     assert why["L1"] == "a GPU in MIG mode is granted by the instance"
 
 
@@ -75,11 +107,15 @@ def test_a_gpu_without_mig_says_so() -> None:
 
 
 def test_the_advice_is_given_where_a_wrong_directory_would_cost_something() -> None:
-    advice = ladder(replace(BEST, compute_mode=ComputeMode.DEFAULT, foreign="process 7", index=3)).advice
+    advice = ladder(
+        replace(BEST, compute_mode=ComputeMode.DEFAULT, foreign="process 7", index=3)
+    ).advice
     assert "nvidia-smi -i 3 -c EXCLUSIVE_PROCESS, as root" in advice
     assert "processes of another MPS daemon (process 7) are not held by it" in advice
     assert ladder(BEST).advice == ""
-    assert ladder(replace(BEST, compute_mode=ComputeMode.DEFAULT, control="")).advice == ""
+    assert (
+        ladder(replace(BEST, compute_mode=ComputeMode.DEFAULT, control="")).advice == ""
+    )
 
 
 def test_an_unknown_compute_mode_is_no_reason() -> None:
@@ -107,9 +143,16 @@ REASONS = st.sampled_from(["", "because"])
         helper=REASONS,
     )
 )
-def test_each_level_above_the_one_reached_has_a_reason_and_none_below(facts: HostCapabilities) -> None:
+def test_each_level_above_the_one_reached_has_a_reason_and_none_below(
+    facts: HostCapabilities,
+) -> None:
     rung = ladder(facts)
     reached = rung.level.value if rung.level else "L0"
-    above = [level.value for level in (Enforcement.L4, Enforcement.L3, Enforcement.L2, Enforcement.L1)]
-    assert [level for level, _ in rung.why_not] == [level for level in above if level > reached]
+    above = [
+        level.value
+        for level in (Enforcement.L4, Enforcement.L3, Enforcement.L2, Enforcement.L1)
+    ]
+    assert [level for level, _ in rung.why_not] == [
+        level for level in above if level > reached
+    ]
     assert all(reason for _, reason in rung.why_not)

@@ -33,14 +33,20 @@ LEASE = Lease(
 
 @pytest.mark.parametrize("state", LeaseState)
 @pytest.mark.parametrize("step", LeaseTransition)
-def test_a_step_is_in_the_table_or_raises_and_changes_nothing(state: LeaseState, step: LeaseTransition) -> None:
+def test_a_step_is_in_the_table_or_raises_and_changes_nothing(
+    state: LeaseState, step: LeaseTransition
+) -> None:
     lease = replace(LEASE, state=state)
     if (state, step) in TRANSITIONS:
         assert advance(lease, step, 1.0).state is TRANSITIONS[state, step]
     else:
         with pytest.raises(InvalidTransition) as caught:
             advance(lease, step, 1.0)
-        assert caught.value.facts == {"lease_id": "l-1", "state": state.value, "step": step.value}
+        assert caught.value.facts == {
+            "lease_id": "l-1",
+            "state": state.value,
+            "step": step.value,
+        }
         assert lease.state is state
 
 
@@ -58,11 +64,17 @@ def test_a_lease_ends_once_and_says_how(steps: list[LeaseTransition]) -> None:
             continue
         assert lease.is_live, "an ended lease took a step"
         lease = after
-    assert (lease.outcome is not None) == (lease.ended_at is not None) == (lease.state not in LIVE_STATES)
+    assert (
+        (lease.outcome is not None)
+        == (lease.ended_at is not None)
+        == (lease.state not in LIVE_STATES)
+    )
 
 
 def test_finishing_a_release_is_the_only_way_to_have_been_released() -> None:
-    released = advance(advance(LEASE, LeaseTransition.RELEASE, 1.0), LeaseTransition.FINISH, 2.0)
+    released = advance(
+        advance(LEASE, LeaseTransition.RELEASE, 1.0), LeaseTransition.FINISH, 2.0
+    )
     assert (released.outcome, released.ended_at) == (Outcome.RELEASED, 2.0)
     assert advance(LEASE, LeaseTransition.REAP, 3.0).outcome is Outcome.ABANDONED
 

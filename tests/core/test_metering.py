@@ -1,4 +1,6 @@
-"""How energy is divided: every millijoule goes somewhere, and what cannot be known is nobody's."""
+"""How energy is divided: every millijoule goes somewhere, and what cannot be known is
+nobody's.
+"""
 
 from __future__ import annotations
 
@@ -35,33 +37,73 @@ from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.testing import holder
 
-GPU = Device(id="GPU-0", host="box", kind=DeviceKind.GPU, index=0, name="NVIDIA H200", memory_bytes=1 << 37)
+GPU = Device(
+    id="GPU-0",
+    host="box",
+    kind=DeviceKind.GPU,
+    index=0,
+    name="NVIDIA H200",
+    memory_bytes=1 << 37,
+)
 START = 86400.0 * 20_000
 
 
 def lease(name: str = "l-a", share: str = "1/4", **fields: Any) -> Lease:
-    piece = Slice(device_id="GPU-0", kind=SliceKind.SHARE, fraction=Fraction(share), memory_bytes=1 << 34)
-    said: dict[str, Any] = {"holder": holder(f"kernel-{name}"), "granted_at": START - 100, "expires_at": START + 1e6}
-    return Lease(id=name, token=1, request_id="r", spec=parse_spec(share), slices=(piece,), **said | fields)
+    piece = Slice(
+        device_id="GPU-0",
+        kind=SliceKind.SHARE,
+        fraction=Fraction(share),
+        memory_bytes=1 << 34,
+    )
+    said: dict[str, Any] = {
+        "holder": holder(f"kernel-{name}"),
+        "granted_at": START - 100,
+        "expires_at": START + 1e6,
+    }
+    return Lease(
+        id=name,
+        token=1,
+        request_id="r",
+        spec=parse_spec(share),
+        slices=(piece,),
+        **said | fields,
+    )
 
 
-def gone(millijoules: int | None = 100_000, seconds: float = 10.0, **load: Any) -> Interval:
-    return Interval(device=GPU, start=START, end=START + seconds, millijoules=millijoules, load=ProcessLoad(**load))
+def gone(
+    millijoules: int | None = 100_000, seconds: float = 10.0, **load: Any
+) -> Interval:
+    return Interval(
+        device=GPU,
+        start=START,
+        end=START + seconds,
+        millijoules=millijoules,
+        load=ProcessLoad(**load),
+    )
 
 
 def bill(
-    gone_by: Interval, leases: list[Lease], idle: float | None = 4.0, cells: list[CellInterval] | None = None
+    gone_by: Interval,
+    leases: list[Lease],
+    idle: float | None = 4.0,
+    cells: list[CellInterval] | None = None,
 ) -> dict[str, UsageRecord]:
     held = holdings(leases, gone_by)
-    return {f"{c.lease_id}{c.cell}": c for c in charges_of(gone_by, held, idle, cells or [])}
+    return {
+        f"{c.lease_id}{c.cell}": c for c in charges_of(gone_by, held, idle, cells or [])
+    }
 
 
-def cell(name: str, begin: float, end: float | None, owner: str = "kernel-l-a") -> CellInterval:
+def cell(
+    name: str, begin: float, end: float | None, owner: str = "kernel-l-a"
+) -> CellInterval:
     ended = None if end is None else START + end
-    return CellInterval(host="box", owner=owner, cell=name, began_at=START + begin, ended_at=ended)
+    return CellInterval(
+        host="box", owner=owner, cell=name, began_at=START + begin, ended_at=ended
+    )
 
 
-# -- the split --------------------------------------------------------------------------------------------------------
+# -- the split -------------------------------------------------------------------------
 
 
 def test_idle_energy_goes_by_share_and_the_rest_by_activity():
@@ -70,11 +112,17 @@ def test_idle_energy_goes_by_share_and_the_rest_by_activity():
 
 
 def test_what_strangers_do_is_the_systems():
-    assert split(1000, 0, {"a": 0.5}, {"a": 0.3}, 0.7) == {"a": (0, 300), SYSTEM: (0, 700)}
+    assert split(1000, 0, {"a": 0.5}, {"a": 0.3}, 0.7) == {
+        "a": (0, 300),
+        SYSTEM: (0, 700),
+    }
 
 
 def test_power_above_idle_that_nobody_worked_for_is_the_systems():
-    assert split(1000, 400, {"a": 0.5}, {"a": 0.0}, 0.0) == {"a": (200, 0), SYSTEM: (200, 600)}
+    assert split(1000, 400, {"a": 0.5}, {"a": 0.0}, 0.0) == {
+        "a": (200, 0),
+        SYSTEM: (200, 600),
+    }
 
 
 def test_a_lease_whose_activity_is_unknown_has_no_part_and_no_zero():
@@ -99,7 +147,11 @@ SHARES = st.dictionaries(NAMES, st.floats(0, 1), max_size=6)
     others=st.none() | st.floats(0, 1),
 )
 def test_the_parts_are_the_whole_exactly_and_none_is_negative(
-    whole: int, idle: int, shares: dict[str, float], busy: dict[str, float], others: float | None
+    whole: int,
+    idle: int,
+    shares: dict[str, float],
+    busy: dict[str, float],
+    others: float | None,
 ) -> None:
     parts = split(whole, idle, shares, busy, others)
     assert sum(sum(part) for part in parts.values()) == whole
@@ -107,14 +159,24 @@ def test_the_parts_are_the_whole_exactly_and_none_is_negative(
     assert parts.keys() <= shares.keys() | {SYSTEM}
 
 
-SPANS = st.tuples(st.sampled_from(["1:a", "2:b", "3:c"]), st.floats(-5, 15), st.none() | st.floats(-5, 20))
-LEASED = st.tuples(st.sampled_from(["1/8", "1/4", "1/2", "1"]), st.floats(-20, 15), st.none() | st.floats(-10, 20))
+SPANS = st.tuples(
+    st.sampled_from(["1:a", "2:b", "3:c"]),
+    st.floats(-5, 15),
+    st.none() | st.floats(-5, 20),
+)
+LEASED = st.tuples(
+    st.sampled_from(["1/8", "1/4", "1/2", "1"]),
+    st.floats(-20, 15),
+    st.none() | st.floats(-10, 20),
+)
 
 
 @given(
     leased=st.lists(LEASED, max_size=4),
     spans=st.lists(SPANS, max_size=5),
-    busy=st.dictionaries(st.sampled_from(["l-0", "l-1", "l-2", "l-9"]), st.floats(0, 1)),
+    busy=st.dictionaries(
+        st.sampled_from(["l-0", "l-1", "l-2", "l-9"]), st.floats(0, 1)
+    ),
     others=st.none() | st.floats(0, 1),
     millijoules=st.none() | st.integers(0, 10**9),
     idle=st.none() | st.floats(0, 1000),
@@ -130,12 +192,19 @@ def test_every_charge_of_an_interval_together_is_what_its_counter_moved_by(
     seconds: float,
 ) -> None:
     leases = [
-        lease(f"l-{n}", share, granted_at=START + begin, ended_at=None if end is None else START + end)
+        lease(
+            f"l-{n}",
+            share,
+            granted_at=START + begin,
+            ended_at=None if end is None else START + end,
+        )
         for n, (share, begin, end) in enumerate(leased)
     ]
     gone_by = gone(millijoules, seconds, busy=busy, others=others)
     held = holdings(leases, gone_by)
-    charges = charges_of(gone_by, held, idle, [cell(n, b, e, "kernel-l-0") for n, b, e in spans])
+    charges = charges_of(
+        gone_by, held, idle, [cell(n, b, e, "kernel-l-0") for n, b, e in spans]
+    )
     assert sum(c.millijoules for c in charges) == (millijoules or 0)
     assert all(c.millijoules >= 0 and c.seconds >= 0 for c in charges)
     for one in held:
@@ -146,35 +215,65 @@ def test_every_charge_of_an_interval_together_is_what_its_counter_moved_by(
         assert sum(c.busy_seconds for c in own) == pytest.approx(expected, abs=1e-9)
 
 
-# -- intervals --------------------------------------------------------------------------------------------------------
+# -- intervals -------------------------------------------------------------------------
 
 
 def test_a_lease_that_comes_or_goes_in_between_pays_for_its_time_only():
-    early = lease("l-a", "1/2", ended_at=START + 5, outcome=Outcome.RELEASED, state=LeaseState.ENDED)
+    early = lease(
+        "l-a",
+        "1/2",
+        ended_at=START + 5,
+        outcome=Outcome.RELEASED,
+        state=LeaseState.ENDED,
+    )
     late = lease("l-b", "1/2", granted_at=START + 8)
     paid = bill(gone(40_000, busy={"l-a": 0.0, "l-b": 0.0}, others=0.0), [early, late])
-    assert (paid["l-a"].millijoules, paid["l-b"].millijoules, paid[SYSTEM].millijoules) == (10_000, 4_000, 26_000)
+    assert (
+        paid["l-a"].millijoules,
+        paid["l-b"].millijoules,
+        paid[SYSTEM].millijoules,
+    ) == (10_000, 4_000, 26_000)
     assert (paid["l-a"].seconds, paid["l-b"].share_seconds) == (5.0, 1.0)
     assert "l-c" not in bill(gone(), [lease("l-c", granted_at=START + 10)])
 
 
 def test_a_suspended_lease_holds_nothing():
-    assert set(bill(replace(gone(), parked=frozenset({"l-a"})), [lease(), lease("l-b")])) == {"l-b", SYSTEM}
+    assert set(
+        bill(replace(gone(), parked=frozenset({"l-a"})), [lease(), lease("l-b")])
+    ) == {"l-b", SYSTEM}
 
 
 def test_a_counter_that_began_anew_or_was_not_read_is_unknown_and_not_zero():
     before = MeterState(host="box", device_id="GPU-0", at=START, millijoules=5_000)
     for now in (4_999, None):
-        anew = interval(GPU, before, ProcessLoad(millijoules=now), START + 10, is_watched=True)
+        anew = interval(
+            GPU, before, ProcessLoad(millijoules=now), START + 10, is_watched=True
+        )
         assert anew.millijoules is None
         paid = bill(anew, [lease()])
         assert list(paid) == ["l-a"]
-        assert (paid["l-a"].millijoules, paid["l-a"].metered_seconds, paid["l-a"].seconds) == (0, 0.0, 10.0)
-    assert interval(GPU, None, ProcessLoad(millijoules=7), START, is_watched=True).millijoules is None
-    assert interval(GPU, before, ProcessLoad(millijoules=5_250), START + 10, is_watched=True).millijoules == 250
+        assert (
+            paid["l-a"].millijoules,
+            paid["l-a"].metered_seconds,
+            paid["l-a"].seconds,
+        ) == (0, 0.0, 10.0)
+    assert (
+        interval(
+            GPU, None, ProcessLoad(millijoules=7), START, is_watched=True
+        ).millijoules
+        is None
+    )
+    assert (
+        interval(
+            GPU, before, ProcessLoad(millijoules=5_250), START + 10, is_watched=True
+        ).millijoules
+        == 250
+    )
 
 
-@pytest.mark.parametrize(("seconds", "is_watched"), [(GAP_SECONDS + 1, True), (5.0, False), (-3.0, True)])
+@pytest.mark.parametrize(
+    ("seconds", "is_watched"), [(GAP_SECONDS + 1, True), (5.0, False), (-3.0, True)]
+)
 def test_who_worked_while_nobody_looked_is_unknown(seconds: float, is_watched: bool):
     before = MeterState(host="box", device_id="GPU-0", at=START, millijoules=0)
     load = ProcessLoad(millijoules=9_000, busy={"l-a": 0.5}, others=0.0)
@@ -182,28 +281,46 @@ def test_who_worked_while_nobody_looked_is_unknown(seconds: float, is_watched: b
     paid = bill(gap, [lease()])
     assert paid[SYSTEM].millijoules == 9_000
     if seconds > 0:
-        assert paid["l-a"].seconds == seconds, "that it was granted is known all the same"
+        assert paid["l-a"].seconds == seconds, (
+            "that it was granted is known all the same"
+        )
         assert (paid["l-a"].metered_seconds, paid["l-a"].watched_seconds) == (0.0, 0.0)
 
 
 def test_memory_counts_while_it_is_known():
     paid = bill(gone(memory={"l-a": 1000}), [lease(), lease("l-b")])
-    assert (paid["l-a"].peak_bytes, paid["l-a"].byte_seconds, paid["l-a"].memory_seconds) == (1000, 10_000.0, 10.0)
+    assert (
+        paid["l-a"].peak_bytes,
+        paid["l-a"].byte_seconds,
+        paid["l-a"].memory_seconds,
+    ) == (1000, 10_000.0, 10.0)
     assert (paid["l-b"].peak_bytes, paid["l-b"].memory_seconds) == (None, 0.0)
 
 
-# -- cells ------------------------------------------------------------------------------------------------------------
+# -- cells -----------------------------------------------------------------------------
 
 
 def test_a_cell_gets_its_time_of_the_idle_part_and_all_that_worked_meanwhile():
-    cells = [cell("3:ab", 1, 3), cell("4:cd", 6, None), cell("9:xx", 0, 9, owner="another kernel")]
+    cells = [
+        cell("3:ab", 1, 3),
+        cell("4:cd", 6, None),
+        cell("9:xx", 0, 9, owner="another kernel"),
+    ]
     paid = bill(gone(busy={"l-a": 0.3}, others=0.0), [lease()], cells=cells)
     assert set(paid) == {"l-a", "l-a3:ab", "l-a4:cd", SYSTEM}
     assert [paid[k].seconds for k in ("l-a", "l-a3:ab", "l-a4:cd")] == [4.0, 2.0, 4.0]
-    # 40 J idle, a quarter of it the lease's; 60 J dynamic, all the lease's and all of its cells.
-    assert [paid[k].millijoules for k in ("l-a", "l-a3:ab", "l-a4:cd", SYSTEM)] == [4_000, 22_000, 44_000, 30_000]
+    # 40 J idle, a quarter of it the lease's; 60 J dynamic, all the lease's and all of
+    # its cells.
+    assert [paid[k].millijoules for k in ("l-a", "l-a3:ab", "l-a4:cd", SYSTEM)] == [
+        4_000,
+        22_000,
+        44_000,
+        30_000,
+    ]
     assert paid["l-a3:ab"].busy_seconds == pytest.approx(1.0)
-    assert paid["l-a3:ab"].levels[level_of(0.5)] == 2.0, "0.3 over ten seconds is 0.5 over the six with cells"
+    assert paid["l-a3:ab"].levels[level_of(0.5)] == 2.0, (
+        "0.3 over ten seconds is 0.5 over the six with cells"
+    )
     assert paid["l-a"].levels[0] == 4.0
 
 
@@ -221,11 +338,13 @@ def test_without_cells_the_lease_keeps_its_work():
 
 def test_a_workers_use_is_its_kernels_cells():
     worker = lease("l-w", holder=holder("w-0", parent="kernel-l-a"))
-    paid = bill(gone(busy={"l-w": 1.0}, others=0.0), [worker], cells=[cell("1:a", 0, 10)])
+    paid = bill(
+        gone(busy={"l-w": 1.0}, others=0.0), [worker], cells=[cell("1:a", 0, 10)]
+    )
     assert paid["l-w1:a"].owner == "kernel-l-a"
 
 
-# -- idle watts -------------------------------------------------------------------------------------------------------
+# -- idle watts ------------------------------------------------------------------------
 
 
 METER = MeterState(host="box", device_id="GPU-0", at=START, millijoules=0)
@@ -241,7 +360,9 @@ def test_idle_watts_are_the_least_seen_while_nothing_worked():
     assert calibrated(first, quiet(300.0, busy={"l-a": 0.5})) == first
     assert calibrated(first, quiet(150.0, others=None)).idle_watts == 150.0
     idle = calibrated(first, quiet(220.0))
-    assert (idle.idle_watts, idle.is_idle_seen) == (220.0, True), "seen at rest goes before seen at work"
+    assert (idle.idle_watts, idle.is_idle_seen) == (220.0, True), (
+        "seen at rest goes before seen at work"
+    )
     assert calibrated(idle, quiet(70.0, busy={"l-a": 0.5})) == idle
     assert calibrated(idle, quiet(70.0)).idle_watts == 70.0
 
@@ -249,20 +370,36 @@ def test_idle_watts_are_the_least_seen_while_nothing_worked():
 def test_idle_watts_are_not_taken_from_what_is_too_short_or_was_not_seen():
     assert calibrated(METER, [gone(1000, 2.0, others=0.0)]) == METER
     assert calibrated(METER, [gone(None, 10.0, others=0.0)]) == METER
-    assert calibrated(METER, [replace(one, is_watched=False) for one in quiet(70.0)]) == METER
+    assert (
+        calibrated(METER, [replace(one, is_watched=False) for one in quiet(70.0)])
+        == METER
+    )
     assert calibrated(METER, []) == METER
 
 
-# -- sums -------------------------------------------------------------------------------------------------------------
+# -- sums ------------------------------------------------------------------------------
 
 
 def test_charges_add_up_and_keep_what_is_unknown():
     one = UsageRecord(
-        host="box", device_id="GPU-0", day=1, seconds=1.0, millijoules=3, metered_seconds=1.0, label="old"
+        host="box",
+        device_id="GPU-0",
+        day=1,
+        seconds=1.0,
+        millijoules=3,
+        metered_seconds=1.0,
+        label="old",
     )
-    two = replace(one, seconds=2.0, metered_seconds=0.0, millijoules=0, peak_bytes=5, label="new")
+    two = replace(
+        one, seconds=2.0, metered_seconds=0.0, millijoules=0, peak_bytes=5, label="new"
+    )
     both = added(one, two)
-    assert (both.seconds, both.millijoules, both.metered_seconds, both.peak_bytes) == (3.0, 3, 1.0, 5)
+    assert (both.seconds, both.millijoules, both.metered_seconds, both.peak_bytes) == (
+        3.0,
+        3,
+        1.0,
+        5,
+    )
     assert (both.label, added(one, one).peak_bytes) == ("new", None)
     assert summed([one, two, replace(one, day=2)]) == (both, replace(one, day=2))
 

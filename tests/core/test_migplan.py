@@ -1,14 +1,25 @@
-"""Cutting H200s: profiles and places as NVIDIA documents them for eight memory slices."""
+"""Cutting H200s: profiles and places as NVIDIA documents them for eight memory
+slices.
+"""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.placement.mig_plan import GPUInstance, Layout, MIGAction, MIGPlacement, MIGProfile, plan_cuts
+from jupyter_aistack.core.placement.mig_plan import (
+    GPUInstance,
+    Layout,
+    MIGAction,
+    MIGPlacement,
+    MIGProfile,
+    plan_cuts,
+)
 
 
-def shape(number: int, name: str, slices: int, starts: list[int], size: int) -> MIGProfile:
+def shape(
+    number: int, name: str, slices: int, starts: list[int], size: int
+) -> MIGProfile:
     places = tuple(MIGPlacement(start=start, size=size) for start in starts)
     return MIGProfile(id=number, name=name, gpu_slices=slices, places=places)
 
@@ -24,12 +35,23 @@ SHAPES = (
 NAMES = [one.name for one in SHAPES]
 
 
-def layout(*instances: GPUInstance, index: int = 0, shapes: tuple[MIGProfile, ...] = SHAPES) -> Layout:
-    return Layout(device_id=f"GPU-{index}", index=index, shapes=shapes, instances=instances)
+def layout(
+    *instances: GPUInstance, index: int = 0, shapes: tuple[MIGProfile, ...] = SHAPES
+) -> Layout:
+    return Layout(
+        device_id=f"GPU-{index}", index=index, shapes=shapes, instances=instances
+    )
 
 
-def standing(number: int, profile: str, start: int, size: int, in_use: str = "") -> GPUInstance:
-    return GPUInstance(id=number, profile=profile, span=MIGPlacement(start=start, size=size), in_use=in_use)
+def standing(
+    number: int, profile: str, start: int, size: int, in_use: str = ""
+) -> GPUInstance:
+    return GPUInstance(
+        id=number,
+        profile=profile,
+        span=MIGPlacement(start=start, size=size),
+        in_use=in_use,
+    )
 
 
 def test_small_ones_go_to_the_far_end_so_that_a_large_one_still_fits() -> None:
@@ -60,21 +82,34 @@ def test_an_empty_place_is_preferred_to_giving_an_instance_up() -> None:
 
 
 def test_unused_instances_go_right_before_what_needs_their_place() -> None:
-    gpu = layout(standing(7, "1g.18gb", 0, 1, "lease l-1"), standing(8, "1g.18gb", 6, 1))
+    gpu = layout(
+        standing(7, "1g.18gb", 0, 1, "lease l-1"), standing(8, "1g.18gb", 6, 1)
+    )
     plan = plan_cuts([gpu], ["3g.71gb"])
-    assert [(step.action, step.id) for step in plan.steps] == [(MIGAction.DESTROY, 8), (MIGAction.CREATE, 9)]
+    assert [(step.action, step.id) for step in plan.steps] == [
+        (MIGAction.DESTROY, 8),
+        (MIGAction.CREATE, 9),
+    ]
 
 
 def test_what_is_in_use_stays_and_is_named() -> None:
-    gpu = layout(standing(7, "1g.18gb", 0, 1, "lease l-1"), standing(8, "1g.18gb", 6, 1, "process 42"))
+    gpu = layout(
+        standing(7, "1g.18gb", 0, 1, "lease l-1"),
+        standing(8, "1g.18gb", 6, 1, "process 42"),
+    )
     plan = plan_cuts([gpu], ["3g.71gb"])
     assert plan.steps == ()
-    assert plan.refused == (("3g.71gb", "every place for 3g.71gb is taken: lease l-1; process 42"),)
+    assert plan.refused == (
+        ("3g.71gb", "every place for 3g.71gb is taken: lease l-1; process 42"),
+    )
 
 
 def test_what_cannot_be_cut_says_what_can() -> None:
     (refused,) = plan_cuts([layout(shapes=SHAPES[:2])], ["1g.5gb"]).refused
-    assert refused[1] == "no GPU here may be cut into 1g.5gb; there may be 1g.18gb, 1g.35gb"
+    assert (
+        refused[1]
+        == "no GPU here may be cut into 1g.5gb; there may be 1g.18gb, 1g.35gb"
+    )
     (refused,) = plan_cuts([], ["1g.18gb"]).refused
     assert "no GPU here is in MIG mode" in refused[1]
 
@@ -84,10 +119,22 @@ def test_what_cannot_be_cut_says_what_can() -> None:
     then=st.lists(st.sampled_from(NAMES), max_size=5),
     used=st.sets(st.integers(0, 8)),
 )
-def test_plans_never_overlap_nor_touch_what_is_in_use(first: list[str], then: list[str], used: set[int]) -> None:
-    made = [step for step in plan_cuts([layout()], first).steps if step.action is MIGAction.CREATE]
+def test_plans_never_overlap_nor_touch_what_is_in_use(
+    first: list[str], then: list[str], used: set[int]
+) -> None:
+    made = [
+        step
+        for step in plan_cuts([layout()], first).steps
+        if step.action is MIGAction.CREATE
+    ]
     here = {
-        number: standing(number, step.profile, step.span.start, step.span.size, "busy" if number in used else "")
+        number: standing(
+            number,
+            step.profile,
+            step.span.start,
+            step.span.size,
+            "busy" if number in used else "",
+        )
         for number, step in enumerate(made)
     }
     plan = plan_cuts([layout(*here.values())], then)

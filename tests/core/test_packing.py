@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.placement.demand import WHOLE, Demand, DemandMix, Node, PlacementTarget
+from jupyter_aistack.core.placement.demand import (
+    WHOLE,
+    Demand,
+    DemandMix,
+    Node,
+    PlacementTarget,
+)
 from jupyter_aistack.core.placement.packing import POLICIES, Packer
 from jupyter_aistack.exceptions import InvalidRequest
 
@@ -44,26 +50,42 @@ def clusters(draw: st.DrawFn) -> list[Node]:
     ]
 
 
-def could_go_somewhere(nodes: Sequence[Node], held: Sequence[tuple[Demand, PlacementTarget]], demand: Demand) -> bool:
+def could_go_somewhere(
+    nodes: Sequence[Node],
+    held: Sequence[tuple[Demand, PlacementTarget]],
+    demand: Demand,
+) -> bool:
     """Counted afresh from what is held, not from the arrays of the fleet."""
     for i, node in enumerate(nodes):
         here = [(d, s) for d, s in held if s.node == i]
         cpu = node.cpu_milli - sum(d.cpu_milli for d, _ in here)
         memory = node.memory_mib - sum(d.memory_mib for d, _ in here)
-        free = [WHOLE - sum(d.share_milli for d, s in here if g in s.gpus) for g in range(node.gpus)]
+        free = [
+            WHOLE - sum(d.share_milli for d, s in here if g in s.gpus)
+            for g in range(node.gpus)
+        ]
         assert cpu >= 0
         assert memory >= 0
         assert all(share >= 0 for share in free)
         able = sum(share >= demand.share_milli for share in free)
         fits_model = not demand.models or node.model in demand.models
-        if fits_model and cpu >= demand.cpu_milli and memory >= demand.memory_mib and able >= demand.gpus:
+        if (
+            fits_model
+            and cpu >= demand.cpu_milli
+            and memory >= demand.memory_mib
+            and able >= demand.gpus
+        ):
             return True
     return False
 
 
 @policies
 @settings(max_examples=60, deadline=None)
-@given(nodes=clusters(), arrivals=st.lists(demands(), max_size=30), leaves=st.randoms(use_true_random=False))
+@given(
+    nodes=clusters(),
+    arrivals=st.lists(demands(), max_size=30),
+    leaves=st.randoms(use_true_random=False),
+)
 def test_nothing_is_over_granted_and_only_what_fits_nowhere_is_refused(
     policy: str, nodes: list[Node], arrivals: list[Demand], leaves: random.Random
 ) -> None:
@@ -97,7 +119,11 @@ def test_nothing_is_over_granted_and_only_what_fits_nowhere_is_refused(
     chance=st.randoms(use_true_random=False),
 )
 def test_the_same_is_decided_again_whatever_the_order_of_the_history(
-    policy: str, nodes: list[Node], history: list[Demand], arrivals: list[Demand], chance: random.Random
+    policy: str,
+    nodes: list[Node],
+    history: list[Demand],
+    arrivals: list[Demand],
+    chance: random.Random,
 ) -> None:
     first = Packer(nodes, policy=policy, history=history)
     chance.shuffle(history)
@@ -108,8 +134,13 @@ def test_the_same_is_decided_again_whatever_the_order_of_the_history(
 @policies
 def test_what_comes_later_changes_nothing_before(policy: str) -> None:
     chance = random.Random(3)
-    nodes = [Node(name=str(i), cpu_milli=32000, memory_mib=65536, gpus=4) for i in range(10)]
-    kinds = [Demand(cpu_milli=3000, memory_mib=1024, gpus=1, share_milli=share) for share in SHARES]
+    nodes = [
+        Node(name=str(i), cpu_milli=32000, memory_mib=65536, gpus=4) for i in range(10)
+    ]
+    kinds = [
+        Demand(cpu_milli=3000, memory_mib=1024, gpus=1, share_milli=share)
+        for share in SHARES
+    ]
     start = [chance.choice(kinds) for _ in range(50)]
     one, other = Packer(nodes, policy=policy), Packer(nodes, policy=policy)
     together = [one.place(d) for d in start + kinds[:1] * 20]
@@ -130,7 +161,9 @@ def test_room_that_was_given_back_is_given_again() -> None:
 
 
 def test_an_unknown_policy_is_named_with_those_there_are() -> None:
-    with pytest.raises(InvalidRequest, match="'magic' is unknown; allowed are scarcity, fgd, best-fit"):
+    with pytest.raises(
+        InvalidRequest, match="'magic' is unknown; allowed are scarcity, fgd, best-fit"
+    ):
         Packer([], policy="magic")
 
 
@@ -138,12 +171,16 @@ def test_a_demand_without_gpus_goes_where_cpu_is_plenty() -> None:
     scarce = Node(name="scarce", cpu_milli=16000, memory_mib=65536, gpus=8, model="T4")
     plenty = replace(scarce, name="plenty", cpu_milli=128000)
     history = [Demand(cpu_milli=2000, memory_mib=1024, gpus=1, share_milli=WHOLE)] * 10
-    spot = Packer([scarce, plenty], history=history).place(Demand(cpu_milli=8000, memory_mib=1024))
+    spot = Packer([scarce, plenty], history=history).place(
+        Demand(cpu_milli=8000, memory_mib=1024)
+    )
     assert spot == PlacementTarget(node=1)
 
 
 def test_who_takes_any_model_leaves_the_wanted_one_alone() -> None:
-    nodes = [Node(name=m, cpu_milli=64000, memory_mib=65536, gpus=8, model=m) for m in MODELS]
+    nodes = [
+        Node(name=m, cpu_milli=64000, memory_mib=65536, gpus=8, model=m) for m in MODELS
+    ]
     anywhere = Demand(cpu_milli=1000, memory_mib=64, gpus=1, share_milli=WHOLE)
     picky = replace(anywhere, models=frozenset({"A10"}))
     packer = Packer(nodes, history=[anywhere, picky])
@@ -175,13 +212,28 @@ def test_a_small_task_fills_the_hole_that_fits_it() -> None:
 
 def test_ours_allocates_more_than_best_fit_where_cpu_is_short_on_some_nodes() -> None:
     chance = random.Random(1)
-    tight = [Node(name=f"t{i}", cpu_milli=48000, memory_mib=10**6, gpus=8, model="T4") for i in range(20)]
-    ample = [Node(name=f"a{i}", cpu_milli=96000, memory_mib=10**6, gpus=2, model="A10") for i in range(20)]
+    tight = [
+        Node(name=f"t{i}", cpu_milli=48000, memory_mib=10**6, gpus=8, model="T4")
+        for i in range(20)
+    ]
+    ample = [
+        Node(name=f"a{i}", cpu_milli=96000, memory_mib=10**6, gpus=2, model="A10")
+        for i in range(20)
+    ]
     kinds = [
         Demand(cpu_milli=cpu, memory_mib=64, gpus=1, share_milli=share)
-        for cpu, share in ((2000, WHOLE), (12000, WHOLE), (6000, 480), (3000, 310), (4000, 660), (1000, 820))
+        for cpu, share in (
+            (2000, WHOLE),
+            (12000, WHOLE),
+            (6000, 480),
+            (3000, 310),
+            (4000, 660),
+            (1000, 820),
+        )
     ]
-    arrivals = [chance.choice(kinds) for _ in range(400)] + [Demand(cpu_milli=16000, memory_mib=64)] * 30
+    arrivals = [chance.choice(kinds) for _ in range(400)] + [
+        Demand(cpu_milli=16000, memory_mib=64)
+    ] * 30
     chance.shuffle(arrivals)
     left = {}
     for policy in ("scarcity", "best-fit"):

@@ -7,14 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory, MIGInstance, Slice, SliceKind
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Inventory,
+    MIGInstance,
+    Slice,
+    SliceKind,
+)
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure, place
 
 
 def gpu(index: int, memory_gib: int = 80, **fields: object) -> Device:
-    said = {"id": f"GPU-{index}", "host": "box", "kind": DeviceKind.GPU, "index": index, "name": "H100"}
+    said = {
+        "id": f"GPU-{index}",
+        "host": "box",
+        "kind": DeviceKind.GPU,
+        "index": index,
+        "name": "H100",
+    }
     return Device(**{**said, "memory_bytes": memory_gib * GIB, **fields})  # type: ignore[arg-type]
 
 
@@ -34,13 +47,17 @@ def box(*devices: Device) -> Inventory:
     return Inventory(host="box", devices=devices)
 
 
-def placed(spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()) -> tuple[Slice, ...]:
+def placed(
+    spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()
+) -> tuple[Slice, ...]:
     answer = place(parse_spec(spec), inventory, taken)
     assert not isinstance(answer, PlacementFailure), answer
     return answer
 
 
-def unplaced(spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()) -> PlacementFailure:
+def unplaced(
+    spec: str, inventory: Inventory, taken: tuple[Slice, ...] = ()
+) -> PlacementFailure:
     answer = place(parse_spec(spec), inventory, taken)
     assert isinstance(answer, PlacementFailure), answer
     return answer
@@ -55,8 +72,14 @@ def test_a_share_goes_to_the_fullest_device_that_holds_it() -> None:
 
 
 def test_several_slices_lie_on_several_devices() -> None:
-    assert [s.device_id for s in placed("1/2x2", box(gpu(0), gpu(1)))] == ["GPU-0", "GPU-1"]
-    assert [s.kind for s in placed("2", box(gpu(0), gpu(1)))] == [SliceKind.GPU, SliceKind.GPU]
+    assert [s.device_id for s in placed("1/2x2", box(gpu(0), gpu(1)))] == [
+        "GPU-0",
+        "GPU-1",
+    ]
+    assert [s.kind for s in placed("2", box(gpu(0), gpu(1)))] == [
+        SliceKind.GPU,
+        SliceKind.GPU,
+    ]
 
 
 def test_memory_is_a_share_of_the_device_it_lands_on() -> None:
@@ -94,7 +117,10 @@ def test_a_display_server_does_not_keep_a_gpu_from_being_whole() -> None:
 
 
 def test_mig_instances_are_granted_by_profile_and_only_so() -> None:
-    instances = tuple(MIGInstance(uuid=f"MIG-{n}", profile="1g.10gb", memory_bytes=10 * GIB) for n in range(2))
+    instances = tuple(
+        MIGInstance(uuid=f"MIG-{n}", profile="1g.10gb", memory_bytes=10 * GIB)
+        for n in range(2)
+    )
     inventory = box(gpu(0, mig=instances, mig_enabled=True))
     first = placed("1g.10gb", inventory)
     assert (first[0].uuid, first[0].kind) == ("MIG-0", SliceKind.MIG)
@@ -107,16 +133,22 @@ def test_mig_instances_are_granted_by_profile_and_only_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"), [("3", "2 GPUs"), ("100GiB", "80.0 GiB"), ("cpu:9", "8 cores"), ("1024", "2 GPUs")]
+    ("spec", "words"),
+    [("3", "2 GPUs"), ("100GiB", "80.0 GiB"), ("cpu:9", "8 cores"), ("1024", "2 GPUs")],
 )
-def test_what_could_never_fit_is_said_so_with_what_there_is(spec: str, words: str) -> None:
+def test_what_could_never_fit_is_said_so_with_what_there_is(
+    spec: str, words: str
+) -> None:
     answer = unplaced(spec, box(gpu(0), gpu(1), cpu()))
     assert answer.never
     assert words in answer.reason
 
 
 def test_insisting_on_a_gpu_where_there_is_none_tells_the_way_out() -> None:
-    assert "ask for 1/4 to take a share of the CPU" in unplaced("gpu:1/4", box(cpu())).reason
+    assert (
+        "ask for 1/4 to take a share of the CPU"
+        in unplaced("gpu:1/4", box(cpu())).reason
+    )
 
 
 def test_a_lost_device_is_not_used_and_named() -> None:
@@ -126,48 +158,87 @@ def test_a_lost_device_is_not_used_and_named() -> None:
 
 
 SPECS = st.sampled_from(
-    ["1/8", "1/4", "1/3", "1/2", "1", "2", "10GiB", "1/2x2", "cpu:1", "cpu:1/3", "gpu:1/5", "0.125x3"]
+    [
+        "1/8",
+        "1/4",
+        "1/3",
+        "1/2",
+        "1",
+        "2",
+        "10GiB",
+        "1/2x2",
+        "cpu:1",
+        "cpu:1/3",
+        "gpu:1/5",
+        "0.125x3",
+    ]
 )
 
 
 @given(st.lists(SPECS, max_size=40), st.integers(0, 3), st.integers(1, 9), st.data())
-def test_never_is_more_granted_than_there_is(specs: list[str], gpus: int, cores: int, data: st.DataObject) -> None:
+def test_never_is_more_granted_than_there_is(
+    specs: list[str], gpus: int, cores: int, data: st.DataObject
+) -> None:
     inventory = box(*(gpu(n) for n in range(gpus)), cpu(cores))
     held: list[tuple[Slice, ...]] = []
     for spec in specs:
         if held and data.draw(st.booleans()):
             held.pop(data.draw(st.integers(0, len(held) - 1)))
-        answer = place(parse_spec(spec), inventory, [piece for slices in held for piece in slices])
+        answer = place(
+            parse_spec(spec), inventory, [piece for slices in held for piece in slices]
+        )
         if not isinstance(answer, PlacementFailure):
             held.append(answer)
         for device in inventory.devices:
             pieces = [p for slices in held for p in slices if p.device_id == device.id]
             assert sum(p.fraction for p in pieces) <= 1
             assert sum(p.memory_bytes for p in pieces) <= device.memory_bytes
-            assert all(set(p.cores) <= set(device.cores) and (p.cores or device.kind is DeviceKind.GPU) for p in pieces)
+            assert all(
+                set(p.cores) <= set(device.cores)
+                and (p.cores or device.kind is DeviceKind.GPU)
+                for p in pieces
+            )
 
 
 def test_cores_and_memory_of_the_host_come_with_a_device_and_are_counted() -> None:
     inventory = box(gpu(0), gpu(1), cpu())
     first = placed("1/4,cpu:6,mem:8GiB", inventory)
-    assert [(s.device_id, s.kind) for s in first] == [("GPU-0", SliceKind.SHARE), ("CPU-box", SliceKind.CPU)]
-    assert (len(first[1].cores), first[1].memory_bytes, first[1].fraction) == (6, 8 * GIB, Fraction(3, 4))
-    assert "waits for cores or memory of the host: 2 cores" in unplaced("1/4,cpu:4", inventory, first).reason
+    assert [(s.device_id, s.kind) for s in first] == [
+        ("GPU-0", SliceKind.SHARE),
+        ("CPU-box", SliceKind.CPU),
+    ]
+    assert (len(first[1].cores), first[1].memory_bytes, first[1].fraction) == (
+        6,
+        8 * GIB,
+        Fraction(3, 4),
+    )
+    assert (
+        "waits for cores or memory of the host: 2 cores"
+        in unplaced("1/4,cpu:4", inventory, first).reason
+    )
     second = placed("1/4,cpu:2", inventory, first)
     assert set(second[1].cores).isdisjoint(first[1].cores)
     only_memory = placed("gpu:1/4,mem:16GiB", inventory)
     assert (only_memory[1].cores, only_memory[1].fraction) == ((), Fraction(1, 4))
     assert "this host has 8 cores and 64.0 GiB" in unplaced("1,cpu:9", inventory).reason
-    assert "no cores of this host are leased out" in unplaced("1,cpu:1", box(gpu(0))).reason
+    assert (
+        "no cores of this host are leased out"
+        in unplaced("1,cpu:1", box(gpu(0))).reason
+    )
     assert unplaced("1/4,cpu:1", box(cpu())).never == "Unsatisfiable"
 
 
 def test_a_model_is_a_word_of_the_devices_name() -> None:
-    inventory = box(gpu(0, name="NVIDIA A100-SXM4-80GB"), gpu(1, name="NVIDIA H100 80GB HBM3"))
+    inventory = box(
+        gpu(0, name="NVIDIA A100-SXM4-80GB"), gpu(1, name="NVIDIA H100 80GB HBM3")
+    )
     assert placed("1/2,model:h100", inventory)[0].device_id == "GPU-1"
     assert placed("1/2,model:a100|h100", inventory)[0].device_id == "GPU-0"
     assert "no GPU here is of that model" in unplaced("1/2,model:h10", inventory).reason
-    assert unplaced("2,model:h100", inventory).reason == "2,model:h100 cannot be had here: this host has 1 GPU of h100"
+    assert (
+        unplaced("2,model:h100", inventory).reason
+        == "2,model:h100 cannot be had here: this host has 1 GPU of h100"
+    )
 
 
 def test_several_devices_are_those_that_nvlink_joins_then_those_of_one_domain() -> None:
@@ -181,7 +252,11 @@ def test_several_devices_are_those_that_nvlink_joins_then_those_of_one_domain() 
 
 
 def test_all_slices_lie_on_one_host_the_fullest_that_holds_them() -> None:
-    hosts = [replace(gpu(n), id=f"{name}-{n}", host=name) for name in ("a", "b") for n in range(2)]
+    hosts = [
+        replace(gpu(n), id=f"{name}-{n}", host=name)
+        for name in ("a", "b")
+        for n in range(2)
+    ]
     inventory = box(*hosts)
     room = Capacity(inventory)
     first = room.place(parse_spec("1/2"))
@@ -202,13 +277,25 @@ def test_what_is_kept_for_others_is_not_given_away() -> None:
     answer = room.place(parse_spec("1/2"), kept={"GPU-0": Fraction(3, 4)})
     assert isinstance(answer, tuple)
     assert answer[0].device_id == "GPU-1"
-    assert isinstance(room.place(parse_spec("1/2x2"), kept={"GPU-0": Fraction(3, 4)}), PlacementFailure)
+    assert isinstance(
+        room.place(parse_spec("1/2x2"), kept={"GPU-0": Fraction(3, 4)}),
+        PlacementFailure,
+    )
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["1/3", "1/7", "2/7", "1/8", "10GiB", "1/2x2", "1", "cpu:3"]), st.booleans())),
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["1/3", "1/7", "2/7", "1/8", "10GiB", "1/2x2", "1", "cpu:3"]
+            ),
+            st.booleans(),
+        )
+    ),
 )
-def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(steps: list[tuple[str, bool]]) -> None:
+def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(
+    steps: list[tuple[str, bool]],
+) -> None:
     devices = (gpu(0), gpu(1), cpu())
     room, held = Capacity(box(*devices)), []
     for spec, gives_back in steps:
@@ -220,8 +307,16 @@ def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(s
             held.append(answer)
         for device in devices:
             pieces = [s for slices in held for s in slices if s.device_id == device.id]
-            assert room.share(device.id) == 1 - sum((s.fraction for s in pieces), Fraction(0)) >= 0
-            assert room.memory(device.id) == device.memory_bytes - sum(s.memory_bytes for s in pieces) >= 0
+            assert (
+                room.share(device.id)
+                == 1 - sum((s.fraction for s in pieces), Fraction(0))
+                >= 0
+            )
+            assert (
+                room.memory(device.id)
+                == device.memory_bytes - sum(s.memory_bytes for s in pieces)
+                >= 0
+            )
     for slices in held:
         room.give(slices)
     assert all(room.share(device.id) == 1 for device in devices)

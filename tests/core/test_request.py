@@ -27,13 +27,39 @@ QUARTER = Spec(unit=Unit.FRACTION, amount=Fraction(1, 4))
         ("1/1", Spec(unit=Unit.DEVICES, amount=Fraction(1))),
         ("1.0x3", Spec(unit=Unit.DEVICES, amount=Fraction(3))),
         ("1/2x2", Spec(unit=Unit.FRACTION, amount=Fraction(1, 2), count=2)),
-        ("1g.18gb", Spec(unit=Unit.PROFILE, amount=Fraction(1), target=DeviceKind.GPU, profile="1g.18gb")),
-        ("1g.18gbx2", Spec(unit=Unit.PROFILE, amount=Fraction(1), count=2, target=DeviceKind.GPU, profile="1g.18gb")),
+        (
+            "1g.18gb",
+            Spec(
+                unit=Unit.PROFILE,
+                amount=Fraction(1),
+                target=DeviceKind.GPU,
+                profile="1g.18gb",
+            ),
+        ),
+        (
+            "1g.18gbx2",
+            Spec(
+                unit=Unit.PROFILE,
+                amount=Fraction(1),
+                count=2,
+                target=DeviceKind.GPU,
+                profile="1g.18gb",
+            ),
+        ),
         ("cpu:2", Spec(unit=Unit.CORES, amount=Fraction(2), target=DeviceKind.CPU)),
-        ("cpu:1/4", Spec(unit=Unit.FRACTION, amount=Fraction(1, 4), target=DeviceKind.CPU)),
-        ("GPU:1/4", Spec(unit=Unit.FRACTION, amount=Fraction(1, 4), target=DeviceKind.GPU)),
+        (
+            "cpu:1/4",
+            Spec(unit=Unit.FRACTION, amount=Fraction(1, 4), target=DeviceKind.CPU),
+        ),
+        (
+            "GPU:1/4",
+            Spec(unit=Unit.FRACTION, amount=Fraction(1, 4), target=DeviceKind.GPU),
+        ),
         ("1/4,cpu:8", replace(QUARTER, host_cores=8)),
-        ("1/4, mem:64GiB, CPU:8", replace(QUARTER, host_cores=8, host_memory_bytes=64 * GIB)),
+        (
+            "1/4, mem:64GiB, CPU:8",
+            replace(QUARTER, host_cores=8, host_memory_bytes=64 * GIB),
+        ),
         ("1/4,model:H100|a100", replace(QUARTER, models=("a100", "h100"))),
     ],
 )
@@ -48,7 +74,9 @@ def test_every_form_of_the_grammar_is_read(text: str, spec: Spec) -> None:
      "\x00", "1/4,", "1/4,cpu:0", "1/4,cpu:1.5", "1/4,mem:0GiB", "1/4,mem:8", "1/4,model:", "1/4,gpu:1",
      "1/4,cpu:1,cpu:2", "cpu:2,mem:1GiB", ",cpu:2"],
 )  # fmt: skip
-def test_what_cannot_be_understood_names_the_field_and_shows_what_is_allowed(text: str) -> None:
+def test_what_cannot_be_understood_names_the_field_and_shows_what_is_allowed(
+    text: str,
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_spec(text)
     assert caught.value.facts["field"] == "spec"
@@ -57,12 +85,25 @@ def test_what_cannot_be_understood_names_the_field_and_shows_what_is_allowed(tex
 
 @given(
     st.one_of(
-        st.builds(lambda n, d, c: f"{n}/{n + d}x{c}", st.integers(1, 400), st.integers(1, 500), st.integers(1, 1024)),
+        st.builds(
+            lambda n, d, c: f"{n}/{n + d}x{c}",
+            st.integers(1, 400),
+            st.integers(1, 500),
+            st.integers(1, 1024),
+        ),
         st.builds(lambda n: f"{n}MiB", st.integers(1, 10**6)),
         st.builds(str, st.integers(1, 1024)),
-        st.builds(lambda k, n: f"{k}:{n}", st.sampled_from(["cpu", "gpu"]), st.integers(1, 1024)),
+        st.builds(
+            lambda k, n: f"{k}:{n}",
+            st.sampled_from(["cpu", "gpu"]),
+            st.integers(1, 1024),
+        ),
         st.builds(lambda g, m: f"{g}g.{m}gb", st.integers(1, 7), st.integers(1, 300)),
-        st.builds(lambda c, m: f"1/2x2,mem:{m}MiB,cpu:{c},model:h100", st.integers(1, 9999), st.integers(1, 10**6)),
+        st.builds(
+            lambda c, m: f"1/2x2,mem:{m}MiB,cpu:{c},model:h100",
+            st.integers(1, 9999),
+            st.integers(1, 10**6),
+        ),
     )
 )
 def test_the_text_of_a_spec_reads_back_as_the_same_spec(text: str) -> None:

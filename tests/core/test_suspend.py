@@ -1,4 +1,6 @@
-"""Notebooks side by side under a memory budget: who goes, who comes back, and that nobody waits for ever."""
+"""Notebooks side by side under a memory budget: who goes, who comes back, and that
+nobody waits for ever.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.suspend.feasibility import TransferDirection, TransferStep, admits, why_pinned
+from jupyter_aistack.core.suspend.feasibility import (
+    TransferDirection,
+    TransferStep,
+    admits,
+    why_pinned,
+)
 from jupyter_aistack.core.suspend.model import (
     DeviceMemory,
     DisplayState,
@@ -36,15 +43,26 @@ def tenant(name: str, gigabytes: int = 40, **facts: object) -> SuspendCandidate:
 
 def bytes_on(house: HostMemory, device: str) -> int:
     """What the tenants of a device take of it."""
-    return sum(one.memory_bytes for one in house.tenants if one.is_on_device and device in one.devices)
+    return sum(
+        one.memory_bytes
+        for one in house.tenants
+        if one.is_on_device and device in one.devices
+    )
 
 
-def house(*tenants: SuspendCandidate, host: int = 1000, budget: int = BUDGET) -> HostMemory:
+def house(
+    *tenants: SuspendCandidate, host: int = 1000, budget: int = BUDGET
+) -> HostMemory:
     """A host whose devices hold exactly what their tenants have there."""
     ids = {device for one in tenants for device in one.devices} | {"G0"}
     bare = HostMemory(cards={}, tenants=tenants, host_bytes=host * GB)
     taken = {device: bytes_on(bare, device) for device in ids}
-    cards = {device: DeviceMemory(budget_bytes=budget, free_bytes=max(0, budget - taken[device])) for device in ids}
+    cards = {
+        device: DeviceMemory(
+            budget_bytes=budget, free_bytes=max(0, budget - taken[device])
+        )
+        for device in ids
+    }
     return replace(bare, cards=cards)
 
 
@@ -60,21 +78,33 @@ def test_nobody_moves_while_nobody_waits_and_nobody_is_long_idle() -> None:
 
 
 def test_the_least_recently_used_makes_room() -> None:
-    box = house(tenant("a", active_at=500.0), tenant("b", 35, active_at=400.0), tenant("c", 30, **WAITS))
+    box = house(
+        tenant("a", active_at=500.0),
+        tenant("b", 35, active_at=400.0),
+        tenant("c", 30, **WAITS),
+    )
     assert moves(box) == [("suspend", "b")]
 
 
 def test_who_waits_comes_back_as_soon_as_its_bytes_are_free() -> None:
     assert moves(house(tenant("a", 30), tenant("c", 40, **WAITS))) == [("resume", "c")]
-    tight = house(tenant("a", 30, active_at=999.0), tenant("c", 48, **WAITS))  # 48 fit, 48 and the margin do not
+    tight = house(
+        tenant("a", 30, active_at=999.0), tenant("c", 48, **WAITS)
+    )  # 48 fit, 48 and the margin do not
     assert moves(tight) == []
 
 
 def test_what_the_driver_says_counts_beside_the_budget() -> None:
     box = house(tenant("c", **WAITS))
-    foreign = replace(box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=42 * GB)})
+    foreign = replace(
+        box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=42 * GB)}
+    )
     assert moves(foreign) == []
-    assert moves(replace(box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=43 * GB)})) == [("resume", "c")]
+    assert moves(
+        replace(
+            box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=43 * GB)}
+        )
+    ) == [("resume", "c")]
 
 
 @pytest.mark.parametrize(
@@ -96,17 +126,31 @@ def test_who_must_be_left_alone_is(facts: dict[str, object]) -> None:
 def test_nobody_is_parked_in_vain() -> None:
     stays = tenant("busy", 50, is_busy=True)
     assert moves(house(tenant("a", 20), stays, tenant("c", 40, **WAITS))) == []
-    assert moves(house(tenant("a", 60), tenant("c", 40, **WAITS), host=99)) == []  # 40 are parked, 60 more do not fit
+    assert (
+        moves(house(tenant("a", 60), tenant("c", 40, **WAITS), host=99)) == []
+    )  # 40 are parked, 60 more do not fit
 
 
 def test_one_move_at_a_time_on_each_device() -> None:
     box = house(tenant("a", 30), tenant("b", 30), tenant("c", 70, **WAITS))
     assert moves(box) == [("suspend", "a")]
-    assert moves(house(tenant("a", 30, phase=StatePhase.PARKING), tenant("b", 30), tenant("c", 70, **WAITS))) == []
+    assert (
+        moves(
+            house(
+                tenant("a", 30, phase=StatePhase.PARKING),
+                tenant("b", 30),
+                tenant("c", 70, **WAITS),
+            )
+        )
+        == []
+    )
 
 
 def test_later_ones_do_not_pass_who_waits_for_a_running_cell() -> None:
-    busy, later = tenant("busy", 60, is_busy=True), tenant("d", 5, phase=StatePhase.PARKED, wanted_at=950.0)
+    busy, later = (
+        tenant("busy", 60, is_busy=True),
+        tenant("d", 5, phase=StatePhase.PARKED, wanted_at=950.0),
+    )
     assert moves(house(busy, tenant("c", **WAITS), later)) == []
 
 
@@ -119,7 +163,9 @@ def test_later_ones_pass_who_waits_for_what_does_not_end_by_itself() -> None:
 
 
 def test_who_is_idle_for_long_goes_though_nobody_waits() -> None:
-    assert moves(house(tenant("a"), tenant("b", active_at=900.0)), now=1800.0) == [("suspend", "a")]
+    assert moves(house(tenant("a"), tenant("b", active_at=900.0)), now=1800.0) == [
+        ("suspend", "a")
+    ]
     assert moves(house(tenant("a"), host=30), now=1800.0) == []
 
 
@@ -141,23 +187,36 @@ def test_how_a_lease_is_seen(facts: dict[str, object], seen: DisplayState) -> No
 
 def test_each_failure_doubles_the_pause_up_to_a_limit() -> None:
     policy = SuspendPolicy()
-    pauses = [retry_at(tenant("a", failures=n, failed_at=100.0), policy) - 100.0 for n in (1, 2, 3, 50, 5000)]
+    pauses = [
+        retry_at(tenant("a", failures=n, failed_at=100.0), policy) - 100.0
+        for n in (1, 2, 3, 50, 5000)
+    ]
     assert pauses == [10.0, 20.0, 40.0, 600.0, 600.0]
 
 
-def test_a_restore_needs_the_context_and_a_margin_and_the_host_keeps_its_share() -> None:
-    assert restore_bytes(tenant("a", 40, state_bytes=10 * GB), SuspendPolicy()) == 11 * GB
+def test_a_restore_needs_the_context_and_a_margin_and_the_host_keeps_its_share() -> (
+    None
+):
+    assert (
+        restore_bytes(tenant("a", 40, state_bytes=10 * GB), SuspendPolicy()) == 11 * GB
+    )
     assert host_room(60 * GB, parked_bytes=40 * GB, share=0.6) == 20 * GB
     assert host_room(10 * GB, parked_bytes=40 * GB, share=0.6) == 0
 
 
 def test_who_could_never_come_back_is_pinned() -> None:
     assert why_pinned(house(), tenant("a", 40)) == ""
-    assert why_pinned(house(), tenant("a", 80)) == ""  # alone, what was there before fits again
+    assert (
+        why_pinned(house(), tenant("a", 80)) == ""
+    )  # alone, what was there before fits again
     stays = house(tenant("b", 10, pinned="MPS"))
-    assert why_pinned(stays, tenant("a", 68)).startswith("it could not come back: that takes")
+    assert why_pinned(stays, tenant("a", 68)).startswith(
+        "it could not come back: that takes"
+    )
     assert why_pinned(house(tenant("b")), tenant("a", pinned="MPS")) == "MPS"
-    assert "the host has no room to park it" in why_pinned(house(tenant("b"), host=70), tenant("a"))
+    assert "the host has no room to park it" in why_pinned(
+        house(tenant("b"), host=70), tenant("a")
+    )
 
 
 def test_a_pinned_one_may_not_take_what_another_needs_to_come_back() -> None:
@@ -167,18 +226,25 @@ def test_a_pinned_one_may_not_take_what_another_needs_to_come_back() -> None:
     assert admits(box, tenant("b", 40)) == ""
 
 
-# -- whatever happens --------------------------------------------------------------------------------------------------
+# -- whatever happens ------------------------------------------------------------------
 
 sizes = st.integers(1, 80)
-homes = st.sets(st.sampled_from(["G0", "G1", "G2"]), min_size=1, max_size=3).map(lambda ids: tuple(sorted(ids)))
+homes = st.sets(st.sampled_from(["G0", "G1", "G2"]), min_size=1, max_size=3).map(
+    lambda ids: tuple(sorted(ids))
+)
 newcomers = st.lists(st.tuples(sizes, homes, st.booleans()), min_size=1, max_size=8)
 happenings = st.lists(
-    st.tuples(st.sampled_from(["want", "end", "moved", "failed", "later"]), st.integers(0, 7)), max_size=60
+    st.tuples(
+        st.sampled_from(["want", "end", "moved", "failed", "later"]), st.integers(0, 7)
+    ),
+    max_size=60,
 )
 
 
 class Life:
-    """Tenants whose cells begin and end, and whose moves take as long as the example wants."""
+    """Tenants whose cells begin and end, and whose moves take as long as the example
+    wants.
+    """
 
     def __init__(self, host: int) -> None:
         self.now, self.host = 0.0, host
@@ -186,16 +252,33 @@ class Life:
 
     def house(self) -> HostMemory:
         ids = ("G0", "G1", "G2")
-        bare = HostMemory(cards={}, tenants=tuple(self.tenants.values()), host_bytes=self.host * GB)
+        bare = HostMemory(
+            cards={}, tenants=tuple(self.tenants.values()), host_bytes=self.host * GB
+        )
         taken = {device: bytes_on(bare, device) for device in ids}
-        return replace(bare, cards={d: DeviceMemory(budget_bytes=BUDGET, free_bytes=BUDGET - taken[d]) for d in ids})
+        return replace(
+            bare,
+            cards={
+                d: DeviceMemory(budget_bytes=BUDGET, free_bytes=BUDGET - taken[d])
+                for d in ids
+            },
+        )
 
-    def move_in(self, number: int, size: int, devices: tuple[str, ...], is_pinned: bool) -> None:
+    def move_in(
+        self, number: int, size: int, devices: tuple[str, ...], is_pinned: bool
+    ) -> None:
         """Pinned ones are resident from the beginning, all others parked."""
-        new = tenant(f"t{number}", size, devices=devices, pinned="by its user" if is_pinned else "")
+        new = tenant(
+            f"t{number}",
+            size,
+            devices=devices,
+            pinned="by its user" if is_pinned else "",
+        )
         new = replace(new, pinned=why_pinned(self.house(), new))
         if not admits(self.house(), new):
-            self.tenants[new.lease_id] = new if new.pinned else replace(new, phase=StatePhase.PARKED)
+            self.tenants[new.lease_id] = (
+                new if new.pinned else replace(new, phase=StatePhase.PARKED)
+            )
 
     def happen(self, kind: str, one: SuspendCandidate) -> None:
         if kind == "want":
@@ -208,10 +291,19 @@ class Life:
         elif kind == "moved" and one.phase is StatePhase.PARKING:
             self.put(one, phase=StatePhase.PARKED, failures=0)
         elif kind == "failed" and one.phase is StatePhase.PARKING:
-            self.put(one, phase=StatePhase.RESIDENT, failures=one.failures + 1, failed_at=self.now)
+            self.put(
+                one,
+                phase=StatePhase.RESIDENT,
+                failures=one.failures + 1,
+                failed_at=self.now,
+            )
         elif kind == "moved" and one.phase is StatePhase.RESTORING:
             self.put(
-                one, phase=StatePhase.RESIDENT, active_at=self.now, is_busy=one.wanted_at is not None, wanted_at=None
+                one,
+                phase=StatePhase.RESIDENT,
+                active_at=self.now,
+                is_busy=one.wanted_at is not None,
+                wanted_at=None,
             )
         elif kind == "later":
             self.now += 45.0
@@ -226,10 +318,17 @@ class Life:
             if operation.act is TransferDirection.RESUME:
                 assert one.phase is StatePhase.PARKED
                 cards = [before.cards[device] for device in one.devices]
-                assert all(card.free_bytes >= needed_bytes(one, card, before.policy) for card in cards)
+                assert all(
+                    card.free_bytes >= needed_bytes(one, card, before.policy)
+                    for card in cards
+                )
                 self.put(one, phase=StatePhase.RESTORING)
             else:
-                assert (one.phase, one.is_busy, one.pinned) == (StatePhase.RESIDENT, False, "")
+                assert (one.phase, one.is_busy, one.pinned) == (
+                    StatePhase.RESIDENT,
+                    False,
+                    "",
+                )
                 self.put(one, phase=StatePhase.PARKING)
         self.check()
         return operations
@@ -239,10 +338,16 @@ class Life:
         assert now.parked_bytes <= now.host_bytes
         for device, card in now.cards.items():
             assert card.free_bytes >= 0
-            assert sum(one.is_moving for one in now.tenants if device in one.devices) <= 1
+            assert (
+                sum(one.is_moving for one in now.tenants if device in one.devices) <= 1
+            )
 
 
-def lived(newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]], host: int) -> Life:
+def lived(
+    newcomers: list[tuple[int, tuple[str, ...], bool]],
+    happenings: list[tuple[str, int]],
+    host: int,
+) -> Life:
     """A life in which all this has happened."""
     life = Life(host)
     for number, candidate_for in enumerate(newcomers):
@@ -267,7 +372,9 @@ def settle(life: Life) -> None:
 @settings(max_examples=150, deadline=None)
 @given(newcomers=newcomers, happenings=happenings, host=st.integers(0, 400))
 def test_never_over_budget_and_nobody_waits_for_ever(
-    newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]], host: int
+    newcomers: list[tuple[int, tuple[str, ...], bool]],
+    happenings: list[tuple[str, int]],
+    host: int,
 ) -> None:
     life = lived(newcomers, happenings, host)
     settle(life)
@@ -277,9 +384,12 @@ def test_never_over_budget_and_nobody_waits_for_ever(
 @settings(max_examples=150, deadline=None)
 @given(newcomers=newcomers, happenings=happenings)
 def test_where_pins_take_the_room_nobody_waits_for_what_is_free(
-    newcomers: list[tuple[int, tuple[str, ...], bool]], happenings: list[tuple[str, int]]
+    newcomers: list[tuple[int, tuple[str, ...], bool]],
+    happenings: list[tuple[str, int]],
 ) -> None:
-    """Pins that come later than the rest may keep somebody out, but who fits beside them is not held up by that."""
+    """Pins that come later than the rest may keep somebody out, but who fits beside
+    them is not held up by that.
+    """
     life = lived(newcomers, happenings, 1000)
     for one in list(life.tenants.values()):
         if one.phase is StatePhase.RESIDENT:
@@ -290,5 +400,7 @@ def test_where_pins_take_the_room_nobody_waits_for_what_is_free(
     end = life.house()
     for one in life.tenants.values():
         cards = [end.cards[device] for device in one.devices]
-        lacks = any(card.free_bytes < promised_bytes(one, card, end.policy) for card in cards)
+        lacks = any(
+            card.free_bytes < promised_bytes(one, card, end.policy) for card in cards
+        )
         assert one.wanted_at is None or lacks

@@ -1,4 +1,6 @@
-"""Whole plans of hosts whose idle kernels may be suspended: who goes for whom, and what must hold whatever happens."""
+"""Whole plans of hosts whose idle kernels may be suspended: who goes for whom, and what
+must hold whatever happens.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,19 @@ from hypothesis import strategies as st
 
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device import Device
-from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
+)
 from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
-from jupyter_aistack.core.model.plan import End, Grant, Notify, TransferAction, WithdrawNotice
+from jupyter_aistack.core.model.plan import (
+    End,
+    Grant,
+    Notify,
+    TransferAction,
+    WithdrawNotice,
+)
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import GIB
@@ -36,7 +48,9 @@ WARM = SuspendPolicy().warm_seconds
 
 
 class Notebooks(World):
-    """A host whose kernels may be suspended; its movers and cells do what the test says."""
+    """A host whose kernels may be suspended; its movers and cells do what the test
+    says.
+    """
 
     def __init__(self, count: int = 1, *, host: int = 1000, **device: Any) -> None:
         super().__init__(gpus(count, **device), POLICY)
@@ -70,7 +84,10 @@ class Notebooks(World):
         if lease.residence.phase is StatePhase.PARKING:
             size = lease.slices[0].memory_bytes if state_bytes is None else state_bytes
             self.update_device_state(
-                lease, lambda one: steps.suspended(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT)
+                lease,
+                lambda one: steps.suspended(
+                    one, state_bytes=size, tier=SuspendMethod.CHECKPOINT
+                ),
             )
             self._state(lease.id, LeaseState.SUSPENDED)
         elif lease.residence.phase is StatePhase.RESTORING:
@@ -82,10 +99,16 @@ class Notebooks(World):
 
     def moving(self) -> list[Lease]:
         phases = (StatePhase.PARKING, StatePhase.RESTORING)
-        return [lease for lease in self.leases.values() if lease.residence and lease.residence.phase in phases]
+        return [
+            lease
+            for lease in self.leases.values()
+            if lease.residence and lease.residence.phase in phases
+        ]
 
     def move(self) -> list[str]:
-        """All that is on its way arrives, and then there is another plan; who that was."""
+        """All that is on its way arrives, and then there is another plan; who that
+        was.
+        """
         moving = self.moving()
         for lease in moving:
             self.moved(lease)
@@ -102,20 +125,28 @@ class Notebooks(World):
 
     def phases(self) -> dict[str, str]:
         homes = {lease.request_id: lease.residence for lease in self.leases.values()}
-        return {name: home.phase.value for name, home in homes.items() if home is not None}
+        return {
+            name: home.phase.value for name, home in homes.items() if home is not None
+        }
 
 
 def acts(box: Notebooks, seconds: float = 0.0) -> list[tuple[str, str]]:
     """The moves of a turn."""
     todo = box.turn(seconds)
     names = {lease.id: lease.request_id for lease in box.leases.values()}
-    return [(action.act.value, names[action.lease_id]) for action in todo.actions if isinstance(action, TransferAction)]
+    return [
+        (action.act.value, names[action.lease_id])
+        for action in todo.actions
+        if isinstance(action, TransferAction)
+    ]
 
 
-# -- who is granted a residence ----------------------------------------------------------------------------------------
+# -- who is granted a residence --------------------------------------------------------
 
 
-def test_a_kernel_on_gpus_in_a_queue_that_suspends_has_a_residence_and_stays_until_it_was_looked_at() -> None:
+def test_a_kernel_on_gpus_in_a_queue_that_suspends_has_a_residence_and_stays_until_it_was_looked_at() -> (
+    None
+):
     box = Notebooks()
     box.submit(ask("a", "1/4"))
     box.turn(5.0)
@@ -127,7 +158,9 @@ def test_nobody_else_has_one(case: str) -> None:
     box = Notebooks()
     request = ask("a", "1/4", queue="plain" if case == "queue" else "default")
     if case == "process":
-        request = replace(request, holder=replace(request.holder, kind=HolderKind.PROCESS))
+        request = replace(
+            request, holder=replace(request.holder, kind=HolderKind.PROCESS)
+        )
     elif case == "off":
         box.suspend = None
     elif case == "mig":
@@ -135,14 +168,25 @@ def test_nobody_else_has_one(case: str) -> None:
         from jupyter_aistack.core.model.request import parse_spec
 
         instance = MIGInstance(uuid="MIG-1", profile="1g.10gb", memory_bytes=10 * GIB)
-        devices = tuple(replace(one, mig=(instance,), mig_enabled=True) for one in box.inventory.devices)
+        devices = tuple(
+            replace(one, mig=(instance,), mig_enabled=True)
+            for one in box.inventory.devices
+        )
         box.inventory = replace(box.inventory, devices=devices)
         request = replace(request, spec=parse_spec("1g.10gb"))
     elif case == "cpu":
         from jupyter_aistack.core.model.device import DeviceKind
         from jupyter_aistack.core.model.request import parse_spec
 
-        cpu = Device(id="CPU", host="testbox", kind=DeviceKind.CPU, index=0, name="CPU", memory_bytes=GIB, cores=(0, 1))
+        cpu = Device(
+            id="CPU",
+            host="testbox",
+            kind=DeviceKind.CPU,
+            index=0,
+            name="CPU",
+            memory_bytes=GIB,
+            cores=(0, 1),
+        )
         box.inventory = replace(box.inventory, devices=(*box.inventory.devices, cpu))
         request = replace(request, spec=parse_spec("cpu:1"))
     box.submit(request)
@@ -150,10 +194,12 @@ def test_nobody_else_has_one(case: str) -> None:
     assert box.lease_of("a").residence is None
 
 
-# -- who goes for whom -------------------------------------------------------------------------------------------------
+# -- who goes for whom -----------------------------------------------------------------
 
 
-def test_the_least_recently_used_go_for_a_request_that_does_not_fit_one_after_the_other() -> None:
+def test_the_least_recently_used_go_for_a_request_that_does_not_fit_one_after_the_other() -> (
+    None
+):
     box = Notebooks()
     box.start("a", "1/4")
     box.now = 10.0
@@ -179,7 +225,9 @@ def test_nobody_goes_whose_room_is_not_needed_once_another_goes() -> None:
     assert acts(box, WARM) == [("suspend", "c")]
 
 
-def test_two_that_must_go_from_one_device_go_one_at_a_time_and_nobody_slips_in_between() -> None:
+def test_two_that_must_go_from_one_device_go_one_at_a_time_and_nobody_slips_in_between() -> (
+    None
+):
     box = Notebooks()
     box.start("a", "1/2")
     box.start("b", "1/2")
@@ -190,7 +238,9 @@ def test_two_that_must_go_from_one_device_go_one_at_a_time_and_nobody_slips_in_b
     assert set(box.holds()) == {"a", "b", "new"}
 
 
-def test_no_more_are_suspended_than_the_request_needs_and_those_of_other_requests_are_not_counted_twice() -> None:
+def test_no_more_are_suspended_than_the_request_needs_and_those_of_other_requests_are_not_counted_twice() -> (
+    None
+):
     box = Notebooks(2)
     for name in "abcd":
         box.start(name, "1/2")
@@ -204,7 +254,12 @@ def test_not_too_many_go_at_once_and_nobody_is_asked_back_meanwhile() -> None:
     box = Notebooks(MOST_LEAVING + 2, host=10_000)
     for number in range(MOST_LEAVING + 2):
         box.start(f"a{number}", "1", preemptible=True)
-    box.submit(*(ask(f"b{number}", "1", 1.0, queue="first") for number in range(MOST_LEAVING + 2)))
+    box.submit(
+        *(
+            ask(f"b{number}", "1", 1.0, queue="first")
+            for number in range(MOST_LEAVING + 2)
+        )
+    )
     todo = box.turn(WARM)
     assert [type(action) for action in todo.actions] == [TransferAction] * MOST_LEAVING
     assert box.turn().is_empty
@@ -237,10 +292,14 @@ def test_room_that_a_suspended_one_wants_is_not_granted_to_others() -> None:
     assert "new" not in box.holds()
 
 
-def test_nobody_goes_for_a_request_that_could_be_in_the_way_of_those_who_must_come_back() -> None:
+def test_nobody_goes_for_a_request_that_could_be_in_the_way_of_those_who_must_come_back() -> (
+    None
+):
     box = Notebooks()
     box.start("a", "3/4")
-    box.submit(ask("script", "1/2", 1.0, queue="plain"))  # it would stay, and a could never come back
+    box.submit(
+        ask("script", "1/2", 1.0, queue="plain")
+    )  # it would stay, and a could never come back
     assert acts(box, WARM) == []
     assert "script" not in box.holds()
     assert box.home("a").phase is StatePhase.RESIDENT
@@ -261,7 +320,9 @@ def test_what_the_driver_says_is_not_free_is_not_granted() -> None:
     box.park("a")
 
     def free(gibibytes: int) -> None:
-        devices = tuple(replace(one, free_bytes=gibibytes * GIB) for one in box.inventory.devices)
+        devices = tuple(
+            replace(one, free_bytes=gibibytes * GIB) for one in box.inventory.devices
+        )
         box.inventory = replace(box.inventory, devices=devices)
 
     free(30)  # it has not left yet, whatever was said
@@ -273,12 +334,15 @@ def test_what_the_driver_says_is_not_free_is_not_granted() -> None:
     assert "new" in box.holds()
 
 
-# -- what they are told ------------------------------------------------------------------------------------------------
+# -- what they are told ----------------------------------------------------------------
 
 
 def told(box: Notebooks) -> dict[str, tuple[str, str]]:
     """Why each request waits, with names and without."""
-    return {one.request.id: (one.reason, one.public_reason) for one in forecast(box.snapshot(), box.now)}
+    return {
+        one.request.id: (one.reason, one.public_reason)
+        for one in forecast(box.snapshot(), box.now)
+    }
 
 
 def test_who_waits_is_told_who_is_being_suspended() -> None:
@@ -302,7 +366,7 @@ def test_who_is_not_let_in_though_there_is_room_is_told_that_it_is_promised() ->
     assert "is promised to others" in told(box)["script"][1]
 
 
-# -- idle, asked back, over --------------------------------------------------------------------------------------------
+# -- idle, asked back, over ------------------------------------------------------------
 
 
 def test_who_is_idle_for_long_is_suspended_and_neither_told_nor_reclaimed() -> None:
@@ -326,7 +390,10 @@ def test_who_is_kept_or_cannot_be_suspended_is_reclaimed_as_ever() -> None:
     assert [type(action) for action in box.turn(55 * 60.0).actions] == [Notify]
     box.step("a", lambda one: steps.keeps(one, False))
     todo = box.turn(1.0)
-    assert [type(action) for action in todo.actions] == [WithdrawNotice, TransferAction]  # it goes instead
+    assert [type(action) for action in todo.actions] == [
+        WithdrawNotice,
+        TransferAction,
+    ]  # it goes instead
     box.move()
     assert box.turn(3600.0).is_empty
 
@@ -336,10 +403,16 @@ def test_who_the_host_has_no_memory_for_is_reclaimed_as_ever() -> None:
     box.start("a", "1/2")
     box.use("a")
     box.turn(55 * 60.0)
-    assert [action.outcome.value for action in box.turn(300.0).actions if isinstance(action, End)] == ["reclaimed"]
+    assert [
+        action.outcome.value
+        for action in box.turn(300.0).actions
+        if isinstance(action, End)
+    ] == ["reclaimed"]
 
 
-def test_who_was_asked_back_is_suspended_rather_than_ended_as_soon_as_it_is_idle() -> None:
+def test_who_was_asked_back_is_suspended_rather_than_ended_as_soon_as_it_is_idle() -> (
+    None
+):
     box = Notebooks()
     box.start("a", "1/2", preemptible=True)
     box.start("b", "1/2", preemptible=True)
@@ -374,12 +447,18 @@ def test_a_suspended_lease_ends_when_its_time_is_up() -> None:
     box = Notebooks()
     box.start("a", "1/2", lease_seconds=7200.0)
     box.park("a")
-    assert [action.outcome.value for action in box.turn(7200.0).actions if isinstance(action, End)] == ["expired"]
+    assert [
+        action.outcome.value
+        for action in box.turn(7200.0).actions
+        if isinstance(action, End)
+    ] == ["expired"]
 
 
 def test_limits_and_quotas_count_what_is_on_a_device() -> None:
     box = Notebooks(2)
-    box.policy = replace(POLICY, queues=(Queue(name="default", suspend=True, limit=Fraction(1)),))
+    box.policy = replace(
+        POLICY, queues=(Queue(name="default", suspend=True, limit=Fraction(1)),)
+    )
     box.start("a", "1")
     box.park("a")
     box.start("b", "1")
@@ -390,8 +469,14 @@ def test_limits_and_quotas_count_what_is_on_a_device() -> None:
 def test_a_limit_is_kept_to_by_suspending_idle_ones_of_ones_own(whose: str) -> None:
     box = Notebooks(2)
     limit = Fraction(1) if whose == "queue" else None
-    queues = (Queue(name="default", suspend=True, limit=limit), Queue(name="first", suspend=True))
-    box.policy = Policy(queues=queues, limits={"ann": UserLimits(devices=Fraction(1))} if whose == "user" else {})
+    queues = (
+        Queue(name="default", suspend=True, limit=limit),
+        Queue(name="first", suspend=True),
+    )
+    box.policy = Policy(
+        queues=queues,
+        limits={"ann": UserLimits(devices=Fraction(1))} if whose == "user" else {},
+    )
     box.start("other", "1/2", queue="first", user="bob")
     box.start("a", "1/2")
     box.start("b", "1/2")
@@ -403,7 +488,9 @@ def test_a_limit_is_kept_to_by_suspending_idle_ones_of_ones_own(whose: str) -> N
 
 def test_nobody_goes_for_a_limit_that_would_still_be_reached() -> None:
     box = Notebooks(2)
-    box.policy = Policy(queues=(Queue(name="default", suspend=True, limit=Fraction(1)),))
+    box.policy = Policy(
+        queues=(Queue(name="default", suspend=True, limit=Fraction(1)),)
+    )
     box.start("a", "1/2")
     box.start("b", "1/2")
     box.begin("b")
@@ -433,25 +520,33 @@ def test_a_device_that_does_not_answer_moves_nobody() -> None:
     box.start("b", "1")
     box.park("b")
     box.begin("b")
-    broken = tuple(replace(one, problem="fell off the bus") for one in box.inventory.devices)
+    broken = tuple(
+        replace(one, problem="fell off the bus") for one in box.inventory.devices
+    )
     healthy, box.inventory = box.inventory, replace(box.inventory, devices=broken)
     assert acts(box, 3600.0) == []
     box.inventory = healthy
     assert sorted(acts(box)) == [("resume", "b"), ("suspend", "a")]
 
 
-# -- whatever happens --------------------------------------------------------------------------------------------------
+# -- whatever happens ------------------------------------------------------------------
 
 SPECS = st.sampled_from(["1/8", "1/4", "1/3", "1/2", "3/4", "1", "2", "1/2x2", "10GiB"])
-REQUESTS = st.tuples(SPECS, st.sampled_from(["default", "default", "first", "plain"]), st.booleans())
+REQUESTS = st.tuples(
+    SPECS, st.sampled_from(["default", "default", "first", "plain"]), st.booleans()
+)
 OFTEN = ["ask", "begin", "end", "moved", "moved", "moved", "later", "later"]
 SELDOM = ["failed", "lost", "anew", "keep", "suspend", "resume", "release"]
 HAPPENINGS = st.lists(
-    st.tuples(st.sampled_from(3 * OFTEN + SELDOM), st.integers(0, 11), REQUESTS), min_size=15, max_size=60
+    st.tuples(st.sampled_from(3 * OFTEN + SELDOM), st.integers(0, 11), REQUESTS),
+    min_size=15,
+    max_size=60,
 )
 
 
-def happen(box: Notebooks, kind: str, number: int, request: tuple[str, str, bool]) -> None:
+def happen(
+    box: Notebooks, kind: str, number: int, request: tuple[str, str, bool]
+) -> None:
     """One thing that users, movers or time may do."""
     if kind == "later":
         box.now += 45.0
@@ -471,14 +566,20 @@ def happen(box: Notebooks, kind: str, number: int, request: tuple[str, str, bool
         update_device_state(box, kind, lease, lease.residence)
 
 
-def update_device_state(box: Notebooks, kind: str, lease: Lease, home: DeviceState) -> None:
+def update_device_state(
+    box: Notebooks, kind: str, lease: Lease, home: DeviceState
+) -> None:
     now = box.now
     if kind == "moved":
         box.moved(lease, lease.slices[0].memory_bytes // 3 if lease.token % 2 else None)
         return
     changes = {
-        ("failed", StatePhase.PARKING): lambda one: steps.suspend_failed(one, now, "it could not be locked"),
-        ("failed", StatePhase.RESTORING): lambda one: steps.resume_failed(one, "too little memory"),
+        ("failed", StatePhase.PARKING): lambda one: steps.suspend_failed(
+            one, now, "it could not be locked"
+        ),
+        ("failed", StatePhase.RESTORING): lambda one: steps.resume_failed(
+            one, "too little memory"
+        ),
         ("lost", StatePhase.RESTORING): lambda one: steps.is_lost(one, "out of memory"),
         "anew": lambda one: steps.is_pinned(steps.reset_for_new_process(one, now), ""),
         "keep": lambda one: steps.keeps(one, not one.is_kept),
@@ -496,12 +597,24 @@ def update_device_state(box: Notebooks, kind: str, lease: Lease, home: DeviceSta
 def turn(box: Notebooks) -> None:
     """A plan, what must hold after it, and that another would do nothing."""
     box.turn()
-    on_device = [one for one in box.leases.values() if one.residence is None or on_its_device(one.residence)]
+    on_device = [
+        one
+        for one in box.leases.values()
+        if one.residence is None or on_its_device(one.residence)
+    ]
     for device in box.inventory.devices:
-        pieces = [p for lease in on_device for p in lease.slices if p.device_id == device.id]
+        pieces = [
+            p for lease in on_device for p in lease.slices if p.device_id == device.id
+        ]
         assert sum((p.fraction for p in pieces), Fraction(0)) <= 1
         assert sum(p.memory_bytes for p in pieces) <= device.memory_bytes
-        assert sum(any(p.device_id == device.id for p in lease.slices) for lease in box.moving()) <= 1
+        assert (
+            sum(
+                any(p.device_id == device.id for p in lease.slices)
+                for lease in box.moving()
+            )
+            <= 1
+        )
     assert parked_bytes(box) <= box.host_bytes
     assert box.turn().is_empty
 
@@ -514,13 +627,23 @@ def parked_bytes(box: Notebooks) -> int:
     total = 0
     for lease in box.leases.values():
         home = lease.residence
-        if home is not None and home.phase in (StatePhase.PARKED, StatePhase.PARKING, StatePhase.RESTORING):
-            size = lease.slices[0].memory_bytes if home.state_bytes is None else home.state_bytes
+        if home is not None and home.phase in (
+            StatePhase.PARKED,
+            StatePhase.PARKING,
+            StatePhase.RESTORING,
+        ):
+            size = (
+                lease.slices[0].memory_bytes
+                if home.state_bytes is None
+                else home.state_bytes
+            )
             total += size * len(lease.slices)
     return total
 
 
-def lived(happenings: list[tuple[str, int, tuple[str, str, bool]]], box: Notebooks) -> None:
+def lived(
+    happenings: list[tuple[str, int, tuple[str, str, bool]]], box: Notebooks
+) -> None:
     for kind, number, request in happenings:
         happen(box, kind, number, request)
         turn(box)
@@ -554,11 +677,23 @@ def test_never_over_budget_one_move_at_a_time_and_a_plan_leaves_nothing_undone(
 
 @settings(max_examples=80, deadline=None)
 @given(happenings=HAPPENINGS)
-def test_nobody_waits_for_ever_once_cells_end(happenings: list[tuple[str, int, tuple[str, str, bool]]]) -> None:
-    """Nobody keeps anything to oneself here: then whoever wants to come back does, and every request is granted."""
+def test_nobody_waits_for_ever_once_cells_end(
+    happenings: list[tuple[str, int, tuple[str, str, bool]]],
+) -> None:
+    """Nobody keeps anything to oneself here: then whoever wants to come back does, and
+    every request is granted.
+    """
     box = Notebooks(2, host=100_000)
-    fair = [(kind, n, (spec, "default", False)) for kind, n, (spec, _, _) in happenings if kind != "keep"]
+    fair = [
+        (kind, n, (spec, "default", False))
+        for kind, n, (spec, _, _) in happenings
+        if kind != "keep"
+    ]
     lived(fair, box)
     settle(box)
-    waiting = [lease.request_id for lease in box.leases.values() if lease.residence and lease.residence.wanted_at]
+    waiting = [
+        lease.request_id
+        for lease in box.leases.values()
+        if lease.residence and lease.residence.wanted_at
+    ]
     assert (waiting, sorted(box.requests)) == ([], [])

@@ -8,16 +8,38 @@ from jupyter_aistack.core.enforcement.verification import judge
 @pytest.mark.parametrize(
     ("expects", "seen", "verdict"),
     [
-        ({"cores": [0, 1], "threads": "2"}, {"cores": [1, 0], "threads": "2"}, (True, "")),
-        ({"cores": [0]}, {"cores": [0, 1]}, (False, "not enforced: the process sees CPU cores 0, 1 instead of 0")),
-        ({"threads": "1"}, {}, (False, "not enforced: the process sees OMP_NUM_THREADS = (unset) instead of 1")),
+        (
+            {"cores": [0, 1], "threads": "2"},
+            {"cores": [1, 0], "threads": "2"},
+            (True, ""),
+        ),
+        (
+            {"cores": [0]},
+            {"cores": [0, 1]},
+            (False, "not enforced: the process sees CPU cores 0, 1 instead of 0"),
+        ),
+        (
+            {"threads": "1"},
+            {},
+            (
+                False,
+                "not enforced: the process sees OMP_NUM_THREADS = (unset) instead of 1",
+            ),
+        ),
         ({"visible": ["GPU-a"]}, {"visible": ["GPU-a"]}, (True, "")),
         (
             {"visible": ["GPU-a"]},
             {"visible": ["GPU-a", "GPU-b"]},
-            (False, "not enforced: the process sees devices GPU-a, GPU-b instead of GPU-a"),
+            (
+                False,
+                "not enforced: the process sees devices GPU-a, GPU-b instead of GPU-a",
+            ),
         ),
-        ({"visible": ["GPU-a"]}, {"visible": None, "cuda": "no driver"}, (None, "could not be verified: no driver")),
+        (
+            {"visible": ["GPU-a"]},
+            {"visible": None, "cuda": "no driver"},
+            (None, "could not be verified: no driver"),
+        ),
         ({"visible": []}, {"visible": None, "cuda": "no driver"}, (True, "")),
         (
             {"visible": ["GPU-a"], "cores": [0]},
@@ -28,13 +50,22 @@ from jupyter_aistack.core.enforcement.verification import judge
     ],
 )
 def test_what_a_child_sees_is_held_against_what_was_promised(
-    expects: dict[str, object], seen: dict[str, object], verdict: tuple[bool | None, str]
+    expects: dict[str, object],
+    seen: dict[str, object],
+    verdict: tuple[bool | None, str],
 ) -> None:
     assert judge(expects, seen) == verdict
 
 
-def test_memory_of_another_size_than_promised_is_told_but_not_what_the_driver_keeps() -> None:
+def test_memory_of_another_size_than_promised_is_told_but_not_what_the_driver_keeps() -> (
+    None
+):
     promised = {"visible": ["MIG-a"], "memory_total": 16 << 30}
-    assert judge(promised, {"visible": ["MIG-a"], "memory_total": (16 << 30) + (100 << 20)}) == (True, "")
+    assert judge(
+        promised, {"visible": ["MIG-a"], "memory_total": (16 << 30) + (100 << 20)}
+    ) == (True, "")
     verified, note = judge(promised, {"visible": ["MIG-a"], "memory_total": 141 << 30})
-    assert (verified, note) == (False, "not enforced: the process sees 141.0 GiB of memory instead of 16.0 GiB")
+    assert (verified, note) == (
+        False,
+        "not enforced: the process sees 141.0 GiB of memory instead of 16.0 GiB",
+    )

@@ -20,17 +20,28 @@ def busy(clock: ManualClock, cpu: float | None = 0.0) -> KernelWork:
     return turns_busy(KernelWork(), clock(), cpu)
 
 
-@pytest.mark.parametrize("phase", [StatePhase.PARKED, StatePhase.PARKING, StatePhase.RESTORING])
+@pytest.mark.parametrize(
+    "phase", [StatePhase.PARKED, StatePhase.PARKING, StatePhase.RESTORING]
+)
 @pytest.mark.parametrize("has_agent", [True, False])
-def test_what_runs_on_without_its_state_and_without_the_cpu_waits_for_it(phase: StatePhase, has_agent: bool) -> None:
+def test_what_runs_on_without_its_state_and_without_the_cpu_waits_for_it(
+    phase: StatePhase, has_agent: bool
+) -> None:
     clock = ManualClock()
-    work, said = look(busy(clock), phase, has_agent=has_agent, cpu_seconds=0.0, now=clock())
-    assert said is ActivityVerdict.NOTHING, "a moment is left to completions and inspectors"
+    work, said = look(
+        busy(clock), phase, has_agent=has_agent, cpu_seconds=0.0, now=clock()
+    )
+    assert said is ActivityVerdict.NOTHING, (
+        "a moment is left to completions and inspectors"
+    )
     clock.advance(GRACE_SECONDS)
     work, said = look(work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock())
     assert said is ActivityVerdict.BEGINS
     clock.advance(1)
-    assert look(work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock())[1] is ActivityVerdict.NOTHING, "once"
+    assert (
+        look(work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock())[1]
+        is ActivityVerdict.NOTHING
+    ), "once"
     assert turns_idle(work) == (KernelWork(), ActivityVerdict.ENDS)
 
 
@@ -45,11 +56,20 @@ def test_what_works_on_the_cpu_is_left_alone_until_it_stops_doing_so() -> None:
     for _ in range(5):
         clock.advance(0.2)
         cpu += 0.19
-        work, said = look(work, StatePhase.PARKED, has_agent=False, cpu_seconds=cpu, now=clock())
+        work, said = look(
+            work, StatePhase.PARKED, has_agent=False, cpu_seconds=cpu, now=clock()
+        )
         assert said is ActivityVerdict.NOTHING
     clock.advance(0.2)
     assert (
-        look(work, StatePhase.PARKED, has_agent=False, cpu_seconds=cpu + 0.01, now=clock())[1] is ActivityVerdict.BEGINS
+        look(
+            work,
+            StatePhase.PARKED,
+            has_agent=False,
+            cpu_seconds=cpu + 0.01,
+            now=clock(),
+        )[1]
+        is ActivityVerdict.BEGINS
     )
 
 
@@ -57,34 +77,61 @@ def test_cpu_time_that_cannot_be_read_is_no_excuse() -> None:
     clock = ManualClock()
     work = busy(clock, None)
     clock.advance(GRACE_SECONDS)
-    assert look(work, StatePhase.PARKED, has_agent=False, cpu_seconds=None, now=clock())[1] is ActivityVerdict.BEGINS
+    assert (
+        look(work, StatePhase.PARKED, has_agent=False, cpu_seconds=None, now=clock())[1]
+        is ActivityVerdict.BEGINS
+    )
 
 
 def test_a_kernel_that_tells_by_itself_is_believed_while_its_state_is_there() -> None:
     clock = ManualClock()
     work = busy(clock)
     clock.advance(1)
-    work, said = look(work, StatePhase.RESIDENT, has_agent=True, cpu_seconds=0.0, now=clock())
+    work, said = look(
+        work, StatePhase.RESIDENT, has_agent=True, cpu_seconds=0.0, now=clock()
+    )
     assert said is ActivityVerdict.NOTHING
     clock.advance(1)
-    assert look(work, StatePhase.PARKING, has_agent=True, cpu_seconds=0.0, now=clock())[1] is ActivityVerdict.BEGINS
+    assert (
+        look(work, StatePhase.PARKING, has_agent=True, cpu_seconds=0.0, now=clock())[1]
+        is ActivityVerdict.BEGINS
+    )
 
 
-def test_any_other_kernel_is_in_use_while_something_runs_in_it_so_that_it_is_not_parked_amid() -> None:
+def test_any_other_kernel_is_in_use_while_something_runs_in_it_so_that_it_is_not_parked_amid() -> (
+    None
+):
     clock = ManualClock()
     work = busy(clock)
     clock.advance(GRACE_SECONDS)
-    assert look(work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=99.0, now=clock())[1] is ActivityVerdict.BEGINS
+    assert (
+        look(work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=99.0, now=clock())[
+            1
+        ]
+        is ActivityVerdict.BEGINS
+    )
 
 
 def test_what_is_on_its_way_back_is_not_asked_for_again() -> None:
     clock = ManualClock()
     work = busy(clock)
     clock.advance(1)
-    work, said = look(work, StatePhase.PARKED, has_agent=False, cpu_seconds=0.0, now=clock(), is_wanted=True)
+    work, said = look(
+        work,
+        StatePhase.PARKED,
+        has_agent=False,
+        cpu_seconds=0.0,
+        now=clock(),
+        is_wanted=True,
+    )
     assert said is ActivityVerdict.NOTHING, "its user's own wish stands"
     clock.advance(1)
-    assert look(work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=0.0, now=clock())[1] is ActivityVerdict.BEGINS
+    assert (
+        look(work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=0.0, now=clock())[
+            1
+        ]
+        is ActivityVerdict.BEGINS
+    )
 
 
 def test_what_is_lost_is_not_woken_and_a_second_message_changes_nothing() -> None:
@@ -92,8 +139,16 @@ def test_what_is_lost_is_not_woken_and_a_second_message_changes_nothing() -> Non
     work = busy(clock)
     clock.advance(1)
     assert turns_busy(work, clock(), 5.0) == work
-    assert look(work, StatePhase.LOST, has_agent=False, cpu_seconds=0.0, now=clock()) == (work, ActivityVerdict.NOTHING)
+    assert look(
+        work, StatePhase.LOST, has_agent=False, cpu_seconds=0.0, now=clock()
+    ) == (work, ActivityVerdict.NOTHING)
     assert (
-        look(KernelWork(), StatePhase.PARKED, has_agent=False, cpu_seconds=0.0, now=clock())[1]
+        look(
+            KernelWork(),
+            StatePhase.PARKED,
+            has_agent=False,
+            cpu_seconds=0.0,
+            now=clock(),
+        )[1]
         is ActivityVerdict.NOTHING
     )

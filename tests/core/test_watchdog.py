@@ -37,11 +37,15 @@ def fill(**held: float) -> MemoryFill:
     return found
 
 
-def look(before: WatchedLease, measured: MemoryFill | None, action: MemoryAction = INTERRUPT) -> Judgement:
+def look(
+    before: WatchedLease, measured: MemoryFill | None, action: MemoryAction = INTERRUPT
+) -> Judgement:
     return judge(before, measured, action=action, label="train.ipynb", root=KERNEL)
 
 
-def after(*measured: MemoryFill | None, action: MemoryAction = INTERRUPT) -> list[Judgement]:
+def after(
+    *measured: MemoryFill | None, action: MemoryAction = INTERRUPT
+) -> list[Judgement]:
     """What each of several looks comes to."""
     watched, found = WatchedLease(), []
     for one in measured:
@@ -60,24 +64,45 @@ def after(*measured: MemoryFill | None, action: MemoryAction = INTERRUPT) -> lis
         (40.01, PressureLevel.OVER),
     ],
 )
-def test_a_lease_is_warned_at_nine_tenths_and_over_above_all_of_it(gib: float, level: PressureLevel) -> None:
+def test_a_lease_is_warned_at_nine_tenths_and_over_above_all_of_it(
+    gib: float, level: PressureLevel
+) -> None:
     (found,) = after(fill(kernel=gib))
-    assert (found.watched.level, found.is_worse) == (level, level is not PressureLevel.CALM)
+    assert (found.watched.level, found.is_worse) == (
+        level,
+        level is not PressureLevel.CALM,
+    )
     assert bool(found.watched.note) is (level is not PressureLevel.CALM)
 
 
 def test_a_breach_is_said_and_acted_on_once() -> None:
     first, second, third = after(fill(kernel=42), fill(kernel=44), fill(kernel=41))
     assert first.culprit == ProcessUse(pid=KERNEL, memory_bytes=42 * GIB, name="python")
-    assert [(one.is_worse, one.culprit) for one in (second, third)] == [(False, None)] * 2
+    assert [(one.is_worse, one.culprit) for one in (second, third)] == [
+        (False, None)
+    ] * 2
     assert {one.watched.note for one in (first, second, third)} == {
         "over its memory: python 4711 of train.ipynb holds 42.0 GiB of 40.0 GiB; free some, or ask for a larger slice"
     }
 
 
 def test_after_it_was_calm_again_a_breach_is_a_new_one() -> None:
-    looks = after(fill(kernel=42), fill(kernel=39), fill(kernel=42), fill(kernel=35), fill(kernel=20), fill(kernel=42))
-    assert [bool(one.culprit) for one in looks] == [True, False, False, False, False, True]
+    looks = after(
+        fill(kernel=42),
+        fill(kernel=39),
+        fill(kernel=42),
+        fill(kernel=35),
+        fill(kernel=20),
+        fill(kernel=42),
+    )
+    assert [bool(one.culprit) for one in looks] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
     assert [one.watched.level for one in looks] == [
         PressureLevel.OVER,
         PressureLevel.OVER,  # still above nine tenths
@@ -89,7 +114,13 @@ def test_after_it_was_calm_again_a_breach_is_a_new_one() -> None:
 
 
 def test_a_warning_at_the_edge_does_not_come_and_go() -> None:
-    looks = after(fill(kernel=36), fill(kernel=35), fill(kernel=36), fill(kernel=33), fill(kernel=36))
+    looks = after(
+        fill(kernel=36),
+        fill(kernel=35),
+        fill(kernel=36),
+        fill(kernel=33),
+        fill(kernel=36),
+    )
     assert [one.is_worse for one in looks] == [True, False, False, False, True]
 
 
@@ -100,7 +131,9 @@ def test_what_a_context_takes_beside_the_pool_is_said_and_not_acted_on() -> None
 
 
 def test_small_slices_have_little_slack() -> None:
-    assert not MemoryFill(memory_bytes=1074 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
+    assert not MemoryFill(
+        memory_bytes=1074 * MIB, granted_bytes=1024 * MIB
+    ).is_beyond_slack
     assert MemoryFill(memory_bytes=1080 * MIB, granted_bytes=1024 * MIB).is_beyond_slack
 
 
@@ -121,14 +154,28 @@ def test_the_kernel_itself_is_meant_only_if_it_alone_holds_memory() -> None:
     assert found.culprit.pid == KERNEL
 
 
-def test_when_the_one_acted_on_has_gone_and_it_is_still_over_the_next_one_is_meant() -> None:
-    looks = after(fill(kernel=1, worker=30, other=25), fill(kernel=1, worker=30, other=25), fill(kernel=20, other=25))
-    assert [one.culprit.pid if one.culprit else None for one in looks] == [WORKER, None, OTHER]
+def test_when_the_one_acted_on_has_gone_and_it_is_still_over_the_next_one_is_meant() -> (
+    None
+):
+    looks = after(
+        fill(kernel=1, worker=30, other=25),
+        fill(kernel=1, worker=30, other=25),
+        fill(kernel=20, other=25),
+    )
+    assert [one.culprit.pid if one.culprit else None for one in looks] == [
+        WORKER,
+        None,
+        OTHER,
+    ]
 
 
 def test_what_cannot_be_measured_is_said_and_is_neither_zero_nor_an_all_clear() -> None:
     over, blind, again = after(fill(kernel=42), None, fill(kernel=42))
-    assert (blind.watched.note, blind.watched.level, blind.culprit) == (UNMEASURED, PressureLevel.OVER, None)
+    assert (blind.watched.note, blind.watched.level, blind.culprit) == (
+        UNMEASURED,
+        PressureLevel.OVER,
+        None,
+    )
     assert again.culprit is None
     assert again.watched.note == over.watched.note
 
@@ -153,9 +200,13 @@ def test_processes_of_others_do_not_count() -> None:
 
 
 def test_each_device_has_its_own_bound() -> None:
-    granted = granted_together([("GPU-a", 10 * GIB), ("GPU-b", 10 * GIB), ("GPU-b", 10 * GIB)])
+    granted = granted_together(
+        [("GPU-a", 10 * GIB), ("GPU-b", 10 * GIB), ("GPU-b", 10 * GIB)]
+    )
     assert granted == {"GPU-a": 10 * GIB, "GPU-b": 20 * GIB}
-    found = fullest(granted, {"GPU-a": {KERNEL: 11 * GIB}, "GPU-b": {KERNEL: 2 * GIB}}, {KERNEL}, {})
+    found = fullest(
+        granted, {"GPU-a": {KERNEL: 11 * GIB}, "GPU-b": {KERNEL: 2 * GIB}}, {KERNEL}, {}
+    )
     assert found is not None
     assert (found.memory_bytes, found.granted_bytes) == (11 * GIB, 10 * GIB)
 
@@ -167,11 +218,19 @@ def test_each_device_has_its_own_bound() -> None:
         ({"GPU-a": None, "GPU-b": {}}, False),
         ({"GPU-a": {KERNEL: None}, "GPU-b": {}}, False),
         ({"GPU-a": {}, "GPU-b": {}}, True),
-        ({"GPU-a": {999: None}, "GPU-b": {}}, True),  # a stranger's figure is nobody's business
-        ({"GPU-a": None, "GPU-b": {KERNEL: 11 * GIB}}, True),  # a breach that is seen is one
+        (
+            {"GPU-a": {999: None}, "GPU-b": {}},
+            True,
+        ),  # a stranger's figure is nobody's business
+        (
+            {"GPU-a": None, "GPU-b": {KERNEL: 11 * GIB}},
+            True,
+        ),  # a breach that is seen is one
         ({"GPU-a": {KERNEL: None, WORKER: 11 * GIB}, "GPU-b": {}}, True),
     ],
 )
-def test_unknown_is_not_zero(held: dict[str, dict[int, int | None] | None], is_known: bool) -> None:
+def test_unknown_is_not_zero(
+    held: dict[str, dict[int, int | None] | None], is_known: bool
+) -> None:
     granted = {"GPU-a": 10 * GIB, "GPU-b": 10 * GIB}
     assert (fullest(granted, held, {KERNEL, WORKER}, {}) is not None) is is_known

@@ -1,4 +1,6 @@
-"""A host in memory whose plans are carried out at once: what the property tests let time pass over."""
+"""A host in memory whose plans are carried out at once: what the property tests let
+time pass over.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +42,34 @@ TTL = 1e9
 
 def gpus(count: int, host: str = "testbox", **fields: object) -> tuple[Device, ...]:
     """Healthy GPUs of 80 GiB."""
-    common = {"host": host, "kind": DeviceKind.GPU, "name": "NVIDIA H100 80GB", "memory_bytes": 80 * GIB, **fields}
+    common = {
+        "host": host,
+        "kind": DeviceKind.GPU,
+        "name": "NVIDIA H100 80GB",
+        "memory_bytes": 80 * GIB,
+        **fields,
+    }
     return tuple(Device(id=f"{host}-GPU-{n}", index=n, **common) for n in range(count))  # type: ignore[arg-type]
 
 
-def ask(name: str, spec: str = "1/4", at: float = 0.0, *, user: str = "ann", **fields: object) -> Request:
+def ask(
+    name: str,
+    spec: str = "1/4",
+    at: float = 0.0,
+    *,
+    user: str = "ann",
+    **fields: object,
+) -> Request:
     """A request of a kernel called `name`."""
     who = holder(name, user=user)
-    return Request(id=name, spec=parse_spec(spec), holder=who, submitted_at=at, **fields)  # type: ignore[arg-type]
+    return Request(
+        id=name, spec=parse_spec(spec), holder=who, submitted_at=at, **fields
+    )  # type: ignore[arg-type]
 
 
 class World:
-    """Devices, leases and requests at one moment; `turn` makes a plan and carries it out.
+    """Devices, leases and requests at one moment; `turn` makes a plan and carries it
+    out.
 
     Args:
         devices: what there is.
@@ -59,7 +77,10 @@ class World:
     """
 
     def __init__(
-        self, devices: Iterable[Device], policy: Policy | None = None, reservations: tuple[Reservation, ...] = ()
+        self,
+        devices: Iterable[Device],
+        policy: Policy | None = None,
+        reservations: tuple[Reservation, ...] = (),
     ) -> None:
         self.inventory = Inventory(host="testbox", devices=tuple(devices))
         self.policy, self.reservations = policy or Policy(), reservations
@@ -99,15 +120,21 @@ class World:
 
     def release(self, name: str) -> None:
         """The holder of the lease that request `name` became gives it back."""
-        lease = next(lease for lease in self.leases.values() if lease.request_id == name)
+        lease = next(
+            lease for lease in self.leases.values() if lease.request_id == name
+        )
         self._end(lease, LeaseTransition.RELEASE)
 
     def use(self, name: str) -> None:
         """That lease is in use now."""
-        lease = next(lease for lease in self.leases.values() if lease.request_id == name)
+        lease = next(
+            lease for lease in self.leases.values() if lease.request_id == name
+        )
         self.leases[lease.id] = replace(lease, active_at=self.now)
 
-    def update_device_state(self, lease: Lease, change: Callable[[DeviceState], DeviceState]) -> None:
+    def update_device_state(
+        self, lease: Lease, change: Callable[[DeviceState], DeviceState]
+    ) -> None:
         """The device state of a lease takes a step."""
         assert lease.residence is not None
         self.leases[lease.id] = replace(lease, residence=change(lease.residence))
@@ -139,11 +166,14 @@ class World:
             self._end(self.leases[action.lease_id], _STEPS[action.outcome])
         elif isinstance(action, TransferAction):
             self.update_device_state(
-                self.leases[action.lease_id], leaves if action.act is TransferDirection.SUSPEND else returns
+                self.leases[action.lease_id],
+                leaves if action.act is TransferDirection.SUSPEND else returns,
             )
         elif isinstance(action, (Notify, WithdrawNotice)):
             notice = action.notice if isinstance(action, Notify) else None
-            self.leases[action.lease_id] = replace(self.leases[action.lease_id], notice=notice)
+            self.leases[action.lease_id] = replace(
+                self.leases[action.lease_id], notice=notice
+            )
 
     def _end(self, lease: Lease, step: LeaseTransition) -> None:
         ended = advance(lease, step, self.now)
@@ -152,12 +182,19 @@ class World:
         del self.leases[lease.id]
         self.ended[lease.id] = ended
         key = (lease.holder.user, lease.queue)
-        account = self.accounts.get(key) or Account(user=key[0], queue=key[1], at=self.now)
+        account = self.accounts.get(key) or Account(
+            user=key[0], queue=key[1], at=self.now
+        )
         self.accounts[key] = charged(account, ended, self.policy.half_life_seconds)
 
     def check_room(self) -> None:
         """No device gives more than it has."""
         for device in self.inventory.devices:
-            pieces = [p for lease in self.leases.values() for p in lease.occupied if p.device_id == device.id]
+            pieces = [
+                p
+                for lease in self.leases.values()
+                for p in lease.occupied
+                if p.device_id == device.id
+            ]
             assert sum((p.fraction for p in pieces), Fraction(0)) <= 1
             assert sum(p.memory_bytes for p in pieces) <= device.memory_bytes

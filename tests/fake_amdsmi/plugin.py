@@ -1,7 +1,8 @@
-"""A fake AMD driver library for tests: the real `amdsmi` package, unpatched, over a C library that speaks its ABI.
+"""A fake AMD driver library for tests: the real `amdsmi` package, unpatched, over a C
+library that speaks its ABI.
 
-The package binds some two hundred functions when it is imported; those that our C file lacks are made here, from the
-names in the package, and answer "not supported".
+The package binds some two hundred functions when it is imported; those that our C file
+lacks are made here, from the names in the package, and answer "not supported".
 """
 
 from __future__ import annotations
@@ -28,16 +29,33 @@ FLAGS = ("-O1", "-fvisibility=hidden", "-shared", "-fPIC", "-Wl,-soname,libamd_s
 
 @functools.cache
 def library_folder() -> Path:
-    """The folder that holds the compiled ``libamd_smi.so``; skips the test where it cannot be built."""
+    """The folder that holds the compiled ``libamd_smi.so``; skips the test where it
+    cannot be built.
+    """
     compiler = shutil.which("gcc") or shutil.which("cc")
     package = importlib.util.find_spec("amdsmi")
-    if compiler is None or sys.platform != "linux" or package is None or package.origin is None:
-        pytest.skip("the fake AMD SMI needs Linux, a C compiler (gcc) and the package amdsmi")
+    if (
+        compiler is None
+        or sys.platform != "linux"
+        or package is None
+        or package.origin is None
+    ):
+        pytest.skip(
+            "the fake AMD SMI needs Linux, a C compiler (gcc) and the package amdsmi"
+        )
     folder = Path(tempfile.mkdtemp(prefix="fake-amdsmi-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     wrapper = Path(package.origin).with_name("amdsmi_wrapper.py").read_text()
     (folder / "unknown.h").write_text(_unknown(wrapper, SOURCE.read_text()))
-    command = [compiler, str(SOURCE), "-I", str(folder), "-o", str(folder / "libamd_smi.so"), *FLAGS]
+    command = [
+        compiler,
+        str(SOURCE),
+        "-I",
+        str(folder),
+        "-o",
+        str(folder / "libamd_smi.so"),
+        *FLAGS,
+    ]
     subprocess.run(command, check=True)
     return folder
 
@@ -45,7 +63,9 @@ def library_folder() -> Path:
 def _unknown(wrapper: str, ours: str) -> str:
     names = set(re.findall(r"_libraries\['libamd_smi\.so'\]\.(\w+)", wrapper))
     names -= set(re.findall(r"_CALL\((\w+),", ours))
-    return "".join(f"EXPORT {name}(void) {{ return NOT_SUPPORTED; }}\n" for name in sorted(names))
+    return "".join(
+        f"EXPORT {name}(void) {{ return NOT_SUPPORTED; }}\n" for name in sorted(names)
+    )
 
 
 class FakeAMDSMI:
@@ -60,14 +80,23 @@ class FakeAMDSMI:
         write_state(self.folder / "amdsmi.state", state)
 
     def environment(self, state: str | None) -> dict[str, str]:
-        """Variables that make a new process see the driver described by `state`; None for no library."""
+        """Variables that make a new process see the driver described by `state`; None
+        for no library.
+        """
         nowhere = {"ROCM_HOME": str(self.folder), "ROCM_PATH": str(self.folder)}
         if state is None:
             return nowhere
         self.change(state)
-        searched = [str(library_folder()), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+        searched = [
+            str(library_folder()),
+            *filter(None, [os.environ.get("LD_LIBRARY_PATH")]),
+        ]
         file = str(self.folder / "amdsmi.state")
-        return {**nowhere, "FAKE_AMDSMI_STATE": file, "LD_LIBRARY_PATH": os.pathsep.join(searched)}
+        return {
+            **nowhere,
+            "FAKE_AMDSMI_STATE": file,
+            "LD_LIBRARY_PATH": os.pathsep.join(searched),
+        }
 
     def python(self, state: str | None, setup: str = "") -> Child:
         """A Python process that sees this driver, after running `setup` there."""
@@ -83,7 +112,9 @@ class FakeAMDSMI:
 
 @pytest.fixture
 def fake_amdsmi(tmp_path: Path) -> Iterator[FakeAMDSMI]:
-    """A fake AMD driver library for child processes; the test is skipped where it cannot be compiled."""
+    """A fake AMD driver library for child processes; the test is skipped where it
+    cannot be compiled.
+    """
     library_folder()
     driver = FakeAMDSMI(tmp_path)
     yield driver

@@ -1,6 +1,7 @@
 """Kernels on a real server with the extension, its host the CPU of this machine.
 
-Most tests need a process more than a Python kernel, and start one that only sleeps: it is there in milliseconds.
+Most tests need a process more than a Python kernel, and start one that only sleeps: it
+is there in milliseconds.
 """
 
 from __future__ import annotations
@@ -24,27 +25,49 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 
 SLEEPER = ["python", "-S", "-c", "import time; time.sleep(600)", "{connection_file}"]
-ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+ALL = (
+    len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity")
+    else os.cpu_count() or 1
+)
 WriteKernel = Callable[..., str]
 
 
 def write_kernelspec(
-    data_dir: Path, name: str, config: Mapping[str, Any] | None, argv: list[str], env: Mapping[str, str] | None = None
+    data_dir: Path,
+    name: str,
+    config: Mapping[str, Any] | None,
+    argv: list[str],
+    env: Mapping[str, str] | None = None,
 ) -> None:
     """Install a kernelspec; with `config`, one that our provisioner launches."""
     folder = data_dir / "kernels" / name
     folder.mkdir(parents=True, exist_ok=True)
     stanza = {"provisioner_name": "aistack-provisioner", "config": dict(config or {})}
     metadata = {} if config is None else {"kernel_provisioner": stanza}
-    spec = {"argv": argv, "display_name": name, "language": "python", "env": dict(env or {}), "metadata": metadata}
+    spec = {
+        "argv": argv,
+        "display_name": name,
+        "language": "python",
+        "env": dict(env or {}),
+        "metadata": metadata,
+    }
     (folder / "kernel.json").write_text(json.dumps(spec))
 
 
 @pytest.fixture
 def kernelspec(jp_environ: None, jp_data_dir: Path) -> WriteKernel:
-    """Installs a kernelspec and returns its name: ``kernelspec("half", slice="cpu:1")``."""
+    """Installs a kernelspec and returns its name: ``kernelspec("half",
+    slice="cpu:1")``.
+    """
 
-    def write(name: str, *, argv: list[str] = SLEEPER, env: Mapping[str, str] | None = None, **config: Any) -> str:
+    def write(
+        name: str,
+        *,
+        argv: list[str] = SLEEPER,
+        env: Mapping[str, str] | None = None,
+        **config: Any,
+    ) -> str:
         write_kernelspec(jp_data_dir, name, config, argv, env)
         return name
 
@@ -53,7 +76,9 @@ def kernelspec(jp_environ: None, jp_data_dir: Path) -> WriteKernel:
 
 @pytest.fixture
 def jp_server_config() -> Config:
-    """Tests turn the broker's crank themselves: its own turns come too seldom to meet the moment of a crash."""
+    """Tests turn the broker's crank themselves: its own turns come too seldom to meet
+    the moment of a crash.
+    """
     return Config(
         {
             "ServerApp": {"jpserver_extensions": {"jupyter_aistack": True}},
@@ -65,7 +90,9 @@ def jp_server_config() -> Config:
 
 @pytest.fixture
 def no_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sockets that forget what a sleeping kernel never took; they would hold up each test's end for a second."""
+    """Sockets that forget what a sleeping kernel never took; they would hold up each
+    test's end for a second.
+    """
     connect = ConnectionFileMixin._create_connected_socket
 
     def connect_without_linger(self: Any, *args: Any, **options: Any) -> Any:
@@ -73,12 +100,18 @@ def no_linger(monkeypatch: pytest.MonkeyPatch) -> None:
         socket.linger = 0
         return socket
 
-    monkeypatch.setattr(ConnectionFileMixin, "_create_connected_socket", connect_without_linger)
+    monkeypatch.setattr(
+        ConnectionFileMixin, "_create_connected_socket", connect_without_linger
+    )
 
 
 @pytest.fixture
-def server(no_linger: None, jp_serverapp: Any, jp_asyncio_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
-    """The server with its start hooks run, which pytest-jupyter leaves out; its kernels are ended afterwards."""
+def server(
+    no_linger: None, jp_serverapp: Any, jp_asyncio_loop: asyncio.AbstractEventLoop
+) -> Iterator[Any]:
+    """The server with its start hooks run, which pytest-jupyter leaves out; its kernels
+    are ended afterwards.
+    """
     run, manager = jp_asyncio_loop.run_until_complete, jp_serverapp.extension_manager
     run(manager.start_all_extensions())
     yield jp_serverapp
@@ -88,7 +121,9 @@ def server(no_linger: None, jp_serverapp: Any, jp_asyncio_loop: asyncio.Abstract
 
 
 async def end_kernels(kernels: Any) -> None:
-    """Shut all kernels down, each once its start or restart is over: Jupyter cannot end one in between."""
+    """Shut all kernels down, each once its start or restart is over: Jupyter cannot end
+    one in between.
+    """
     for kernel_id in list(kernels.list_kernel_ids()):
         await until(kernels.get_kernel(kernel_id).ready.done)
         await kernels.shutdown_kernel(kernel_id, now=True)
@@ -115,7 +150,10 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip("the fake CUDA driver needs a C compiler (gcc)")
     folder = tmp_path_factory.mktemp("cuda")
     source = str(Path(__file__).with_name("fake_cuda.c"))
-    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", str(folder / "libcuda.so.1")], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", source, "-o", str(folder / "libcuda.so.1")],
+        check=True,
+    )
     return str(folder)
 
 

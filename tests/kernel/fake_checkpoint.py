@@ -1,10 +1,14 @@
-"""The checkpoint helper over processes that are only told of: ``python fake_checkpoint.py STATES SCRIPT [FIRST]``.
+"""The checkpoint helper over processes that are only told of: ``python
+fake_checkpoint.py STATES SCRIPT [FIRST]``.
 
-It is the real helper but for the driver. STATES is a file that holds each process's state, as a driver outlives a
-helper. SCRIPT is JSON: ``{"lock": ["timeout"], "restore": ["oom"], "checkpoint": ["crash", "slow"]}``, a fault for each
-of the first calls of a step, whichever helper they reach: what is left of it is kept beside STATES. FIRST is the state
-of a process that is not in STATES; without it there is no such process. Where FAKE_NVML_STATE names the state of a fake
-NVML, what a process holds leaves the GPU there and comes back, as far as there is room.
+It is the real helper but for the driver. STATES is a file that holds each process's
+state, as a driver outlives a
+helper. SCRIPT is JSON: ``{"lock": ["timeout"], "restore": ["oom"], "checkpoint":
+["crash", "slow"]}``, a fault for each
+of the first calls of a step, whichever helper they reach: what is left of it is kept
+beside STATES. FIRST is the state of a process that is not in STATES; without it there
+is no such process. Where FAKE_NVML_STATE names the state of a fake NVML, what a process
+holds leaves the GPU there and comes back, as far as there is room.
 """
 
 from __future__ import annotations
@@ -18,8 +22,18 @@ from pathlib import Path
 
 from jupyter_aistack.providers.nvidia.checkpoint.helper import Helper, serve
 
-AFTER = {"lock": "locked", "checkpoint": "checkpointed", "restore": "locked", "unlock": "running"}
-BEFORE = {"lock": "running", "checkpoint": "locked", "restore": "checkpointed", "unlock": "locked"}
+AFTER = {
+    "lock": "locked",
+    "checkpoint": "checkpointed",
+    "restore": "locked",
+    "unlock": "running",
+}
+BEFORE = {
+    "lock": "running",
+    "checkpoint": "locked",
+    "restore": "checkpointed",
+    "unlock": "locked",
+}
 ERRORS = {
     "timeout": "CUDA_ERROR_NOT_READY",
     "unsupported": "CUDA_ERROR_NOT_SUPPORTED",
@@ -45,15 +59,23 @@ class FakeProcess:
         return str(known[self.pid])
 
     def _become(self, state: str) -> None:
-        self.states.write_text(json.dumps({**json.loads(self.states.read_text()), self.pid: state}))
+        self.states.write_text(
+            json.dumps({**json.loads(self.states.read_text()), self.pid: state})
+        )
         if state == "checkpointed":
-            change_nvml(f"process gpu=0 pid={self.pid} ", f"#away process gpu=0 pid={self.pid} ")
+            change_nvml(
+                f"process gpu=0 pid={self.pid} ", f"#away process gpu=0 pid={self.pid} "
+            )
         elif state == "locked":
-            change_nvml(f"#away process gpu=0 pid={self.pid} ", f"process gpu=0 pid={self.pid} ")
+            change_nvml(
+                f"#away process gpu=0 pid={self.pid} ", f"process gpu=0 pid={self.pid} "
+            )
 
     def _step(self, step: str) -> None:
         if self.state != BEFORE[step]:
-            raise RuntimeError(f"CUDA_ERROR_ILLEGAL_STATE: {step} of a process that is {self.state}")
+            raise RuntimeError(
+                f"CUDA_ERROR_ILLEGAL_STATE: {step} of a process that is {self.state}"
+            )
         fault = take_fault(self.states, step)
         if fault == "crash":
             os._exit(139)
@@ -83,17 +105,26 @@ class FakeProcess:
 
 
 def change_nvml(before: str, after: str) -> None:
-    """The first GPU of the fake NVML once lines that begin so begin otherwise; what is free is said anew."""
+    """The first GPU of the fake NVML once lines that begin so begin otherwise; what is
+    free is said anew.
+    """
     if file := os.environ.get("FAKE_NVML_STATE"):
         lines = Path(file).read_text().replace("\n" + before, "\n" + after)
-        held = sum(int(size) for size in re.findall(r"^process gpu=0 .*memory=(\d+)", lines, re.MULTILINE))
+        held = sum(
+            int(size)
+            for size in re.findall(
+                r"^process gpu=0 .*memory=(\d+)", lines, re.MULTILINE
+            )
+        )
         fresh = Path(file).with_suffix(".helper")
         fresh.write_text(re.sub(r" used=\d+", f" used={held}", lines))
         fresh.replace(file)
 
 
 def take_fault(states: Path, step: str) -> str:
-    """The fault of this call of a step; it is taken off the script before anything ends the helper."""
+    """The fault of this call of a step; it is taken off the script before anything ends
+    the helper.
+    """
     file = states.with_suffix(".script")
     script = json.loads(file.read_text())
     faults = script.get(step) or [""]
@@ -105,7 +136,11 @@ def main() -> None:
     states, first = Path(sys.argv[1]), sys.argv[3] if len(sys.argv) > 3 else ""
     if not states.with_suffix(".script").exists():
         states.with_suffix(".script").write_text(sys.argv[2])
-    serve(sys.stdin, sys.stdout, Helper(lambda pid: FakeProcess(pid, states, first), lambda: None))
+    serve(
+        sys.stdin,
+        sys.stdout,
+        Helper(lambda pid: FakeProcess(pid, states, first), lambda: None),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A GPU whose processes are those of `fake_checkpoint`: what one of them holds is there while its state is not away."""
+"""A GPU whose processes are those of `fake_checkpoint`: what one of them holds is there
+while its state is not away.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Enforcement,
+    ProcessUse,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.providers.base import Preparation, Provider, Usage
 
@@ -38,17 +45,31 @@ class FakeGPU(Provider):
         known = json.loads(self.states.read_text())
         away = {pid for pid in self.held if known.get(str(pid)) == "checkpointed"}
         return {
-            pid: self.stuck if pid in away else size for pid, size in self.held.items() if pid not in away or self.stuck
+            pid: self.stuck if pid in away else size
+            for pid, size in self.held.items()
+            if pid not in away or self.stuck
         }
 
     def discover(self, host: str) -> tuple[Device, ...]:
         listed = self._listed()
-        uses = tuple(ProcessUse(pid=pid, memory_bytes=size, name="python") for pid, size in sorted(listed.items()))
+        uses = tuple(
+            ProcessUse(pid=pid, memory_bytes=size, name="python")
+            for pid, size in sorted(listed.items())
+        )
         free = 16 * GIB - sum(listed.values()) - self.taken
-        other = () if self.elsewhere is None else (ProcessUse(pid=self.elsewhere, memory_bytes=GIB, name="python"),)
-        return (self._device(host, "a", uses, free), self._device(host, "b", other, 16 * GIB))
+        other = (
+            ()
+            if self.elsewhere is None
+            else (ProcessUse(pid=self.elsewhere, memory_bytes=GIB, name="python"),)
+        )
+        return (
+            self._device(host, "a", uses, free),
+            self._device(host, "b", other, 16 * GIB),
+        )
 
-    def _device(self, host: str, name: str, processes: tuple[ProcessUse, ...], free_bytes: int) -> Device:
+    def _device(
+        self, host: str, name: str, processes: tuple[ProcessUse, ...], free_bytes: int
+    ) -> Device:
         return Device(
             id=f"GPU-{name}",
             host=host,
@@ -63,10 +84,20 @@ class FakeGPU(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation(enforced_by=Enforcement.L0)
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
         listed = self._listed()
-        sums = {i: sum(size for pid, size in listed.items() if pid in pids[i]) for i in leases}
-        return {i: Usage(memory_bytes=None if self.is_silent else sums[i], utilization=self.busy) for i in leases}
+        sums = {
+            i: sum(size for pid, size in listed.items() if pid in pids[i])
+            for i in leases
+        }
+        return {
+            i: Usage(
+                memory_bytes=None if self.is_silent else sums[i], utilization=self.busy
+            )
+            for i in leases
+        }
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         return {i: Usage() for i in devices}

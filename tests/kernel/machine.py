@@ -1,6 +1,8 @@
-"""A host that does not exist, down to the byte: GPUs, kernels whose state is a number, and movers that fail as told.
+"""A host that does not exist, down to the byte: GPUs, kernels whose state is a number,
+and movers that fail as told.
 
-Everything happens in steps of a second of a clock that is moved by hand; the brokers and the ledger are the real ones.
+Everything happens in steps of a second of a clock that is moved by hand; the brokers
+and the ledger are the real ones.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ from dataclasses import dataclass, field
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
-from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.suspend.model import StatePhase
@@ -77,7 +83,14 @@ class Faults:
     slow: tuple[float, ...] = (1.0, 2.0, 3.0, 20.0, 60.0)
 
 
-NO_FAULTS = Faults(lock_timeout=0.0, helper_crash=0.0, out_of_memory=0.0, kill=0.0, restart=0.0, slow=(1.0, 3.0))
+NO_FAULTS = Faults(
+    lock_timeout=0.0,
+    helper_crash=0.0,
+    out_of_memory=0.0,
+    kill=0.0,
+    restart=0.0,
+    slow=(1.0, 3.0),
+)
 
 
 class FakeGPUs(Provider):
@@ -106,7 +119,9 @@ class FakeGPUs(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation()
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
         return {}
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
@@ -126,7 +141,9 @@ class Machine:
     random: random.Random
     clock: ManualClock
     faults: Faults = field(default_factory=Faults)
-    held: dict[str, dict[int, int]] = field(default_factory=lambda: {"GPU-0": {}, "GPU-1": {}})
+    held: dict[str, dict[int, int]] = field(
+        default_factory=lambda: {"GPU-0": {}, "GPU-1": {}}
+    )
     vaults: dict[int, tuple[int, int]] = field(default_factory=dict)
     kernels: dict[str, Kernel] = field(default_factory=dict)
     works: dict[str, Work] = field(default_factory=dict)
@@ -134,7 +151,7 @@ class Machine:
     lost: int = 0
     moves: dict[str, int] = field(default_factory=dict)
 
-    # -- the hardware -------------------------------------------------------------------------------------------
+    # -- the hardware ------------------------------------------------------------------
 
     def free(self, device_id: str) -> int:
         return GPU_BYTES - KEPT_BY_DRIVER - sum(self.held[device_id].values())
@@ -143,10 +160,14 @@ class Machine:
         return ()  # as in a container, where they cannot be seen
 
     def is_alive(self, pid: int, since: float | None) -> bool:
-        return any(kernel.pid == pid and kernel.is_alive for kernel in self.kernels.values())
+        return any(
+            kernel.pid == pid and kernel.is_alive for kernel in self.kernels.values()
+        )
 
     def take(self, pid: int, devices: tuple[str, ...], each: int) -> None:
-        """A process holds so much on each of these; more than there is must never be tried."""
+        """A process holds so much on each of these; more than there is must never be
+        tried.
+        """
         for device_id in devices:
             self.held[device_id][pid] = each
             assert self.free(device_id) >= 0, f"{device_id} would hold more than it has"
@@ -155,17 +176,23 @@ class Machine:
         for processes in self.held.values():
             processes.pop(pid, None)
 
-    # -- users --------------------------------------------------------------------------------------------------
+    # -- users -------------------------------------------------------------------------
 
     def start(self, name: str) -> Kernel:
         """A new kernel asks for its slice."""
         pid = FIRST_PID + self.random.randrange(10**8)
-        kernel = self.kernels[name] = Kernel(name, self.random.randrange(len(self.brokers)), pid)
-        self._broker(kernel).submit(self.random.choice(SPECS), holder(name, pid=pid, pid_started_at=1.0))
+        kernel = self.kernels[name] = Kernel(
+            name, self.random.randrange(len(self.brokers)), pid
+        )
+        self._broker(kernel).submit(
+            self.random.choice(SPECS), holder(name, pid=pid, pid_started_at=1.0)
+        )
         return kernel
 
     def lease_of(self, kernel: Kernel) -> Lease | None:
-        leases = (one for one in self._broker(kernel).leases() if one.holder.id == kernel.name)
+        leases = (
+            one for one in self._broker(kernel).leases() if one.holder.id == kernel.name
+        )
         return next(leases, None)
 
     def _broker(self, kernel: Kernel) -> Broker:
@@ -177,7 +204,9 @@ class Machine:
             broker = self._broker(kernel)
             broker.prepare(lease)
             broker.activate(lease.id, lease.token, verified=True)
-            broker.update_device_state(lease.id, lease.token, lambda one: steps.is_pinned(one, ""))
+            broker.update_device_state(
+                lease.id, lease.token, lambda one: steps.is_pinned(one, "")
+            )
 
     def use(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
         """What its user does in this second."""
@@ -188,17 +217,30 @@ class Machine:
         elif draw < 0.024:
             with contextlib.suppress(LeaseError):  # it is told why not
                 self._broker(kernel).ask(
-                    lease.id, self.random.choice([RequestedAction.SUSPEND, RequestedAction.RESUME])
+                    lease.id,
+                    self.random.choice(
+                        [RequestedAction.SUSPEND, RequestedAction.RESUME]
+                    ),
                 )
         elif draw < 0.026:
-            self._broker(kernel).keep(lease.id, not home.is_kept and self.random.random() < 0.3)
+            self._broker(kernel).keep(
+                lease.id, not home.is_kept and self.random.random() < 0.3
+            )
 
     def cell(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
-        """A cell that waits begins once its state is there, and one that runs ends in time."""
+        """A cell that waits begins once its state is there, and one that runs ends in
+        time.
+        """
         now = self.clock.now
-        if kernel.waits and kernel.runs_until is None and home.phase is StatePhase.RESIDENT:
+        if (
+            kernel.waits
+            and kernel.runs_until is None
+            and home.phase is StatePhase.RESIDENT
+        ):
             assert home.is_busy
-            assert kernel.number == kernel.expected, f"{kernel.name} has {kernel.number}, not {kernel.expected}"
+            assert kernel.number == kernel.expected, (
+                f"{kernel.name} has {kernel.number}, not {kernel.expected}"
+            )
             kernel.number = kernel.expected = self.random.randrange(10**9)
             each = min(piece.memory_bytes for piece in lease.slices)
             kernel.held_bytes = int(each * self.random.uniform(0.05, 0.95))
@@ -209,7 +251,9 @@ class Machine:
             self._broker(kernel).end_cell(lease.id)
 
     def restart(self, kernel: Kernel, lease: Lease) -> None:
-        """Another process takes the kernel's place; what the old one had is gone, as its user wants it."""
+        """Another process takes the kernel's place; what the old one had is gone, as
+        its user wants it.
+        """
         self.leave(kernel.pid)
         self.vaults.pop(kernel.pid, None)
         kernel.pid = FIRST_PID + self.random.randrange(10**8)
@@ -217,25 +261,36 @@ class Machine:
         kernel.runs_until, kernel.waits, kernel.is_lost = None, False, False
         broker, now = self._broker(kernel), self.clock.now
         broker.bind(lease.id, lease.token, pid=kernel.pid)
-        broker.update_device_state(lease.id, lease.token, lambda one: steps.reset_for_new_process(one, now))
+        broker.update_device_state(
+            lease.id, lease.token, lambda one: steps.reset_for_new_process(one, now)
+        )
 
     def kill(self, kernel: Kernel) -> None:
         kernel.is_alive = False
         self.leave(kernel.pid)
         self.vaults.pop(kernel.pid, None)
 
-    # -- movers -------------------------------------------------------------------------------------------------
+    # -- movers ------------------------------------------------------------------------
 
     def begin_moves(self, server: int) -> None:
         """The mover of a server takes up what its own kernels are to do."""
         for lease in self.brokers[server].moves():
             kernel = self.kernels.get(lease.holder.id)
-            if kernel is None or not kernel.is_alive or kernel.server != server or lease.id in self.works:
+            if (
+                kernel is None
+                or not kernel.is_alive
+                or kernel.server != server
+                or lease.id in self.works
+            ):
                 continue
             assert lease.residence is not None
             work = self.works[lease.id] = self._work(kernel, lease, lease.residence)
-            if work.outcome == "returned":  # the driver takes the memory at once, and fills it
-                self.take(kernel.pid, work.devices, self.vaults.get(kernel.pid, (0, 0))[1])
+            if (
+                work.outcome == "returned"
+            ):  # the driver takes the memory at once, and fills it
+                self.take(
+                    kernel.pid, work.devices, self.vaults.get(kernel.pid, (0, 0))[1]
+                )
 
     def _work(self, kernel: Kernel, lease: Lease, home: DeviceState) -> Work:
         draw, faults = self.random.random(), self.faults
@@ -245,7 +300,11 @@ class Machine:
         elif draw < faults.out_of_memory and kernel.pid in self.vaults:
             outcome = "lost"
         else:
-            outcome = "not returned" if draw < faults.out_of_memory + faults.helper_crash else "returned"
+            outcome = (
+                "not returned"
+                if draw < faults.out_of_memory + faults.helper_crash
+                else "returned"
+            )
         ends_at = self.clock.now + self.random.choice(faults.slow)
         return Work(lease, kernel, kernel.pid, devices_of(lease), ends_at, outcome)
 
@@ -262,29 +321,46 @@ class Machine:
         self.moves[outcome] = self.moves.get(outcome, 0) + 1
         if outcome == "left":
             assert kernel.number is not None
-            self.vaults[work.pid], kernel.number = (kernel.number, kernel.held_bytes), None
+            self.vaults[work.pid], kernel.number = (
+                (kernel.number, kernel.held_bytes),
+                None,
+            )
             self.leave(work.pid)
             size = kernel.held_bytes
-            self._tell(work, lambda one: steps.suspended(one, state_bytes=size, tier=SuspendMethod.CHECKPOINT))
+            self._tell(
+                work,
+                lambda one: steps.suspended(
+                    one, state_bytes=size, tier=SuspendMethod.CHECKPOINT
+                ),
+            )
         elif outcome == "stayed":
-            self._tell(work, lambda one: steps.suspend_failed(one, now, "the kernel could not be locked"))
+            self._tell(
+                work,
+                lambda one: steps.suspend_failed(
+                    one, now, "the kernel could not be locked"
+                ),
+            )
         elif outcome == "returned":
             if work.pid in self.vaults:  # a new process has nothing to bring back
                 kernel.number, _ = self.vaults.pop(work.pid)
             self._tell(work, lambda one: steps.resumed(one, now))
         elif outcome == "not returned":
-            self._tell(work, lambda one: steps.resume_failed(one, "the helper has ended"))
+            self._tell(
+                work, lambda one: steps.resume_failed(one, "the helper has ended")
+            )
         else:
             del self.vaults[work.pid]
             kernel.is_lost, self.lost = True, self.lost + 1
-            self._tell(work, lambda one: steps.is_lost(one, "the driver met too little memory"))
+            self._tell(
+                work, lambda one: steps.is_lost(one, "the driver met too little memory")
+            )
 
     def _tell(self, work: Work, change: object) -> None:
         broker = self._broker(work.kernel)
         broker.update_device_state(work.lease.id, work.lease.token, change)  # type: ignore[arg-type]
         broker.cycle()
 
-    # -- time ---------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------
 
     def second(self, *, is_used: bool = True) -> None:
         """One second passes."""

@@ -1,4 +1,6 @@
-"""Each thing that can be wrong with a slice, broken on purpose: it is found out from inside, said, and acted on."""
+"""Each thing that can be wrong with a slice, broken on purpose: it is found out from
+inside, said, and acted on.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from jupyter_aistack.system.verify.child import verify
 
 from .conftest import WriteKernel, active, client_of, evaluate, until
 
-GPU, OTHER = "GPU-11111111-1111-1111-1111-111111111111", "GPU-abababab-abab-abab-abab-abababababab"
+GPU, OTHER = (
+    "GPU-11111111-1111-1111-1111-111111111111",
+    "GPU-abababab-abab-abab-abab-abababababab",
+)
 PROMISE = {
     "visible": [GPU],
     "memory_total": 20 << 30,
@@ -30,7 +35,14 @@ PROMISE = {
     "multiprocessors": 16,
     "mps": True,
 }
-IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext=jupyter_aistack.magics"]
+IPYKERNEL = [
+    "python",
+    "-m",
+    "ipykernel_launcher",
+    "-f",
+    "{connection_file}",
+    "--ext=jupyter_aistack.magics",
+]
 Environment = Callable[..., dict[str, str]]
 
 
@@ -48,7 +60,10 @@ def environment(driver: str, pipe: Path) -> Environment:
     """What a quarter under MPS is launched with."""
 
     def given(**changes: str) -> dict[str, str]:
-        limits = {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "25", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": "0=5120M"}
+        limits = {
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "25",
+            "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": "0=5120M",
+        }
         mps = {"CUDA_MPS_PIPE_DIRECTORY": str(pipe), **limits}
         return {"LD_LIBRARY_PATH": driver, "FAKE_CUDA_COUNT": "1", **mps, **changes}
 
@@ -64,7 +79,9 @@ def look(
     environment: Mapping[str, str], pipe: Path, promise: Mapping[str, object] = PROMISE
 ) -> tuple[bool | None, str]:
     asked: Callable[[int], bool] = lambda pid: pid in clients_in(pipe)  # noqa: E731
-    return verify(promise, interpreter=sys.executable, environment=environment, is_client=asked)
+    return verify(
+        promise, interpreter=sys.executable, environment=environment, is_client=asked
+    )
 
 
 def test_a_slice_that_holds_is_verified_and_its_child_is_a_client_until_it_was_seen(
@@ -75,46 +92,81 @@ def test_a_slice_that_holds_is_verified_and_its_child_is_a_client_until_it_was_s
 
 
 BROKEN = [
-    # A wrong pipe directory gives the whole GPU without a word; the same when the server has died.
-    ({"CUDA_MPS_PIPE_DIRECTORY": "/nowhere"}, "the process may take 20.0 GiB of memory instead of 5.0 GiB"),
-    ({"FAKE_MPS_IGNORES": "memory"}, "the process may take 20.0 GiB of memory instead of 5.0 GiB"),
-    ({"FAKE_MPS_IGNORES": "sms"}, "the process may use 66 multiprocessors instead of 16"),
-    ({"FAKE_MPS_IGNORES": "clients"}, "the process is no client of the MPS server that limits its slice"),
-    ({"FAKE_CUDA_COUNT": "2"}, f"the process sees devices {GPU}, {OTHER} instead of {GPU}"),
+    # A wrong pipe directory gives the whole GPU without a word; the same when the
+    # server has died.
+    (
+        {"CUDA_MPS_PIPE_DIRECTORY": "/nowhere"},
+        "the process may take 20.0 GiB of memory instead of 5.0 GiB",
+    ),
+    (
+        {"FAKE_MPS_IGNORES": "memory"},
+        "the process may take 20.0 GiB of memory instead of 5.0 GiB",
+    ),
+    (
+        {"FAKE_MPS_IGNORES": "sms"},
+        "the process may use 66 multiprocessors instead of 16",
+    ),
+    (
+        {"FAKE_MPS_IGNORES": "clients"},
+        "the process is no client of the MPS server that limits its slice",
+    ),
+    (
+        {"FAKE_CUDA_COUNT": "2"},
+        f"the process sees devices {GPU}, {OTHER} instead of {GPU}",
+    ),
     ({"FAKE_CUDA": "none"}, f"the process sees devices none instead of {GPU}"),
 ]
 
 
 @pytest.mark.parametrize(("broken", "words"), BROKEN, ids=lambda value: str(value)[:40])
-def test_what_is_broken_is_named(broken: dict[str, str], words: str, environment: Environment, pipe: Path) -> None:
+def test_what_is_broken_is_named(
+    broken: dict[str, str], words: str, environment: Environment, pipe: Path
+) -> None:
     assert look(environment(**broken), pipe) == (False, f"not enforced: {words}")
 
 
-def test_another_device_than_the_promised_one_is_named(environment: Environment, pipe: Path) -> None:
+def test_another_device_than_the_promised_one_is_named(
+    environment: Environment, pipe: Path
+) -> None:
     verdict, note = look(environment(), pipe, {**PROMISE, "visible": [OTHER]})
-    assert (verdict, note) == (False, f"not enforced: the process sees devices {GPU} instead of {OTHER}")
+    assert (verdict, note) == (
+        False,
+        f"not enforced: the process sees devices {GPU} instead of {OTHER}",
+    )
 
 
 def test_a_driver_that_is_dead_is_not_called_a_slice_that_holds_nor_one_that_does_not(
     environment: Environment, pipe: Path
 ) -> None:
     verdict = look(environment(FAKE_CUDA="broken"), pipe)
-    assert verdict == (None, "could not be verified: cuInit failed: unknown error (999)")
+    assert verdict == (
+        None,
+        "could not be verified: cuInit failed: unknown error (999)",
+    )
 
 
-def test_a_server_that_does_not_answer_leaves_the_question_open(environment: Environment) -> None:
+def test_a_server_that_does_not_answer_leaves_the_question_open(
+    environment: Environment,
+) -> None:
     def mute(pid: int) -> bool:
         raise ProviderError("the control daemon does not answer")
 
-    verdict, note = verify(PROMISE, interpreter=sys.executable, environment=environment(), is_client=mute)
+    verdict, note = verify(
+        PROMISE, interpreter=sys.executable, environment=environment(), is_client=mute
+    )
     assert verdict is None
-    assert note.startswith("could not be verified: nobody can say whether the process is a client")
+    assert note.startswith(
+        "could not be verified: nobody can say whether the process is a client"
+    )
 
 
 def test_less_memory_in_all_than_promised_is_what_a_limit_of_the_control_group_makes_of_it(
     environment: Environment, pipe: Path
 ) -> None:
-    assert look(environment(), pipe, {**PROMISE, "memory_total": 141 << 30}) == (True, "")
+    assert look(environment(), pipe, {**PROMISE, "memory_total": 141 << 30}) == (
+        True,
+        "",
+    )
 
 
 def test_what_one_of_two_leases_leaves_open_is_open_for_the_process() -> None:
@@ -129,13 +181,17 @@ def test_what_one_of_two_leases_leaves_open_is_open_for_the_process() -> None:
     assert combined([cpu, share]).expects == {"threads": "2", **PROMISE}
 
 
-# -- on a real server ------------------------------------------------------------------------------------------------
+# -- on a real server ------------------------------------------------------------------
 
 
 class Behind:
-    """A provider of CPU slices that promises what the fake driver of the kernel shows, or not."""
+    """A provider of CPU slices that promises what the fake driver of the kernel shows,
+    or not.
+    """
 
-    def __init__(self, provider: Any, pipe: Path, promise: Mapping[str, object]) -> None:
+    def __init__(
+        self, provider: Any, pipe: Path, promise: Mapping[str, object]
+    ) -> None:
         self._provider, self._pipe, self._promise = provider, pipe, promise
 
     def __getattr__(self, name: str) -> Any:
@@ -156,7 +212,9 @@ def promising(broker: Broker, pipe: Path) -> Callable[..., None]:
     def exchange(**changes: object) -> None:
         (provider,) = broker.devices.providers
         behind: Any = Behind(provider, pipe, {**PROMISE, **changes})
-        broker.devices = DeviceManager((behind,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
+        broker.devices = DeviceManager(
+            (behind,), host=broker.host, clock=broker.clock, ours=broker._own_processes
+        )
 
     return exchange
 
@@ -169,7 +227,9 @@ async def test_kernel_under_mps_is_verified_by_the_granting_side(
     environment: Environment,
 ) -> None:
     promising()
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("mps", slice="cpu:1", env=environment()))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("mps", slice="cpu:1", env=environment())
+    )
     lease = await active(broker, kernel_id)
     assert (lease.verified, lease.note) == (True, "")
 
@@ -183,11 +243,18 @@ async def test_kernel_whose_slice_does_not_hold_is_told_and_keeps_it_where_that_
 ) -> None:
     promising()
     env = environment(CUDA_MPS_PIPE_DIRECTORY="/nowhere")
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("mps", slice="cpu:1", env=env))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("mps", slice="cpu:1", env=env)
+    )
     lease = await active(broker, kernel_id)
     assert (lease.state, lease.verified) == (LeaseState.ACTIVE, False)
-    (event,) = [event for event in broker.events() if event.kind.value == "LeaseNotEnforced"]
-    assert event.detail == "not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB"
+    (event,) = [
+        event for event in broker.events() if event.kind.value == "LeaseNotEnforced"
+    ]
+    assert (
+        event.detail
+        == "not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB"
+    )
 
 
 class TestWhereSuchLeasesAreRevoked:
@@ -208,15 +275,31 @@ class TestWhereSuchLeasesAreRevoked:
         promising(multiprocessors=8)
         name = kernelspec("mps", slice="cpu:1", argv=IPYKERNEL, env=environment())
         kernel_id = await kernels.start_kernel(kernel_name=name)
-        ended = await until(lambda: next((x for x in broker.leases(live=False) if not x.is_live), None))
+        ended = await until(
+            lambda: next((x for x in broker.leases(live=False) if not x.is_live), None)
+        )
         why = "not enforced: the process may use 16 multiprocessors instead of 8"
-        assert (ended.outcome, ended.verified, ended.note) == (Outcome.FAILED, False, why)
-        assert {"LeaseFailed", "LeaseNotEnforced"} <= {event.kind.value for event in broker.events()}
+        assert (ended.outcome, ended.verified, ended.note) == (
+            Outcome.FAILED,
+            False,
+            why,
+        )
+        assert {"LeaseFailed", "LeaseNotEnforced"} <= {
+            event.kind.value for event in broker.events()
+        }
         async with client_of(kernels.get_kernel(kernel_id)) as client:
             said: list[str] = []
-            hear: Callable[[Any], None] = lambda message: said.append(message["content"].get("text", ""))  # noqa: E731
-            await client.execute_interactive("print('alive')", output_hook=hear, timeout=30)
-            assert f"the lease {ended.id} has ended: {why}; this kernel runs without a device now" in "".join(said)
+
+            def hear(message: Any) -> None:
+                said.append(message["content"].get("text", ""))
+
+            await client.execute_interactive(
+                "print('alive')", output_hook=hear, timeout=30
+            )
+            assert (
+                f"the lease {ended.id} has ended: {why}; this kernel runs without a device now"
+                in "".join(said)
+            )
             assert "".join(said).rstrip().endswith("alive")
 
     async def test_a_kernel_that_asks_for_a_slice_gets_the_sentence_and_no_slice(
@@ -228,7 +311,9 @@ class TestWhereSuchLeasesAreRevoked:
         environment: Environment,
     ) -> None:
         promising()
-        name = kernelspec("plain", argv=IPYKERNEL, env=environment(FAKE_MPS_IGNORES="clients"))
+        name = kernelspec(
+            "plain", argv=IPYKERNEL, env=environment(FAKE_MPS_IGNORES="clients")
+        )
         kernel_id = await kernels.start_kernel(kernel_name=name)
         async with client_of(kernels.get_kernel(kernel_id)) as client:
             ask = """
@@ -241,7 +326,10 @@ except jupyter_aistack.exceptions.AIStackError as error:
             await client.execute_interactive(ask, timeout=30)
             code, message = await evaluate(client, "said")
         assert code == "NotEnforced"
-        assert "the process is no client of the MPS server that limits its slice; the lease " in message
+        assert (
+            "the process is no client of the MPS server that limits its slice; the lease "
+            in message
+        )
         assert message.endswith(" has been revoked")
         assert broker.leases() == ()
 
@@ -254,7 +342,9 @@ async def test_a_kernel_that_asks_for_a_slice_has_its_server_look_for_the_child(
     environment: Environment,
 ) -> None:
     promising()
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("plain", argv=IPYKERNEL, env=environment()))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("plain", argv=IPYKERNEL, env=environment())
+    )
     async with client_of(kernels.get_kernel(kernel_id)) as client:
         ask = "[(held := __import__('jupyter_aistack').request('cpu:1')).verified, held.note]"
         assert await evaluate(client, ask) == [True, ""]

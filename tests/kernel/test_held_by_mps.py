@@ -1,6 +1,8 @@
-"""The whole way on a real server: the provider of GPUs over a fake driver, a daemon of MPS, and kernels on CUDA.
+"""The whole way on a real server: the provider of GPUs over a fake driver, a daemon of
+MPS, and kernels on CUDA.
 
-From the grant to what is seen from inside, what is told when the daemon breaks, and how a kernel is taken off the GPU.
+From the grant to what is seen from inside, what is told when the daemon breaks, and how
+a kernel is taken off the GPU.
 """
 
 from __future__ import annotations
@@ -55,37 +57,68 @@ while True:
 
 
 @pytest.fixture
-def stand(tmp_path: Path, driver: str, fake_nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
-    """What a server that is started now finds: a GPU, its driver and the stub of MPS."""
+def stand(
+    tmp_path: Path, driver: str, fake_nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stand]:
+    """What a server that is started now finds: a GPU, its driver and the stub of
+    MPS.
+    """
     with tempfile.TemporaryDirectory(prefix="mps") as runtime:
         host = Stand(tmp_path, Path(runtime) / "aistack-mps")
         host.tell(gpus={GPU: {"multiprocessors": 66, "mib": 20 * 1024}})
         environment = fake_nvml.environment(NEW + HARDWARE)
         libraries = f"{environment['LD_LIBRARY_PATH']}{os.pathsep}{driver}"
-        told = {"AISTACK_ENFORCEMENT": "auto", "XDG_RUNTIME_DIR": runtime, "FAKE_CUDA_COUNT": "1"}
-        for name, value in {**environment, **host.environment, **told, "LD_LIBRARY_PATH": libraries}.items():
+        told = {
+            "AISTACK_ENFORCEMENT": "auto",
+            "XDG_RUNTIME_DIR": runtime,
+            "FAKE_CUDA_COUNT": "1",
+        }
+        for name, value in {
+            **environment,
+            **host.environment,
+            **told,
+            "LD_LIBRARY_PATH": libraries,
+        }.items():
             monkeypatch.setenv(name, value)
         yield host
         host.close()
 
 
 class Host:
-    """A live server, and kernels on it that start CUDA and write down what they hear."""
+    """A live server, and kernels on it that start CUDA and write down what they
+    hear.
+    """
 
     def __init__(self, server: LiveServer, stand: Stand, heard: Path) -> None:
         self.server, self.stand, self.heard = server, stand, heard
-        argv = ["python", "-S", "-c", ON_CUDA, "{connection_file}", str(stand.root / "*" / "log" / "control.log")]
-        write_kernelspec(server.folder / "data", "quarter", {"slice": "1/4"}, [*argv, str(heard)])
+        argv = [
+            "python",
+            "-S",
+            "-c",
+            ON_CUDA,
+            "{connection_file}",
+            str(stand.root / "*" / "log" / "control.log"),
+        ]
+        write_kernelspec(
+            server.folder / "data", "quarter", {"slice": "1/4"}, [*argv, str(heard)]
+        )
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
-        asked = urllib.request.Request(self.server.url + path, data, headers, method=method)
+        headers = {
+            "Authorization": f"token {TOKEN}",
+            "Content-Type": "application/json",
+        }
+        asked = urllib.request.Request(
+            self.server.url + path, data, headers, method=method
+        )
         with urllib.request.urlopen(asked, timeout=60) as answer:
             return json.loads(answer.read() or "null")
 
     def start(self) -> tuple[str, Any]:
-        """A kernel and its lease, once that has been checked and the kernel is a client."""
+        """A kernel and its lease, once that has been checked and the kernel is a
+        client.
+        """
         kernel_id = self.ask("POST", "api/kernels", {"name": "quarter"})["id"]
         lease = until(lambda: self.checked(kernel_id))
         until(lambda: list(self.stand.root.glob(f"*/p/**/{lease['holder']['pid']}")))
@@ -93,7 +126,10 @@ class Host:
 
     def checked(self, kernel_id: str) -> Any:
         held = [lease for lease in self.leases() if lease["holder"]["id"] == kernel_id]
-        return next((lease for lease in held if lease["verified"] is not None or lease["note"]), None)
+        return next(
+            (lease for lease in held if lease["verified"] is not None or lease["note"]),
+            None,
+        )
 
     def leases(self) -> Any:
         return self.server.get("aistack/api/v1/leases")["leases"]
@@ -104,7 +140,9 @@ class Host:
     def doctor(self) -> Any:
         asked = [sys.executable, "-m", "jupyter_aistack.cli", "doctor", "--json"]
         environment = {**os.environ, "AISTACK_PROVIDERS": "gpu"}
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, env=environment)
+        done = subprocess.run(
+            asked, capture_output=True, text=True, timeout=60, env=environment
+        )
         return json.loads(done.stdout)
 
 
@@ -118,7 +156,11 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 @pytest.fixture
 def host(stand: Stand, tmp_path: Path) -> Iterator[Host]:
-    settings = ("--AIStack.providers=gpu", "--AIStack.cycle_seconds=0.2", "--KernelManager.shutdown_wait_time=0.5")
+    settings = (
+        "--AIStack.providers=gpu",
+        "--AIStack.cycle_seconds=0.2",
+        "--KernelManager.shutdown_wait_time=0.5",
+    )
     with live_server(tmp_path / "live", *settings) as server:
         yield Host(server, stand, tmp_path / "heard")
 
@@ -134,7 +176,9 @@ def level(request: pytest.FixtureRequest, stand: Stand, fake_nvml: FakeNVML) -> 
     return str(request.param)
 
 
-def test_a_quarter_is_held_seen_from_inside_and_given_back_through_its_server(level: str, host: Host) -> None:
+def test_a_quarter_is_held_seen_from_inside_and_given_back_through_its_server(
+    level: str, host: Host
+) -> None:
     kernel_id, lease = host.start()
     assert said_of(lease) == (level, True, "")
     assert host.device()["level"] == level
@@ -143,13 +187,17 @@ def test_a_quarter_is_held_seen_from_inside_and_given_back_through_its_server(le
     assert given["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == f"{GPU}=5120M"
     host.ask("DELETE", f"api/kernels/{kernel_id}")
     heard = host.heard.read_text().split("\n")
-    assert "SIGTERM True" in heard, "the server had ended its work before it was asked to end"
+    assert "SIGTERM True" in heard, (
+        "the server had ended its work before it was asked to end"
+    )
     assert heard[0] == "SIGINT False"
     assert host.leases() == []
     until(lambda: host.stand.running(GPU) is None)
 
 
-def test_a_kernel_whose_slice_was_taken_back_is_ended_through_the_server_it_is_still_a_client_of(host: Host) -> None:
+def test_a_kernel_whose_slice_was_taken_back_is_ended_through_the_server_it_is_still_a_client_of(
+    host: Host,
+) -> None:
     kernel_id, lease = host.start()
     host.ask("DELETE", f"aistack/api/v1/leases/{lease['id']}")
     assert host.leases() == []
@@ -157,52 +205,75 @@ def test_a_kernel_whose_slice_was_taken_back_is_ended_through_the_server_it_is_s
     assert "SIGTERM True" in host.heard.read_text()
 
 
-def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_again(level: str, host: Host) -> None:
+def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_again(
+    level: str, host: Host
+) -> None:
     argv = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     write_kernelspec(host.server.folder / "data", "plain", {}, argv)
     kernel_id = host.ask("POST", "api/kernels", {"name": "plain"})["id"]
-    client = BlockingKernelClient(connection_file=str(host.server.folder / "runtime" / f"kernel-{kernel_id}.json"))
+    client = BlockingKernelClient(
+        connection_file=str(host.server.folder / "runtime" / f"kernel-{kernel_id}.json")
+    )
     client.load_connection_file()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
         ask = "import os, jupyter_aistack\nheld = jupyter_aistack.request('1/4')\n"
-        assert said(client, f"{ask}print(held.enforced_by, held.verified, held.note)") == f"{level} True \n"
+        assert (
+            said(client, f"{ask}print(held.enforced_by, held.verified, held.note)")
+            == f"{level} True \n"
+        )
         (lease,) = host.leases()
         assert said_of(lease) == (level, True, "")
-        assert host.stand.root.name in said(client, "print(os.environ['CUDA_MPS_PIPE_DIRECTORY'])")
+        assert host.stand.root.name in said(
+            client, "print(os.environ['CUDA_MPS_PIPE_DIRECTORY'])"
+        )
         said(client, CUDA)
         look = (
-            "print([name for name in os.environ if name.startswith('CUDA_MPS_')], [os.environ['CUDA_VISIBLE_DEVICES']])"
+            "print([name for name in os.environ if name.startswith('CUDA_MPS_')],"
+            " [os.environ['CUDA_VISIBLE_DEVICES']])"
         )
         assert said(client, f"held.release()\n{look}") == "[] ['']\n"
         assert host.leases() == []
         client.execute(DEAF)  # it is in the midst of something when it is ended
-        until(lambda: "deaf" in client.get_iopub_msg(timeout=30)["content"].get("text", ""))
+        until(
+            lambda: (
+                "deaf" in client.get_iopub_msg(timeout=30)["content"].get("text", "")
+            )
+        )
         host.ask("DELETE", f"api/kernels/{kernel_id}")
     finally:
         client.stop_channels()
     logs = "".join(file.read_text() for file in host.stand.root.glob("*/log/control.*"))
     ended = re.findall(r"terminate(?:_client [0-9]+)? ([0-9]+)\n", logs)
-    assert ended == [str(lease["holder"]["pid"])], "it was a client until then, though its lease was over"
+    assert ended == [str(lease["holder"]["pid"])], (
+        "it was a client until then, though its lease was over"
+    )
 
 
 def said(client: BlockingKernelClient, code: str) -> str:
     """What a cell prints."""
     heard: list[str] = []
     reply = client.execute_interactive(
-        code, output_hook=lambda message: heard.append(message["content"].get("text", "")), timeout=60
+        code,
+        output_hook=lambda message: heard.append(message["content"].get("text", "")),
+        timeout=60,
     )
     assert reply["content"]["status"] == "ok", reply["content"]
     return "".join(heard)
 
 
-def test_pipes_that_are_removed_are_told_to_those_who_use_them(level: str, host: Host) -> None:
+def test_pipes_that_are_removed_are_told_to_those_who_use_them(
+    level: str, host: Host
+) -> None:
     _, lease = host.start()
     shutil.rmtree(next(host.stand.root.glob("*/p")))
     told = until(lambda: next((one for one in host.leases() if one["note"]), None))
     lost = "lost the directory of its MPS daemon, which somebody removed; it opens when its processes have ended"
-    assert (told["id"], told["note"]) == (lease["id"], f"on a GPU that failed: GPU 0 {lost}; restart the kernel")
+    assert (told["id"], told["note"]) == (
+        lease["id"],
+        f"on a GPU that failed: GPU 0 {lost}; restart the kernel",
+    )
     assert until(lambda: host.device()["problem"]) == lost
 
 
@@ -213,12 +284,17 @@ def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_name
     pid = lease["holder"]["pid"]
     log = next(stand.root.glob("*/log/control.log"))
     before = log.read_text().count("namespace list")
-    until(lambda: log.read_text().count("namespace list") > before)  # the watch has seen who is connected
+    until(
+        lambda: log.read_text().count("namespace list") > before
+    )  # the watch has seen who is connected
     running = stand.running(GPU)
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     told = until(lambda: next((one for one in host.leases() if one["note"]), None))
-    assert f"had its MPS daemon end and start anew; process {pid} must be started again" in told["note"]
+    assert (
+        f"had its MPS daemon end and start anew; process {pid} must be started again"
+        in told["note"]
+    )
     assert host.device()["problem"] == ""
     host.ask("POST", f"api/kernels/{kernel_id}/restart")
     again = until(lambda: next((one for one in host.leases() if not one["note"]), None))

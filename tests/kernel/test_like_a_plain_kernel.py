@@ -1,4 +1,6 @@
-"""A kernel without a slice, side by side with one that Jupyter's own provisioner launched: nobody can tell."""
+"""A kernel without a slice, side by side with one that Jupyter's own provisioner
+launched: nobody can tell.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ CELLS = [
 
 @pytest.fixture
 def pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Starts the same native kernelspec under either provisioner: ``await pair("aistack-provisioner")``."""
+    """Starts the same native kernelspec under either provisioner: ``await
+    pair("aistack-provisioner")``.
+    """
     for name in SECRETS:
         monkeypatch.setenv(name, "s3cret")
     started: list[AsyncKernelManager] = []
@@ -39,7 +43,9 @@ def pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     async def start(provisioner: str) -> AsyncKernelManager:
         KernelProvisionerFactory.clear_instance()
         monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", provisioner)
-        manager = AsyncKernelManager(kernel_name="python3", connection_file=str(tmp_path / f"{provisioner}.json"))
+        manager = AsyncKernelManager(
+            kernel_name="python3", connection_file=str(tmp_path / f"{provisioner}.json")
+        )
         await manager.start_kernel(cwd=str(tmp_path))
         started.append(manager)
         return manager
@@ -61,23 +67,34 @@ async def shut_down(*managers: AsyncKernelManager) -> None:
 
 
 def shape(message: dict[str, Any]) -> Any:
-    """A message without what differs from run to run: ids, dates, paths and traceback colours."""
+    """A message without what differs from run to run: ids, dates, paths and traceback
+    colours.
+    """
     content = dict(message["content"])
     for varying in ("traceback", "execution_count", "engine_info"):
         content.pop(varying, None)
     content["transient"] = sorted(content.get("transient", {}))
     if content.get("data", {}).get("text/plain", "").startswith("<TimeitResult"):
         content["data"] = {}
-    return message["msg_type"], content, sorted(message["header"]), sorted(message["metadata"])
+    return (
+        message["msg_type"],
+        content,
+        sorted(message["header"]),
+        sorted(message["metadata"]),
+    )
 
 
 async def conversation(manager: AsyncKernelManager) -> list[Any]:
     """Everything a client sees of the cells, an interrupt and a restart."""
     heard: list[Any] = []
-    asked: list[Any] = []  # another channel: when it comes between the messages of the first is left to chance
+    asked: list[
+        Any
+    ] = []  # another channel: when it comes between the messages of the first is left to chance
     async with client_of(manager) as client:
         info = (await client.kernel_info(reply=True))["content"]
-        heard.append({**info, "banner": info["banner"].partition("\nTip: ")[0]})  # IPython's tip of the day
+        heard.append(
+            {**info, "banner": info["banner"].partition("\nTip: ")[0]}
+        )  # IPython's tip of the day
 
         def answer(message: dict[str, Any]) -> None:
             asked.append(shape(message))
@@ -85,10 +102,16 @@ async def conversation(manager: AsyncKernelManager) -> list[Any]:
 
         for cell in CELLS:
             reply = await client.execute_interactive(
-                cell, output_hook=lambda m: heard.append(shape(m)), stdin_hook=answer, allow_stdin=True, timeout=30
+                cell,
+                output_hook=lambda m: heard.append(shape(m)),
+                stdin_hook=answer,
+                allow_stdin=True,
+                timeout=30,
             )
             heard.append(shape(reply))
-        heard.append((await client.complete("import o", reply=True))["content"]["status"])
+        heard.append(
+            (await client.complete("import o", reply=True))["content"]["status"]
+        )
         heard.extend(await interrupted(manager, client))
         await manager.restart_kernel()
         await client.wait_for_ready(timeout=30)
@@ -107,7 +130,9 @@ async def interrupted(manager: AsyncKernelManager, client: Any) -> list[Any]:
             sleeping.set()
 
     cell = "import time; print('asleep', flush=True); time.sleep(60)"
-    task = asyncio.ensure_future(client.execute_interactive(cell, output_hook=hear, timeout=30))
+    task = asyncio.ensure_future(
+        client.execute_interactive(cell, output_hook=hear, timeout=30)
+    )
     await asyncio.wait_for(sleeping.wait(), 30)
     await manager.interrupt_kernel()
     return [*heard, shape(await task)]
@@ -123,18 +148,30 @@ async def test_a_client_hears_the_same_from_both(pair: Any) -> None:
 
 async def test_command_and_provisioner_info_are_the_same(pair: Any) -> None:
     ours, plain = await both(pair)
-    commands = [Path(f"/proc/{m.provisioner.pid}/cmdline").read_bytes().split(b"\0") for m in (ours, plain)]
+    commands = [
+        Path(f"/proc/{m.provisioner.pid}/cmdline").read_bytes().split(b"\0")
+        for m in (ours, plain)
+    ]
     infos = [await m.provisioner.get_provisioner_info() for m in (ours, plain)]
     await shut_down(ours, plain)
-    assert [word for word in commands[0] if b".json" not in word] == [w for w in commands[1] if b".json" not in w]
+    assert [word for word in commands[0] if b".json" not in word] == [
+        w for w in commands[1] if b".json" not in w
+    ]
     assert infos[0].keys() == infos[1].keys()
 
 
-async def test_environment_differs_by_our_variables_and_the_dropped_secrets_only(pair: Any) -> None:
+async def test_environment_differs_by_our_variables_and_the_dropped_secrets_only(
+    pair: Any,
+) -> None:
     ours, plain = await both(pair)
-    mine, theirs = environment_of(ours.provisioner.pid), environment_of(plain.provisioner.pid)
+    mine, theirs = (
+        environment_of(ours.provisioner.pid),
+        environment_of(plain.provisioner.pid),
+    )
     await shut_down(ours, plain)
     assert theirs.keys() - mine.keys() == set(SECRETS)
     assert mine.keys() - theirs.keys() == {"AISTACK_KERNEL"}
-    changed = {name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name]}
+    changed = {
+        name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name]
+    }
     assert changed <= {"JUPYTER_DEFAULT_PROVISIONER_NAME", "JPY_PARENT_PID"}

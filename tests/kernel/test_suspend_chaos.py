@@ -1,4 +1,6 @@
-"""Twelve kernels, two GPUs, two servers, and all that can go wrong: nothing is lost, and nobody waits for ever."""
+"""Twelve kernels, two GPUs, two servers, and all that can go wrong: nothing is lost,
+and nobody waits for ever.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ from .machine import NO_FAULTS, FakeGPUs, Machine
 
 KERNELS, SERVERS, SECONDS, LONGEST = 12, 2, 600, 3600
 POLICY = Policy(queues=(Queue(name="default", suspend=True, idle=None),))
-SUSPEND = SuspendPolicy(warm_seconds=10.0, hard_seconds=120.0, retry_seconds=5.0, longest_retry_seconds=30.0)
+SUSPEND = SuspendPolicy(
+    warm_seconds=10.0, hard_seconds=120.0, retry_seconds=5.0, longest_retry_seconds=30.0
+)
 
 
-def machine_of(seed: int, open_ledger: Callable[[], Ledger], host_memory: int) -> Machine:
+def machine_of(
+    seed: int, open_ledger: Callable[[], Ledger], host_memory: int
+) -> Machine:
     """A host with as many brokers as servers, all over one ledger."""
     machine = Machine(random.Random(seed), ManualClock())
 
@@ -52,7 +58,9 @@ def machine_of(seed: int, open_ledger: Callable[[], Ledger], host_memory: int) -
 
 
 def live(machine: Machine) -> None:
-    """Ten minutes in which all may happen, and then as long as it takes without faults until nothing waits."""
+    """Ten minutes in which all may happen, and then as long as it takes without faults
+    until nothing waits.
+    """
     for number in range(KERNELS):
         machine.start(f"k{number}")
     for _ in range(SECONDS):
@@ -75,17 +83,24 @@ def settle(machine: Machine, is_over: Callable[[], bool]) -> None:
 def nobody_waits(machine: Machine) -> bool:
     """Whether no cell runs or waits, and nothing moves."""
     living = [kernel for kernel in machine.kernels.values() if kernel.is_alive]
-    return not machine.brokers[0].moves() and not any(kernel.waits or kernel.is_lost for kernel in living)
+    return not machine.brokers[0].moves() and not any(
+        kernel.waits or kernel.is_lost for kernel in living
+    )
 
 
 def come_back(machine: Machine) -> None:
-    """Every kernel that lives and has a lease gets its state back, and it is what it was."""
+    """Every kernel that lives and has a lease gets its state back, and it is what it
+    was.
+    """
     for kernel in [kernel for kernel in machine.kernels.values() if kernel.is_alive]:
         lease = machine.lease_of(kernel)
         if lease is not None:
             broker, lease_id = machine.brokers[kernel.server], lease.id
             broker.ask(lease_id, RequestedAction.RESUME)
-            settle(machine, lambda broker=broker, lease_id=lease_id: is_resident(broker, lease_id))  # type: ignore[misc]
+            settle(
+                machine,
+                lambda broker=broker, lease_id=lease_id: is_resident(broker, lease_id),
+            )  # type: ignore[misc]
             assert kernel.number == kernel.expected
 
 
@@ -112,7 +127,9 @@ def test_nothing_is_lost_and_nobody_waits_for_ever(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_where_the_host_has_little_memory_those_who_were_let_in_lose_nothing_either(seed: int) -> None:
+def test_where_the_host_has_little_memory_those_who_were_let_in_lose_nothing_either(
+    seed: int,
+) -> None:
     ledger = MemoryLedger()
     machine = machine_of(seed, lambda: ledger, 300 * GIB)
     live(machine)
@@ -122,7 +139,9 @@ def test_where_the_host_has_little_memory_those_who_were_let_in_lose_nothing_eit
 
 
 def test_nothing_is_lost_over_one_database(tmp_path: Path) -> None:
-    machine = machine_of(99, lambda: SQLLedger(f"sqlite:///{tmp_path}/ledger.sqlite"), 2000 * GIB)
+    machine = machine_of(
+        99, lambda: SQLLedger(f"sqlite:///{tmp_path}/ledger.sqlite"), 2000 * GIB
+    )
     live(machine)
     settle(machine, lambda: nobody_waits(machine) and not machine.brokers[0].queue())
     come_back(machine)
@@ -130,8 +149,14 @@ def test_nothing_is_lost_over_one_database(tmp_path: Path) -> None:
 
 
 def check(machine: Machine) -> None:
-    """What was lost was lost by a fault that was made, and said so; and the faults were really there."""
-    told = [event for event in machine.brokers[0].events(limit=10**6) if event.kind is EventKind.LEASE_STATE_LOST]
+    """What was lost was lost by a fault that was made, and said so; and the faults were
+    really there.
+    """
+    told = [
+        event
+        for event in machine.brokers[0].events(limit=10**6)
+        if event.kind is EventKind.LEASE_STATE_LOST
+    ]
     assert len(told) == machine.lost == machine.moves.get("lost", 0)
     assert machine.moves["left"] > 5
     assert machine.moves["returned"] > 5

@@ -1,4 +1,6 @@
-"""The checkpoint helper: what it answers, what it survives, and what is said when it cannot."""
+"""The checkpoint helper: what it answers, what it survives, and what is said when it
+cannot.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def helper(states: Path) -> Iterator[Callable[..., CheckpointClient]]:
     made: list[CheckpointClient] = []
 
     def make(**script: list[str]) -> CheckpointClient:
-        made.append(CheckpointClient((sys.executable, str(FAKE), str(states), json.dumps(script))))
+        made.append(
+            CheckpointClient(
+                (sys.executable, str(FAKE), str(states), json.dumps(script))
+            )
+        )
         return made[-1]
 
     yield make
@@ -78,7 +84,9 @@ def test_a_process_that_cannot_be_copied_is_let_go_on(helper: Make) -> None:
     assert failed.value.facts == {"step": "checkpoint", "state": "running"}
 
 
-def test_a_restore_that_meets_too_little_memory_is_not_tried_again(helper: Make) -> None:
+def test_a_restore_that_meets_too_little_memory_is_not_tried_again(
+    helper: Make,
+) -> None:
     client = helper(restore=["oom"])
     client.suspend(PID)
     with pytest.raises(CheckpointFailed, match="CUDA_ERROR_OUT_OF_MEMORY") as failed:
@@ -88,12 +96,21 @@ def test_a_restore_that_meets_too_little_memory_is_not_tried_again(helper: Make)
     assert client.suspend(OTHER).state == "checkpointed"
 
 
-def test_a_helper_that_crashed_is_replaced_and_the_next_one_finds_the_process_as_it_is(helper: Make) -> None:
+def test_a_helper_that_crashed_is_replaced_and_the_next_one_finds_the_process_as_it_is(
+    helper: Make,
+) -> None:
     client = helper(lock=["", "crash"])
     client.suspend(PID)
-    with pytest.raises(CheckpointFailed, match=r"helper ended \(139\) during suspend; ask for the state") as failed:
+    with pytest.raises(
+        CheckpointFailed,
+        match=r"helper ended \(139\) during suspend; ask for the state",
+    ) as failed:
         client.suspend(OTHER)
-    assert failed.value.facts == {"step": "suspend", "state": "unknown", "helper_ended": True}
+    assert failed.value.facts == {
+        "step": "suspend",
+        "state": "unknown",
+        "helper_ended": True,
+    }
     assert client.state(OTHER) == "running"
     assert client.resume(PID).state == "running"
 
@@ -105,8 +122,12 @@ def test_several_processes_move_together(helper: Make, states: Path) -> None:
     assert client.resume(PID, OTHER).state == "running"
 
 
-@pytest.mark.parametrize("script", [{"lock": ["", "timeout"]}, {"checkpoint": ["", "unsupported"]}])
-def test_where_one_of_several_cannot_go_all_go_on(helper: Make, states: Path, script: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    "script", [{"lock": ["", "timeout"]}, {"checkpoint": ["", "unsupported"]}]
+)
+def test_where_one_of_several_cannot_go_all_go_on(
+    helper: Make, states: Path, script: dict[str, list[str]]
+) -> None:
     client = helper(**script)
     with pytest.raises(CheckpointFailed) as failed:
         client.suspend(PID, OTHER)
@@ -114,7 +135,9 @@ def test_where_one_of_several_cannot_go_all_go_on(helper: Make, states: Path, sc
     assert set(json.loads(states.read_text()).values()) == {"running"}
 
 
-def test_processes_that_differ_are_said_to_be_mixed_and_one_that_failed_counts_for_all(helper: Make) -> None:
+def test_processes_that_differ_are_said_to_be_mixed_and_one_that_failed_counts_for_all(
+    helper: Make,
+) -> None:
     client = helper(restore=["", "oom"])
     client.suspend(PID)
     with pytest.raises(CheckpointFailed, match="no such process"):
@@ -137,7 +160,10 @@ def test_threads_take_turns(helper: Make, states: Path) -> None:
     done: list[str] = []
     slow = threading.Thread(target=lambda: done.append(client.suspend(PID).state))
     slow.start()
-    while json.loads(states.read_text() or "{}").get(str(PID)) == "running" and slow.is_alive():
+    while (
+        json.loads(states.read_text() or "{}").get(str(PID)) == "running"
+        and slow.is_alive()
+    ):
         pass  # until it is locked, in the middle of its operation
     done.append(client.state(OTHER))
     slow.join()
@@ -162,17 +188,35 @@ def test_closing_waits_for_what_is_under_way(helper: Make) -> None:
 
 def ask_raw(*lines: str) -> list[dict[str, Any]]:
     """What the real helper answers to these lines, without a driver."""
-    command = [sys.executable, "-m", "jupyter_aistack.providers.nvidia.checkpoint.helper"]
-    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=True, timeout=60)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_aistack.providers.nvidia.checkpoint.helper",
+    ]
+    done = subprocess.run(
+        command,
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_the_real_helper_answers_nonsense_and_goes_on() -> None:
-    nonsense = ['{"id": 1, "op": "dance"}', '{"id": 2, "op": "suspend"}', '{"id": 3, "op": "state", "pid": "x"}']
+    nonsense = [
+        '{"id": 1, "op": "dance"}',
+        '{"id": 2, "op": "suspend"}',
+        '{"id": 3, "op": "state", "pid": "x"}',
+    ]
     said = ask_raw("{", "[]", *nonsense)
     assert [one["id"] for one in said] == [None, None, 1, 2, 3]
     assert not any(one["ok"] for one in said)
-    assert "op: 'dance' is not known; write probe, state, suspend or resume" in said[2]["message"]
+    assert (
+        "op: 'dance' is not known; write probe, state, suspend or resume"
+        in said[2]["message"]
+    )
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="a driver is here")
@@ -183,8 +227,14 @@ def test_without_a_driver_the_probe_says_why() -> None:
 
 
 def test_the_real_helper_does_not_end_at_ctrl_c() -> None:
-    command = [sys.executable, "-m", "jupyter_aistack.providers.nvidia.checkpoint.helper"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_aistack.providers.nvidia.checkpoint.helper",
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for question in ('{"id": 1, "op": "x"}\n', '{"id": 2, "op": "x"}\n'):
@@ -202,12 +252,26 @@ def test_the_real_helper_does_not_end_at_ctrl_c() -> None:
     [
         ("580.126.09", "x86_64", ""),
         ("575.57.08", "x86_64", ""),
-        ("570.158.01", "x86_64", "driver 570.158.01 is older than 575.57.8 (NVIDIA/cuda-checkpoint#34"),
+        (
+            "570.158.01",
+            "x86_64",
+            "driver 570.158.01 is older than 575.57.8 (NVIDIA/cuda-checkpoint#34",
+        ),
         ("580.126.09", "aarch64", "older than 595"),
-        ("595.71.05", "x86_64", "killing a process that was restored hangs the host (NVIDIA/cuda-checkpoint#53)"),
+        (
+            "595.71.05",
+            "x86_64",
+            "killing a process that was restored hangs the host (NVIDIA/cuda-checkpoint#53)",
+        ),
         ("610.57.04", "x86_64", "locking a process of many threads may crash it"),
         ("unknown", "x86_64", "the driver's version is not known: 'unknown'"),
     ],
 )
-def test_drivers_are_judged_by_what_was_reported(driver: str, machine: str, says: str) -> None:
-    assert (why_not(driver, machine) == "") if not says else (says in why_not(driver, machine))
+def test_drivers_are_judged_by_what_was_reported(
+    driver: str, machine: str, says: str
+) -> None:
+    assert (
+        (why_not(driver, machine) == "")
+        if not says
+        else (says in why_not(driver, machine))
+    )

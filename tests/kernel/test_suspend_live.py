@@ -1,6 +1,8 @@
-"""Two notebooks take turns on one GPU: a live server, the provider over a fake NVML, the helper over a fake driver.
+"""Two notebooks take turns on one GPU: a live server, the provider over a fake NVML,
+the helper over a fake driver.
 
-What a kernel holds is a line of the fake NVML's state; the helper takes it away and brings it back.
+What a kernel holds is a line of the fake NVML's state; the helper takes it away and
+brings it back.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ class Host:
         self.kernels: list[int] = []
 
     def options(self) -> str:
-        """Those of a server whose helper speaks to the fake driver, on which the self-test has passed."""
+        """Those of a server whose helper speaks to the fake driver, on which the
+        self-test has passed.
+        """
         command = (sys.executable, str(FAKE), str(self.states), "{}", "running")
         config = self.folder / "server_config.py"
         config.write_text(CONFIG.format(command=command))
@@ -80,8 +84,13 @@ class Host:
     def post(self, path: str, body: str = "{}") -> Any:
         """What the server answers."""
         assert self.server is not None
-        headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
-        asked = urllib.request.Request(self.server.url + path, data=body.encode(), headers=headers, method="POST")
+        headers = {
+            "Authorization": f"token {TOKEN}",
+            "Content-Type": "application/json",
+        }
+        asked = urllib.request.Request(
+            self.server.url + path, data=body.encode(), headers=headers, method="POST"
+        )
         with urllib.request.urlopen(asked, timeout=60) as answer:
             return json.load(answer)
 
@@ -89,7 +98,9 @@ class Host:
         assert self.server is not None
         headers = {"Authorization": f"token {TOKEN}"}
         url = f"{self.server.url}api/kernels/{kernel_id}"
-        urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="DELETE"), timeout=60).close()
+        urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers, method="DELETE"), timeout=60
+        ).close()
 
     def start(self, number: int, held_bytes: int) -> tuple[str, int]:
         """A notebook that keeps so much on the GPU; its kernel's id and process."""
@@ -98,13 +109,19 @@ class Host:
         self.kernels.append(pid)
         self.run(kernel_id, SETUP.format(number=number))
         state = self.nvml.read_text().replace("used=0", f"used={held_bytes}")
-        write_state(self.nvml, state + f"process gpu=0 pid={pid} memory={held_bytes} type=C\n")
+        write_state(
+            self.nvml, state + f"process gpu=0 pid={pid} memory={held_bytes} type=C\n"
+        )
         return kernel_id, pid
 
     def run(self, kernel_id: str, code: str) -> str:
         """What a cell shows."""
         assert self.server is not None
-        client = BlockingKernelClient(connection_file=str(self.server.folder / "runtime" / f"kernel-{kernel_id}.json"))
+        client = BlockingKernelClient(
+            connection_file=str(
+                self.server.folder / "runtime" / f"kernel-{kernel_id}.json"
+            )
+        )
         client.load_connection_file()
         client.start_channels()
         texts: list[str] = []
@@ -135,7 +152,10 @@ class Host:
             if residence["standing"] == standing:
                 return residence
             assert self.server is not None
-            assert time.monotonic() < deadline, (residence, (self.server.folder / "log").read_text())
+            assert time.monotonic() < deadline, (
+                residence,
+                (self.server.folder / "log").read_text(),
+            )
             time.sleep(0.05)
 
     def held(self) -> dict[int, int]:
@@ -152,12 +172,21 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path, driver: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def host(
+    tmp_path: Path, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Host]:
     variables = fake_nvml_environment(tmp_path, GPU)
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"{variables['LD_LIBRARY_PATH']}{os.pathsep}{driver}")
+    monkeypatch.setenv(
+        "LD_LIBRARY_PATH", f"{variables['LD_LIBRARY_PATH']}{os.pathsep}{driver}"
+    )
     monkeypatch.setenv("FAKE_NVML_STATE", variables["FAKE_NVML_STATE"])
     one = Host(tmp_path, Path(variables["FAKE_NVML_STATE"]))
-    write_kernelspec(tmp_path / "server" / "data", "whole", {"slice": "1", "wait_seconds": 30}, KERNEL)
+    write_kernelspec(
+        tmp_path / "server" / "data",
+        "whole",
+        {"slice": "1", "wait_seconds": 30},
+        KERNEL,
+    )
     yield one
     for pid in one.kernels:
         with suppress(ProcessLookupError):
@@ -170,7 +199,9 @@ def serve(host: Host, do: Callable[[], None]) -> None:
         do()
 
 
-def test_two_notebooks_take_turns_and_one_that_is_suspended_outlives_its_server(host: Host) -> None:
+def test_two_notebooks_take_turns_and_one_that_is_suspended_outlives_its_server(
+    host: Host,
+) -> None:
     ann, ben = ("", 0), ("", 0)
 
     def take_turns() -> None:
@@ -180,7 +211,10 @@ def test_two_notebooks_take_turns_and_one_that_is_suspended_outlives_its_server(
         ben = host.start(8, GIB + GIB // 2)
         gone = host.until(ann[0], "suspended")
         assert (gone["tier"], gone["state_bytes"]) == ("checkpoint", GIB)
-        assert (host.held(), host.state(ann[1])) == ({ben[1]: GIB + GIB // 2}, "checkpointed")
+        assert (host.held(), host.state(ann[1])) == (
+            {ben[1]: GIB + GIB // 2},
+            "checkpointed",
+        )
         host.until(ben[0], "warm")
 
         shown = host.run(ann[0], "print('number', model.number)")
@@ -192,7 +226,9 @@ def test_two_notebooks_take_turns_and_one_that_is_suspended_outlives_its_server(
 
         os.kill(ann[1], signal.SIGSTOP)  # it hears nothing, and has to be killed
         host.delete(ann[0])
-        assert host.state(ann[1]) == "checkpointed", "it was restored, and is not killed with its state on the GPU"
+        assert host.state(ann[1]) == "checkpointed", (
+            "it was restored, and is not killed with its state on the GPU"
+        )
         assert host.server is not None
         host.server.process.kill()
         host.server.process.wait()
@@ -201,7 +237,10 @@ def test_two_notebooks_take_turns_and_one_that_is_suspended_outlives_its_server(
         assert host.until(ben[0], "suspended")["state_bytes"] == GIB + GIB // 2
         host.post(f"aistack/api/v1/leases/{host.lease(ben[0])['id']}/resume")
         host.until(ben[0], "warm")
-        assert (host.held(), host.state(ben[1])) == ({ben[1]: GIB + GIB // 2}, "running")
+        assert (host.held(), host.state(ben[1])) == (
+            {ben[1]: GIB + GIB // 2},
+            "running",
+        )
 
     serve(host, take_turns)
     serve(host, go_on)

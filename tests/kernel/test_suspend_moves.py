@@ -1,4 +1,6 @@
-"""A kernel's state out and back by the driver, and whatever may go wrong: real processes, a helper with faults."""
+"""A kernel's state out and back by the driver, and whatever may go wrong: real
+processes, a helper with faults.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod, is_pinned
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
+    is_pinned,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind
@@ -85,16 +92,28 @@ class World:
             host_room=self.broker.suspend_capacity_bytes,
             log=logging.getLogger("test"),
         )
-        return SuspendWorker(self.broker, self.moves, is_own=lambda lease: True, log=logging.getLogger("test"))
+        return SuspendWorker(
+            self.broker,
+            self.moves,
+            is_own=lambda lease: True,
+            log=logging.getLogger("test"),
+        )
 
     def ask(
-        self, kernel_id: str, act: str, *, kinds: Collection[str] = (), patience: float, seconds: float
+        self,
+        kernel_id: str,
+        act: str,
+        *,
+        kinds: Collection[str] = (),
+        patience: float,
+        seconds: float,
     ) -> dict[str, Any] | None:
         """What the kernel's agent answers."""
         return self.report
 
     def kernel(self, pid: int, *works: int) -> Lease:
-        """A lease on the whole GPU for a kernel that is process `pid`, once its server has looked at it.
+        """A lease on the whole GPU for a kernel that is process `pid`, once its server
+        has looked at it.
 
         Meanwhile the processes `works` use the GPU.
         """
@@ -156,7 +175,10 @@ def start() -> Iterator[Start]:
 
     def run(code: str = SLEEP) -> int:
         process = subprocess.Popen(
-            [sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-S", "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         started.append(process)
         if "print" in code:
@@ -201,11 +223,19 @@ def resident(world: World, kernel: int) -> World:
 def test_out_and_back_with_bytes_and_seconds(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     gone = box.suspend()
-    assert (gone.phase, gone.tier, gone.state_bytes) == (StatePhase.PARKED, SuspendMethod.CHECKPOINT, HELD)
+    assert (gone.phase, gone.tier, gone.state_bytes) == (
+        StatePhase.PARKED,
+        SuspendMethod.CHECKPOINT,
+        HELD,
+    )
     assert gone.note.startswith("4.0 GiB in ")
     assert box.state(kernel) == "checkpointed"
     back = box.resume()
-    assert (back.phase, back.is_busy, back.state_bytes) == (StatePhase.RESIDENT, True, None)
+    assert (back.phase, back.is_busy, back.state_bytes) == (
+        StatePhase.RESIDENT,
+        True,
+        None,
+    )
     assert back.note.startswith("4.0 GiB in ")
     assert box.state(kernel) == "running"
     told = {event.kind.value: event.detail for event in box.broker.events()}
@@ -218,10 +248,16 @@ def test_a_slow_copy_is_waited_for(world: Make, kernel: int) -> None:
     assert box.resume().phase is StatePhase.RESIDENT
 
 
-def test_work_that_does_not_end_in_time_leaves_it_there_for_longer_each_time(world: Make, kernel: int) -> None:
+def test_work_that_does_not_end_in_time_leaves_it_there_for_longer_each_time(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(lock=["timeout", "timeout"]), kernel)
     stays = box.suspend()
-    assert (stays.phase, stays.failures, stays.note) == (StatePhase.RESIDENT, 1, "its device work did not end in time")
+    assert (stays.phase, stays.failures, stays.note) == (
+        StatePhase.RESIDENT,
+        1,
+        "its device work did not end in time",
+    )
     assert stays.pinned == ""
     assert box.suspend().failures == 2
     assert box.suspend().phase is StatePhase.PARKED
@@ -234,7 +270,9 @@ def test_what_the_driver_will_never_do_is_not_tried_again_until_it_has_run(
     box = resident(world(lock=[fault]), kernel)
     stays = box.suspend()
     assert stays.phase is StatePhase.RESIDENT
-    assert stays.pinned.startswith("the driver could not suspend it: RuntimeError: CUDA_ERROR_NOT_")
+    assert stays.pinned.startswith(
+        "the driver could not suspend it: RuntimeError: CUDA_ERROR_NOT_"
+    )
     box.work()
     assert box.home.pinned == stays.pinned
     box.broker.begin_cell(box.now().id)
@@ -250,7 +288,10 @@ def test_a_helper_that_crashes_while_it_locks_leaves_a_kernel_that_goes_on(
 ) -> None:
     box = resident(world(lock=[fault]), kernel)
     gone = box.suspend()
-    assert (gone.phase, box.state(kernel)) in ((StatePhase.RESIDENT, "running"), (StatePhase.PARKED, "checkpointed"))
+    assert (gone.phase, box.state(kernel)) in (
+        (StatePhase.RESIDENT, "running"),
+        (StatePhase.PARKED, "checkpointed"),
+    )
 
 
 @pytest.mark.parametrize("fault", ["crash", "crash_after"])
@@ -274,14 +315,18 @@ def test_a_helper_that_crashes_while_it_restores_is_followed_by_one_that_goes_on
     assert box.state(kernel) == "running"
 
 
-def test_helpers_that_crash_again_and_again_do_not_lose_a_kernel_that_can_go_on(world: Make, kernel: int) -> None:
+def test_helpers_that_crash_again_and_again_do_not_lose_a_kernel_that_can_go_on(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(checkpoint=["crash"] * 3), kernel)
     stays = box.suspend()
     assert (stays.phase, box.state(kernel)) == (StatePhase.RESIDENT, "running")
     assert "the checkpoint helper ended (139)" in stays.note
 
 
-def test_a_restore_without_memory_loses_the_kernel_for_good_and_says_what_to_do(world: Make, kernel: int) -> None:
+def test_a_restore_without_memory_loses_the_kernel_for_good_and_says_what_to_do(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(restore=["oom"]), kernel)
     box.suspend()
     lost = box.resume()
@@ -294,7 +339,9 @@ def test_a_restore_without_memory_loses_the_kernel_for_good_and_says_what_to_do(
     assert box.home == lost
 
 
-def test_a_restore_that_failed_otherwise_and_left_it_whole_is_tried_again(world: Make, kernel: int) -> None:
+def test_a_restore_that_failed_otherwise_and_left_it_whole_is_tried_again(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(restore=["unlucky"]), kernel)
     box.suspend()
     waits = box.resume()
@@ -303,7 +350,9 @@ def test_a_restore_that_failed_otherwise_and_left_it_whole_is_tried_again(world:
     assert box.home.phase is StatePhase.RESIDENT
 
 
-def test_memory_that_somebody_took_after_the_plan_is_seen_before_the_restore(world: Make, kernel: int) -> None:
+def test_memory_that_somebody_took_after_the_plan_is_seen_before_the_restore(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.suspend()
     box.clock.advance(60)
@@ -323,7 +372,9 @@ def test_memory_that_somebody_took_after_the_plan_is_seen_before_the_restore(wor
 def test_memory_that_stays_on_the_device_is_not_believed_away(
     world: Make, kernel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(
+        "jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0
+    )
     box = resident(world(), kernel)
     box.gpu.stuck = GIB
     stays = box.suspend()
@@ -353,7 +404,9 @@ def test_a_device_that_works_on_is_left_alone_whoever_says_that_it_is_idle(
     assert box.suspend().note == "its device works"
 
 
-def test_the_end_of_what_a_cell_has_just_done_is_waited_for(world: Make, kernel: int) -> None:
+def test_the_end_of_what_a_cell_has_just_done_is_waited_for(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.gpu.busy = 0.3
     rest = threading.Timer(0.2, setattr, (box.gpu, "busy", 0.0))
@@ -362,21 +415,33 @@ def test_the_end_of_what_a_cell_has_just_done_is_waited_for(world: Make, kernel:
     rest.join()
 
 
-def test_a_cell_that_begins_before_anything_has_moved_goes_on_at_once(world: Make, kernel: int) -> None:
+def test_a_cell_that_begins_before_anything_has_moved_goes_on_at_once(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
     box.broker.ask(box.now().id, RequestedAction.SUSPEND)
     box.broker.begin_cell(box.now().id)
     box.work()
-    assert (box.home.phase, box.home.is_busy, box.home.note) == (StatePhase.RESIDENT, True, "a cell began")
+    assert (box.home.phase, box.home.is_busy, box.home.note) == (
+        StatePhase.RESIDENT,
+        True,
+        "a cell began",
+    )
     assert box.state(kernel) == "running"
 
 
-def test_all_processes_with_a_context_move_together(world: Make, start: Start, driver: str) -> None:
+def test_all_processes_with_a_context_move_together(
+    world: Make, start: Start, driver: str
+) -> None:
     library = f"{driver}/libcuda.so.1"
-    parent = start(WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library)))
+    parent = start(
+        WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library))
+    )
     box = world()
-    (child,) = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    (child,) = map(
+        int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    )
     box.kernel(parent, parent, child)
     assert box.suspend().state_bytes == 2 * HELD
     assert {box.state(parent), box.state(child)} == {"checkpointed"}
@@ -397,22 +462,32 @@ def test_a_kernel_that_uses_another_gpu_too_is_pinned(world: Make, kernel: int) 
     assert box.home.pinned == "", "what made it unfit is gone"
 
 
-def test_a_kernel_that_holds_nothing_leaves_and_returns_without_the_driver(world: Make, kernel: int) -> None:
+def test_a_kernel_that_holds_nothing_leaves_and_returns_without_the_driver(
+    world: Make, kernel: int
+) -> None:
     box = world()
     box.kernel(kernel)
     gone = box.suspend()
-    assert (gone.phase, gone.tier, gone.state_bytes) == (StatePhase.PARKED, SuspendMethod.OFF, 0)
+    assert (gone.phase, gone.tier, gone.state_bytes) == (
+        StatePhase.PARKED,
+        SuspendMethod.OFF,
+        0,
+    )
     assert box.resume().phase is StatePhase.RESIDENT
 
 
-def test_a_driver_that_does_not_say_what_is_held_is_not_worked_with(world: Make, kernel: int) -> None:
+def test_a_driver_that_does_not_say_what_is_held_is_not_worked_with(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.gpu.is_silent = True
     assert box.suspend().note == "the driver does not say what it holds"
 
 
 @pytest.mark.parametrize("state", ["running", "locked", "checkpointed"])
-def test_a_new_server_goes_on_with_a_suspend_from_where_the_old_one_was(world: Make, kernel: int, state: str) -> None:
+def test_a_new_server_goes_on_with_a_suspend_from_where_the_old_one_was(
+    world: Make, kernel: int, state: str
+) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
     box.broker.ask(box.now().id, RequestedAction.SUSPEND)
@@ -420,13 +495,17 @@ def test_a_new_server_goes_on_with_a_suspend_from_where_the_old_one_was(world: M
     box.mover = box.server()
     box.work()
     assert box.home.phase is StatePhase.PARKED
-    assert box.home.state_bytes == (HELD if state == "running" else 16 * GIB), "its budget, where nobody knows better"
+    assert box.home.state_bytes == (HELD if state == "running" else 16 * GIB), (
+        "its budget, where nobody knows better"
+    )
     assert box.resume().phase is StatePhase.RESIDENT
     assert box.state(kernel) == "running"
 
 
 @pytest.mark.parametrize("state", ["checkpointed", "locked", "running"])
-def test_a_new_server_goes_on_with_a_resume_from_where_the_old_one_was(world: Make, kernel: int, state: str) -> None:
+def test_a_new_server_goes_on_with_a_resume_from_where_the_old_one_was(
+    world: Make, kernel: int, state: str
+) -> None:
     box = resident(world(), kernel)
     box.suspend()
     box.clock.advance(60)
@@ -438,7 +517,9 @@ def test_a_new_server_goes_on_with_a_resume_from_where_the_old_one_was(world: Ma
     assert box.state(kernel) == "running"
 
 
-def test_a_new_server_finds_a_state_that_the_driver_has_given_up(world: Make, kernel: int) -> None:
+def test_a_new_server_finds_a_state_that_the_driver_has_given_up(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.suspend()
     box.clock.advance(60)
@@ -450,10 +531,14 @@ def test_a_new_server_finds_a_state_that_the_driver_has_given_up(world: Make, ke
     assert box.now().residence is not None
 
 
-def test_what_was_restored_is_suspended_again_before_it_is_killed(world: Make, kernel: int) -> None:
+def test_what_was_restored_is_suspended_again_before_it_is_killed(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.mover.suspend_before_kill("k", kernel)
-    assert box.state(kernel) == "running", "it was never moved, and may be killed as it is"
+    assert box.state(kernel) == "running", (
+        "it was never moved, and may be killed as it is"
+    )
     box.suspend()
     box.resume()
     box.mover.suspend_before_kill("k", kernel)
@@ -461,7 +546,9 @@ def test_what_was_restored_is_suspended_again_before_it_is_killed(world: Make, k
     assert box.gpu._listed() == {}
 
 
-def test_what_an_earlier_server_restored_is_not_killed_as_it_is_either(world: Make, kernel: int) -> None:
+def test_what_an_earlier_server_restored_is_not_killed_as_it_is_either(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.suspend()
     box.resume()
@@ -475,7 +562,9 @@ def test_what_came_back_as_its_neighbour_could_not_leave_is_not_killed_as_it_is(
 ) -> None:
     """Of two processes one was moved out, and back as the driver refused the other."""
     library = f"{driver}/libcuda.so.1"
-    parent = start(WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library)))
+    parent = start(
+        WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library))
+    )
     (child,) = tree({"k": parent})["k"] - {parent}
     box = world(checkpoint=["", "unlucky"])
     box.kernel(parent, parent, child)
@@ -485,9 +574,13 @@ def test_what_came_back_as_its_neighbour_could_not_leave_is_not_killed_as_it_is(
     assert {box.state(parent), box.state(child)} == {"checkpointed"}
 
 
-def test_a_child_that_is_ended_alone_is_made_safe_alone(world: Make, start: Start, driver: str) -> None:
+def test_a_child_that_is_ended_alone_is_made_safe_alone(
+    world: Make, start: Start, driver: str
+) -> None:
     library = f"{driver}/libcuda.so.1"
-    parent = start(WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library)))
+    parent = start(
+        WITH_CHILD.format(library=library, code=WITH_CUDA.format(library=library))
+    )
     (child,) = tree({"k": parent})["k"] - {parent}
     box = world()
     box.kernel(parent, parent, child)
@@ -497,7 +590,9 @@ def test_a_child_that_is_ended_alone_is_made_safe_alone(world: Make, start: Star
     assert (box.state(parent), box.state(child)) == ("running", "checkpointed")
 
 
-def test_what_was_restored_for_a_lease_that_has_ended_since_is_not_killed_as_it_is(world: Make, kernel: int) -> None:
+def test_what_was_restored_for_a_lease_that_has_ended_since_is_not_killed_as_it_is(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.suspend()
     box.resume()
@@ -532,7 +627,9 @@ def test_an_end_waits_for_the_move_that_is_under_way(world: Make, kernel: int) -
     moving.join()
 
 
-def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(world: Make, kernel: int) -> None:
+def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
     box.broker.ask(box.now().id, RequestedAction.SUSPEND)
@@ -543,7 +640,9 @@ def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(world: Ma
     assert box.home.phase is StatePhase.PARKED
     assert other.claim(lease), "it is free again"
     other.work(lease)
-    assert (box.home.phase, box.state(kernel)) == (StatePhase.PARKED, "checkpointed"), "and finds nothing left to do"
+    assert (box.home.phase, box.state(kernel)) == (StatePhase.PARKED, "checkpointed"), (
+        "and finds nothing left to do"
+    )
 
 
 def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
@@ -557,7 +656,9 @@ def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
     assert "the driver does not say how it is" in caplog.text
 
 
-def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int) -> None:
+def test_what_was_claimed_and_not_begun_holds_up_nobody(
+    world: Make, kernel: int
+) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
     box.broker.ask(box.now().id, RequestedAction.SUSPEND)
@@ -568,19 +669,27 @@ def test_what_was_claimed_and_not_begun_holds_up_nobody(world: Make, kernel: int
     assert box.mover.claim(lease), "another may do it"
 
 
-def test_a_process_that_ends_amid_a_move_ends_nothing_else(world: Make, start: Start) -> None:
+def test_a_process_that_ends_amid_a_move_ends_nothing_else(
+    world: Make, start: Start
+) -> None:
     dead = start("pass")
     os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
     box = world()
-    holder = Holder(kind=HolderKind.KERNEL, id="k", user="ann", host="box", pid=os.getpid())
+    holder = Holder(
+        kind=HolderKind.KERNEL, id="k", user="ann", host="box", pid=os.getpid()
+    )
     lease = box.broker.lease(box.broker.submit("1", holder).lease_id)
-    lease = box.broker.update_device_state(lease.id, lease.token, lambda one: is_pinned(one, ""))
+    lease = box.broker.update_device_state(
+        lease.id, lease.token, lambda one: is_pinned(one, "")
+    )
     box.broker.bind(lease.id, lease.token, pid=os.getpid(), root_pid=dead)
     gone = box.suspend()
     assert (gone.phase, gone.state_bytes) == (StatePhase.PARKED, 0)
 
 
-def test_what_is_not_the_drivers_to_move_is_moved_by_the_kernel_itself(world: Make, kernel: int) -> None:
+def test_what_is_not_the_drivers_to_move_is_moved_by_the_kernel_itself(
+    world: Make, kernel: int
+) -> None:
     box = world()
     box.readiness = SuspendCapability(tier=SuspendMethod.OFFLOAD, why="driver 1 is old")
     box.report = {"registered_bytes": 3 * GIB, "size_bytes": 3 * GIB}
@@ -601,13 +710,18 @@ def test_what_is_not_the_drivers_to_move_is_moved_by_the_kernel_itself(world: Ma
 def test_what_stays_because_it_is_not_registered_is_said(
     world: Make, kernel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(
+        "jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0
+    )
     box = world()
     box.readiness = SuspendCapability(tier=SuspendMethod.OFFLOAD, why="driver 1 is old")
     box.report = {"registered_bytes": GIB, "size_bytes": GIB}
     box.kernel(kernel, kernel)
     stays = box.suspend()
-    assert (stays.phase, stays.pinned) == (StatePhase.RESIDENT, "4.0 GiB stayed on its device: it is not registered")
+    assert (stays.phase, stays.pinned) == (
+        StatePhase.RESIDENT,
+        "4.0 GiB stayed on its device: it is not registered",
+    )
 
 
 def test_a_standing_is_shown_with_its_reason(world: Make, kernel: int) -> None:
@@ -617,4 +731,7 @@ def test_a_standing_is_shown_with_its_reason(world: Make, kernel: int) -> None:
     assert residence_to_dict(box.home)["standing"] == DisplayState.WARM.value
     shown = residence_to_dict(box.suspend())
     assert (shown["standing"], shown["why"][:11]) == ("suspended", "4.0 GiB in ")
-    assert residence_to_dict(replace(box.home, phase=StatePhase.LOST, note="gone"))["why"] == "gone"
+    assert (
+        residence_to_dict(replace(box.home, phase=StatePhase.LOST, note="gone"))["why"]
+        == "gone"
+    )

@@ -1,4 +1,6 @@
-"""Notebooks that share a GPU by turns, through a real server: tensors of the CPU stand in for those of the GPU."""
+"""Notebooks that share a GPU by turns, through a real server: tensors of the CPU stand
+in for those of the GPU.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.core.suspend.model import StatePhase
@@ -24,7 +30,15 @@ from jupyter_aistack.system.processes import is_alive
 
 from .conftest import WriteKernel, client_of, lease_of, pid_of, until
 
-NOTEBOOK = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext", "jupyter_aistack.magics"]
+NOTEBOOK = [
+    "python",
+    "-m",
+    "ipykernel_launcher",
+    "-f",
+    "{connection_file}",
+    "--ext",
+    "jupyter_aistack.magics",
+]
 REGISTER = """
 import torch, jupyter_aistack as aistack
 torch.manual_seed(3)
@@ -63,12 +77,16 @@ class Notebook:
 
     async def run(self, code: str, timeout: float = 60.0) -> str:
         """Run a cell; ``ok`` or ``error``."""
-        reply = await self.client.execute_interactive(code, output_hook=self._hear, timeout=timeout)
+        reply = await self.client.execute_interactive(
+            code, output_hook=self._hear, timeout=timeout
+        )
         return str(reply["content"]["status"])
 
     def _hear(self, message: dict[str, Any]) -> None:
         content = message["content"]
-        said = content.get("text") or json.dumps(content.get("data") or content.get("traceback") or "")
+        said = content.get("text") or json.dumps(
+            content.get("data") or content.get("traceback") or ""
+        )
         self.shown.append(said)
 
     def take(self) -> str:
@@ -95,7 +113,9 @@ async def lease_once_known(broker: Broker, kernel_id: str) -> Lease:
 
     def known() -> Lease | None:
         lease = lease_of(broker, kernel_id)
-        return lease if lease and lease.residence and not lease.residence.pinned else None
+        return (
+            lease if lease and lease.residence and not lease.residence.pinned else None
+        )
 
     found: Lease = await until(known)
     return found
@@ -103,7 +123,10 @@ async def lease_once_known(broker: Broker, kernel_id: str) -> Lease:
 
 async def parked(broker: Broker, kernel_id: str) -> DeviceState:
     found: DeviceState = await until(
-        lambda: home(broker, kernel_id).phase is StatePhase.PARKED and home(broker, kernel_id)
+        lambda: (
+            home(broker, kernel_id).phase is StatePhase.PARKED
+            and home(broker, kernel_id)
+        )
     )
     return found
 
@@ -119,13 +142,18 @@ async def test_an_idle_notebook_makes_room_and_finds_its_tensors_again(
         second = await kernels.start_kernel(kernel_name=name)
         assert lease_of(broker, second) is not None, "it waited for the room and got it"
         gone = await parked(broker, first)
-        assert (gone.tier, gone.state_bytes) == (SuspendMethod.OFFLOAD, 64 * 64 * 4 + 64 * 4)
+        assert (gone.tier, gone.state_bytes) == (
+            SuspendMethod.OFFLOAD,
+            64 * 64 * 4 + 64 * 4,
+        )
         assert " in " in gone.note
 
         ann.take()
         assert await ann.run("1 + 1") == "ok"
         assert "Its GPU memory" not in ann.take()
-        assert home(broker, first).phase is StatePhase.PARKED, "a cell of plain Python needs no GPU"
+        assert home(broker, first).phase is StatePhase.PARKED, (
+            "a cell of plain Python needs no GPU"
+        )
         assert await ann.run(COMPARE) == "ok"
         shown = ann.take()
         assert "same True False" in shown
@@ -138,7 +166,9 @@ async def test_an_idle_notebook_makes_room_and_finds_its_tensors_again(
 async def test_a_user_suspends_pins_and_hears_once_what_it_means(
     kernels: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("half", slice="1/2", argv=NOTEBOOK))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("half", slice="1/2", argv=NOTEBOOK)
+    )
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run("x = 1") == "ok"
         await lease_once_known(broker, kernel_id)
@@ -163,14 +193,29 @@ async def test_a_user_suspends_pins_and_hears_once_what_it_means(
 async def test_a_wait_is_interrupted_and_the_cell_does_not_run(
     kernels: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("whole", slice="1", argv=NOTEBOOK))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("whole", slice="1", argv=NOTEBOOK)
+    )
     async with notebook(kernels, kernel_id) as ann:
-        assert await ann.run("ran = []\nclass Model: pass\nModel.__module__ = 'torch.nn'\nmodel = Model()") == "ok"
+        assert (
+            await ann.run(
+                "ran = []\nclass Model: pass\nModel.__module__ = 'torch.nn'\nmodel = Model()"
+            )
+            == "ok"
+        )
         lease = await lease_once_known(broker, kernel_id)
         broker.ask(lease.id, RequestedAction.SUSPEND)
         await parked(broker, kernel_id)
-        other = Holder(kind=HolderKind.KERNEL, id="other", user="bob", host=broker.host, pid=os.getpid())
-        assert broker.submit("1", other).lease_id, "of another server, which has not said that it can be moved"
+        other = Holder(
+            kind=HolderKind.KERNEL,
+            id="other",
+            user="bob",
+            host=broker.host,
+            pid=os.getpid(),
+        )
+        assert broker.submit("1", other).lease_id, (
+            "of another server, which has not said that it can be moved"
+        )
         cell = asyncio.ensure_future(ann.run("ran.append(model)"))
         await until(lambda: home(broker, kernel_id).wanted_at is not None)
         await kernels.interrupt_kernel(kernel_id)
@@ -184,7 +229,9 @@ async def test_a_wait_is_interrupted_and_the_cell_does_not_run(
 async def test_a_kernel_restarted_while_its_state_is_away_begins_with_nothing_to_bring_back(
     kernels: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("whole", slice="1", argv=NOTEBOOK))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("whole", slice="1", argv=NOTEBOOK)
+    )
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run(REGISTER) == "ok"
         lease = await lease_once_known(broker, kernel_id)
@@ -204,16 +251,28 @@ async def test_a_kernel_restarted_while_its_state_is_away_begins_with_nothing_to
 async def test_any_kernel_is_seen_to_wait_for_its_gpu_from_outside_and_one_that_computes_is_left_alone(
     kernels: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("plain", slice="1", argv=NOTEBOOK[:-2]))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("plain", slice="1", argv=NOTEBOOK[:-2])
+    )
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run("import time") == "ok"
         lease = await lease_once_known(broker, kernel_id)
         broker.ask(lease.id, RequestedAction.SUSPEND)
         assert (await parked(broker, kernel_id)).tier is SuspendMethod.SIMULATED
-        assert await ann.run("end = time.process_time() + 1\nwhile time.process_time() < end: pass") == "ok"
+        assert (
+            await ann.run(
+                "end = time.process_time() + 1\nwhile time.process_time() < end: pass"
+            )
+            == "ok"
+        )
         assert home(broker, kernel_id).phase is StatePhase.PARKED
         cell = asyncio.ensure_future(ann.run("time.sleep(3)"))
-        await until(lambda: home(broker, kernel_id).phase is StatePhase.RESIDENT and home(broker, kernel_id).is_busy)
+        await until(
+            lambda: (
+                home(broker, kernel_id).phase is StatePhase.RESIDENT
+                and home(broker, kernel_id).is_busy
+            )
+        )
         assert not cell.done()
         assert await cell == "ok"
         await until(lambda: not home(broker, kernel_id).is_busy)
@@ -222,7 +281,9 @@ async def test_any_kernel_is_seen_to_wait_for_its_gpu_from_outside_and_one_that_
 def ignores_interrupts(pid: int) -> bool:
     """Whether a process has said so to the system, see ``SigIgn`` in proc(5)."""
     status = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if ":\t" in line
     )
     return bool(int(status["SigIgn"], 16) & 1 << (signal.SIGINT - 1))
 
@@ -230,8 +291,15 @@ def ignores_interrupts(pid: int) -> bool:
 async def test_a_kernels_state_is_taken_away_before_its_process_is_killed(
     kernels: Any, server: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
-    stubborn = ["python", "-S", "-c", "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)"]
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2", argv=stubborn))
+    stubborn = [
+        "python",
+        "-S",
+        "-c",
+        "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)",
+    ]
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("one", slice="1/2", argv=stubborn)
+    )
     await until(lambda: ignores_interrupts(pid_of(kernels, kernel_id)))
     asked: list[tuple[str, bool]] = []
 
@@ -246,7 +314,11 @@ async def test_a_kernels_state_is_taken_away_before_its_process_is_killed(
 
 
 async def test_a_restart_of_a_restored_kernel_is_made_safe_by_the_mover(
-    kernels: Any, server: Any, broker: Broker, kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch
+    kernels: Any,
+    server: Any,
+    broker: Broker,
+    kernelspec: WriteKernel,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workbench = server.web_app.settings["aistack"]
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2"))
@@ -267,7 +339,14 @@ async def test_rest_suspends_resumes_and_pins(
 
     async def post(verb: str) -> dict[str, Any]:
         response = await jp_fetch(
-            "aistack", "api", "v1", "leases", lease.id, verb, method="POST", allow_nonstandard_methods=True
+            "aistack",
+            "api",
+            "v1",
+            "leases",
+            lease.id,
+            verb,
+            method="POST",
+            allow_nonstandard_methods=True,
         )
         said: dict[str, Any] = json.loads(response.body)
         return said

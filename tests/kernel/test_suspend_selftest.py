@@ -1,4 +1,6 @@
-"""Whether a host can suspend is tried on a process of its own: with fakes of the driver's library and of its helper."""
+"""Whether a host can suspend is tried on a process of its own: with fakes of the
+driver's library and of its helper.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,11 @@ def helper(states: Path) -> Iterator[Make]:
     made: list[CheckpointClient] = []
 
     def make(**script: list[str]) -> CheckpointClient:
-        made.append(CheckpointClient((sys.executable, str(FAKE), str(states), json.dumps(script), "running")))
+        made.append(
+            CheckpointClient(
+                (sys.executable, str(FAKE), str(states), json.dumps(script), "running")
+            )
+        )
         return made[-1]
 
     yield make
@@ -57,7 +63,11 @@ def library(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def held_until_away(states: Path) -> selftest.Held:
     """What NVML says: a process holds memory while its state is not away."""
-    return lambda pid: 0 if json.loads(states.read_text()).get(str(pid)) == "checkpointed" else 64 << 20
+    return lambda pid: (
+        0
+        if json.loads(states.read_text()).get(str(pid)) == "checkpointed"
+        else 64 << 20
+    )
 
 
 def test_a_pattern_goes_out_comes_back_and_its_process_is_suspended_when_it_is_killed(
@@ -68,13 +78,19 @@ def test_a_pattern_goes_out_comes_back_and_its_process_is_suspended_when_it_is_k
 
 
 def test_a_pattern_that_comes_back_otherwise_is_found_out(
-    library: None, helper: Make, states: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: None,
+    helper: Make,
+    states: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "bad").touch()
     monkeypatch.setenv("FAKE_CUDA_BAD", str(tmp_path / "bad"))
     why = selftest.run("GPU-a", helper(), held_until_away(states))
     assert why == "the self-test failed: what came back is not what was suspended"
-    assert list(json.loads(states.read_text()).values()) == ["checkpointed"], "not killed as it was restored"
+    assert list(json.loads(states.read_text()).values()) == ["checkpointed"], (
+        "not killed as it was restored"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,9 +114,13 @@ def test_memory_that_stays_is_a_failure(
     library: None, helper: Make, states: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selftest, "GONE_SECONDS", 0.0)
-    assert "memory stayed on the GPU" in selftest.run("GPU-a", helper(), lambda pid: 64 << 20)
+    assert "memory stayed on the GPU" in selftest.run(
+        "GPU-a", helper(), lambda pid: 64 << 20
+    )
     assert "another process namespace" in selftest.run("GPU-a", helper(), lambda pid: 0)
-    assert "another process namespace" in selftest.run("GPU-a", helper(), lambda pid: None)
+    assert "another process namespace" in selftest.run(
+        "GPU-a", helper(), lambda pid: None
+    )
 
 
 def test_a_process_that_cannot_use_the_gpu_says_why(
@@ -108,7 +128,10 @@ def test_a_process_that_cannot_use_the_gpu_says_why(
 ) -> None:
     monkeypatch.setenv("FAKE_CUDA", "none")
     why = selftest.run("GPU-a", helper(), held_until_away(states))
-    assert why == "the self-test failed: its process could not use the GPU: cuInit answers 100"
+    assert (
+        why
+        == "the self-test failed: its process could not use the GPU: cuInit answers 100"
+    )
 
 
 def test_a_process_that_hangs_in_the_driver_is_given_up(
@@ -116,14 +139,23 @@ def test_a_process_that_hangs_in_the_driver_is_given_up(
 ) -> None:
     monkeypatch.setenv("FAKE_CUDA", "hangs")
     monkeypatch.setattr(selftest, "VICTIM_SECONDS", 0.1)
-    assert "could not use the GPU" in selftest.run("GPU-a", helper(), held_until_away(states))
+    assert "could not use the GPU" in selftest.run(
+        "GPU-a", helper(), held_until_away(states)
+    )
 
 
 def broker(*providers: Provider, is_on: bool = True) -> Broker:
-    return Broker(MemoryLedger(), providers, host="box", suspend=SuspendPolicy() if is_on else None)
+    return Broker(
+        MemoryLedger(),
+        providers,
+        host="box",
+        suspend=SuspendPolicy() if is_on else None,
+    )
 
 
-def test_a_host_is_as_ready_as_its_driver_and_its_gpus(helper: Make, states: Path, tmp_path: Path) -> None:
+def test_a_host_is_as_ready_as_its_driver_and_its_gpus(
+    helper: Make, states: Path, tmp_path: Path
+) -> None:
     clock, tried = ManualClock(), list[str]()
     results = Results(tmp_path / "deep" / "tested.json", clock)
 
@@ -132,8 +164,16 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(helper: Make, states: Pat
         assert held(os.getpid()) == 0, "it is not on the GPU"
         return answers[uuid]
 
-    def ready(version: str = "580.126.09", is_on: bool = True) -> tuple[SuspendMethod, str]:
-        found = find_out(broker(FakeGPU(states), is_on=is_on), helper(), results, lambda: version, test)
+    def ready(
+        version: str = "580.126.09", is_on: bool = True
+    ) -> tuple[SuspendMethod, str]:
+        found = find_out(
+            broker(FakeGPU(states), is_on=is_on),
+            helper(),
+            results,
+            lambda: version,
+            test,
+        )
         return found.tier, found.why
 
     answers = {"GPU-a": "", "GPU-b": "memory stayed"}
@@ -144,7 +184,9 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(helper: Make, states: Pat
     answers["GPU-b"] = ""
     tried.clear()
     assert ready() == (SuspendMethod.CHECKPOINT, "")
-    assert tried == ["GPU-b"], "what has passed is remembered, what has failed is tried again"
+    assert tried == ["GPU-b"], (
+        "what has passed is remembered, what has failed is tried again"
+    )
     tried.clear()
     assert ready() == (SuspendMethod.CHECKPOINT, "")
     assert tried == []
@@ -156,7 +198,9 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(helper: Make, states: Pat
     assert tried == ["GPU-a", "GPU-b"]
 
 
-def test_without_a_gpu_or_with_simulated_ones_nothing_is_tried(helper: Make, tmp_path: Path) -> None:
+def test_without_a_gpu_or_with_simulated_ones_nothing_is_tried(
+    helper: Make, tmp_path: Path
+) -> None:
     results = Results(tmp_path / "tested.json")
     assert find_out(broker(), helper(), results, lambda: "580.1") == NO_GPU
     simulated = broker(SimulatedProvider("1xH100-80GB"))
@@ -165,7 +209,9 @@ def test_without_a_gpu_or_with_simulated_ones_nothing_is_tried(helper: Make, tmp
     assert find_out(cut, helper(), results, lambda: "") == SIMULATED
 
 
-def test_results_survive_nonsense_and_are_kept_beside_the_ledger(tmp_path: Path) -> None:
+def test_results_survive_nonsense_and_are_kept_beside_the_ledger(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "tested.json"
     file.write_text("[1")
     results = Results(file)
@@ -174,5 +220,10 @@ def test_results_survive_nonsense_and_are_kept_beside_the_ledger(tmp_path: Path)
     assert results.passed("580", "GPU-a")
     results.note("580", "GPU-a", has_passed=False)
     assert not results.passed("580", "GPU-a")
-    assert results_file("sqlite:////srv/a/ledger.sqlite", tmp_path) == Path("/srv/a/suspend-tested.json")
-    assert results_file("postgresql://db/a", tmp_path) == tmp_path / "aistack" / "suspend-tested.json"
+    assert results_file("sqlite:////srv/a/ledger.sqlite", tmp_path) == Path(
+        "/srv/a/suspend-tested.json"
+    )
+    assert (
+        results_file("postgresql://db/a", tmp_path)
+        == tmp_path / "aistack" / "suspend-tested.json"
+    )

@@ -1,6 +1,8 @@
-"""Slices that are taken back from real kernels on a real server: idle ones, and preemptible ones others need.
+"""Slices that are taken back from real kernels on a real server: idle ones, and
+preemptible ones others need.
 
-Idle times pass on the broker's clock alone: the tests turn it, and the server's crank, themselves.
+Idle times pass on the broker's clock alone: the tests turn it, and the server's crank,
+themselves.
 """
 
 from __future__ import annotations
@@ -70,7 +72,12 @@ def clock(broker: Broker) -> Wheel:
 def turn(server: Any) -> Turn:
     """One turn of the server's maintenance."""
     (extension,) = server.extension_manager.extension_apps["jupyter_aistack"]
-    parts = (extension.workbench, extension._kernels, extension._bus, extension._sampler)
+    parts = (
+        extension.workbench,
+        extension._kernels,
+        extension._bus,
+        extension._sampler,
+    )
     upkeep = MaintenanceLoop(*parts, cycle_seconds=lambda: 1e6)
 
     async def keep() -> None:
@@ -83,7 +90,8 @@ def turn(server: Any) -> Turn:
 async def settled(kernels: Any, kernel_id: str) -> None:
     """Once the server knows that the kernel waits for its user.
 
-    A kernel that is ready before the server has subscribed to it is not heard saying so; then it is asked to say more.
+    A kernel that is ready before the server has subscribed to it is not heard saying
+    so; then it is asked to say more.
     """
     started_at = time.monotonic()
     while kernels.get_kernel(kernel_id).execution_state != "idle":
@@ -115,7 +123,9 @@ def kernel_name(kernelspec: WriteKernel) -> str:
     return kernelspec("quarter", slice="1/4", argv=IPYKERNEL)
 
 
-async def start(kernels: Any, broker: Broker, turn: Turn, name: str) -> tuple[str, Lease]:
+async def start(
+    kernels: Any, broker: Broker, turn: Turn, name: str
+) -> tuple[str, Lease]:
     """A kernel with a slice that is there and waits for its user."""
     kernel_id = await kernels.start_kernel(kernel_name=name)
     lease = await active(broker, kernel_id)
@@ -129,15 +139,37 @@ async def start(kernels: Any, broker: Broker, turn: Turn, name: str) -> tuple[st
 
 
 async def test_open_but_unused_notebook_gets_a_badge_then_a_notice_and_is_kept_by_extend(
-    kernels: Any, broker: Broker, clock: Wheel, turn: Turn, kernel_name: str, jp_fetch: Any, jp_ws_fetch: Any
+    kernels: Any,
+    broker: Broker,
+    clock: Wheel,
+    turn: Turn,
+    kernel_name: str,
+    jp_fetch: Any,
+    jp_ws_fetch: Any,
 ) -> None:
     kernel_id, lease = await start(kernels, broker, turn, kernel_name)
     page = await jp_ws_fetch("api", "kernels", kernel_id, "channels")
     for kind in ("kernel_info_request", "comm_info_request"):
-        header = {"msg_id": kind, "msg_type": kind, "session": "page", "username": "", "version": "5.3", "date": ""}
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": {}, "channel": "shell"}
+        header = {
+            "msg_id": kind,
+            "msg_type": kind,
+            "session": "page",
+            "username": "",
+            "version": "5.3",
+            "date": "",
+        }
+        message = {
+            "header": header,
+            "parent_header": {},
+            "metadata": {},
+            "content": {},
+            "channel": "shell",
+        }
         await page.write_message(json.dumps({**message, "buffers": []}))
-    while json.loads(await page.read_message())["parent_header"].get("msg_type") != "comm_info_request":
+    while (
+        json.loads(await page.read_message())["parent_header"].get("msg_type")
+        != "comm_info_request"
+    ):
         pass
     await turn()
     assert shown(broker, lease.id) == ("", "")
@@ -148,7 +180,9 @@ async def test_open_but_unused_notebook_gets_a_badge_then_a_notice_and_is_kept_b
     await turn()
     assert shown(broker, lease.id) == ("noticed", "idle")
     body = json.dumps({"seconds": 3600})
-    response = await jp_fetch("aistack", "api", "v1", "leases", lease.id, "extend", method="POST", body=body)
+    response = await jp_fetch(
+        "aistack", "api", "v1", "leases", lease.id, "extend", method="POST", body=body
+    )
     assert json.loads(response.body)["notice"] is None
     assert shown(broker, lease.id) == ("", "")
     await turn()
@@ -168,8 +202,13 @@ async def test_slice_that_nobody_uses_is_taken_back_and_its_kernel_says_so_and_g
     assert ended.outcome is Outcome.RECLAIMED
     assert lease_of(broker, kernel_id) is None
     async with client_of(kernels.get_kernel(kernel_id)) as client:
-        said = await output(client, "import os; print('lease:', os.environ.get('AISTACK_LEASE', ''))")
-        assert f"the lease {lease.id} has ended: it was taken back because nobody had used it for a while" in said
+        said = await output(
+            client, "import os; print('lease:', os.environ.get('AISTACK_LEASE', ''))"
+        )
+        assert (
+            f"the lease {lease.id} has ended: it was taken back because nobody had used it for a while"
+            in said
+        )
         assert "%gpu request 1/4 asks again" in said
         assert said.rstrip().endswith("lease:")
         assert "This kernel holds 1/4" in await output(
@@ -186,21 +225,31 @@ async def test_notice_is_withdrawn_when_a_cell_runs(
     assert shown(broker, lease.id) == ("noticed", "idle")
     async with client_of(kernels.get_kernel(kernel_id)) as client:
         said = await output(client, "1 + 1")
-        assert "This kernel's slice 1/4 will be taken back in" in said, "told before the cell at the latest"
+        assert "This kernel's slice 1/4 will be taken back in" in said, (
+            "told before the cell at the latest"
+        )
     await settled(kernels, kernel_id)
     await turn()
     assert shown(broker, lease.id) == ("", "")
 
 
 async def test_silent_long_cell_is_never_idle(
-    kernels: Any, broker: Broker, clock: Wheel, turn: Turn, kernel_name: str, tmp_path: Path
+    kernels: Any,
+    broker: Broker,
+    clock: Wheel,
+    turn: Turn,
+    kernel_name: str,
+    tmp_path: Path,
 ) -> None:
     kernel_id, lease = await start(kernels, broker, turn, kernel_name)
     begun, over = tmp_path / "begun", tmp_path / "over"
     cell = f"import os, time; open({str(begun)!r}, 'w')\nwhile not os.path.exists({str(over)!r}): time.sleep(0.01)"
     async with client_of(kernels.get_kernel(kernel_id)) as client:
         client.execute(cell)
-        while not begun.exists() or kernels.get_kernel(kernel_id).execution_state != "busy":
+        while (
+            not begun.exists()
+            or kernels.get_kernel(kernel_id).execution_state != "busy"
+        ):
             await asyncio.sleep(0.01)
         for _ in range(12):
             clock.turn(10)
@@ -211,9 +260,16 @@ async def test_silent_long_cell_is_never_idle(
 
 
 async def test_preempted_kernel_is_told_saves_and_keeps_running(
-    kernels: Any, broker: Broker, turn: Turn, kernelspec: WriteKernel, jp_fetch: Any, tmp_path: Path
+    kernels: Any,
+    broker: Broker,
+    turn: Turn,
+    kernelspec: WriteKernel,
+    jp_fetch: Any,
+    tmp_path: Path,
 ) -> None:
-    kernel_id = await kernels.start_kernel(kernel_name=kernelspec("plain", argv=IPYKERNEL))
+    kernel_id = await kernels.start_kernel(
+        kernel_name=kernelspec("plain", argv=IPYKERNEL)
+    )
     saved = tmp_path / "saved"
     prepare = f"""
 import jupyter_aistack, json, os, threading, time
@@ -234,7 +290,9 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         assert lease is not None
         assert lease.preemptible
         body = json.dumps({"spec": "1", "queue": "urgent"})
-        response = await jp_fetch("aistack", "api", "v1", "leases", method="POST", body=body)
+        response = await jp_fetch(
+            "aistack", "api", "v1", "leases", method="POST", body=body
+        )
         assert response.code == 202
         await turn()
         noticed = broker.lease(lease.id)
@@ -245,7 +303,11 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         while not saved.exists():
             await asyncio.sleep(0.01)
         notice = json.loads(saved.read_text())
-        assert (notice["kind"], notice["lease_id"], notice["thread"]) == ("preempt", lease.id, "aistack-notices")
+        assert (notice["kind"], notice["lease_id"], notice["thread"]) == (
+            "preempt",
+            lease.id,
+            "aistack-notices",
+        )
         path = ("aistack", "api", "v1", "leases", lease.id, "extend")
         with pytest.raises(HTTPClientError) as refused:
             await jp_fetch(*path, method="POST", body=json.dumps({"seconds": 60}))
@@ -258,8 +320,12 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         assert broker.lease(lease.id).outcome is Outcome.PREEMPTED
         assert [held.queue for held in broker.leases()] == ["urgent"]
         said = await output(client, "print(treasure)")
-        assert "it was taken back because somebody who goes first needed the room" in said
-        assert "this kernel runs without a device now; %gpu request 1 asks again" in said
+        assert (
+            "it was taken back because somebody who goes first needed the room" in said
+        )
+        assert (
+            "this kernel runs without a device now; %gpu request 1 asks again" in said
+        )
         assert said.rstrip().endswith("42")
         assert await evaluate(client, "os.environ.get('AISTACK_LEASE')") is None
 

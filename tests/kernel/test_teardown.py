@@ -1,4 +1,6 @@
-"""Ending a kernel that has started CUDA: in which order, how long, and that all others end as fast as ever."""
+"""Ending a kernel that has started CUDA: in which order, how long, and that all others
+end as fast as ever.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,31 @@ from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel import teardown
-from jupyter_aistack.kernel.teardown import SETTLE_SECONDS, SURE_SECONDS, TERM_SECONDS, Teardown
+from jupyter_aistack.kernel.teardown import (
+    SETTLE_SECONDS,
+    SURE_SECONDS,
+    TERM_SECONDS,
+    Teardown,
+)
 from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 
 from .conftest import SLEEPER, WriteKernel, active, pid_of, until
 
-# -- the order of things ----------------------------------------------------------------------------------------------
+# -- the order of things ---------------------------------------------------------------
 
 
 class Process:
-    """A process that does what a test says, at the moments a test says; what is done to it is written down."""
+    """A process that does what a test says, at the moments a test says; what is done to
+    it is written down.
+    """
 
     def __init__(
-        self, *, works: float | None = 0.0, ends: Callable[[str, float], bool] = lambda done, at: False
+        self,
+        *,
+        works: float | None = 0.0,
+        ends: Callable[[str, float], bool] = lambda done, at: False,
     ) -> None:
         self.clock, self.done = ManualClock(1000.0), list[str]()
         self._works, self._ends, self._has_ended = works, ends, False
@@ -73,7 +85,9 @@ class Process:
 ALL_OF_IT = ["interrupt", "terminate 11", "terminate 12", "SIGTERM", "SIGKILL"]
 
 
-async def test_the_signal_that_kills_comes_last_after_the_clients_were_ended_by_their_server() -> None:
+async def test_the_signal_that_kills_comes_last_after_the_clients_were_ended_by_their_server() -> (
+    None
+):
     process = Process()
     await process.teardown().end()
     assert process.done == ALL_OF_IT
@@ -113,7 +127,7 @@ async def test_a_process_that_ends_when_it_is_asked_to_is_not_killed() -> None:
     assert process.age == pytest.approx(SURE_SECONDS)
 
 
-# -- on a real server --------------------------------------------------------------------------------------------------
+# -- on a real server ------------------------------------------------------------------
 
 STUBBORN = """
 import signal, sys, time
@@ -131,7 +145,9 @@ while True:
 
 
 class Card(Provider):
-    """One real GPU, with a server that lists clients, as far as anybody here can tell."""
+    """One real GPU, with a server that lists clients, as far as anybody here can
+    tell.
+    """
 
     name = "card"
 
@@ -143,22 +159,37 @@ class Card(Provider):
         self._heard = heard
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        gpu = Device(id="GPU-0", host=host, kind=DeviceKind.GPU, index=0, name="H200", memory_bytes=140 * GIB)
+        gpu = Device(
+            id="GPU-0",
+            host=host,
+            kind=DeviceKind.GPU,
+            index=0,
+            name="H200",
+            memory_bytes=140 * GIB,
+        )
         return (gpu,)
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, expects={"threads": "1"})
+        return Preparation(
+            environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, expects={"threads": "1"}
+        )
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
         return {}
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         return {}
 
-    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
+    def memory_by_process(
+        self, uuids: Iterable[str]
+    ) -> Mapping[str, Mapping[int, int | None] | None]:
         return dict.fromkeys(uuids, self.held)
 
-    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
+    def is_working(
+        self, uuids: Iterable[str], pids: frozenset[int], since: float
+    ) -> bool | None:
         return False
 
     def clients(self, lease: Lease) -> frozenset[int]:
@@ -181,17 +212,25 @@ def card(broker: Broker, heard: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     """The host's only device, and a shorter wait for its quiet."""
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.2)
     provider = Card(heard)
-    broker.devices = DeviceManager((provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes)
+    broker.devices = DeviceManager(
+        (provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes
+    )
     return provider
 
 
 @pytest.fixture
-def start(kernels: Any, broker: Broker, kernelspec: WriteKernel, card: Card, heard: Path) -> Any:
-    """Starts a kernel on a slice that writes down what it hears, and ends when it is asked to, or never."""
+def start(
+    kernels: Any, broker: Broker, kernelspec: WriteKernel, card: Card, heard: Path
+) -> Any:
+    """Starts a kernel on a slice that writes down what it hears, and ends when it is
+    asked to, or never.
+    """
 
     async def started(how: str = "ends", *, on_device: bool = True) -> tuple[str, int]:
         argv = ["python", "-S", "-c", STUBBORN, "{connection_file}", str(heard), how]
-        kernel_id = await kernels.start_kernel(kernel_name=kernelspec("gpu", slice="1/2", argv=argv))
+        kernel_id = await kernels.start_kernel(
+            kernel_name=kernelspec("gpu", slice="1/2", argv=argv)
+        )
         await active(broker, kernel_id)
         pid = pid_of(kernels, kernel_id)
         await until(heard.exists)
@@ -203,7 +242,9 @@ def start(kernels: Any, broker: Broker, kernelspec: WriteKernel, card: Card, hea
 
 
 def signals(heard: Path) -> list[str]:
-    """What the kernel has heard; two interrupts one right after the other may come as one."""
+    """What the kernel has heard; two interrupts one right after the other may come as
+    one.
+    """
     return list(dict.fromkeys(heard.read_text().split()))
 
 
@@ -213,14 +254,20 @@ async def test_kernel_on_a_gpu_is_interrupted_ended_by_its_server_and_asked_to_e
     kernel_id, pid = await start()
     await kernels.shutdown_kernel(kernel_id, now=True)
     (done,) = card.done
-    assert done.endswith(f"terminate {pid}"), "and not process 1, which is not the kernel's"
+    assert done.endswith(f"terminate {pid}"), (
+        "and not process 1, which is not the kernel's"
+    )
     assert "SIGTERM" not in done
     assert signals(heard) == ["SIGINT", "SIGTERM"]
     assert [lease.outcome for lease in broker.leases(live=False)] == [Outcome.RELEASED]
 
 
 async def test_one_that_does_not_end_is_killed(
-    kernels: Any, broker: Broker, start: Any, card: Card, monkeypatch: pytest.MonkeyPatch
+    kernels: Any,
+    broker: Broker,
+    start: Any,
+    card: Card,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(teardown, "TERM_SECONDS", 0.2)
     kernel_id, pid = await start("never")
@@ -261,7 +308,9 @@ async def test_what_comes_before_a_kill_comes_before_any_signal_of_ours_and_may_
     server.web_app.settings["aistack"].before_kill = suspend
     kernel_id, _ = await start()
     await kernels.shutdown_kernel(kernel_id, now=True)
-    assert calls == [f"{kernel_id} set()"], "but for the interrupt that Jupyter's shutdown begins with"
+    assert calls == [f"{kernel_id} set()"], (
+        "but for the interrupt that Jupyter's shutdown begins with"
+    )
     assert kernel_id not in kernels
 
 
@@ -277,18 +326,27 @@ async def test_a_kernel_whose_slice_was_taken_back_is_taken_off_the_device_all_t
 
 @pytest.mark.parametrize("case", ["CUDA is untouched", "no GPU lease"])
 async def test_other_kernels_end_at_once(
-    case: str, kernels: Any, kernelspec: WriteKernel, start: Any, card: Card, heard: Path
+    case: str,
+    kernels: Any,
+    kernelspec: WriteKernel,
+    start: Any,
+    card: Card,
+    heard: Path,
 ) -> None:
     if case == "CUDA is untouched":
         kernel_id, _ = await start(on_device=False)
     else:
-        kernel_id = await kernels.start_kernel(kernel_name=kernelspec("plain", argv=SLEEPER))
+        kernel_id = await kernels.start_kernel(
+            kernel_name=kernelspec("plain", argv=SLEEPER)
+        )
     await kernels.shutdown_kernel(kernel_id, now=True)
     assert card.done == []
     assert "SIGTERM" not in (heard.read_text() if heard.exists() else "")
 
 
-async def test_a_kernel_that_crashed_is_not_waited_for(kernels: Any, broker: Broker, start: Any, card: Card) -> None:
+async def test_a_kernel_that_crashed_is_not_waited_for(
+    kernels: Any, broker: Broker, start: Any, card: Card
+) -> None:
     kernel_id, pid = await start()
     provisioner = kernels.get_kernel(kernel_id).provisioner
     provisioner.process.kill()

@@ -26,22 +26,34 @@ OTHER = "abababab-abab-abab-abab-abababababab"
 def see(*command: str, **environment: str) -> Any:
     """What the child prints, run as the provisioner runs it unless told otherwise."""
     program = command or ("-I", "-S", str(SOURCE))
-    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    env = {
+        name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"
+    }
     env = {**env, **environment}
-    return json.loads(subprocess.check_output([sys.executable, *program], env=env, timeout=30))
+    return json.loads(
+        subprocess.check_output([sys.executable, *program], env=env, timeout=30)
+    )
 
 
 def test_it_uses_the_standard_library_only() -> None:
     tree = ast.parse(SOURCE.read_text())
     found = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    found |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    found |= {
+        alias.name
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Import)
+        for alias in n.names
+    }
     assert {name.partition(".")[0] for name in found} <= set(sys.stdlib_module_names)
 
 
 def test_kernel_package_opens_nothing() -> None:
     code = "import sys; before = set(sys.modules); import jupyter_aistack.kernel; print(*set(sys.modules) - before)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
-    assert {name.partition(".")[0] for name in loaded} <= {"jupyter_aistack", *sys.stdlib_module_names}
+    assert {name.partition(".")[0] for name in loaded} <= {
+        "jupyter_aistack",
+        *sys.stdlib_module_names,
+    }
 
 
 def test_without_a_driver_it_says_so_and_tells_the_rest() -> None:
@@ -54,13 +66,22 @@ def test_without_a_driver_it_says_so_and_tells_the_rest() -> None:
 
 
 def test_it_runs_as_a_module_too() -> None:
-    assert see("-m", "jupyter_aistack.system.verify.probe").keys() >= {"visible", "cores", "threads", "memory_total"}
+    assert see("-m", "jupyter_aistack.system.verify.probe").keys() >= {
+        "visible",
+        "cores",
+        "threads",
+        "memory_total",
+    }
 
 
 def test_devices_are_told_as_the_process_sees_them(driver: str) -> None:
     found = see(LD_LIBRARY_PATH=driver)
     assert found["visible"] == [f"GPU-{UUID}", f"GPU-{OTHER}"]
-    assert (found["memory_total"], found["memory_free"], found["multiprocessors"]) == (40 << 30, 40 << 30, 132)
+    assert (found["memory_total"], found["memory_free"], found["multiprocessors"]) == (
+        40 << 30,
+        40 << 30,
+        132,
+    )
     assert "cuda" not in found
 
 
@@ -75,7 +96,10 @@ def test_no_device_is_an_answer(driver: str) -> None:
 
 def test_driver_that_fails_is_no_answer(driver: str) -> None:
     found = see(LD_LIBRARY_PATH=driver, FAKE_CUDA="broken")
-    assert (found["visible"], found["cuda"]) == (None, "cuInit failed: unknown error (999)")
+    assert (found["visible"], found["cuda"]) == (
+        None,
+        "cuInit failed: unknown error (999)",
+    )
 
 
 def test_driver_that_hangs_is_left_behind(driver: str) -> None:
@@ -93,7 +117,12 @@ VERDICTS = [
         False,
         "not enforced: the process sees devices GPU-1, GPU-2",
     ),
-    ({"visible": ["GPU-1"]}, {"visible": None, "cuda": "no driver"}, None, "could not be verified: no driver"),
+    (
+        {"visible": ["GPU-1"]},
+        {"visible": None, "cuda": "no driver"},
+        None,
+        "could not be verified: no driver",
+    ),
     ({"visible": []}, {"visible": None, "cuda": "no driver"}, True, ""),
     ({"visible": []}, {"visible": ["GPU-1"]}, False, "not enforced: "),
     (
@@ -103,12 +132,19 @@ VERDICTS = [
         "not enforced: the process sees CPU cores",
     ),
     ({"cores": [0], "threads": "1"}, {"cores": [0], "threads": "1"}, True, ""),
-    ({"threads": "1"}, {"threads": None}, False, "not enforced: the process sees OMP_NUM_THREADS = (unset)"),
+    (
+        {"threads": "1"},
+        {"threads": None},
+        False,
+        "not enforced: the process sees OMP_NUM_THREADS = (unset)",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("expects", "seen", "verdict", "note"), VERDICTS)
-def test_verdict(expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str) -> None:
+def test_verdict(
+    expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str
+) -> None:
     found = judge(expects, probe)
     assert found[0] is verdict
     assert found[1].startswith(note)
@@ -119,17 +155,23 @@ def test_nothing_promised_is_not_called_verified() -> None:
 
 
 def test_child_that_cannot_start_is_no_verdict() -> None:
-    verdict, note = check({"threads": "1"}, pid=os.getpid(), command=["/no/such/python"], environment={})
+    verdict, note = check(
+        {"threads": "1"}, pid=os.getpid(), command=["/no/such/python"], environment={}
+    )
     assert (verdict, note) == (None, "could not be verified: FileNotFoundError")
 
 
-def test_a_file_of_the_users_does_not_stand_in_for_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_users_does_not_stand_in_for_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('this is not the library')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert attach.verify({"threads": "3"}) == (True, "")
-    assert check({"threads": "3"}, pid=os.getpid(), command=[], environment=dict(os.environ)) == (True, "")
+    assert check(
+        {"threads": "3"}, pid=os.getpid(), command=[], environment=dict(os.environ)
+    ) == (True, "")
 
 
 def test_a_process_that_has_ended_is_not_called_verified() -> None:
@@ -141,15 +183,22 @@ def test_a_process_that_has_ended_is_not_called_verified() -> None:
 
 def test_kernel_behind_a_launcher_is_checked_with_our_own_python() -> None:
     assert verify._interpreter(["conda", "run", "python"]) == sys.executable
-    assert verify._interpreter(["/envs/a/bin/python3.12", "-m", "x"]) == "/envs/a/bin/python3.12"
+    assert (
+        verify._interpreter(["/envs/a/bin/python3.12", "-m", "x"])
+        == "/envs/a/bin/python3.12"
+    )
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_threads_that_run_already_are_bound_too() -> None:
     code = (
-        "import threading, time; [threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(3)]; print()"
+        "import threading, time; "
+        "[threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(3)]; "
+        "print()"
     )
-    with subprocess.Popen([sys.executable, "-S", "-uc", code], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-S", "-uc", code], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         core = min(os.sched_getaffinity(0))

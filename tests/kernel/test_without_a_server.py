@@ -1,4 +1,6 @@
-"""Kernels launched by programs without a Jupyter server: nbclient, papermill, a plain kernel manager."""
+"""Kernels launched by programs without a Jupyter server: nbclient, papermill, a plain
+kernel manager.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def broker(own_ledger: str) -> Iterator[Broker]:
     broker.close()
 
 
-def test_notebook_runs_on_its_slice_and_gives_it_back(kernelspec: WriteKernel, broker: Broker) -> None:
+def test_notebook_runs_on_its_slice_and_gives_it_back(
+    kernelspec: WriteKernel, broker: Broker
+) -> None:
     name = kernelspec("one", slice="cpu:1", argv=IPYKERNEL)
     code = "import os; print(os.environ['AISTACK_LEASE'], len(os.sched_getaffinity(0)), 'AISTACK_SOCKET' in os.environ)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
@@ -47,7 +51,9 @@ def test_notebook_runs_on_its_slice_and_gives_it_back(kernelspec: WriteKernel, b
     assert broker.leases() == ()
 
 
-def test_synchronous_kernel_manager_works_too(kernelspec: WriteKernel, broker: Broker) -> None:
+def test_synchronous_kernel_manager_works_too(
+    kernelspec: WriteKernel, broker: Broker
+) -> None:
     manager = KernelManager(kernel_name=kernelspec("one", slice="cpu:1"))
     manager.start_kernel()
     (lease,) = broker.leases()
@@ -59,9 +65,14 @@ def test_synchronous_kernel_manager_works_too(kernelspec: WriteKernel, broker: B
 
 
 async def test_lease_is_renewed_with_nobody_else_around(
-    kernelspec: WriteKernel, broker: Broker, monkeypatch: pytest.MonkeyPatch, jp_config_dir: Path
+    kernelspec: WriteKernel,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    jp_config_dir: Path,
 ) -> None:
-    (jp_config_dir / "jupyter_aistack_config.json").write_text('{"AIStack": {"lease_ttl_seconds": 2}}')
+    (jp_config_dir / "jupyter_aistack_config.json").write_text(
+        '{"AIStack": {"lease_ttl_seconds": 2}}'
+    )
     monkeypatch.setattr(lease_monitor, "ALONE_SECONDS", 0.1)
     manager = AsyncKernelManager(kernel_name=kernelspec("one", slice="cpu:1"))
     await manager.start_kernel()
@@ -72,8 +83,15 @@ async def test_lease_is_renewed_with_nobody_else_around(
     await manager.shutdown_kernel()
 
 
-async def test_kernel_of_a_kernel_shares_its_slice(kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    inherited = {"AISTACK_LEASE": "l-1", "AISTACK_SOCKET": "/s", "AISTACK_KERNEL": "k", "CUDA_VISIBLE_DEVICES": "GPU-1"}
+async def test_kernel_of_a_kernel_shares_its_slice(
+    kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited = {
+        "AISTACK_LEASE": "l-1",
+        "AISTACK_SOCKET": "/s",
+        "AISTACK_KERNEL": "k",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+    }
     for name, value in inherited.items():
         monkeypatch.setenv(name, value)
     manager = AsyncKernelManager(kernel_name=kernelspec("plain"))
@@ -93,7 +111,9 @@ async def test_setting_that_makes_no_sense_stops_no_kernel(
     environment = environment_of(manager.provisioner.pid)
     await manager.shutdown_kernel()
     assert "AISTACK_LEASE" not in environment
-    assert environment.get("CUDA_VISIBLE_DEVICES") == ("" if slice_ else os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert environment.get("CUDA_VISIBLE_DEVICES") == (
+        "" if slice_ else os.environ.get("CUDA_VISIBLE_DEVICES")
+    )
 
 
 async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
@@ -101,10 +121,18 @@ async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
 ) -> None:
     from jupyter_aistack.kernel import provisioner
 
-    monkeypatch.setattr(provisioner, "_makers_without_ledger", lambda: frozenset({"nvidia", "amd"}))
+    monkeypatch.setattr(
+        provisioner, "_makers_without_ledger", lambda: frozenset({"nvidia", "amd"})
+    )
     manager: Any = AsyncKernelManager(kernel_name=kernelspec("plain"))
     await manager.start_kernel()
     environment = environment_of(manager.provisioner.pid)
     await manager.shutdown_kernel()
-    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("", "PCI_BUS_ID")
-    assert (environment["ROCR_VISIBLE_DEVICES"], environment["HIP_VISIBLE_DEVICES"]) == ("", "")
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (
+        "",
+        "PCI_BUS_ID",
+    )
+    assert (
+        environment["ROCR_VISIBLE_DEVICES"],
+        environment["HIP_VISIBLE_DEVICES"],
+    ) == ("", "")

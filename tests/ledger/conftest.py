@@ -47,7 +47,9 @@ def postgres_server() -> Iterator[str]:
     """URL of a PostgreSQL server that was started for this session and ends with it."""
     binaries = _postgres_binaries()
     if binaries is None:
-        pytest.skip("no PostgreSQL server on this machine; install Debian's package postgresql to run this test")
+        pytest.skip(
+            "no PostgreSQL server on this machine; install Debian's package postgresql to run this test"
+        )
     folder, port = Path(tempfile.mkdtemp(prefix="aistack-pg-")), _free_port()
     account: dict[str, Any] = {}
     if os.geteuid() == 0:  # the server refuses to run as root
@@ -58,13 +60,46 @@ def postgres_server() -> Iterator[str]:
     def run(*command: str) -> None:
         # Not captured through a pipe: the server would inherit it and keep it open.
         with open(folder.with_suffix(".log"), "ab") as log:
-            subprocess.run(command, check=True, cwd=folder, stdout=log, stderr=log, timeout=60, **account)
+            subprocess.run(
+                command,
+                check=True,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                timeout=60,
+                **account,
+            )
 
-    data, options = str(folder / "data"), f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} {SERVER_OPTIONS}"
+    data, options = (
+        str(folder / "data"),
+        f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} {SERVER_OPTIONS}",
+    )
     try:
         initdb = str(binaries / "initdb")
-        run(initdb, "-D", data, "-U", "aistack", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-        run(str(binaries / "pg_ctl"), "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+        run(
+            initdb,
+            "-D",
+            data,
+            "-U",
+            "aistack",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        )
+        run(
+            str(binaries / "pg_ctl"),
+            "-D",
+            data,
+            "-w",
+            "-l",
+            str(folder / "log"),
+            "-o",
+            options,
+            "start",
+        )
         yield f"postgresql+psycopg://aistack@127.0.0.1:{port}/postgres"
     finally:
         if (folder / "data" / "postmaster.pid").exists():
@@ -92,7 +127,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres_url"))
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+)
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     """An empty ledger of each kind."""
     build: dict[str, Callable[[], Ledger]] = {
@@ -105,14 +142,29 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     built.close()
 
 
-def _wish(request_id: str, at: float = 0.0, host: str = "box", spec: str = "1/2", **fields: Any) -> Request:
+def _wish(
+    request_id: str,
+    at: float = 0.0,
+    host: str = "box",
+    spec: str = "1/2",
+    **fields: Any,
+) -> Request:
     holder = Holder(
-        kind=HolderKind.KERNEL, id=f"k-{request_id}", user="ann", host=host, pid=42, label="work/tour.ipynb"
+        kind=HolderKind.KERNEL,
+        id=f"k-{request_id}",
+        user="ann",
+        host=host,
+        pid=42,
+        label="work/tour.ipynb",
     )
-    return Request(id=request_id, spec=parse_spec(spec), holder=holder, submitted_at=at, **fields)
+    return Request(
+        id=request_id, spec=parse_spec(spec), holder=holder, submitted_at=at, **fields
+    )
 
 
-def _grant(ledger: Ledger, request: Request, now: float = 0.0, *, ends_at: float | None = None) -> Lease:
+def _grant(
+    ledger: Ledger, request: Request, now: float = 0.0, *, ends_at: float | None = None
+) -> Lease:
     share = Slice(
         device_id="GPU-1",
         kind=SliceKind.SHARE,
@@ -123,7 +175,9 @@ def _grant(ledger: Ledger, request: Request, now: float = 0.0, *, ends_at: float
     )
     ledger.submit(request)
     state = ledger.read(request.holder.host, now)
-    grant = Grant(request=request, slices=(share,), expires_at=now + 60.0, ends_at=ends_at)
+    grant = Grant(
+        request=request, slices=(share,), expires_at=now + 60.0, ends_at=ends_at
+    )
     granted = ledger.apply(Plan(version=state.version, actions=(grant,)), now)[-1]
     return ledger.lease(granted.lease_id, now)
 
@@ -136,5 +190,7 @@ def wish() -> Callable[..., Request]:
 
 @pytest.fixture
 def grant() -> Callable[..., Lease]:
-    """Submits and grants a request: ``grant(ledger, request, now=0.0, ends_at=None)``. The lease lives for 60 s."""
+    """Submits and grants a request: ``grant(ledger, request, now=0.0, ends_at=None)``.
+    The lease lives for 60 s.
+    """
     return _grant

@@ -24,7 +24,13 @@ from jupyter_aistack.ledger.base import Ledger
 
 Wish = Callable[..., Request]
 METER = MeterState(
-    host="box", device_id="GPU-0", at=10.25, millijoules=2**53 + 1, idle_watts=70.5, is_idle_seen=True, writer="p-1"
+    host="box",
+    device_id="GPU-0",
+    at=10.25,
+    millijoules=2**53 + 1,
+    idle_watts=70.5,
+    is_idle_seen=True,
+    writer="p-1",
 )
 
 
@@ -45,12 +51,22 @@ def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> UsageRecord:
         "memory_seconds": 10.0,
         "peak_bytes": 2**40,
     }
-    return UsageRecord(host="box", device_id="GPU-0", lease_id=lease, day=day, **said | fields)
+    return UsageRecord(
+        host="box", device_id="GPU-0", lease_id=lease, day=day, **said | fields
+    )
 
 
 def test_a_bill_is_read_back_field_by_field(ledger: Ledger) -> None:
-    other = replace(METER, device_id="CPU-box", millijoules=None, idle_watts=None, is_idle_seen=False)
-    unknown = charge("", user="", kind="simulated", peak_bytes=None, levels=NO_LEVELS, cell="3:ab")
+    other = replace(
+        METER,
+        device_id="CPU-box",
+        millijoules=None,
+        idle_watts=None,
+        is_idle_seen=False,
+    )
+    unknown = charge(
+        "", user="", kind="simulated", peak_bytes=None, levels=NO_LEVELS, cell="3:ab"
+    )
     ledger.settle(UsageSummary(after=(METER, other), charges=(charge(), unknown)))
     assert ledger.meters("box") == (other, METER)
     assert ledger.meters("elsewhere") == ()
@@ -58,18 +74,30 @@ def test_a_bill_is_read_back_field_by_field(ledger: Ledger) -> None:
 
 
 def test_a_bill_that_goes_on_adds_up(ledger: Ledger) -> None:
-    ledger.settle(UsageSummary(after=(METER,), charges=(charge(), charge(), charge("l-2"))))
+    ledger.settle(
+        UsageSummary(after=(METER,), charges=(charge(), charge(), charge("l-2")))
+    )
     moved = replace(METER, at=20.0, millijoules=2**54)
     later = charge(peak_bytes=2**41, label="renamed.ipynb")
     ledger.settle(UsageSummary(before=(METER,), after=(moved,), charges=(later,)))
     assert ledger.meters("box") == (moved,)
-    assert ledger.charges(0, 30_000) == (added(added(charge(), charge()), later), charge("l-2"))
-    assert ledger.charges(0, 30_000)[0].millijoules == 3 * (2**53 + 1), "to the millijoule"
+    assert ledger.charges(0, 30_000) == (
+        added(added(charge(), charge()), later),
+        charge("l-2"),
+    )
+    assert ledger.charges(0, 30_000)[0].millijoules == 3 * (2**53 + 1), (
+        "to the millijoule"
+    )
 
 
 @pytest.mark.parametrize(
     "before",
-    [(), (replace(METER, at=9.0),), (replace(METER, millijoules=1),), (replace(METER, device_id="GPU-9"),)],
+    [
+        (),
+        (replace(METER, at=9.0),),
+        (replace(METER, millijoules=1),),
+        (replace(METER, device_id="GPU-9"),),
+    ],
 )
 def test_a_bill_for_time_that_another_has_charged_changes_nothing(
     ledger: Ledger, before: tuple[MeterState, ...]
@@ -78,7 +106,11 @@ def test_a_bill_for_time_that_another_has_charged_changes_nothing(
     new = replace(METER, device_id="GPU-1")
     with pytest.raises(LedgerConflict, match="moved by another process"):
         ledger.settle(
-            UsageSummary(before=before, after=(new, replace(METER, at=30.0)), charges=(charge(), charge("l-9")))
+            UsageSummary(
+                before=before,
+                after=(new, replace(METER, at=30.0)),
+                charges=(charge(), charge("l-9")),
+            )
         )
     assert ledger.meters("box") == (METER,)
     assert ledger.charges(0, 30_000) == (charge(),)
@@ -92,7 +124,11 @@ def test_of_several_writers_one_charges_each_stretch_of_time(ledger: Ledger) -> 
             try:
                 moved = replace(METER, at=at + 1.0, millijoules=int(at + 1))
                 ledger.settle(
-                    UsageSummary(before=meters, after=(moved,), charges=(charge(seconds=1.0, millijoules=1),))
+                    UsageSummary(
+                        before=meters,
+                        after=(moved,),
+                        charges=(charge(seconds=1.0, millijoules=1),),
+                    )
                 )
             except LedgerConflict:
                 lost.append(number)
@@ -126,16 +162,34 @@ def test_charges_are_found_by_day_user_notebook_and_kernel(ledger: Ledger) -> No
 
 def test_names_no_database_can_hold_are_charged_all_the_same(ledger: Ledger) -> None:
     for _ in range(2):
-        ledger.settle(UsageSummary(charges=(charge(user="a\0nn\ud800", label="\0.ipynb", owner="\0", cell="1:\0"),)))
+        ledger.settle(
+            UsageSummary(
+                charges=(
+                    charge(
+                        user="a\0nn\ud800", label="\0.ipynb", owner="\0", cell="1:\0"
+                    ),
+                )
+            )
+        )
     assert [one.seconds for one in ledger.charges(0, 30_000)] == [20.0]
-    ledger.record_cells([CellInterval(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2)
+    ledger.record_cells(
+        [CellInterval(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2
+    )
     assert len(ledger.cells("box", 0.0)) == 1
 
 
-def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(ledger: Ledger) -> None:
+def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(
+    ledger: Ledger,
+) -> None:
     rng = random.Random(7)
     charges = [
-        charge(lease, day, cell=cell, millijoules=rng.randrange(2**50), peak_bytes=rng.choice([None, 5, 9]))
+        charge(
+            lease,
+            day,
+            cell=cell,
+            millijoules=rng.randrange(2**50),
+            peak_bytes=rng.choice([None, 5, 9]),
+        )
         for lease in ("l-1", "l-2")
         for day in (1, 2, 9)
         for cell in ("", "1:a", "2:b", "3:c")
@@ -150,16 +204,24 @@ def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(ledger: Ledge
         ("l-1", 1), ("l-1", 2), ("l-1", 9), ("l-2", 1), ("l-2", 2),
     }  # fmt: skip
     assert {one.day for one in kept if one.cell} == {9}
-    assert sum(one.millijoules for one in kept) == sum(one.millijoules for one in charges)
+    assert sum(one.millijoules for one in kept) == sum(
+        one.millijoules for one in charges
+    )
     assert sum(one.levels[2] for one in kept) == sum(one.levels[2] for one in charges)
-    peaks = [one.peak_bytes for one in charges if (one.lease_id, one.day) == ("l-1", 1) and one.peak_bytes]
+    peaks = [
+        one.peak_bytes
+        for one in charges
+        if (one.lease_id, one.day) == ("l-1", 1) and one.peak_bytes
+    ]
     (folded,) = (one for one in kept if (one.lease_id, one.day) == ("l-1", 1))
     assert folded.peak_bytes == max(peaks, default=None)
 
 
 def test_the_end_of_a_cell_replaces_its_beginning(ledger: Ledger) -> None:
     running = CellInterval(host="box", owner="kernel-1", cell="3:ab12", began_at=5.25)
-    earlier = CellInterval(host="box", owner="kernel-2", cell="1:cd", began_at=1.0, ended_at=2.0)
+    earlier = CellInterval(
+        host="box", owner="kernel-2", cell="1:cd", began_at=1.0, ended_at=2.0
+    )
     ledger.record_cells([])
     ledger.record_cells([running, earlier, replace(earlier, host="other")])
     assert ledger.cells("box", 1.0) == (earlier, running)
@@ -172,7 +234,9 @@ def test_the_end_of_a_cell_replaces_its_beginning(ledger: Ledger) -> None:
 def test_spans_that_are_over_are_forgotten(ledger: Ledger) -> None:
     month = 31 * 86400.0
     spans = [
-        CellInterval(host="box", owner="k", cell="1:a", began_at=month, ended_at=month + 5),
+        CellInterval(
+            host="box", owner="k", cell="1:a", began_at=month, ended_at=month + 5
+        ),
         CellInterval(host="box", owner="k", cell="2:b", began_at=month + 6),
         CellInterval(host="box", owner="dead", cell="9:z", began_at=0.0),
     ]

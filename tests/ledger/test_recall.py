@@ -1,4 +1,6 @@
-"""What a ledger remembers of what it has read never hides what has been written since, by whomever."""
+"""What a ledger remembers of what it has read never hides what has been written since,
+by whomever.
+"""
 
 from __future__ import annotations
 
@@ -35,33 +37,65 @@ def pair(url: str) -> Iterator[Pair]:
 
 def reservation(name: str, ends_at: float) -> Reservation:
     spec = parse_spec("1/8")
-    return Reservation(id=name, name=name, queue="q", spec=spec, count=2, host="box", starts_at=5.0, ends_at=ends_at)
+    return Reservation(
+        id=name,
+        name=name,
+        queue="q",
+        spec=spec,
+        count=2,
+        host="box",
+        starts_at=5.0,
+        ends_at=ends_at,
+    )
 
 
 CHANGES: dict[str, Callable[[Ledger, Lease, Request], object]] = {
-    "submitted": lambda other, lease, request: other.submit(replace(request, id="r-new")),
+    "submitted": lambda other, lease, request: other.submit(
+        replace(request, id="r-new")
+    ),
     "cancelled": lambda other, lease, request: other.cancel(request.id, 2.0),
-    "renewed": lambda other, lease, request: other.renew(lease.id, lease.token, 2.0, 99.0),
-    "extended": lambda other, lease, request: other.extend(lease.id, lease.token, 2.0, 55.0),
-    "noted": lambda other, lease, request: other.bind(lease.id, lease.token, 2.0, note="new"),
-    "bound": lambda other, lease, request: other.bind(lease.id, lease.token, 2.0, holder=replace(lease.holder, pid=7)),
+    "renewed": lambda other, lease, request: other.renew(
+        lease.id, lease.token, 2.0, 99.0
+    ),
+    "extended": lambda other, lease, request: other.extend(
+        lease.id, lease.token, 2.0, 55.0
+    ),
+    "noted": lambda other, lease, request: other.bind(
+        lease.id, lease.token, 2.0, note="new"
+    ),
+    "bound": lambda other, lease, request: other.bind(
+        lease.id, lease.token, 2.0, holder=replace(lease.holder, pid=7)
+    ),
     "noticed": lambda other, lease, request: other.bind(
-        lease.id, lease.token, 2.0, notice=Notice(kind=NoticeKind.IDLE, at=2.0, ends_at=9.0)
+        lease.id,
+        lease.token,
+        2.0,
+        notice=Notice(kind=NoticeKind.IDLE, at=2.0, ends_at=9.0),
     ),
     "used": lambda other, lease, request: other.touch([lease.id], 2.0),
     "activated": lambda other, lease, request: other.step(
         lease.id, lease.token, LeaseTransition.ACTIVATE, 2.0, verified=True
     ),
-    "ended": lambda other, lease, request: other.step(lease.id, lease.token, LeaseTransition.FAIL, 2.0),
-    "rejected": lambda other, lease, request: other.apply(
-        Plan(version=other.read("box", 2.0).version, actions=(Reject(request_id=request.id, reason="no"),)), 2.0
+    "ended": lambda other, lease, request: other.step(
+        lease.id, lease.token, LeaseTransition.FAIL, 2.0
     ),
-    "reserved": lambda other, lease, request: other.reserve(reservation("v-1", 50.0), 2.0),
+    "rejected": lambda other, lease, request: other.apply(
+        Plan(
+            version=other.read("box", 2.0).version,
+            actions=(Reject(request_id=request.id, reason="no"),),
+        ),
+        2.0,
+    ),
+    "reserved": lambda other, lease, request: other.reserve(
+        reservation("v-1", 50.0), 2.0
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_another_ledger_has_changed_is_seen_at_once(pair: Pair, wish: Wish, grant: Granter, change: str) -> None:
+def test_what_another_ledger_has_changed_is_seen_at_once(
+    pair: Pair, wish: Wish, grant: Granter, change: str
+) -> None:
     ledger, other = pair
     lease = grant(ledger, wish("r-1"))
     waiting = ledger.submit(wish("r-2"))
@@ -74,7 +108,9 @@ def test_what_another_ledger_has_changed_is_seen_at_once(pair: Pair, wish: Wish,
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_a_ledger_has_changed_itself_is_seen_at_once(pair: Pair, wish: Wish, grant: Granter, change: str) -> None:
+def test_what_a_ledger_has_changed_itself_is_seen_at_once(
+    pair: Pair, wish: Wish, grant: Granter, change: str
+) -> None:
     ledger, other = pair
     lease = grant(ledger, wish("r-1"))
     waiting = ledger.submit(wish("r-2"))
@@ -96,10 +132,16 @@ def test_what_another_process_has_written_is_seen(tmp_path: Path, wish: Wish) ->
     ledger.close()
 
 
-def test_a_remembered_lease_still_ends_when_its_time_is_up(pair: Pair, wish: Wish, grant: Granter) -> None:
+def test_a_remembered_lease_still_ends_when_its_time_is_up(
+    pair: Pair, wish: Wish, grant: Granter
+) -> None:
     ledger, _ = pair
     grant(ledger, wish("r-1"))
-    assert len(ledger.read("box", 59.0).leases) == len(ledger.read("box", 59.5).leases) == 1
+    assert (
+        len(ledger.read("box", 59.0).leases)
+        == len(ledger.read("box", 59.5).leases)
+        == 1
+    )
     assert ledger.read("box", 60.0).leases == ()
 
 
@@ -108,10 +150,14 @@ def test_a_remembered_reservation_passes(pair: Pair) -> None:
     ledger.reserve(reservation("v-1", 20.0), 1.0)
     assert [kept.id for kept in ledger.read("box", 2.0).reservations] == ["v-1"]
     assert ledger.read("box", 21.0).reservations == ()
-    assert [kept.id for kept in ledger.read("box", 3.0).reservations] == ["v-1"]  # the clock was set back
+    assert [kept.id for kept in ledger.read("box", 3.0).reservations] == [
+        "v-1"
+    ]  # the clock was set back
 
 
-def test_hosts_are_not_mistaken_for_one_another(pair: Pair, wish: Wish, grant: Granter) -> None:
+def test_hosts_are_not_mistaken_for_one_another(
+    pair: Pair, wish: Wish, grant: Granter
+) -> None:
     ledger, _ = pair
     grant(ledger, wish("r-1", host="box"))
     grant(ledger, wish("r-2", host="other"))
@@ -122,7 +168,9 @@ def test_hosts_are_not_mistaken_for_one_another(pair: Pair, wish: Wish, grant: G
         assert [len(state.requests) for state in (box, other, none)] == [0, 1, 0]
 
 
-def test_what_has_not_changed_is_not_read_again(tmp_path: Path, wish: Wish, grant: Granter) -> None:
+def test_what_has_not_changed_is_not_read_again(
+    tmp_path: Path, wish: Wish, grant: Granter
+) -> None:
     ledger = SQLLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
     grant(ledger, wish("r-1"))
     ledger.submit(wish("r-2"))
@@ -130,7 +178,9 @@ def test_what_has_not_changed_is_not_read_again(tmp_path: Path, wish: Wish, gran
     ledger.close()
 
 
-def test_what_waits_on_is_not_decoded_again(pair: Pair, wish: Wish, grant: Granter) -> None:
+def test_what_waits_on_is_not_decoded_again(
+    pair: Pair, wish: Wish, grant: Granter
+) -> None:
     ledger, other = pair
     grant(ledger, wish("r-1"))
     ledger.submit(wish("r-2"))
@@ -151,11 +201,15 @@ def test_a_ledger_that_was_replaced_is_read_anew(tmp_path: Path, wish: Wish) -> 
         path.with_name(path.name + name).unlink(missing_ok=True)
     assert ledger.read("box", 1.0).requests == ()
     ledger.submit(wish("r-1", spec="1/8"))
-    assert [str(request.spec) for request in ledger.read("box", 1.0).requests] == ["1/8"]
+    assert [str(request.spec) for request in ledger.read("box", 1.0).requests] == [
+        "1/8"
+    ]
     ledger.close()
 
 
-def test_two_ledgers_agree_through_any_history(pair: Pair, wish: Wish, grant: Granter) -> None:
+def test_two_ledgers_agree_through_any_history(
+    pair: Pair, wish: Wish, grant: Granter
+) -> None:
     chance = random.Random(3)
     for turn in range(80):
         one, reader = chance.sample(pair, 2)

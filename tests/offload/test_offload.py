@@ -22,7 +22,9 @@ MIB = 1 << 20
 
 
 class Tied(torch.nn.Module):  # type: ignore[misc]
-    """A model with everything that is easily lost: tied weights, a buffer's view, an odd layout, a frozen parameter."""
+    """A model with everything that is easily lost: tied weights, a buffer's view, an
+    odd layout, a frozen parameter.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +33,9 @@ class Tied(torch.nn.Module):  # type: ignore[misc]
         self.last.weight = self.first.weight
         self.norm = torch.nn.BatchNorm1d(32)
         self.register_buffer("upper", self.norm.running_mean[16:])
-        self.frozen = torch.nn.Parameter(torch.randn(32, 32, dtype=torch.bfloat16).t(), requires_grad=False)
+        self.frozen = torch.nn.Parameter(
+            torch.randn(32, 32, dtype=torch.bfloat16).t(), requires_grad=False
+        )
 
     def forward(self, x: Any) -> Any:
         return self.last(self.norm(self.first(x))) @ self.frozen.float()
@@ -57,12 +61,17 @@ def step(model: Any, optimizer: Any) -> float:
 def everything(model: Any, optimizer: Any) -> list[Any]:
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     state = [value for entry in optimizer.state.values() for value in entry.values()]
-    return [t.detach().clone() for t in (*model.parameters(), *model.buffers(), *grads, *state)]
+    return [
+        t.detach().clone()
+        for t in (*model.parameters(), *model.buffers(), *grads, *state)
+    ]
 
 
 @pytest.fixture(autouse=True)
 def small_heap() -> Iterator[None]:
-    """Leave what other tests have made out of the search for garbage, which each cycle begins with."""
+    """Leave what other tests have made out of the search for garbage, which each cycle
+    begins with.
+    """
     trained()  # torch imports more of itself at the first step
     gc.collect()
     gc.freeze()
@@ -85,11 +94,18 @@ def test_a_hundred_cycles_amid_training_change_nothing() -> None:
             torch.manual_seed(cycle)
             assert step(*moved) == expected
             assert offload.suspend().size_bytes == offload.resume().size_bytes > 0
-    assert all(torch.equal(one, other) for one, other in zip(everything(*plain), everything(*moved), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(everything(*plain), everything(*moved), strict=True)
+    )
 
 
 def test_a_hundred_cycles_under_load_keep_the_state() -> None:
-    expected, moved, shapes = everything(*trained()), trained(), [(32, 32), (32,), (32, 32), (1,)]
+    expected, moved, shapes = (
+        everything(*trained()),
+        trained(),
+        [(32, 32), (32,), (32, 32), (1,)],
+    )
     stop, taken = threading.Event(), 0
 
     def take_what_is_freed() -> None:
@@ -106,7 +122,10 @@ def test_a_hundred_cycles_under_load_keep_the_state() -> None:
                 with offload.suspended() as out:
                     assert out.storages > 10
                 now = everything(*moved)
-                assert all(torch.equal(one, other) for one, other in zip(expected, now, strict=True))
+                assert all(
+                    torch.equal(one, other)
+                    for one, other in zip(expected, now, strict=True)
+                )
     finally:
         stop.set()
         thread.join()
@@ -115,7 +134,9 @@ def test_a_hundred_cycles_under_load_keep_the_state() -> None:
 
 @pytest.mark.parametrize(("width", "layers"), [(4096, 3), (1024, 48), (256, 768)])
 def test_its_memory_is_really_returned(width: int, layers: int) -> None:
-    model = torch.nn.ModuleList([torch.nn.Linear(width, width, bias=False) for _ in range(layers)])
+    model = torch.nn.ModuleList(
+        [torch.nn.Linear(width, width, bias=False) for _ in range(layers)]
+    )
     process, size = psutil.Process(), 3 * 64 * MIB
     with aistack.offloadable(model, device="cpu") as offload:
         offload.suspend()  # the host copy stays from now on, so that only the device's memory comes and goes
@@ -134,11 +155,26 @@ def test_a_hundred_cycles_leave_tensors_what_they_are(offload: Offload) -> None:
     model, optimizer = offload.objects
 
     def looks() -> list[tuple[Any, ...]]:
-        state = [value for entry in optimizer.state.values() for value in entry.values()]
-        tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters()), *state]
+        state = [
+            value for entry in optimizer.state.values() for value in entry.values()
+        ]
+        tensors = [
+            *model.parameters(),
+            *model.buffers(),
+            *(p.grad for p in model.parameters()),
+            *state,
+        ]
         there = [t for t in tensors if t is not None]
         return [
-            (id(t), t.untyped_storage()._cdata, t.dtype, t.shape, t.stride(), t.storage_offset(), t.requires_grad)
+            (
+                id(t),
+                t.untyped_storage()._cdata,
+                t.dtype,
+                t.shape,
+                t.stride(),
+                t.storage_offset(),
+                t.requires_grad,
+            )
             for t in there
         ]
 
@@ -151,12 +187,18 @@ def test_a_hundred_cycles_leave_tensors_what_they_are(offload: Offload) -> None:
     model.norm.running_mean[20] = 5.0
     assert model.upper[4] == 5.0
     assert model.first.weight.untyped_storage()._cdata == addressed._cdata
-    assert any(param is model.first.weight for param in optimizer.param_groups[0]["params"])
+    assert any(
+        param is model.first.weight for param in optimizer.param_groups[0]["params"]
+    )
 
 
 def test_what_shares_memory_goes_once_and_shares_it_again() -> None:
     base = torch.arange(1000.0)
-    view, other_type, turned = base[100:200], base.view(torch.int32), base.view(10, 100).t()
+    view, other_type, turned = (
+        base[100:200],
+        base.view(torch.int32),
+        base.view(10, 100).t(),
+    )
     unregistered, conjugate = base[5:], torch.view_as_complex(base.view(500, 2)).conj()
     with aistack.offloadable([base, view, other_type, turned], device="cpu") as offload:
         moved = offload.suspend()
@@ -168,12 +210,16 @@ def test_what_shares_memory_goes_once_and_shares_it_again() -> None:
     assert conjugate[50] == torch.complex(torch.tensor(-1.0), torch.tensor(-101.0))
 
 
-def test_views_are_found_where_torch_does_not_count_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_are_found_where_torch_does_not_count_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(torch._C, "_storage_Use_Count")
     base = torch.arange(100.0)
     view = base[50:]
     with aistack.offloadable(base, device="cpu").suspended():
-        assert view.untyped_storage()._cdata == base.untyped_storage()._cdata  # on the copy, both
+        assert (
+            view.untyped_storage()._cdata == base.untyped_storage()._cdata
+        )  # on the copy, both
         assert view[0] == 50.0
     base[50] = -1.0
     assert view[0] == -1.0
@@ -195,9 +241,13 @@ def test_what_is_garbage_is_not_kept_alive_by_a_view_in_it() -> None:
         gc.enable()
 
 
-def test_nothing_is_searched_where_torch_counts_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_searched_where_torch_counts_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     base, held = torch.arange(100.0), []
-    monkeypatch.setattr(module, "tensors_on", lambda storages: held.append(storages) or [])
+    monkeypatch.setattr(
+        module, "tensors_on", lambda storages: held.append(storages) or []
+    )
     with aistack.offloadable(base, device="cpu").suspended():
         assert held == []
     view = base[50:]
@@ -217,10 +267,15 @@ def test_a_graph_that_waits_for_backward_is_still_right() -> None:
                 pass
         loss.backward()
         optimizer.step()
-    assert all(torch.equal(one, other) for one, other in zip(everything(*plain), everything(*moved), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(everything(*plain), everything(*moved), strict=True)
+    )
 
 
-def test_who_looks_too_early_sees_values_and_what_they_write_is_kept(offload: Offload) -> None:
+def test_who_looks_too_early_sees_values_and_what_they_write_is_kept(
+    offload: Offload,
+) -> None:
     model, _ = offload.objects
     view, value = model.first.bias[3:], model.first.bias[3].item()
     with offload.suspended():
@@ -247,13 +302,19 @@ def test_what_is_asked_twice_is_done_once(offload: Offload) -> None:
 def test_many_threads_at_once_leave_it_whole(offload: Offload) -> None:
     before = everything(*offload.objects)
     moves = [offload.suspend, offload.resume] * 3
-    threads = [threading.Thread(target=lambda move=move: [move() for _ in range(5)]) for move in moves]
+    threads = [
+        threading.Thread(target=lambda move=move: [move() for _ in range(5)])
+        for move in moves
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     offload.resume()
-    assert all(torch.equal(one, other) for one, other in zip(before, everything(*offload.objects), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(before, everything(*offload.objects), strict=True)
+    )
 
 
 def test_two_registrations_may_share_a_model(offload: Offload) -> None:
@@ -264,7 +325,10 @@ def test_two_registrations_may_share_a_model(offload: Offload) -> None:
         second.suspend()
         offload.resume()
         second.resume()
-    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(before, model.parameters(), strict=True)
+    )
 
 
 def test_state_that_grew_meanwhile_goes_too() -> None:
@@ -273,10 +337,14 @@ def test_state_that_grew_meanwhile_goes_too() -> None:
         first = offload.suspend().size_bytes
         offload.resume()
         step(model, optimizer)
-        assert offload.suspend().size_bytes > 2.9 * (first - 32 * 32 * 2)  # gradients, and two moments
+        assert offload.suspend().size_bytes > 2.9 * (
+            first - 32 * 32 * 2
+        )  # gradients, and two moments
 
 
-def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(offload: Offload) -> None:
+def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(
+    offload: Offload,
+) -> None:
     before = everything(*offload.objects)
     offload.suspend()
     last = offload._parked[-1]
@@ -295,17 +363,24 @@ def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(offload: Off
     assert last.storage is full
     object.__setattr__(last, "storage", real)
     offload.resume()
-    assert all(torch.equal(one, other) for one, other in zip(before, everything(*offload.objects), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(before, everything(*offload.objects), strict=True)
+    )
 
 
-def test_no_room_on_the_host_moves_nothing(offload: Offload, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_on_the_host_moves_nothing(
+    offload: Offload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_available_bytes", lambda: 1000)
     with pytest.raises(LeaseError, match="would not fit into the 600 B of host memory"):
         offload.suspend()
     assert not offload.is_suspended
 
 
-def test_a_host_that_gives_no_memory_moves_nothing(offload: Offload, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_gives_no_memory_moves_nothing(
+    offload: Offload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(self: Cpu, size_bytes: int) -> Any:
         raise RuntimeError("cannot allocate")
 
@@ -320,7 +395,10 @@ def test_what_cannot_be_moved_is_named_and_nothing_moves() -> None:
     import numpy as np
 
     good, foreign = torch.ones(4), torch.from_numpy(np.ones(4))
-    with pytest.raises(LeaseError, match=r"cannot suspend dict\.theirs: its memory belongs to another library"):
+    with pytest.raises(
+        LeaseError,
+        match=r"cannot suspend dict\.theirs: its memory belongs to another library",
+    ):
         aistack.offloadable({"mine": good, "theirs": foreign}, device="cpu").suspend()
     with pytest.raises(LeaseError, match="cannot suspend Tensor: it is sparse"):
         aistack.offloadable(torch.eye(3).to_sparse(), device="cpu").suspend()
@@ -329,7 +407,10 @@ def test_what_cannot_be_moved_is_named_and_nothing_moves() -> None:
 
 @pytest.mark.parametrize(
     ("objects", "says"),
-    [((), "nothing was given"), ((torch.ones(1), "model"), "object 2: a str cannot be moved")],
+    [
+        ((), "nothing was given"),
+        ((torch.ones(1), "model"), "object 2: a str cannot be moved"),
+    ],
 )
 def test_bad_input_is_told_apart(objects: tuple[Any, ...], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
@@ -343,7 +424,9 @@ def test_without_a_gpu_there_is_nothing_to_move_and_cuda_is_not_started() -> Non
     assert not torch.cuda.is_initialized()
 
 
-def test_garbage_on_a_gpu_is_looked_for_where_it_may_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_on_a_gpu_is_looked_for_where_it_may_be_worth_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     held = 64 * MIB
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: held)
@@ -353,12 +436,16 @@ def test_garbage_on_a_gpu_is_looked_for_where_it_may_be_worth_it(monkeypatch: py
     assert Cuda().has_more([64 * MIB])
 
 
-def test_large_pages_are_asked_for_within_what_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pages_are_asked_for_within_what_is_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[tuple[int, int, int]] = []
     monkeypatch.setattr(huge_pages, "_advise", lambda: lambda *wish: asked.append(wish))
     huge_pages.prefer_large(10 * MIB + 64, 8 * MIB)
     huge_pages.prefer_large(10 * MIB, huge_pages.WORTH_BYTES - 1)
-    assert asked == [(10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, huge_pages.ADVISE_HUGE)]
+    assert asked == [
+        (10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, huge_pages.ADVISE_HUGE)
+    ]
 
 
 def test_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +462,10 @@ def test_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_host_memory_is_let_go_where_it_is_not_to_be_kept() -> None:
     tensor = torch.ones(1000)
-    kept, dropped = (aistack.offloadable(tensor, device="cpu", keep_host=keep) for keep in (True, False))
+    kept, dropped = (
+        aistack.offloadable(tensor, device="cpu", keep_host=keep)
+        for keep in (True, False)
+    )
     for offload in (kept, dropped):
         with offload.suspended():
             assert offload.host_bytes >= 4000

@@ -39,7 +39,9 @@ def test_registered_objects_go_out_and_come_back_on_order() -> None:
     offload, mail = aistack.offloadable(tensor, device="cpu"), Mail()
     shared = aistack.offloadable([tensor], device="cpu")
     agent = SuspendAgent(ExecutionLock(), mail)
-    assert registry.registered_bytes({"cpu"}) == 8192, "what two registrations share counts once"
+    assert registry.registered_bytes({"cpu"}) == 8192, (
+        "what two registrations share counts once"
+    )
     agent.obey(orders("report", "out"))
     assert mail.answers["report"]["registered_bytes"] == 8192
     assert mail.answers["out"]["size_bytes"] >= 8192
@@ -59,16 +61,22 @@ def test_what_its_user_has_moved_out_stays_out() -> None:
     assert offload.is_suspended
 
 
-def test_what_is_out_though_all_is_said_to_be_here_is_brought_in_before_the_cell() -> None:
+def test_what_is_out_though_all_is_said_to_be_here_is_brought_in_before_the_cell() -> (
+    None
+):
     from IPython.core.interactiveshell import InteractiveShell
 
     from jupyter_aistack.notebook.suspend.resume_hooks import ResumeHooks
 
     shell = InteractiveShell()
-    stay = ResumeHooks(shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0})
+    stay = ResumeHooks(
+        shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0}
+    )
     stay.register()
     stay.agent.lease_id = "l-1"
-    shell.user_ns["offload"] = offload = aistack.offloadable(torch.ones(16), device="cpu")
+    shell.user_ns["offload"] = offload = aistack.offloadable(
+        torch.ones(16), device="cpu"
+    )
     registry.move_out({"cpu"})
     assert offload.is_suspended
     shell.run_cell("was_out = offload.is_suspended")

@@ -1,4 +1,6 @@
-"""One build of the project serves every test here: the sdist, and the wheel made from it."""
+"""One build of the project serves every test here: the sdist, and the wheel made from
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,19 @@ def pyproject() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel that was built from that sdist, as a release is made."""
+    """A folder with the sdist and the wheel that was built from that sdist, as a
+    release is made.
+    """
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return out

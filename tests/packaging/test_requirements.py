@@ -1,4 +1,6 @@
-"""What the project asks for: light when bare, all of it declared, and pinned as it was tested."""
+"""What the project asks for: light when bare, all of it declared, and pinned as it was
+tested.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,11 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    packages_distributions,
+)
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +34,17 @@ GUESTS = {"amdsmi", "cupy", "jax", "rmm", "tensorflow", "threadpoolctl"}
 
 
 def requirements(pyproject: dict[str, Any], *extras: str) -> list[Requirement]:
-    """The bare requirements and those of `extras`, without the references to our own extras."""
+    """The bare requirements and those of `extras`, without the references to our own
+    extras.
+    """
     project = pyproject["project"]
-    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
-    return [Requirement(line) for line in lines if not line.startswith("jupyter_aistack[")]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in extras for line in project["optional-dependencies"][extra]),
+    ]
+    return [
+        Requirement(line) for line in lines if not line.startswith("jupyter_aistack[")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +55,9 @@ def pins(root: Path) -> dict[str, str]:
 
 
 def brought_in(requirement: Requirement, seen: set[str]) -> set[str]:
-    """`seen` and every distribution that installing `requirement` here brings, directly or not."""
+    """`seen` and every distribution that installing `requirement` here brings, directly
+    or not.
+    """
     name = canonicalize_name(requirement.name)
     if name in seen:
         return seen
@@ -52,7 +67,10 @@ def brought_in(requirement: Requirement, seen: set[str]) -> set[str]:
     except PackageNotFoundError:
         return seen
     for need in needs:
-        if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
+        if need.marker is None or any(
+            need.marker.evaluate({"extra": extra})
+            for extra in ("", *requirement.extras)
+        ):
             brought_in(need, seen)
     return seen
 
@@ -62,13 +80,26 @@ def test_bare_install_brings_in_nothing_heavy(pyproject: dict[str, Any]) -> None
     for requirement in requirements(pyproject):
         brought_in(requirement, everything)
     assert "jupyter-server" in everything
-    assert not everything & {"torch", "dask", "distributed", "mlflow", "numpy", "pandas", "jupyterlab", "anywidget"}
+    assert not everything & {
+        "torch",
+        "dask",
+        "distributed",
+        "mlflow",
+        "numpy",
+        "pandas",
+        "jupyterlab",
+        "anywidget",
+    }
     assert len(everything) < 100
 
 
 def test_constraints_are_plain_pins(root: Path) -> None:
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    wrong = [line for line in lines if not re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)]
+    wrong = [
+        line
+        for line in lines
+        if not re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)
+    ]
     assert not wrong
 
 
@@ -77,12 +108,16 @@ def test_constraints_hold_the_versions_that_go_together(pins: dict[str, str]) ->
     assert pins["cuda-bindings"].startswith("13.")
 
 
-def test_every_requirement_is_pinned_within_what_it_allows(pyproject: dict[str, Any], pins: dict[str, str]) -> None:
+def test_every_requirement_is_pinned_within_what_it_allows(
+    pyproject: dict[str, Any], pins: dict[str, str]
+) -> None:
     extras = list(pyproject["project"]["optional-dependencies"])
     wrong = [
         f"{requirement}: {pins.get(canonicalize_name(requirement.name), 'not pinned')}"
         for requirement in requirements(pyproject, *extras)
-        if not requirement.specifier.contains(pins.get(canonicalize_name(requirement.name), "0"))
+        if not requirement.specifier.contains(
+            pins.get(canonicalize_name(requirement.name), "0")
+        )
     ]
     assert not wrong
 
@@ -99,9 +134,16 @@ def imported_modules(folder: Path) -> Iterator[tuple[str, str]]:
             yield from ((file.name, name.partition(".")[0]) for name in names)
 
 
-def test_every_library_that_is_imported_is_declared(root: Path, pyproject: dict[str, Any]) -> None:
-    extras = [name for name in pyproject["project"]["optional-dependencies"] if name != "test"]
-    declared = {canonicalize_name(requirement.name) for requirement in requirements(pyproject, *extras)}
+def test_every_library_that_is_imported_is_declared(
+    root: Path, pyproject: dict[str, Any]
+) -> None:
+    extras = [
+        name for name in pyproject["project"]["optional-dependencies"] if name != "test"
+    ]
+    declared = {
+        canonicalize_name(requirement.name)
+        for requirement in requirements(pyproject, *extras)
+    }
     known = packages_distributions()
     undeclared = {
         f"{file}: {module}"

@@ -20,7 +20,9 @@ def lease() -> Callable[..., Lease]:
     """Makes leases: ``lease(slice, ..., spec="1/2", id="l-1")``."""
 
     def make(*slices: Slice, spec: str = "1/2", id: str = "l-1") -> Lease:  # noqa: A002 - the field's own name
-        holder = Holder(kind=HolderKind.PROCESS, id="pid-1", user="ann", host="box", pid=1)
+        holder = Holder(
+            kind=HolderKind.PROCESS, id="pid-1", user="ann", host="box", pid=1
+        )
         return Lease(
             id=id,
             token=1,

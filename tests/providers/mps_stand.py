@@ -1,4 +1,6 @@
-"""A stand for tests with MPS daemons: the stub on the PATH, its script, and managers that are looked at by hand."""
+"""A stand for tests with MPS daemons: the stub on the PATH, its script, and managers
+that are looked at by hand.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,18 @@ H200 = {"multiprocessors": 132, "mib": 143771}
 
 
 def install(folder: Path, script: dict[str, Any]) -> dict[str, str]:
-    """Put the stub into ``folder/bin``; the variables that make processes find it, and not the machine's own."""
+    """Put the stub into ``folder/bin``; the variables that make processes find it, and
+    not the machine's own.
+    """
     program = folder / "bin" / "nvidia-cuda-mps-control"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f"#!{sys.executable} -IS\n{Path(stub_mps.__file__).read_text()}")
     program.chmod(0o755)
     (folder / "stub.json").write_text(json.dumps(script))
-    return {"PATH": f"{program.parent}{os.pathsep}/usr/bin{os.pathsep}/bin", "STUB_MPS": str(folder / "stub.json")}
+    return {
+        "PATH": f"{program.parent}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "STUB_MPS": str(folder / "stub.json"),
+    }
 
 
 class Stand:
@@ -51,12 +58,24 @@ class Stand:
     def manager(self, **options: Any) -> MPSManager:
         options.setdefault("interval", None)
         options.setdefault("answer_seconds", 5.0)
-        return MPSManager(root=lambda: self.root, clock=self.clock, pause=lambda _: None, **options)
+        return MPSManager(
+            root=lambda: self.root, clock=self.clock, pause=lambda _: None, **options
+        )
 
-    def hold(self, manager: MPSManager, lease_id: str = "l-1", **more: Any) -> MPSAssignment:
+    def hold(
+        self, manager: MPSManager, lease_id: str = "l-1", **more: Any
+    ) -> MPSAssignment:
         """Half a GPU for a lease."""
-        wanted: dict[str, Any] = {"percent": 50, "mib": 71885, "protocol": 3, "slots": SLOTS, **more}
-        return manager.prepare(lease_id, wanted.pop("gpu", GPU), wanted.pop("index", 0), **wanted)
+        wanted: dict[str, Any] = {
+            "percent": 50,
+            "mib": 71885,
+            "protocol": 3,
+            "slots": SLOTS,
+            **more,
+        }
+        return manager.prepare(
+            lease_id, wanted.pop("gpu", GPU), wanted.pop("index", 0), **wanted
+        )
 
     def view(self, held: MPSAssignment, **environment: str) -> dict[str, Any]:
         """What a CUDA process that is given the lease gets."""

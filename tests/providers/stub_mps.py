@@ -1,20 +1,25 @@
-"""A stand-in for ``nvidia-cuda-mps-control`` that speaks both of its text protocols, with failures to order.
+"""A stand-in for ``nvidia-cuda-mps-control`` that speaks both of its text protocols,
+with failures to order.
 
-It is the control program and the daemon, as the real one is. What the "driver" has is read anew for every question from
+It is the control program and the daemon, as the real one is. What the "driver" has is
+read anew for every question from
 the JSON file that ``STUB_MPS`` names:
 
 ``gpus``: {uuid: {"multiprocessors", "mib"}}, the GPUs that are there
 ``protocols``: the highest protocol it knows (3)
-``clients``: [[pid, namespace]], who is connected besides the clients of ``tests/kernel/fake_cuda.c``
+``clients``: [[pid, namespace]], who is connected besides the clients of
+``tests/kernel/fake_cuda.c``
 ``fault``: true has the server in FAULT for as long as somebody is connected
 ``hang``: true has the daemon take questions and give no answer
 ``refuse_start``: a text has the daemon not start, for that reason
 ``ignore_limits``: true has limits be taken, and not kept
 ``polite``: true has refusals end with status 0, and only say so
 ``kill_server``: the process id of a daemon whose server has died
-``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that is there already)
+``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that
+is there already)
 
-`client_view` is what CUDA makes of all this: where no daemon listens, a process silently has the whole GPU.
+`client_view` is what CUDA makes of all this: where no daemon listens, a process
+silently has the whole GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +27,9 @@ from __future__ import annotations
 import os
 import sys
 from _socket import AF_UNIX, SOCK_STREAM
-from _socket import socket as bare_socket  # the rest is imported by those who need it: this program is run very often
+from _socket import (
+    socket as bare_socket,
+)  # the rest is imported by those who need it: this program is run very often
 
 USAGE_2 = "usage: nvidia-cuda-mps-control [-d | -f | -v]\n"
 USAGE_3 = "usage: nvidia-cuda-mps-control <module> <verb>\nmodules: server namespace client device\n"
@@ -44,7 +51,11 @@ def main(words):
     script = told()
     knows_3 = script.get("protocols", 3) >= 3
     if words == ["-v"]:
-        print("CUDA MPS Control binary version: 13040" if knows_3 else "CUDA MPS Control binary version: 13000")
+        print(
+            "CUDA MPS Control binary version: 13040"
+            if knows_3
+            else "CUDA MPS Control binary version: 13000"
+        )
         return 0
     if "-h" in words:
         print(USAGE_3 if knows_3 and "-p" in words else USAGE_2)
@@ -65,7 +76,9 @@ def start(script, words, knows_3):
     if os.path.exists(f"{pipes}/control"):
         print("An instance of this daemon is already running")
         return 1
-    wanted = os.environ.get("CUDA_MPS_PROTOCOL_VERSION") or ("3" if "3" in words else "2")
+    wanted = os.environ.get("CUDA_MPS_PROTOCOL_VERSION") or (
+        "3" if "3" in words else "2"
+    )
     protocol = script.get("speaks") or (int(wanted) if knows_3 else 2)
     if os.fork() == 0:
         os.setsid()
@@ -101,7 +114,11 @@ def ask(pipes, words, say=sys.stdout.write):
 
 class Daemon:
     def __init__(self, pipes, protocol):
-        self.pipes, self.protocol, self.gpu = pipes, protocol, os.environ["CUDA_VISIBLE_DEVICES"]
+        self.pipes, self.protocol, self.gpu = (
+            pipes,
+            protocol,
+            os.environ["CUDA_VISIBLE_DEVICES"],
+        )
         self.logs = os.environ["CUDA_MPS_LOG_DIRECTORY"]
         self.percent, self.limits, self.server, self.looks = 100.0, {}, None, 0
         self.namespaces, self.terminated = {}, []
@@ -146,17 +163,25 @@ class Daemon:
         if words[:1] == ["connect"]:
             return 0, json.dumps(self.connect(*words[1:]))
         try:
-            return 0, (self.answer_2(*words) if self.protocol == 2 else self.answer_3(*words))
+            return 0, (
+                self.answer_2(*words) if self.protocol == 2 else self.answer_3(*words)
+            )
         except (KeyError, AttributeError, TypeError, ValueError) as error:
-            return int(not self.script.get("polite")), f"Unknown command {' '.join(words)} ({error})\n"
+            return int(
+                not self.script.get("polite")
+            ), f"Unknown command {' '.join(words)} ({error})\n"
 
-    # -- the server ---------------------------------------------------------------------------------------------
+    # -- the server --------------------------------------------------------------------
 
     def start_server(self):
         self.server, self.looks = os.getpid() + 1, 0
         present = self.gpu in self.script["gpus"]
         with open(f"{self.logs}/server.log", "a") as file:
-            text = "Server has started" if present else "no CUDA-capable device is detected"
+            text = (
+                "Server has started"
+                if present
+                else "no CUDA-capable device is detected"
+            )
             file.write(f"[2026-04-28 18:20:41.704 Server {self.server}] {text}\n")
 
     def status(self):
@@ -173,15 +198,30 @@ class Daemon:
         return "Ready" if self.protocol == 3 else "ACTIVE"
 
     def clients(self):
-        return [] if self.server is None else [*self.script.get("clients", []), *self.present()]
+        return (
+            []
+            if self.server is None
+            else [*self.script.get("clients", []), *self.present()]
+        )
 
     def present(self):
-        """Those who left a file named by their process id where they connected, and still run."""
+        """Those who left a file named by their process id where they connected, and
+        still run.
+        """
         folders = [(folder, names) for folder, _, names in os.walk(self.pipes)]
-        left = [(name, os.path.basename(folder)) for folder, names in folders for name in names if name.isdigit()]
-        return [[int(pid), namespace] for pid, namespace in left if os.path.exists(f"/proc/{pid}")]
+        left = [
+            (name, os.path.basename(folder))
+            for folder, names in folders
+            for name in names
+            if name.isdigit()
+        ]
+        return [
+            [int(pid), namespace]
+            for pid, namespace in left
+            if os.path.exists(f"/proc/{pid}")
+        ]
 
-    # -- protocol 2 ---------------------------------------------------------------------------------------------
+    # -- protocol 2 --------------------------------------------------------------------
 
     def answer_2(self, verb, *given):
         return getattr(self, f"do_{verb}")(*given)
@@ -224,11 +264,13 @@ class Daemon:
     def do_quit(self):
         return ""
 
-    # -- protocol 3 ---------------------------------------------------------------------------------------------
+    # -- protocol 3 --------------------------------------------------------------------
 
     def answer_3(self, module, verb="", *given):
         names = [word for word in given if not word.startswith("--")]
-        flags = dict(word[2:].partition("=")[::2] for word in given if word.startswith("--"))
+        flags = dict(
+            word[2:].partition("=")[::2] for word in given if word.startswith("--")
+        )
         return getattr(self, "v3_" + f"{module}_{verb}".strip("-_").replace("-", ""))(
             *names, **{key.replace("-", "_"): value for key, value in flags.items()}
         )
@@ -246,10 +288,16 @@ class Daemon:
 
     def v3_server_list(self, **how):
         status = self.status()
-        return f"{self.name},0,{self.server},{status},{self.pipes}/{self.name},{self.gpu},-\n" if status else ""
+        return (
+            f"{self.name},0,{self.server},{status},{self.pipes}/{self.name},{self.gpu},-\n"
+            if status
+            else ""
+        )
 
     def v3_server_set(self, name, active_thread_percentage, pinned_memory_limit):
-        return self.v3_namespace_set("default", name, active_thread_percentage, pinned_memory_limit)
+        return self.v3_namespace_set(
+            "default", name, active_thread_percentage, pinned_memory_limit
+        )
 
     def v3_namespace_create(self, name, server):
         check_name(name)
@@ -258,9 +306,14 @@ class Daemon:
         self.namespaces[name] = {"pinned": None, "percent": None}
         return ""
 
-    def v3_namespace_set(self, name, server, active_thread_percentage, pinned_memory_limit):
+    def v3_namespace_set(
+        self, name, server, active_thread_percentage, pinned_memory_limit
+    ):
         if not self.script.get("ignore_limits"):
-            self.namespaces[name] = {"pinned": pinned_memory_limit, "percent": float(active_thread_percentage)}
+            self.namespaces[name] = {
+                "pinned": pinned_memory_limit,
+                "percent": float(active_thread_percentage),
+            }
         return ""
 
     def v3_namespace_list(self, server, **how):
@@ -285,13 +338,16 @@ class Daemon:
         return ""
 
     def v3_client_list(self, server, **how):
-        return "".join(f"{pid},{server},0,{namespace},python train.py\n" for pid, namespace in self.clients())
+        return "".join(
+            f"{pid},{server},0,{namespace},python train.py\n"
+            for pid, namespace in self.clients()
+        )
 
     def v3_client_terminate(self, pid):
         self.terminated.append(int(pid))
         return ""
 
-    # -- a client -----------------------------------------------------------------------------------------------
+    # -- a client ----------------------------------------------------------------------
 
     def connect(self, namespace, percent, limits, visible):
         """What a process gets here: (multiprocessors, MiB)."""
@@ -305,7 +361,9 @@ class Daemon:
         share = 2 * int(pairs if self.protocol == 3 else -(-pairs // 1))
         entries = dict(entry.split("=") for entry in limits.split(",") if entry)
         if not set(entries) <= {visible, "0"}:
-            return share, gpu["mib"]  # one entry for what is not visible, and no limit holds
+            return share, gpu[
+                "mib"
+            ]  # one entry for what is not visible, and no limit holds
         sizes = [mib(text) for text in (limit, *entries.values()) if text]
         return share, min([*sizes, gpu["mib"]])
 
@@ -320,7 +378,9 @@ def mib(text):
 
 
 def client_view(environment, script):
-    """What a CUDA process with `environment` gets: {"mps", "multiprocessors", "mib"}."""
+    """What a CUDA process with `environment` gets: {"mps", "multiprocessors",
+    "mib"}.
+    """
     visible = environment["CUDA_VISIBLE_DEVICES"]
     whole = script["gpus"][visible]
     directory = environment.get("CUDA_MPS_PIPE_DIRECTORY", "/nowhere")
@@ -328,10 +388,17 @@ def client_view(environment, script):
         return {"mps": False, **whole}
     daemon, namespace = directory, ""
     if not os.path.exists(f"{directory}/nvidia-cuda-mps-control.pid"):
-        daemon, namespace = os.path.dirname(os.path.dirname(directory)), os.path.basename(directory)
+        daemon, namespace = (
+            os.path.dirname(os.path.dirname(directory)),
+            os.path.basename(directory),
+        )
     names = ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
     said = []
-    ask(daemon, ["connect", namespace, *(environment.get(name, "") for name in names), visible], said.append)
+    ask(
+        daemon,
+        ["connect", namespace, *(environment.get(name, "") for name in names), visible],
+        said.append,
+    )
     share, size = said[0].strip("[]").split(",")
     return {"mps": True, "multiprocessors": int(share), "mib": int(size)}
 

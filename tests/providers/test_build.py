@@ -38,7 +38,10 @@ def test_the_setting_names_providers_in_order(text: str, names: list[str]) -> No
     ("text", "words"),
     [
         ("", "allowed are auto, gpu, amd, cpu or simulated:TABLE"),
-        ("tpu", "'tpu' is not a provider; allowed are auto, gpu, amd, cpu or simulated:TABLE"),
+        (
+            "tpu",
+            "'tpu' is not a provider; allowed are auto, gpu, amd, cpu or simulated:TABLE",
+        ),
         ("cpu,", "allowed are auto"),
         ("cpu:2", "allowed are auto"),
         ("simulated", "8xH100-80GB"),
@@ -46,7 +49,9 @@ def test_the_setting_names_providers_in_order(text: str, names: list[str]) -> No
         ("simulated:1xL4-24GB,simulated:1xL4-24GB", "given once; join tables with +"),
     ],
 )
-def test_a_bad_setting_names_the_field_and_what_is_allowed(text: str, words: str) -> None:
+def test_a_bad_setting_names_the_field_and_what_is_allowed(
+    text: str, words: str
+) -> None:
     with pytest.raises(InvalidRequest, match=r"^providers: ") as caught:
         build_providers(text)
     assert words in caught.value.message
@@ -64,15 +69,21 @@ assert not {"pynvml", "amdsmi", "psutil", "torch", "sqlalchemy"} & set(sys.modul
 
 
 def test_auto_finds_gpus_and_cpu(fake_nvml) -> None:
-    child = fake_nvml.python("gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD)
+    child = fake_nvml.python(
+        "gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD
+    )
     assert child("kinds('auto')") == ["gpu", "cpu"]
 
 
-def test_auto_finds_the_gpus_of_two_makers(fake_nvml, fake_amdsmi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_finds_the_gpus_of_two_makers(
+    fake_nvml, fake_amdsmi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     amd = "gpu uuid=GPU-00000000000000a0 serial=a0 name=AMD_Instinct_MI300X memory=206158430208\n"
     for name, value in fake_amdsmi.environment(amd).items():
         monkeypatch.setenv(name, value)
-    child = fake_nvml.python("gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD)
+    child = fake_nvml.python(
+        "gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD
+    )
     assert child("kinds('auto')") == ["gpu", "gpu", "cpu"]
     child.run("from jupyter_aistack.kernel.kernel_leases import makers")
     assert child("makers(build_providers('auto'), 'box')") == {"nvidia", "amd"}

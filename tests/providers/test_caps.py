@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.units import GIB, MIB
-from jupyter_aistack.providers.nvidia.memory_caps import HEADROOM_BYTES, caps, for_suspension, seen_bytes
+from jupyter_aistack.providers.nvidia.memory_caps import (
+    HEADROOM_BYTES,
+    caps,
+    for_suspension,
+    seen_bytes,
+)
 from jupyter_aistack.providers.nvidia.mig import profile_name
 
 
@@ -46,17 +51,33 @@ def test_a_tiny_slice_keeps_most_of_itself() -> None:
 
 
 def test_a_process_that_sees_its_slice_alone_may_take_nearly_all_of_it() -> None:
-    assert float(caps(16 * GIB, 16 * GIB)["AISTACK_MEMORY_FRACTION"]) == pytest.approx(0.9756, abs=1e-4)
+    assert float(caps(16 * GIB, 16 * GIB)["AISTACK_MEMORY_FRACTION"]) == pytest.approx(
+        0.9756, abs=1e-4
+    )
 
 
 def piece(kind: SliceKind, **more: int) -> Slice:
-    return Slice(device_id="GPU-a", kind=kind, fraction=Fraction(1, 4), memory_bytes=20 * GIB, **more)
+    return Slice(
+        device_id="GPU-a",
+        kind=kind,
+        fraction=Fraction(1, 4),
+        memory_bytes=20 * GIB,
+        **more,
+    )
 
 
 def test_what_a_process_sees_as_the_total_depends_on_what_holds_it() -> None:
-    share, part = piece(SliceKind.SHARE), piece(SliceKind.MIG, gpu_slices=2, compute_slices=1)
+    share, part = (
+        piece(SliceKind.SHARE),
+        piece(SliceKind.MIG, gpu_slices=2, compute_slices=1),
+    )
     levels = (Enforcement.L0, Enforcement.L1, Enforcement.L2, Enforcement.L3)
-    assert [seen_bytes(share, 80 * GIB, level) // GIB for level in levels] == [80, 80, 80, 20]
+    assert [seen_bytes(share, 80 * GIB, level) // GIB for level in levels] == [
+        80,
+        80,
+        80,
+        20,
+    ]
     assert seen_bytes(piece(SliceKind.MIG), 80 * GIB) == 20 * GIB
     assert seen_bytes(part, 80 * GIB) == 40 * GIB
 
@@ -64,11 +85,15 @@ def test_what_a_process_sees_as_the_total_depends_on_what_holds_it() -> None:
 def test_jax_takes_nothing_in_advance_where_it_may_be_suspended(lease) -> None:
     held = lease(piece(SliceKind.SHARE))
     assert for_suspension(held) == {}
-    growing = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    growing = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
     assert for_suspension(replace(held, residence=DeviceState())) == growing
 
 
-# Total memory as the driver reports it (MiB), slices, instance memory (MiB), and NVIDIA's name for it.
+# Total memory as the driver reports it (MiB), slices, instance memory (MiB), and
+# NVIDIA's name for it.
 NAMES = [
     (40536, 1, 4864, "1g.5gb"),
     (40536, 2, 9856, "2g.10gb"),
@@ -90,7 +115,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("total", "slices", "memory", "name"), NAMES)
-def test_profiles_have_the_names_nvidia_gives_them(total: int, slices: int, memory: int, name: str) -> None:
+def test_profiles_have_the_names_nvidia_gives_them(
+    total: int, slices: int, memory: int, name: str
+) -> None:
     assert profile_name(slices, slices, memory * MIB, total * MIB) == name
 
 

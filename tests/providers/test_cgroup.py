@@ -60,7 +60,10 @@ def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None
     [
         {},
         {"memory.max": "max\n", "cpu.max": "max 100000\n"},
-        {"memory/memory.limit_in_bytes": "9223372036854771712\n", "cpu/cpu.cfs_quota_us": "-1\n"},
+        {
+            "memory/memory.limit_in_bytes": "9223372036854771712\n",
+            "cpu/cpu.cfs_quota_us": "-1\n",
+        },
     ],
 )
 def test_no_limit_is_none(tmp_path: Path, files: dict[str, str]) -> None:
@@ -76,5 +79,8 @@ def test_a_system_without_control_groups_has_no_limits(tmp_path: Path) -> None:
 
 
 def test_file_caches_that_would_give_way_are_not_in_use(tmp_path: Path) -> None:
-    files = {"memory.current": f"{GIB}\n", "memory.stat": f"anon 1\ninactive_file {GIB // 2}\n"}
+    files = {
+        "memory.current": f"{GIB}\n",
+        "memory.stat": f"anon 1\ninactive_file {GIB // 2}\n",
+    }
     assert cgroup.memory_used(**lay_out(tmp_path, "0::/\n", files)) == GIB // 2

@@ -13,7 +13,14 @@ import psutil
 import pytest
 
 from jupyter_aistack.core.enforcement.verification import mismatch
-from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Inventory, Slice, SliceKind
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Enforcement,
+    Inventory,
+    Slice,
+    SliceKind,
+)
 from jupyter_aistack.core.model.request import parse_spec
 from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.core.placement.placement import place
@@ -21,7 +28,9 @@ from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.cpu import THREAD_VARIABLES, CPUProvider
 from jupyter_aistack.testing import ManualClock
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and CPU affinity")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="reads /proc and CPU affinity"
+)
 
 
 @pytest.fixture
@@ -42,9 +51,16 @@ def slice_of(device: Device, *cores: int, memory_bytes: int = 512 * MIB) -> Slic
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[str]]:
-    """A process that holds 64 MiB and burns CPU when told, one line of output for each step."""
+    """A process that holds 64 MiB and burns CPU when told, one line of output for each
+    step.
+    """
     code = "held = bytearray(b'x' * (64 << 20)); print('ready', flush=True); input()\nwhile True: pass"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     yield process
@@ -52,7 +68,9 @@ def child() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_the_host_is_one_device_with_the_cores_this_process_may_use(device: Device) -> None:
+def test_the_host_is_one_device_with_the_cores_this_process_may_use(
+    device: Device,
+) -> None:
     assert (device.id, device.kind, device.index) == ("CPU-box", DeviceKind.CPU, 0)
     assert set(device.cores) <= os.sched_getaffinity(0)
     assert device.cores
@@ -69,7 +87,10 @@ os.sched_setaffinity(0, {{{core}}})
 from jupyter_aistack.providers.cpu import CPUProvider
 print(CPUProvider().discover("box")[0].cores)
 """
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == f"({core},)"
+    assert (
+        subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+        == f"({core},)"
+    )
 
 
 def test_binding_oneself_later_does_not_shrink_the_host() -> None:
@@ -85,13 +106,17 @@ assert provider.discover("box") == before
 
 
 def test_importing_the_provider_imports_no_psutil() -> None:
-    code = "import sys, jupyter_aistack.providers.cpu; assert 'psutil' not in sys.modules"
+    code = (
+        "import sys, jupyter_aistack.providers.cpu; assert 'psutil' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_prepare_binds_cores_and_threads(device: Device, lease) -> None:
     core = device.cores[0]
-    prepared = CPUProvider().prepare(lease(slice_of(device, core), spec="cpu:1"), {device.id: device})
+    prepared = CPUProvider().prepare(
+        lease(slice_of(device, core), spec="cpu:1"), {device.id: device}
+    )
     assert prepared.cores == (core,)
     assert prepared.environment == dict.fromkeys(THREAD_VARIABLES, "1")
     assert prepared.expects == {"cores": [core], "threads": "1"}
@@ -99,7 +124,9 @@ def test_prepare_binds_cores_and_threads(device: Device, lease) -> None:
     assert prepared.memory_limit_bytes == 512 * MIB
 
 
-def test_a_process_started_as_prepared_finds_what_was_promised(device: Device, lease) -> None:
+def test_a_process_started_as_prepared_finds_what_was_promised(
+    device: Device, lease
+) -> None:
     placed = place(parse_spec("cpu:1"), Inventory(host="box", devices=(device,)), ())
     assert isinstance(placed, tuple)
     prepared = CPUProvider().prepare(lease(*placed, spec="cpu:1"), {device.id: device})
@@ -109,11 +136,18 @@ os.sched_setaffinity(0, {set(prepared.cores)})
 print(sorted(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"])
 """
     environment = {**os.environ, **prepared.environment}
-    cores, threads = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).rsplit(
-        maxsplit=1
-    )
+    cores, threads = subprocess.check_output(
+        [sys.executable, "-c", code], env=environment, text=True
+    ).rsplit(maxsplit=1)
     assert (
-        mismatch(prepared.expects, {"cores": [int(c) for c in cores.strip("[]").split(",")], "threads": threads}) == ""
+        mismatch(
+            prepared.expects,
+            {
+                "cores": [int(c) for c in cores.strip("[]").split(",")],
+                "threads": threads,
+            },
+        )
+        == ""
     )
 
 
@@ -124,7 +158,9 @@ def test_cores_that_went_away_cannot_be_prepared(device: Device, lease) -> None:
         CPUProvider().prepare(lease(slice_of(device)), {})
 
 
-def test_usage_counts_the_memory_of_the_leases_processes(device: Device, lease, child: subprocess.Popen[str]) -> None:
+def test_usage_counts_the_memory_of_the_leases_processes(
+    device: Device, lease, child: subprocess.Popen[str]
+) -> None:
     held = {"l-1": lease(slice_of(device))}
     used = CPUProvider().usage(held, {"l-1": frozenset({child.pid})})["l-1"]
     assert used.memory_bytes is not None
@@ -132,7 +168,9 @@ def test_usage_counts_the_memory_of_the_leases_processes(device: Device, lease, 
     assert used.utilization is None
 
 
-def test_memory_that_processes_share_is_counted_at_most_once(device: Device, lease) -> None:
+def test_memory_that_processes_share_is_counted_at_most_once(
+    device: Device, lease
+) -> None:
     code = """
 import mmap, os
 shared = mmap.mmap(-1, 64 << 20)
@@ -150,19 +188,29 @@ else:
     time.sleep(60)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as both:
         assert both.stdout is not None
         pids = frozenset({both.pid, int(both.stdout.readline())})
-        used = CPUProvider().usage({"l-1": lease(slice_of(device))}, {"l-1": pids})["l-1"]
+        used = CPUProvider().usage({"l-1": lease(slice_of(device))}, {"l-1": pids})[
+            "l-1"
+        ]
         both.communicate("\n")
     assert used.memory_bytes is not None
     assert used.memory_bytes < 100 * MIB
 
 
-def test_usage_is_busy_when_the_process_is(device: Device, lease, child: subprocess.Popen[str]) -> None:
+def test_usage_is_busy_when_the_process_is(
+    device: Device, lease, child: subprocess.Popen[str]
+) -> None:
     provider = CPUProvider()
-    held, pids = {"l-1": lease(slice_of(device, device.cores[0]))}, {"l-1": frozenset({child.pid})}
+    held, pids = (
+        {"l-1": lease(slice_of(device, device.cores[0]))},
+        {"l-1": frozenset({child.pid})},
+    )
     provider.usage(held, pids)
     assert child.stdin is not None
     child.stdin.write("\n")
@@ -173,7 +221,9 @@ def test_usage_is_busy_when_the_process_is(device: Device, lease, child: subproc
     assert 0.05 < used.utilization <= 1.0
 
 
-def test_an_idle_process_is_not_busy(device: Device, lease, child: subprocess.Popen[str]) -> None:
+def test_an_idle_process_is_not_busy(
+    device: Device, lease, child: subprocess.Popen[str]
+) -> None:
     clock = ManualClock()
     provider = CPUProvider(clock=clock)
     held, pids = {"l-1": lease(slice_of(device))}, {"l-1": frozenset({child.pid})}
@@ -197,7 +247,9 @@ def test_asking_twice_at_once_repeats_the_last_share(device: Device, lease) -> N
 def test_a_process_that_vanished_is_skipped(device: Device, lease) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    used = CPUProvider().usage({"l-1": lease(slice_of(device))}, {"l-1": frozenset({gone.pid})})["l-1"]
+    used = CPUProvider().usage(
+        {"l-1": lease(slice_of(device))}, {"l-1": frozenset({gone.pid})}
+    )["l-1"]
     assert used.memory_bytes == 0
 
 

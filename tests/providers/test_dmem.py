@@ -1,4 +1,6 @@
-"""The root helper, asked over a real socket by the real client, over a fake driver and a folder for control groups."""
+"""The root helper, asked over a real socket by the real client, over a fake driver and
+a folder for control groups.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ helper._groups._remove = remove
 
 
 class Host:
-    """A child process with the helper in it, and the folder that stands for the mount of control groups."""
+    """A child process with the helper in it, and the folder that stands for the mount
+    of control groups.
+    """
 
     def __init__(self, fake_nvml, root: Path, state: str) -> None:
         (root / "cgroup.controllers").write_text("cpu memory dmem\n")
@@ -60,7 +64,9 @@ class Host:
 
 
 @pytest.fixture
-def root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     folder = tmp_path_factory.mktemp("cg")
     monkeypatch.setenv("FAKE_CGROUP", str(folder))
     return folder
@@ -73,8 +79,12 @@ def host(fake_nvml, root: Path) -> Host:
 
 def test_a_leases_group_is_limited_strictly_on_its_gpu_alone(host: Host) -> None:
     host.ask("client.hold(lease, 'GPU-1', size)", lease=LEASE, size=20 * GIB)
-    assert (host.group() / "dmem.max").read_text() == f"nvidia/00000000:02:00.0/vidmem {20 * GIB}\n"
-    assert (host.group() / "dmem.min").read_text() == f"nvidia/00000000:02:00.0/vidmem {20 * GIB}\n"
+    assert (
+        host.group() / "dmem.max"
+    ).read_text() == f"nvidia/00000000:02:00.0/vidmem {20 * GIB}\n"
+    assert (
+        host.group() / "dmem.min"
+    ).read_text() == f"nvidia/00000000:02:00.0/vidmem {20 * GIB}\n"
     for folder in (host.root, host.root / "aistack", host.group().parent):
         assert (folder / "cgroup.subtree_control").read_text() == "+dmem"
 
@@ -91,24 +101,36 @@ def test_what_a_lease_uses_is_told(host: Host) -> None:
     assert host.ask("client.used()") == {LEASE: {"0": 0, "1": 4096}}
 
 
-def test_the_reservation_is_given_up_before_the_group_goes_and_processes_go_on(host: Host) -> None:
+def test_the_reservation_is_given_up_before_the_group_goes_and_processes_go_on(
+    host: Host,
+) -> None:
     host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
     host.ask("client.enter(lease, os.getpid())", lease=LEASE)
     host.ask.run(WATCHED_REMOVAL)
     host.ask("client.drop(lease)", lease=LEASE)
     assert host.ask("seen") == ["nvidia/00000000:01:00.0/vidmem 0\n"]
     assert not host.group().exists()
-    assert (host.group("rest") / "cgroup.procs").read_text() == str(host.ask.process.pid)
+    assert (host.group("rest") / "cgroup.procs").read_text() == str(
+        host.ask.process.pid
+    )
     host.ask("client.drop(lease)", lease=LEASE)  # twice is once
 
 
 def test_each_user_works_in_a_part_of_their_own(host: Host) -> None:
-    host.ask("helper.answer(1001, {'op': 'hold', 'lease': lease, 'gpu': 'GPU-0', 'bytes': 1 << 30})", lease=LEASE)
+    host.ask(
+        "helper.answer(1001, {'op': 'hold', 'lease': lease, 'gpu': 'GPU-0', 'bytes': 1 << 30})",
+        lease=LEASE,
+    )
     assert host.group(uid=1001).is_dir()
     assert host.ask("client.used()") == {}
-    assert host.ask("helper.answer(uid, {'op': 'drop', 'lease': lease})", lease=LEASE) == {"ok": True}
+    assert host.ask(
+        "helper.answer(uid, {'op': 'drop', 'lease': lease})", lease=LEASE
+    ) == {"ok": True}
     assert host.group(uid=1001).is_dir()
-    entered = host.ask("helper.answer(1001, {'op': 'enter', 'lease': lease, 'pid': os.getpid()})", lease=LEASE)
+    entered = host.ask(
+        "helper.answer(1001, {'op': 'enter', 'lease': lease, 'pid': os.getpid()})",
+        lease=LEASE,
+    )
     assert entered["ok"] is False
     assert "is not one of user 1001" in entered["message"]
     assert not (host.group(uid=1001) / "cgroup.procs").exists()
@@ -120,10 +142,19 @@ def test_each_user_works_in_a_part_of_their_own(host: Host) -> None:
         (None, "op: expected one of hello, hold, enter, list, drop"),
         ([], "op: "),
         ({"op": "run"}, "op: "),
-        ({"op": "hold", "lease": "../../evil", "gpu": "GPU-0", "bytes": 1}, "lease: expected l and 16"),
+        (
+            {"op": "hold", "lease": "../../evil", "gpu": "GPU-0", "bytes": 1},
+            "lease: expected l and 16",
+        ),
         ({"op": "hold", "lease": LEASE + "\n", "gpu": "GPU-0", "bytes": 1}, "lease: "),
-        ({"op": "hold", "lease": LEASE, "gpu": "../0", "bytes": 1}, "gpu: expected the UUID"),
-        ({"op": "hold", "lease": LEASE, "gpu": "GPU-0", "bytes": True}, "bytes: expected a whole number"),
+        (
+            {"op": "hold", "lease": LEASE, "gpu": "../0", "bytes": 1},
+            "gpu: expected the UUID",
+        ),
+        (
+            {"op": "hold", "lease": LEASE, "gpu": "GPU-0", "bytes": True},
+            "bytes: expected a whole number",
+        ),
         ({"op": "hold", "lease": LEASE, "gpu": "GPU-0", "bytes": 0}, "bytes: "),
         ({"op": "hold", "lease": LEASE, "gpu": "GPU-0", "bytes": 1 << 60}, "bytes: "),
         ({"op": "hold", "lease": LEASE, "gpu": "GPU-7", "bytes": 1}, "NVML error 6"),
@@ -132,7 +163,9 @@ def test_each_user_works_in_a_part_of_their_own(host: Host) -> None:
         ({"op": "drop", "lease": 7}, "lease: "),
     ],
 )
-def test_a_bad_question_changes_nothing_and_is_answered(host: Host, question: object, words: str) -> None:
+def test_a_bad_question_changes_nothing_and_is_answered(
+    host: Host, question: object, words: str
+) -> None:
     answer = host.ask("helper.answer(uid, question)", question=question)
     assert answer["ok"] is False
     assert words in answer["message"]
@@ -162,7 +195,9 @@ def test_a_driver_without_memory_limits_says_so(host: Host) -> None:
         host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
 
 
-def test_a_group_that_a_crash_left_behind_is_removed_when_the_user_makes_another(host: Host) -> None:
+def test_a_group_that_a_crash_left_behind_is_removed_when_the_user_makes_another(
+    host: Host,
+) -> None:
     host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
     host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=OTHER)
     host.ask("client.enter(lease, os.getpid())", lease=OTHER)
@@ -173,14 +208,16 @@ def test_a_group_that_a_crash_left_behind_is_removed_when_the_user_makes_another
 
 
 def test_there_is_an_end_to_the_groups_of_one_user(host: Host) -> None:
-    host.ask.run("from jupyter_aistack.providers.nvidia.dmem import groups\ngroups.MOST_GROUPS = 1")
+    host.ask.run(
+        "from jupyter_aistack.providers.nvidia.dmem import groups\ngroups.MOST_GROUPS = 1"
+    )
     host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
     with pytest.raises(ProviderError, match="has 1 control groups already"):
         host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=OTHER)
     host.ask("client.hold(lease, 'GPU-0', 1 << 31)", lease=LEASE)
 
 
-# -- the client, and the program ----------------------------------------------------------------------------------
+# -- the client, and the program -------------------------------------------------------
 
 
 def test_no_helper_is_a_sentence(tmp_path: Path) -> None:
@@ -192,7 +229,9 @@ def test_no_helper_is_a_sentence(tmp_path: Path) -> None:
 
 def test_a_helper_that_is_not_roots_is_not_believed(host: Host) -> None:
     host.ask.run("doubting = DmemClient(root / 'dmem.sock', trusted={uid + 1})")
-    assert f"is run by user {os.getuid()}, not by root" in host.ask("doubting.refusal()")
+    assert f"is run by user {os.getuid()}, not by root" in host.ask(
+        "doubting.refusal()"
+    )
 
 
 @pytest.fixture
@@ -211,7 +250,11 @@ def program(fake_nvml, root: Path) -> Iterator[Callable[[], subprocess.Popen[str
     started = []
 
     def start() -> subprocess.Popen[str]:
-        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        started.append(
+            subprocess.Popen(
+                command, env=environment, stderr=subprocess.PIPE, text=True
+            )
+        )
         return started[-1]
 
     yield start
@@ -220,7 +263,9 @@ def program(fake_nvml, root: Path) -> Iterator[Callable[[], subprocess.Popen[str
         process.communicate()
 
 
-def test_the_program_serves_until_it_is_told_to_end(program: Callable[[], subprocess.Popen[str]], root: Path) -> None:
+def test_the_program_serves_until_it_is_told_to_end(
+    program: Callable[[], subprocess.Popen[str]], root: Path
+) -> None:
     process, client = program(), DmemClient(root / "s", trusted={os.getuid()})
     while client.refusal():
         assert process.poll() is None

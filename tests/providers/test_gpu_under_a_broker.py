@@ -1,4 +1,6 @@
-"""Leases on a fake driver's GPUs, through a real broker: strangers, shares, and hardware that changes meanwhile."""
+"""Leases on a fake driver's GPUs, through a real broker: strangers, shares, and
+hardware that changes meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,15 @@ def test_a_request_waits_for_a_stranger_to_leave_and_says_so(fake_nvml) -> None:
     child = fake_nvml.python(GPU + process(1, 60 * GIB), SETUP)
     waiting = child("submit('1/2')")
     assert waiting.state is RequestState.QUEUED
-    assert "60.0 GiB of its memory are held by processes outside aistack" in child("broker.queue()[0].reason")
+    assert "60.0 GiB of its memory are held by processes outside aistack" in child(
+        "broker.queue()[0].reason"
+    )
     fake_nvml.change(GPU)
     child.run("later()")
-    assert child("broker.request(request_id).state", request_id=waiting.id) is RequestState.GRANTED
+    assert (
+        child("broker.request(request_id).state", request_id=waiting.id)
+        is RequestState.GRANTED
+    )
 
 
 def test_a_lost_gpu_grants_nothing_until_it_is_back(fake_nvml) -> None:
@@ -66,7 +73,10 @@ def test_a_lost_gpu_grants_nothing_until_it_is_back(fake_nvml) -> None:
     assert "fell off the bus" in child("broker.queue()[0].reason")
     fake_nvml.change("session 2\n" + GPU)
     child.run("clock.advance(60); later()")
-    assert child("broker.request(request_id).state", request_id=waiting.id) is RequestState.GRANTED
+    assert (
+        child("broker.request(request_id).state", request_id=waiting.id)
+        is RequestState.GRANTED
+    )
 
 
 def test_a_lease_is_prepared_with_its_own_name_and_level(fake_nvml) -> None:

@@ -1,4 +1,6 @@
-"""What the watchdog and a kernel's end ask of the driver: who holds how much, and whose work still runs."""
+"""What the watchdog and a kernel's end ask of the driver: who holds how much, and whose
+work still runs.
+"""
 
 from __future__ import annotations
 
@@ -30,35 +32,57 @@ def test_each_process_is_listed_once_clients_of_mps_too(fake_nvml) -> None:
 
 def test_each_instance_of_mig_has_its_own_list(fake_nvml) -> None:
     state = CUT + process(11, GIB, gi=7) + process(12, 2 * GIB, gi=8)
-    held = fake_nvml.python(state, SETUP)("provider.memory_by_process(['MIG-a', 'MIG-b'])")
+    held = fake_nvml.python(state, SETUP)(
+        "provider.memory_by_process(['MIG-a', 'MIG-b'])"
+    )
     assert held == {"MIG-a": {11: GIB}, "MIG-b": {12: 2 * GIB}}
 
 
 def test_what_the_driver_keeps_to_itself_is_none(fake_nvml) -> None:
     child = fake_nvml.python(GPU + process(11, -1), SETUP)
-    assert child("provider.memory_by_process(['GPU-a', 'GPU-gone'])") == {"GPU-a": {11: None}, "GPU-gone": None}
+    assert child("provider.memory_by_process(['GPU-a', 'GPU-gone'])") == {
+        "GPU-a": {11: None},
+        "GPU-gone": None,
+    }
 
 
 @pytest.mark.parametrize("code", [3, 4, 15, 999])
 def test_a_list_that_cannot_be_read_is_none_and_not_empty(fake_nvml, code: int) -> None:
     lists = ("Compute", "Graphics", "MPSCompute")
-    broken = "".join(f"fail nvmlDeviceGet{name}RunningProcesses_v3 {code}\n" for name in lists)
+    broken = "".join(
+        f"fail nvmlDeviceGet{name}RunningProcesses_v3 {code}\n" for name in lists
+    )
     child = fake_nvml.python(GPU + process(11, GIB) + broken, SETUP)
     assert child("provider.memory_by_process(['GPU-a'])") == {"GPU-a": None}
 
 
-def test_a_driver_that_goes_away_while_it_is_asked_is_none_and_answers_again_later(fake_nvml) -> None:
-    child = fake_nvml.python(GPU + process(11, GIB), SETUP + "provider.memory_by_process(['GPU-a'])")
+def test_a_driver_that_goes_away_while_it_is_asked_is_none_and_answers_again_later(
+    fake_nvml,
+) -> None:
+    child = fake_nvml.python(
+        GPU + process(11, GIB), SETUP + "provider.memory_by_process(['GPU-a'])"
+    )
     fake_nvml.change("session 2\nfail nvmlInit 9\n" + GPU + process(11, GIB))
     assert child("provider.memory_by_process(['GPU-a'])") == {"GPU-a": None}
     fake_nvml.change("session 3\n" + GPU + process(11, 2 * GIB))
     assert child("provider.memory_by_process(['GPU-a'])") == {"GPU-a": {11: 2 * GIB}}
 
 
-def test_work_is_what_the_driver_has_a_sample_of_for_ones_own_processes(fake_nvml) -> None:
-    child = fake_nvml.python(GPU + process(11, GIB, sm=35) + process(12, GIB, sm=0) + process(13, GIB), SETUP)
-    ask, since = "provider.is_working(['GPU-a'], frozenset({pid}), since)", time.time() - 1
-    assert [child(ask, pid=pid, since=since) for pid in (11, 12, 13)] == [True, False, False]
+def test_work_is_what_the_driver_has_a_sample_of_for_ones_own_processes(
+    fake_nvml,
+) -> None:
+    child = fake_nvml.python(
+        GPU + process(11, GIB, sm=35) + process(12, GIB, sm=0) + process(13, GIB), SETUP
+    )
+    ask, since = (
+        "provider.is_working(['GPU-a'], frozenset({pid}), since)",
+        time.time() - 1,
+    )
+    assert [child(ask, pid=pid, since=since) for pid in (11, 12, 13)] == [
+        True,
+        False,
+        False,
+    ]
     assert child(ask, pid=11, since=time.time() + 60) is False
 
 

@@ -1,4 +1,6 @@
-"""Creating MIG instances: the real nvidia-ml-py over a fake driver that can be cut, and refuses as the real one."""
+"""Creating MIG instances: the real nvidia-ml-py over a fake driver that can be cut, and
+refuses as the real one.
+"""
 
 from __future__ import annotations
 
@@ -30,31 +32,44 @@ provider = made()
 """
 
 
-def cut(number: int, start: int, shape: int = 19, size: int = 1, slices: int = 1, memory_mb: int = 16384) -> str:
+def cut(
+    number: int,
+    start: int,
+    shape: int = 19,
+    size: int = 1,
+    slices: int = 1,
+    memory_mb: int = 16384,
+) -> str:
     """A GPU instance with its compute instance."""
     instance = f"gi gpu=0 id={number} shape={shape} start={start} size={size}\n"
     part = f"mig gpu=0 uuid=MIG-{number} gi={number} slot={start} slices={slices} memory_mb={memory_mb} sms=16\n"
     return instance + part
 
 
-# -- the steps ----------------------------------------------------------------------------------------------------
+# -- the steps -------------------------------------------------------------------------
 
 
 def test_a_plan_changes_nothing(fake_nvml) -> None:
     child = fake_nvml.python(GPU + SHAPES + cut(7, 6), SETUP)
     steps = child("provider.plan_room(['3g.71gb', '1g.18gb'], {}).steps")
-    assert [(step.action, step.profile, step.span.start) for step in steps] == [(MIGAction.CREATE, "3g.71gb", 0)]
+    assert [(step.action, step.profile, step.span.start) for step in steps] == [
+        (MIGAction.CREATE, "3g.71gb", 0)
+    ]
     assert [one.uuid for one in child("provider.discover('box')[0].mig")] == ["MIG-7"]
 
 
-def test_an_instance_is_created_with_a_compute_instance_that_has_all_of_it(fake_nvml) -> None:
+def test_an_instance_is_created_with_a_compute_instance_that_has_all_of_it(
+    fake_nvml,
+) -> None:
     child = fake_nvml.python(GPU + SHAPES, SETUP)
     assert child("provider.make_room(['2g.35gb', '1g.18gb'], {})") == (
         "create 2g.35gb at slice 4 of GPU 0",
         "create 1g.18gb at slice 6 of GPU 0",
     )
     found = child("provider.discover('box')[0].mig")
-    assert [(m.profile, m.memory_bytes, m.gpu_slices, m.compute_slices) for m in found] == [
+    assert [
+        (m.profile, m.memory_bytes, m.gpu_slices, m.compute_slices) for m in found
+    ] == [
         ("2g.35gb", 33280 * MIB, 2, 2),
         ("1g.18gb", 16 * GIB, 1, 1),
     ]
@@ -66,13 +81,26 @@ def test_unused_instances_give_way_and_what_is_leased_stays(fake_nvml) -> None:
         "destroy 1g.18gb at slice 6 of GPU 0",
         "create 3g.71gb at slice 4 of GPU 0",
     )
-    assert [m.profile for m in child("provider.discover('box')[0].mig")] == ["1g.18gb", "3g.71gb"]
+    assert [m.profile for m in child("provider.discover('box')[0].mig")] == [
+        "1g.18gb",
+        "3g.71gb",
+    ]
 
 
-def test_an_instance_that_a_process_uses_stays_and_the_process_is_named(fake_nvml) -> None:
-    state = GPU + SHAPES + cut(7, 0) + cut(8, 6) + "process gpu=0 pid=4242 memory=1048576 gi=8\n"
+def test_an_instance_that_a_process_uses_stays_and_the_process_is_named(
+    fake_nvml,
+) -> None:
+    state = (
+        GPU
+        + SHAPES
+        + cut(7, 0)
+        + cut(8, 6)
+        + "process gpu=0 pid=4242 memory=1048576 gi=8\n"
+    )
     child = fake_nvml.python(state, SETUP)
-    ((profile, reason),) = child("provider.plan_room(['3g.71gb'], {'MIG-7': 'l-1'}).refused")
+    ((profile, reason),) = child(
+        "provider.plan_room(['3g.71gb'], {'MIG-7': 'l-1'}).refused"
+    )
     assert profile == "3g.71gb"
     assert "lease l-1 has it" in reason
     assert "process 4242 uses it" in reason
@@ -80,34 +108,49 @@ def test_an_instance_that_a_process_uses_stays_and_the_process_is_named(fake_nvm
 
 def test_an_instance_whose_processes_are_secret_counts_as_used(fake_nvml) -> None:
     kinds = ("Compute", "Graphics", "MPSCompute")
-    hidden = "".join(f"fail nvmlDeviceGet{kind}RunningProcesses_v3 4\n" for kind in kinds)
+    hidden = "".join(
+        f"fail nvmlDeviceGet{kind}RunningProcesses_v3 4\n" for kind in kinds
+    )
     child = fake_nvml.python(GPU + SHAPES + cut(7, 0) + cut(8, 4) + hidden, SETUP)
     ((_, reason),) = child("provider.plan_room(['3g.71gb'], {}).refused")
     assert "its processes cannot be read" in reason
 
 
-def test_a_process_that_starts_between_plan_and_step_keeps_its_instance(fake_nvml) -> None:
+def test_a_process_that_starts_between_plan_and_step_keeps_its_instance(
+    fake_nvml,
+) -> None:
     state = GPU + SHAPES + cut(7, 0) + cut(8, 4)
     child = fake_nvml.python(state, SETUP)
-    child.run("plan = provider._cutter.plan; old = plan(provider._known.values(), ['3g.71gb'], {})")
+    child.run(
+        "plan = provider._cutter.plan; old = plan(provider._known.values(), ['3g.71gb'], {})"
+    )
     child.run("provider._cutter.plan = lambda *given: old")
     fake_nvml.change(state + "process gpu=0 pid=4242 memory=1048576 gi=8\n")
-    with pytest.raises(ProviderError, match=r"destroy 1g\.18gb at slice 4 of GPU 0: process 4242 uses it"):
+    with pytest.raises(
+        ProviderError,
+        match=r"destroy 1g\.18gb at slice 4 of GPU 0: process 4242 uses it",
+    ):
         child("provider.make_room(['3g.71gb'], {})")
     assert len(child("provider.discover('box')[0].mig")) == 2
 
 
 def test_a_gpu_instance_without_its_compute_instance_is_taken_back(fake_nvml) -> None:
-    child = fake_nvml.python(GPU + SHAPES + "fail nvmlGpuInstanceCreateComputeInstance 999\n", SETUP)
+    child = fake_nvml.python(
+        GPU + SHAPES + "fail nvmlGpuInstanceCreateComputeInstance 999\n", SETUP
+    )
     with pytest.raises(ProviderError, match=r"create 1g\.18gb at slice 6 of GPU 0"):
         child("provider.make_room(['1g.18gb'], {})")
     assert "gi gpu" not in (fake_nvml.folder / "nvml.state").read_text()
 
 
-def test_a_compute_instance_comes_back_when_its_gpu_instance_cannot_go(fake_nvml) -> None:
+def test_a_compute_instance_comes_back_when_its_gpu_instance_cannot_go(
+    fake_nvml,
+) -> None:
     state = GPU + SHAPES + cut(7, 0) + cut(8, 4) + "fail nvmlGpuInstanceDestroy 19\n"
     child = fake_nvml.python(state, SETUP)
-    with pytest.raises(ProviderError, match="the driver says that it is in use") as caught:
+    with pytest.raises(
+        ProviderError, match="the driver says that it is in use"
+    ) as caught:
         child("provider.make_room(['3g.71gb'], {})")
     assert caught.value.facts["done"] == []
     assert len(child("provider.discover('box')[0].mig")) == 2
@@ -123,7 +166,10 @@ def test_steps_before_one_that_fails_are_told(fake_nvml) -> None:
     assert caught.value.facts["done"] == ["destroy 1g.18gb at slice 4 of GPU 0"]
 
 
-@pytest.mark.parametrize("function", ["nvmlDeviceGetGpuInstances", "nvmlDeviceCreateGpuInstanceWithPlacement"])
+@pytest.mark.parametrize(
+    "function",
+    ["nvmlDeviceGetGpuInstances", "nvmlDeviceCreateGpuInstanceWithPlacement"],
+)
 def test_who_is_not_root_is_told_so(fake_nvml, function) -> None:
     child = fake_nvml.python(GPU + SHAPES + f"fail {function} 4\n", SETUP)
     with pytest.raises(ProviderError, match="run this as root"):
@@ -141,7 +187,10 @@ def test_nothing_is_created_unless_the_administrator_allows_it(fake_nvml) -> Non
 @pytest.mark.parametrize("gpu", ["0", "GPU-a"])
 def test_what_may_be_created_where_is_the_administrators(fake_nvml, gpu) -> None:
     child = fake_nvml.python(GPU + PLAIN + SHAPES, SETUP)
-    child.run("some = made(allowed)", allowed=MIGPermission(profiles={gpu: frozenset({"1g.18gb"})}))
+    child.run(
+        "some = made(allowed)",
+        allowed=MIGPermission(profiles={gpu: frozenset({"1g.18gb"})}),
+    )
     assert [d.mig_offers for d in child("some.discover('box')")] == [("1g.18gb",), ()]
     ((_, reason),) = child("some.plan_room(['2g.35gb'], {}).refused")
     assert reason == "no GPU here may be cut into 2g.35gb; there may be 1g.18gb"
@@ -153,7 +202,7 @@ def test_a_gpu_that_is_not_in_mig_mode_is_never_cut(fake_nvml) -> None:
     assert "no GPU here is in MIG mode" in reason
 
 
-# -- for those who wait -------------------------------------------------------------------------------------------
+# -- for those who wait ----------------------------------------------------------------
 
 BROKER = """
 import os
@@ -180,11 +229,16 @@ def test_a_waiting_request_gets_an_instance_created_and_then_granted(fake_nvml) 
     child = fake_nvml.python(GPU + SHAPES, BROKER)
     child.run("waiting = submit('1g.18gb')")
     assert child("waiting.state") is RequestState.QUEUED
-    assert "waits for an instance 1g.18gb to be created" in child("broker.queue()[0].reason")
+    assert "waits for an instance 1g.18gb to be created" in child(
+        "broker.queue()[0].reason"
+    )
     child.run("turn()")
     assert child("broker.request(waiting.id).state") is RequestState.GRANTED
     child.run("held = broker.lease(broker.request(waiting.id).lease_id)")
-    assert child("broker.prepare(held).environment['CUDA_VISIBLE_DEVICES']") == "MIG-new-0-26"
+    assert (
+        child("broker.prepare(held).environment['CUDA_VISIBLE_DEVICES']")
+        == "MIG-new-0-26"
+    )
     assert child("broker.lease(held.id).enforced_by.value") == "L4"
 
 
@@ -203,15 +257,25 @@ def test_what_a_lease_has_is_not_given_up_for_those_who_wait(fake_nvml) -> None:
     )
     child.run("turn()")
     assert child("broker.request(waiting.id).state") is RequestState.QUEUED
-    child.run("lease = broker.lease(first.lease_id); broker.release(lease.id, lease.token); turn()")
+    child.run(
+        "lease = broker.lease(first.lease_id); broker.release(lease.id, lease.token); turn()"
+    )
     assert child("broker.request(waiting.id).state") is RequestState.GRANTED
-    assert sorted(m.profile for m in child("broker.inventory().devices[0].mig")) == ["1g.18gb", "3g.71gb"]
+    assert sorted(m.profile for m in child("broker.inventory().devices[0].mig")) == [
+        "1g.18gb",
+        "3g.71gb",
+    ]
 
 
 def test_one_that_a_limit_holds_back_has_nothing_created(fake_nvml) -> None:
     limits = "Policy(limits={'*': UserLimits(slices=1)})"
-    child = fake_nvml.python(GPU + SHAPES, BROKER + f"broker = build(CutPermission(everywhere=True), {limits})\n")
-    child.run("first = submit('1g.18gb'); clock.advance(1); second = submit('1g.18gb', 'kernel-2'); turn(); turn()")
+    child = fake_nvml.python(
+        GPU + SHAPES,
+        BROKER + f"broker = build(CutPermission(everywhere=True), {limits})\n",
+    )
+    child.run(
+        "first = submit('1g.18gb'); clock.advance(1); second = submit('1g.18gb', 'kernel-2'); turn(); turn()"
+    )
     assert child("broker.request(first.id).state") is RequestState.GRANTED
     assert child("broker.request(second.id).state") is RequestState.QUEUED
     assert len(child("broker.inventory().devices[0].mig")) == 1
@@ -232,10 +296,13 @@ def test_shares_of_a_plain_gpu_are_granted_beside_a_gpu_that_is_cut(fake_nvml) -
     child = fake_nvml.python(GPU + PLAIN + SHAPES + cut(7, 0), BROKER)
     child.run("mig, share = submit('1g.18gb'), submit('1/2', 'kernel-2')")
     found = child("[broker.lease(r.lease_id).slices[0] for r in (mig, share)]")
-    assert [(piece.device_id, piece.uuid) for piece in found] == [("GPU-a", "MIG-7"), ("GPU-b", "GPU-b")]
+    assert [(piece.device_id, piece.uuid) for piece in found] == [
+        ("GPU-a", "MIG-7"),
+        ("GPU-b", "GPU-b"),
+    ]
 
 
-# -- the command --------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------
 
 CLI = """
 import contextlib, io
@@ -253,21 +320,39 @@ def admins_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AISTACK_PROVIDERS", "gpu")
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     file = tmp_path / "jupyter_aistack_config.py"
-    file.write_text("c.AIStack.mig_create = True\nimport getpass\nc.AIStack.admins = [getpass.getuser()]\n")
+    file.write_text(
+        "c.AIStack.mig_create = True\nimport getpass\nc.AIStack.admins = [getpass.getuser()]\n"
+    )
     return file
 
 
-def test_the_command_shows_a_plan_then_carries_it_out(fake_nvml, admins_config: Path) -> None:
+def test_the_command_shows_a_plan_then_carries_it_out(
+    fake_nvml, admins_config: Path
+) -> None:
     child = fake_nvml.python(GPU + SHAPES, CLI)
-    assert child("run('plan', '1g.18gb')") == (0, "would create 1g.18gb at slice 6 of GPU 0\n")
+    assert child("run('plan', '1g.18gb')") == (
+        0,
+        "would create 1g.18gb at slice 6 of GPU 0\n",
+    )
     code, text = child("run('plan', '--json', '3g.71gb', '9g.1gb'.replace('9', '4'))")
     report = json.loads(text.splitlines()[-1])
     assert code == 1
-    assert [(step["action"], step["profile"]) for step in report["steps"]] == [("create", "3g.71gb")]
+    assert [(step["action"], step["profile"]) for step in report["steps"]] == [
+        ("create", "3g.71gb")
+    ]
     assert [one["profile"] for one in report["refused"]] == ["4g.1gb"]
-    assert child("run('apply', '1g.18gb')") == (0, "done: create 1g.18gb at slice 6 of GPU 0\n")
-    assert child("run('apply')") == (0, "nothing to do: nobody waits for an instance that is not there\n")
-    assert child("run('plan', '1g.18gb')") == (0, "nothing to do: such instances are there\n")
+    assert child("run('apply', '1g.18gb')") == (
+        0,
+        "done: create 1g.18gb at slice 6 of GPU 0\n",
+    )
+    assert child("run('apply')") == (
+        0,
+        "nothing to do: nobody waits for an instance that is not there\n",
+    )
+    assert child("run('plan', '1g.18gb')") == (
+        0,
+        "nothing to do: such instances are there\n",
+    )
 
 
 def test_the_command_says_what_is_not_allowed(fake_nvml, admins_config: Path) -> None:

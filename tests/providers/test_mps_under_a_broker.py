@@ -1,4 +1,6 @@
-"""Shares of a GPU through a real broker: the level the host reaches, what the process is given, and every way down."""
+"""Shares of a GPU through a real broker: the level the host reaches, what the process
+is given, and every way down.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def help():
 
 
 class Box:
-    """A host with a fake driver, the stub of MPS and a folder for control groups, and a broker in a child process."""
+    """A host with a fake driver, the stub of MPS and a folder for control groups, and a
+    broker in a child process.
+    """
 
     def __init__(self, fake_nvml: Any, stand: Stand, groups: Path) -> None:
         self._nvml, self.stand, self.groups = fake_nvml, stand, groups
@@ -76,7 +80,9 @@ class Box:
 
     def with_groups(self, *, helper: bool = True) -> None:
         (self.groups / "cgroup.controllers").write_text("cpu dmem\n")
-        (self.groups / "dmem.capacity").write_text("nvidia/00000000:01:00.0/vidmem 85899345920\n")
+        (self.groups / "dmem.capacity").write_text(
+            "nvidia/00000000:01:00.0/vidmem 85899345920\n"
+        )
         if helper:
             self.ask.run("help()")
 
@@ -85,7 +91,12 @@ class Box:
 
 
 @pytest.fixture
-def box(fake_nvml: Any, stand: Stand, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Box:
+def box(
+    fake_nvml: Any,
+    stand: Stand,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Box:
     stand.tell(gpus={"GPU-0": H200, "GPU-1": H200})
     groups = tmp_path_factory.mktemp("cg")
     monkeypatch.setenv("FAKE_CGROUP", str(groups))
@@ -100,14 +111,17 @@ def client() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-# -- the level ------------------------------------------------------------------------------------------------------
+# -- the level -------------------------------------------------------------------------
 
 
 def test_an_old_driver_reaches_l1_and_a_new_one_l2(box: Box) -> None:
     ask = box.start(OLD + GPU)
     found = ask("device()")
     assert found.level.value == "L1"
-    assert dict(found.why_not)["L2"] == "MPS namespaces need driver 615 or newer, and this is 580.65.06"
+    assert (
+        dict(found.why_not)["L2"]
+        == "MPS namespaces need driver 615 or newer, and this is 580.65.06"
+    )
     box.change(NEW + GPU)
     ask.run("clock.advance(100)")
     found = ask("device()")
@@ -122,7 +136,9 @@ def test_a_host_with_dmem_and_the_helper_reaches_l3(box: Box) -> None:
     box.with_groups()
     ask.run("clock.advance(100)")
     assert ask("device()").level.value == "L3"
-    (box.groups / "dmem.capacity").write_text("nvidia/00000000:09:00.0/vidmem 85899345920\n")
+    (box.groups / "dmem.capacity").write_text(
+        "nvidia/00000000:09:00.0/vidmem 85899345920\n"
+    )
     ask.run("clock.advance(100)")
     assert "no dmem controller for this GPU" in dict(ask("device()").why_not)["L3"]
 
@@ -135,7 +151,9 @@ def test_a_clock_that_is_set_back_stops_nothing(box: Box) -> None:
     assert ask("device()").level.value == "L2"
 
 
-def test_another_daemon_in_exclusive_mode_leaves_caps_alone(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_daemon_in_exclusive_mode_leaves_caps_alone(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = box.stand.root.parent / "other"
     (other / "p").mkdir(parents=True)
     environment = {
@@ -148,12 +166,16 @@ def test_another_daemon_in_exclusive_mode_leaves_caps_alone(box: Box, monkeypatc
     try:
         found = box.start(NEW + GPU.replace("\n", " mode=3\n"))("device()")
     finally:
-        subprocess.run(["nvidia-cuda-mps-control"], input=b"quit\n", env=environment, check=True)
+        subprocess.run(
+            ["nvidia-cuda-mps-control"], input=b"quit\n", env=environment, check=True
+        )
     assert found.level.value == "L0"
     assert "another MPS daemon (process " in dict(found.why_not)["L1"]
 
 
-def test_a_host_without_mps_is_as_it_was(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_mps_is_as_it_was(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     ask = box.start()
     assert ask("device()").level.value == "L0"
@@ -162,18 +184,27 @@ def test_a_host_without_mps_is_as_it_was(box: Box, monkeypatch: pytest.MonkeyPat
     assert not box.stand.root.exists()
 
 
-# -- what a process is given ------------------------------------------------------------------------------------------
+# -- what a process is given -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("driver", "level", "share"), [(OLD, "L1", 34), (NEW, "L2", 32)])
-def test_a_share_is_given_its_server_and_says_what_must_be_found(box: Box, driver: str, level: str, share: int) -> None:
+@pytest.mark.parametrize(
+    ("driver", "level", "share"), [(OLD, "L1", 34), (NEW, "L2", 32)]
+)
+def test_a_share_is_given_its_server_and_says_what_must_be_found(
+    box: Box, driver: str, level: str, share: int
+) -> None:
     ask = box.start(driver + GPU)
     prepared = ask("prepared('1/4')")
     assert prepared.enforced_by.value == level
     assert prepared.environment["CUDA_VISIBLE_DEVICES"] == "GPU-0"
-    assert prepared.environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == f"GPU-0={20 * 1024}M"
+    assert (
+        prepared.environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"]
+        == f"GPU-0={20 * 1024}M"
+    )
     assert prepared.environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "25"
-    assert prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.245117"  # of all the GPU has, which it is shown
+    assert (
+        prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.245117"
+    )  # of all the GPU has, which it is shown
     assert prepared.expects == {
         "visible": ["GPU-0"],
         "memory_total": 80 * GIB,
@@ -189,7 +220,9 @@ def test_a_share_is_given_its_server_and_says_what_must_be_found(box: Box, drive
 
 def test_a_whole_gpu_and_an_instance_never_see_mps(box: Box) -> None:
     mig = "mig gpu=1 uuid=MIG-a gi=7 slot=0 slices=1 memory_mb=9728 sms=16\n"
-    ask = box.start(NEW + GPU + GPU.replace("GPU-0", "GPU-1").replace("\n", " mig=1\n") + mig)
+    ask = box.start(
+        NEW + GPU + GPU.replace("GPU-0", "GPU-1").replace("\n", " mig=1\n") + mig
+    )
     whole, instance = ask("prepared('1', 'a')"), ask("prepared('1g.10gb', 'b')")
     for prepared in (whole, instance):
         assert not {name for name in prepared.environment if "MPS" in name}
@@ -199,7 +232,9 @@ def test_a_whole_gpu_and_an_instance_never_see_mps(box: Box) -> None:
 
 def test_a_lease_that_may_be_suspended_is_kept_away_from_every_daemon(box: Box) -> None:
     ask = box.start()
-    prepared = ask("broker.devices.prepare(replace(held('1/2'), residence=Residence()))")
+    prepared = ask(
+        "broker.devices.prepare(replace(held('1/2'), residence=Residence()))"
+    )
     assert (prepared.enforced_by.value, prepared.note) == ("L0", "")
     assert prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] == "/dev/null"
     assert not box.stand.root.exists()
@@ -218,7 +253,8 @@ def test_shares_of_several_gpus_are_held_by_caps_and_say_why(box: Box) -> None:
     ask = box.start(NEW + TWO)
     assert ask("prepared('1/2x2').enforced_by.value") == "L0"
     assert (
-        ask("only().note") == f"{LESS_FIRMLY} a process can use the MPS server of one GPU, and this lease has several"
+        ask("only().note")
+        == f"{LESS_FIRMLY} a process can use the MPS server of one GPU, and this lease has several"
     )
 
 
@@ -271,23 +307,32 @@ def test_our_own_server_is_no_stranger_on_the_gpu(box: Box) -> None:
     ask("prepared('1/2')")
     running = box.stand.running()
     assert running is not None
-    line = "process gpu=0 pid={} memory=314572800 name=/usr/bin/nvidia-cuda-mps-server\n"
+    line = (
+        "process gpu=0 pid={} memory=314572800 name=/usr/bin/nvidia-cuda-mps-server\n"
+    )
     box.change(NEW + GPU + line.format(running.pid))
     assert ask("device().foreign_memory_bytes") == 0
     box.change(NEW + GPU + line.format(1))
     assert ask("device().foreign_memory_bytes") == 300 * MIB
 
 
-def test_work_that_is_counted_as_the_servers_is_nobodys_leisure(box: Box, client: subprocess.Popen[bytes]) -> None:
+def test_work_that_is_counted_as_the_servers_is_nobodys_leisure(
+    box: Box, client: subprocess.Popen[bytes]
+) -> None:
     ask = box.start()
     ask("prepared('1/2')")
     running = box.stand.running()
     assert running is not None
     line = "process gpu=0 pid={} type=M memory=1048576 sm={} name=/usr/bin/python3\n"
-    asked = ("gpus.usage({'l': only()}, {'l': pids})['l'].utilization", "gpus.is_working(['GPU-0'], pids, clock() - 1)")
+    asked = (
+        "gpus.usage({'l': only()}, {'l': pids})['l'].utilization",
+        "gpus.is_working(['GPU-0'], pids, clock() - 1)",
+    )
 
     def seen(server: int, own: int) -> list[Any]:
-        box.change(NEW + GPU + line.format(running.pid, server) + line.format(client.pid, own))
+        box.change(
+            NEW + GPU + line.format(running.pid, server) + line.format(client.pid, own)
+        )
         return [ask(one, pids=frozenset({client.pid})) for one in asked]
 
     assert seen(40, 0) == [None, None]
@@ -307,10 +352,12 @@ def test_a_daemon_left_behind_by_a_crash_is_ended(box: Box) -> None:
     assert not running.is_alive
 
 
-# -- the ways down ----------------------------------------------------------------------------------------------------
+# -- the ways down ---------------------------------------------------------------------
 
 
-def test_mps_that_does_not_start_leaves_caps_and_a_sentence_that_stays(box: Box) -> None:
+def test_mps_that_does_not_start_leaves_caps_and_a_sentence_that_stays(
+    box: Box,
+) -> None:
     box.stand.tell(refuse_start="no compatible devices")
     ask = box.start()
     prepared = ask("prepared('1/2')")
@@ -328,7 +375,9 @@ def test_mps_that_does_not_start_leaves_caps_and_a_sentence_that_stays(box: Box)
     box.stand.tell(refuse_start="")
     ask.run("clock.advance(100)")
     assert ask("device()").level.value == "L2"
-    assert ask("broker.prepare(only()).enforced_by.value") == "L0"  # what runs already stays what it is
+    assert (
+        ask("broker.prepare(only()).enforced_by.value") == "L0"
+    )  # what runs already stays what it is
     assert ask("only().note") == note
     assert ask("prepared('1/4', 'kernel-2').enforced_by.value") == "L2"
 
@@ -348,14 +397,20 @@ def test_an_older_daemon_lowers_the_level_and_says_so(box: Box) -> None:
     assert "speaks the older protocol" in ask("only().note")
 
 
-def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(box: Box, client: subprocess.Popen[bytes]) -> None:
+def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(
+    box: Box, client: subprocess.Popen[bytes]
+) -> None:
     ask = box.start()
     directory = ask("prepared('1/2').environment")["CUDA_MPS_PIPE_DIRECTORY"]
     box.stand.tell(fault=True, clients=[[client.pid, Path(directory).name]])
-    box.stand.log(f"Client {{PID: {client.pid}, Context ID: 0}} encountered a fatal GPU error")
+    box.stand.log(
+        f"Client {{PID: {client.pid}, Context ID: 0}} encountered a fatal GPU error"
+    )
     ask.run("mps.check()")
     assert f"process {client.pid} caused a fault" in ask("device().problem")
-    assert [(fault.device_id, fault.pid) for fault in ask("broker.faults()")] == [("GPU-0", client.pid)]
+    assert [(fault.device_id, fault.pid) for fault in ask("broker.faults()")] == [
+        ("GPU-0", client.pid)
+    ]
     waiting = ask("broker.submit('1/4', holder('kernel-2', pid=os.getppid()))")
     assert waiting.state is RequestState.QUEUED
     with pytest.raises(PrepareFailed, match="was closed"):
@@ -363,11 +418,16 @@ def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(box: Box, client
     client.kill()
     client.wait()
     box.stand.tell(clients=[], fault=False)
-    assert ask("broker.devices.prepare(only()).enforced_by.value") == "L2"  # its kernel starts again: that opens it
+    assert (
+        ask("broker.devices.prepare(only()).enforced_by.value") == "L2"
+    )  # its kernel starts again: that opens it
     assert ask("device().problem") == ""
     assert ask("broker.faults()") == ()
     ask.run("broker.cycle()")
-    assert ask("broker.request(request_id).state", request_id=waiting.id) is RequestState.GRANTED
+    assert (
+        ask("broker.request(request_id).state", request_id=waiting.id)
+        is RequestState.GRANTED
+    )
 
 
 def test_who_is_started_again_before_the_others_have_ended_keeps_its_lease(
@@ -384,7 +444,10 @@ def test_who_is_started_again_before_the_others_have_ended_keeps_its_lease(
     client.kill()
     client.wait()
     box.stand.tell(fault=False, clients=[])
-    assert ask("broker.prepare(only()).environment")["CUDA_MPS_PIPE_DIRECTORY"] == directory
+    assert (
+        ask("broker.prepare(only()).environment")["CUDA_MPS_PIPE_DIRECTORY"]
+        == directory
+    )
 
 
 def test_a_gpu_off_the_bus_has_that_for_its_problem(box: Box) -> None:
@@ -399,34 +462,57 @@ def test_a_gpu_off_the_bus_has_that_for_its_problem(box: Box) -> None:
     assert box.stand.running() is None
 
 
-# -- control groups ---------------------------------------------------------------------------------------------------
+# -- control groups --------------------------------------------------------------------
 
 
-def test_a_control_group_holds_the_process_from_the_moment_it_is_bound(box: Box) -> None:
+def test_a_control_group_holds_the_process_from_the_moment_it_is_bound(
+    box: Box,
+) -> None:
     ask = box.start()
     box.with_groups()
-    ask.run("lease = held('1/4'); lease = broker.bind(lease.id, lease.token, pid=os.getpid())")
+    ask.run(
+        "lease = held('1/4'); lease = broker.bind(lease.id, lease.token, pid=os.getpid())"
+    )
     prepared = ask("broker.prepare(lease)")
     assert prepared.enforced_by.value == "L3"
-    # In its group a process is shown its slice alone, so a framework may take nearly all of what it is shown.
-    assert float(prepared.environment["AISTACK_MEMORY_FRACTION"]) == pytest.approx(0.98, abs=0.01)
+    # In its group a process is shown its slice alone, so a framework may take nearly
+    # all of what it is shown.
+    assert float(prepared.environment["AISTACK_MEMORY_FRACTION"]) == pytest.approx(
+        0.98, abs=0.01
+    )
     assert prepared.expects["memory_free"] == 20 * GIB
-    (group,) = (path for path in (box.groups / "aistack" / f"u{os.getuid()}").iterdir() if path.is_dir())
-    assert (group / "dmem.max").read_text() == f"nvidia/00000000:01:00.0/vidmem {20 * GIB}\n"
-    assert not (group / "cgroup.procs").exists()  # this process stands in for a kernel to come
-    ask.run("broker.bind(lease.id, lease.token, pid=pid, root_pid=pid)", pid=os.getpid())
+    (group,) = (
+        path
+        for path in (box.groups / "aistack" / f"u{os.getuid()}").iterdir()
+        if path.is_dir()
+    )
+    assert (
+        group / "dmem.max"
+    ).read_text() == f"nvidia/00000000:01:00.0/vidmem {20 * GIB}\n"
+    assert not (
+        group / "cgroup.procs"
+    ).exists()  # this process stands in for a kernel to come
+    ask.run(
+        "broker.bind(lease.id, lease.token, pid=pid, root_pid=pid)", pid=os.getpid()
+    )
     assert (group / "cgroup.procs").read_text() == str(os.getpid())
     ask.run("broker.release(lease.id, lease.token)")
     assert not group.exists()
 
 
-def test_a_process_that_cannot_be_put_into_its_group_is_held_by_mps_and_says_so(box: Box) -> None:
+def test_a_process_that_cannot_be_put_into_its_group_is_held_by_mps_and_says_so(
+    box: Box,
+) -> None:
     ask = box.start()
     box.with_groups()
-    ask.run("lease = held('1/4'); lease = broker.bind(lease.id, lease.token, pid=os.getpid())")
+    ask.run(
+        "lease = held('1/4'); lease = broker.bind(lease.id, lease.token, pid=os.getpid())"
+    )
     assert ask("broker.prepare(lease).enforced_by.value") == "L3"
     ask.run("shutil.rmtree(groups / 'aistack')")
-    ask.run("broker.bind(lease.id, lease.token, pid=pid, root_pid=pid)", pid=os.getpid())
+    ask.run(
+        "broker.bind(lease.id, lease.token, pid=pid, root_pid=pid)", pid=os.getpid()
+    )
     assert ask("only().enforced_by.value") == "L2"
     assert "there is no group" in ask("only().note")
 

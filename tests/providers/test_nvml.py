@@ -1,4 +1,6 @@
-"""The door to NVML, with the real nvidia-ml-py over a fake driver in a child process."""
+"""The door to NVML, with the real nvidia-ml-py over a fake driver in a child
+process.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,12 @@ def test_making_a_door_opens_nothing() -> None:
 def test_answers_what_the_driver_says(fake_nvml) -> None:
     child = fake_nvml.python(GPU, SETUP)
     assert child("nvml.query('nvmlDeviceGetCount')") == 1
-    assert child("nvml.query('nvmlDeviceGetUUID', nvml.query('nvmlDeviceGetHandleByIndex', 0))") == "GPU-a"
+    assert (
+        child(
+            "nvml.query('nvmlDeviceGetUUID', nvml.query('nvmlDeviceGetHandleByIndex', 0))"
+        )
+        == "GPU-a"
+    )
 
 
 def test_without_a_driver_library_says_so(fake_nvml) -> None:
@@ -44,7 +51,9 @@ def test_without_a_driver_library_says_so(fake_nvml) -> None:
         (999, ProviderError, "NVML error 999"),
     ],
 )
-def test_a_driver_that_does_not_start_is_one_sentence(fake_nvml, code, kind, words) -> None:
+def test_a_driver_that_does_not_start_is_one_sentence(
+    fake_nvml, code, kind, words
+) -> None:
     child = fake_nvml.python(f"{GPU}fail nvmlInit {code}\n", SETUP)
     with pytest.raises(kind, match=words) as caught:
         child("nvml.query('nvmlDeviceGetCount')")
@@ -78,7 +87,10 @@ def test_opens_again_after_someone_else_closed_nvml(fake_nvml) -> None:
 def test_what_cannot_be_known_is_the_default(fake_nvml, code) -> None:
     child = fake_nvml.python(f"{GPU}fail nvmlDeviceGetPowerUsage {code}\n", SETUP)
     child.run("handle = nvml.query('nvmlDeviceGetHandleByIndex', 0)")
-    assert child("nvml.query('nvmlDeviceGetPowerUsage', handle, default='unknown')") == "unknown"
+    assert (
+        child("nvml.query('nvmlDeviceGetPowerUsage', handle, default='unknown')")
+        == "unknown"
+    )
     with pytest.raises(ProviderError) as caught:
         child("nvml.query('nvmlDeviceGetPowerUsage', handle)")
     assert caught.value.facts["nvml_code"] == code
@@ -87,20 +99,34 @@ def test_what_cannot_be_known_is_the_default(fake_nvml, code) -> None:
 def test_a_lost_gpu_is_no_default(fake_nvml) -> None:
     child = fake_nvml.python(f"{GPU}fail nvmlDeviceGetPowerUsage 15\n", SETUP)
     with pytest.raises(DeviceLost, match="fell off the bus"):
-        child("nvml.query('nvmlDeviceGetPowerUsage', nvml.query('nvmlDeviceGetHandleByIndex', 0), default=None)")
+        child(
+            "nvml.query('nvmlDeviceGetPowerUsage', nvml.query('nvmlDeviceGetHandleByIndex', 0), default=None)"
+        )
 
 
 def test_not_found_may_be_an_answer_of_its_own(fake_nvml) -> None:
     child = fake_nvml.python(GPU, SETUP)
-    assert child("nvml.query('nvmlDeviceGetHandleByUUID', 'GPU-z', default=1, not_found=2)") == 2
+    assert (
+        child(
+            "nvml.query('nvmlDeviceGetHandleByUUID', 'GPU-z', default=1, not_found=2)"
+        )
+        == 2
+    )
 
 
 def test_a_function_this_driver_or_package_lacks_is_unknown(fake_nvml) -> None:
     child = fake_nvml.python(GPU, SETUP)
-    assert child("nvml.query('nvmlDeviceGetSomethingNew', default='too old')") == "too old"
+    assert (
+        child("nvml.query('nvmlDeviceGetSomethingNew', default='too old')") == "too old"
+    )
     fake_nvml.change(f"{GPU}fail nvmlDeviceGetComputeRunningProcesses_v3 13\n")
     child.run("handle = nvml.query('nvmlDeviceGetHandleByIndex', 0)")
-    assert child("nvml.query('nvmlDeviceGetComputeRunningProcesses', handle, default='too old')") == "too old"
+    assert (
+        child(
+            "nvml.query('nvmlDeviceGetComputeRunningProcesses', handle, default='too old')"
+        )
+        == "too old"
+    )
 
 
 def test_closing_twice_is_allowed(fake_nvml) -> None:
@@ -111,7 +137,9 @@ def test_closing_twice_is_allowed(fake_nvml) -> None:
 
 def test_may_be_asked_from_many_threads_while_the_driver_resets(fake_nvml) -> None:
     child = fake_nvml.python(GPU, SETUP)
-    child.run("ask = lambda _: nvml.query('nvmlDeviceGetCount')\npool = ThreadPoolExecutor(8)")
+    child.run(
+        "ask = lambda _: nvml.query('nvmlDeviceGetCount')\npool = ThreadPoolExecutor(8)"
+    )
     child.run("pending = [pool.submit(ask, n) for n in range(2000)]")
     fake_nvml.change(GPU.replace("session 1", "session 2"))
     assert child("{answer.result() for answer in pending}") == {1}

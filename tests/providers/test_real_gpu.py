@@ -75,19 +75,41 @@ def device(provider: GPUProvider) -> Device:
 def quarter(device: Device) -> Slice:
     part = Fraction(1, 4)
     memory_bytes = int(part * device.memory_bytes)
-    return Slice(device_id=device.id, kind=SliceKind.SHARE, fraction=part, memory_bytes=memory_bytes, uuid=device.id)
+    return Slice(
+        device_id=device.id,
+        kind=SliceKind.SHARE,
+        fraction=part,
+        memory_bytes=memory_bytes,
+        uuid=device.id,
+    )
 
 
-def test_the_driver_and_cuda_agree_on_a_prepared_process(provider: GPUProvider, device: Device, lease) -> None:
+def test_the_driver_and_cuda_agree_on_a_prepared_process(
+    provider: GPUProvider, device: Device, lease
+) -> None:
     held = lease(quarter(device))
-    environment = {**os.environ, **provider.prepare(held, {device.id: device}).environment}
+    environment = {
+        **os.environ,
+        **provider.prepare(held, {device.id: device}).environment,
+    }
     command = [sys.executable, "-c", HOLD]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
         assert child.stdout is not None
         count, multiprocessors, total = json.loads(child.stdout.readline())
         assert child.stdout.readline() == "held\n"
-        listed = {p.pid: p.memory_bytes for p in provider.discover("box")[device.index].processes}
-        used = provider.usage({held.id: held}, {held.id: frozenset({child.pid})})[held.id]
+        listed = {
+            p.pid: p.memory_bytes
+            for p in provider.discover("box")[device.index].processes
+        }
+        used = provider.usage({held.id: held}, {held.id: frozenset({child.pid})})[
+            held.id
+        ]
         on_device = provider.device_usage({device.id: device})[device.id]
         child.communicate("\n")
     assert (count, multiprocessors) == (1, device.multiprocessors)
@@ -100,24 +122,43 @@ def test_the_driver_and_cuda_agree_on_a_prepared_process(provider: GPUProvider, 
     assert on_device.power_watts > 0
 
 
-def test_a_capped_process_stays_within_its_share(provider: GPUProvider, device: Device, lease) -> None:
+def test_a_capped_process_stays_within_its_share(
+    provider: GPUProvider, device: Device, lease
+) -> None:
     small = replace(quarter(device), memory_bytes=4 * GIB)
-    environment = {**os.environ, **provider.prepare(lease(small), {device.id: device}).environment}
-    reserved = int(subprocess.check_output([sys.executable, "-c", FILL], env=environment, text=True))
+    environment = {
+        **os.environ,
+        **provider.prepare(lease(small), {device.id: device}).environment,
+    }
+    reserved = int(
+        subprocess.check_output(
+            [sys.executable, "-c", FILL], env=environment, text=True
+        )
+    )
     assert 3 * GIB < reserved <= 4 * GIB - 256 * MIB
 
 
-def test_energy_and_activity_of_a_process_at_work_are_seen(provider: GPUProvider, device: Device, lease) -> None:
+def test_energy_and_activity_of_a_process_at_work_are_seen(
+    provider: GPUProvider, device: Device, lease
+) -> None:
     held, devices = lease(quarter(device)), {device.id: device}
     environment = {**os.environ, **provider.prepare(held, devices).environment}
     command = [sys.executable, "-c", WORK]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "working\n"
         pids = {held.id: frozenset({child.pid})}
         first = provider.loads(devices, {held.id: held}, pids)[device.id]
         deadline = time.monotonic() + 20.0
-        while (found := provider.loads(devices, {held.id: held}, pids)[device.id]).busy.get(held.id, 0.0) < 0.3:
+        while (
+            found := provider.loads(devices, {held.id: held}, pids)[device.id]
+        ).busy.get(held.id, 0.0) < 0.3:
             assert time.monotonic() < deadline, f"a busy process is seen as {found}"
             time.sleep(1.0)  # the driver samples every 0.2 to 1 second
         child.communicate("\n")
@@ -134,7 +175,9 @@ print(json.dumps([torch.cuda.get_device_properties(0).multi_processor_count, fre
 """
 
 
-def test_a_share_under_mps_sees_its_own_multiprocessors_and_memory(device: Device, lease) -> None:
+def test_a_share_under_mps_sees_its_own_multiprocessors_and_memory(
+    device: Device, lease
+) -> None:
     gpus = GPUProvider()
     found = next(known for known in gpus.discover("box") if known.id == device.id)
     held = lease(quarter(found))
@@ -144,7 +187,9 @@ def test_a_share_under_mps_sees_its_own_multiprocessors_and_memory(device: Devic
             pytest.skip(prepared.note or str(dict(found.why_not)))
         environment = {**os.environ, **prepared.environment}
         multiprocessors, free = json.loads(
-            subprocess.check_output([sys.executable, "-c", LOOK], env=environment, text=True)
+            subprocess.check_output(
+                [sys.executable, "-c", LOOK], env=environment, text=True
+            )
         )
         assert gpus.clients(held) == frozenset()
     finally:
@@ -152,4 +197,6 @@ def test_a_share_under_mps_sees_its_own_multiprocessors_and_memory(device: Devic
         gpus.close()
     assert multiprocessors <= prepared.expects["multiprocessors"]
     assert free <= prepared.expects["memory_free"]
-    assert not os.path.exists(prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] + "/control")
+    assert not os.path.exists(
+        prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] + "/control"
+    )

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.model.device import Device, Enforcement, Inventory, Slice, SliceKind
+from jupyter_aistack.core.model.device import (
+    Device,
+    Enforcement,
+    Inventory,
+    Slice,
+    SliceKind,
+)
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.lease import LeaseState
 from jupyter_aistack.core.model.request import parse_spec
@@ -37,8 +43,14 @@ def share(device: Device, fraction: str = "1/2") -> Slice:
     ("table", "names"),
     [
         ("1xA100-40GB", ["NVIDIA A100-40GB (simulated)"]),
-        ("2xH200-141GB+1xL4-24GB", ["NVIDIA H200-141GB (simulated)"] * 2 + ["NVIDIA L4-24GB (simulated)"]),
-        (" 1xL4-24GB + 1xT4-16GB ", ["NVIDIA L4-24GB (simulated)", "NVIDIA T4-16GB (simulated)"]),
+        (
+            "2xH200-141GB+1xL4-24GB",
+            ["NVIDIA H200-141GB (simulated)"] * 2 + ["NVIDIA L4-24GB (simulated)"],
+        ),
+        (
+            " 1xL4-24GB + 1xT4-16GB ",
+            ["NVIDIA L4-24GB (simulated)", "NVIDIA T4-16GB (simulated)"],
+        ),
     ],
 )
 def test_a_table_becomes_devices_in_its_order(table: str, names: list[str]) -> None:
@@ -57,7 +69,9 @@ def test_devices_have_the_memory_and_multiprocessors_of_their_model() -> None:
 def test_the_same_table_gives_the_same_devices_to_every_broker() -> None:
     one, other = (SimulatedProvider("2xH100-80GB").discover("box") for _ in range(2))
     assert one == other
-    assert {d.id for d in one}.isdisjoint(d.id for d in SimulatedProvider("2xH100-80GB").discover("other"))
+    assert {d.id for d in one}.isdisjoint(
+        d.id for d in SimulatedProvider("2xH100-80GB").discover("other")
+    )
 
 
 def test_a_mig_table_is_granted_by_instance_only() -> None:
@@ -85,7 +99,9 @@ def test_a_mig_table_is_granted_by_instance_only() -> None:
         ("1xH200-141GB:mig=1g.1gb*1", "do not fit on 141 GB"),
     ],
 )
-def test_a_bad_table_names_the_field_and_what_is_allowed(table: str, words: str) -> None:
+def test_a_bad_table_names_the_field_and_what_is_allowed(
+    table: str, words: str
+) -> None:
     with pytest.raises(InvalidRequest, match=r"^providers: ") as caught:
         SimulatedProvider(table)
     assert words in caught.value.message
@@ -93,7 +109,25 @@ def test_a_bad_table_names_the_field_and_what_is_allowed(table: str, words: str)
 
 
 PARTS = st.sampled_from(
-    ["1", "0", "7", "80", "141", "x", "H100", "H200", "-", "GB", "+", ":mig=", "1g.", "18gb", "*", " ", "é"]
+    [
+        "1",
+        "0",
+        "7",
+        "80",
+        "141",
+        "x",
+        "H100",
+        "H200",
+        "-",
+        "GB",
+        "+",
+        ":mig=",
+        "1g.",
+        "18gb",
+        "*",
+        " ",
+        "é",
+    ]
 )
 
 
@@ -107,7 +141,10 @@ def test_prepare_gives_nothing_real(lease) -> None:
     provider = SimulatedProvider("1xH100-80GB")
     device = provider.discover("box")[0]
     prepared = provider.prepare(lease(share(device)), {device.id: device})
-    assert prepared.environment == {"CUDA_VISIBLE_DEVICES": "", "AISTACK_SIMULATED": "1"}
+    assert prepared.environment == {
+        "CUDA_VISIBLE_DEVICES": "",
+        "AISTACK_SIMULATED": "1",
+    }
     assert prepared.enforced_by is Enforcement.SIMULATED
     assert prepared.memory_limit_bytes == 40 * GIB
     assert prepared.expects == {}
@@ -121,12 +158,18 @@ def test_usage_follows_leases_and_is_the_same_each_time(lease) -> None:
     assert used.memory_bytes == 35 * GIB
     assert used.utilization is not None
     assert 0.5 <= used.utilization <= 0.95
-    assert used == provider.usage(held, {})["l-1"] == SimulatedProvider("1xL4-24GB").usage(held, {})["l-1"]
+    assert (
+        used
+        == provider.usage(held, {})["l-1"]
+        == SimulatedProvider("1xL4-24GB").usage(held, {})["l-1"]
+    )
 
 
 def test_a_suspended_lease_uses_nothing(lease) -> None:
     provider = SimulatedProvider("1xH100-80GB")
-    parked = replace(lease(share(provider.discover("box")[0])), state=LeaseState.SUSPENDED)
+    parked = replace(
+        lease(share(provider.discover("box")[0])), state=LeaseState.SUSPENDED
+    )
     used = provider.usage({"l-1": parked}, {})["l-1"]
     assert (used.memory_bytes, used.utilization) == (0, 0.0)
 
@@ -188,7 +231,9 @@ def test_prepare_fails_on_demand(lease) -> None:
         (StatePhase.LOST, 80),
     ],
 )
-def test_what_is_free_follows_where_the_state_of_leases_is(lease, phase: StatePhase, gibibytes: int) -> None:
+def test_what_is_free_follows_where_the_state_of_leases_is(
+    lease, phase: StatePhase, gibibytes: int
+) -> None:
     provider = SimulatedProvider("1xH100-80GB")
     (device,) = provider.discover("box")
     assert device.free_bytes == 80 * GIB

@@ -29,7 +29,10 @@ def jp_server_config(providers: str) -> Config:
     return Config(
         {
             "ServerApp": {
-                "jpserver_extensions": {"jupyter_aistack": True, "jupyter_server_terminals": False},
+                "jpserver_extensions": {
+                    "jupyter_aistack": True,
+                    "jupyter_server_terminals": False,
+                },
                 "allow_unauthenticated_access": False,
             },
             "AIStack": {"providers": providers, "cycle_seconds": 0.1},
@@ -38,7 +41,9 @@ def jp_server_config(providers: str) -> Config:
 
 
 @pytest.fixture
-def server(jp_serverapp: Any, jp_asyncio_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
+def server(
+    jp_serverapp: Any, jp_asyncio_loop: asyncio.AbstractEventLoop
+) -> Iterator[Any]:
     """The server with its start hooks run, which pytest-jupyter leaves out."""
     manager = jp_serverapp.extension_manager
     jp_asyncio_loop.run_until_complete(manager.start_all_extensions())
@@ -56,13 +61,25 @@ def workbench(server: Any) -> Workbench:
 
 @pytest.fixture
 def ask(server: Any, jp_fetch: Any) -> Ask:
-    """Calls a REST verb and returns status and JSON, errors included: ``await ask("GET", "host")``."""
+    """Calls a REST verb and returns status and JSON, errors included: ``await
+    ask("GET", "host")``.
+    """
 
     async def call(method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        raw = body if isinstance(body, (str, bytes)) or body is None else json.dumps(body)
+        raw = (
+            body if isinstance(body, (str, bytes)) or body is None else json.dumps(body)
+        )
         options.setdefault("allow_nonstandard_methods", True)
         try:
-            response = await jp_fetch("aistack", "api", "v1", *path.split("/"), method=method, body=raw, **options)
+            response = await jp_fetch(
+                "aistack",
+                "api",
+                "v1",
+                *path.split("/"),
+                method=method,
+                body=raw,
+                **options,
+            )
         except HTTPClientError as error:
             response = error.response  # None only when nobody answered
         return response.code, json.loads(response.body)

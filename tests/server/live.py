@@ -31,7 +31,9 @@ class LiveServer:
 
     def get(self, path: str) -> Any:
         """The JSON at `path`, below the base URL."""
-        request = urllib.request.Request(self.url + path, headers={"Authorization": f"token {TOKEN}"})
+        request = urllib.request.Request(
+            self.url + path, headers={"Authorization": f"token {TOKEN}"}
+        )
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
 
@@ -49,13 +51,26 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(folder: Path, *arguments: str, extension: bool = True) -> Iterator[LiveServer]:
-    """A server of its own, in `folder`, ended by SIGTERM (and killed if it does not listen to that)."""
+def live_server(
+    folder: Path, *arguments: str, extension: bool = True
+) -> Iterator[LiveServer]:
+    """A server of its own, in `folder`, ended by SIGTERM (and killed if it does not
+    listen to that).
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    extensions = {"jupyter_aistack": extension, "jupyter_server_terminals": False, "jupyterlab": False}
-    config = {"ServerApp": {"jpserver_extensions": extensions, "allow_unauthenticated_access": False}}
+    extensions = {
+        "jupyter_aistack": extension,
+        "jupyter_server_terminals": False,
+        "jupyterlab": False,
+    }
+    config = {
+        "ServerApp": {
+            "jpserver_extensions": extensions,
+            "allow_unauthenticated_access": False,
+        }
+    }
     for name in ("config", "data", "runtime", "root"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(config))
@@ -73,7 +88,9 @@ def live_server(folder: Path, *arguments: str, extension: bool = True) -> Iterat
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    server = LiveServer(url=f"http://127.0.0.1:{port}{BASE}", process=process, folder=folder)
+    server = LiveServer(
+        url=f"http://127.0.0.1:{port}{BASE}", process=process, folder=folder
+    )
     try:
         server.wait()
         yield server

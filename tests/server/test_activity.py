@@ -16,11 +16,17 @@ from jupyter_aistack.testing import holder
 
 NOW = 1000.0
 POLICY = Policy()
-ON_GPU = Slice(device_id="GPU-0", kind=SliceKind.SHARE, fraction=Fraction(1, 4), memory_bytes=1)
-ON_CPU = Slice(device_id="CPU-box", kind=SliceKind.CPU, fraction=Fraction(1, 4), memory_bytes=1)
+ON_GPU = Slice(
+    device_id="GPU-0", kind=SliceKind.SHARE, fraction=Fraction(1, 4), memory_bytes=1
+)
+ON_CPU = Slice(
+    device_id="CPU-box", kind=SliceKind.CPU, fraction=Fraction(1, 4), memory_bytes=1
+)
 
 
-def lease(name: str = "kernel-1", *, parent: str = "", piece: Slice = ON_GPU, **fields: Any) -> Lease:
+def lease(
+    name: str = "kernel-1", *, parent: str = "", piece: Slice = ON_GPU, **fields: Any
+) -> Lease:
     said = {"active_at": NOW - 600, **fields}
     return Lease(
         id=f"l-{name}",
@@ -35,13 +41,24 @@ def lease(name: str = "kernel-1", *, parent: str = "", piece: Slice = ON_GPU, **
     )
 
 
-def touched(*leases: Lease, busy: str = "", usage: dict[str, Any] | None = None, policy: Policy = POLICY) -> list[str]:
-    seen = ActivitySample(kernels=frozenset({"kernel-1", "kernel-2"}), busy=frozenset(busy.split()), usage=usage)
+def touched(
+    *leases: Lease,
+    busy: str = "",
+    usage: dict[str, Any] | None = None,
+    policy: Policy = POLICY,
+) -> list[str]:
+    seen = ActivitySample(
+        kernels=frozenset({"kernel-1", "kernel-2"}),
+        busy=frozenset(busy.split()),
+        usage=usage,
+    )
     return to_touch(leases, seen, policy, NOW)
 
 
 def test_a_kernel_that_runs_something_uses_its_lease_and_no_other() -> None:
-    assert touched(lease("kernel-1"), lease("kernel-2"), busy="kernel-1") == ["l-kernel-1"]
+    assert touched(lease("kernel-1"), lease("kernel-2"), busy="kernel-1") == [
+        "l-kernel-1"
+    ]
 
 
 def test_an_open_notebook_in_which_nothing_runs_is_no_use() -> None:
@@ -68,8 +85,13 @@ def test_what_this_server_does_not_run_is_not_watched() -> None:
         (ON_CPU, 0.5, True),
     ],
 )
-def test_a_device_that_works_is_use_though_no_cell_runs(piece: Slice, share: float | None, is_use: bool) -> None:
-    assert bool(touched(lease(piece=piece), usage={"l-kernel-1": {"utilization": share}})) is is_use
+def test_a_device_that_works_is_use_though_no_cell_runs(
+    piece: Slice, share: float | None, is_use: bool
+) -> None:
+    assert (
+        bool(touched(lease(piece=piece), usage={"l-kernel-1": {"utilization": share}}))
+        is is_use
+    )
 
 
 def test_what_a_simulated_device_shows_is_no_use() -> None:
@@ -80,7 +102,10 @@ def test_what_a_simulated_device_shows_is_no_use() -> None:
 def test_a_kernel_and_its_workers_are_in_use_together() -> None:
     both = lease("kernel-1"), lease("worker-0", parent="kernel-1")
     assert touched(*both, busy="kernel-1") == ["l-kernel-1", "l-worker-0"]
-    assert touched(*both, usage={"l-worker-0": {"utilization": 0.9}}) == ["l-kernel-1", "l-worker-0"]
+    assert touched(*both, usage={"l-worker-0": {"utilization": 0.9}}) == [
+        "l-kernel-1",
+        "l-worker-0",
+    ]
 
 
 def test_use_is_noted_once_a_minute() -> None:
@@ -91,7 +116,9 @@ def test_use_is_noted_once_a_minute() -> None:
 def test_use_is_noted_more_often_where_leases_are_idle_sooner() -> None:
     soon = IdlePolicy(badge_seconds=4, notice_seconds=5, reclaim_seconds=6)
     policy = Policy(queues=(Queue(name="default", idle=soon),))
-    assert touched(lease(active_at=NOW - 1), busy="kernel-1", policy=policy) == ["l-kernel-1"]
+    assert touched(lease(active_at=NOW - 1), busy="kernel-1", policy=policy) == [
+        "l-kernel-1"
+    ]
 
 
 def test_use_after_an_idle_notice_is_noted_at_once() -> None:

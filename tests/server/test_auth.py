@@ -1,4 +1,6 @@
-"""Nobody gets in without a login, and the authorizer is asked exactly what each verb says of itself."""
+"""Nobody gets in without a login, and the authorizer is asked exactly what each verb
+says of itself.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class RecordingAuthorizer(Authorizer):
     asked: ClassVar[list[tuple[str, str]]] = []
     denied: ClassVar[set[tuple[str, str]]] = set()
 
-    def is_authorized(self, handler: Any, user: Any, action: str, resource: str) -> bool:
+    def is_authorized(
+        self, handler: Any, user: Any, action: str, resource: str
+    ) -> bool:
         self.asked.append((action, resource))
         return (action, resource) not in self.denied
 
@@ -49,7 +53,10 @@ MATRIX = [
     ("POST", f"{API}/leases", {"spec": "1/4"}, "write", "aistack:leases"),
     ("DELETE", f"{API}/leases/l-none", None, "write", "aistack:leases"),
     ("POST", f"{API}/leases/l-none/extend", {"seconds": 1}, "write", "aistack:leases"),
-    *(("POST", f"{API}/leases/l-none/{verb}", None, "write", "aistack:leases") for verb in MOVES),
+    *(
+        ("POST", f"{API}/leases/l-none/{verb}", None, "write", "aistack:leases")
+        for verb in MOVES
+    ),
     ("GET", f"{API}/queue", None, "read", "aistack:queue"),
     ("DELETE", f"{API}/queue/r-none", None, "write", "aistack:queue"),
     ("GET", f"{API}/reservations", None, "read", "aistack:reservations"),
@@ -66,26 +73,42 @@ MATRIX = [
 VERBS = ("get", "post", "put", "patch", "delete", "head")
 
 
-async def fetch(jp_fetch: Any, method: str, path: str, body: Any, **options: Any) -> Any:
+async def fetch(
+    jp_fetch: Any, method: str, path: str, body: Any, **options: Any
+) -> Any:
     raw = None if body is None else json.dumps(body)
     try:
-        return await jp_fetch(path, method=method, body=raw, allow_nonstandard_methods=True, **options)
+        return await jp_fetch(
+            path, method=method, body=raw, allow_nonstandard_methods=True, **options
+        )
     except HTTPClientError as error:
         return error.response
 
 
 async def log_in(jp_fetch: Any, port: int) -> str:
-    """The cookies a browser gets for the token; their name holds the host's, which must be the one sockets use."""
+    """The cookies a browser gets for the token; their name holds the host's, which must
+    be the one sockets use.
+    """
     here = {"Host": f"localhost:{port}"}
     response = await jp_fetch("api", "status", headers=dict(here))
     cookie = "; ".join(c.split(";")[0] for c in response.headers.get_list("Set-Cookie"))
-    assert (await jp_fetch("api", "status", headers={**here, "Authorization": "", "Cookie": cookie})).code == 200
+    assert (
+        await jp_fetch(
+            "api", "status", headers={**here, "Authorization": "", "Cookie": cookie}
+        )
+    ).code == 200
     return cookie
 
 
 @pytest.mark.parametrize(("method", "path", "body", "action", "resource"), MATRIX)
 async def test_verb_asks_for_its_own_action_and_resource(
-    server: Any, jp_fetch: Any, method: str, path: str, body: Any, action: str, resource: str
+    server: Any,
+    jp_fetch: Any,
+    method: str,
+    path: str,
+    body: Any,
+    action: str,
+    resource: str,
 ) -> None:
     response = await fetch(jp_fetch, method, path, body)
     assert response.code in (200, 201, 404)
@@ -94,7 +117,13 @@ async def test_verb_asks_for_its_own_action_and_resource(
 
 @pytest.mark.parametrize(("method", "path", "body", "action", "resource"), MATRIX)
 async def test_verb_is_forbidden_when_the_authorizer_says_no(
-    server: Any, jp_fetch: Any, method: str, path: str, body: Any, action: str, resource: str
+    server: Any,
+    jp_fetch: Any,
+    method: str,
+    path: str,
+    body: Any,
+    action: str,
+    resource: str,
 ) -> None:
     RecordingAuthorizer.denied.add((action, resource))
     response = await fetch(jp_fetch, method, path, body)
@@ -105,32 +134,64 @@ async def test_verb_is_forbidden_when_the_authorizer_says_no(
 
 @pytest.mark.parametrize(("method", "path", "body", "action", "resource"), MATRIX)
 async def test_verb_is_forbidden_without_a_login(
-    server: Any, jp_fetch: Any, method: str, path: str, body: Any, action: str, resource: str
+    server: Any,
+    jp_fetch: Any,
+    method: str,
+    path: str,
+    body: Any,
+    action: str,
+    resource: str,
 ) -> None:
-    response = await fetch(jp_fetch, method, path, body, headers={"Authorization": ""}, follow_redirects=False)
+    response = await fetch(
+        jp_fetch,
+        method,
+        path,
+        body,
+        headers={"Authorization": ""},
+        follow_redirects=False,
+    )
     assert response.code == 403
     assert RecordingAuthorizer.asked == []
 
 
 def test_matrix_covers_every_verb_of_every_route() -> None:
-    offered = {(verb.upper(), route) for route, handler in ROUTES for verb in VERBS if verb in vars(handler)}
+    offered = {
+        (verb.upper(), route)
+        for route, handler in ROUTES
+        for verb in VERBS
+        if verb in vars(handler)
+    }
     assert len(offered) == len(MATRIX)
 
 
 def test_no_two_verbs_share_a_decorated_method() -> None:
-    methods = [getattr(handler, verb) for _, handler in ROUTES for verb in VERBS if verb in vars(handler)]
+    methods = [
+        getattr(handler, verb)
+        for _, handler in ROUTES
+        for verb in VERBS
+        if verb in vars(handler)
+    ]
     assert len({id(method) for method in methods}) == len(methods)
-    inherited = [verb for base in inspect.getmro(ROUTES[0][1])[1:2] for verb in VERBS if verb in vars(base)]
+    inherited = [
+        verb
+        for base in inspect.getmro(ROUTES[0][1])[1:2]
+        for verb in VERBS
+        if verb in vars(base)
+    ]
     assert inherited == []
 
 
-async def test_stream_is_forbidden_without_a_login(server: Any, jp_ws_fetch: Any) -> None:
+async def test_stream_is_forbidden_without_a_login(
+    server: Any, jp_ws_fetch: Any
+) -> None:
     with pytest.raises(HTTPClientError) as caught:
         await jp_ws_fetch(API, "stream", headers={"Authorization": ""})
     assert caught.value.code == 403
 
 
-@pytest.mark.parametrize("resource", ["aistack:host", "aistack:leases", "aistack:queue", "aistack:usage"])
+@pytest.mark.parametrize(
+    "resource", ["aistack:host", "aistack:leases", "aistack:queue", "aistack:usage"]
+)
 async def test_stream_is_forbidden_to_who_may_not_read_all_it_shows(
     server: Any, jp_ws_fetch: Any, resource: str
 ) -> None:
@@ -144,7 +205,11 @@ async def test_stream_from_a_page_elsewhere_is_refused_where_a_cookie_logs_in(
     server: Any, jp_ws_fetch: Any, jp_fetch: Any, jp_http_port: int
 ) -> None:
     cookie = await log_in(jp_fetch, jp_http_port)
-    headers = {"Authorization": "", "Cookie": cookie, "Origin": "https://elsewhere.example"}
+    headers = {
+        "Authorization": "",
+        "Cookie": cookie,
+        "Origin": "https://elsewhere.example",
+    }
     with pytest.raises(HTTPClientError) as caught:
         await jp_ws_fetch(API, "stream", headers=headers)
     assert caught.value.code == 403
@@ -153,10 +218,18 @@ async def test_stream_from_a_page_elsewhere_is_refused_where_a_cookie_logs_in(
     socket.close()
 
 
-async def test_post_with_a_cookie_needs_the_xsrf_token(server: Any, jp_fetch: Any, jp_http_port: int, ask: Ask) -> None:
+async def test_post_with_a_cookie_needs_the_xsrf_token(
+    server: Any, jp_fetch: Any, jp_http_port: int, ask: Ask
+) -> None:
     cookie = await log_in(jp_fetch, jp_http_port)
-    headers = {"Host": f"localhost:{jp_http_port}", "Authorization": "", "Cookie": cookie}
-    response = await fetch(jp_fetch, "POST", f"{API}/leases", {"spec": "1/4"}, headers=headers)
+    headers = {
+        "Host": f"localhost:{jp_http_port}",
+        "Authorization": "",
+        "Cookie": cookie,
+    }
+    response = await fetch(
+        jp_fetch, "POST", f"{API}/leases", {"spec": "1/4"}, headers=headers
+    )
     assert response.code == 403
     assert "_xsrf" in json.loads(response.body)["message"]
     assert (await ask("GET", "leases"))[1] == {"leases": []}
@@ -168,6 +241,10 @@ def test_server_finds_no_handler_without_authentication(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         app = jp_configurable_serverapp(config=jp_server_config)
-    assert [str(w.message) for w in caught if issubclass(w.category, JupyterServerAuthWarning)] == []
+    assert [
+        str(w.message)
+        for w in caught
+        if issubclass(w.category, JupyterServerAuthWarning)
+    ] == []
     assert "aistack" in app.web_app.settings
     assert UpdatesWebSocket.get.__dict__["__allow_unauthenticated"] is False

@@ -32,8 +32,12 @@ def post(url: str, body: Any) -> Any:
 
 
 def wait_for_kernel(server: LiveServer, kernel_id: str) -> None:
-    """Wait until a kernel answers; one that is stopped before that prints a traceback of its own."""
-    client = BlockingKernelClient(connection_file=str(server.folder / "runtime" / f"kernel-{kernel_id}.json"))
+    """Wait until a kernel answers; one that is stopped before that prints a traceback
+    of its own.
+    """
+    client = BlockingKernelClient(
+        connection_file=str(server.folder / "runtime" / f"kernel-{kernel_id}.json")
+    )
     client.load_connection_file()
     client.start_channels(hb=False)
     client.kernel_info()
@@ -41,13 +45,22 @@ def wait_for_kernel(server: LiveServer, kernel_id: str) -> None:
     client.stop_channels()
 
 
-def test_server_takes_settings_from_the_command_line_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with live_server(tmp_path, "--AIStack.providers=simulated:3xH100-80GB", "--AIStack.cycle_seconds=0.2") as server:
+def test_server_takes_settings_from_the_command_line_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    with live_server(
+        tmp_path,
+        "--AIStack.providers=simulated:3xH100-80GB",
+        "--AIStack.cycle_seconds=0.2",
+    ) as server:
         host = server.get("aistack/api/v1/host")
         assert [device["kind"] for device in host["devices"]].count("gpu") == 3
         kernel = post(f"{server.url}api/kernels", {"name": "python3"})
         wait_for_kernel(server, kernel["id"])
-        held = post(f"{server.url}aistack/api/v1/leases", {"spec": "1/4", "kernel_id": kernel["id"]})
+        held = post(
+            f"{server.url}aistack/api/v1/leases",
+            {"spec": "1/4", "kernel_id": kernel["id"]},
+        )
         assert held["lease"]["holder"]["id"] == kernel["id"]
         assert end(server.process) == 0
         log = (tmp_path / "log").read_text()
@@ -56,7 +69,9 @@ def test_server_takes_settings_from_the_command_line_and_leaves_nothing_behind(t
     assert list((tmp_path / "runtime").glob("aistack-*")) == []
 
 
-def test_broker_that_cannot_be_built_stops_neither_server_nor_kernels(tmp_path: Path) -> None:
+def test_broker_that_cannot_be_built_stops_neither_server_nor_kernels(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"this is no database" * 1000)
     with live_server(tmp_path) as server:
         with pytest.raises(urllib.error.HTTPError) as caught:
@@ -70,19 +85,28 @@ def test_broker_that_cannot_be_built_stops_neither_server_nor_kernels(tmp_path: 
 
 
 def test_loading_the_extension_opens_no_driver_and_no_ledger() -> None:
-    heavy = "('sqlalchemy', 'pynvml', 'psutil', 'prometheus_client.core', 'jupyter_aistack.broker.broker', 'jupyter_aistack.core.wire.values')"
+    heavy = (
+        "('sqlalchemy', 'pynvml', 'psutil', 'prometheus_client.core',"
+        " 'jupyter_aistack.broker.broker', 'jupyter_aistack.core.wire.values')"
+    )
     code = f"""
 import sys, jupyter_server.serverapp, jupyter_server.extension.application
 before = set(sys.modules)
 import jupyter_aistack.server.app
 print([name for name in {heavy} if name in set(sys.modules) - before])
 """
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert loaded == "[]"
 
 
 async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
-    server: Any, workbench: Workbench, jp_ws_fetch: Any, jp_fetch: Any, monkeypatch: pytest.MonkeyPatch
+    server: Any,
+    workbench: Workbench,
+    jp_ws_fetch: Any,
+    jp_fetch: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asleep = threading.Event()
 
@@ -97,7 +121,9 @@ async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
     await workbench.ready()
     monkeypatch.setattr("jupyter_aistack.broker.devices.INVENTORY_SECONDS", 0.0)
     for name in ("discover", "device_usage"):
-        monkeypatch.setattr(SimulatedProvider, name, slowly(getattr(SimulatedProvider, name)))
+        monkeypatch.setattr(
+            SimulatedProvider, name, slowly(getattr(SimulatedProvider, name))
+        )
     sockets = [await jp_ws_fetch("aistack", "api", "v1", "stream") for _ in range(10)]
     loop, lags = asyncio.get_running_loop(), []
     until = loop.time() + 2

@@ -1,4 +1,6 @@
-"""Reservations over REST, on a real server: made by admins, seen by all, kept when their time comes."""
+"""Reservations over REST, on a real server: made by admins, seen by all, kept when
+their time comes.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ def wish(**change: Any) -> dict[str, Any]:
 async def test_admin_reserves_and_everybody_sees_it(ask: Ask) -> None:
     status, made = await ask("POST", "reservations", wish(weekly=True))
     assert status == 201
-    assert (made["created_by"], made["is_weekly"], made["is_running"]) == (current_user(), True, False)
+    assert (made["created_by"], made["is_weekly"], made["is_running"]) == (
+        current_user(),
+        True,
+        False,
+    )
     assert (await ask("GET", "reservations"))[1] == {"reservations": [made]}
     assert (await ask("GET", "host"))[1]["reservations"] == [made]
     status, gone = await ask("DELETE", f"reservations/{made['id']}")
@@ -48,7 +54,9 @@ async def test_admin_reserves_and_everybody_sees_it(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("admins", [[], ["somebody-else", "@no-such-group"]])
-async def test_who_is_no_admin_is_refused_in_one_sentence(ask: Ask, workbench: Workbench) -> None:
+async def test_who_is_no_admin_is_refused_in_one_sentence(
+    ask: Ask, workbench: Workbench
+) -> None:
     status, error = await ask("POST", "reservations", wish())
     assert (status, error["code"]) == (403, "PermissionDenied")
     assert error["message"].startswith("reservations are made by admins only")
@@ -79,9 +87,13 @@ async def test_reservation_that_makes_no_sense_names_the_field(
 
 async def test_running_reservation_keeps_its_room_from_others(ask: Ask) -> None:
     now = time.time()
-    status, made = await ask("POST", "reservations", wish(starts_at=now - 60, ends_at=now + 3600))
+    status, made = await ask(
+        "POST", "reservations", wish(starts_at=now - 60, ends_at=now + 3600)
+    )
     assert (status, made["is_running"]) == (201, True)
-    assert (await ask("POST", "leases", {"spec": "1/4"}))[0] == 201, "two eighths are nobody's"
+    assert (await ask("POST", "leases", {"spec": "1/4"}))[0] == 201, (
+        "two eighths are nobody's"
+    )
     status, waiting = await ask("POST", "leases", {"spec": "1/4"})
     assert status == 202
     assert "the reservation 'deep learning class'" in waiting["request"]["reason"]
@@ -89,11 +101,15 @@ async def test_running_reservation_keeps_its_room_from_others(ask: Ask) -> None:
     assert (await ask("GET", "queue"))[1] == {"queue": []}
 
 
-async def test_new_reservation_reaches_those_who_watch(ask: Ask, jp_ws_fetch: Any) -> None:
+async def test_new_reservation_reaches_those_who_watch(
+    ask: Ask, jp_ws_fetch: Any
+) -> None:
     socket = await jp_ws_fetch("aistack", "api", "v1", "stream")
     _, made = await ask("POST", "reservations", wish())
     frames: list[dict[str, Any]] = []
-    while not frames or [one["id"] for one in frames[-1]["host"]["reservations"]] != [made["id"]]:
+    while not frames or [one["id"] for one in frames[-1]["host"]["reservations"]] != [
+        made["id"]
+    ]:
         await until(lambda: True)
         frames.append(json.loads(await socket.read_message()))
         assert len(frames) < 50

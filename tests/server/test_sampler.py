@@ -46,7 +46,9 @@ def sampler(host: Host) -> Iterator[Sampler]:
     sampler.stop()
 
 
-def test_nobody_looks_before_someone_wants_to_know(sampler: Sampler, host: Host) -> None:
+def test_nobody_looks_before_someone_wants_to_know(
+    sampler: Sampler, host: Host
+) -> None:
     assert (sampler.latest, host.looks, sampler._thread) == (None, 0, None)
 
 
@@ -55,7 +57,9 @@ def test_sleeps_when_nobody_watches_and_nothing_is_leased(sampler: Sampler) -> N
     assert sampler._pause() is None
 
 
-def test_looks_now_and_then_while_something_is_leased(sampler: Sampler, host: Host) -> None:
+def test_looks_now_and_then_while_something_is_leased(
+    sampler: Sampler, host: Host
+) -> None:
     host.picture["leases"] = [{"id": "l-1"}]
     sampler.sample()
     assert sampler._pause() == 5.0
@@ -67,7 +71,9 @@ def test_many_watchers_cost_one_look_per_tick(sampler: Sampler, host: Host) -> N
         sampler.watch(lambda found: seen.release(), 60.0)
     for _ in range(10):
         assert seen.acquire(timeout=WAIT)
-    assert host.looks <= 10  # one per arrival at most, never one per watcher and arrival
+    assert (
+        host.looks <= 10
+    )  # one per arrival at most, never one per watcher and arrival
     before = host.looks
     sampler.poke()
     assert host.looked.acquire(timeout=WAIT)
@@ -76,7 +82,9 @@ def test_many_watchers_cost_one_look_per_tick(sampler: Sampler, host: Host) -> N
     assert host.looks <= before + 1
 
 
-def test_revision_follows_leases_and_queue_but_not_use(sampler: Sampler, host: Host) -> None:
+def test_revision_follows_leases_and_queue_but_not_use(
+    sampler: Sampler, host: Host
+) -> None:
     first = sampler.sample()
     host.picture["usage"] = {"at": 1}
     assert sampler.sample().revision == first.revision
@@ -84,8 +92,12 @@ def test_revision_follows_leases_and_queue_but_not_use(sampler: Sampler, host: H
     assert sampler.sample().revision != first.revision
 
 
-@pytest.mark.parametrize("error", [DeviceLost("GPU 0 fell off the bus"), ZeroDivisionError()])
-def test_error_reaches_watchers_and_looking_goes_on(sampler: Sampler, host: Host, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [DeviceLost("GPU 0 fell off the bus"), ZeroDivisionError()]
+)
+def test_error_reaches_watchers_and_looking_goes_on(
+    sampler: Sampler, host: Host, error: Exception
+) -> None:
     found: list[Sample | AIStackError] = []
     came = threading.Semaphore(0)
     host.error = error

@@ -17,7 +17,11 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.server.app import Workbench
-from jupyter_aistack.server.rpc.unix_socket import MAX_LINE_BYTES, SocketServer, remove_stale
+from jupyter_aistack.server.rpc.unix_socket import (
+    MAX_LINE_BYTES,
+    SocketServer,
+    remove_stale,
+)
 from jupyter_aistack.system.processes import current_user
 
 Say = Callable[..., Awaitable[Any]]
@@ -38,7 +42,9 @@ with socket.socket(socket.AF_UNIX) as connection:
 """
 
 
-async def call_from_child(path: str, verb: str, *, depth: int = 0, uid: int = -1, **payload: Any) -> tuple[int, str]:
+async def call_from_child(
+    path: str, verb: str, *, depth: int = 0, uid: int = -1, **payload: Any
+) -> tuple[int, str]:
     """Exit status and output of a child process that makes one call."""
     line = json.dumps({"verb": verb, "payload": payload})
     child = await asyncio.create_subprocess_exec(
@@ -74,15 +80,21 @@ def test_socket_is_the_owners_alone_and_its_path_is_short(path: str) -> None:
     assert len(path) <= 100
 
 
-async def test_socket_goes_with_the_server(path: str, server: Any, workbench: Workbench) -> None:
+async def test_socket_goes_with_the_server(
+    path: str, server: Any, workbench: Workbench
+) -> None:
     await server.extension_manager.stop_all_extensions()
     assert not Path(path).exists()
     assert workbench.socket_path == ""
-    assert workbench.broker.inventory().devices, "kernels still need the broker to release"
+    assert workbench.broker.inventory().devices, (
+        "kernels still need the broker to release"
+    )
 
 
 async def test_one_connection_carries_many_calls(path: str) -> None:
-    host, leases = await exchange(path, b'{"verb": "host", "payload": {}}', b'{"verb": "leases"}')
+    host, leases = await exchange(
+        path, b'{"verb": "host", "payload": {}}', b'{"verb": "leases"}'
+    )
     assert host["result"]["simulated"] is True
     assert leases == {"result": {"leases": []}}
 
@@ -101,7 +113,9 @@ async def test_one_connection_carries_many_calls(path: str) -> None:
         (b'{"verb": "request", "payload": {"spec": "-1"}}', "spec"),
     ],
 )
-async def test_broken_line_is_answered_and_the_connection_goes_on(path: str, line: bytes, word: str) -> None:
+async def test_broken_line_is_answered_and_the_connection_goes_on(
+    path: str, line: bytes, word: str
+) -> None:
     refused, host = await exchange(path, line, b'{"verb": "host"}')
     assert refused["error"]["code"] == "InvalidRequest"
     assert word in refused["error"]["message"]
@@ -118,22 +132,36 @@ async def test_process_that_is_no_kernel_holds_for_itself(path: str) -> None:
     status, text = await call_from_child(path, "request", spec="1/4")
     holder = json.loads(text)["result"]["lease"]["holder"]
     assert status == 0
-    assert (holder["kind"], holder["id"], holder["user"]) == ("process", f"pid-{holder['pid']}", current_user())
+    assert (holder["kind"], holder["id"], holder["user"]) == (
+        "process",
+        f"pid-{holder['pid']}",
+        current_user(),
+    )
 
 
 async def test_caller_cannot_pass_for_another(path: str) -> None:
-    _, text = await call_from_child(path, "request", spec="1/4", holder={"kind": "kernel", "id": "not-mine"})
+    _, text = await call_from_child(
+        path, "request", spec="1/4", holder={"kind": "kernel", "id": "not-mine"}
+    )
     assert json.loads(text)["error"]["code"] == "InvalidRequest"
-    _, text = await call_from_child(path, "request", spec="1/4", holder={"label": "x", "user": "root", "pid": 1})
+    _, text = await call_from_child(
+        path, "request", spec="1/4", holder={"label": "x", "user": "root", "pid": 1}
+    )
     holder = json.loads(text)["result"]["lease"]["holder"]
     assert holder["user"] == current_user()
     assert holder["pid"] != 1
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-async def test_other_user_cannot_open_the_socket_and_is_refused_even_if_they_could(path: str) -> None:
+async def test_other_user_cannot_open_the_socket_and_is_refused_even_if_they_could(
+    path: str,
+) -> None:
     for folder in Path(path).parents:  # tests run in a folder that is closed to others
-        if folder.stat().st_uid == os.getuid() and folder != Path("/") and not folder.stat().st_mode & 0o001:
+        if (
+            folder.stat().st_uid == os.getuid()
+            and folder != Path("/")
+            and not folder.stat().st_mode & 0o001
+        ):
             folder.chmod(0o711)
     status, text = await call_from_child(path, "leases", uid=65534)
     assert status != 0
@@ -182,14 +210,25 @@ async def test_kernel_and_all_below_it_are_known_by_their_process(
     path: str, server: Any, jp_fetch: Any, jp_create_notebook: Any
 ) -> None:
     jp_create_notebook("deep.ipynb")
-    session = {"path": "deep.ipynb", "name": "deep.ipynb", "type": "notebook", "kernel": {"name": "python3"}}
-    response = await jp_fetch("api", "sessions", method="POST", body=json.dumps(session))
+    session = {
+        "path": "deep.ipynb",
+        "name": "deep.ipynb",
+        "type": "notebook",
+        "kernel": {"name": "python3"},
+    }
+    response = await jp_fetch(
+        "api", "sessions", method="POST", body=json.dumps(session)
+    )
     kernel_id = json.loads(response.body)["kernel"]["id"]
     code = KERNEL_CELL.format(caller=CALLER, path=path)
     said = json.loads(await run_cell(server, kernel_id, textwrap.dedent(code)))
     lease = said["request"]["result"]["lease"]
     holder = lease["holder"]
-    assert (holder["kind"], holder["id"], holder["label"]) == ("kernel", kernel_id, "deep.ipynb")
+    assert (holder["kind"], holder["id"], holder["label"]) == (
+        "kernel",
+        kernel_id,
+        "deep.ipynb",
+    )
     for answer in said["mine"]:
         assert [own["id"] for own in answer["result"]["leases"]] == [lease["id"]]
     token = server.identity_provider.token
@@ -198,14 +237,22 @@ async def test_kernel_and_all_below_it_are_known_by_their_process(
     await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
 
 
-def test_socket_of_a_dead_server_is_cleaned_up_and_others_are_left(tmp_path: Path) -> None:
+def test_socket_of_a_dead_server_is_cleaned_up_and_others_are_left(
+    tmp_path: Path,
+) -> None:
     dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     folder = Path("/tmp") / f"aistack-test-{os.getpid()}"
     folder.mkdir()
     try:
-        stale, own, other = (folder / f"aistack-{name}.sock" for name in (dead.stdout.strip(), os.getpid(), "x"))
+        stale, own, other = (
+            folder / f"aistack-{name}.sock"
+            for name in (dead.stdout.strip(), os.getpid(), "x")
+        )
         for path in (stale, own):
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(str(path))

@@ -30,7 +30,9 @@ async def frame_where(socket: Any, condition: Any) -> Any:
     return found
 
 
-async def test_snapshot_comes_at_once_and_has_all_parts(server: Any, jp_ws_fetch: Any, ask: Ask) -> None:
+async def test_snapshot_comes_at_once_and_has_all_parts(
+    server: Any, jp_ws_fetch: Any, ask: Ask
+) -> None:
     socket = await jp_ws_fetch("aistack/api/v1/stream")
     shown = await frame(socket)
     assert set(shown) == {"type", "host", "leases", "queue", "usage"}
@@ -39,7 +41,9 @@ async def test_snapshot_comes_at_once_and_has_all_parts(server: Any, jp_ws_fetch
     socket.close()
 
 
-async def test_change_is_shown_without_waiting_for_a_tick(server: Any, jp_ws_fetch: Any, ask: Ask) -> None:
+async def test_change_is_shown_without_waiting_for_a_tick(
+    server: Any, jp_ws_fetch: Any, ask: Ask
+) -> None:
     socket = await jp_ws_fetch("aistack/api/v1/stream")
     await frame(socket)
     await socket.write_message('{"interval": 60}')
@@ -51,7 +55,9 @@ async def test_change_is_shown_without_waiting_for_a_tick(server: Any, jp_ws_fet
     socket.close()
 
 
-async def test_change_made_by_another_process_is_shown(server: Any, jp_ws_fetch: Any, workbench: Workbench) -> None:
+async def test_change_made_by_another_process_is_shown(
+    server: Any, jp_ws_fetch: Any, workbench: Workbench
+) -> None:
     from jupyter_aistack.testing import holder
 
     socket = await jp_ws_fetch("aistack/api/v1/stream")
@@ -109,10 +115,14 @@ async def test_broker_that_cannot_be_built_is_explained_on_the_stream(
     socket.close()
 
 
-async def test_watching_ends_with_the_socket(server: Any, jp_ws_fetch: Any, workbench: Workbench) -> None:
+async def test_watching_ends_with_the_socket(
+    server: Any, jp_ws_fetch: Any, workbench: Workbench
+) -> None:
     from .conftest import until
 
-    sampler = next(iter(server.extension_manager.extension_apps["jupyter_aistack"]))._sampler
+    sampler = next(
+        iter(server.extension_manager.extension_apps["jupyter_aistack"])
+    )._sampler
     socket = await jp_ws_fetch("aistack/api/v1/stream")
     await frame(socket)
     assert len(sampler._watches) == 1

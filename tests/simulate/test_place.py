@@ -31,8 +31,15 @@ def run(tmp_path: Path) -> Run:
         (tmp_path / "arrivals.csv").write_text(arrivals)
         parser = argparse.ArgumentParser()
         add_place_parser(parser.add_subparsers())
-        files = ["--nodes", tmp_path / "nodes.csv", "--arrivals", tmp_path / "arrivals.csv"]
-        options = parser.parse_args(["place", *map(str, files), "--out", str(tmp_path / "out.csv"), *more])
+        files = [
+            "--nodes",
+            tmp_path / "nodes.csv",
+            "--arrivals",
+            tmp_path / "arrivals.csv",
+        ]
+        options = parser.parse_args(
+            ["place", *map(str, files), "--out", str(tmp_path / "out.csv"), *more]
+        )
         return int(options.run(options))
 
     return run
@@ -49,9 +56,17 @@ def test_placements_are_written_in_order_with_the_refused_empty(
     assert lines[3].startswith("2,a,")
     assert lines[4] == "3,,"
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (report["placed"], report["refused"], report["refused_for"]) == (3, 1, {"no such model": 1})
+    assert (report["placed"], report["refused"], report["refused_for"]) == (
+        3,
+        1,
+        {"no such model": 1},
+    )
     assert report["allocated_pct_at_load"] == {"100": 80.0, "90": 80.0}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["arrivals.csv", "nodes.csv", "out.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "arrivals.csv",
+        "nodes.csv",
+        "out.csv",
+    ]
 
 
 def test_several_gpus_are_joined_by_bars(run: Run, tmp_path: Path) -> None:
@@ -62,16 +77,40 @@ def test_several_gpus_are_joined_by_bars(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("nodes", "arrivals", "said"),
     [
-        (NODES, ARRIVALS.replace("gpu_milli", "gpu_mill"), "arrivals.csv: column gpu_milli is missing"),
-        (NODES, ARRIVALS.replace("1,second,1000", "1,second,nan"), "arrivals.csv, row 3, column cpu_milli: 'nan'"),
-        (NODES, ARRIVALS.replace("1,second,1000", "1,second,-5"), "arrivals.csv, row 3, column cpu_milli: '-5'"),
-        (NODES, ARRIVALS.replace("1,second,1000", "1,second,inf"), "row 3, column cpu_milli: 'inf'"),
+        (
+            NODES,
+            ARRIVALS.replace("gpu_milli", "gpu_mill"),
+            "arrivals.csv: column gpu_milli is missing",
+        ),
+        (
+            NODES,
+            ARRIVALS.replace("1,second,1000", "1,second,nan"),
+            "arrivals.csv, row 3, column cpu_milli: 'nan'",
+        ),
+        (
+            NODES,
+            ARRIVALS.replace("1,second,1000", "1,second,-5"),
+            "arrivals.csv, row 3, column cpu_milli: '-5'",
+        ),
+        (
+            NODES,
+            ARRIVALS.replace("1,second,1000", "1,second,inf"),
+            "row 3, column cpu_milli: 'inf'",
+        ),
         (NODES, ARRIVALS.replace("1,600", "1,1600"), "row 2, column gpu_milli: '1600'"),
         (NODES, ARRIVALS.replace("1,600", "1,0"), "row 2, column gpu_milli: '0'"),
         (NODES, ARRIVALS.replace("1,second", "2,second"), "row 3, column order: '2'"),
         (NODES, ARRIVALS + "9,short\n", "row 6, column cpu_milli: '' is missing"),
-        (NODES.replace("\nb,", "\na,"), ARRIVALS, "nodes.csv, row 3, column sn: 'a' names a node"),
-        (NODES.replace("\nb,", "\n,"), ARRIVALS, "nodes.csv, row 3, column sn: '' is empty"),
+        (
+            NODES.replace("\nb,", "\na,"),
+            ARRIVALS,
+            "nodes.csv, row 3, column sn: 'a' names a node",
+        ),
+        (
+            NODES.replace("\nb,", "\n,"),
+            ARRIVALS,
+            "nodes.csv, row 3, column sn: '' is empty",
+        ),
         ("", ARRIVALS, "nodes.csv: column sn is missing"),
         (NODES.splitlines()[0], ARRIVALS, "nodes.csv: it has no rows"),
     ],
@@ -83,7 +122,10 @@ def test_a_fault_is_told_with_file_row_and_column_and_nothing_is_written(
         run(nodes=nodes, arrivals=arrivals)
     assert said in caught.value.message
     assert "\n" not in caught.value.message
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["arrivals.csv", "nodes.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "arrivals.csv",
+        "nodes.csv",
+    ]
 
 
 def test_an_unknown_policy_writes_nothing(run: Run, tmp_path: Path) -> None:
@@ -108,18 +150,25 @@ def test_the_curve_is_drawn(run: Run, tmp_path: Path) -> None:
 def test_a_load_that_was_never_reached_has_no_allocation() -> None:
     nodes = [Node(name="a", cpu_milli=1, memory_mib=1, gpus=2)]
     ticks = iter((0.0, 2.0))
-    result = replay(nodes, [Demand(gpus=1, share_milli=WHOLE)], clock=lambda: next(ticks))
+    result = replay(
+        nodes, [Demand(gpus=1, share_milli=WHOLE)], clock=lambda: next(ticks)
+    )
     assert (result.at(50), result.at(90), result.seconds) == (50.0, None, 2.0)
 
 
 @pytest.mark.parametrize("trace", ["default", "gpuspec20"])
-def test_on_a_sixth_of_the_openb_cluster_ours_strands_clearly_less_than_fgd(trace: str) -> None:
+def test_on_a_sixth_of_the_openb_cluster_ours_strands_clearly_less_than_fgd(
+    trace: str,
+) -> None:
     workload = openb.small()
     tasks = workload.traces[trace]
     stranded = {"scarcity": 0.0, "fgd": 0.0, "best-fit": 0.0}
     for seed in (1, 2):
         arrivals = openb.arrivals(tasks, workload.nodes, seed)
         for policy in stranded:
-            stranded[policy] += 100 - (replay(workload.nodes, arrivals, policy=policy, history=tasks).at(100) or 0)
+            stranded[policy] += 100 - (
+                replay(workload.nodes, arrivals, policy=policy, history=tasks).at(100)
+                or 0
+            )
     assert stranded["scarcity"] < 0.92 * stranded["fgd"]
     assert stranded["scarcity"] < 0.8 * stranded["best-fit"]

@@ -12,29 +12,58 @@ from hypothesis import strategies as st
 from jupyter_aistack.cli.simulate.replay import Notebook, Replay
 from jupyter_aistack.cli.simulate.sessions import POLICIES, Scenario
 from jupyter_aistack.cli.simulate.suspend_policy import Suspend
-from jupyter_aistack.cli.simulate.trace import HOUR, MINUTE, SessionModel, Task, Trace, make_trace
+from jupyter_aistack.cli.simulate.trace import (
+    HOUR,
+    MINUTE,
+    SessionModel,
+    Task,
+    Trace,
+    make_trace,
+)
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.units import GIB
 
 GPUS, PER_HOST = 6, 3
 
 tasks_of_one = st.lists(
-    st.tuples(st.integers(0, 90), st.sampled_from([0, 1, 5, 45, 300]), st.integers(1, PER_HOST)), min_size=1, max_size=5
+    st.tuples(
+        st.integers(0, 90),
+        st.sampled_from([0, 1, 5, 45, 300]),
+        st.integers(1, PER_HOST),
+    ),
+    min_size=1,
+    max_size=5,
 )
 
 
 @st.composite
 def traces(draw: st.DrawFn) -> Trace:
     rows, line = [], 2
-    for number, wishes in enumerate(draw(st.lists(tasks_of_one, min_size=1, max_size=9))):
+    for number, wishes in enumerate(
+        draw(st.lists(tasks_of_one, min_size=1, max_size=9))
+    ):
         at = float(draw(st.integers(0, 300)))
         for think, minutes, gpus in wishes:
             at += think
             seconds = minutes * MINUTE
-            rows.append(Task(row=line, session=f"s{number}", submitted_at=at * MINUTE, seconds=seconds, gpus=gpus))
+            rows.append(
+                Task(
+                    row=line,
+                    session=f"s{number}",
+                    submitted_at=at * MINUTE,
+                    seconds=seconds,
+                    gpus=gpus,
+                )
+            )
             at, line = at + minutes, line + 1
     return make_trace(
-        rows, SessionModel(seed=draw(st.integers(0, 3)), most_bytes=75e9, median_bytes=20e9, p90_bytes=60e9)
+        rows,
+        SessionModel(
+            seed=draw(st.integers(0, 3)),
+            most_bytes=75e9,
+            median_bytes=20e9,
+            p90_bytes=60e9,
+        ),
     )
 
 
@@ -53,7 +82,10 @@ class Watched(Replay):
     """A replay that keeps which tasks began when."""
 
     def __init__(self, trace: Trace, policy: str, scenario: Scenario) -> None:
-        super().__init__(trace.sessions, POLICIES[policy](scenario.floor(scenario.gpus or GPUS), scenario))
+        super().__init__(
+            trace.sessions,
+            POLICIES[policy](scenario.floor(scenario.gpus or GPUS), scenario),
+        )
         self.began: list[tuple[float, Notebook, int]] = []
         self.ran: list[tuple[float, float, int]] = []
 
@@ -66,13 +98,17 @@ class Watched(Replay):
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=25, deadline=None)
 @given(trace=traces(), scenario=scenarios)
-def test_every_task_runs_once_and_in_the_order_of_its_session(policy: str, trace: Trace, scenario: Scenario) -> None:
+def test_every_task_runs_once_and_in_the_order_of_its_session(
+    policy: str, trace: Trace, scenario: Scenario
+) -> None:
     replay = Watched(trace, policy, scenario)
     meter = replay.run()
     of_session: dict[int, list[int]] = {}
     for _, notebook, row in replay.began:
         of_session.setdefault(notebook.session.number, []).append(row)
-    assert of_session == {s.number: [task.row for task in s.tasks] for s in trace.sessions}
+    assert of_session == {
+        s.number: [task.row for task in s.tasks] for s in trace.sessions
+    }
     assert len(meter.delays) == replay.ended == trace.tasks
     assert all(delay >= 0 for delay in meter.delays)
 
@@ -80,19 +116,30 @@ def test_every_task_runs_once_and_in_the_order_of_its_session(policy: str, trace
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=25, deadline=None)
 @given(trace=traces(), scenario=scenarios)
-def test_never_more_gpus_than_there_are_and_all_are_given_back(policy: str, trace: Trace, scenario: Scenario) -> None:
+def test_never_more_gpus_than_there_are_and_all_are_given_back(
+    policy: str, trace: Trace, scenario: Scenario
+) -> None:
     meter = Watched(trace, policy, scenario).run()
     assert meter.occupied.peak <= GPUS
     assert min(meter.occupied.values, default=0) >= 0
-    assert (meter.held.value, meter.occupied.value, meter.running.value, meter.parked.value) == (0, 0, 0, 0)
-    executed = sum(task.gpus * task.seconds for session in trace.sessions for task in session.tasks)
+    assert (
+        meter.held.value,
+        meter.occupied.value,
+        meter.running.value,
+        meter.parked.value,
+    ) == (0, 0, 0, 0)
+    executed = sum(
+        task.gpus * task.seconds for session in trace.sessions for task in session.tasks
+    )
     assert meter.running.total == pytest.approx(executed)
     assert meter.held.total >= executed - 1e-6 * HOUR
     assert meter.held.total >= meter.occupied.total - 1e-6 * HOUR
 
 
 class Checked(Suspend):
-    """Suspension that looks at itself whenever a task begins, and at each step of a lease."""
+    """Suspension that looks at itself whenever a task begins, and at each step of a
+    lease.
+    """
 
     def _run(self, notebook: Notebook, now: float, at: float) -> None:
         self.check()
@@ -110,7 +157,9 @@ class Checked(Suspend):
         residents = self._residents(self.floor.host_of)
         for device in self.floor.host_of:
             pieces = [p for n in residents for p in n.slices if p.device_id == device]
-            assert sum(piece.memory_bytes for piece in pieces) <= self.floor.memory_bytes
+            assert (
+                sum(piece.memory_bytes for piece in pieces) <= self.floor.memory_bytes
+            )
             assert self._running[device] <= self.side_by_side
         assert self.meter.host_parked_peak <= self.host_bytes
 
@@ -122,7 +171,9 @@ def _state(notebook: Notebook) -> LeaseState | None:
 
 @settings(max_examples=40, deadline=None)
 @given(trace=traces(), scenario=scenarios)
-def test_suspension_keeps_within_memory_and_takes_its_time(trace: Trace, scenario: Scenario) -> None:
+def test_suspension_keeps_within_memory_and_takes_its_time(
+    trace: Trace, scenario: Scenario
+) -> None:
     policy = Checked(
         scenario.floor(GPUS),
         scenario.costs,
@@ -132,7 +183,11 @@ def test_suspension_keeps_within_memory_and_takes_its_time(trace: Trace, scenari
     )
     meter = Replay(trace.sessions, policy).run()
     policy.check()
-    slow = sorted(meter.delays)[len(meter.delays) - meter.resumes :] if meter.resumes else array("d")
+    slow = (
+        sorted(meter.delays)[len(meter.delays) - meter.resumes :]
+        if meter.resumes
+        else array("d")
+    )
     assert all(delay > scenario.costs.restore(0) - 1e-6 for delay in slow)
 
 

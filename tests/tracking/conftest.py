@@ -7,7 +7,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real MLflow store on SQLite; made once, since making its tables takes seconds."""
+    """A real MLflow store on SQLite; made once, since making its tables takes
+    seconds.
+    """
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 

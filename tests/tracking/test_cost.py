@@ -9,7 +9,9 @@ from jupyter_aistack.tracking.cost import Cost, own_leases, slice_hours
 from jupyter_aistack.tracking.usage_meter import Meter, SampleAccumulator
 
 
-def lease(name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fields: Any) -> dict[str, Any]:
+def lease(
+    name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fields: Any
+) -> dict[str, Any]:
     device = "CPU-box" if kind == "cpu" else "GPU-0"
     return {
         "id": name,
@@ -22,7 +24,10 @@ def lease(name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fi
 
 
 def usage(
-    *, memory: int | None = None, joules: float | None = None, leases: tuple[str, ...] = ("l-1",)
+    *,
+    memory: int | None = None,
+    joules: float | None = None,
+    leases: tuple[str, ...] = ("l-1",),
 ) -> dict[str, Any]:
     return {
         "devices": {"GPU-0": {"energy_joules": joules}},
@@ -35,7 +40,11 @@ def test_slice_hours_are_share_times_hours_held():
 
 
 def test_slice_hours_add_up_over_leases_and_keep_cpu_apart():
-    leases = [lease(), lease("l-2", fraction="1/2"), lease("l-3", kind="cpu", fraction="1")]
+    leases = [
+        lease(),
+        lease("l-2", fraction="1/2"),
+        lease("l-3", kind="cpu", fraction="1"),
+    ]
     assert slice_hours(leases, 0, 3600) == {"gpu": 0.75, "cpu": 1.0}
 
 
@@ -49,7 +58,9 @@ def test_slice_hours_add_up_over_leases_and_keep_cpu_apart():
         (-9000.0, 99999.0, 1.0),  # longer than the interval
     ],
 )
-def test_slice_hours_count_only_what_lies_in_the_interval(granted_at: float, ended_at: float | None, hours: float):
+def test_slice_hours_count_only_what_lies_in_the_interval(
+    granted_at: float, ended_at: float | None, hours: float
+):
     held = lease(fraction="1", granted_at=granted_at, ended_at=ended_at)
     assert slice_hours([held], 0, 3600)["gpu"] == hours
 
@@ -58,8 +69,14 @@ def test_own_leases_are_the_kernels_and_its_workers():
     mine = lease("mine")
     worker = lease("worker", holder={"id": "w-0", "parent": "k-1"})
     other = lease("other", holder={"id": "k-2", "parent": ""})
-    assert [found["id"] for found in own_leases([mine, worker, other], [mine])] == ["mine", "worker"]
-    assert [found["id"] for found in own_leases([mine, worker, other], [worker])] == ["mine", "worker"]
+    assert [found["id"] for found in own_leases([mine, worker, other], [mine])] == [
+        "mine",
+        "worker",
+    ]
+    assert [found["id"] for found in own_leases([mine, worker, other], [worker])] == [
+        "mine",
+        "worker",
+    ]
 
 
 def test_peak_memory_is_the_highest_sum_seen_at_once():
@@ -117,10 +134,12 @@ def test_cost_as_json_has_the_sum_and_shows_unknown_as_words():
     assert "1.0 GiB" in shown["text/html"]
 
 
-# -- the broker's books -----------------------------------------------------------------------------------------------
+# -- the broker's books ----------------------------------------------------------------
 
 
-def bill(joules: float, seconds: float, metered: float | None = None, **rates: float) -> dict[str, Any]:
+def bill(
+    joules: float, seconds: float, metered: float | None = None, **rates: float
+) -> dict[str, Any]:
     known = seconds if metered is None else metered
     sums = {"gpu_seconds": seconds, "metered_seconds": known, "energy_joules": joules}
     said = {"carbon_g_per_kwh": None, "price_per_kwh": None, "price_per_gpu_hour": None}
@@ -132,7 +151,15 @@ def test_energy_is_what_the_books_charged_since_the_first_bill():
     gauge.add([lease()], usage(joules=0.0))
     gauge.books.add(bill(3600.0, 100.0))
     gauge.add([lease()], usage(joules=400_000.0))
-    gauge.books.add(bill(9000.0, 200.0, carbon_g_per_kwh=400.0, price_per_kwh=0.5, price_per_gpu_hour=8.0))
+    gauge.books.add(
+        bill(
+            9000.0,
+            200.0,
+            carbon_g_per_kwh=400.0,
+            price_per_kwh=0.5,
+            price_per_gpu_hour=8.0,
+        )
+    )
     cost = gauge.cost(0, 3600)
     assert (cost.energy_wh, cost.energy_by) == (1.5, "activity")
     assert cost.co2e_g == pytest.approx(0.6)
@@ -171,7 +198,11 @@ class Kernel:
             if self.bill is None:
                 raise AIStackError("this broker keeps no books")
             return self.bill
-        answers = {"mine": {"leases": [lease()]}, "leases": {"leases": []}, "usage": usage(memory=5)}
+        answers = {
+            "mine": {"leases": [lease()]},
+            "leases": {"leases": []},
+            "usage": usage(memory=5),
+        }
         return answers.get(verb, {"devices": []})
 
 

@@ -26,10 +26,19 @@ def test_equal_frames_have_equal_digests_and_any_change_shows(frame):
     changed = frame.copy()
     changed.loc[2, "delay"] = -3.1
     digests = {first.digest}
-    for other in (changed, frame.rename(columns={"delay": "late"}), frame.iloc[:2], frame.astype({"delay": "float32"})):
+    for other in (
+        changed,
+        frame.rename(columns={"delay": "late"}),
+        frame.iloc[:2],
+        frame.astype({"delay": "float32"}),
+    ):
         digests.add(data_fingerprint("flights", other).digest)
     assert len(digests) == 5
-    assert (first.rows, list(first.schema), first.is_exact) == (3, ["delay", "carrier"], True)
+    assert (first.rows, list(first.schema), first.is_exact) == (
+        3,
+        ["delay", "carrier"],
+        True,
+    )
     assert len(first.digest) <= 36
 
 
@@ -39,7 +48,9 @@ def test_frames_with_lists_and_without_rows_are_taken(frame):
     assert data_fingerprint("x", frame.iloc[:0]).rows == 0
 
 
-def test_a_big_frame_is_hashed_in_part_and_says_so(frame, monkeypatch: pytest.MonkeyPatch):
+def test_a_big_frame_is_hashed_in_part_and_says_so(
+    frame, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(fingerprint, "MAX_ROWS", 2)
     assert not data_fingerprint("x", frame).is_exact
 
@@ -51,7 +62,11 @@ def test_parquet_shape_comes_from_the_footers(frame, tmp_path: Path):
     for part in range(2):
         frame.to_parquet(folder / f"part.{part}.parquet")
     found = data_fingerprint("flights", folder)
-    assert (found.rows, list(found.schema), found.is_exact) == (6, ["delay", "carrier"], True)
+    assert (found.rows, list(found.schema), found.is_exact) == (
+        6,
+        ["delay", "carrier"],
+        True,
+    )
     assert found == data_fingerprint("flights", str(folder))
 
 
@@ -66,7 +81,9 @@ def test_a_files_digest_is_its_content(tmp_path: Path):
     assert (first.rows, first.size_bytes) == (None, 8)
 
 
-def test_a_big_file_is_told_by_its_ends_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_big_file_is_told_by_its_ends_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 10)
     path = tmp_path / "big.bin"
     path.write_bytes(b"x" * 100)
@@ -76,7 +93,9 @@ def test_a_big_file_is_told_by_its_ends_and_time(tmp_path: Path, monkeypatch: py
     assert data_fingerprint("x", path).digest != first.digest
 
 
-def test_a_folder_of_too_many_files_is_told_in_part_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_of_too_many_files_is_told_in_part_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(fingerprint, "MAX_FILES", 2)
     for name in "ab":
         (tmp_path / name).write_text(name)
@@ -98,7 +117,11 @@ def test_a_false_parquet_file_is_still_a_file(tmp_path: Path):
 def test_a_dask_frame_is_told_by_its_recipe_and_not_computed(frame):
     dask_frames = pytest.importorskip("dask.dataframe")
     found = data_fingerprint("x", dask_frames.from_pandas(frame, npartitions=2))
-    assert (found.rows, list(found.schema), found.is_exact) == (None, ["delay", "carrier"], False)
+    assert (found.rows, list(found.schema), found.is_exact) == (
+        None,
+        ["delay", "carrier"],
+        False,
+    )
 
 
 @pytest.mark.parametrize("data", [3, None, {"a": 1}, [1, 2]])
@@ -112,10 +135,17 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path):
         data_fingerprint("flights", tmp_path / "none")
 
 
-def test_code_is_told_by_commit_notebook_and_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_code_is_told_by_commit_notebook_and_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(
+            ["git", *identity, *arguments],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
 
     (tmp_path / "model.py").write_text("1")
     git("init", "-q")
@@ -124,7 +154,9 @@ def test_code_is_told_by_commit_notebook_and_cells(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/ann/tour.ipynb")
     shell = SimpleNamespace(user_ns={"In": ["", "a = 1", "b = 2"]})
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(
+        sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell)
+    )
     tags = code_tags()
     assert len(tags["mlflow.source.git.commit"]) == 40
     assert tags["aistack.code.dirty"] == "false"
@@ -136,7 +168,9 @@ def test_code_is_told_by_commit_notebook_and_cells(tmp_path: Path, monkeypatch: 
     assert changed["aistack.code.cells_sha256"] != tags["aistack.code.cells_sha256"]
 
 
-def test_outside_a_repository_no_commit_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_outside_a_repository_no_commit_is_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
     assert "mlflow.source.git.commit" not in code_tags()

@@ -38,7 +38,11 @@ def stored(mlflow_uri: str) -> Any:
 
 def test_metrics_params_tags_and_status_are_in_the_store(mlflow_uri: str, stored: Any):
     with aistack.track(
-        "flights", run_name="first", params={"epochs": 3}, tags={"why": "test"}, tracking_uri=mlflow_uri
+        "flights",
+        run_name="first",
+        params={"epochs": 3},
+        tags={"why": "test"},
+        tracking_uri=mlflow_uri,
     ) as run:
         for step in range(1200):
             run.log(step, loss=1 / (step + 1))
@@ -58,11 +62,15 @@ def test_metrics_params_tags_and_status_are_in_the_store(mlflow_uri: str, stored
     assert "mlflow ui" in run._repr_mimebundle_()["text/html"]
 
 
-def test_metrics_logged_is_what_the_store_holds_even_for_equal_points_in_one_millisecond(mlflow_uri: str, stored: Any):
+def test_metrics_logged_is_what_the_store_holds_even_for_equal_points_in_one_millisecond(
+    mlflow_uri: str, stored: Any
+):
     with aistack.track("equal", tracking_uri=mlflow_uri) as run:
         for _ in range(50):
             run.log(0, loss=1.0, other=float("nan"))
-    histories = [stored.get_metric_history(run.run_id, name) for name in ("loss", "other")]
+    histories = [
+        stored.get_metric_history(run.run_id, name) for name in ("loss", "other")
+    ]
     assert [len(history) for history in histories] == [50, 50]
     assert run.metrics_logged == 100
 
@@ -73,10 +81,18 @@ def test_steps_count_the_calls_when_none_is_given(mlflow_uri: str, stored: Any):
             run.log(loss=value)
         run.log(10, loss=0.5)
         run.log(loss=0.25)
-    assert [m.step for m in stored.get_metric_history(run.run_id, "loss")] == [0, 1, 2, 10, 11]
+    assert [m.step for m in stored.get_metric_history(run.run_id, "loss")] == [
+        0,
+        1,
+        2,
+        10,
+        11,
+    ]
 
 
-def test_values_that_are_not_finite_are_kept_as_the_store_can(mlflow_uri: str, stored: Any):
+def test_values_that_are_not_finite_are_kept_as_the_store_can(
+    mlflow_uri: str, stored: Any
+):
     with aistack.track("odd", tracking_uri=mlflow_uri) as run:
         run.log(nan=math.nan, up=math.inf, down=-math.inf, huge=10**400)
     metrics = stored.get_run(run.run_id).data.metrics
@@ -87,7 +103,9 @@ def test_values_that_are_not_finite_are_kept_as_the_store_can(mlflow_uri: str, s
     assert run.metrics_logged == 4
 
 
-def test_no_call_of_the_store_is_made_by_the_thread_that_logs(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch):
+def test_no_call_of_the_store_is_made_by_the_thread_that_logs(
+    mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+):
     callers: set[int] = set()
     write = MLflowStore.write
 
@@ -105,7 +123,8 @@ def test_no_call_of_the_store_is_made_by_the_thread_that_logs(mlflow_uri: str, m
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(ValueError("too late\nsecond line"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+    ("error", "status"),
+    [(ValueError("too late\nsecond line"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
 )
 def test_an_error_ends_the_run_with_everything_stored_and_goes_on(
     mlflow_uri: str, stored: Any, error: BaseException, status: str
@@ -126,7 +145,9 @@ def test_an_error_ends_the_run_with_everything_stored_and_goes_on(
     assert "second line" not in found.data.tags["aistack.error"]
 
 
-def test_a_run_left_open_when_the_process_ends_is_stored_and_closed(mlflow_uri: str, stored: Any, tmp_path: Path):
+def test_a_run_left_open_when_the_process_ends_is_stored_and_closed(
+    mlflow_uri: str, stored: Any, tmp_path: Path
+):
     script = f"""
         import jupyter_aistack as aistack
         run = aistack.track("abandoned", tracking_uri={mlflow_uri!r}).__enter__()
@@ -135,13 +156,17 @@ def test_a_run_left_open_when_the_process_ends_is_stored_and_closed(mlflow_uri: 
         print(run.run_id)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True
+    )
     run_id = done.stdout.strip()
     assert stored.get_run(run_id).info.status == "KILLED"
     assert len(stored.get_metric_history(run_id, "loss")) == 500
 
 
-def test_a_store_that_fails_in_the_middle_is_told_at_the_end(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_that_fails_in_the_middle_is_told_at_the_end(
+    mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+):
     def fail(self: MLflowStore, batch: Any) -> None:
         raise ConnectionError("the disk is full")
 
@@ -154,7 +179,9 @@ def test_a_store_that_fails_in_the_middle_is_told_at_the_end(mlflow_uri: str, mo
     assert run.metrics_logged == 0
 
 
-def test_slice_and_enforcement_are_tagged_and_the_cost_is_logged(mlflow_uri: str, stored: Any):
+def test_slice_and_enforcement_are_tagged_and_the_cost_is_logged(
+    mlflow_uri: str, stored: Any
+):
     with (
         aistack.request("1/4", attach=False) as lease,
         aistack.track("slices", tracking_uri=mlflow_uri) as run,
@@ -168,15 +195,21 @@ def test_slice_and_enforcement_are_tagged_and_the_cost_is_logged(mlflow_uri: str
     assert "H100" in tags["aistack.device"]
     assert tags["aistack.simulated"] == "true"
     assert tags["aistack.energy_by"] == "unknown"
-    assert "aistack.energy_wh" not in found.data.metrics, "what a simulated counter says is made up"
-    assert found.data.metrics["aistack.gpu_slice_hours"] == pytest.approx(run.cost.gpu_slice_hours)
+    assert "aistack.energy_wh" not in found.data.metrics, (
+        "what a simulated counter says is made up"
+    )
+    assert found.data.metrics["aistack.gpu_slice_hours"] == pytest.approx(
+        run.cost.gpu_slice_hours
+    )
     assert 0 < run.cost.slice_hours < 0.25
     assert run.cost.cpu_slice_hours == 0
 
 
 def test_a_lease_that_came_and_went_between_two_samples_is_charged(mlflow_uri: str):
     with aistack.track("workers", tracking_uri=mlflow_uri) as run:
-        aistack.request("1/2", attach=False, holder={"kind": "worker", "id": "w-0"}).release()
+        aistack.request(
+            "1/2", attach=False, holder={"kind": "worker", "id": "w-0"}
+        ).release()
     assert run.cost.gpu_slice_hours > 0
 
 
@@ -189,14 +222,18 @@ def test_without_a_lease_nothing_is_claimed(mlflow_uri: str, stored: Any):
     assert run.metrics_logged == 1
 
 
-def test_a_broken_ledger_does_not_stop_a_run(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch, stored: Any):
+def test_a_broken_ledger_does_not_stop_a_run(
+    mlflow_uri: str, monkeypatch: pytest.MonkeyPatch, stored: Any
+):
     monkeypatch.setenv("AISTACK_LEDGER", "sqlite:////dev/null/ledger.sqlite")
     with aistack.track("no-broker", tracking_uri=mlflow_uri) as run:
         run.log(loss=1.0)
     assert stored.get_run(run.run_id).data.tags["aistack.slice"] == "unknown"
 
 
-def test_artifacts_and_data_are_stored_beside_the_database(mlflow_uri: str, stored: Any, tmp_path: Path):
+def test_artifacts_and_data_are_stored_beside_the_database(
+    mlflow_uri: str, stored: Any, tmp_path: Path
+):
     pandas = pytest.importorskip("pandas")
     model = tmp_path / "model.txt"
     model.write_text("weights")
@@ -207,14 +244,25 @@ def test_artifacts_and_data_are_stored_beside_the_database(mlflow_uri: str, stor
     assert [file.path for file in stored.list_artifacts(run.run_id)] == ["model.txt"]
     assert "mlartifacts" in found.info.artifact_uri
     dataset = found.inputs.dataset_inputs[0].dataset
-    assert (dataset.name, dataset.digest) == ("flights", found.data.tags["aistack.data.flights"])
+    assert (dataset.name, dataset.digest) == (
+        "flights",
+        found.data.tags["aistack.data.flights"],
+    )
     assert '"num_rows": 3' in dataset.profile
 
 
-@pytest.mark.parametrize("name", ["", "a" * 251, "lo$s", "/abs", "a//b", "../up", "a/../b", 3, ".", None])
-def test_a_name_no_store_can_keep_is_refused_in_one_sentence(mlflow_uri: str, name: Any):
+@pytest.mark.parametrize(
+    "name", ["", "a" * 251, "lo$s", "/abs", "a//b", "../up", "a/../b", 3, ".", None]
+)
+def test_a_name_no_store_can_keep_is_refused_in_one_sentence(
+    mlflow_uri: str, name: Any
+):
     with aistack.track("names", tracking_uri=mlflow_uri) as run:
-        for call in (lambda: run.log_metric(name, 1.0), lambda: run.params({name: 1}), lambda: run.tag(name, 1)):
+        for call in (
+            lambda: run.log_metric(name, 1.0),
+            lambda: run.params({name: 1}),
+            lambda: run.tag(name, 1),
+        ):
             with pytest.raises(InvalidRequest, match="is not a name") as caught:
                 call()
             assert "\n" not in caught.value.message
@@ -230,7 +278,9 @@ def test_a_metric_that_is_no_number_is_refused(mlflow_uri: str, value: Any):
     assert run.metrics_logged == 0
 
 
-def test_arrays_and_tensors_without_dimensions_are_numbers(mlflow_uri: str, stored: Any):
+def test_arrays_and_tensors_without_dimensions_are_numbers(
+    mlflow_uri: str, stored: Any
+):
     numpy = pytest.importorskip("numpy")
     with aistack.track("arrays", tracking_uri=mlflow_uri) as run:
         run.log(numpy.int64(4), a=numpy.float32(0.5), b=numpy.array(2), c=True)
@@ -246,7 +296,12 @@ def test_a_param_cannot_change(mlflow_uri: str, stored: Any):
 
 
 def test_long_texts_are_cut_to_what_the_store_takes(mlflow_uri: str, stored: Any):
-    with aistack.track("long", params={"p": "x" * 9000}, tags={"t": "y" * 9000}, tracking_uri=mlflow_uri) as run:
+    with aistack.track(
+        "long",
+        params={"p": "x" * 9000},
+        tags={"t": "y" * 9000},
+        tracking_uri=mlflow_uri,
+    ) as run:
         pass
     found = stored.get_run(run.run_id)
     assert len(found.data.params["p"]) == 6000
@@ -271,11 +326,16 @@ def test_an_experiment_needs_a_name(experiment: Any):
 
 def test_a_deleted_experiment_is_named(mlflow_uri: str, stored: Any):
     stored.delete_experiment(stored.create_experiment("gone"))
-    with pytest.raises(TrackingError, match="'gone' has been deleted"), aistack.track("gone", tracking_uri=mlflow_uri):
+    with (
+        pytest.raises(TrackingError, match="'gone' has been deleted"),
+        aistack.track("gone", tracking_uri=mlflow_uri),
+    ):
         pass
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////dev/null/x/mlflow.db", "nonsense://x", "sqlite:////dev/zero"])
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////dev/null/x/mlflow.db", "nonsense://x", "sqlite:////dev/zero"]
+)
 def test_a_store_that_cannot_be_opened_is_one_sentence(uri: str):
     with pytest.raises(TrackingError) as caught, aistack.track("x", tracking_uri=uri):
         pass
@@ -285,7 +345,10 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(uri: str):
 
 def test_an_error_of_the_store_shows_no_password():
     uri = "nonsense://ann:s3cret@db/runs?password=s3cret"
-    with pytest.raises(TrackingError, match="nonsense://ann@db/runs") as caught, aistack.track("x", tracking_uri=uri):
+    with (
+        pytest.raises(TrackingError, match="nonsense://ann@db/runs") as caught,
+        aistack.track("x", tracking_uri=uri),
+    ):
         pass
     assert "s3cret" not in caught.value.message
 
@@ -312,5 +375,13 @@ def test_the_default_store_follows_mlflow_then_the_folder_then_the_user(
 
 def test_importing_tracking_opens_nothing():
     code = "import sys, jupyter_aistack.tracking; print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert not {"mlflow", "pandas", "numpy", "sqlalchemy", "IPython"} & set(done.stdout.split())
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
+    assert not {"mlflow", "pandas", "numpy", "sqlalchemy", "IPython"} & set(
+        done.stdout.split()
+    )

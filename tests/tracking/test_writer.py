@@ -8,12 +8,20 @@ import pytest
 
 from jupyter_aistack.exceptions import TrackingError
 from jupyter_aistack.tracking import writer as writing
-from jupyter_aistack.tracking.store import Batch, MetricPoint, RejectedByStore, Store, without_secrets
+from jupyter_aistack.tracking.store import (
+    Batch,
+    MetricPoint,
+    RejectedByStore,
+    Store,
+    without_secrets,
+)
 from jupyter_aistack.tracking.writer import Writer
 
 
 class ListStore(Store):
-    """Keeps everything in lists; fails the first `failures` times; lets nothing through before `gate` opens."""
+    """Keeps everything in lists; fails the first `failures` times; lets nothing through
+    before `gate` opens.
+    """
 
     def __init__(self, failures: int = 0, refused: str = "") -> None:
         self.run_id, self.uri = "run-1", "list:"
@@ -73,7 +81,9 @@ def test_the_caller_never_waits_for_the_store():
     store.gate.clear()
     writer = Writer(store)
     for step in range(5000):
-        writer.point(point(step))  # the store takes nothing yet, and the calls come back all the same
+        writer.point(
+            point(step)
+        )  # the store takes nothing yet, and the calls come back all the same
     assert writer.points_stored == 0
     store.gate.set()
     writer.flush(30)
@@ -81,7 +91,9 @@ def test_the_caller_never_waits_for_the_store():
     writer.close()
 
 
-def test_a_failing_store_is_tried_again_and_reported_once(caplog: pytest.LogCaptureFixture):
+def test_a_failing_store_is_tried_again_and_reported_once(
+    caplog: pytest.LogCaptureFixture,
+):
     store = ListStore(failures=3)
     writer = Writer(store)
     with caplog.at_level(logging.WARNING, "jupyter_aistack"):
@@ -99,7 +111,9 @@ def test_flush_says_how_much_is_not_stored():
     writer = Writer(store)
     for step in range(7):
         writer.point(point(step))
-    with pytest.raises(TrackingError, match=r"not stored in run run-1: 7 entries \(no answer\)") as caught:
+    with pytest.raises(
+        TrackingError, match=r"not stored in run run-1: 7 entries \(no answer\)"
+    ) as caught:
         writer.flush(0.2)
     assert caught.value.facts["not_stored"] == 7
     writer.close()
@@ -149,7 +163,9 @@ def test_jobs_run_in_their_turn_in_the_writers_thread():
     writer = Writer(store)
     seen: list[tuple[int, str]] = []
     writer.point(point())
-    writer.job(lambda: seen.append((len(store.points), threading.current_thread().name)))
+    writer.job(
+        lambda: seen.append((len(store.points), threading.current_thread().name))
+    )
     writer.point(point(1))
     writer.flush(30)
     assert seen == [(1, "aistack-tracking")]
@@ -180,7 +196,10 @@ def test_a_warning_shows_no_password(caplog: pytest.LogCaptureFixture):
             "no answer (http://u@h/x) from 'sqlite:////a/b'",
         ),
         ("sqlite:////srv/my@place/mlflow.db", "sqlite:////srv/my@place/mlflow.db"),
-        ("at 12:30: mail a@b, is it http://h:80/x", "at 12:30: mail a@b, is it http://h:80/x"),
+        (
+            "at 12:30: mail a@b, is it http://h:80/x",
+            "at 12:30: mail a@b, is it http://h:80/x",
+        ),
     ],
 )
 def test_what_is_shown_of_an_address_has_no_secret(said: str, shown: str):

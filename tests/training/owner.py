@@ -1,4 +1,6 @@
-"""A process that trains without end, for the test that kills it. Prints the processes that must end with it."""
+"""A process that trains without end, for the test that kills it. Prints the processes
+that must end with it.
+"""
 
 from __future__ import annotations
 

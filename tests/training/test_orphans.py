@@ -13,7 +13,10 @@ import psutil
 def test_nothing_outlives_a_killed_notebook(own_ledger: str) -> None:
     environment = {**os.environ, "AISTACK_PROVIDERS": "cpu"}
     owner = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("owner.py"))], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(Path(__file__).with_name("owner.py"))],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert owner.stdout is not None
     processes = [psutil.Process(pid) for pid in json.loads(owner.stdout.readline())]
@@ -22,6 +25,9 @@ def test_nothing_outlives_a_killed_notebook(own_ledger: str) -> None:
     owner.stdout.close()
     assert len(set(processes)) == 6
     deadline = time.monotonic() + 15
-    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+    while any(
+        process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        for process in processes
+    ):
         assert time.monotonic() < deadline, f"these live on: {processes}"
         time.sleep(0.05)

@@ -25,7 +25,10 @@ def ranks_alive() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "jupyter_aistack.compute.training.fork_server" in process.cmdline() and _is_rank(process):
+            if (
+                "jupyter_aistack.compute.training.fork_server" in process.cmdline()
+                and _is_rank(process)
+            ):
                 found.append(process)
         except psutil.Error:
             continue
@@ -35,7 +38,10 @@ def ranks_alive() -> list[psutil.Process]:
 def _is_rank(process: psutil.Process) -> bool:
     """Ranks are forked by a nest and share its command line."""
     parent = process.parent()
-    return parent is not None and "jupyter_aistack.compute.training.fork_server" in parent.cmdline()
+    return (
+        parent is not None
+        and "jupyter_aistack.compute.training.fork_server" in parent.cmdline()
+    )
 
 
 def fit(ctx: Any) -> dict[str, Any]:
@@ -57,10 +63,14 @@ def fit(ctx: Any) -> dict[str, Any]:
             ctx.checkpoint(model, optimizer, step=step)
             if ctx.config.get("die_at") == step and ctx.attempt == 0 and ctx.rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-    return {name: value.numpy() for name, value in model.state_dict().items()} | {"pid": os.getpid()}
+    return {name: value.numpy() for name, value in model.state_dict().items()} | {
+        "pid": os.getpid()
+    }
 
 
-def test_ranks_end_with_the_same_model_and_metrics_arrive(cluster: Cluster, table: Path) -> None:
+def test_ranks_end_with_the_same_model_and_metrics_arrive(
+    cluster: Cluster, table: Path
+) -> None:
     heard: list[dict[str, Any]] = []
     result = train(fit, table, workers=cluster, epochs=2, on_metrics=heard.append)
     first, second = result.results
@@ -77,18 +87,28 @@ def test_ranks_end_with_the_same_model_and_metrics_arrive(cluster: Cluster, tabl
     assert ranks_alive() == []
 
 
-def test_a_killed_rank_is_restarted_from_the_checkpoint_and_no_step_is_lost(cluster: Cluster, table: Path) -> None:
+def test_a_killed_rank_is_restarted_from_the_checkpoint_and_no_step_is_lost(
+    cluster: Cluster, table: Path
+) -> None:
     undisturbed = train(fit, table, workers=cluster, epochs=2)
-    result = train(fit, table, workers=cluster, epochs=2, config={"die_at": 11}, max_restarts=1)
+    result = train(
+        fit, table, workers=cluster, epochs=2, config={"die_at": 11}, max_restarts=1
+    )
     assert result.restarts == 1
     last = {point["step"]: point["metrics"]["loss"] for point in result.metrics}
     assert sorted(last) == list(range(1, 17))
-    expected = {point["step"]: point["metrics"]["loss"] for point in undisturbed.metrics}
+    expected = {
+        point["step"]: point["metrics"]["loss"] for point in undisturbed.metrics
+    }
     assert last == pytest.approx(expected)
-    assert np.allclose(result.state["module.weight"], undisturbed.state["module.weight"])
+    assert np.allclose(
+        result.state["module.weight"], undisturbed.state["module.weight"]
+    )
 
 
-def test_a_notice_makes_the_loop_keep_a_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_notice_makes_the_loop_keep_a_checkpoint(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     def loop(ctx: Any) -> list[bool]:
         import torch
 
@@ -100,21 +120,34 @@ def test_a_notice_makes_the_loop_keep_a_checkpoint(cluster: Cluster, tmp_path: P
         ctx.checkpoint(torch.nn.Linear(1, 1))
         return [ctx.should_checkpoint]
 
-    samples = json.loads((Path(__file__).parents[1] / "data" / "wire_samples.json").read_text())
-    notice = {"kind": "preempt", "at": time.time(), "ends_at": time.time() + 60, "request_id": "r-1"}
+    samples = json.loads(
+        (Path(__file__).parents[1] / "data" / "wire_samples.json").read_text()
+    )
+    notice = {
+        "kind": "preempt",
+        "at": time.time(),
+        "ends_at": time.time() + 60,
+        "request_id": "r-1",
+    }
     watcher = notices.NoticeWatcher(list, lambda line: None)
 
     def give_notice(point: dict[str, Any]) -> None:
         watcher.look([{**samples["leases"][0], "notice": notice}])
 
-    result = train(loop, workers=cluster, on_metrics=give_notice, checkpoint_dir=tmp_path / "kept")
+    result = train(
+        loop, workers=cluster, on_metrics=give_notice, checkpoint_dir=tmp_path / "kept"
+    )
     assert result.results == [[False], [False]], "once for each notice"
     assert (tmp_path / "kept" / "checkpoint.pt").exists()
     assert notices._hooks == {}
 
 
-def test_a_killed_rank_without_restarts_is_an_error_that_names_it(cluster: Cluster, table: Path) -> None:
-    with pytest.raises(TrainingError, match=r"^rank 1 was ended by SIGKILL .*max_restarts"):
+def test_a_killed_rank_without_restarts_is_an_error_that_names_it(
+    cluster: Cluster, table: Path
+) -> None:
+    with pytest.raises(
+        TrainingError, match=r"^rank 1 was ended by SIGKILL .*max_restarts"
+    ):
         train(fit, table, workers=cluster, config={"die_at": 2})
     assert ranks_alive() == []
 
@@ -122,7 +155,9 @@ def test_a_killed_rank_without_restarts_is_an_error_that_names_it(cluster: Clust
 def test_a_killed_worker_is_survived_as_well(cluster: Cluster, table: Path) -> None:
     def loop(ctx: Any) -> int:
         if ctx.attempt == 0 and ctx.rank == 1:
-            os.kill(psutil.Process().parent().ppid(), signal.SIGKILL)  # rank, nest, worker
+            os.kill(
+                psutil.Process().parent().ppid(), signal.SIGKILL
+            )  # rank, nest, worker
             time.sleep(60)
         return ctx.mean(ctx.rank)
 
@@ -130,7 +165,9 @@ def test_a_killed_worker_is_survived_as_well(cluster: Cluster, table: Path) -> N
     assert (result.results, result.restarts) == ([0.5, 0.5], 1)
 
 
-def test_the_traceback_of_the_first_failing_rank_reaches_the_notebook(cluster: Cluster) -> None:
+def test_the_traceback_of_the_first_failing_rank_reaches_the_notebook(
+    cluster: Cluster,
+) -> None:
     def helper() -> None:
         raise ValueError("no such carrier")
 
@@ -141,7 +178,9 @@ def test_the_traceback_of_the_first_failing_rank_reaches_the_notebook(cluster: C
         ctx.mean(1.0)  # rank 0 waits here for rank 1
 
     began = time.monotonic()
-    with pytest.raises(TrainingError, match="rank 1 failed: ValueError: no such carrier") as caught:
+    with pytest.raises(
+        TrainingError, match="rank 1 failed: ValueError: no such carrier"
+    ) as caught:
         train(loop, workers=cluster, max_restarts=3)
     assert "in helper" in caught.value.message
     assert "in loop" in caught.value.message
@@ -150,7 +189,9 @@ def test_the_traceback_of_the_first_failing_rank_reaches_the_notebook(cluster: C
     assert ranks_alive() == []
 
 
-def test_ctrl_c_stops_all_ranks_and_is_raised_again(cluster: Cluster, table: Path) -> None:
+def test_ctrl_c_stops_all_ranks_and_is_raised_again(
+    cluster: Cluster, table: Path
+) -> None:
     def forever(ctx: Any) -> None:
         ctx.log(1, started=1)
         while not ctx.stopped:
@@ -162,7 +203,9 @@ def test_ctrl_c_stops_all_ranks_and_is_raised_again(cluster: Cluster, table: Pat
     with pytest.raises(KeyboardInterrupt):
         train(forever, workers=cluster, on_metrics=interrupt)
     assert ranks_alive() == []
-    assert train(lambda ctx: ctx.rank, workers=cluster).results == [0, 1], "the workers can be used again"
+    assert train(lambda ctx: ctx.rank, workers=cluster).results == [0, 1], (
+        "the workers can be used again"
+    )
 
 
 def test_ctrl_c_in_a_terminal_leaves_the_workers_alone(cluster: Cluster) -> None:
@@ -173,7 +216,9 @@ def test_ctrl_c_in_a_terminal_leaves_the_workers_alone(cluster: Cluster) -> None
     assert [worker.pid for worker in cluster.workers.values()] == pids
 
 
-def test_a_callback_that_raises_ends_the_ranks_and_its_error_is_seen(cluster: Cluster) -> None:
+def test_a_callback_that_raises_ends_the_ranks_and_its_error_is_seen(
+    cluster: Cluster,
+) -> None:
     def endless(ctx: Any) -> None:
         import time
 
@@ -195,7 +240,11 @@ def test_what_a_killed_kernel_left_is_removed_and_the_living_keep_theirs(
     ended = subprocess.Popen(["true"])
     ended.wait()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    kept = [tmp_path / f"aistack-run-{os.getpid()}-a", tmp_path / "aistack-run-of-somebody", tmp_path / "other"]
+    kept = [
+        tmp_path / f"aistack-run-{os.getpid()}-a",
+        tmp_path / "aistack-run-of-somebody",
+        tmp_path / "other",
+    ]
     for folder in [*kept, tmp_path / f"aistack-run-{ended.pid}-b"]:
         folder.mkdir()
     with train_module._folder() as folder:
@@ -213,7 +262,10 @@ def test_uneven_partitions_of_a_dask_table_do_not_hang(cluster: Cluster) -> None
     import dask.dataframe as dd
     import pandas as pd
 
-    frames = [pd.DataFrame({"row": np.arange(rows, dtype="float64")}) for rows in (1, 300, 7, 50)]
+    frames = [
+        pd.DataFrame({"row": np.arange(rows, dtype="float64")})
+        for rows in (1, 300, 7, 50)
+    ]
     data = dd.concat([dd.from_pandas(frame, npartitions=1) for frame in frames])
 
     def loop(ctx: Any) -> int:
@@ -224,12 +276,19 @@ def test_uneven_partitions_of_a_dask_table_do_not_hang(cluster: Cluster) -> None
     assert result.rows == 358
 
 
-def test_prints_of_the_ranks_are_shown(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_of_the_ranks_are_shown(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(lambda ctx: print("here is", ctx.rank), workers=cluster)
-    assert sorted(capsys.readouterr().out.splitlines()) == ["[rank 1] here is 1", "here is 0"]
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "[rank 1] here is 1",
+        "here is 0",
+    ]
 
 
-def test_a_kept_checkpoint_is_taken_up_by_the_next_run(cluster: Cluster, table: Path, tmp_path: Path) -> None:
+def test_a_kept_checkpoint_is_taken_up_by_the_next_run(
+    cluster: Cluster, table: Path, tmp_path: Path
+) -> None:
     kept = tmp_path / "kept"
     train(fit, table, workers=cluster, epochs=1, checkpoint_dir=kept)
     result = train(fit, table, workers=cluster, epochs=2, checkpoint_dir=kept)
@@ -246,7 +305,9 @@ def test_a_kept_checkpoint_is_taken_up_by_the_next_run(cluster: Cluster, table: 
         ({"workers": "two"}, "workers: expected a Cluster, a Dask client or a number"),
     ],
 )
-def test_arguments_that_make_no_sense_are_named(arguments: dict[str, Any], words: str) -> None:
+def test_arguments_that_make_no_sense_are_named(
+    arguments: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InvalidRequest, match=words):
         train(**{"loop": fit, "workers": 1, **arguments})
 

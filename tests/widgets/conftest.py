@@ -9,7 +9,9 @@ from jupyter_aistack.client import client
 
 
 @pytest.fixture
-def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Client]:
+def simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[client.Client]:
     """A client on a ledger of its own with one simulated GPU."""
     monkeypatch.delenv("AISTACK_SOCKET", raising=False)
     monkeypatch.delenv("AISTACK_KERNEL", raising=False)

@@ -16,16 +16,24 @@ pytest.importorskip("anywidget")
 from jupyter_aistack.notebook.widgets import ResourceMonitor
 from jupyter_aistack.notebook.widgets.resource_monitor import monitor_rows
 
-SAMPLES = json.loads((Path(__file__).parents[1] / "data" / "wire_samples.json").read_text())
+SAMPLES = json.loads(
+    (Path(__file__).parents[1] / "data" / "wire_samples.json").read_text()
+)
 
 
 def rows() -> list[dict[str, Any]]:
-    return monitor_rows(SAMPLES["host"], SAMPLES["leases"][:2], SAMPLES["leases"][:1], SAMPLES["usage"])
+    return monitor_rows(
+        SAMPLES["host"], SAMPLES["leases"][:2], SAMPLES["leases"][:1], SAMPLES["usage"]
+    )
 
 
 def test_own_slices_come_first_then_every_device_with_its_holders():
     own, *devices = rows()
-    assert (own["is_mine"], own["who"], own["name"]) == (True, "this kernel", "1/4 of GPU 0")
+    assert (own["is_mine"], own["who"], own["name"]) == (
+        True,
+        "this kernel",
+        "1/4 of GPU 0",
+    )
     assert own["memory"].endswith("of 20.0 GiB")
     assert len(devices) == len(SAMPLES["host"]["devices"])
     assert devices[0]["who"] == "work/tour.ipynb (1/4, suspended), worker-0 (1/2)"
@@ -53,7 +61,9 @@ def test_own_slice_says_how_its_memory_stands(changes: dict[str, Any], words: st
 
 def test_slice_that_never_leaves_its_device_says_nothing_of_it():
     lease = {**SAMPLES["leases"][0], "residence": None}
-    (own, device, *_) = monitor_rows(SAMPLES["host"], [lease], [lease], SAMPLES["usage"])
+    (own, device, *_) = monitor_rows(
+        SAMPLES["host"], [lease], [lease], SAMPLES["usage"]
+    )
     assert own["standing"] == ""
     assert device["who"] == "work/tour.ipynb (1/4)"
 
@@ -127,10 +137,14 @@ def test_displaying_makes_a_live_view_and_a_picture_that_follows(
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell()
-    monkeypatch.setattr("IPython.core.interactiveshell.InteractiveShell._instance", shell)
+    monkeypatch.setattr(
+        "IPython.core.interactiveshell.InteractiveShell._instance", shell
+    )
     published: list[tuple[dict[str, Any], bool]] = []
     monkeypatch.setattr(
-        shell.display_pub, "publish", lambda data, update=False, **_: published.append((data, bool(update)))
+        shell.display_pub,
+        "publish",
+        lambda data, update=False, **_: published.append((data, bool(update))),
     )
     monkeypatch.setattr(InteractiveShell, "initialized", classmethod(lambda cls: True))
     monkeypatch.setattr(InteractiveShell, "instance", classmethod(lambda cls: shell))
@@ -164,5 +178,10 @@ try:
 except ImportError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == 'Widgets need anywidget; run: pip install "jupyter_aistack[lab]"'
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (
+        done.stdout.strip()
+        == 'Widgets need anywidget; run: pip install "jupyter_aistack[lab]"'
+    )

@@ -1,6 +1,7 @@
 """The verbs a client may call, whichever transport carries them: JSON in, JSON out.
 
-The caller is known by the transport (a socket's peer, Jupyter's login), never by what it says of itself.
+The caller is known by the transport (a socket's peer, Jupyter's login), never by what
+it says of itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device_state import RequestedAction
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE
-from jupyter_aistack.core.model.request import MAX_COUNT, Holder, HolderKind, Request, RequestState, is_profile
+from jupyter_aistack.core.model.request import (
+    MAX_COUNT,
+    Holder,
+    HolderKind,
+    Request,
+    RequestState,
+    is_profile,
+)
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.values import (
     flag_field,
@@ -38,7 +46,9 @@ from .reports import AccountingAPI
 JSON = dict[str, Any]
 MAX_LABEL = 512
 MAX_SHOWN = 1000
-"""How far down the queue reasons and times are worked out: for most who ask, and at all."""
+"""How far down the queue reasons and times are worked out: for most who ask, and at
+all.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +62,8 @@ class Caller:
         kernel_id: the kernel that process is, or descends from; empty for none.
         kernel_pid: that kernel's process.
         label: the notebook's path, for people.
-        is_admin: may change what belongs to others, whatever the settings say of the user.
+        is_admin: may change what belongs to others, whatever the settings say of the
+            user.
     """
 
     user: str
@@ -74,7 +85,8 @@ class Service:
 
     Args:
         broker: what answers.
-        admins: logins and ``@group`` names that may change what belongs to others, and reserve.
+        admins: logins and ``@group`` names that may change what belongs to others, and
+            reserve.
         show_names: whether users see the names of others.
         groups: the Unix groups of a login.
         rates: what energy and devices cost here.
@@ -89,8 +101,11 @@ class Service:
         groups: Callable[[str], frozenset[str]] = groups_of,
         rates: Rates | None = None,
     ) -> None:
-        self.broker, self._reports = broker, AccountingAPI(broker, rates or Rates())
-        self._admins, self._show_names, self._groups = admins, show_names, groups
+        self.broker = broker
+        self._reports = AccountingAPI(broker, rates or Rates())
+        self._admins = admins
+        self._show_names = show_names
+        self._groups = groups
         self._verbs: dict[str, Callable[[Mapping[str, Any], Caller], JSON]] = {
             "host": self._host,
             "leases": self._leases,
@@ -131,12 +146,15 @@ class Service:
         """
         answer = self._verbs.get(verb)
         if answer is None:
-            raise InvalidRequest(f"verb: {verb!r} is not known; there is {', '.join(self._verbs)}", field="verb")
+            raise InvalidRequest(
+                f"verb: {verb!r} is not known; there is {', '.join(self._verbs)}",
+                field="verb",
+            )
         if not isinstance(payload, Mapping):
             raise InvalidRequest("payload: expected an object", field="payload")
         return answer(payload, caller)
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- looking -----------------------------------------------------------------------
 
     def _host(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         broker = self.broker
@@ -152,39 +170,65 @@ class Service:
         )
 
     def _leases(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        sight, leases = self._sight(caller), self.broker.leases(live=not payload.get("all"))
-        return {"leases": [sight.lease(lease) for lease in self.broker.with_pin_reasons(leases)]}
+        sight = self._sight(caller)
+        leases = self.broker.leases(live=not payload.get("all"))
+        return {
+            "leases": [
+                sight.lease(lease) for lease in self.broker.with_pin_reasons(leases)
+            ]
+        }
 
     def _queue(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         sight = self._sight(caller)
-        return {"queue": [sight.waiting(one) for one in self.broker.waiting()[:MAX_SHOWN]]}
+        return {
+            "queue": [sight.waiting(one) for one in self.broker.waiting()[:MAX_SHOWN]]
+        }
 
     def _events(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        after, sight = integer_field({"after": 0, **payload}, "after"), self._sight(caller)
+        after = integer_field({"after": 0, **payload}, "after")
+        sight = self._sight(caller)
         own: set[str] = set()
         if not sight.sees_names:
-            mine = [lease for lease in self.broker.leases(live=False) if lease.holder.user == caller.user]
+            mine = [
+                lease
+                for lease in self.broker.leases(live=False)
+                if lease.holder.user == caller.user
+            ]
             own = {name for lease in mine for name in (lease.id, lease.request_id)}
-        return {"events": [sight.event(event, own) for event in self.broker.events(after)]}
+        return {
+            "events": [sight.event(event, own) for event in self.broker.events(after)]
+        }
 
     def _usage(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         by_lease, by_device = self.broker.usage()
-        return {"at": self.broker.clock(), "devices": _usage_dicts(by_device), "leases": _usage_dicts(by_lease)}
+        return {
+            "at": self.broker.clock(),
+            "devices": _usage_dicts(by_device),
+            "leases": _usage_dicts(by_lease),
+        }
 
     def _reservations(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         now = self.broker.clock()
-        return {"reservations": [reservation_to_dict(one, now) for one in self.broker.reservations()]}
+        return {
+            "reservations": [
+                reservation_to_dict(one, now) for one in self.broker.reservations()
+            ]
+        }
 
     def _sight(self, caller: Caller) -> Visibility:
-        return Visibility(user=caller.user, sees_names=self._show_names or self._is_admin(caller))
+        return Visibility(
+            user=caller.user, sees_names=self._show_names or self._is_admin(caller)
+        )
 
     def _is_admin(self, caller: Caller) -> bool:
         if caller.is_admin or caller.user in self._admins:
             return True
         has_groups = any(name.startswith("@") for name in self._admins)
-        return has_groups and any(f"@{group}" in self._admins for group in self._groups(caller.user))
+        return has_groups and any(
+            f"@{group}" in self._admins for group in self._groups(caller.user)
+        )
 
-    # -- asking -------------------------------------------------------------------------------------------------
+    # -- asking ------------------------------------------------------------------------
 
     def _request(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         request = self.broker.submit(
@@ -196,20 +240,32 @@ class Service:
             preemptible=flag_field(payload, "preemptible"),
             groups=self._groups(caller.user),
         )
-        whose = {"user": caller.user, "owner": caller.owner_id, "label": request.holder.label}
+        whose = {
+            "user": caller.user,
+            "owner": caller.owner_id,
+            "label": request.holder.label,
+        }
         advice = self._reports.line_for(request.spec, **whose)
         return {**self._answer(request, caller), "advice": advice}
 
     def _holder(self, said: object, caller: Caller) -> Holder:
-        """The holder of a new request: the caller itself, or a worker or run that belongs to it."""
+        """The holder of a new request: the caller itself, or a worker or run that
+        belongs to it.
+        """
         said = {} if said is None else said
         if not isinstance(said, Mapping):
-            raise InvalidRequest(f"holder: expected an object with kind and id, got {said!r}", field="holder")
+            raise InvalidRequest(
+                f"holder: expected an object with kind and id, got {said!r}",
+                field="holder",
+            )
         default = HolderKind.KERNEL if caller.kernel_id else HolderKind.PROCESS
         kinds = {kind.value for kind in (HolderKind.WORKER, HolderKind.RUN, default)}
         kind = text_field(said, "kind", default.value)
         if kind not in kinds:
-            raise InvalidRequest(f"holder.kind: {kind!r} is not one of {', '.join(sorted(kinds))}", field="holder.kind")
+            raise InvalidRequest(
+                f"holder.kind: {kind!r} is not one of {', '.join(sorted(kinds))}",
+                field="holder.kind",
+            )
         is_self = kind == default.value
         return Holder(
             kind=HolderKind(kind),
@@ -230,10 +286,14 @@ class Service:
         return self._answer(request, caller)
 
     def _answer(self, request: Request, caller: Caller) -> JSON:
-        """A request with its place in the queue, or with the lease it became and what that needs."""
+        """A request with its place in the queue, or with the lease it became and what
+        that needs.
+        """
         sight = self._sight(caller)
         if request.state is not RequestState.GRANTED:
-            place = self._place(request) if request.state is RequestState.QUEUED else None
+            place = (
+                self._place(request) if request.state is RequestState.QUEUED else None
+            )
             shown = sight.request(request) if place is None else sight.waiting(place)
             return {"request": shown, "lease": None, "prepared": None}
         lease = self.broker.lease(request.lease_id)
@@ -242,21 +302,33 @@ class Service:
             lease = self.broker.lease(lease.id)
         else:
             prepared = self._preparation(lease)
-        return {"request": sight.request(request), "lease": sight.lease(lease), "prepared": prepared}
+        return {
+            "request": sight.request(request),
+            "lease": sight.lease(lease),
+            "prepared": prepared,
+        }
 
     def _place(self, request: Request) -> QueuedForecast | None:
         """Where a request stands; None when it waits no longer."""
-        return next((one for one in self.broker.waiting() if one.request.id == request.id), None)
+        return next(
+            (one for one in self.broker.waiting() if one.request.id == request.id), None
+        )
 
     def _own_requests(self, caller: Caller) -> list[Request]:
-        """The requests of a caller that wait. Each kernel asks before each cell: it must cost little for most."""
+        """The requests of a caller that wait. Each kernel asks before each cell: it
+        must cost little for most.
+        """
         state = self.broker.ledger.read(self.broker.host, self.broker.clock())
-        return [request for request in state.requests if _belongs(request.holder, caller)]
+        return [
+            request for request in state.requests if _belongs(request.holder, caller)
+        ]
 
     def _preparation(self, lease: Lease) -> JSON | None:
-        """What its process was given; None when the lease is over or a device does not answer now.
+        """What its process was given; None when the lease is over or a device does not
+        answer now.
 
-        Looking must never end a lease that is in use, so a failure here is not one of the lease.
+        Looking must never end a lease that is in use, so a failure here is not one of
+        the lease.
         """
         if not lease.is_live:
             return None
@@ -267,17 +339,34 @@ class Service:
 
     def _mine(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         sight = self._sight(caller)
-        leases = [lease for lease in self.broker.leases() if _belongs(lease.holder, caller)]
-        places = ((request, self._place(request)) for request in self._own_requests(caller))
-        waiting = [sight.request(r) if place is None else sight.waiting(place) for r, place in places]
-        own = {lease.id: self._preparation(lease) for lease in leases if lease.holder.id == caller.owner_id}
+        leases = [
+            lease for lease in self.broker.leases() if _belongs(lease.holder, caller)
+        ]
+        places = (
+            (request, self._place(request)) for request in self._own_requests(caller)
+        )
+        waiting = [
+            sight.request(r) if place is None else sight.waiting(place)
+            for r, place in places
+        ]
+        own = {
+            lease.id: self._preparation(lease)
+            for lease in leases
+            if lease.holder.id == caller.owner_id
+        }
         return {
-            "leases": [sight.lease(lease) for lease in self.broker.with_pin_reasons(leases)],
+            "leases": [
+                sight.lease(lease) for lease in self.broker.with_pin_reasons(leases)
+            ],
             "requests": waiting,
-            "prepared": {lease_id: prepared for lease_id, prepared in own.items() if prepared is not None},
+            "prepared": {
+                lease_id: prepared
+                for lease_id, prepared in own.items()
+                if prepared is not None
+            },
         }
 
-    # -- changing -----------------------------------------------------------------------------------------------
+    # -- changing ----------------------------------------------------------------------
 
     def _cancel(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         request = self.broker.request(text_field(payload, "request_id"))
@@ -288,29 +377,43 @@ class Service:
         lease = self._owned(payload, caller)
         verified = payload.get("verified")
         if not (verified is None or isinstance(verified, bool)):
-            raise InvalidRequest("verified: expected true, false or null", field="verified")
+            raise InvalidRequest(
+                "verified: expected true, false or null", field="verified"
+            )
         note = text_field(payload, "note", "")[:MAX_LABEL]
         token = integer_field(payload, "token")
-        return self._sight(caller).lease(self.broker.activate(lease.id, token, verified=verified, note=note))
+        return self._sight(caller).lease(
+            self.broker.activate(lease.id, token, verified=verified, note=note)
+        )
 
     def _listed(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        """Whether the server that holds a lease to its size knows a process; null when nobody can say."""
-        lease, pid = self._owned(payload, caller), integer_field(payload, "pid", least=1)
+        """Whether the server that holds a lease to its size knows a process; null when
+        nobody can say.
+        """
+        lease = self._owned(payload, caller)
+        pid = integer_field(payload, "pid", least=1)
         clients = self.broker.clients(lease)
         return {"listed": None if clients is None else pid in clients}
 
     def _bind(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
-        token, root_pid = integer_field(payload, "token"), integer_field(payload, "root_pid", least=1)
+        token = integer_field(payload, "token")
+        root_pid = integer_field(payload, "root_pid", least=1)
         pid = lease.holder.pid if lease.holder.pid is not None else root_pid
-        return self._sight(caller).lease(self.broker.bind(lease.id, token, pid=pid, root_pid=root_pid))
+        return self._sight(caller).lease(
+            self.broker.bind(lease.id, token, pid=pid, root_pid=root_pid)
+        )
 
     def _extend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
         seconds = number_field(payload, "seconds", least=1)
         if seconds is None:
-            raise InvalidRequest("seconds: say by how many seconds to extend", field="seconds")
-        return self._sight(caller).lease(self.broker.extend(lease.id, lease.token, seconds))
+            raise InvalidRequest(
+                "seconds: say by how many seconds to extend", field="seconds"
+            )
+        return self._sight(caller).lease(
+            self.broker.extend(lease.id, lease.token, seconds)
+        )
 
     def _release(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
@@ -325,13 +428,17 @@ class Service:
         """Only the user who holds it, or an admin, may change a lease or a request."""
         if holder.user != caller.user and not self._is_admin(caller):
             owner = holder.user if self._show_names else "somebody else"
-            raise PermissionDenied(f"that belongs to {owner}; only they or an admin may change it")
+            raise PermissionDenied(
+                f"that belongs to {owner}; only they or an admin may change it"
+            )
 
     def charged(self, caller: Caller) -> tuple[list[ChargedTotals], Rates]:
-        """For counters: what this process has charged since it started, as this caller may see it, and the rates."""
+        """For counters: what this process has charged since it started, as this caller
+        may see it, and the rates.
+        """
         return self._reports.charged(self._sight(caller)), self._reports.rates
 
-    # -- accounting ---------------------------------------------------------------------------------------------
+    # -- accounting --------------------------------------------------------------------
 
     def _cells(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._reports.record_cells(payload, caller.owner_id)
@@ -345,46 +452,70 @@ class Service:
     def _advise(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._reports.advice(payload, **_whose(payload, caller))
 
-    # -- suspending ---------------------------------------------------------------------------------------------
+    # -- suspending --------------------------------------------------------------------
 
     def _suspend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, RequestedAction.SUSPEND))
+        return self._sight(caller).lease(
+            self.broker.ask(self._owned(payload, caller).id, RequestedAction.SUSPEND)
+        )
 
     def _resume(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._sight(caller).lease(self.broker.ask(self._owned(payload, caller).id, RequestedAction.RESUME))
+        return self._sight(caller).lease(
+            self.broker.ask(self._owned(payload, caller).id, RequestedAction.RESUME)
+        )
 
     def _pin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._sight(caller).lease(self.broker.keep(self._owned(payload, caller).id, True))
+        return self._sight(caller).lease(
+            self.broker.keep(self._owned(payload, caller).id, True)
+        )
 
     def _unpin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._sight(caller).lease(self.broker.keep(self._owned(payload, caller).id, False))
+        return self._sight(caller).lease(
+            self.broker.keep(self._owned(payload, caller).id, False)
+        )
 
     def _begin_cell(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        """A cell needs the device: where its state is, and how many waited for theirs there before it."""
+        """A cell needs the device: where its state is, and how many waited for theirs
+        there before it.
+        """
         lease = self.broker.begin_cell(self._owned(payload, caller).id)
         return self._residence(lease, ahead=self._ahead(lease))
 
     def _end_cell(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        return self._residence(self.broker.end_cell(self._owned(payload, caller).id), ahead=0)
+        return self._residence(
+            self.broker.end_cell(self._owned(payload, caller).id), ahead=0
+        )
 
     def _residence(self, lease: Lease, *, ahead: int) -> JSON:
         is_held = lease.is_live and lease.residence is not None
         return {
-            "residence": residence_to_dict(lease.residence) if is_held and lease.residence else None,
+            "residence": residence_to_dict(lease.residence)
+            if is_held and lease.residence
+            else None,
             "ahead": ahead,
         }
 
     def _ahead(self, lease: Lease) -> int:
-        """How many leases have waited longer to have their state back on one of the same devices."""
+        """How many leases have waited longer to have their state back on one of the
+        same devices.
+        """
         since = None if lease.residence is None else lease.residence.wanted_at
         if since is None:
             return 0
         home = {piece.device_id for piece in lease.slices}
-        others = (other for other in self.broker.leases() if other.id != lease.id and other.residence is not None)
-        there = (o.residence.wanted_at for o in others if o.residence and home & {p.device_id for p in o.slices})
+        others = (
+            other
+            for other in self.broker.leases()
+            if other.id != lease.id and other.residence is not None
+        )
+        there = (
+            o.residence.wanted_at
+            for o in others
+            if o.residence and home & {p.device_id for p in o.slices}
+        )
         return sum(at is not None and at < since for at in there)
 
-    # -- reserving ----------------------------------------------------------------------------------------------
+    # -- reserving ---------------------------------------------------------------------
 
     def _reserve(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         self._check_admin(caller, "reservations are made")
@@ -392,7 +523,9 @@ class Service:
             name=text_field(payload, "name")[:MAX_LABEL],
             queue=text_field(payload, "queue", DEFAULT_QUEUE),
             spec=text_field(payload, "spec"),
-            count=integer_field({"count": 1, **payload}, "count", least=1, most=MAX_COUNT),
+            count=integer_field(
+                {"count": 1, **payload}, "count", least=1, most=MAX_COUNT
+            ),
             starts_at=moment_field(payload, "starts_at"),
             ends_at=moment_field(payload, "ends_at"),
             is_weekly=flag_field(payload, "weekly"),
@@ -405,12 +538,17 @@ class Service:
         gone = self.broker.unreserve(text_field(payload, "reservation_id"))
         return reservation_to_dict(gone, self.broker.clock())
 
-    # -- cutting ------------------------------------------------------------------------------------------------
+    # -- cutting -----------------------------------------------------------------------
 
     def _mig_plan(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         plan = self.broker.cutting.plan(self.broker.snapshot(), _profiles(payload))
-        steps = [{**asdict(step), "action": step.action.value, "text": str(step)} for step in plan.steps]
-        refused = [{"profile": profile, "reason": reason} for profile, reason in plan.refused]
+        steps = [
+            {**asdict(step), "action": step.action.value, "text": str(step)}
+            for step in plan.steps
+        ]
+        refused = [
+            {"profile": profile, "reason": reason} for profile, reason in plan.refused
+        ]
         return {"steps": steps, "refused": refused}
 
     def _mig_apply(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -441,10 +579,16 @@ def prepared_to_dict(prepared: Preparation) -> JSON:
 
 
 def _profiles(payload: Mapping[str, Any]) -> tuple[str, ...]:
-    """The MIG profiles under ``profiles``; none for those that waiting requests want."""
+    """The MIG profiles under ``profiles``; none for those that waiting requests
+    want.
+    """
     value = payload.get("profiles", [])
-    if not isinstance(value, list) or not all(isinstance(one, str) and is_profile(one) for one in value):
-        raise InvalidRequest(f"profiles: expected names such as 1g.18gb, got {value!r}", field="profiles")
+    if not isinstance(value, list) or not all(
+        isinstance(one, str) and is_profile(one) for one in value
+    ):
+        raise InvalidRequest(
+            f"profiles: expected names such as 1g.18gb, got {value!r}", field="profiles"
+        )
     return tuple(value)
 
 
@@ -453,7 +597,9 @@ def _usage_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:
 
 
 def _whose(payload: Mapping[str, Any], caller: Caller) -> dict[str, str]:
-    """Whose books are meant: a caller's own, under the name of its notebook where one is known."""
+    """Whose books are meant: a caller's own, under the name of its notebook where one
+    is known.
+    """
     label = caller.label or text_field(payload, "label", "")[:MAX_LABEL]
     return {"user": caller.user, "owner": caller.owner_id, "label": label}
 

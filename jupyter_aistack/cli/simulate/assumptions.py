@@ -76,15 +76,23 @@ def _of_policy(policy: str, scenario: Scenario) -> list[str]:
 
 def _of_reservation(scenario: Scenario, load: str) -> list[str]:
     if scenario.reclaim_seconds is None:
-        return ["A session holds its GPUs from its opening to its end, whatever it does."]
+        return [
+            "A session holds its GPUs from its opening to its end, whatever it does."
+        ]
     after = format_duration(scenario.reclaim_seconds)
-    return [f"GPUs of a session idle for {after} are taken back; its next task asks again, and its {load}."]
+    return [
+        f"GPUs of a session idle for {after} are taken back; its next task asks again, and its {load}."
+    ]
 
 
 def _of_suspend(scenario: Scenario) -> list[str]:
     costs = scenario.costs
     number = scenario.side_by_side
-    beside = f"up to {number} run on it at once without slowing each other down" if number > 1 else "one runs at a time"
+    beside = (
+        f"up to {number} run on it at once without slowing each other down"
+        if number > 1
+        else "one runs at a time"
+    )
     cap = format_bytes(scenario.host_bytes * scenario.parked_share)
     return [
         "Held is the sum over sessions of their GPUs while their state is on them, idle or not, copying included; GPUs "

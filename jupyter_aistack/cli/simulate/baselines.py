@@ -1,4 +1,6 @@
-"""Policies of others, to compare with: GPUs bound task by task. They use the floor, and lines of their own."""
+"""Policies of others, to compare with: GPUs bound task by task. They use the floor, and
+lines of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from .replay import Notebook, SessionPolicy
 
 
 class UpperBound(SessionPolicy):
-    """What both have in common: a task binds whole GPUs of one host and gives them back when it ends.
+    """What both have in common: a task binds whole GPUs of one host and gives them back
+    when it ends.
 
     Args:
         floor: the machines.
@@ -20,7 +23,8 @@ class UpperBound(SessionPolicy):
     """
 
     def __init__(self, floor: HostPool, costs: Costs, *, seed: int) -> None:
-        self.floor, self.costs = floor, costs
+        self.floor = floor
+        self.costs = costs
         self._draw = random.Random(f"{seed} starts")
 
     def opened(self, notebook: Notebook, now: float) -> None:
@@ -34,22 +38,30 @@ class UpperBound(SessionPolicy):
         assert slices is not None, "the host was chosen because it has so many"
         self.floor.take(slices)
         self.meter.hold(len(slices), now)
-        notebook.slices, notebook.host = slices, host
+        notebook.slices = slices
+        notebook.host = host
         self.begin(notebook, now, at)
 
     def _unbind(self, notebook: Notebook, now: float) -> None:
         self.floor.give(notebook.slices)
         self.meter.hold(-len(notebook.slices), now)
-        notebook.slices, notebook.host = (), ""
+        notebook.slices = ()
+        notebook.host = ""
 
     def _start_seconds(self, notebook: Notebook) -> float:
-        """A container starts, and reads the state of one GPU: the other GPUs of a task get copies of it."""
+        """A container starts, and reads the state of one GPU: the other GPUs of a task
+        get copies of it.
+        """
         self.meter.resumes += 1
-        return self._draw.uniform(*self.costs.start_seconds) + self.costs.load(notebook.session.memory_bytes)
+        return self._draw.uniform(*self.costs.start_seconds) + self.costs.load(
+            notebook.session.memory_bytes
+        )
 
 
 class Batch(UpperBound):
-    """Every task is a job: first come first served, and each starts a container and loads its state."""
+    """Every task is a job: first come first served, and each starts a container and
+    loads its state.
+    """
 
     name = "batch"
 
@@ -75,10 +87,12 @@ class Batch(UpperBound):
 
 
 class NotebookOS(UpperBound):
-    """Standby replicas of each session on several hosts; a task binds GPUs where a replica is, or moves one.
+    """Standby replicas of each session on several hosts; a task binds GPUs where a
+    replica is, or moves one.
 
-    After NotebookOS (ASPLOS 2026), in its favour: choosing a replica and loading its state onto the GPU take no time,
-    replicas hold no GPU, and the cluster has all its hosts all the time.
+    After NotebookOS (ASPLOS 2026), in its favour: choosing a replica and loading its
+    state onto the GPU take no time, replicas hold no GPU, and the cluster has all its
+    hosts all the time.
 
     Args:
         floor: the machines.
@@ -91,10 +105,17 @@ class NotebookOS(UpperBound):
     name = "notebookos"
 
     def __init__(
-        self, floor: HostPool, costs: Costs, *, seed: int, replicas: int = 3, most_subscribed: float = 7.0
+        self,
+        floor: HostPool,
+        costs: Costs,
+        *,
+        seed: int,
+        replicas: int = 3,
+        most_subscribed: float = 7.0,
     ) -> None:
         super().__init__(floor, costs, seed=seed)
-        self.replicas, self.most_subscribed = replicas, most_subscribed
+        self.replicas = replicas
+        self.most_subscribed = most_subscribed
         self._subscribed = dict.fromkeys(floor.hosts, 0)
         self._hosts: dict[Notebook, list[str]] = {}
         self._line: list[Notebook] = []
@@ -103,7 +124,9 @@ class NotebookOS(UpperBound):
         gpus = notebook.session.gpus
         ranked = sorted(self.floor.hosts, key=lambda host: self._load(host, gpus))
         fitting = [h for h in ranked if len(self.floor.inventories[h].devices) >= gpus]
-        hosts = [h for h in fitting if self._load(h, gpus) <= self.most_subscribed][: self.replicas]
+        hosts = [h for h in fitting if self._load(h, gpus) <= self.most_subscribed][
+            : self.replicas
+        ]
         self._hosts[notebook] = hosts
         for host in hosts:
             self._subscribed[host] += gpus
@@ -119,10 +142,14 @@ class NotebookOS(UpperBound):
     def finished(self, notebook: Notebook, now: float) -> None:
         self._unbind(notebook, now)
         if self._line:
-            self._line = [waiting for waiting in self._line if not self._try(waiting, now)]
+            self._line = [
+                waiting for waiting in self._line if not self._try(waiting, now)
+            ]
 
     def _load(self, host: str, more: int) -> float:
-        return (self._subscribed[host] + more) / len(self.floor.inventories[host].devices)
+        return (self._subscribed[host] + more) / len(
+            self.floor.inventories[host].devices
+        )
 
     def _try(self, notebook: Notebook, now: float) -> bool:
         gpus = notebook.task.gpus
@@ -138,9 +165,15 @@ class NotebookOS(UpperBound):
         return True
 
     def _move(self, notebook: Notebook, to: str) -> None:
-        """The replica on the busiest host goes to another, unless that one has as many replicas as it may."""
-        hosts, gpus = self._hosts[notebook], notebook.session.gpus
-        if self._load(to, gpus) > self.most_subscribed or len(self.floor.inventories[to].devices) < gpus:
+        """The replica on the busiest host goes to another, unless that one has as many
+        replicas as it may.
+        """
+        hosts = self._hosts[notebook]
+        gpus = notebook.session.gpus
+        if (
+            self._load(to, gpus) > self.most_subscribed
+            or len(self.floor.inventories[to].devices) < gpus
+        ):
             return
         if hosts:
             busiest = min(hosts, key=lambda host: self.floor.free[host])

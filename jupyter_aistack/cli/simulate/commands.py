@@ -1,4 +1,6 @@
-"""What the command line offers of this package; the modules behind it are opened when they are asked for."""
+"""What the command line offers of this package; the modules behind it are opened when
+they are asked for.
+"""
 
 from __future__ import annotations
 

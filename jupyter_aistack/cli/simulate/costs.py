@@ -1,4 +1,6 @@
-"""What starting, loading and moving take. Every figure is an option, and says where it comes from."""
+"""What starting, loading and moving take. Every figure is an option, and says where it
+comes from.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,17 @@ class Costs:
     """Seconds and bytes per second.
 
     Attributes:
-        checkpoint_seconds, checkpoint_rate: parking GPU state in host memory with the driver's own checkpoint: fixed
-            part, and bytes per second on each GPU. Fitted to two measurements on an H100 PCIe with driver 580 (README
-            of shayonj/gpusched: 1,442 MB in 609 ms, 3,584 MB in 1,319 ms).
+        checkpoint_seconds, checkpoint_rate: parking GPU state in host memory with the
+            driver's own checkpoint: fixed part, and bytes per second on each GPU.
+            Fitted to two measurements on an H100 PCIe with driver 580 (README of
+            shayonj/gpusched: 1,442 MB in 609 ms, 3,584 MB in 1,319 ms).
         restore_seconds, restore_rate: bringing it back (same source: 427 and 832 ms).
         start_seconds: least and most that starting a container takes. An assumption.
-        load_rate: bytes per second at which state is read from shared storage (NotebookOS's figure for batch jobs).
-        overhead_bytes, overhead_share: what a process needs on a GPU beside its state: its CUDA context, and a margin,
-            because a restore that runs out of memory loses the kernel (NVIDIA/cuda-checkpoint#44).
+        load_rate: bytes per second at which state is read from shared storage
+            (NotebookOS's figure for batch jobs).
+        overhead_bytes, overhead_share: what a process needs on a GPU beside its state:
+            its CUDA context, and a margin, because a restore that runs out of memory
+            loses the kernel (NVIDIA/cuda-checkpoint#44).
     """
 
     checkpoint_seconds: float = 0.13
@@ -32,7 +37,9 @@ class Costs:
     overhead_share: float = 0.05
 
     def checkpoint(self, size: float) -> float:
-        """Seconds to park `size` bytes of each GPU; those of one session are copied side by side."""
+        """Seconds to park `size` bytes of each GPU; those of one session are copied
+        side by side.
+        """
         return self.checkpoint_seconds + size / self.checkpoint_rate
 
     def restore(self, size: float) -> float:

@@ -1,4 +1,6 @@
-"""Reading clusters and arrivals from CSV, and writing results, without leaving half of a file behind."""
+"""Reading clusters and arrivals from CSV, and writing results, without leaving half of
+a file behind.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def read_nodes(path: Path) -> list[Node]:
     for row in rows(path, NODE_COLUMNS):
         name = row.text("sn")
         if name in nodes:
-            raise row.fault("sn", "names a node that an earlier row has named; names must differ")
+            raise row.fault(
+                "sn", "names a node that an earlier row has named; names must differ"
+            )
         nodes[name] = Node(
             name=name,
             cpu_milli=row.number("cpu_milli"),
@@ -56,7 +60,8 @@ def read_nodes(path: Path) -> list[Node]:
 
 
 def read_arrivals(path: Path) -> list[Arrival]:
-    """Arrivals in their order, from columns ``order,name,cpu_milli,memory_mib,num_gpu,gpu_milli[,gpu_spec]``.
+    """Arrivals in their order, from columns
+    ``order,name,cpu_milli,memory_mib,num_gpu,gpu_milli[,gpu_spec]``.
 
     Raises:
         InvalidRequest: naming file, row and column.
@@ -65,13 +70,18 @@ def read_arrivals(path: Path) -> list[Arrival]:
     for row in rows(path, ARRIVAL_COLUMNS):
         order = row.number("order")
         if order in arrivals:
-            raise row.fault("order", "is the order of an earlier row too; every row needs its own")
-        arrivals[order] = Arrival(order=order, name=row.cells["name"], demand=_demand(row))
+            raise row.fault(
+                "order", "is the order of an earlier row too; every row needs its own"
+            )
+        arrivals[order] = Arrival(
+            order=order, name=row.cells["name"], demand=_demand(row)
+        )
     return [arrivals[order] for order in sorted(arrivals)]
 
 
 def read_history(path: Path) -> list[Demand]:
-    """Demands of the past, from columns ``cpu_milli,memory_mib,num_gpu,gpu_milli[,gpu_spec]``.
+    """Demands of the past, from columns
+    ``cpu_milli,memory_mib,num_gpu,gpu_milli[,gpu_spec]``.
 
     Raises:
         InvalidRequest: naming file, row and column.
@@ -101,14 +111,18 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
     """
     part: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
         os.close(handle)
         part = Path(name)
         fill(part)
         part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
-        raise InvalidRequest(f"{path}: cannot be written: {error.strerror}", field="out") from error
+        raise InvalidRequest(
+            f"{path}: cannot be written: {error.strerror}", field="out"
+        ) from error
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
@@ -136,7 +150,11 @@ class Row:
         except ValueError:
             value = float("nan")
         if not (least <= value <= most and value == int(value)):
-            limits = f"a whole number from {least} to {most}" if most < LARGEST else f"a whole number from {least}"
+            limits = (
+                f"a whole number from {least} to {most}"
+                if most < LARGEST
+                else f"a whole number from {least}"
+            )
             raise self.fault(column, f"is not allowed; it must be {limits}")
         return int(value)
 
@@ -144,7 +162,9 @@ class Row:
         """What to raise when a cell cannot be what it is."""
         where = f"{self.path.name}, row {self.line}, column {column}"
         text = self.cells.get(column, "")
-        return InvalidRequest(f"{where}: {text!r} {why}", field=column, file=str(self.path), row=self.line)
+        return InvalidRequest(
+            f"{where}: {text!r} {why}", field=column, file=str(self.path), row=self.line
+        )
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -156,29 +176,45 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval=None)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            missing = [
+                column for column in columns if column not in (reader.fieldnames or ())
+            ]
             if missing:
                 have = ", ".join(reader.fieldnames or ()) or "nothing"
                 what = f"column {missing[0]} is missing; needed are {', '.join(columns)}, and row 1 has {have}"
-                raise InvalidRequest(f"{path.name}: {what}", field=missing[0], file=str(path), row=1)
+                raise InvalidRequest(
+                    f"{path.name}: {what}", field=missing[0], file=str(path), row=1
+                )
             empty = True
             for cells in reader:
                 empty = False
                 yield _whole_row(path, reader.line_num, cells, columns)
             if empty:
-                raise InvalidRequest(f"{path.name}: it has no rows below the header", field=columns[0], file=str(path))
+                raise InvalidRequest(
+                    f"{path.name}: it has no rows below the header",
+                    field=columns[0],
+                    file=str(path),
+                )
     except OSError as error:
-        raise InvalidRequest(f"{path}: cannot be read: {error.strerror}", field="file", file=str(path)) from error
+        raise InvalidRequest(
+            f"{path}: cannot be read: {error.strerror}", field="file", file=str(path)
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidRequest(f"{path}: is not a CSV file in UTF-8: {error}", field="file", file=str(path)) from error
+        raise InvalidRequest(
+            f"{path}: is not a CSV file in UTF-8: {error}", field="file", file=str(path)
+        ) from error
 
 
-def _whole_row(path: Path, line: int, cells: dict[str, str | None], columns: Sequence[str]) -> Row:
+def _whole_row(
+    path: Path, line: int, cells: dict[str, str | None], columns: Sequence[str]
+) -> Row:
     kept = {name: text for name, text in cells.items() if isinstance(text, str)}
     row = Row(path=path, line=line, cells=kept)
     for column in columns:
         if column not in kept:
-            raise row.fault(column, "is missing; the row has fewer cells than the header")
+            raise row.fault(
+                column, "is missing; the row has fewer cells than the header"
+            )
     return row
 
 
@@ -190,7 +226,11 @@ def _demand(row: Row) -> Demand:
         memory_mib=row.number("memory_mib"),
         gpus=gpus,
         share_milli=share if gpus else 0,
-        models=frozenset(name.strip() for name in row.cells.get("gpu_spec", "").split("|") if name.strip()),
+        models=frozenset(
+            name.strip()
+            for name in row.cells.get("gpu_spec", "").split("|")
+            if name.strip()
+        ),
     )
 
 

@@ -19,8 +19,9 @@ def whole(gpus: int) -> Spec:
 class HostPool:
     """Hosts of equal GPUs; the last has what is left over.
 
-    One :class:`Capacity` is kept for all of them and asked for places host by host; beside it stands how many whole GPUs
-    each host has free, so that the host that fits best is found without asking.
+    One :class:`Capacity` is kept for all of them and asked for places host by host;
+    beside it stands how many whole GPUs each host has free, so that the host that fits
+    best is found without asking.
 
     Args:
         gpus: how many there are in all.
@@ -29,14 +30,23 @@ class HostPool:
     """
 
     def __init__(self, gpus: int, *, per_host: int, memory_bytes: int) -> None:
-        self.gpus, self.per_host, self.memory_bytes = gpus, per_host, memory_bytes
+        self.gpus = gpus
+        self.per_host = per_host
+        self.memory_bytes = memory_bytes
         self.inventories: dict[str, Inventory] = {}
         for number, start in enumerate(range(0, gpus, per_host)):
             host = f"host-{number:05d}"
-            devices = tuple(self._device(host, index) for index in range(min(per_host, gpus - start)))
+            devices = tuple(
+                self._device(host, index)
+                for index in range(min(per_host, gpus - start))
+            )
             self.inventories[host] = Inventory(host=host, devices=devices)
         self.hosts = list(self.inventories)
-        all_devices = tuple(device for inventory in self.inventories.values() for device in inventory.devices)
+        all_devices = tuple(
+            device
+            for inventory in self.inventories.values()
+            for device in inventory.devices
+        )
         self.room = Capacity(Inventory(host="", devices=all_devices))
         self.host_of = {device.id: device.host for device in all_devices}
         self._bit = {device.id: 1 << device.index for device in all_devices}
@@ -44,7 +54,9 @@ class HostPool:
         self._answers: dict[tuple[str, int, int], tuple[Slice, ...] | None] = {}
         self.touched: set[str] = set()
         """Hosts that something was ever taken of."""
-        self.free = {host: len(inventory.devices) for host, inventory in self.inventories.items()}
+        self.free = {
+            host: len(inventory.devices) for host, inventory in self.inventories.items()
+        }
         self._by_free: list[set[str]] = [set() for _ in range(per_host + 1)]
         for host, free in self.free.items():
             self._by_free[free].add(host)
@@ -61,7 +73,9 @@ class HostPool:
         )
 
     def best_host(self, gpus: int) -> str | None:
-        """The host with the fewest free GPUs that still has so many; the first of several. None when there is none."""
+        """The host with the fewest free GPUs that still has so many; the first of
+        several. None when there is none.
+        """
         for hosts in self._by_free[gpus:]:
             if hosts:
                 return min(hosts)
@@ -75,12 +89,15 @@ class HostPool:
     def place(self, gpus: int, host: str) -> tuple[Slice, ...] | None:
         """Whole GPUs of a host, not yet taken; None when it has not so many.
 
-        The room is asked once for each state of a host: in the same state it gives the same answer.
+        The room is asked once for each state of a host: in the same state it gives the
+            same answer.
         """
         key = host, self._taken[host], gpus
         if key not in self._answers:
             answer = self.room.place(whole(gpus), host=host)
-            self._answers[key] = None if isinstance(answer, PlacementFailure) else answer
+            self._answers[key] = (
+                None if isinstance(answer, PlacementFailure) else answer
+            )
         return self._answers[key]
 
     def take(self, slices: tuple[Slice, ...]) -> None:

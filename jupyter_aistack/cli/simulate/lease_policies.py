@@ -1,4 +1,6 @@
-"""Policies that lease whole GPUs to sessions, with the queue, the cycle and the idle rules of the broker itself."""
+"""Policies that lease whole GPUs to sessions, with the queue, the cycle and the idle
+rules of the broker itself.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, advance
-from jupyter_aistack.core.model.plan import Action, End, Grant, Notify, Snapshot, WithdrawNotice, grant_to_lease
+from jupyter_aistack.core.model.plan import (
+    Action,
+    End,
+    Grant,
+    Notify,
+    Snapshot,
+    WithdrawNotice,
+    grant_to_lease,
+)
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE, IdlePolicy, Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, Spec
 from jupyter_aistack.core.model.usage_history import Account, charged
@@ -20,11 +30,14 @@ from .hosts import HostPool, whole
 from .replay import Notebook, SessionPolicy
 
 _LATER = 1e-6
-"""Looked at this much after it is due, so that rounding does not make it a moment too early."""
+"""Looked at this much after it is due, so that rounding does not make it a moment too
+early.
+"""
 
 
 class SimulatedBroker:
-    """Where sessions ask for leases: one line, from which each host serves itself by the broker's own cycle.
+    """Where sessions ask for leases: one line, from which each host serves itself by
+    the broker's own cycle.
 
     Args:
         idle: when unused leases are taken back.
@@ -42,7 +55,9 @@ class SimulatedBroker:
         name = f"session-{notebook.session.number}"
         self._tokens += 1
         holder = Holder(kind=HolderKind.KERNEL, id=name, user=name, host="")
-        notebook.request = Request(id=f"r-{self._tokens:07d}", spec=spec, holder=holder, submitted_at=now)
+        notebook.request = Request(
+            id=f"r-{self._tokens:07d}", spec=spec, holder=holder, submitted_at=now
+        )
         self.waiting[notebook.request.id] = notebook
 
     def withdraw(self, notebook: Notebook) -> None:
@@ -51,15 +66,27 @@ class SimulatedBroker:
             self.waiting.pop(notebook.request.id, None)
             notebook.request = None
 
-    def decide(self, inventory: Inventory, leases: Iterable[Lease], now: float, *, most: int) -> tuple[Action, ...]:
-        """What the broker of such a host would do now; requests for more than `most` GPUs go elsewhere."""
-        requests = tuple(n.request for n in self.waiting.values() if n.request and n.session.gpus <= most)
+    def decide(
+        self, inventory: Inventory, leases: Iterable[Lease], now: float, *, most: int
+    ) -> tuple[Action, ...]:
+        """What the broker of such a host would do now; requests for more than `most`
+        GPUs go elsewhere.
+        """
+        requests = tuple(
+            n.request
+            for n in self.waiting.values()
+            if n.request and n.session.gpus <= most
+        )
         snapshot = Snapshot(
             inventory=inventory,
             leases=tuple(leases),
             requests=requests,
             policy=self._policy,
-            accounts=tuple(self._accounts[r.holder.user] for r in requests if r.holder.user in self._accounts),
+            accounts=tuple(
+                self._accounts[r.holder.user]
+                for r in requests
+                if r.holder.user in self._accounts
+            ),
         )
         return plan(snapshot, now, ttl_seconds=math.inf).actions
 
@@ -69,7 +96,9 @@ class SimulatedBroker:
         self._tokens += 1
         lease = grant_to_lease(grant, f"l-{self._tokens:07d}", self._tokens, now)
         notebook.request = None
-        notebook.lease = replace(advance(lease, LeaseTransition.ACTIVATE, now), active_at=now)
+        notebook.lease = replace(
+            advance(lease, LeaseTransition.ACTIVATE, now), active_at=now
+        )
         notebook.slices = grant.slices
         return notebook
 
@@ -79,14 +108,20 @@ class SimulatedBroker:
         assert lease is not None
         notebook.lease = None
         if step is LeaseTransition.RELEASE:
-            lease, step = advance(lease, step, now), LeaseTransition.FINISH
-        account = self._accounts.get(lease.holder.user) or Account(user=lease.holder.user, queue=lease.queue)
+            lease = advance(lease, step, now)
+            step = LeaseTransition.FINISH
+        account = self._accounts.get(lease.holder.user) or Account(
+            user=lease.holder.user, queue=lease.queue
+        )
         ended = advance(lease, step, now)
-        self._accounts[account.user] = charged(account, ended, self._policy.half_life_seconds)
+        self._accounts[account.user] = charged(
+            account, ended, self._policy.half_life_seconds
+        )
 
 
 class LeaseSimulation(SessionPolicy):
-    """A lease from the opening of a session to its end, or until it has been idle for too long.
+    """A lease from the opening of a session to its end, or until it has been idle for
+    too long.
 
     Args:
         floor: the machines.
@@ -95,10 +130,13 @@ class LeaseSimulation(SessionPolicy):
     """
 
     def __init__(self, floor: HostPool, costs: Costs, idle: IdlePolicy | None) -> None:
-        self.floor, self.costs = floor, costs
+        self.floor = floor
+        self.costs = costs
         self.desk = SimulatedBroker(idle)
         self.uses_memory = idle is not None
-        self._there: dict[str, dict[Notebook, None]] = {host: {} for host in floor.hosts}
+        self._there: dict[str, dict[Notebook, None]] = {
+            host: {} for host in floor.hosts
+        }
 
     def opened(self, notebook: Notebook, now: float) -> None:
         self._ask(notebook, now)
@@ -120,7 +158,7 @@ class LeaseSimulation(SessionPolicy):
             if self.desk.waiting:
                 self._serve(host, now)
 
-    # -- asking -------------------------------------------------------------------------------------------------
+    # -- asking ------------------------------------------------------------------------
 
     def _ask(self, notebook: Notebook, now: float) -> None:
         self.desk.ask(notebook, whole(notebook.session.gpus), now)
@@ -135,8 +173,12 @@ class LeaseSimulation(SessionPolicy):
                 self._touch(notebook, now)
         leases = {n.lease.id: n for n in self._there[host] if n.lease is not None}
         live = [n.lease for n in leases.values() if n.lease is not None]
-        for action in self.desk.decide(inventory, live, now, most=len(inventory.devices)):
-            if isinstance(action, Grant):  # those that end in the same plan come before, and make room for it
+        for action in self.desk.decide(
+            inventory, live, now, most=len(inventory.devices)
+        ):
+            if isinstance(
+                action, Grant
+            ):  # those that end in the same plan come before, and make room for it
                 self._granted(self.desk.grant(action, now), host, now)
             elif isinstance(action, (End, Notify, WithdrawNotice)):
                 self._change(leases[action.lease_id], action, now)
@@ -156,7 +198,7 @@ class LeaseSimulation(SessionPolicy):
         self._touch(notebook, now)
         self.begin(notebook, now, at)
 
-    # -- idleness -----------------------------------------------------------------------------------------------
+    # -- idleness ----------------------------------------------------------------------
 
     def _touch(self, notebook: Notebook, now: float) -> None:
         """It is in use; as in the ledger, that takes back the word that it is idle."""
@@ -166,26 +208,39 @@ class LeaseSimulation(SessionPolicy):
     def _watch(self, notebook: Notebook, now: float) -> None:
         if self.desk.queue.idle is not None and not notebook.is_watched:
             notebook.is_watched = True
-            self.agenda.at(now + self.desk.queue.idle.notice_seconds + _LATER, self._look, notebook)
+            self.agenda.at(
+                now + self.desk.queue.idle.notice_seconds + _LATER, self._look, notebook
+            )
 
     def _look(self, notebook: Notebook, now: float) -> None:
         """Whether a lease is idle, and when to look again."""
         if notebook.is_running:
             self._touch(notebook, now)
         lease = notebook.lease
-        if lease is not None and (lease.notice is not None or stage(lease, self.desk.queue, now) == NOTICED):
+        if lease is not None and (
+            lease.notice is not None or stage(lease, self.desk.queue, now) == NOTICED
+        ):
             self._serve(notebook.host, now)
         self._look_again(notebook, now)
 
     def _look_again(self, notebook: Notebook, now: float) -> None:
-        lease, idle = notebook.lease, self.desk.queue.idle
-        notebook.is_watched = lease is not None and lease.state is not LeaseState.SUSPENDED
+        lease = notebook.lease
+        idle = self.desk.queue.idle
+        notebook.is_watched = (
+            lease is not None and lease.state is not LeaseState.SUSPENDED
+        )
         if lease is not None and idle is not None and notebook.is_watched:
             used_at = lease.granted_at if lease.active_at is None else lease.active_at
-            due = lease.notice.ends_at if lease.notice is not None else used_at + idle.notice_seconds
+            due = (
+                lease.notice.ends_at
+                if lease.notice is not None
+                else used_at + idle.notice_seconds
+            )
             self.agenda.at(max(now, due) + _LATER, self._look, notebook)
 
-    def _change(self, notebook: Notebook, action: End | Notify | WithdrawNotice, now: float) -> None:
+    def _change(
+        self, notebook: Notebook, action: End | Notify | WithdrawNotice, now: float
+    ) -> None:
         assert notebook.lease is not None
         if isinstance(action, End):
             self._end(notebook, LeaseTransition.RECLAIM, now)
@@ -198,16 +253,21 @@ class LeaseSimulation(SessionPolicy):
         del self._there[notebook.host][notebook]
         self.floor.give(notebook.slices)
         self.meter.hold(-len(notebook.slices), now)
-        notebook.slices, notebook.host = (), ""
+        notebook.slices = ()
+        notebook.host = ""
 
 
 class Reservation(LeaseSimulation):
-    """A session holds its GPUs from its opening to its end; or, as a variant, until it has been idle for too long."""
+    """A session holds its GPUs from its opening to its end; or, as a variant, until it
+    has been idle for too long.
+    """
 
     name = "reservation"
 
 
 class ReclaimPolicy(LeaseSimulation):
-    """A session holds its GPUs until it ends or its lease, idle, is taken back with notice."""
+    """A session holds its GPUs until it ends or its lease, idle, is taken back with
+    notice.
+    """
 
     name = "reclaim"

@@ -10,12 +10,15 @@ PERCENTILES = (50, 75, 90, 95, 99)
 
 
 class Gauge:
-    """A number that goes up and down: its most, and its integral over time in seconds."""
+    """A number that goes up and down: its most, and its integral over time in
+    seconds.
+    """
 
     def __init__(self) -> None:
         self.value = self.peak = self.total = 0.0
         self._at = 0.0
-        self.times, self.values = array("d"), array("d")
+        self.times = array("d")
+        self.values = array("d")
 
     def change(self, by: float, now: float) -> None:
         """It is `by` more from now on."""
@@ -31,7 +34,8 @@ class Meter:
     """Everything a report is made from.
 
     Attributes:
-        held: GPUs held by sessions; those that several sessions share count once for each.
+        held: GPUs held by sessions; those that several sessions share count once for
+            each.
         occupied: GPUs that at least one session holds memory on, or runs on.
         running: GPUs that run a task.
         parked: bytes parked in the memory of all hosts.
@@ -42,7 +46,10 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self.held, self.occupied, self.running, self.parked = Gauge(), Gauge(), Gauge(), Gauge()
+        self.held = Gauge()
+        self.occupied = Gauge()
+        self.running = Gauge()
+        self.parked = Gauge()
         self.delays = array("d")
         self.resumes = 0
         self.host_parked: dict[str, int] = {}
@@ -61,10 +68,19 @@ class Meter:
 
     def share_within(self, seconds: float) -> float:
         """The share of tasks that waited no longer, in percent."""
-        return 100 * sum(delay <= seconds for delay in self.delays) / max(1, len(self.delays))
+        return (
+            100
+            * sum(delay <= seconds for delay in self.delays)
+            / max(1, len(self.delays))
+        )
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """The usual ones by nearest rank: the smallest value that so many percent do not exceed. 0 for no values."""
+    """The usual ones by nearest rank: the smallest value that so many percent do not
+    exceed. 0 for no values.
+    """
     ranked = sorted(values)
-    return {f"p{p}": round(ranked[-(-len(ranked) * p // 100) - 1], 3) if ranked else 0.0 for p in PERCENTILES}
+    return {
+        f"p{p}": round(ranked[-(-len(ranked) * p // 100) - 1], 3) if ranked else 0.0
+        for p in PERCENTILES
+    }

@@ -19,7 +19,9 @@ COLOURS = ("#9e9e9e", "#1976d2")
 
 
 def lines(report: JSON) -> Iterator[str]:
-    """A report as text: the figures, what hangs on the sizes of states, and what was taken for granted."""
+    """A report as text: the figures, what hangs on the sizes of states, and what was
+    taken for granted.
+    """
     yield f"{report['policy']}: {report['tasks']:,} tasks of {report['sessions']:,} sessions on {report['gpus']:,} GPUs"
     for name, value in _rows(report):
         yield f"  {name:<26}{value}"
@@ -30,12 +32,27 @@ def lines(report: JSON) -> Iterator[str]:
 
 
 def _rows(report: JSON) -> Iterator[tuple[str, str]]:
-    share, held = report["held_of_reservation_pct"], report["reservation_gpu_hours_held"]
-    yield "GPU-hours held", f"{report['gpu_hours_held']:,.0f}, {share:.1f} % of what reservation holds ({held:,.0f})"
-    yield "GPU-hours in use", f"{report['gpu_hours_occupied']:,.0f}, at most {report['peak_gpus']:,} GPUs at once"
+    share = report["held_of_reservation_pct"]
+    held = report["reservation_gpu_hours_held"]
+    yield (
+        "GPU-hours held",
+        f"{report['gpu_hours_held']:,.0f}, {share:.1f} % of what reservation holds ({held:,.0f})",
+    )
+    yield (
+        "GPU-hours in use",
+        f"{report['gpu_hours_occupied']:,.0f}, at most {report['peak_gpus']:,} GPUs at once",
+    )
     yield "GPU-hours executed", f"{report['gpu_hours_executed']:,.0f}"
-    yield "tasks that start at once", f"{report['immediate_pct']:.1f} %; within 1 s: {report['within_1s_pct']:.1f} %"
-    yield "delay", ", ".join(f"{name} {_seconds(value)}" for name, value in report["delay_s"].items())
+    yield (
+        "tasks that start at once",
+        f"{report['immediate_pct']:.1f} %; within 1 s: {report['within_1s_pct']:.1f} %",
+    )
+    yield (
+        "delay",
+        ", ".join(
+            f"{name} {_seconds(value)}" for name, value in report["delay_s"].items()
+        ),
+    )
     yield "states brought back", f"{report['resumes_per_task']:.3f} per task"
     yield (
         "parked in host memory",
@@ -43,7 +60,12 @@ def _rows(report: JSON) -> Iterator[tuple[str, str]]:
         f"{report['all_hosts_gib_parked_peak']:,.0f} GiB on all",
     )
     if report["long_tasks"]["tasks"]:
-        yield "left out", "{tasks:,} long tasks of {gpu_hours:,.0f} GPU-hours".format(**report["long_tasks"])
+        yield (
+            "left out",
+            "{tasks:,} long tasks of {gpu_hours:,.0f} GPU-hours".format(
+                **report["long_tasks"]
+            ),
+        )
 
 
 def _short(figures: JSON) -> str:
@@ -58,29 +80,51 @@ def _seconds(value: float) -> str:
 
 
 def check_plot(path: Path) -> None:
-    """Raises InvalidRequest when nothing could be drawn to `path`, before anything is simulated."""
+    """Raises InvalidRequest when nothing could be drawn to `path`, before anything is
+    simulated.
+    """
     if path.suffix.lower() not in FORMATS:
         raise InvalidRequest(
-            f"plot: {str(path)!r} is not a picture; its name ends in {', '.join(FORMATS)}", field="plot"
+            f"plot: {str(path)!r} is not a picture; its name ends in {', '.join(FORMATS)}",
+            field="plot",
         )
     if not path.parent.is_dir():
-        raise InvalidRequest(f"plot: there is no folder {str(path.parent)!r}", field="plot")
+        raise InvalidRequest(
+            f"plot: there is no folder {str(path.parent)!r}", field="plot"
+        )
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InvalidRequest("plot: needs matplotlib: pip install 'jupyter_aistack[simulate]'", field="plot") from error
+        raise InvalidRequest(
+            "plot: needs matplotlib: pip install 'jupyter_aistack[simulate]'",
+            field="plot",
+        ) from error
 
 
 def plot(meters: Mapping[str, Meter], report: JSON, path: Path) -> None:
-    """Draw the GPUs held over time, and those that run a task; the picture is there whole or not at all."""
+    """Draw the GPUs held over time, and those that run a task; the picture is there
+    whole or not at all.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for (name, meter), colour in zip(meters.items(), COLOURS, strict=False):
-        axes.plot(*_hourly(meter.held), drawstyle="steps-post", label=f"held: {name}", color=colour, linewidth=1)
+        axes.plot(
+            *_hourly(meter.held),
+            drawstyle="steps-post",
+            label=f"held: {name}",
+            color=colour,
+            linewidth=1,
+        )
     running = list(meters.values())[-1].running
-    axes.plot(*_hourly(running), drawstyle="steps-post", label="running a task", color="#e65100", linewidth=0.8)
+    axes.plot(
+        *_hourly(running),
+        drawstyle="steps-post",
+        label="running a task",
+        color="#e65100",
+        linewidth=0.8,
+    )
     axes.set(xlabel="days", ylabel="GPUs (mean of each hour)", ylim=(0, None))
     axes.set_title(f"{report['tasks']:,} notebook tasks on {report['gpus']:,} GPUs")
     axes.legend(loc="upper left")

@@ -1,6 +1,8 @@
-"""``simulate place``: a cluster is filled with arrivals, one by one, and what is allocated is shown.
+"""``simulate place``: a cluster is filled with arrivals, one by one, and what is
+allocated is shown.
 
-Nothing departs, and a refused demand is gone: the hardest case for a placement policy, and the one that published
+Nothing departs, and a refused demand is gone: the hardest case for a placement policy,
+and the one that published
 policies are compared by.
 """
 
@@ -21,11 +23,20 @@ from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node, Placement
 from jupyter_aistack.core.placement.packing import DEFAULT_POLICY, POLICIES, Packer
 from jupyter_aistack.exceptions import AIStackError
 
-from .csv_io import Arrival, read_arrivals, read_history, read_nodes, write_rows, write_whole
+from .csv_io import (
+    Arrival,
+    read_arrivals,
+    read_history,
+    read_nodes,
+    write_rows,
+    write_whole,
+)
 from .output import check_plot
 
 LOADS = (90, 100, 130)
-"""Arrived GPU demand, in per cent of the cluster's GPUs, at which the allocation is reported."""
+"""Arrived GPU demand, in per cent of the cluster's GPUs, at which the allocation is
+reported.
+"""
 QUIET_SECONDS = 2.0
 """Nothing is said about progress before."""
 EVERY_SECONDS = 0.5
@@ -39,7 +50,8 @@ class Replay:
 
     Attributes:
         spots: for each arrival where it went; None when it was refused.
-        curve: (arrived, allocated) GPUs in per cent of the cluster's, after each arrival that asked for GPUs.
+        curve: (arrived, allocated) GPUs in per cent of the cluster's, after each
+            arrival that asked for GPUs.
         refused_for: how many were refused, by reason.
         refused_gpus: GPUs that the refused asked for.
         seconds: spent on decisions.
@@ -52,8 +64,13 @@ class Replay:
     seconds: float = 0.0
 
     def at(self, load_pct: float) -> float | None:
-        """Per cent of all GPUs allocated when the arrived demand passed that load; None when it never did."""
-        return next((allocated for arrived, allocated in self.curve if arrived >= load_pct), None)
+        """Per cent of all GPUs allocated when the arrived demand passed that load; None
+        when it never did.
+        """
+        return next(
+            (allocated for arrived, allocated in self.curve if arrived >= load_pct),
+            None,
+        )
 
 
 def replay(
@@ -73,12 +90,14 @@ def replay(
         policy: one of `POLICIES`.
         history: demands known beforehand.
         clock: measures the time of the decisions.
-        progress: called now and then with the number of arrivals that have been placed or refused.
+        progress: called now and then with the number of arrivals that have been placed
+            or refused.
 
     Raises:
         InvalidRequest: on an unknown policy.
     """
-    result, started = Replay(), clock()
+    result = Replay()
+    started = clock()
     packer = Packer(nodes, policy=policy, history=history)
     capacity = sum(node.gpus for node in nodes) * WHOLE
     arrived = allocated = 0
@@ -103,31 +122,62 @@ def replay(
 def add_place_parser(verbs: Any) -> argparse.ArgumentParser:
     """Add ``place`` to the subcommands of ``simulate``."""
     text = "Place arrivals on a cluster one by one, and show how much of it a policy allocates."
-    parser: argparse.ArgumentParser = verbs.add_parser("place", help=text, description=text)
-    parser.add_argument("--nodes", type=Path, required=True, help="CSV: sn,cpu_milli,memory_mib,gpu,model")
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "place", help=text, description=text
+    )
+    parser.add_argument(
+        "--nodes",
+        type=Path,
+        required=True,
+        help="CSV: sn,cpu_milli,memory_mib,gpu,model",
+    )
     columns = "order,name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec"
     parser.add_argument("--arrivals", type=Path, required=True, help=f"CSV: {columns}")
-    parser.add_argument("--out", type=Path, required=True, help="CSV to write: order,node,gpus (empty node: refused)")
-    parser.add_argument("--history", type=Path, help="CSV of earlier tasks, from which the mix is learnt beforehand")
-    parser.add_argument("--policy", default=DEFAULT_POLICY, help=f"{', '.join(POLICIES)} (default {DEFAULT_POLICY})")
-    parser.add_argument("--plot", type=Path, help="picture to write: allocation over arrived demand")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="CSV to write: order,node,gpus (empty node: refused)",
+    )
+    parser.add_argument(
+        "--history",
+        type=Path,
+        help="CSV of earlier tasks, from which the mix is learnt beforehand",
+    )
+    parser.add_argument(
+        "--policy",
+        default=DEFAULT_POLICY,
+        help=f"{', '.join(POLICIES)} (default {DEFAULT_POLICY})",
+    )
+    parser.add_argument(
+        "--plot", type=Path, help="picture to write: allocation over arrived demand"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line"
+    )
     parser.set_defaults(run=run_place)
     return parser
 
 
 def run_place(options: argparse.Namespace) -> int:
-    """``simulate place`` from the command line. Nothing is written unless all input is sound."""
+    """``simulate place`` from the command line. Nothing is written unless all input is
+    sound.
+    """
     _check_numpy()
     if options.plot:
         check_plot(options.plot)
     draw = _drawing() if options.plot else None
-    nodes, arrivals = read_nodes(options.nodes), read_arrivals(options.arrivals)
+    nodes = read_nodes(options.nodes)
+    arrivals = read_arrivals(options.arrivals)
     history = read_history(options.history) if options.history else []
     progress = _progress(len(arrivals))
     demands = [arrival.demand for arrival in arrivals]
-    result = replay(nodes, demands, policy=options.policy, history=history, progress=progress)
-    write_rows(options.out, [("order", "node", "gpus"), *_placements(nodes, arrivals, result)])
+    result = replay(
+        nodes, demands, policy=options.policy, history=history, progress=progress
+    )
+    write_rows(
+        options.out, [("order", "node", "gpus"), *_placements(nodes, arrivals, result)]
+    )
     if draw:
         write_whole(options.plot, lambda part: draw(result, options.policy, part))
     report = summary(nodes, arrivals, result, options.policy)
@@ -137,7 +187,9 @@ def run_place(options: argparse.Namespace) -> int:
     return 0
 
 
-def summary(nodes: Sequence[Node], arrivals: Sequence[Arrival], result: Replay, policy: str) -> dict[str, Any]:
+def summary(
+    nodes: Sequence[Node], arrivals: Sequence[Arrival], result: Replay, policy: str
+) -> dict[str, Any]:
     """What the replay showed, as JSON; percentages are of the cluster's GPUs."""
     arrived, allocated = result.curve[-1] if result.curve else (0.0, 0.0)
     refused = result.refused_for.total()
@@ -153,9 +205,13 @@ def summary(nodes: Sequence[Node], arrivals: Sequence[Arrival], result: Replay, 
         "arrived_pct": round(arrived, 4),
         "allocated_pct": round(allocated, 4),
         "allocated_pct_at_load": {
-            str(load): round(found, 4) for load in LOADS if (found := result.at(load)) is not None
+            str(load): round(found, 4)
+            for load in LOADS
+            if (found := result.at(load)) is not None
         },
-        "decisions_per_second": round(len(arrivals) / result.seconds, 1) if result.seconds else None,
+        "decisions_per_second": round(len(arrivals) / result.seconds, 1)
+        if result.seconds
+        else None,
         "seconds": round(result.seconds, 3),
     }
 
@@ -169,16 +225,25 @@ def _lines(report: dict[str, Any]) -> list[str]:
             for load, allocated in report["allocated_pct_at_load"].items()
         ),
         f"allocated {report['allocated_pct']:.2f} % at the end, when {report['arrived_pct']:.2f} % had been asked for",
-        *(f"refused, {reason}: {count}" for reason, count in report["refused_for"].items()),
+        *(
+            f"refused, {reason}: {count}"
+            for reason, count in report["refused_for"].items()
+        ),
     ]
     if report["decisions_per_second"]:
         lines.append(f"{report['decisions_per_second']:.0f} decisions a second")
     return lines
 
 
-def _placements(nodes: Sequence[Node], arrivals: Sequence[Arrival], result: Replay) -> list[tuple[int, str, str]]:
+def _placements(
+    nodes: Sequence[Node], arrivals: Sequence[Arrival], result: Replay
+) -> list[tuple[int, str, str]]:
     return [
-        (arrival.order, nodes[spot.node].name if spot else "", "|".join(map(str, spot.gpus)) if spot else "")
+        (
+            arrival.order,
+            nodes[spot.node].name if spot else "",
+            "|".join(map(str, spot.gpus)) if spot else "",
+        )
         for arrival, spot in zip(arrivals, result.spots, strict=True)
     ]
 
@@ -193,14 +258,21 @@ def _progress(total: int) -> Callable[[int], None]:
         is_last = done == total and said > started
         if is_last or (now - started > QUIET_SECONDS and now - said > EVERY_SECONDS):
             said = now
-            print(f"\r{done} of {total} arrivals ", end="\n" if is_last else "", file=sys.stderr, flush=True)
+            print(
+                f"\r{done} of {total} arrivals ",
+                end="\n" if is_last else "",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return say if sys.stderr.isatty() else lambda done: None
 
 
 def _check_numpy() -> None:
     if find_spec("numpy") is None:
-        raise AIStackError("simulate place needs numpy: pip install 'jupyter_aistack[simulate]'")
+        raise AIStackError(
+            "simulate place needs numpy: pip install 'jupyter_aistack[simulate]'"
+        )
 
 
 def _drawing() -> Callable[[Replay, str, Path], None]:
@@ -213,9 +285,15 @@ def _drawing() -> Callable[[Replay, str, Path], None]:
         arrived, allocated = zip(*points, strict=True)
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
-        axes.plot(arrived, arrived, color="0.7", linewidth=1, label="all that was asked for")
+        axes.plot(
+            arrived, arrived, color="0.7", linewidth=1, label="all that was asked for"
+        )
         axes.plot(arrived, allocated, label=policy)
-        axes.set(xlabel="arrived demand, % of the GPUs", ylabel="allocated, % of the GPUs", ylim=(0, 105))
+        axes.set(
+            xlabel="arrived demand, % of the GPUs",
+            ylabel="allocated, % of the GPUs",
+            ylim=(0, 105),
+        )
         axes.legend(loc="lower right")
         figure.savefig(path, dpi=150)
 

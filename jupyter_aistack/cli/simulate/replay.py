@@ -1,6 +1,8 @@
-"""A discrete-event replay: notebooks open, run task after task and close, on a clock that jumps from event to event.
+"""A discrete-event replay: notebooks open, run task after task and close, on a clock
+that jumps from event to event.
 
-It is closed: a user thinks for as long as the trace says after each task has ended, however long that was delayed.
+It is closed: a user thinks for as long as the trace says after each task has ended,
+however long that was delayed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Notebook:
         done: how many of its tasks have ended.
         submitted_at: when the present task was submitted.
         is_waiting: the present task has been submitted and holds nothing to run on yet.
-        is_running: the present task has what it needs; it runs, or starts as soon as its state is there.
+        is_running: the present task has what it needs; it runs, or starts as soon as
+            its state is there.
         request, lease: what it asked for and has; None for nothing.
         slices: what it holds.
         host: where it is; empty for nowhere.
@@ -52,7 +55,9 @@ class Notebook:
     )
 
     def __init__(self, session: Session) -> None:
-        self.session, self.done, self.submitted_at = session, 0, 0.0
+        self.session = session
+        self.done = 0
+        self.submitted_at = 0.0
         self.is_waiting = self.is_running = self.is_watched = self.has_state = False
         self.request: Request | None = None
         self.lease: Lease | None = None
@@ -90,7 +95,9 @@ class EventQueue:
 
 
 class SessionPolicy(ABC):
-    """Who may run when, and what is held meanwhile. `replay` calls it; it calls `begin` for each task, once."""
+    """Who may run when, and what is held meanwhile. `replay` calls it; it calls `begin`
+    for each task, once.
+    """
 
     name = ""
     uses_memory = True
@@ -99,7 +106,9 @@ class SessionPolicy(ABC):
     agenda: EventQueue
     meter: Meter
     begin: Callable[[Notebook, float, float], None]
-    """``begin(notebook, now, at)``: the present task has its GPUs now and runs from `at` on."""
+    """``begin(notebook, now, at)``: the present task has its GPUs now and runs from
+    `at` on.
+    """
 
     @abstractmethod
     def opened(self, notebook: Notebook, now: float) -> None:
@@ -128,10 +137,17 @@ class Replay:
     """
 
     def __init__(
-        self, sessions: Iterable[Session], policy: SessionPolicy, progress: Callable[[int], None] | None = None
+        self,
+        sessions: Iterable[Session],
+        policy: SessionPolicy,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.agenda, self.meter, self.policy = EventQueue(), Meter(), policy
-        policy.agenda, policy.meter, policy.begin = self.agenda, self.meter, self._begin
+        self.agenda = EventQueue()
+        self.meter = Meter()
+        self.policy = policy
+        policy.agenda = self.agenda
+        policy.meter = self.meter
+        policy.begin = self._begin
         self.ended = 0
         self._progress = progress
         for session in sessions:
@@ -154,11 +170,13 @@ class Replay:
             self.agenda.at(now + session.tail_seconds, self._close, notebook)
 
     def _submit(self, notebook: Notebook, now: float) -> None:
-        notebook.submitted_at, notebook.is_waiting = now, True
+        notebook.submitted_at = now
+        notebook.is_waiting = True
         self.policy.submitted(notebook, now)
 
     def _begin(self, notebook: Notebook, now: float, at: float) -> None:
-        notebook.is_waiting, notebook.is_running = False, True
+        notebook.is_waiting = False
+        notebook.is_running = True
         self.meter.delays.append(at - notebook.submitted_at)
         if at > now:
             self.agenda.at(at, self._start, notebook)
@@ -171,7 +189,8 @@ class Replay:
 
     def _finish(self, notebook: Notebook, now: float) -> None:
         self.meter.running.change(-notebook.task.gpus, now)
-        notebook.is_running, notebook.has_state = False, True
+        notebook.is_running = False
+        notebook.has_state = True
         self.policy.finished(notebook, now)
         notebook.done += 1
         self.ended += 1

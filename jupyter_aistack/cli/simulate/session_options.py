@@ -24,16 +24,38 @@ MOST_GPUS = 100_000
 
 def add_sessions_parser(verbs: Any) -> None:
     """Add ``sessions`` to the verbs of ``simulate``."""
-    text = "Replay notebook tasks under a policy: what it holds, and how long cells wait."
+    text = (
+        "Replay notebook tasks under a policy: what it holds, and how long cells wait."
+    )
     parser = verbs.add_parser("sessions", help=text, description=text)
     parser.set_defaults(run=run_sessions)
     add = parser.add_argument
     add("--json", action="store_true", help="print one JSON object as the last line")
-    add("--trace", type=Path, required=True, help="CSV with num_gpu, submit_time and duration (minutes), by session")
-    add("--policy", default="suspend", help=f"one of {', '.join(POLICIES)}; default %(default)s")
-    add("--gpus", help="how many GPUs there are; default: what reservation needs so that nobody waits")
-    add("--plot", type=Path, help="draw GPUs over time to this picture (.png, .svg, .pdf)")
-    add("--no-sensitivity", action="store_true", help="leave out the replays with states of half and twice the size")
+    add(
+        "--trace",
+        type=Path,
+        required=True,
+        help="CSV with num_gpu, submit_time and duration (minutes), by session",
+    )
+    add(
+        "--policy",
+        default="suspend",
+        help=f"one of {', '.join(POLICIES)}; default %(default)s",
+    )
+    add(
+        "--gpus",
+        help="how many GPUs there are; default: what reservation needs so that nobody waits",
+    )
+    add(
+        "--plot",
+        type=Path,
+        help="draw GPUs over time to this picture (.png, .svg, .pdf)",
+    )
+    add(
+        "--no-sensitivity",
+        action="store_true",
+        help="leave out the replays with states of half and twice the size",
+    )
     add("--seed", default="0", help="of all that is drawn; default %(default)s")
     _add_lives(parser.add_argument_group("what the trace does not tell"))
     _add_machines(parser.add_argument_group("machines"))
@@ -42,13 +64,41 @@ def add_sessions_parser(verbs: Any) -> None:
 
 def _add_lives(group: Any) -> None:
     add = group.add_argument
-    add("--memory-median", default="8GB", help="state on each GPU, median; default %(default)s")
-    add("--memory-p90", default="31GB", help="state on each GPU, 90th percentile; default %(default)s")
-    add("--head", default="30min", help="mean time from opening to first task; default %(default)s")
-    add("--tail", default="30min", help="time from last task to end of session; default %(default)s")
-    add("--longest", default="24h", help="leave longer tasks out and count them apart, 0 for none; default %(default)s")
-    add("--unused", default="0", help="share of reserved GPU-hours in sessions without a task; default %(default)s")
-    add("--jitter", default="60s", help="spread submissions over this much, 0 for not at all; default %(default)s")
+    add(
+        "--memory-median",
+        default="8GB",
+        help="state on each GPU, median; default %(default)s",
+    )
+    add(
+        "--memory-p90",
+        default="31GB",
+        help="state on each GPU, 90th percentile; default %(default)s",
+    )
+    add(
+        "--head",
+        default="30min",
+        help="mean time from opening to first task; default %(default)s",
+    )
+    add(
+        "--tail",
+        default="30min",
+        help="time from last task to end of session; default %(default)s",
+    )
+    add(
+        "--longest",
+        default="24h",
+        help="leave longer tasks out and count them apart, 0 for none; default %(default)s",
+    )
+    add(
+        "--unused",
+        default="0",
+        help="share of reserved GPU-hours in sessions without a task; default %(default)s",
+    )
+    add(
+        "--jitter",
+        default="60s",
+        help="spread submissions over this much, 0 for not at all; default %(default)s",
+    )
 
 
 def _add_machines(group: Any) -> None:
@@ -56,22 +106,66 @@ def _add_machines(group: Any) -> None:
     add("--gpus-per-host", default="8", help="default %(default)s")
     add("--gpu-memory", default="80GiB", help="of each GPU; default %(default)s")
     add("--host-memory", default="2TiB", help="of each host; default %(default)s")
-    add("--parked-share", default="0.6", help="share of it that parked state may take; default %(default)s")
+    add(
+        "--parked-share",
+        default="0.6",
+        help="share of it that parked state may take; default %(default)s",
+    )
 
 
 def _add_rules(group: Any) -> None:
     add = group.add_argument
-    idle, costs = IdlePolicy(), Costs()
-    add("--park-after", default="20min", help="suspend: park a session idle for so long; default %(default)s")
-    add("--side-by-side", default="1", help="suspend: sessions that may run on one GPU at once; default %(default)s")
-    add("--reclaim-after", help="reservation: take GPUs back from sessions idle for so long; default: never")
-    add("--idle-notice", default=f"{idle.notice_seconds:g}s", help="reclaim: notice after; default %(default)s")
-    add("--idle-reclaim", default=f"{idle.reclaim_seconds:g}s", help="reclaim: end after; default %(default)s")
-    add("--checkpoint-seconds", default=f"{costs.checkpoint_seconds:g}", help="fixed part; default %(default)s")
-    add("--checkpoint-gbps", default=f"{costs.checkpoint_rate / GB:g}", help="GB/s on each GPU; default %(default)s")
-    add("--restore-seconds", default=f"{costs.restore_seconds:g}", help="fixed part; default %(default)s")
-    add("--restore-gbps", default=f"{costs.restore_rate / GB:g}", help="GB/s on each GPU; default %(default)s")
-    add("--load-gbps", default=f"{costs.load_rate / GB:g}", help="GB/s from shared storage; default %(default)s")
+    idle = IdlePolicy()
+    costs = Costs()
+    add(
+        "--park-after",
+        default="20min",
+        help="suspend: park a session idle for so long; default %(default)s",
+    )
+    add(
+        "--side-by-side",
+        default="1",
+        help="suspend: sessions that may run on one GPU at once; default %(default)s",
+    )
+    add(
+        "--reclaim-after",
+        help="reservation: take GPUs back from sessions idle for so long; default: never",
+    )
+    add(
+        "--idle-notice",
+        default=f"{idle.notice_seconds:g}s",
+        help="reclaim: notice after; default %(default)s",
+    )
+    add(
+        "--idle-reclaim",
+        default=f"{idle.reclaim_seconds:g}s",
+        help="reclaim: end after; default %(default)s",
+    )
+    add(
+        "--checkpoint-seconds",
+        default=f"{costs.checkpoint_seconds:g}",
+        help="fixed part; default %(default)s",
+    )
+    add(
+        "--checkpoint-gbps",
+        default=f"{costs.checkpoint_rate / GB:g}",
+        help="GB/s on each GPU; default %(default)s",
+    )
+    add(
+        "--restore-seconds",
+        default=f"{costs.restore_seconds:g}",
+        help="fixed part; default %(default)s",
+    )
+    add(
+        "--restore-gbps",
+        default=f"{costs.restore_rate / GB:g}",
+        help="GB/s on each GPU; default %(default)s",
+    )
+    add(
+        "--load-gbps",
+        default=f"{costs.load_rate / GB:g}",
+        help="GB/s from shared storage; default %(default)s",
+    )
 
 
 def run_sessions(options: argparse.Namespace) -> int:
@@ -97,7 +191,9 @@ def run_sessions(options: argparse.Namespace) -> int:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if options.plot is not None:
         plot(result.meters, result.report, options.plot)
-    print(json.dumps(result.report) if options.json else "\n".join(lines(result.report)))
+    print(
+        json.dumps(result.report) if options.json else "\n".join(lines(result.report))
+    )
     return 0
 
 
@@ -116,9 +212,12 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         parked_share=_number(options, "parked_share", 0.0, 1.0),
         park_seconds=_duration(options, "park_after"),
         side_by_side=_whole(options, "side_by_side"),
-        reclaim_seconds=None if reclaim is None else _duration(options, "reclaim_after"),
+        reclaim_seconds=None
+        if reclaim is None
+        else _duration(options, "reclaim_after"),
         idle=IdlePolicy(
-            notice_seconds=_duration(options, "idle_notice"), reclaim_seconds=_duration(options, "idle_reclaim")
+            notice_seconds=_duration(options, "idle_notice"),
+            reclaim_seconds=_duration(options, "idle_reclaim"),
         ),
         lives=_lives(options),
         costs=Costs(
@@ -149,22 +248,31 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _number(options: argparse.Namespace, name: str, least: float, most: float = math.inf) -> float:
+def _number(
+    options: argparse.Namespace, name: str, least: float, most: float = math.inf
+) -> float:
     text = getattr(options, name)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not least <= value <= most or math.isinf(value):
-        allowed = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
-        raise InvalidRequest(f"{_flag(name)}: {text!r} is not a number, {allowed}", field=name)
+        allowed = (
+            f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
+        )
+        raise InvalidRequest(
+            f"{_flag(name)}: {text!r} is not a number, {allowed}", field=name
+        )
     return value
 
 
 def _whole(options: argparse.Namespace, name: str) -> int:
     text = getattr(options, name)
     if not text.strip().isdecimal() or not 1 <= int(text) <= MOST_GPUS:
-        raise InvalidRequest(f"{_flag(name)}: {text!r} is not a whole number, 1 to {MOST_GPUS}", field=name)
+        raise InvalidRequest(
+            f"{_flag(name)}: {text!r} is not a whole number, 1 to {MOST_GPUS}",
+            field=name,
+        )
     return int(text)
 
 
@@ -184,7 +292,11 @@ def _duration(options: argparse.Namespace, name: str) -> float:
 
 
 def _or_nothing(options: argparse.Namespace, name: str) -> float:
-    return 0.0 if getattr(options, name).strip() in ("0", "0s", "0min", "0h") else _duration(options, name)
+    return (
+        0.0
+        if getattr(options, name).strip() in ("0", "0s", "0min", "0h")
+        else _duration(options, name)
+    )
 
 
 def _progress(tasks: int) -> Callable[[int], None] | None:
@@ -193,6 +305,8 @@ def _progress(tasks: int) -> Callable[[int], None] | None:
         return None
 
     def show(done: int) -> None:
-        print(f"\r{done:,} of {tasks:,} tasks\x1b[K", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r{done:,} of {tasks:,} tasks\x1b[K", end="", file=sys.stderr, flush=True
+        )
 
     return show

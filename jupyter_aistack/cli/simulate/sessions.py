@@ -39,14 +39,17 @@ class Scenario:
     """On what, and by which rules, sessions are replayed.
 
     Attributes:
-        gpus: how many there are; None for as many as `reservation` needs so that nobody waits.
+        gpus: how many there are; None for as many as `reservation` needs so that nobody
+            waits.
         gpus_per_host: on each machine.
         gpu_bytes: memory of each GPU.
         host_bytes: memory of each host.
         parked_share: the share of it that parked state may take.
-        park_seconds: `suspend` parks a session that has been idle for so long, though nobody needs its room.
+        park_seconds: `suspend` parks a session that has been idle for so long, though
+            nobody needs its room.
         side_by_side: how many sessions `suspend` lets run a task on one GPU at once.
-        reclaim_seconds: `reservation` takes GPUs back from a session idle for so long; None for never.
+        reclaim_seconds: `reservation` takes GPUs back from a session idle for so long;
+            None for never.
         idle: when `reclaim` takes leases back.
         lives: what the trace does not tell.
         costs: what starting, loading and moving takes.
@@ -73,7 +76,9 @@ def _reservation(floor: HostPool, scenario: Scenario) -> SessionPolicy:
     seconds = scenario.reclaim_seconds
     idle = None
     if seconds is not None:
-        idle = IdlePolicy(badge_seconds=seconds, notice_seconds=seconds, reclaim_seconds=seconds)
+        idle = IdlePolicy(
+            badge_seconds=seconds, notice_seconds=seconds, reclaim_seconds=seconds
+        )
     return Reservation(floor, scenario.costs, idle)
 
 
@@ -89,9 +94,15 @@ def _suspend(floor: HostPool, scenario: Scenario) -> SessionPolicy:
 
 POLICIES: Mapping[str, Callable[[HostPool, Scenario], SessionPolicy]] = {
     "reservation": _reservation,
-    "batch": lambda floor, scenario: Batch(floor, scenario.costs, seed=scenario.lives.seed),
-    "notebookos": lambda floor, scenario: NotebookOS(floor, scenario.costs, seed=scenario.lives.seed),
-    "reclaim": lambda floor, scenario: ReclaimPolicy(floor, scenario.costs, scenario.idle),
+    "batch": lambda floor, scenario: Batch(
+        floor, scenario.costs, seed=scenario.lives.seed
+    ),
+    "notebookos": lambda floor, scenario: NotebookOS(
+        floor, scenario.costs, seed=scenario.lives.seed
+    ),
+    "reclaim": lambda floor, scenario: ReclaimPolicy(
+        floor, scenario.costs, scenario.idle
+    ),
     "suspend": _suspend,
 }
 
@@ -132,17 +143,24 @@ def simulate(
     if not trace.sessions:
         longest = format_duration(scenario.lives.longest_seconds)
         raise InvalidRequest(
-            f"{source}: every task is longer than {longest}; keep them with --longest 0", field="longest"
+            f"{source}: every task is longer than {longest}; keep them with --longest 0",
+            field="longest",
         )
-    gpus = scenario.gpus if scenario.gpus is not None else gpus_reserved(trace, scenario)
+    gpus = (
+        scenario.gpus if scenario.gpus is not None else gpus_reserved(trace, scenario)
+    )
     _check_sizes(trace, gpus, scenario, source)
     meter = _replay(trace, policy, gpus, scenario, progress)
     plain = replace(scenario, reclaim_seconds=None)
     is_baseline = policy == "reservation" and scenario.reclaim_seconds is None
-    baseline = meter if is_baseline else _replay(trace, "reservation", gpus, plain, None)
+    baseline = (
+        meter if is_baseline else _replay(trace, "reservation", gpus, plain, None)
+    )
     report = _report(trace, policy, gpus, meter, baseline, source)
     if is_scaled:
-        report["sensitivity"] = _sensitivity(tasks, policy, gpus, scenario, report, progress)
+        report["sensitivity"] = _sensitivity(
+            tasks, policy, gpus, scenario, report, progress
+        )
     report["assumptions"] = assumptions(policy, scenario)
     return Result(report=report, meters={"reservation": baseline, policy: meter})
 
@@ -150,33 +168,52 @@ def simulate(
 def check_policy(policy: str) -> None:
     """Raises InvalidRequest when there is no such policy."""
     if policy not in POLICIES:
-        raise InvalidRequest(f"policy: {policy!r} is not one of {', '.join(POLICIES)}", field="policy")
+        raise InvalidRequest(
+            f"policy: {policy!r} is not one of {', '.join(POLICIES)}", field="policy"
+        )
 
 
 def gpus_reserved(trace: Trace, scenario: Scenario) -> int:
-    """How many GPUs, in whole hosts, `reservation` needs so that no session waits for its own."""
-    floor = scenario.floor(sum(s.gpus for s in trace.sessions) + scenario.gpus_per_host * len(trace.sessions))
-    Replay(trace.sessions, _reservation(floor, replace(scenario, reclaim_seconds=None))).run()
+    """How many GPUs, in whole hosts, `reservation` needs so that no session waits for
+    its own.
+    """
+    floor = scenario.floor(
+        sum(s.gpus for s in trace.sessions)
+        + scenario.gpus_per_host * len(trace.sessions)
+    )
+    Replay(
+        trace.sessions, _reservation(floor, replace(scenario, reclaim_seconds=None))
+    ).run()
     return len(floor.touched) * scenario.gpus_per_host
 
 
 def _lives(scenario: Scenario, scale: float) -> SessionModel:
     costs = scenario.costs
     most = (scenario.gpu_bytes - costs.overhead_bytes) / (1 + costs.overhead_share)
-    return replace(scenario.lives, memory_scale=scale * scenario.lives.memory_scale, most_bytes=most)
+    return replace(
+        scenario.lives,
+        memory_scale=scale * scenario.lives.memory_scale,
+        most_bytes=most,
+    )
 
 
 def check_scenario(scenario: Scenario) -> None:
     """Raises InvalidRequest when what it says cannot be."""
     lives = scenario.lives
     if lives.p90_bytes < lives.median_bytes:
-        raise InvalidRequest("--memory-p90: is below --memory-median", field="memory_p90")
+        raise InvalidRequest(
+            "--memory-p90: is below --memory-median", field="memory_p90"
+        )
     if scenario.idle.reclaim_seconds < scenario.idle.notice_seconds:
-        raise InvalidRequest("--idle-reclaim: is before --idle-notice", field="idle_reclaim")
+        raise InvalidRequest(
+            "--idle-reclaim: is before --idle-notice", field="idle_reclaim"
+        )
     if scenario.gpu_bytes < GIB:
         raise InvalidRequest("--gpu-memory: is below 1GiB", field="gpu_memory")
     if scenario.gpus is not None and scenario.gpus < 1:
-        raise InvalidRequest(f"--gpus: {scenario.gpus} is not a number of GPUs, at least 1", field="gpus")
+        raise InvalidRequest(
+            f"--gpus: {scenario.gpus} is not a number of GPUs, at least 1", field="gpus"
+        )
 
 
 def _check_sizes(trace: Trace, gpus: int, scenario: Scenario, source: str) -> None:
@@ -191,7 +228,9 @@ def _check_sizes(trace: Trace, gpus: int, scenario: Scenario, source: str) -> No
             )
 
 
-def _replay(trace: Trace, policy: str, gpus: int, scenario: Scenario, progress: Progress | None) -> Meter:
+def _replay(
+    trace: Trace, policy: str, gpus: int, scenario: Scenario, progress: Progress | None
+) -> Meter:
     rules = POLICIES[policy](scenario.floor(gpus), scenario)
     run = Replay(trace.sessions, rules, progress)
     meter = run.run()
@@ -216,7 +255,9 @@ def figures(meter: Meter, tasks: int) -> JSON:
     }
 
 
-def _report(trace: Trace, policy: str, gpus: int, meter: Meter, baseline: Meter, source: str) -> JSON:
+def _report(
+    trace: Trace, policy: str, gpus: int, meter: Meter, baseline: Meter, source: str
+) -> JSON:
     long_hours = sum(task.gpus * task.seconds for task in trace.long_tasks) / HOUR
     return {
         "trace": source,
@@ -226,13 +267,23 @@ def _report(trace: Trace, policy: str, gpus: int, meter: Meter, baseline: Meter,
         "tasks": trace.tasks,
         **figures(meter, trace.tasks),
         "reservation_gpu_hours_held": round(baseline.held.total / HOUR, 1),
-        "held_of_reservation_pct": round(100 * meter.held.total / max(baseline.held.total, 1e-9), 2),
-        "long_tasks": {"tasks": len(trace.long_tasks), "gpu_hours": round(long_hours, 1)},
+        "held_of_reservation_pct": round(
+            100 * meter.held.total / max(baseline.held.total, 1e-9), 2
+        ),
+        "long_tasks": {
+            "tasks": len(trace.long_tasks),
+            "gpu_hours": round(long_hours, 1),
+        },
     }
 
 
 def _sensitivity(
-    tasks: list[Task], policy: str, gpus: int, scenario: Scenario, report: JSON, progress: Progress | None
+    tasks: list[Task],
+    policy: str,
+    gpus: int,
+    scenario: Scenario,
+    report: JSON,
+    progress: Progress | None,
 ) -> JSON:
     """The main figures with states of half and of twice the size."""
     found: JSON = {}
@@ -240,6 +291,8 @@ def _sensitivity(
         measured = report
         if POLICIES[policy](scenario.floor(1), scenario).uses_memory:
             trace = make_trace(tasks, _lives(scenario, scale))
-            measured = figures(_replay(trace, policy, gpus, scenario, progress), trace.tasks)
+            measured = figures(
+                _replay(trace, policy, gpus, scenario, progress), trace.tasks
+            )
         found[f"memory x{scale:g}"] = {name: measured[name] for name in SCALED_FIGURES}
     return found

@@ -1,4 +1,6 @@
-"""Leases that are parked when their session is idle: warm while there is room, brought back by the next task."""
+"""Leases that are parked when their session is idle: warm while there is room, brought
+back by the next task.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,21 @@ from .replay import Notebook
 
 
 class Suspend(LeaseSimulation):
-    """Sessions share GPUs under a memory budget; the state of idle ones is parked in the host's memory.
+    """Sessions share GPUs under a memory budget; the state of idle ones is parked in
+    the host's memory.
 
-    A session gets its home, GPUs of one host, when it opens, where fewest others are, and is resumed nowhere else: the
-    driver does not promise more. It stays resident after a task, and is parked when it has been idle for long, or,
-    least recently used first, when another one at home there needs the memory. A task that waits has a claim on its
+    A session gets its home, GPUs of one host, when it opens, where fewest others are,
+    and is resumed nowhere else: the driver does not promise more. It stays resident
+    after a task, and is parked when it has been idle for long, or, least recently used
+    first, when another one at home there needs the memory. A task that waits has a
+    claim on its
     GPUs: who comes later waits behind it.
 
     Args:
         floor: the machines.
         costs: what parking and resuming takes.
-        park_seconds: a session that has been idle for so long is parked though nobody needs its room.
+        park_seconds: a session that has been idle for so long is parked though nobody
+            needs its room.
         side_by_side: how many sessions may run a task on one GPU at once.
         host_bytes: the most that may be parked in the memory of one host.
     """
@@ -39,18 +45,32 @@ class Suspend(LeaseSimulation):
     name = "suspend"
 
     def __init__(
-        self, floor: HostPool, costs: Costs, *, park_seconds: float, side_by_side: int, host_bytes: float
+        self,
+        floor: HostPool,
+        costs: Costs,
+        *,
+        park_seconds: float,
+        side_by_side: int,
+        host_bytes: float,
     ) -> None:
-        idle = IdlePolicy(badge_seconds=park_seconds, notice_seconds=park_seconds, reclaim_seconds=math.inf)
+        idle = IdlePolicy(
+            badge_seconds=park_seconds,
+            notice_seconds=park_seconds,
+            reclaim_seconds=math.inf,
+        )
         super().__init__(floor, costs, idle)
-        self.park_seconds, self.side_by_side, self.host_bytes = park_seconds, side_by_side, host_bytes
-        self._homes: dict[str, dict[Notebook, None]] = {device: {} for device in floor.host_of}
+        self.park_seconds = park_seconds
+        self.side_by_side = side_by_side
+        self.host_bytes = host_bytes
+        self._homes: dict[str, dict[Notebook, None]] = {
+            device: {} for device in floor.host_of
+        }
         self._resident: defaultdict[str, int] = defaultdict(int)
         self._running: defaultdict[str, int] = defaultdict(int)
         self._lines: dict[str, list[Notebook]] = {host: [] for host in floor.hosts}
         self._copied_at: dict[str, float] = {}
 
-    # -- opening and closing ------------------------------------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------
 
     def _ask(self, notebook: Notebook, now: float) -> None:
         self.desk.ask(notebook, self._spec(notebook), now)
@@ -62,7 +82,9 @@ class Suspend(LeaseSimulation):
         return parse_spec(f"gpu:{size}GiBx{notebook.session.gpus}")
 
     def _serve_desk(self, now: float) -> None:
-        """Whoever waits for a home gets one, as long as there is room for the first of them."""
+        """Whoever waits for a home gets one, as long as there is room for the first of
+        them.
+        """
         while self.desk.waiting:
             notebook = next(iter(self.desk.waiting.values()))
             devices = self._home_for(notebook)
@@ -74,18 +96,23 @@ class Suspend(LeaseSimulation):
                 return
 
     def _home_for(self, notebook: Notebook) -> Sequence[str]:
-        """The GPUs, of one host, where fewest are resident and fewest at home; of equal ones, where it fits best."""
+        """The GPUs, of one host, where fewest are resident and fewest at home; of equal
+        ones, where it fits best.
+        """
         gpus = notebook.session.gpus
         best: tuple[tuple[int, int], int, str] | None = None
         chosen: Sequence[str] = ()
         for host, inventory in self.floor.inventories.items():
-            ranked = sorted((self._crowd(device.id), device.id) for device in inventory.devices)
+            ranked = sorted(
+                (self._crowd(device.id), device.id) for device in inventory.devices
+            )
             if len(ranked) < gpus:
                 continue
             level = ranked[gpus - 1][0]
             rank = level, sum(crowd <= level for crowd, _ in ranked), host
             if best is None or rank < best:
-                best, chosen = rank, [device for _, device in ranked[:gpus]]
+                best = rank
+                chosen = [device for _, device in ranked[:gpus]]
         return chosen
 
     def _crowd(self, device: str) -> tuple[int, int]:
@@ -98,7 +125,9 @@ class Suspend(LeaseSimulation):
     def _serve_home(self, devices: Sequence[str], now: float) -> None:
         host = self.floor.host_of[devices[0]]
         whole_host = self.floor.inventories[host]
-        inventory = replace(whole_host, devices=tuple(d for d in whole_host.devices if d.id in devices))
+        inventory = replace(
+            whole_host, devices=tuple(d for d in whole_host.devices if d.id in devices)
+        )
         there = self._residents(devices)
         for notebook in there:
             if notebook.is_running:
@@ -128,22 +157,29 @@ class Suspend(LeaseSimulation):
         self.desk.end(notebook, LeaseTransition.RELEASE, now)
         for piece in notebook.slices:
             del self._homes[piece.device_id][notebook]
-        notebook.slices, notebook.host = (), ""
+        notebook.slices = ()
+        notebook.host = ""
         self._serve_line(host, now)
         self._serve_desk(now)
 
-    # -- running ------------------------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------
 
     def submitted(self, notebook: Notebook, now: float) -> None:
         if notebook.lease is None:
             return  # it is still in the line for a home
         line = self._lines[notebook.host]
-        claimed = {device for other in line for device in self._claim(other)} if line else set()
+        claimed = (
+            {device for other in line for device in self._claim(other)}
+            if line
+            else set()
+        )
         if not claimed.isdisjoint(_devices(notebook)) or not self._try(notebook, now):
             line.append(notebook)
 
     def _try(self, notebook: Notebook, now: float) -> bool:
-        """Run the present task if its GPUs are not busy and its state is there or can be brought back."""
+        """Run the present task if its GPUs are not busy and its state is there or can
+        be brought back.
+        """
         assert notebook.lease is not None
         devices = _devices(notebook)
         used = devices[: notebook.task.gpus]
@@ -151,7 +187,9 @@ class Suspend(LeaseSimulation):
             return False
         at = now if notebook.has_state else self._copied(devices, now)
         if notebook.lease.state is LeaseState.SUSPENDED:
-            if not self._make_room(notebook, devices, notebook.slices[0].memory_bytes, now):
+            if not self._make_room(
+                notebook, devices, notebook.slices[0].memory_bytes, now
+            ):
                 return False
             at = self._resume(notebook, now)
         for device in used:
@@ -167,17 +205,21 @@ class Suspend(LeaseSimulation):
         self._serve_desk(now)
 
     def _claim(self, notebook: Notebook) -> list[str]:
-        """The GPUs that who comes later leaves to a waiting one: none if nothing runs there.
+        """The GPUs that who comes later leaves to a waiting one: none if nothing runs
+        there.
 
-        Then it is memory of the host that is short, to park others in. They must be let go on, or all would wait for
-        each other.
+        Then it is memory of the host that is short, to park others in. They must be let
+        go on, or all would wait for each other.
         """
         devices = _devices(notebook)
         return devices if any(self._running[device] for device in devices) else []
 
     def _serve_line(self, host: str, now: float) -> None:
-        """Whoever waits for busy GPUs or for memory, first come first served on each GPU."""
-        line, claimed = self._lines[host], set[str]()
+        """Whoever waits for busy GPUs or for memory, first come first served on each
+        GPU.
+        """
+        line = self._lines[host]
+        claimed = set[str]()
         if not line:
             return
         self._lines[host] = []
@@ -187,14 +229,19 @@ class Suspend(LeaseSimulation):
                 claimed.update(self._claim(notebook))
                 self._lines[host].append(notebook)
 
-    # -- memory -------------------------------------------------------------------------------------------------
+    # -- memory ------------------------------------------------------------------------
 
-    def _make_room(self, notebook: Notebook, devices: Sequence[str], wanted: int, now: float) -> bool:
-        """Park others, least recently used first, until each GPU has `wanted` bytes free; nobody if that is vain."""
+    def _make_room(
+        self, notebook: Notebook, devices: Sequence[str], wanted: int, now: float
+    ) -> bool:
+        """Park others, least recently used first, until each GPU has `wanted` bytes
+        free; nobody if that is vain.
+        """
         free = {device: self.floor.room.memory(device) for device in devices}
         if all(have >= wanted for have in free.values()):
             return True
-        victims, parked = [], self.meter.host_parked.get(self.floor.host_of[devices[0]], 0)
+        victims = []
+        parked = self.meter.host_parked.get(self.floor.host_of[devices[0]], 0)
         for other in self._parkable(notebook, devices):
             there = [d for d in _devices(other) if free.get(d, wanted) < wanted]
             size = _parked_bytes(other)
@@ -211,16 +258,35 @@ class Suspend(LeaseSimulation):
         return True
 
     def _parkable(self, notebook: Notebook, devices: Sequence[str]) -> list[Notebook]:
-        """Idle sessions with memory there, least recently used first; those that wait to run come last."""
-        idle = [n for n in self._residents(devices) if not n.is_running and n is not notebook]
-        return sorted(idle, key=lambda n: (n.is_waiting, n.lease.active_at if n.lease else 0.0, n.session.number))
+        """Idle sessions with memory there, least recently used first; those that wait
+        to run come last.
+        """
+        idle = [
+            n
+            for n in self._residents(devices)
+            if not n.is_running and n is not notebook
+        ]
+        return sorted(
+            idle,
+            key=lambda n: (
+                n.is_waiting,
+                n.lease.active_at if n.lease else 0.0,
+                n.session.number,
+            ),
+        )
 
     def _residents(self, devices: Iterable[str]) -> list[Notebook]:
         there = dict.fromkeys(n for device in devices for n in self._homes[device])
-        return [n for n in there if n.lease is not None and n.lease.state is not LeaseState.SUSPENDED]
+        return [
+            n
+            for n in there
+            if n.lease is not None and n.lease.state is not LeaseState.SUSPENDED
+        ]
 
     def _park(self, notebook: Notebook, now: float) -> float:
-        """Its state goes to the host's memory; how many seconds that takes, from when its GPUs are free to copy."""
+        """Its state goes to the host's memory; how many seconds that takes, from when
+        its GPUs are free to copy.
+        """
         assert notebook.lease is not None
         notebook.lease = advance(notebook.lease, LeaseTransition.SUSPEND, now)
         seconds = self.costs.checkpoint(notebook.state_bytes)
@@ -270,16 +336,25 @@ class Suspend(LeaseSimulation):
         if new:
             self.meter.occupied.change(new, now)
 
-    # -- idleness -----------------------------------------------------------------------------------------------
+    # -- idleness ----------------------------------------------------------------------
 
     def _look(self, notebook: Notebook, now: float) -> None:
         if notebook.is_running or notebook.is_waiting:
             self._touch(notebook, now)
         lease = notebook.lease
         is_resident = lease is not None and lease.state is LeaseState.ACTIVE
-        if lease is not None and is_resident and stage(lease, self.desk.queue, now) == NOTICED:
-            if self.meter.host_parked.get(notebook.host, 0) + _parked_bytes(notebook) > self.host_bytes:
-                self.agenda.at(now + self.park_seconds, self._look, notebook)  # it stays, for want of memory to park it
+        if (
+            lease is not None
+            and is_resident
+            and stage(lease, self.desk.queue, now) == NOTICED
+        ):
+            if (
+                self.meter.host_parked.get(notebook.host, 0) + _parked_bytes(notebook)
+                > self.host_bytes
+            ):
+                self.agenda.at(
+                    now + self.park_seconds, self._look, notebook
+                )  # it stays, for want of memory to park it
                 return
             self._park_idle(notebook, now)
         self._look_again(notebook, now)

@@ -1,7 +1,9 @@
-"""Traces of notebook tasks: reading one, and putting together the sessions that it does not tell.
+"""Traces of notebook tasks: reading one, and putting together the sessions that it does
+not tell.
 
-A row is one task. Rows come session by session in the order of time; where a row begins before the one above it has
-ended, a new session begins (or where the column ``session`` changes, if the trace has one).
+A row is one task. Rows come session by session in the order of time; where a row begins
+before the one above it has ended, a new session begins (or where the column ``session``
+changes, if the trace has one).
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from pathlib import Path
 
 from .csv_io import Row, rows
 
-MINUTE, HOUR = 60.0, 3600.0
+MINUTE = 60.0
+HOUR = 3600.0
 COLUMNS = ("num_gpu", "submit_time", "duration")
 MOST_MINUTES = 10**8
 """Nothing takes longer; a larger number is a slip of the pen."""
 P90 = 1.2815515655446004
-"""How many standard deviations above the median the 90th percentile of a normal distribution lies."""
+"""How many standard deviations above the median the 90th percentile of a normal
+distribution lies.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +55,11 @@ class Session:
         gpus: what it has reserved, the most any of its tasks uses.
         memory_bytes: what its state takes on each of its GPUs.
         opens_at: when it is opened.
-        tail_seconds: how long it stays open after its last task; without tasks, how long it is open.
+        tail_seconds: how long it stays open after its last task; without tasks, how
+            long it is open.
         tasks: in the order of time.
-        thinks: seconds between the end of the task before (for the first: the opening) and each task.
+        thinks: seconds between the end of the task before (for the first: the opening)
+            and each task.
     """
 
     number: int
@@ -67,7 +74,8 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionModel:
-    """What a trace does not tell of its sessions, and how it is made up. All of it is drawn from `seed`.
+    """What a trace does not tell of its sessions, and how it is made up. All of it is
+    drawn from `seed`.
 
     Attributes:
         median_bytes, p90_bytes: of the state on each GPU: a lognormal distribution.
@@ -76,8 +84,10 @@ class SessionModel:
         head_seconds: mean time a session is open before its first task (exponential).
         tail_seconds: how long it stays open after its last.
         longest_seconds: tasks above this are left out; infinity to keep them all.
-        jitter_seconds: times of submission are spread over this much, for a trace whose times were rounded down.
-        unused_share: sessions without any task are added until they are this share of all GPU-hours reserved.
+        jitter_seconds: times of submission are spread over this much, for a trace whose
+            times were rounded down.
+        unused_share: sessions without any task are added until they are this share of
+            all GPU-hours reserved.
         seed: of all that is drawn.
     """
 
@@ -113,7 +123,8 @@ class Trace:
 
 
 def read_tasks(path: Path) -> list[Task]:
-    """The tasks of a CSV file with the columns ``num_gpu``, ``submit_time`` and ``duration``, both in minutes.
+    """The tasks of a CSV file with the columns ``num_gpu``, ``submit_time`` and
+    ``duration``, both in minutes.
 
     Raises:
         InvalidRequest: naming file, row and column.
@@ -123,9 +134,16 @@ def read_tasks(path: Path) -> list[Task]:
 
 def _task(row: Row) -> Task:
     gpus = row.number("num_gpu", least=1, most=1024)
-    submitted_at, seconds = _minutes(row, "submit_time") * MINUTE, _minutes(row, "duration") * MINUTE
+    submitted_at = _minutes(row, "submit_time") * MINUTE
+    seconds = _minutes(row, "duration") * MINUTE
     session = row.cells.get("session", "").strip()
-    return Task(row=row.line, gpus=gpus, submitted_at=submitted_at, seconds=seconds, session=session)
+    return Task(
+        row=row.line,
+        gpus=gpus,
+        submitted_at=submitted_at,
+        seconds=seconds,
+        session=session,
+    )
 
 
 def _minutes(row: Row, column: str) -> float:
@@ -134,7 +152,10 @@ def _minutes(row: Row, column: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= MOST_MINUTES:
-        raise row.fault(column, f"is not allowed; it must be a number of minutes from 0 to {MOST_MINUTES}")
+        raise row.fault(
+            column,
+            f"is not allowed; it must be a number of minutes from 0 to {MOST_MINUTES}",
+        )
     return value
 
 
@@ -156,18 +177,27 @@ def split_sessions(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 def make_trace(tasks: Sequence[Task], lives: SessionModel) -> Trace:
     """Sessions of `tasks`, with what the trace does not tell drawn as `lives` says."""
     long_tasks = tuple(task for task in tasks if task.seconds > lives.longest_seconds)
-    kept = ([t for t in group if t.seconds <= lives.longest_seconds] for group in split_sessions(tasks))
-    sessions = [_session(number, group, lives) for number, group in enumerate(group for group in kept if group)]
+    kept = (
+        [t for t in group if t.seconds <= lives.longest_seconds]
+        for group in split_sessions(tasks)
+    )
+    sessions = [
+        _session(number, group, lives)
+        for number, group in enumerate(group for group in kept if group)
+    ]
     sessions += _unused(sessions, lives)
     return Trace(sessions=tuple(sessions), long_tasks=long_tasks, read=len(tasks))
 
 
 def _session(number: int, tasks: Sequence[Task], lives: SessionModel) -> Session:
     draw = random.Random(f"{lives.seed} session {number}")
-    starts = [task.submitted_at + draw.random() * lives.jitter_seconds for task in tasks]
+    starts = [
+        task.submitted_at + draw.random() * lives.jitter_seconds for task in tasks
+    ]
     head = draw.expovariate(1 / lives.head_seconds) if lives.head_seconds else 0.0
     opens_at = max(0.0, starts[0] - head)
-    thinks, free_at = [], opens_at
+    thinks = []
+    free_at = opens_at
     for start, task in zip(starts, tasks, strict=True):
         thinks.append(max(0.0, start - free_at))
         free_at = max(start, free_at) + task.seconds
@@ -191,15 +221,25 @@ def _memory(draw: random.Random, lives: SessionModel) -> int:
 
 def reserved_seconds(session: Session) -> float:
     """How long it is open when no task has to wait."""
-    return sum(session.thinks) + sum(task.seconds for task in session.tasks) + session.tail_seconds
+    return (
+        sum(session.thinks)
+        + sum(task.seconds for task in session.tasks)
+        + session.tail_seconds
+    )
 
 
 def _unused(sessions: Sequence[Session], lives: SessionModel) -> list[Session]:
-    """Sessions without a task: GPUs and lengths as those of the others, at any time of the trace."""
+    """Sessions without a task: GPUs and lengths as those of the others, at any time of
+    the trace.
+    """
     if not sessions or not lives.unused_share:
         return []
     draw = random.Random(f"{lives.seed} unused")
-    wanted = lives.unused_share / (1 - lives.unused_share) * sum(s.gpus * reserved_seconds(s) for s in sessions)
+    wanted = (
+        lives.unused_share
+        / (1 - lives.unused_share)
+        * sum(s.gpus * reserved_seconds(s) for s in sessions)
+    )
     until = max(session.opens_at + reserved_seconds(session) for session in sessions)
     added: list[Session] = []
     while wanted > 0:

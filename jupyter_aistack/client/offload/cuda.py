@@ -1,4 +1,6 @@
-"""What a device whose memory is given back can do: CUDA, and the CPU as its double for trying it out."""
+"""What a device whose memory is given back can do: CUDA, and the CPU as its double for
+trying it out.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,13 @@ from .tensors import alive
 Pair: TypeAlias = tuple[Any, Any]
 """Two tensors of bytes, equally long."""
 BLOCK_BYTES = 512
-"""torch's allocator on a GPU gives out multiples of it (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
+"""torch's allocator on a GPU gives out multiples of it (c10/cuda/CUDACachingAllocator,
+kMinBlockSize).
+"""
 WORTH_A_SEARCH = 64
-"""Garbage is looked for, which takes 0.1 to 0.5 s in a notebook, when it could be 1/64 of what moves, or more."""
+"""Garbage is looked for, which takes 0.1 to 0.5 s in a notebook, when it could be 1/64
+of what moves, or more.
+"""
 
 
 class Device(Protocol):
@@ -28,19 +34,29 @@ class Device(Protocol):
         """Return when all work given to it is done."""
 
     def copy(self, pairs: Iterable[Pair]) -> None:
-        """Begin to copy, each pair's second into its first; all are complete after `synchronize`."""
+        """Begin to copy, each pair's second into its first; all are complete after
+        `synchronize`.
+        """
 
     def adopt(self, storages: Sequence[Any]) -> None:
-        """Storages that have been allocated just now and will be filled: make that quick."""
+        """Storages that have been allocated just now and will be filled: make that
+        quick.
+        """
 
     def has_more(self, sizes: Sequence[int]) -> bool:
-        """Whether it holds much beside storages of these sizes, in which garbage may be."""
+        """Whether it holds much beside storages of these sizes, in which garbage may
+        be.
+        """
 
     def trim(self) -> int:
-        """Drop what nobody refers to and give back memory that nothing lives in; the bytes given back."""
+        """Drop what nobody refers to and give back memory that nothing lives in; the
+        bytes given back.
+        """
 
     def give_back(self) -> int:
-        """Give back memory that nothing lives in, without looking for garbage; the bytes given back."""
+        """Give back memory that nothing lives in, without looking for garbage; the
+        bytes given back.
+        """
 
     def host_buffer(self, size_bytes: int) -> Any:
         """Host memory, as a tensor of bytes."""
@@ -72,7 +88,10 @@ class Cuda:
         import torch
 
         known = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes)
-        held = sum(torch.cuda.memory_allocated(index) for index in range(torch.cuda.device_count()))
+        held = sum(
+            torch.cuda.memory_allocated(index)
+            for index in range(torch.cuda.device_count())
+        )
         return (held - known) * WORTH_A_SEARCH > known
 
     def trim(self) -> int:
@@ -91,7 +110,10 @@ class Cuda:
     def _reserved(self) -> int:
         import torch
 
-        return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
+        return sum(
+            torch.cuda.memory_reserved(index)
+            for index in range(torch.cuda.device_count())
+        )
 
     def host_buffer(self, size_bytes: int) -> Any:
         import torch
@@ -109,7 +131,9 @@ class Cuda:
 
 
 class Cpu:
-    """The CPU as a stand-in for a GPU: its tensors move to other memory of the CPU, and theirs is really freed."""
+    """The CPU as a stand-in for a GPU: its tensors move to other memory of the CPU, and
+    theirs is really freed.
+    """
 
     kind = "cpu"
 
@@ -152,7 +176,10 @@ def device_named(kind: str) -> Device:
     """
     devices: dict[str, Device] = {"cuda": Cuda(), "cpu": Cpu()}
     if kind not in devices:
-        raise InvalidRequest(f"device: {kind!r} is not known; write cuda, or cpu to try it out", field="device")
+        raise InvalidRequest(
+            f"device: {kind!r} is not known; write cuda, or cpu to try it out",
+            field="device",
+        )
     return devices[kind]
 
 

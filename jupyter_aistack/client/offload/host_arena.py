@@ -1,4 +1,6 @@
-"""Host memory for what is moved out: a few large pieces, since pinning many small ones takes most of the time."""
+"""Host memory for what is moved out: a few large pieces, since pinning many small ones
+takes most of the time.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from .cuda import Device
 
 PIECE_BYTES = 64 << 20
 ALIGNMENT = 64
-"""At least the size of an element of any type, so that a tensor of it may begin there."""
+"""At least the size of an element of any type, so that a tensor of it may begin
+there.
+"""
 
 
 @dataclass
@@ -23,7 +27,9 @@ class HostBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageLocation:
-    """Where one storage lies in host memory: `size_bytes` from byte `offset` of `buffer`."""
+    """Where one storage lies in host memory: `size_bytes` from byte `offset` of
+    `buffer`.
+    """
 
     buffer: Any
     offset: int
@@ -36,7 +42,9 @@ class StorageLocation:
 
 @dataclass
 class Arena:
-    """The host memory of one registration. Pieces are kept from one time to the next until dropped."""
+    """The host memory of one registration. Pieces are kept from one time to the next
+    until dropped.
+    """
 
     device: Device
     pieces: list[HostBlock] = field(default_factory=list)
@@ -50,17 +58,21 @@ class Arena:
         return max(0, sum(map(_aligned, sizes)) - self.size_bytes)
 
     def place(self, sizes: Sequence[int]) -> list[StorageLocation]:
-        """Places for storages of these sizes, in that order; whatever lay there before is forgotten.
+        """Places for storages of these sizes, in that order; whatever lay there before
+        is forgotten.
 
         Raises:
             RuntimeError: from torch, when the host has no memory for it.
         """
         for piece in self.pieces:
             piece.used = 0
-        rest, places = sum(map(_aligned, sizes)), []
+        rest = sum(map(_aligned, sizes))
+        places = []
         for size in sizes:
             piece = self._piece(_aligned(size), rest)
-            places.append(StorageLocation(buffer=piece.buffer, offset=piece.used, size_bytes=size))
+            places.append(
+                StorageLocation(buffer=piece.buffer, offset=piece.used, size_bytes=size)
+            )
             piece.used += _aligned(size)
             rest -= _aligned(size)
         return places
@@ -69,7 +81,9 @@ class Arena:
         for piece in self.pieces:
             if piece.used + size <= len(piece.buffer):
                 return piece
-        self.pieces.append(HostBlock(self.device.host_buffer(max(size, min(rest, PIECE_BYTES)))))
+        self.pieces.append(
+            HostBlock(self.device.host_buffer(max(size, min(rest, PIECE_BYTES))))
+        )
         return self.pieces[-1]
 
     def drop(self) -> None:

@@ -1,4 +1,5 @@
-"""How the host's memory comes and goes: in large pages where there are some, and really back to the system.
+"""How the host's memory comes and goes: in large pages where there are some, and really
+back to the system.
 
 A page fault for each 4 KiB of fresh memory takes longer than to copy into it.
 """
@@ -12,13 +13,17 @@ import sys
 from collections.abc import Callable
 
 ADVISE_HUGE = 14
-"""MADV_HUGEPAGE of Linux (asm-generic/mman-common.h); `mmap` names it only where Python was built with it."""
+"""MADV_HUGEPAGE of Linux (asm-generic/mman-common.h); `mmap` names it only where Python
+was built with it.
+"""
 WORTH_BYTES = 4 << 20
 """Two large pages of x86-64: below that, a stretch rarely holds one that is aligned."""
 
 
 def prefer_large(address: int, size_bytes: int) -> None:
-    """Ask for large pages under memory that nobody has touched yet. A wish: not granted, it changes nothing."""
+    """Ask for large pages under memory that nobody has touched yet. A wish: not
+    granted, it changes nothing.
+    """
     advise = _advise()
     begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     size = (address + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
@@ -27,8 +32,14 @@ def prefer_large(address: int, size_bytes: int) -> None:
 
 
 def return_unused() -> None:
-    """Let the system have what was freed in small pieces, which the C library would keep; glibc alone is told."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    """Let the system have what was freed in small pieces, which the C library would
+    keep; glibc alone is told.
+    """
+    trim = (
+        getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if sys.platform == "linux"
+        else None
+    )
     if trim is not None:
         trim(0)
 

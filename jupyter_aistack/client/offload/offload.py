@@ -1,8 +1,9 @@
 """Move what is registered to host memory, and back to where it was.
 
-What moves are storages, each once however many tensors share it. A storage object stays, emptied, and is filled again:
-views, gradients' graphs and whoever else refers to it see the same memory afterwards. Meanwhile the tensors on it stand
-on the host copy, so that who uses one too early gets a value or an error of torch, not a crash.
+What moves are storages, each once however many tensors share it. A storage object
+stays, emptied, and is filled again: views, gradients' graphs and whoever else refers to
+it see the same memory afterwards. Meanwhile the tensors on it stand on the host copy,
+so that who uses one too early gets a value or an error of torch, not a crash.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class TransferResult:
 
 @dataclass(frozen=True, kw_only=True)
 class _Parked:
-    """One storage that is out: its object, emptied; its copy; and the tensors that stand on the copy meanwhile."""
+    """One storage that is out: its object, emptied; its copy; and the tensors that
+    stand on the copy meanwhile.
+    """
 
     name: str
     storage: Any
@@ -57,15 +60,21 @@ class _Parked:
 
 
 class Offload:
-    """Objects whose tensors leave the device when told to, and come back. Made by :func:`offloadable`.
+    """Objects whose tensors leave the device when told to, and come back. Made by
+    :func:`offloadable`.
 
-    As a context manager it brings them back at the end, and lets go of the host memory. Safe to use from several
+    As a context manager it brings them back at the end, and lets go of the host memory.
+    Safe to use from several
     threads: what is asked twice is done once.
     """
 
-    def __init__(self, objects: tuple[Any, ...], device: Device, *, keep_host: bool) -> None:
+    def __init__(
+        self, objects: tuple[Any, ...], device: Device, *, keep_host: bool
+    ) -> None:
         check(objects)
-        self.objects, self.device, self.keep_host = objects, device, keep_host
+        self.objects = objects
+        self.device = device
+        self.keep_host = keep_host
         self._arena = Arena(device)
         self._parked: tuple[_Parked, ...] = ()
 
@@ -79,14 +88,26 @@ class Offload:
         return self._arena.size_bytes
 
     def sizes(self) -> dict[int, int]:
-        """What it has on the device now: the bytes of each storage, by the storage's address."""
+        """What it has on the device now: the bytes of each storage, by the storage's
+        address.
+        """
         with _one_at_a_time:
-            on_device = (t for _, t in named_tensors(self.objects) if t.device.type == self.device.kind)
+            on_device = (
+                t
+                for _, t in named_tensors(self.objects)
+                if t.device.type == self.device.kind
+            )
             plain = ((storage_key(tensor), tensor) for tensor in on_device)
-            return {key: tensor.untyped_storage().nbytes() for key, tensor in plain if key is not None}
+            return {
+                key: tensor.untyped_storage().nbytes()
+                for key, tensor in plain
+                if key is not None
+            }
 
     def trim(self) -> int:
-        """Give back what the device has cached but nothing lives in; the bytes given back."""
+        """Give back what the device has cached but nothing lives in; the bytes given
+        back.
+        """
         with _one_at_a_time:
             return self.device.trim()
 
@@ -94,7 +115,8 @@ class Offload:
         """Move everything out; what is out already stays out.
 
         Raises:
-            LeaseError: something cannot be moved, which is named, or the host has no room. Nothing has moved then.
+            LeaseError: something cannot be moved, which is named, or the host has no
+                room. Nothing has moved then.
         """
         with _one_at_a_time:
             if self._parked:
@@ -103,7 +125,10 @@ class Offload:
             named = list(named_tensors(self.objects))
             found = self._storages(named)
             if not found:
-                return TransferResult(trimmed_bytes=self.device.trim(), seconds=time.perf_counter() - begin)
+                return TransferResult(
+                    trimmed_bytes=self.device.trim(),
+                    seconds=time.perf_counter() - begin,
+                )
             self._parked = self._copy_out(found, [tensor for _, tensor in named])
             self._empty()
             trimmed = max(0, self.device.give_back() - _size(self._parked))
@@ -113,14 +138,18 @@ class Offload:
         """Bring everything back; what is here already stays.
 
         Raises:
-            LeaseError: the device has no room. All is still out then, nothing is lost, and it may be tried again.
+            LeaseError: the device has no room. All is still out then, nothing is lost,
+                and it may be tried again.
         """
         with _one_at_a_time:
             if not self._parked:
                 return TransferResult()
-            begin, parked = time.perf_counter(), self._parked
+            begin = time.perf_counter()
+            parked = self._parked
             self._make_room(parked)
-            self.device.copy((_bytes_of(one.storage), one.place.bytes) for one in parked)
+            self.device.copy(
+                (_bytes_of(one.storage), one.place.bytes) for one in parked
+            )
             self.device.synchronize()
             for one in parked:
                 _refer(one, to_host=False)
@@ -148,15 +177,21 @@ class Offload:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
-    # -- out ----------------------------------------------------------------------------------------------------
+    # -- out ---------------------------------------------------------------------------
 
     def _storages(self, named: list[tuple[str, Any]]) -> dict[int, tuple[str, Any]]:
-        """The storages on the device, by address, each with the name of a tensor on it."""
-        refusal, found = self.device.why_not(), dict[int, tuple[str, Any]]()
+        """The storages on the device, by address, each with the name of a tensor on
+        it.
+        """
+        refusal = self.device.why_not()
+        found = dict[int, tuple[str, Any]]()
         if refusal:
             raise LeaseError(f"cannot suspend: {refusal}")
         for name, tensor in named:
@@ -170,7 +205,9 @@ class Offload:
                 found.setdefault(storage._cdata, (name, storage))
         return found
 
-    def _copy_out(self, found: dict[int, tuple[str, Any]], tensors: list[Any]) -> tuple[_Parked, ...]:
+    def _copy_out(
+        self, found: dict[int, tuple[str, Any]], tensors: list[Any]
+    ) -> tuple[_Parked, ...]:
         """Copies of all storages, complete; the originals are as they were."""
         sizes = [storage.nbytes() for _, storage in found.values()]
         self._admit(sizes)
@@ -178,26 +215,41 @@ class Offload:
             places = self._arena.place(sizes)
         except (RuntimeError, MemoryError) as error:
             self._arena.drop()
-            raise LeaseError(f"cannot suspend: the host gave no {format_bytes(sum(sizes))}: {error}") from error
+            raise LeaseError(
+                f"cannot suspend: the host gave no {format_bytes(sum(sizes))}: {error}"
+            ) from error
         self.device.synchronize()
         moves = zip(found.values(), places, strict=True)
-        self.device.copy((place.bytes, _bytes_of(storage)) for (_, storage), place in moves)
+        self.device.copy(
+            (place.bytes, _bytes_of(storage)) for (_, storage), place in moves
+        )
         standing = self._standing(found, tensors)  # while a GPU copies
         self.device.synchronize()
         return tuple(
-            _Parked(name=name, storage=storage, place=place, tensors=standing.get(key, ()))
+            _Parked(
+                name=name, storage=storage, place=place, tensors=standing.get(key, ())
+            )
             for (key, (name, storage)), place in zip(found.items(), places, strict=True)
         )
 
     def _standing(
         self, found: dict[int, tuple[str, Any]], tensors: list[Any]
     ) -> dict[int, tuple[tuple[Any, int], ...]]:
-        """Who stands on each storage, those that nobody registered included; garbage is dropped where it may matter."""
+        """Who stands on each storage, those that nobody registered included; garbage is
+        dropped where it may matter.
+        """
         standing = _by_storage(tensors)
-        has_views = any(has_others(storage, len(standing[key])) for key, (_, storage) in found.items())
-        if has_views or self.device.has_more([storage.nbytes() for _, storage in found.values()]):
+        has_views = any(
+            has_others(storage, len(standing[key]))
+            for key, (_, storage) in found.items()
+        )
+        if has_views or self.device.has_more(
+            [storage.nbytes() for _, storage in found.values()]
+        ):
             gc.collect()  # before the search, which would take garbage for views
-        return _by_storage([*tensors, *tensors_on(set(found))]) if has_views else standing
+        return (
+            _by_storage([*tensors, *tensors_on(set(found))]) if has_views else standing
+        )
 
     def _empty(self) -> None:
         """Stand all tensors on the copies and free the originals; all or nothing."""
@@ -207,10 +259,16 @@ class Offload:
                 parked.storage.resize_(0)
             except RuntimeError as error:
                 self.resume()
-                raise LeaseError(f"cannot suspend {parked.name}: {error}", name=parked.name) from error
+                raise LeaseError(
+                    f"cannot suspend {parked.name}: {error}", name=parked.name
+                ) from error
 
     def _admit(self, sizes: list[int]) -> None:
-        room = host_room(_available_bytes(), parked_bytes=self._arena.size_bytes, share=SuspendPolicy().host_share)
+        room = host_room(
+            _available_bytes(),
+            parked_bytes=self._arena.size_bytes,
+            share=SuspendPolicy().host_share,
+        )
         missing = self._arena.missing_bytes(sizes)
         if missing > room:
             raise LeaseError(
@@ -220,7 +278,7 @@ class Offload:
                 room_bytes=room,
             )
 
-    # -- back ---------------------------------------------------------------------------------------------------
+    # -- back --------------------------------------------------------------------------
 
     def _make_room(self, parked: tuple[_Parked, ...]) -> None:
         """Allocate everything on the device before a byte is copied; all or nothing."""
@@ -238,21 +296,32 @@ class Offload:
                 ) from error
         self.device.adopt([one.storage for one in parked])
 
-    def _moved(self, begin: float, parked: tuple[_Parked, ...], trimmed: int) -> TransferResult:
+    def _moved(
+        self, begin: float, parked: tuple[_Parked, ...], trimmed: int
+    ) -> TransferResult:
         seconds = time.perf_counter() - begin
-        return TransferResult(storages=len(parked), size_bytes=_size(parked), seconds=seconds, trimmed_bytes=trimmed)
+        return TransferResult(
+            storages=len(parked),
+            size_bytes=_size(parked),
+            seconds=seconds,
+            trimmed_bytes=trimmed,
+        )
 
 
 def offloadable(*objects: Any, device: str = "cuda", keep_host: bool = True) -> Offload:
-    """Register models, optimizers and tensors that may leave the GPU while the notebook does not need it.
+    """Register models, optimizers and tensors that may leave the GPU while the notebook
+    does not need it.
 
-    They also move by themselves when the notebook's lease is parked, while somebody refers to what is returned.
+    They also move by themselves when the notebook's lease is parked, while somebody
+    refers to what is returned.
 
     Args:
-        objects: modules (parameters, buffers, gradients), optimizers (their state), tensors, and lists and dictionaries
-            of them. What they hold is looked up each time.
+        objects: modules (parameters, buffers, gradients), optimizers (their state),
+            tensors, and lists and dictionaries of them. What they hold is looked up
+            each time.
         device: whose memory is given back; ``cpu`` is for trying it out without a GPU.
-        keep_host: keep the host memory from one time to the next, which is faster than to get it anew.
+        keep_host: keep the host memory from one time to the next, which is faster than
+            to get it anew.
 
     Raises:
         InvalidRequest: one of `objects` holds no tensors that can be found.
@@ -263,15 +332,26 @@ def offloadable(*objects: Any, device: str = "cuda", keep_host: bool = True) -> 
 
 
 def _by_storage(tensors: list[Any]) -> dict[int, tuple[tuple[Any, int], ...]]:
-    """The tensors on each storage, each with its offset there; one that is given twice comes once."""
+    """The tensors on each storage, each with its offset there; one that is given twice
+    comes once.
+    """
     found: dict[int | None, dict[int, tuple[Any, int]]] = {}
     for tensor in tensors:
-        found.setdefault(storage_key(tensor), {})[id(tensor)] = tensor, tensor.storage_offset()
-    return {key: tuple(standing.values()) for key, standing in found.items() if key is not None}
+        found.setdefault(storage_key(tensor), {})[id(tensor)] = (
+            tensor,
+            tensor.storage_offset(),
+        )
+    return {
+        key: tuple(standing.values())
+        for key, standing in found.items()
+        if key is not None
+    }
 
 
 def _refer(parked: _Parked, *, to_host: bool) -> None:
-    """Let the tensors stand on the host copy, or on their storage again, unless they have been given other data."""
+    """Let the tensors stand on the host copy, or on their storage again, unless they
+    have been given other data.
+    """
     host = parked.place.buffer.untyped_storage()
     source, target = (parked.storage, host) if to_host else (host, parked.storage)
     for tensor, offset in parked.tensors:

@@ -1,4 +1,6 @@
-"""Everything this process has registered with :func:`~.offload.offloadable`, moved as one when its lease is parked."""
+"""Everything this process has registered with :func:`~.offload.offloadable`, moved as
+one when its lease is parked.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from .offload import Offload, TransferResult
 
 _live: weakref.WeakSet[Offload] = weakref.WeakSet()
 _out: list[Offload] = []
-"""What :func:`move_out` has moved, in that order. Held here: one that nobody refers to must come back all the same."""
+"""What :func:`move_out` has moved, in that order. Held here: one that nobody refers to
+must come back all the same.
+"""
 
 KINDS = frozenset({"cuda"})
 
@@ -44,10 +48,11 @@ def is_out() -> bool:
 def move_out(kinds: Collection[str] = KINDS) -> TransferResult:
     """Move all registrations out, or none.
 
-    One that its user has moved out already is left to them. Raises `LeaseError` as `Offload.suspend` does; all is back
-    in place then.
+    One that its user has moved out already is left to them. Raises `LeaseError` as
+    `Offload.suspend` does; all is back in place then.
     """
-    begin, moved = time.perf_counter(), []
+    begin = time.perf_counter()
+    moved = []
     try:
         for one in registered(kinds):
             if not one.is_suspended:
@@ -60,8 +65,11 @@ def move_out(kinds: Collection[str] = KINDS) -> TransferResult:
 
 
 def move_in() -> TransferResult:
-    """Bring back what :func:`move_out` moved, the last one first. Raises `LeaseError`; the rest may be tried again."""
-    begin, moved = time.perf_counter(), []
+    """Bring back what :func:`move_out` moved, the last one first. Raises `LeaseError`;
+    the rest may be tried again.
+    """
+    begin = time.perf_counter()
+    moved = []
     while _out:
         moved.append(_out[-1].resume())
         _out.pop()

@@ -18,9 +18,22 @@ def check(objects: tuple[Any, ...]) -> None:
     import torch
 
     if not objects:
-        raise InvalidRequest("objects: nothing was given; write offloadable(model, optimizer)", field="objects")
+        raise InvalidRequest(
+            "objects: nothing was given; write offloadable(model, optimizer)",
+            field="objects",
+        )
     for number, thing in enumerate(objects, 1):
-        if not isinstance(thing, (torch.nn.Module, torch.optim.Optimizer, torch.Tensor, Mapping, list, tuple)):
+        if not isinstance(
+            thing,
+            (
+                torch.nn.Module,
+                torch.optim.Optimizer,
+                torch.Tensor,
+                Mapping,
+                list,
+                tuple,
+            ),
+        ):
             raise InvalidRequest(
                 f"object {number}: a {type(thing).__name__} cannot be moved; give modules, optimizers, tensors, "
                 "or lists and dictionaries of them",
@@ -29,7 +42,9 @@ def check(objects: tuple[Any, ...]) -> None:
 
 
 def named_tensors(objects: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    """Each tensor that `objects` hold now, as ``("Linear.weight", tensor)``; one that two hold comes twice."""
+    """Each tensor that `objects` hold now, as ``("Linear.weight", tensor)``; one that
+    two hold comes twice.
+    """
     for thing in objects:
         yield from _walk(type(thing).__name__, thing, set())
 
@@ -66,16 +81,20 @@ def _parts(thing: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def tensors_on(storages: set[int]) -> list[Any]:
-    """Every tensor Python knows whose storage (by its C address) is one of `storages`: views that nobody registered."""
+    """Every tensor Python knows whose storage (by its C address) is one of `storages`:
+    views that nobody registered.
+    """
     import torch
 
     return [tensor for tensor in alive(torch.Tensor) if storage_key(tensor) in storages]
 
 
 def alive(kind: type) -> list[Any]:
-    """Every object of a class, or of one made from it, that Python's search for garbage knows of.
+    """Every object of a class, or of one made from it, that Python's search for garbage
+    knows of.
 
-    The classes are found once, and not asked of each of a notebook's hundred thousands of objects.
+    The classes are found once, and not asked of each of a notebook's hundred thousands
+    of objects.
     """
     kinds = set(_kinds(kind))
     return [thing for thing in gc.get_objects() if type(thing) in kinds]
@@ -90,10 +109,13 @@ def _kinds(kind: type) -> Iterator[type]:
 
 
 def has_others(storage: Any, known: int) -> bool:
-    """Whether more than `known` tensors may stand on a storage; the search for them can be left out when not.
+    """Whether more than `known` tensors may stand on a storage; the search for them can
+    be left out when not.
 
-    torch counts who refers to a storage: each tensor once, and the object in our hand. What it saved for a backward
-    pass counts too, and a torch that does not tell (before 2.1) leaves it open: both are a yes.
+    torch counts who refers to a storage: each tensor once, and the object in our hand.
+        What it saved for a backward
+    pass counts too, and a torch that does not tell (before 2.1) leaves it open: both
+    are a yes.
     """
     import torch
 
@@ -102,10 +124,15 @@ def has_others(storage: Any, known: int) -> bool:
 
 
 def storage_key(tensor: Any) -> int | None:
-    """What two tensors that share memory have in common; None for a tensor without plain memory of its own."""
+    """What two tensors that share memory have in common; None for a tensor without
+    plain memory of its own.
+    """
     try:
         key: int = tensor.untyped_storage()._cdata
-    except (RuntimeError, NotImplementedError):  # sparse, or a wrapper around other tensors
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ):  # sparse, or a wrapper around other tensors
         return None
     return key
 

@@ -1,1 +1,3 @@
-"""What a lease sets in a running process: environment, CPU affinity, memory caps of frameworks."""
+"""What a lease sets in a running process: environment, CPU affinity, memory caps of
+frameworks.
+"""

@@ -1,7 +1,9 @@
-"""Giving a running process what its lease says: environment, cores, threads and memory caps.
+"""Giving a running process what its lease says: environment, cores, threads and memory
+caps.
 
-The devices a process sees are fixed when CUDA starts, once and for good. So before anything is changed,
-:func:`cuda_started` asks the driver library itself; asking torch alone would miss CuPy, JAX and the rest.
+The devices a process sees are fixed when CUDA starts, once and for good. So before
+anything is changed, :func:`cuda_started` asks the driver library itself; asking torch
+alone would miss CuPy, JAX and the rest.
 """
 
 from __future__ import annotations
@@ -24,10 +26,21 @@ from .memory_caps import cap_memory
 CUDA_ERROR_NOT_INITIALIZED = 3
 HSA_STATUS_ERROR_NOT_INITIALIZED = 0x100B
 BORN_WITH = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
-"""Ids of the leases this process was started with; whoever started it looks after them."""
+"""Ids of the leases this process was started with; whoever started it looks after
+them.
+"""
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-_FORCED = (*_VISIBLE, "CUDA_", "AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
+_FORCED = (
+    *_VISIBLE,
+    "CUDA_",
+    "AISTACK_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "NUMEXPR_",
+    "VECLIB_",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +59,32 @@ def cuda_started() -> bool:
     count = ctypes.c_int()
     with contextlib.suppress(OSError, AttributeError):
         driver = ctypes.CDLL("libcuda.so.1")
-        return bool(driver.cuDeviceGetCount(ctypes.byref(count)) != CUDA_ERROR_NOT_INITIALIZED)
+        return bool(
+            driver.cuDeviceGetCount(ctypes.byref(count)) != CUDA_ERROR_NOT_INITIALIZED
+        )
     return False
 
 
 def rocm_started() -> bool:
-    """Whether this process has started ROCm's runtime, beneath HIP and OpenCL, and so chosen its AMD devices."""
+    """Whether this process has started ROCm's runtime, beneath HIP and OpenCL, and so
+    chosen its AMD devices.
+    """
     if not _is_mapped("libhsa-runtime64.so"):
         return False
     major = ctypes.c_uint16()
     with contextlib.suppress(OSError, AttributeError):
         runtime = ctypes.CDLL("libhsa-runtime64.so.1")
-        return bool(runtime.hsa_system_get_info(0, ctypes.byref(major)) != HSA_STATUS_ERROR_NOT_INITIALIZED)
+        return bool(
+            runtime.hsa_system_get_info(0, ctypes.byref(major))
+            != HSA_STATUS_ERROR_NOT_INITIALIZED
+        )
     return False
 
 
 def check_untouched() -> None:
-    """Raise `DeviceInUse` when this process can no longer change its devices; nothing is changed."""
+    """Raise `DeviceInUse` when this process can no longer change its devices; nothing
+    is changed.
+    """
     started = "CUDA" if cuda_started() else "ROCm" if rocm_started() else ""
     if started:
         raise DeviceInUse(
@@ -72,17 +94,22 @@ def check_untouched() -> None:
 
 
 def attach(prepared: Preparation) -> SavedEnvironment:
-    """Apply a preparation to this process; what a user has set for a framework is kept, of two caps the lower.
+    """Apply a preparation to this process; what a user has set for a framework is kept,
+    of two caps the lower.
 
     Raises:
         DeviceInUse: CUDA or ROCm has already started and the preparation names devices.
     """
     amd = prepared.environment.get("ROCR_VISIBLE_DEVICES")
-    if prepared.expects.get("visible") or (amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")):
+    if prepared.expects.get("visible") or (
+        amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")
+    ):
         check_untouched()
     wanted = merge_caps(os.environ, prepared.environment, forced=_FORCED)
     before = SavedEnvironment(
-        environment={name: os.environ.get(name) for name in wanted}, cores=_own_cores(), threads=_torch_threads()
+        environment={name: os.environ.get(name) for name in wanted},
+        cores=_own_cores(),
+        threads=_torch_threads(),
     )
     try:
         os.environ.update(wanted)
@@ -125,16 +152,23 @@ def leave(prepared: Preparation) -> None:
         _limit_threads(str(len(cores)))
 
 
-def verify(expects: Mapping[str, object], is_client: child.IsClient | None = None) -> tuple[bool | None, str]:
-    """Find out what a process with our environment really sees; see :func:`jupyter_aistack.system.verify.child.verify`.
+def verify(
+    expects: Mapping[str, object], is_client: child.IsClient | None = None
+) -> tuple[bool | None, str]:
+    """Find out what a process with our environment really sees; see
+    :func:`jupyter_aistack.system.verify.child.verify`.
 
     A child looks, and this process is left untouched by CUDA.
     """
-    return child.verify(expects, interpreter=sys.executable, environment=os.environ, is_client=is_client)
+    return child.verify(
+        expects, interpreter=sys.executable, environment=os.environ, is_client=is_client
+    )
 
 
 def look() -> child.ProbeResult:
-    """A child that sees what this process would, for somebody else to judge; close it. Raises as `Look` does."""
+    """A child that sees what this process would, for somebody else to judge; close it.
+    Raises as `Look` does.
+    """
     return child.ProbeResult(interpreter=sys.executable, environment=os.environ)
 
 
@@ -147,7 +181,11 @@ def _is_mapped(library: str) -> bool:
 
 
 def _own_cores() -> frozenset[int]:
-    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+    return (
+        frozenset(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else frozenset()
+    )
 
 
 def _bind_threads(cores: Sequence[int]) -> None:
@@ -160,7 +198,11 @@ def _bind_threads(cores: Sequence[int]) -> None:
 
 def _torch_threads() -> int | None:
     torch = sys.modules.get("torch")
-    return int(torch.get_num_threads()) if torch is not None and hasattr(torch, "get_num_threads") else None
+    return (
+        int(torch.get_num_threads())
+        if torch is not None and hasattr(torch, "get_num_threads")
+        else None
+    )
 
 
 def _limit_threads(count: str | None) -> None:

@@ -1,4 +1,5 @@
-"""How each framework that reads no cap from the environment is held to one, and let go again.
+"""How each framework that reads no cap from the environment is held to one, and let go
+again.
 
 Each function is given the module after it was imported; none starts CUDA by itself.
 """
@@ -21,27 +22,36 @@ from jupyter_aistack.core.enforcement.memory_caps import TORCH_KEY, with_torch_s
 log = logging.getLogger(__name__)
 
 Put = Callable[[ModuleType], None]
-TENSORFLOW, VLLM = "tensorflow.python.eager.context", "vllm.engine.arg_utils"
+TENSORFLOW = "tensorflow.python.eager.context"
+VLLM = "vllm.engine.arg_utils"
 """The modules in which they decide how much they take."""
 
 
 @contextlib.contextmanager
 def tolerance(name: str) -> Iterator[None]:
-    """A version that works another way is left as it is; the user's program must not fail for it."""
+    """A version that works another way is left as it is; the user's program must not
+    fail for it.
+    """
     try:
         yield
     except Exception as error:
-        log.warning("the memory %s may take was not changed: %s", name.partition(".")[0], error)
+        log.warning(
+            "the memory %s may take was not changed: %s", name.partition(".")[0], error
+        )
 
 
 _torch: dict[int, tuple[float, float]] = {}
-"""By device, the share that a program had chosen itself, and the one that was put in its place."""
+"""By device, the share that a program had chosen itself, and the one that was put in
+its place.
+"""
 _torch_conf: dict[str, tuple[str | None, str, str]] = {}
 """By variable, what it was before, what it is now, and our share in it."""
 
 
 def cap_torch(torch: Any, share: str) -> None:
-    """Hold torch's allocator, here and in processes that are started from here, to a share of each device."""
+    """Hold torch's allocator, here and in processes that are started from here, to a
+    share of each device.
+    """
     _share_torch(torch, float(share))
     _tell_children(torch, share)
 
@@ -59,11 +69,15 @@ def _share_torch(torch: Any, share: float) -> None:
             _torch[index] = own, min(share, own)
             torch.cuda.set_per_process_memory_fraction(min(share, own), index)
 
-    torch.cuda._lazy_call(cap_each)  # at once when CUDA runs in torch, else when it starts; asking would start it
+    torch.cuda._lazy_call(
+        cap_each
+    )  # at once when CUDA runs in torch, else when it starts; asking would start it
 
 
 def _own_share(torch: Any, index: int) -> float:
-    """The share a program has chosen by itself; all of it where it has not, or where torch is too old to tell."""
+    """The share a program has chosen by itself; all of it where it has not, or where
+    torch is too old to tell.
+    """
     ask = getattr(torch.cuda, "get_per_process_memory_fraction", None)
     told = next((float(share) for _, _, share in _torch_conf.values()), 1.0)
     own, put = _torch.get(index, (1.0, told))
@@ -72,14 +86,20 @@ def _own_share(torch: Any, index: int) -> float:
 
 
 def _tell_children(torch: Any, share: str) -> None:
-    """Put the share into torch's own variable, for processes that are started from here and have no hook of ours.
+    """Put the share into torch's own variable, for processes that are started from here
+    and have no hook of ours.
 
-    A torch that does not know the key refuses to start over it, so its library is asked; no version number is trusted.
+    A torch that does not know the key refuses to start over it, so its library is
+    asked; no version number is trusted.
     """
     _untell_children()
     if _knows_share(Path(torch.__file__).parent / "lib" / "libc10_cuda.so"):
         # In this order torch looks for them; the first is the older name.
-        name = "PYTORCH_CUDA_ALLOC_CONF" if "PYTORCH_CUDA_ALLOC_CONF" in os.environ else "PYTORCH_ALLOC_CONF"
+        name = (
+            "PYTORCH_CUDA_ALLOC_CONF"
+            if "PYTORCH_CUDA_ALLOC_CONF" in os.environ
+            else "PYTORCH_ALLOC_CONF"
+        )
         before = os.environ.get(name)
         os.environ[name] = with_torch_share(before or "", share)
         _torch_conf[name] = before, os.environ[name], share
@@ -96,7 +116,10 @@ def _untell_children() -> None:
 
 def _knows_share(library: Path) -> bool:
     try:
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            library.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             return content.find(TORCH_KEY.encode()) >= 0
     except (OSError, ValueError):  # a torch without CUDA has none
         return False
@@ -122,7 +145,9 @@ def lift_rmm(rmm: Any) -> None:
 
 
 def cap_tensorflow(context: Any, mib: int) -> None:
-    """Limit each GPU right before TensorFlow opens them: until then a program may still configure them itself."""
+    """Limit each GPU right before TensorFlow opens them: until then a program may still
+    configure them itself.
+    """
     lift_tensorflow(context)
     start = context.Context.ensure_initialized
 
@@ -138,9 +163,14 @@ def cap_tensorflow(context: Any, mib: int) -> None:
 
 def _limit_devices(context: Any, running: Any, mib: int) -> None:
     for device in running.list_physical_devices("GPU"):
-        parts = running.get_logical_device_configuration(device) or [context.LogicalDeviceConfiguration(mib)]
+        parts = running.get_logical_device_configuration(device) or [
+            context.LogicalDeviceConfiguration(mib)
+        ]
         each = mib // len(parts)
-        within = [part._replace(memory_limit=min(part.memory_limit or each, each)) for part in parts]
+        within = [
+            part._replace(memory_limit=min(part.memory_limit or each, each))
+            for part in parts
+        ]
         running.set_logical_device_configuration(device, within)
 
 
@@ -150,7 +180,9 @@ def lift_tensorflow(context: Any) -> None:
 
 
 def cap_vllm(arguments: Any, share: float) -> None:
-    """vLLM sizes itself by ``gpu_memory_utilization`` of the total it is shown, 0.9 unless told otherwise."""
+    """vLLM sizes itself by ``gpu_memory_utilization`` of the total it is shown, 0.9
+    unless told otherwise.
+    """
     lift_vllm(arguments)
     settle = arguments.EngineArgs.__post_init__
 
@@ -169,7 +201,10 @@ def lift_vllm(arguments: Any) -> None:
 
 def _unwrapped(function: Any) -> Any:
     """What one of ours stands before, else the function itself."""
-    is_ours = getattr(function, "__code__", None) is not None and function.__code__.co_filename == __file__
+    is_ours = (
+        getattr(function, "__code__", None) is not None
+        and function.__code__.co_filename == __file__
+    )
     return function.__wrapped__ if is_ours else function
 
 

@@ -1,7 +1,8 @@
-"""Memory caps for the frameworks that read none from the environment: torch, TensorFlow, RMM and vLLM.
+"""Memory caps for the frameworks that read none from the environment: torch,
+TensorFlow, RMM and vLLM.
 
-A framework that is not imported yet is waited for. Nothing here imports one or starts CUDA by itself. Where a program
-has set a lower cap of its own, that one stands.
+A framework that is not imported yet is waited for. Nothing here imports one or starts
+CUDA by itself. Where a program has set a lower cap of its own, that one stands.
 """
 
 from __future__ import annotations
@@ -14,30 +15,55 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from jupyter_aistack.core.enforcement.memory_caps import RMM_BYTES, SHARE, TENSORFLOW_MIB
+from jupyter_aistack.core.enforcement.memory_caps import (
+    RMM_BYTES,
+    SHARE,
+    TENSORFLOW_MIB,
+)
 
 from . import frameworks
 from .frameworks import TENSORFLOW, VLLM, Put
 
 
 def cap_memory(environment: Mapping[str, str]) -> None:
-    """Hold each framework to what `environment` says of it; where it says nothing, lift what was set before."""
+    """Hold each framework to what `environment` says of it; where it says nothing, lift
+    what was set before.
+    """
     devices = len(environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
-    share, mib = environment.get(SHARE), environment.get(TENSORFLOW_MIB)
+    share = environment.get(SHARE)
+    mib = environment.get(TENSORFLOW_MIB)
     cap_torch_memory(share)
     cap_rmm_memory(environment.get(RMM_BYTES), devices)
-    _cap(TENSORFLOW, (lambda context: frameworks.cap_tensorflow(context, int(mib))) if mib else None)
-    _cap(VLLM, (lambda arguments: frameworks.cap_vllm(arguments, float(share))) if share else None)
+    _cap(
+        TENSORFLOW,
+        (lambda context: frameworks.cap_tensorflow(context, int(mib))) if mib else None,
+    )
+    _cap(
+        VLLM,
+        (lambda arguments: frameworks.cap_vllm(arguments, float(share)))
+        if share
+        else None,
+    )
 
 
 def cap_torch_memory(fraction: str | None) -> None:
     """Let torch take at most `fraction` of each device's memory; None lifts that."""
-    _cap("torch", (lambda torch: frameworks.cap_torch(torch, fraction)) if fraction else None)
+    _cap(
+        "torch",
+        (lambda torch: frameworks.cap_torch(torch, fraction)) if fraction else None,
+    )
 
 
 def cap_rmm_memory(limit_bytes: str | None, devices: int = 1) -> None:
-    """Let RMM allocate at most `limit_bytes` on each of so many visible devices; None lifts that."""
-    _cap("rmm", (lambda rmm: frameworks.cap_rmm(rmm, int(limit_bytes), devices)) if limit_bytes else None)
+    """Let RMM allocate at most `limit_bytes` on each of so many visible devices; None
+    lifts that.
+    """
+    _cap(
+        "rmm",
+        (lambda rmm: frameworks.cap_rmm(rmm, int(limit_bytes), devices))
+        if limit_bytes
+        else None,
+    )
 
 
 _awaited: dict[str, Put] = {}
@@ -45,7 +71,9 @@ _capped: set[str] = set()
 
 
 def _cap(name: str, put: Put | None) -> None:
-    """Apply `put` to a module now or once it is imported; None takes back what was applied or awaited."""
+    """Apply `put` to a module now or once it is imported; None takes back what was
+    applied or awaited.
+    """
     module = sys.modules.get(name)
     _awaited.pop(name, None)
     if module is None and put is not None:
@@ -72,18 +100,27 @@ def _try(name: str, module: ModuleType, put: Put) -> None:
         _capped.add(name)
 
 
-# -- waiting for an import ---------------------------------------------------------------------------------------------
+# -- waiting for an import -------------------------------------------------------------
 
 
 class _Watch(importlib.abc.MetaPathFinder):
-    """Lets the other finders find what is awaited, and caps it right after it has run."""
+    """Lets the other finders find what is awaited, and caps it right after it has
+    run.
+    """
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in _awaited:
             return None
-        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        others = [
+            finder
+            for finder in sys.meta_path
+            if finder is not self and hasattr(finder, "find_spec")
+        ]
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
@@ -104,5 +141,7 @@ def _follow(loader: Any, name: str) -> None:
             _try(name, module, put)
             _attend()
 
-    with contextlib.suppress(AttributeError):  # a loader of another make: the import goes on uncapped
+    with contextlib.suppress(
+        AttributeError
+    ):  # a loader of another make: the import goes on uncapped
         loader.exec_module = run_and_cap

@@ -1,4 +1,6 @@
-"""One Dask worker and the lease it runs on, as one thing that starts and ends together."""
+"""One Dask worker and the lease it runs on, as one thing that starts and ends
+together.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,12 @@ from jupyter_aistack.system.verify.child import listed
 from .worker_plugins import look, look_no_more
 from .worker_spec import check_nanny, nanny_options, withheld
 
-FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 1.0
+FIRST_POLL_SECONDS = 0.1
+LAST_POLL_SECONDS = 1.0
 HOPELESS_SECONDS = 1.0
-"""How long nothing but this notebook's own leases must stand in the way before waiting is given up."""
+"""How long nothing but this notebook's own leases must stand in the way before waiting
+is given up.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,8 @@ class WorkerPlan:
         client: to ask for leases.
         spec: the slice each worker gets.
         queue: where to ask for it.
-        timeout: seconds to wait for it; None for as long as somebody else stands in the way.
+        timeout: seconds to wait for it; None for as long as somebody else stands in the
+            way.
         threads: tasks at once; None for what suits the slice.
         nanny: further arguments of ``distributed.Nanny``.
         holder_id: what the holder of a worker's lease is called.
@@ -59,16 +65,22 @@ class WorkerPlan:
 
 
 class LeasedWorker(ProcessInterface):
-    """Acquires a lease, then starts a nanny and its worker on it; closing gives the lease back.
+    """Acquires a lease, then starts a nanny and its worker on it; closing gives the
+    lease back.
 
     Attributes:
         lease: the lease, or the place in the queue; None before it was asked for.
         stage: what it is doing, for people.
     """
 
-    def __init__(self, scheduler: str, name: object, *, plan: WorkerPlan, security: Any = None) -> None:
+    def __init__(
+        self, scheduler: str, name: object, *, plan: WorkerPlan, security: Any = None
+    ) -> None:
         super().__init__(scheduler=scheduler, name=name)
-        self.scheduler, self.name, self.plan, self.security = scheduler, name, plan, security
+        self.scheduler = scheduler
+        self.name = name
+        self.plan = plan
+        self.security = security
         self.lease: LeaseHandle | None = None
         self.nanny: Nanny | None = None
         self.stage = "not started"
@@ -83,7 +95,8 @@ class LeasedWorker(ProcessInterface):
 
         Raises:
             AcquireTimeout: no slice came free; nothing is held.
-            AIStackError: the slice cannot be had at all, or the worker did not start; nothing is held.
+            AIStackError: the slice cannot be had at all, or the worker did not start;
+                nothing is held.
         """
         try:
             self.lease = await self._acquire()
@@ -119,7 +132,9 @@ class LeasedWorker(ProcessInterface):
                 await self.nanny.close()
         finally:
             if self.lease is not None:
-                with contextlib.suppress(AIStackError):  # the reaper ends what could not be given back
+                with contextlib.suppress(
+                    AIStackError
+                ):  # the reaper ends what could not be given back
                     await _give_back(self.lease)
 
     def _tell(self, stage: str) -> None:
@@ -127,7 +142,7 @@ class LeasedWorker(ProcessInterface):
             self.stage = stage
             self.plan.on_change()
 
-    # -- the lease ----------------------------------------------------------------------------------------------
+    # -- the lease ---------------------------------------------------------------------
 
     async def _acquire(self) -> LeaseHandle:
         plan = self.plan
@@ -141,40 +156,63 @@ class LeasedWorker(ProcessInterface):
             holder={"kind": "worker", "id": plan.holder_id(self.name)},
             attach=False,
         )
-        asked_at, pause, hopeless_since = time.monotonic(), FIRST_POLL_SECONDS, None
+        asked_at = time.monotonic()
+        pause = FIRST_POLL_SECONDS
+        hopeless_since = None
         while not held.is_granted:
             self._tell(f"waits: {held.note}")
             await asyncio.sleep(pause)
             pause = min(LAST_POLL_SECONDS, pause * 1.5)
-            hopeless_since = (hopeless_since or time.monotonic()) if await self._is_hopeless() else None
+            hopeless_since = (
+                (hopeless_since or time.monotonic())
+                if await self._is_hopeless()
+                else None
+            )
             self._check_patience(held, asked_at, hopeless_since)
             await asyncio.to_thread(held.refresh)
         return held
 
-    def _check_patience(self, held: LeaseHandle, asked_at: float, hopeless_since: float | None) -> None:
+    def _check_patience(
+        self, held: LeaseHandle, asked_at: float, hopeless_since: float | None
+    ) -> None:
         now = time.monotonic()
         if not self.plan.is_wanted(self.name):
             raise ClusterError(f"worker {self.name} is no longer wanted")
         if held.request["state"] != RequestState.QUEUED.value:
-            raise ClusterError(f"the request for {held.spec} was {held.state}: {held.note}")
+            raise ClusterError(
+                f"the request for {held.spec} was {held.state}: {held.note}"
+            )
         if self.plan.timeout is not None and now - asked_at >= self.plan.timeout:
             raise AcquireTimeout(held.note)
-        if self.plan.timeout is None and hopeless_since is not None and now - hopeless_since >= HOPELESS_SECONDS:
-            raise AcquireTimeout(f"{held.note}, and everything leased on this host is held by this notebook itself")
+        if (
+            self.plan.timeout is None
+            and hopeless_since is not None
+            and now - hopeless_since >= HOPELESS_SECONDS
+        ):
+            raise AcquireTimeout(
+                f"{held.note}, and everything leased on this host is held by this notebook itself"
+            )
 
     async def _is_hopeless(self) -> bool:
-        """Whether only leases of this notebook stand in the way, so that waiting would be for ourselves."""
+        """Whether only leases of this notebook stand in the way, so that waiting would
+        be for ourselves.
+        """
         all_leases = await asyncio.to_thread(self.plan.client.leases)
         mine = await asyncio.to_thread(self.plan.client.mine)
         own = {lease["id"] for lease in mine["leases"]}
         return bool(own) and {lease["id"] for lease in all_leases} <= own
 
-    # -- the process --------------------------------------------------------------------------------------------
+    # -- the process -------------------------------------------------------------------
 
     async def _launch(self, lease: LeaseHandle) -> None:
         check_nanny(lease.slices, lease.prepared, self.plan.nanny)
         host_bytes = await asyncio.to_thread(host_memory_bytes, self.plan.client, lease)
-        options = nanny_options(lease.slices, lease.prepared, host_memory_bytes=host_bytes, threads=self.plan.threads)
+        options = nanny_options(
+            lease.slices,
+            lease.prepared,
+            host_memory_bytes=host_bytes,
+            threads=self.plan.threads,
+        )
         self.nanny = SliceNanny(
             self.scheduler,
             name=self.name,
@@ -196,22 +234,32 @@ class LeasedWorker(ProcessInterface):
         expects = lease.prepared.expects
         if not expects:
             return judge(expects, {})
-        async with rpc(self.nanny.worker_address, connection_args=self.nanny.connection_args) as worker:
+        async with rpc(
+            self.nanny.worker_address, connection_args=self.nanny.connection_args
+        ) as worker:
             answer = await worker.run(function=dumps(look))
-            seen = answer["result"] if answer["status"] == "OK" else "the worker did not answer"
+            seen = (
+                answer["result"]
+                if answer["status"] == "OK"
+                else "the worker did not answer"
+            )
             if isinstance(seen, str):
                 return None, f"{NOT_KNOWN} {seen}"
             try:
                 mps = await asyncio.to_thread(listed, expects, seen, lease.is_client)
                 return judge(expects, {**seen, "mps": mps})
             finally:
-                await worker.run(function=dumps(look_no_more), args=dumps((seen["pid"],)))
+                await worker.run(
+                    function=dumps(look_no_more), args=dumps((seen["pid"],))
+                )
 
 
 class _LentEnvironment:
-    """This process's environment, which Dask fills with what a worker must find at its birth, and leaves so.
+    """This process's environment, which Dask fills with what a worker must find at its
+    birth, and leaves so.
 
-    A notebook's own thread counts must not become its workers', so they are put back when the last start is through.
+    A notebook's own thread counts must not become its workers', so they are put back
+    when the last start is through.
     """
 
     def __init__(self) -> None:
@@ -221,7 +269,9 @@ class _LentEnvironment:
 
     @contextlib.contextmanager
     def of(self, names: Iterable[str]) -> Iterator[None]:
-        """Put `names` back after the block, or after the last of several blocks that overlap."""
+        """Put `names` back after the block, or after the last of several blocks that
+        overlap.
+        """
         with self._lock:
             self._borrowers += 1
             for name in names:
@@ -247,27 +297,36 @@ _LENT = _LentEnvironment()
 
 
 class SliceNanny(Nanny):
-    """A nanny that charges each worker process it starts, also after a restart, to the lease."""
+    """A nanny that charges each worker process it starts, also after a restart, to the
+    lease.
+    """
 
     def __init__(self, *args: Any, lease: LeaseHandle, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lease = lease
         self.env = {**withheld(os.environ, lease.prepared.environment), **self.env}
-        # Thread counts are read when numpy loads, which may be before the rest of the environment is there.
-        self.pre_spawn_env.update({k: v for k, v in self.env.items() if k.endswith("_NUM_THREADS")})
+        # Thread counts are read when numpy loads, which may be before the rest of the
+        # environment is there.
+        self.pre_spawn_env.update(
+            {k: v for k, v in self.env.items() if k.endswith("_NUM_THREADS")}
+        )
 
     async def instantiate(self) -> Status:
         """Start a worker process."""
         with _LENT.of(self.pre_spawn_env):
             status = await super().instantiate()
         if self.pid:
-            with contextlib.suppress(AIStackError):  # only what is shown as its use depends on it
+            with contextlib.suppress(
+                AIStackError
+            ):  # only what is shown as its use depends on it
                 await asyncio.to_thread(self.lease.bind, self.pid)
         return status
 
 
 async def _give_back(lease: LeaseHandle) -> None:
-    """Release off the loop; at the interpreter's exit, when no thread may be started any more, on it."""
+    """Release off the loop; at the interpreter's exit, when no thread may be started
+    any more, on it.
+    """
     giving = functools.partial(_release, lease)
     try:
         done = asyncio.get_running_loop().run_in_executor(None, giving)
@@ -279,12 +338,16 @@ async def _give_back(lease: LeaseHandle) -> None:
 
 def _release(held: LeaseHandle) -> None:
     held.release()
-    if not held.is_granted and held.request["state"] == RequestState.GRANTED.value:  # granted while leaving the queue
+    if (
+        not held.is_granted and held.request["state"] == RequestState.GRANTED.value
+    ):  # granted while leaving the queue
         held.refresh().release()
 
 
 def host_memory_bytes(client: Client, lease: LeaseHandle) -> int:
-    """Host memory that goes with a lease: the same share of the host's as it has of all devices of its kind."""
+    """Host memory that goes with a lease: the same share of the host's as it has of all
+    devices of its kind.
+    """
     import psutil
 
     kinds = {device["id"]: device["kind"] for device in client.host()["devices"]}

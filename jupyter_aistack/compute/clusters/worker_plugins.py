@@ -1,4 +1,6 @@
-"""What keeps a worker within its slice, and from outliving the process it works for. Runs inside the worker."""
+"""What keeps a worker within its slice, and from outliving the process it works for.
+Runs inside the worker.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from jupyter_aistack.system.verify.child import ProbeResult
 
 
 class SliceGuard(WorkerPlugin):
-    """Binds a Dask worker to its slice's cores and threads, and its life to the process that owns the cluster."""
+    """Binds a Dask worker to its slice's cores and threads, and its life to the process
+    that owns the cluster.
+    """
 
     name = "aistack-slice"
 
@@ -27,14 +31,18 @@ class SliceGuard(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         """Called in the worker's process before its first task."""
         die_with_parent(os.getppid())
-        # Interrupting a kernel interrupts its whole process group; only the notebook's own work is meant.
+        # Interrupting a kernel interrupts its whole process group; only the notebook's
+        # own work is meant.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Devices were chosen by the environment the process was born with; here CUDA may have started already.
+        # Devices were chosen by the environment the process was born with; here CUDA
+        # may have started already.
         attaching.attach(replace(self.preparation, expects={}))
 
 
 class RMMCeiling(WorkerPlugin):
-    """Lets RMM allocate at most so many bytes (dask-cuda's own setting asks the parent of a MIG instance)."""
+    """Lets RMM allocate at most so many bytes (dask-cuda's own setting asks the parent
+    of a MIG instance).
+    """
 
     name = "aistack-rmm"
 
@@ -46,16 +54,20 @@ class RMMCeiling(WorkerPlugin):
         import rmm
 
         pool = rmm.mr.CudaAsyncMemoryResource()
-        rmm.mr.set_current_device_resource(rmm.mr.LimitingResourceAdaptor(pool, allocation_limit=self.device_bytes))
+        rmm.mr.set_current_device_resource(
+            rmm.mr.LimitingResourceAdaptor(pool, allocation_limit=self.device_bytes)
+        )
 
 
 _looking: dict[int, ProbeResult] = {}
 
 
 async def look() -> dict[str, Any] | str:
-    """What a child of the worker sees (see `seen`), or why nothing; it stays until `look_no_more`.
+    """What a child of the worker sees (see `seen`), or why nothing; it stays until
+    `look_no_more`.
 
-    The owner of the cluster judges, as it alone can ask whether the slice's server knows the child.
+    The owner of the cluster judges, as it alone can ask whether the slice's server
+    knows the child.
     """
     import asyncio
 

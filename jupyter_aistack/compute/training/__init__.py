@@ -1,1 +1,3 @@
-"""Training on leased slices: one torch rank per Dask worker, each in a process of its own."""
+"""Training on leased slices: one torch rank per Dask worker, each in a process of its
+own.
+"""

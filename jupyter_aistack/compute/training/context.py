@@ -1,4 +1,6 @@
-"""What a training loop is handed: who it is, its data, and where to put metrics and checkpoints. Runs in a rank."""
+"""What a training loop is handed: who it is, its data, and where to put metrics and
+checkpoints. Runs in a rank.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class Context:
         device: where this rank computes.
         backend: ``nccl`` or ``gloo``.
         config: what `train` was given as ``config``.
-        seed: what `train` was given as ``seed``; torch has been seeded with it, alike in all ranks.
+        seed: what `train` was given as ``seed``; torch has been seeded with it, alike
+            in all ranks.
         attempt: 0, and one more after each restart.
         epoch: the epoch under way.
         rows: rows this rank has been given so far in this attempt.
@@ -50,20 +53,36 @@ class Context:
         checkpoint_folder: Path,
         notice_file: Path,
     ) -> None:
-        self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
-        self.config, self.seed, self.attempt = config, seed, attempt
-        self.epoch, self.rows = 0, 0
-        self._epochs, self._reader, self._checkpoint = epochs, reader, checkpoint_folder / CHECKPOINT
-        self._metrics = os.open(metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._next: tuple[int, int] = (0, 0)  # epoch and batch at which a checkpoint taken now is taken up again
+        self.rank = rank
+        self.world_size = world_size
+        self.device = device
+        self.backend = backend
+        self.config = config
+        self.seed = seed
+        self.attempt = attempt
+        self.epoch = 0
+        self.rows = 0
+        self._epochs = epochs
+        self._reader = reader
+        self._checkpoint = checkpoint_folder / CHECKPOINT
+        self._metrics = os.open(
+            metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+        )
+        self._next: tuple[int, int] = (
+            0,
+            0,
+        )  # epoch and batch at which a checkpoint taken now is taken up again
         self._stopped = threading.Event()
-        self._notice_file, self._noticed = notice_file, ""
+        self._notice_file = notice_file
+        self._noticed = ""
 
-    # -- going round --------------------------------------------------------------------------------------------
+    # -- going round -------------------------------------------------------------------
 
     @property
     def stopped(self) -> bool:
-        """Whether the run has been told to stop; `epochs` and `data` then end by themselves."""
+        """Whether the run has been told to stop; `epochs` and `data` then end by
+        themselves.
+        """
         return self._stopped.is_set()
 
     def stop(self) -> None:
@@ -71,13 +90,16 @@ class Context:
         self._stopped.set()
 
     def epochs(self) -> Iterator[int]:
-        """The epochs that are still to be done; after `restore` it begins where the checkpoint was taken."""
+        """The epochs that are still to be done; after `restore` it begins where the
+        checkpoint was taken.
+        """
         for epoch in range(self._next[0], self._epochs):
             if self.stopped:
                 return
             self.epoch = epoch
             if self._next[0] < epoch or not self._reader.shard.rows:
-                # Without data of ours to count, a checkpoint belongs to the end of its epoch.
+                # Without data of ours to count, a checkpoint belongs to the end of its
+                # epoch.
                 self._next = (epoch, 0) if self._reader.shard.rows else (epoch + 1, 0)
             yield epoch
 
@@ -89,22 +111,30 @@ class Context:
         label: str | None = None,
         shuffle: bool = True,
     ) -> Iterator[Any]:
-        """This epoch's batches of this rank's own rows, on `device`; all ranks get equally many.
+        """This epoch's batches of this rank's own rows, on `device`; all ranks get
+        equally many.
 
         Args:
             batch_size: rows; the last batch may be smaller.
             features: columns of a table, in this order; by default all but the label.
             label: the column to hand out apart.
-            shuffle: shuffle blocks, and rows within blocks; the order depends on seed and epoch alone.
+            shuffle: shuffle blocks, and rows within blocks; the order depends on seed
+                and epoch alone.
 
         Yields:
-            Of a table ``x``, or ``(x, y)`` with a `label`, in float32; of a dict of arrays a dict of tensors.
+            Of a table ``x``, or ``(x, y)`` with a `label`, in float32; of a dict of
+            arrays a dict of tensors.
         """
         if not self._reader.shard.rows:
             raise TrainingError("data: train() was given none", field="data")
         first = self._next[1] if self._next[0] == self.epoch else 0
         batches = self._reader.batches(
-            self.epoch, size=batch_size, features=features, label=label, shuffle=shuffle, skip=first
+            self.epoch,
+            size=batch_size,
+            features=features,
+            label=label,
+            shuffle=shuffle,
+            skip=first,
         )
         for done, batch in enumerate(batches, first + 1):
             self._next = (self.epoch, done)
@@ -114,7 +144,7 @@ class Context:
                 return
         self._next = (self.epoch + 1, 0)
 
-    # -- together -----------------------------------------------------------------------------------------------
+    # -- together ----------------------------------------------------------------------
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model on this rank's device, its gradients averaged over all ranks."""
@@ -126,14 +156,24 @@ class Context:
 
     def mean(self, value: float | torch.Tensor) -> float:
         """The mean over all ranks, which must all call it."""
-        total = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach().clone()
+        total = (
+            torch.as_tensor(value, dtype=torch.float32, device=self.device)
+            .detach()
+            .clone()
+        )
         if self.world_size > 1:
             dist.all_reduce(total)
         return float(total) / self.world_size
 
-    # -- telling ------------------------------------------------------------------------------------------------
+    # -- telling -----------------------------------------------------------------------
 
-    def log(self, step: int | None = None, *, every_rank: bool = False, **metrics: float | torch.Tensor) -> None:
+    def log(
+        self,
+        step: int | None = None,
+        *,
+        every_rank: bool = False,
+        **metrics: float | torch.Tensor,
+    ) -> None:
         """Send metrics to the notebook; costs microseconds, never waits.
 
         Args:
@@ -153,25 +193,35 @@ class Context:
         }
         os.write(self._metrics, json.dumps(point).encode() + b"\n")
 
-    # -- keeping ------------------------------------------------------------------------------------------------
+    # -- keeping -----------------------------------------------------------------------
 
     @property
     def should_checkpoint(self) -> bool:
-        """Whether a slice of this notebook will be taken back soon: true once for each notice, in each rank.
+        """Whether a slice of this notebook will be taken back soon: true once for each
+        notice, in each rank.
 
-        A loop that keeps a checkpoint only now and then asks it after each step; it costs microseconds.
+        A loop that keeps a checkpoint only now and then asks it after each step; it
+        costs microseconds.
         """
         try:
             noticed = self._notice_file.read_text()
         except OSError:
             return False
-        is_new, self._noticed = noticed != self._noticed, noticed
+        is_new = noticed != self._noticed
+        self._noticed = noticed
         return is_new
 
-    def checkpoint(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra: Any) -> None:
-        """Keep the state from which a restart goes on; call it in all ranks, rank 0 writes.
+    def checkpoint(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        **extra: Any,
+    ) -> None:
+        """Keep the state from which a restart goes on; call it in all ranks, rank 0
+        writes.
 
-        The file is replaced whole: a rank that dies while writing leaves the one before.
+        The file is replaced whole: a rank that dies while writing leaves the one
+            before.
         """
         if self.rank:
             return
@@ -188,15 +238,20 @@ class Context:
             os.fsync(file.fileno())
         fresh.replace(self._checkpoint)
 
-    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any] | None:
+    def restore(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
+    ) -> dict[str, Any] | None:
         """Go on from the last checkpoint; call it in all ranks, before `epochs`.
 
         Returns:
-            What was kept as ``extra``, or None when there is no checkpoint, and nothing was changed.
+            What was kept as ``extra``, or None when there is no checkpoint, and nothing
+            was changed.
         """
         if not self._checkpoint.exists():
             return None
-        state = torch.load(self._checkpoint, map_location=self.device, weights_only=False)
+        state = torch.load(
+            self._checkpoint, map_location=self.device, weights_only=False
+        )
         _bare(model).load_state_dict(state["model"])
         if optimizer is not None and state["optimizer"] is not None:
             optimizer.load_state_dict(state["optimizer"])
@@ -206,7 +261,11 @@ class Context:
 
 
 def _bare(model: torch.nn.Module) -> torch.nn.Module:
-    return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+    return (
+        model.module
+        if isinstance(model, torch.nn.parallel.DistributedDataParallel)
+        else model
+    )
 
 
 def _first_tensor(batch: Any) -> torch.Tensor:

@@ -1,11 +1,15 @@
-"""Where ranks hatch: ``python -m jupyter_aistack.compute.training.fork_server PARENT``, one beside each Dask worker that trains.
+"""Where ranks hatch: ``python -m jupyter_aistack.compute.training.fork_server PARENT``,
+one beside each Dask worker that trains.
 
-Importing torch takes seconds. The nest does it once and forks each rank from there, so that every run but the first
-starts in a tenth of a second. It has imported, never computed: no CUDA context, no OpenMP pool and no autograd thread,
-none of which survives a fork.
+Importing torch takes seconds. The nest does it once and forks each rank from there, so
+that every run but the first starts in a tenth of a second. It has imported, never
+computed: no CUDA context, no OpenMP pool and no autograd thread, none of which survives
+a fork.
 
-Told on standard input, one JSON object per line: ``job_file``, ``out_file``, ``log_file``, ``path`` (Python's). For
-each it writes a pid file, and when the rank has ended a file with its exit status, both beside the job file.
+Told on standard input, one JSON object per line: ``job_file``, ``out_file``,
+``log_file``, ``path`` (Python's). For
+each it writes a pid file, and when the rank has ended a file with its exit status, both
+beside the job file.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ IDLE_SECONDS = 600.0
 
 def main() -> None:
     """Serve until the worker is gone or nothing was asked for long."""
-    parent, ranks, used_at = int(sys.argv[1]), dict[int, Path](), time.monotonic()
+    parent = int(sys.argv[1])
+    ranks = dict[int, Path]()
+    used_at = time.monotonic()
     _import()
     pending = b""
     while os.getppid() == parent and time.monotonic() - used_at < IDLE_SECONDS:
@@ -55,12 +61,15 @@ def _import() -> None:
     from . import context, rank  # noqa: F401
 
     torch.set_num_threads(1)
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)  # the first optimizer imports as much again
+    torch.optim.SGD(
+        [torch.zeros(1, requires_grad=True)], lr=0.1
+    )  # the first optimizer imports as much again
 
 
 def _hatch(order: dict[str, Any]) -> dict[int, Path]:
     """Fork one rank; its pid and its job's file."""
-    job_file, nest = Path(order["job_file"]), os.getpid()
+    job_file = Path(order["job_file"])
+    nest = os.getpid()
     pid = os.fork()
     if pid == 0:
         _become(order, nest)
@@ -74,7 +83,11 @@ def _become(order: dict[str, Any], nest: int) -> None:
 
     try:
         os.setsid()  # Ctrl-C in a terminal goes to whole process groups, and stopping is for the notebook
-        for name, number in ((os.devnull, 0), (order["out_file"], 1), (order["log_file"], 2)):
+        for name, number in (
+            (os.devnull, 0),
+            (order["out_file"], 1),
+            (order["log_file"], 2),
+        ):
             opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(opened, number)
             os.close(opened)
@@ -90,7 +103,10 @@ def _collect(ranks: dict[int, Path]) -> None:
     for pid in list(ranks):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            leave(ranks.pop(pid).with_suffix(".exit"), str(os.waitstatus_to_exitcode(status)).encode())
+            leave(
+                ranks.pop(pid).with_suffix(".exit"),
+                str(os.waitstatus_to_exitcode(status)).encode(),
+            )
 
 
 if __name__ == "__main__":

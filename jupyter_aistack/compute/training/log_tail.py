@@ -1,4 +1,6 @@
-"""Following files that others append to: how metrics and prints of the ranks reach the notebook."""
+"""Following files that others append to: how metrics and prints of the ranks reach the
+notebook.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,13 @@ from typing import Any
 
 
 class LogTail:
-    """Reads what was appended since the last time, by whole lines. An append is one write, so no line is ever mixed."""
+    """Reads what was appended since the last time, by whole lines. An append is one
+    write, so no line is ever mixed.
+    """
 
     def __init__(self, file: Path) -> None:
-        self.file, self._at = file, 0
+        self.file = file
+        self._at = 0
 
     def lines(self) -> list[str]:
         """The complete lines since the last call; none while there is no file."""

@@ -1,7 +1,8 @@
 """One rank, in a process forked by `nest`; it ends with its parent.
 
-A process of its own, because tearing down a process group inside a Dask worker can hold the GIL until the scheduler
-gives the worker up; and it leaves through ``os._exit``, because that teardown can also hang.
+A process of its own, because tearing down a process group inside a Dask worker can hold
+the GIL until the scheduler gives the worker up; and it leaves through ``os._exit``,
+because that teardown can also hang.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from jupyter_aistack.system.parent_death import die_with_parent
 from .serialize import leave
 
 GROUP_SECONDS = 60.0
-"""How long a rank waits in a collective for the others: torch's own limit of half an hour leaves a notebook hanging."""
+"""How long a rank waits in a collective for the others: torch's own limit of half an
+hour leaves a notebook hanging.
+"""
 
 
 def main(job_file: Path, parent: int) -> None:
-    """Run the loop, leave its result or its error in the run's folder, and go. Never returns."""
+    """Run the loop, leave its result or its error in the run's folder, and go. Never
+    returns.
+    """
     job = json.loads(job_file.read_text())
     die_with_parent(parent, by_signal=True)
     code = 0
@@ -49,7 +54,11 @@ def _run(job: dict[str, Any]) -> None:
     cap_torch_memory(os.environ.get("AISTACK_MEMORY_FRACTION"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     torch.manual_seed(job["seed"])
-    device = torch.device("cuda", 0) if job["on_gpu"] and torch.cuda.is_available() else torch.device("cpu")
+    device = (
+        torch.device("cuda", 0)
+        if job["on_gpu"] and torch.cuda.is_available()
+        else torch.device("cpu")
+    )
     store = _join(job, device)
     context = _context(job, device)
     signal.signal(signal.SIGTERM, lambda *_: context.stop())
@@ -63,19 +72,28 @@ def _run(job: dict[str, Any]) -> None:
 
 
 def _join(job: dict[str, Any], device: Any) -> Any:
-    """Meet the other ranks. Rank 0 opens a port of the system's choosing and writes down which."""
+    """Meet the other ranks. Rank 0 opens a port of the system's choosing and writes
+    down which.
+    """
     import torch.distributed
 
     dist: Any = torch.distributed  # its stores are exported, but not to type checkers
-    port_file, timeout = Path(job["port_file"]), timedelta(seconds=GROUP_SECONDS)
+    port_file = Path(job["port_file"])
+    timeout = timedelta(seconds=GROUP_SECONDS)
     if job["rank"] == 0:
-        store = dist.TCPStore("127.0.0.1", 0, None, True, timeout, wait_for_workers=False)
+        store = dist.TCPStore(
+            "127.0.0.1", 0, None, True, timeout, wait_for_workers=False
+        )
         leave(port_file, str(store.port).encode())
     else:
         store = dist.TCPStore("127.0.0.1", _read_port(port_file), None, False, timeout)
-    os.environ.update(RANK=str(job["rank"]), WORLD_SIZE=str(job["world_size"]), LOCAL_RANK="0")
+    os.environ.update(
+        RANK=str(job["rank"]), WORLD_SIZE=str(job["world_size"]), LOCAL_RANK="0"
+    )
     if job["world_size"] > 1:
-        if Path("/sys/class/net/lo").exists():  # gloo would look its own host name up, which may lead nowhere
+        if Path(
+            "/sys/class/net/lo"
+        ).exists():  # gloo would look its own host name up, which may lead nowhere
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         dist.init_process_group(
             job["backend"],
@@ -112,7 +130,9 @@ def _context(job: dict[str, Any], device: Any) -> Any:
         config=pickle.loads(Path(job["config_file"]).read_bytes()),
         seed=job["seed"],
         attempt=job["attempt"],
-        reader=ShardReader(Shard.from_dict(job["shard"]), seed=job["seed"], device=device),
+        reader=ShardReader(
+            Shard.from_dict(job["shard"]), seed=job["seed"], device=device
+        ),
         metrics_file=Path(job["metrics_file"]),
         checkpoint_folder=Path(job["checkpoint_folder"]),
         notice_file=Path(job["notice_file"]),
@@ -133,7 +153,11 @@ def _wait_for_all(store: Any, job: dict[str, Any]) -> None:
     """Nobody leaves while another may still read from it."""
     store.add("done", 1)
     deadline = time.monotonic() + GROUP_SECONDS
-    while job["rank"] == 0 and store.add("done", 0) < job["world_size"] and time.monotonic() < deadline:
+    while (
+        job["rank"] == 0
+        and store.add("done", 0) < job["world_size"]
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
 
 
@@ -141,7 +165,9 @@ def describe(error: BaseException) -> dict[str, Any]:
     """An error as JSON, with its traceback from the loop downwards."""
     frames = traceback.TracebackException.from_exception(error)
     own = str(Path(__file__).resolve())
-    frames.stack = traceback.StackSummary.from_list([frame for frame in frames.stack if frame.filename != own])
+    frames.stack = traceback.StackSummary.from_list(
+        [frame for frame in frames.stack if frame.filename != own]
+    )
     return {
         "type": type(error).__name__,
         "message": str(error),

@@ -1,4 +1,6 @@
-"""What a Dask worker does for a rank: have it hatched, watch it, end it. The worker itself never touches torch."""
+"""What a Dask worker does for a rank: have it hatched, watch it, end it. The worker
+itself never touches torch.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,21 @@ def run_rank(job: dict[str, Any]) -> dict[str, Any]:
     """Run one rank to its end, as a Dask task.
 
     Args:
-        job: see `supervisor`; ``stop_file``, once it exists, holds the seconds the rank gets to end by itself.
+        job: see `supervisor`; ``stop_file``, once it exists, holds the seconds the rank
+            gets to end by itself.
 
     Returns:
-        ``rank``; ``code``, the exit status, negative for a signal; ``was_stopped``, whether that was on our account.
+        ``rank``; ``code``, the exit status, negative for a signal; ``was_stopped``,
+        whether that was on our account.
     """
     job_file = Path(job["error_file"]).with_suffix(".job")
     job_file.write_text(json.dumps(job))
-    order = {"job_file": str(job_file), "out_file": job["out_file"], "log_file": job["log_file"], "path": sys.path}
+    order = {
+        "job_file": str(job_file),
+        "out_file": job["out_file"],
+        "log_file": job["log_file"],
+        "path": sys.path,
+    }
     process = RankProcess(_warm_nest(order), job_file)
     try:
         was_stopped = _watch(process, Path(job["stop_file"]))
@@ -54,7 +63,8 @@ class RankProcess:
 
     def __init__(self, nest: subprocess.Popen[bytes], job_file: Path) -> None:
         self._nest = nest
-        self._pid_file, self._exit_file = job_file.with_suffix(".pid"), job_file.with_suffix(".exit")
+        self._pid_file = job_file.with_suffix(".pid")
+        self._exit_file = job_file.with_suffix(".exit")
 
     def poll(self) -> int | None:
         """The exit status; None while it runs. A rank does not outlive its nest."""
@@ -80,7 +90,9 @@ def _warm_nest(order: dict[str, Any]) -> subprocess.Popen[bytes]:
     line = json.dumps(order).encode() + b"\n"
     with _lock:
         if _nest is not None and _nest.poll() is None:
-            with contextlib.suppress(BrokenPipeError):  # it has just ended for lack of use
+            with contextlib.suppress(
+                BrokenPipeError
+            ):  # it has just ended for lack of use
                 return _give(_nest, line)
         _nest = _start_nest(order["log_file"])
         return _give(_nest, line)
@@ -94,10 +106,23 @@ def _give(nest: subprocess.Popen[bytes], line: bytes) -> subprocess.Popen[bytes]
 
 
 def _start_nest(log_file: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "jupyter_aistack.compute.training.fork_server", str(os.getpid())]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_aistack.compute.training.fork_server",
+        str(os.getpid()),
+    ]
     # The notebook's modules must be found as the worker finds them.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
     with open(log_file, "ab") as log:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
         )

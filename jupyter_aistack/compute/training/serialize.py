@@ -12,8 +12,9 @@ from typing import Any
 def dump_by_value(thing: Any) -> bytes:
     """Pickle a function (or anything) so that it arrives as it is here and now.
 
-    What is defined in the notebook travels whole; so does what comes from a module that is not installed, such as a
-    file beside the notebook, which may have been edited and reloaded since.
+    What is defined in the notebook travels whole; so does what comes from a module that
+    is not installed, such as a file beside the notebook, which may have been edited and
+    reloaded since.
     """
     import cloudpickle
 
@@ -29,9 +30,15 @@ def dump_by_value(thing: Any) -> bytes:
 
 def _is_installed(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
-    if file is None or module.__name__.partition(".")[0] == (__package__ or "").partition(".")[0]:
+    if (
+        file is None
+        or module.__name__.partition(".")[0] == (__package__ or "").partition(".")[0]
+    ):
         return True
-    homes = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    homes = {
+        Path(sysconfig.get_path(name)).resolve()
+        for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
     return any(home in Path(file).resolve().parents for home in homes)
 
 

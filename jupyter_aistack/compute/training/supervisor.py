@@ -1,8 +1,9 @@
-"""Starts the ranks of a run, listens to them, and decides what a failure means. Runs in the notebook.
+"""Starts the ranks of a run, listens to them, and decides what a failure means. Runs in
+the notebook.
 
-Dask neither restarts the right rank nor stops a running one: a task pinned to a worker that died waits for ever, and
-cancelling a future leaves its thread at work. So ranks are processes, told to stop by a file, and started anew as a
-whole.
+Dask neither restarts the right rank nor stops a running one: a task pinned to a worker
+that died waits for ever, and cancelling a future leaves its thread at work. So ranks
+are processes, told to stop by a file, and started anew as a whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Any]
 GRACE_SECONDS = 5.0
-POLL_SECONDS, DELIVER_SECONDS, LOOK_SECONDS = 0.05, 0.2, 1.0
+POLL_SECONDS = 0.05
+DELIVER_SECONDS = 0.2
+LOOK_SECONDS = 1.0
 RESTART_SECONDS = 60.0
 NOTICE = "notice"
 
@@ -37,7 +40,8 @@ class TrainingRun:
 
     Attributes:
         folder: where notebook and ranks meet.
-        workers: names of the Dask workers, in order of rank. Names stay when a worker is restarted, addresses do not.
+        workers: names of the Dask workers, in order of rank. Names stay when a worker
+            is restarted, addresses do not.
         shards: what each rank reads.
         loop, config: pickled.
         epochs, seed, backend: as in the context.
@@ -63,7 +67,9 @@ class TrainingRun:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptOutcome:
-    """How a rank ended: its exit status (negative for a signal, None when its worker is gone), and on whose account."""
+    """How a rank ended: its exit status (negative for a signal, None when its worker is
+    gone), and on whose account.
+    """
 
     rank: int
     code: int | None
@@ -93,7 +99,9 @@ class Supervisor:
         timeout: float | None,
         max_restarts: int,
     ) -> None:
-        self.client, self.spec, self.max_restarts = client, run, max_restarts
+        self.client = client
+        self.spec = run
+        self.max_restarts = max_restarts
         self.history: list[Metrics] = []
         self.restarts = 0
         self._on_metrics = on_metrics
@@ -102,7 +110,9 @@ class Supervisor:
         (run.folder / "config").write_bytes(run.config)
 
     def run(self) -> list[dict[str, Any]]:
-        """What each rank left: ``value``, ``rows``, ``seconds``. Raises `TrainingError`."""
+        """What each rank left: ``value``, ``rows``, ``seconds``. Raises
+        `TrainingError`.
+        """
         on_notice(self._pass_on)
         try:
             return self._run()
@@ -110,14 +120,18 @@ class Supervisor:
             forget_notice(self._pass_on)
 
     def _pass_on(self, notice: dict[str, Any]) -> None:
-        """Tell the ranks that a slice will be taken back, so that they keep a checkpoint."""
+        """Tell the ranks that a slice will be taken back, so that they keep a
+        checkpoint.
+        """
         _replace(self.spec.folder / NOTICE, f"{notice['lease_id']} {notice['at']}")
 
     def _run(self) -> list[dict[str, Any]]:
         while True:
             attempt = Attempt(self.client, self.spec, self.restarts, self._listen)
             outcomes = attempt.run(self._deadline)
-            if all(outcome.code == 0 and not outcome.was_stopped for outcome in outcomes):
+            if all(
+                outcome.code == 0 and not outcome.was_stopped for outcome in outcomes
+            ):
                 return attempt.results()
             died = next((outcome for outcome in outcomes if outcome.has_died), None)
             if died is None:
@@ -136,8 +150,17 @@ class Supervisor:
 class Attempt:
     """All ranks once, from start to end."""
 
-    def __init__(self, client: Client, run: TrainingRun, number: int, listen: Callable[[list[Metrics]], None]) -> None:
-        self.client, self.spec, self.number, self._listen = client, run, number, listen
+    def __init__(
+        self,
+        client: Client,
+        run: TrainingRun,
+        number: int,
+        listen: Callable[[list[Metrics]], None],
+    ) -> None:
+        self.client = client
+        self.spec = run
+        self.number = number
+        self._listen = listen
         self.folder = run.folder / f"attempt-{number}"
         self.folder.mkdir()
         ranks = range(run.world_size)
@@ -148,17 +171,21 @@ class Attempt:
     def _file(self, rank: int, name: str) -> Path:
         return self.folder / f"rank-{rank}.{name}"
 
-    # -- running ------------------------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------
 
     def run(self, deadline: float | None) -> list[AttemptOutcome]:
         """How every rank ended, by rank."""
         addresses = self._addresses()
-        futures = [self._submit(rank, address) for rank, address in enumerate(addresses)]
+        futures = [
+            self._submit(rank, address) for rank, address in enumerate(addresses)
+        ]
         outcomes: dict[int, AttemptOutcome] = {}
         try:
             for ended in self._watch(futures, addresses, outcomes):
                 if ended is not None and (ended.code != 0 or ended.was_stopped):
-                    self._stop(0)  # the others would wait for it until their group times out
+                    self._stop(
+                        0
+                    )  # the others would wait for it until their group times out
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TrainingError("the run took longer than the time given")
         except BaseException:
@@ -171,9 +198,14 @@ class Attempt:
         return [outcomes[rank] for rank in range(self.spec.world_size)]
 
     def _watch(
-        self, futures: list[Future], addresses: list[str], outcomes: dict[int, AttemptOutcome]
+        self,
+        futures: list[Future],
+        addresses: list[str],
+        outcomes: dict[int, AttemptOutcome],
     ) -> Iterator[AttemptOutcome | None]:
-        """Each end as it comes, and None at least every 50 ms in between, until all ranks have ended."""
+        """Each end as it comes, and None at least every 50 ms in between, until all
+        ranks have ended.
+        """
         while len(outcomes) < len(futures):
             self._deliver(at_least_seconds=DELIVER_SECONDS)
             gone = self._gone(addresses)
@@ -200,8 +232,12 @@ class Attempt:
             if all(name in by_name for name in self.spec.workers):
                 return [by_name[name] for name in self.spec.workers]
             if time.monotonic() >= deadline:
-                missing = [str(name) for name in self.spec.workers if name not in by_name]
-                raise TrainingError(f"worker {', '.join(missing)} did not come back within {RESTART_SECONDS:g} s")
+                missing = [
+                    str(name) for name in self.spec.workers if name not in by_name
+                ]
+                raise TrainingError(
+                    f"worker {', '.join(missing)} did not come back within {RESTART_SECONDS:g} s"
+                )
             time.sleep(POLL_SECONDS)
 
     def _submit(self, rank: int, address: str) -> Future:
@@ -233,7 +269,10 @@ class Attempt:
             "notice_file": str(run.folder / NOTICE),
             "port_file": str(self.folder / "port"),
             "stop_file": str(self.folder / "stop"),
-            **{f"{name}_file": str(self._file(rank, name)) for name in ("metrics", "out", "log", "error", "result")},
+            **{
+                f"{name}_file": str(self._file(rank, name))
+                for name in ("metrics", "out", "log", "error", "result")
+            },
         }
 
     def _stop(self, grace_seconds: float) -> None:
@@ -241,7 +280,9 @@ class Attempt:
 
     def _await_end(self, futures: list[Future]) -> None:
         deadline = time.monotonic() + GRACE_SECONDS + 2
-        while not all(future.done() for future in futures) and time.monotonic() < deadline:
+        while (
+            not all(future.done() for future in futures) and time.monotonic() < deadline
+        ):
             time.sleep(POLL_SECONDS)
 
     def _deliver(self, at_least_seconds: float = 0.0) -> None:
@@ -255,17 +296,21 @@ class Attempt:
         for tail in self._metrics:
             self._listen(tail.records())
 
-    # -- judging ------------------------------------------------------------------------------------------------
+    # -- judging -----------------------------------------------------------------------
 
     def results(self) -> list[dict[str, Any]]:
         """What the ranks left, on the CPU."""
         import torch
 
         files = [self._file(rank, "result") for rank in range(self.spec.world_size)]
-        return [torch.load(file, map_location="cpu", weights_only=False) for file in files]
+        return [
+            torch.load(file, map_location="cpu", weights_only=False) for file in files
+        ]
 
     def error_of_first(self, outcomes: list[AttemptOutcome]) -> TrainingError:
-        """The error of the rank that failed first: the others only lost touch with it."""
+        """The error of the rank that failed first: the others only lost touch with
+        it.
+        """
         import json
 
         errors = {}
@@ -274,7 +319,10 @@ class Attempt:
             if file.exists():
                 errors[outcome.rank] = json.loads(file.read_text())
         if not errors:
-            last = "; ".join(f"rank {outcome.rank}: exit status {outcome.code} {outcome.note}" for outcome in outcomes)
+            last = "; ".join(
+                f"rank {outcome.rank}: exit status {outcome.code} {outcome.note}"
+                for outcome in outcomes
+            )
             return TrainingError(f"the ranks ended without a word ({last})")
         rank = min(errors, key=lambda number: errors[number]["failed_at"])
         error = errors[rank]
@@ -287,13 +335,22 @@ class Attempt:
 
     def error_of_death(self, died: AttemptOutcome, restarts: int) -> TrainingError:
         """The error of a rank that neither returned nor raised."""
-        how = "lost its worker" if died.code is None else f"was ended by {signal.Signals(-died.code).name}"
+        how = (
+            "lost its worker"
+            if died.code is None
+            else f"was ended by {signal.Signals(-died.code).name}"
+        )
         hint = " (out of memory, perhaps)" if died.code == -signal.SIGKILL else ""
         log = self._file(died.rank, "log")
-        said = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:]) if log.exists() else ""
+        said = (
+            "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
+            if log.exists()
+            else ""
+        )
         return TrainingError(
             f"rank {died.rank} {how}{hint}, and had been started again {restarts} times; "
-            f"allow more with max_restarts{died.note}" + (f"\n\n{said}" if said else ""),
+            f"allow more with max_restarts{died.note}"
+            + (f"\n\n{said}" if said else ""),
             rank=died.rank,
         )
 
@@ -309,9 +366,13 @@ def _outcome(rank: int, future: Future) -> AttemptOutcome:
     """How a rank ended, from its future; one that is not done has lost its worker."""
     if future.status == "finished":
         answer = future.result()
-        return AttemptOutcome(rank=rank, code=answer["code"], was_stopped=answer["was_stopped"])
+        return AttemptOutcome(
+            rank=rank, code=answer["code"], was_stopped=answer["was_stopped"]
+        )
     if future.status == "error":
         error = future.exception()
         is_loss = type(error).__name__ == "KilledWorker"
-        return AttemptOutcome(rank=rank, code=None if is_loss else 1, note=f" ({error})")
+        return AttemptOutcome(
+            rank=rank, code=None if is_loss else 1, note=f" ({error})"
+        )
     return AttemptOutcome(rank=rank, code=None)

@@ -1,4 +1,6 @@
-"""``train``: runs a loop as one torch rank per Dask worker, and answers for all of them in the notebook."""
+"""``train``: runs a loop as one torch rank per Dask worker, and answers for all of them
+in the notebook.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ class Result:
 
     Attributes:
         results: what the loop returned, by rank.
-        metrics: every point logged, in order of arrival: ``at`` (seconds since the epoch), ``rank``, ``attempt``,
-            ``epoch``, ``step``, ``metrics`` (name to number).
+        metrics: every point logged, in order of arrival: ``at`` (seconds since the
+            epoch), ``rank``, ``attempt``, ``epoch``, ``step``, ``metrics`` (name to
+            number).
         seconds: from the call to its return.
         rows: rows all ranks were given, in the last attempt.
         rows_per_second: of all ranks together, over the time their loops took.
@@ -74,23 +77,28 @@ def train(
     """Run ``loop(ctx)`` in one torch rank per worker and wait for all of them.
 
     Args:
-        loop: takes a :class:`~jupyter_aistack.compute.training.context.Context`; may be defined in the notebook.
-        data: what ``ctx.data()`` reads: a Parquet folder, a Dask or pandas DataFrame, a dict of arrays, or nothing.
-        workers: a :class:`~jupyter_aistack.Cluster`, a Dask client, or how many workers to start for this run alone.
+        loop: takes a :class:`~jupyter_aistack.compute.training.context.Context`; may be
+            defined in the notebook.
+        data: what ``ctx.data()`` reads: a Parquet folder, a Dask or pandas DataFrame, a
+            dict of arrays, or nothing.
+        workers: a :class:`~jupyter_aistack.Cluster`, a Dask client, or how many workers
+            to start for this run alone.
         epochs: how many ``ctx.epochs()`` gives.
         config: whatever the loop wants to find in ``ctx.config``.
-        on_metrics: called here, in the notebook's thread, with every point logged, at most five times a second.
-        max_restarts: how often to start all ranks again from the last checkpoint when one of them, or its worker, dies.
-            A loop that raises is not started again.
-        checkpoint_dir: where checkpoints are kept; if one is there, ``ctx.restore()`` goes on from it.
-            By default they last as long as this call.
+        on_metrics: called here, in the notebook's thread, with every point logged, at
+            most five times a second.
+        max_restarts: how often to start all ranks again from the last checkpoint when
+            one of them, or its worker, dies. A loop that raises is not started again.
+        checkpoint_dir: where checkpoints are kept; if one is there, ``ctx.restore()``
+            goes on from it. By default they last as long as this call.
         timeout: seconds the whole run may take.
         seed: for torch in every rank, and for the order of the data.
-        backend: ``nccl`` or ``gloo`` to insist on one of torch's; ``auto`` takes NCCL where every rank has whole GPUs
-            of its own, and gloo elsewhere.
+        backend: ``nccl`` or ``gloo`` to insist on one of torch's; ``auto`` takes NCCL
+            where every rank has whole GPUs of its own, and gloo elsewhere.
 
     Raises:
-        TrainingError: a rank failed; the message ends with the traceback of the first that did.
+        TrainingError: a rank failed; the message ends with the traceback of the first
+            that did.
         InvalidRequest: an argument makes no sense; it is named.
         KeyboardInterrupt: after all ranks have been stopped.
     """
@@ -98,7 +106,9 @@ def train(
     began = time.monotonic()
     with _folder() as folder, _client(workers) as (client, slices):
         names = sorted(_names(client), key=str)
-        chosen, reason = choose_backend([slices.get(name, ()) for name in names], backend)
+        chosen, reason = choose_backend(
+            [slices.get(name, ()) for name in names], backend
+        )
         run = TrainingRun(
             folder=folder,
             workers=tuple(names),
@@ -111,13 +121,28 @@ def train(
             on_gpu=any(piece.uuid for own in slices.values() for piece in own),
             checkpoints=_checkpoint_folder(checkpoint_dir, folder),
         )
-        supervisor = Supervisor(client, run, on_metrics=on_metrics, timeout=timeout, max_restarts=max_restarts)
+        supervisor = Supervisor(
+            client,
+            run,
+            on_metrics=on_metrics,
+            timeout=timeout,
+            max_restarts=max_restarts,
+        )
         found = supervisor.run()
-    return _result(found, supervisor, seconds=time.monotonic() - began, backend=chosen, backend_reason=reason)
+    return _result(
+        found,
+        supervisor,
+        seconds=time.monotonic() - began,
+        backend=chosen,
+        backend_reason=reason,
+    )
 
 
-def _result(found: Sequence[Mapping[str, Any]], supervisor: Supervisor, **known: Any) -> Result:
-    rows, busy = sum(one["rows"] for one in found), max(one["seconds"] for one in found)
+def _result(
+    found: Sequence[Mapping[str, Any]], supervisor: Supervisor, **known: Any
+) -> Result:
+    rows = sum(one["rows"] for one in found)
+    busy = max(one["seconds"] for one in found)
     return Result(
         results=[one["value"] for one in found],
         metrics=supervisor.history,
@@ -130,15 +155,26 @@ def _result(found: Sequence[Mapping[str, Any]], supervisor: Supervisor, **known:
 
 def _check(loop: Any, epochs: int, max_restarts: int) -> None:
     if not callable(loop):
-        raise InvalidRequest(f"loop: expected a function of one context, got {type(loop).__name__}", field="loop")
-    for name, value, least in (("epochs", epochs, 1), ("max_restarts", max_restarts, 0)):
+        raise InvalidRequest(
+            f"loop: expected a function of one context, got {type(loop).__name__}",
+            field="loop",
+        )
+    for name, value, least in (
+        ("epochs", epochs, 1),
+        ("max_restarts", max_restarts, 0),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidRequest(f"{name}: expected a whole number from {least} up, got {value!r}", field=name)
+            raise InvalidRequest(
+                f"{name}: expected a whole number from {least} up, got {value!r}",
+                field=name,
+            )
 
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """Where notebook and ranks of one run meet; leases are of this host, so they all see it."""
+    """Where notebook and ranks of one run meet; leases are of this host, so they all
+    see it.
+    """
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
@@ -148,11 +184,17 @@ def _folder() -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Remove what kernels that were killed have left; their pid is in the folder's name."""
+    """Remove what kernels that were killed have left; their pid is in the folder's
+    name.
+    """
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         pid = left.name.removeprefix(_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
-            if pid.isdigit() and left.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
+            if (
+                pid.isdigit()
+                and left.stat().st_uid == os.getuid()
+                and not Path("/proc", pid).exists()
+            ):
                 shutil.rmtree(left, ignore_errors=True)
 
 
@@ -164,7 +206,9 @@ def _checkpoint_folder(wanted: str | Path | None, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _client(workers: Any) -> Iterator[tuple[Client, Mapping[object, Sequence[Slice]]]]:
-    """A Dask client to the workers, and the slices of each worker as far as they are known."""
+    """A Dask client to the workers, and the slices of each worker as far as they are
+    known.
+    """
     from distributed import Client
 
     from jupyter_aistack.compute.clusters.cluster import Cluster
@@ -174,20 +218,25 @@ def _client(workers: Any) -> Iterator[tuple[Client, Mapping[object, Sequence[Sli
         yield workers, _slices(cluster) if isinstance(cluster, Cluster) else {}
     elif isinstance(workers, Cluster):
         with Client(workers, set_as_default=False) as client:
-            client.wait_for_workers(max(1, len(workers.worker_spec)), timeout=START_SECONDS)
+            client.wait_for_workers(
+                max(1, len(workers.worker_spec)), timeout=START_SECONDS
+            )
             yield client, _slices(workers)
     elif isinstance(workers, int) and not isinstance(workers, bool) and workers > 0:
         with Cluster(workers) as own, _client(own) as connected:
             yield connected
     else:
         raise InvalidRequest(
-            f"workers: expected a Cluster, a Dask client or a number of workers, got {workers!r}", field="workers"
+            f"workers: expected a Cluster, a Dask client or a number of workers, got {workers!r}",
+            field="workers",
         )
 
 
 def _slices(cluster: Any) -> Mapping[object, Sequence[Slice]]:
     """No torch sees a simulated GPU, so slices of one are as good as unknown."""
-    slices: Mapping[object, Sequence[Slice]] = {} if cluster.is_simulated else cluster.slices
+    slices: Mapping[object, Sequence[Slice]] = (
+        {} if cluster.is_simulated else cluster.slices
+    )
     return slices
 
 
@@ -197,6 +246,8 @@ def _names(client: Client) -> list[object]:
 
 def _shards(client: Client, data: Any, ranks: int, folder: Path) -> Sequence[Any]:
     if ranks == 0:
-        raise InvalidRequest("workers: there is not one worker to train on", field="workers")
+        raise InvalidRequest(
+            "workers: there is not one worker to train on", field="workers"
+        )
     with client.as_current():  # a Dask DataFrame is written by these workers
         return plan_shards(data, ranks, folder)

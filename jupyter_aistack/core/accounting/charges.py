@@ -1,8 +1,9 @@
-"""What is written down of use: who held how much of which device on which day, and what was measured meanwhile.
+"""What is written down of use: who held how much of which device on which day, and what
+was measured meanwhile.
 
-Energy is kept in whole millijoules, the driver's own unit, so that parts add up to its counter exactly, in whatever
-order they are added. What cannot be measured is told apart from nothing: beside each sum stands for how many seconds it
-is known.
+Energy is kept in whole millijoules, the driver's own unit, so that parts add up to its
+counter exactly, in whatever order they are added. What cannot be measured is told apart
+from nothing: beside each sum stands for how many seconds it is known.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ SYSTEM = ""
 """In place of a lease: what no lease can be shown to have used."""
 
 LEVELS = (0.001, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
-"""Upper ends of the levels of activity, as shares of a device; the first is "did nothing". The others lie at the sizes
-that are commonly asked for, so that it can be told which would have held the work."""
+"""Upper ends of the levels of activity, as shares of a device; the first is "did
+nothing". The others lie at the sizes that are commonly asked for, so that it can be
+told which would have held the work."""
 NO_LEVELS = (0.0,) * len(LEVELS)
 
 Key = tuple[str, str, str, str, int]
@@ -31,14 +33,16 @@ class UsageRecord:
         lease_id: of which lease; `SYSTEM` for what belongs to none.
         cell: during which cell, ``number:hash``; empty for the time between cells.
         day: number of the day (UTC) since 1970.
-        user, queue, owner, label, spec: of the lease; the owner is the kernel (or process) it works for.
+        user, queue, owner, label, spec: of the lease; the owner is the kernel (or
+            process) it works for.
         kind: ``gpu``, ``cpu`` or ``simulated``.
         seconds: how long it was held.
         share_seconds: that times the share of the device it was granted.
         millijoules: energy, over `metered_seconds`.
         metered_seconds: for how long its energy is known.
         busy_seconds: activity (share of the device that worked) times time.
-        levels: seconds at each of `LEVELS`; their sum is for how long the activity is known.
+        levels: seconds at each of `LEVELS`; their sum is for how long the activity is
+            known.
         byte_seconds: memory in use times time, over `memory_seconds`.
         memory_seconds: for how long its memory is known.
         peak_bytes: the most memory seen in use at once; None where it was never seen.
@@ -83,14 +87,17 @@ class UsageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class MeterState:
-    """How far a device's counter has been charged. Whoever moves it must name what it was, so nothing counts twice.
+    """How far a device's counter has been charged. Whoever moves it must name what it
+    was, so nothing counts twice.
 
     Attributes:
         host, device_id: where.
         at: up to when, in seconds since the epoch.
         millijoules: what the counter said then; None where there is none.
-        idle_watts: what the device draws when nothing works on it; None before it was seen.
-        is_idle_seen: `idle_watts` was measured while nothing worked; else it is the least power seen at all.
+        idle_watts: what the device draws when nothing works on it; None before it was
+            seen.
+        is_idle_seen: `idle_watts` was measured while nothing worked; else it is the
+            least power seen at all.
         writer: the process that keeps the books of the host now; empty when none does.
     """
 
@@ -123,7 +130,8 @@ class CellInterval:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageSummary:
-    """All that is charged for some time on one host, to be written down whole or not at all.
+    """All that is charged for some time on one host, to be written down whole or not at
+    all.
 
     Attributes:
         before: the meters it goes on from; a device without one is new.
@@ -143,11 +151,16 @@ def day_of(at: float) -> int:
 
 def level_of(activity: float) -> int:
     """Which of `LEVELS` an activity lies in."""
-    return next((number for number, end in enumerate(LEVELS) if activity <= end), len(LEVELS) - 1)
+    return next(
+        (number for number, end in enumerate(LEVELS) if activity <= end),
+        len(LEVELS) - 1,
+    )
 
 
 def added(first: UsageRecord, second: UsageRecord) -> UsageRecord:
-    """Both together, under the key of the first; what is said of the lease comes from the later, the second."""
+    """Both together, under the key of the first; what is said of the lease comes from
+    the later, the second.
+    """
     peaks = [peak for peak in (first.peak_bytes, second.peak_bytes) if peak is not None]
     return replace(
         second,

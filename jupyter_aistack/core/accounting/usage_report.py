@@ -1,4 +1,6 @@
-"""Charges as people read them: hours, energy, carbon and cost, by user and week. Unknown is None, never zero."""
+"""Charges as people read them: hours, energy, carbon and cost, by user and week.
+Unknown is None, never zero.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,19 @@ HOUR = 3600.0
 MILLIJOULES_PER_KWH = 3_600_000_000
 EPOCH = date(1970, 1, 1)
 SYSTEM_USER = "(system)"
-"""Under which name a report shows the energy that no lease can be shown to have used."""
+"""Under which name a report shows the energy that no lease can be shown to have
+used.
+"""
 COVERED = 0.95
-"""A sum that is known for a smaller part of its time says too little to be shown as the whole."""
+"""A sum that is known for a smaller part of its time says too little to be shown as the
+whole.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What energy and devices cost here. None is not known, and what follows from it is not shown.
+    """What energy and devices cost here. None is not known, and what follows from it is
+    not shown.
 
     Attributes:
         carbon_g_per_kwh: grams of CO2 equivalent per kWh of the grid.
@@ -41,12 +48,14 @@ class UsageFigures:
 
     Attributes:
         gpu_hours, cpu_hours: share granted times hours.
-        gpu_hours_used: activity (multiprocessors at work, as a share of the GPU) times hours.
+        gpu_hours_used: activity (multiprocessors at work, as a share of the GPU) times
+            hours.
         gpu_hours_idle: of `gpu_hours`, those in which nothing worked at all.
         gib_hours: GPU memory in use times hours.
         peak_bytes: the most GPU memory of one lease on one GPU.
         energy_kwh: energy of the GPUs, over `energy_coverage`.
-        energy_coverage, activity_coverage: for which part of the time energy and activity are known, 0 to 1.
+        energy_coverage, activity_coverage: for which part of the time energy and
+            activity are known, 0 to 1.
         cost: of energy and GPU-hours, as far as prices are set.
         co2e_g: grams of CO2 equivalent.
         is_simulated: hours of simulated devices are among them.
@@ -95,12 +104,18 @@ def figures(charges: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
     seen = sum(one.memory_seconds for one in held)
     peaks = [one.peak_bytes for one in held if one.peak_bytes is not None]
     gpu_hours = sum(one.share_seconds for one in held) / HOUR
-    kwh = sum(one.millijoules for one in gpus) / MILLIJOULES_PER_KWH if metered else None
+    kwh = (
+        sum(one.millijoules for one in gpus) / MILLIJOULES_PER_KWH if metered else None
+    )
     return UsageFigures(
         gpu_hours=gpu_hours,
         cpu_hours=sum(one.share_seconds for one in every if one.kind == "cpu") / HOUR,
-        gpu_hours_used=sum(one.busy_seconds for one in held) / HOUR if watched else None,
-        gpu_hours_idle=sum(one.levels[0] * one.share for one in held) / HOUR if watched else None,
+        gpu_hours_used=sum(one.busy_seconds for one in held) / HOUR
+        if watched
+        else None,
+        gpu_hours_idle=sum(one.levels[0] * one.share for one in held) / HOUR
+        if watched
+        else None,
         gib_hours=sum(one.byte_seconds for one in held) / GIB / HOUR if seen else None,
         peak_bytes=max(peaks, default=None),
         energy_kwh=kwh,
@@ -113,26 +128,40 @@ def figures(charges: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
 
 
 def carbon_of(kwh: float | None, rates: Rates) -> float | None:
-    """Grams of CO2 equivalent; None where the energy or the grid's rate is not known."""
-    return None if kwh is None or rates.carbon_g_per_kwh is None else kwh * rates.carbon_g_per_kwh
+    """Grams of CO2 equivalent; None where the energy or the grid's rate is not
+    known.
+    """
+    return (
+        None
+        if kwh is None or rates.carbon_g_per_kwh is None
+        else kwh * rates.carbon_g_per_kwh
+    )
 
 
 def cost_of(gpu_hours: float, kwh: float | None, rates: Rates) -> float | None:
-    """What energy and GPU-hours cost; None where no price is set, or one is for energy that is not known."""
-    of_energy, of_hours = rates.price_per_kwh, rates.price_per_gpu_hour
-    if (of_energy is None and of_hours is None) or (of_energy is not None and kwh is None):
+    """What energy and GPU-hours cost; None where no price is set, or one is for energy
+    that is not known.
+    """
+    of_energy = rates.price_per_kwh
+    of_hours = rates.price_per_gpu_hour
+    if (of_energy is None and of_hours is None) or (
+        of_energy is not None and kwh is None
+    ):
         return None
     return gpu_hours * (of_hours or 0.0) + (kwh or 0.0) * (of_energy or 0.0)
 
 
 def lines(charges: Iterable[UsageRecord], rates: Rates) -> tuple[UsageLine, ...]:
-    """A line for each week and user, in that order; what belongs to no lease comes under `SYSTEM_USER`."""
+    """A line for each week and user, in that order; what belongs to no lease comes
+    under `SYSTEM_USER`.
+    """
     by_place: dict[tuple[str, str], list[UsageRecord]] = {}
     for one in charges:
         user = SYSTEM_USER if one.lease_id == SYSTEM else one.user
         by_place.setdefault((week_name(one.day), user), []).append(one)
     return tuple(
-        UsageLine(week=week, user=user, figures=figures(own, rates)) for (week, user), own in sorted(by_place.items())
+        UsageLine(week=week, user=user, figures=figures(own, rates))
+        for (week, user), own in sorted(by_place.items())
     )
 
 
@@ -154,13 +183,16 @@ def days_of_week(text: str) -> tuple[int, int]:
     except ValueError:
         monday = None
     if monday is None or monday < EPOCH:
-        raise InvalidRequest(f"week: {text[:32]!r} is not a week; write 2026-W48", field="week")
+        raise InvalidRequest(
+            f"week: {text[:32]!r} is not a week; write 2026-W48", field="week"
+        )
     first = (monday - EPOCH).days
     return first, first + 6
 
 
 def cells(charges: Sequence[UsageRecord], most: int) -> list[dict[str, Any]]:
-    """What each cell used, the dearest first: by energy, then by time at work, then by time.
+    """What each cell used, the dearest first: by energy, then by time at work, then by
+    time.
 
     The time between cells is there too, under an empty name.
     """
@@ -173,7 +205,12 @@ def cells(charges: Sequence[UsageRecord], most: int) -> list[dict[str, Any]]:
 
 
 def _dearness(row: dict[str, Any]) -> tuple[float, float, float, bool]:
-    return (-(row["energy_wh"] or 0.0), -row["busy_seconds"], -row["seconds"], not row["cell"])
+    return (
+        -(row["energy_wh"] or 0.0),
+        -row["busy_seconds"],
+        -row["seconds"],
+        not row["cell"],
+    )
 
 
 def _cell(name: str, charges: Sequence[UsageRecord]) -> dict[str, Any]:

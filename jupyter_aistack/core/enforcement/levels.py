@@ -1,7 +1,10 @@
-"""How firmly a GPU's shares can be held: from what is known of the GPU and its host to a level, and why not a better.
+"""How firmly a GPU's shares can be held: from what is known of the GPU and its host to
+a level, and why not a better.
 
-The levels, firmest first: L4, MIG instances; L3, an MPS namespace and a control group for each lease; L2, the namespace
-alone; L1, an MPS daemon for each GPU and limits in the clients' environment; L0, framework caps.
+The levels, firmest first: L4, MIG instances; L3, an MPS namespace and a control group
+for each lease; L2, the namespace
+alone; L1, an MPS daemon for each GPU and limits in the clients' environment; L0,
+framework caps.
 """
 
 from __future__ import annotations
@@ -37,12 +40,16 @@ class HostCapabilities:
         driver: the driver's version, e.g. ``615.71.09``; empty when it does not say.
         capability: compute capability; (0, 0) when unknown.
         compute_mode: None when unknown.
-        refusal: why no MPS daemon may be started on this host at all; empty for no reason.
+        refusal: why no MPS daemon may be started on this host at all; empty for no
+            reason.
         control: path of ``nvidia-cuda-mps-control``; empty where there is none.
         protocols: versions of its protocol that it speaks.
-        foreign: another MPS daemon of this host, for people (``process 4711``); empty for none.
-        failure: why MPS could not be started on this GPU a moment ago; empty for no reason.
-        cgroup: why the host's control groups cannot limit memory of this GPU; empty when they can.
+        foreign: another MPS daemon of this host, for people (``process 4711``); empty
+            for none.
+        failure: why MPS could not be started on this GPU a moment ago; empty for no
+            reason.
+        cgroup: why the host's control groups cannot limit memory of this GPU; empty
+            when they can.
         helper: why the root helper cannot be used; empty when it answers.
     """
 
@@ -78,7 +85,9 @@ def major(driver: str) -> int:
 
 
 def ladder(facts: HostCapabilities) -> EnforcementOption:
-    """The firmest level that shares of a GPU reach, and why none above it is reached."""
+    """The firmest level that shares of a GPU reach, and why none above it is
+    reached.
+    """
     if facts.mig:
         return _with_mig(facts)
     without_mps = _no_mps(facts)
@@ -89,8 +98,12 @@ def ladder(facts: HostCapabilities) -> EnforcementOption:
         Enforcement.L2: without_namespaces,
         Enforcement.L1: without_mps,
     }
-    level = next((level for level, reason in reasons.items() if not reason), Enforcement.L0)
-    above = tuple((one.value, why) for one, why in reasons.items() if one.value > level.value)
+    level = next(
+        (level for level, reason in reasons.items() if not reason), Enforcement.L0
+    )
+    above = tuple(
+        (one.value, why) for one, why in reasons.items() if one.value > level.value
+    )
     return EnforcementOption(level=level, why_not=above, advice=_advice(facts, level))
 
 
@@ -98,16 +111,26 @@ def _with_mig(facts: HostCapabilities) -> EnforcementOption:
     if facts.instances:
         return EnforcementOption(level=Enforcement.L4)
     under_mps = (one for one in Enforcement if one.is_by_mps)
-    others = tuple((one.value, "a GPU in MIG mode is granted by the instance") for one in under_mps)
+    others = tuple(
+        (one.value, "a GPU in MIG mode is granted by the instance") for one in under_mps
+    )
     if facts.parts:
         shared = "its instances are compute instances, and share their memory with one another"
-        return EnforcementOption(level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others))
+        return EnforcementOption(
+            level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others)
+        )
     nothing = f"MIG mode is on but there is no instance; create some with nvidia-smi mig -i {facts.index} -cgi, as root"
-    return EnforcementOption(level=None, why_not=((Enforcement.L4.value, nothing), *others))
+    return EnforcementOption(
+        level=None, why_not=((Enforcement.L4.value, nothing), *others)
+    )
 
 
 def _no_mig(facts: HostCapabilities) -> str:
-    return "this GPU has no MIG" if facts.mig is None else "MIG mode is off; only an administrator may change that"
+    return (
+        "this GPU has no MIG"
+        if facts.mig is None
+        else "MIG mode is off; only an administrator may change that"
+    )
 
 
 def _no_mps(facts: HostCapabilities) -> str:
@@ -146,7 +169,11 @@ def _no_groups(facts: HostCapabilities) -> str:
 def _advice(facts: HostCapabilities, level: Enforcement) -> str:
     if not level.is_by_mps or facts.compute_mode is not ComputeMode.DEFAULT:
         return ""
-    beside = f"; processes of another MPS daemon ({facts.foreign}) are not held by it" if facts.foreign else ""
+    beside = (
+        f"; processes of another MPS daemon ({facts.foreign}) are not held by it"
+        if facts.foreign
+        else ""
+    )
     return (
         f"a process that loses its MPS directory has the whole GPU; nvidia-smi -i {facts.index} -c EXCLUSIVE_PROCESS, "
         f"as root, makes that an error, where nothing but shares is granted on this GPU{beside}"

@@ -1,6 +1,8 @@
-"""Memory caps for frameworks as environment variables, beside those a user has set: the lower of the two wins.
+"""Memory caps for frameworks as environment variables, beside those a user has set: the
+lower of the two wins.
 
-A user's own setting may be smaller than the slice, and then it stands; it can never make the slice wider.
+A user's own setting may be smaller than the slice, and then it stands; it can never
+make the slice wider.
 """
 
 from __future__ import annotations
@@ -9,25 +11,33 @@ import re
 from collections.abc import Mapping, Sequence
 
 SHARE = "AISTACK_MEMORY_FRACTION"
-"""Share of each visible device's memory, for torch and vLLM, which `jupyter_aistack.client.runtime.memory_caps` holds to it."""
-RMM_BYTES, TENSORFLOW_MIB = "AISTACK_RMM_MAXIMUM_POOL_SIZE", "AISTACK_TENSORFLOW_MEMORY_LIMIT"
+"""Share of each visible device's memory, for torch and vLLM, which
+`jupyter_aistack.client.runtime.memory_caps` holds to it.
+"""
+RMM_BYTES = "AISTACK_RMM_MAXIMUM_POOL_SIZE"
+TENSORFLOW_MIB = "AISTACK_TENSORFLOW_MEMORY_LIMIT"
 CUPY = "CUPY_GPU_MEMORY_LIMIT"
-JAX, JAX_NEW = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION"
-"""Two names of one setting. jaxlib refuses to start when both are set (``generate_pjrt_gpu_plugin_options``), and its
-releases so far read the older, so that is the one we set."""
+JAX = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+JAX_NEW = "XLA_CLIENT_MEM_FRACTION"
+"""Two names of one setting. jaxlib refuses to start when both are set
+(``generate_pjrt_gpu_plugin_options``), and its releases so far read the older, so that
+is the one we set."""
 
 CAPS = (SHARE, RMM_BYTES, TENSORFLOW_MIB, CUPY, JAX, JAX_NEW)
 TORCH_KEY = "per_process_memory_fraction"
 _TORCH_SHARE = re.compile(rf"(?:^|,)\s*{TORCH_KEY}\s*:\s*([^,]*)")
 
 
-def merge_caps(own: Mapping[str, str], granted: Mapping[str, str], *, forced: Sequence[str]) -> dict[str, str]:
+def merge_caps(
+    own: Mapping[str, str], granted: Mapping[str, str], *, forced: Sequence[str]
+) -> dict[str, str]:
     """The variables to set for a slice in a process that has `own`.
 
     Args:
         own: what is set already.
         granted: what the slice comes with.
-        forced: beginnings of names that are set whatever was there; of others the user's own stands, or the lower cap.
+        forced: beginnings of names that are set whatever was there; of others the
+            user's own stands, or the lower cap.
     """
     wanted: dict[str, str] = {}
     for name, value in granted.items():
@@ -40,8 +50,15 @@ def merge_caps(own: Mapping[str, str], granted: Mapping[str, str], *, forced: Se
 
 
 def together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """The caps of a process with two slices: frameworks take one figure for all devices, so the tighter of each."""
-    both = {name: value for part in (one, other) for name, value in part.items() if name in CAPS}
+    """The caps of a process with two slices: frameworks take one figure for all
+    devices, so the tighter of each.
+    """
+    both = {
+        name: value
+        for part in (one, other)
+        for name, value in part.items()
+        if name in CAPS
+    }
     for name in both:
         if name in one and name in other:
             both[name] = min(one[name], other[name], key=float)
@@ -49,7 +66,9 @@ def together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]
 
 
 def with_torch_share(conf: str, share: str) -> str:
-    """An allocator configuration of torch with a share of the memory in it; a lower one that is there stands."""
+    """An allocator configuration of torch with a share of the memory in it; a lower one
+    that is there stands.
+    """
     found = _TORCH_SHARE.search(conf)
     if found is None:
         return f"{conf},{TORCH_KEY}:{share}" if conf.strip() else f"{TORCH_KEY}:{share}"
@@ -61,13 +80,22 @@ def _lower(name: str, own: str, granted: str, beside: Mapping[str, str]) -> str:
     if name == CUPY and own.strip().endswith("%"):
         percent = _number(own.strip()[:-1])
         share = _number(beside.get(SHARE, ""))
-        return own if percent is not None and share is not None and 0 < percent / 100 <= share else granted
+        return (
+            own
+            if percent is not None and share is not None and 0 < percent / 100 <= share
+            else granted
+        )
     return _lower_number(own, granted)
 
 
 def _lower_number(own: str, granted: str) -> str:
-    number, most = _number(own), _number(granted)
-    return own if number is not None and most is not None and 0 < number <= most else granted
+    number = _number(own)
+    most = _number(granted)
+    return (
+        own
+        if number is not None and most is not None and 0 < number <= most
+        else granted
+    )
 
 
 def _number(text: str) -> float | None:

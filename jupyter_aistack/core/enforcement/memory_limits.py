@@ -1,7 +1,9 @@
-"""Do the processes of a lease hold more memory than it has, and what is to be done about it?
+"""Do the processes of a lease hold more memory than it has, and what is to be done
+about it?
 
-Limits of a driver hold each process to the slice, so that two may hold it twice (NVIDIA/k8s-device-plugin#720); and
-where nothing but good will limits them, one may hold it all. So a lease's processes are added up at every level.
+Limits of a driver hold each process to the slice, so that two may hold it twice
+(NVIDIA/k8s-device-plugin#720); and where nothing but good will limits them, one may
+hold it all. So a lease's processes are added up at every level.
 """
 
 from __future__ import annotations
@@ -16,13 +18,19 @@ from jupyter_aistack.core.model.units import MIB, format_bytes
 from .faults import FAULTED
 from .verification import NOT_KNOWN
 
-NEAR_SHARE, CALM_SHARE = 0.9, 0.85
-"""Of its slice: from where on a lease is warned, and below what that is over. Between the two it stays as it was."""
-SLACK_BYTES, SLACK_SHARE = 512 * MIB, 0.05
-"""How far above its slice a lease is told so and left alone: the smaller of the two. The driver's context lies outside
-any framework's pool and takes 300 to 500 MiB, not always the same; work is not cut off for that."""
+NEAR_SHARE = 0.9
+CALM_SHARE = 0.85
+"""Of its slice: from where on a lease is warned, and below what that is over. Between
+the two it stays as it was.
+"""
+SLACK_BYTES = 512 * MIB
+SLACK_SHARE = 0.05
+"""How far above its slice a lease is told so and left alone: the smaller of the two.
+The driver's context lies outside any framework's pool and takes 300 to 500 MiB, not
+always the same; work is not cut off for that."""
 
-NEAR_ITS_MEMORY, OVER_ITS_MEMORY = "near its memory:", "over its memory:"
+NEAR_ITS_MEMORY = "near its memory:"
+OVER_ITS_MEMORY = "over its memory:"
 UNMEASURED = "its memory cannot be measured now, so nothing watches its bound"
 
 
@@ -71,7 +79,8 @@ class WatchedLease:
     Attributes:
         level: how full it is.
         note: what its holder is to know; empty for nothing.
-        acted_on: the process something has been done about since it was last calm; None for none.
+        acted_on: the process something has been done about since it was last calm; None
+            for none.
     """
 
     level: PressureLevel = PressureLevel.CALM
@@ -100,23 +109,34 @@ def fullest(
     pids: Collection[int],
     names: Mapping[int, str],
 ) -> MemoryFill | None:
-    """How full the fullest of some processes' slices is; None when that cannot be known.
+    """How full the fullest of some processes' slices is; None when that cannot be
+    known.
 
     Args:
         granted: bytes that belong to them, by UUID of the GPU or MIG instance.
-        held: bytes each process holds there; None for a figure, or a list, that cannot be read.
+        held: bytes each process holds there; None for a figure, or a list, that cannot
+            be read.
         pids: the processes.
         names: what each process runs.
     """
-    fills = [_fill(bytes_, held.get(uuid), pids, names) for uuid, bytes_ in granted.items()]
+    fills = [
+        _fill(bytes_, held.get(uuid), pids, names) for uuid, bytes_ in granted.items()
+    ]
     known = [fill for fill in fills if fill is not None]
     worst = max(known, key=lambda fill: fill.share, default=None)
     # A breach that is seen is one, whatever cannot be seen beside it.
-    return worst if len(known) == len(fills) or (worst is not None and worst.share > 1) else None
+    return (
+        worst
+        if len(known) == len(fills) or (worst is not None and worst.share > 1)
+        else None
+    )
 
 
 def _fill(
-    granted: int, held: Mapping[int, int | None] | None, pids: Collection[int], names: Mapping[int, str]
+    granted: int,
+    held: Mapping[int, int | None] | None,
+    pids: Collection[int],
+    names: Mapping[int, str],
 ) -> MemoryFill | None:
     if held is None:
         return None
@@ -124,24 +144,38 @@ def _fill(
     known = {pid: memory for pid, memory in own.items() if memory is not None}
     if len(known) < len(own) and sum(known.values()) <= granted:
         return None
-    processes = [ProcessUse(pid=pid, memory_bytes=memory, name=names.get(pid, "")) for pid, memory in known.items()]
+    processes = [
+        ProcessUse(pid=pid, memory_bytes=memory, name=names.get(pid, ""))
+        for pid, memory in known.items()
+    ]
     processes.sort(key=lambda process: (-process.memory_bytes, process.pid))
-    return MemoryFill(memory_bytes=sum(known.values()), granted_bytes=granted, processes=tuple(processes))
+    return MemoryFill(
+        memory_bytes=sum(known.values()),
+        granted_bytes=granted,
+        processes=tuple(processes),
+    )
 
 
 def judge(
-    before: WatchedLease, fill: MemoryFill | None, *, action: MemoryAction, label: str, root: int | None
+    before: WatchedLease,
+    fill: MemoryFill | None,
+    *,
+    action: MemoryAction,
+    label: str,
+    root: int | None,
 ) -> Judgement:
     """What one look at a lease's memory means, given where it stood.
 
-    It is said once that a lease comes near its bound or crosses it, and each process is acted on once, until the lease
-    has been calm again. What cannot be measured is said, and is no all-clear.
+    It is said once that a lease comes near its bound or crosses it, and each process is
+    acted on once, until the lease has been calm again. What cannot be measured is said,
+    and is no all-clear.
 
     Args:
         fill: what was measured; None when nothing could be.
         action: what is done about breaches.
         label: the notebook, or whatever else people call the holder.
-        root: the process that must not be ended as long as another of the lease holds memory.
+        root: the process that must not be ended as long as another of the lease holds
+            memory.
     """
     if fill is None:
         return Judgement(watched=replace(before, note=UNMEASURED))
@@ -155,21 +189,33 @@ def judge(
     culprit = _culprit(watched, fill, root) if action is not MemoryAction.WARN else None
     if culprit is not None:
         watched = replace(watched, acted_on=culprit.pid, note=_note(level, fill, label))
-    return Judgement(watched=watched, is_worse=_RANK[level] > _RANK[before.level], culprit=culprit)
+    return Judgement(
+        watched=watched, is_worse=_RANK[level] > _RANK[before.level], culprit=culprit
+    )
 
 
 def _level(before: PressureLevel, fill: MemoryFill) -> PressureLevel:
     if fill.share > 1 or (before is PressureLevel.OVER and fill.share >= NEAR_SHARE):
         return PressureLevel.OVER
-    if fill.share >= NEAR_SHARE or (before is not PressureLevel.CALM and fill.share >= CALM_SHARE):
+    if fill.share >= NEAR_SHARE or (
+        before is not PressureLevel.CALM and fill.share >= CALM_SHARE
+    ):
         return PressureLevel.NEAR
     return PressureLevel.CALM
 
 
-def _culprit(watched: WatchedLease, fill: MemoryFill, root: int | None) -> ProcessUse | None:
-    """The largest process, others before the root; none while the one acted on last is still there."""
+def _culprit(
+    watched: WatchedLease, fill: MemoryFill, root: int | None
+) -> ProcessUse | None:
+    """The largest process, others before the root; none while the one acted on last is
+    still there.
+    """
     holding = [process for process in fill.processes if process.memory_bytes]
-    if not fill.is_beyond_slack or not holding or watched.acted_on in {process.pid for process in holding}:
+    if (
+        not fill.is_beyond_slack
+        or not holding
+        or watched.acted_on in {process.pid for process in holding}
+    ):
         return None
     return next((process for process in holding if process.pid != root), holding[0])
 
@@ -183,7 +229,9 @@ def _note(level: PressureLevel, fill: MemoryFill, label: str) -> str:
 
 
 def sentence(fill: MemoryFill, label: str) -> str:
-    """Who holds how much of what: ``python 4711 of train.ipynb holds 38.2 GiB of 35.0 GiB``."""
+    """Who holds how much of what: ``python 4711 of train.ipynb holds 38.2 GiB of 35.0
+    GiB``.
+    """
     amounts = f"{format_bytes(fill.memory_bytes)} of {format_bytes(fill.granted_bytes)}"
     holding = [process for process in fill.processes if process.memory_bytes]
     if not holding:
@@ -203,7 +251,8 @@ def process_name(process: ProcessUse) -> str:
 def may_replace(note: str, by: str) -> bool:
     """Whether the watchdog may write `by` over a lease's note.
 
-    Over its own, and over one that a check told nothing; a breach is said before anything else but that the GPU failed.
+    Over its own, and over one that a check told nothing; a breach is said before
+    anything else but that the GPU failed.
     """
     if not note or note_kind(note) or note.startswith(NOT_KNOWN):
         return True
@@ -211,8 +260,17 @@ def may_replace(note: str, by: str) -> bool:
 
 
 def note_kind(note: str) -> str:
-    """What a note says of a lease's memory, without the figures; empty when it says nothing."""
-    return next((kind for kind in (NEAR_ITS_MEMORY, OVER_ITS_MEMORY, UNMEASURED) if note.startswith(kind)), "")
+    """What a note says of a lease's memory, without the figures; empty when it says
+    nothing.
+    """
+    return next(
+        (
+            kind
+            for kind in (NEAR_ITS_MEMORY, OVER_ITS_MEMORY, UNMEASURED)
+            if note.startswith(kind)
+        ),
+        "",
+    )
 
 
 def granted_together(slices: Iterable[tuple[str, int]]) -> dict[str, int]:

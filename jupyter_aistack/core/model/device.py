@@ -1,4 +1,6 @@
-"""What a host has: devices, the slices they can be cut into, and how firmly a slice holds."""
+"""What a host has: devices, the slices they can be cut into, and how firmly a slice
+holds.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from fractions import Fraction
 from typing import Any
 
 FOREIGN_TOLERANCE = Fraction(1, 100)
-"""Share of a GPU's memory that strangers (a display server, say) may hold while the GPU still counts as whole."""
+"""Share of a GPU's memory that strangers (a display server, say) may hold while the GPU
+still counts as whole.
+"""
 
 
 class DeviceKind(StrEnum):
@@ -41,7 +45,9 @@ class Enforcement(StrEnum):
 
     @property
     def label(self) -> str:
-        """The sentence shown to users; says "advisory" wherever nothing but good will holds."""
+        """The sentence shown to users; says "advisory" wherever nothing but good will
+        holds.
+        """
         return _ENFORCEMENT_LABELS[self]
 
     @property
@@ -77,11 +83,13 @@ class MIGInstance:
 
     Attributes:
         uuid: its own.
-        profile: the name of its shape, e.g. ``1g.18gb``, by which it is asked for; no figure is read from it.
+        profile: the name of its shape, e.g. ``1g.18gb``, by which it is asked for; no
+            figure is read from it.
         memory_bytes: memory that belongs to it.
         multiprocessors: number of SMs; 0 when unknown.
         gpu_slices: compute slices of the GPU instance it lies in; 0 when unknown.
-        compute_slices: how many of those are its own; fewer than all means that its memory is its neighbours' too.
+        compute_slices: how many of those are its own; fewer than all means that its
+            memory is its neighbours' too.
     """
 
     uuid: str
@@ -107,20 +115,26 @@ class Device:
         multiprocessors: number of SMs; 0 when unknown or not a GPU.
         mig: the MIG instances; a device that has any is granted by instance only.
         mig_enabled: MIG mode is on (it may be on with no instance).
-        mig_offers: profiles that may be created on it when somebody waits for one; empty unless the admin allows it.
-        vendor: who made it, as far as that decides what may be mixed in one process: ``nvidia``, ``amd`` or empty.
+        mig_offers: profiles that may be created on it when somebody waits for one;
+            empty unless the admin allows it.
+        vendor: who made it, as far as that decides what may be mixed in one process:
+            ``nvidia``, ``amd`` or empty.
         is_divisible: fractions of it can be held apart, or at least be capped.
         peers: ids of the devices of this host that it reaches by NVLink.
-        domain: what it shares a PCIe root or NUMA node with others by; empty when unknown.
+        domain: what it shares a PCIe root or NUMA node with others by; empty when
+            unknown.
         processes: who holds memory on it now.
-        foreign_memory_bytes: memory held by processes outside any lease (see `with_foreign`).
-        free_bytes: memory that the driver says is free now; None when it does not. Not part of what it is.
+        foreign_memory_bytes: memory held by processes outside any lease (see
+            `with_foreign`).
+        free_bytes: memory that the driver says is free now; None when it does not. Not
+            part of what it is.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
-        level: the firmest that shares of it are held now (see `ladder`); None where no share of it can be granted, or
-            nobody has looked.
+        level: the firmest that shares of it are held now (see `ladder`); None where no
+            share of it can be granted, or nobody has looked.
         why_not: each level above that one, and in one sentence why it is not reached.
-        advice: what an administrator could do to have shares held more firmly; empty for nothing.
+        advice: what an administrator could do to have shares held more firmly; empty
+            for nothing.
     """
 
     id: str
@@ -162,14 +176,17 @@ class Device:
         return self.is_uncut and self.is_divisible
 
     def with_foreign(self, ours: frozenset[int]) -> Device:
-        """This device, with the memory of processes not in `ours` counted as foreign."""
+        """This device, with the memory of processes not in `ours` counted as
+        foreign.
+        """
         foreign = sum(p.memory_bytes for p in self.processes if p.pid not in ours)
         return replace(self, foreign_memory_bytes=foreign)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that broke what holds the shares of a device, and with it the work of everybody who shares it.
+    """Something that broke what holds the shares of a device, and with it the work of
+    everybody who shares it.
 
     Attributes:
         device_id: the device.
@@ -191,8 +208,8 @@ class Slice:
         kind: how it is cut.
         fraction: its share of the device, 0 < fraction <= 1.
         memory_bytes: memory that belongs to it.
-        uuid: what ``CUDA_VISIBLE_DEVICES`` (AMD: ``ROCR_VISIBLE_DEVICES``) must name: the GPU's or the MIG instance's
-            UUID; empty on CPUs.
+        uuid: what ``CUDA_VISIBLE_DEVICES`` (AMD: ``ROCR_VISIBLE_DEVICES``) must name:
+            the GPU's or the MIG instance's UUID; empty on CPUs.
         profile: MIG profile name, else empty.
         cores: CPU cores it may run on (CPU slices only).
         gpu_slices: as in `MIGInstance`; 0 on other slices.
@@ -216,15 +233,19 @@ class Inventory:
 
     Attributes:
         host: its name.
-        devices: of one host, or of several where a cluster is simulated; each says which it is on.
+        devices: of one host, or of several where a cluster is simulated; each says
+            which it is on.
         problems: providers that could not answer, one sentence each.
-        known: what has been reckoned from the devices alone, so that each plan need not do it again.
+        known: what has been reckoned from the devices alone, so that each plan need not
+            do it again.
     """
 
     host: str
     devices: tuple[Device, ...] = ()
     problems: tuple[str, ...] = ()
-    known: dict[object, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
+    known: dict[object, Any] = field(
+        init=False, compare=False, repr=False, default_factory=dict
+    )
 
     def device(self, device_id: str) -> Device | None:
         return next((d for d in self.devices if d.id == device_id), None)
@@ -237,6 +258,8 @@ class Inventory:
         return any(d.simulated for d in self.devices)
 
     def with_foreign(self, ours: Iterable[int]) -> Inventory:
-        """This inventory, with memory of processes outside `ours` marked foreign on every GPU."""
+        """This inventory, with memory of processes outside `ours` marked foreign on
+        every GPU.
+        """
         pids = frozenset(ours)
         return replace(self, devices=tuple(d.with_foreign(pids) for d in self.devices))

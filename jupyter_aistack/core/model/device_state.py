@@ -1,7 +1,9 @@
-"""Where the device state of a lease is, as the ledger keeps it, and each step it may take; pure.
+"""Where the device state of a lease is, as the ledger keeps it, and each step it may
+take; pure.
 
-A lease has a residence where its holder may be suspended. Each function here gives the residence after something has
-happened; one that does not apply raises and changes nothing. Times are seconds since the epoch.
+A lease has a residence where its holder may be suspended. Each function here gives the
+residence after something has happened; one that does not apply raises and changes
+nothing. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -9,7 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from jupyter_aistack.core.suspend.model import DisplayState, StatePhase, SuspendCandidate, standing
+from jupyter_aistack.core.suspend.model import (
+    DisplayState,
+    StatePhase,
+    SuspendCandidate,
+    standing,
+)
 from jupyter_aistack.exceptions import LeaseError
 
 
@@ -36,7 +43,8 @@ class DeviceState:
 
     Attributes:
         phase: where it is.
-        state_bytes: what it held on each of its devices when it was parked; None while that is not known.
+        state_bytes: what it held on each of its devices when it was parked; None while
+            that is not known.
         is_busy: a cell of it runs.
         active_at: when it was last in use, came or came back.
         wanted_at: since when a cell of it waits to have it back; None for not.
@@ -45,7 +53,8 @@ class DeviceState:
         failures, failed_at: suspends that failed in a row, and when the last one did.
         asked: what its user wants now.
         tier: how it was parked; off while it never was.
-        is_restored: the driver has restored its processes, or may have: they must not be killed with state on a device.
+        is_restored: the driver has restored its processes, or may have: they must not
+            be killed with state on a device.
         away_at: since when it takes no room on its devices; None while it does.
         away_seconds: how long it took none before that, all in all.
         note: what became of it when it was lost, or why the last suspend failed.
@@ -70,15 +79,21 @@ class DeviceState:
     @property
     def is_away(self) -> bool:
         """Whether it takes no room on its devices, and none is promised to it."""
-        return self.phase is StatePhase.LOST or (self.phase is StatePhase.PARKED and self.wanted_at is None)
+        return self.phase is StatePhase.LOST or (
+            self.phase is StatePhase.PARKED and self.wanted_at is None
+        )
 
 
 KEPT = "its user keeps it here until it is unpinned"
 UNSEEN = "its server has not looked yet whether it can be suspended"
 
 
-def tenant(lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: DeviceState) -> SuspendCandidate:
-    """The lease as the rules of :mod:`.suspend` see it; `memory_bytes` on each of its `devices`."""
+def tenant(
+    lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: DeviceState
+) -> SuspendCandidate:
+    """The lease as the rules of :mod:`.suspend` see it; `memory_bytes` on each of its
+    `devices`.
+    """
     return SuspendCandidate(
         lease_id=lease_id,
         devices=devices,
@@ -106,11 +121,15 @@ def seen(residence: DeviceState) -> DisplayState:
 
 
 def cell_begins(residence: DeviceState, now: float) -> DeviceState:
-    """A cell wants the device: it runs where the state is there, and waits for it otherwise."""
+    """A cell wants the device: it runs where the state is there, and waits for it
+    otherwise.
+    """
     if residence.phase is StatePhase.LOST:
         return residence
     if residence.phase is StatePhase.RESIDENT:
-        return replace(residence, is_busy=True, active_at=now, asked=RequestedAction.NOTHING)
+        return replace(
+            residence, is_busy=True, active_at=now, asked=RequestedAction.NOTHING
+        )
     since = now if residence.wanted_at is None else residence.wanted_at
     return replace(residence, wanted_at=since, asked=RequestedAction.NOTHING)
 
@@ -127,10 +146,14 @@ def leaves(residence: DeviceState) -> DeviceState:
     return replace(residence, phase=StatePhase.PARKING, asked=RequestedAction.NOTHING)
 
 
-def suspended(residence: DeviceState, *, state_bytes: int, tier: SuspendMethod) -> DeviceState:
+def suspended(
+    residence: DeviceState, *, state_bytes: int, tier: SuspendMethod
+) -> DeviceState:
     """All of its state is in host memory."""
     _check(residence, StatePhase.PARKING, "be parked")
-    gone = replace(residence, phase=StatePhase.PARKED, state_bytes=state_bytes, tier=tier)
+    gone = replace(
+        residence, phase=StatePhase.PARKED, state_bytes=state_bytes, tier=tier
+    )
     return replace(gone, failures=0, is_busy=False, note="")
 
 
@@ -142,7 +165,9 @@ def suspend_failed(residence: DeviceState, now: float, note: str) -> DeviceState
 
 
 def returns(residence: DeviceState) -> DeviceState:
-    """Its bytes are reserved, and its state begins to move in; who does it may end before it can say that it did."""
+    """Its bytes are reserved, and its state begins to move in; who does it may end
+    before it can say that it did.
+    """
     _check(residence, StatePhase.PARKED, "resume")
     is_restored = residence.is_restored or residence.tier is SuspendMethod.CHECKPOINT
     return replace(residence, phase=StatePhase.RESTORING, is_restored=is_restored)
@@ -160,9 +185,20 @@ def is_restored(residence: DeviceState) -> DeviceState:
 
 
 def _is_there(residence: DeviceState) -> DeviceState:
-    """On its device; a cell that waited for it runs, where it was not its user alone who wanted it back."""
-    runs = residence.wanted_at is not None and residence.asked is not RequestedAction.RESUME
-    return replace(residence, phase=StatePhase.RESIDENT, is_busy=runs, wanted_at=None, asked=RequestedAction.NOTHING)
+    """On its device; a cell that waited for it runs, where it was not its user alone
+    who wanted it back.
+    """
+    runs = (
+        residence.wanted_at is not None
+        and residence.asked is not RequestedAction.RESUME
+    )
+    return replace(
+        residence,
+        phase=StatePhase.RESIDENT,
+        is_busy=runs,
+        wanted_at=None,
+        asked=RequestedAction.NOTHING,
+    )
 
 
 def resume_failed(residence: DeviceState, note: str) -> DeviceState:
@@ -174,14 +210,21 @@ def resume_failed(residence: DeviceState, note: str) -> DeviceState:
 def is_lost(residence: DeviceState, note: str) -> DeviceState:
     """Its state is gone."""
     return replace(
-        residence, phase=StatePhase.LOST, is_busy=False, wanted_at=None, asked=RequestedAction.NOTHING, note=note
+        residence,
+        phase=StatePhase.LOST,
+        is_busy=False,
+        wanted_at=None,
+        asked=RequestedAction.NOTHING,
+        note=note,
     )
 
 
 def reset_for_new_process(residence: DeviceState, now: float) -> DeviceState:
-    """Its process is another one: its state went with the old one, and nobody knows yet whether this one may move.
+    """Its process is another one: its state went with the old one, and nobody knows yet
+    whether this one may move.
 
-    One whose room was given away has none until its first cell asks for it, and then nothing to bring back.
+    One whose room was given away has none until its first cell asks for it, and then
+    nothing to bring back.
     """
     new = DeviceState(active_at=now, is_kept=residence.is_kept, pinned=UNSEEN)
     has_room = residence.phase not in (StatePhase.PARKED, StatePhase.LOST)
@@ -210,17 +253,24 @@ def asks(residence: DeviceState, asked: RequestedAction, now: float) -> DeviceSt
 
 
 def _asks_back(residence: DeviceState, now: float) -> DeviceState:
-    """One that is there stays there; one that a cell waits for is on its way already."""
+    """One that is there stays there; one that a cell waits for is on its way
+    already.
+    """
     if residence.phase is StatePhase.RESIDENT or residence.wanted_at is not None:
         return replace(
-            residence, asked=RequestedAction.NOTHING if residence.phase is StatePhase.RESIDENT else residence.asked
+            residence,
+            asked=RequestedAction.NOTHING
+            if residence.phase is StatePhase.RESIDENT
+            else residence.asked,
         )
     return replace(residence, asked=RequestedAction.RESUME, wanted_at=now)
 
 
 def _asks_nothing(residence: DeviceState) -> DeviceState:
     """One that is away stays away, but for a cell that waits for it."""
-    wanted_at = None if residence.asked is RequestedAction.RESUME else residence.wanted_at
+    wanted_at = (
+        None if residence.asked is RequestedAction.RESUME else residence.wanted_at
+    )
     return replace(residence, asked=RequestedAction.NOTHING, wanted_at=wanted_at)
 
 
@@ -237,10 +287,21 @@ def is_pinned(residence: DeviceState, why: str) -> DeviceState:
 def counted(before: DeviceState, after: DeviceState, now: float) -> DeviceState:
     """`after` any step from `before`, with how long it has taken no room."""
     since = before.away_at if before.away_at is not None else now
-    back = max(0.0, now - since) if before.away_at is not None and not after.is_away else 0.0
-    return replace(after, away_at=since if after.is_away else None, away_seconds=before.away_seconds + back)
+    back = (
+        max(0.0, now - since)
+        if before.away_at is not None and not after.is_away
+        else 0.0
+    )
+    return replace(
+        after,
+        away_at=since if after.is_away else None,
+        away_seconds=before.away_seconds + back,
+    )
 
 
 def _check(residence: DeviceState, phase: StatePhase, what: str) -> None:
     if residence.phase is not phase:
-        raise LeaseError(f"a lease whose state is {residence.phase.value} cannot {what}", phase=residence.phase.value)
+        raise LeaseError(
+            f"a lease whose state is {residence.phase.value} cannot {what}",
+            phase=residence.phase.value,
+        )

@@ -1,4 +1,6 @@
-"""What has happened, in the past tense; the ledger keeps these in order and for ever."""
+"""What has happened, in the past tense; the ledger keeps these in order and for
+ever.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A lease and the steps it may take.
 
-Read the table aloud: *a granted lease that is activated becomes active*. A pair that is not in
+Read the table aloud: *a granted lease that is activated becomes active*. A pair that is
+not in
 the table is not a step, and asking for it raises and changes nothing.
 """
 
@@ -72,7 +73,10 @@ TRANSITIONS: dict[tuple[LeaseState, LeaseTransition], LeaseState] = {
     (_A, LeaseTransition.ACTIVATE): _A,  # verified again, after a kernel restart
     (_A, LeaseTransition.SUSPEND): _S,
     (_S, LeaseTransition.RESUME): _A,
-    (_S, LeaseTransition.ACTIVATE): _S,  # its kernel was restarted, and verified, before it has come back
+    (
+        _S,
+        LeaseTransition.ACTIVATE,
+    ): _S,  # its kernel was restarted, and verified, before it has come back
     (_G, LeaseTransition.RELEASE): _R,
     (_A, LeaseTransition.RELEASE): _R,
     (_S, LeaseTransition.RELEASE): _R,
@@ -114,22 +118,27 @@ class Lease:
 
     Attributes:
         id: unique, opaque.
-        token: fencing number, never used twice in a ledger; a stale one may change nothing.
+        token: fencing number, never used twice in a ledger; a stale one may change
+            nothing.
         request_id: the request it answers.
         spec: what was asked for.
         holder: who uses it.
         slices: what was granted.
         queue: the queue it is charged to.
         state: where it stands.
-        granted_at, expires_at: seconds since the epoch; it ends at `expires_at` unless renewed.
+        granted_at, expires_at: seconds since the epoch; it ends at `expires_at` unless
+            renewed.
         ends_at: when it ends however often it is renewed; None for no such end.
         preemptible: may be ended for others.
         enforced_by: what holds it to its size, known once prepared.
-        verified: True when checked from inside and found as granted, False when found otherwise, None before.
+        verified: True when checked from inside and found as granted, False when found
+            otherwise, None before.
         note: what the user should know, e.g. ``not enforced: ...``.
-        active_at: when it was last seen in use (a cell ran, or its device worked); None when nobody watches that.
+        active_at: when it was last seen in use (a cell ran, or its device worked); None
+            when nobody watches that.
         notice: the word that it will be taken back; None for none.
-        residence: where its device state is, where its holder may be suspended; None elsewhere.
+        residence: where its device state is, where its holder may be suspended; None
+            elsewhere.
         outcome, ended_at: how and when it ended; None while it lives.
     """
 
@@ -166,7 +175,8 @@ class Lease:
 
     @property
     def occupied(self) -> tuple[Slice, ...]:
-        """Its slices that take room: all, but for one that is suspended. That keeps only what it has of the CPU.
+        """Its slices that take room: all, but for one that is suspended. That keeps
+        only what it has of the CPU.
 
         The room of one that waits to come back is taken: it is promised to it.
         """
@@ -175,28 +185,37 @@ class Lease:
         return tuple(piece for piece in self.slices if piece.kind is SliceKind.CPU)
 
     def used_since(self, now: float) -> float:
-        """Since when it would have been in use had it been so without a break until `now`; seconds since the epoch.
+        """Since when it would have been in use had it been so without a break until
+        `now`; seconds since the epoch.
 
         While it is suspended and nobody waits for it, others have its room.
         """
         home = self.residence
         if home is None:
             return self.granted_at
-        away = home.away_seconds + (0.0 if home.away_at is None else max(0.0, now - home.away_at))
+        away = home.away_seconds + (
+            0.0 if home.away_at is None else max(0.0, now - home.away_at)
+        )
         return min(max(now, self.granted_at), self.granted_at + away)
 
     def is_expired(self, now: float) -> bool:
         """Whether it is live but past its time."""
-        return self.is_live and (now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at))
+        return self.is_live and (
+            now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at)
+        )
 
 
 def firmness_note(note: str, prepared: str) -> str:
-    """What a lease's note should say, given it and what the preparation says; a note about anything else stays."""
+    """What a lease's note should say, given it and what the preparation says; a note
+    about anything else stays.
+    """
     return prepared if not note or lasting_note(note) else note
 
 
 def lasting_note(note: str) -> str:
-    """The note where it is a preparation's, which a verification that found all well does not take back."""
+    """The note where it is a preparation's, which a verification that found all well
+    does not take back.
+    """
     return note if note.startswith(LESS_FIRMLY) else ""
 
 
@@ -208,7 +227,8 @@ def advance(lease: Lease, step: LeaseTransition, now: float) -> Lease:
     """The lease after `step`, at time `now` (seconds since the epoch).
 
     Raises:
-        InvalidTransition: when its state does not allow the step; the lease stays as it was.
+        InvalidTransition: when its state does not allow the step; the lease stays as it
+            was.
     """
     after = TRANSITIONS.get((lease.state, step))
     if after is None:

@@ -1,4 +1,6 @@
-"""What a turn of the broker is made from, and what it comes to: snapshots, actions and plans."""
+"""What a turn of the broker is made from, and what it comes to: snapshots, actions and
+plans.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from .usage_history import Account
 class Grant:
     """Give a waiting request these slices.
 
-    `note` is what its holder should know; `residence` is for a holder who may be suspended.
+    `note` is what its holder should know; `residence` is for a holder who may be
+    suspended.
     """
 
     request: Request
@@ -63,7 +66,9 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """Turn a waiting request down; `code` names the error it means for the one who asked."""
+    """Turn a waiting request down; `code` names the error it means for the one who
+    asked.
+    """
 
     request_id: str
     reason: str
@@ -72,7 +77,9 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferAction:
-    """Begin to move the device state of a lease out, or back in with its bytes reserved."""
+    """Begin to move the device state of a lease out, or back in with its bytes
+    reserved.
+    """
 
     lease_id: str
     token: int
@@ -96,7 +103,8 @@ class Snapshot:
         version: of the ledger it was read from.
         dead: ids of leases and requests whose holder no longer runs.
         suspend: when idle kernels are suspended; None where none may be.
-        host_bytes: most of the host's memory that suspended state may take, all together.
+        host_bytes: most of the host's memory that suspended state may take, all
+            together.
     """
 
     inventory: Inventory
@@ -133,7 +141,9 @@ class Plan:
 
     def ended(self) -> frozenset[str]:
         """Ids of the leases it ends."""
-        return frozenset(action.lease_id for action in self.actions if isinstance(action, End))
+        return frozenset(
+            action.lease_id for action in self.actions if isinstance(action, End)
+        )
 
 
 def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease:

@@ -32,15 +32,20 @@ class Queue:
 
     Attributes:
         name: what `Request.queue` names.
-        quota: device equivalents it is owed: below that it goes first, and its leases are never preempted.
+        quota: device equivalents it is owed: below that it goes first, and its leases
+            are never preempted.
         limit: most device equivalents its leases may hold at once; None for no limit.
-        weight: its share of what is left over, beside the other queues of its priority; above 0.
+        weight: its share of what is left over, beside the other queues of its priority;
+            above 0.
         priority: of what is left over, queues of higher priority take first.
         is_open: whether it takes requests.
-        is_batch: its requests give way to interactive ones, but for the share that is kept for batch.
-        members: who may use it: login names, or ``@group`` for a Unix group (a project); empty for everybody.
+        is_batch: its requests give way to interactive ones, but for the share that is
+            kept for batch.
+        members: who may use it: login names, or ``@group`` for a Unix group (a
+            project); empty for everybody.
         idle: when its idle leases are taken back; None for never.
-        suspend: its kernels may be suspended while they are idle, where the host can do that.
+        suspend: its kernels may be suspended while they are idle, where the host can do
+            that.
     """
 
     name: str
@@ -56,7 +61,11 @@ class Queue:
 
     def admits(self, user: str, groups: frozenset[str] = frozenset()) -> bool:
         """Whether `user`, who is in these Unix groups, may use it."""
-        return not self.members or user in self.members or any(f"@{group}" in self.members for group in groups)
+        return (
+            not self.members
+            or user in self.members
+            or any(f"@{group}" in self.members for group in groups)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +75,8 @@ class UserLimits:
     Attributes:
         slices: slices held at once.
         devices: device equivalents held at once.
-        hours_per_week: device-equivalent hours in a calendar week (Monday to Sunday, UTC).
+        hours_per_week: device-equivalent hours in a calendar week (Monday to Sunday,
+            UTC).
         queued: requests waiting at once.
     """
 
@@ -87,7 +97,8 @@ class Policy:
         queues: all queues.
         limits: limits by login name; ``"*"`` holds for everybody else.
         half_life_seconds: use this long ago counts half in fair shares.
-        batch_share: share of the host's devices kept for batch queues while they ask for it, 0 to 1.
+        batch_share: share of the host's devices kept for batch queues while they ask
+            for it, 0 to 1.
         notice_seconds: between the notice of a preemption and the preemption.
         min_runtime_seconds: a preemptible lease is left alone this long.
         age_seconds: who has waited this long goes before everybody who has not.
@@ -107,9 +118,17 @@ class Policy:
     def limits_of(self, user: str) -> UserLimits:
         return self.limits.get(user) or self.limits.get(EVERYBODY) or NO_LIMITS
 
-    def queue_for(self, user: str, groups: frozenset[str] = frozenset()) -> Queue | None:
-        """The queue of a user who names none: the first that lists them, else ``default``, else any that takes them."""
-        listed = [queue for queue in self.queues if queue.members and queue.admits(user, groups)]
+    def queue_for(
+        self, user: str, groups: frozenset[str] = frozenset()
+    ) -> Queue | None:
+        """The queue of a user who names none: the first that lists them, else
+        ``default``, else any that takes them.
+        """
+        listed = [
+            queue
+            for queue in self.queues
+            if queue.members and queue.admits(user, groups)
+        ]
         open_to_all = [queue for queue in self.queues if not queue.members]
         default = [queue for queue in open_to_all if queue.name == DEFAULT_QUEUE]
         return next(iter([*listed, *default, *open_to_all]), None)

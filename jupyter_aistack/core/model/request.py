@@ -38,13 +38,17 @@ _ALLOWED = (
     "a share (1/4, 0.25), memory (20GiB), whole devices (2), shares on several devices (1/2x2), "
     "a MIG profile (1g.18gb), cpu:2 or gpu:1/4, and after commas cpu:8, mem:64GiB, model:a100|h100"
 )
-_PROFILE = re.compile(r"(?:[1-7]c\.)?[1-7]g\.[1-9]\d*gb(?:\+(?:me|gfx|me\.all)|-me)?", re.ASCII)
+_PROFILE = re.compile(
+    r"(?:[1-7]c\.)?[1-7]g\.[1-9]\d*gb(?:\+(?:me|gfx|me\.all)|-me)?", re.ASCII
+)
 _FRACTION = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 _DECIMAL = re.compile(r"\d{0,9}\.\d{1,9}", re.ASCII)
 _INTEGER = re.compile(r"\d{1,12}", re.ASCII)
 _MEMORY = re.compile(r"\d+(?:\.\d+)?[kmgt]i?b", re.ASCII)
 _COUNTED = re.compile(r"(.+?)x(\d{1,12})", re.ASCII)
-_MODELS = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}(?:\|[a-z0-9][a-z0-9._-]{0,31}){0,15}", re.ASCII)
+_MODELS = re.compile(
+    r"[a-z0-9][a-z0-9._-]{0,31}(?:\|[a-z0-9][a-z0-9._-]{0,31}){0,15}", re.ASCII
+)
 
 
 class Unit(StrEnum):
@@ -63,13 +67,17 @@ class Spec:
 
     Attributes:
         unit: what `amount` counts.
-        amount: share of a device, bytes, number of whole devices, or cores; 1 for a profile.
-        count: how many slices of that size, each on a device (or MIG instance) of its own.
-        target: the kind of device insisted on, or None for "a GPU where there is one, else the CPU".
+        amount: share of a device, bytes, number of whole devices, or cores; 1 for a
+            profile.
+        count: how many slices of that size, each on a device (or MIG instance) of its
+            own.
+        target: the kind of device insisted on, or None for "a GPU where there is one,
+            else the CPU".
         profile: the MIG profile, when `unit` is PROFILE.
         host_cores: cores of the host wanted beside it.
         host_memory_bytes: memory of the host wanted beside it.
-        models: device models it may be of, as words of their names in lower case; empty for any.
+        models: device models it may be of, as words of their names in lower case; empty
+            for any.
     """
 
     unit: Unit
@@ -83,7 +91,11 @@ class Spec:
 
     def __str__(self) -> str:
         """The canonical text; parsing it again gives an equal spec."""
-        prefix = f"{self.target.value}:" if self.target and self.unit is not Unit.PROFILE else ""
+        prefix = (
+            f"{self.target.value}:"
+            if self.target and self.unit is not Unit.PROFILE
+            else ""
+        )
         times = f"x{self.count}" if self.count > 1 else ""
         return f"{prefix}{self._amount_text()}{times}{self._beside_text()}"
 
@@ -94,8 +106,14 @@ class Spec:
 
     def _beside_text(self) -> str:
         cores = f",cpu:{self.host_cores}" if self.host_cores else ""
-        memory = f",mem:{exact_bytes(self.host_memory_bytes)}" if self.host_memory_bytes else ""
-        return cores + memory + (f",model:{'|'.join(self.models)}" if self.models else "")
+        memory = (
+            f",mem:{exact_bytes(self.host_memory_bytes)}"
+            if self.host_memory_bytes
+            else ""
+        )
+        return (
+            cores + memory + (f",model:{'|'.join(self.models)}" if self.models else "")
+        )
 
     def _amount_text(self) -> str:
         if self.unit is Unit.PROFILE:
@@ -129,10 +147,12 @@ class Holder:
         user: login name of the owner.
         host: machine it runs on.
         pid: process whose life is the lease's life; None until it is launched.
-        pid_started_at: when that process started, in seconds since the host did: a recycled pid is not mistaken for
-            it, and setting the clock changes nothing.
-        root_pid: root of the process tree whose use is charged to the lease; `pid` when None.
-        label: what people call it, e.g. the notebook's path. Never used to decide anything.
+        pid_started_at: when that process started, in seconds since the host did: a
+            recycled pid is not mistaken for it, and setting the clock changes nothing.
+        root_pid: root of the process tree whose use is charged to the lease; `pid` when
+            None.
+        label: what people call it, e.g. the notebook's path. Never used to decide
+            anything.
         parent: id of the kernel this holder belongs to; empty for none.
     """
 
@@ -158,7 +178,8 @@ class Request:
         queue: where it waits.
         priority: higher goes first within its queue.
         lease_seconds: how long it is wanted; None for as long as the holder lives.
-        patience_seconds: how long it may wait before it is rejected; 0 is now or never, None is for ever.
+        patience_seconds: how long it may wait before it is rejected; 0 is now or never,
+            None is for ever.
         preemptible: may be ended for others.
         submitted_at: seconds since the epoch.
         state: where it stands.
@@ -181,9 +202,11 @@ class Request:
 
     @cached_property
     def kind(self) -> tuple[object, ...]:
-        """Equal only for requests that differ in nothing but their time, their holder's name and their patience.
+        """Equal only for requests that differ in nothing but their time, their holder's
+        name and their patience.
 
-        Reckoned once for each request. Specs count by identity, which is quick; equal texts give one object.
+        Reckoned once for each request. Specs count by identity, which is quick; equal
+        texts give one object.
         """
         holder = self.holder
         return (
@@ -213,7 +236,9 @@ def parse_spec(text: str) -> Spec:
     return _parse(text)
 
 
-@lru_cache(maxsize=4096)  # equal texts give one object, which a long queue need compare only once
+@lru_cache(
+    maxsize=4096
+)  # equal texts give one object, which a long queue need compare only once
 def _parse(text: str) -> Spec:
     body, *beside = text.strip().lower().replace(" ", "").split(",")
     target, body = _split_target(body)
@@ -231,26 +256,45 @@ def _parse_beside(parts: list[str], spec: Spec) -> dict[str, Any]:
     for part in parts:
         word, _, value = part.partition(":")
         if word == "cpu" and re.fullmatch(r"[1-9]\d{0,3}", value, re.ASCII):
-            name, amount = "host_cores", int(value)
+            name = "host_cores"
+            amount = int(value)
         elif word == "mem" and _MEMORY.fullmatch(value):
-            name, amount = "host_memory_bytes", _positive_bytes(value)
+            name = "host_memory_bytes"
+            amount = _positive_bytes(value)
         elif word == "model" and _MODELS.fullmatch(value):
-            name, amount = "models", tuple(sorted(set(value.split("|"))))
+            name = "models"
+            amount = tuple(sorted(set(value.split("|"))))
         else:
-            raise _invalid(repr(part), "after a comma comes cpu:8, mem:64GiB or model:a100")
+            raise _invalid(
+                repr(part), "after a comma comes cpu:8, mem:64GiB or model:a100"
+            )
         if name in found:
             raise _invalid(repr(part), f"{word} is given twice")
         if spec.target is DeviceKind.CPU:
-            raise _invalid(repr(part), "a slice of the CPU takes nothing beside it; ask for gpu:... or leave it out")
+            raise _invalid(
+                repr(part),
+                "a slice of the CPU takes nothing beside it; ask for gpu:... or leave it out",
+            )
         found[name] = amount
     return found
 
 
 def _parse_amount(body: str, count: int, target: DeviceKind | None) -> Spec | None:
     if _PROFILE.fullmatch(body) and target is not DeviceKind.CPU:
-        return Spec(unit=Unit.PROFILE, amount=Fraction(1), count=count, target=DeviceKind.GPU, profile=body)
+        return Spec(
+            unit=Unit.PROFILE,
+            amount=Fraction(1),
+            count=count,
+            target=DeviceKind.GPU,
+            profile=body,
+        )
     if _MEMORY.fullmatch(body) or re.fullmatch(r"\d+b", body):
-        return Spec(unit=Unit.MEMORY, amount=Fraction(_positive_bytes(body)), count=count, target=target)
+        return Spec(
+            unit=Unit.MEMORY,
+            amount=Fraction(_positive_bytes(body)),
+            count=count,
+            target=target,
+        )
     if _FRACTION.fullmatch(body) or _DECIMAL.fullmatch(body):
         return _parse_share(body, count, target)
     if _INTEGER.fullmatch(body):
@@ -266,9 +310,15 @@ def _parse_share(body: str, count: int, target: DeviceKind | None) -> Spec:
     if share == 1:
         return Spec(unit=Unit.DEVICES, amount=Fraction(count), target=target)
     if not 0 < share < 1:
-        raise _invalid(repr(body), "a share must lie between 0 and 1; whole devices are written 1, 2, ...")
+        raise _invalid(
+            repr(body),
+            "a share must lie between 0 and 1; whole devices are written 1, 2, ...",
+        )
     if share.denominator > MAX_DENOMINATOR:
-        raise _invalid(repr(body), f"a share is a multiple of 1/{MAX_DENOMINATOR} or a simple fraction below that")
+        raise _invalid(
+            repr(body),
+            f"a share is a multiple of 1/{MAX_DENOMINATOR} or a simple fraction below that",
+        )
     return Spec(unit=Unit.FRACTION, amount=share, count=count, target=target)
 
 
@@ -294,7 +344,9 @@ def _split_count(body: str) -> tuple[str, int]:
         return body, 1
     count = int(match[2])
     if not 1 <= count <= MAX_COUNT:
-        raise _invalid(repr(body), f"the number after x must lie between 1 and {MAX_COUNT}")
+        raise _invalid(
+            repr(body), f"the number after x must lie between 1 and {MAX_COUNT}"
+        )
     return match[1], count
 
 
@@ -307,4 +359,6 @@ def _positive_bytes(body: str) -> int:
 
 def _invalid(shown: str, why: str = "") -> InvalidRequest:
     because = f" ({why})" if why else ""
-    return InvalidRequest(f"spec: {shown} is not a slice{because}; allowed are {_ALLOWED}", field="spec")
+    return InvalidRequest(
+        f"spec: {shown} is not a slice{because}; allowed are {_ALLOWED}", field="spec"
+    )

@@ -24,7 +24,10 @@ def parse_bytes(text: str, *, field: str = "memory") -> int:
     """
     match = _AMOUNT.fullmatch(text.strip().lower())
     if match is None or match[2] not in _BYTES:
-        raise InvalidRequest(f"{field}: {text!r} is not an amount of memory; write 20GiB, 512MiB or 1.5TB", field=field)
+        raise InvalidRequest(
+            f"{field}: {text!r} is not an amount of memory; write 20GiB, 512MiB or 1.5TB",
+            field=field,
+        )
     whole, _, decimals = match[1].partition(".")
     scaled = int(whole + decimals) * _BYTES[match[2]]
     return scaled // int(10 ** len(decimals))
@@ -36,17 +39,24 @@ def parse_duration(text: str | float, *, field: str = "duration") -> float:
     Raises:
         InvalidRequest: naming `field`; durations are positive and at most a year.
     """
-    seconds = text if isinstance(text, (int, float)) else _sum_of_parts(text.strip().lower())
+    seconds = (
+        text if isinstance(text, (int, float)) else _sum_of_parts(text.strip().lower())
+    )
     if seconds is None or not math.isfinite(seconds) or not 0 < seconds <= MAX_SECONDS:
         raise InvalidRequest(
-            f"{field}: {text!r} is not a duration; write 30min, 2h, 1h30m or seconds, at most a year", field=field
+            f"{field}: {text!r} is not a duration; write 30min, 2h, 1h30m or seconds, at most a year",
+            field=field,
         )
     return float(seconds)
 
 
 def _sum_of_parts(text: str) -> float | None:
     parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]*)", text, re.ASCII)
-    if not parts or "".join(n + u for n, u in parts) != text or any(u not in _SECONDS for _, u in parts):
+    if (
+        not parts
+        or "".join(n + u for n, u in parts) != text
+        or any(u not in _SECONDS for _, u in parts)
+    ):
         return None
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
@@ -60,7 +70,9 @@ def format_bytes(amount: int | float) -> str:
 
 
 def exact_bytes(amount: int) -> str:
-    """An amount of memory that :func:`parse_bytes` reads back exactly, in the largest unit that divides it."""
+    """An amount of memory that :func:`parse_bytes` reads back exactly, in the largest
+    unit that divides it.
+    """
     for unit, size in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if amount and amount % size == 0:
             return f"{amount // size}{unit}"
@@ -68,7 +80,9 @@ def exact_bytes(amount: int) -> str:
 
 
 def format_share(fraction: Fraction | str) -> str:
-    """A share of a device for people: ``1/4``, or in percent where that is no short fraction."""
+    """A share of a device for people: ``1/4``, or in percent where that is no short
+    fraction.
+    """
     text = str(fraction)
     return text if len(text) <= 5 else f"{float(Fraction(text)):.1%}"
 
@@ -76,7 +90,11 @@ def format_share(fraction: Fraction | str) -> str:
 def format_duration(seconds: float) -> str:
     """A duration for people, two units at most: ``2 h 5 min``."""
     total = max(0, round(seconds))
-    for unit, size, lesser, lesser_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+    for unit, size, lesser, lesser_size in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
         if total >= size:
             rest = total % size // lesser_size
             return f"{total // size} {unit}" + (f" {rest} {lesser}" if rest else "")
@@ -84,9 +102,11 @@ def format_duration(seconds: float) -> str:
 
 
 def format_about(seconds: float) -> str:
-    """A duration that is only roughly known: rounded up to minutes, or to ten seconds where there are few.
+    """A duration that is only roughly known: rounded up to minutes, or to ten seconds
+    where there are few.
 
-    It says the same for a while, so that whoever is shown it is not shown it anew every second.
+    It says the same for a while, so that whoever is shown it is not shown it anew every
+    second.
     """
     step = 60 if seconds > 60 else 10
     return format_duration(math.ceil(max(0.0, seconds) / step) * step)

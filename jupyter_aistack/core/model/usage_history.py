@@ -1,8 +1,8 @@
 """What each user has used: decayed for fair shares, and by the week for limits.
 
-Use is counted in device-equivalent seconds (see `equivalents`). For fair shares it decays by half every half-life, the
-way Slurm's priority/multifactor plugin and KAI's time-based fairshare do: one second of use t seconds ago weighs
-0.5 ** (t / half_life).
+Use is counted in device-equivalent seconds (see `equivalents`). For fair shares it
+decays by half every half-life, the way Slurm's priority/multifactor plugin and KAI's
+time-based fairshare do: one second of use t seconds ago weighs 0.5 ** (t / half_life).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Account:
         user, queue: whose.
         decayed: device-equivalent seconds, decayed to time `at`.
         at: when `decayed` was true, in seconds since the epoch.
-        week: number of the week (since the first Monday of 1970) that `week_seconds` counts.
+        week: number of the week (since the first Monday of 1970) that `week_seconds`
+            counts.
         week_seconds: device-equivalent seconds used in that week, not decayed.
     """
 
@@ -41,10 +42,11 @@ class Account:
 
 
 def equivalents(slices: Iterable[Slice]) -> Fraction:
-    """The size of slices in device equivalents: the dominant of what they take of GPUs and of CPUs.
+    """The size of slices in device equivalents: the dominant of what they take of GPUs
+    and of CPUs.
 
-    A slice's fraction is already the larger of its memory and compute shares, so this is the dominant share of
-    Ghodsi et al., NSDI 2011, in units of one device.
+    A slice's fraction is already the larger of its memory and compute shares, so this
+    is the dominant share of Ghodsi et al., NSDI 2011, in units of one device.
     """
     pieces = tuple(slices)
     if len(pieces) == 1:
@@ -73,13 +75,23 @@ def decayed_at(account: Account, now: float, half_life_seconds: float) -> float:
     return account.decayed * _decay(max(0.0, now - account.at), half_life_seconds)
 
 
-def decayed_use(size: Fraction, start: float, end: float, now: float, half_life_seconds: float) -> float:
-    """The weight at `now` of `size` device equivalents in use from `start` to `end`: the integral of the decay."""
+def decayed_use(
+    size: Fraction, start: float, end: float, now: float, half_life_seconds: float
+) -> float:
+    """The weight at `now` of `size` device equivalents in use from `start` to `end`:
+    the integral of the decay.
+    """
     if end <= start:
         return 0.0
     rate = math.log(2) / half_life_seconds
-    until, since = max(0.0, now - end), max(0.0, now - start)
-    return size.numerator / size.denominator * (math.exp(-rate * until) - math.exp(-rate * since)) / rate
+    until = max(0.0, now - end)
+    since = max(0.0, now - start)
+    return (
+        size.numerator
+        / size.denominator
+        * (math.exp(-rate * until) - math.exp(-rate * since))
+        / rate
+    )
 
 
 def used_in_week(size: Fraction, start: float, end: float, week: int) -> float:
@@ -89,19 +101,27 @@ def used_in_week(size: Fraction, start: float, end: float, week: int) -> float:
 
 
 def charged(account: Account, lease: Lease, half_life_seconds: float) -> Account:
-    """The account after `lease`, which has ended, is charged to it; not for the time it was suspended.
+    """The account after `lease`, which has ended, is charged to it; not for the time it
+    was suspended.
 
-    When that was is not known any more: it counts as the beginning, which charges too much rather than too little.
+    When that was is not known any more: it counts as the beginning, which charges too
+        much rather than too little.
     """
     end = lease.ended_at if lease.ended_at is not None else lease.granted_at
-    at, size, week = max(account.at, end), equivalents(lease.slices), week_of(end)
+    at = max(account.at, end)
+    size = equivalents(lease.slices)
+    week = week_of(end)
     start = lease.used_since(end)
     kept = account.week_seconds if account.week == week else 0.0
-    if account.week > week and account.week_seconds:  # a lease whose end is noticed late: that week is over
-        week, kept = account.week, account.week_seconds
+    if (
+        account.week > week and account.week_seconds
+    ):  # a lease whose end is noticed late: that week is over
+        week = account.week
+        kept = account.week_seconds
     return replace(
         account,
-        decayed=decayed_at(account, at, half_life_seconds) + decayed_use(size, start, end, at, half_life_seconds),
+        decayed=decayed_at(account, at, half_life_seconds)
+        + decayed_use(size, start, end, at, half_life_seconds),
         at=at,
         week=week,
         week_seconds=kept + used_in_week(size, start, end, week),

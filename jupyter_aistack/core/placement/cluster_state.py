@@ -1,4 +1,6 @@
-"""What is free on every node of a cluster, in arrays, so that one decision looks at all nodes at once."""
+"""What is free on every node of a cluster, in arrays, so that one decision looks at all
+nodes at once.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,12 @@ class ClusterState:
         nodes: the nodes, empty, as they were given.
         cpu: free CPU of each node, in thousandths of a core.
         memory: free host memory of each node, in MiB.
-        shares: free thousandths of each GPU, one row for each node; -1 where a node has fewer GPUs than others.
+        shares: free thousandths of each GPU, one row for each node; -1 where a node has
+            fewer GPUs than others.
         free_milli: free thousandths of GPU on all nodes.
         whole: how many GPUs of each node are entirely free.
-        watchers: called with the position of a node whenever its free resources have changed.
+        watchers: called with the position of a node whenever its free resources have
+            changed.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -56,7 +60,9 @@ class ClusterState:
     def could_hold(self, demand: Demand) -> Mask:
         """Which nodes could hold the demand if they were empty."""
         fits = [
-            n.cpu_milli >= demand.cpu_milli and n.memory_mib >= demand.memory_mib and n.gpus >= demand.gpus
+            n.cpu_milli >= demand.cpu_milli
+            and n.memory_mib >= demand.memory_mib
+            and n.gpus >= demand.gpus
             for n in self.nodes
         ]
         mask: Mask = np.array(fits, dtype=np.bool_)
@@ -73,7 +79,9 @@ class ClusterState:
     def of_models(self, models: frozenset[str]) -> Mask:
         """Which nodes have GPUs of one of the models."""
         if models not in self._of_models:
-            self._of_models[models] = np.array([node.model in models for node in self.nodes], dtype=np.bool_)
+            self._of_models[models] = np.array(
+                [node.model in models for node in self.nodes], dtype=np.bool_
+            )
         return self._of_models[models]
 
     def take(self, demand: Demand, spot: PlacementTarget) -> None:
@@ -85,28 +93,50 @@ class ClusterState:
         self._change(demand, spot, +1)
 
     def why_not(self, demand: Demand) -> str:
-        """Why no node holds the demand now, in a few words: the first wish, in this order, that leaves no node."""
-        mask = self.of_models(demand.models) if demand.models else np.ones(len(self.nodes), dtype=np.bool_)
+        """Why no node holds the demand now, in a few words: the first wish, in this
+        order, that leaves no node.
+        """
+        mask = (
+            self.of_models(demand.models)
+            if demand.models
+            else np.ones(len(self.nodes), dtype=np.bool_)
+        )
         if not mask.any():
             return "no such model"
-        mask = mask & (self.able(demand.share_milli) >= demand.gpus) if demand.gpus else mask
+        mask = (
+            mask & (self.able(demand.share_milli) >= demand.gpus)
+            if demand.gpus
+            else mask
+        )
         if not mask.any():
             return "no GPUs free" if demand.share_milli == WHOLE else "no share free"
         mask = mask & (self.cpu >= demand.cpu_milli)
         return "no memory beside free GPUs" if mask.any() else "no CPU beside free GPUs"
 
     def _change(self, demand: Demand, spot: PlacementTarget, sign: int) -> None:
-        i, node = spot.node, self.nodes[spot.node]
-        cpu, memory = self.cpu[i] + sign * demand.cpu_milli, self.memory[i] + sign * demand.memory_mib
+        i = spot.node
+        node = self.nodes[spot.node]
+        cpu = self.cpu[i] + sign * demand.cpu_milli
+        memory = self.memory[i] + sign * demand.memory_mib
         shares: list[int] = self.shares[i].tolist()
         inside = 0 <= cpu <= node.cpu_milli and 0 <= memory <= node.memory_mib
-        sound = len(set(spot.gpus)) == demand.gpus and all(0 <= gpu < node.gpus for gpu in spot.gpus)
+        sound = len(set(spot.gpus)) == demand.gpus and all(
+            0 <= gpu < node.gpus for gpu in spot.gpus
+        )
         for gpu in spot.gpus if sound else ():
             shares[gpu] += sign * demand.share_milli
-        if not inside or not sound or not all(0 <= shares[gpu] <= WHOLE for gpu in spot.gpus):
+        if (
+            not inside
+            or not sound
+            or not all(0 <= shares[gpu] <= WHOLE for gpu in spot.gpus)
+        ):
             what = "does not fit on" if sign < 0 else "was never placed on"
-            raise InvalidRequest(f"spot: the demand {what} GPUs {list(spot.gpus)} of node {node.name}", field="spot")
-        self.cpu[i], self.memory[i] = cpu, memory
+            raise InvalidRequest(
+                f"spot: the demand {what} GPUs {list(spot.gpus)} of node {node.name}",
+                field="spot",
+            )
+        self.cpu[i] = cpu
+        self.memory[i] = memory
         self.shares[i] = shares
         self.free_milli += sign * demand.gpus * demand.share_milli
         self._roomiest[i] = max(shares, default=-1)

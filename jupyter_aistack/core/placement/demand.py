@@ -1,4 +1,6 @@
-"""What is asked of a cluster and what its nodes offer: the values that placement policies work on."""
+"""What is asked of a cluster and what its nodes offer: the values that placement
+policies work on.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class Demand:
         cpu_milli: thousandths of a CPU core.
         memory_mib: host memory.
         gpus: number of GPUs; 0 for a task that needs none.
-        share_milli: thousandths of each of them, 1 to 1000 (whole GPUs); 0 when `gpus` is 0.
+        share_milli: thousandths of each of them, 1 to 1000 (whole GPUs); 0 when `gpus`
+            is 0.
         models: GPU models it may run on; empty for any.
     """
 
@@ -67,20 +70,28 @@ class PlacementTarget:
 
 
 class DemandMix:
-    """How often each demand is asked for. It knows the past alone: what has been added to it.
+    """How often each demand is asked for. It knows the past alone: what has been added
+    to it.
 
     Args:
         demands: what is known to begin with.
-        at_most: how many arrivals these may weigh as much as; None for as many as they are.
+        at_most: how many arrivals these may weigh as much as; None for as many as they
+            are.
     """
 
-    def __init__(self, demands: Iterable[Demand] = (), *, at_most: int | None = None) -> None:
+    def __init__(
+        self, demands: Iterable[Demand] = (), *, at_most: int | None = None
+    ) -> None:
         counts = Counter(demands)
         known = counts.total()
         weight = at_most / known if at_most is not None and known > at_most else 1.0
-        self._counts: dict[Demand, float] = {demand: weight * count for demand, count in counts.items()}
+        self._counts: dict[Demand, float] = {
+            demand: weight * count for demand, count in counts.items()
+        }
         self.total = weight * known
-        self.gpu_total = sum(demand.gpu_amount * count for demand, count in self.items())
+        self.gpu_total = sum(
+            demand.gpu_amount * count for demand, count in self.items()
+        )
 
     def add(self, demand: Demand) -> None:
         """Count one more arrival."""
@@ -89,7 +100,9 @@ class DemandMix:
         self.gpu_total += demand.gpu_amount
 
     def items(self) -> Iterator[tuple[Demand, float]]:
-        """Each demand with its count, in an order that does not depend on the order of arrival."""
+        """Each demand with its count, in an order that does not depend on the order of
+        arrival.
+        """
         return iter(sorted(self._counts.items(), key=lambda item: _key(item[0])))
 
 

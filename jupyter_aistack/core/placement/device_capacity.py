@@ -13,7 +13,8 @@ CLOSE = 1e-9
 class DeviceCapacity:
     """What is free on one device.
 
-    Floats are compared ten times as fast as fractions: `approx` decides, and the exact share only where it is close.
+    Floats are compared ten times as fast as fractions: `approx` decides, and the exact
+        share only where it is close.
     """
 
     __slots__ = ("approx", "device", "memory", "pieces")
@@ -22,17 +23,24 @@ class DeviceCapacity:
         self.device = device
         self.approx = 1.0
         foreign = device.foreign_memory_bytes
-        self.memory = device.memory_bytes - (foreign if foreign > device.memory_bytes * FOREIGN_TOLERANCE else 0)
+        self.memory = device.memory_bytes - (
+            foreign if foreign > device.memory_bytes * FOREIGN_TOLERANCE else 0
+        )
         self.pieces: list[Slice] = []
 
     def copy(self) -> DeviceCapacity:
         twin = DeviceCapacity.__new__(DeviceCapacity)
-        twin.device, twin.approx, twin.memory, twin.pieces = self.device, self.approx, self.memory, self.pieces[:]
+        twin.device = self.device
+        twin.approx = self.approx
+        twin.memory = self.memory
+        twin.pieces = self.pieces[:]
         return twin
 
     @property
     def share(self) -> Fraction:
-        """The exact share that is free; below 0 where more is spoken for than there is."""
+        """The exact share that is free; below 0 where more is spoken for than there
+        is.
+        """
         return 1 - sum((piece.fraction for piece in self.pieces), Fraction(0))
 
     def take(self, piece: Slice) -> None:

@@ -1,9 +1,11 @@
 """The policies that ours is measured by: Fragmentation Gradient Descent, and best fit.
 
-Weng et al., *Beware of Fragmentation: Scheduling GPU-Sharing Workloads with Fragmentation Gradient Descent*, USENIX
-ATC 2023. A GPU's free share is a fragment to a task that cannot use it; every task goes where the fragments expected by
-the mix of tasks grow least. As in the authors' simulator, the mix is the commonest tasks up to 95 % of all, a score is
-a whole number of hundredths of a sigmoid, and the first of the best nodes is taken.
+Weng et al., *Beware of Fragmentation: Scheduling GPU-Sharing Workloads with
+Fragmentation Gradient Descent*, USENIX
+ATC 2023. A GPU's free share is a fragment to a task that cannot use it; every task goes
+where the fragments expected by the mix of tasks grow least. As in the authors'
+simulator, the mix is the commonest tasks up to 95 % of all, a score is a whole number
+of hundredths of a sigmoid, and the first of the best nodes is taken.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ from .demand import WHOLE, Demand, DemandMix, PlacementTarget
 
 POPULAR = 0.95
 """The share of all tasks that the typical ones make up."""
-FIRST_LESSON, NEXT_LESSON = 32, 1.5
-"""The typical tasks are chosen anew after that many arrivals, and whenever that many times more tasks are known."""
+FIRST_LESSON = 32
+NEXT_LESSON = 1.5
+"""The typical tasks are chosen anew after that many arrivals, and whenever that many
+times more tasks are known.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,9 @@ class _Typical:
 
 @dataclass(kw_only=True)
 class _Scores:
-    """What is remembered of one demand: for each node its score and GPU, and the state of the node they belong to."""
+    """What is remembered of one demand: for each node its score and GPU, and the state
+    of the node they belong to.
+    """
 
     score: Integers
     gpu: Integers
@@ -68,13 +75,17 @@ class FragmentationGradient:
         fleet.watchers.append(self._changed)
 
     def arrived(self, demand: Demand) -> None:
-        """Count an arrival into the mix, and choose the typical tasks anew when enough is new."""
+        """Count an arrival into the mix, and choose the typical tasks anew when enough
+        is new.
+        """
         self._mix.add(demand)
         if self._mix.total >= self._lesson:
             self._learn()
 
     def choose(self, demand: Demand) -> PlacementTarget | None:
-        """The spot where fragments grow least, or None when no node holds the demand."""
+        """The spot where fragments grow least, or None when no node holds the
+        demand.
+        """
         fitting = self._fleet.fitting(demand)
         if not fitting.any():
             return None
@@ -86,30 +97,43 @@ class FragmentationGradient:
         node = int(np.where(fitting, known.score, -1).argmax())
         if demand.gpus == 1:
             return PlacementTarget(node=node, gpus=(int(known.gpu[node]),))
-        able = np.flatnonzero((self._fleet.shares[node] >= demand.share_milli) & (self._fleet.shares[node] > 0))
-        return PlacementTarget(node=node, gpus=tuple(int(gpu) for gpu in able[: demand.gpus]))
+        able = np.flatnonzero(
+            (self._fleet.shares[node] >= demand.share_milli)
+            & (self._fleet.shares[node] > 0)
+        )
+        return PlacementTarget(
+            node=node, gpus=tuple(int(gpu) for gpu in able[: demand.gpus])
+        )
 
     def _known(self, demand: Demand) -> _Scores:
         if demand not in self._scores:
             count = len(self._fleet.nodes)
             zeros = np.zeros(count, dtype=np.int64)
-            self._scores[demand] = _Scores(score=zeros, gpu=zeros.copy(), state=np.full(count, -1))
+            self._scores[demand] = _Scores(
+                score=zeros, gpu=zeros.copy(), state=np.full(count, -1)
+            )
         return self._scores[demand]
 
     def _score(self, demand: Demand, nodes: Integers) -> tuple[Integers, Integers]:
         """The best score on each node, 0 to 100, and the GPU it is had on."""
         rows, gpus, shares = self._outcomes(demand, nodes)
         at = nodes[rows]
-        cpu, memory = self._fleet.cpu[at] - demand.cpu_milli, self._fleet.memory[at] - demand.memory_mib
+        cpu = self._fleet.cpu[at] - demand.cpu_milli
+        memory = self._fleet.memory[at] - demand.memory_mib
         growth = self._fragments(at, cpu, memory, shares) - self._present[at]
         score = (100 / (1 + np.exp(growth / WHOLE))).astype(np.int64)
         # One number for both: the higher score goes first, then the lower GPU.
-        ranks, width = np.full(len(nodes), -1), self._fleet.shares.shape[1] + 1
+        ranks = np.full(len(nodes), -1)
+        width = self._fleet.shares.shape[1] + 1
         np.maximum.at(ranks, rows, score * width + (width - 1 - gpus))
         return ranks // width, width - 1 - ranks % width
 
-    def _outcomes(self, demand: Demand, nodes: Integers) -> tuple[Integers, Integers, Integers]:
-        """Every way to place the demand: the position in `nodes`, the first GPU taken, and all shares afterwards."""
+    def _outcomes(
+        self, demand: Demand, nodes: Integers
+    ) -> tuple[Integers, Integers, Integers]:
+        """Every way to place the demand: the position in `nodes`, the first GPU taken,
+        and all shares afterwards.
+        """
         shares = self._fleet.shares[nodes]
         able = (shares >= demand.share_milli) & (shares > 0)
         if demand.gpus == 1:
@@ -117,16 +141,27 @@ class FragmentationGradient:
             after = shares[rows]
             after[np.arange(len(rows)), gpus] -= demand.share_milli
             return rows, gpus, after
-        after = shares - demand.share_milli * (able & (able.cumsum(axis=1) <= demand.gpus))
+        after = shares - demand.share_milli * (
+            able & (able.cumsum(axis=1) <= demand.gpus)
+        )
         return np.arange(len(nodes)), np.zeros(len(nodes), dtype=np.int64), after
 
-    def _fragments(self, nodes: Integers, cpu: Floats, memory: Floats, shares: Integers) -> Floats:
-        """Thousandths of GPUs on each node that the next task is expected to find useless."""
+    def _fragments(
+        self, nodes: Integers, cpu: Floats, memory: Floats, shares: Integers
+    ) -> Floats:
+        """Thousandths of GPUs on each node that the next task is expected to find
+        useless.
+        """
         t = self._typical
         free = shares.clip(0)[:, :, None]
         enough = free >= t.sizes
-        able, small = enough.sum(axis=1), np.where(enough, 0, free).sum(axis=1)
-        fits = (cpu[:, None] >= t.cpu) & (memory[:, None] >= t.memory) & (able[:, t.size] >= t.gpus)
+        able = enough.sum(axis=1)
+        small = np.where(enough, 0, free).sum(axis=1)
+        fits = (
+            (cpu[:, None] >= t.cpu)
+            & (memory[:, None] >= t.memory)
+            & (able[:, t.size] >= t.gpus)
+        )
         fits &= t.hosts[nodes] & (t.gpus > 0)
         found: Floats = np.where(fits, small[:, t.size], free.sum(axis=1)) @ t.weight
         return found
@@ -136,16 +171,23 @@ class FragmentationGradient:
         self._typical = _typical(self._mix, self._fleet)
         self._scores: dict[Demand, _Scores] = {}
         fleet = self._fleet
-        self._present = self._fragments(np.arange(len(fleet.nodes)), fleet.cpu, fleet.memory, fleet.shares)
+        self._present = self._fragments(
+            np.arange(len(fleet.nodes)), fleet.cpu, fleet.memory, fleet.shares
+        )
 
     def _changed(self, node: int) -> None:
-        fleet, one = self._fleet, slice(node, node + 1)
+        fleet = self._fleet
+        one = slice(node, node + 1)
         self._state[node] += 1
-        self._present[one] = self._fragments(np.array([node]), fleet.cpu[one], fleet.memory[one], fleet.shares[one])
+        self._present[one] = self._fragments(
+            np.array([node]), fleet.cpu[one], fleet.memory[one], fleet.shares[one]
+        )
 
 
 class BestFit:
-    """The node with the least CPU and GPU left, each as a share of the largest node's; the fullest GPU on it."""
+    """The node with the least CPU and GPU left, each as a share of the largest node's;
+    the fullest GPU on it.
+    """
 
     def __init__(self, fleet: ClusterState) -> None:
         self._fleet = fleet
@@ -164,8 +206,14 @@ class BestFit:
             return None
         node = int(np.where(fitting, left, np.inf).argmin())
         free = [int(share) for share in fleet.shares[node]]
-        able = sorted((free[g], g) for g in range(len(free)) if free[g] >= max(1, demand.share_milli))
-        return PlacementTarget(node=node, gpus=tuple(sorted(g for _, g in able[: demand.gpus])))
+        able = sorted(
+            (free[g], g)
+            for g in range(len(free))
+            if free[g] >= max(1, demand.share_milli)
+        )
+        return PlacementTarget(
+            node=node, gpus=tuple(sorted(g for _, g in able[: demand.gpus]))
+        )
 
 
 def _typical(mix: DemandMix, fleet: ClusterState) -> _Typical:
@@ -179,13 +227,21 @@ def _typical(mix: DemandMix, fleet: ClusterState) -> _Typical:
         total += count
     sizes = sorted({demand.share_milli for demand, _ in kept} | {WHOLE})
     everywhere = np.ones(len(fleet.nodes), dtype=np.bool_)
-    hosts = [fleet.of_models(demand.models) if demand.models else everywhere for demand, _ in kept]
+    hosts = [
+        fleet.of_models(demand.models) if demand.models else everywhere
+        for demand, _ in kept
+    ]
     return _Typical(
-        weight=np.array([count for _, count in kept], dtype=np.float64) / max(1.0, total),
+        weight=np.array([count for _, count in kept], dtype=np.float64)
+        / max(1.0, total),
         cpu=np.array([demand.cpu_milli for demand, _ in kept], dtype=np.float64),
         memory=np.array([demand.memory_mib for demand, _ in kept], dtype=np.float64),
         gpus=np.array([demand.gpus for demand, _ in kept], dtype=np.int64),
         sizes=np.array(sizes, dtype=np.int64),
-        size=np.array([sizes.index(demand.share_milli) for demand, _ in kept], dtype=np.int64),
-        hosts=np.array(hosts, dtype=np.bool_).reshape(len(kept), len(fleet.nodes)).T.copy(),
+        size=np.array(
+            [sizes.index(demand.share_milli) for demand, _ in kept], dtype=np.int64
+        ),
+        hosts=np.array(hosts, dtype=np.bool_)
+        .reshape(len(kept), len(fleet.nodes))
+        .T.copy(),
     )

@@ -1,4 +1,6 @@
-"""Which MIG instances to create, and which unused ones to give up for them: a decision without effect."""
+"""Which MIG instances to create, and which unused ones to give up for them: a decision
+without effect.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +23,27 @@ class MIGPermission:
 
     def allows(self, device_id: str, index: int, profile: str) -> bool:
         """Whether that profile may be created on that GPU."""
-        named = self.profiles.get(device_id, frozenset()) | self.profiles.get(str(index), frozenset())
+        named = self.profiles.get(device_id, frozenset()) | self.profiles.get(
+            str(index), frozenset()
+        )
         return self.everywhere or profile in named
 
 
 @dataclass(frozen=True, kw_only=True)
 class MIGPlacement:
-    """A place on a GPU, in memory slices: where an instance begins and how many it takes."""
+    """A place on a GPU, in memory slices: where an instance begins and how many it
+    takes.
+    """
 
     start: int
     size: int
 
     def overlaps(self, other: MIGPlacement) -> bool:
         """Whether both cannot be there at once."""
-        return self.start < other.start + other.size and other.start < self.start + self.size
+        return (
+            self.start < other.start + other.size
+            and other.start < self.start + self.size
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +55,8 @@ class MIGProfile:
         name: by which it is asked for, e.g. ``1g.18gb``.
         gpu_slices: its compute slices.
         memory_bytes: its memory.
-        engines: its copy, decoder, encoder, JPEG and optical flow engines, which tell variants of one size apart.
+        engines: its copy, decoder, encoder, JPEG and optical flow engines, which tell
+            variants of one size apart.
         places: where the GPU can hold one.
     """
 
@@ -121,7 +131,8 @@ class MIGPlan:
     """What would be done, and for which profiles nothing can be.
 
     Attributes:
-        steps: in this order: what is in the way of an instance goes right before it comes.
+        steps: in this order: what is in the way of an instance goes right before it
+            comes.
         refused: profile and reason, one sentence each.
     """
 
@@ -132,9 +143,10 @@ class MIGPlan:
 def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
     """Make room for one instance of each of `wanted`, those named first going first.
 
-    An unused instance that is there already is taken as it is. Else one is created where nothing is, from the far end
-    of a GPU, so that its beginning stays whole for large ones; else where the fewest unused slices must be given up.
-    What is in use is never touched.
+    An unused instance that is there already is taken as it is. Else one is created
+    where nothing is, from the far end of a GPU, so that its beginning stays whole for
+    large ones; else where the fewest unused slices must be given up. What is in use is
+    never touched.
     """
     gpus = [_GPU(layout) for layout in layouts]
     steps: list[MIGStep] = []
@@ -142,7 +154,11 @@ def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
     for profile in wanted:
         if any(gpu.claim(profile) for gpu in gpus):
             continue
-        best = min((place for gpu in gpus for place in gpu.ways(profile)), key=lambda way: way.cost, default=None)
+        best = min(
+            (place for gpu in gpus for place in gpu.ways(profile)),
+            key=lambda way: way.cost,
+            default=None,
+        )
         if best is None:
             refused.append((profile, _why_not(gpus, profile)))
         else:
@@ -159,8 +175,15 @@ class _Way:
 
     @property
     def cost(self) -> tuple[int, int, int, int]:
-        """Slices given up, then instances, then the GPU's number; of places alike the farthest."""
-        return sum(one.span.size for one in self.gone), len(self.gone), self.gpu.layout.index, -self.span.start
+        """Slices given up, then instances, then the GPU's number; of places alike the
+        farthest.
+        """
+        return (
+            sum(one.span.size for one in self.gone),
+            len(self.gone),
+            self.gpu.layout.index,
+            -self.span.start,
+        )
 
 
 class _GPU:
@@ -185,21 +208,45 @@ class _GPU:
 
     def ways(self, profile: str) -> list[_Way]:
         """The places where one could be, with what would have to go."""
-        spans = [(shape, span) for shape in self.shapes(profile) for span in shape.places]
-        able = [(shape, span) for shape, span in spans if not any(span.overlaps(other) for other in self.fixed)]
-        return [_Way(self, shape, span, tuple(o for o in self.free if o.span.overlaps(span))) for shape, span in able]
+        spans = [
+            (shape, span) for shape in self.shapes(profile) for span in shape.places
+        ]
+        able = [
+            (shape, span)
+            for shape, span in spans
+            if not any(span.overlaps(other) for other in self.fixed)
+        ]
+        return [
+            _Way(
+                self, shape, span, tuple(o for o in self.free if o.span.overlaps(span))
+            )
+            for shape, span in able
+        ]
 
     def cut(self, way: _Way) -> list[MIGStep]:
         """The steps of one way; what comes is spoken for."""
         self.free = [one for one in self.free if one not in way.gone]
         self.fixed.append(way.span)
-        gone = [self._step(MIGAction.DESTROY, one.profile, one.span, one.id) for one in way.gone]
+        gone = [
+            self._step(MIGAction.DESTROY, one.profile, one.span, one.id)
+            for one in way.gone
+        ]
         made = self._step(MIGAction.CREATE, way.shape.name, way.span, way.shape.id)
         return [*gone, replace(made, gpu_slices=way.shape.gpu_slices)]
 
-    def _step(self, action: MIGAction, profile: str, span: MIGPlacement, number: int) -> MIGStep:
-        device_id, index = self.layout.device_id, self.layout.index
-        return MIGStep(action=action, device_id=device_id, index=index, profile=profile, span=span, id=number)
+    def _step(
+        self, action: MIGAction, profile: str, span: MIGPlacement, number: int
+    ) -> MIGStep:
+        device_id = self.layout.device_id
+        index = self.layout.index
+        return MIGStep(
+            action=action,
+            device_id=device_id,
+            index=index,
+            profile=profile,
+            span=span,
+            id=number,
+        )
 
 
 def _why_not(gpus: Sequence[_GPU], profile: str) -> str:
@@ -207,7 +254,11 @@ def _why_not(gpus: Sequence[_GPU], profile: str) -> str:
         return "no GPU here is in MIG mode; the administrator switches it on, this never does"
     able = [gpu for gpu in gpus if gpu.shapes(profile)]
     if not able:
-        names = ", ".join(dict.fromkeys(shape.name for gpu in gpus for shape in gpu.layout.shapes))
+        names = ", ".join(
+            dict.fromkeys(shape.name for gpu in gpus for shape in gpu.layout.shapes)
+        )
         return f"no GPU here may be cut into {profile}; there may be {names or 'none'}"
-    uses = dict.fromkeys(one.in_use for gpu in able for one in gpu.layout.instances if one.in_use)
+    uses = dict.fromkeys(
+        one.in_use for gpu in able for one in gpu.layout.instances if one.in_use
+    )
     return f"every place for {profile} is taken: {'; '.join(uses) or 'by what goes before it'}"

@@ -19,7 +19,9 @@ class PackingPolicy(Protocol):
     """Decides where demands go; it never refuses what fits somewhere."""
 
     def arrived(self, demand: Demand) -> None:
-        """Called with every demand before it is placed, once: a policy may learn the mix from it."""
+        """Called with every demand before it is placed, once: a policy may learn the
+        mix from it.
+        """
 
     def choose(self, demand: Demand) -> PlacementTarget | None:
         """Where the demand goes; None when no node holds it. Changes nothing."""
@@ -31,7 +33,8 @@ class Packer:
     Args:
         nodes: the nodes, empty.
         policy: one of `POLICIES`.
-        history: demands known beforehand, as the mix to expect; the order does not matter.
+        history: demands known beforehand, as the mix to expect; the order does not
+            matter.
 
     Attributes:
         fleet: what is free on the nodes.
@@ -40,7 +43,13 @@ class Packer:
         InvalidRequest: on an unknown policy.
     """
 
-    def __init__(self, nodes: Sequence[Node], *, policy: str = DEFAULT_POLICY, history: Iterable[Demand] = ()) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        *,
+        policy: str = DEFAULT_POLICY,
+        history: Iterable[Demand] = (),
+    ) -> None:
         make = _maker(policy)
         from .cluster_state import ClusterState
 
@@ -92,5 +101,7 @@ POLICIES: Mapping[str, Callable[[ClusterState, Iterable[Demand]], PackingPolicy]
 def _maker(policy: str) -> Callable[[ClusterState, Iterable[Demand]], PackingPolicy]:
     if policy not in POLICIES:
         allowed = ", ".join(POLICIES)
-        raise InvalidRequest(f"policy: {policy!r} is unknown; allowed are {allowed}", field="policy")
+        raise InvalidRequest(
+            f"policy: {policy!r} is unknown; allowed are {allowed}", field="policy"
+        )
     return POLICIES[policy]

@@ -1,4 +1,6 @@
-"""How much of which devices a spec takes, and the words for what cannot be had at all."""
+"""How much of which devices a spec takes, and the words for what cannot be had at
+all.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ TOO_MUCH = Fraction(2)
 
 @lru_cache(maxsize=1024)
 def is_model(name: str, models: tuple[str, ...]) -> bool:
-    """Whether one of the models is a word of the device's name: ``a100`` of ``NVIDIA A100-SXM4-80GB``."""
+    """Whether one of the models is a word of the device's name: ``a100`` of ``NVIDIA
+    A100-SXM4-80GB``.
+    """
     words = re.split(r"[^a-z0-9.]+", name.lower())
     return any(set(re.split(r"[^a-z0-9.]+", model)) <= set(words) for model in models)
 
@@ -33,8 +37,11 @@ def _share_of(spec: Spec, device: Device) -> Fraction:
     return spec.amount / whole if spec.amount <= whole else TOO_MUCH
 
 
-def sizes_on(spec: Spec, hosts: Mapping[str, Iterable[Device]]) -> dict[str, dict[str, Fraction]]:
-    """By host and device id, the share `spec` takes of each of the devices that could hold it when idle.
+def sizes_on(
+    spec: Spec, hosts: Mapping[str, Iterable[Device]]
+) -> dict[str, dict[str, Fraction]]:
+    """By host and device id, the share `spec` takes of each of the devices that could
+    hold it when idle.
 
     Devices alike are reckoned once.
     """
@@ -47,7 +54,11 @@ def sizes_on(spec: Spec, hosts: Mapping[str, Iterable[Device]]) -> dict[str, dic
             share = known.get(alike)
             if share is None:
                 share = known[alike] = _share_of(spec, device)
-            if device.is_uncut and (device.is_divisible or share == 1) and share is not TOO_MUCH:
+            if (
+                device.is_uncut
+                and (device.is_divisible or share == 1)
+                and share is not TOO_MUCH
+            ):
                 sizes[device.id] = share
     return found
 
@@ -58,7 +69,9 @@ def most_alike(devices: Iterable[Device]) -> int:
 
 
 def of_one_maker(devices: Sequence[Device], count: int) -> Sequence[Device]:
-    """The devices of the first maker, in their order, that has so many; all are of it where there is one maker."""
+    """The devices of the first maker, in their order, that has so many; all are of it
+    where there is one maker.
+    """
     for vendor in dict.fromkeys(device.vendor for device in devices):
         alike = [device for device in devices if device.vendor == vendor]
         if len(alike) >= count:
@@ -67,21 +80,37 @@ def of_one_maker(devices: Sequence[Device], count: int) -> Sequence[Device]:
 
 
 def beside_share(spec: Spec, device: Device) -> Fraction:
-    """The share of the host that cores and memory beside a device make: the larger of the two."""
-    cores = Fraction(spec.host_cores, len(device.cores)) if device.cores else Fraction(2 * bool(spec.host_cores))
-    memory = Fraction(spec.host_memory_bytes, device.memory_bytes) if device.memory_bytes else Fraction(0)
+    """The share of the host that cores and memory beside a device make: the larger of
+    the two.
+    """
+    cores = (
+        Fraction(spec.host_cores, len(device.cores))
+        if device.cores
+        else Fraction(2 * bool(spec.host_cores))
+    )
+    memory = (
+        Fraction(spec.host_memory_bytes, device.memory_bytes)
+        if device.memory_bytes
+        else Fraction(0)
+    )
     return max(cores, memory)
 
 
 def no_device(spec: Spec, inventory: Inventory) -> str:
     problems = f" ({'; '.join(inventory.problems)})" if inventory.problems else ""
     if spec.models and inventory.of_kind(DeviceKind.GPU):
-        names = ", ".join(sorted({device.name for device in inventory.of_kind(DeviceKind.GPU)}))
+        names = ", ".join(
+            sorted({device.name for device in inventory.of_kind(DeviceKind.GPU)})
+        )
         return f"{spec} cannot be had: no GPU here is of that model; there is {names}{problems}"
     if spec.target is not DeviceKind.GPU and not spec.needs_host:
         return f"{spec} cannot be had: this host offers no device{problems}"
     share = str(spec).removeprefix("gpu:").split(",")[0]
-    way_out = "" if spec.unit is Unit.PROFILE else f"; ask for {share} to take a share of the CPU instead"
+    way_out = (
+        ""
+        if spec.unit is Unit.PROFILE
+        else f"; ask for {share} to take a share of the CPU instead"
+    )
     return f"{spec} cannot be had: this host has no GPU{problems}{way_out}"
 
 
@@ -90,18 +119,26 @@ def too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
 
 
 def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
-    if devices and all(d.is_uncut and not d.is_divisible for d in devices) and spec.unit is not Unit.DEVICES:
+    if (
+        devices
+        and all(d.is_uncut and not d.is_divisible for d in devices)
+        and spec.unit is not Unit.DEVICES
+    ):
         return "whole AMD GPUs only; ask for 1"
     if any(not d.is_uncut for d in devices):
         offered = sorted({m.profile for d in devices for m in d.mig})
         return f"this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"
     if spec.unit is Unit.MEMORY:
         able = [device for device in devices if device.is_shareable] or devices
-        return f"the largest device has {format_bytes(max(d.memory_bytes for d in able))}"
+        return (
+            f"the largest device has {format_bytes(max(d.memory_bytes for d in able))}"
+        )
     if spec.unit is Unit.CORES:
         return f"this host has {max(len(d.cores) for d in devices)} cores"
     if len(devices) >= int(spec.amount) > most_alike(devices):
         return f"its GPUs are of two makers, which one process cannot mix; at most {most_alike(devices)} are alike"
     noun = "GPU" if kind is DeviceKind.GPU else "CPU device"
     model = f" of {'|'.join(spec.models)}" if spec.models else ""
-    return f"this host has {len(devices)} {noun}{'s' if len(devices) != 1 else ''}{model}"
+    return (
+        f"this host has {len(devices)} {noun}{'s' if len(devices) != 1 else ''}{model}"
+    )

@@ -1,1 +1,3 @@
-"""Who is next: the cycle, the order of the queue, fair shares, preemption, forecasts."""
+"""Who is next: the cycle, the order of the queue, fair shares, preemption,
+forecasts.
+"""

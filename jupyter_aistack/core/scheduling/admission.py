@@ -1,4 +1,6 @@
-"""What is refused at the door: what could never be granted, and what its user may not ask for now."""
+"""What is refused at the door: what could never be granted, and what its user may not
+ask for now.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from dataclasses import replace
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Request
-from jupyter_aistack.exceptions import QueueClosed, QuotaExceeded, UnknownQueue, error_from_dict
+from jupyter_aistack.exceptions import (
+    QueueClosed,
+    QuotaExceeded,
+    UnknownQueue,
+    error_from_dict,
+)
 
 from .cycle import plan
 from .fair_share import FairShare, QuotaCheck
@@ -23,14 +30,20 @@ def queue_for(policy: Policy, name: str, user: str, groups: frozenset[str]) -> Q
     queue = policy.queue(name) if name else policy.queue_for(user, groups)
     names = ", ".join(known.name for known in policy.queues)
     if queue is None and name:
-        raise UnknownQueue(f"queue: there is no queue {name!r}; there is {names}", field="queue")
+        raise UnknownQueue(
+            f"queue: there is no queue {name!r}; there is {names}", field="queue"
+        )
     if queue is None:
-        raise QueueClosed(f"queue: no queue takes requests of {user}; there is {names}", field="queue")
+        raise QueueClosed(
+            f"queue: no queue takes requests of {user}; there is {names}", field="queue"
+        )
     if not queue.is_open:
         raise QueueClosed(f"queue: {queue.name} takes no requests now", field="queue")
     if not queue.admits(user, groups):
         members = ", ".join(sorted(queue.members))
-        raise QueueClosed(f"queue: {queue.name} is for {members}, not for {user}", field="queue")
+        raise QueueClosed(
+            f"queue: {queue.name} is for {members}, not for {user}", field="queue"
+        )
     return queue
 
 
@@ -42,11 +55,19 @@ def admit(request: Request, snapshot: Snapshot, now: float) -> None:
         QuotaExceeded: the limits of its queue or its user do not allow it, now or ever.
     """
     patient = replace(request, patience_seconds=None)
-    idle = Snapshot(inventory=snapshot.inventory, requests=(patient,), policy=snapshot.policy)
+    idle = Snapshot(
+        inventory=snapshot.inventory, requests=(patient,), policy=snapshot.policy
+    )
     for rejected in plan(idle, now, ttl_seconds=0.0).rejections():
         field = "queue" if rejected.code == QuotaExceeded.__name__ else "spec"
         facts = {"field": field}
-        raise error_from_dict({"code": rejected.code, "message": f"{field}: {rejected.reason}", "facts": facts})
+        raise error_from_dict(
+            {
+                "code": rejected.code,
+                "message": f"{field}: {rejected.reason}",
+                "facts": facts,
+            }
+        )
     limit = _limit(request, snapshot, now) if snapshot.policy.limits else None
     if limit is not None:
         raise QuotaExceeded(limit.reason, frees_at=limit.frees_at)
@@ -55,10 +76,15 @@ def admit(request: Request, snapshot: Snapshot, now: float) -> None:
 def _limit(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck | None:
     user = request.holder.user
     limits = snapshot.policy.limits_of(user)
-    if limits.queued is not None and sum(r.holder.user == user for r in snapshot.requests) >= limits.queued:
+    if (
+        limits.queued is not None
+        and sum(r.holder.user == user for r in snapshot.requests) >= limits.queued
+    ):
         reason = f"{user} has {limits.queued} requests waiting, as many as a user may have; take one back or wait"
         return QuotaCheck(reason=reason)
     if limits.hours_per_week is None:
         return None
     held = [lease for lease in snapshot.leases if lease.is_live]
-    return FairShare(snapshot.policy, snapshot.inventory, held, snapshot.accounts, (), now).week_limit(user)
+    return FairShare(
+        snapshot.policy, snapshot.inventory, held, snapshot.accounts, (), now
+    ).week_limit(user)

@@ -1,4 +1,6 @@
-"""Room that is kept for somebody: a reservation, the head of the queue, one for whom leases have been asked back."""
+"""Room that is kept for somebody: a reservation, the head of the queue, one for whom
+leases have been asked back.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,20 @@ from jupyter_aistack.core.model.device import DeviceKind, Slice
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request, Spec, Unit
 from jupyter_aistack.core.placement.device_capacity import CLOSE
-from jupyter_aistack.core.placement.placement import NOTHING_KEPT, Capacity, PlacementFailure
+from jupyter_aistack.core.placement.placement import (
+    NOTHING_KEPT,
+    Capacity,
+    PlacementFailure,
+)
 from jupyter_aistack.core.placement.sizing import beside_share
 
 from .fair_share import ends_at
 from .reservations import Reservation
 
 BACKFILL_SECONDS = 3600.0
-"""How long a request may be let pass one that goes first when nobody knows when that one can start."""
+"""How long a request may be let pass one that goes first when nobody knows when that
+one can start.
+"""
 LOAN_SECONDS = 600.0
 """The shortest time worth granting before a reservation begins."""
 
@@ -30,7 +38,8 @@ class CapacityHold:
     Attributes:
         shares: by device id.
         starts_at, ends_at: from when to when, in seconds since the epoch.
-        queue: leases of this queue may use it; empty for a keep that belongs to one request.
+        queue: leases of this queue may use it; empty for a keep that belongs to one
+            request.
         name: the reservation's name; empty for a request's.
     """
 
@@ -48,13 +57,17 @@ class CapacityHold:
         return now < self.ends_at and end > self.starts_at
 
     def blocks(self, request: Request, now: float) -> bool:
-        """Whether it is a reservation whose room `request` cannot have now, not even lent until it begins."""
+        """Whether it is a reservation whose room `request` cannot have now, not even
+        lent until it begins.
+        """
         if not self.name or not self.concerns(request, now):
             return False
         return request.lease_seconds is not None or self.starts_at < now + LOAN_SECONDS
 
 
-def kept_for_others(keeps: Iterable[CapacityHold], request: Request, now: float) -> Mapping[str, Fraction]:
+def kept_for_others(
+    keeps: Iterable[CapacityHold], request: Request, now: float
+) -> Mapping[str, Fraction]:
     """The shares that a lease for `request`, from now on, must leave alone."""
     shares: dict[str, Fraction] = {}
     for keep in keeps:
@@ -65,9 +78,13 @@ def kept_for_others(keeps: Iterable[CapacityHold], request: Request, now: float)
 
 
 def reserved(
-    reservations: Iterable[Reservation], room: Capacity, leases: Sequence[Lease], now: float
+    reservations: Iterable[Reservation],
+    room: Capacity,
+    leases: Sequence[Lease],
+    now: float,
 ) -> tuple[CapacityHold, ...]:
-    """What reservations keep: placed where there will be room when their window begins, what members hold deducted.
+    """What reservations keep: placed where there will be room when their window begins,
+    what members hold deducted.
 
     Args:
         room: what is free now; it is left as it is.
@@ -79,8 +96,15 @@ def reserved(
         if window is None:
             continue
         then = room.copy()
-        if window[0] > now:  # what ends before it begins, or must give way, is in nobody's way
-            then.give(s for lease in leases if lease.preemptible or ends_at(lease) <= window[0] for s in lease.occupied)
+        if (
+            window[0] > now
+        ):  # what ends before it begins, or must give way, is in nobody's way
+            then.give(
+                s
+                for lease in leases
+                if lease.preemptible or ends_at(lease) <= window[0]
+                for s in lease.occupied
+            )
         for keep in keeps:
             if keep.starts_at < window[1] and window[0] < keep.ends_at:
                 _shut(then, keep)
@@ -98,7 +122,12 @@ def reserved(
     return tuple(keeps)
 
 
-def _members(reservation: Reservation, leases: Sequence[Lease], window: tuple[float, float], now: float) -> int:
+def _members(
+    reservation: Reservation,
+    leases: Sequence[Lease],
+    window: tuple[float, float],
+    now: float,
+) -> int:
     if window[0] > now:
         return 0
     return sum(lease.queue == reservation.queue for lease in leases)
@@ -112,7 +141,9 @@ def _claim(reservation: Reservation, room: Capacity, held: int) -> dict[str, Fra
             break
         room.take(slices)
         for piece in slices:
-            shares[piece.device_id] = shares.get(piece.device_id, Fraction(0)) + piece.fraction
+            shares[piece.device_id] = (
+                shares.get(piece.device_id, Fraction(0)) + piece.fraction
+            )
     return shares
 
 
@@ -148,35 +179,51 @@ class ReleaseTimes:
     def free(self, piece: Slice, end: float) -> None:
         """A slice that is spoken for will be free at `end`."""
         share = piece.fraction.numerator / piece.fraction.denominator
-        self._by_device.setdefault(piece.device_id, []).append((end, share, piece.memory_bytes))
+        self._by_device.setdefault(piece.device_id, []).append(
+            (end, share, piece.memory_bytes)
+        )
 
     def copy(self) -> ReleaseTimes:
         """Ends of its own in the same state."""
         twin = ReleaseTimes()
         twin.leases = self.leases[:]
-        twin._by_device = {device_id: ends[:] for device_id, ends in self._by_device.items()}
+        twin._by_device = {
+            device_id: ends[:] for device_id, ends in self._by_device.items()
+        }
         return twin
 
     def release_to(self, device_id: str, profile: str, end: float) -> None:
-        """The MIG instance of a device that is free at `end` is somebody else's from then on."""
+        """The MIG instance of a device that is free at `end` is somebody else's from
+        then on.
+        """
         sought = (device_id, profile)
-        theirs = (lease for lease in self.leases if any((p.device_id, p.profile) == sought for p in lease.slices))
+        theirs = (
+            lease
+            for lease in self.leases
+            if any((p.device_id, p.profile) == sought for p in lease.slices)
+        )
         lease = next((lease for lease in theirs if ends_at(lease) <= end), None)
         if lease is not None:
             self.leases.remove(lease)
 
-    def start_on(self, device_id: str, share: Fraction, room: Capacity, now: float) -> float:
-        """When `share` of a device will be free as far as is known; infinity when it is not."""
+    def start_on(
+        self, device_id: str, share: Fraction, room: Capacity, now: float
+    ) -> float:
+        """When `share` of a device will be free as far as is known; infinity when it is
+        not.
+        """
         if room.is_free(device_id, share):
             return now
         device = room.device(device_id)
         if not device.is_healthy:
             return math.inf
-        free, memory = room.approx(device_id), room.memory(device_id)
+        free = room.approx(device_id)
+        memory = room.memory(device_id)
         wanted = share.numerator / share.denominator - CLOSE
         needed = share.numerator * device.memory_bytes // share.denominator
         for end, fraction, memory_bytes in sorted(self._by_device.get(device_id, ())):
-            free, memory = free + fraction, memory + memory_bytes
+            free = free + fraction
+            memory = memory + memory_bytes
             if free >= wanted and memory >= needed:
                 return max(now, end)
         return math.inf
@@ -185,11 +232,12 @@ class ReleaseTimes:
 def start_of(
     spec: Spec, room: Capacity, ends: ReleaseTimes, now: float, *, host: str = ""
 ) -> tuple[float, dict[str, Fraction]]:
-    """When there will be room for `spec` as far as the ends of leases are known, and on which devices.
+    """When there will be room for `spec` as far as the ends of leases are known, and on
+    which devices.
 
     Returns:
-        Seconds since the epoch (infinity: nobody knows), and the share of each device it will take then; of what is
-        equally near, the devices with most free.
+        Seconds since the epoch (infinity: nobody knows), and the share of each device
+        it will take then; of what is equally near, the devices with most free.
     """
     if spec.unit is Unit.PROFILE:
         return _start_of_profile(spec, ends.leases, room, now)
@@ -198,22 +246,35 @@ def start_of(
     for name, sizes in room.needs(spec, host).items():
         if len(sizes) < count:
             continue
-        starts = sorted((ends.start_on(i, size, room, now), -room.approx(i), i) for i, size in sizes.items())[:count]
+        starts = sorted(
+            (ends.start_on(i, size, room, now), -room.approx(i), i)
+            for i, size in sizes.items()
+        )[:count]
         shares = {device_id: sizes[device_id] for _, _, device_id in starts}
         beside = _beside(spec, room, name)
-        at = max([start for start, _, _ in starts] + [ends.start_on(i, s, room, now) for i, s in beside.items()])
+        at = max(
+            [start for start, _, _ in starts]
+            + [ends.start_on(i, s, room, now) for i, s in beside.items()]
+        )
         if not best[1] or at < best[0]:
             best = at, {**shares, **beside}
     return best
 
 
 def start_beside(
-    keeps: Iterable[CapacityHold], spec: Spec, room: Capacity, ends: ReleaseTimes, now: float, *, host: str = ""
+    keeps: Iterable[CapacityHold],
+    spec: Spec,
+    room: Capacity,
+    ends: ReleaseTimes,
+    now: float,
+    *,
+    host: str = "",
 ) -> tuple[float, dict[str, Fraction]]:
     """`start_of` for one that must do without what these keep, until they end."""
     for number, keep in enumerate(keeps):
         if number == 0:
-            room, ends = room.copy(), ends.copy()
+            room = room.copy()
+            ends = ends.copy()
         for device_id, share in keep.shares.items():
             room.hold(device_id, share)
             ends.free(room.piece(device_id, share), keep.ends_at)
@@ -227,7 +288,8 @@ def _start_of_profile(
         (ends_at(lease), piece.device_id, piece.fraction)
         for lease in leases
         for piece in lease.slices
-        if piece.profile == spec.profile and room.inventory.device(piece.device_id) is not None
+        if piece.profile == spec.profile
+        and room.inventory.device(piece.device_id) is not None
     ]
     if not found:
         return math.inf, {}

@@ -1,10 +1,15 @@
-"""Where queues and users stand: what they hold, what they have used, what they may have.
+"""Where queues and users stand: what they hold, what they have used, what they may
+have.
 
-What is held is what takes room: a suspended lease counts again when it waits to come back, even above a limit, for a
-limit is looked at when a lease is granted. How many slices a user may have counts them all.
+What is held is what takes room: a suspended lease counts again when it waits to come
+back, even above a limit, for a
+limit is looked at when a lease is granted. How many slices a user may have counts them
+all.
 
-The order among queues is that of the KAI scheduler: who is below its deserved quota goes first; what is left over goes
-by priority and then to whoever has had least of it for their weight, past use counting with a half-life.
+The order among queues is that of the KAI scheduler: who is below its deserved quota
+goes first; what is left over goes
+by priority and then to whoever has had least of it for their weight, past use counting
+with a half-life.
 """
 
 from __future__ import annotations
@@ -34,8 +39,9 @@ from .reservations import Reservation
 NONE = Fraction(0)
 DESERVED, BATCH_SHARE, INTERACTIVE, BATCH = range(4)
 LOOKAHEAD_SECONDS = 3600.0
-"""What is held counts as if it had been used that much longer already, so that nobody takes all that is free at once;
-short against any half-life, so that in the long run it is past use that decides."""
+"""What is held counts as if it had been used that much longer already, so that nobody
+takes all that is free at once; short against any half-life, so that in the long run it
+is past use that decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,8 @@ class QuotaCheck:
 
     Attributes:
         reason: one sentence.
-        frees_at: when it will not any more, in seconds since the epoch; None when nobody can say.
+        frees_at: when it will not any more, in seconds since the epoch; None when
+            nobody can say.
     """
 
     reason: str
@@ -72,7 +79,8 @@ class FairShare:
         reservations: Iterable[Reservation],
         now: float,
     ) -> None:
-        self.policy, self.now = policy, now
+        self.policy = policy
+        self.now = now
         self.queues = {queue.name: queue for queue in policy.queues}
         self.held: defaultdict[str, Fraction] = defaultdict(Fraction)
         self.users_devices: defaultdict[str, Fraction] = defaultdict(Fraction)
@@ -82,7 +90,9 @@ class FairShare:
         self._queues_past: defaultdict[str, float] = defaultdict(float)
         self._week: defaultdict[str, float] = defaultdict(float)
         self._leases = tuple(leases)
-        self._capacity = len(inventory.of_kind(DeviceKind.GPU)) or len(inventory.devices)
+        self._capacity = len(inventory.of_kind(DeviceKind.GPU)) or len(
+            inventory.devices
+        )
         self._ranks: dict[str, tuple[float, ...]] = {}
         self._coming: defaultdict[str, Fraction] = defaultdict(Fraction)
         self._leaving: defaultdict[str, Fraction] = defaultdict(Fraction)
@@ -90,29 +100,45 @@ class FairShare:
         self._reserved: defaultdict[str, Fraction] = defaultdict(Fraction)
         for reservation in reservations:
             if reservation.is_running(now):
-                self._reserved[reservation.queue] += reservation.count * _rough_size(reservation)
+                self._reserved[reservation.queue] += reservation.count * _rough_size(
+                    reservation
+                )
         self._add_past(accounts)
         self._add_held(self._leases)
 
     def _add_past(self, accounts: Iterable[Account]) -> None:
-        half_life, week = self.policy.half_life_seconds, week_of(self.now)
+        half_life = self.policy.half_life_seconds
+        week = week_of(self.now)
         for account in accounts:
-            self._add_use(account.queue, account.user, decayed_at(account, self.now, half_life))
+            self._add_use(
+                account.queue, account.user, decayed_at(account, self.now, half_life)
+            )
             if account.week == week:
                 self._week[account.user] += account.week_seconds
 
     def _add_held(self, leases: Iterable[Lease]) -> None:
-        """Leases come in few sizes: fractions are added once for each size of each user, not once for each lease."""
-        counts: defaultdict[tuple[str, str, int, int], list[int]] = defaultdict(lambda: [0, 0])
-        half_life, limits, week = self.policy.half_life_seconds, self.policy.limits, week_of(self.now)
+        """Leases come in few sizes: fractions are added once for each size of each
+        user, not once for each lease.
+        """
+        counts: defaultdict[tuple[str, str, int, int], list[int]] = defaultdict(
+            lambda: [0, 0]
+        )
+        half_life = self.policy.half_life_seconds
+        limits = self.policy.limits
+        week = week_of(self.now)
         for lease in leases:
-            size, user = equivalents(lease.occupied), lease.holder.user
+            size = equivalents(lease.occupied)
+            user = lease.holder.user
             whole = equivalents(lease.slices) if lease.is_away else size
             count = counts[lease.queue, user, size.numerator, size.denominator]
             count[0] += 1
             count[1] += len(lease.slices)
             since = lease.used_since(self.now)
-            self._add_use(lease.queue, user, decayed_use(whole, since, self.now, self.now, half_life))
+            self._add_use(
+                lease.queue,
+                user,
+                decayed_use(whole, since, self.now, self.now, half_life),
+            )
             if limits:
                 self._week[user] += used_in_week(whole, since, self.now, week)
             if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
@@ -138,12 +164,16 @@ class FairShare:
         self._coming[queue] += size
 
     def leave(self, queue: str, size: Fraction) -> None:
-        """So much is about to leave a queue: it was asked back; below 0 for what is let be after all."""
+        """So much is about to leave a queue: it was asked back; below 0 for what is let
+        be after all.
+        """
         self._ranks.clear()
         self._leaving[queue] += size
 
     def promise(self, queue: str, user: str, size: Fraction, slices: int) -> None:
-        """Room is being made for somebody: it counts against limits as if it were held."""
+        """Room is being made for somebody: it counts against limits as if it were
+        held.
+        """
         self._promised[queue] += size
         promised = self._promised_to[user]
         self._promised_to[user] = promised[0] + size, promised[1] + slices
@@ -151,7 +181,9 @@ class FairShare:
     def forget_promises(self) -> None:
         """Nothing is promised to anybody."""
         self._promised: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self._promised_to: defaultdict[str, tuple[Fraction, int]] = defaultdict(lambda: (NONE, 0))
+        self._promised_to: defaultdict[str, tuple[Fraction, int]] = defaultdict(
+            lambda: (NONE, 0)
+        )
 
     def bound(self, queue: str) -> Fraction:
         """What a queue will hold once the room that is being made has changed hands."""
@@ -161,7 +193,7 @@ class FairShare:
         """What a queue holds and will keep, whatever is to come."""
         return self.held[queue] - self._leaving[queue]
 
-    # -- order --------------------------------------------------------------------------------------------------
+    # -- order -------------------------------------------------------------------------
 
     def quota(self, queue: str) -> Fraction:
         """What a queue is owed now."""
@@ -169,12 +201,17 @@ class FairShare:
         return (known.quota if known else NONE) + self._reserved[queue]
 
     def is_deserved(self, queue: str, size: Fraction = NONE) -> bool:
-        """Whether a queue is below its quota, and would not be above it with `size` more."""
-        quota, bound = self.quota(queue), self.bound(queue)
+        """Whether a queue is below its quota, and would not be above it with `size`
+        more.
+        """
+        quota = self.quota(queue)
+        bound = self.bound(queue)
         return bound < quota and bound + size <= quota
 
     def queue_rank(self, name: str) -> tuple[float, ...]:
-        """Queues of lower rank are served first; the rank of a queue only grows while it is served."""
+        """Queues of lower rank are served first; the rank of a queue only grows while
+        it is served.
+        """
         rank = self._ranks.get(name)
         if rank is None:
             rank = self._ranks[name] = self._queue_rank(name)
@@ -185,7 +222,9 @@ class FairShare:
         tier = self._tier(queue)
         if tier == DESERVED:
             return tier, -queue.priority, float(self.held[name] / self.quota(name))
-        had = (self._queues_past[name] + float(self.held[name]) * LOOKAHEAD_SECONDS) / float(queue.weight)
+        had = (
+            self._queues_past[name] + float(self.held[name]) * LOOKAHEAD_SECONDS
+        ) / float(queue.weight)
         return tier, -queue.priority, had
 
     def _tier(self, queue: Queue) -> int:
@@ -193,33 +232,55 @@ class FairShare:
             return DESERVED
         if not queue.is_batch:
             return INTERACTIVE
-        batch = sum((self.held[name] for name, other in self.queues.items() if other.is_batch), NONE)
-        return BATCH_SHARE if batch < self.policy.batch_share * self._capacity else BATCH
+        batch = sum(
+            (self.held[name] for name, other in self.queues.items() if other.is_batch),
+            NONE,
+        )
+        return (
+            BATCH_SHARE if batch < self.policy.batch_share * self._capacity else BATCH
+        )
 
     def user_rank(self, queue: str, user: str) -> float:
-        """Users of lower rank are served first within a queue: what they have had, and hold now."""
-        return self._users_past[queue, user] + self._users_held[queue, user] * LOOKAHEAD_SECONDS
+        """Users of lower rank are served first within a queue: what they have had, and
+        hold now.
+        """
+        return (
+            self._users_past[queue, user]
+            + self._users_held[queue, user] * LOOKAHEAD_SECONDS
+        )
 
-    # -- limits -------------------------------------------------------------------------------------------------
+    # -- limits ------------------------------------------------------------------------
 
     def limit(self, request: Request, size: Fraction, slices: int) -> QuotaCheck | None:
-        """What keeps `request`, which would hold so much, from being granted now; None for nothing."""
-        return self._queue_limit(request.queue, size) or self._user_limit(request.holder.user, size, slices)
+        """What keeps `request`, which would hold so much, from being granted now; None
+        for nothing.
+        """
+        return self._queue_limit(request.queue, size) or self._user_limit(
+            request.holder.user, size, slices
+        )
 
     def excess(self, request: Request, size: Fraction) -> tuple[Fraction, Fraction]:
-        """By how many devices `request` would bring its queue, and its user, above what they may hold; 0 for not."""
-        queue, user = self.queues.get(request.queue), request.holder.user
+        """By how many devices `request` would bring its queue, and its user, above what
+        they may hold; 0 for not.
+        """
+        queue = self.queues.get(request.queue)
+        user = request.holder.user
         most = self.policy.limits_of(user).devices
         by_queue = self.held[request.queue] + self._promised[request.queue] + size
         by_user = self.users_devices[user] + self._promised_to[user][0] + size
         return (
-            NONE if queue is None or queue.limit is None else max(NONE, by_queue - queue.limit),
+            NONE
+            if queue is None or queue.limit is None
+            else max(NONE, by_queue - queue.limit),
             NONE if most is None else max(NONE, by_user - most),
         )
 
     def never(self, request: Request, size: Fraction, slices: int) -> str:
-        """Why `request` could not be granted even if its user and its queue held nothing; empty when it could."""
-        queue, limits = self.queues.get(request.queue), self.policy.limits_of(request.holder.user)
+        """Why `request` could not be granted even if its user and its queue held
+        nothing; empty when it could.
+        """
+        queue = self.queues.get(request.queue)
+        limits = self.policy.limits_of(request.holder.user)
         if queue is not None and queue.limit is not None and size > queue.limit:
             return f"queue {queue.name} may hold {queue.limit} devices at once"
         if limits.devices is not None and size > limits.devices:
@@ -238,14 +299,20 @@ class FairShare:
 
     def _queue_limit(self, name: str, size: Fraction) -> QuotaCheck | None:
         queue = self.queues.get(name)
-        if queue is None or queue.limit is None or self.held[name] + self._promised[name] + size <= queue.limit:
+        if (
+            queue is None
+            or queue.limit is None
+            or self.held[name] + self._promised[name] + size <= queue.limit
+        ):
             return None
         ends = _ends(lease for lease in self._leases if lease.queue == name)
         held = f"queue {name} holds {self.held[name]} of the {queue.limit} devices it may hold at once"
         return QuotaCheck(reason=held, frees_at=ends)
 
     def _user_limit(self, user: str, size: Fraction, slices: int) -> QuotaCheck | None:
-        limits, held, devices = self.policy.limits_of(user), self.users_slices[user], self.users_devices[user]
+        limits = self.policy.limits_of(user)
+        held = self.users_slices[user]
+        devices = self.users_devices[user]
         to_come, slices_to_come = self._promised_to[user]
         if limits.slices is not None and held + slices_to_come + slices > limits.slices:
             reason = f"{user} holds {held} of the {limits.slices} slices a user may hold at once"
@@ -253,7 +320,12 @@ class FairShare:
             reason = f"{user} holds {devices} of the {limits.devices} devices a user may hold at once"
         else:
             return self.week_limit(user)
-        return QuotaCheck(reason=reason, frees_at=_ends(lease for lease in self._leases if lease.holder.user == user))
+        return QuotaCheck(
+            reason=reason,
+            frees_at=_ends(
+                lease for lease in self._leases if lease.holder.user == user
+            ),
+        )
 
 
 def ends_at(lease: Lease) -> float:
@@ -268,7 +340,9 @@ def _ends(leases: Iterable[Lease]) -> float | None:
 
 
 def _rough_size(reservation: Reservation) -> Fraction:
-    """Device equivalents of one of its slices; memory and profiles count as a whole device, which errs on its side."""
+    """Device equivalents of one of its slices; memory and profiles count as a whole
+    device, which errs on its side.
+    """
     spec = reservation.spec
     if spec.unit is Unit.FRACTION:
         return spec.amount * spec.count

@@ -1,6 +1,8 @@
-"""When a lease is idle: seen from both sides, no cell runs and no device works, and for how long.
+"""When a lease is idle: seen from both sides, no cell runs and no device works, and for
+how long.
 
-A lease that nobody watches (a script's, say) is never idle: what cannot be seen is taken to be in use.
+A lease that nobody watches (a script's, say) is never idle: what cannot be seen is
+taken to be in use.
 """
 
 from __future__ import annotations
@@ -8,7 +10,8 @@ from __future__ import annotations
 from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
 from jupyter_aistack.core.model.policy import Queue
 
-IDLE, NOTICED = "idle", "noticed"
+IDLE = "idle"
+NOTICED = "noticed"
 
 
 def idle_seconds(lease: Lease, now: float) -> float | None:
@@ -17,9 +20,16 @@ def idle_seconds(lease: Lease, now: float) -> float | None:
 
 
 def stage(lease: Lease, queue: Queue | None, now: float) -> str:
-    """``""``, ``"idle"`` (worth a badge) or ``"noticed"`` (its holder should be told when it ends)."""
+    """``""``, ``"idle"`` (worth a badge) or ``"noticed"`` (its holder should be told
+    when it ends).
+    """
     seconds = idle_seconds(lease, now)
-    if queue is None or queue.idle is None or seconds is None or lease.state is LeaseState.RELEASING:
+    if (
+        queue is None
+        or queue.idle is None
+        or seconds is None
+        or lease.state is LeaseState.RELEASING
+    ):
         return ""
     if seconds >= queue.idle.notice_seconds:
         return NOTICED

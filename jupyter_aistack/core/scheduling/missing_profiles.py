@@ -15,21 +15,34 @@ from .queue_pass import QueuePass
 
 
 def lacking(snapshot: Snapshot, now: float) -> tuple[str, ...]:
-    """Profiles that waiting requests want and no free instance is of, first served first.
+    """Profiles that waiting requests want and no free instance is of, first served
+    first.
 
-    Requests that a limit holds back are left out, for an instance would not help them; so are those that insist on a
-    model, which no plan looks at.
+    Requests that a limit holds back are left out, for an instance would not help them;
+    so are those that insist on a model, which no plan looks at.
     """
-    waiting = [request for request in snapshot.requests if _could_be_helped(request, snapshot)]
+    waiting = [
+        request for request in snapshot.requests if _could_be_helped(request, snapshot)
+    ]
     if not waiting:
         return ()
-    walk = QueuePass(snapshot, [lease for lease in snapshot.leases if lease.is_live], now, ttl_seconds=0.0)
+    walk = QueuePass(
+        snapshot,
+        [lease for lease in snapshot.leases if lease.is_live],
+        now,
+        ttl_seconds=0.0,
+    )
     return _without_instance(ordered(group_requests(waiting), walk.standing), walk)
 
 
 def _could_be_helped(request: Request, snapshot: Snapshot) -> bool:
     spec = request.spec
-    return spec.unit is Unit.PROFILE and spec.count == 1 and not spec.models and request.id not in snapshot.dead
+    return (
+        spec.unit is Unit.PROFILE
+        and spec.count == 1
+        and not spec.models
+        and request.id not in snapshot.dead
+    )
 
 
 def _without_instance(requests: Iterable[Request], walk: QueuePass) -> tuple[str, ...]:
@@ -47,5 +60,7 @@ def _without_instance(requests: Iterable[Request], walk: QueuePass) -> tuple[str
 
 
 def _instance_alone(spec: Spec) -> Spec:
-    """Cores and memory of the host that are missing beside it cannot be cut out of a GPU."""
+    """Cores and memory of the host that are missing beside it cannot be cut out of a
+    GPU.
+    """
     return replace(spec, host_cores=0, host_memory_bytes=0)

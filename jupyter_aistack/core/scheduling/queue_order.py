@@ -1,6 +1,7 @@
 """Who of the waiting is served next.
 
-Ten thousand requests wait in few shapes: those of one user in one queue for the same thing form a `RequestGroup`, and only
+Ten thousand requests wait in few shapes: those of one user in one queue for the same
+thing form a `RequestGroup`, and only
 the first of each group is looked at.
 """
 
@@ -68,8 +69,15 @@ def group_requests(requests: Iterable[Request]) -> list[RequestGroup]:
         kind = request.kind
         group = groups.get(kind)
         if group is None:
-            shape = (request.spec, request.holder.host, request.lease_seconds, request.preemptible)
-            group = groups[kind] = RequestGroup(request.queue, request.holder.user, request.priority, shape)
+            shape = (
+                request.spec,
+                request.holder.host,
+                request.lease_seconds,
+                request.preemptible,
+            )
+            group = groups[kind] = RequestGroup(
+                request.queue, request.holder.user, request.priority, shape
+            )
         group.requests.append(request)
         if request.patience_seconds is not None:
             group.impatient.append(request)
@@ -79,8 +87,9 @@ def group_requests(requests: Iterable[Request]) -> list[RequestGroup]:
 class QueueOrder:
     """The groups, next served first.
 
-    Who has waited longer than `Policy.age_seconds` goes first, whoever it is: nobody waits for ever. Then the queues in
-    the order of their rank; in a queue by priority, then the user who has had least, then who came first.
+    Who has waited longer than `Policy.age_seconds` goes first, whoever it is: nobody
+    waits for ever. Then the queues in the order of their rank; in a queue by priority,
+    then the user who has had least, then who came first.
 
     Args:
         groups: the waiting.
@@ -96,18 +105,24 @@ class QueueOrder:
             self._lines.setdefault((group.queue, group.user), []).append(group)
             self._push_aged(group)
         heapq.heapify(self._aged)
-        self._heaps: dict[str, list[tuple[int, float, float, str, tuple[str, str]]]] = {}
+        self._heaps: dict[
+            str, list[tuple[int, float, float, str, tuple[str, str]]]
+        ] = {}
         for key in self._lines:
             self._push_line(key)
 
     def pick(self) -> RequestGroup | None:
-        """The group to be served next; None when nobody is left. Say `advance` or `drop` before the next pick."""
+        """The group to be served next; None when nobody is left. Say `advance` or
+        `drop` before the next pick.
+        """
         while self._aged:
             group = heapq.heappop(self._aged)[-1]
             if not group.is_done:
                 return group
         while self._heaps:
-            queue = min(self._heaps, key=lambda name: (self._standing.queue_rank(name), name))
+            queue = min(
+                self._heaps, key=lambda name: (self._standing.queue_rank(name), name)
+            )
             group_or_none = self._pick_of(queue)
             if group_or_none is not None:
                 return group_or_none
@@ -127,7 +142,9 @@ class QueueOrder:
     def _push_aged(self, group: RequestGroup) -> None:
         head = group.head
         if group.goes_first or head.submitted_at <= self._aged_before:
-            heapq.heappush(self._aged, (not group.goes_first, head.submitted_at, head.id, group))
+            heapq.heappush(
+                self._aged, (not group.goes_first, head.submitted_at, head.id, group)
+            )
 
     def _pick_of(self, queue: str) -> RequestGroup | None:
         heap = self._heaps[queue]
@@ -153,12 +170,22 @@ class QueueOrder:
         self._lines[key] = line
         return min(line, key=lambda group: group.rank) if line else None
 
-    def _rank(self, key: tuple[str, str], best: RequestGroup) -> tuple[int, float, float, str, tuple[str, str]]:
-        return -best.priority, self._standing.user_rank(*key), best.head.submitted_at, best.head.id, key
+    def _rank(
+        self, key: tuple[str, str], best: RequestGroup
+    ) -> tuple[int, float, float, str, tuple[str, str]]:
+        return (
+            -best.priority,
+            self._standing.user_rank(*key),
+            best.head.submitted_at,
+            best.head.id,
+            key,
+        )
 
 
 def ordered(groups: Iterable[RequestGroup], standing: FairShare) -> Iterator[Request]:
-    """All the waiting in the order in which they are served, were they served one after the other."""
+    """All the waiting in the order in which they are served, were they served one after
+    the other.
+    """
     order = QueueOrder(groups, standing)
     while (group := order.pick()) is not None:
         request = group.head

@@ -15,7 +15,8 @@ from jupyter_aistack.exceptions import InvalidRequest
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """`count` slices of `spec` each for the members of a queue, from `starts_at` to `ends_at`.
+    """`count` slices of `spec` each for the members of a queue, from `starts_at` to
+    `ends_at`.
 
     Attributes:
         id: unique, opaque.
@@ -41,24 +42,39 @@ class Reservation:
     host: str = ""
 
     def window(self, now: float) -> tuple[float, float] | None:
-        """The window that `now` lies in, or else the next; None when there is none any more."""
+        """The window that `now` lies in, or else the next; None when there is none any
+        more.
+        """
         if now < self.ends_at:
             return self.starts_at, self.ends_at
         if not self.is_weekly:
             return None
         weeks = math.floor((now - self.ends_at) / WEEK_SECONDS) + 1
-        return self.starts_at + weeks * WEEK_SECONDS, self.ends_at + weeks * WEEK_SECONDS
+        return (
+            self.starts_at + weeks * WEEK_SECONDS,
+            self.ends_at + weeks * WEEK_SECONDS,
+        )
 
     def check(self, now: float) -> None:
         """Raise `InvalidRequest`, naming the field, when it makes no sense."""
         if not self.name.strip():
-            raise InvalidRequest("name: a reservation needs a name people know it by", field="name")
+            raise InvalidRequest(
+                "name: a reservation needs a name people know it by", field="name"
+            )
         if not 1 <= self.count <= MAX_COUNT:
-            raise InvalidRequest(f"count: expected 1 to {MAX_COUNT} slices, got {self.count}", field="count")
+            raise InvalidRequest(
+                f"count: expected 1 to {MAX_COUNT} slices, got {self.count}",
+                field="count",
+            )
         if not self.starts_at < self.ends_at:
-            raise InvalidRequest("ends_at: a reservation ends after it starts", field="ends_at")
+            raise InvalidRequest(
+                "ends_at: a reservation ends after it starts", field="ends_at"
+            )
         if self.is_weekly and self.ends_at - self.starts_at > WEEK_SECONDS:
-            raise InvalidRequest("ends_at: one that comes every week lasts a week at most", field="ends_at")
+            raise InvalidRequest(
+                "ends_at: one that comes every week lasts a week at most",
+                field="ends_at",
+            )
         if self.window(now) is None:
             raise InvalidRequest("ends_at: that time is over already", field="ends_at")
 
@@ -68,8 +84,12 @@ class Reservation:
         return window is not None and window[0] <= now
 
 
-def conflict(one: Reservation, others: Iterable[Reservation], inventory: Inventory) -> str:
-    """Why an idle host could not hold `one` beside those of `others` that share time with it; empty when it could."""
+def conflict(
+    one: Reservation, others: Iterable[Reservation], inventory: Inventory
+) -> str:
+    """Why an idle host could not hold `one` beside those of `others` that share time
+    with it; empty when it could.
+    """
     at_once = [other for other in others if other.id != one.id and _overlap(one, other)]
     same = next((other for other in at_once if other.queue == one.queue), None)
     if same is not None:
@@ -86,7 +106,9 @@ def conflict(one: Reservation, others: Iterable[Reservation], inventory: Invento
 
 
 def _too_much(one: Reservation, number: int, at_once: list[Reservation]) -> str:
-    beside = f" beside {', '.join(repr(other.name) for other in at_once)}" if at_once else ""
+    beside = (
+        f" beside {', '.join(repr(other.name) for other in at_once)}" if at_once else ""
+    )
     return f"count: {one.count} slices of {one.spec} do not fit this host{beside}; {number} do"
 
 
@@ -97,7 +119,9 @@ def _overlap(one: Reservation, other: Reservation) -> bool:
 
 
 def _overlap_weekly(one: Reservation, other: Reservation) -> bool:
-    """At least one comes again each week: compare the other's window with the nearest weeks of it."""
+    """At least one comes again each week: compare the other's window with the nearest
+    weeks of it.
+    """
     weekly, single = (one, other) if one.is_weekly else (other, one)
     shift = math.floor((single.starts_at - weekly.starts_at) / WEEK_SECONDS)
     if not single.is_weekly:
@@ -106,6 +130,8 @@ def _overlap_weekly(one: Reservation, other: Reservation) -> bool:
         if weeks < 0 and not single.is_weekly:
             continue
         start = weekly.starts_at + weeks * WEEK_SECONDS
-        if start < single.ends_at and single.starts_at < start + (weekly.ends_at - weekly.starts_at):
+        if start < single.ends_at and single.starts_at < start + (
+            weekly.ends_at - weekly.starts_at
+        ):
             return True
     return False

@@ -1,7 +1,10 @@
-"""When a kernel that is seen at work gets its parked device state back, whoever runs it, in whatever language; pure.
+"""When a kernel that is seen at work gets its parked device state back, whoever runs
+it, in whatever language; pure.
 
-Calls into the driver wait while the state is away, so coming late costs time only. What is over in a moment, or works
-on the CPU, need not bring it back therefore: a completion, an inspector of variables, a cell without the GPU.
+Calls into the driver wait while the state is away, so coming late costs time only. What
+is over in a moment, or works
+on the CPU, need not bring it back therefore: a completion, an inspector of variables, a
+cell without the GPU.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from enum import StrEnum
 from .model import StatePhase
 
 GRACE_SECONDS = 0.15
-"""What is over sooner wanted nothing of the device; completions and inspections take less."""
+"""What is over sooner wanted nothing of the device; completions and inspections take
+less.
+"""
 BURNING = 0.5
-"""Share of one core from which a kernel works on the CPU, and does not wait for its device: a thread that waits in the
-driver sleeps."""
+"""Share of one core from which a kernel works on the CPU, and does not wait for its
+device: a thread that waits in the driver sleeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,8 @@ class KernelWork:
     Attributes:
         busy_at: since when something runs in it; None for nothing.
         looked_at, cpu_seconds: when its CPU time was last read, and what it was then.
-        is_noted: it was noted as at work for what runs now, and its end must be noted too.
+        is_noted: it was noted as at work for what runs now, and its end must be noted
+            too.
     """
 
     busy_at: float | None = None
@@ -51,7 +57,10 @@ def turns_busy(work: KernelWork, now: float, cpu_seconds: float | None) -> Kerne
 
 def turns_idle(work: KernelWork) -> tuple[KernelWork, ActivityVerdict]:
     """Nothing runs any more."""
-    return KernelWork(), ActivityVerdict.ENDS if work.is_noted else ActivityVerdict.NOTHING
+    return (
+        KernelWork(),
+        ActivityVerdict.ENDS if work.is_noted else ActivityVerdict.NOTHING,
+    )
 
 
 def look(
@@ -67,18 +76,26 @@ def look(
 
     Args:
         phase: where its state is.
-        has_agent: the kernel itself says when a cell needs the device. It knows better while the state is there; when
-            it is away, it may be wrong or deaf (a widget's callback, a thread), and is not waited for.
-        cpu_seconds: CPU time it has wanted so far, whether it got it or stood in line for it; None where it cannot be
-            read, which is no sign of work.
+        has_agent: the kernel itself says when a cell needs the device. It knows better
+            while the state is there; when it is away, it may be wrong or deaf (a
+            widget's callback, a thread), and is not waited for.
+        cpu_seconds: CPU time it has wanted so far, whether it got it or stood in line
+            for it; None where it cannot be read, which is no sign of work.
         is_wanted: it is on its way back already, or waits for room.
     """
-    if work.busy_at is None or work.is_noted or phase is StatePhase.LOST or now - work.looked_at < GRACE_SECONDS:
+    if (
+        work.busy_at is None
+        or work.is_noted
+        or phase is StatePhase.LOST
+        or now - work.looked_at < GRACE_SECONDS
+    ):
         return work, ActivityVerdict.NOTHING
     seen = replace(work, looked_at=now, cpu_seconds=cpu_seconds)
     if phase is StatePhase.RESIDENT and has_agent:
         return seen, ActivityVerdict.NOTHING
-    if phase is not StatePhase.RESIDENT and (is_wanted or _burns(work, cpu_seconds, now)):
+    if phase is not StatePhase.RESIDENT and (
+        is_wanted or _burns(work, cpu_seconds, now)
+    ):
         return seen, ActivityVerdict.NOTHING
     return replace(seen, is_noted=True), ActivityVerdict.BEGINS
 

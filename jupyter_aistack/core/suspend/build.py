@@ -1,6 +1,8 @@
-"""The host as the rules of suspension see it: its GPUs, and the leases on them as tenants.
+"""The host as the rules of suspension see it: its GPUs, and the leases on them as
+tenants.
 
-A lease that may not be suspended is a tenant that stays. Where nobody may be, and nobody is, there is no house.
+A lease that may not be suspended is a tenant that stays. Where nobody may be, and
+nobody is, there is no house.
 """
 
 from __future__ import annotations
@@ -26,12 +28,20 @@ NO_WAY_BACK = "it could not come back beside others that stay"
 _MOVABLE = frozenset({SliceKind.GPU, SliceKind.SHARE})
 
 
-def build_suspend_input(snapshot: Snapshot, leases: Sequence[Lease]) -> HostMemory | None:
-    """The host with these live leases; None where nobody has to do with suspension now."""
+def build_suspend_input(
+    snapshot: Snapshot, leases: Sequence[Lease]
+) -> HostMemory | None:
+    """The host with these live leases; None where nobody has to do with suspension
+    now.
+    """
     is_anybody = any(lease.residence is not None for lease in leases)
     if not is_anybody and (snapshot.suspend is None or not snapshot.requests):
         return None
-    devices = [device for device in snapshot.inventory.of_kind(DeviceKind.GPU) if device.is_healthy]
+    devices = [
+        device
+        for device in snapshot.inventory.of_kind(DeviceKind.GPU)
+        if device.is_healthy
+    ]
     known = {device.id for device in devices}
     tenants = [one for lease in leases if (one := _tenant(lease, known)) is not None]
     held = {device.id: 0 for device in devices}
@@ -46,27 +56,50 @@ def build_suspend_input(snapshot: Snapshot, leases: Sequence[Lease]) -> HostMemo
     )
 
 
-def start_transfers(house: HostMemory | None, snapshot: Snapshot, now: float) -> TransferPlan | None:
-    """What may begin in a house; None where there is none. Who is suspended comes back though nobody may be now."""
-    return None if house is None else TransferPlan(house, now, may_park=snapshot.suspend is not None)
+def start_transfers(
+    house: HostMemory | None, snapshot: Snapshot, now: float
+) -> TransferPlan | None:
+    """What may begin in a house; None where there is none. Who is suspended comes back
+    though nobody may be now.
+    """
+    return (
+        None
+        if house is None
+        else TransferPlan(house, now, may_park=snapshot.suspend is not None)
+    )
 
 
-def residence_for(request: Request, slices: Iterable[Slice], snapshot: Snapshot, now: float) -> DeviceState | None:
-    """Where the state of a new lease is, if its holder may be suspended: a kernel on GPUs, in a queue that says so.
+def residence_for(
+    request: Request, slices: Iterable[Slice], snapshot: Snapshot, now: float
+) -> DeviceState | None:
+    """Where the state of a new lease is, if its holder may be suspended: a kernel on
+    GPUs, in a queue that says so.
 
-    It stays until its server has looked whether it can be: a kernel that nobody can move must not be told to go.
+    It stays until its server has looked whether it can be: a kernel that nobody can
+    move must not be told to go.
     """
     queue = snapshot.policy.queue(request.queue)
     is_asked_for = snapshot.suspend is not None and queue is not None and queue.suspend
     gpus = [piece for piece in slices if piece.kind is not SliceKind.CPU]
-    is_able = request.holder.kind is HolderKind.KERNEL and bool(gpus) and all(p.kind in _MOVABLE for p in gpus)
-    return DeviceState(active_at=now, pinned=UNSEEN) if is_asked_for and is_able else None
+    is_able = (
+        request.holder.kind is HolderKind.KERNEL
+        and bool(gpus)
+        and all(p.kind in _MOVABLE for p in gpus)
+    )
+    return (
+        DeviceState(active_at=now, pinned=UNSEEN) if is_asked_for and is_able else None
+    )
 
 
 def candidate_for(
-    request: Request, slices: Iterable[Slice], residence: DeviceState | None, house: HostMemory
+    request: Request,
+    slices: Iterable[Slice],
+    residence: DeviceState | None,
+    house: HostMemory,
 ) -> SuspendCandidate | None:
-    """A lease to come as a tenant, taken for one that can be suspended where it has a residence; None without GPUs."""
+    """A lease to come as a tenant, taken for one that can be suspended where it has a
+    residence; None without GPUs.
+    """
     pieces = _on_gpus(slices)
     if not pieces:
         return None
@@ -83,35 +116,50 @@ def candidate_for(
 
 
 def pins(house: HostMemory) -> dict[str, str]:
-    """Why leases that are there stay though nothing of their own pins them: for want of room on the host, say.
+    """Why leases that are there stay though nothing of their own pins them: for want of
+    room on the host, say.
 
-    That depends on all others, and may be over with the next plan, so it is not written down.
+    That depends on all others, and may be over with the next plan, so it is not written
+    down.
     """
     stuck = staying(house)[1]
     there = [one for one in house.tenants if one.phase is StatePhase.RESIDENT]
     found = {one.lease_id: one.pinned for one in there}
-    return found | {one.lease_id: could_not_return(house, one) or NO_WAY_BACK for one in there if one.lease_id in stuck}
+    return found | {
+        one.lease_id: could_not_return(house, one) or NO_WAY_BACK
+        for one in there
+        if one.lease_id in stuck
+    }
 
 
 def _tenant(lease: Lease, known: Iterable[str]) -> SuspendCandidate | None:
     pieces = _on_gpus(lease.slices)
     if not pieces:
         return None
-    devices, memory_bytes = tuple(piece.device_id for piece in pieces), max(piece.memory_bytes for piece in pieces)
+    devices = tuple(piece.device_id for piece in pieces)
+    memory_bytes = max(piece.memory_bytes for piece in pieces)
     if lease.residence is None:
         return SuspendCandidate(
-            lease_id=lease.id, devices=devices, memory_bytes=memory_bytes, pinned=NOT_SUBJECT, is_subject=False
+            lease_id=lease.id,
+            devices=devices,
+            memory_bytes=memory_bytes,
+            pinned=NOT_SUBJECT,
+            is_subject=False,
         )
-    one = _as_lease_says(tenant(lease.id, devices, memory_bytes, lease.residence), lease)
+    one = _as_lease_says(
+        tenant(lease.id, devices, memory_bytes, lease.residence), lease
+    )
     if lease.state is LeaseState.RELEASING:
         return _left_alone(replace(one, is_subject=False), GIVEN_BACK)
     return one if set(devices) <= set(known) else _left_alone(one, NO_DEVICE)
 
 
 def _as_lease_says(one: SuspendCandidate, lease: Lease) -> SuspendCandidate:
-    """A tenant with what is noted on its lease: when its devices worked last, and that it was asked back.
+    """A tenant with what is noted on its lease: when its devices worked last, and that
+    it was asked back.
 
-    A new process that waits for room is taken for one that can be suspended, as newcomers are.
+    A new process that waits for room is taken for one that can be suspended, as
+    newcomers are.
     """
     is_asked_back = lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
     is_new = one.pinned == UNSEEN and one.phase is not StatePhase.RESIDENT
@@ -129,27 +177,44 @@ def _left_alone(one: SuspendCandidate, why: str) -> SuspendCandidate:
 
 def _on_gpus(slices: Iterable[Slice]) -> list[Slice]:
     """The slices that count on the memory of a GPU; instances of MIG have their own."""
-    return [piece for piece in slices if piece.kind not in (SliceKind.CPU, SliceKind.MIG)]
+    return [
+        piece for piece in slices if piece.kind not in (SliceKind.CPU, SliceKind.MIG)
+    ]
 
 
 def _card(device: Device, held_bytes: int) -> DeviceMemory:
-    """Its budget is what may be granted of it. Where the driver does not say what is free, the budgets do.
+    """Its budget is what may be granted of it. Where the driver does not say what is
+    free, the budgets do.
 
-    What would be free without its tenants is not known where somebody is there and no process is seen to be.
+    What would be free without its tenants is not known where somebody is there and no
+    process is seen to be.
     """
     budget = DeviceCapacity(device).memory
     if device.free_bytes is None:
         return DeviceMemory(budget_bytes=budget, free_bytes=max(0, budget - held_bytes))
-    ours = max(0, sum(process.memory_bytes for process in device.processes) - device.foreign_memory_bytes)
-    most = None if held_bytes and not ours else min(device.memory_bytes, device.free_bytes + ours)
-    return DeviceMemory(budget_bytes=budget, free_bytes=device.free_bytes, most_free_bytes=most)
+    ours = max(
+        0,
+        sum(process.memory_bytes for process in device.processes)
+        - device.foreign_memory_bytes,
+    )
+    most = (
+        None
+        if held_bytes and not ours
+        else min(device.memory_bytes, device.free_bytes + ours)
+    )
+    return DeviceMemory(
+        budget_bytes=budget, free_bytes=device.free_bytes, most_free_bytes=most
+    )
 
 
-def _within_host(tenants: Sequence[SuspendCandidate], host_bytes: int) -> Iterator[SuspendCandidate]:
-    """The same tenants, those pinned whose state the host could not hold beside that of all others.
+def _within_host(
+    tenants: Sequence[SuspendCandidate], host_bytes: int
+) -> Iterator[SuspendCandidate]:
+    """The same tenants, those pinned whose state the host could not hold beside that of
+    all others.
 
-    Those that are suspended already come first, then the others as they came, whatever pins them for the time being:
-    so who is promised a place keeps it.
+    Those that are suspended already come first, then the others as they came, whatever
+    pins them for the time being: so who is promised a place keeps it.
     """
     together = 0
     for one in sorted(tenants, key=_is_there):

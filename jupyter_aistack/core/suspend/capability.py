@@ -25,6 +25,10 @@ class SuspendCapability:
         return self.why if self.tier is SuspendMethod.OFF else ""
 
 
-UNTESTED = SuspendCapability(why="no self-test has shown yet that this host can suspend a process")
-SWITCHED_OFF = SuspendCapability(why="it is switched off; the administrator may set AIStack.suspend")
+UNTESTED = SuspendCapability(
+    why="no self-test has shown yet that this host can suspend a process"
+)
+SWITCHED_OFF = SuspendCapability(
+    why="it is switched off; the administrator may set AIStack.suspend"
+)
 NO_GPU = SuspendCapability(why="no GPU")

@@ -1,4 +1,6 @@
-"""Leases whose device memory may be given back while they are idle: how they stand, and what each takes where."""
+"""Leases whose device memory may be given back while they are idle: how they stand, and
+what each takes where.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class StatePhase(StrEnum):
     """Where the state of a tenant is."""
 
     RESIDENT = "resident"
-    PARKING = "parking"  # on its way out: still counts on the device, and on the host already
+    PARKING = (
+        "parking"  # on its way out: still counts on the device, and on the host already
+    )
     PARKED = "parked"
     RESTORING = "restoring"  # on its way in: counts on the device already, and on the host still
     LOST = "lost"
@@ -33,13 +37,17 @@ class SuspendPolicy:
     """When to suspend, and how much room to leave.
 
     Attributes:
-        warm_seconds: a lease is left alone this long after its last use or return, whoever waits (hysteresis).
+        warm_seconds: a lease is left alone this long after its last use or return,
+            whoever waits (hysteresis).
         hard_seconds: after so long without use it is suspended though nobody waits.
-        context_bytes, margin_share: what a restore needs beside its state: the driver's context, and a share of it.
-        host_share: most of the host's available memory that suspended state may take, 0 to 1.
-        lock_seconds: how long to wait for a kernel's device work to end before giving up.
-        retry_seconds, longest_retry_seconds: pause after a first such failure, doubled by each further one, at most
-            so long.
+        context_bytes, margin_share: what a restore needs beside its state: the driver's
+            context, and a share of it.
+        host_share: most of the host's available memory that suspended state may take, 0
+            to 1.
+        lock_seconds: how long to wait for a kernel's device work to end before giving
+            up.
+        retry_seconds, longest_retry_seconds: pause after a first such failure, doubled
+            by each further one, at most so long.
     """
 
     warm_seconds: float = 60.0
@@ -60,14 +68,17 @@ class SuspendCandidate:
         lease_id: the lease.
         devices: its home; it is resident on all of them or on none.
         memory_bytes: its budget on each of them.
-        state_bytes: what it really held there when it was suspended; the budget before that.
+        state_bytes: what it really held there when it was suspended; the budget before
+            that.
         phase: where its state is.
         is_busy: a cell of it runs, or its device works.
         active_at: when it was last in use or came back, in seconds since the epoch.
         wanted_at: since when a cell of it waits to have it back; None for not.
         pinned: why it must stay; empty when it need not.
-        is_subject: whether it may be suspended at some time, whatever pins it now: the host keeps memory for it.
-        must_go: its user wants it suspended, or it was asked back: it goes as soon as it is idle.
+        is_subject: whether it may be suspended at some time, whatever pins it now: the
+            host keeps memory for it.
+        must_go: its user wants it suspended, or it was asked back: it goes as soon as
+            it is idle.
         failures, failed_at: suspends that failed in a row, and when the last one did.
     """
 
@@ -92,7 +103,11 @@ class SuspendCandidate:
 
     @property
     def is_on_device(self) -> bool:
-        return self.phase in (StatePhase.RESIDENT, StatePhase.PARKING, StatePhase.RESTORING)
+        return self.phase in (
+            StatePhase.RESIDENT,
+            StatePhase.PARKING,
+            StatePhase.RESTORING,
+        )
 
     @property
     def is_moving(self) -> bool:
@@ -106,8 +121,9 @@ class DeviceMemory:
     Attributes:
         budget_bytes: what its tenants may have of it together.
         free_bytes: what the driver says is free now.
-        most_free_bytes: what would be free if none of its tenants were there, which is less than all of it: the driver
-            keeps some for itself. None for the whole budget.
+        most_free_bytes: what would be free if none of its tenants were there, which is
+            less than all of it: the driver keeps some for itself. None for the whole
+            budget.
     """
 
     budget_bytes: int
@@ -122,7 +138,8 @@ class HostMemory:
     Attributes:
         cards: its devices by id.
         tenants: all leases on them.
-        host_bytes: most that suspended state may take of its memory, see :func:`host_room`.
+        host_bytes: most that suspended state may take of its memory, see
+            :func:`host_room`.
     """
 
     cards: Mapping[str, DeviceMemory]
@@ -133,36 +150,56 @@ class HostMemory:
     @property
     def parked_bytes(self) -> int:
         """Host memory that suspended state takes, that on its way included."""
-        there = (tenant for tenant in self.tenants if tenant.is_moving or tenant.phase is StatePhase.PARKED)
+        there = (
+            tenant
+            for tenant in self.tenants
+            if tenant.is_moving or tenant.phase is StatePhase.PARKED
+        )
         return sum(tenant.copied_bytes * len(tenant.devices) for tenant in there)
 
 
 def host_room(available_bytes: int, *, parked_bytes: int, share: float) -> int:
-    """How much more may be moved to host memory: `share` of what would be available if nothing were parked."""
+    """How much more may be moved to host memory: `share` of what would be available if
+    nothing were parked.
+    """
     return max(0, int((available_bytes + parked_bytes) * share) - parked_bytes)
 
 
 def restore_bytes(tenant: SuspendCandidate, policy: SuspendPolicy) -> int:
     """What had better be free on each of its devices before `tenant` comes back."""
-    return math.ceil(tenant.copied_bytes * (1 + policy.margin_share)) + policy.context_bytes
+    return (
+        math.ceil(tenant.copied_bytes * (1 + policy.margin_share))
+        + policy.context_bytes
+    )
 
 
-def promised_bytes(tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy) -> int:
-    """What of a device's budget `tenant` needs to come back: all of it at most, as it can be there alone."""
-    return min(max(tenant.memory_bytes, restore_bytes(tenant, policy)), card.budget_bytes)
+def promised_bytes(
+    tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy
+) -> int:
+    """What of a device's budget `tenant` needs to come back: all of it at most, as it
+    can be there alone.
+    """
+    return min(
+        max(tenant.memory_bytes, restore_bytes(tenant, policy)), card.budget_bytes
+    )
 
 
-def needed_bytes(tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy) -> int:
+def needed_bytes(
+    tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy
+) -> int:
     """What must really be free on a device before `tenant` comes back.
 
-    Its state, and the margin as far as the device has that: what was there before fits once nobody else is.
+    Its state, and the margin as far as the device has that: what was there before fits
+    once nobody else is.
     """
     most = card.budget_bytes if card.most_free_bytes is None else card.most_free_bytes
     return max(tenant.copied_bytes, min(restore_bytes(tenant, policy), most))
 
 
 def retry_at(tenant: SuspendCandidate, policy: SuspendPolicy) -> float:
-    """When a tenant that could not be locked may be tried again: twice as long after each failure."""
+    """When a tenant that could not be locked may be tried again: twice as long after
+    each failure.
+    """
     if not tenant.failures:
         return -math.inf
     pause = policy.retry_seconds * 2.0 ** min(tenant.failures - 1, 60)

@@ -1,4 +1,6 @@
-"""Where a request may move in beside kernels that are suspended, or may be: their way back stays open."""
+"""Where a request may move in beside kernels that are suspended, or may be: their way
+back stays open.
+"""
 
 from __future__ import annotations
 
@@ -28,27 +30,48 @@ class ResumePlacement:
 
     Args:
         snapshot: what there is.
-        moves: who is there, and what has begun; None where nobody has to do with suspension, and any room will do.
+        moves: who is there, and what has begun; None where nobody has to do with
+            suspension, and any room will do.
         now: seconds since the epoch.
     """
 
-    def __init__(self, snapshot: Snapshot, moves: TransferPlan | None, now: float) -> None:
-        self.snapshot, self.moves, self.now = snapshot, moves, now
+    def __init__(
+        self, snapshot: Snapshot, moves: TransferPlan | None, now: float
+    ) -> None:
+        self.snapshot = snapshot
+        self.moves = moves
+        self.now = now
 
-    def residence(self, request: Request, slices: Iterable[Slice]) -> DeviceState | None:
+    def residence(
+        self, request: Request, slices: Iterable[Slice]
+    ) -> DeviceState | None:
         """Where the state of a new lease is, if its holder may be suspended."""
         return residence_for(request, slices, self.snapshot, self.now)
 
     def settle(self, request: Request, slices: Sequence[Slice]) -> None:
-        """Somebody moves in, and stays until its server has looked whether it can be suspended."""
+        """Somebody moves in, and stays until its server has looked whether it can be
+        suspended.
+        """
         if self.moves is not None:
-            new = candidate_for(request, slices, self.residence(request, slices), self.moves.house)
+            new = candidate_for(
+                request, slices, self.residence(request, slices), self.moves.house
+            )
             if new is not None:
                 self.moves.add(replace(new, pinned=new.pinned or UNSEEN))
 
-    def place(self, room: Capacity, request: Request, kept: Mapping[str, Fraction]) -> PlacementVerdict:
-        """Slices in `room` beside what is `kept` for others, to be had now; or why not."""
-        return self._place(self.moves.house if self.moves is not None else None, room, request, kept, is_now=True)
+    def place(
+        self, room: Capacity, request: Request, kept: Mapping[str, Fraction]
+    ) -> PlacementVerdict:
+        """Slices in `room` beside what is `kept` for others, to be had now; or why
+        not.
+        """
+        return self._place(
+            self.moves.house if self.moves is not None else None,
+            room,
+            request,
+            kept,
+            is_now=True,
+        )
 
     def place_later(
         self,
@@ -59,12 +82,20 @@ class ResumePlacement:
         ended: Collection[str],
         parked: Iterable[SuspendCandidate],
     ) -> PlacementVerdict:
-        """The same in room to come, once the leases `ended` have, and these are parked."""
+        """The same in room to come, once the leases `ended` have, and these are
+        parked.
+        """
         house = self.moves.after(ended, parked) if self.moves is not None else None
         return self._place(house, room, request, kept, is_now=False)
 
     def _place(
-        self, house: HostMemory | None, room: Capacity, request: Request, kept: Mapping[str, Fraction], *, is_now: bool
+        self,
+        house: HostMemory | None,
+        room: Capacity,
+        request: Request,
+        kept: Mapping[str, Fraction],
+        *,
+        is_now: bool,
     ) -> PlacementVerdict:
         """A place where those who are suspended can still come back to their devices.
 
@@ -76,34 +107,65 @@ class ResumePlacement:
             verdict = room.place(request.spec, host=request.holder.host, kept=kept)
             if isinstance(verdict, PlacementFailure):
                 return PlacementFailure(reason=why) if why else verdict
-            refused = {} if house is None else self._refused(house, request, verdict, is_now)
+            refused = (
+                {} if house is None else self._refused(house, request, verdict, is_now)
+            )
             if not refused:
                 return verdict
             why = why or next(iter(refused.values()))
             kept = {**kept, **dict.fromkeys(refused, SHUT)}
 
-    def _refused(self, house: HostMemory, request: Request, slices: Sequence[Slice], is_now: bool) -> dict[str, str]:
-        """The devices of `slices` that cannot be had because of suspended tenants, and why in a sentence."""
+    def _refused(
+        self, house: HostMemory, request: Request, slices: Sequence[Slice], is_now: bool
+    ) -> dict[str, str]:
+        """The devices of `slices` that cannot be had because of suspended tenants, and
+        why in a sentence.
+        """
         new = candidate_for(request, slices, self.residence(request, slices), house)
         found: dict[str, str] = {}
-        for alone in [replace(new, devices=(device,)) for device in new.devices] if new is not None else []:
+        for alone in (
+            [replace(new, devices=(device,)) for device in new.devices]
+            if new is not None
+            else []
+        ):
             (device,) = alone.devices
-            found[device] = admits(house, alone) or (lacks_memory(house, alone) if is_now else "")
+            found[device] = admits(house, alone) or (
+                lacks_memory(house, alone) if is_now else ""
+            )
         return {device: why for device, why in found.items() if why}
 
 
-def after_moves(moves: Iterable[TransferAction], leases: Sequence[Lease]) -> list[Lease]:
+def after_moves(
+    moves: Iterable[TransferAction], leases: Sequence[Lease]
+) -> list[Lease]:
     """The leases once these have begun."""
     acts = {move.lease_id: move.act for move in moves}
-    return [_moved(lease, acts[lease.id]) if lease.id in acts else lease for lease in leases] if acts else list(leases)
+    return (
+        [
+            _moved(lease, acts[lease.id]) if lease.id in acts else lease
+            for lease in leases
+        ]
+        if acts
+        else list(leases)
+    )
 
 
 def _moved(lease: Lease, act: TransferDirection) -> Lease:
     assert lease.residence is not None  # others are not moved
-    return replace(lease, residence=(leaves if act is TransferDirection.SUSPEND else returns)(lease.residence))
+    return replace(
+        lease,
+        residence=(leaves if act is TransferDirection.SUSPEND else returns)(
+            lease.residence
+        ),
+    )
 
 
-def begun(operations: Iterable[TransferStep], held: Iterable[Lease]) -> Iterator[TransferAction]:
+def begun(
+    operations: Iterable[TransferStep], held: Iterable[Lease]
+) -> Iterator[TransferAction]:
     """The actions of moves that begin."""
     tokens = {lease.id: lease.token for lease in held if lease.residence is not None}
-    return (TransferAction(lease_id=one.lease_id, token=tokens[one.lease_id], act=one.act) for one in operations)
+    return (
+        TransferAction(lease_id=one.lease_id, token=tokens[one.lease_id], act=one.act)
+        for one in operations
+    )

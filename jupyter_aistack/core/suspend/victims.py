@@ -1,4 +1,6 @@
-"""Who is suspended so that a request fits: the fewest idle leases, then those that have rested the longest."""
+"""Who is suspended so that a request fits: the fewest idle leases, then those that have
+rested the longest.
+"""
 
 from __future__ import annotations
 
@@ -18,39 +20,67 @@ Slices = Mapping[str, Sequence[Slice]]
 
 
 def parking(
-    request: Request, room: Capacity, idle: Sequence[SuspendCandidate], slices: Slices, moving: Collection[str] = ()
+    request: Request,
+    room: Capacity,
+    idle: Sequence[SuspendCandidate],
+    slices: Slices,
+    moving: Collection[str] = (),
 ) -> tuple[SuspendCandidate, ...]:
-    """The idle tenants that must leave so that `request` fits, in the order they should go; none when that is vain.
+    """The idle tenants that must leave so that `request` fits, in the order they should
+    go; none when that is vain.
 
     Args:
         room: what is free, or will be.
         idle: who could be suspended, least recently used first.
         slices: what each of them holds, by lease.
-        moving: devices on which somebody moves: they come after those where one can begin at once.
+        moving: devices on which somebody moves: they come after those where one can
+            begin at once.
     """
     if not idle or request.spec.unit is Unit.PROFILE:
         return ()
-    count, choices, there = room.count(request.spec), [], _by_device(idle)
+    count = room.count(request.spec)
+    choices = []
+    there = _by_device(idle)
     for sizes in room.needs(request.spec, request.holder.host).values():
-        able = ((_leavers(d, share, room, there[d], slices), d) for d, share in sizes.items())
-        ranked = sorted((*_cost(leavers, d in moving), d) for leavers, d in able if leavers is not None)[:count]
+        able = (
+            (_leavers(d, share, room, there[d], slices), d)
+            for d, share in sizes.items()
+        )
+        ranked = sorted(
+            (*_cost(leavers, d in moving), d)
+            for leavers, d in able
+            if leavers is not None
+        )[:count]
         if len(ranked) == count:
-            choices.append((sum(number for number, *_ in ranked), max(ranked), {d: sizes[d] for *_, d in ranked}))
+            choices.append(
+                (
+                    sum(number for number, *_ in ranked),
+                    max(ranked),
+                    {d: sizes[d] for *_, d in ranked},
+                )
+            )
     if not choices:
         return ()
     chosen = min(choices, key=lambda choice: choice[:2])[2]
-    leavers = [_leavers(d, share, room, there[d], slices) or () for d, share in chosen.items()]
+    leavers = [
+        _leavers(d, share, room, there[d], slices) or () for d, share in chosen.items()
+    ]
     leaving = {one.lease_id for those in leavers for one in those}
     return tuple(one for one in idle if one.lease_id in leaving)
 
 
 def below_limits(
-    request: Request, excess: tuple[Fraction, Fraction], leaving: Iterable[Lease], idle: Iterable[Lease]
+    request: Request,
+    excess: tuple[Fraction, Fraction],
+    leaving: Iterable[Lease],
+    idle: Iterable[Lease],
 ) -> list[Lease]:
-    """The idle leases of a request's queue, or user, that must leave so that it stays within limits.
+    """The idle leases of a request's queue, or user, that must leave so that it stays
+    within limits.
 
     Args:
-        excess: by how many devices it would bring its queue, and its user, above what they may hold.
+        excess: by how many devices it would bring its queue, and its user, above what
+            they may hold.
         leaving: who leaves already.
         idle: who could be suspended, least recently used first.
 
@@ -60,15 +90,19 @@ def below_limits(
     by_queue, by_user = excess
     chosen: list[Lease] = []
     for number, lease in enumerate([*(known := list(leaving)), *idle]):
-        of_queue, of_user = lease.queue == request.queue, lease.holder.user == request.holder.user
+        of_queue = lease.queue == request.queue
+        of_user = lease.holder.user == request.holder.user
         if (by_queue > 0 and of_queue) or (by_user > 0 and of_user):
             size = equivalents(lease.occupied)
-            by_queue, by_user = by_queue - size * of_queue, by_user - size * of_user
+            by_queue = by_queue - size * of_queue
+            by_user = by_user - size * of_user
             chosen += [lease] if number >= len(known) else []
     return chosen if by_queue <= 0 and by_user <= 0 else []
 
 
-def _by_device(tenants: Iterable[SuspendCandidate]) -> defaultdict[str, list[SuspendCandidate]]:
+def _by_device(
+    tenants: Iterable[SuspendCandidate],
+) -> defaultdict[str, list[SuspendCandidate]]:
     found: defaultdict[str, list[SuspendCandidate]] = defaultdict(list)
     for one in tenants:
         for device in one.devices:
@@ -77,17 +111,26 @@ def _by_device(tenants: Iterable[SuspendCandidate]) -> defaultdict[str, list[Sus
 
 
 def _leavers(
-    device_id: str, share: Fraction, room: Capacity, idle: Sequence[SuspendCandidate], slices: Slices
+    device_id: str,
+    share: Fraction,
+    room: Capacity,
+    idle: Sequence[SuspendCandidate],
+    slices: Slices,
 ) -> list[SuspendCandidate] | None:
-    """Who must leave a device so that `share` of it is free; None when all of them together are not enough."""
+    """Who must leave a device so that `share` of it is free; None when all of them
+    together are not enough.
+    """
     device = room.device(device_id)
-    free, memory = room.share(device_id), room.memory(device_id)
+    free = room.share(device_id)
+    memory = room.memory(device_id)
     needed = share.numerator * device.memory_bytes // share.denominator
     chosen: list[SuspendCandidate] = []
     for one in idle if device.is_healthy else ():
         if free >= share and memory >= needed:
             break
-        pieces = [piece for piece in slices[one.lease_id] if piece.device_id == device_id]
+        pieces = [
+            piece for piece in slices[one.lease_id] if piece.device_id == device_id
+        ]
         chosen.append(one)
         free += sum(piece.fraction for piece in pieces)
         memory += sum(piece.memory_bytes for piece in pieces)
@@ -97,18 +140,30 @@ def _leavers(
 
 
 def _without_needless(
-    chosen: Sequence[SuspendCandidate], device_id: str, slices: Slices, free: Fraction, memory: int
+    chosen: Sequence[SuspendCandidate],
+    device_id: str,
+    slices: Slices,
+    free: Fraction,
+    memory: int,
 ) -> list[SuspendCandidate]:
-    """Those who must go, given what would be `free` too much: the last used stay first."""
+    """Those who must go, given what would be `free` too much: the last used stay
+    first.
+    """
     leaving = list(chosen)
     for one in reversed(chosen):
-        pieces = [piece for piece in slices[one.lease_id] if piece.device_id == device_id]
-        less, fewer = sum(piece.fraction for piece in pieces), sum(piece.memory_bytes for piece in pieces)
+        pieces = [
+            piece for piece in slices[one.lease_id] if piece.device_id == device_id
+        ]
+        less = sum(piece.fraction for piece in pieces)
+        fewer = sum(piece.memory_bytes for piece in pieces)
         if less <= free and fewer <= memory:
-            free, memory = free - less, memory - fewer
+            free = free - less
+            memory = memory - fewer
             leaving.remove(one)
     return leaving
 
 
-def _cost(leavers: Sequence[SuspendCandidate], must_wait: bool) -> tuple[int, bool, float]:
+def _cost(
+    leavers: Sequence[SuspendCandidate], must_wait: bool
+) -> tuple[int, bool, float]:
     return len(leavers), must_wait, max((one.active_at for one in leavers), default=0.0)

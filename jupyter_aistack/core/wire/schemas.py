@@ -19,7 +19,11 @@ FLAG: JSON = {"type": "boolean"}
 COUNT: JSON = {"type": "integer", "minimum": 0}
 WHOLE: JSON = {"type": "integer"}
 NUMBER: JSON = {"type": "number"}
-SHARE: JSON = {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$", "examples": ["1/4", "1"]}
+SHARE: JSON = {
+    "type": "string",
+    "pattern": "^[0-9]+(/[0-9]+)?$",
+    "examples": ["1/4", "1"],
+}
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
 PATIENCE: JSON = {**SECONDS, "minimum": 0}
 MOMENT: JSON = {**NUMBER, "minimum": 0, "maximum": 10**11}
@@ -34,7 +38,12 @@ def ref(name: str) -> JSON:
 def _object(required: JSON, optional: JSON | None = None) -> JSON:
     """An object with these fields and no others."""
     fields = {**required, **(optional or {})}
-    return {"type": "object", "properties": fields, "required": list(required), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
 
 def _list(items: JSON) -> JSON:
@@ -150,7 +159,15 @@ _QUEUE = _object(
         "is_open": FLAG,
         "is_batch": FLAG,
         "members": _list(TEXT),
-        "idle": _or_null(_object({"badge_seconds": NUMBER, "notice_seconds": NUMBER, "reclaim_seconds": NUMBER})),
+        "idle": _or_null(
+            _object(
+                {
+                    "badge_seconds": NUMBER,
+                    "notice_seconds": NUMBER,
+                    "reclaim_seconds": NUMBER,
+                }
+            )
+        ),
         "suspend": FLAG,
         "held": SHARE,
     }
@@ -174,7 +191,12 @@ _RESERVATION = _object(
 _RESERVATION_ASK = _object(
     {
         "name": {"type": "string", "minLength": 1},
-        "spec": {"type": "string", "minLength": 1, "examples": ["1/8"], "description": "What each gets."},
+        "spec": {
+            "type": "string",
+            "minLength": 1,
+            "examples": ["1/8"],
+            "description": "What each gets.",
+        },
         "starts_at": MOMENT,
         "ends_at": MOMENT,
     },
@@ -197,9 +219,19 @@ _HOLDER = _object(
     }
 )
 _ASK = _object(
-    {"spec": {"type": "string", "minLength": 1, "examples": ["1/4", "20GiB", "2", "cpu:2"]}},
     {
-        "kernel_id": {"type": "string", "minLength": 1, "description": "A running kernel that will hold the lease."},
+        "spec": {
+            "type": "string",
+            "minLength": 1,
+            "examples": ["1/4", "20GiB", "2", "cpu:2"],
+        }
+    },
+    {
+        "kernel_id": {
+            "type": "string",
+            "minLength": 1,
+            "description": "A running kernel that will hold the lease.",
+        },
         "queue": TEXT,
         "lease_seconds": SECONDS,
         "patience_seconds": PATIENCE,
@@ -223,11 +255,21 @@ _FIGURES: JSON = {
     "co2e_g": _KNOWN,
     "is_simulated": FLAG,
 }
-_RATES = _object({"carbon_g_per_kwh": _KNOWN, "price_per_kwh": _KNOWN, "price_per_gpu_hour": _KNOWN})
-_CELL = _object(
-    {"cell": TEXT, "seconds": NUMBER, "busy_seconds": NUMBER, "energy_wh": _KNOWN, "peak_bytes": _or_null(COUNT)}
+_RATES = _object(
+    {"carbon_g_per_kwh": _KNOWN, "price_per_kwh": _KNOWN, "price_per_gpu_hour": _KNOWN}
 )
-_LEASE_SUMS = _object({"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER})
+_CELL = _object(
+    {
+        "cell": TEXT,
+        "seconds": NUMBER,
+        "busy_seconds": NUMBER,
+        "energy_wh": _KNOWN,
+        "peak_bytes": _or_null(COUNT),
+    }
+)
+_LEASE_SUMS = _object(
+    {"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER}
+)
 _ADVICE = _object(
     {
         "label": TEXT,
@@ -244,8 +286,11 @@ _ADVICE = _object(
 
 
 def _codes() -> list[str]:
-    """The error codes REST may answer with: our error classes, and those of the web server."""
-    found, waiting = {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__}, [AIStackError]
+    """The error codes REST may answer with: our error classes, and those of the web
+    server.
+    """
+    found = {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__}
+    waiting = [AIStackError]
     while waiting:
         cls = waiting.pop()
         found.add(cls.__name__)
@@ -277,7 +322,14 @@ SCHEMAS: JSON = {
         }
     ),
     "QueueSettings": _QUEUE,
-    "Notice": _object({"kind": _one_of(NoticeKind), "at": NUMBER, "ends_at": NUMBER, "request_id": TEXT}),
+    "Notice": _object(
+        {
+            "kind": _one_of(NoticeKind),
+            "at": NUMBER,
+            "ends_at": NUMBER,
+            "request_id": TEXT,
+        }
+    ),
     "Reservation": _RESERVATION,
     "Reservations": _object({"reservations": _list(ref("Reservation"))}),
     "ReservationAsk": _RESERVATION_ASK,
@@ -299,8 +351,12 @@ SCHEMAS: JSON = {
     "Request": _REQUEST,
     "Queue": _object({"queue": _list(ref("Request"))}),
     "Ask": _ASK,
-    "Granted": _object({"request": ref("Request"), "lease": ref("Lease"), "advice": _or_null(TEXT)}),
-    "Queued": _object({"request": ref("Request"), "lease": NULL, "advice": _or_null(TEXT)}),
+    "Granted": _object(
+        {"request": ref("Request"), "lease": ref("Lease"), "advice": _or_null(TEXT)}
+    ),
+    "Queued": _object(
+        {"request": ref("Request"), "lease": NULL, "advice": _or_null(TEXT)}
+    ),
     "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
     "Use": _object(
         {
@@ -310,7 +366,9 @@ SCHEMAS: JSON = {
             "energy_joules": _or_null(NUMBER),
         }
     ),
-    "Usage": _object({"at": NUMBER, "devices": _map(ref("Use")), "leases": _map(ref("Use"))}),
+    "Usage": _object(
+        {"at": NUMBER, "devices": _map(ref("Use")), "leases": _map(ref("Use"))}
+    ),
     "Figures": _object(_FIGURES),
     "ReportLine": _object({"week": TEXT, "user": TEXT, **_FIGURES}),
     "Rates": _RATES,

@@ -1,7 +1,9 @@
-"""Core values to and from JSON: the one contract that both towers and the TypeScript side share.
+"""Core values to and from JSON: the one contract that both towers and the TypeScript
+side share.
 
-Times are seconds since the epoch, sizes are bytes, shares are text such as ``"1/4"``. What users send is checked field
-by field (``*_field``) and named in `InvalidRequest`; what the other side of a wire sends is taken at its word.
+Times are seconds since the epoch, sizes are bytes, shares are text such as ``"1/4"``.
+What users send is checked field by field (``*_field``) and named in `InvalidRequest`;
+what the other side of a wire sends is taken at its word.
 """
 
 from __future__ import annotations
@@ -11,10 +13,28 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from jupyter_aistack.core.model.device import Device, Enforcement, Inventory, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod, seen, why_pinned
+from jupyter_aistack.core.model.device import (
+    Device,
+    Enforcement,
+    Inventory,
+    Slice,
+    SliceKind,
+)
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
+    seen,
+    why_pinned,
+)
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
+from jupyter_aistack.core.model.lease import (
+    Lease,
+    LeaseState,
+    Notice,
+    NoticeKind,
+    Outcome,
+)
 from jupyter_aistack.core.model.policy import Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
 from jupyter_aistack.core.model.usage_history import equivalents
@@ -33,7 +53,9 @@ END_OF_TIME = 1e11
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What the holder's process must be given, as it arrives on the using side (see ``providers.base.Prepared``)."""
+    """What the holder's process must be given, as it arrives on the using side (see
+    ``providers.base.Prepared``).
+    """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
@@ -73,7 +95,11 @@ def holder_to_dict(holder: Holder) -> JSON:
 
 
 def holder_from_dict(data: Mapping[str, Any]) -> Holder:
-    known = {k: data[k] for k in ("id", "user", "host", "pid", "root_pid", "label", "parent") if k in data}
+    known = {
+        k: data[k]
+        for k in ("id", "user", "host", "pid", "root_pid", "label", "parent")
+        if k in data
+    }
     return Holder(kind=HolderKind(data["kind"]), **known)
 
 
@@ -86,14 +112,24 @@ def notice_from_dict(data: Mapping[str, Any]) -> Notice:
 
 
 def residence_to_dict(residence: DeviceState) -> JSON:
-    """Where a lease's device state is; ``standing`` and ``why`` are for people. What only ledgers need is left out."""
-    why = residence.note if residence.phase is StatePhase.LOST else why_pinned(residence) or residence.note
-    told = {name: value for name, value in asdict(residence).items() if name not in UNTOLD}
+    """Where a lease's device state is; ``standing`` and ``why`` are for people. What
+    only ledgers need is left out.
+    """
+    why = (
+        residence.note
+        if residence.phase is StatePhase.LOST
+        else why_pinned(residence) or residence.note
+    )
+    told = {
+        name: value for name, value in asdict(residence).items() if name not in UNTOLD
+    }
     return {**told, "standing": seen(residence).value, "why": why}
 
 
 def residence_from_dict(data: Mapping[str, Any]) -> DeviceState:
-    known = {name: value for name, value in data.items() if name not in ("standing", "why")}
+    known = {
+        name: value for name, value in data.items() if name not in ("standing", "why")
+    }
     exact = {
         "phase": StatePhase(data["phase"]),
         "asked": RequestedAction(data["asked"]),
@@ -153,7 +189,9 @@ def lease_from_dict(data: Mapping[str, Any]) -> Lease:
     )
 
 
-def request_to_dict(request: Request, position: int | None = None, eta_at: float | None = None) -> JSON:
+def request_to_dict(
+    request: Request, position: int | None = None, eta_at: float | None = None
+) -> JSON:
     data = asdict(request)
     return {
         **data,
@@ -169,8 +207,17 @@ def device_to_dict(device: Device, free: Fraction) -> JSON:
     data = asdict(device)
     del data["processes"], data["free_bytes"]  # what is in use is told by usage
     lists = {"cores": list(device.cores), "peers": sorted(device.peers)}
-    firmness = {"level": device.level.value if device.level else None, "why_not": dict(device.why_not)}
-    return {**data, **lists, **firmness, "kind": device.kind.value, "free_fraction": str(free)}
+    firmness = {
+        "level": device.level.value if device.level else None,
+        "why_not": dict(device.why_not),
+    }
+    return {
+        **data,
+        **lists,
+        **firmness,
+        "kind": device.kind.value,
+        "free_fraction": str(free),
+    }
 
 
 def queue_to_dict(queue: Queue, held: Fraction = Fraction(0)) -> JSON:
@@ -192,7 +239,10 @@ def queue_to_dict(queue: Queue, held: Fraction = Fraction(0)) -> JSON:
 
 def reservation_to_dict(reservation: Reservation, now: float) -> JSON:
     """A reservation, and its window that runs at `now` or else comes next."""
-    starts_at, ends_at = reservation.window(now) or (reservation.starts_at, reservation.ends_at)
+    starts_at, ends_at = reservation.window(now) or (
+        reservation.starts_at,
+        reservation.ends_at,
+    )
     data = asdict(reservation)
     del data["host"]
     return {
@@ -214,7 +264,8 @@ def host_to_dict(
     readiness: SuspendCapability | None = None,
     now: float = 0.0,
 ) -> JSON:
-    """The host. `problems` are added to those of its devices; `now` tells which reservations run.
+    """The host. `problems` are added to those of its devices; `now` tells which
+    reservations run.
 
     `readiness` says how well it can suspend its kernels.
     """
@@ -223,15 +274,21 @@ def host_to_dict(
     taken = [piece for lease in live for piece in lease.occupied]
     held: dict[str, Fraction] = {}
     for lease in live:
-        held[lease.queue] = held.get(lease.queue, Fraction(0)) + equivalents(lease.occupied)
+        held[lease.queue] = held.get(lease.queue, Fraction(0)) + equivalents(
+            lease.occupied
+        )
     return {
         "host": inventory.host,
         "simulated": inventory.is_simulated,
         "problems": [*inventory.problems, *problems],
         "suspend": {"tier": can.tier.value, "why": can.why},
         "devices": [device_to_dict(d, free_share(d, taken)) for d in inventory.devices],
-        "queues": [queue_to_dict(queue, held.get(queue.name, Fraction(0))) for queue in queues],
-        "reservations": [reservation_to_dict(reservation, now) for reservation in reservations],
+        "queues": [
+            queue_to_dict(queue, held.get(queue.name, Fraction(0))) for queue in queues
+        ],
+        "reservations": [
+            reservation_to_dict(reservation, now) for reservation in reservations
+        ],
     }
 
 
@@ -249,8 +306,12 @@ def preparation_from_dict(data: Mapping[str, Any]) -> Preparation:
     )
 
 
-def text_field(payload: Mapping[str, Any], name: str, default: str | None = None) -> str:
-    """The text under `name`; raises `InvalidRequest` when it is missing (without a default) or not text."""
+def text_field(
+    payload: Mapping[str, Any], name: str, default: str | None = None
+) -> str:
+    """The text under `name`; raises `InvalidRequest` when it is missing (without a
+    default) or not text.
+    """
     value = payload.get(name, default)
     if not isinstance(value, str) or (default is None and not value):
         raise InvalidRequest(f"{name}: expected text, got {value!r}", field=name)
@@ -258,36 +319,68 @@ def text_field(payload: Mapping[str, Any], name: str, default: str | None = None
 
 
 def number_field(
-    payload: Mapping[str, Any], name: str, *, least: float = 0.0, most: float = 366 * 86400.0
+    payload: Mapping[str, Any],
+    name: str,
+    *,
+    least: float = 0.0,
+    most: float = 366 * 86400.0,
 ) -> float | None:
-    """The number under `name`, or None when absent; raises `InvalidRequest` when it is not one in [least, most]."""
+    """The number under `name`, or None when absent; raises `InvalidRequest` when it is
+    not one in [least, most].
+    """
     value = payload.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise InvalidRequest(f"{name}: expected a number between {least:g} and {most:g}, got {value!r}", field=name)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not least <= value <= most
+    ):
+        raise InvalidRequest(
+            f"{name}: expected a number between {least:g} and {most:g}, got {value!r}",
+            field=name,
+        )
     return float(value)
 
 
-def integer_field(payload: Mapping[str, Any], name: str, *, least: int = 0, most: int = 2**53) -> int:
-    """The integer under `name`; raises `InvalidRequest` when it is missing or out of range."""
+def integer_field(
+    payload: Mapping[str, Any], name: str, *, least: int = 0, most: int = 2**53
+) -> int:
+    """The integer under `name`; raises `InvalidRequest` when it is missing or out of
+    range.
+    """
     value = payload.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidRequest(f"{name}: expected a whole number between {least} and {most}, got {value!r}", field=name)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not least <= value <= most
+    ):
+        raise InvalidRequest(
+            f"{name}: expected a whole number between {least} and {most}, got {value!r}",
+            field=name,
+        )
     return value
 
 
 def moment_field(payload: Mapping[str, Any], name: str) -> float:
-    """The time under `name`, in seconds since the epoch; raises `InvalidRequest` when it is missing or not one."""
+    """The time under `name`, in seconds since the epoch; raises `InvalidRequest` when
+    it is missing or not one.
+    """
     value = number_field(payload, name, most=END_OF_TIME)
     if value is None:
-        raise InvalidRequest(f"{name}: say when, in seconds since the epoch", field=name)
+        raise InvalidRequest(
+            f"{name}: say when, in seconds since the epoch", field=name
+        )
     return value
 
 
 def flag_field(payload: Mapping[str, Any], name: str) -> bool:
-    """The boolean under `name`, False when absent; raises `InvalidRequest` when it is anything else."""
+    """The boolean under `name`, False when absent; raises `InvalidRequest` when it is
+    anything else.
+    """
     value = payload.get(name, False)
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{name}: expected true or false, got {value!r}", field=name)
+        raise InvalidRequest(
+            f"{name}: expected true or false, got {value!r}", field=name
+        )
     return value

@@ -1,4 +1,6 @@
-"""What one caller sees of leases, requests and events: all of its own, and of others as much as the settings allow."""
+"""What one caller sees of leases, requests and events: all of its own, and of others as
+much as the settings allow.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +34,31 @@ class Visibility:
     def lease(self, lease: Lease) -> JSON:
         """A lease as this user may see it; a note may name the notebook."""
         holder = self._holder(lease.holder)
-        return lease_to_dict(replace(lease, holder=holder, note=lease.note if holder == lease.holder else ""))
+        return lease_to_dict(
+            replace(
+                lease, holder=holder, note=lease.note if holder == lease.holder else ""
+            )
+        )
 
     def request(self, request: Request) -> JSON:
         """A request that is decided."""
         return request_to_dict(replace(request, holder=self._holder(request.holder)))
 
     def waiting(self, one: QueuedForecast) -> JSON:
-        """A request that waits, with position, reason and the moment it is expected to be granted."""
-        request = replace(one.request, holder=self._holder(one.request.holder), reason=self._reason(one))
+        """A request that waits, with position, reason and the moment it is expected to
+        be granted.
+        """
+        request = replace(
+            one.request,
+            holder=self._holder(one.request.holder),
+            reason=self._reason(one),
+        )
         return request_to_dict(request, one.position, one.eta_at)
 
     def event(self, event: Event, own: Collection[str]) -> JSON:
-        """An event; `own` are the ids of this user's leases and requests, asked for where names are hidden only."""
+        """An event; `own` are the ids of this user's leases and requests, asked for
+        where names are hidden only.
+        """
         if self.sees_names or event.lease_id in own or event.request_id in own:
             return event_to_dict(event)
         return event_to_dict(replace(event, detail=""))

@@ -8,22 +8,55 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from jupyter_aistack.core.accounting.charges import CellInterval, MeterState, UsageRecord
+from jupyter_aistack.core.accounting.charges import (
+    CellInterval,
+    MeterState,
+    UsageRecord,
+)
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import DeviceState, RequestedAction, SuspendMethod
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    RequestedAction,
+    SuspendMethod,
+)
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, NoticeKind, Outcome
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState, parse_spec
+from jupyter_aistack.core.model.lease import (
+    Lease,
+    LeaseState,
+    Notice,
+    NoticeKind,
+    Outcome,
+)
+from jupyter_aistack.core.model.request import (
+    Holder,
+    HolderKind,
+    Request,
+    RequestState,
+    parse_spec,
+)
 from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.ledger.lease_end import due_at
 
-FIXED_OF_LEASE = frozenset({"id", "request_id", "spec", "slices", "queue", "granted_at", "preemptible"})
-"""Columns of a lease that never change; any other may, so a row is the same only while those are."""
+FIXED_OF_LEASE = frozenset(
+    {"id", "request_id", "spec", "slices", "queue", "granted_at", "preemptible"}
+)
+"""Columns of a lease that never change; any other may, so a row is the same only while
+those are.
+"""
 
 FIXED_OF_QUEUED = frozenset(
-    {"spec", "host", "holder", "queue", "priority", "lease_seconds", "patience_seconds", "preemptible"}
+    {
+        "spec",
+        "host",
+        "holder",
+        "queue",
+        "priority",
+        "lease_seconds",
+        "patience_seconds",
+        "preemptible",
+    }
     | {"submitted_at", "state", "reason", "lease_id"}
 )
 """Columns of a request that never change while it waits."""
@@ -32,7 +65,9 @@ _spec_from_text = functools.lru_cache(maxsize=4096)(parse_spec)
 
 
 def lease_to_row(lease: Lease) -> dict[str, Any]:
-    """The columns of a lease; ``due_at`` is set while it lives, so that the live ones are found by index."""
+    """The columns of a lease; ``due_at`` is set while it lives, so that the live ones
+    are found by index.
+    """
     return {
         "token": lease.token,
         "id": lease.id,
@@ -40,7 +75,9 @@ def lease_to_row(lease: Lease) -> dict[str, Any]:
         "spec": str(lease.spec),
         "host": lease.holder.host,
         "holder": _holder_to_json(lease.holder),
-        "slices": json.dumps([_slice_to_dict(piece) for piece in lease.slices], separators=(",", ":")),
+        "slices": json.dumps(
+            [_slice_to_dict(piece) for piece in lease.slices], separators=(",", ":")
+        ),
         "queue": lease.queue,
         "state": lease.state.value,
         "granted_at": lease.granted_at,
@@ -135,7 +172,10 @@ def account_from_row(row: Mapping[str, Any]) -> Account:
 
 
 def reservation_to_row(reservation: Reservation) -> dict[str, Any]:
-    texts = {"name": storable(reservation.name), "created_by": storable(reservation.created_by)}
+    texts = {
+        "name": storable(reservation.name),
+        "created_by": storable(reservation.created_by),
+    }
     return {**vars(reservation), **texts, "spec": str(reservation.spec)}
 
 
@@ -152,10 +192,16 @@ def meter_from_row(row: Mapping[str, Any]) -> MeterState:
 
 
 def charge_to_row(charge: UsageRecord) -> dict[str, Any]:
-    """The columns of a charge; a kernel's and a cell's name come from outside and must be storable in its key too."""
+    """The columns of a charge; a kernel's and a cell's name come from outside and must
+    be storable in its key too.
+    """
     names = ("user", "queue", "owner", "label", "cell", "spec")
     texts = {name: storable(getattr(charge, name)) for name in names}
-    return {**vars(charge), **texts, "levels": json.dumps(charge.levels, separators=(",", ":"))}
+    return {
+        **vars(charge),
+        **texts,
+        "levels": json.dumps(charge.levels, separators=(",", ":")),
+    }
 
 
 def charge_from_row(row: Mapping[str, Any]) -> UsageRecord:
@@ -193,7 +239,9 @@ def event_from_row(row: Mapping[str, Any]) -> Event:
 
 
 def _notice_to_json(notice: Notice) -> str:
-    return json.dumps({**vars(notice), "kind": notice.kind.value}, separators=(",", ":"))
+    return json.dumps(
+        {**vars(notice), "kind": notice.kind.value}, separators=(",", ":")
+    )
 
 
 def _notice_from_json(text: str) -> Notice:
@@ -217,7 +265,9 @@ def _residence_from_json(text: str) -> DeviceState:
 
 
 def _holder_to_json(holder: Holder) -> str:
-    fields = {name: value for name, value in vars(holder).items() if value not in (None, "")}
+    fields = {
+        name: value for name, value in vars(holder).items() if value not in (None, "")
+    }
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -233,11 +283,19 @@ def _slices_from_json(text: str) -> tuple[Slice, ...]:
 
 
 def _slice_to_dict(piece: Slice) -> dict[str, Any]:
-    return {**vars(piece), "kind": piece.kind.value, "fraction": str(piece.fraction), "cores": piece.cores}
+    return {
+        **vars(piece),
+        "kind": piece.kind.value,
+        "fraction": str(piece.fraction),
+        "cores": piece.cores,
+    }
 
 
 def _slice_from_dict(fields: Mapping[str, Any]) -> Slice:
-    exact = {"kind": SliceKind(fields["kind"]), "fraction": Fraction(fields["fraction"])}
+    exact = {
+        "kind": SliceKind(fields["kind"]),
+        "fraction": Fraction(fields["fraction"]),
+    }
     return Slice(**{**fields, **exact, "cores": tuple(fields["cores"])})
 
 

@@ -21,7 +21,9 @@ from jupyter_aistack.exceptions import LedgerUnavailable
 _BUSY_SECONDS = 15
 _SHARED = stat.S_ISGID | stat.S_IWGRP
 _CONNECT_SECONDS = 5
-_ALLOWED = "write sqlite:///path/to/ledger.sqlite or postgresql+psycopg://user@server/database"
+_ALLOWED = (
+    "write sqlite:///path/to/ledger.sqlite or postgresql+psycopg://user@server/database"
+)
 
 
 def parse_url(text: str) -> URL:
@@ -34,14 +36,25 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except (sa.exc.ArgumentError, ValueError):
         # The text is not shown: it may hold a password that could not be told apart.
-        raise LedgerUnavailable(f"ledger_url: this is not a database URL; {_ALLOWED}", field="ledger_url") from None
+        raise LedgerUnavailable(
+            f"ledger_url: this is not a database URL; {_ALLOWED}", field="ledger_url"
+        ) from None
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
-        raise LedgerUnavailable(f"ledger_url: {url.drivername} is not supported; {_ALLOWED}", field="ledger_url")
-    # SQLite would open "file:..." by rules of its own, at another place than the one looked at here.
-    if is_sqlite(url) and (url.database in (None, "", ":memory:") or str(url.database).startswith("file:")):
-        raise LedgerUnavailable(f"ledger_url: {without_secrets(url)} names no file; {_ALLOWED}", field="ledger_url")
+        raise LedgerUnavailable(
+            f"ledger_url: {url.drivername} is not supported; {_ALLOWED}",
+            field="ledger_url",
+        )
+    # SQLite would open "file:..." by rules of its own, at another place than the one
+    # looked at here.
+    if is_sqlite(url) and (
+        url.database in (None, "", ":memory:") or str(url.database).startswith("file:")
+    ):
+        raise LedgerUnavailable(
+            f"ledger_url: {without_secrets(url)} names no file; {_ALLOWED}",
+            field="ledger_url",
+        )
     return url
 
 
@@ -58,26 +71,33 @@ Identity = tuple[int, int, int]
 
 
 def identity(url: URL) -> Identity:
-    """This process and the file behind `url`; connections are of use only while neither has changed.
+    """This process and the file behind `url`; connections are of use only while neither
+    has changed.
 
-    A ledger that is moved away while it is open would otherwise live on unseen, beside its successor.
+    A ledger that is moved away while it is open would otherwise live on unseen, beside
+    its successor.
     """
     try:
         status = os.stat(str(url.database)) if is_sqlite(url) else None
     except OSError:
         status = None
-    return (os.getpid(), status.st_dev, status.st_ino) if status else (os.getpid(), 0, 0)
+    return (
+        (os.getpid(), status.st_dev, status.st_ino) if status else (os.getpid(), 0, 0)
+    )
 
 
 def create(url: URL) -> sa.Engine:
-    """An engine for `url`. For SQLite the file is made first, for its owner alone or its folder's group.
+    """An engine for `url`. For SQLite the file is made first, for its owner alone or
+    its folder's group.
 
     Raises:
         OSError, SQLAlchemyError, ImportError: to be explained by `explained`.
     """
     if not is_sqlite(url):
         arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
-        return sa.create_engine(url, pool_pre_ping=True, max_overflow=-1, connect_args=arguments)
+        return sa.create_engine(
+            url, pool_pre_ping=True, max_overflow=-1, connect_args=arguments
+        )
     _make_file(Path(str(url.database)))
     arguments = {"timeout": _BUSY_SECONDS, "isolation_level": None}
     engine = sa.create_engine(
@@ -94,9 +114,11 @@ def create(url: URL) -> sa.Engine:
 
 
 def _make_file(path: Path) -> None:
-    """Readable by its owner alone; by the group as well in a folder that an admin has set up to be shared by it.
+    """Readable by its owner alone; by the group as well in a folder that an admin has
+    set up to be shared by it.
 
-    SQLite gives the files beside it (``-wal``, ``-shm``) the same mode, whatever the umask.
+    SQLite gives the files beside it (``-wal``, ``-shm``) the same mode, whatever the
+    umask.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists():
@@ -116,7 +138,8 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            # The change needs the file alone and, unlike every other statement, does not wait for it.
+            # The change needs the file alone and, unlike every other statement, does
+            # not wait for it.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -128,24 +151,33 @@ def _is_in_wal_mode(connection: sqlite3.Connection) -> bool:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")  # only creating and migrating goes through SQLAlchemy, and it writes
+    connection.exec_driver_sql(
+        "BEGIN IMMEDIATE"
+    )  # only creating and migrating goes through SQLAlchemy, and it writes
 
 
 def _begin(driver: Any, *, writes: bool, sqlite: bool) -> None:
     if sqlite:
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     elif not writes:
-        # One moment for all statements of a reading transaction. Writers take the meta row first and must see
-        # what was committed while they waited for it, which only the weaker level shows.
+        # One moment for all statements of a reading transaction. Writers take the meta
+        # row first and must see what was committed while they waited for it, which only
+        # the weaker level shows.
         driver.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 @contextmanager
-def transaction(engine: sa.Engine, *, writes: bool) -> Iterator[sa.PoolProxiedConnection]:
-    """A transaction on the driver's own connection; whoever uses it commits, and what is not committed is undone."""
+def transaction(
+    engine: sa.Engine, *, writes: bool
+) -> Iterator[sa.PoolProxiedConnection]:
+    """A transaction on the driver's own connection; whoever uses it commits, and what
+    is not committed is undone.
+    """
     lent = engine.raw_connection()
     try:
-        _begin(lent.dbapi_connection, writes=writes, sqlite=engine.dialect.name == "sqlite")
+        _begin(
+            lent.dbapi_connection, writes=writes, sqlite=engine.dialect.name == "sqlite"
+        )
         yield lent
     except BaseException:
         try:
@@ -159,7 +191,8 @@ def transaction(engine: sa.Engine, *, writes: bool) -> Iterator[sa.PoolProxiedCo
 
 @contextmanager
 def alone(lock: threading.Lock) -> Iterator[None]:
-    """One writing thread at a time: SQLite would have the others sleep and try again, later and later.
+    """One writing thread at a time: SQLite would have the others sleep and try again,
+    later and later.
 
     Raises:
         sqlite3.OperationalError: as it would.
@@ -183,8 +216,14 @@ def explained(url: URL) -> Iterator[None]:
         yield
     except _errors() as error:
         shown = without_secrets(url)
-        why = _why_sqlite(error, str(url.database)) if is_sqlite(url) else _why_server(error)
-        raise LedgerUnavailable(f"ledger_url: {shown} {why}", field="ledger_url", ledger_url=shown) from error
+        why = (
+            _why_sqlite(error, str(url.database))
+            if is_sqlite(url)
+            else _why_server(error)
+        )
+        raise LedgerUnavailable(
+            f"ledger_url: {shown} {why}", field="ledger_url", ledger_url=shown
+        ) from error
 
 
 def _errors() -> tuple[type[BaseException], ...]:
@@ -202,15 +241,30 @@ def _why_sqlite(error: BaseException, path: str) -> str:
         return "cannot be written because the disk is full; free some space"
     if Path(path).is_dir():
         return "is a directory; name a file in it"
-    if any(sign in text for sign in ("unable to open", "readonly", "read-only", "permission", "errno", "disk i/o")):
+    if any(
+        sign in text
+        for sign in (
+            "unable to open",
+            "readonly",
+            "read-only",
+            "permission",
+            "errno",
+            "disk i/o",
+        )
+    ):
         return "cannot be written by this user; make its folder writable or name another file"
     return "is damaged or not a ledger; move it away and a new one is made, or restore it from a copy"
 
 
 def _why_server(error: BaseException) -> str:
     if isinstance(error, ImportError):
-        return "needs the package psycopg; install psycopg[binary] or name an SQLite file"
-    lost = (sa.exc.OperationalError, *(kind for kind in type(error).__mro__ if kind.__name__ == "OperationalError"))
+        return (
+            "needs the package psycopg; install psycopg[binary] or name an SQLite file"
+        )
+    lost = (
+        sa.exc.OperationalError,
+        *(kind for kind in type(error).__mro__ if kind.__name__ == "OperationalError"),
+    )
     if isinstance(error, lost):
         return "does not answer or refuses the login; start the server, or correct the address, user or password"
     return "does not hold a usable ledger; check that the user may create tables in it"

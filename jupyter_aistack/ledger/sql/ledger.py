@@ -1,8 +1,8 @@
 """The ledger in a database: one SQLite file, or PostgreSQL for many servers.
 
-Every write transaction holds the ledger's one write lock from its first statement (SQLite:
-``BEGIN IMMEDIATE``; PostgreSQL: the row of ``aistack_meta``), so writes happen one after another
-and what a transaction has read stays true until it commits.
+Every write transaction holds the ledger's one write lock from its first statement
+(SQLite: ``BEGIN IMMEDIATE``; PostgreSQL: the row of ``aistack_meta``), so writes happen
+one after another and what a transaction has read stays true until it commits.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ _open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
 
 
 class SQLLedger(TransactionalLedger):
-    """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or ``postgresql+psycopg://user@server/database``.
+    """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or
+    ``postgresql+psycopg://user@server/database``.
 
-    Nothing is opened, created or migrated before the first call; a call that fails leaves the next one free to
-    succeed. Safe across threads, and across processes, those forked from this one included.
+    Nothing is opened, created or migrated before the first call; a call that fails
+    leaves the next one free to succeed. Safe across threads, and across processes,
+    those forked from this one included.
 
     Raises:
-        LedgerUnavailable: at once when the URL is not one of these; later from any method.
+        LedgerUnavailable: at once when the URL is not one of these; later from any
+            method.
     """
 
     def __init__(self, url: str) -> None:
@@ -43,12 +46,15 @@ class SQLLedger(TransactionalLedger):
         self._opened: OpenDatabase | None = None
 
     def read(self, host: str, now: float) -> LedgerState:
-        """As the port says. What has not changed since the last time is not read again, where the database can tell."""
+        """As the port says. What has not changed since the last time is not read again,
+        where the database can tell.
+        """
         with self._transaction(writes=False) as rows:
             if not rows.is_any_due(now):
                 picture = rows.picture(host)
                 if picture.state is None or now < picture.at:
-                    picture.state, picture.at = _Within(rows).read(host, now), now
+                    picture.state = _Within(rows).read(host, now)
+                    picture.at = now
                 return _later(picture.state, now)
         return super().read(host, now)
 
@@ -99,7 +105,8 @@ class SQLLedger(TransactionalLedger):
 
     def _forget(self) -> None:
         if self._opened is not None:
-            # What was in use during a fork is the parent's: closing it here would break it there.
+            # What was in use during a fork is the parent's: closing it here would break
+            # it there.
             self._opened.engine.dispose(close=self._opened.identity[0] == os.getpid())
         self._opened = None
 
@@ -108,20 +115,26 @@ class SQLLedger(TransactionalLedger):
             engine = database.create(self._url)
             with engine.begin() as connection:
                 schema.bring_up_to_date(connection, self.shown_url)
-        return OpenDatabase(engine, Statements(engine.dialect), database.identity(self._url))
+        return OpenDatabase(
+            engine, Statements(engine.dialect), database.identity(self._url)
+        )
 
     def _renew_locks(self) -> None:
-        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
 
 
 def _close_before_fork() -> None:
-    # SQLite's locks do not cross a fork, but what a child inherits would make it believe that it holds them.
+    # SQLite's locks do not cross a fork, but what a child inherits would make it
+    # believe that it holds them.
     for ledger in list(_open_ledgers):
         ledger.close()
 
 
 def _renew_locks() -> None:
-    for ledger in list(_open_ledgers):  # a thread that held one is not in the child, and would never give it back
+    for ledger in list(
+        _open_ledgers
+    ):  # a thread that held one is not in the child, and would never give it back
         ledger._renew_locks()
 
 
@@ -130,9 +143,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def _later(state: LedgerState, now: float) -> LedgerState:
-    """The same state some time on: all that time alone changes is that reservations pass."""
+    """The same state some time on: all that time alone changes is that reservations
+    pass.
+    """
     to_come = tuple(kept for kept in state.reservations if kept.window(now) is not None)
-    return state if len(to_come) == len(state.reservations) else replace(state, reservations=to_come)
+    return (
+        state
+        if len(to_come) == len(state.reservations)
+        else replace(state, reservations=to_come)
+    )
 
 
 class _Within(TransactionalLedger):

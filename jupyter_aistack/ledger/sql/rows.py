@@ -8,7 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyter_aistack.core.accounting.charges import CellInterval, Key, MeterState, UsageRecord
+from jupyter_aistack.core.accounting.charges import (
+    CellInterval,
+    Key,
+    MeterState,
+    UsageRecord,
+)
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
@@ -23,7 +28,8 @@ from .statements import Statement, Statements
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
-_OWN_WRITES, _PICTURES = "aistack_own_writes", "aistack_pictures"
+_OWN_WRITES = "aistack_own_writes"
+_PICTURES = "aistack_pictures"
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ class OpenDatabase:
 
 @dataclass
 class CachedSnapshot:
-    """A state read at `stamp` and at the time `at`; nothing has been written as long as the stamp is the same."""
+    """A state read at `stamp` and at the time `at`; nothing has been written as long as
+    the stamp is the same.
+    """
 
     stamp: tuple[int, int]
     state: LedgerState | None = None
@@ -52,34 +60,54 @@ class SQLRows:
     version: int
     _token: int
 
-    def __init__(self, connection: sa.PoolProxiedConnection, opened: OpenDatabase, *, is_sqlite: bool) -> None:
+    def __init__(
+        self,
+        connection: sa.PoolProxiedConnection,
+        opened: OpenDatabase,
+        *,
+        is_sqlite: bool,
+    ) -> None:
         self._driver: Any = connection.dbapi_connection
         self._info = connection.info  # lives as long as the driver's connection
-        self._opened, self._statements, self._is_sqlite = opened, opened.statements, is_sqlite
+        self._opened = opened
+        self._statements = opened.statements
+        self._is_sqlite = is_sqlite
 
     def begin(self, shown_url: str, *, writes: bool) -> None:
         """Read the counters; for a write that takes the ledger's lock as well."""
-        found = self._execute(self._statements.lock_meta if writes else self._statements.read_meta).fetchone()
+        found = self._execute(
+            self._statements.lock_meta if writes else self._statements.read_meta
+        ).fetchone()
         if found is None:
             message = f"ledger_url: {shown_url} {schema.NO_VERSION}"
             raise LedgerUnavailable(message, field="ledger_url", ledger_url=shown_url)
         schema_version, self.version, self._token = found
-        schema.check_schema(schema_version, shown_url)  # another process may have migrated it since
-        self._writes, self._found = writes, (self.version, self._token)
+        schema.check_schema(
+            schema_version, shown_url
+        )  # another process may have migrated it since
+        self._writes = writes
+        self._found = (self.version, self._token)
 
     def commit(self) -> None:
-        """End the transaction and keep what it has done, the counters too if they have moved."""
+        """End the transaction and keep what it has done, the counters too if they have
+        moved.
+        """
         if (self.version, self._token) != self._found:
-            self._execute(self._statements.write_meta, version=self.version, token=self._token)
+            self._execute(
+                self._statements.write_meta, version=self.version, token=self._token
+            )
         self._driver.commit()
         if self._writes:
             self._info[_OWN_WRITES] = self._info.get(_OWN_WRITES, 0) + 1
 
     def picture(self, host: str) -> CachedSnapshot:
-        """The picture of a host to be filled or, as long as nothing at all has been written since, looked at."""
+        """The picture of a host to be filled or, as long as nothing at all has been
+        written since, looked at.
+        """
         if not self._is_sqlite:
             return CachedSnapshot((0, 0))
-        # SQLite counts for each connection what any other one has committed, whichever process it belongs to.
+        # SQLite counts for each connection what any other one has committed, whichever
+        # process it belongs to.
         data_version = int(self._driver.execute("PRAGMA data_version").fetchone()[0])
         stamp = (data_version, self._info.get(_OWN_WRITES, 0))
         pictures = self._info.setdefault(_PICTURES, {})
@@ -93,13 +121,24 @@ class SQLRows:
         return self._token
 
     def is_any_due(self, now: float) -> bool:
-        return self._execute(self._statements.is_any_due, now=now).fetchone() is not None
+        return (
+            self._execute(self._statements.is_any_due, now=now).fetchone() is not None
+        )
 
     def due(self, now: float) -> list[Lease]:
-        return [codec.lease_from_row(row) for row in self._select(self._statements.due, now=now)]
+        return [
+            codec.lease_from_row(row)
+            for row in self._select(self._statements.due, now=now)
+        ]
 
     def lease(self, lease_id: str) -> Lease | None:
-        return next((codec.lease_from_row(row) for row in self._select(self._statements.lease, key=lease_id)), None)
+        return next(
+            (
+                codec.lease_from_row(row)
+                for row in self._select(self._statements.lease, key=lease_id)
+            ),
+            None,
+        )
 
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         if live:
@@ -108,18 +147,26 @@ class SQLRows:
         if host is None:
             rows = self._select(self._statements.leases, at_most=limit)
         else:
-            rows = self._select(self._statements.leases_of_host, at_most=limit, of_host=host)
+            rows = self._select(
+                self._statements.leases_of_host, at_most=limit, of_host=host
+            )
         return [codec.lease_from_row(row) for row in rows]
 
     def _live(self) -> list[Lease]:
-        return [codec.lease_from_row(row) for row in self._select(self._statements.live)]
+        return [
+            codec.lease_from_row(row) for row in self._select(self._statements.live)
+        ]
 
     def _live_of(self, host: str) -> list[Lease]:
         def load(tokens: list[int]) -> dict[int, Lease]:
             if len(tokens) > _FEW:
                 rows = self._select(self._statements.live_of_host, of_host=host)
             else:
-                rows = (row for key in tokens for row in self._select(self._statements.lease_of_token, key=key))
+                rows = (
+                    row
+                    for key in tokens
+                    for row in self._select(self._statements.lease_of_token, key=key)
+                )
             return {row["token"]: codec.lease_from_row(row) for row in rows}
 
         traits = self._execute(self._statements.live_traits, of_host=host).fetchall()
@@ -141,7 +188,11 @@ class SQLRows:
             if len(ids) > _FEW:
                 rows = self._select(self._statements.queued, of_host=host)
             else:
-                rows = (row for key in ids for row in self._select(self._statements.request, key=key))
+                rows = (
+                    row
+                    for key in ids
+                    for row in self._select(self._statements.request, key=key)
+                )
             return {row["id"]: codec.request_from_row(row) for row in rows}
 
         traits = self._execute(self._statements.queued_traits, of_host=host).fetchall()
@@ -155,10 +206,15 @@ class SQLRows:
             self._execute(self._statements.update_request, **row, key=request.id)
 
     def accounts(self) -> list[Account]:
-        return [codec.account_from_row(row) for row in self._select(self._statements.accounts)]
+        return [
+            codec.account_from_row(row)
+            for row in self._select(self._statements.accounts)
+        ]
 
     def account(self, user: str, queue: str) -> Account | None:
-        found = self._select(self._statements.account, of_user=codec.storable(user), of_queue=queue)
+        found = self._select(
+            self._statements.account, of_user=codec.storable(user), of_queue=queue
+        )
         return next((codec.account_from_row(row) for row in found), None)
 
     def keep_account(self, account: Account, *, is_new: bool = False) -> None:
@@ -166,7 +222,12 @@ class SQLRows:
         if is_new:
             self._execute(self._statements.insert_account, **row)
         else:
-            self._execute(self._statements.update_account, **row, of_user=row["user"], of_queue=row["queue"])
+            self._execute(
+                self._statements.update_account,
+                **row,
+                of_user=row["user"],
+                of_queue=row["queue"],
+            )
 
     def reservation(self, reservation_id: str) -> Reservation | None:
         found = self._select(self._statements.reservation, key=reservation_id)
@@ -177,33 +238,56 @@ class SQLRows:
         return [codec.reservation_from_row(row) for row in rows]
 
     def add_reservation(self, reservation: Reservation) -> None:
-        self._execute(self._statements.insert_reservation, **codec.reservation_to_row(reservation))
+        self._execute(
+            self._statements.insert_reservation, **codec.reservation_to_row(reservation)
+        )
 
     def remove_reservation(self, reservation_id: str) -> None:
         self._execute(self._statements.delete_reservation, key=reservation_id)
 
     def meters(self, host: str) -> list[MeterState]:
-        return [codec.meter_from_row(row) for row in self._select(self._statements.meters, of_host=host)]
+        return [
+            codec.meter_from_row(row)
+            for row in self._select(self._statements.meters, of_host=host)
+        ]
 
     def keep_meter(self, meter: MeterState, *, is_new: bool = False) -> None:
         row = codec.meter_to_row(meter)
         if is_new:
             self._execute(self._statements.insert_meter, **row)
         else:
-            self._execute(self._statements.update_meter, **row, of_host=meter.host, of_device=meter.device_id)
+            self._execute(
+                self._statements.update_meter,
+                **row,
+                of_host=meter.host,
+                of_device=meter.device_id,
+            )
 
     def charge(self, key: Key) -> UsageRecord | None:
         found = self._select(self._statements.charge, **_of_charge(key))
         return next((codec.charge_from_row(row) for row in found), None)
 
     def charges(
-        self, since: int, until: int, *, user: str | None, label: str | None, owner: str | None
+        self,
+        since: int,
+        until: int,
+        *,
+        user: str | None,
+        label: str | None,
+        owner: str | None,
     ) -> list[UsageRecord]:
         said = {"user": user, "label": label, "owner": owner}
-        asked = {name: codec.storable(value) for name, value in said.items() if value is not None}
+        asked = {
+            name: codec.storable(value)
+            for name, value in said.items()
+            if value is not None
+        }
         statement = self._statements.charges[tuple(asked)]
         values = {f"of_{name}": value for name, value in asked.items()}
-        return [codec.charge_from_row(row) for row in self._select(statement, since=since, until=until, **values)]
+        return [
+            codec.charge_from_row(row)
+            for row in self._select(statement, since=since, until=until, **values)
+        ]
 
     def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
         rows = self._select(self._statements.old_cells, before=before, at_most=limit)
@@ -214,7 +298,9 @@ class SQLRows:
         if is_new:
             self._execute(self._statements.insert_charge, **row)
         else:
-            self._execute(self._statements.update_charge, **row, **_of_charge(charge.key))
+            self._execute(
+                self._statements.update_charge, **row, **_of_charge(charge.key)
+            )
 
     def remove_charge(self, key: Key) -> None:
         self._execute(self._statements.delete_charge, **_of_charge(key))
@@ -231,25 +317,37 @@ class SQLRows:
             self._execute(self._statements.update_span, **row, **_of_span(span))
 
     def spans(self, host: str, since: float) -> list[CellInterval]:
-        return [codec.span_from_row(row) for row in self._select(self._statements.spans, of_host=host, since=since)]
+        return [
+            codec.span_from_row(row)
+            for row in self._select(self._statements.spans, of_host=host, since=since)
+        ]
 
     def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
         times = {"ended_before": ended_before, "begun_before": begun_before}
         self._execute(self._statements.delete_spans, of_host=host, **times)
 
     def append(self, event: Event) -> Event:
-        written = self._execute(self._statements.insert_event, **codec.event_to_row(event))
-        return replace(event, sequence=written.lastrowid if self._is_sqlite else written.fetchone()[0])
+        written = self._execute(
+            self._statements.insert_event, **codec.event_to_row(event)
+        )
+        return replace(
+            event,
+            sequence=written.lastrowid if self._is_sqlite else written.fetchone()[0],
+        )
 
     def events(self, after: int, limit: int) -> list[Event]:
         rows = self._select(self._statements.events, after=after, at_most=limit)
         return [codec.event_from_row(row) for row in rows]
 
-    def _select(self, statement: Statement, **parameters: object) -> Iterator[dict[str, Any]]:
+    def _select(
+        self, statement: Statement, **parameters: object
+    ) -> Iterator[dict[str, Any]]:
         return map(statement.mapping, self._execute(statement, **parameters).fetchall())
 
     def _execute(self, statement: Statement, **parameters: object) -> Any:
-        return self._driver.execute(statement.text, {**statement.defaults, **parameters})
+        return self._driver.execute(
+            statement.text, {**statement.defaults, **parameters}
+        )
 
 
 def _of_charge(key: Key) -> dict[str, Any]:

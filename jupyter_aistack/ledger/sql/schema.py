@@ -1,9 +1,11 @@
 """The tables, and how an older ledger becomes a current one.
 
-Version 1 had no ``leases.due_at``: the leases past their time were found by looking at all the
-live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used, what notices
-they were given, what users have used, and reservations. Version 4 knows where the device state of
-each lease is. Version 5 keeps meters, charges and when cells ran.
+Version 1 had no ``leases.due_at``: the leases past their time were found by looking at
+all the
+live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used,
+what notices they were given, what users have used, and reservations. Version 4 knows
+where the device state of each lease is. Version 5 keeps meters, charges and when cells
+ran.
 """
 
 from __future__ import annotations
@@ -14,8 +16,12 @@ import sqlalchemy as sa
 
 from jupyter_aistack.exceptions import LedgerUnavailable, SchemaMismatch
 
-_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER may count by itself in SQLite
-_OPEN_LOCK = 0x61697374  # PostgreSQL advisory lock: one process at a time creates or migrates
+_NUMBER = sa.BigInteger().with_variant(
+    sa.Integer(), "sqlite"
+)  # only INTEGER may count by itself in SQLite
+_OPEN_LOCK = (
+    0x61697374  # PostgreSQL advisory lock: one process at a time creates or migrates
+)
 
 metadata = sa.MetaData()
 
@@ -67,7 +73,9 @@ leases = sa.Table(
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("outcome", sa.Text),
     sa.Column("ended_at", sa.Double),
-    sa.Column("due_at", sa.Double, index=True),  # when it ends unless renewed; NULL once it has ended
+    sa.Column(
+        "due_at", sa.Double, index=True
+    ),  # when it ends unless renewed; NULL once it has ended
     sa.Column("active_at", sa.Double),
     sa.Column("notice", sa.Text),  # JSON
     sa.Column("residence", sa.Text),  # JSON
@@ -122,7 +130,9 @@ charges = sa.Table(
     sa.Column("user", sa.Text, nullable=False),
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False, index=True),
-    sa.Column("label", sa.Text, nullable=False, index=True),  # looked for at each request, for advice
+    sa.Column(
+        "label", sa.Text, nullable=False, index=True
+    ),  # looked for at each request, for advice
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("seconds", sa.Double, nullable=False),
@@ -163,13 +173,19 @@ def _add_due_at(connection: sa.Connection) -> None:
     number = sa.Double().compile(connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE aistack_leases ADD COLUMN due_at {number}")
     earlier = "CASE WHEN ends_at < expires_at THEN ends_at ELSE expires_at END"
-    connection.exec_driver_sql(f"UPDATE aistack_leases SET due_at = {earlier} WHERE outcome IS NULL")
-    connection.exec_driver_sql("CREATE INDEX ix_aistack_leases_due_at ON aistack_leases (due_at)")
+    connection.exec_driver_sql(
+        f"UPDATE aistack_leases SET due_at = {earlier} WHERE outcome IS NULL"
+    )
+    connection.exec_driver_sql(
+        "CREATE INDEX ix_aistack_leases_due_at ON aistack_leases (due_at)"
+    )
 
 
 def _add_use(connection: sa.Connection) -> None:
     number = sa.Double().compile(connection.dialect)
-    connection.exec_driver_sql(f"ALTER TABLE aistack_leases ADD COLUMN active_at {number}")
+    connection.exec_driver_sql(
+        f"ALTER TABLE aistack_leases ADD COLUMN active_at {number}"
+    )
     connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN notice TEXT")
     connection.exec_driver_sql(
         'CREATE TABLE aistack_accounts ("user" TEXT NOT NULL, queue TEXT NOT NULL,'
@@ -204,15 +220,24 @@ def _add_charges(connection: sa.Connection) -> None:
         " PRIMARY KEY (host, device_id, lease_id, cell, day))"
     )
     for column in ("day", "owner", "label"):
-        connection.exec_driver_sql(f"CREATE INDEX ix_aistack_charges_{column} ON aistack_charges ({column})")
+        connection.exec_driver_sql(
+            f"CREATE INDEX ix_aistack_charges_{column} ON aistack_charges ({column})"
+        )
     connection.exec_driver_sql(
         f"CREATE TABLE aistack_cells (host TEXT NOT NULL, owner TEXT NOT NULL, cell TEXT NOT NULL,"
         f" began_at {number} NOT NULL, ended_at {number}, PRIMARY KEY (host, owner, cell, began_at))"
     )
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_add_due_at, _add_use, _add_residence, _add_charges)
-"""In order: the first turns version 1 into version 2. Never edit one that has been released; append."""
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
+    _add_due_at,
+    _add_use,
+    _add_residence,
+    _add_charges,
+)
+"""In order: the first turns version 1 into version 2. Never edit one that has been
+released; append.
+"""
 
 SCHEMA_VERSION = len(MIGRATIONS) + 1
 
@@ -221,7 +246,8 @@ NO_VERSION = "has lost its version; restore it from a copy or move it away"
 
 
 def bring_up_to_date(connection: sa.Connection, shown_url: str) -> None:
-    """Create the tables, or migrate them to `SCHEMA_VERSION`, inside the write transaction that `connection` is in.
+    """Create the tables, or migrate them to `SCHEMA_VERSION`, inside the write
+    transaction that `connection` is in.
 
     Raises:
         SchemaMismatch: the ledger was written by a newer version.
@@ -231,11 +257,19 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_OPEN_LOCK)))
     if not sa.inspect(connection).has_table(meta.name):
         metadata.create_all(connection)
-        connection.execute(meta.insert().values(id=1, schema_version=SCHEMA_VERSION, version=0, token=0))
+        connection.execute(
+            meta.insert().values(
+                id=1, schema_version=SCHEMA_VERSION, version=0, token=0
+            )
+        )
         return
     found = connection.execute(sa.select(meta.c.schema_version)).scalar()
     if found is None:
-        raise LedgerUnavailable(f"ledger_url: {shown_url} {NO_VERSION}", field="ledger_url", ledger_url=shown_url)
+        raise LedgerUnavailable(
+            f"ledger_url: {shown_url} {NO_VERSION}",
+            field="ledger_url",
+            ledger_url=shown_url,
+        )
     check_schema(found, shown_url)
     for migrate in MIGRATIONS[found - 1 :]:
         migrate(connection)

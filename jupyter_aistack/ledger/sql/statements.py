@@ -1,6 +1,8 @@
-"""Every statement the ledger sends, said once in SQLAlchemy and compiled once for each database.
+"""Every statement the ledger sends, said once in SQLAlchemy and compiled once for each
+database.
 
-They go to the driver as text: building and unpacking each through SQLAlchemy's layers would take ten times as long as
+They go to the driver as text: building and unpacking each through SQLAlchemy's layers
+would take ten times as long as
 SQLite takes to carry it out.
 """
 
@@ -17,12 +19,19 @@ from jupyter_aistack.core.model.request import RequestState
 
 from . import codec, schema
 
-_L, _R, _E, _M = schema.leases.c, schema.requests.c, schema.events.c, schema.meta.c
-_A, _V = schema.accounts.c, schema.reservations.c
-_T, _C, _S = schema.meters.c, schema.charges.c, schema.cells.c
+_L = schema.leases.c
+_R = schema.requests.c
+_E = schema.events.c
+_M = schema.meta.c
+_A = schema.accounts.c
+_V = schema.reservations.c
+_T = schema.meters.c
+_C = schema.charges.c
+_S = schema.cells.c
 _OF_HOST = sa.bindparam("of_host", type_=sa.Text())
 _LIMIT = sa.bindparam("at_most", type_=sa.BigInteger())
-# Not "due_at IS NOT NULL": that would have SQLite look at every lease there has ever been.
+# Not "due_at IS NOT NULL": that would have SQLite look at every lease there has ever
+# been.
 _IS_LIVE = _L.due_at >= sa.bindparam("least", float("-inf"), type_=sa.Double())
 _IS_DUE = _L.due_at <= sa.bindparam("now", type_=sa.Double())
 _IS_QUEUED = sa.and_(_R.state == RequestState.QUEUED.value, _R.host == _OF_HOST)
@@ -57,76 +66,136 @@ class Statements:
     """All of them, for one database.
 
     Args:
-        dialect: whose parameters are named ones (``paramstyle`` ``named`` or ``pyformat``).
+        dialect: whose parameters are named ones (``paramstyle`` ``named`` or
+            ``pyformat``).
     """
 
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
         meta = sa.select(_M.schema_version, _M.version, _M.token)
         self.read_meta = self._query(meta)
-        self.lock_meta = self._query(meta.with_for_update())  # SQLite has no such clause and needs none
+        self.lock_meta = self._query(
+            meta.with_for_update()
+        )  # SQLite has no such clause and needs none
         self.write_meta = self._change(schema.meta.update(), ("version", "token"))
         self.is_any_due = self._query(sa.select(_L.token).where(_IS_DUE).limit(1))
         self.due = self._query(sa.select(schema.leases).where(_IS_DUE))
-        self.lease = self._query(sa.select(schema.leases).where(_L.id == sa.bindparam("key")))
-        self.lease_of_token = self._query(sa.select(schema.leases).where(_L.token == sa.bindparam("key")))
+        self.lease = self._query(
+            sa.select(schema.leases).where(_L.id == sa.bindparam("key"))
+        )
+        self.lease_of_token = self._query(
+            sa.select(schema.leases).where(_L.token == sa.bindparam("key"))
+        )
         self.live = self._query(sa.select(schema.leases).where(_IS_LIVE))
-        self.live_of_host = self._query(sa.select(schema.leases).where(_IS_LIVE, _L.host == _OF_HOST))
+        self.live_of_host = self._query(
+            sa.select(schema.leases).where(_IS_LIVE, _L.host == _OF_HOST)
+        )
         newest = sa.select(schema.leases).order_by(_L.token.desc()).limit(_LIMIT)
         self.leases = self._query(newest)
         self.leases_of_host = self._query(newest.where(_L.host == _OF_HOST))
         self.live_traits = self._query(
-            sa.select(*_but(schema.leases, codec.FIXED_OF_LEASE)).where(_IS_LIVE, _L.host == _OF_HOST)
+            sa.select(*_but(schema.leases, codec.FIXED_OF_LEASE)).where(
+                _IS_LIVE, _L.host == _OF_HOST
+            )
         )
         self.insert_lease = self._change(schema.leases.insert(), schema.leases.c.keys())
         self.update_lease = self._change(
-            schema.leases.update().where(_L.token == sa.bindparam("key")), schema.leases.c.keys()
+            schema.leases.update().where(_L.token == sa.bindparam("key")),
+            schema.leases.c.keys(),
         )
-        self.request = self._query(sa.select(schema.requests).where(_R.id == sa.bindparam("key")))
+        self.request = self._query(
+            sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
+        )
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
-        self.queued_traits = self._query(sa.select(*_but(schema.requests, codec.FIXED_OF_QUEUED)).where(_IS_QUEUED))
-        self.insert_request = self._change(schema.requests.insert(), schema.requests.c.keys())
-        self.update_request = self._change(
-            schema.requests.update().where(_R.id == sa.bindparam("key")), schema.requests.c.keys()
+        self.queued_traits = self._query(
+            sa.select(*_but(schema.requests, codec.FIXED_OF_QUEUED)).where(_IS_QUEUED)
         )
-        of_account = sa.and_(_A.user == sa.bindparam("of_user"), _A.queue == sa.bindparam("of_queue"))
+        self.insert_request = self._change(
+            schema.requests.insert(), schema.requests.c.keys()
+        )
+        self.update_request = self._change(
+            schema.requests.update().where(_R.id == sa.bindparam("key")),
+            schema.requests.c.keys(),
+        )
+        of_account = sa.and_(
+            _A.user == sa.bindparam("of_user"), _A.queue == sa.bindparam("of_queue")
+        )
         self.accounts = self._query(sa.select(schema.accounts))
         self.account = self._query(sa.select(schema.accounts).where(of_account))
-        self.insert_account = self._change(schema.accounts.insert(), schema.accounts.c.keys())
-        self.update_account = self._change(schema.accounts.update().where(of_account), schema.accounts.c.keys())
+        self.insert_account = self._change(
+            schema.accounts.insert(), schema.accounts.c.keys()
+        )
+        self.update_account = self._change(
+            schema.accounts.update().where(of_account), schema.accounts.c.keys()
+        )
         is_reservation = _V.id == sa.bindparam("key")
-        is_to_come = sa.or_(_V.is_weekly, _V.ends_at > sa.bindparam("now", type_=sa.Double()))
-        self.reservation = self._query(sa.select(schema.reservations).where(is_reservation))
-        self.reservations = self._query(sa.select(schema.reservations).where(_V.host == _OF_HOST, is_to_come))
-        self.insert_reservation = self._change(schema.reservations.insert(), schema.reservations.c.keys())
-        self.delete_reservation = self._change(schema.reservations.delete().where(is_reservation), ())
+        is_to_come = sa.or_(
+            _V.is_weekly, _V.ends_at > sa.bindparam("now", type_=sa.Double())
+        )
+        self.reservation = self._query(
+            sa.select(schema.reservations).where(is_reservation)
+        )
+        self.reservations = self._query(
+            sa.select(schema.reservations).where(_V.host == _OF_HOST, is_to_come)
+        )
+        self.insert_reservation = self._change(
+            schema.reservations.insert(), schema.reservations.c.keys()
+        )
+        self.delete_reservation = self._change(
+            schema.reservations.delete().where(is_reservation), ()
+        )
         self._books()
         event = schema.events.insert().inline()
-        told = event if dialect.name == "sqlite" else event.returning(_E.sequence)  # SQLite's driver tells by itself
-        self.insert_event = self._change(told, [column.name for column in schema.events.c if column is not _E.sequence])
+        told = (
+            event if dialect.name == "sqlite" else event.returning(_E.sequence)
+        )  # SQLite's driver tells by itself
+        self.insert_event = self._change(
+            told,
+            [column.name for column in schema.events.c if column is not _E.sequence],
+        )
         self.events = self._query(
-            sa.select(schema.events).where(_E.sequence > sa.bindparam("after")).order_by(_E.sequence).limit(_LIMIT)
+            sa.select(schema.events)
+            .where(_E.sequence > sa.bindparam("after"))
+            .order_by(_E.sequence)
+            .limit(_LIMIT)
         )
 
     def _books(self) -> None:
         """Meters, charges and the spans of cells."""
-        is_meter = sa.and_(_T.host == _OF_HOST, _T.device_id == sa.bindparam("of_device"))
+        is_meter = sa.and_(
+            _T.host == _OF_HOST, _T.device_id == sa.bindparam("of_device")
+        )
         self.meters = self._query(sa.select(schema.meters).where(_T.host == _OF_HOST))
         self.insert_meter = self._change(schema.meters.insert(), schema.meters.c.keys())
-        self.update_meter = self._change(schema.meters.update().where(is_meter), schema.meters.c.keys())
+        self.update_meter = self._change(
+            schema.meters.update().where(is_meter), schema.meters.c.keys()
+        )
         is_charge = _is_key(_C, ("host", "device_id", "lease_id", "cell", "day"))
-        is_within = sa.and_(_C.day >= sa.bindparam("since"), _C.day <= sa.bindparam("until"))
+        is_within = sa.and_(
+            _C.day >= sa.bindparam("since"), _C.day <= sa.bindparam("until")
+        )
         self.charge = self._query(sa.select(schema.charges).where(is_charge))
-        # One statement for each question: with "or :user is null" no index would be of use.
+        # One statement for each question: with "or :user is null" no index would be of
+        # use.
         self.charges = {
-            asked: self._query(sa.select(schema.charges).where(is_within, *(_C[name] == _of(name) for name in asked)))
+            asked: self._query(
+                sa.select(schema.charges).where(
+                    is_within, *(_C[name] == _of(name) for name in asked)
+                )
+            )
             for size in range(4)
             for asked in itertools.combinations(("user", "label", "owner"), size)
         }
         is_old = sa.and_(_C.cell != "", _C.day < sa.bindparam("before"))
-        self.old_cells = self._query(sa.select(schema.charges).where(is_old).limit(_LIMIT))
-        self.insert_charge = self._change(schema.charges.insert(), schema.charges.c.keys())
-        self.update_charge = self._change(schema.charges.update().where(is_charge), schema.charges.c.keys())
+        self.old_cells = self._query(
+            sa.select(schema.charges).where(is_old).limit(_LIMIT)
+        )
+        self.insert_charge = self._change(
+            schema.charges.insert(), schema.charges.c.keys()
+        )
+        self.update_charge = self._change(
+            schema.charges.update().where(is_charge), schema.charges.c.keys()
+        )
         self.delete_charge = self._change(schema.charges.delete().where(is_charge), ())
         is_span = _is_key(_S, ("host", "owner", "cell", "began_at"))
         is_later = sa.or_(_S.ended_at.is_(None), _S.ended_at > sa.bindparam("since"))
@@ -135,25 +204,41 @@ class Statements:
             sa.and_(_S.ended_at.is_(None), _S.began_at < sa.bindparam("begun_before")),
         )
         self.span = self._query(sa.select(schema.cells).where(is_span))
-        self.spans = self._query(sa.select(schema.cells).where(_S.host == _OF_HOST, is_later))
+        self.spans = self._query(
+            sa.select(schema.cells).where(_S.host == _OF_HOST, is_later)
+        )
         self.insert_span = self._change(schema.cells.insert(), schema.cells.c.keys())
-        self.update_span = self._change(schema.cells.update().where(is_span), schema.cells.c.keys())
-        self.delete_spans = self._change(schema.cells.delete().where(_S.host == _OF_HOST, is_forgotten), ())
+        self.update_span = self._change(
+            schema.cells.update().where(is_span), schema.cells.c.keys()
+        )
+        self.delete_spans = self._change(
+            schema.cells.delete().where(_S.host == _OF_HOST, is_forgotten), ()
+        )
 
     def _query(self, query: sa.Select[Any]) -> Statement:
         columns = list(query.selected_columns)
         names = tuple(column.name for column in columns)
-        flags = tuple(column.name for column in columns if isinstance(column.type, sa.Boolean))
+        flags = tuple(
+            column.name for column in columns if isinstance(column.type, sa.Boolean)
+        )
         return self._compiled(query, names, flags)
 
-    def _change(self, change: sa.Insert | sa.Update | Any, columns: Collection[str]) -> Statement:
+    def _change(
+        self, change: sa.Insert | sa.Update | Any, columns: Collection[str]
+    ) -> Statement:
         return self._compiled(change, (), (), list(columns))
 
     def _compiled(
-        self, element: Any, columns: tuple[str, ...], flags: tuple[str, ...], keys: list[str] | None = None
+        self,
+        element: Any,
+        columns: tuple[str, ...],
+        flags: tuple[str, ...],
+        keys: list[str] | None = None,
     ) -> Statement:
         compiled = element.compile(dialect=self._dialect, column_keys=keys)
-        defaults = {name: value for name, value in compiled.params.items() if value is not None}
+        defaults = {
+            name: value for name, value in compiled.params.items() if value is not None
+        }
         return Statement(str(compiled), defaults, columns, flags)
 
 

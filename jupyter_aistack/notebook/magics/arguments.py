@@ -1,4 +1,6 @@
-"""The words after ``%gpu`` and ``%cluster``: parsing, help, completion. A mistake is an `InvalidRequest`, no exit."""
+"""The words after ``%gpu`` and ``%cluster``: parsing, help, completion. A mistake is an
+`InvalidRequest`, no exit.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,19 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
-            **options, add_help=False, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+            **options,
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this and do nothing")
+        self.add_argument(
+            "-h", "--help", action=_Help, nargs=0, help="show this and do nothing"
+        )
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidRequest(f"{self.prog}: {message}; see {self.prog} --help", field="arguments")
+        raise InvalidRequest(
+            f"{self.prog}: {message}; see {self.prog} --help", field="arguments"
+        )
 
     def parse(self, line: str) -> argparse.Namespace:
         """The arguments in `line`.
@@ -50,7 +59,12 @@ class Parser(argparse.ArgumentParser):
 
     def options(self) -> list[str]:
         """The long options."""
-        return [text for action in self._actions for text in action.option_strings if text.startswith("--")]
+        return [
+            text
+            for action in self._actions
+            for text in action.option_strings
+            if text.startswith("--")
+        ]
 
 
 class _Help(argparse.Action):
@@ -60,26 +74,62 @@ class _Help(argparse.Action):
 
 def gpu_parser() -> Parser:
     """The parser of ``%gpu``."""
-    parser = Parser(prog="%gpu", description="Lease a slice of this machine for this kernel. Alone: what it holds now.")
+    parser = Parser(
+        prog="%gpu",
+        description="Lease a slice of this machine for this kernel. Alone: what it holds now.",
+    )
     _json(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=Parser)
-    _verb(verbs, "status", "what this kernel holds, what enforces it, how much is used, how long it lasts")
+    _verb(
+        verbs,
+        "status",
+        "what this kernel holds, what enforces it, how much is used, how long it lasts",
+    )
     request = _verb(verbs, "request", "ask for a slice, and give it to this kernel")
     add_request_options(request)
     request.add_argument(
-        "--wait", action=argparse.BooleanOptionalAction, default=True, help="wait in the queue until granted (default)"
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="wait in the queue until granted (default)",
     )
     _verb(verbs, "release", "give the slice back, or leave the queue")
     _verb(verbs, "queue", "who waits for what, why, and until when")
-    extend = _verb(verbs, "extend", "move the end of a lease that has one, and keep one that is idle")
-    extend.add_argument(
-        "duration", nargs="?", default="1h", metavar="TIME", help="how much longer: 30m, 2h, 1h30m (1h)"
+    extend = _verb(
+        verbs,
+        "extend",
+        "move the end of a lease that has one, and keep one that is idle",
     )
-    usage = _verb(verbs, "usage", "what is in use now, and what it has cost so far, cell by cell")
-    usage.add_argument("--week", action="store_true", help="what this notebook has used in the last seven days")
-    _verb(verbs, "advise", "which size would have done, told from what this notebook has used")
-    _verb(verbs, "suspend", "move this kernel's GPU memory to host memory, so that others may have the room")
-    _verb(verbs, "resume", "move it back once there is room; the next cell that needs it does so by itself")
+    extend.add_argument(
+        "duration",
+        nargs="?",
+        default="1h",
+        metavar="TIME",
+        help="how much longer: 30m, 2h, 1h30m (1h)",
+    )
+    usage = _verb(
+        verbs, "usage", "what is in use now, and what it has cost so far, cell by cell"
+    )
+    usage.add_argument(
+        "--week",
+        action="store_true",
+        help="what this notebook has used in the last seven days",
+    )
+    _verb(
+        verbs,
+        "advise",
+        "which size would have done, told from what this notebook has used",
+    )
+    _verb(
+        verbs,
+        "suspend",
+        "move this kernel's GPU memory to host memory, so that others may have the room",
+    )
+    _verb(
+        verbs,
+        "resume",
+        "move it back once there is room; the next cell that needs it does so by itself",
+    )
     _verb(verbs, "pin", "keep it on the GPU whoever needs the room")
     _verb(verbs, "unpin", "let it be suspended again while this kernel is idle")
     return parser
@@ -87,22 +137,42 @@ def gpu_parser() -> Parser:
 
 def cell_parser() -> Parser:
     """The parser of ``%%gpu``."""
-    parser = Parser(prog="%%gpu", description="Run this cell on a slice of its own, and release it afterwards.")
+    parser = Parser(
+        prog="%%gpu",
+        description="Run this cell on a slice of its own, and release it afterwards.",
+    )
     add_request_options(parser)
     return parser
 
 
 def cluster_parser() -> Parser:
     """The parser of ``%cluster``."""
-    parser = Parser(prog="%cluster", description="A Dask cluster, each worker on a slice of its own.")
+    parser = Parser(
+        prog="%cluster",
+        description="A Dask cluster, each worker on a slice of its own.",
+    )
     _json(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=Parser)
     up = _verb(verbs, "up", "start workers; they are `cluster` and `client` afterwards")
-    up.add_argument("workers", nargs="?", type=_count, default=2, metavar="N", help="how many workers (2)")
-    up.add_argument("--slice", default="1/4", metavar="SPEC", help=f"what each gets (1/4): {SPEC_HELP}")
+    up.add_argument(
+        "workers",
+        nargs="?",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="how many workers (2)",
+    )
+    up.add_argument(
+        "--slice",
+        default="1/4",
+        metavar="SPEC",
+        help=f"what each gets (1/4): {SPEC_HELP}",
+    )
     _waiting(up)
     scale = _verb(verbs, "scale", "change the number of workers")
-    scale.add_argument("workers", type=_count, metavar="N", help="how many there should be")
+    scale.add_argument(
+        "workers", type=_count, metavar="N", help="how many there should be"
+    )
     _verb(verbs, "down", "stop the workers and release their slices")
     _verb(verbs, "status", "the workers and their slices")
     return parser
@@ -112,38 +182,64 @@ def add_request_options(parser: Parser) -> None:
     """SPEC and how to wait for it."""
     parser.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
     parser.add_argument(
-        "--for", dest="duration", metavar="TIME", help="how long it is wanted, e.g. 2h (until released)"
+        "--for",
+        dest="duration",
+        metavar="TIME",
+        help="how long it is wanted, e.g. 2h (until released)",
     )
-    parser.add_argument("--preemptible", action="store_true", help="may be ended when others need the room")
+    parser.add_argument(
+        "--preemptible",
+        action="store_true",
+        help="may be ended when others need the room",
+    )
     _waiting(parser)
 
 
 def _waiting(parser: Parser) -> None:
-    parser.add_argument("--queue", default="", metavar="NAME", help="where to wait (your own)")
-    parser.add_argument("--timeout", metavar="TIME", help="how long to wait at most, e.g. 5min (for ever)")
+    parser.add_argument(
+        "--queue", default="", metavar="NAME", help="where to wait (your own)"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="TIME",
+        help="how long to wait at most, e.g. 5min (for ever)",
+    )
 
 
 def _verb(verbs: Any, name: str, summary: str) -> Parser:
-    parser: Parser = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser: Parser = verbs.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
     _json(parser)
     return parser
 
 
 def _json(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the answer as JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print the answer as JSON",
+    )
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; use 0 to 1024")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of workers; use 0 to 1024"
+        )
     return int(text)
 
 
 _SPECS = ("1/4", "1/2", "1", "1/8", "20GiB", "gpu:1/4", "cpu:1", "cpu:2")
 
 
-def suggestions(parser: Parser, words: Sequence[str], host_specs: Iterable[str] = ()) -> list[str]:
-    """What may follow `words`, the complete words already on the line: subcommands, options, SPECs."""
+def suggestions(
+    parser: Parser, words: Sequence[str], host_specs: Iterable[str] = ()
+) -> list[str]:
+    """What may follow `words`, the complete words already on the line: subcommands,
+    options, SPECs.
+    """
     verbs = parser.words()
     if verbs and not words:
         return [*verbs, *parser.options()]
@@ -152,7 +248,10 @@ def suggestions(parser: Parser, words: Sequence[str], host_specs: Iterable[str] 
         return []
     if words and words[-1] == "--slice":
         return [*host_specs, *_SPECS]
-    takes_spec = any(action.metavar == "SPEC" and not action.option_strings for action in chosen._actions)
+    takes_spec = any(
+        action.metavar == "SPEC" and not action.option_strings
+        for action in chosen._actions
+    )
     given = [word for word in words[bool(verbs) :] if not word.startswith("-")]
     specs = [*host_specs, *_SPECS] if takes_spec and not given else []
     return [*specs, *(option for option in chosen.options() if option not in words)]

@@ -1,4 +1,6 @@
-"""What the magics show, made of the granting side's JSON. Nothing here asks anybody anything."""
+"""What the magics show, made of the granting side's JSON. Nothing here asks anybody
+anything.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from typing import Any
 
 from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
-from jupyter_aistack.core.model.units import format_about, format_bytes, format_duration, format_share
+from jupyter_aistack.core.model.units import (
+    format_about,
+    format_bytes,
+    format_duration,
+    format_share,
+)
 from jupyter_aistack.tracking.cost import Cost
 
 JSON = Mapping[str, Any]
@@ -15,7 +22,9 @@ SHOWN_IDLE_SECONDS = 120.0
 """From when on a lease is called idle; use is noted once a minute."""
 
 
-def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, now: float) -> Panel:
+def status_panel(
+    lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, now: float
+) -> Panel:
     """The lease this kernel holds.
 
     Args:
@@ -35,9 +44,22 @@ def status_panel(lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, 
         *idle_rows(lease, host, now),
     ]
     if workers:
-        rows.append(("workers", f"{len(workers)} more leases: {', '.join(worker['spec'] for worker in workers)}"))
-    simulated = " (simulated: nothing real stands behind it)" if _is_simulated(lease, host) else ""
-    return Panel(title=f"This kernel holds {lease['spec']}{simulated}", rows=rows, remark=_problems(host))
+        rows.append(
+            (
+                "workers",
+                f"{len(workers)} more leases: {', '.join(worker['spec'] for worker in workers)}",
+            )
+        )
+    simulated = (
+        " (simulated: nothing real stands behind it)"
+        if _is_simulated(lease, host)
+        else ""
+    )
+    return Panel(
+        title=f"This kernel holds {lease['spec']}{simulated}",
+        rows=rows,
+        remark=_problems(host),
+    )
 
 
 def residence_rows(lease: JSON) -> Iterator[tuple[str, str]]:
@@ -50,8 +72,12 @@ def residence_rows(lease: JSON) -> Iterator[tuple[str, str]]:
 
 def residence_panel(lease: JSON, verb: str) -> Panel:
     """What has come of ``%gpu suspend``, ``resume``, ``pin`` or ``unpin``."""
-    rows = () if verb == "suspend" else tuple(residence_rows(lease))  # it is about to be another
-    return Panel(title=f"{lease['spec']} ({lease['id']})", rows=rows, remark=_REMARKS[verb])
+    rows = (
+        () if verb == "suspend" else tuple(residence_rows(lease))
+    )  # it is about to be another
+    return Panel(
+        title=f"{lease['spec']} ({lease['id']})", rows=rows, remark=_REMARKS[verb]
+    )
 
 
 _STANDINGS = {
@@ -78,7 +104,9 @@ def waiting_panel(request: JSON, now: float) -> Panel:
         ("expected", expected(request, now)),
     ]
     remark = "It is attached before the first cell that runs after the grant; %gpu release leaves the queue."
-    return Panel(title=f"This kernel waits for {request['spec']}", rows=rows, remark=remark)
+    return Panel(
+        title=f"This kernel waits for {request['spec']}", rows=rows, remark=remark
+    )
 
 
 def nothing_panel(host: JSON) -> Panel:
@@ -86,7 +114,12 @@ def nothing_panel(host: JSON) -> Panel:
     rows = [(device["name"], _free(device)) for device in host["devices"]]
     remark = _problems(host) or "%gpu request 1/4 asks for a quarter of a device."
     simulated = " (simulated)" if host["simulated"] else ""
-    return Panel(title="This kernel holds no slice", headings=(f"device{simulated}", "free"), rows=rows, remark=remark)
+    return Panel(
+        title="This kernel holds no slice",
+        headings=(f"device{simulated}", "free"),
+        rows=rows,
+        remark=remark,
+    )
 
 
 def queue_panel(waiting: Sequence[JSON], mine: Iterable[str], now: float) -> Panel:
@@ -105,34 +138,57 @@ def queue_panel(waiting: Sequence[JSON], mine: Iterable[str], now: float) -> Pan
     ]
     if not rows:
         return Panel(title="Nobody waits")
-    return Panel(title=f"{len(rows)} waiting", headings=("", "wants", "who", "queue", "why", "expected"), rows=rows)
+    return Panel(
+        title=f"{len(rows)} waiting",
+        headings=("", "wants", "who", "queue", "why", "expected"),
+        rows=rows,
+    )
 
 
-def usage_panel(leases: Sequence[JSON], usage: JSON, cost: Cost, parts: Sequence[Panel] = ()) -> Panel:
-    """What the kernel's leases use now, and what they have cost; `parts` tell more of the latter."""
+def usage_panel(
+    leases: Sequence[JSON], usage: JSON, cost: Cost, parts: Sequence[Panel] = ()
+) -> Panel:
+    """What the kernel's leases use now, and what they have cost; `parts` tell more of
+    the latter.
+    """
     rows: list[tuple[Any, ...]] = []
     for lease in leases:
         use = usage["leases"].get(lease["id"], {})
-        rows.append((_holder(lease), lease["spec"], memory_used(lease, usage), _busy(use.get("utilization"))))
+        rows.append(
+            (
+                _holder(lease),
+                lease["spec"],
+                memory_used(lease, usage),
+                _busy(use.get("utilization")),
+            )
+        )
     remark = f"So far {cost.gpu_slice_hours:.4f} GPU and {cost.cpu_slice_hours:.4f} CPU slice-hours."
     if not rows:
         return Panel(title="This kernel holds no slice", remark=remark, parts=parts)
     headings = ("who", "slice", "memory", "busy")
-    return Panel(title="In use now", headings=headings, rows=rows, remark=remark, parts=parts)
+    return Panel(
+        title="In use now", headings=headings, rows=rows, remark=remark, parts=parts
+    )
 
 
 def memory_used(lease: JSON, usage: JSON) -> Bar | str:
     """Memory in use of what the lease grants; "n/a" where it cannot be known."""
     used = usage["leases"].get(lease["id"], {}).get("memory_bytes")
     limit = sum(piece["memory_bytes"] for piece in lease["slices"])
-    return bar(used, limit, f"{'n/a' if used is None else format_bytes(used)} of {format_bytes(limit)}")
+    return bar(
+        used,
+        limit,
+        f"{'n/a' if used is None else format_bytes(used)} of {format_bytes(limit)}",
+    )
 
 
 def time_left(lease: JSON, now: float) -> str:
     """How long the lease still lasts."""
     if lease["ends_at"] is None:
         return "until it is released"
-    return format_duration(lease["ends_at"] - now) + (", or less: preemptible" if lease["preemptible"] else "")
+    return format_duration(lease["ends_at"] - now) + (
+        ", or less: preemptible" if lease["preemptible"] else ""
+    )
 
 
 def expected(request: JSON, now: float) -> str:
@@ -145,11 +201,16 @@ def expected(request: JSON, now: float) -> str:
 
 def idle_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
     """How long nobody has used the lease, and the word that it will be taken back."""
-    notice, since = lease["notice"], lease["active_at"]
+    notice = lease["notice"]
+    since = lease["active_at"]
     if since is not None and now - since >= SHOWN_IDLE_SECONDS:
-        queue = next((queue for queue in host["queues"] if queue["name"] == lease["queue"]), None)
+        queue = next(
+            (queue for queue in host["queues"] if queue["name"] == lease["queue"]), None
+        )
         end = (
-            f"; taken back after {format_duration(queue['idle']['reclaim_seconds'])}" if queue and queue["idle"] else ""
+            f"; taken back after {format_duration(queue['idle']['reclaim_seconds'])}"
+            if queue and queue["idle"]
+            else ""
         )
         yield "idle", f"for {format_duration(now - since)}{end}"
     if notice is not None:
@@ -168,7 +229,11 @@ def waiting_line(request: JSON) -> str:
 
 
 def _place(request: JSON) -> str:
-    return f"position {request['position']}" if request.get("position") else "position unknown"
+    return (
+        f"position {request['position']}"
+        if request.get("position")
+        else "position unknown"
+    )
 
 
 def _devices(lease: JSON, host: JSON) -> str:
@@ -181,42 +246,62 @@ def _devices(lease: JSON, host: JSON) -> str:
 
 
 def _cores(cores: Sequence[int]) -> str:
-    return ", ".join(str(core) for core in cores) if len(cores) <= 8 else f"{len(cores)} of them"
+    return (
+        ", ".join(str(core) for core in cores)
+        if len(cores) <= 8
+        else f"{len(cores)} of them"
+    )
 
 
 def _enforcement(lease: JSON) -> str:
     if not lease["enforced_by"]:
         return "nothing yet"
     level = lease["enforced_by"]
-    return f"{level}: {lease['enforcement']}" if level[0] == "L" else str(lease["enforcement"])
+    return (
+        f"{level}: {lease['enforcement']}"
+        if level[0] == "L"
+        else str(lease["enforcement"])
+    )
 
 
 def _verified(lease: JSON) -> str:
-    answer = {True: "yes, from inside", False: "NO, not enforced", None: "not checked"}[lease["verified"]]
+    answer = {True: "yes, from inside", False: "NO, not enforced", None: "not checked"}[
+        lease["verified"]
+    ]
     return f"{answer}: {lease['note']}" if lease["note"] else answer
 
 
 def _is_simulated(lease: JSON, host: JSON) -> bool:
     simulated = {device["id"] for device in host["devices"] if device["simulated"]}
-    return lease["enforced_by"] == "simulated" or any(piece["device_id"] in simulated for piece in lease["slices"])
+    return lease["enforced_by"] == "simulated" or any(
+        piece["device_id"] in simulated for piece in lease["slices"]
+    )
 
 
 def _free(device: JSON) -> str:
     if device["problem"]:
         return str(device["problem"])
     if device["mig"]:
-        return "MIG: " + ", ".join(sorted({instance["profile"] for instance in device["mig"]}))
+        return "MIG: " + ", ".join(
+            sorted({instance["profile"] for instance in device["mig"]})
+        )
     return f"{format_share(device['free_fraction'])} of {format_bytes(device['memory_bytes'])}"
 
 
 def _who(holder: JSON) -> str:
-    if not holder["label"] and holder["pid"] is None:  # a stranger's, whose name is not shown
+    if (
+        not holder["label"] and holder["pid"] is None
+    ):  # a stranger's, whose name is not shown
         return str(holder["user"])
     return f"{holder['user']}: {holder['label'] or holder['id']}"
 
 
 def _holder(lease: JSON) -> str:
-    return f"worker {lease['holder']['id']}" if lease["holder"]["parent"] else "this kernel"
+    return (
+        f"worker {lease['holder']['id']}"
+        if lease["holder"]["parent"]
+        else "this kernel"
+    )
 
 
 def _busy(share: float | None) -> str:

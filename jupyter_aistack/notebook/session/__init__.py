@@ -1,1 +1,3 @@
-"""What happens between two cells: leases that arrive or end, cell timing, cells with a slice of their own."""
+"""What happens between two cells: leases that arrive or end, cell timing, cells with a
+slice of their own.
+"""

@@ -1,4 +1,6 @@
-"""Running the body of ``%%gpu`` as IPython runs a cell, top-level ``await`` included."""
+"""Running the body of ``%%gpu`` as IPython runs a cell, top-level ``await``
+included.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,19 @@ Shell = Any
 
 
 def compile_cell(shell: Shell, cell: str) -> list[CodeType]:
-    """A cell's code, its last expression apart, for that is its value. Raises `SyntaxError` as Python does."""
+    """A cell's code, its last expression apart, for that is its value. Raises
+    `SyntaxError` as Python does.
+    """
     text = shell.transform_cell(cell)
     name = shell.compile.cache(text, shell.execution_count, raw_code=cell)
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if shell.autoawait else 0
     with shell.compile.extra_flags(flags):
         tree = shell.transform_ast(shell.compile.ast_parse(text, filename=name))
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = (
+            tree.body.pop()
+            if tree.body and isinstance(tree.body[-1], ast.Expr)
+            else None
+        )
         codes = [shell.compile(tree, name, "exec")]
         if last is not None:
             codes.append(shell.compile(ast.Expression(last.value), name, "eval"))
@@ -41,9 +49,13 @@ def run(codes: Sequence[CodeType], shell: Shell) -> Any:
 
 
 async def run_awaiting(
-    codes: Sequence[CodeType], shell: Shell, lease: Callable[[], AbstractContextManager[Any]]
+    codes: Sequence[CodeType],
+    shell: Shell,
+    lease: Callable[[], AbstractContextManager[Any]],
 ) -> Any:
-    """The same for parts that await, while `lease` is held; it is asked for when this is awaited and not before."""
+    """The same for parts that await, while `lease` is held; it is asked for when this
+    is awaited and not before.
+    """
     value = None
     with lease():
         for code in codes:
@@ -54,9 +66,11 @@ async def run_awaiting(
 
 
 class AwaitedCells:
-    """An input transformer: where the body of ``%%gpu`` awaits, the call of the magic is awaited.
+    """An input transformer: where the body of ``%%gpu`` awaits, the call of the magic
+    is awaited.
 
-    IPython then runs the whole cell on the kernel's event loop, as it runs any other cell that awaits.
+    IPython then runs the whole cell on the kernel's event loop, as it runs any other
+    cell that awaits.
     """
 
     def __init__(self, shell: Shell) -> None:
@@ -70,11 +84,15 @@ class AwaitedCells:
 
     def _awaits(self, body: str) -> bool:
         shell = self._shell
-        return bool(shell.should_run_async(body, transformed_cell=shell.transform_cell(body)))
+        return bool(
+            shell.should_run_async(body, transformed_cell=shell.transform_cell(body))
+        )
 
 
 def _body(text: str) -> str | None:
-    """The body of the one ``%%gpu`` that a transformed cell is; None for any other cell."""
+    """The body of the one ``%%gpu`` that a transformed cell is; None for any other
+    cell.
+    """
     if not text.startswith("get_ipython().run_cell_magic('gpu'"):
         return None
     match ast.parse(text).body:

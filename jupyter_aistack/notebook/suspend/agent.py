@@ -1,4 +1,6 @@
-"""The thread that does in this kernel what its server asks for: trim, report, move registered objects out and in."""
+"""The thread that does in this kernel what its server asks for: trim, report, move
+registered objects out and in.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,19 @@ from .execution_lock import ExecutionLock
 JSON = dict[str, Any]
 THREAD = "aistack-agent"
 PATIENCE_SECONDS = 2.0
-"""How long an order waits for the end of a cell: the one with ``%gpu suspend`` in it, say."""
+"""How long an order waits for the end of a cell: the one with ``%gpu suspend`` in it,
+say.
+"""
 RETRY_SECONDS = 5.0
 """After a question that nobody answered: the server is being started again."""
 
 
 class SuspendAgent:
-    """Asks the server for orders, which holds the answer back until there are some, and carries them out.
+    """Asks the server for orders, which holds the answer back until there are some, and
+    carries them out.
 
-    It asks only while this kernel's lease has a residence, and never moves anything beside a running cell.
+    It asks only while this kernel's lease has a residence, and never moves anything
+    beside a running cell.
 
     Args:
         presence: whether a cell runs.
@@ -31,12 +37,14 @@ class SuspendAgent:
 
     Attributes:
         lease_id: the kernel's lease that may be parked; empty for none.
-        residence: where its device state was when the server last said so, as on the wire.
+        residence: where its device state was when the server last said so, as on the
+            wire.
         has_been_parked: it has been so since this kernel started.
     """
 
     def __init__(self, presence: ExecutionLock, call: Callable[..., JSON]) -> None:
-        self._presence, self._call = presence, call
+        self._presence = presence
+        self._call = call
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.lease_id = ""
@@ -44,16 +52,21 @@ class SuspendAgent:
         self.has_been_parked = False
 
     def see(self, lease: Mapping[str, Any] | None) -> None:
-        """The kernel's own lease as it stands now; starts to ask when it may be parked."""
+        """The kernel's own lease as it stands now; starts to ask when it may be
+        parked.
+        """
         residence = None if lease is None else lease.get("residence")
         if residence is None or lease is None:
-            self.lease_id, self.residence = "", None
+            self.lease_id = ""
+            self.residence = None
             return
         self.lease_id = str(lease["id"])
         self._note(residence)
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name=THREAD, daemon=True
+                )
                 self._thread.start()
 
     def _note(self, residence: Mapping[str, Any]) -> None:
@@ -72,12 +85,15 @@ class SuspendAgent:
     def obey(self, said: Mapping[str, Any]) -> None:
         """Carry out what an answer orders, and say how it went."""
         if said["residence"] is None:
-            self.lease_id, self.residence = "", None
+            self.lease_id = ""
+            self.residence = None
             return
         self._note(said["residence"])
         for order in said["orders"]:
             answer = self._carry_out(order)
-            with contextlib.suppress(AIStackError):  # whoever asked is gone, and will ask again
+            with contextlib.suppress(
+                AIStackError
+            ):  # whoever asked is gone, and will ask again
                 self._call("done", order_id=order["id"], answer=answer)
 
     def _carry_out(self, order: Mapping[str, Any]) -> JSON:
@@ -89,7 +105,9 @@ class SuspendAgent:
                 return _ACTS[order["act"]](kinds)
             except AIStackError as error:
                 return {"error": error.message}
-            except Exception as error:  # whatever a library says, the next order must find us here
+            except (
+                Exception
+            ) as error:  # whatever a library says, the next order must find us here
                 return {"error": f"{type(error).__name__}: {error}"}
 
 

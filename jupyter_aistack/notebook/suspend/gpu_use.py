@@ -1,7 +1,9 @@
-"""Whether a cell may use the GPU, by a look at its text and at what its names stand for; nothing is run.
+"""Whether a cell may use the GPU, by a look at its text and at what its names stand
+for; nothing is run.
 
-A cell that cannot is not held up while its lease is parked. Whatever is not known for sure may: bringing a lease back
-for nothing costs a second, a cell that goes on without it costs its user the cell.
+A cell that cannot is not held up while its lease is parked. Whatever is not known for
+sure may: bringing a lease back for nothing costs a second, a cell that goes on without
+it costs its user the cell.
 """
 
 from __future__ import annotations
@@ -22,24 +24,69 @@ CPU_ONLY = frozenset(sys.stdlib_module_names) | {
 CPU_UNLESS_ACCELERATED = frozenset({"pandas", "polars"})
 """Libraries that cuDF may stand in for."""
 DATA = frozenset(
-    {"PIL", "datetime", "dateutil", "decimal", "fractions", "matplotlib", "numpy", "pandas", "pathlib", "polars"}
+    {
+        "PIL",
+        "datetime",
+        "dateutil",
+        "decimal",
+        "fractions",
+        "matplotlib",
+        "numpy",
+        "pandas",
+        "pathlib",
+        "polars",
+    }
     | {"pytz", "random", "re", "requests", "scipy", "time", "uuid", "zoneinfo"}
 )
 """Libraries whose objects hold nothing of others."""
 HARMLESS_MAGICS = frozenset(
-    {"autoreload", "cd", "config", "env", "gpu", "load_ext", "ls", "matplotlib", "pip", "pwd", "who", "whos"}
+    {
+        "autoreload",
+        "cd",
+        "config",
+        "env",
+        "gpu",
+        "load_ext",
+        "ls",
+        "matplotlib",
+        "pip",
+        "pwd",
+        "who",
+        "whos",
+    }
 )
-RUNS_ANYTHING = frozenset({"__import__", "compile", "eval", "exec", "globals", "locals", "vars"})
+RUNS_ANYTHING = frozenset(
+    {"__import__", "compile", "eval", "exec", "globals", "locals", "vars"}
+)
 MOST_LOOKED_AT = 2000
 """Values; beyond that it is not known."""
 
-_PLAIN = (int, float, complex, str, bytes, bytearray, bool, type(None), type(...), range, slice, object)
+_PLAIN = (
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bytearray,
+    bool,
+    type(None),
+    type(...),
+    range,
+    slice,
+    object,
+)
 _CONTAINERS = (list, tuple, set, frozenset, deque)
-_DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType)
+_DESCRIPTORS = (
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.WrapperDescriptorType,
+)
 
 
 def may_use_gpu(code: str, namespace: Mapping[str, Any]) -> bool:
-    """Whether running `code` (as Python, magics transformed) with `namespace` as its globals may use the GPU."""
+    """Whether running `code` (as Python, magics transformed) with `namespace` as its
+    globals may use the GPU.
+    """
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
@@ -58,7 +105,9 @@ class _Unknown(Exception):
 
 
 class _Look:
-    """One look: what was looked at already. Its methods raise unless what they are given has no way to a GPU."""
+    """One look: what was looked at already. Its methods raise unless what they are
+    given has no way to a GPU.
+    """
 
     def __init__(self, namespace: Mapping[str, Any]) -> None:
         self._namespace = namespace
@@ -71,7 +120,11 @@ class _Look:
             self._at(self._namespace[name])
 
     def _at(self, value: Any) -> None:
-        if type(value) in _PLAIN or isinstance(value, _DESCRIPTORS) or id(value) in self._seen:
+        if (
+            type(value) in _PLAIN
+            or isinstance(value, _DESCRIPTORS)
+            or id(value) in self._seen
+        ):
             return
         self._seen.add(id(value))
         if len(self._seen) > MOST_LOOKED_AT:
@@ -106,42 +159,67 @@ class _Look:
             self._at_object(value)
 
     def _at_function(self, function: types.FunctionType) -> None:
-        """A user's function is followed through the names it uses; a library's is as good as its library."""
+        """A user's function is followed through the names it uses; a library's is as
+        good as its library.
+        """
         if function.__globals__ is not self._namespace:
             _check_library(function.__module__ or "?")
             return
         for name in _names_of(function.__code__):
             self.at_name(name)
-        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-        self._at_all([*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()])
+        cells = [
+            cell.cell_contents
+            for cell in function.__closure__ or ()
+            if _is_filled(cell)
+        ]
+        self._at_all(
+            [
+                *cells,
+                *(function.__defaults__ or ()),
+                *(function.__kwdefaults__ or {}).values(),
+            ]
+        )
 
     def _at_class(self, value: type) -> None:
         if value.__module__ != self._namespace.get("__name__", "__main__"):
             _check_library(value.__module__)
             return
-        self._at_all(part for name, part in vars(value).items() if not name.startswith("__") or callable(part))
+        self._at_all(
+            part
+            for name, part in vars(value).items()
+            if not name.startswith("__") or callable(part)
+        )
         self._at_all(value.__bases__)
 
     def _at_object(self, value: Any) -> None:
-        """A user's object is looked into; one of a library is known where such objects hold nothing of others."""
+        """A user's object is looked into; one of a library is known where such objects
+        hold nothing of others.
+        """
         home = type(value).__module__
         if home == self._namespace.get("__name__", "__main__"):
             self._at(type(value))
             self._at(getattr(value, "__dict__", None))
             return
         _check_library(home)
-        if home.partition(".")[0] not in DATA or str(getattr(value, "dtype", "")) == "object":
+        if (
+            home.partition(".")[0] not in DATA
+            or str(getattr(value, "dtype", "")) == "object"
+        ):
             raise _Unknown
 
 
 def _check_library(name: str) -> None:
     root = name.partition(".")[0]
-    if root not in CPU_ONLY and (root not in CPU_UNLESS_ACCELERATED or "cudf" in sys.modules):
+    if root not in CPU_ONLY and (
+        root not in CPU_UNLESS_ACCELERATED or "cudf" in sys.modules
+    ):
         raise _Unknown
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    """Names that the code reads, sets or deletes: what is let go of may hold the device."""
+    """Names that the code reads, sets or deletes: what is let go of may hold the
+    device.
+    """
     harmless: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _is_harmless_magic(node):
@@ -157,13 +235,18 @@ def _names(tree: ast.AST) -> Iterator[str]:
 
 def _is_harmless_magic(call: ast.Call) -> bool:
     match call:
-        case ast.Call(func=ast.Attribute(attr="run_line_magic"), args=[ast.Constant(str(name)), *_]):
+        case ast.Call(
+            func=ast.Attribute(attr="run_line_magic"),
+            args=[ast.Constant(str(name)), *_],
+        ):
             return name in HARMLESS_MAGICS
     return False
 
 
 def _names_of(code: types.CodeType) -> Iterator[str]:
-    """Global names that a function's code uses, those of functions inside it included. Raises where it imports."""
+    """Global names that a function's code uses, those of functions inside it included.
+    Raises where it imports.
+    """
     for step in dis.get_instructions(code):
         if step.opname == "IMPORT_NAME":
             _check_library(str(step.argval))

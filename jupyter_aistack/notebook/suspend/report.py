@@ -1,4 +1,5 @@
-"""What in this process stands in the way of moving its device state, told to whoever would move it.
+"""What in this process stands in the way of moving its device state, told to whoever
+would move it.
 
 Nothing is imported that is not there already, and nothing here starts CUDA.
 """
@@ -18,9 +19,12 @@ IPC_HANDLE_BYTES = 64
 
 
 def trim() -> None:
-    """Drop garbage and give back what torch and CuPy keep cached: cached blocks would be copied like live ones."""
+    """Drop garbage and give back what torch and CuPy keep cached: cached blocks would
+    be copied like live ones.
+    """
     gc.collect()
-    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    torch = sys.modules.get("torch")
+    cupy = sys.modules.get("cupy")
     if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if cupy is not None and hasattr(cupy, "get_default_memory_pool"):
@@ -31,9 +35,12 @@ def report(kinds: Collection[str]) -> JSON:
     """What was found.
 
     Returns:
-        ``cuda``: it has started; ``managed``: who uses managed memory, which the driver does not checkpoint; ``nccl``:
-        a communicator lives; ``ipc``: device memory is shared with another process; ``graphs``: live CUDA graphs;
-        ``registered_bytes``: what `offloadable` objects for devices of these `kinds` hold there.
+        ``cuda``: it has started; ``managed``: who uses managed memory, which the driver
+            does not checkpoint; ``nccl``:
+        a communicator lives; ``ipc``: device memory is shared with another process;
+        ``graphs``: live CUDA graphs;
+        ``registered_bytes``: what `offloadable` objects for devices of these `kinds`
+            hold there.
     """
     return {
         "cuda": cuda_started(),
@@ -46,9 +53,11 @@ def report(kinds: Collection[str]) -> JSON:
 
 
 def managed() -> str:
-    """The library that has allocated managed memory, or would without a word; empty for none.
+    """The library that has allocated managed memory, or would without a word; empty for
+    none.
 
-    cuDF under pandas and RMM's managed pools, CuPy's managed allocator, bitsandbytes' paged optimizers.
+    cuDF under pandas and RMM's managed pools, CuPy's managed allocator, bitsandbytes'
+    paged optimizers.
     """
     if "cudf.pandas" in sys.modules:
         return "cudf.pandas"
@@ -56,9 +65,14 @@ def managed() -> str:
     if rmm is not None and "Managed" in _chain(_current_resource(rmm)):
         return "RMM"
     cupy = sys.modules.get("cupy")
-    if cupy is not None and "managed" in repr(_quietly(lambda: cupy.cuda.get_allocator())).lower():
+    if (
+        cupy is not None
+        and "managed" in repr(_quietly(lambda: cupy.cuda.get_allocator())).lower()
+    ):
         return "CuPy"
-    is_paged = any(getattr(one, "is_paged", False) for one in _instances("bitsandbytes"))
+    is_paged = any(
+        getattr(one, "is_paged", False) for one in _instances("bitsandbytes")
+    )
     return "bitsandbytes" if is_paged else ""
 
 
@@ -79,7 +93,11 @@ def has_communicator() -> bool:
     """Whether NCCL has one in this process, through torch or CuPy."""
     torch = sys.modules.get("torch")
     distributed = getattr(torch, "distributed", None)
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+    if (
+        distributed is not None
+        and distributed.is_available()
+        and distributed.is_initialized()
+    ):
         backend = str(_quietly(lambda: distributed.get_backend()) or "nccl")
         if "nccl" in backend or "cuda" in backend:
             return True
@@ -87,13 +105,20 @@ def has_communicator() -> bool:
 
 
 def shares_memory() -> bool:
-    """Whether ``torch.multiprocessing`` has sent live device memory to another process, or has some of one.
+    """Whether ``torch.multiprocessing`` has sent live device memory to another process,
+    or has some of one.
 
-    Its cache is by handle; one of host memory is a pair of numbers or a short name, one of CUDA (with an offset where
-    it was received) at least the 64 bytes of ``CUipcMemHandle``.
+    Its cache is by handle; one of host memory is a pair of numbers or a short name, one
+    of CUDA (with an offset where it was received) at least the 64 bytes of
+    ``CUipcMemHandle``.
     """
-    cache = getattr(sys.modules.get("torch.multiprocessing.reductions"), "shared_cache", None)
-    return any(_is_of_device(handle) and not reference.expired() for handle, reference in dict(cache or {}).items())
+    cache = getattr(
+        sys.modules.get("torch.multiprocessing.reductions"), "shared_cache", None
+    )
+    return any(
+        _is_of_device(handle) and not reference.expired()
+        for handle, reference in dict(cache or {}).items()
+    )
 
 
 def _is_of_device(handle: Any) -> bool:
@@ -105,7 +130,11 @@ def graphs() -> int:
     """Live CUDA graphs of torch."""
     torch = sys.modules.get("torch")
     graph = getattr(getattr(torch, "cuda", None), "CUDAGraph", None)
-    return 0 if graph is None else sum(issubclass(type(one), graph) for one in gc.get_objects())
+    return (
+        0
+        if graph is None
+        else sum(issubclass(type(one), graph) for one in gc.get_objects())
+    )
 
 
 def _registered(kinds: Collection[str]) -> int:
@@ -116,7 +145,11 @@ def _registered(kinds: Collection[str]) -> int:
 def _instances(library: str) -> list[Any]:
     if library not in sys.modules:
         return []
-    return [one for one in gc.get_objects() if str(type(one).__module__).partition(".")[0] == library]
+    return [
+        one
+        for one in gc.get_objects()
+        if str(type(one).__module__).partition(".")[0] == library
+    ]
 
 
 def _quietly(ask: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Before a cell: have the kernel's device state there, or wait for it where Ctrl-C is heard. After it: say so."""
+"""Before a cell: have the kernel's device state there, or wait for it where Ctrl-C is
+heard. After it: say so.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from .agent import SuspendAgent
 from .execution_lock import ExecutionLock
 from .gpu_use import may_use_gpu
 
-FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 0.5
+FIRST_POLL_SECONDS = 0.05
+LAST_POLL_SECONDS = 0.5
 ENDING_SECONDS = 2.0
 """How long a cell waits for the word about the end of the one before."""
 ONCE = (
@@ -39,8 +42,15 @@ class ResumeHooks:
         say: shows a line.
     """
 
-    def __init__(self, shell: Shell, call: Callable[..., dict[str, Any]], say: Callable[[str], None] = print) -> None:
-        self._shell, self._call, self._say = shell, call, say
+    def __init__(
+        self,
+        shell: Shell,
+        call: Callable[..., dict[str, Any]],
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self._shell = shell
+        self._call = call
+        self._say = say
         self.presence = ExecutionLock()
         self.agent = SuspendAgent(self.presence, call)
         self.gate = CellGate()
@@ -87,20 +97,31 @@ class ResumeHooks:
             self._end()
             self.gate.shut("stopped waiting for the GPU; the cell did not run")
         except AIStackError as error:
-            self._say(f"Whether this kernel's GPU memory is there could not be asked: {error.message}")
+            self._say(
+                f"Whether this kernel's GPU memory is there could not be asked: {error.message}"
+            )
 
     def after_cell(self, *_: Any) -> None:
         """IPython's ``post_run_cell``; the word goes out beside whatever comes next."""
         if self._is_in_use:
             self._is_in_use = False
-            self._ending = threading.Thread(target=self._end, name="aistack-cell-ends", daemon=True)
+            self._ending = threading.Thread(
+                target=self._end, name="aistack-cell-ends", daemon=True
+            )
             self._ending.start()
 
     def _tell_once(self) -> None:
         if self.agent.has_been_parked and not self._is_told:
             self._is_told = True
             is_simulated = (self.agent.residence or {}).get("tier") == "simulated"
-            self._say(ONCE + (" (The GPU is simulated: nothing has moved.)" if is_simulated else ""))
+            self._say(
+                ONCE
+                + (
+                    " (The GPU is simulated: nothing has moved.)"
+                    if is_simulated
+                    else ""
+                )
+            )
 
     def _needs_device(self, raw: str) -> bool:
         try:
@@ -125,12 +146,16 @@ class ResumeHooks:
                 returning.show(said)
         if said["residence"] is not None and said["residence"]["phase"] == "lost":
             self._is_in_use = False
-            self.gate.shut(f"the GPU memory of this kernel is lost ({said['residence']['note']}); restart the kernel")
+            self.gate.shut(
+                f"the GPU memory of this kernel is lost ({said['residence']['note']}); restart the kernel"
+            )
             return
         self._check_registered()
 
     def _check_registered(self) -> None:
-        """Bring in what is out though all is said to be here: whoever moved it out gave up on us, or we were slow."""
+        """Bring in what is out though all is said to be here: whoever moved it out gave
+        up on us, or we were slow.
+        """
         registry = sys.modules.get("jupyter_aistack.client.offload.registry")
         if registry is None or not registry.is_out():
             return
@@ -147,12 +172,16 @@ class ResumeHooks:
 
     def _end(self) -> None:
         self._is_in_use = False
-        with contextlib.suppress(AIStackError):  # the server sees the kernel fall idle all the same
+        with contextlib.suppress(
+            AIStackError
+        ):  # the server sees the kernel fall idle all the same
             self._call("end_cell", lease_id=self.agent.lease_id)
 
 
 class CellGate(ast.NodeTransformer):
-    """An AST transformer that keeps the next cell from running: hooks may not, whatever they raise."""
+    """An AST transformer that keeps the next cell from running: hooks may not, whatever
+    they raise.
+    """
 
     def __init__(self) -> None:
         self._why = ""
@@ -167,7 +196,8 @@ class CellGate(ast.NodeTransformer):
 
     def visit(self, node: ast.AST) -> Any:
         """Called by IPython with each cell, before it runs."""
-        why, self._why = self._why, ""
+        why = self._why
+        self._why = ""
         if not why:
             return node
         from IPython.core.error import InputRejected
@@ -202,7 +232,12 @@ class _Returning:
         place = f", behind {ahead} that waited before" if ahead else ""
         title = f"Resuming {self._size}{place}, {time.monotonic() - self._since:.1f} s"
         why = str((self._said["residence"] or {}).get("note") or "")
-        return Panel(title=title, remark="; ".join(filter(None, [why, "interrupt the kernel to stop waiting"])))
+        return Panel(
+            title=title,
+            remark="; ".join(
+                filter(None, [why, "interrupt the kernel to stop waiting"])
+            ),
+        )
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if self._line is None:
@@ -210,7 +245,9 @@ class _Returning:
         took = f"{time.monotonic() - self._since:.1f} s"
         is_back = kind is None and _is_back(self._said)
         title = (
-            f"{self._size} came back to the GPU in {took}" if is_back else f"The GPU memory is not back after {took}"
+            f"{self._size} came back to the GPU in {took}"
+            if is_back
+            else f"The GPU memory is not back after {took}"
         )
         self._line.update(Panel(title=title))
 

@@ -1,4 +1,6 @@
-"""Live widgets for notebooks; each leaves a picture of its last state when its kernel is gone."""
+"""Live widgets for notebooks; each leaves a picture of its last state when its kernel
+is gone.
+"""
 
 from __future__ import annotations
 
@@ -18,4 +20,6 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("anywidget", "ipywidgets"):
             raise
-        raise ImportError('Widgets need anywidget; run: pip install "jupyter_aistack[lab]"') from error
+        raise ImportError(
+            'Widgets need anywidget; run: pip install "jupyter_aistack[lab]"'
+        ) from error

@@ -1,4 +1,6 @@
-"""What our widgets share: a live view, and beside it a picture that stays in the notebook file."""
+"""What our widgets share: a live view, and beside it a picture that stays in the
+notebook file.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,19 @@ PICTURE_SECONDS = 5.0
 
 
 def module(name: str) -> str:
-    """The ES module of a widget, with what all of them share in front: the page cannot import a second file."""
-    return "\n".join((_STATIC / file).read_text(encoding="utf-8") for file in ("live.js", name))
+    """The ES module of a widget, with what all of them share in front: the page cannot
+    import a second file.
+    """
+    return "\n".join(
+        (_STATIC / file).read_text(encoding="utf-8") for file in ("live.js", name)
+    )
 
 
 class LiveWidget(anywidget.AnyWidget):
     """A widget with a picture.
 
-    Displaying it makes two outputs: the live view, and a picture which the live view hides. Where the view cannot live
+    Displaying it makes two outputs: the live view, and a picture which the live view
+        hides. Where the view cannot live
     (kernel gone, nbconvert, a page on the web) the picture is what is seen.
     """
 
@@ -44,7 +51,9 @@ class LiveWidget(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         from IPython.display import display, publish_display_data
 
-        publish_display_data({"text/plain": repr(self), **_data(self._repr_mimebundle_())})
+        publish_display_data(
+            {"text/plain": repr(self), **_data(self._repr_mimebundle_())}
+        )
         self._picture = display(self._shown(), raw=True, display_id=True)
 
     def _shown(self) -> dict[str, str]:
@@ -57,7 +66,9 @@ class LiveWidget(anywidget.AnyWidget):
 
     def _follow(self, *, now: bool = False) -> None:
         """Bring the picture up to date, unless it was just now."""
-        if self._picture is not None and (now or time.monotonic() - self._pictured_at >= PICTURE_SECONDS):
+        if self._picture is not None and (
+            now or time.monotonic() - self._pictured_at >= PICTURE_SECONDS
+        ):
             self._pictured_at = time.monotonic()
             self._picture.update(self._shown(), raw=True)
 
@@ -65,7 +76,9 @@ class LiveWidget(anywidget.AnyWidget):
         return f"{type(self).__name__}: {self.summary()}"
 
     def close(self) -> None:
-        """End the live view; its last state stays as a picture. Closing twice is allowed."""
+        """End the live view; its last state stays as a picture. Closing twice is
+        allowed.
+        """
         self._follow(now=True)
         super().close()
 

@@ -1,4 +1,6 @@
-"""Pictures without a browser: a curve as SVG, and as an image that pages which strip SVG still show."""
+"""Pictures without a browser: a curve as SVG, and as an image that pages which strip
+SVG still show.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,24 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT = 420, 160
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 24, 22
+WIDTH = 420
+HEIGHT = 160
+LEFT = 56
+RIGHT = 12
+TOP = 24
+BOTTOM = 22
 INK = "#767676"
-"""Where no theme colours a picture, its page may be white or dark. This is the lightest gray with WCAG's contrast of
-4.5 on white; it has 4.6 on black and 4.2 on JupyterLab's #111."""
+"""Where no theme colours a picture, its page may be white or dark. This is the lightest
+gray with WCAG's contrast of 4.5 on white; it has 4.6 on black and 4.2 on JupyterLab's
+#111."""
 
 
 def curve_svg(curve: Mapping[str, Any]) -> str:
     """One curve, with its extremes and its last value in words.
 
     Args:
-        curve: ``name``, ``points`` as [step, value] pairs of finite numbers, and ``last``, the last value in words.
+        curve: ``name``, ``points`` as [step, value] pairs of finite numbers, and
+            ``last``, the last value in words.
     """
     label = escape(f"{curve['name']}: {curve['last']}")
     inner = _plot(curve["points"]) if curve["points"] else ""
@@ -41,7 +49,8 @@ def curve_image(curve: Mapping[str, Any]) -> str:
 
 
 def _plot(points: Sequence[Sequence[float]]) -> str:
-    steps, values = [p[0] for p in points], [p[1] for p in points]
+    steps = [p[0] for p in points]
+    values = [p[1] for p in points]
     xs = _scaled(steps, LEFT, WIDTH - RIGHT)
     ys = _scaled(values, HEIGHT - BOTTOM, TOP + 4)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
@@ -57,8 +66,14 @@ def _plot(points: Sequence[Sequence[float]]) -> str:
 
 
 def _scaled(numbers: Sequence[float], low: float, high: float) -> list[float]:
-    """`numbers` laid between `low` and `high`; in the middle when they are all the same."""
-    least, most = min(numbers), max(numbers)
+    """`numbers` laid between `low` and `high`; in the middle when they are all the
+    same.
+    """
+    least = min(numbers)
+    most = max(numbers)
     # Halves, so that the span of the largest floats is still a float.
     span = most / 2 - least / 2
-    return [low + (high - low) * ((n / 2 - least / 2) / span if span else 0.5) for n in numbers]
+    return [
+        low + (high - low) * ((n / 2 - least / 2) / span if span else 0.5)
+        for n in numbers
+    ]

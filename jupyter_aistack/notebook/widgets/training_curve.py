@@ -33,17 +33,29 @@ class TrainingCurve(LiveWidget):
     curves: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
     def __init__(self, metrics: Sequence[str] = ("loss", "auc")) -> None:
-        self._timer: threading.Timer | None = None  # close() runs after a failed start too
+        self._timer: threading.Timer | None = (
+            None  # close() runs after a failed start too
+        )
         self._points: dict[str, Points] = {}
         self._guard = threading.Lock()
-        if isinstance(metrics, str) or not metrics or not all(isinstance(name, str) and name for name in metrics):
-            raise InvalidRequest(f'metrics: expected names such as ("loss", "auc"), got {metrics!r}', field="metrics")
+        if (
+            isinstance(metrics, str)
+            or not metrics
+            or not all(isinstance(name, str) and name for name in metrics)
+        ):
+            raise InvalidRequest(
+                f'metrics: expected names such as ("loss", "auc"), got {metrics!r}',
+                field="metrics",
+            )
         self._points.update((name, []) for name in metrics)
         self._sent_at = 0.0
-        super().__init__(curves=[{"name": name, "points": [], "last": None} for name in metrics])
+        super().__init__(
+            curves=[{"name": name, "points": [], "last": None} for name in metrics]
+        )
 
     def add(self, step: float | None, **metrics: Any) -> None:
-        """Add a point to each curve named; others are passed over. Call it from any thread, as often as you like.
+        """Add a point to each curve named; others are passed over. Call it from any
+        thread, as often as you like.
 
         Args:
             step: place on the curves; None goes one step on, on each curve by itself.
@@ -53,7 +65,11 @@ class TrainingCurve(LiveWidget):
             for name, value in metrics.items():
                 if name in self._points:
                     points = self._points[name]
-                    place = (points[-1][0] + 1 if points else 0.0) if step is None else float(step)
+                    place = (
+                        (points[-1][0] + 1 if points else 0.0)
+                        if step is None
+                        else float(step)
+                    )
                     points.append((place, float(value)))
             wait = self._sent_at + UPDATE_SECONDS - time.monotonic()
             if wait > 0:
@@ -70,7 +86,8 @@ class TrainingCurve(LiveWidget):
 
     def _redraw(self) -> None:
         with self._guard:
-            self._timer, self._sent_at = None, time.monotonic()
+            self._timer = None
+            self._sent_at = time.monotonic()
             curves = [_curve(name, points) for name, points in self._points.items()]
         self.curves = curves
         self._follow()
@@ -78,12 +95,17 @@ class TrainingCurve(LiveWidget):
     def picture(self) -> str:
         """The curves as images."""
         with self._guard:
-            return "".join(curve_image(_curve(name, points)) for name, points in self._points.items())
+            return "".join(
+                curve_image(_curve(name, points))
+                for name, points in self._points.items()
+            )
 
     def summary(self) -> str:
         """The last values."""
         with self._guard:
-            return ", ".join(f"{name} {_said(points)}" for name, points in self._points.items())
+            return ", ".join(
+                f"{name} {_said(points)}" for name, points in self._points.items()
+            )
 
     def close(self) -> None:
         """Draw the last points and end the live view; a picture stays."""
@@ -100,8 +122,14 @@ def _curve(name: str, points: Points) -> dict[str, Any]:
     shown = finite[::stride]
     if finite and shown[-1] != finite[-1]:
         shown.append(finite[-1])
-    return {"name": name, "points": [list(point) for point in shown], "last": _said(points)}
+    return {
+        "name": name,
+        "points": [list(point) for point in shown],
+        "last": _said(points),
+    }
 
 
 def _said(points: Points) -> str:
-    return f"{points[-1][1]:.4g} at step {points[-1][0]:g}" if points else "no points yet"
+    return (
+        f"{points[-1][1]:.4g} at step {points[-1][0]:g}" if points else "no points yet"
+    )

@@ -1,7 +1,7 @@
 """The one door to AMD SMI, AMD's management library. No other module imports `amdsmi`.
 
-Nothing is opened before the first question. The package comes with ROCm, or from PyPI, and binds the driver's library
-``libamd_smi.so`` when it is imported.
+Nothing is opened before the first question. The package comes with ROCm, or from PyPI,
+and binds the driver's library ``libamd_smi.so`` when it is imported.
 """
 
 from __future__ import annotations
@@ -13,29 +13,64 @@ from typing import Any
 
 from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
 
-NOT_SUPPORTED, NOT_YET_IMPLEMENTED, NO_PERMISSION, NOT_FOUND, NOT_INIT, NO_DATA = 2, 3, 10, 31, 32, 40
-API_FAILED, IO_ERROR, FILE_ERROR, INIT_ERROR, DRIVER_NOT_LOADED, FILE_NOT_FOUND = 7, 12, 14, 18, 34, 52
+NOT_SUPPORTED = 2
+NOT_YET_IMPLEMENTED = 3
+NO_PERMISSION = 10
+NOT_FOUND = 31
+NOT_INIT = 32
+NO_DATA = 40
+API_FAILED = 7
+IO_ERROR = 12
+FILE_ERROR = 14
+INIT_ERROR = 18
+DRIVER_NOT_LOADED = 34
+FILE_NOT_FOUND = 52
 MISSING_FUNCTION = -1
 
-CANNOT_KNOW = frozenset({MISSING_FUNCTION, NOT_SUPPORTED, NOT_YET_IMPLEMENTED, NO_PERMISSION, NO_DATA, FILE_NOT_FOUND})
-"""Answers that mean "this cannot be known here", for which `AMDSMI.query` gives its default."""
+CANNOT_KNOW = frozenset(
+    {
+        MISSING_FUNCTION,
+        NOT_SUPPORTED,
+        NOT_YET_IMPLEMENTED,
+        NO_PERMISSION,
+        NO_DATA,
+        FILE_NOT_FOUND,
+    }
+)
+"""Answers that mean "this cannot be known here", for which `AMDSMI.query` gives its
+default.
+"""
 
 _OF_THE_DRIVER: dict[int, tuple[type[ProviderError], str]] = {
-    INIT_ERROR: (ProviderError, "AMD's management library does not start; see the kernel log for amdgpu"),
-    DRIVER_NOT_LOADED: (DriverNotFound, "AMD's management library is there, but the driver amdgpu is not loaded"),
-    NOT_INIT: (ProviderError, "AMD's management library closed the connection; try again"),
+    INIT_ERROR: (
+        ProviderError,
+        "AMD's management library does not start; see the kernel log for amdgpu",
+    ),
+    DRIVER_NOT_LOADED: (
+        DriverNotFound,
+        "AMD's management library is there, but the driver amdgpu is not loaded",
+    ),
+    NOT_INIT: (
+        ProviderError,
+        "AMD's management library closed the connection; try again",
+    ),
 }
 # Each reads on after a device's name: "AMD Instinct MI300X no longer answers ...".
 _LOST = (DeviceLost, "no longer answers; it fell off the bus or is being reset")
 _OF_A_DEVICE: dict[int, tuple[type[ProviderError], str]] = {
-    NO_PERMISSION: (ProviderError, "may not be used by this user; the groups render and video have access to it"),
+    NO_PERMISSION: (
+        ProviderError,
+        "may not be used by this user; the groups render and video have access to it",
+    ),
     **dict.fromkeys((API_FAILED, IO_ERROR, FILE_ERROR, NOT_FOUND), _LOST),
 }
 _RAISE: Any = object()
 
 
 class AMDSMI:
-    """A connection to AMD's library, safe to use from several threads, opened at the first question."""
+    """A connection to AMD's library, safe to use from several threads, opened at the
+    first question.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -46,14 +81,17 @@ class AMDSMI:
         """What ``amdsmi.<function>(*args)`` answers.
 
         Args:
-            function: its name; a library too old to have it counts as "cannot be known".
+            function: its name; a library too old to have it counts as "cannot be
+                known".
             args: its arguments; a name of ``AmdSmiMemoryType`` for one of those.
             default: given back where the answer cannot be known here.
 
         Raises:
-            DriverNotFound: no library, or the driver is not loaded. ``facts["library_missing"]`` tells which.
+            DriverNotFound: no library, or the driver is not loaded.
+                ``facts["library_missing"]`` tells which.
             DeviceLost: the device no longer answers.
-            ProviderError: anything else. ``facts["smi_code"]`` is the library's error code.
+            ProviderError: anything else. ``facts["smi_code"]`` is the library's error
+                code.
         """
         with self._lock:
             library = self._open()
@@ -75,9 +113,12 @@ class AMDSMI:
             return self._open().AmdSmiMemoryType.VRAM
 
     def close(self) -> None:
-        """Let go of the library; the next question opens it again. Closing twice is allowed."""
+        """Let go of the library; the next question opens it again. Closing twice is
+        allowed.
+        """
         with self._lock:
-            library, self._library = self._library, None
+            library = self._library
+            self._library = None
             if library is not None:
                 _ask(library, "amdsmi_shut_down", ())
 
@@ -91,7 +132,9 @@ class AMDSMI:
         return self._library
 
     def _import(self) -> Any:
-        """The package. It is tried once: a library that is installed later is found by a new process."""
+        """The package. It is tried once: a library that is installed later is found by
+        a new process.
+        """
         if not self._is_missing:
             try:
                 # Without its library it prints so, and then stumbles over that.
@@ -101,19 +144,30 @@ class AMDSMI:
             except (ImportError, KeyError, AttributeError, OSError):
                 self._is_missing = True
         raise DriverNotFound(
-            "AMD's management library is not installed (the package amdsmi and libamd_smi.so)", library_missing=True
+            "AMD's management library is not installed (the package amdsmi and libamd_smi.so)",
+            library_missing=True,
         )
 
 
 def error_of(code: int, function: str) -> ProviderError:
-    """The error for a code. ``facts["problem"]`` reads on after a device's name, where it concerns a device."""
+    """The error for a code. ``facts["problem"]`` reads on after a device's name, where
+    it concerns a device.
+    """
     if code in _OF_THE_DRIVER:
         cls, sentence = _OF_THE_DRIVER[code]
         return cls(sentence, smi_code=code)
     if function == "amdsmi_init":
-        reason = "is refused to this user" if code == NO_PERMISSION else f"fails with AMD SMI error {code}"
-        return ProviderError(f"access to the AMD driver {reason}; ask the administrator", smi_code=code)
-    cls, problem = _OF_A_DEVICE.get(code, (ProviderError, f"answers {function} with AMD SMI error {code}"))
+        reason = (
+            "is refused to this user"
+            if code == NO_PERMISSION
+            else f"fails with AMD SMI error {code}"
+        )
+        return ProviderError(
+            f"access to the AMD driver {reason}; ask the administrator", smi_code=code
+        )
+    cls, problem = _OF_A_DEVICE.get(
+        code, (ProviderError, f"answers {function} with AMD SMI error {code}")
+    )
     return cls(f"an AMD GPU {problem}", smi_code=code, problem=problem)
 
 

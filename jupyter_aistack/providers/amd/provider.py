@@ -1,4 +1,6 @@
-"""AMD GPUs, whole ones only: what there is, what is in use, and the environment that shows a process its own."""
+"""AMD GPUs, whole ones only: what there is, what is in use, and the environment that
+shows a process its own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, ProcessUse, Slice
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Enforcement,
+    ProcessUse,
+    Slice,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Preparation, Provider, Usage
@@ -17,9 +25,13 @@ from .amdsmi import AMDSMI
 
 VENDOR = "amd"
 RETRY_LOST_SECONDS = 30.0
-"""How often the library is opened anew while a GPU is lost: handles do not outlive a reset."""
+"""How often the library is opened anew while a GPU is lost: handles do not outlive a
+reset.
+"""
 NO_WATTS = 0xFFFF
-"""What the library gives for power, and on some GPUs for activity, that it cannot measure."""
+"""What the library gives for power, and on some GPUs for activity, that it cannot
+measure.
+"""
 
 _NAMELESS = "GPU-amd-"  # beginning of the id of a GPU that cannot be chosen by a UUID
 _GONE = "is no longer there; it fell off the bus or was removed"
@@ -39,15 +51,23 @@ class AMDProvider(Provider):
     name = VENDOR
 
     def __init__(
-        self, smi: AMDSMI | None = None, *, optional: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        smi: AMDSMI | None = None,
+        *,
+        optional: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._smi, self._optional, self._clock = smi or AMDSMI(), optional, clock
+        self._smi = smi or AMDSMI()
+        self._optional = optional
+        self._clock = clock
         self._known: dict[str, Device] = {}
         self._handles: dict[str, Any] = {}
         self._reopened_at = -math.inf
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        """Every GPU, the unusable ones with their problem; one seen before that is gone stays listed as lost."""
+        """Every GPU, the unusable ones with their problem; one seen before that is gone
+        stays listed as lost.
+        """
         self._reopen_if_lost()
         try:
             handles = self._smi.query("amdsmi_get_processor_handles")
@@ -56,19 +76,37 @@ class AMDProvider(Provider):
                 return ()
             raise
         self._handles = {}
-        seen = [self._device(handle, index, host) for index, handle in enumerate(handles)]
+        seen = [
+            self._device(handle, index, host) for index, handle in enumerate(handles)
+        ]
         found = {device.id: device for device in _told_apart(seen)}
-        gone = {i: replace(d, problem=_GONE, processes=()) for i, d in self._known.items() if i not in found}
-        self._known = {i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)}
-        return tuple(sorted((gone | found).values(), key=lambda device: (device.index, device.id)))
+        gone = {
+            i: replace(d, problem=_GONE, processes=())
+            for i, d in self._known.items()
+            if i not in found
+        }
+        self._known = {
+            i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)
+        }
+        return tuple(
+            sorted(
+                (gone | found).values(), key=lambda device: (device.index, device.id)
+            )
+        )
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        """ROCR_VISIBLE_DEVICES by UUID, which ROCm's lowest layer obeys whatever runs on it.
+        """ROCR_VISIBLE_DEVICES by UUID, which ROCm's lowest layer obeys whatever runs
+        on it.
 
-        HIP numbers anew what is left then, and reads CUDA_VISIBLE_DEVICES where it finds no variable of its own, so
-        both are set too; torch refuses more HIP than ROCR devices (``torch.cuda._parse_visible_devices``).
+        HIP numbers anew what is left then, and reads CUDA_VISIBLE_DEVICES where it
+        finds no variable of its own, so both are set too; torch refuses more HIP than
+        ROCR devices (``torch.cuda._parse_visible_devices``).
         """
-        own = [_usable(piece, devices) for piece in lease.slices if _is_ours(piece, devices)]
+        own = [
+            _usable(piece, devices)
+            for piece in lease.slices
+            if _is_ours(piece, devices)
+        ]
         if not own:
             raise PrepareFailed("its AMD GPU is no longer there", lease_id=lease.id)
         return Preparation(
@@ -81,13 +119,23 @@ class AMDProvider(Provider):
             enforced_by=Enforcement.WHOLE,
         )
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
-        """Memory of each lease's processes; how busy its GPUs are, as they are its own alone."""
-        return {i: self._use(lease, pids.get(i, frozenset())) for i, lease in leases.items()}
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
+        """Memory of each lease's processes; how busy its GPUs are, as they are its own
+        alone.
+        """
+        return {
+            i: self._use(lease, pids.get(i, frozenset())) for i, lease in leases.items()
+        }
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """What each GPU's own counters say."""
-        return {i: self._reading(i) for i, device in devices.items() if device.vendor == VENDOR}
+        return {
+            i: self._reading(i)
+            for i, device in devices.items()
+            if device.vendor == VENDOR
+        }
 
     def close(self) -> None:
         """Close the library."""
@@ -99,10 +147,12 @@ class AMDProvider(Provider):
             self._reopened_at = self._clock()
             self._smi.close()
 
-    # -- what there is ------------------------------------------------------------------------------------------
+    # -- what there is -----------------------------------------------------------------
 
     def _device(self, handle: Any, index: int, host: str) -> Device:
-        """The GPU behind a handle; when it does not answer, what is known of it and why."""
+        """The GPU behind a handle; when it does not answer, what is known of it and
+        why.
+        """
         try:
             device = self._describe(handle, index, host)
             self._handles[device.id] = handle
@@ -111,58 +161,103 @@ class AMDProvider(Provider):
             if "problem" not in error.facts:
                 raise  # it concerns the driver, not this GPU
             problem = str(error.facts["problem"])
-        known = next((device for device in self._known.values() if device.index == index), None)
+        known = next(
+            (device for device in self._known.values() if device.index == index), None
+        )
         if known is not None:
             return replace(known, problem=problem, processes=())
         return _blank(f"{_NAMELESS}{index}", index, host, problem)
 
     def _describe(self, handle: Any, index: int, host: str) -> Device:
         asic = self._smi.query("amdsmi_get_gpu_asic_info", handle)
-        uuid, units = self._uuid(handle, asic), asic["num_compute_units"]
-        device = _blank(uuid or f"{_NAMELESS}{index}", index, host, "" if uuid else _NO_UUID)
+        uuid = self._uuid(handle, asic)
+        units = asic["num_compute_units"]
+        device = _blank(
+            uuid or f"{_NAMELESS}{index}", index, host, "" if uuid else _NO_UUID
+        )
         return replace(
             device,
             name=asic["market_name"] if asic["market_name"] != "N/A" else device.name,
-            memory_bytes=self._smi.query("amdsmi_get_gpu_memory_total", handle, self._smi.video_memory),
+            memory_bytes=self._smi.query(
+                "amdsmi_get_gpu_memory_total", handle, self._smi.video_memory
+            ),
             multiprocessors=units if isinstance(units, int) else 0,
             processes=self._processes(handle),
         )
 
     def _uuid(self, handle: Any, asic: Mapping[str, Any]) -> str:
-        """The name by which ROCm knows the GPU, ``GPU-`` and sixteen digits of its unique id; empty for none."""
-        told = self._smi.query("amdsmi_get_gpu_enumeration_info", handle, default={}).get("hip_uuid", "")
+        """The name by which ROCm knows the GPU, ``GPU-`` and sixteen digits of its
+        unique id; empty for none.
+        """
+        told = self._smi.query(
+            "amdsmi_get_gpu_enumeration_info", handle, default={}
+        ).get("hip_uuid", "")
         serial = str(asic["asic_serial"]).removeprefix("0x").lower()
-        uuid = told.lower().replace("gpu-", "GPU-") if told else f"GPU-{serial.rjust(16, '0')}"
-        return "" if (serial == "n/a" and not told) or not uuid.removeprefix("GPU-").strip("0") else uuid
+        uuid = (
+            told.lower().replace("gpu-", "GPU-")
+            if told
+            else f"GPU-{serial.rjust(16, '0')}"
+        )
+        return (
+            ""
+            if (serial == "n/a" and not told)
+            or not uuid.removeprefix("GPU-").strip("0")
+            else uuid
+        )
 
     def _processes(self, handle: Any) -> tuple[ProcessUse, ...]:
         listed = self._smi.query("amdsmi_get_gpu_process_list", handle, default=())
         known = [process for process in listed if isinstance(process, Mapping)]
-        return tuple(ProcessUse(pid=p["pid"], memory_bytes=_held(p), name=_program(p)) for p in known)
+        return tuple(
+            ProcessUse(pid=p["pid"], memory_bytes=_held(p), name=_program(p))
+            for p in known
+        )
 
-    # -- measuring ----------------------------------------------------------------------------------------------
+    # -- measuring ---------------------------------------------------------------------
 
     def _use(self, lease: Lease, pids: frozenset[int]) -> Usage:
-        ids = [piece.device_id for piece in lease.slices if piece.device_id in self._handles]
+        ids = [
+            piece.device_id
+            for piece in lease.slices
+            if piece.device_id in self._handles
+        ]
         lists = [self._ask(i, "amdsmi_get_gpu_process_list") for i in ids]
         busy = [share for share in (self._busy(i) for i in ids) if share is not None]
-        own = [_held(p) for listed in lists if listed is not None for p in listed if p["pid"] in pids]
+        own = [
+            _held(p)
+            for listed in lists
+            if listed is not None
+            for p in listed
+            if p["pid"] in pids
+        ]
         return Usage(
             memory_bytes=None if None in lists or not ids else sum(own),
-            utilization=sum(busy) / len(busy) if busy and len(busy) == len(ids) else None,
+            utilization=sum(busy) / len(busy)
+            if busy and len(busy) == len(ids)
+            else None,
         )
 
     def _reading(self, device_id: str) -> Usage:
         power = self._ask(device_id, "amdsmi_get_power_info") or {}
         energy = self._ask(device_id, "amdsmi_get_energy_count")
         names = ("current_socket_power", "average_socket_power", "socket_power")
-        watts = [watt for watt in (_figure(power.get(name)) for name in names) if watt is not None]
+        watts = [
+            watt
+            for watt in (_figure(power.get(name)) for name in names)
+            if watt is not None
+        ]
         return Usage(
-            memory_bytes=self._ask(device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory),
+            memory_bytes=self._ask(
+                device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory
+            ),
             utilization=self._busy(device_id),
             power_watts=watts[0] if watts else None,
             # Counted in units of so many microjoules.
-            energy_joules=energy["energy_accumulator"] * energy["counter_resolution"] / 1e6 if energy else None,
+            energy_joules=energy["energy_accumulator"]
+            * energy["counter_resolution"]
+            / 1e6
+            if energy
+            else None,
         )
 
     def _busy(self, device_id: str) -> float | None:
@@ -171,10 +266,16 @@ class AMDProvider(Provider):
         return None if percent is None else percent / 100
 
     def _ask(self, device_id: str, function: str, *args: Any) -> Any:
-        """The library's answer, or None: one GPU in trouble must not hide what the others do."""
+        """The library's answer, or None: one GPU in trouble must not hide what the
+        others do.
+        """
         handle = self._handles.get(device_id)
         try:
-            return None if handle is None else self._smi.query(function, handle, *args, default=None)
+            return (
+                None
+                if handle is None
+                else self._smi.query(function, handle, *args, default=None)
+            )
         except ProviderError:
             return None
 
@@ -194,10 +295,15 @@ def _blank(device_id: str, index: int, host: str, problem: str) -> Device:
 
 
 def _told_apart(devices: Sequence[Device]) -> list[Device]:
-    """The GPUs, one for each UUID: where several have the same, none can be chosen by it."""
+    """The GPUs, one for each UUID: where several have the same, none can be chosen by
+    it.
+    """
     ids = [device.id for device in devices]
     first = {device.id: device for device in reversed(devices)}
-    return [replace(d, problem=_SPLIT) if ids.count(i) > 1 and not d.problem else d for i, d in first.items()]
+    return [
+        replace(d, problem=_SPLIT) if ids.count(i) > 1 and not d.problem else d
+        for i, d in first.items()
+    ]
 
 
 def _is_ours(piece: Slice, devices: Mapping[str, Device]) -> bool:
@@ -213,7 +319,9 @@ def _usable(piece: Slice, devices: Mapping[str, Device]) -> Device:
 
 
 def _held(process: Mapping[str, Any]) -> int:
-    return int(process.get("memory_usage", {}).get("vram_mem") or process.get("mem") or 0)
+    return int(
+        process.get("memory_usage", {}).get("vram_mem") or process.get("mem") or 0
+    )
 
 
 def _program(process: Mapping[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""Finding out how firmly each GPU's shares can be held: what `ladder` judges by, gathered once a minute."""
+"""Finding out how firmly each GPU's shares can be held: what `ladder` judges by,
+gathered once a minute.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_aistack.core.enforcement.levels import ComputeMode, EnforcementOption, HostCapabilities, ladder, major
+from jupyter_aistack.core.enforcement.levels import (
+    ComputeMode,
+    EnforcementOption,
+    HostCapabilities,
+    ladder,
+    major,
+)
 from jupyter_aistack.core.enforcement.mps_limits import NAMESPACES_DRIVER
 from jupyter_aistack.core.model.device import Device, Enforcement
 from jupyter_aistack.exceptions import ProviderError
@@ -30,7 +38,9 @@ PROGRAM_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Host:
-    """The facts that are the same for all GPUs; the fields are those of `HostCapabilities`."""
+    """The facts that are the same for all GPUs; the fields are those of
+    `HostCapabilities`.
+    """
 
     driver: str
     refusal: str
@@ -74,8 +84,12 @@ class CapabilityProbe:
         cgroups: Path = ROOT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._nvml, self._mps, self._dmem = nvml, mps, dmem
-        self._refusal, self._cgroups, self._clock = refusal, cgroups, clock
+        self._nvml = nvml
+        self._mps = mps
+        self._dmem = dmem
+        self._refusal = refusal
+        self._cgroups = cgroups
+        self._clock = clock
         self._host: _Host | None = None
         self._own: dict[str, _Own] = {}
         self._at = 0.0
@@ -90,12 +104,17 @@ class CapabilityProbe:
         return major(self._probed().driver)
 
     def rung(self, device: Device) -> EnforcementOption:
-        """Where a healthy GPU stands now. Raises `ProviderError`: the driver does not answer."""
+        """Where a healthy GPU stands now. Raises `ProviderError`: the driver does not
+        answer.
+        """
         host = self._probed()
         if device.id not in self._own:
             self._own[device.id] = self._ask(device)
         own = self._own[device.id]
-        held = [mig.enforcement(instance.gpu_slices, instance.compute_slices) for instance in device.mig]
+        held = [
+            mig.enforcement(instance.gpu_slices, instance.compute_slices)
+            for instance in device.mig
+        ]
         whole = held.count(Enforcement.L4)
         return ladder(
             HostCapabilities(
@@ -119,7 +138,9 @@ class CapabilityProbe:
     def _probed(self) -> _Host:
         is_old = not 0 <= self._clock() - self._at < PROBE_SECONDS
         if self._host is None or is_old:
-            self._host, self._own, self._at = self._look(), {}, self._clock()
+            self._host = self._look()
+            self._own = {}
+            self._at = self._clock()
         return self._host
 
     def _look(self) -> _Host:
@@ -153,15 +174,20 @@ class CapabilityProbe:
         mode = ask("nvmlDeviceGetComputeMode", handle, default=None)
         pci = ask("nvmlDeviceGetPciInfo_v3", handle, default=None)
         return _Own(
-            capability=tuple(ask("nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0))),
+            capability=tuple(
+                ask("nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0))
+            ),
             compute_mode=ComputeMode(mode) if mode in set(ComputeMode) else None,
-            has_mig=device.mig_enabled or ask("nvmlDeviceGetMigMode", handle, default=None) is not None,
+            has_mig=device.mig_enabled
+            or ask("nvmlDeviceGetMigMode", handle, default=None) is not None,
             bus=_decoded(pci.busId) if pci is not None else "",
         )
 
 
 def known_protocols(control: str) -> frozenset[int]:
-    """Versions of the protocol that a control program speaks, as its help tells; none when it cannot be run."""
+    """Versions of the protocol that a control program speaks, as its help tells; none
+    when it cannot be run.
+    """
     try:
         if "namespace" in _said(control, "-p", "3", "-h"):
             return frozenset({2, 3})
@@ -174,9 +200,17 @@ def known_protocols(control: str) -> frozenset[int]:
 def _said(control: str, *arguments: str) -> str:
     # Its help must not depend on a daemon that happens to run where ours never will.
     environment = {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": os.devnull}
-    options: dict[str, object] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options: dict[str, object] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+    }
     done = subprocess.run(  # type: ignore[call-overload]
-        [control, *arguments], text=True, timeout=PROGRAM_SECONDS, env=environment, **options
+        [control, *arguments],
+        text=True,
+        timeout=PROGRAM_SECONDS,
+        env=environment,
+        **options,
     )
     return str(done.stdout)
 

@@ -1,4 +1,6 @@
-"""What holds a share of a GPU to its size: the firmest level its GPU reaches, or the caps of frameworks alone."""
+"""What holds a share of a GPU to its size: the firmest level its GPU reaches, or the
+caps of frameworks alone.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from jupyter_aistack.core.enforcement.mps_limits import limit_mib, multiprocessors_at_most, percent, slots
-from jupyter_aistack.core.model.device import Device, Enforcement, Fault, ProcessUse, Slice, SliceKind
+from jupyter_aistack.core.enforcement.mps_limits import (
+    limit_mib,
+    multiprocessors_at_most,
+    percent,
+    slots,
+)
+from jupyter_aistack.core.model.device import (
+    Device,
+    Enforcement,
+    Fault,
+    ProcessUse,
+    Slice,
+    SliceKind,
+)
 from jupyter_aistack.core.model.lease import LESS_FIRMLY, Lease, lasting_note
 from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
@@ -22,7 +36,9 @@ from .nvml import NVML
 
 log = logging.getLogger("jupyter_aistack")
 
-ADVISORY = 'AIStack.enforcement is "advisory": shares are held by the caps of frameworks alone'
+ADVISORY = (
+    'AIStack.enforcement is "advisory": shares are held by the caps of frameworks alone'
+)
 SERVER = "nvidia-cuda-mps-server"
 _PROTOCOLS = {Enforcement.L1: 2, Enforcement.L2: 3, Enforcement.L3: 3}
 _NO_MPS = {"CUDA_MPS_PIPE_DIRECTORY": os.devnull}
@@ -37,7 +53,8 @@ class EnforcementHandle:
         level: None when nothing else holds it.
         environment: variables its process must be given.
         expects: what that process must find, as in `Prepared`.
-        note: why it is held less firmly than shares of its GPU can be; empty when it is not.
+        note: why it is held less firmly than shares of its GPU can be; empty when it is
+            not.
     """
 
     level: Enforcement | None = None
@@ -68,15 +85,18 @@ class ShareEnforcer:
         prober: CapabilityProbe | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._mps, self._dmem = mps or MPSManager(), dmem or DmemClient()
+        self._mps = mps or MPSManager()
+        self._dmem = dmem or DmemClient()
         refusal = ADVISORY if is_advisory else ""
-        self.prober = prober or CapabilityProbe(nvml, self._mps, self._dmem, refusal=refusal, clock=clock)
+        self.prober = prober or CapabilityProbe(
+            nvml, self._mps, self._dmem, refusal=refusal, clock=clock
+        )
         self._prepared: dict[str, tuple[Lease, bool]] = {}
         self._closed: dict[str, str] = {}
         self._groups: dict[str, str] = {}
         self._no_group: dict[str, str] = {}
 
-    # -- telling ------------------------------------------------------------------------------------------------
+    # -- telling -----------------------------------------------------------------------
 
     def shown(self, device: Device) -> Device:
         """A GPU with its level, and with what MPS has against its use."""
@@ -84,7 +104,9 @@ class ShareEnforcer:
             return device
         try:
             rung = self.prober.rung(device)
-        except ProviderError as error:  # it was lost since it was found; the next look tells
+        except (
+            ProviderError
+        ) as error:  # it was lost since it was found; the next look tells
             log.debug("the level of %s is not known: %s", device.id, error)
             return device
         problem = self._mps.problem(device.id, device.index)
@@ -99,15 +121,21 @@ class ShareEnforcer:
         )
 
     def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
-        """Who holds memory, without our own MPS servers: what they hold belongs to the leases they serve."""
-        return tuple(p for p in device.processes if p.name != SERVER or not self.is_server(p.pid))
+        """Who holds memory, without our own MPS servers: what they hold belongs to the
+        leases they serve.
+        """
+        return tuple(
+            p for p in device.processes if p.name != SERVER or not self.is_server(p.pid)
+        )
 
     def is_server(self, pid: int) -> bool:
         """Whether a process is one of our own MPS servers."""
         return not self._mps.own_pids().isdisjoint(ancestors(pid))
 
     def is_reopened(self, device: Device) -> Device:
-        """A GPU as it stands now, where MPS had closed it: the process that is to start may be what was waited for."""
+        """A GPU as it stands now, where MPS had closed it: the process that is to start
+        may be what was waited for.
+        """
         if not device.problem or device.problem != self._closed.get(device.id):
             return device
         self._mps.check()
@@ -125,20 +153,32 @@ class ShareEnforcer:
         """See `Provider.faults`."""
         return self._mps.faults()
 
-    # -- holding ------------------------------------------------------------------------------------------------
+    # -- holding -----------------------------------------------------------------------
 
-    def grip(self, lease: Lease, slices: Sequence[Slice], devices: Mapping[str, Device]) -> EnforcementHandle:
+    def grip(
+        self, lease: Lease, slices: Sequence[Slice], devices: Mapping[str, Device]
+    ) -> EnforcementHandle:
         """Hold a lease as firmly as its GPU allows; the second time changes nothing.
 
         Raises:
-            PrepareFailed: the lease cannot be held at all: no slot, a closed GPU, or its holder has a lease under MPS.
+            PrepareFailed: the lease cannot be held at all: no slot, a closed GPU, or
+                its holder has a lease under MPS.
         """
         self._check_holder(lease)
         is_suspendable = lease.residence is not None
         shares = [piece for piece in slices if piece.kind is SliceKind.SHARE]
         device = devices[shares[0].device_id] if shares else None
-        if device is None or is_suspendable or lease.enforced_by is Enforcement.L0 or device.level not in _PROTOCOLS:
-            note = self._mps.failure(device.id) if device is not None and not is_suspendable else ""
+        if (
+            device is None
+            or is_suspendable
+            or lease.enforced_by is Enforcement.L0
+            or device.level not in _PROTOCOLS
+        ):
+            note = (
+                self._mps.failure(device.id)
+                if device is not None and not is_suspendable
+                else ""
+            )
             return self._unheld(lease, note, _NO_MPS if is_suspendable else {})
         if reason := self._unfit(lease, slices):
             return self._unheld(lease, reason)
@@ -166,7 +206,9 @@ class ShareEnforcer:
             self._drop_group(group)
 
     def enter(self, lease: Lease, pid: int) -> None:
-        """Put a lease's control group around a process. Raises `ProviderError`: it is held by MPS alone now."""
+        """Put a lease's control group around a process. Raises `ProviderError`: it is
+        held by MPS alone now.
+        """
         group = self._groups.get(lease.id)
         if group is None or not is_alive(pid, None):
             return
@@ -204,10 +246,15 @@ class ShareEnforcer:
             note=_less_firmly(self._why_less(lease, level, device.level)),
         )
 
-    def _why_less(self, lease: Lease, level: Enforcement, reachable: Enforcement) -> str:
+    def _why_less(
+        self, lease: Lease, level: Enforcement, reachable: Enforcement
+    ) -> str:
         if level is reachable:
             return ""
-        return self._no_group.get(lease.id) or "the MPS daemon of its GPU speaks the older protocol"
+        return (
+            self._no_group.get(lease.id)
+            or "the MPS daemon of its GPU speaks the older protocol"
+        )
 
     def _make_group(self, lease: Lease, piece: Slice, held: MPSAssignment) -> None:
         """Give the lease a control group, unless it has one or could not have one."""
@@ -225,7 +272,9 @@ class ShareEnforcer:
         except ProviderError as error:
             log.warning("the control group of a lease stays: %s", error.message)
 
-    def _unheld(self, lease: Lease, reason: str, environment: Mapping[str, str] | None = None) -> EnforcementHandle:
+    def _unheld(
+        self, lease: Lease, reason: str, environment: Mapping[str, str] | None = None
+    ) -> EnforcementHandle:
         """Nothing but caps; what the lease's note says of it already stays."""
         self._prepared[lease.id] = (lease, False)
         note = _less_firmly(reason) or lasting_note(lease.note)
@@ -235,7 +284,11 @@ class ShareEnforcer:
         """Why a lease cannot be held by MPS, which gives a process one GPU."""
         if len(slices) > 1:
             return "a process can use the MPS server of one GPU, and this lease has several"
-        return "its holder has another lease, which MPS would hide" if self._others(lease) else ""
+        return (
+            "its holder has another lease, which MPS would hide"
+            if self._others(lease)
+            else ""
+        )
 
     def _check_holder(self, lease: Lease) -> None:
         """A process is a client of one MPS server for one lease, or of none."""
@@ -246,11 +299,17 @@ class ShareEnforcer:
 
     def _others(self, lease: Lease) -> list[tuple[Lease, bool]]:
         known = tuple(self._prepared.values())  # at once: other threads prepare, too
-        return [one for one in known if one[0].holder.id == lease.holder.id and one[0].id != lease.id]
+        return [
+            one
+            for one in known
+            if one[0].holder.id == lease.holder.id and one[0].id != lease.id
+        ]
 
 
 def _environment(held: MPSAssignment, piece: Slice) -> dict[str, str]:
-    """What a client of MPS must be given. The limit names the one GPU that it sees: any other entry would lift all."""
+    """What a client of MPS must be given. The limit names the one GPU that it sees: any
+    other entry would lift all.
+    """
     return {
         "CUDA_MPS_PIPE_DIRECTORY": str(held.directory),
         "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(held.limit.percent),
@@ -259,7 +318,9 @@ def _environment(held: MPSAssignment, piece: Slice) -> dict[str, str]:
 
 
 def _expects(held: MPSAssignment, device: Device) -> dict[str, object]:
-    share = multiprocessors_at_most(device.multiprocessors, held.limit.percent, protocol=held.protocol)
+    share = multiprocessors_at_most(
+        device.multiprocessors, held.limit.percent, protocol=held.protocol
+    )
     known = {} if share is None else {"multiprocessors": share}
     return {"memory_free": held.limit.mib * MIB, "mps": True, **known}
 

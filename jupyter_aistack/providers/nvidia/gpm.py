@@ -1,7 +1,8 @@
-"""Activity of multiprocessors from NVML's GPU performance monitoring, which Hopper and later have.
+"""Activity of multiprocessors from NVML's GPU performance monitoring, which Hopper and
+later have.
 
-A figure needs two samples, so the first look gives none. Samples are the library's own memory: each is freed once the
-next is there.
+A figure needs two samples, so the first look gives none. Samples are the library's own
+memory: each is freed once the next is there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from jupyter_aistack.exceptions import ProviderError
 from .nvml import NVML
 
 SM_UTIL = 2
-"""``NVML_GPM_METRIC_SM_UTIL``: percentage of multiprocessors that had work, over the time between two samples."""
+"""``NVML_GPM_METRIC_SM_UTIL``: percentage of multiprocessors that had work, over the
+time between two samples.
+"""
 
 
 class GPM:
@@ -30,15 +33,21 @@ class GPM:
         self._samples: dict[str, Any] = {}
 
     def look(self, devices: Iterable[Device]) -> dict[str, float]:
-        """Activity since the last look, 0 to 1, by UUID of a GPU, or of a MIG instance on one that is cut.
+        """Activity since the last look, 0 to 1, by UUID of a GPU, or of a MIG instance
+        on one that is cut.
 
         What has no GPM, or was not looked at before, is missing.
         """
         taken: dict[str, Any] = {}
         for device in devices:
             taken.update(self._take(device))
-        before, self._samples = self._samples, taken
-        found = {uuid: self._between(before[uuid], sample) for uuid, sample in taken.items() if uuid in before}
+        before = self._samples
+        self._samples = taken
+        found = {
+            uuid: self._between(before[uuid], sample)
+            for uuid, sample in taken.items()
+            if uuid in before
+        }
         for sample in before.values():
             self._ask("nvmlGpmSampleFree", sample)
         return {uuid: share for uuid, share in found.items() if share is not None}
@@ -51,10 +60,21 @@ class GPM:
             return {}
         if not device.mig_enabled:
             return _only({device.id: self._sample("nvmlGpmSampleGet", gpu)})
-        handles = {i.uuid: self._ask("nvmlDeviceGetHandleByUUID", i.uuid) for i in device.mig}
-        numbers = {uuid: self._ask("nvmlDeviceGetGpuInstanceId", h) for uuid, h in handles.items() if h is not None}
+        handles = {
+            i.uuid: self._ask("nvmlDeviceGetHandleByUUID", i.uuid) for i in device.mig
+        }
+        numbers = {
+            uuid: self._ask("nvmlDeviceGetGpuInstanceId", h)
+            for uuid, h in handles.items()
+            if h is not None
+        }
         known = {uuid: number for uuid, number in numbers.items() if number is not None}
-        return _only({uuid: self._sample("nvmlGpmMigSampleGet", gpu, number) for uuid, number in known.items()})
+        return _only(
+            {
+                uuid: self._sample("nvmlGpmMigSampleGet", gpu, number)
+                for uuid, number in known.items()
+            }
+        )
 
     def _sample(self, function: str, *args: Any) -> Any:
         sample = self._ask("nvmlGpmSampleAlloc")
@@ -75,7 +95,9 @@ class GPM:
     def _ask(self, function: str, *args: Any) -> Any:
         try:
             return self._nvml.query(function, *args, default=None)
-        except ProviderError:  # samples of before a reset are refused; the next look has new ones
+        except (
+            ProviderError
+        ):  # samples of before a reset are refused; the next look has new ones
             return None
 
 
@@ -91,6 +113,7 @@ def _request(first: Any, second: Any) -> Any:
     if kind is None:
         return None
     asked = kind(version=pynvml.NVML_GPM_METRICS_GET_VERSION, numMetrics=1)
-    asked.sample1, asked.sample2 = first, second
+    asked.sample1 = first
+    asked.sample2 = second
     asked.metrics[0].metricId = SM_UTIL
     return asked

@@ -12,18 +12,24 @@ from jupyter_aistack.core.model.units import MIB
 from . import mig
 
 HEADROOM_BYTES = 400 * MIB
-"""What a CUDA context, cuBLAS and NCCL take beside a framework's own pool, which no framework cap covers."""
+"""What a CUDA context, cuBLAS and NCCL take beside a framework's own pool, which no
+framework cap covers.
+"""
 
 JAX_SHARE = 0.95
-"""Of a framework's share, what JAX may take at its start: it takes all of it at once, and XLA needs some beside."""
+"""Of a framework's share, what JAX may take at its start: it takes all of it at once,
+and XLA needs some beside.
+"""
 
 
 def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
-    """Variables that make frameworks stay within `slice_bytes` of a device on which they see `total_bytes`.
+    """Variables that make frameworks stay within `slice_bytes` of a device on which
+    they see `total_bytes`.
 
-    Each framework's pool gets the slice less a headroom for what lies outside any pool. CuPy and JAX read their own
-    variables; torch, TensorFlow, RMM and vLLM have none that all their versions take, so `jupyter_aistack.client.runtime.memory_caps` applies
-    those that begin with AISTACK.
+    Each framework's pool gets the slice less a headroom for what lies outside any pool.
+    CuPy and JAX read their own variables; torch, TensorFlow, RMM and vLLM have none
+    that all their versions take, so `jupyter_aistack.client.runtime.memory_caps`
+    applies those that begin with AISTACK.
     """
     pool = slice_bytes - min(HEADROOM_BYTES, slice_bytes // 4)
     share = min(1.0, pool / total_bytes) if total_bytes else 1.0
@@ -33,15 +39,20 @@ def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
         names.TENSORFLOW_MIB: str(max(1, pool // MIB)),
         names.CUPY: str(pool),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        names.JAX: _floor(share * JAX_SHARE),  # a share of the total, not of what is free
+        names.JAX: _floor(
+            share * JAX_SHARE
+        ),  # a share of the total, not of what is free
     }
 
 
-def seen_bytes(piece: Slice, device_bytes: int, level: Enforcement = Enforcement.L0) -> int:
+def seen_bytes(
+    piece: Slice, device_bytes: int, level: Enforcement = Enforcement.L0
+) -> int:
     """Bytes of memory a process is shown as the total of a slice's device.
 
-    A MIG instance shows its own, and a limit of its cgroup shows as the whole (L3); under MPS and where nothing but
-    good will holds, the total is that of the GPU, whatever may be allocated (measured by ai-dynamo/dynamo).
+    A MIG instance shows its own, and a limit of its cgroup shows as the whole (L3);
+    under MPS and where nothing but good will holds, the total is that of the GPU,
+    whatever may be allocated (measured by ai-dynamo/dynamo).
     """
     if piece.kind is SliceKind.MIG:
         return mig.memory_seen(piece)
@@ -49,14 +60,18 @@ def seen_bytes(piece: Slice, device_bytes: int, level: Enforcement = Enforcement
 
 
 def for_suspension(lease: Lease) -> dict[str, str]:
-    """Variables for a lease that may be suspended: what JAX or TensorFlow took in advance would be moved as well.
+    """Variables for a lease that may be suspended: what JAX or TensorFlow took in
+    advance would be moved as well.
 
     See JAX's "GPU memory allocation" and TensorFlow's "Use a GPU".
     """
     return {} if lease.residence is None else dict(_GROWING)
 
 
-_GROWING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+_GROWING = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+}
 
 
 def _floor(share: float) -> str:

@@ -1,7 +1,8 @@
-"""MIG instances: the hardware partitions an administrator cut a GPU into, as NVML's attributes describe them.
+"""MIG instances: the hardware partitions an administrator cut a GPU into, as NVML's
+attributes describe them.
 
-A profile's name is a name alone. ``1g.18gb`` of an H200 has 16 GiB, and what share of a GPU's multiprocessors it has
-differs by model, so every figure comes from attributes.
+A profile's name is a name alone. ``1g.18gb`` of an H200 has 16 GiB, and what share of a
+GPU's multiprocessors it has differs by model, so every figure comes from attributes.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from jupyter_aistack.core.placement.mig_plan import MIGProfile
 from .nvml import NVML
 
 PROFILES = range(0x12)
-"""NVML's numbers of the kinds of GPU instances (``NVML_GPU_INSTANCE_PROFILE_COUNT``); most GPUs know a few of them."""
+"""NVML's numbers of the kinds of GPU instances (``NVML_GPU_INSTANCE_PROFILE_COUNT``);
+most GPUs know a few of them.
+"""
 
 
 def instance_handles(nvml: NVML, gpu: Any) -> tuple[Any, ...]:
     """Handles of a GPU's instances; the driver numbers them with holes."""
     most = nvml.query("nvmlDeviceGetMaxMigDeviceCount", gpu, default=0)
-    slots = (nvml.query("nvmlDeviceGetMigDeviceHandleByIndex", gpu, slot, not_found=None) for slot in range(most))
+    slots = (
+        nvml.query("nvmlDeviceGetMigDeviceHandleByIndex", gpu, slot, not_found=None)
+        for slot in range(most)
+    )
     return tuple(handle for handle in slots if handle is not None)
 
 
@@ -39,7 +45,9 @@ def shapes(nvml: NVML, gpu: Any, gpu_bytes: int) -> tuple[MIGProfile, ...]:
 
 
 def _profile(nvml: NVML, gpu: Any, number: int) -> Any:
-    """NVML's description of one kind of instance, with its name where the driver is new enough to tell."""
+    """NVML's description of one kind of instance, with its name where the driver is new
+    enough to tell.
+    """
     ask = "nvmlDeviceGetGpuInstanceProfileInfo"
     info = nvml.query(ask, gpu, number, default=None)
     return info if info is not None else nvml.query(ask, gpu, number, 1, default=None)
@@ -48,17 +56,28 @@ def _profile(nvml: NVML, gpu: Any, number: int) -> Any:
 def _shape(info: Any, gpu_bytes: int) -> MIGProfile:
     said = getattr(info, "name", "")
     text = said.decode() if isinstance(said, bytes) else said
-    name, memory_bytes = text.rpartition(" ")[2].lower(), info.memorySizeMB * MIB
+    name = text.rpartition(" ")[2].lower()
+    memory_bytes = info.memorySizeMB * MIB
     return MIGProfile(
         id=info.id,
-        name=name if is_profile(name) else profile_name(info.sliceCount, info.sliceCount, memory_bytes, gpu_bytes),
+        name=name
+        if is_profile(name)
+        else profile_name(info.sliceCount, info.sliceCount, memory_bytes, gpu_bytes),
         gpu_slices=info.sliceCount,
         memory_bytes=memory_bytes,
-        engines=(info.copyEngineCount, info.decoderCount, info.encoderCount, info.jpegCount, info.ofaCount),
+        engines=(
+            info.copyEngineCount,
+            info.decoderCount,
+            info.encoderCount,
+            info.jpegCount,
+            info.ofaCount,
+        ),
     )
 
 
-def describe(nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[MIGProfile] = ()) -> MIGInstance:
+def describe(
+    nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[MIGProfile] = ()
+) -> MIGInstance:
     """The instance behind a handle.
 
     Args:
@@ -75,12 +94,17 @@ def describe(nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[MIGProfile
     if shape is not None:
         name = shape.name if own == whole else f"{own}c.{shape.name}"
     else:
-        label = "" if gpu_bytes else _label(nvml.query("nvmlDeviceGetName", handle, default=""))
+        label = (
+            ""
+            if gpu_bytes
+            else _label(nvml.query("nvmlDeviceGetName", handle, default=""))
+        )
         name = label or profile_name(whole, own, memory_bytes, gpu_bytes)
     return MIGInstance(
         uuid=nvml.query("nvmlDeviceGetUUID", handle),
         profile=name,
-        # Compute instances of one GPU instance share its memory; each is counted with its part.
+        # Compute instances of one GPU instance share its memory; each is counted with
+        # its part.
         memory_bytes=memory_bytes * own // whole,
         multiprocessors=attributes.multiprocessorCount,
         gpu_slices=whole,
@@ -89,14 +113,17 @@ def describe(nvml: NVML, handle: Any, gpu_bytes: int, known: Sequence[MIGProfile
 
 
 def _label(device_name: str) -> str:
-    """The profile that the driver writes behind a GPU's model, the last resort where it tells neither shapes nor the
-    GPU's memory. It is what people call the instance; nothing else is taken from it."""
+    """The profile that the driver writes behind a GPU's model, the last resort where it
+    tells neither shapes nor the GPU's memory. It is what people call the instance;
+    nothing else is taken from it."""
     label = device_name.rpartition(" ")[2].lower()
     return label if is_profile(label) else ""
 
 
 def _shape_of(attributes: Any, known: Sequence[MIGProfile]) -> MIGProfile | None:
-    """The shape an instance was cut by: of those with as many slices, the nearest in memory, then in media engines."""
+    """The shape an instance was cut by: of those with as many slices, the nearest in
+    memory, then in media engines.
+    """
     engines = (
         attributes.sharedCopyEngineCount,
         attributes.sharedDecoderCount,
@@ -104,40 +131,65 @@ def _shape_of(attributes: Any, known: Sequence[MIGProfile]) -> MIGProfile | None
         attributes.sharedJpegCount,
         attributes.sharedOfaCount,
     )
-    alike = [shape for shape in known if shape.gpu_slices == attributes.gpuInstanceSliceCount]
+    alike = [
+        shape for shape in known if shape.gpu_slices == attributes.gpuInstanceSliceCount
+    ]
     memory_bytes = attributes.memorySizeMB * MIB
-    return min(alike, key=lambda s: (abs(s.memory_bytes - memory_bytes), s.engines != engines, s.id), default=None)
+    return min(
+        alike,
+        key=lambda s: (abs(s.memory_bytes - memory_bytes), s.engines != engines, s.id),
+        default=None,
+    )
 
 
-def profile_name(gpu_slices: int, compute_slices: int, memory_bytes: int, gpu_bytes: int) -> str:
+def profile_name(
+    gpu_slices: int, compute_slices: int, memory_bytes: int, gpu_bytes: int
+) -> str:
     """NVIDIA's name for a MIG shape, such as ``1g.18gb`` for 16 GiB of an H200.
 
-    The number is no size: it is the share of the GPU's memory in eighths, rounded up, of its GiB, rounded up.
+    The number is no size: it is the share of the GPU's memory in eighths, rounded up,
+        of its GiB, rounded up.
     """
     eighths = math.ceil(8 * memory_bytes / gpu_bytes) if gpu_bytes else 8
-    gigabytes = math.floor(eighths / 8 * math.ceil((gpu_bytes or memory_bytes) / 2**30) + 0.5)
+    gigabytes = math.floor(
+        eighths / 8 * math.ceil((gpu_bytes or memory_bytes) / 2**30) + 0.5
+    )
     compute = f"{compute_slices}c." if compute_slices != gpu_slices else ""
     return f"{compute}{gpu_slices}g.{gigabytes}gb"
 
 
 def counted(piece: Slice, device: Device) -> Slice:
-    """The slice with the slice counts of its instance, which ledgers of earlier versions do not keep."""
+    """The slice with the slice counts of its instance, which ledgers of earlier
+    versions do not keep.
+    """
     instance = next((one for one in device.mig if one.uuid == piece.uuid), None)
     if instance is None or piece.gpu_slices:
         return piece
-    return replace(piece, gpu_slices=instance.gpu_slices, compute_slices=instance.compute_slices)
+    return replace(
+        piece, gpu_slices=instance.gpu_slices, compute_slices=instance.compute_slices
+    )
 
 
 def shares_memory(piece: Slice) -> bool:
-    """Whether a slice is a compute instance (``1c.2g.35gb``), whose memory is its neighbours' too."""
+    """Whether a slice is a compute instance (``1c.2g.35gb``), whose memory is its
+    neighbours' too.
+    """
     return 0 < piece.compute_slices < piece.gpu_slices
 
 
 def enforcement(gpu_slices: int, compute_slices: int) -> Enforcement:
-    """What holds an instance: hardware, but for one with a part of its GPU instance's slices only its cores."""
+    """What holds an instance: hardware, but for one with a part of its GPU instance's
+    slices only its cores.
+    """
     return Enforcement.L0 if 0 < compute_slices < gpu_slices else Enforcement.L4
 
 
 def memory_seen(piece: Slice) -> int:
-    """Bytes a process on this instance is shown: for a compute instance, all of its GPU instance's."""
-    return piece.memory_bytes * piece.gpu_slices // piece.compute_slices if shares_memory(piece) else piece.memory_bytes
+    """Bytes a process on this instance is shown: for a compute instance, all of its GPU
+    instance's.
+    """
+    return (
+        piece.memory_bytes * piece.gpu_slices // piece.compute_slices
+        if shares_memory(piece)
+        else piece.memory_bytes
+    )

@@ -1,7 +1,8 @@
-"""Creating and destroying MIG instances: the one place that changes a GPU, and only where the administrator allows it.
+"""Creating and destroying MIG instances: the one place that changes a GPU, and only
+where the administrator allows it.
 
-MIG mode itself is never switched. An instance that a lease or any process uses is never destroyed, and one whose
-processes cannot be read counts as used.
+MIG mode itself is never switched. An instance that a lease or any process uses is never
+destroyed, and one whose processes cannot be read counts as used.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ from .usage import processes_if_known
 log = logging.getLogger("jupyter_aistack")
 
 PART_PROFILES = range(9)
-"""NVML's numbers of the kinds of compute instances (``NVML_COMPUTE_INSTANCE_PROFILE_COUNT``)."""
+"""NVML's numbers of the kinds of compute instances
+(``NVML_COMPUTE_INSTANCE_PROFILE_COUNT``).
+"""
 MOST = 16
 """More instances than one GPU can have of a kind."""
-IN_USE, NO_ROOM = 19, 23
+IN_USE = 19
+NO_ROOM = 23
 
 _PLACEMENT = "c_nvmlGpuInstancePlacement_t"
 
@@ -53,20 +57,33 @@ class MIGReconfigurer:
 
     Args:
         nvml: the connection to the driver.
-        permission: what the administrator allows; None for nothing, and then plans alone are made.
+        permission: what the administrator allows; None for nothing, and then plans
+            alone are made.
     """
 
     def __init__(self, nvml: NVML, permission: MIGPermission | None = None) -> None:
-        self._nvml, self._permission = nvml, permission
+        self._nvml = nvml
+        self._permission = permission
 
-    def offers(self, device_id: str, index: int, shapes: Iterable[MIGProfile]) -> tuple[str, ...]:
+    def offers(
+        self, device_id: str, index: int, shapes: Iterable[MIGProfile]
+    ) -> tuple[str, ...]:
         """The profiles that may be created on a GPU for those who wait."""
         permission = self._permission
         if permission is None:
             return ()
-        return tuple(shape.name for shape in shapes if permission.allows(device_id, index, shape.name))
+        return tuple(
+            shape.name
+            for shape in shapes
+            if permission.allows(device_id, index, shape.name)
+        )
 
-    def plan(self, devices: Iterable[Device], wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
+    def plan(
+        self,
+        devices: Iterable[Device],
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+    ) -> MIGPlan:
         """What would be done for one instance of each of `wanted`; nothing is.
 
         Args:
@@ -77,19 +94,31 @@ class MIGReconfigurer:
         Raises:
             ProviderError: the instances cannot be read; they can by root alone.
         """
-        cuttable = [device for device in devices if device.mig_enabled and device.is_healthy]
+        cuttable = [
+            device for device in devices if device.mig_enabled and device.is_healthy
+        ]
         with _in_our_words():
-            return plan_cuts([self._layout(device, leased) for device in cuttable], wanted)
+            return plan_cuts(
+                [self._layout(device, leased) for device in cuttable], wanted
+            )
 
-    def make(self, devices: Iterable[Device], wanted: Sequence[str], leased: Mapping[str, str]) -> tuple[str, ...]:
+    def make(
+        self,
+        devices: Iterable[Device],
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+    ) -> tuple[str, ...]:
         """Do it, step by step; what was done, one phrase each.
 
         Raises:
             Refused: the administrator has not allowed it.
-            ProviderError: a step failed, and was undone; ``facts["done"]`` are those before it, which stay.
+            ProviderError: a step failed, and was undone; ``facts["done"]`` are those
+                before it, which stay.
         """
         if self._permission is None:
-            raise Refused("mig_create: it is off; set AIStack.mig_create to let MIG instances be created here")
+            raise Refused(
+                "mig_create: it is off; set AIStack.mig_create to let MIG instances be created here"
+            )
         known = {device.id: device for device in devices}
         done: list[str] = []
         for step in self.plan(known.values(), wanted, leased).steps:
@@ -102,32 +131,55 @@ class MIGReconfigurer:
             done.append(str(step))
         return tuple(done)
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- looking -----------------------------------------------------------------------
 
     def _layout(self, device: Device, leased: Mapping[str, str]) -> Layout:
         gpu = self._nvml.query("nvmlDeviceGetHandleByUUID", device.id)
         known = mig.shapes(self._nvml, gpu, device.memory_bytes)
         uses = self._uses(gpu, leased)
-        standing = tuple(one for shape in known for one in self._standing(gpu, shape, uses))
+        standing = tuple(
+            one for shape in known for one in self._standing(gpu, shape, uses)
+        )
         able = [shape for shape in known if self._may(device, shape)]
-        placed = tuple(replace(shape, places=self._places(gpu, shape)) for shape in able)
-        return Layout(device_id=device.id, index=device.index, shapes=placed, instances=standing)
+        placed = tuple(
+            replace(shape, places=self._places(gpu, shape)) for shape in able
+        )
+        return Layout(
+            device_id=device.id, index=device.index, shapes=placed, instances=standing
+        )
 
     def _may(self, device: Device, shape: MIGProfile) -> bool:
         """Without any permission a plan shows all that could be done."""
-        return self._permission is None or self._permission.allows(device.id, device.index, shape.name)
+        return self._permission is None or self._permission.allows(
+            device.id, device.index, shape.name
+        )
 
     def _places(self, gpu: Any, shape: MIGProfile) -> tuple[MIGPlacement, ...]:
-        ask, kind = "nvmlDeviceGetGpuInstancePossiblePlacements", "c_nvmlGpuInstancePlacement_t"
-        return tuple(MIGPlacement(start=p.start, size=p.size) for p in self._nvml.gather(ask, kind, gpu, shape.id))
+        ask = "nvmlDeviceGetGpuInstancePossiblePlacements"
+        kind = "c_nvmlGpuInstancePlacement_t"
+        return tuple(
+            MIGPlacement(start=p.start, size=p.size)
+            for p in self._nvml.gather(ask, kind, gpu, shape.id)
+        )
 
-    def _standing(self, gpu: Any, shape: MIGProfile, uses: Mapping[int, str]) -> list[GPUInstance]:
-        ask, kind = "nvmlDeviceGetGpuInstances", "c_nvmlGpuInstance_t"
+    def _standing(
+        self, gpu: Any, shape: MIGProfile, uses: Mapping[int, str]
+    ) -> list[GPUInstance]:
+        ask = "nvmlDeviceGetGpuInstances"
+        kind = "c_nvmlGpuInstance_t"
         handles = self._nvml.gather(ask, kind, gpu, shape.id, most=MOST)
-        infos = [self._nvml.query("nvmlGpuInstanceGetInfo", handle) for handle in handles]
-        spans = [MIGPlacement(start=info.placement.start, size=info.placement.size) for info in infos]
+        infos = [
+            self._nvml.query("nvmlGpuInstanceGetInfo", handle) for handle in handles
+        ]
+        spans = [
+            MIGPlacement(start=info.placement.start, size=info.placement.size)
+            for info in infos
+        ]
         found = zip(infos, spans, strict=True)
-        return [GPUInstance(id=i.id, profile=shape.name, span=s, in_use=uses.get(i.id, "")) for i, s in found]
+        return [
+            GPUInstance(id=i.id, profile=shape.name, span=s, in_use=uses.get(i.id, ""))
+            for i, s in found
+        ]
 
     def _uses(self, gpu: Any, leased: Mapping[str, str]) -> dict[int, str]:
         """By GPU instance, what it must stay for."""
@@ -135,7 +187,11 @@ class MIGReconfigurer:
         for handle in mig.instance_handles(self._nvml, gpu):
             number = self._nvml.query("nvmlDeviceGetGpuInstanceId", handle)
             uuid = self._nvml.query("nvmlDeviceGetUUID", handle)
-            use = f"lease {leased[uuid]} has it" if uuid in leased else self._processes_of(handle)
+            use = (
+                f"lease {leased[uuid]} has it"
+                if uuid in leased
+                else self._processes_of(handle)
+            )
             uses[number] = uses.get(number) or use
         return uses
 
@@ -143,60 +199,94 @@ class MIGReconfigurer:
         processes = processes_if_known(self._nvml, handle)
         if processes is None:
             return "its processes cannot be read"
-        return f"process {', '.join(map(str, sorted(processes)))} uses it" if processes else ""
+        return (
+            f"process {', '.join(map(str, sorted(processes)))} uses it"
+            if processes
+            else ""
+        )
 
-    # -- doing --------------------------------------------------------------------------------------------------
+    # -- doing -------------------------------------------------------------------------
 
     def _take(self, step: MIGStep, device: Device, leased: Mapping[str, str]) -> None:
         gpu = self._nvml.query("nvmlDeviceGetHandleByUUID", device.id)
         if step.action is MIGAction.CREATE:
             self._create(gpu, step)
             return
-        use = self._uses(gpu, leased).get(step.id, "")  # once more: a process may have started since
+        use = self._uses(gpu, leased).get(
+            step.id, ""
+        )  # once more: a process may have started since
         if use:
             raise ProviderError(use)
         self._destroy(self._nvml.query("nvmlDeviceGetGpuInstanceById", gpu, step.id))
 
     def _create(self, gpu: Any, step: MIGStep) -> None:
-        """A GPU instance, and one compute instance that has all of it; neither without the other."""
-        place = ctypes.byref(self._nvml.structure(_PLACEMENT, start=step.span.start, size=step.span.size))
-        made = self._nvml.query("nvmlDeviceCreateGpuInstanceWithPlacement", gpu, step.id, place)
+        """A GPU instance, and one compute instance that has all of it; neither without
+        the other.
+        """
+        place = ctypes.byref(
+            self._nvml.structure(_PLACEMENT, start=step.span.start, size=step.span.size)
+        )
+        made = self._nvml.query(
+            "nvmlDeviceCreateGpuInstanceWithPlacement", gpu, step.id, place
+        )
         try:
-            self._nvml.query("nvmlGpuInstanceCreateComputeInstance", made, self._whole_part(made, step.gpu_slices))
+            self._nvml.query(
+                "nvmlGpuInstanceCreateComputeInstance",
+                made,
+                self._whole_part(made, step.gpu_slices),
+            )
         except ProviderError:
             self._nvml.query("nvmlGpuInstanceDestroy", made)
             raise
 
     def _whole_part(self, instance: Any, slices: int) -> int:
         """The kind of compute instance that has as many slices as its GPU instance."""
-        found = next((part.id for part in self._parts(instance) if part.sliceCount == slices), None)
+        found = next(
+            (part.id for part in self._parts(instance) if part.sliceCount == slices),
+            None,
+        )
         if found is None:
-            raise ProviderError(f"the driver knows no compute instance with {slices} slices in it")
+            raise ProviderError(
+                f"the driver knows no compute instance with {slices} slices in it"
+            )
         return int(found)
 
     def _parts(self, instance: Any) -> list[Any]:
         ask = "nvmlGpuInstanceGetComputeInstanceProfileInfo"
-        infos = (self._nvml.query(ask, instance, number, 0, default=None) for number in PART_PROFILES)
+        infos = (
+            self._nvml.query(ask, instance, number, 0, default=None)
+            for number in PART_PROFILES
+        )
         return [info for info in infos if info is not None]
 
     def _destroy(self, instance: Any) -> None:
-        """Its compute instances, then itself; those that are gone come back when it cannot go."""
-        ask, kind, gone = "nvmlGpuInstanceGetComputeInstances", "c_nvmlComputeInstance_t", []
+        """Its compute instances, then itself; those that are gone come back when it
+        cannot go.
+        """
+        ask = "nvmlGpuInstanceGetComputeInstances"
+        kind = "c_nvmlComputeInstance_t"
+        gone = []
         try:
             for part in self._parts(instance):
-                for handle in self._nvml.gather(ask, kind, instance, part.id, most=MOST):
+                for handle in self._nvml.gather(
+                    ask, kind, instance, part.id, most=MOST
+                ):
                     self._nvml.query("nvmlComputeInstanceDestroy", handle)
                     gone.append(part.id)
             self._nvml.query("nvmlGpuInstanceDestroy", instance)
         except ProviderError:
             for part_id in gone:
-                self._nvml.query("nvmlGpuInstanceCreateComputeInstance", instance, part_id)
+                self._nvml.query(
+                    "nvmlGpuInstanceCreateComputeInstance", instance, part_id
+                )
             raise
 
 
 @contextlib.contextmanager
 def _in_our_words() -> Iterator[None]:
-    """What the driver refuses to do with instances, said so that an administrator knows why."""
+    """What the driver refuses to do with instances, said so that an administrator knows
+    why.
+    """
     try:
         yield
     except ProviderError as error:

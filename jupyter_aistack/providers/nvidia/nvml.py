@@ -1,7 +1,7 @@
 """The one door to NVML, NVIDIA's management library. No other module imports `pynvml`.
 
-Nothing is opened before the first question, and the door opens itself again after the driver was reset or another
-library in this process closed NVML.
+Nothing is opened before the first question, and the door opens itself again after the
+driver was reset or another library in this process closed NVML.
 """
 
 from __future__ import annotations
@@ -12,22 +12,46 @@ from typing import Any
 
 from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
 
-UNINITIALIZED, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE = 1, 3, 4, 6, 7
-DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, GPU_IS_LOST, RESET_REQUIRED = 9, 12, 13, 15, 16
-LIB_RM_VERSION_MISMATCH, ARGUMENT_VERSION_MISMATCH = 18, 25
+UNINITIALIZED = 1
+NOT_SUPPORTED = 3
+NO_PERMISSION = 4
+NOT_FOUND = 6
+INSUFFICIENT_SIZE = 7
+DRIVER_NOT_LOADED = 9
+LIBRARY_NOT_FOUND = 12
+FUNCTION_NOT_FOUND = 13
+GPU_IS_LOST = 15
+RESET_REQUIRED = 16
+LIB_RM_VERSION_MISMATCH = 18
+ARGUMENT_VERSION_MISMATCH = 25
 
 CANNOT_KNOW = frozenset(
-    {NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH}
+    {
+        NOT_SUPPORTED,
+        NO_PERMISSION,
+        NOT_FOUND,
+        INSUFFICIENT_SIZE,
+        FUNCTION_NOT_FOUND,
+        ARGUMENT_VERSION_MISMATCH,
+    }
 )
-"""Answers that mean "this cannot be known here", for which `NVML.query` gives its default."""
+"""Answers that mean "this cannot be known here", for which `NVML.query` gives its
+default.
+"""
 
 _OF_THE_DRIVER: dict[int, tuple[type[ProviderError], str]] = {
-    UNINITIALIZED: (ProviderError, "the NVIDIA driver closed the connection; it may be restarting, try again"),
+    UNINITIALIZED: (
+        ProviderError,
+        "the NVIDIA driver closed the connection; it may be restarting, try again",
+    ),
     DRIVER_NOT_LOADED: (
         DriverNotFound,
         "the NVIDIA driver is installed but not loaded; load its kernel module or reboot",
     ),
-    LIBRARY_NOT_FOUND: (DriverNotFound, "no NVIDIA driver is installed on this host (libnvidia-ml.so.1 is missing)"),
+    LIBRARY_NOT_FOUND: (
+        DriverNotFound,
+        "no NVIDIA driver is installed on this host (libnvidia-ml.so.1 is missing)",
+    ),
     LIB_RM_VERSION_MISMATCH: (
         ProviderError,
         "the NVIDIA driver was updated but the old one is still loaded; reboot or reload its kernel module",
@@ -35,34 +59,48 @@ _OF_THE_DRIVER: dict[int, tuple[type[ProviderError], str]] = {
 }
 # Each reads on after a device's name: "NVIDIA H200 fell off the bus ...".
 _OF_A_DEVICE: dict[int, tuple[type[ProviderError], str]] = {
-    NO_PERMISSION: (ProviderError, "may not be used by this user; ask the administrator for access to its device file"),
+    NO_PERMISSION: (
+        ProviderError,
+        "may not be used by this user; ask the administrator for access to its device file",
+    ),
     8: (ProviderError, "lacks power; check its power cables"),
     11: (ProviderError, "has an interrupt problem; see the kernel log, then reboot"),
     GPU_IS_LOST: (DeviceLost, "fell off the bus; reset it or reboot the host"),
-    RESET_REQUIRED: (DeviceLost, "needs a reset before it can be used again; end its processes, then reset it"),
+    RESET_REQUIRED: (
+        DeviceLost,
+        "needs a reset before it can be used again; end its processes, then reset it",
+    ),
 }
 _REOPEN_AFTER = frozenset({UNINITIALIZED, DRIVER_NOT_LOADED, LIB_RM_VERSION_MISMATCH})
 _RAISE: Any = object()
 
 
 class NVML:
-    """A connection to the driver, safe to use from several threads, opened at the first question."""
+    """A connection to the driver, safe to use from several threads, opened at the first
+    question.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._library: Any = None
 
-    def query(self, function: str, *args: Any, default: Any = _RAISE, not_found: Any = _RAISE) -> Any:
+    def query(
+        self, function: str, *args: Any, default: Any = _RAISE, not_found: Any = _RAISE
+    ) -> Any:
         """What ``pynvml.<function>(*args)`` answers.
 
         Args:
             function: its name; a driver too old to have it counts as "cannot be known".
-            args: its arguments. Handles do not outlive a reset of the driver: fetch them anew for every round.
-            default: given back where the answer cannot be known here (unsupported, not permitted, not found).
-            not_found: given back for "not found" alone, where that is an answer (an empty slot, no samples).
+            args: its arguments. Handles do not outlive a reset of the driver: fetch
+                them anew for every round.
+            default: given back where the answer cannot be known here (unsupported, not
+                permitted, not found).
+            not_found: given back for "not found" alone, where that is an answer (an
+                empty slot, no samples).
 
         Raises:
-            DriverNotFound: no driver, or it is not loaded. ``facts["library_missing"]`` tells which.
+            DriverNotFound: no driver, or it is not loaded. ``facts["library_missing"]``
+                tells which.
             DeviceLost: the device no longer answers.
             ProviderError: anything else. ``facts["nvml_code"]`` is NVML's error code.
         """
@@ -80,13 +118,15 @@ class NVML:
         raise error_of(code, function)
 
     def structure(self, name: str, **fields: Any) -> Any:
-        """An argument of the driver's own make, such as ``c_nvmlSetMemoryLimits_v1_t``; None where the installed
-        nvidia-ml-py is too old to know it. Raises `DriverNotFound`."""
+        """An argument of the driver's own make, such as ``c_nvmlSetMemoryLimits_v1_t``;
+        None where the installed nvidia-ml-py is too old to know it. Raises
+        `DriverNotFound`."""
         make = getattr(_import_pynvml(), name, None)
         return None if make is None else make(**fields)
 
     def gather(self, function: str, kind: str, *args: Any, most: int = 0) -> list[Any]:
-        """What ``pynvml.<function>`` writes into an array of `kind` that it is given; so many at most, or it is asked.
+        """What ``pynvml.<function>`` writes into an array of `kind` that it is given;
+        so many at most, or it is asked.
 
         Raises:
             ProviderError: as `query`.
@@ -100,9 +140,12 @@ class NVML:
         return list(array[: count.value])
 
     def close(self) -> None:
-        """Let go of the driver; the next question opens it again. Closing twice is allowed."""
+        """Let go of the driver; the next question opens it again. Closing twice is
+        allowed.
+        """
         with self._lock:
-            library, self._library = self._library, None
+            library = self._library
+            self._library = None
             if library is not None:
                 _ask(library, "nvmlShutdown", ())
 
@@ -117,14 +160,26 @@ class NVML:
 
 
 def error_of(code: int, function: str) -> ProviderError:
-    """The error for an NVML code. ``facts["problem"]`` reads on after a device's name, where it concerns a device."""
+    """The error for an NVML code. ``facts["problem"]`` reads on after a device's name,
+    where it concerns a device.
+    """
     if code in _OF_THE_DRIVER:
         cls, sentence = _OF_THE_DRIVER[code]
         return cls(sentence, nvml_code=code, library_missing=code == LIBRARY_NOT_FOUND)
     if function.startswith("nvmlInit"):
-        reason = "is refused to this user" if code == NO_PERMISSION else f"fails with NVML error {code}"
-        return ProviderError(f"access to the NVIDIA driver {reason}; ask the administrator", nvml_code=code)
-    unnamed = (ProviderError, f"answers {function} with NVML error {code}; see the kernel log")
+        reason = (
+            "is refused to this user"
+            if code == NO_PERMISSION
+            else f"fails with NVML error {code}"
+        )
+        return ProviderError(
+            f"access to the NVIDIA driver {reason}; ask the administrator",
+            nvml_code=code,
+        )
+    unnamed = (
+        ProviderError,
+        f"answers {function} with NVML error {code}; see the kernel log",
+    )
     cls, problem = _OF_A_DEVICE.get(code, unnamed)
     return cls(f"a GPU {problem}", nvml_code=code, problem=problem)
 
@@ -138,7 +193,9 @@ def _ask(library: Any, function: str, args: tuple[Any, ...]) -> tuple[int, Any]:
         return 0, call(*args)
     except library.NVMLError as error:
         return int(error.value), None
-    except library.NVMLLibraryMismatchError:  # pynvml's word for "function not found" where there are versions of it
+    except (
+        library.NVMLLibraryMismatchError
+    ):  # pynvml's word for "function not found" where there are versions of it
         return FUNCTION_NOT_FOUND, None
 
 
@@ -147,6 +204,7 @@ def _import_pynvml() -> Any:
         import pynvml
     except ImportError:
         raise DriverNotFound(
-            "the Python package nvidia-ml-py is not installed; install it to use this host's GPUs", library_missing=True
+            "the Python package nvidia-ml-py is not installed; install it to use this host's GPUs",
+            library_missing=True,
         ) from None
     return pynvml

@@ -9,7 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_aistack.core.accounting.attribution import ProcessLoad
-from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement, Fault, ProcessUse, Slice, SliceKind
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Enforcement,
+    Fault,
+    ProcessUse,
+    Slice,
+    SliceKind,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
@@ -25,14 +33,26 @@ from .topology import PCILocation, places
 from .usage import UsageReader, read_processes
 
 RETRY_LOST_SECONDS = 30.0
-"""How often the driver is opened anew while a GPU is lost: only then does one that was reset come back."""
+"""How often the driver is opened anew while a GPU is lost: only then does one that was
+reset come back.
+"""
 
 PLACES_SECONDS = 60.0
-"""How often the driver is asked what joins the GPUs; a question for each pair, and the answer hardly ever changes."""
+"""How often the driver is asked what joins the GPUs; a question for each pair, and the
+answer hardly ever changes.
+"""
 
 _GPU_KINDS = frozenset({SliceKind.GPU, SliceKind.MIG, SliceKind.SHARE})
 # CUDA cores in one multiprocessor, by compute capability (major, minor) or major alone.
-_CORES_PER_MULTIPROCESSOR = {7: 64, (8, 0): 64, 8: 128, 9: 128, 10: 128, 11: 128, 12: 128}
+_CORES_PER_MULTIPROCESSOR = {
+    7: 64,
+    (8, 0): 64,
+    8: 128,
+    9: 128,
+    10: 128,
+    11: 128,
+    12: 128,
+}
 
 _NAMELESS = "GPU-unknown-"  # prefix of the id of a GPU that never told its UUID
 _GONE = "is no longer there; it fell off the bus or was removed"
@@ -45,7 +65,8 @@ class GPUProvider(Provider):
     Args:
         nvml: the connection to the driver.
         optional: a host without a driver is not a problem, it just has no GPU.
-        mig_create: which MIG instances may be created for those who wait; None for none.
+        mig_create: which MIG instances may be created for those who wait; None for
+            none.
         clock: seconds since the epoch, as the driver stamps its samples.
         sharing: what holds shares to their size.
     """
@@ -72,7 +93,9 @@ class GPUProvider(Provider):
         self._places: dict[str, PCILocation] = {}
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        """Every GPU, the unusable ones with their problem; one seen before that is gone stays listed as lost."""
+        """Every GPU, the unusable ones with their problem; one seen before that is gone
+        stays listed as lost.
+        """
         self._reopen_if_lost()
         try:
             count = self._nvml.query("nvmlDeviceGetCount")
@@ -80,17 +103,33 @@ class GPUProvider(Provider):
             if self._optional and error.facts.get("library_missing"):
                 return ()
             raise
-        found = {device.id: device for device in self._placed([self._device(index, host) for index in range(count)])}
+        found = {
+            device.id: device
+            for device in self._placed(
+                [self._device(index, host) for index in range(count)]
+            )
+        }
         missing = {i: device for i, device in self._known.items() if i not in found}
-        gone = {i: replace(device, problem=_GONE, processes=()) for i, device in missing.items()}
-        self._known = {i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)}
-        listed = sorted((gone | found).values(), key=lambda device: (device.index, device.id))
+        gone = {
+            i: replace(device, problem=_GONE, processes=())
+            for i, device in missing.items()
+        }
+        self._known = {
+            i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)
+        }
+        listed = sorted(
+            (gone | found).values(), key=lambda device: (device.index, device.id)
+        )
         return tuple(self._sharing.shown(device) for device in listed)
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        """CUDA_VISIBLE_DEVICES by UUID, what holds a share to its size, and caps for the frameworks."""
+        """CUDA_VISIBLE_DEVICES by UUID, what holds a share to its size, and caps for
+        the frameworks.
+        """
         slices = _gpu_slices(lease)
-        devices = {i: self._sharing.is_reopened(device) for i, device in devices.items()}
+        devices = {
+            i: self._sharing.is_reopened(device) for i, device in devices.items()
+        }
         instances = [piece for piece in slices if piece.kind is SliceKind.MIG]
         if len(instances) > 1:
             raise PrepareFailed(
@@ -105,7 +144,8 @@ class GPUProvider(Provider):
         environment = {
             "CUDA_VISIBLE_DEVICES": ",".join(visible),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            # Asks NVML instead of starting CUDA, so that torch.cuda.is_available() does not fix the devices too early.
+            # Asks NVML instead of starting CUDA, so that torch.cuda.is_available() does
+            # not fix the devices too early.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
         return Preparation(
@@ -117,13 +157,23 @@ class GPUProvider(Provider):
             },
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=grip.level or _weakest(slices),
-            expects={"visible": visible, "memory_total": _memory_seen(slices, devices), **grip.expects},
+            expects={
+                "visible": visible,
+                "memory_total": _memory_seen(slices, devices),
+                **grip.expects,
+            },
             note=grip.note,
         )
 
     def unprepare(self, lease: Lease) -> None:
         """Take the lease's namespace, daemon and control group away."""
-        self._sharing.release(lease, [(piece.device_id, self._index(piece.device_id)) for piece in _gpu_slices(lease)])
+        self._sharing.release(
+            lease,
+            [
+                (piece.device_id, self._index(piece.device_id))
+                for piece in _gpu_slices(lease)
+            ],
+        )
 
     def enter(self, lease: Lease, pid: int) -> None:
         """Put the lease's control group around a process, where it has one."""
@@ -147,56 +197,98 @@ class GPUProvider(Provider):
 
     def _device_of(self, lease: Lease) -> Device | None:
         """The GPU of a lease that MPS may hold."""
-        return next((self._known.get(piece.device_id) for piece in _gpu_slices(lease)), None)
+        return next(
+            (self._known.get(piece.device_id) for piece in _gpu_slices(lease)), None
+        )
 
     def _index(self, device_id: str) -> int:
         known = self._known.get(device_id)
         return known.index if known is not None else 0
 
-    def usage(self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]) -> Mapping[str, Usage]:
+    def usage(
+        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, Usage]:
         """Memory and busy share of device time over each lease's processes.
 
-        The latter is unknown on MIG, and under MPS where the driver counts the work as the server's.
+        The latter is unknown on MIG, and under MPS where the driver counts the work as
+        the server's.
         """
         reading = UsageReader(self._nvml, self._clock())
-        held = {i: (_gpu_slices(lease), pids.get(i, frozenset())) for i, lease in leases.items()}
-        used = {i: reading.of_processes(slices, own) for i, (slices, own) in held.items() if slices}
-        hidden = {i for i, use in used.items() if not use.utilization and self._is_hidden(leases[i], reading)}
-        return {i: replace(use, utilization=None) if i in hidden else use for i, use in used.items()}
+        held = {
+            i: (_gpu_slices(lease), pids.get(i, frozenset()))
+            for i, lease in leases.items()
+        }
+        used = {
+            i: reading.of_processes(slices, own)
+            for i, (slices, own) in held.items()
+            if slices
+        }
+        hidden = {
+            i
+            for i, use in used.items()
+            if not use.utilization and self._is_hidden(leases[i], reading)
+        }
+        return {
+            i: replace(use, utilization=None) if i in hidden else use
+            for i, use in used.items()
+        }
 
     def _is_hidden(self, lease: Lease, reading: UsageReader) -> bool:
         """Whether a lease's work may be what its MPS server is seen to do."""
         if lease.enforced_by is None or not lease.enforced_by.is_by_mps:
             return False
         busy = (reading.busy(piece.uuid) or {} for piece in _gpu_slices(lease))
-        return any(share and self._sharing.is_server(pid) for shares in busy for pid, share in shares.items())
+        return any(
+            share and self._sharing.is_server(pid)
+            for shares in busy
+            for pid, share in shares.items()
+        )
 
     def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
         """What each GPU's own counters say."""
         reading = UsageReader(self._nvml, self._clock())
-        return {i: reading.of_device(i) for i, device in devices.items() if device.kind is DeviceKind.GPU}
+        return {
+            i: reading.of_device(i)
+            for i, device in devices.items()
+            if device.kind is DeviceKind.GPU
+        }
 
     def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
         """Which MIG instances would be created, and which unused ones destroyed."""
         return self._cutter.plan(self._known.values(), wanted, leased)
 
-    def make_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> tuple[str, ...]:
+    def make_room(
+        self, wanted: Sequence[str], leased: Mapping[str, str]
+    ) -> tuple[str, ...]:
         """Create them, where the administrator allows it."""
         return self._cutter.make(self._known.values(), wanted, leased)
 
     def loads(
-        self, devices: Mapping[str, Device], leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
     ) -> Mapping[str, ProcessLoad]:
         """Energy counters, and activity by process or by MIG instance."""
-        gpus = {i: device for i, device in devices.items() if device.kind is DeviceKind.GPU and device.is_healthy}
+        gpus = {
+            i: device
+            for i, device in devices.items()
+            if device.kind is DeviceKind.GPU and device.is_healthy
+        }
         return self._loads.look(gpus, leases, pids, self._clock())
 
-    def memory_by_process(self, uuids: Iterable[str]) -> Mapping[str, Mapping[int, int | None] | None]:
-        """What the driver lists for each GPU or MIG instance: compute, graphics and MPS clients."""
+    def memory_by_process(
+        self, uuids: Iterable[str]
+    ) -> Mapping[str, Mapping[int, int | None] | None]:
+        """What the driver lists for each GPU or MIG instance: compute, graphics and MPS
+        clients.
+        """
         reading = UsageReader(self._nvml, self._clock())
         return {uuid: reading.by_process(uuid) for uuid in uuids}
 
-    def is_working(self, uuids: Iterable[str], pids: frozenset[int], since: float) -> bool | None:
+    def is_working(
+        self, uuids: Iterable[str], pids: frozenset[int], since: float
+    ) -> bool | None:
         """By the driver's samples of each process, which come up to a second late.
 
         Unknown on MIG, and where a server of MPS works, which may be for one of them.
@@ -206,7 +298,11 @@ class GPUProvider(Provider):
         known = frozenset().union(*(found for found in workers if found is not None))
         if pids & known:
             return True
-        return None if None in workers or any(map(self._sharing.is_server, known)) else False
+        return (
+            None
+            if None in workers or any(map(self._sharing.is_server, known))
+            else False
+        )
 
     def close(self) -> None:
         """Close NVML. MPS daemons that hold leases go on."""
@@ -221,13 +317,25 @@ class GPUProvider(Provider):
             self._sharing.prober.forget()
 
     def _placed(self, devices: list[Device]) -> list[Device]:
-        """The same GPUs with what joins them; instances of MIG are joined to nothing."""
-        whole = {device.id: device.index for device in devices if device.is_healthy and not device.mig_enabled}
+        """The same GPUs with what joins them; instances of MIG are joined to
+        nothing.
+        """
+        whole = {
+            device.id: device.index
+            for device in devices
+            if device.is_healthy and not device.mig_enabled
+        }
         is_old = not 0 <= self._clock() - self._placed_at < PLACES_SECONDS
         if is_old or whole.keys() != self._places.keys():
-            self._places, self._placed_at = places(self._nvml, whole), self._clock()
-        known = {device.id: self._places.get(device.id, PCILocation()) for device in devices}
-        return [replace(d, peers=known[d.id].peers, domain=known[d.id].domain) for d in devices]
+            self._places = places(self._nvml, whole)
+            self._placed_at = self._clock()
+        known = {
+            device.id: self._places.get(device.id, PCILocation()) for device in devices
+        }
+        return [
+            replace(d, peers=known[d.id].peers, domain=known[d.id].domain)
+            for d in devices
+        ]
 
     def _device(self, index: int, host: str) -> Device:
         """The GPU at `index`; when it does not answer, what is known of it and why."""
@@ -240,7 +348,9 @@ class GPUProvider(Provider):
             return self._unusable(index, host, str(error.facts["problem"]))
 
     def _unusable(self, index: int, host: str, problem: str) -> Device:
-        known = next((device for device in self._known.values() if device.index == index), None)
+        known = next(
+            (device for device in self._known.values() if device.index == index), None
+        )
         if known is not None:
             return replace(known, problem=problem, processes=())
         return Device(
@@ -268,7 +378,8 @@ class GPUProvider(Provider):
             kind=DeviceKind.GPU,
             index=index,
             name=ask("nvmlDeviceGetName", handle, default=f"GPU {index}"),
-            # Where MIG is on, an ordinary user may read the instances' memory but not the GPU's.
+            # Where MIG is on, an ordinary user may read the instances' memory but not
+            # the GPU's.
             memory_bytes=total or sum(instance.memory_bytes for instance in instances),
             multiprocessors=self._multiprocessors(handle),
             mig=instances,
@@ -282,38 +393,70 @@ class GPUProvider(Provider):
 
     def _multiprocessors(self, handle: Any) -> int:
         cores = self._nvml.query("nvmlDeviceGetNumGpuCores", handle, default=0)
-        capability = tuple(self._nvml.query("nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0)))
-        each = _CORES_PER_MULTIPROCESSOR.get(capability) or _CORES_PER_MULTIPROCESSOR.get(capability[0], 0)
+        capability = tuple(
+            self._nvml.query(
+                "nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0)
+            )
+        )
+        each = _CORES_PER_MULTIPROCESSOR.get(
+            capability
+        ) or _CORES_PER_MULTIPROCESSOR.get(capability[0], 0)
         return int(cores // each) if each else 0
 
     def _processes(self, handles: Iterable[Any]) -> tuple[ProcessUse, ...]:
-        """Who holds memory through any of the handles; a MIG instance's processes may show on the GPU's list too."""
+        """Who holds memory through any of the handles; a MIG instance's processes may
+        show on the GPU's list too.
+        """
         memory: dict[int, int] = {}
         for handle in handles:
             for pid, held in (read_processes(self._nvml, handle) or {}).items():
                 memory[pid] = max(memory.get(pid, 0), held or 0)
-        return tuple(ProcessUse(pid=p, memory_bytes=m, name=self._process_name(p)) for p, m in sorted(memory.items()))
+        return tuple(
+            ProcessUse(pid=p, memory_bytes=m, name=self._process_name(p))
+            for p, m in sorted(memory.items())
+        )
 
     def _process_name(self, pid: int) -> str:
         # The program alone: its arguments are nobody else's business.
-        path = str(self._nvml.query("nvmlSystemGetProcessName", pid, default="")).split(" ")[0]
+        path = str(self._nvml.query("nvmlSystemGetProcessName", pid, default="")).split(
+            " "
+        )[0]
         return path.rsplit("/", 1)[-1]
 
 
 def _memory_seen(slices: Sequence[Slice], devices: Mapping[str, Device]) -> int:
-    """Bytes CUDA may report over all devices shown: an instance shows its own memory, a share the whole GPU's."""
-    shown = {p.uuid: p.memory_bytes if p.kind is SliceKind.MIG else devices[p.device_id].memory_bytes for p in slices}
+    """Bytes CUDA may report over all devices shown: an instance shows its own memory, a
+    share the whole GPU's.
+    """
+    shown = {
+        p.uuid: p.memory_bytes
+        if p.kind is SliceKind.MIG
+        else devices[p.device_id].memory_bytes
+        for p in slices
+    }
     return sum(shown.values())
 
 
-def _caps_of(slices: Iterable[Slice], devices: Mapping[str, Device], level: Enforcement) -> dict[str, str]:
-    """Caps for the tightest of the slices that need any, as the frameworks take one figure for all devices.
+def _caps_of(
+    slices: Iterable[Slice], devices: Mapping[str, Device], level: Enforcement
+) -> dict[str, str]:
+    """Caps for the tightest of the slices that need any, as the frameworks take one
+    figure for all devices.
 
-    Under MPS too: a framework that is refused memory ends, and one that is capped makes do.
+    Under MPS too: a framework that is refused memory ends, and one that is capped makes
+        do.
     """
-    shown = ((piece, devices[piece.device_id].memory_bytes) for piece in slices if _is_advisory(piece))
-    sizes = [(piece.memory_bytes, seen_bytes(piece, whole, level)) for piece, whole in shown]
-    return caps(*min(sizes, key=lambda size: size[0] / max(size[1], 1))) if sizes else {}
+    shown = (
+        (piece, devices[piece.device_id].memory_bytes)
+        for piece in slices
+        if _is_advisory(piece)
+    )
+    sizes = [
+        (piece.memory_bytes, seen_bytes(piece, whole, level)) for piece, whole in shown
+    ]
+    return (
+        caps(*min(sizes, key=lambda size: size[0] / max(size[1], 1))) if sizes else {}
+    )
 
 
 def _is_advisory(piece: Slice) -> bool:
@@ -326,17 +469,28 @@ def _weakest(slices: Iterable[Slice]) -> Enforcement:
     pieces = list(slices)
     if any(_is_advisory(piece) for piece in pieces):
         return Enforcement.L0
-    return Enforcement.L4 if all(piece.kind is SliceKind.MIG for piece in pieces) else Enforcement.WHOLE
+    return (
+        Enforcement.L4
+        if all(piece.kind is SliceKind.MIG for piece in pieces)
+        else Enforcement.WHOLE
+    )
 
 
 def _check_usable(piece: Slice, devices: Mapping[str, Device]) -> None:
     device = devices.get(piece.device_id)
     if device is None:
-        raise PrepareFailed(f"{piece.device_id} is no longer there", device_id=piece.device_id)
+        raise PrepareFailed(
+            f"{piece.device_id} is no longer there", device_id=piece.device_id
+        )
     if device.problem:
         raise PrepareFailed(f"{device.name} {device.problem}", device_id=device.id)
-    if piece.kind is SliceKind.MIG and piece.uuid not in {instance.uuid for instance in device.mig}:
-        raise PrepareFailed(f"{device.name} has no MIG instance {piece.uuid} any more", device_id=device.id)
+    if piece.kind is SliceKind.MIG and piece.uuid not in {
+        instance.uuid for instance in device.mig
+    }:
+        raise PrepareFailed(
+            f"{device.name} has no MIG instance {piece.uuid} any more",
+            device_id=device.id,
+        )
 
 
 def _gpu_slices(lease: Lease) -> tuple[Slice, ...]:

@@ -8,7 +8,9 @@ from .nvml import NVML
 
 
 def driver_version() -> str:
-    """As the driver spells it (``580.126.09``); empty where there is none or it does not say."""
+    """As the driver spells it (``580.126.09``); empty where there is none or it does
+    not say.
+    """
     nvml = NVML()
     try:
         return str(nvml.query("nvmlSystemGetDriverVersion", default=""))

@@ -1,1 +1,3 @@
-"""What the server does every few seconds: renew leases, record activity, act on memory breaches."""
+"""What the server does every few seconds: renew leases, record activity, act on memory
+breaches.
+"""

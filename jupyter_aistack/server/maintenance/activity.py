@@ -1,7 +1,9 @@
-"""Which leases are in use, seen from both sides: a cell runs in the kernel, or the device works.
+"""Which leases are in use, seen from both sides: a cell runs in the kernel, or the
+device works.
 
-Only leases of this server's kernels are watched; what nobody watches is never idle. An open page is no use, a silent
-cell is. Where a driver cannot tell how busy a slice is (MIG), the kernel alone decides.
+Only leases of this server's kernels are watched; what nobody watches is never idle. An
+open page is no use, a silent cell is. Where a driver cannot tell how busy a slice is
+(MIG), the kernel alone decides.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from jupyter_aistack.core.model.request import Holder
 
 TOUCH_SECONDS = 60.0
 """Between two notes of the same lease's use."""
-WORKING, CPU_WORKING = 0.01, 0.05
-"""Busy share from which a GPU slice, or a CPU slice, counts as working; a Python that does nothing but keep a page's
-widgets up to date takes a hundredth or two of a core."""
+WORKING = 0.01
+CPU_WORKING = 0.05
+"""Busy share from which a GPU slice, or a CPU slice, counts as working; a Python that
+does nothing but keep a page's widgets up to date takes a hundredth or two of a core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +40,40 @@ class ActivitySample:
     usage: Mapping[str, Any] | None = None
 
 
-def to_touch(leases: Iterable[Lease], seen: ActivitySample, policy: Policy, now: float) -> list[str]:
+def to_touch(
+    leases: Iterable[Lease], seen: ActivitySample, policy: Policy, now: float
+) -> list[str]:
     """Ids of the leases whose use is to be noted now.
 
-    A kernel and its workers are in use together. A lease that nobody has watched before is noted once, which starts
-    its time.
+    A kernel and its workers are in use together. A lease that nobody has watched before
+    is noted once, which starts its time.
     """
     watched = [(lease, _owner(lease.holder)) for lease in leases]
     watched = [(lease, owner) for lease, owner in watched if owner in seen.kernels]
-    active = seen.busy | {owner for lease, owner in watched if _works(lease, seen.usage or {})}
-    return [lease.id for lease, owner in watched if _is_due(lease, owner in active, policy, now)]
+    active = seen.busy | {
+        owner for lease, owner in watched if _works(lease, seen.usage or {})
+    }
+    return [
+        lease.id
+        for lease, owner in watched
+        if _is_due(lease, owner in active, policy, now)
+    ]
 
 
-def idle_leases(leases: Iterable[Mapping[str, Any]], queues: Iterable[Mapping[str, Any]], now: float) -> int:
+def idle_leases(
+    leases: Iterable[Mapping[str, Any]], queues: Iterable[Mapping[str, Any]], now: float
+) -> int:
     """How many leases, as on the wire, are worth a badge because nobody uses them."""
-    badge = {queue["name"]: queue["idle"]["badge_seconds"] for queue in queues if queue["idle"]}
+    badge = {
+        queue["name"]: queue["idle"]["badge_seconds"]
+        for queue in queues
+        if queue["idle"]
+    }
     since = [(lease["active_at"], badge.get(lease["queue"])) for lease in leases]
-    return sum(at is not None and least is not None and now - at >= least for at, least in since)
+    return sum(
+        at is not None and least is not None and now - at >= least
+        for at, least in since
+    )
 
 
 def _owner(holder: Holder) -> str:
@@ -76,5 +96,9 @@ def _is_due(lease: Lease, is_active: bool, policy: Policy, now: float) -> bool:
     if lease.notice is not None and lease.notice.kind is NoticeKind.IDLE:
         return True
     queue = policy.queue(lease.queue)
-    often = TOUCH_SECONDS if queue is None or queue.idle is None else min(TOUCH_SECONDS, queue.idle.badge_seconds / 4)
+    often = (
+        TOUCH_SECONDS
+        if queue is None or queue.idle is None
+        else min(TOUCH_SECONDS, queue.idle.badge_seconds / 4)
+    )
     return now - lease.active_at >= often

@@ -1,4 +1,6 @@
-"""What a server does every few seconds: keep living leases, end dead ones, pass events on."""
+"""What a server does every few seconds: keep living leases, end dead ones, pass events
+on.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from .activity import ActivitySample
 
 WARM_UP_SECONDS = 1.0
-"""Between the server's start and the building of its broker, unless someone needs it sooner."""
+"""Between the server's start and the building of its broker, unless someone needs it
+sooner.
+"""
 LEAST_SECONDS = 0.05
 STALE_SECONDS = 30.0
 """Figures of use that are older say nothing about now."""
@@ -48,8 +52,12 @@ class MaintenanceLoop:
         cycle_seconds: Callable[[], float],
         then: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._workbench, self._kernels, self._bus, self._sampler = workbench, kernels, bus, sampler
-        self._ask_cycle_seconds, self._cycle_seconds = cycle_seconds, RETRY_SECONDS
+        self._workbench = workbench
+        self._kernels = kernels
+        self._bus = bus
+        self._sampler = sampler
+        self._ask_cycle_seconds = cycle_seconds
+        self._cycle_seconds = RETRY_SECONDS
         self._warden = MemoryEnforcer(workbench, kernels)
         self._then = then
         self._woken = asyncio.Event()
@@ -61,7 +69,8 @@ class MaintenanceLoop:
         loop = asyncio.get_running_loop()
         due = loop.time() + WARM_UP_SECONDS
         while True:
-            # Not `wait_for`: before Python 3.12 it may swallow a cancellation that comes with its timeout.
+            # Not `wait_for`: before Python 3.12 it may swallow a cancellation that
+            # comes with its timeout.
             timer = loop.call_at(due, self._woken.set)
             await self._woken.wait()
             timer.cancel()
@@ -83,11 +92,15 @@ class MaintenanceLoop:
             self._workbench.log.exception("jupyter_aistack's maintenance failed")
 
     async def keep(self) -> None:
-        """One turn: release what kernels left behind, renew what lives, grant what fits."""
+        """One turn: release what kernels left behind, renew what lives, grant what
+        fits.
+        """
         self._cycle_seconds = RETRY_SECONDS
         broker = await self._workbench.ready()
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
-        await self._workbench.run(renew_leases, broker, await self._kernels.gone(), self._seen())
+        await self._workbench.run(
+            renew_leases, broker, await self._kernels.gone(), self._seen()
+        )
         self._warden.act(broker)
         if self._then is not None:
             await self._then()
@@ -98,8 +111,12 @@ class MaintenanceLoop:
 
         latest = self._sampler.latest
         is_fresh = latest is not None and time.monotonic() - latest.at < STALE_SECONDS
-        usage = latest.data["usage"]["leases"] if latest is not None and is_fresh else None
-        return ActivitySample(kernels=self._kernels.running(), busy=self._kernels.take_busy(), usage=usage)
+        usage = (
+            latest.data["usage"]["leases"] if latest is not None and is_fresh else None
+        )
+        return ActivitySample(
+            kernels=self._kernels.running(), busy=self._kernels.take_busy(), usage=usage
+        )
 
     async def publish(self) -> None:
         """Put what has happened since on the bus, and have the picture taken anew."""
@@ -110,20 +127,27 @@ class MaintenanceLoop:
             self._workbench.happened.update(event.kind.value for event in events)
             self._bus.emit(events)
             self._sampler.poke()
-            if any(event.lease_id for event in events):  # who holds what has changed: what was used is told apart there
+            if any(
+                event.lease_id for event in events
+            ):  # who holds what has changed: what was used is told apart there
                 await self._workbench.run(self._workbench.broker.record_usage)
 
 
-def renew_leases(broker: Broker, gone: frozenset[str], seen: ActivitySample | None = None) -> None:
-    """End what belongs to kernels that are `gone`, note what is in use, then run the broker's maintenance.
+def renew_leases(
+    broker: Broker, gone: frozenset[str], seen: ActivitySample | None = None
+) -> None:
+    """End what belongs to kernels that are `gone`, note what is in use, then run the
+    broker's maintenance.
 
-    A host where nothing is leased or wanted is left alone: asking its drivers would keep a sleeping GPU awake.
+    A host where nothing is leased or wanted is left alone: asking its drivers would
+    keep a sleeping GPU awake.
     """
     state = broker.ledger.read(broker.host, broker.clock())
     if not state.leases and not state.requests:
         broker.flush_usage()
         return
-    # Requests first: a lease that is released would go to the next request of the same dead kernel.
+    # Requests first: a lease that is released would go to the next request of the same
+    # dead kernel.
     for request in state.requests:
         if _is_of(request, gone):
             broker.cancel(request.id)
@@ -135,8 +159,12 @@ def renew_leases(broker: Broker, gone: frozenset[str], seen: ActivitySample | No
     broker.maintain()
 
 
-def _touch(broker: Broker, leases: Iterable[Lease], seen: ActivitySample | None) -> None:
-    """Note use before the idle are told: a lease must not be reclaimed in the moment it is used again."""
+def _touch(
+    broker: Broker, leases: Iterable[Lease], seen: ActivitySample | None
+) -> None:
+    """Note use before the idle are told: a lease must not be reclaimed in the moment it
+    is used again.
+    """
     from .activity import to_touch
 
     if seen is None or not seen.kernels:

@@ -1,4 +1,6 @@
-"""What a server does when a lease of one of its kernels breaks its bound: interrupt the cell, or end a process."""
+"""What a server does when a lease of one of its kernels breaks its bound: interrupt the
+cell, or end a process.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class MemoryEnforcer:
-    """Carries out what the watchdog asks for; never to a process that is not of the lease, nor to another's kernel.
+    """Carries out what the watchdog asks for; never to a process that is not of the
+    lease, nor to another's kernel.
 
     Args:
         workbench: whose threads it uses.
@@ -23,13 +26,16 @@ class MemoryEnforcer:
     """
 
     def __init__(self, workbench: ServerContext, kernels: KernelRegistry) -> None:
-        self._workbench, self._kernels = workbench, kernels
+        self._workbench = workbench
+        self._kernels = kernels
         self._tasks: set[asyncio.Task[None]] = set()
 
     def act(self, broker: Broker) -> None:
         """Begin with what is to be done now. Call it in the event loop."""
         for breach in broker.memory.take_breaches():
-            task = asyncio.create_task(self._deal(broker, breach), name="aistack-warden")
+            task = asyncio.create_task(
+                self._deal(broker, breach), name="aistack-warden"
+            )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -37,15 +43,24 @@ class MemoryEnforcer:
         try:
             words = await self._carry_out(broker, breach)
             if words:
-                self._workbench.log.warning("lease %s held more memory than it has: %s", breach.lease.id, words)
+                self._workbench.log.warning(
+                    "lease %s held more memory than it has: %s", breach.lease.id, words
+                )
                 await self._workbench.run(broker.memory.done, breach, words)
                 self._workbench.poke()
         except Exception:
-            self._workbench.log.exception("lease %s holds more memory than it has", breach.lease.id)
+            self._workbench.log.exception(
+                "lease %s holds more memory than it has", breach.lease.id
+            )
 
     async def _carry_out(self, broker: Broker, breach: MemoryBreach) -> str:
-        """What was done, for people; empty when it is another server's to do, or can only be done later."""
-        from jupyter_aistack.core.enforcement.memory_limits import MemoryAction, process_name
+        """What was done, for people; empty when it is another server's to do, or can
+        only be done later.
+        """
+        from jupyter_aistack.core.enforcement.memory_limits import (
+            MemoryAction,
+            process_name,
+        )
 
         holder = breach.lease.holder
         kernel_id = holder.parent or holder.id
@@ -58,7 +73,9 @@ class MemoryEnforcer:
             return ""
         if breach.is_root:
             await self._kernels.restart(kernel_id)
-            return "no other process holds any, so its kernel was ended and started again"
+            return (
+                "no other process holds any, so its kernel was ended and started again"
+            )
         await self._end(broker, breach)
         return f"{process_name(breach.process)} was ended"
 
@@ -66,7 +83,8 @@ class MemoryEnforcer:
         from jupyter_aistack.kernel.process_control import DeviceProcesses, PidControl
         from jupyter_aistack.kernel.teardown import Teardown
 
-        pid, holder = breach.process.pid, breach.lease.holder
+        pid = breach.process.pid
+        holder = breach.lease.holder
         await self._workbench.before_kill(holder.parent or holder.id, pid)
         device = DeviceProcesses(broker, [breach.lease], pid)
         await Teardown(PidControl(device, pid, breach.started_at, self._quietly)).end()
@@ -75,5 +93,8 @@ class MemoryEnforcer:
         try:
             return await self._workbench.run(function, *args)
         except Exception as error:
-            self._workbench.log.warning("jupyter_aistack: a process could not be ended as it should be: %s", error)
+            self._workbench.log.warning(
+                "jupyter_aistack: a process could not be ended as it should be: %s",
+                error,
+            )
             return None

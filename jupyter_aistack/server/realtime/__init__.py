@@ -1,1 +1,3 @@
-"""What the server pushes: samples and events, over a WebSocket and Jupyter's event bus."""
+"""What the server pushes: samples and events, over a WebSocket and Jupyter's event
+bus.
+"""

@@ -1,4 +1,6 @@
-"""Jupyter's event bus: tells every open front end that something happened, not to whom."""
+"""Jupyter's event bus: tells every open front end that something happened, not to
+whom.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,20 @@ class EventBus:
     def emit(self, events: tuple[Event, ...]) -> None:
         """Put events on the bus; call it in the event loop."""
         for event in events:
-            data = {"kind": event.kind.value, "lease_id": event.lease_id, "request_id": event.request_id}
+            data = {
+                "kind": event.kind.value,
+                "lease_id": event.lease_id,
+                "request_id": event.request_id,
+            }
             self._logger.emit(schema_id=SCHEMA_ID, data=data)
 
 
 def last_sequence(broker: Broker) -> int:
-    """The newest event's sequence, found in a few small reads however long the history is."""
-    low, high = 0, 1
+    """The newest event's sequence, found in a few small reads however long the history
+    is.
+    """
+    low = 0
+    high = 1
     while broker.events(high, 1):
         high *= 2
     while low < high:

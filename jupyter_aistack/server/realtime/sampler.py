@@ -1,4 +1,6 @@
-"""One thread that looks at the host for everybody, so that ten open browsers cost what one does."""
+"""One thread that looks at the host for everybody, so that ten open browsers cost what
+one does.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Sample:
     """What the host looked like at one moment.
 
     Attributes:
-        data: the snapshot as the stream sends it: ``type``, ``host``, ``leases``, ``queue``, ``usage``.
+        data: the snapshot as the stream sends it: ``type``, ``host``, ``leases``,
+            ``queue``, ``usage``.
         text: `data` as JSON, made once for all who watch.
         revision: changes when leases or the queue have changed, not with usage.
         at: when it was taken, on the monotonic clock.
@@ -48,12 +51,14 @@ class Sampler:
     """Takes samples while someone watches or something is leased, and sleeps otherwise.
 
     Args:
-        take: looks at the host; called in the sampler's thread, may take its time, may raise `AIStackError`.
+        take: looks at the host; called in the sampler's thread, may take its time, may
+            raise `AIStackError`.
         log: where surprises go.
     """
 
     def __init__(self, take: Callable[[], dict[str, Any]], log: logging.Logger) -> None:
-        self._take, self._log = take, log
+        self._take = take
+        self._log = log
         self._latest: Sample | None = None
         self._wake = threading.Condition()
         self._is_poked = self._is_stopped = False
@@ -66,8 +71,12 @@ class Sampler:
         """The newest sample."""
         return self._latest
 
-    def watch(self, listener: Callable[[Sample | AIStackError], None], seconds: float) -> SamplerSubscription:
-        """Have `listener` called with each sample (or the error that came instead), in the sampler's thread."""
+    def watch(
+        self, listener: Callable[[Sample | AIStackError], None], seconds: float
+    ) -> SamplerSubscription:
+        """Have `listener` called with each sample (or the error that came instead), in
+        the sampler's thread.
+        """
         watch = SamplerSubscription(listener, seconds)
         with self._wake:
             self._watches.add(watch)
@@ -85,7 +94,9 @@ class Sampler:
             if self._is_stopped:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="aistack-sampler", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="aistack-sampler", daemon=True
+                )
                 self._thread.start()
             self._is_poked = True
             self._wake.notify_all()
@@ -100,12 +111,18 @@ class Sampler:
         """Take a sample now. Raises whatever looking raises."""
         data = self._take()
         before = self._latest
-        is_same = before is not None and all(before.data[key] == data[key] for key in ("leases", "queue"))
-        revision = before.revision if before is not None and is_same else next(self._revisions)
-        self._latest = Sample(data=data, text=json.dumps(data), revision=revision, at=time.monotonic())
+        is_same = before is not None and all(
+            before.data[key] == data[key] for key in ("leases", "queue")
+        )
+        revision = (
+            before.revision if before is not None and is_same else next(self._revisions)
+        )
+        self._latest = Sample(
+            data=data, text=json.dumps(data), revision=revision, at=time.monotonic()
+        )
         return self._latest
 
-    # -- the thread ---------------------------------------------------------------------------------------------
+    # -- the thread --------------------------------------------------------------------
 
     def _run(self) -> None:
         while self._sleep_until_wanted():
@@ -119,7 +136,9 @@ class Sampler:
         with self._wake:
             if self._wake.wait_for(lambda: self._is_stopped, LEAST_GAP_SECONDS):
                 return False
-            self._wake.wait_for(lambda: self._is_poked or self._is_stopped, self._pause())
+            self._wake.wait_for(
+                lambda: self._is_poked or self._is_stopped, self._pause()
+            )
             self._is_poked = False
             return not self._is_stopped
 
@@ -134,7 +153,9 @@ class Sampler:
             return self.sample()
         except AIStackError as error:
             return error
-        except Exception as error:  # a bug in a driver must not end the only thread that looks
+        except (
+            Exception
+        ) as error:  # a bug in a driver must not end the only thread that looks
             self._log.exception("the host cannot be looked at")
             return AIStackError(f"the host cannot be looked at: {type(error).__name__}")
 
@@ -146,11 +167,14 @@ class Sampler:
 
 
 def snapshot(workbench: ServerContext) -> dict[str, Any]:
-    """The whole picture, as the stream sends it. Call it in a thread; raises `AIStackError`."""
+    """The whole picture, as the stream sends it. Call it in a thread; raises
+    `AIStackError`.
+    """
     from jupyter_aistack.broker.api.service import Caller
     from jupyter_aistack.system.processes import current_user
 
-    service, login = workbench.service, Caller(user=current_user(), uid=os.getuid())
+    service = workbench.service
+    login = Caller(user=current_user(), uid=os.getuid())
     return {
         "type": "snapshot",
         "host": service.call("host", {}, login),

@@ -25,12 +25,15 @@ SLACK = 0.8  # a tick that comes a little early is still the next one
 
 
 class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
-    """Sends a snapshot at once, then one per tick and one per change; a slow reader misses those in between."""
+    """Sends a snapshot at once, then one per tick and one per change; a slow reader
+    misses those in between.
+    """
 
     _watch: SamplerSubscription | None = None
     _waiting: str | None = None
     _is_sending = False
-    _sent_revision, _sent_at = -1, float("-inf")
+    _sent_revision = -1
+    _sent_at = float("-inf")
 
     def initialize(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -39,8 +42,12 @@ class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Open the socket for who may read all that it shows."""
         for resource in SHOWN:
-            if not await ensure_async(self.authorizer.is_authorized(self, self.current_user, "read", resource)):
-                raise web.HTTPError(403, f"User is not authorized to read on resource: {resource}.")
+            if not await ensure_async(
+                self.authorizer.is_authorized(self, self.current_user, "read", resource)
+            ):
+                raise web.HTTPError(
+                    403, f"User is not authorized to read on resource: {resource}."
+                )
         await super().get(*args, **kwargs)
 
     def open(self, *args: Any, **kwargs: Any) -> None:
@@ -63,18 +70,22 @@ class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
         from jupyter_aistack.core.wire.values import number_field
 
         try:
-            body = read_object(message.encode() if isinstance(message, str) else message)
+            body = read_object(
+                message.encode() if isinstance(message, str) else message
+            )
             check_fields(body, frozenset({"interval"}))
             seconds = number_field(body, "interval", least=1, most=60)
             if seconds is None:
-                raise InvalidRequest("interval: say how many seconds apart, 1 to 60", field="interval")
+                raise InvalidRequest(
+                    "interval: say how many seconds apart, 1 to 60", field="interval"
+                )
         except AIStackError as error:
             self._send(_error_frame(error))
             return
         if self._watch is not None:
             self._watch.seconds = seconds
 
-    # -- sending ------------------------------------------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------------
 
     def _from_thread(self, found: Sample | AIStackError) -> None:
         self._loop.call_soon_threadsafe(self._show, found)
@@ -83,7 +94,8 @@ class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
         if isinstance(found, AIStackError):
             self._send(_error_frame(found))
         elif found.revision != self._sent_revision or self._is_due():
-            self._sent_revision, self._sent_at = found.revision, self._loop.time()
+            self._sent_revision = found.revision
+            self._sent_at = self._loop.time()
             self._send(found.text)
 
     def _is_due(self) -> bool:
@@ -97,7 +109,9 @@ class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
             self._sender = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
-        """Send the newest text until there is none; what was replaced meanwhile is dropped."""
+        """Send the newest text until there is none; what was replaced meanwhile is
+        dropped.
+        """
         with contextlib.suppress(WebSocketClosedError):
             while (text := self._waiting) is not None:
                 self._waiting = None

@@ -1,4 +1,6 @@
-"""REST: thin verbs over the service. Each is authenticated and authorized by name, none shares a decorated method."""
+"""REST: thin verbs over the service. Each is authenticated and authorized by name, none
+shares a decorated method.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,19 @@ from jupyter_aistack.server.json_body import check_fields, read_object
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.realtime.sampler import Sampler
 
-REQUEST_FIELDS = frozenset({"spec", "kernel_id", "queue", "lease_seconds", "patience_seconds", "preemptible"})
-RESERVATION_FIELDS = frozenset({"name", "spec", "count", "queue", "starts_at", "ends_at", "weekly"})
+REQUEST_FIELDS = frozenset(
+    {"spec", "kernel_id", "queue", "lease_seconds", "patience_seconds", "preemptible"}
+)
+RESERVATION_FIELDS = frozenset(
+    {"name", "spec", "count", "queue", "starts_at", "ends_at", "weekly"}
+)
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-CODES = {400: "InvalidRequest", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed"}
+CODES = {
+    400: "InvalidRequest",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+}
 STALE_SECONDS = 5.0
 
 
@@ -34,9 +45,17 @@ def error_answer(error: AIStackError) -> tuple[int, dict[str, Any]]:
 class RESTHandler(ExtensionHandlerMixin, APIHandler):
     """What all verbs share: the parts they need, and errors as JSON."""
 
-    def initialize(self, name: str, workbench: ServerContext, kernels: KernelRegistry, sampler: Sampler) -> None:
+    def initialize(
+        self,
+        name: str,
+        workbench: ServerContext,
+        kernels: KernelRegistry,
+        sampler: Sampler,
+    ) -> None:
         super().initialize(name)
-        self.workbench, self.kernels, self.sampler = workbench, kernels, sampler
+        self.workbench = workbench
+        self.kernels = kernels
+        self.sampler = sampler
 
     async def reply(self, verb: str, payload: dict[str, Any]) -> None:
         """Answer with a verb's result."""
@@ -58,23 +77,32 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
         """A query argument that is 0 or 1; 0 when absent."""
         text = self.get_query_argument(name, "0")
         if text not in ("0", "1"):
-            raise InvalidRequest(f"{name}: expected 0 or 1, got {text[:64]!r}", field=name)
+            raise InvalidRequest(
+                f"{name}: expected 0 or 1, got {text[:64]!r}", field=name
+            )
         return text == "1"
 
     def count(self, name: str) -> int:
         """A query argument that is a whole number from 0; 0 when absent."""
         text = self.get_query_argument(name, "0")
         if not re.fullmatch(r"[0-9]{1,15}", text):
-            raise InvalidRequest(f"{name}: expected a whole number from 0, got {text[:64]!r}", field=name)
+            raise InvalidRequest(
+                f"{name}: expected a whole number from 0, got {text[:64]!r}", field=name
+            )
         return int(text)
 
     def seconds(self, name: str) -> float | None:
-        """A query argument that is a moment in seconds since the epoch; None when absent."""
+        """A query argument that is a moment in seconds since the epoch; None when
+        absent.
+        """
         text = self.get_query_argument(name, None)
         if text is None:
             return None
         if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
-            raise InvalidRequest(f"{name}: expected seconds since the epoch, got {text[:64]!r}", field=name)
+            raise InvalidRequest(
+                f"{name}: expected seconds since the epoch, got {text[:64]!r}",
+                field=name,
+            )
         return float(text)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
@@ -85,23 +113,39 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Take the status from our own errors."""
         error = kwargs.get("exc_info", (None, None))[1]
-        super().send_error(error.http_status if isinstance(error, AIStackError) else status_code, **kwargs)
+        super().send_error(
+            error.http_status if isinstance(error, AIStackError) else status_code,
+            **kwargs,
+        )
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Every error has ``code``, ``message``, ``facts`` and, for JupyterLab, ``reason``."""
+        """Every error has ``code``, ``message``, ``facts`` and, for JupyterLab,
+        ``reason``.
+        """
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, AIStackError):
             _, body = error_answer(error)
         else:
             is_ours = isinstance(error, HTTPError) and error.log_message
-            message = error.log_message if is_ours else responses.get(status_code, "Unknown error")
+            message = (
+                error.log_message
+                if is_ours
+                else responses.get(status_code, "Unknown error")
+            )
             code = CODES.get(status_code, "AIStackError")
-            body = {"code": code, "message": message, "facts": {}, "reason": getattr(error, "reason", None)}
+            body = {
+                "code": code,
+                "message": message,
+                "facts": {},
+                "reason": getattr(error, "reason", None),
+            }
         self.finish(json.dumps(body))
 
 
 def checked_id(text: str) -> str:
-    """An id from a path. Raises `LeaseNotFound` for what no ledger has ever given out."""
+    """An id from a path. Raises `LeaseNotFound` for what no ledger has ever given
+    out.
+    """
     if not ID.fullmatch(text):
         raise LeaseNotFound("there is no such lease, request or reservation")
     return text
@@ -131,7 +175,9 @@ class LeasesHandler(RESTHandler):
         fields = self.body(REQUEST_FIELDS)
         kernel_id = text_field(fields, "kernel_id") if "kernel_id" in fields else None
         payload = {name: value for name, value in fields.items() if name != "kernel_id"}
-        answer = await self.workbench.call("request", payload, await self.kernels.caller_in_browser(kernel_id))
+        answer = await self.workbench.call(
+            "request", payload, await self.kernels.caller_in_browser(kernel_id)
+        )
         self.set_status(201 if answer["lease"] else 202)
         self.finish({name: answer[name] for name in ("request", "lease", "advice")})
 
@@ -157,7 +203,9 @@ class SuspendHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
-        """Move an idle lease's device state to host memory, so that others may have the room."""
+        """Move an idle lease's device state to host memory, so that others may have the
+        room.
+        """
         self.no_fields()
         await self.reply("suspend", {"lease_id": checked_id(lease_id)})
 
@@ -193,7 +241,9 @@ class QueueHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:queue")
     async def get(self) -> None:
-        """The waiting requests, first served first: why each waits, and when it is expected to be granted."""
+        """The waiting requests, first served first: why each waits, and when it is
+        expected to be granted.
+        """
         await self.reply("queue", {})
 
 
@@ -240,8 +290,14 @@ class ReportHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:report")
     async def get(self) -> None:
-        """What users have used, by week; one's own unless ``user`` or ``all=1`` asks for more."""
-        payload = {"all": self.flag("all"), "since": self.seconds("since"), "until": self.seconds("until")}
+        """What users have used, by week; one's own unless ``user`` or ``all=1`` asks
+        for more.
+        """
+        payload = {
+            "all": self.flag("all"),
+            "since": self.seconds("since"),
+            "until": self.seconds("until"),
+        }
         texts = {name: self.get_query_argument(name, "") for name in ("week", "user")}
         await self.reply("report", payload | texts)
 
@@ -250,8 +306,12 @@ class BillHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:report")
     async def get(self) -> None:
-        """What a kernel of this server has used, cell by cell, or with ``notebook=1`` its notebook."""
-        caller = await self.kernels.caller_in_browser(self.get_query_argument("kernel_id", None))
+        """What a kernel of this server has used, cell by cell, or with ``notebook=1``
+        its notebook.
+        """
+        caller = await self.kernels.caller_in_browser(
+            self.get_query_argument("kernel_id", None)
+        )
         payload = {"notebook": self.flag("notebook"), "since": self.seconds("since")}
         self.finish(await self.workbench.call("bill", payload, caller))
 
@@ -260,10 +320,14 @@ class AdviceHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:report")
     async def get(self) -> None:
-        """Which size would have done: for a kernel's notebook, or without one for each of the user's."""
+        """Which size would have done: for a kernel's notebook, or without one for each
+        of the user's.
+        """
         kernel_id = self.get_query_argument("kernel_id", None)
         caller = await self.kernels.caller_in_browser(kernel_id)
-        self.finish(await self.workbench.call("advise", {"all": kernel_id is None}, caller))
+        self.finish(
+            await self.workbench.call("advise", {"all": kernel_id is None}, caller)
+        )
 
 
 class EventsHandler(RESTHandler):
@@ -295,8 +359,12 @@ class MetricsHandler(RESTHandler):
         if sample is None or time.monotonic() - sample.at > STALE_SECONDS:
             sample = await self.workbench.run(self.sampler.sample)
         caller = await self.kernels.caller_in_browser()
-        charged, rates = await self.workbench.run(lambda: self.workbench.service.charged(caller))
-        text = await self.workbench.run(exposition, sample.data, self.workbench.happened, charged, rates)
+        charged, rates = await self.workbench.run(
+            lambda: self.workbench.service.charged(caller)
+        )
+        text = await self.workbench.run(
+            exposition, sample.data, self.workbench.happened, charged, rates
+        )
         self.finish(text, set_content_type=CONTENT_TYPE)
 
 

@@ -36,7 +36,12 @@ def document(base_url: str) -> JSON:
             "schemas": schemas.SCHEMAS,
             "responses": {"Error": _json("Error", "What went wrong, in one sentence.")},
             "securitySchemes": {
-                "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "token <token>"},
+                "token": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "token <token>",
+                },
             },
         },
     }
@@ -44,15 +49,30 @@ def document(base_url: str) -> JSON:
 
 def _paths() -> JSON:
     after = _query(
-        "after", "Only events with a higher sequence.", {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+        "after",
+        "Only events with a higher sequence.",
+        {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
     )
-    ended = _query("all", "1 shows ended leases as well.", {"type": "integer", "enum": [0, 1]})
+    ended = _query(
+        "all", "1 shows ended leases as well.", {"type": "integer", "enum": [0, 1]}
+    )
     return {
         "/host": {
-            "get": _verb("getHost", "The host, its devices, queues and reservations.", {200: "Host"}, (403, 503))
+            "get": _verb(
+                "getHost",
+                "The host, its devices, queues and reservations.",
+                {200: "Host"},
+                (403, 503),
+            )
         },
         "/leases": {
-            "get": _verb("listLeases", "Leases, newest first.", {200: "Leases"}, (400, 403, 503), [ended]),
+            "get": _verb(
+                "listLeases",
+                "Leases, newest first.",
+                {200: "Leases"},
+                (400, 403, 503),
+                [ended],
+            ),
             "post": _verb(
                 "requestSlice",
                 "Ask for a slice: granted at once (201) or queued (202).",
@@ -62,7 +82,13 @@ def _paths() -> JSON:
             ),
         },
         "/leases/{id}": {
-            "delete": _verb("releaseLease", "Give a lease back.", {200: "Lease"}, (403, 404, 409, 503), [_id()]),
+            "delete": _verb(
+                "releaseLease",
+                "Give a lease back.",
+                {200: "Lease"},
+                (403, 404, 409, 503),
+                [_id()],
+            ),
         },
         "/leases/{id}/extend": {
             "post": _verb(
@@ -75,19 +101,41 @@ def _paths() -> JSON:
             ),
         },
         "/leases/{id}/suspend": _move(
-            "suspendLease", "Move an idle kernel's GPU state to host memory, for others' use."
+            "suspendLease",
+            "Move an idle kernel's GPU state to host memory, for others' use.",
         ),
         "/leases/{id}/resume": _move(
-            "resumeLease", "Move it back once there is room; the next cell does so by itself."
+            "resumeLease",
+            "Move it back once there is room; the next cell does so by itself.",
         ),
-        "/leases/{id}/pin": _move("pinLease", "Keep it on its GPU whoever needs the room."),
+        "/leases/{id}/pin": _move(
+            "pinLease", "Keep it on its GPU whoever needs the room."
+        ),
         "/leases/{id}/unpin": _move("unpinLease", "Let it be suspended again."),
-        "/queue": {"get": _verb("listQueue", "Waiting requests, first served first.", {200: "Queue"}, (403, 503))},
+        "/queue": {
+            "get": _verb(
+                "listQueue",
+                "Waiting requests, first served first.",
+                {200: "Queue"},
+                (403, 503),
+            )
+        },
         "/queue/{id}": {
-            "delete": _verb("cancelRequest", "Take a request back.", {200: "Request"}, (403, 404, 409, 503), [_id()]),
+            "delete": _verb(
+                "cancelRequest",
+                "Take a request back.",
+                {200: "Request"},
+                (403, 404, 409, 503),
+                [_id()],
+            ),
         },
         "/reservations": {
-            "get": _verb("listReservations", "What is kept for whom.", {200: "Reservations"}, (403, 503)),
+            "get": _verb(
+                "listReservations",
+                "What is kept for whom.",
+                {200: "Reservations"},
+                (403, 503),
+            ),
             "post": _verb(
                 "reserve",
                 "Keep slices for a queue between two moments; for admins only.",
@@ -98,10 +146,16 @@ def _paths() -> JSON:
         },
         "/reservations/{id}": {
             "delete": _verb(
-                "unreserve", "Take a reservation back.", {200: "Reservation"}, (403, 404, 409, 503), [_id()]
+                "unreserve",
+                "Take a reservation back.",
+                {200: "Reservation"},
+                (403, 404, 409, 503),
+                [_id()],
             ),
         },
-        "/usage": {"get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))},
+        "/usage": {
+            "get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))
+        },
         "/report": {
             "get": _verb(
                 "getReport",
@@ -109,11 +163,25 @@ def _paths() -> JSON:
                 {200: "Report"},
                 (400, 403, 503),
                 [
-                    _query("week", "Such as 2026-W48; not together with since and until.", {"type": "string"}),
+                    _query(
+                        "week",
+                        "Such as 2026-W48; not together with since and until.",
+                        {"type": "string"},
+                    ),
                     _query("since", "From the day of this moment.", schemas.MOMENT),
-                    _query("until", "Up to the day before this moment ends.", schemas.MOMENT),
-                    _query("user", "Another user, where names are shown.", {"type": "string"}),
-                    _query("all", "1 shows all users.", {"type": "integer", "enum": [0, 1]}),
+                    _query(
+                        "until",
+                        "Up to the day before this moment ends.",
+                        schemas.MOMENT,
+                    ),
+                    _query(
+                        "user",
+                        "Another user, where names are shown.",
+                        {"type": "string"},
+                    ),
+                    _query(
+                        "all", "1 shows all users.", {"type": "integer", "enum": [0, 1]}
+                    ),
                 ],
             )
         },
@@ -124,8 +192,16 @@ def _paths() -> JSON:
                 {200: "Bill"},
                 (400, 403, 503),
                 [
-                    _query("kernel_id", "A running kernel; this server itself without it.", {"type": "string"}),
-                    _query("notebook", "1 counts all kernels of its notebook.", {"type": "integer", "enum": [0, 1]}),
+                    _query(
+                        "kernel_id",
+                        "A running kernel; this server itself without it.",
+                        {"type": "string"},
+                    ),
+                    _query(
+                        "notebook",
+                        "1 counts all kernels of its notebook.",
+                        {"type": "integer", "enum": [0, 1]},
+                    ),
                     _query("since", "From the day of this moment.", schemas.MOMENT),
                 ],
             )
@@ -136,16 +212,34 @@ def _paths() -> JSON:
                 "Which size would have done, told from what was used.",
                 {200: "Advices"},
                 (400, 403, 503),
-                [_query("kernel_id", "Of its notebook; of all your notebooks without it.", {"type": "string"})],
+                [
+                    _query(
+                        "kernel_id",
+                        "Of its notebook; of all your notebooks without it.",
+                        {"type": "string"},
+                    )
+                ],
             )
         },
-        "/events": {"get": _verb("listEvents", "What has happened.", {200: "Events"}, (400, 403, 503), [after])},
-        "/openapi.json": {"get": _verb("getOpenAPI", "This document.", {200: "OpenAPI"}, (403,))},
+        "/events": {
+            "get": _verb(
+                "listEvents",
+                "What has happened.",
+                {200: "Events"},
+                (400, 403, 503),
+                [after],
+            )
+        },
+        "/openapi.json": {
+            "get": _verb("getOpenAPI", "This document.", {200: "OpenAPI"}, (403,))
+        },
     }
 
 
 def _move(name: str, summary: str) -> JSON:
-    return {"post": _verb(name, summary, {200: "Lease"}, (400, 403, 404, 409, 503), [_id()])}
+    return {
+        "post": _verb(name, summary, {200: "Lease"}, (400, 403, 404, 409, 503), [_id()])
+    }
 
 
 def _verb(
@@ -156,9 +250,16 @@ def _verb(
     parameters: list[JSON] | None = None,
     body: str = "",
 ) -> JSON:
-    responses: JSON = {str(status): _json(schema, summary) for status, schema in answers.items()}
+    responses: JSON = {
+        str(status): _json(schema, summary) for status, schema in answers.items()
+    }
     responses.update({str(status): _error(status) for status in errors})
-    verb: JSON = {"operationId": name, "summary": summary, "responses": responses, "parameters": parameters or []}
+    verb: JSON = {
+        "operationId": name,
+        "summary": summary,
+        "responses": responses,
+        "parameters": parameters or [],
+    }
     if body:
         verb["requestBody"] = {"required": True, **_content(body)}
     return verb
@@ -177,7 +278,13 @@ def _content(schema: str) -> JSON:
 
 
 def _query(name: str, description: str, schema: JSON) -> JSON:
-    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "schema": schema,
+    }
 
 
 def _id() -> JSON:

@@ -1,1 +1,3 @@
-"""How kernels call the server: the Unix socket, and commands to the agents in notebooks."""
+"""How kernels call the server: the Unix socket, and commands to the agents in
+notebooks.
+"""

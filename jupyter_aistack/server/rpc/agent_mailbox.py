@@ -1,7 +1,9 @@
-"""Orders for the agents in this server's kernels: left here by the mover's threads, fetched and answered by the agents.
+"""Orders for the agents in this server's kernels: left here by the mover's threads,
+fetched and answered by the agents.
 
-An agent asks over the socket and its question is held until there is an order, or for a while. Nothing waits in the
-broker's threads for that: questions wait on the event loop, and whoever orders waits in a thread of its own.
+An agent asks over the socket and its question is held until there is an order, or for a
+while. Nothing waits in the broker's threads for that: questions wait on the event loop,
+and whoever orders waits in a thread of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ JSON = dict[str, Any]
 HOLD_SECONDS = 20.0
 """How long a question is held without an order. The client gives up after a minute."""
 PRESENT_SECONDS = 30.0
-"""After its last question an agent counts as there for so long: it asks again soon, but may be busy with an order."""
+"""After its last question an agent counts as there for so long: it asks again soon, but
+may be busy with an order.
+"""
 
 ENDED = "its kernel has ended"
 LOOK_SECONDS = 1.0
@@ -72,15 +76,19 @@ class AgentMailbox:
         workbench.hold("orders", self.orders)
         workbench.hold("done", self.done)
 
-    # -- the agents' side, on the event loop --------------------------------------------------------------------
+    # -- the agents' side, on the event loop -------------------------------------------
 
     async def orders(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        """The orders for the kernel that asks, and where its state is; held back until there is an order."""
+        """The orders for the kernel that asks, and where its state is; held back until
+        there is an order.
+        """
         from jupyter_aistack.core.wire.values import text_field
 
         self._loop = asyncio.get_running_loop()
         box = self._box(caller)
-        box.asked_at, box.pid, box.question = time.monotonic(), caller.pid or 0, box.question + 1
+        box.asked_at = time.monotonic()
+        box.pid = caller.pid or 0
+        box.question = box.question + 1
         question = box.question
         if not self._open(box):
             box.bell.clear()
@@ -89,20 +97,34 @@ class AgentMailbox:
                 await box.bell.wait()
             finally:
                 timer.cancel()
-        residence = await self._workbench.run(self._residence, text_field(payload, "lease_id"))
-        is_heard = residence is not None and box.question == question and is_alive(box.pid, None)
-        found = self._take(box) if is_heard else []  # a question whose agent has ended must not take an order with it
+        residence = await self._workbench.run(
+            self._residence, text_field(payload, "lease_id")
+        )
+        is_heard = (
+            residence is not None
+            and box.question == question
+            and is_alive(box.pid, None)
+        )
+        found = (
+            self._take(box) if is_heard else []
+        )  # a question whose agent has ended must not take an order with it
         if is_heard:
             box.asked_at = time.monotonic()
-        return {"residence": residence, "orders": [{"id": o.id, "act": o.act, "kinds": o.kinds} for o in found]}
+        return {
+            "residence": residence,
+            "orders": [{"id": o.id, "act": o.act, "kinds": o.kinds} for o in found],
+        }
 
     async def done(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         """How an order went."""
         from jupyter_aistack.core.wire.values import text_field
 
-        order_id, answer = text_field(payload, "order_id"), payload.get("answer")
+        order_id = text_field(payload, "order_id")
+        answer = payload.get("answer")
         if not isinstance(answer, Mapping):
-            raise InvalidRequest(f"answer: expected an object, got {answer!r}", field="answer")
+            raise InvalidRequest(
+                f"answer: expected an object, got {answer!r}", field="answer"
+            )
         box = self._box(caller)
         with self._lock:
             order = next((one for one in box.orders if one.id == order_id), None)
@@ -114,7 +136,9 @@ class AgentMailbox:
 
     def _box(self, caller: Caller) -> _Box:
         if not caller.kernel_id:
-            raise InvalidRequest("verb: orders are for kernels of this server only", field="verb")
+            raise InvalidRequest(
+                "verb: orders are for kernels of this server only", field="verb"
+            )
         with self._lock:
             return self._boxes.setdefault(caller.kernel_id, _Box())
 
@@ -136,19 +160,32 @@ class AgentMailbox:
             lease = self._workbench.broker.lease(lease_id)
         except LeaseNotFound:
             return None
-        return residence_to_dict(lease.residence) if lease.is_live and lease.residence is not None else None
+        return (
+            residence_to_dict(lease.residence)
+            if lease.is_live and lease.residence is not None
+            else None
+        )
 
-    # -- the mover's side, in its threads -----------------------------------------------------------------------
+    # -- the mover's side, in its threads ----------------------------------------------
 
     def is_present(self, kernel_id: str) -> bool:
         """Whether an agent runs in that kernel."""
         with self._lock:
             box = self._boxes.get(kernel_id)
-            is_recent = box is not None and time.monotonic() - box.asked_at < HOLD_SECONDS + PRESENT_SECONDS
+            is_recent = (
+                box is not None
+                and time.monotonic() - box.asked_at < HOLD_SECONDS + PRESENT_SECONDS
+            )
             return box is not None and is_recent and is_alive(box.pid, None)
 
     def ask(
-        self, kernel_id: str, act: str, *, kinds: Collection[str] = (), patience: float, seconds: float
+        self,
+        kernel_id: str,
+        act: str,
+        *,
+        kinds: Collection[str] = (),
+        patience: float,
+        seconds: float,
     ) -> JSON | None:
         """Have an agent do something, and wait for its answer; call it in a thread.
 
@@ -157,8 +194,8 @@ class AgentMailbox:
             seconds: how long the agent may take then.
 
         Returns:
-            Its answer, with ``error`` where it could not; None when there is no agent or none that hears, and nothing
-            has been done then.
+            Its answer, with ``error`` where it could not; None when there is no agent
+            or none that hears, and nothing has been done then.
         """
         if not self.is_present(kernel_id):
             return None
@@ -173,7 +210,9 @@ class AgentMailbox:
         return self._answer(kernel_id, order, seconds)
 
     def _answer(self, kernel_id: str, order: AgentCommand, seconds: float) -> JSON:
-        """The answer to an order that its agent has taken; it may end before it gives one."""
+        """The answer to an order that its agent has taken; it may end before it gives
+        one.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
@@ -193,7 +232,9 @@ class AgentMailbox:
     def _leave(self, kernel_id: str, act: str, kinds: Collection[str]) -> AgentCommand:
         with self._lock:
             box = self._boxes[kernel_id]
-            order = AgentCommand(id=f"o-{next(self._numbers)}", act=act, kinds=tuple(sorted(kinds)))
+            order = AgentCommand(
+                id=f"o-{next(self._numbers)}", act=act, kinds=tuple(sorted(kinds))
+            )
             box.orders.append(order)
             loop = self._loop
         if loop is not None and not loop.is_closed():

@@ -1,7 +1,9 @@
 """The Unix socket on which kernels and their children speak to the broker.
 
-One JSON object per line each way: ``{"verb", "payload"}`` brings ``{"result"}`` or ``{"error"}``. The kernel tells who
-is at the other end (``SO_PEERCRED``); nothing a client says of itself is believed, so nothing secret is needed.
+One JSON object per line each way: ``{"verb", "payload"}`` brings ``{"result"}`` or
+``{"error"}``. The kernel tells who
+is at the other end (``SO_PEERCRED``); nothing a client says of itself is believed, so
+nothing secret is needed.
 """
 
 from __future__ import annotations
@@ -41,24 +43,33 @@ class SocketServer:
         runtime_dir: where the socket is made, if its path is short enough.
     """
 
-    def __init__(self, workbench: ServerContext, kernels: KernelRegistry, runtime_dir: str) -> None:
-        self._workbench, self._kernels = workbench, kernels
+    def __init__(
+        self, workbench: ServerContext, kernels: KernelRegistry, runtime_dir: str
+    ) -> None:
+        self._workbench = workbench
+        self._kernels = kernels
         self._runtime_dir = runtime_dir
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._path: Path | None = None
 
     async def start(self) -> str:
-        """Start to listen; returns the socket's path, empty where the system cannot tell who calls."""
+        """Start to listen; returns the socket's path, empty where the system cannot
+        tell who calls.
+        """
         if not hasattr(socket, "SO_PEERCRED"):
             return ""
         self._path = _choose_path(Path(self._runtime_dir))
         remove_stale(self._path.parent)
-        self._server = await asyncio.start_unix_server(self._serve, sock=_listen(self._path), limit=MAX_LINE_BYTES)
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=_listen(self._path), limit=MAX_LINE_BYTES
+        )
         return str(self._path)
 
     async def close(self) -> None:
-        """Stop listening, end the connections and take the socket away. Closing twice is allowed."""
+        """Stop listening, end the connections and take the socket away. Closing twice
+        is allowed.
+        """
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -71,9 +82,11 @@ class SocketServer:
                 self._path.parent.rmdir()
             self._path = None
 
-    # -- one connection -----------------------------------------------------------------------------------------
+    # -- one connection ----------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
@@ -85,21 +98,29 @@ class SocketServer:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         caller = await self._caller_or_error(writer)
         while True:
             try:
                 line = await reader.readline()
             except ValueError:  # the rest of such a line cannot be told from the next call, so the connection ends
-                too_long = InvalidRequest(f"a line may hold {MAX_LINE_BYTES} bytes", field="body")
+                too_long = InvalidRequest(
+                    f"a line may hold {MAX_LINE_BYTES} bytes", field="body"
+                )
                 return await _send(writer, {"error": too_long.as_dict()})
             if not line:
                 return None
-            if isinstance(caller, AIStackError):  # said only now: closing earlier breaks the caller's pipe
+            if isinstance(
+                caller, AIStackError
+            ):  # said only now: closing earlier breaks the caller's pipe
                 return await _send(writer, {"error": caller.as_dict()})
             await _send(writer, await self._answer(line, caller))
 
-    async def _caller_or_error(self, writer: asyncio.StreamWriter) -> Caller | AIStackError:
+    async def _caller_or_error(
+        self, writer: asyncio.StreamWriter
+    ) -> Caller | AIStackError:
         try:
             return await self._caller(writer)
         except AIStackError as error:
@@ -108,21 +129,33 @@ class SocketServer:
     async def _caller(self, writer: asyncio.StreamWriter) -> Caller:
         pid, uid = peer(writer.get_extra_info("socket"))
         if uid != os.getuid():
-            raise PermissionDenied(f"this socket serves uid {os.getuid()} only; you are uid {uid}")
+            raise PermissionDenied(
+                f"this socket serves uid {os.getuid()} only; you are uid {uid}"
+            )
         if pid <= 0:
-            raise PermissionDenied("your process cannot be seen from the server's; run both in one process namespace")
+            raise PermissionDenied(
+                "your process cannot be seen from the server's; run both in one process namespace"
+            )
         return await self._kernels.caller_with_pid(pid, uid)
 
     async def _answer(self, line: bytes, caller: Caller) -> dict[str, Any]:
         try:
             message = read_object(line)
             check_fields(message, FIELDS)
-            return {"result": await self._workbench.call(str(message.get("verb")), message.get("payload", {}), caller)}
+            return {
+                "result": await self._workbench.call(
+                    str(message.get("verb")), message.get("payload", {}), caller
+                )
+            }
         except AIStackError as error:
             return {"error": error.as_dict()}
         except Exception:
             self._workbench.log.exception("a call on the socket failed")
-            return {"error": AIStackError("the server failed to answer; its log says why").as_dict()}
+            return {
+                "error": AIStackError(
+                    "the server failed to answer; its log says why"
+                ).as_dict()
+            }
 
 
 async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
@@ -132,14 +165,21 @@ async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
 
 def peer(connection: socket.socket) -> tuple[int, int]:
     """Process id and user id of whoever made the connection."""
-    pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    pid, uid, _gid = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
     return pid, uid
 
 
 def _choose_path(runtime_dir: Path) -> Path:
-    """Jupyter's runtime directory, or a short private one where its path is too long for a socket."""
+    """Jupyter's runtime directory, or a short private one where its path is too long
+    for a socket.
+    """
     name = f"aistack-{os.getpid()}.sock"
-    for folder in (runtime_dir, Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"))):
+    for folder in (
+        runtime_dir,
+        Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")),
+    ):
         path = folder / name
         if folder.is_dir() and len(os.fsencode(path)) <= MAX_PATH_BYTES:
             return path

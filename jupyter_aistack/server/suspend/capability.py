@@ -1,4 +1,6 @@
-"""How well this host can suspend, found out once a server has a broker: what is known of its driver, then a trial."""
+"""How well this host can suspend, found out once a server has a broker: what is known
+of its driver, then a trial.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.device_state import SuspendMethod
-from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF, SuspendCapability
+from jupyter_aistack.core.suspend.capability import (
+    NO_GPU,
+    SWITCHED_OFF,
+    SuspendCapability,
+)
 from jupyter_aistack.providers.nvidia.checkpoint import drivers
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
@@ -32,7 +38,8 @@ def find_out(
     driver: Callable[[], str],
     test: Test = selftest.run,
 ) -> SuspendCapability:
-    """How well the broker's host can suspend; takes seconds where a GPU has not been tried before.
+    """How well the broker's host can suspend; takes seconds where a GPU has not been
+    tried before.
 
     Args:
         broker: knows the devices.
@@ -51,17 +58,25 @@ def find_out(
     usable = [gpu for gpu in gpus if not gpu.mig_enabled and gpu.is_healthy]
     if not usable:
         return SuspendCapability(
-            tier=SuspendMethod.OFF, why="its GPUs run in MIG mode, which the driver cannot suspend, or do not answer"
+            tier=SuspendMethod.OFF,
+            why="its GPUs run in MIG mode, which the driver cannot suspend, or do not answer",
         )
     version = driver()
     why = drivers.why_not(version, platform.machine())
     for gpu in usable:
         why = why or _tried(broker, gpu, helper, results, version, test)
-    return SuspendCapability(tier=SuspendMethod.OFFLOAD if why else SuspendMethod.CHECKPOINT, why=why)
+    return SuspendCapability(
+        tier=SuspendMethod.OFFLOAD if why else SuspendMethod.CHECKPOINT, why=why
+    )
 
 
 def _tried(
-    broker: Broker, gpu: Device, helper: CheckpointClient, results: selftest.Results, driver: str, test: Test
+    broker: Broker,
+    gpu: Device,
+    helper: CheckpointClient,
+    results: selftest.Results,
+    driver: str,
+    test: Test,
 ) -> str:
     if results.passed(driver, gpu.id):
         return ""
@@ -69,7 +84,9 @@ def _tried(
     def held(pid: int) -> int | None:
         broker.devices.forget()
         now = next((one for one in broker.inventory().devices if one.id == gpu.id), gpu)
-        found = next((use.memory_bytes for use in now.processes if use.pid == pid), None)
+        found = next(
+            (use.memory_bytes for use in now.processes if use.pid == pid), None
+        )
         is_listed = any(use.pid == pid for use in now.processes)
         return (found or None) if is_listed else 0
 
@@ -79,7 +96,13 @@ def _tried(
 
 
 def results_file(ledger_url: str, data_dir: Path) -> Path:
-    """Where results are kept: beside an SQLite ledger, else in Jupyter's data directory."""
+    """Where results are kept: beside an SQLite ledger, else in Jupyter's data
+    directory.
+    """
     prefix = "sqlite:///"
-    folder = Path(ledger_url.removeprefix(prefix)).parent if ledger_url.startswith(prefix) else data_dir / "aistack"
+    folder = (
+        Path(ledger_url.removeprefix(prefix)).parent
+        if ledger_url.startswith(prefix)
+        else data_dir / "aistack"
+    )
     return folder / "suspend-tested.json"

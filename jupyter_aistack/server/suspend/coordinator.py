@@ -1,4 +1,6 @@
-"""The server's part in suspending: the mover's threads, and when they are set to work."""
+"""The server's part in suspending: the mover's threads, and when they are set to
+work.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ THREADS = 4
 
 
 class SuspendCoordinator:
-    """Moves the device state of this server's kernels as the ledger's plans say. Use it from the event loop.
+    """Moves the device state of this server's kernels as the ledger's plans say. Use it
+    from the event loop.
 
     Args:
         workbench: has the broker, and tells of changes.
@@ -39,7 +42,8 @@ class SuspendCoordinator:
         agents: speak for them.
         watching: sees them from outside.
         results: gives the file in which self-tests are remembered.
-        helper: who speaks to the driver; by default a process of its own, started at first need.
+        helper: who speaks to the driver; by default a process of its own, started at
+            first need.
     """
 
     def __init__(
@@ -52,8 +56,12 @@ class SuspendCoordinator:
         results: Callable[[], Path],
         helper: CheckpointClient | None = None,
     ) -> None:
-        self._workbench, self._kernels, self._agents, self._watching = workbench, kernels, agents, watching
-        self._results, self._helper = results, helper
+        self._workbench = workbench
+        self._kernels = kernels
+        self._agents = agents
+        self._watching = watching
+        self._results = results
+        self._helper = helper
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-moves")
         self._looks = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-looks")
         self._mover: SuspendWorker | None = None
@@ -67,18 +75,28 @@ class SuspendCoordinator:
         workbench.before_kill = self.before_kill
         kernels.on_state(watching.hear)
 
-    # -- beginning ----------------------------------------------------------------------------------------------
+    # -- beginning ---------------------------------------------------------------------
 
     def _begin(self, broker: Broker) -> None:
-        """There is a broker: make the mover, and find out what the host can do beside everything else."""
+        """There is a broker: make the mover, and find out what the host can do beside
+        everything else.
+        """
         from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
         helper = self._helper = self._helper or CheckpointClient()
         self._mover = self._build(broker, helper)
         broker.readiness = lambda: self.readiness
-        # Until then kernels get leases that may be suspended, and none is before the mover has looked at it.
-        broker.suspend_ready = lambda: "" if self.readiness is UNTESTED else self.readiness.why_not
-        threading.Thread(target=self._find_out, args=(broker, helper), name="aistack-self-test", daemon=True).start()
+        # Until then kernels get leases that may be suspended, and none is before the
+        # mover has looked at it.
+        broker.suspend_ready = lambda: (
+            "" if self.readiness is UNTESTED else self.readiness.why_not
+        )
+        threading.Thread(
+            target=self._find_out,
+            args=(broker, helper),
+            name="aistack-self-test",
+            daemon=True,
+        ).start()
 
     def _build(self, broker: Broker, helper: CheckpointClient) -> SuspendWorker:
         from jupyter_aistack.core.suspend.model import SuspendPolicy
@@ -99,7 +117,9 @@ class SuspendCoordinator:
             host_room=broker.suspend_capacity_bytes,
             log=self._workbench.log,
         )
-        return SuspendWorker(broker, moves, is_own=self._is_own, log=self._workbench.log)
+        return SuspendWorker(
+            broker, moves, is_own=self._is_own, log=self._workbench.log
+        )
 
     def _find_out(self, broker: Broker, helper: CheckpointClient) -> None:
         from jupyter_aistack.providers.nvidia.version import driver_version
@@ -108,13 +128,23 @@ class SuspendCoordinator:
         from .selftest import Results
 
         try:
-            self.readiness = find_out(broker, helper, Results(self._results()), driver_version)
+            self.readiness = find_out(
+                broker, helper, Results(self._results()), driver_version
+            )
         except Exception as error:  # whatever a driver does, kernels must run
-            why = error.message if isinstance(error, AIStackError) else f"{type(error).__name__}: {error}"
+            why = (
+                error.message
+                if isinstance(error, AIStackError)
+                else f"{type(error).__name__}: {error}"
+            )
             self.readiness = SuspendCapability(why=f"it could not be tested: {why}")
         if self._mover is not None:
             self._mover.forget()
-        self._workbench.log.info("suspending idle kernels: %s: %s", self.readiness.tier.value, self.readiness.why)
+        self._workbench.log.info(
+            "suspending idle kernels: %s: %s",
+            self.readiness.tier.value,
+            self.readiness.why,
+        )
         self._look_from_thread()
 
     def _is_own(self, lease: Lease) -> bool:
@@ -122,10 +152,12 @@ class SuspendCoordinator:
 
         return lease.holder.id in self._own or is_orphan(lease)
 
-    # -- working ------------------------------------------------------------------------------------------------
+    # -- working -----------------------------------------------------------------------
 
     def look_soon(self) -> None:
-        """Something may have to be moved; calls that come while that is looked at are one."""
+        """Something may have to be moved; calls that come while that is looked at are
+        one.
+        """
         self._is_asked = True
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look_while_asked())
@@ -150,28 +182,37 @@ class SuspendCoordinator:
         self._watching.see({lease.holder.id: lease for lease in leases})
         for lease in leases:
             if not self._is_closed and mover.claim(lease):
-                # Looking waits for kernels that run a cell; nobody who waits for a move should wait for that as well.
+                # Looking waits for kernels that run a cell; nobody who waits for a move
+                # should wait for that as well.
                 pool = self._pool if mover.is_moving(lease) else self._looks
-                pool.submit(self._work, mover, lease).add_done_callback(partial(_give_up, mover, lease))
+                pool.submit(self._work, mover, lease).add_done_callback(
+                    partial(_give_up, mover, lease)
+                )
 
     def _work(self, mover: SuspendWorker, lease: Lease) -> None:
         mover.work(lease)
         self._look_from_thread()
 
     def _look_from_thread(self) -> None:
-        """What was moved may make room for others, and whoever watches wants to see it."""
+        """What was moved may make room for others, and whoever watches wants to see
+        it.
+        """
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # it has been closed
                 loop.call_soon_threadsafe(self._workbench.poke)
 
     async def before_kill(self, kernel_id: str, pid: int) -> None:
-        """See `ServerContext.before_kill`. It has threads of its own: those of the mover may all be at work."""
+        """See `ServerContext.before_kill`. It has threads of its own: those of the
+        mover may all be at work.
+        """
         if self._mover is not None:
             await asyncio.to_thread(self._mover.suspend_before_kill, kernel_id, pid)
 
     def close(self) -> None:
-        """Begin nothing more. What is under way is brought to its end: giving it up would lose a kernel's state."""
+        """Begin nothing more. What is under way is brought to its end: giving it up
+        would lose a kernel's state.
+        """
         self._is_closed = True
         if self._looking is not None:
             self._looking.cancel()
@@ -180,10 +221,14 @@ class SuspendCoordinator:
             pool.shutdown(wait=False, cancel_futures=True)
         helper = self._helper
         if helper is not None:
-            threading.Thread(target=helper.close, name="aistack-helper-ends", daemon=True).start()
+            threading.Thread(
+                target=helper.close, name="aistack-helper-ends", daemon=True
+            ).start()
 
 
 def _give_up(mover: SuspendWorker, lease: Lease, work: Future[None]) -> None:
-    """What was not begun before the server stopped is nobody's any more, and its kernel's end need not wait for it."""
+    """What was not begun before the server stopped is nobody's any more, and its
+    kernel's end need not wait for it.
+    """
     if work.cancelled():
         mover.give_up(lease)

@@ -1,25 +1,41 @@
-"""The helper, and what to do when an operation fails half way: go on from there, or say that the state is lost."""
+"""The helper, and what to do when an operation fails half way: go on from there, or say
+that the state is lost.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
 from jupyter_aistack.exceptions import CheckpointFailed
-from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient, CheckpointReply
+from jupyter_aistack.providers.nvidia.checkpoint.client import (
+    CheckpointClient,
+    CheckpointReply,
+)
 
-RUNNING, LOCKED, CHECKPOINTED, FAILED, UNKNOWN = "running", "locked", "checkpointed", "failed", "unknown"
+RUNNING = "running"
+LOCKED = "locked"
+CHECKPOINTED = "checkpointed"
+FAILED = "failed"
+UNKNOWN = "unknown"
 AWAY = frozenset({LOCKED, CHECKPOINTED, FAILED})
-"""States in which a process cannot use its device, whoever has brought it there: an earlier server, say."""
+"""States in which a process cannot use its device, whoever has brought it there: an
+earlier server, say.
+"""
 ATTEMPTS = 3
-"""Of one operation, over as many helpers; each but the last ended in the middle of it."""
+"""Of one operation, over as many helpers; each but the last ended in the middle of
+it.
+"""
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
-"""In CUDA's name for it. A restore that met it cannot be tried again, whatever state is shown (cuda-checkpoint#44)."""
+"""In CUDA's name for it. A restore that met it cannot be tried again, whatever state is
+shown (cuda-checkpoint#44).
+"""
 NEVER = ("NOT_SUPPORTED", "NOT_PERMITTED", "PermissionError", "EPERM")
 """In what the driver says of a process on which there is no use to try again."""
 
 
 class DriverCheckpoint:
-    """Moves processes with the driver's checkpoint. Call it in a thread: an operation takes as long as it takes.
+    """Moves processes with the driver's checkpoint. Call it in a thread: an operation
+    takes as long as it takes.
 
     Args:
         helper: who speaks to the driver.
@@ -27,29 +43,37 @@ class DriverCheckpoint:
     """
 
     def __init__(self, helper: CheckpointClient, *, lock_seconds: float = 5.0) -> None:
-        self._helper, self._lock_seconds = helper, lock_seconds
+        self._helper = helper
+        self._lock_seconds = lock_seconds
 
     def states(self, pids: Iterable[int]) -> dict[int, str]:
-        """The state of each process; unknown for those that have none, or of which nobody can say."""
+        """The state of each process; unknown for those that have none, or of which
+        nobody can say.
+        """
         return {pid: self._state_of(pid) for pid in sorted(pids)}
 
     def out(self, pids: Collection[int]) -> Mapping[str, float]:
         """Move them out, all or none; the seconds of each step.
 
         Raises:
-            CheckpointFailed: ``state`` is running when all go on as before, failed when their state is lost, unknown
-                when nobody can say, as when they have ended.
+            CheckpointFailed: ``state`` is running when all go on as before, failed when
+                their state is lost, unknown when nobody can say, as when they have
+                ended.
         """
         failed = CheckpointFailed()
         for _ in range(ATTEMPTS):
             try:
-                return self._helper.suspend(*pids, lock_seconds=self._lock_seconds).seconds
+                return self._helper.suspend(
+                    *pids, lock_seconds=self._lock_seconds
+                ).seconds
             except CheckpointFailed as error:
                 failed = error
             state = self._state_after(failed, pids)
             if state == CHECKPOINTED:
                 return {}
-            if state in (RUNNING, FAILED, UNKNOWN) or not failed.facts.get("helper_ended"):
+            if state in (RUNNING, FAILED, UNKNOWN) or not failed.facts.get(
+                "helper_ended"
+            ):
                 break
         raise _told(failed, self._let_go_on(pids, self._state_after(failed, pids)))
 
@@ -67,10 +91,11 @@ class DriverCheckpoint:
         """Move them back. Their bytes must be free and reserved.
 
         Raises:
-            CheckpointFailed: ``state`` is checkpointed when it may be tried again, failed when their state is lost,
-                unknown when nobody can say.
+            CheckpointFailed: ``state`` is checkpointed when it may be tried again,
+                failed when their state is lost, unknown when nobody can say.
         """
-        failed, state = CheckpointFailed(), UNKNOWN
+        failed = CheckpointFailed()
+        state = UNKNOWN
         for _ in range(ATTEMPTS):
             try:
                 return self._resumed(pids).seconds
@@ -81,22 +106,34 @@ class DriverCheckpoint:
             state = self._state_after(failed, pids)
             if state == RUNNING:
                 return {}
-            if state in (FAILED, UNKNOWN) or (state == CHECKPOINTED and not failed.facts.get("helper_ended")):
+            if state in (FAILED, UNKNOWN) or (
+                state == CHECKPOINTED and not failed.facts.get("helper_ended")
+            ):
                 raise _told(failed, state)
         raise _told(failed, state if state == CHECKPOINTED else FAILED)
 
     def _resumed(self, pids: Collection[int]) -> CheckpointReply:
         answer = self._helper.resume(*pids)
         if answer.state != RUNNING:
-            raise CheckpointFailed(f"it is {answer.state} after it was resumed", step="restore", state=answer.state)
+            raise CheckpointFailed(
+                f"it is {answer.state} after it was resumed",
+                step="restore",
+                state=answer.state,
+            )
         return answer
 
     def _state_after(self, failed: CheckpointFailed, pids: Collection[int]) -> str:
-        """How a failed operation has left `pids`; asked anew where the helper ended over it."""
+        """How a failed operation has left `pids`; asked anew where the helper ended
+        over it.
+        """
         if not failed.facts.get("helper_ended"):
             return str(failed.facts.get("state", UNKNOWN))
         states = {self._state_of(pid) for pid in pids}
-        return states.pop() if len(states) == 1 else (FAILED if FAILED in states else "mixed")
+        return (
+            states.pop()
+            if len(states) == 1
+            else (FAILED if FAILED in states else "mixed")
+        )
 
     def _state_of(self, pid: int) -> str:
         try:
@@ -111,4 +148,6 @@ def is_hopeless(failed: CheckpointFailed) -> bool:
 
 
 def _told(failed: CheckpointFailed, state: str) -> CheckpointFailed:
-    return CheckpointFailed(failed.message, step=failed.facts.get("step", ""), state=state)
+    return CheckpointFailed(
+        failed.message, step=failed.facts.get("step", ""), state=state
+    )

@@ -1,4 +1,6 @@
-"""Kernels seen at work from outside, whatever their language and whoever runs their cells: the net below the hooks."""
+"""Kernels seen at work from outside, whatever their language and whoever runs their
+cells: the net below the hooks.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ SETTLE_SECONDS = 2.0
 
 
 class KernelActivityWatcher:
-    """Notes that a kernel needs its device when something runs in it, and that it is over. Use it from the event loop.
+    """Notes that a kernel needs its device when something runs in it, and that it is
+    over. Use it from the event loop.
 
     Args:
         workbench: has the broker.
@@ -36,7 +39,8 @@ class KernelActivityWatcher:
     """
 
     def __init__(self, workbench: ServerContext, agents: AgentMailbox) -> None:
-        self._workbench, self._agents = workbench, agents
+        self._workbench = workbench
+        self._agents = agents
         self._works: dict[str, KernelWork] = {}
         self._leases: Mapping[str, Lease] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +48,11 @@ class KernelActivityWatcher:
     def see(self, leases: Mapping[str, Lease]) -> None:
         """The leases that may be parked, by kernel."""
         self._leases = leases
-        self._works = {kernel_id: work for kernel_id, work in self._works.items() if kernel_id in leases}
+        self._works = {
+            kernel_id: work
+            for kernel_id, work in self._works.items()
+            if kernel_id in leases
+        }
 
     def hear(self, kernel_id: str, is_busy: bool) -> None:
         """A kernel has begun to run something, or has ended it."""
@@ -64,21 +72,28 @@ class KernelActivityWatcher:
             self._start(self._settle(kernel_id, lease))
 
     async def _settle(self, kernel_id: str, lease: Lease) -> None:
-        """A kernel that has been idle for a while uses nothing, whatever it could not say itself."""
+        """A kernel that has been idle for a while uses nothing, whatever it could not
+        say itself.
+        """
         await asyncio.sleep(SETTLE_SECONDS)
         work = self._works.get(kernel_id)
         if work is None or work.busy_at is not None:
             return
         broker = await self._workbench.ready()
         residence = (await self._workbench.run(broker.lease, lease.id)).residence
-        if residence is not None and residence.is_busy and work is self._works.get(kernel_id):
+        if (
+            residence is not None
+            and residence.is_busy
+            and work is self._works.get(kernel_id)
+        ):
             await self._note(lease, ActivityVerdict.ENDS)
 
     async def _follow(self, kernel_id: str) -> None:
         """Look every now and then while it runs."""
         while True:
             await asyncio.sleep(GRACE_SECONDS)
-            lease, work = self._leases.get(kernel_id), self._works.get(kernel_id)
+            lease = self._leases.get(kernel_id)
+            work = self._works.get(kernel_id)
             if lease is None or work is None or work.busy_at is None:
                 return
             await self._look(kernel_id, lease)

@@ -1,4 +1,6 @@
-"""One server moves a lease at a time, though several may look after a kernel whose own server is gone."""
+"""One server moves a lease at a time, though several may look after a kernel whose own
+server is gone.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,12 @@ import sys
 
 
 def take(lease_id: str) -> socket.socket | None:
-    """A turn with that lease, until it is closed or this process ends, however it does; None while another has it.
+    """A turn with that lease, until it is closed or this process ends, however it does;
+    None while another has it.
 
-    It is a name among the sockets of the host's network namespace (unix(7), "Abstract sockets"): nothing is left over.
-    Other systems have no such names, and no driver that checkpoints.
+    It is a name among the sockets of the host's network namespace (unix(7), "Abstract
+    sockets"): nothing is left over. Other systems have no such names, and no driver
+    that checkpoints.
     """
     turn = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:

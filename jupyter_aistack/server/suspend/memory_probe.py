@@ -1,4 +1,6 @@
-"""What the driver says of a lease's memory right now; it is asked anew each time, and before and after each move."""
+"""What the driver says of a lease's memory right now; it is asked anew each time, and
+before and after each move.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,17 @@ from jupyter_aistack.system.processes import is_alive, tree
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
 
-SETTLE_SECONDS, SETTLE_POLL_SECONDS = 2.0, 0.05
+SETTLE_SECONDS = 2.0
+SETTLE_POLL_SECONDS = 0.05
 """The driver may list a process for a moment after its memory is gone."""
 REST_SECONDS = 3.0
-"""A little more than what the driver's figure for work is averaged over, see ``providers.reading``."""
+"""A little more than what the driver's figure for work is averaged over, see
+``providers.reading``.
+"""
 WORKING = 0.01
-"""Busy share of device time from which something still works there, a thread in the background."""
+"""Busy share of device time from which something still works there, a thread in the
+background.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,8 @@ class MemoryReading:
         pids: all processes of the lease.
         contexts: those that the driver lists on any device.
         elsewhere: devices that are not the lease's on which it lists them.
-        held_bytes: what they hold on each of the lease's devices, at most; None where the driver does not say.
+        held_bytes: what they hold on each of the lease's devices, at most; None where
+            the driver does not say.
         busy: share of the devices' time they use; None where the driver does not say.
     """
 
@@ -53,12 +61,26 @@ class MemoryProbe:
         self._broker.devices.forget()
         devices = self._broker.inventory().of_kind(DeviceKind.GPU)
         pids = self.pids(lease)
-        listed = {device: {use.pid: use.memory_bytes for use in device.processes} for device in devices}
+        listed = {
+            device: {use.pid: use.memory_bytes for use in device.processes}
+            for device in devices
+        }
         home = set(home_of(lease))
         contexts = {pid for held in listed.values() for pid in held if pid in pids}
-        elsewhere = tuple(d.name for d, held in listed.items() if d.id not in home and not pids.isdisjoint(held))
+        elsewhere = tuple(
+            d.name
+            for d, held in listed.items()
+            if d.id not in home and not pids.isdisjoint(held)
+        )
         usage = self._broker.devices.usage([lease], {lease.id: pids})[0][lease.id]
-        most = max((sum(held.get(pid, 0) for pid in pids) for d, held in listed.items() if d.id in home), default=0)
+        most = max(
+            (
+                sum(held.get(pid, 0) for pid in pids)
+                for d, held in listed.items()
+                if d.id in home
+            ),
+            default=0,
+        )
         is_known = usage.memory_bytes is not None
         return MemoryReading(
             pids=pids,
@@ -71,37 +93,61 @@ class MemoryProbe:
     def pids(self, lease: Lease) -> frozenset[int]:
         """The processes of a lease that run."""
         root = root_of(lease)
-        return tree({lease.id: root})[lease.id] if root is not None and is_alive(root, None) else frozenset()
+        return (
+            tree({lease.id: root})[lease.id]
+            if root is not None and is_alive(root, None)
+            else frozenset()
+        )
 
     def at_rest(self, lease: Lease) -> MemoryReading:
-        """A reading once the lease's device rests, or the last one before patience ran out."""
+        """A reading once the lease's device rests, or the last one before patience ran
+        out.
+        """
         deadline = time.monotonic() + REST_SECONDS
         while True:
             reading = self.read(lease)
-            if reading.busy is None or reading.busy <= WORKING or time.monotonic() >= deadline:
+            if (
+                reading.busy is None
+                or reading.busy <= WORKING
+                or time.monotonic() >= deadline
+            ):
                 return reading
             time.sleep(SETTLE_POLL_SECONDS)
 
     def settled(self, lease: Lease, most_bytes: int) -> MemoryReading:
-        """A reading once the lease holds `most_bytes` at most, or the last one before patience ran out."""
+        """A reading once the lease holds `most_bytes` at most, or the last one before
+        patience ran out.
+        """
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
             reading = self.read(lease)
-            is_there = reading.held_bytes is not None and reading.held_bytes <= most_bytes
+            is_there = (
+                reading.held_bytes is not None and reading.held_bytes <= most_bytes
+            )
             if is_there or reading.held_bytes is None or time.monotonic() >= deadline:
                 return reading
             time.sleep(SETTLE_POLL_SECONDS)
 
     def cards(self, devices: Collection[str]) -> dict[str, DeviceMemory | None]:
-        """The memory of each of these devices now; None where the driver does not say what is free."""
+        """The memory of each of these devices now; None where the driver does not say
+        what is free.
+        """
         self._broker.devices.forget()
-        found = (device for device in self._broker.inventory().devices if device.id in devices)
+        found = (
+            device
+            for device in self._broker.inventory().devices
+            if device.id in devices
+        )
         return {device.id: _card(device) for device in found}
 
     def is_simulated(self, lease: Lease) -> bool:
         """Whether nothing real stands behind its devices."""
         home = set(home_of(lease))
-        return any(device.simulated for device in self._broker.inventory().devices if device.id in home)
+        return any(
+            device.simulated
+            for device in self._broker.inventory().devices
+            if device.id in home
+        )
 
     def simulated_bytes(self, lease: Lease) -> int:
         """What a lease on simulated devices would hold on each if they were real."""
@@ -112,14 +158,25 @@ def _card(device: Device) -> DeviceMemory | None:
     """Without its leases' processes, what they hold would be free as well."""
     if device.free_bytes is None:
         return None
-    ours = sum(process.memory_bytes for process in device.processes) - device.foreign_memory_bytes
+    ours = (
+        sum(process.memory_bytes for process in device.processes)
+        - device.foreign_memory_bytes
+    )
     most = min(device.memory_bytes, device.free_bytes + max(0, ours))
-    return DeviceMemory(budget_bytes=device.memory_bytes, free_bytes=device.free_bytes, most_free_bytes=most)
+    return DeviceMemory(
+        budget_bytes=device.memory_bytes,
+        free_bytes=device.free_bytes,
+        most_free_bytes=most,
+    )
 
 
 def home_of(lease: Lease) -> tuple[str, ...]:
     """The GPUs of a lease."""
-    return tuple(dict.fromkeys(piece.device_id for piece in lease.slices if piece.kind is not SliceKind.CPU))
+    return tuple(
+        dict.fromkeys(
+            piece.device_id for piece in lease.slices if piece.kind is not SliceKind.CPU
+        )
+    )
 
 
 def root_of(lease: Lease) -> int | None:

@@ -1,4 +1,6 @@
-"""Kernels whose server is gone: any server of the same user takes care of their state."""
+"""Kernels whose server is gone: any server of the same user takes care of their
+state.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from .memory_probe import root_of
 
 
 def is_orphan(lease: Lease, proc: Path = Path("/proc")) -> bool:
-    """Whether a lease's process runs, is ours, and the server that started it answers no more.
+    """Whether a lease's process runs, is ours, and the server that started it answers
+    no more.
 
     Which server that was is in the process's environment, as the socket it was given.
     """
@@ -36,7 +39,11 @@ def _socket_of(environ: Path) -> str:
         entries = environ.read_bytes().split(b"\0")
     except OSError:
         return ""
-    said = (entry.partition(b"=")[2] for entry in entries if entry.startswith(b"AISTACK_SOCKET="))
+    said = (
+        entry.partition(b"=")[2]
+        for entry in entries
+        if entry.startswith(b"AISTACK_SOCKET=")
+    )
     return os.fsdecode(next(said, b""))
 
 

@@ -1,7 +1,8 @@
-"""May the state of a kernel be moved? A look at its processes from outside, and a judgement of what was seen.
+"""May the state of a kernel be moved? A look at its processes from outside, and a
+judgement of what was seen.
 
-What the driver cannot checkpoint must be refused beforehand: a process on which it was tried is not kept in a good
-state (NVIDIA/cuda-checkpoint README, "Functionality").
+What the driver cannot checkpoint must be refused beforehand: a process on which it was
+tried is not kept in a good state (NVIDIA/cuda-checkpoint README, "Functionality").
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from typing import Any
 
 from jupyter_aistack.core.model.device_state import SuspendMethod
 
-MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_CLIENT_PRIORITY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
+MPS_VARIABLES = (
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_CLIENT_PRIORITY",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+)
 LIBRARIES = {
     "libcuda.so": "cuda",
     "libnccl.so": "nccl",
@@ -22,7 +27,9 @@ LIBRARIES = {
     "librmm.so": "managed",
     "libbitsandbytes": "managed",
 }
-"""What a mapped library may mean. Each process of CUDA opens /dev/nvidia-uvm, so open files tell nothing."""
+"""What a mapped library may mean. Each process of CUDA opens /dev/nvidia-uvm, so open
+files tell nothing.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +78,24 @@ class PreflightReport:
     @property
     def contexts(self) -> tuple[int, ...]:
         """Its processes with a CUDA context: all of them move, or none."""
-        return tuple(sorted(process.pid for process in self.processes if process.has_context))
+        return tuple(
+            sorted(process.pid for process in self.processes if process.has_context)
+        )
 
 
 def why_not(found: PreflightReport) -> str:
-    """Why its state must stay where it is, in one sentence; empty when it may be moved."""
+    """Why its state must stay where it is, in one sentence; empty when it may be
+    moved.
+    """
     if found.is_mig:
         return "it runs on a MIG instance, which the driver cannot suspend (NVIDIA/cuda-checkpoint#42)"
     if found.is_simulated:
         return ""
     if found.tier is SuspendMethod.OFF:
         return f"nothing is suspended on this host: {found.why_tier}"
-    return _of_its_processes(found) or (_of_its_contents(found) if found.contexts else "")
+    return _of_its_processes(found) or (
+        _of_its_contents(found) if found.contexts else ""
+    )
 
 
 def _of_its_processes(found: PreflightReport) -> str:
@@ -101,8 +114,14 @@ def _of_its_processes(found: PreflightReport) -> str:
 
 
 def _uses_cuda(found: PreflightReport) -> bool:
-    """Whether a process has started CUDA, or has its library mapped and cannot be asked whether it has."""
-    mapped = {process.pid for process in found.processes if process.uses and "cuda" in process.uses}
+    """Whether a process has started CUDA, or has its library mapped and cannot be asked
+    whether it has.
+    """
+    mapped = {
+        process.pid
+        for process in found.processes
+        if process.uses and "cuda" in process.uses
+    }
     if found.report is not None and found.root_pid is not None:
         mapped.discard(found.root_pid)
         return bool(found.report.get("cuda")) or bool(mapped)
@@ -124,9 +143,13 @@ def _of_its_contents(found: PreflightReport) -> str:
 
 
 def _of_what_cannot_be_asked(found: PreflightReport) -> str:
-    """Libraries in processes that no agent speaks for: what they do cannot be told, so it counts."""
+    """Libraries in processes that no agent speaks for: what they do cannot be told, so
+    it counts.
+    """
     for process in found.processes:
-        if not process.has_context or (found.report is not None and process.pid == found.root_pid):
+        if not process.has_context or (
+            found.report is not None and process.pid == found.root_pid
+        ):
             continue
         for meaning, what in (("managed", "managed memory"), ("nccl", "NCCL")):
             if process.uses and meaning in process.uses:
@@ -143,8 +166,12 @@ def _of_registered(found: PreflightReport) -> str:
     return "" if found.report.get("registered_bytes") else f"{how}, and nothing is"
 
 
-def look(pids: Iterable[int], contexts: Iterable[int], proc: Path = Path("/proc")) -> tuple[Process, ...]:
-    """The processes `pids`, of which the driver lists `contexts`; those that have ended are left out."""
+def look(
+    pids: Iterable[int], contexts: Iterable[int], proc: Path = Path("/proc")
+) -> tuple[Process, ...]:
+    """The processes `pids`, of which the driver lists `contexts`; those that have ended
+    are left out.
+    """
     listed = frozenset(contexts)
     found = (_process(pid, pid in listed, proc / str(pid)) for pid in sorted(pids))
     return tuple(process for process in found if process is not None)
@@ -165,13 +192,19 @@ def _process(pid: int, has_context: bool, folder: Path) -> Process | None:
 
 
 def libraries(maps: Path) -> frozenset[str] | None:
-    """What the libraries in a process's memory map may mean; None where it cannot be read."""
+    """What the libraries in a process's memory map may mean; None where it cannot be
+    read.
+    """
     try:
         with maps.open(encoding="utf-8", errors="replace") as lines:
             files = {line.rpartition("/")[2] for line in lines if ".so" in line}
     except OSError:
         return None
-    return frozenset(meaning for name, meaning in LIBRARIES.items() if any(file.startswith(name) for file in files))
+    return frozenset(
+        meaning
+        for name, meaning in LIBRARIES.items()
+        if any(file.startswith(name) for file in files)
+    )
 
 
 def _names_mps(environ: Path) -> bool:
@@ -179,7 +212,11 @@ def _names_mps(environ: Path) -> bool:
         entries = environ.read_bytes().split(b"\0")
     except OSError:
         return False
-    named = dict(entry.decode(errors="replace").partition("=")[::2] for entry in entries)
-    if named.get("CUDA_MPS_PIPE_DIRECTORY") == os.devnull:  # what keeps a suspendable lease away from any MPS server
+    named = dict(
+        entry.decode(errors="replace").partition("=")[::2] for entry in entries
+    )
+    if (
+        named.get("CUDA_MPS_PIPE_DIRECTORY") == os.devnull
+    ):  # what keeps a suspendable lease away from any MPS server
         return False
     return not named.keys().isdisjoint(MPS_VARIABLES)

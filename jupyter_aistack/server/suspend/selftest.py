@@ -1,7 +1,9 @@
-"""Can this host suspend? Tried on a process of our own before any kernel's state is touched, for each driver and GPU.
+"""Can this host suspend? Tried on a process of our own before any kernel's state is
+touched, for each driver and GPU.
 
-A child puts a pattern on the GPU; it is suspended, looked for with NVML, resumed, and the pattern compared; then it is
-suspended again and killed. Whatever fails switches the driver's checkpoint off on this host, with the reason.
+A child puts a pattern on the GPU; it is suspended, looked for with NVML, resumed, and
+the pattern compared; then it is suspended again and killed. Whatever fails switches the
+driver's checkpoint off on this host, with the reason.
 """
 
 from __future__ import annotations
@@ -26,23 +28,33 @@ VICTIM_SECONDS = 60.0
 """For the child to start CUDA, and to read its pattern back."""
 GONE_SECONDS = 2.0
 KEEP_SECONDS = 7 * 86400.0
-"""How long a success is believed; a failure is tried again with the next start of a server."""
+"""How long a success is believed; a failure is tried again with the next start of a
+server.
+"""
 
 Held = Callable[[int], int | None]
-"""Bytes that a process holds on the GPU; 0 when the driver does not list it, None where it does not say how many."""
+"""Bytes that a process holds on the GPU; 0 when the driver does not list it, None where
+it does not say how many.
+"""
 
 
 class SelfTestFailed(Exception):
     """The argument says at what."""
 
 
-def run(uuid: str, helper: CheckpointClient, held: Held, command: Sequence[str] | None = None) -> str:
+def run(
+    uuid: str,
+    helper: CheckpointClient,
+    held: Held,
+    command: Sequence[str] | None = None,
+) -> str:
     """Why the GPU `uuid` cannot be trusted to give states back; empty when it can.
 
     Args:
         helper: who speaks to the driver.
         held: asks NVML.
-        command: the child; by default a Python that needs nothing but the driver's library.
+        command: the child; by default a Python that needs nothing but the driver's
+            library.
     """
     problem = helper.probe()
     if problem:
@@ -64,21 +76,29 @@ def run(uuid: str, helper: CheckpointClient, held: Held, command: Sequence[str] 
     return ""
 
 
-def _try(child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held) -> None:
+def _try(
+    child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held
+) -> None:
     _check(_said(child), "its process could not use the GPU")
     if not held(child.pid):
-        raise SelfTestFailed("the driver does not say what its process holds: it may run in another process namespace")
+        raise SelfTestFailed(
+            "the driver does not say what its process holds: it may run in another process namespace"
+        )
     _suspend(child, checkpoints, held)
     checkpoints.back([child.pid])
     assert child.stdin is not None
     child.stdin.write("compare\n")
     child.stdin.flush()
     compared = _said(child)
-    _suspend(child, checkpoints, held)  # whatever was found: killing one that was restored has hung hosts
+    _suspend(
+        child, checkpoints, held
+    )  # whatever was found: killing one that was restored has hung hosts
     _check(compared, "what came back is not what was suspended")
 
 
-def _suspend(child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held) -> None:
+def _suspend(
+    child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held
+) -> None:
     checkpoints.out([child.pid])
     deadline = time.monotonic() + GONE_SECONDS
     while held(child.pid) != 0:
@@ -93,7 +113,9 @@ def _check(said: Mapping[str, Any], otherwise: str) -> None:
 
 
 def _said(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """The child's next line. One that hangs in the driver is killed, which ends its line."""
+    """The child's next line. One that hangs in the driver is killed, which ends its
+    line.
+    """
     assert child.stdout is not None
     guard = threading.Timer(VICTIM_SECONDS, child.kill)
     guard.start()
@@ -115,7 +137,8 @@ class Results:
     """
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
-        self._file, self._clock = file, clock
+        self._file = file
+        self._clock = clock
 
     def passed(self, driver: str, uuid: str) -> bool:
         """Whether the test passed a short while ago."""
@@ -124,7 +147,9 @@ class Results:
 
     def note(self, driver: str, uuid: str, *, has_passed: bool) -> None:
         """Remember a result; one that cannot be written is found out again."""
-        known = {key: at for key, at in self._read().items() if key != _key(driver, uuid)}
+        known = {
+            key: at for key, at in self._read().items() if key != _key(driver, uuid)
+        }
         if has_passed:
             known[_key(driver, uuid)] = self._clock()
         fresh = self._file.with_suffix(f".{os.getpid()}")

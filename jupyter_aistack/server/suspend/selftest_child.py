@@ -1,7 +1,8 @@
-"""The process a self-test is made on: holds a pattern on the first GPU it sees, and compares it when told to.
+"""The process a self-test is made on: holds a pattern on the first GPU it sees, and
+compares it when told to.
 
-Run as ``python -I -S victim.py``; it needs the driver's library alone. One JSON object per line: the first once the
-pattern is on the GPU, one more for each line it reads.
+Run as ``python -I -S victim.py``; it needs the driver's library alone. One JSON object
+per line: the first once the pattern is on the GPU, one more for each line it reads.
 """
 
 from __future__ import annotations
@@ -52,13 +53,18 @@ class TestPattern:
         block = bytes(range(256)) * (STRIDE // 256 + 1)
         self._bytes = (block[:STRIDE] * (SIZE_BYTES // STRIDE + 1))[:SIZE_BYTES]
         self._address = ctypes.c_uint64()
-        device, context = ctypes.c_int(), ctypes.c_void_p()
+        device = ctypes.c_int()
+        context = ctypes.c_void_p()
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(device), 0)
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
         self._call("cuCtxSetCurrent", context)
-        self._call("cuMemAlloc_v2", ctypes.byref(self._address), ctypes.c_size_t(SIZE_BYTES))
-        self._call("cuMemcpyHtoD_v2", self._address, self._bytes, ctypes.c_size_t(SIZE_BYTES))
+        self._call(
+            "cuMemAlloc_v2", ctypes.byref(self._address), ctypes.c_size_t(SIZE_BYTES)
+        )
+        self._call(
+            "cuMemcpyHtoD_v2", self._address, self._bytes, ctypes.c_size_t(SIZE_BYTES)
+        )
         self._call("cuCtxSynchronize")
 
     def is_whole(self) -> bool:

@@ -1,4 +1,6 @@
-"""Carries out the moves of this server's kernels that the ledger says are to be made, and notes what came of them."""
+"""Carries out the moves of this server's kernels that the ledger says are to be made,
+and notes what came of them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class TransferClaim:
 
 
 class SuspendWorker:
-    """What of it is to be done, and doing it. Call it in threads; one thread of one server moves a lease at a time.
+    """What of it is to be done, and doing it. Call it in threads; one thread of one
+    server moves a lease at a time.
 
     Args:
         broker: reads and writes the ledger.
@@ -44,22 +47,38 @@ class SuspendWorker:
     """
 
     def __init__(
-        self, broker: Broker, moves: SuspendExecutor, *, is_own: Callable[[Lease], bool], log: logging.Logger
+        self,
+        broker: Broker,
+        moves: SuspendExecutor,
+        *,
+        is_own: Callable[[Lease], bool],
+        log: logging.Logger,
     ) -> None:
-        self._broker, self._moves, self._is_own, self._log = broker, moves, is_own, log
+        self._broker = broker
+        self._moves = moves
+        self._is_own = is_own
+        self._log = log
         self._lock = threading.Lock()
         self._under_way: dict[str, TransferClaim] = {}
         self._looked_at: dict[str, tuple[float, int | None]] = {}
 
-    # -- what is to be done -------------------------------------------------------------------------------------
+    # -- what is to be done ------------------------------------------------------------
 
     def own(self) -> list[Lease]:
         """The leases with a residence that this server looks after."""
-        found = (lease for lease in self._broker.leases() if lease.residence is not None)
-        return [lease for lease in found if lease.state is not LeaseState.RELEASING and self._is_own(lease)]
+        found = (
+            lease for lease in self._broker.leases() if lease.residence is not None
+        )
+        return [
+            lease
+            for lease in found
+            if lease.state is not LeaseState.RELEASING and self._is_own(lease)
+        ]
 
     def claim(self, lease: Lease) -> bool:
-        """Whether there is something to do for a lease that nobody does yet; the caller does it then, by `work`."""
+        """Whether there is something to do for a lease that nobody does yet; the caller
+        does it then, by `work`.
+        """
         if not self._is_due(lease):
             return False
         with self._lock:
@@ -73,17 +92,24 @@ class SuspendWorker:
         residence = lease.residence
         if residence is None:
             return False
-        return self.is_moving(lease) or (_may_be_looked_at(residence) and self._has_changed(lease, residence))
+        return self.is_moving(lease) or (
+            _may_be_looked_at(residence) and self._has_changed(lease, residence)
+        )
 
     def is_moving(self, lease: Lease) -> bool:
         """Whether its state is on its way, and not only to be looked at."""
         return lease.residence is not None and lease.residence.phase in MOVING
 
     def _has_changed(self, lease: Lease, residence: DeviceState) -> bool:
-        """Whether one that is pinned has been in use, or become another process, since it was looked at."""
-        return self._looked_at.get(lease.id) != (residence.active_at, lease.holder.root_pid)
+        """Whether one that is pinned has been in use, or become another process, since
+        it was looked at.
+        """
+        return self._looked_at.get(lease.id) != (
+            residence.active_at,
+            lease.holder.root_pid,
+        )
 
-    # -- doing it -----------------------------------------------------------------------------------------------
+    # -- doing it ----------------------------------------------------------------------
 
     def work(self, lease: Lease) -> None:
         """Do what was claimed, then let the broker go on from there. Never raises."""
@@ -94,7 +120,9 @@ class SuspendWorker:
         except LeaseError as error:  # it ended, or its process is another one now
             self._log.info("lease %s: %s", lease.id, error.message)
         except Exception:
-            self._log.warning("the state of lease %s could not be moved", lease.id, exc_info=True)
+            self._log.warning(
+                "the state of lease %s could not be moved", lease.id, exc_info=True
+            )
         finally:
             self.give_up(lease)
         with contextlib.suppress(AIStackError):  # the next turn is soon
@@ -122,23 +150,28 @@ class SuspendWorker:
         self._looked_at[lease.id] = _mark(after)
 
     def _look_at(self, lease: Lease, residence: DeviceState) -> None:
-        """Say whether one that is there may be moved; what made it unfit may be gone."""
+        """Say whether one that is there may be moved; what made it unfit may be
+        gone.
+        """
         try:
             why = self._moves.why_pinned(lease)
         except Busy:  # its end is seen, and it is looked at then
             return
         self._looked_at[lease.id] = _mark(lease)
         if why != residence.pinned:
-            self._broker.update_device_state(lease.id, lease.token, lambda held: steps.is_pinned(held, why))
+            self._broker.update_device_state(
+                lease.id, lease.token, lambda held: steps.is_pinned(held, why)
+            )
 
     def _is_wanted(self, lease_id: str) -> bool:
         residence = self._broker.lease(lease_id).residence
         return residence is not None and residence.wanted_at is not None
 
-    # -- before the end -----------------------------------------------------------------------------------------
+    # -- before the end ----------------------------------------------------------------
 
     def suspend_before_kill(self, kernel_id: str, pid: int) -> None:
-        """Make a process of a kernel, and those below it, safe to kill; waits for a move of theirs. Never raises.
+        """Make a process of a kernel, and those below it, safe to kill; waits for a
+        move of theirs. Never raises.
 
         They may have been restored for a lease that has ended since.
         """
@@ -146,11 +179,19 @@ class SuspendWorker:
             for lease in self._broker.leases(live=not self._moves.can_restore):
                 if lease.holder.id == kernel_id and lease.residence is not None:
                     self._wait_for(lease.id)
-                    problem = self._moves.suspend_before_kill(self._broker.lease(lease.id), pid)
+                    problem = self._moves.suspend_before_kill(
+                        self._broker.lease(lease.id), pid
+                    )
                     if problem:
-                        self._log.warning("kernel %s is ended with its state on the device: %s", kernel_id, problem)
+                        self._log.warning(
+                            "kernel %s is ended with its state on the device: %s",
+                            kernel_id,
+                            problem,
+                        )
         except Exception:
-            self._log.warning("kernel %s could not be made safe to end", kernel_id, exc_info=True)
+            self._log.warning(
+                "kernel %s could not be made safe to end", kernel_id, exc_info=True
+            )
 
     def _wait_for(self, lease_id: str) -> None:
         with self._lock:
@@ -165,8 +206,15 @@ class SuspendWorker:
 
 def _may_be_looked_at(residence: DeviceState) -> bool:
     """Whether it is there, idle, and said to be unfit, which may have changed."""
-    return residence.phase is StatePhase.RESIDENT and not residence.is_busy and bool(residence.pinned)
+    return (
+        residence.phase is StatePhase.RESIDENT
+        and not residence.is_busy
+        and bool(residence.pinned)
+    )
 
 
 def _mark(lease: Lease) -> tuple[float, int | None]:
-    return (lease.residence.active_at if lease.residence is not None else 0.0, lease.holder.root_pid)
+    return (
+        lease.residence.active_at if lease.residence is not None else 0.0,
+        lease.holder.root_pid,
+    )

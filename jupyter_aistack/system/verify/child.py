@@ -1,4 +1,6 @@
-"""What would a process really get? A short-lived child looks, and its report is held against the promise."""
+"""What would a process really get? A short-lived child looks, and its report is held
+against the promise.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +16,39 @@ from jupyter_aistack.core.enforcement.verification import NOT_KNOWN, judge
 from jupyter_aistack.exceptions import AIStackError
 
 CHILD_SECONDS = 15.0
-"""The child itself gives a driver up before that; the rest is for its start on a busy host."""
+"""The child itself gives a driver up before that; the rest is for its start on a busy
+host.
+"""
 
 IsClient = Callable[[int], bool | None]
-"""Whether the server that holds a slice to its size knows a process; None when nobody can say."""
+"""Whether the server that holds a slice to its size knows a process; None when nobody
+can say.
+"""
 
 _PROGRAM = Path(__file__).with_name("probe.py")
 
 
 class ProbeResult:
-    """A child that has looked and keeps its device until this is closed, so that it can be found meanwhile.
+    """A child that has looked and keeps its device until this is closed, so that it can
+    be found meanwhile.
 
     Attributes:
         seen: its report; see :mod:`jupyter_aistack.system.verify.probe`.
 
     Raises:
-        OSError, subprocess.SubprocessError, ValueError: it did not start, did not answer in time, or made no sense.
+        OSError, subprocess.SubprocessError, ValueError: it did not start, did not
+            answer in time, or made no sense.
     """
 
     def __init__(self, *, interpreter: str, environment: Mapping[str, str]) -> None:
-        # Isolated: neither a module of the user's that is called json nor a slow site-packages may get in the way.
+        # Isolated: neither a module of the user's that is called json nor a slow
+        # site-packages may get in the way.
         program = [interpreter, "-I", "-S", str(_PROGRAM), "--hold"]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.DEVNULL,
+        }
         self._child = subprocess.Popen(program, env=dict(environment), **pipes)
         try:
             self.seen = self._report()
@@ -51,7 +64,9 @@ class ProbeResult:
         return report
 
     def close(self) -> None:
-        """Let the child go; one that does not listen is ended. It has given the device no work."""
+        """Let the child go; one that does not listen is ended. It has given the device
+        no work.
+        """
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._child.stdin.close()
@@ -66,7 +81,10 @@ class ProbeResult:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -83,23 +101,35 @@ def verify(
     The child has the affinity of the calling thread. CUDA starts in the child alone.
 
     Args:
-        is_client: asks the server that holds the slice to its size, where the promise names one.
+        is_client: asks the server that holds the slice to its size, where the promise
+            names one.
 
     Returns:
-        (True, "") when all is as promised, (False, sentence) when it is not, (None, sentence) when it cannot be known.
+        (True, "") when all is as promised, (False, sentence) when it is not, (None,
+        sentence) when it cannot be known.
     """
     if not expects:
         return None, "there is nothing to verify"
     try:
         with ProbeResult(interpreter=interpreter, environment=environment) as look:
-            return judge(expects, {**look.seen, "mps": listed(expects, look.seen, is_client)})
+            return judge(
+                expects, {**look.seen, "mps": listed(expects, look.seen, is_client)}
+            )
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return None, f"{NOT_KNOWN} {type(error).__name__}"
 
 
-def listed(expects: Mapping[str, object], seen: Mapping[str, Any], is_client: IsClient | None) -> bool | None:
-    """Whether the child that is looking is on the list it was promised to be on; None when nobody can say."""
-    if not expects.get("mps") or is_client is None or not isinstance(seen.get("pid"), int):
+def listed(
+    expects: Mapping[str, object], seen: Mapping[str, Any], is_client: IsClient | None
+) -> bool | None:
+    """Whether the child that is looking is on the list it was promised to be on; None
+    when nobody can say.
+    """
+    if (
+        not expects.get("mps")
+        or is_client is None
+        or not isinstance(seen.get("pid"), int)
+    ):
         return None
     try:
         return is_client(seen["pid"])

@@ -1,10 +1,13 @@
-"""What does a process with this environment really see? Run it as a short-lived child; it prints one JSON object.
+"""What does a process with this environment really see? Run it as a short-lived child;
+it prints one JSON object.
 
-``visible`` (UUIDs of the devices CUDA shows), ``memory_total`` and ``memory_free`` (bytes, over all of them) and
-``multiprocessors`` (likewise); all null when CUDA does not answer, with the reason in ``cuda``. ``cores`` (CPU
-affinity), ``threads`` (OMP_NUM_THREADS), ``pid``. With ``--hold`` it keeps its contexts after that until its input
-ends, so that somebody else can see it on a server's list of clients meanwhile. It uses the standard library alone, so
-any interpreter can run this file, and it ends within seconds whatever the driver does.
+``visible`` (UUIDs of the devices CUDA shows), ``memory_total`` and ``memory_free``
+(bytes, over all of them) and ``multiprocessors`` (likewise); all null when CUDA does
+not answer, with the reason in ``cuda``. ``cores`` (CPU affinity), ``threads``
+(OMP_NUM_THREADS), ``pid``. With ``--hold`` it keeps its contexts after that until its
+input ends, so that somebody else can see it on a server's list of clients meanwhile. It
+uses the standard library alone, so any interpreter can run this file, and it ends
+within seconds whatever the driver does.
 """
 
 from __future__ import annotations
@@ -23,7 +26,12 @@ HOLD_SECONDS = 10.0
 """The longest it keeps its contexts for somebody to look."""
 
 RELEASE_SECONDS = 0.5
-NOTHING = {"visible": None, "memory_total": None, "memory_free": None, "multiprocessors": None}
+NOTHING = {
+    "visible": None,
+    "memory_total": None,
+    "memory_free": None,
+    "multiprocessors": None,
+}
 CUDA_ERROR_NO_DEVICE = 100
 ATTRIBUTE_MULTIPROCESSOR_COUNT = 16
 
@@ -33,15 +41,27 @@ class CudaError(Exception):
 
 
 def report() -> dict[str, Any]:
-    """What this process sees. Starts CUDA in it, so never call this in a process that goes on living."""
+    """What this process sees. Starts CUDA in it, so never call this in a process that
+    goes on living.
+    """
     seen: dict[str, Any] = dict(NOTHING)
     asking = threading.Thread(target=_ask_cuda, args=(seen,), daemon=True)
     asking.start()
     asking.join(CUDA_SECONDS)
     if asking.is_alive():
-        seen = {**NOTHING, "cuda": f"the driver did not answer within {CUDA_SECONDS:.0f} seconds"}
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return {**seen, "cores": cores, "threads": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid()}
+        seen = {
+            **NOTHING,
+            "cuda": f"the driver did not answer within {CUDA_SECONDS:.0f} seconds",
+        }
+    cores = (
+        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    )
+    return {
+        **seen,
+        "cores": cores,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "pid": os.getpid(),
+    }
 
 
 def _ask_cuda(seen: dict[str, Any]) -> None:
@@ -57,7 +77,12 @@ def _ask_cuda(seen: dict[str, Any]) -> None:
 def _devices(driver: Any) -> dict[str, Any]:
     started = driver.cuInit(0)
     if started == CUDA_ERROR_NO_DEVICE:
-        return {"visible": [], "memory_total": 0, "memory_free": 0, "multiprocessors": 0}
+        return {
+            "visible": [],
+            "memory_total": 0,
+            "memory_free": 0,
+            "multiprocessors": 0,
+        }
     _check(driver, "cuInit", started)
     count = ctypes.c_int()
     _check(driver, "cuDeviceGetCount", driver.cuDeviceGetCount(ctypes.byref(count)))
@@ -71,32 +96,51 @@ def _devices(driver: Any) -> dict[str, Any]:
 
 
 def _device(driver: Any, index: int) -> tuple[str, int, int, int]:
-    """UUID, free and total memory in bytes, and number of multiprocessors of one device.
+    """UUID, free and total memory in bytes, and number of multiprocessors of one
+    device.
 
-    Its context is kept, as a client of MPS is listed as long as it has one; the number of multiprocessors is asked for
-    after it is there, as it is a limit of MPS that makes it smaller.
+    Its context is kept, as a client of MPS is listed as long as it has one; the number
+    of multiprocessors is asked for after it is there, as it is a limit of MPS that
+    makes it smaller.
     """
-    device, number = ctypes.c_int(), ctypes.c_int()
+    device = ctypes.c_int()
+    number = ctypes.c_int()
     _check(driver, "cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), index))
     free, total = _memory(driver, device)
-    attribute = driver.cuDeviceGetAttribute(ctypes.byref(number), ATTRIBUTE_MULTIPROCESSOR_COUNT, device)
+    attribute = driver.cuDeviceGetAttribute(
+        ctypes.byref(number), ATTRIBUTE_MULTIPROCESSOR_COUNT, device
+    )
     _check(driver, "cuDeviceGetAttribute", attribute)
     uuid = ctypes.create_string_buffer(16)
-    ask = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid  # only _v2 names a MIG instance
+    ask = (
+        getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
+    )  # only _v2 names a MIG instance
     _check(driver, "cuDeviceGetUuid", ask(uuid, device))
     return _spelled(uuid.raw.hex()), free, total, number.value
 
 
 def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
-    """Memory as a process is told: limits of MPS and cgroups show in a context only, not on the device.
+    """Memory as a process is told: limits of MPS and cgroups show in a context only,
+    not on the device.
 
-    A limit of MPS shows in what is free alone, one of a cgroup in both (ai-dynamo/dynamo, measured with driver 615).
+    A limit of MPS shows in what is free alone, one of a cgroup in both
+    (ai-dynamo/dynamo, measured with driver 615).
     """
-    context, free, total = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
-    _check(driver, "cuDevicePrimaryCtxRetain", driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+    context = ctypes.c_void_p()
+    free = ctypes.c_size_t()
+    total = ctypes.c_size_t()
+    _check(
+        driver,
+        "cuDevicePrimaryCtxRetain",
+        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
+    )
     _retained.append((driver, device))
     _check(driver, "cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
-    _check(driver, "cuMemGetInfo", driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
+    _check(
+        driver,
+        "cuMemGetInfo",
+        driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)),
+    )
     return free.value, total.value
 
 
@@ -104,13 +148,17 @@ _retained: list[tuple[Any, ctypes.c_int]] = []
 
 
 def _release() -> None:
-    """Take leave of the driver as it likes it; a server of MPS is told so, not left to find out."""
+    """Take leave of the driver as it likes it; a server of MPS is told so, not left to
+    find out.
+    """
     for driver, device in _retained:
         driver.cuDevicePrimaryCtxRelease_v2(device)
 
 
 def _spelled(digits: str) -> str:
-    """A UUID as NVML spells it. CUDA gives bare digits; whether they are a MIG instance's is known from who asked."""
+    """A UUID as NVML spells it. CUDA gives bare digits; whether they are a MIG
+    instance's is known from who asked.
+    """
     cuts = (0, 8, 12, 16, 20, 32)
     uuid = "-".join(digits[a:b] for a, b in itertools.pairwise(cuts))
     asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -122,11 +170,15 @@ def _check(driver: Any, call: str, result: int) -> None:
         return
     text = ctypes.c_char_p()
     driver.cuGetErrorString(result, ctypes.byref(text))
-    raise CudaError(f"{call} failed: {(text.value or b'unknown error').decode()} ({result})")
+    raise CudaError(
+        f"{call} failed: {(text.value or b'unknown error').decode()} ({result})"
+    )
 
 
 def main() -> None:
-    """Print the report, stay as long as is wanted, and leave without waiting for a driver that hangs."""
+    """Print the report, stay as long as is wanted, and leave without waiting for a
+    driver that hangs.
+    """
     print(json.dumps(report()), flush=True)
     if "--hold" in sys.argv[1:]:
         select.select([sys.stdin], [], [], HOLD_SECONDS)

@@ -1,1 +1,3 @@
-"""The sections of the suite that needs a GPU (``python -m tests.benchmarks.gpu_suite``), one module each."""
+"""The sections of the suite that needs a GPU (``python -m
+tests.benchmarks.gpu_suite``), one module each.
+"""

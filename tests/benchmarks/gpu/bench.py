@@ -1,4 +1,6 @@
-"""What the sections of the GPU suite share: rows, a deadline, brokers and leases as users get them."""
+"""What the sections of the GPU suite share: rows, a deadline, brokers and leases as
+users get them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Row:
         value: the figure; None where there is none.
         says: why there is none, or what must be known beside it.
         is_ratio: it compares with a peer of the same run.
-        least, most: the goal, where there is one; a goal missed is marked, and fails nothing.
+        least, most: the goal, where there is one; a goal missed is marked, and fails
+            nothing.
     """
 
     name: str
@@ -52,8 +55,14 @@ class Row:
         if self.value is None or (self.least is None and self.most is None):
             return ""
         low, high = self.least, self.most
-        is_met = (low is None or self.value >= low) and (high is None or self.value <= high)
-        bounds = [f"{bound:g} or {word}" for bound, word in ((low, "more"), (high, "less")) if bound is not None]
+        is_met = (low is None or self.value >= low) and (
+            high is None or self.value <= high
+        )
+        bounds = [
+            f"{bound:g} or {word}"
+            for bound, word in ((low, "more"), (high, "less"))
+            if bound is not None
+        ]
         return f"goal {', '.join(bounds)}: {'met' if is_met else 'MISSED'}"
 
 
@@ -83,12 +92,16 @@ class Bench:
         return small if self.small else full
 
     def affords(self, seconds: float) -> bool:
-        """Whether something that takes so long can still be done; in a dry run all can."""
+        """Whether something that takes so long can still be done; in a dry run all
+        can.
+        """
         return self.device == "cpu" or self.left > seconds
 
 
 def modes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The ways to hold shares that can be asked for: the firmest this host reaches, good will alone, a daemon each."""
+    """The ways to hold shares that can be asked for: the firmest this host reaches,
+    good will alone, a daemon each.
+    """
     known = AIStack.class_trait_names()
     yield "auto", {}
     if "enforcement" in known:
@@ -98,9 +111,15 @@ def modes() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def level_of(prepared: Preparation, mode: str) -> str:
-    """The level that holds a lease, and that it has a daemon of its own where that makes a difference."""
+    """The level that holds a lease, and that it has a daemon of its own where that
+    makes a difference.
+    """
     level = prepared.enforced_by.value
-    return f"{level}-{STRICT}" if mode == STRICT and prepared.enforced_by is Enforcement.L1 else level
+    return (
+        f"{level}-{STRICT}"
+        if mode == STRICT and prepared.enforced_by is Enforcement.L1
+        else level
+    )
 
 
 def is_held(level: str) -> bool:
@@ -110,7 +129,9 @@ def is_held(level: str) -> bool:
 
 @contextmanager
 def broker(**settings: Any) -> Iterator[Broker]:
-    """A broker of this host's GPUs with these settings; whatever was leased is given back at the end."""
+    """A broker of this host's GPUs with these settings; whatever was leased is given
+    back at the end.
+    """
     made = AIStack(providers="gpu", lease_ttl_seconds=3600.0, **settings).build_broker()
     try:
         yield made
@@ -127,22 +148,35 @@ def gpus(made: Broker) -> list[Device]:
 
 
 def used_bytes(device: str) -> int | None:
-    """Memory in use on all GPUs together, whoever uses it; None where it cannot be known, and on the CPU."""
+    """Memory in use on all GPUs together, whoever uses it; None where it cannot be
+    known, and on the CPU.
+    """
     if device == "cpu":
         return None
     provider = GPUProvider()
     try:
-        found = provider.device_usage({one.id: one for one in provider.discover("here")}).values()
+        found = provider.device_usage(
+            {one.id: one for one in provider.discover("here")}
+        ).values()
     finally:
         provider.close()
     held = [use.memory_bytes for use in found]
-    return None if None in held else sum(bytes_ for bytes_ in held if bytes_ is not None)
+    return (
+        None if None in held else sum(bytes_ for bytes_ in held if bytes_ is not None)
+    )
 
 
 def holder(host: str) -> Holder:
     """This process under a name of its own, so that each lease is another's."""
     label = f"gpu-suite-{os.getpid()}-{next(_numbers)}"
-    return Holder(kind=HolderKind.PROCESS, id=label, user="gpu-suite", host=host, pid=os.getpid(), label=label)
+    return Holder(
+        kind=HolderKind.PROCESS,
+        id=label,
+        user="gpu-suite",
+        host=host,
+        pid=os.getpid(),
+        label=label,
+    )
 
 
 @contextmanager
@@ -162,12 +196,21 @@ def leased(made: Broker, spec: str) -> Iterator[tuple[Lease, Preparation]]:
 
 
 def environment(prepared: Preparation | None = None) -> dict[str, str]:
-    """What a process gets: ours, and what its lease gives it. Without a lease, none of a lease's leavings."""
-    ours = {name: value for name, value in os.environ.items() if name not in _OF_A_LEASE}
+    """What a process gets: ours, and what its lease gives it. Without a lease, none of
+    a lease's leavings.
+    """
+    ours = {
+        name: value for name, value in os.environ.items() if name not in _OF_A_LEASE
+    }
     return ours if prepared is None else {**ours, **prepared.environment}
 
 
-_OF_A_LEASE = {"CUDA_VISIBLE_DEVICES", "AISTACK_MEMORY_FRACTION", "AISTACK_LEASE", "CUDA_MPS_PIPE_DIRECTORY"}
+_OF_A_LEASE = {
+    "CUDA_VISIBLE_DEVICES",
+    "AISTACK_MEMORY_FRACTION",
+    "AISTACK_LEASE",
+    "CUDA_MPS_PIPE_DIRECTORY",
+}
 
 
 def by_name(rows: Sequence[Row]) -> Mapping[str, Row]:

@@ -1,8 +1,10 @@
-"""Is a share given as much memory as was asked for? What can really be allocated, at each level that is reached.
+"""Is a share given as much memory as was asked for? What can really be allocated, at
+each level that is reached.
 
-``driver`` is what the driver itself gives, which holds whatever a process does; ``torch`` is what torch's pool gets
-under the caps of the lease. At L0 nothing but those caps holds, so there the driver's figure has no goal.
-Public figures to stand beside (MPS v3, ai-dynamo/dynamo): 10 GiB gave 9,728 MiB, 5 GiB gave 4,864 MiB: 0.95 of it.
+``driver`` is what the driver itself gives, which holds whatever a process does;
+``torch`` is what torch's pool gets under the caps of the lease. At L0 nothing but those
+caps holds, so there the driver's figure has no goal. Public figures to stand beside
+(MPS v3, ai-dynamo/dynamo): 10 GiB gave 9,728 MiB, 5 GiB gave 4,864 MiB: 0.95 of it.
 """
 
 from __future__ import annotations
@@ -10,13 +12,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jupyter_aistack.exceptions import AIStackError
-from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased, level_of, modes
+from tests.benchmarks.gpu.bench import (
+    MIB,
+    Bench,
+    Row,
+    broker,
+    environment,
+    gpus,
+    is_held,
+    leased,
+    level_of,
+    modes,
+)
 from tests.benchmarks.gpu.workers import WorkFailed, worker
 
 SECONDS = 40.0
 SPECS = ("5GiB", "10GiB", "gpu:1/4")
 LEAST, MOST = 0.90, 1.0
-"""Of what was asked for. Below: users get less than they were told; above: neighbours do."""
+"""Of what was asked for. Below: users get less than they were told; above: neighbours
+do.
+"""
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -28,7 +43,9 @@ def rows(bench: Bench) -> Iterator[Row]:
                 return
             for spec in SPECS:
                 if not bench.affords(12):
-                    yield Row(name=f"{name}.{spec}", says="left out: the section's time is up")
+                    yield Row(
+                        name=f"{name}.{spec}", says="left out: the section's time is up"
+                    )
                     continue
                 with leased(made, spec) as (lease, prepared):
                     level = level_of(prepared, name)
@@ -45,7 +62,9 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def allocatable(bench: Bench, given: dict[str, str], asked: int) -> dict[str, int]:
-    """Bytes that a process with this environment gets, by who gives them; each in a process of its own."""
+    """Bytes that a process with this environment gets, by who gives them; each in a
+    process of its own.
+    """
     most = bench.pick(4 * asked, 64 * MIB)
     found = {}
     for how in bench.pick(("driver", "torch"), ("memory", "torch")):
@@ -58,6 +77,14 @@ def compared(level: str, spec: str, asked: int, found: dict[str, int]) -> Iterat
     """What was found over what was asked for."""
     for how, got in found.items():
         has_goal = how == "torch" or is_held(level)
-        says = f"{got / MIB:,.0f} of {asked / MIB:,.0f} MiB" + ("" if has_goal else "; advisory: nothing holds it")
+        says = f"{got / MIB:,.0f} of {asked / MIB:,.0f} MiB" + (
+            "" if has_goal else "; advisory: nothing holds it"
+        )
         goal = {"least": LEAST, "most": MOST} if has_goal else {}
-        yield Row(name=f"{level}.{spec}.{how}_vs_asked", value=got / asked, says=says, is_ratio=True, **goal)
+        yield Row(
+            name=f"{level}.{spec}.{how}_vs_asked",
+            value=got / asked,
+            says=says,
+            is_ratio=True,
+            **goal,
+        )

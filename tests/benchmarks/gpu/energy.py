@@ -1,7 +1,8 @@
 """Does the energy that is accounted add up to the device's own counter?
 
-The counter is read before and after a load of two tenants. Beside it stand the power that was drawn, summed up over the
-same time, and what the accounts give to leases and to the system, where they keep any. A read must be cheap.
+The counter is read before and after a load of two tenants. Beside it stand the power
+that was drawn, summed up over the same time, and what the accounts give to leases and
+to the system, where they keep any. A read must be cheap.
 """
 
 from __future__ import annotations
@@ -43,11 +44,17 @@ def rows(bench: Bench) -> Iterator[Row]:
     yield from accounted(samples, parts)
 
 
-def under_load(bench: Bench, made: Broker, device: Device) -> tuple[list[Sample], list[float], Parts | None]:
-    """Samples of the device while two tenants work, how long each took to read, and what the accounts say of it."""
+def under_load(
+    bench: Bench, made: Broker, device: Device
+) -> tuple[list[Sample], list[float], Parts | None]:
+    """Samples of the device while two tenants work, how long each took to read, and
+    what the accounts say of it.
+    """
     with ExitStack() as stack:
         held = [stack.enter_context(leased(made, "gpu:1/2")) for _ in range(2)]
-        tenants = [stack.enter_context(worker(bench, environment(given))) for _, given in held]
+        tenants = [
+            stack.enter_context(worker(bench, environment(given))) for _, given in held
+        ]
         for (lease, _), tenant in zip(held, tenants, strict=True):
             made.bind(lease.id, lease.token, pid=os.getpid(), root_pid=tenant.pid)
         all_at_once(tenants, "burn", what="matmul")
@@ -76,7 +83,9 @@ def look(bench: Bench, made: Broker, device: Device) -> tuple[Sample | None, flo
 
 
 def parts_of(bench: Bench, made: Any, device: Device) -> Parts | None:
-    """Joules on the books of today and yesterday by whom they are charged to; None where no books are kept."""
+    """Joules on the books of today and yesterday by whom they are charged to; None
+    where no books are kept.
+    """
     keep = getattr(made, "keep_books", None)
     if keep is None:
         return None
@@ -97,38 +106,70 @@ def moved(before: Parts | None, after: Parts | None) -> Parts | None:
 
 
 def tick(bench: Bench) -> None:
-    """In a dry run, move the counter of the fake driver as far as its power says; it has one GPU."""
+    """In a dry run, move the counter of the fake driver as far as its power says; it
+    has one GPU.
+    """
     if bench.device == "cuda":
         return
     file = Path(os.environ["FAKE_NVML_STATE"])
     joules = int(1000 * DRY_WATTS * time.monotonic())
-    words = [word for word in file.read_text().split() if not word.startswith(("energy_mj=", "power_mw="))]
+    words = [
+        word
+        for word in file.read_text().split()
+        if not word.startswith(("energy_mj=", "power_mw="))
+    ]
     fresh = file.with_suffix(".new")
-    fresh.write_text(" ".join([*words, f"energy_mj={joules}", f"power_mw={int(1000 * DRY_WATTS)}"]) + "\n")
+    fresh.write_text(
+        " ".join([*words, f"energy_mj={joules}", f"power_mw={int(1000 * DRY_WATTS)}"])
+        + "\n"
+    )
     fresh.replace(file)
 
 
 def drawn(samples: Sequence[Sample]) -> float:
     """Joules from the watts alone, each two neighbours joined by a straight line."""
-    return sum((later[0] - one[0]) * (one[1] + later[1]) / 2 for one, later in pairwise(samples))
+    return sum(
+        (later[0] - one[0]) * (one[1] + later[1]) / 2
+        for one, later in pairwise(samples)
+    )
 
 
 def summed(samples: Sequence[Sample]) -> Iterator[Row]:
     """The power that was drawn over the counter."""
     counter = samples[-1][2] - samples[0][2] if len(samples) > 1 else 0.0
     if counter <= 0:
-        yield Row(name="power_sum_vs_counter", says="n/a: this GPU has no energy counter, or it did not move")
+        yield Row(
+            name="power_sum_vs_counter",
+            says="n/a: this GPU has no energy counter, or it did not move",
+        )
         return
     says = f"{counter:,.0f} J in {samples[-1][0] - samples[0][0]:.1f} s"
-    yield Row(name="power_sum_vs_counter", value=drawn(samples) / counter, says=says, is_ratio=True)
+    yield Row(
+        name="power_sum_vs_counter",
+        value=drawn(samples) / counter,
+        says=says,
+        is_ratio=True,
+    )
 
 
 def accounted(samples: Sequence[Sample], parts: Parts | None) -> Iterator[Row]:
-    """The parts of the accounts over the counter; they are made to add up to 1 % or better."""
+    """The parts of the accounts over the counter; they are made to add up to 1 % or
+    better.
+    """
     counter = samples[-1][2] - samples[0][2] if len(samples) > 1 else 0.0
     if parts is None or counter <= 0:
-        yield Row(name="accounts_vs_counter", says="n/a: this version keeps no accounts of energy")
+        yield Row(
+            name="accounts_vs_counter",
+            says="n/a: this version keeps no accounts of energy",
+        )
         return
     says = f"{len(parts)} parts"
     total = sum(parts.values())
-    yield Row(name="accounts_vs_counter", value=total / counter, says=says, is_ratio=True, least=0.99, most=1.01)
+    yield Row(
+        name="accounts_vs_counter",
+        value=total / counter,
+        says=says,
+        is_ratio=True,
+        least=0.99,
+        most=1.01,
+    )

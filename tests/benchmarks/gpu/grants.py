@@ -1,7 +1,9 @@
-"""A thousand grants, each checked as the package does it and once more from outside the package.
+"""A thousand grants, each checked as the package does it and once more from outside the
+package.
 
-A grant is *silently unlimited* when it is said to be held by the driver, the package's own check found nothing wrong,
-and yet the driver gave its process more than its share. There must be none.
+A grant is *silently unlimited* when it is said to be held by the driver, the package's
+own check found nothing wrong, and yet the driver gave its process more than its share.
+There must be none.
 """
 
 from __future__ import annotations
@@ -21,7 +23,16 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.verify.child import verify
-from tests.benchmarks.gpu.bench import MIB, Bench, Row, broker, environment, gpus, is_held, leased
+from tests.benchmarks.gpu.bench import (
+    MIB,
+    Bench,
+    Row,
+    broker,
+    environment,
+    gpus,
+    is_held,
+    leased,
+)
 from tests.benchmarks.gpu.workers import WorkFailed, worker
 
 SECONDS = 70.0
@@ -33,7 +44,9 @@ BEYOND = 1.10
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """One grant: what is said to hold it, what the package's check said, what the driver really did."""
+    """One grant: what is said to hold it, what the package's check said, what the
+    driver really did.
+    """
 
     enforced_by: Enforcement
     verified: bool | None
@@ -77,16 +90,24 @@ def one_grant(bench: Bench, made: Broker) -> Checked | None:
     with leased(made, SPEC) as (lease, prepared):
         given = environment(prepared)
         verified = checked_by_us(made, lease, prepared, given)
-        too_much = int(BEYOND * sum(piece.memory_bytes for piece in lease.slices)) // MIB * MIB
+        too_much = (
+            int(BEYOND * sum(piece.memory_bytes for piece in lease.slices)) // MIB * MIB
+        )
         gave = None
         if bench.device == "cuda" and is_held(prepared.enforced_by):
             with worker(bench, given) as one:
                 gave = bool(one.ask("probe", too_much=too_much)["gave_too_much"])
-        return Checked(enforced_by=prepared.enforced_by, verified=verified, gave_too_much=gave)
+        return Checked(
+            enforced_by=prepared.enforced_by, verified=verified, gave_too_much=gave
+        )
 
 
-def checked_by_us(made: Any, lease: Lease, prepared: Preparation, given: Mapping[str, str]) -> bool | None:
-    """What the package's own check says, with the server's list of clients where this version looks at that too."""
+def checked_by_us(
+    made: Any, lease: Lease, prepared: Preparation, given: Mapping[str, str]
+) -> bool | None:
+    """What the package's own check says, with the server's list of clients where this
+    version looks at that too.
+    """
     more: dict[str, Any] = {}
     if "is_client" in inspect.signature(verify).parameters and hasattr(made, "clients"):
 
@@ -95,17 +116,31 @@ def checked_by_us(made: Any, lease: Lease, prepared: Preparation, given: Mapping
             return None if known is None else pid in known
 
         more["is_client"] = is_client
-    verified, _ = verify(prepared.expects, interpreter=sys.executable, environment=given, **more)
+    verified, _ = verify(
+        prepared.expects, interpreter=sys.executable, environment=given, **more
+    )
     return verified
 
 
-def counted(checked: list[Checked], wanted: int, failures: Counter[str]) -> Iterator[Row]:
+def counted(
+    checked: list[Checked], wanted: int, failures: Counter[str]
+) -> Iterator[Row]:
     """How many there were of each kind."""
     kinds = Counter(one.kind for one in checked)
-    says = "" if len(checked) == wanted else f"of {wanted}: the time was up, or they failed"
+    says = (
+        ""
+        if len(checked) == wanted
+        else f"of {wanted}: the time was up, or they failed"
+    )
     yield Row(name="grants", value=float(len(checked)), says=says, least=float(wanted))
-    is_judged = kinds["limited"] + kinds["silent_unlimited"] + kinds["unlimited_but_found"] > 0
-    why = "whether the driver limits them could not be asked" if kinds["unknown"] else "the driver is said to hold none"
+    is_judged = (
+        kinds["limited"] + kinds["silent_unlimited"] + kinds["unlimited_but_found"] > 0
+    )
+    why = (
+        "whether the driver limits them could not be asked"
+        if kinds["unknown"]
+        else "the driver is said to hold none"
+    )
     yield Row(
         name="silent_unlimited",
         value=float(kinds["silent_unlimited"]) if is_judged else None,
@@ -114,6 +149,15 @@ def counted(checked: list[Checked], wanted: int, failures: Counter[str]) -> Iter
     )
     for kind in ("limited", "unlimited_but_found", "advisory", "unknown"):
         yield Row(name=kind, value=float(kinds[kind]))
-    yield Row(name="check_said_wrong", value=float(sum(one.verified is False for one in checked)))
-    yield Row(name="check_could_not_tell", value=float(sum(one.verified is None for one in checked)))
-    yield from (Row(name="failed", value=float(times), says=why) for why, times in failures.most_common(3))
+    yield Row(
+        name="check_said_wrong",
+        value=float(sum(one.verified is False for one in checked)),
+    )
+    yield Row(
+        name="check_could_not_tell",
+        value=float(sum(one.verified is None for one in checked)),
+    )
+    yield from (
+        Row(name="failed", value=float(times), says=why)
+        for why, times in failures.most_common(3)
+    )

@@ -1,12 +1,17 @@
-"""Four notebooks on one GPU through a real Jupyter server: how many cells have the GPU within a second.
+"""Four notebooks on one GPU through a real Jupyter server: how many cells have the GPU
+within a second.
 
-Each notebook keeps data on the GPU and, after a pause of its own, runs a cell that uses it. Where this version can
-suspend, there is room for two and a half of them, so that somebody must be suspended for somebody else; else for all.
-A host keeps memory for all that may be suspended, and may have less of it than the GPU: then each leases so little that
-it does, and a kernel that may not be suspended takes what is too much of the GPU. A cell has started when it has read
-its data: a kernel that is suspended may run Python before, but no more than that. The data is
+Each notebook keeps data on the GPU and, after a pause of its own, runs a cell that uses
+it. Where this version can suspend, there is room for two and a half of them, so that
+somebody must be suspended for somebody else; else for all. A host keeps memory for all
+that may be suspended, and may have less of it than the GPU: then each leases so little
+that it does, and a kernel that may not be suspended takes what is too much of the GPU.
+A cell has started when it has read
+its data: a kernel that is suspended may run Python before, but no more than that. The
+data is
 registered as well, so that it can move where the driver cannot suspend a process.
-Figures of a model to stand beside: 91 % within a second for four busy notebooks on 80 GB, 36 % where they take turns.
+Figures of a model to stand beside: 91 % within a second for four busy notebooks on 80
+GB, 36 % where they take turns.
 """
 
 from __future__ import annotations
@@ -37,11 +42,19 @@ NOTEBOOKS, SOON = 4, 1.0
 PAUSE_SECONDS, STATE_BYTES = 4.0, 4 * GIB
 SHARE_SOON, WARM = 0.9, "2s"
 HOST_SHARE = 0.5
-"""Of the host's available memory, for the state of all notebooks: below the 0.6 it may take, as they need some too."""
+"""Of the host's available memory, for the state of all notebooks: below the 0.6 it may
+take, as they need some too.
+"""
 START_SECONDS, CELL_SECONDS, LONGEST_SECONDS = 60.0, 40.0, 90.0
 
-MOVES = (("suspends", "LeaseSuspended", None), ("resumes", "LeaseResumed", None), ("lost", "LeaseStateLost", 0.0))
-"""Rows of what happened to the kernels' leases, by the ledger's word for it, with the most there may be."""
+MOVES = (
+    ("suspends", "LeaseSuspended", None),
+    ("resumes", "LeaseResumed", None),
+    ("lost", "LeaseStateLost", 0.0),
+)
+"""Rows of what happened to the kernels' leases, by the ledger's word for it, with the
+most there may be.
+"""
 
 SETUP = """
 import time, torch
@@ -76,9 +89,13 @@ def rows(bench: Bench) -> Iterator[Row]:
     from tests.server.live import live_server
 
     suspends = can_suspend()
-    with live_server(bench.folder / "server", f"--config={settings(bench.folder, suspends)}") as server:
+    with live_server(
+        bench.folder / "server", f"--config={settings(bench.folder, suspends)}"
+    ) as server:
         spec, rest = (
-            shares(server.get("aistack/api/v1/host"), bench.pick(NOTEBOOKS, 3)) if suspends else ("gpu:1/4", "")
+            shares(server.get("aistack/api/v1/host"), bench.pick(NOTEBOOKS, 3))
+            if suspends
+            else ("gpu:1/4", "")
         )
         write_kernelspec(server.folder / "data", "suite", spec, "default")
         if rest:
@@ -86,25 +103,40 @@ def rows(bench: Bench) -> Iterator[Row]:
             opened(server, "rest").client.stop_channels()
         notebooks: list[Notebook] = []
         try:
-            for _ in range(bench.pick(NOTEBOOKS, 3)):  # one after the other: the third needs the room of an idle one
+            for _ in range(
+                bench.pick(NOTEBOOKS, 3)
+            ):  # one after the other: the third needs the room of an idle one
                 notebooks.append(opened(server, "suite"))
                 all_at_once(notebooks[-1:], lambda number, one: prepare(bench, one))
-            until = time.monotonic() + bench.pick(min(LONGEST_SECONDS, max(5.0, bench.left - 15)), 1.0)
+            until = time.monotonic() + bench.pick(
+                min(LONGEST_SECONDS, max(5.0, bench.left - 15)), 1.0
+            )
             all_at_once(notebooks, lambda number, one: work(bench, number, one, until))
         finally:
             for notebook in notebooks:
                 notebook.client.stop_channels()
         tier = server.get("aistack/api/v1/host").get("suspend", {})
         moves = start_transfers(server.folder / "ledger.sqlite")
-    says = " ".join(filter(None, map(str, tier.values()))) if suspends else "not in this version"
+    says = (
+        " ".join(filter(None, map(str, tier.values())))
+        if suspends
+        else "not in this version"
+    )
     yield Row(name="suspend", says=f"{says}; {spec} each")
     yield from in_short(notebooks, moves)
 
 
 def shares(host: Mapping[str, Any], notebooks: int) -> tuple[str, str]:
-    """The share of each notebook, and what somebody else must have so that two and a half fit; maybe nothing."""
+    """The share of each notebook, and what somebody else must have so that two and a
+    half fit; maybe nothing.
+    """
     gpu = next(device for device in host["devices"] if device["kind"] == "gpu")
-    number = max(2, math.ceil(notebooks * int(gpu["memory_bytes"]) / (HOST_SHARE * available_bytes())))
+    number = max(
+        2,
+        math.ceil(
+            notebooks * int(gpu["memory_bytes"]) / (HOST_SHARE * available_bytes())
+        ),
+    )
     rest = Fraction(2 * number - 5, 2 * number)
     return f"gpu:1/{number}", f"gpu:{rest}" if rest > 0 else ""
 
@@ -128,11 +160,15 @@ def start_transfers(ledger: Path) -> Counter[str]:
 
 
 def settings(folder: Path, suspends: bool) -> Path:
-    """The server's configuration: who is idle for two seconds may be suspended, since we have not got all day."""
+    """The server's configuration: who is idle for two seconds may be suspended, since
+    we have not got all day.
+    """
     found: dict[str, Any] = {"providers": "gpu", "cycle_seconds": 0.2}
     if suspends:
         found["queues"] = {"default": {"suspend": True}, "plain": {}}
-        found["enforcement"] = "advisory"  # who is not suspended would be held by MPS, and nobody else beside it
+        found["enforcement"] = (
+            "advisory"  # who is not suspended would be held by MPS, and nobody else beside it
+        )
     if suspends and "suspend" in AIStack.class_trait_names():
         found["suspend"] = {"warm": WARM}
     file = folder / "suite_config.json"
@@ -164,19 +200,27 @@ def opened(server: Any, name: str) -> Notebook:
 
     headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
     body = json.dumps({"name": name}).encode()
-    asked = urllib.request.Request(server.url + "api/kernels", data=body, headers=headers, method="POST")
+    asked = urllib.request.Request(
+        server.url + "api/kernels", data=body, headers=headers, method="POST"
+    )
     with urllib.request.urlopen(asked, timeout=START_SECONDS) as answer:
         kernel_id = json.load(answer)["id"]
     file = server.folder / "runtime" / f"kernel-{kernel_id}.json"
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
     client.start_channels()
-    client.kernel_info(reply=True, timeout=START_SECONDS)  # wait_for_ready takes a kernel slow to start for dead
+    client.kernel_info(
+        reply=True, timeout=START_SECONDS
+    )  # wait_for_ready takes a kernel slow to start for dead
     return Notebook(kernel_id=kernel_id, client=client)
 
 
-def all_at_once(notebooks: Sequence[Notebook], do: Callable[[int, Notebook], None]) -> None:
-    """The same with all notebooks, each in a thread, as so many people would; one that fails does nothing more."""
+def all_at_once(
+    notebooks: Sequence[Notebook], do: Callable[[int, Notebook], None]
+) -> None:
+    """The same with all notebooks, each in a thread, as so many people would; one that
+    fails does nothing more.
+    """
 
     def run(number: int, notebook: Notebook) -> None:
         try:
@@ -184,7 +228,11 @@ def all_at_once(notebooks: Sequence[Notebook], do: Callable[[int, Notebook], Non
         except Exception as error:
             notebook.failed.append(f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(notebooks) if not pair[1].failed]
+    threads = [
+        threading.Thread(target=run, args=pair)
+        for pair in enumerate(notebooks)
+        if not pair[1].failed
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -193,7 +241,11 @@ def all_at_once(notebooks: Sequence[Notebook], do: Callable[[int, Notebook], Non
 
 def words(bench: Bench) -> dict[str, Any]:
     """What the cells are filled in with."""
-    return {"count": bench.pick(STATE_BYTES, MIB) // 4, "device": bench.device, "width": bench.pick(4096, 32)}
+    return {
+        "count": bench.pick(STATE_BYTES, MIB) // 4,
+        "device": bench.device,
+        "width": bench.pick(4096, 32),
+    }
 
 
 def prepare(bench: Bench, notebook: Notebook) -> None:
@@ -207,9 +259,16 @@ def work(bench: Bench, number: int, notebook: Notebook, until: float) -> None:
     """One notebook's cells, with pauses of chance between them."""
     chance, filled = random.Random(number), words(bench)
     while True:
-        time.sleep(min(chance.expovariate(1 / bench.pick(PAUSE_SECONDS, 0.2)), 3 * PAUSE_SECONDS))
+        time.sleep(
+            min(
+                chance.expovariate(1 / bench.pick(PAUSE_SECONDS, 0.2)),
+                3 * PAUSE_SECONDS,
+            )
+        )
         index, asked = chance.randrange(filled["count"]), time.time()
-        _, started, value, *_ = run_cell(notebook, CELL.format(index=index, **filled)).split()
+        _, started, value, *_ = run_cell(
+            notebook, CELL.format(index=index, **filled)
+        ).split()
         notebook.waits.append(float(started) - asked)
         if int(value) != index:
             raise RuntimeError(f"the data is not what it was: {value} at {index}")
@@ -230,9 +289,13 @@ def run_cell(notebook: Notebook, code: str) -> str:
         if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
             texts.append(message["content"]["text"])
 
-    reply = notebook.client.execute_interactive(code, output_hook=hear, timeout=CELL_SECONDS)
+    reply = notebook.client.execute_interactive(
+        code, output_hook=hear, timeout=CELL_SECONDS
+    )
     if reply["content"]["status"] != "ok":
-        raise RuntimeError(f"{reply['content'].get('ename')}: {reply['content'].get('evalue')}")
+        raise RuntimeError(
+            f"{reply['content'].get('ename')}: {reply['content'].get('evalue')}"
+        )
     return "".join(texts)
 
 
@@ -245,7 +308,15 @@ def in_short(notebooks: Sequence[Notebook], moves: Mapping[str, int]) -> Iterato
     if waits:
         soon = sum(wait < SOON for wait in waits) / len(waits)
         yield Row(name="share_within_1_s", value=soon, least=SHARE_SOON)
-        yield from (Row(name=f"wait_p{share}_s", value=percentile(waits, share / 100)) for share in (50, 95, 99))
+        yield from (
+            Row(name=f"wait_p{share}_s", value=percentile(waits, share / 100))
+            for share in (50, 95, 99)
+        )
     for name, kind, most in MOVES:
         yield Row(name=name, value=float(moves.get(kind, 0)), most=most)
-    yield Row(name="failed", value=float(len(failed)), says="; ".join(sorted(set(failed))[:2]), most=0.0)
+    yield Row(
+        name="failed",
+        value=float(len(failed)),
+        says="; ".join(sorted(set(failed))[:2]),
+        most=0.0,
+    )

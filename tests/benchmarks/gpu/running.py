@@ -1,4 +1,6 @@
-"""One section as a process of its own: it is heard while it runs, cut when it overruns, and leaves nothing behind."""
+"""One section as a process of its own: it is heard while it runs, cut when it overruns,
+and leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,34 @@ import psutil
 from tests.benchmarks.gpu.bench import Row
 
 MARK = "AISTACK_SUITE"
-"""The variable by which whatever a section starts is known, though it left the section's process tree as daemons do."""
+"""The variable by which whatever a section starts is known, though it left the
+section's process tree as daemons do.
+"""
 HELPER = "jupyter_aistack.providers.nvidia.checkpoint.helper"
 TIDY_SECONDS, GRACE_SECONDS = 8.0, 3.0
 HELPER_SECONDS = 30.0
-"""The checkpoint helper is never killed: amid an operation that would leave driver and process at odds (criu#2547)."""
+"""The checkpoint helper is never killed: amid an operation that would leave driver and
+process at odds (criu#2547).
+"""
 
 
 def run_section(
-    command: Sequence[str], seconds: float, environment: Mapping[str, str], show: Callable[[Row], None]
+    command: Sequence[str],
+    seconds: float,
+    environment: Mapping[str, str],
+    show: Callable[[Row], None],
 ) -> list[Row]:
-    """The rows of one section, each shown when it is there. However it ends, the last row says how if not well."""
+    """The rows of one section, each shown when it is there. However it ends, the last
+    row says how if not well.
+    """
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     begin, found = time.monotonic(), list[Row]()
     process = subprocess.Popen(
-        command, env={**environment, MARK: mark}, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env={**environment, MARK: mark},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
     def take(row: Row) -> None:
@@ -40,17 +55,36 @@ def run_section(
     try:
         is_over = _hear(process, begin + seconds, take)
         if not is_over:
-            take(Row(name="cut", says=f"cut after its {seconds:.0f} s; what is above was measured"))
+            take(
+                Row(
+                    name="cut",
+                    says=f"cut after its {seconds:.0f} s; what is above was measured",
+                )
+            )
         elif process.wait() != 0:
-            take(Row(name="failed", says=f"failed: its process ended with {process.returncode}"))
+            take(
+                Row(
+                    name="failed",
+                    says=f"failed: its process ended with {process.returncode}",
+                )
+            )
     finally:
         left = end_all(process, mark)
     if left:
-        take(Row(name="left_behind", value=float(len(left)), says="; ".join(left), most=0.0))
+        take(
+            Row(
+                name="left_behind",
+                value=float(len(left)),
+                says="; ".join(left),
+                most=0.0,
+            )
+        )
     return found
 
 
-def _hear(process: subprocess.Popen[str], until: float, take: Callable[[Row], None]) -> bool:
+def _hear(
+    process: subprocess.Popen[str], until: float, take: Callable[[Row], None]
+) -> bool:
     """Take rows until the process has ended (True) or the time is up (False)."""
     lines: queue.Queue[str | None] = queue.Queue()
 
@@ -82,9 +116,11 @@ def _row(line: str) -> Row | None:
 
 
 def end_all(process: subprocess.Popen[str], mark: str) -> list[str]:
-    """End the section and what it has started, each by its pid; a line for each that would not go.
+    """End the section and what it has started, each by its pid; a line for each that
+    would not go.
 
-    The section goes first and may tidy up: what it feeds through pipes, the checkpoint helper too, ends by itself.
+    The section goes first and may tidy up: what it feeds through pipes, the checkpoint
+        helper too, ends by itself.
     """
     for end in (process.terminate, process.kill):
         if process.poll() is None:

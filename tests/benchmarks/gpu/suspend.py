@@ -1,9 +1,12 @@
-"""Out to host memory and back: the driver's checkpoint by size, twenty cycles of each framework, registered objects.
+"""Out to host memory and back: the driver's checkpoint by size, twenty cycles of each
+framework, registered objects.
 
-The driver's checkpoint is driven as a server does it, through the one helper. After each suspend the GPU's memory must
-be free by as much as was held; after each resume the data must be as it was. The processes end by themselves: one that
-was restored is never killed (NVIDIA/cuda-checkpoint#53).
-Public figures to stand beside: 2.4 to 2.7 GB/s out and 3.4 to 4.3 GB/s back on an H100 PCIe (shayonj/gpusched).
+The driver's checkpoint is driven as a server does it, through the one helper. After
+each suspend the GPU's memory must be free by as much as was held; after each resume the
+data must be as it was. The processes end by themselves: one that was restored is never
+killed (NVIDIA/cuda-checkpoint#53).
+Public figures to stand beside: 2.4 to 2.7 GB/s out and 3.4 to 4.3 GB/s back on an H100
+PCIe (shayonj/gpusched).
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ SIZES_GB = (2, 20, 60)
 FRAMEWORKS = ("torch", "cupy", "jax")
 CYCLES, CYCLE_BYTES = 20, 512 * MIB
 SLOWEST_OUT, SLOWEST_BACK = 2.5 * GB, 3.5 * GB
-"""Bytes per second to plan with, before anything is measured (shayonj/gpusched on an H100 PCIe)."""
+"""Bytes per second to plan with, before anything is measured (shayonj/gpusched on an
+H100 PCIe).
+"""
 GONE = 0.95
 """Of what it holds must have left the GPU; its context leaves beside it."""
 HOST_SHARE = 0.6
@@ -66,14 +71,18 @@ def checkpoint_client(bench: Bench) -> CheckpointClient:
     if bench.device == "cuda":
         return CheckpointClient()
     program = Path(__file__).parents[2] / "kernel" / "fake_checkpoint.py"
-    return CheckpointClient((sys.executable, str(program), str(bench.folder / "states.json"), "{}"))
+    return CheckpointClient(
+        (sys.executable, str(program), str(bench.folder / "states.json"), "{}")
+    )
 
 
 def why_not() -> str:
     """What is known against this driver."""
     nvml = NVML()
     try:
-        return drivers.why_not(str(nvml.query("nvmlSystemGetDriverVersion")), platform.machine())
+        return drivers.why_not(
+            str(nvml.query("nvmlSystemGetDriverVersion")), platform.machine()
+        )
     finally:
         nvml.close()
 
@@ -83,7 +92,9 @@ def by_framework(bench: Bench, client: CheckpointClient) -> Iterator[Row]:
     wanted = bench.pick(CYCLES, 2)
     for framework in FRAMEWORKS:
         try:
-            found = cycled(bench, client, framework, bench.pick(CYCLE_BYTES, MIB), wanted)
+            found = cycled(
+                bench, client, framework, bench.pick(CYCLE_BYTES, MIB), wanted
+            )
         except (WorkFailed, CheckpointFailed) as error:
             yield Row(name=f"driver.{framework}", says=said_of(error))
             continue
@@ -94,7 +105,9 @@ def by_size(bench: Bench, client: CheckpointClient) -> Iterator[Row]:
     """One cycle of each size that the host can take and the time allows."""
     for size_gb in SIZES_GB:
         name, size = f"driver.{size_gb}GB", bench.pick(size_gb * GB, size_gb * MIB)
-        refusal = why_no_size(bench, size, size / SLOWEST_OUT + size / SLOWEST_BACK + 10)
+        refusal = why_no_size(
+            bench, size, size / SLOWEST_OUT + size / SLOWEST_BACK + 10
+        )
         if refusal:
             yield Row(name=name, says=f"left out: {refusal}")
             continue
@@ -112,11 +125,19 @@ def why_no_size(bench: Bench, size: int, seconds: float) -> str:
     room = int(HOST_SHARE * psutil.virtual_memory().available)
     if size > room:
         return f"the host has room for {room / GB:.0f} GB"
-    return "" if bench.affords(seconds) else f"it takes about {seconds:.0f} s, and {bench.left:.0f} s are left"
+    return (
+        ""
+        if bench.affords(seconds)
+        else f"it takes about {seconds:.0f} s, and {bench.left:.0f} s are left"
+    )
 
 
-def cycled(bench: Bench, client: CheckpointClient, framework: str, size: int, cycles: int) -> list[Cycle]:
-    """Cycles of one process that holds data made by this framework; fewer when the time is up."""
+def cycled(
+    bench: Bench, client: CheckpointClient, framework: str, size: int, cycles: int
+) -> list[Cycle]:
+    """Cycles of one process that holds data made by this framework; fewer when the time
+    is up.
+    """
     given = {**environment(), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with worker(bench, given) as one:
         one.ask("hold", framework=framework, size=size)
@@ -129,7 +150,9 @@ def cycled(bench: Bench, client: CheckpointClient, framework: str, size: int, cy
 
 
 def cycle(bench: Bench, client: CheckpointClient, one: Worker, size: int) -> Cycle:
-    """Out, a look at the GPU's memory, and back. Whatever happens in between, it is brought back."""
+    """Out, a look at the GPU's memory, and back. Whatever happens in between, it is
+    brought back.
+    """
     before = used_bytes(bench.device)
     out = sum(client.suspend(one.pid).seconds.values())
     try:
@@ -137,13 +160,20 @@ def cycle(bench: Bench, client: CheckpointClient, one: Worker, size: int) -> Cyc
     finally:
         back = sum(client.resume(one.pid).seconds.values())
     is_gone = None if before is None or after is None else before - after >= GONE * size
-    return Cycle(out=out, back=back, is_right=bool(one.ask("check")["right"]), is_gone=is_gone)
+    return Cycle(
+        out=out, back=back, is_right=bool(one.ask("check")["right"]), is_gone=is_gone
+    )
 
 
 def registered(bench: Bench) -> Iterator[Row]:
-    """Registered tensors, the second of two cycles: the first also takes and pins the host memory."""
+    """Registered tensors, the second of two cycles: the first also takes and pins the
+    host memory.
+    """
     for size_gb in SIZES_GB:
-        name, size = f"registered.{size_gb}GB", bench.pick(size_gb * GB, size_gb * 4 * MIB)
+        name, size = (
+            f"registered.{size_gb}GB",
+            bench.pick(size_gb * GB, size_gb * 4 * MIB),
+        )
         refusal = why_no_size(bench, size, 15 + size / (2 * GB))
         if refusal:
             yield Row(name=name, says=f"left out: {refusal}")
@@ -163,17 +193,29 @@ def timed(name: str, size: int, out: float, back: float) -> Iterator[Row]:
     """Seconds and GB/s of both ways."""
     for way, seconds in (("out", out), ("back", back)):
         yield Row(name=f"{name}.{way}_seconds", value=seconds)
-        yield Row(name=f"{name}.{way}_gb_per_second", value=size / GB / seconds if seconds > 0 else None)
+        yield Row(
+            name=f"{name}.{way}_gb_per_second",
+            value=size / GB / seconds if seconds > 0 else None,
+        )
 
 
 def in_short(name: str, found: Sequence[Cycle], wanted: int) -> Iterator[Row]:
     """Many cycles as a few figures."""
     says = "" if len(found) == wanted else f"of {wanted}: the time was up"
     yield Row(name=f"{name}.cycles", value=float(len(found)), says=says)
-    yield Row(name=f"{name}.data_wrong", value=float(sum(not one.is_right for one in found)), most=0.0)
+    yield Row(
+        name=f"{name}.data_wrong",
+        value=float(sum(not one.is_right for one in found)),
+        most=0.0,
+    )
     looked = [one for one in found if one.is_gone is not None]
     left = float(sum(not one.is_gone for one in looked)) if looked else None
-    yield Row(name=f"{name}.not_gone", value=left, says="" if looked else "n/a: the GPU does not tell", most=0.0)
+    yield Row(
+        name=f"{name}.not_gone",
+        value=left,
+        says="" if looked else "n/a: the GPU does not tell",
+        most=0.0,
+    )
     yield Row(name=f"{name}.out_seconds", value=median(one.out for one in found))
     yield Row(name=f"{name}.back_seconds", value=median(one.back for one in found))
 
@@ -181,4 +223,8 @@ def in_short(name: str, found: Sequence[Cycle], wanted: int) -> Iterator[Row]:
 def said_of(error: Exception) -> str:
     """What went wrong, in a row's words."""
     text = str(error)
-    return "not installed" if "ModuleNotFoundError" in text or "ImportError" in text else f"failed: {text}"
+    return (
+        "not installed"
+        if "ModuleNotFoundError" in text or "ImportError" in text
+        else f"failed: {text}"
+    )

@@ -1,9 +1,13 @@
-"""One, two and four tenants on a GPU, training and multiplying, beside one that has the GPU without us.
+"""One, two and four tenants on a GPU, training and multiplying, beside one that has the
+GPU without us.
 
-Every tenant keeps the GPU fed and does the same steps, so the load per tenant is equal; the peer is one process without
-a lease, in the same run. ``aggregate`` is all tenants' steps per second over the peer's, ``each`` the slowest tenant's.
-Public figures to stand beside: two models on a GPU kept 0.445 to 0.728 of a dedicated one under HAMi and 0.604 to 0.879
-under MPS v3 (ai-dynamo/dynamo); caps of 30 and 70 % gave 21.4 and 25.2 it/s (Project-HAMi/HAMi-core#314).
+Every tenant keeps the GPU fed and does the same steps, so the load per tenant is equal;
+the peer is one process without a lease, in the same run. ``aggregate`` is all tenants'
+steps per second over the peer's, ``each`` the slowest tenant's.
+Public figures to stand beside: two models on a GPU kept 0.445 to 0.728 of a dedicated
+one under HAMi and 0.604 to 0.879
+under MPS v3 (ai-dynamo/dynamo); caps of 30 and 70 % gave 21.4 and 25.2 it/s
+(Project-HAMi/HAMi-core#314).
 """
 
 from __future__ import annotations
@@ -15,7 +19,17 @@ from statistics import median
 from typing import Any
 
 from jupyter_aistack.exceptions import AIStackError
-from tests.benchmarks.gpu.bench import Bench, Row, broker, environment, gpus, is_held, leased, level_of, modes
+from tests.benchmarks.gpu.bench import (
+    Bench,
+    Row,
+    broker,
+    environment,
+    gpus,
+    is_held,
+    leased,
+    level_of,
+    modes,
+)
 from tests.benchmarks.gpu.workers import Worker, WorkFailed, all_at_once, worker
 
 SECONDS = 100.0
@@ -38,32 +52,54 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def alone(bench: Bench, dedicated: Speeds) -> Iterator[Row]:
-    """A tenant that leases the whole GPU, alone, in turns with one without a lease, whose speeds `dedicated` gets.
+    """A tenant that leases the whole GPU, alone, in turns with one without a lease,
+    whose speeds `dedicated` gets.
 
-    The one without starts later: what it holds would else be a stranger's, and the GPU not whole.
+    The one without starts later: what it holds would else be a stranger's, and the GPU
+        not whole.
     """
     with broker() as made, leased(made, WHOLE) as (_, prepared), ExitStack() as stack:
-        ours, peer = (stack.enter_context(worker(bench, given)) for given in (environment(prepared), environment()))
-        found: list[Speeds] = [speeds(bench, [one]) for _ in range(bench.pick(TURNS, 1)) for one in (ours, peer)]
+        ours, peer = (
+            stack.enter_context(worker(bench, given))
+            for given in (environment(prepared), environment())
+        )
+        found: list[Speeds] = [
+            speeds(bench, [one])
+            for _ in range(bench.pick(TURNS, 1))
+            for one in (ours, peer)
+        ]
     for what in WHAT:
         dedicated[what] = [median(one[what][0] for one in found[1::2])]
         yield Row(name=f"dedicated.{what}_steps_per_second", value=dedicated[what][0])
-        ratio = median(a[what][0] / b[what][0] for a, b in zip(found[::2], found[1::2], strict=True))
-        yield Row(name=f"alone.{what}_vs_dedicated", value=ratio, is_ratio=True, least=ALONE)
+        ratio = median(
+            a[what][0] / b[what][0]
+            for a, b in zip(found[::2], found[1::2], strict=True)
+        )
+        yield Row(
+            name=f"alone.{what}_vs_dedicated", value=ratio, is_ratio=True, least=ALONE
+        )
 
 
-def of_mode(bench: Bench, name: str, settings: dict[str, Any], dedicated: Speeds, seen: set[str]) -> Iterator[Row]:
-    """All numbers of tenants at the level that these settings reach, and shares of unequal size where it holds any."""
+def of_mode(
+    bench: Bench, name: str, settings: dict[str, Any], dedicated: Speeds, seen: set[str]
+) -> Iterator[Row]:
+    """All numbers of tenants at the level that these settings reach, and shares of
+    unequal size where it holds any.
+    """
     with broker(**settings) as made:
         if not gpus(made):
             yield Row(name=name, says="no GPU here can be shared")
             return
         for tenants in TENANTS:
             if not bench.affords(25):
-                yield Row(name=f"{name}.{tenants}", says="left out: the section's time is up")
+                yield Row(
+                    name=f"{name}.{tenants}", says="left out: the section's time is up"
+                )
                 continue
             try:
-                level, found = together(bench, made, name, [Fraction(1, max(2, tenants))] * tenants, seen)
+                level, found = together(
+                    bench, made, name, [Fraction(1, max(2, tenants))] * tenants, seen
+                )
             except (WorkFailed, AIStackError) as error:
                 yield Row(name=f"{name}.{tenants}", says=f"failed: {error}")
                 continue
@@ -71,12 +107,18 @@ def of_mode(bench: Bench, name: str, settings: dict[str, Any], dedicated: Speeds
                 yield from compared(level, dedicated, found)
         if not any(map(is_held, seen)) or not bench.affords(25):
             return
-        level, found = together(bench, made, name, [Fraction(3, 10), Fraction(7, 10)], seen)
+        level, found = together(
+            bench, made, name, [Fraction(3, 10), Fraction(7, 10)], seen
+        )
         yield from (separated(level, what, found[what]) for what in found)
 
 
-def together(bench: Bench, made: Any, mode: str, shares: Sequence[Fraction], seen: set[str]) -> tuple[str, Speeds]:
-    """The level, and the speeds of tenants with these shares; none where that has been measured before."""
+def together(
+    bench: Bench, made: Any, mode: str, shares: Sequence[Fraction], seen: set[str]
+) -> tuple[str, Speeds]:
+    """The level, and the speeds of tenants with these shares; none where that has been
+    measured before.
+    """
     with ExitStack() as stack:
         held = [stack.enter_context(leased(made, f"gpu:{share}")) for share in shares]
         level = level_of(held[0][1], mode)
@@ -84,15 +126,25 @@ def together(bench: Bench, made: Any, mode: str, shares: Sequence[Fraction], see
         if key in seen:
             return level, {}
         seen.update({key, level})
-        return level, speeds(bench, [stack.enter_context(worker(bench, environment(given))) for _, given in held])
+        return level, speeds(
+            bench,
+            [
+                stack.enter_context(worker(bench, environment(given)))
+                for _, given in held
+            ],
+        )
 
 
 def speeds(bench: Bench, workers: Sequence[Worker]) -> Speeds:
-    """Steps per second of each, all working at once; a first short run warms up and does not count."""
+    """Steps per second of each, all working at once; a first short run warms up and
+    does not count.
+    """
     found: Speeds = {}
     for what in WHAT:
         all_at_once(workers, "run", what=what, seconds=0.1)
-        said = all_at_once(workers, "run", what=what, seconds=bench.pick(RUN_SECONDS, 0.1))
+        said = all_at_once(
+            workers, "run", what=what, seconds=bench.pick(RUN_SECONDS, 0.1)
+        )
         found[what] = [one["done"] / one["seconds"] for one in said]
     return found
 
@@ -102,8 +154,12 @@ def compared(level: str, dedicated: Speeds, found: Speeds) -> Iterator[Row]:
     for what, each in found.items():
         peer = dedicated[what][0]
         name = f"{level}.{len(each)}_tenants.{what}"
-        yield Row(name=f"{name}.aggregate_vs_dedicated", value=sum(each) / peer, is_ratio=True)
-        yield Row(name=f"{name}.slowest_vs_dedicated", value=min(each) / peer, is_ratio=True)
+        yield Row(
+            name=f"{name}.aggregate_vs_dedicated", value=sum(each) / peer, is_ratio=True
+        )
+        yield Row(
+            name=f"{name}.slowest_vs_dedicated", value=min(each) / peer, is_ratio=True
+        )
 
 
 def separated(level: str, what: str, found: Sequence[float]) -> Row:
@@ -111,4 +167,11 @@ def separated(level: str, what: str, found: Sequence[float]) -> Row:
     small, large = found
     ratio = (small / large) / (3 / 7)
     says = f"{small:.1f} and {large:.1f} steps per second"
-    return Row(name=f"{level}.caps_30_70.{what}_vs_asked", value=ratio, says=says, is_ratio=True, least=0.95, most=1.05)
+    return Row(
+        name=f"{level}.caps_30_70.{what}_vs_asked",
+        value=ratio,
+        says=says,
+        is_ratio=True,
+        least=0.95,
+        most=1.05,
+    )

@@ -1,8 +1,10 @@
-"""What the tenants of the GPU suite do: ``python -m tests.benchmarks.gpu.work cuda``, one process each.
+"""What the tenants of the GPU suite do: ``python -m tests.benchmarks.gpu.work cuda``,
+one process each.
 
-Reads one JSON object per line and answers with one; ``{"do": "run", "what": "train", "seconds": 3}``. A failure is an
-answer with ``error``. Frameworks are imported when they are first needed, and the caps of a lease are put on them as in
-a kernel. Ends when its input does.
+Reads one JSON object per line and answers with one; ``{"do": "run", "what": "train",
+"seconds": 3}``. A failure is an answer with ``error``. Frameworks are imported when
+they are first needed, and the caps of a lease are put on them as in a kernel. Ends when
+its input does.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ MIB = 1 << 20
 PIECE = 1 << 30
 CHUNKS = (256 * MIB, 32 * MIB, 4 * MIB)
 AT_ONCE = 20
-"""Steps between two looks at the clock: a device that is waited for after each one idles in between."""
+"""Steps between two looks at the clock: a device that is waited for after each one
+idles in between.
+"""
 
 
 class Work:
@@ -34,7 +38,7 @@ class Work:
         self.done, self.is_burning = 0, False
         self.burning: threading.Thread | None = None
 
-    # -- throughput -----------------------------------------------------------------------------------------------
+    # -- throughput --------------------------------------------------------------------
 
     def run(self, what: str, seconds: float) -> JSON:
         """Steps done in so many seconds, after a warm-up that does not count."""
@@ -86,7 +90,10 @@ class Work:
         """A product that fills a GPU: 137 GFLOP."""
         torch = _torch()
         width = 32 if self.small else 4096
-        one, other = (torch.randn(width, width, device=self.device, dtype=torch.bfloat16) for _ in range(2))
+        one, other = (
+            torch.randn(width, width, device=self.device, dtype=torch.bfloat16)
+            for _ in range(2)
+        )
         target = torch.empty_like(one)
 
         def step() -> None:
@@ -98,7 +105,11 @@ class Work:
         """A training step of the size of a notebook's: it leaves much of a GPU idle."""
         torch = _torch()
         width, batch = (16, 4) if self.small else (1024, 256)
-        layers = [part for _ in range(4) for part in (torch.nn.Linear(width, width), torch.nn.ReLU())]
+        layers = [
+            part
+            for _ in range(4)
+            for part in (torch.nn.Linear(width, width), torch.nn.ReLU())
+        ]
         model = torch.nn.Sequential(*layers).to(self.device)
         optimizer = torch.optim.AdamW(model.parameters())
         data = torch.randn(batch, width, device=self.device)
@@ -114,7 +125,7 @@ class Work:
         if self.device == "cuda":
             _torch().cuda.synchronize()
 
-    # -- memory ---------------------------------------------------------------------------------------------------
+    # -- memory ------------------------------------------------------------------------
 
     def fill(self, how: str, most: int) -> JSON:
         """Bytes that can be allocated, at most so many; all are let go at once."""
@@ -146,19 +157,32 @@ class Work:
             return None
 
     def probe(self, too_much: int) -> JSON:
-        """What the driver says of memory here, and whether it gives more than it should. Starts nothing but CUDA."""
+        """What the driver says of memory here, and whether it gives more than it
+        should. Starts nothing but CUDA.
+        """
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        _check("cuMemGetInfo", _cuda().cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
+        _check(
+            "cuMemGetInfo",
+            _cuda().cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)),
+        )
         pointer = _driver_takes(too_much)
         if pointer is not None:
             _cuda().cuMemFree_v2(pointer)
-        return {"free": free.value, "total": total.value, "gave_too_much": pointer is not None}
+        return {
+            "free": free.value,
+            "total": total.value,
+            "gave_too_much": pointer is not None,
+        }
 
-    # -- what must survive ----------------------------------------------------------------------------------------
+    # -- what must survive -------------------------------------------------------------
 
     def hold(self, framework: str, size: int) -> JSON:
         """Keep so many bytes of a pattern on the device."""
-        self.held = {"torch": self._torch_holds, "cupy": _cupy_holds, "jax": _jax_holds}[framework](size)
+        self.held = {
+            "torch": self._torch_holds,
+            "cupy": _cupy_holds,
+            "jax": _jax_holds,
+        }[framework](size)
         return {"bytes": size}
 
     def check(self) -> JSON:
@@ -168,10 +192,16 @@ class Work:
     def _torch_holds(self, size: int) -> Callable[[], bool]:
         torch = _torch()
         counts = [PIECE // 4] * (size // PIECE) + [size % PIECE // 4]
-        data = [torch.arange(count, dtype=torch.int32, device=self.device) for count in counts]
+        data = [
+            torch.arange(count, dtype=torch.int32, device=self.device)
+            for count in counts
+        ]
 
         def is_right() -> bool:
-            right = all(int((one % 251).sum(dtype=torch.int64)) == _sum_of(len(one)) for one in data)
+            right = all(
+                int((one % 251).sum(dtype=torch.int64)) == _sum_of(len(one))
+                for one in data
+            )
             if self.device == "cuda":
                 torch.cuda.empty_cache()  # what was only needed to look must not be moved as if it were state
             return right
@@ -179,17 +209,29 @@ class Work:
         return is_right
 
     def offload(self, size: int, cycles: int) -> JSON:
-        """Registered tensors out to host memory and back so often: seconds of each way, and whether all is right."""
+        """Registered tensors out to host memory and back so often: seconds of each way,
+        and whether all is right.
+        """
         import jupyter_aistack as aistack
 
         torch = _torch()
         pieces = max(1, min(16, size // (64 * MIB)))
-        data = [torch.arange(size // pieces // 4, dtype=torch.int32, device=self.device) for _ in range(pieces)]
+        data = [
+            torch.arange(size // pieces // 4, dtype=torch.int32, device=self.device)
+            for _ in range(pieces)
+        ]
         with aistack.offloadable(data, device=self.device) as registered:
-            moves = [(registered.suspend().seconds, registered.resume().seconds) for _ in range(cycles)]
+            moves = [
+                (registered.suspend().seconds, registered.resume().seconds)
+                for _ in range(cycles)
+            ]
         expected = _sum_of(size // pieces // 4)
         right = all(int((one % 251).sum(dtype=torch.int64)) == expected for one in data)
-        return {"out": [out for out, _ in moves], "back": [back for _, back in moves], "right": right}
+        return {
+            "out": [out for out, _ in moves],
+            "back": [back for _, back in moves],
+            "right": right,
+        }
 
 
 def _torch() -> Any:
@@ -217,12 +259,16 @@ def _jax_holds(size: int) -> Callable[[], bool]:
     import jax.numpy as jnp
 
     data = jax.device_put(jnp.arange(size // 4, dtype=jnp.int32), jax.devices("gpu")[0])
-    rows = data[: data.size // 1024 * 1024].reshape(-1, 1024)  # sums of rows fit into 32 bits
+    rows = data[: data.size // 1024 * 1024].reshape(
+        -1, 1024
+    )  # sums of rows fit into 32 bits
     expected = _sum_of(rows.size)
-    return lambda: sum(int(part) for part in jax.device_get((rows % 251).sum(axis=1))) == expected
+    return lambda: (
+        sum(int(part) for part in jax.device_get((rows % 251).sum(axis=1))) == expected
+    )
 
 
-# -- the driver, without any framework --------------------------------------------------------------------------------
+# -- the driver, without any framework -------------------------------------------------
 
 _driver: list[Any] = []
 
@@ -233,7 +279,10 @@ def _cuda() -> Any:
         cuda = ctypes.CDLL("libcuda.so.1")
         context = ctypes.c_void_p()
         _check("cuInit", cuda.cuInit(0))
-        _check("cuDevicePrimaryCtxRetain", cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+        _check(
+            "cuDevicePrimaryCtxRetain",
+            cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0),
+        )
         _check("cuCtxSetCurrent", cuda.cuCtxSetCurrent(context))
         _driver.append(cuda)
     return _driver[0]
@@ -251,7 +300,7 @@ def _check(call: str, code: int) -> None:
         raise RuntimeError(f"{call} answered {code}")
 
 
-# -- being told -------------------------------------------------------------------------------------------------------
+# -- being told ------------------------------------------------------------------------
 
 
 def answer(work: Work, line: str) -> JSON:
@@ -260,7 +309,9 @@ def answer(work: Work, line: str) -> JSON:
         told = json.loads(line)
         found: JSON = getattr(work, told.pop("do"))(**told)
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        return {
+            "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        }
     return found
 
 

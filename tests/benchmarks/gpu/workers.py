@@ -1,4 +1,6 @@
-"""Tenants as processes: started with what their lease gives them, told what to do, ended by their own pid."""
+"""Tenants as processes: started with what their lease gives them, told what to do,
+ended by their own pid.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,14 @@ class Worker:
         command = [sys.executable, "-m", "tests.benchmarks.gpu.work", *words]
         self._log = bench.folder / f"worker-{next(_numbers)}.log"
         with self._log.open("wb") as log:
-            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-            self.process = subprocess.Popen(command, env=dict(environment), text=True, **pipes)
+            pipes: dict[str, Any] = {
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": log,
+            }
+            self.process = subprocess.Popen(
+                command, env=dict(environment), text=True, **pipes
+            )
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self.hear(START_SECONDS)
@@ -81,7 +89,9 @@ class Worker:
 
     def _last_word(self) -> str:
         """With what it ended, and the last line it wrote about that."""
-        lines = self._log.read_text(errors="replace").splitlines() or ["it said nothing"]
+        lines = self._log.read_text(errors="replace").splitlines() or [
+            "it said nothing"
+        ]
         return f"its process ended with {self.process.wait()}: {lines[-1]}"
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Whoever speaks to the helper: starts it at first need, asks one question at a time, and never ends it amid one."""
+"""Whoever speaks to the helper: starts it at first need, asks one question at a time,
+and never ends it amid one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class CheckpointReply:
     """What the helper did.
 
     Attributes:
-        state: of the processes now: running, locked, checkpointed, failed, mixed or unknown; empty for a probe.
+        state: of the processes now: running, locked, checkpointed, failed, mixed or
+            unknown; empty for a probe.
         seconds: how long each step took.
     """
 
@@ -29,10 +32,12 @@ class CheckpointReply:
 
 
 class CheckpointClient:
-    """The one helper of a server. Safe to use from several threads: each waits for its turn.
+    """The one helper of a server. Safe to use from several threads: each waits for its
+    turn.
 
-    So there is at most one operation on all GPUs together. There is no time limit: an operation that was given up half
-    way would leave the driver and the process at odds. The wait for a busy process has one (`lock_seconds`).
+    So there is at most one operation on all GPUs together. There is no time limit: an
+    operation that was given up half way would leave the driver and the process at odds.
+    The wait for a busy process has one (`lock_seconds`).
     """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
@@ -42,7 +47,9 @@ class CheckpointClient:
         self._asked = 0
 
     def probe(self) -> str:
-        """Why nothing can be suspended on this host; empty when the driver's checkpoint API answers."""
+        """Why nothing can be suspended on this host; empty when the driver's checkpoint
+        API answers.
+        """
         try:
             self._ask({"op": "probe"})
         except CheckpointFailed as failed:
@@ -58,22 +65,26 @@ class CheckpointClient:
         return self._ask({"op": "state", "pid": pid}).state
 
     def suspend(self, *pids: int, lock_seconds: float = 5.0) -> CheckpointReply:
-        """Move the GPU state of processes to host memory, all or none; one that is there already stays there.
+        """Move the GPU state of processes to host memory, all or none; one that is
+        there already stays there.
 
         Args:
             lock_seconds: how long the work that each has submitted may take to end.
 
         Raises:
-            CheckpointFailed: with ``step`` and the ``state`` that it has left the processes in; running means that all
-                is as before. Where the helper ended over it there is ``helper_ended``.
+            CheckpointFailed: with ``step`` and the ``state`` that it has left the
+                processes in; running means that all is as before. Where the helper
+                ended over it there is ``helper_ended``.
         """
         return self._ask({"op": "suspend", "pids": pids, "lock_seconds": lock_seconds})
 
     def resume(self, *pids: int) -> CheckpointReply:
-        """Move it back. Its bytes must have been reserved: a restore that fails cannot be tried again.
+        """Move it back. Its bytes must have been reserved: a restore that fails cannot
+        be tried again.
 
         Raises:
-            CheckpointFailed: with ``step`` and ``state``; anything but running or checkpointed means that it is lost.
+            CheckpointFailed: with ``step`` and ``state``; anything but running or
+                checkpointed means that it is lost.
         """
         return self._ask({"op": "resume", "pids": pids})
 
@@ -87,14 +98,23 @@ class CheckpointClient:
     def _ask(self, question: dict[str, Any]) -> CheckpointReply:
         with self._turn:
             self._asked += 1
-            said = self._exchange(json.dumps({"id": self._asked, **question}) + "\n", str(question["op"]))
+            said = self._exchange(
+                json.dumps({"id": self._asked, **question}) + "\n", str(question["op"])
+            )
         if not said.get("ok"):
-            facts = {"step": said.get("step", ""), "state": said.get("state", "unknown")}
+            facts = {
+                "step": said.get("step", ""),
+                "state": said.get("state", "unknown"),
+            }
             raise CheckpointFailed(str(said.get("message") or "") or None, **facts)
-        return CheckpointReply(state=str(said.get("state", "")), seconds=dict(said.get("seconds", {})))
+        return CheckpointReply(
+            state=str(said.get("state", "")), seconds=dict(said.get("seconds", {}))
+        )
 
     def _exchange(self, line: str, operation: str) -> dict[str, Any]:
-        """The answer to one line; a helper that has ended is replaced at the next question, and says so at this one."""
+        """The answer to one line; a helper that has ended is replaced at the next
+        question, and says so at this one.
+        """
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -106,7 +126,9 @@ class CheckpointClient:
             self._process = None
             code = self._end(process)
             message = f"the checkpoint helper ended ({code}) during {operation}; ask for the state before going on"
-            raise CheckpointFailed(message, step=operation, state="unknown", helper_ended=True) from error
+            raise CheckpointFailed(
+                message, step=operation, state="unknown", helper_ended=True
+            ) from error
         return said if isinstance(said, dict) else {}
 
     def _running(self) -> subprocess.Popen[str]:
@@ -114,7 +136,11 @@ class CheckpointClient:
             if self._process is not None:
                 self._end(self._process)
             self._process = subprocess.Popen(  # a session of its own: signals to the server's group are not for it
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
             )
         return self._process
 

@@ -1,4 +1,6 @@
-"""Drivers that checkpoint well enough, and known bugs: what is known, as data, each with where it was reported."""
+"""Drivers that checkpoint well enough, and known bugs: what is known, as data, each
+with where it was reported.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class DriverDefect:
 
 FLOOR: Version = (575, 57, 8)
 FLOOR_SOURCE = (
-    "NVIDIA/cuda-checkpoint#34, #24: trivial programs fail before it, and it is used in production from there on"
+    "NVIDIA/cuda-checkpoint#34, #24: trivial programs fail before it, "
+    "and it is used in production from there on"
 )
 AARCH64_FLOOR: Version = (595,)
 AARCH64_SOURCE = "NVIDIA/cuda-checkpoint#51: not supported before"
@@ -46,12 +49,18 @@ BUGS = (
 
 
 def why_not(driver: str, machine: str = "x86_64") -> str:
-    """Why processes are not suspended on this driver (``"580.126.09"``); empty when nothing is known against it."""
+    """Why processes are not suspended on this driver (``"580.126.09"``); empty when
+    nothing is known against it.
+    """
     try:
         version = tuple(int(part) for part in driver.split("."))
     except ValueError:
         return f"the driver's version is not known: {driver!r}"
-    floor, source = (AARCH64_FLOOR, AARCH64_SOURCE) if machine == "aarch64" else (FLOOR, FLOOR_SOURCE)
+    floor, source = (
+        (AARCH64_FLOOR, AARCH64_SOURCE)
+        if machine == "aarch64"
+        else (FLOOR, FLOOR_SOURCE)
+    )
     if version < floor:
         return f"driver {driver} is older than {'.'.join(map(str, floor))} ({source})"
     known = (bug for bug in BUGS if bug.first <= version <= bug.last)

@@ -1,19 +1,24 @@
-"""The helper: ``python -m jupyter_aistack.providers.nvidia.checkpoint.helper``, one for each server, for as long as it lives.
+"""The helper: ``python -m jupyter_aistack.providers.nvidia.checkpoint.helper``, one for
+each server, for as long as it lives.
 
 Reads one JSON object per line, answers with one::
 
     {"id": 1, "op": "probe"}                                       {"id": 1, "ok": true}
     {"id": 2, "op": "state", "pid": 7}                             {"id": 2, "ok": true, "state": "running"}
     {"id": 3, "op": "suspend", "pid": 7, "lock_seconds": 5}        {"id": 3, "ok": true, "state": "checkpointed",
-                                                                    "seconds": {"lock": 0.01, "checkpoint": 1.3}}
+                                                                    "seconds": {"lock":
+                                                                    0.01, "checkpoint":
+                                                                    1.3}}
     {"id": 4, "op": "resume", "pid": 7}                            {"id": 4, "ok": true, "state": "running", …}
     {"id": 5, "op": "suspend", "pids": [7, 8], …}                   several move together: all, or none
     anything that fails                                            {"id": 5, "ok": false, "step": "lock", "state":
-                                                                    "running", "message": …, "seconds": …}
+                                                                    "running",
+                                                                    "message": …,
+                                                                    "seconds": …}
 
-It is a process of its own since the driver's calls may block, and since starting CUDA for each call takes seconds. It
-holds no context. It ends when its input does, never in the middle of an operation: that would leave the driver and the
-process at odds.
+It is a process of its own since the driver's calls may block, and since starting CUDA
+for each call takes seconds. It holds no context. It ends when its input does, never in
+the middle of an operation: that would leave the driver and the process at odds.
 """
 
 from __future__ import annotations
@@ -28,7 +33,9 @@ from functools import partial
 from typing import IO, Any, Protocol
 
 JSON = dict[str, Any]
-FAILED, MIXED, UNKNOWN = "failed", "mixed", "unknown"
+FAILED = "failed"
+MIXED = "mixed"
+UNKNOWN = "unknown"
 
 
 class CheckpointTarget(Protocol):
@@ -60,7 +67,9 @@ def cuda_process(pid: int) -> CheckpointTarget:
     try:
         from cuda.core.checkpoint import Process
     except ImportError as error:
-        raise RuntimeError("cuda-core 1.0 or newer is not installed: pip install 'jupyter_aistack[gpu]'") from error
+        raise RuntimeError(
+            "cuda-core 1.0 or newer is not installed: pip install 'jupyter_aistack[gpu]'"
+        ) from error
     target: CheckpointTarget = Process(pid)
     return target
 
@@ -84,9 +93,12 @@ class Helper:
     """Does one operation after the other, and says how each went."""
 
     def __init__(
-        self, open_target: Callable[[int], CheckpointTarget] = cuda_process, start: Callable[[], None] = start_cuda
+        self,
+        open_target: Callable[[int], CheckpointTarget] = cuda_process,
+        start: Callable[[], None] = start_cuda,
     ):
-        self._open, self._start = open_target, start
+        self._open = open_target
+        self._start = start
         self._has_started = False
 
     def answer(self, question: JSON) -> JSON:
@@ -95,19 +107,27 @@ class Helper:
         steps: list[str] = []
         try:
             found = self._do(question, seconds, steps)
-        except Exception as error:  # whatever a driver says, the next question must find us here
+        except (
+            Exception
+        ) as error:  # whatever a driver says, the next question must find us here
             step = steps[-1] if steps else str(question.get("op", ""))
             state = self._state_after(question)
             message = f"{type(error).__name__}: {error}"
-            return {"id": question.get("id"), "ok": False, "step": step, "state": state, "message": message} | {
-                "seconds": seconds
-            }
+            return {
+                "id": question.get("id"),
+                "ok": False,
+                "step": step,
+                "state": state,
+                "message": message,
+            } | {"seconds": seconds}
         return {"id": question.get("id"), "ok": True, **found}
 
     def _do(self, question: JSON, seconds: dict[str, float], steps: list[str]) -> JSON:
         operation = question.get("op")
         if operation not in ("probe", "state", "suspend", "resume"):
-            raise ValueError(f"op: {operation!r} is not known; write probe, state, suspend or resume")
+            raise ValueError(
+                f"op: {operation!r} is not known; write probe, state, suspend or resume"
+            )
         self._start_once()
         if operation == "probe":
             return {}
@@ -120,7 +140,9 @@ class Helper:
         return {"state": _state_of(targets), "seconds": seconds}
 
     def _start_once(self) -> None:
-        """One that replaces a helper that crashed is asked to restore at once, and nobody probes it before."""
+        """One that replaces a helper that crashed is asked to restore at once, and
+        nobody probes it before.
+        """
         if not self._has_started:
             self._start()
             self._has_started = True
@@ -141,7 +163,8 @@ class _Timed:
     """Calls the steps of an operation and notes how long each took."""
 
     def __init__(self, seconds: dict[str, float], steps: list[str]) -> None:
-        self._seconds, self._steps = seconds, steps
+        self._seconds = seconds
+        self._steps = steps
 
     def __call__(self, step: str, call: Callable[[], None]) -> None:
         self._steps.append(step)
@@ -149,21 +172,31 @@ class _Timed:
         try:
             call()
         finally:
-            self._seconds[step] = round(self._seconds.get(step, 0.0) + time.perf_counter() - begin, 6)
+            self._seconds[step] = round(
+                self._seconds.get(step, 0.0) + time.perf_counter() - begin, 6
+            )
 
 
 def _state_of(targets: Sequence[CheckpointTarget]) -> str:
-    """The state they share; failed when one of them is, mixed when they differ otherwise."""
+    """The state they share; failed when one of them is, mixed when they differ
+    otherwise.
+    """
     states = {target.state for target in targets}
     if len(states) == 1:
         return states.pop()
     return FAILED if FAILED in states else MIXED
 
 
-def _suspend(targets: Sequence[CheckpointTarget], lock_seconds: float, timed: _Timed) -> None:
-    """From wherever they are to checkpointed. Where one cannot be, all go on; all are locked before one is copied."""
+def _suspend(
+    targets: Sequence[CheckpointTarget], lock_seconds: float, timed: _Timed
+) -> None:
+    """From wherever they are to checkpointed. Where one cannot be, all go on; all are
+    locked before one is copied.
+    """
     if lock_seconds <= 0:
-        raise ValueError("lock_seconds: must be above 0; without an end a busy process would hold up all others")
+        raise ValueError(
+            "lock_seconds: must be above 0; without an end a busy process would hold up all others"
+        )
     try:
         for target in targets:
             if target.state == "running":
@@ -177,7 +210,9 @@ def _suspend(targets: Sequence[CheckpointTarget], lock_seconds: float, timed: _T
 
 
 def _undo(targets: Sequence[CheckpointTarget]) -> None:
-    """Let all of them go on: a failed one among them stays as it is, and so do those that cannot be helped then."""
+    """Let all of them go on: a failed one among them stays as it is, and so do those
+    that cannot be helped then.
+    """
     for target in targets:
         if target.state == "checkpointed":
             target.restore()
@@ -187,7 +222,9 @@ def _undo(targets: Sequence[CheckpointTarget]) -> None:
 
 
 def _resume(targets: Sequence[CheckpointTarget], timed: _Timed) -> None:
-    """From wherever they are to running. What fails to be restored stays as it is: it cannot be tried again."""
+    """From wherever they are to running. What fails to be restored stays as it is: it
+    cannot be tried again.
+    """
     for target in targets:
         if target.state == "checkpointed":
             timed("restore", target.restore)
@@ -203,12 +240,17 @@ def serve(questions: IO[str], answers: IO[str], helper: Helper) -> None:
             question = json.loads(line)
         except ValueError:
             question = {}
-        answers.write(json.dumps(helper.answer(question if isinstance(question, dict) else {})) + "\n")
+        answers.write(
+            json.dumps(helper.answer(question if isinstance(question, dict) else {}))
+            + "\n"
+        )
         answers.flush()
 
 
 def main() -> None:
-    """Be the helper on standard input and output; Ctrl-C in the terminal is meant for others."""
+    """Be the helper on standard input and output; Ctrl-C in the terminal is meant for
+    others.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     serve(sys.stdin, sys.stdout, Helper())

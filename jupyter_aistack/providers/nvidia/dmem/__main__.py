@@ -23,16 +23,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m jupyter_aistack.providers.nvidia.dmem",
         description="Lets users limit the device memory of their own leases' control groups. Run it as root.",
     )
-    parser.add_argument("--socket", type=Path, default=SOCKET, help="where it listens (%(default)s)")
-    parser.add_argument("--root", type=Path, default=ROOT, help="where control groups are mounted (%(default)s)")
-    parser.add_argument("--base", default=BASE, help="name of its own group below that (%(default)s)")
+    parser.add_argument(
+        "--socket", type=Path, default=SOCKET, help="where it listens (%(default)s)"
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=ROOT,
+        help="where control groups are mounted (%(default)s)",
+    )
+    parser.add_argument(
+        "--base", default=BASE, help="name of its own group below that (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     if not (options.root / "cgroup.controllers").exists():
         print(f"control groups v2 are not mounted at {options.root}", file=sys.stderr)
         return 2
-    with Listener(options.socket, Helper(NVML(), Groups(options.root, options.base))) as listener:
+    with Listener(
+        options.socket, Helper(NVML(), Groups(options.root, options.base))
+    ) as listener:
         # From another thread: the loop that is to end waits for whoever tells it to.
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=listener.shutdown).start())
+        signal.signal(
+            signal.SIGTERM,
+            lambda *_: threading.Thread(target=listener.shutdown).start(),
+        )
         listener.serve_forever()
     options.socket.unlink(missing_ok=True)
     return 0

@@ -18,7 +18,10 @@ ANSWER_SECONDS = 5.0
 
 def peer_uid(line: socket.socket) -> int:
     """The user at the other end of a UNIX socket (Linux)."""
-    _, uid, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    _, uid, _ = struct.unpack(
+        "3i",
+        line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")),
+    )
     return int(uid)
 
 
@@ -27,11 +30,13 @@ class DmemClient:
 
     Args:
         path: the helper's socket.
-        trusted: users that a helper may run as; another one's limits would be worth nothing.
+        trusted: users that a helper may run as; another one's limits would be worth
+            nothing.
     """
 
     def __init__(self, path: Path = SOCKET, *, trusted: Collection[int] = (0,)) -> None:
-        self.path, self._trusted = path, frozenset(trusted)
+        self.path = path
+        self._trusted = frozenset(trusted)
 
     @property
     def is_installed(self) -> bool:
@@ -41,7 +46,11 @@ class DmemClient:
     def refusal(self) -> str:
         """Why the helper cannot be used; empty when it answers."""
         if not self.is_installed:
-            how = "start it" if os.geteuid() == 0 else "ask an administrator to install it"
+            how = (
+                "start it"
+                if os.geteuid() == 0
+                else "ask an administrator to install it"
+            )
             return f"the root helper for memory limits does not listen at {self.path}; {how} (docs/enforcement.md)"
         try:
             self._ask("hello")
@@ -50,11 +59,15 @@ class DmemClient:
         return ""
 
     def hold(self, lease: str, gpu: str, memory_bytes: int) -> None:
-        """Make a lease's group, and limit its memory on a GPU. Raises `ProviderError`."""
+        """Make a lease's group, and limit its memory on a GPU. Raises
+        `ProviderError`.
+        """
         self._ask("hold", lease=lease, gpu=gpu, bytes=memory_bytes)
 
     def enter(self, lease: str, pid: int) -> None:
-        """Move a process into the lease's group, before it starts CUDA. Raises `ProviderError`."""
+        """Move a process into the lease's group, before it starts CUDA. Raises
+        `ProviderError`.
+        """
         self._ask("enter", lease=lease, pid=pid)
 
     def used(self) -> dict[str, dict[str, int]]:
@@ -63,7 +76,9 @@ class DmemClient:
         return leases
 
     def drop(self, lease: str) -> None:
-        """Remove a lease's group; one that is not there is gone already. Raises `ProviderError`."""
+        """Remove a lease's group; one that is not there is gone already. Raises
+        `ProviderError`.
+        """
         self._ask("drop", lease=lease)
 
     def _ask(self, op: str, **fields: Any) -> dict[str, Any]:
@@ -75,7 +90,9 @@ class DmemClient:
                 line.sendall(json.dumps({"op": op, **fields}).encode() + b"\n")
                 answer = json.loads(line.makefile().readline())
         except (OSError, ValueError) as error:
-            raise ProviderError(f"the root helper at {self.path} does not answer: {error}") from error
+            raise ProviderError(
+                f"the root helper at {self.path} does not answer: {error}"
+            ) from error
         if not isinstance(answer, dict) or not answer.get("ok"):
             said = answer.get("message") if isinstance(answer, dict) else None
             raise ProviderError(f"the root helper refuses {op}: {said}")
@@ -83,4 +100,6 @@ class DmemClient:
 
     def _check_peer(self, line: socket.socket) -> None:
         if (uid := peer_uid(line)) not in self._trusted:
-            raise ProviderError(f"the helper at {self.path} is run by user {uid}, not by root")
+            raise ProviderError(
+                f"the helper at {self.path} is run by user {uid}, not by root"
+            )

@@ -1,4 +1,6 @@
-"""The control groups of leases: ``<root>/<base>/u<uid>/<lease>``, in a tree that belongs to root alone."""
+"""The control groups of leases: ``<root>/<base>/u<uid>/<lease>``, in a tree that
+belongs to root alone.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,12 @@ from pathlib import Path
 
 from jupyter_aistack.exceptions import ProviderError
 
-ROOT, BASE = Path("/sys/fs/cgroup"), "aistack"
+ROOT = Path("/sys/fs/cgroup")
+BASE = "aistack"
 REST = "rest"
-"""The group without limits for processes that outlive their lease: a group with processes cannot be removed."""
+"""The group without limits for processes that outlive their lease: a group with
+processes cannot be removed.
+"""
 MOST_GROUPS = 512
 """Groups of one user at once."""
 
@@ -25,8 +30,16 @@ class Groups:
         remove: how to remove a group.
     """
 
-    def __init__(self, root: Path = ROOT, base: str = BASE, *, remove: Callable[[Path], object] = os.rmdir) -> None:
-        self.root, self.base, self._remove = root, root / base, remove
+    def __init__(
+        self,
+        root: Path = ROOT,
+        base: str = BASE,
+        *,
+        remove: Callable[[Path], object] = os.rmdir,
+    ) -> None:
+        self.root = root
+        self.base = root / base
+        self._remove = remove
 
     def path(self, uid: int, name: str) -> Path:
         """The group of a user's lease, there or not."""
@@ -35,16 +48,27 @@ class Groups:
     def names(self, uid: int) -> list[str]:
         """The user's groups."""
         folder = self.base / f"u{uid}"
-        found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        found = (
+            [path.name for path in folder.iterdir() if path.is_dir()]
+            if folder.is_dir()
+            else []
+        )
         return sorted(name for name in found if name != REST)
 
     def forgotten(self, uid: int, before: float) -> list[str]:
-        """The user's groups that have no process and were made before a time, in seconds since the epoch."""
-        old = [name for name in self.names(uid) if self.path(uid, name).stat().st_mtime < before]
+        """The user's groups that have no process and were made before a time, in
+        seconds since the epoch.
+        """
+        old = [
+            name
+            for name in self.names(uid)
+            if self.path(uid, name).stat().st_mtime < before
+        ]
         return [name for name in old if not _processes(self.path(uid, name))]
 
     def make(self, uid: int, name: str) -> Path:
-        """A user's group, with the controller on all the way down: a gap would leave the limits without effect.
+        """A user's group, with the controller on all the way down: a gap would leave
+        the limits without effect.
 
         Raises:
             ProviderError: it cannot be made.
@@ -57,7 +81,9 @@ class Groups:
                 (folder.parent / "cgroup.subtree_control").write_text("+dmem")
                 folder.mkdir(mode=0o755, exist_ok=True)
         except OSError as error:
-            raise ProviderError(f"the control group {group} cannot be made: {error.strerror}") from error
+            raise ProviderError(
+                f"the control group {group} cannot be made: {error.strerror}"
+            ) from error
         return group
 
     def enter(self, group: Path, pid: int) -> None:
@@ -65,12 +91,17 @@ class Groups:
         try:
             (group / "cgroup.procs").write_text(str(pid))
         except OSError as error:
-            message = f"process {pid} cannot be moved to its control group: {error.strerror}"
+            message = (
+                f"process {pid} cannot be moved to its control group: {error.strerror}"
+            )
             raise ProviderError(message) from error
 
     def discard(self, uid: int, name: str) -> None:
-        """Remove a group; its processes go on without limits. Raises `ProviderError`."""
-        group, rest = self.path(uid, name), self.path(uid, REST)
+        """Remove a group; its processes go on without limits. Raises
+        `ProviderError`.
+        """
+        group = self.path(uid, name)
+        rest = self.path(uid, REST)
         try:
             rest.mkdir(exist_ok=True)
             for pid in _processes(group):
@@ -78,7 +109,9 @@ class Groups:
                     self.enter(rest, pid)
             self._remove(group)
         except OSError as error:
-            raise ProviderError(f"the control group {group} cannot be removed: {error.strerror}") from error
+            raise ProviderError(
+                f"the control group {group} cannot be removed: {error.strerror}"
+            ) from error
 
 
 def _processes(group: Path) -> list[int]:

@@ -1,8 +1,10 @@
 """What the root helper does for a user, and nothing beyond it.
 
-A question is an object with ``op``: ``hello``; ``hold`` (``lease``, ``gpu``, ``bytes``); ``enter`` (``lease``,
-``pid``); ``list``; ``drop`` (``lease``). The answer has ``ok``, and ``message`` where that is false. The user is known
-by the socket, and everything happens in that user's own part of the tree: no path comes from outside.
+A question is an object with ``op``: ``hello``; ``hold`` (``lease``, ``gpu``,
+``bytes``); ``enter`` (``lease``,
+``pid``); ``list``; ``drop`` (``lease``). The answer has ``ok``, and ``message`` where
+that is false. The user is known by the socket, and everything happens in that user's
+own part of the tree: no path comes from outside.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ UNLIMITED = 0xFFFFFFFFFFFFFFFF
 """NVML's ``NVML_DEVICE_MEMORY_LIMIT_MAX``."""
 MOST_BYTES = 1 << 50
 FORGOTTEN_SECONDS = 3600.0
-"""A group without processes is a lease's whose server crashed, when it is as old as that; it still reserves memory."""
+"""A group without processes is a lease's whose server crashed, when it is as old as
+that; it still reserves memory.
+"""
 
 _LEASE = re.compile(r"l[0-9a-f]{16}", re.ASCII)
 _GPU = re.compile(r"GPU-[0-9A-Za-z-]{1,64}", re.ASCII)
@@ -42,9 +46,17 @@ class Helper:
     """
 
     def __init__(
-        self, nvml: NVML, groups: Groups, *, proc: Path = Path("/proc"), clock: Callable[[], float] = time.time
+        self,
+        nvml: NVML,
+        groups: Groups,
+        *,
+        proc: Path = Path("/proc"),
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._nvml, self._groups, self._proc, self._clock = nvml, groups, proc, clock
+        self._nvml = nvml
+        self._groups = groups
+        self._proc = proc
+        self._clock = clock
         self._turn = threading.Lock()
         self._verbs: dict[str, Callable[[int, Mapping[str, Any]], JSON]] = {
             "hello": self._hello,
@@ -55,7 +67,9 @@ class Helper:
         }
 
     def answer(self, uid: int, question: object) -> JSON:
-        """The answer to a user's question; whatever is wrong with it is said in the answer."""
+        """The answer to a user's question; whatever is wrong with it is said in the
+        answer.
+        """
         try:
             if not isinstance(question, dict) or question.get("op") not in self._verbs:
                 raise InvalidRequest(f"op: expected one of {', '.join(self._verbs)}")
@@ -66,12 +80,18 @@ class Helper:
 
     def _hello(self, uid: int, question: Mapping[str, Any]) -> JSON:
         if self._nvml.structure("c_nvmlSetMemoryLimits_v1_t") is None:
-            raise ProviderError("the helper's nvidia-ml-py knows no memory limits; it needs 13.615 or newer")
+            raise ProviderError(
+                "the helper's nvidia-ml-py knows no memory limits; it needs 13.615 or newer"
+            )
         return {"gpus": self._nvml.query("nvmlDeviceGetCount")}
 
     def _hold(self, uid: int, question: Mapping[str, Any]) -> JSON:
-        """Make the lease's group and limit it, strictly: what it may use at most is what is kept for it."""
-        lease, gpu, limit = _lease(question), _gpu(question), _integer(question, "bytes", most=MOST_BYTES)
+        """Make the lease's group and limit it, strictly: what it may use at most is
+        what is kept for it.
+        """
+        lease = _lease(question)
+        gpu = _gpu(question)
+        limit = _integer(question, "bytes", most=MOST_BYTES)
         handle = self._nvml.query("nvmlDeviceGetHandleByUUID", gpu)
         for name in self._groups.forgotten(uid, self._clock() - FORGOTTEN_SECONDS):
             self._discard(uid, name)
@@ -80,19 +100,24 @@ class Helper:
             self._limit(handle, group, soft=limit, hard=limit)
             found = self._limits(handle, group)
             if found is None or found.hardLimit > limit:
-                raise ProviderError("the driver does not keep the memory limit it was given")
+                raise ProviderError(
+                    "the driver does not keep the memory limit it was given"
+                )
         except ProviderError:
             self._discard(uid, lease)
             raise
         return {"group": str(group)}
 
     def _enter(self, uid: int, question: Mapping[str, Any]) -> JSON:
-        lease, pid = _lease(question), _integer(question, "pid", most=1 << 22)
+        lease = _lease(question)
+        pid = _integer(question, "pid", most=1 << 22)
         group = self._groups.path(uid, lease)
         if not group.is_dir():
             raise ProviderError(f"there is no group {lease} of user {uid}")
         if self._owner(pid) != uid:
-            raise ProviderError(f"process {pid} does not run, or is not one of user {uid}")
+            raise ProviderError(
+                f"process {pid} does not run, or is not one of user {uid}"
+            )
         self._groups.enter(group, pid)
         return {}
 
@@ -100,8 +125,15 @@ class Helper:
         """Bytes in use by lease and GPU index, all processes and all memory counted."""
         leases = {}
         for name in self._groups.names(uid):
-            found = {index: self._limits(handle, self._groups.path(uid, name)) for index, handle in self._handles()}
-            leases[name] = {index: limits.currentUsed for index, limits in found.items() if limits is not None}
+            found = {
+                index: self._limits(handle, self._groups.path(uid, name))
+                for index, handle in self._handles()
+            }
+            leases[name] = {
+                index: limits.currentUsed
+                for index, limits in found.items()
+                if limits is not None
+            }
         return {"leases": leases}
 
     def _drop(self, uid: int, question: Mapping[str, Any]) -> JSON:
@@ -109,31 +141,45 @@ class Helper:
         return {}
 
     def _discard(self, uid: int, lease: str) -> None:
-        """Remove a group, its reservations first: those of a group that vanishes stay with the groups above it."""
+        """Remove a group, its reservations first: those of a group that vanishes stay
+        with the groups above it.
+        """
         group = self._groups.path(uid, lease)
         if not group.is_dir():
             return
         for _, handle in self._handles():
             limits = self._limits(handle, group)
-            if limits is not None and (limits.softLimit or limits.hardLimit != UNLIMITED):
+            if limits is not None and (
+                limits.softLimit or limits.hardLimit != UNLIMITED
+            ):
                 self._limit(handle, group, soft=0, hard=UNLIMITED)
         self._groups.discard(uid, lease)
 
     def _handles(self) -> list[tuple[int, Any]]:
         count = self._nvml.query("nvmlDeviceGetCount")
-        found = [(index, self._nvml.query("nvmlDeviceGetHandleByIndex", index, default=None)) for index in range(count)]
+        found = [
+            (index, self._nvml.query("nvmlDeviceGetHandleByIndex", index, default=None))
+            for index in range(count)
+        ]
         return [(index, handle) for index, handle in found if handle is not None]
 
     def _limit(self, handle: Any, group: Path, *, soft: int, hard: int) -> None:
         limits = self._nvml.structure(
-            "c_nvmlSetMemoryLimits_v1_t", nameSpace=os.fsencode(group), softLimit=soft, hardLimit=hard
+            "c_nvmlSetMemoryLimits_v1_t",
+            nameSpace=os.fsencode(group),
+            softLimit=soft,
+            hardLimit=hard,
         )
         self._nvml.query("nvmlDeviceSetMemoryLimits_v1", handle, limits)
 
     def _limits(self, handle: Any, group: Path) -> Any:
         """What the driver says of a group's limits on a GPU; None where it has none."""
-        limits = self._nvml.structure("c_nvmlGetMemoryLimits_v1_t", nameSpace=os.fsencode(group))
-        answer = self._nvml.query("nvmlDeviceGetMemoryLimits_v1", handle, limits, default=False)
+        limits = self._nvml.structure(
+            "c_nvmlGetMemoryLimits_v1_t", nameSpace=os.fsencode(group)
+        )
+        answer = self._nvml.query(
+            "nvmlDeviceGetMemoryLimits_v1", handle, limits, default=False
+        )
         return None if answer is False else limits
 
     def _owner(self, pid: int) -> int | None:
@@ -151,7 +197,9 @@ def _gpu(question: Mapping[str, Any]) -> str:
     return _text(question, "gpu", _GPU, "the UUID of a GPU")
 
 
-def _text(question: Mapping[str, Any], name: str, pattern: re.Pattern[str], allowed: str) -> str:
+def _text(
+    question: Mapping[str, Any], name: str, pattern: re.Pattern[str], allowed: str
+) -> str:
     value = question.get(name)
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise InvalidRequest(f"{name}: expected {allowed}")

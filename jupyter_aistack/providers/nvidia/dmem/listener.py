@@ -15,7 +15,9 @@ PEER_SECONDS = 5.0
 
 
 class Listener(socketserver.ThreadingUnixStreamServer):
-    """Takes one question on each connection. Anybody may connect: each works in a part of the tree of their own."""
+    """Takes one question on each connection. Anybody may connect: each works in a part
+    of the tree of their own.
+    """
 
     daemon_threads = True
 

@@ -1,4 +1,6 @@
-"""NVIDIA's Multi-Process Service: one daemon for each GPU, started, watched, repaired and stopped."""
+"""NVIDIA's Multi-Process Service: one daemon for each GPU, started, watched, repaired
+and stopped.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,12 @@ from .paths import DaemonPaths
 
 PROGRAM = "nvidia-cuda-mps-control"
 ANSWER_SECONDS = 5.0
-"""How long the control program may take; it answers within milliseconds, so a longer one has a daemon that hangs."""
-_REFUSAL = re.compile(r"\b(?:unknown|unrecognized|invalid|error|failed|cannot)\b", re.IGNORECASE)
+"""How long the control program may take; it answers within milliseconds, so a longer
+one has a daemon that hangs.
+"""
+_REFUSAL = re.compile(
+    r"\b(?:unknown|unrecognized|invalid|error|failed|cannot)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class MPSServer:
     Attributes:
         name: as the daemon calls it: a name, or in protocol 2 its process id.
         pid: its process; 0 when unknown.
-        status: in the daemon's word, upper case: READY, ACTIVE, INITIALIZING, FAULT, ...
+        status: in the daemon's word, upper case: READY, ACTIVE, INITIALIZING, FAULT,
+            ...
     """
 
     name: str
@@ -73,8 +78,18 @@ class MPSControl(ABC):
     needs_server: bool = False
     """Whether clients find nobody, and so no limit, while the daemon has no server."""
 
-    def __init__(self, folder: DaemonPaths, gpu: str, index: int, *, seconds: float = ANSWER_SECONDS) -> None:
-        self.folder, self.gpu, self.index, self._seconds = folder, gpu, index, seconds
+    def __init__(
+        self,
+        folder: DaemonPaths,
+        gpu: str,
+        index: int,
+        *,
+        seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self.folder = folder
+        self.gpu = gpu
+        self.index = index
+        self._seconds = seconds
 
     @abstractmethod
     def arguments(self) -> tuple[str, ...]:
@@ -82,37 +97,50 @@ class MPSControl(ABC):
 
     @abstractmethod
     def servers(self) -> tuple[MPSServer, ...]:
-        """The daemon's servers; the round trip by which it is known to live. Raises `ProviderError`."""
+        """The daemon's servers; the round trip by which it is known to live. Raises
+        `ProviderError`.
+        """
 
     @abstractmethod
     def open_server(self, limits: Sequence[MPSLimit]) -> None:
-        """Have the daemon start a server; it is ready when `servers` says so. Raises `ProviderError`."""
+        """Have the daemon start a server; it is ready when `servers` says so. Raises
+        `ProviderError`.
+        """
 
     def limit_orphan_memory(self) -> None:  # noqa: B027 - protocol 2 knows no strays
-        """Leave next to nothing to a process that reaches a ready server by no lease. Raises `ProviderError`."""
+        """Leave next to nothing to a process that reaches a ready server by no lease.
+        Raises `ProviderError`.
+        """
 
     @abstractmethod
     def hold(self, limit: MPSLimit, limits: Sequence[MPSLimit]) -> Path:
-        """Set one lease's limit beside those of the others, and give the directory its clients must name.
+        """Set one lease's limit beside those of the others, and give the directory its
+        clients must name.
 
         Raises:
-            ProviderError: it is not set; nobody was given a directory that would hold nothing.
+            ProviderError: it is not set; nobody was given a directory that would hold
+                nothing.
         """
 
     @abstractmethod
     def drop(self, name: str, limits: Sequence[MPSLimit]) -> None:
-        """Take one lease's limit back, or leave it to `sweep` while it has clients; `limits` remain.
+        """Take one lease's limit back, or leave it to `sweep` while it has clients;
+        `limits` remain.
 
         Raises:
             ProviderError: the daemon does not.
         """
 
     def sweep(self, kept: Collection[str]) -> None:  # noqa: B027 - protocol 2 has nothing of a lease to sweep
-        """Remove what is left of leases that are not `kept`, once nobody uses it. Raises `ProviderError`."""
+        """Remove what is left of leases that are not `kept`, once nobody uses it.
+        Raises `ProviderError`.
+        """
 
     @abstractmethod
     def clients(self, name: str = "") -> frozenset[int]:
-        """Processes connected for one lease, as far as the daemon tells them apart, or for all. Raises as above."""
+        """Processes connected for one lease, as far as the daemon tells them apart, or
+        for all. Raises as above.
+        """
 
     @abstractmethod
     def terminate(self, pid: int) -> None:
@@ -123,8 +151,14 @@ class MPSControl(ABC):
         """End the daemon and its servers. Raises `ProviderError`."""
 
     def environment(self) -> dict[str, str]:
-        """What the daemon and those who speak to it are run with: nothing of another daemon's."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
+        """What the daemon and those who speak to it are run with: nothing of another
+        daemon's.
+        """
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("CUDA_")
+        }
         return {
             **kept,
             "CUDA_VISIBLE_DEVICES": self.gpu,
@@ -136,18 +170,30 @@ class MPSControl(ABC):
     def start(self) -> None:
         """Start the daemon in the background. Raises `ProviderError`."""
         said = self.folder.path / "start.log"
-        with said.open("w+") as output:  # a file: a pipe would stay open for as long as the daemon lives
+        with said.open(
+            "w+"
+        ) as output:  # a file: a pipe would stay open for as long as the daemon lives
             code = self._run(self.arguments(), output)
             output.seek(0)
             if code:
-                raise ProviderError(f"{PROGRAM} ended with status {code}: {_last_line(output.read())}")
+                raise ProviderError(
+                    f"{PROGRAM} ended with status {code}: {_last_line(output.read())}"
+                )
 
     def _run(self, arguments: Sequence[str], output: object) -> int:
         command = [_program(), *arguments]
-        options: dict[str, object] = {"stdout": output, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+        options: dict[str, object] = {
+            "stdout": output,
+            "stderr": subprocess.STDOUT,
+            "stdin": subprocess.DEVNULL,
+        }
         try:
             done = subprocess.run(  # type: ignore[call-overload]
-                command, env=self.environment(), timeout=self._seconds, start_new_session=True, **options
+                command,
+                env=self.environment(),
+                timeout=self._seconds,
+                start_new_session=True,
+                **options,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ProviderError(_unanswered(error, self._seconds)) from error
@@ -169,7 +215,9 @@ class MPSControl(ABC):
             raise ProviderError(_unanswered(error, self._seconds)) from error
         if done.returncode or _is_refusal(done.stdout):
             asked = (line or " ".join(arguments)).strip()
-            raise ProviderError(f"MPS refuses {asked!r}: {_last_line(done.stdout + done.stderr)}")
+            raise ProviderError(
+                f"MPS refuses {asked!r}: {_last_line(done.stdout + done.stderr)}"
+            )
         return done.stdout
 
 
@@ -187,9 +235,14 @@ def _unanswered(error: Exception, seconds: float) -> str:
 
 
 def _is_refusal(text: str) -> bool:
-    """Whether an answer says no although its status does not. A row of a list may have any word, but the first."""
+    """Whether an answer says no although its status does not. A row of a list may have
+    any word, but the first.
+    """
     lines = text.splitlines()
-    return any(_REFUSAL.match(line) or ("," not in line and _REFUSAL.search(line)) for line in lines)
+    return any(
+        _REFUSAL.match(line) or ("," not in line and _REFUSAL.search(line))
+        for line in lines
+    )
 
 
 def _last_line(text: str) -> str:

@@ -1,4 +1,6 @@
-"""One MPS daemon: what it holds, how it is watched, and what follows when something is wrong with it."""
+"""One MPS daemon: what it holds, how it is watched, and what follows when something is
+wrong with it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ MISSES = 2
 
 
 class Daemon:
-    """One daemon for one GPU, or for one lease of it. All methods wait for their turn among all processes of the user.
+    """One daemon for one GPU, or for one lease of it. All methods wait for their turn
+    among all processes of the user.
 
     Args:
         folder: its folder.
@@ -43,9 +46,13 @@ class Daemon:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         folder.create()
-        self.folder, self.gpu, self.index = folder, gpu, index
+        self.folder = folder
+        self.gpu = gpu
+        self.index = index
         self.records = DaemonRecords(folder)
-        self._life = DaemonLifecycle(folder, self.records, gpu, index, pause=pause, answer_seconds=answer_seconds)
+        self._life = DaemonLifecycle(
+            folder, self.records, gpu, index, pause=pause, answer_seconds=answer_seconds
+        )
         self._own: dict[str, MPSLimit] = {}
         self._running = self.records.running()
         self._clients: frozenset[int] = frozenset()
@@ -62,12 +69,16 @@ class Daemon:
     def trouble(self) -> DaemonFault | None:
         """What is wrong and not over."""
         if self._lost:
-            return DaemonFault(message=f"lost the folder of its MPS daemon for good: {self._lost}")
+            return DaemonFault(
+                message=f"lost the folder of its MPS daemon for good: {self._lost}"
+            )
         return self.records.trouble()
 
     @property
     def is_lost(self) -> bool:
-        """Whether its folder is gone and cannot be made again: a session's runtime folder goes with the session."""
+        """Whether its folder is gone and cannot be made again: a session's runtime
+        folder goes with the session.
+        """
         return bool(self._lost)
 
     @property
@@ -76,13 +87,15 @@ class Daemon:
         running = self.records.running()
         return running is not None and running.is_alive and self.trouble is None
 
-    # -- holding leases -----------------------------------------------------------------------------------------
+    # -- holding leases ----------------------------------------------------------------
 
     def hold(self, limit: MPSLimit, *, protocol: int, slots: int) -> Path:
-        """Hold a lease to its limit, starting the daemon if need be; gives the directory its clients must name.
+        """Hold a lease to its limit, starting the daemon if need be; gives the
+        directory its clients must name.
 
         Raises:
-            PrepareFailed: the lease cannot be held: no slot is left, or the GPU is not there.
+            PrepareFailed: the lease cannot be held: no slot is left, or the GPU is not
+                there.
             ProviderError: there is no daemon to hold it.
         """
         self._restore()
@@ -91,20 +104,29 @@ class Daemon:
             self._check_slots(control, limit.name, slots)
             directory = control.hold(limit, self.records.limits(beside=limit.name))
             self.records.enter(limit)
-            self._own[limit.name], self._running = limit, self.records.running()
+            self._own[limit.name] = limit
+            self._running = self.records.running()
             return directory
 
     def _check_slots(self, control: MPSControl, name: str, slots: int) -> None:
         entries = self.records.entries()
         if name not in entries and max(len(entries), len(control.clients())) >= slots:
-            raise PrepareFailed(f"the MPS server of GPU {self.index} has {slots} clients, and takes no more")
+            raise PrepareFailed(
+                f"the MPS server of GPU {self.index} has {slots} clients, and takes no more"
+            )
 
     def _restore(self) -> None:
-        """Write down anew what is known, when somebody has cleaned the folder away under a running daemon."""
+        """Write down anew what is known, when somebody has cleaned the folder away
+        under a running daemon.
+        """
         if self.folder.leases.exists():
             return
         self.folder.create()
-        if self.records.running() is None and self._running is not None and self._running.is_alive:
+        if (
+            self.records.running() is None
+            and self._running is not None
+            and self._running.is_alive
+        ):
             self.records.write_running(self._running)
         known = self.records.entries()
         for name, limit in self._own.items():
@@ -112,7 +134,9 @@ class Daemon:
                 self.records.enter(limit)
 
     def drop(self, name: str) -> None:
-        """Hold a lease no longer; the last one ends the daemon as soon as it has no clients."""
+        """Hold a lease no longer; the last one ends the daemon as soon as it has no
+        clients.
+        """
         self._restore()
         with self.records.locked():
             self._own.pop(name, None)
@@ -132,10 +156,12 @@ class Daemon:
         with self.records.locked():
             self._life.control().terminate(pid)
 
-    # -- watching -----------------------------------------------------------------------------------------------
+    # -- watching ----------------------------------------------------------------------
 
     def check(self) -> None:
-        """Look whether all is well; see to it where it is not, as far as nobody is harmed. Raises nothing."""
+        """Look whether all is well; see to it where it is not, as far as nobody is
+        harmed. Raises nothing.
+        """
         try:
             self._restore()
         except (ProviderError, OSError) as error:
@@ -177,7 +203,9 @@ class Daemon:
         self._stop_if_unused()
 
     def _miss(self, error: ProviderError) -> None:
-        """The daemon did not answer: it has ended, or its directory is gone, or it hangs."""
+        """The daemon did not answer: it has ended, or its directory is gone, or it
+        hangs.
+        """
         running = self.records.running()
         if running is None or not running.is_alive:
             self._restart(self.protocol)
@@ -186,16 +214,27 @@ class Daemon:
         self._misses += 1
         if not self._is_listening:
             what = "lost the directory of its MPS daemon, which somebody removed"
-            self._close(DaemonFault(message=f"{what}; it opens when its processes have ended", affected=affected))
+            self._close(
+                DaemonFault(
+                    message=f"{what}; it opens when its processes have ended",
+                    affected=affected,
+                )
+            )
         elif self._misses >= MISSES:
             what = f"has an MPS daemon that does not answer ({error.message})"
             self._close(DaemonFault(message=what, affected=affected, heals=True))
 
     def _close_after_fault(self, culprit: int | None, clients: frozenset[int]) -> None:
         who = f"process {culprit}" if culprit else "a process that MPS does not name"
-        others = f"; it opens when {_names(clients)} {'has' if len(clients) == 1 else 'have'} ended" if clients else ""
+        others = (
+            f"; it opens when {_names(clients)} {'has' if len(clients) == 1 else 'have'} ended"
+            if clients
+            else ""
+        )
         message = f"was closed: {who} caused a fault that broke the work of all who share it{others}"
-        self._close(DaemonFault(message=message, pid=culprit, affected=tuple(sorted(clients))))
+        self._close(
+            DaemonFault(message=message, pid=culprit, affected=tuple(sorted(clients)))
+        )
 
     def _close(self, trouble: DaemonFault) -> None:
         self.records.write_trouble(trouble)
@@ -205,20 +244,30 @@ class Daemon:
         return tuple(sorted(pid for pid in self._clients if is_alive(pid, None)))
 
     def _restart(self, protocol: int) -> None:
-        """Start what has ended: without a server, a process that starts now would have the whole GPU."""
+        """Start what has ended: without a server, a process that starts now would have
+        the whole GPU.
+        """
         affected = self._affected()
         try:
             self._begin(protocol)
         except ProviderError as error:
-            message = f"lost its MPS daemon, which does not start again: {error.message}"
-            self._close(DaemonFault(message=message, affected=affected, protocol=protocol))
+            message = (
+                f"lost its MPS daemon, which does not start again: {error.message}"
+            )
+            self._close(
+                DaemonFault(message=message, affected=affected, protocol=protocol)
+            )
             return
         if affected:
             message = f"had its MPS daemon end and start anew; {_names(affected)} must be started again"
-            self.records.write_trouble(DaemonFault(message=message, affected=affected, is_closed=False))
+            self.records.write_trouble(
+                DaemonFault(message=message, affected=affected, is_closed=False)
+            )
 
     def _recover(self, trouble: DaemonFault) -> None:
-        """Open again what is closed, once nobody is harmed by it and a fresh server has proved that it is well."""
+        """Open again what is closed, once nobody is harmed by it and a fresh server has
+        proved that it is well.
+        """
         if trouble.heals and self._is_well():
             self.records.write_trouble(None)
             return
@@ -233,22 +282,32 @@ class Daemon:
                 self._begin(protocol)
             except ProviderError as error:
                 message = f"cannot be opened again: {error.message}"
-                self._close(DaemonFault(message=message, pid=trouble.pid, protocol=protocol))
+                self._close(
+                    DaemonFault(message=message, pid=trouble.pid, protocol=protocol)
+                )
                 return
         self._misses = 0
         self.records.write_trouble(None)
 
     def _remaining(self, trouble: DaemonFault) -> tuple[int, ...]:
-        """Processes that must end first: the affected ones, and whoever else the daemon says is connected."""
+        """Processes that must end first: the affected ones, and whoever else the daemon
+        says is connected.
+        """
         connected: frozenset[int] = frozenset()
         if trouble.is_closed:
             with contextlib.suppress(ProviderError):
                 connected = self._life.control().clients()
-        return tuple(sorted(pid for pid in {*trouble.affected, *connected} if is_alive(pid, None)))
+        return tuple(
+            sorted(
+                pid for pid in {*trouble.affected, *connected} if is_alive(pid, None)
+            )
+        )
 
     def _is_well(self) -> bool:
         try:
-            return not any(server.is_faulty for server in self._life.control().servers())
+            return not any(
+                server.is_faulty for server in self._life.control().servers()
+            )
         except ProviderError:
             return False
 
@@ -256,20 +315,26 @@ class Daemon:
     def _is_listening(self) -> bool:
         return (self.folder.pipes / "control").exists()
 
-    # -- beginning and ending -----------------------------------------------------------------------------------
+    # -- beginning and ending ----------------------------------------------------------
 
     def _ready(self, protocol: int) -> MPSControl:
-        """A daemon that answers: the one there is, in its own protocol, or a new one."""
+        """A daemon that answers: the one there is, in its own protocol, or a new
+        one.
+        """
         if self.trouble is not None:
             self._recover(self.trouble)
             self._refuse_if_closed()
         running = self.records.running()
         if running is None or not running.is_alive:
-            begin = self._restart if self._affected() else self._begin  # who was connected is to be told
+            begin = (
+                self._restart if self._affected() else self._begin
+            )  # who was connected is to be told
             begin(protocol)
             self._refuse_if_closed()
         servers = self._life.control().servers()
-        if any(server.is_faulty for server in servers) or (self._life.control().needs_server and not servers):
+        if any(server.is_faulty for server in servers) or (
+            self._life.control().needs_server and not servers
+        ):
             self._look()
         self._refuse_if_closed()
         return self._life.control()
@@ -281,10 +346,13 @@ class Daemon:
 
     def _begin(self, protocol: int) -> None:
         self._life.begin(protocol)
-        self._clients, self._misses = frozenset(), 0
+        self._clients = frozenset()
+        self._misses = 0
 
     def _drop_orphans(self, clients: frozenset[int]) -> None:
-        """Drop leases whose keeper is gone: a server that crashed gives nothing back. A client keeps them all."""
+        """Drop leases whose keeper is gone: a server that crashed gives nothing back. A
+        client keeps them all.
+        """
         if clients:
             return
         for name, entry in self.records.entries().items():
@@ -297,7 +365,9 @@ class Daemon:
             self._life.end()
 
     def abandon(self) -> None:
-        """End the process of a lost daemon that no lease needs any more; nobody can reach it another way."""
+        """End the process of a lost daemon that no lease needs any more; nobody can
+        reach it another way.
+        """
         if self._running is not None and self._running.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._running.pid, signal.SIGTERM)

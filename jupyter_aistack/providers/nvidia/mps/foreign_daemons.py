@@ -13,7 +13,9 @@ _AS_DAEMON = {b"-d", b"-f", b"--daemon", b"--foreground"}
 
 
 def foreign_daemon(ours: Collection[int], proc: Path = PROC) -> str:
-    """Another MPS daemon, for people: ``process 4711 of bob``; empty when none is seen."""
+    """Another MPS daemon, for people: ``process 4711 of bob``; empty when none is
+    seen.
+    """
     for pid in sorted(int(entry) for entry in _entries(proc) if entry.isdecimal()):
         if pid not in ours and _is_daemon(proc / str(pid)):
             return f"process {pid}{_of_whom(proc / str(pid))}"

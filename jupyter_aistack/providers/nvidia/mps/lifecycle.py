@@ -22,18 +22,19 @@ from .records import DaemonRecord, DaemonRecords
 
 POLL_SECONDS = 0.1
 POLLS = 60
-"""How often a daemon is looked at while it starts or ends: six seconds in all, as a kernel that starts waits for it; a
-server is ready within one or two."""
+"""How often a daemon is looked at while it starts or ends: six seconds in all, as a
+kernel that starts waits for it; a server is ready within one or two."""
 ABSENT_POLLS = 20
-"""So often in a row a server may be missing from the list before it counts as dead: one with a GPU that is not there
-is made without complaint, and ends by itself."""
+"""So often in a row a server may be missing from the list before it counts as dead: one
+with a GPU that is not there is made without complaint, and ends by itself."""
 PID_FILE = "nvidia-cuda-mps-control.pid"
 
 _PROTOCOLS: dict[int, type[MPSControl]] = {2: Protocol2, 3: Protocol3}
 
 
 class DaemonLifecycle:
-    """The process of one daemon. Whoever calls has the daemon to themselves (`DaemonRecords.locked`).
+    """The process of one daemon. Whoever calls has the daemon to themselves
+    (`DaemonRecords.locked`).
 
     Args:
         folder, records: the daemon's folder, and what is written there.
@@ -53,8 +54,12 @@ class DaemonLifecycle:
         pause: Callable[[float], object] = time.sleep,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        self._folder, self._records, self._gpu, self._index = folder, records, gpu, index
-        self._pause, self._answer_seconds = pause, answer_seconds
+        self._folder = folder
+        self._records = records
+        self._gpu = gpu
+        self._index = index
+        self._pause = pause
+        self._answer_seconds = answer_seconds
         self._control: MPSControl | None = None
         self.logs = Logs(folder.logs, from_end=True)
 
@@ -63,18 +68,31 @@ class DaemonLifecycle:
         running = self._records.running()
         wanted = _PROTOCOLS[protocol or (running.protocol if running else 2)]
         index = running.index if running else self._index
-        if self._control is None or type(self._control) is not wanted or self._control.index != index:
-            self._control = wanted(self._folder, self._gpu, index, seconds=self._answer_seconds)
+        if (
+            self._control is None
+            or type(self._control) is not wanted
+            or self._control.index != index
+        ):
+            self._control = wanted(
+                self._folder, self._gpu, index, seconds=self._answer_seconds
+            )
         return self._control
 
     def begin(self, protocol: int) -> None:
-        """Start a daemon with a server that is ready, holding all leases written down. Raises as `hold` does."""
+        """Start a daemon with a server that is ready, holding all leases written down.
+        Raises as `hold` does.
+        """
         self._clear()
         control = self.control(protocol)
         control.start()
         pid = self._started_pid()
         self._records.write_running(
-            DaemonRecord(pid=pid, started_at=started_at(pid), protocol=protocol, index=self._index)
+            DaemonRecord(
+                pid=pid,
+                started_at=started_at(pid),
+                protocol=protocol,
+                index=self._index,
+            )
         )
         try:
             control = self._follow(control)
@@ -118,7 +136,9 @@ class DaemonLifecycle:
             if absent >= ABSENT_POLLS:
                 raise PrepareFailed(self._epitaph())
             self._pause(POLL_SECONDS)
-        raise ProviderError(f"the MPS server did not become ready within {POLLS * POLL_SECONDS:.0f} seconds")
+        raise ProviderError(
+            f"the MPS server did not become ready within {POLLS * POLL_SECONDS:.0f} seconds"
+        )
 
     def _epitaph(self) -> str:
         said = last_words(self._folder.logs)
@@ -150,11 +170,16 @@ class DaemonLifecycle:
         return False
 
     def _clear(self) -> None:
-        """Leave nothing of a daemon that has ended but its leases, and its logs for people."""
+        """Leave nothing of a daemon that has ended but its leases, and its logs for
+        people.
+        """
         self._records.forget_running()
         shutil.rmtree(self._folder.pipes, ignore_errors=True)
         self._folder.create()
-        for log in (*self._folder.logs.glob("*.log"), *self._folder.logs.glob("*/server.log")):
+        for log in (
+            *self._folder.logs.glob("*.log"),
+            *self._folder.logs.glob("*/server.log"),
+        ):
             log.replace(log.with_suffix(".old"))
         self.logs = Logs(self._folder.logs)
         self._control = None

@@ -1,4 +1,6 @@
-"""What a daemon's logs say of faults. Lines are ``[time Control PID] text`` or ``[time Server PID] text``."""
+"""What a daemon's logs say of faults. Lines are ``[time Control PID] text`` or ``[time
+Server PID] text``.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_READ = 1 << 20
-"""Bytes read of a log at once; what lies further back has been seen, or is too old to matter."""
+"""Bytes read of a log at once; what lies further back has been seen, or is too old to
+matter.
+"""
 
-_FAULT = re.compile(r"\b(?:fault|fatal)", re.IGNORECASE)  # a word's beginning: "default" is no fault
+_FAULT = re.compile(
+    r"\b(?:fault|fatal)", re.IGNORECASE
+)  # a word's beginning: "default" is no fault
 _CLIENT = re.compile(r"client[ a-z]*\{?\s*(?:PID:?\s*)?(\d+)", re.IGNORECASE)
 
 
@@ -55,13 +61,17 @@ class Logs:
                 text = opened.read()
         except OSError:
             return []
-        whole = text[: text.rfind(b"\n") + 1]  # a line that is half written is read when it is whole
+        whole = text[
+            : text.rfind(b"\n") + 1
+        ]  # a line that is half written is read when it is whole
         self._read[file] = size - len(text) + len(whole)
         return whole.decode(errors="replace").splitlines()
 
 
 def find_fault(lines: Iterable[str]) -> LoggedFault | None:
-    """The first line that tells of a fault, with the client that it or a later one names."""
+    """The first line that tells of a fault, with the client that it or a later one
+    names.
+    """
     told = [line for line in lines if _FAULT.search(line)]
     named = [found for line in told if (found := _CLIENT.search(line))]
     if not told:
@@ -70,9 +80,19 @@ def find_fault(lines: Iterable[str]) -> LoggedFault | None:
 
 
 def last_words(folder: Path) -> str:
-    """The last line of the servers' logs, or else of the daemon's, without its stamp; empty when there is none."""
-    for files in ((*folder.glob("server.log"), *folder.glob("*/server.log")), folder.glob("control.log")):
-        lines = [line for file in files for line in file.read_text(errors="replace").splitlines() if line.strip()]
+    """The last line of the servers' logs, or else of the daemon's, without its stamp;
+    empty when there is none.
+    """
+    for files in (
+        (*folder.glob("server.log"), *folder.glob("*/server.log")),
+        folder.glob("control.log"),
+    ):
+        lines = [
+            line
+            for file in files
+            for line in file.read_text(errors="replace").splitlines()
+            if line.strip()
+        ]
         if lines:
             return lines[-1].rpartition("] ")[2]
     return ""

@@ -42,15 +42,19 @@ class MPSAssignment:
 
 
 class MPSManager:
-    """Holds leases to their shares by MPS daemons: one for each GPU, or one for each lease.
+    """Holds leases to their shares by MPS daemons: one for each GPU, or one for each
+    lease.
 
-    A thread of its own looks at the daemons while there are any; it never runs in the broker's.
+    A thread of its own looks at the daemons while there are any; it never runs in the
+    broker's.
 
     Args:
         root: gives the folder for all daemons, or raises `ProviderError`.
-        strict: in protocol 2, a daemon for each lease, which has the lease's limits at the server: there is no other
-            way to hold a client that drops its environment. The GPU then takes turns between the servers.
-        interval: seconds between two looks at the daemons; None for none but by `check`.
+        strict: in protocol 2, a daemon for each lease, which has the lease's limits at
+            the server: there is no other way to hold a client that drops its
+            environment. The GPU then takes turns between the servers.
+        interval: seconds between two looks at the daemons; None for none but by
+            `check`.
         clock: seconds that only go forward.
         pause: how to let some seconds pass while a daemon starts or ends.
         answer_seconds: how long a daemon may take to answer.
@@ -66,29 +70,46 @@ class MPSManager:
         pause: Callable[[float], object] = time.sleep,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        self._find_root, self._strict, self._interval = root, strict, interval
-        self._clock, self._pause, self._answer_seconds = clock, pause, answer_seconds
+        self._find_root = root
+        self._strict = strict
+        self._interval = interval
+        self._clock = clock
+        self._pause = pause
+        self._answer_seconds = answer_seconds
         self._root: Path | None = None
         self._lock = threading.Lock()
         self._daemons: dict[Path, Daemon] = {}
         self._held: dict[str, tuple[Daemon, MPSAssignment]] = {}
-        self._left: dict[str, Daemon] = {}  # the last leases to end: what ran for them may be connected still
+        self._left: dict[
+            str, Daemon
+        ] = {}  # the last leases to end: what ran for them may be connected still
         self._failures: dict[str, tuple[str, float]] = {}
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def root(self) -> Path:
-        """The folder for all daemons, made or not. Raises `ProviderError`: there is no place for it."""
+        """The folder for all daemons, made or not. Raises `ProviderError`: there is no
+        place for it.
+        """
         if self._root is None or not self._root.parent.is_dir():
             self._root = self._find_root()
         return self._root
 
-    # -- holding ------------------------------------------------------------------------------------------------
+    # -- holding -----------------------------------------------------------------------
 
     def prepare(
-        self, lease_id: str, gpu: str, index: int, *, percent: int, mib: int, protocol: int, slots: int
+        self,
+        lease_id: str,
+        gpu: str,
+        index: int,
+        *,
+        percent: int,
+        mib: int,
+        protocol: int,
+        slots: int,
     ) -> MPSAssignment:
-        """Hold a lease to `percent` of the multiprocessors and `mib` of memory of a GPU. The second time is quick.
+        """Hold a lease to `percent` of the multiprocessors and `mib` of memory of a
+        GPU. The second time is quick.
 
         Args:
             gpu, index: the GPU's UUID, and its number on the host.
@@ -96,11 +117,16 @@ class MPSManager:
             slots: how many clients the GPU takes.
 
         Raises:
-            PrepareFailed: this lease cannot be held: no slot is left, the GPU is closed after a fault, or is not there.
+            PrepareFailed: this lease cannot be held: no slot is left, the GPU is closed
+                after a fault, or is not there.
             ProviderError: MPS cannot be had on this GPU; `failure` says so for a while.
         """
         known = self._held.get(lease_id)
-        if known is not None and (known[1].directory / "control").exists() and known[0].is_well:
+        if (
+            known is not None
+            and (known[1].directory / "control").exists()
+            and known[0].is_well
+        ):
             return known[1]
         limit = MPSLimit(name=_lease_name(lease_id), percent=percent, mib=mib)
         daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, protocol))
@@ -118,9 +144,13 @@ class MPSManager:
         return held
 
     def unprepare(self, lease_id: str, gpu: str, index: int) -> None:
-        """Hold a lease no longer, whoever began it. Raises nothing; the daemon's own watch finishes what fails here."""
+        """Hold a lease no longer, whoever began it. Raises nothing; the daemon's own
+        watch finishes what fails here.
+        """
         known = self._held.pop(lease_id, None)
-        daemon = known[0] if known is not None else self._daemon_of(lease_id, gpu, index)
+        daemon = (
+            known[0] if known is not None else self._daemon_of(lease_id, gpu, index)
+        )
         if daemon is None:
             return
         if daemon.is_lost:
@@ -133,9 +163,11 @@ class MPSManager:
             log.warning("MPS did not let go of lease %s: %s", lease_id, error)
 
     def clients(self, lease_id: str, gpu: str, index: int) -> frozenset[int] | None:
-        """Processes connected for a lease; in protocol 2 those of all leases of the daemon.
+        """Processes connected for a lease; in protocol 2 those of all leases of the
+        daemon.
 
-        Of a lease that has ended too: who goes on using its GPU is a client until the process ends.
+        Of a lease that has ended too: who goes on using its GPU is a client until the
+            process ends.
 
         Returns:
             None where no daemon holds or held it, or the daemon does not answer.
@@ -146,7 +178,9 @@ class MPSManager:
         try:
             return daemon.clients(_lease_name(lease_id))
         except (ProviderError, OSError) as error:
-            log.warning("MPS does not tell the clients of lease %s: %s", lease_id, error)
+            log.warning(
+                "MPS does not tell the clients of lease %s: %s", lease_id, error
+            )
             return None
 
     def terminate(self, lease_id: str, gpu: str, index: int, pid: int) -> None:
@@ -157,14 +191,23 @@ class MPSManager:
         try:
             daemon.terminate(pid)
         except OSError as error:
-            raise ProviderError(f"the MPS server of lease {lease_id} cannot be asked: {error}") from error
+            raise ProviderError(
+                f"the MPS server of lease {lease_id} cannot be asked: {error}"
+            ) from error
 
-    # -- telling ------------------------------------------------------------------------------------------------
+    # -- telling -----------------------------------------------------------------------
 
     def problem(self, gpu: str, index: int) -> str:
         """Why a GPU is closed, in words that follow its name; empty when it is open."""
         closed = [daemon.trouble for daemon in self._needy(gpu, index)]
-        return next((trouble.message for trouble in closed if trouble is not None and trouble.is_closed), "")
+        return next(
+            (
+                trouble.message
+                for trouble in closed
+                if trouble is not None and trouble.is_closed
+            ),
+            "",
+        )
 
     def faults(self) -> tuple[Fault, ...]:
         """What is wrong and not over."""
@@ -172,13 +215,19 @@ class MPSManager:
             daemons = tuple(self._daemons.values())
         troubled = ((daemon, daemon.trouble) for daemon in daemons)
         return tuple(
-            Fault(device_id=daemon.gpu, pid=trouble.pid, message=f"GPU {daemon.index} {trouble.message}")
+            Fault(
+                device_id=daemon.gpu,
+                pid=trouble.pid,
+                message=f"GPU {daemon.index} {trouble.message}",
+            )
             for daemon, trouble in troubled
             if trouble is not None
         )
 
     def failure(self, gpu: str) -> str:
-        """Why MPS could not be started on a GPU a moment ago; empty when it was, or when it may be tried again."""
+        """Why MPS could not be started on a GPU a moment ago; empty when it was, or
+        when it may be tried again.
+        """
         message, at = self._failures.get(gpu, ("", 0.0))
         return message if message and self._clock() - at < RETRY_SECONDS else ""
 
@@ -195,20 +244,27 @@ class MPSManager:
             daemon.check()
 
     def close(self) -> None:
-        """Watch no longer. Daemons that hold leases go on: others look after them, or their leases' end does."""
+        """Watch no longer. Daemons that hold leases go on: others look after them, or
+        their leases' end does.
+        """
         self._is_closed.set()
-        thread, self._thread = self._thread, None
+        thread = self._thread
+        self._thread = None
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=CHECK_SECONDS)
 
-    # -- within -------------------------------------------------------------------------------------------------
+    # -- within ------------------------------------------------------------------------
 
     def _watch(self) -> None:
         with self._lock:
-            if self._interval is None or (self._thread is not None and self._thread.is_alive()):
+            if self._interval is None or (
+                self._thread is not None and self._thread.is_alive()
+            ):
                 return
             self._is_closed.clear()
-            self._thread = threading.Thread(target=self._keep_checking, name="aistack-mps", daemon=True)
+            self._thread = threading.Thread(
+                target=self._keep_checking, name="aistack-mps", daemon=True
+            )
             self._thread.start()
 
     def _keep_checking(self) -> None:
@@ -222,7 +278,11 @@ class MPSManager:
         with self._lock:
             if folder.path not in self._daemons:
                 self._daemons[folder.path] = Daemon(
-                    folder, gpu, index, pause=self._pause, answer_seconds=self._answer_seconds
+                    folder,
+                    gpu,
+                    index,
+                    pause=self._pause,
+                    answer_seconds=self._answer_seconds,
                 )
             return self._daemons[folder.path]
 
@@ -247,13 +307,24 @@ class MPSManager:
         return left if left is not None and left.protocol else None
 
     def _needy(self, gpu: str, index: int) -> list[Daemon]:
-        """The daemons of a GPU with which something is wrong, or that nobody looks after; from now on we do."""
-        folders = [folder for folder in self._folders(gpu) if _is_needy(DaemonRecords(folder))]
+        """The daemons of a GPU with which something is wrong, or that nobody looks
+        after; from now on we do.
+        """
+        folders = [
+            folder for folder in self._folders(gpu) if _is_needy(DaemonRecords(folder))
+        ]
         daemons = [self._daemon(gpu, index, folder) for folder in folders]
         if daemons:
             self._watch()
         with self._lock:
-            return [*daemons, *(one for one in self._daemons.values() if one.gpu == gpu and one.is_lost)]
+            return [
+                *daemons,
+                *(
+                    one
+                    for one in self._daemons.values()
+                    if one.gpu == gpu and one.is_lost
+                ),
+            ]
 
     def _folder(self, gpu: str, lease_id: str, protocol: int) -> DaemonPaths:
         own = f"-{short(lease_id)[:8]}" if self._strict and protocol == 2 else ""
@@ -269,10 +340,14 @@ class MPSManager:
 
 
 def _is_needy(records: DaemonRecords) -> bool:
-    """Whether something is wrong with a daemon, or it was left behind by servers that crashed."""
+    """Whether something is wrong with a daemon, or it was left behind by servers that
+    crashed.
+    """
     if records.trouble() is not None:
         return True
-    return records.running() is not None and all(entry.is_orphan for entry in records.entries().values())
+    return records.running() is not None and all(
+        entry.is_orphan for entry in records.entries().values()
+    )
 
 
 def _lease_name(lease_id: str) -> str:

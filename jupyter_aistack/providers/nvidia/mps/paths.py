@@ -1,4 +1,6 @@
-"""Where MPS daemons of this user live: short, private folders on a local disk, each daemon in one of its own."""
+"""Where MPS daemons of this user live: short, private folders on a local disk, each
+daemon in one of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,20 @@ from jupyter_aistack.exceptions import ProviderError
 MAX_SOCKET_PATH = 107
 """Bytes of a UNIX socket's path, without the zero that ends it (Linux, unix(7))."""
 _LONGEST = "g12345678/l0123456789abcdef/control"
-_REMOTE = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "glusterfs", "panfs", "9p", "fuse")
+_REMOTE = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "afs",
+    "glusterfs",
+    "panfs",
+    "9p",
+    "fuse",
+)
 """File systems that cannot hold a daemon's sockets, as the mount table calls them."""
 MOUNTS = Path("/proc/self/mounts")
 
@@ -43,9 +58,13 @@ class DaemonPaths:
         try:
             for folder in (root, self.path, self.pipes, self.logs, self.leases):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            refusal = _not_private(root)  # looked at once it is there, and cannot be another's any more
+            refusal = _not_private(
+                root
+            )  # looked at once it is there, and cannot be another's any more
         except OSError as error:
-            raise ProviderError(f"the MPS folder {self.path} cannot be made: {error.strerror}") from error
+            raise ProviderError(
+                f"the MPS folder {self.path} cannot be made: {error.strerror}"
+            ) from error
         if refusal:
             raise ProviderError(f"there is no folder for the pipes of MPS: {refusal}")
 
@@ -55,24 +74,31 @@ def short(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def runtime_root(environment: Mapping[str, str] | None = None, *, mounts: Path = MOUNTS) -> Path:
+def runtime_root(
+    environment: Mapping[str, str] | None = None, *, mounts: Path = MOUNTS
+) -> Path:
     """The folder for all daemons of this user, whether it is there already or not.
 
-    It lies in ``XDG_RUNTIME_DIR`` where that exists and leaves room for the sockets' names, else in ``/tmp``.
+    It lies in ``XDG_RUNTIME_DIR`` where that exists and leaves room for the sockets'
+    names, else in ``/tmp``.
 
     Raises:
         ProviderError: there is no place that is private, local and short enough.
     """
     if not hasattr(os, "getuid"):
         raise ProviderError("MPS needs Linux")
-    given = (os.environ if environment is None else environment).get("XDG_RUNTIME_DIR", "")
+    given = (os.environ if environment is None else environment).get(
+        "XDG_RUNTIME_DIR", ""
+    )
     candidates = [Path(given) / "aistack-mps"] if given and os.path.isdir(given) else []
     candidates.append(Path("/tmp") / f"aistack-mps-{os.getuid()}")
     refusals = {candidate: _refusal(candidate, mounts) for candidate in candidates}
     for candidate, refusal in refusals.items():
         if not refusal:
             return candidate
-    raise ProviderError(f"there is no folder for the pipes of MPS: {'; '.join(refusals.values())}")
+    raise ProviderError(
+        f"there is no folder for the pipes of MPS: {'; '.join(refusals.values())}"
+    )
 
 
 def _refusal(root: Path, mounts: Path) -> str:
@@ -88,13 +114,19 @@ def _refusal(root: Path, mounts: Path) -> str:
 def _not_private(root: Path) -> str:
     """Why a folder is not ours alone; empty when it is."""
     found = root.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid != os.getuid()
+        or found.st_mode & 0o077
+    ):
         return f"{root} belongs to somebody else, or others may enter it"
     return ""
 
 
 def file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system a path lies on, as the mount table names it; empty when unknown."""
+    """The type of the file system a path lies on, as the mount table names it; empty
+    when unknown.
+    """
     try:
         lines = [line.split(" ") for line in mounts.read_text().splitlines()]
     except OSError:

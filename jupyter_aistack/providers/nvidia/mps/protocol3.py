@@ -1,7 +1,9 @@
-"""MPS protocol 3: named servers and namespaces (NVIDIA MPS documentation, "MPS v3 Interface", release 615).
+"""MPS protocol 3: named servers and namespaces (NVIDIA MPS documentation, "MPS v3
+Interface", release 615).
 
-Each lease has a namespace with both limits of its own, and its clients reach that by the directory they name. A
-namespace without limits has the whole GPU, so both are set and read back before anybody hears of the directory.
+Each lease has a namespace with both limits of its own, and its clients reach that by
+the directory they name. A namespace without limits has the whole GPU, so both are set
+and read back before anybody hears of the directory.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ class Protocol3(MPSControl):
 
     def servers(self) -> tuple[MPSServer, ...]:
         rows = (row for row in self._rows("server", "list") if len(row) >= 4)
-        return tuple(MPSServer(name=row[0], pid=_integer(row[2]), status=row[3].upper()) for row in rows)
+        return tuple(
+            MPSServer(name=row[0], pid=_integer(row[2]), status=row[3].upper())
+            for row in rows
+        )
 
     def open_server(self, limits: Sequence[MPSLimit]) -> None:
         self._do("server", "create", self.server, f"--allowed-devices={self.gpu}")
@@ -54,11 +59,23 @@ class Protocol3(MPSControl):
         if is_new:
             self._do("namespace", "create", limit.name, f"--server={self.server}")
         try:
-            self._do("namespace", "set", limit.name, f"--server={self.server}", *_limits(limit.percent, limit.mib))
+            self._do(
+                "namespace",
+                "set",
+                limit.name,
+                f"--server={self.server}",
+                *_limits(limit.percent, limit.mib),
+            )
             return self._checked(limit)
         except ProviderError:
             if is_new:
-                self._do("namespace", "delete", limit.name, f"--server={self.server}", "--force")
+                self._do(
+                    "namespace",
+                    "delete",
+                    limit.name,
+                    f"--server={self.server}",
+                    "--force",
+                )
             raise
 
     def drop(self, name: str, limits: Sequence[MPSLimit]) -> None:
@@ -71,8 +88,11 @@ class Protocol3(MPSControl):
 
     def clients(self, name: str = "") -> frozenset[int]:
         rows = self._rows("client", "list", f"--server={self.server}")
-        # The namespace's column differs between releases; nothing but a lease is called by such a name.
-        return frozenset(_integer(row[0]) for row in rows if not name or name in row[1:7])
+        # The namespace's column differs between releases; nothing but a lease is called
+        # by such a name.
+        return frozenset(
+            _integer(row[0]) for row in rows if not name or name in row[1:7]
+        )
 
     def terminate(self, pid: int) -> None:
         self._do("client", "terminate", str(pid))
@@ -85,20 +105,41 @@ class Protocol3(MPSControl):
         row = self._namespaces().get(limit.name, [])
         if len(row) < 5:
             raise ProviderError("MPS does not list the namespace it has just made")
-        mib, most = _size_mib(row[3]), _number(row[4])
-        if mib is None or mib > limit.mib * TOLERANCE or most is None or most > limit.percent * TOLERANCE:
-            raise ProviderError(f"MPS does not keep the limits it was given: it lists {row[3]} and {row[4]} percent")
-        directory = Path(self._do("namespace", "get", limit.name, self.server, "pipe-directory").strip())
+        mib = _size_mib(row[3])
+        most = _number(row[4])
+        if (
+            mib is None
+            or mib > limit.mib * TOLERANCE
+            or most is None
+            or most > limit.percent * TOLERANCE
+        ):
+            raise ProviderError(
+                f"MPS does not keep the limits it was given: it lists {row[3]} and {row[4]} percent"
+            )
+        directory = Path(
+            self._do(
+                "namespace", "get", limit.name, self.server, "pipe-directory"
+            ).strip()
+        )
         if not (directory / "control").exists():
-            raise ProviderError(f"MPS names a directory that nobody listens in: {directory}")
+            raise ProviderError(
+                f"MPS names a directory that nobody listens in: {directory}"
+            )
         return directory
 
     def _namespaces(self) -> dict[str, list[str]]:
-        return {row[0]: row for row in self._rows("namespace", "list", f"--server={self.server}")}
+        return {
+            row[0]: row
+            for row in self._rows("namespace", "list", f"--server={self.server}")
+        }
 
     def _rows(self, *words: str) -> list[list[str]]:
         lines = self._do(*words, _CSV).splitlines()
-        return [[field.strip() for field in line.split(",")] for line in lines if "," in line]
+        return [
+            [field.strip() for field in line.split(",")]
+            for line in lines
+            if "," in line
+        ]
 
     def _do(self, *words: str) -> str:
         return self._ask("-p", "3", *words)

@@ -1,6 +1,8 @@
-"""What is written down of a daemon, so that several processes of one user can look after it together.
+"""What is written down of a daemon, so that several processes of one user can look
+after it together.
 
-All in the daemon's own folder: which process it is, what its leases may use, and what is wrong with it.
+All in the daemon's own folder: which process it is, what its leases may use, and what
+is wrong with it.
 """
 
 from __future__ import annotations
@@ -78,11 +80,14 @@ class DaemonRecords:
 
     def __init__(self, folder: DaemonPaths) -> None:
         self.folder = folder
-        self._daemon, self._trouble = folder.path / "daemon.json", folder.path / "trouble.json"
+        self._daemon = folder.path / "daemon.json"
+        self._trouble = folder.path / "trouble.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone with the daemon, among all threads and processes. Waits for its turn."""
+        """Alone with the daemon, among all threads and processes. Waits for its
+        turn.
+        """
         import fcntl  # not everywhere; nor is MPS
 
         with (self.folder.path / "lock").open("w") as file:
@@ -98,7 +103,11 @@ class DaemonRecords:
 
     def trouble(self) -> DaemonFault | None:
         said = _read(self._trouble)
-        return None if said is None else DaemonFault(**{**said, "affected": tuple(said["affected"])})
+        return (
+            None
+            if said is None
+            else DaemonFault(**{**said, "affected": tuple(said["affected"])})
+        )
 
     def write_trouble(self, trouble: DaemonFault | None) -> None:
         if trouble is None:
@@ -111,7 +120,9 @@ class DaemonRecords:
 
     def entries(self) -> dict[str, DaemonLease]:
         """The leases by name."""
-        found = {path.stem: _read(path) for path in sorted(self.folder.leases.glob("*.json"))}
+        found = {
+            path.stem: _read(path) for path in sorted(self.folder.leases.glob("*.json"))
+        }
         return {name: _entry(said) for name, said in found.items() if said is not None}
 
     def limits(self, *, beside: str = "") -> list[MPSLimit]:
@@ -124,7 +135,10 @@ class DaemonRecords:
         own = known is None or known.is_orphan
         owner = os.getpid() if known is None or own else known.owner
         since = started_at(owner) if known is None or own else known.owner_started_at
-        _write(self._lease(limit.name), {"limit": asdict(limit), "owner": owner, "owner_started_at": since})
+        _write(
+            self._lease(limit.name),
+            {"limit": asdict(limit), "owner": owner, "owner_started_at": since},
+        )
 
     def remove(self, name: str) -> None:
         """Take a lease off the list; one that is not there is gone already."""
@@ -147,6 +161,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, said: dict[str, Any]) -> None:
-    fresh = path.with_suffix(f".{os.getpid()}")  # whole or not at all: others read without the lock
+    fresh = path.with_suffix(
+        f".{os.getpid()}"
+    )  # whole or not at all: others read without the lock
     fresh.write_text(json.dumps(said))
     fresh.replace(path)
