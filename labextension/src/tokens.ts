@@ -2,7 +2,6 @@ import { Token } from '@lumino/coreutils';
 import type { IDisposable } from '@lumino/disposable';
 import type { ISignal } from '@lumino/signaling';
 
-import type { Status } from './stream';
 import type {
   IBill,
   IHost,
@@ -12,7 +11,10 @@ import type {
   IRequested,
   IUsage,
   ResidenceVerb
-} from './wire';
+} from './wire/types';
+
+/** How fresh the data is: pushed, fetched now and then, stale, or not there yet. */
+export type Status = 'loading' | 'connected' | 'polling' | 'disconnected';
 
 /** The state of the broker as this page knows it, and the verbs that change it. */
 export interface ILeaseManager extends IDisposable {
