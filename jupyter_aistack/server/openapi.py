@@ -58,7 +58,7 @@ def _paths() -> JSON:
                 "Ask for a slice: granted at once (201) or queued (202).",
                 {201: "Granted", 202: "Queued"},
                 (400, 403, 404, 409, 503),
-                body="Ask",
+                body="RequestBody",
             ),
         },
         "/leases/{id}": {
@@ -93,7 +93,7 @@ def _paths() -> JSON:
                 "Keep slices for a queue between two moments; for admins only.",
                 {201: "Reservation"},
                 (400, 403, 404, 409, 503),
-                body="ReservationAsk",
+                body="ReservationBody",
             ),
         },
         "/reservations/{id}": {

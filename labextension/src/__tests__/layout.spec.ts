@@ -10,7 +10,7 @@ const ROOT = resolve(__dirname, '..');
 const MAY_IMPORT: Record<string, readonly string[]> = {
   wire: [],
   text: ['wire'],
-  tokens: ['wire'],
+  tokens: ['wire', 'text'],
   app: ['tokens'],
   api: ['wire', 'text', 'tokens', 'app'],
   commands: ['wire', 'text', 'tokens'],

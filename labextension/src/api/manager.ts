@@ -2,6 +2,7 @@ import { DisposableDelegate, type IDisposable } from '@lumino/disposable';
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import { Disposable } from '../app/disposable';
+import type { SuspendVerb } from '../text/devicestate';
 import { leaseOf, requestOf } from '../text/ownership';
 import type { ILeaseManager, Status } from '../tokens';
 import type {
@@ -12,8 +13,7 @@ import type {
   IRequestBody,
   IRequested,
   ISnapshot,
-  IUsage,
-  ResidenceVerb
+  IUsage
 } from '../wire/types';
 import type { RestAPI } from './restapi';
 import { SnapshotStream } from './stream';
@@ -98,7 +98,7 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     return this._mutate(() => this._api.extend(leaseId, seconds));
   }
 
-  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease> {
+  reside(leaseId: string, verb: SuspendVerb): Promise<ILease> {
     return this._mutate(() => this._api.reside(leaseId, verb));
   }
 

@@ -1,3 +1,4 @@
+import type { SuspendVerb } from '../text/devicestate';
 import type { Decoder } from '../wire/decoders';
 import { AIStackError } from '../wire/errors';
 import type {
@@ -9,8 +10,7 @@ import type {
   IRequestBody,
   IRequested,
   ISnapshot,
-  IUsage,
-  ResidenceVerb
+  IUsage
 } from '../wire/types';
 import * as validate from '../wire/validate';
 
@@ -66,7 +66,7 @@ export class RestAPI {
   }
 
   /** Suspends, resumes, pins or unpins the device state of a lease. */
-  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease> {
+  reside(leaseId: string, verb: SuspendVerb): Promise<ILease> {
     const path = `leases/${encodeURIComponent(leaseId)}/${verb}`;
     return this._call(path, validate.lease, 'POST', {});
   }
@@ -118,7 +118,7 @@ async function readJSON(response: Response): Promise<unknown> {
 /** Our own error when the body is one; else what the web server or a proxy said. */
 function errorFrom(response: Response, data: unknown): AIStackError {
   try {
-    return AIStackError.from(validate.errorBody(data, ''), response.status);
+    return AIStackError.from(validate.error(data, ''), response.status);
   } catch {
     const status = `${response.status} ${response.statusText}`.trim();
     const hint =

@@ -4,8 +4,8 @@ import { Disposable } from '../app/disposable';
 import type { Status } from '../tokens';
 import { shape, text } from '../wire/decoders';
 import { messageOf } from '../wire/errors';
-import type { IErrorBody, ISnapshot } from '../wire/types';
-import { errorBody, snapshot } from '../wire/validate';
+import type { ISnapshot } from '../wire/types';
+import { snapshot, streamError } from '../wire/validate';
 
 /** Failures in a row after which we no longer wait for the socket and poll. */
 export const FAILURES_BEFORE_POLLING = 2;
@@ -25,8 +25,6 @@ export function retryDelay(failures: number, random = Math.random()): number {
 }
 
 const envelope = shape<{ type: string }>({ type: text });
-
-const failure = shape<{ error: IErrorBody }>({ error: errorBody });
 
 /**
  * Brings snapshots: by WebSocket, and by polling while that does not work.
@@ -94,7 +92,7 @@ export class SnapshotStream extends Disposable {
       const { type } = envelope(message, '');
       if (type === 'error') {
         // The server is there but cannot say; it will go on trying.
-        const { error } = failure(message, '');
+        const { error } = streamError(message, '');
         this._watch();
         this._options.onStatus('disconnected', error.message);
         return;

@@ -1,7 +1,7 @@
 import type { CommandRegistry } from '@lumino/commands';
 
+import type { SuspendVerb } from '../text/devicestate';
 import type { ILeaseManager } from '../tokens';
-import type { ResidenceVerb } from '../wire/types';
 import { CommandIDs } from './base';
 
 /** What the buttons of the panel do. */
@@ -9,7 +9,7 @@ export interface IPanelActions {
   request: () => void;
   release: (leaseId: string) => void;
   extend: (leaseId: string) => void;
-  reside: (leaseId: string, verb: ResidenceVerb) => void;
+  reside: (leaseId: string, verb: SuspendVerb) => void;
   restart: (kernelId: string) => void;
   cancel: (requestId: string) => void;
   refresh: () => void;

@@ -1,10 +1,10 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { CommandRegistry } from '@lumino/commands';
 
-import { refusal, verbCaption } from '../text/devicestate';
+import { refusal, verbCaption, type SuspendVerb } from '../text/devicestate';
 import { holderName, shortened } from '../text/format';
 import { isOwn } from '../text/ownership';
-import type { ILease, ResidenceVerb } from '../wire/types';
+import type { ILease } from '../wire/types';
 import {
   flag,
   leaseArg,
@@ -16,7 +16,7 @@ import {
 } from './args';
 import { CommandIDs, guarded, isOnline, type ICommandOptions } from './base';
 
-const UNDONE_BY: Record<ResidenceVerb, ResidenceVerb> = {
+const UNDONE_BY: Record<SuspendVerb, SuspendVerb> = {
   suspend: 'resume',
   resume: 'suspend',
   pin: 'unpin',
@@ -55,7 +55,7 @@ export function residenceCommands(
 
 function residenceCommand(
   options: ICommandOptions,
-  verb: ResidenceVerb,
+  verb: SuspendVerb,
   label: string
 ): CommandRegistry.ICommandOptions {
   const { manager, trans } = options;
@@ -111,7 +111,7 @@ function ownLease(options: ICommandOptions, args: Args): ILease | null {
 
 function tellOf(
   options: ICommandOptions,
-  verb: ResidenceVerb,
+  verb: SuspendVerb,
   lease: ILease
 ): void {
   const { commands, trans } = options;
@@ -127,7 +127,7 @@ function tellOf(
 const NAME_LETTERS = 30;
 
 function doneText(
-  verb: ResidenceVerb,
+  verb: SuspendVerb,
   name: string,
   trans: TranslationBundle
 ): string {

@@ -1,13 +1,17 @@
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import { keptText, type ResidentLease } from '../text/devicestate';
+import {
+  keptText,
+  type ResidentLease,
+  type SuspendVerb
+} from '../text/devicestate';
 import { deviceTitle, holderName, shortened } from '../text/format';
-import type { IDevice, ILease, ResidenceVerb } from '../wire/types';
+import type { IDevice, ILease } from '../wire/types';
 import type { IStandingNews } from './suspendwatcher';
 
 export interface IStandingToastsOptions {
-  reside: (leaseId: string, verb: ResidenceVerb) => void;
+  reside: (leaseId: string, verb: SuspendVerb) => void;
   /** Restarts a kernel, after asking; null when no open notebook has it. */
   restartOf: (kernelId: string) => (() => void) | null;
   /** Shows where slices are dealt with. */
@@ -149,7 +153,7 @@ export class StandingToasts implements IStandingNews {
   }
 
   private _action(
-    verb: ResidenceVerb,
+    verb: SuspendVerb,
     lease: ResidentLease
   ): Notification.IAction {
     const { reside, trans } = this._options;

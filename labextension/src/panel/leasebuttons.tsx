@@ -7,10 +7,11 @@ import {
   refusal,
   verbCaption,
   verbLabel,
-  type ResidentLease
+  type ResidentLease,
+  type SuspendVerb
 } from '../text/devicestate';
 import { canExtend, extendText } from '../text/notice';
-import type { IHost, ILease, ResidenceVerb } from '../wire/types';
+import type { IHost, ILease } from '../wire/types';
 
 export interface ILeaseButtonsProps {
   actions: IPanelActions;
@@ -77,7 +78,7 @@ function ResidenceButtons(
 }
 
 function ResidenceButton(
-  props: ILeaseButtonsProps & { verb: ResidenceVerb }
+  props: ILeaseButtonsProps & { verb: SuspendVerb }
 ): JSX.Element {
   const { actions, host, lease, online, trans, verb } = props;
   const why = refusal(verb, lease, host, trans);

@@ -16,7 +16,7 @@ export interface IReservationsProps {
 export function Reservations(props: IReservationsProps): JSX.Element {
   return (
     <ul className="jp-AIStack-reservations">
-      {comingFirst(props.reservations).map(reservation => (
+      {comingFirst(props.reservations, props.now).map(reservation => (
         <Reservation
           key={reservation.id}
           {...props}
@@ -29,14 +29,15 @@ export function Reservations(props: IReservationsProps): JSX.Element {
 
 /** Those that run or will, in the order in which they matter. */
 export function comingFirst(
-  reservations: readonly IReservation[]
+  reservations: readonly IReservation[],
+  now: number
 ): IReservation[] {
   return reservations
-    .filter(({ next_starts_at }) => next_starts_at !== null)
+    .filter(({ next_ends_at }) => next_ends_at > now)
     .sort(
       (a, b) =>
         Number(b.is_running) - Number(a.is_running) ||
-        (a.next_starts_at ?? 0) - (b.next_starts_at ?? 0)
+        a.next_starts_at - b.next_starts_at
     );
 }
 
@@ -68,8 +69,8 @@ function whenText(
 ): string {
   const { calendar, now, reservation, trans } = props;
   const when = formatWindow(
-    reservation.next_starts_at ?? reservation.starts_at,
-    reservation.next_ends_at ?? reservation.ends_at,
+    reservation.next_starts_at,
+    reservation.next_ends_at,
     now,
     trans,
     calendar

@@ -95,7 +95,8 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
             trans={props.trans}
           />
         </Section>
-        {comingFirst(props.host.reservations).length > 0 && (
+        {comingFirst(props.host.reservations, props.manager.now()).length >
+          0 && (
           <Section title={props.trans.__('Reservations')} name="reservations">
             <Reservations
               reservations={props.host.reservations}

@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { formatBytes, formatDuration, parseFraction } from '../text/format';
-import type { IHost, IQueueInfo } from '../wire/types';
+import type { IHost, IQueueSettings } from '../wire/types';
 
 /** What the user has filled in. */
 export interface IRequestValue {
@@ -150,7 +150,10 @@ function QueueChoice(props: IRequestFormProps): JSX.Element | null {
 }
 
 /** What a queue holds and may hold, and on which terms. */
-export function queueHint(queue: IQueueInfo, trans: TranslationBundle): string {
+export function queueHint(
+  queue: IQueueSettings,
+  trans: TranslationBundle
+): string {
   const parts = [
     queue.limit === null
       ? trans.__('Holds %1 devices', queue.held)

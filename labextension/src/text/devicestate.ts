@@ -7,10 +7,12 @@ import type {
   ILease,
   IResidence,
   ISuspension,
-  ResidenceVerb,
   Standing
 } from '../wire/types';
 import { formatBytes, formatDuration } from './format';
+
+/** What the user may ask of a lease that may be suspended; the last part of its route. */
+export type SuspendVerb = 'suspend' | 'resume' | 'pin' | 'unpin';
 
 /** A lease that may be suspended. */
 export type ResidentLease = ILease & { residence: IResidence };
@@ -133,7 +135,7 @@ export function keptText(
 
 /** Why a verb makes no sense for a lease now; empty where it does. */
 export function refusal(
-  verb: ResidenceVerb,
+  verb: SuspendVerb,
   lease: ILease,
   host: IHost | null,
   trans: TranslationBundle
@@ -191,10 +193,7 @@ function resumeRefusal(
 }
 
 /** A verb as a button shows it. */
-export function verbLabel(
-  verb: ResidenceVerb,
-  trans: TranslationBundle
-): string {
+export function verbLabel(verb: SuspendVerb, trans: TranslationBundle): string {
   switch (verb) {
     case 'suspend':
       return trans.__('Suspend');
@@ -209,7 +208,7 @@ export function verbLabel(
 
 /** What a verb does, in one sentence. */
 export function verbCaption(
-  verb: ResidenceVerb,
+  verb: SuspendVerb,
   trans: TranslationBundle
 ): string {
   switch (verb) {

@@ -1,4 +1,4 @@
-import type { IErrorBody } from './types';
+import type { IError } from './types';
 
 /** The server understood and said no, or failed; `code` is the name of the error class on its side. */
 export class AIStackError extends Error {
@@ -12,7 +12,7 @@ export class AIStackError extends Error {
     this.name = 'AIStackError';
   }
 
-  static from(body: IErrorBody, status: number): AIStackError {
+  static from(body: IError, status: number): AIStackError {
     return new AIStackError(body.code, body.message, body.facts, status);
   }
 }

@@ -44,7 +44,9 @@ it('say when they come only once, and when they run', () => {
 it('come in the order in which they matter, those that are over not at all', () => {
   const soon = { ...weekly, id: 'soon', next_starts_at: usage.at + 1 };
   const runs = { ...weekly, id: 'runs', is_running: true };
-  const over = { ...weekly, id: 'over', next_starts_at: null };
-  const ids = comingFirst([weekly, soon, over, runs]).map(({ id }) => id);
+  const over = { ...weekly, id: 'over', next_ends_at: usage.at };
+  const ids = comingFirst([weekly, soon, over, runs], usage.at).map(
+    ({ id }) => id
+  );
   expect(ids).toEqual(['runs', 'soon', 'v-class']);
 });
