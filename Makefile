@@ -67,11 +67,16 @@ test: lint test-unit test-js test-service test-browser test-notebook ## everythi
 		| awk '{ skipped += $$1; passed += $$2 - $$1 } END { print passed " passed, " skipped " skipped ($(PARTS) together)" }'
 
 .PHONY: lint
-lint: $(VENV)/.test ## ruff, mypy, eslint, stylelint, prettier
+lint: $(VENV)/.test ## ruff, mypy, eslint, stylelint, prettier; generated files are what they should be
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python labextension/generate_wire.py --check
 	npm --prefix labextension run --silent lint:check
+
+.PHONY: wire
+wire: $(VENV)/.test ## types and decoders of the panel, generated from the OpenAPI document
+	$(BIN)/python labextension/generate_wire.py
 
 .PHONY: test-unit
 test-unit: $(VENV)/.test system-packages ## Python tests that start no service: a minute

@@ -49,16 +49,16 @@ export default tseslint.config(
         'warn',
         {
           ignoreImports: [
-            './commands',
-            './indicator',
-            './manager',
-            './newstoasts',
-            './panel',
-            './panelactions',
-            './restapi',
-            './running',
-            './standingtoasts',
-            './standingwatcher'
+            './api/manager',
+            './api/restapi',
+            './commands/lease',
+            './commands/panelactions',
+            './notifications/newstoasts',
+            './notifications/suspendtoasts',
+            './notifications/suspendwatcher',
+            './panel/widget',
+            './status/indicator',
+            './status/running'
           ]
         }
       ]

@@ -20,30 +20,30 @@ import {
   type TranslationBundle
 } from '@jupyterlab/translation';
 
-import { ALL_COMMANDS, CommandIDs } from './commandbase';
-import { addCommands } from './commands';
-import { messageOf } from './errors';
-import { aistackIcon } from './icons';
-import { LeaseIndicator } from './indicator';
-import { CurrentKernel } from './kernel';
-import { LeaseManager } from './manager';
-import { NewsToasts } from './newstoasts';
-import { NoticeWatcher } from './noticewatcher';
-import { LeasePanel, PANEL_ID } from './panel';
-import { panelActions } from './panelactions';
-import { RestAPI } from './restapi';
-import { restarterOf } from './restartkernel';
-import { RUNNING_CLASS, RunningLeases } from './running';
-import { saverOf } from './savenotebook';
-import { fetchFrom, socketTo } from './server';
-import { AIStackSettings, IAIStackSettings } from './settings';
+import { LeaseManager } from './api/manager';
+import { RestAPI } from './api/restapi';
+import { fetchFrom, socketTo } from './api/server';
+import { aistackIcon } from './app/icons';
+import { CurrentKernel } from './app/kernel';
+import { AIStackSettings, IAIStackSettings } from './app/settings';
+import { ALL_COMMANDS, CommandIDs } from './commands/base';
+import { addCommands } from './commands/lease';
+import { panelActions } from './commands/panelactions';
+import { restarterOf } from './commands/restartkernel';
+import { saverOf } from './commands/savenotebook';
+import { NewsToasts } from './notifications/newstoasts';
+import { NoticeWatcher } from './notifications/noticewatcher';
+import { StandingToasts } from './notifications/suspendtoasts';
+import { StandingWatcher } from './notifications/suspendwatcher';
+import { LeaseWatcher } from './notifications/watcher';
+import { LeasePanel, PANEL_ID } from './panel/widget';
+import { LeaseIndicator } from './status/indicator';
+import { RUNNING_CLASS, RunningLeases } from './status/running';
 import { ICurrentKernel, ILeaseManager } from './tokens';
-import { StandingToasts } from './standingtoasts';
-import { StandingWatcher } from './standingwatcher';
-import { LeaseWatcher } from './watcher';
+import { messageOf } from './wire/errors';
 
 export * from './tokens';
-export { CommandIDs } from './commandbase';
+export { CommandIDs } from './commands/base';
 
 function load(translator: ITranslator | null): TranslationBundle {
   return (translator ?? nullTranslator).load('jupyter_aistack');
@@ -147,7 +147,7 @@ const commands: JupyterFrontEndPlugin<void> = {
       extendSeconds: () => settings.extendSeconds,
       openPanel: () => app.shell.activateById(PANEL_ID),
       askRequest: async kernelId => {
-        const { askRequest } = await import('./dialog');
+        const { askRequest } = await import('./request/dialog');
         const spec = settings.defaultSpec;
         return askRequest({ manager, kernelId, spec, trans });
       },

@@ -2,7 +2,7 @@ import { Token } from '@lumino/coreutils';
 import type { IDisposable } from '@lumino/disposable';
 import type { ISignal } from '@lumino/signaling';
 
-import type { Status } from './stream';
+import type { SuspendVerb } from './text/devicestate';
 import type {
   IBill,
   IHost,
@@ -10,9 +10,11 @@ import type {
   IRequest,
   IRequestBody,
   IRequested,
-  IUsage,
-  ResidenceVerb
-} from './wire';
+  IUsage
+} from './wire/types';
+
+/** How fresh the data is: pushed, fetched now and then, stale, or not there yet. */
+export type Status = 'loading' | 'connected' | 'polling' | 'disconnected';
 
 /** The state of the broker as this page knows it, and the verbs that change it. */
 export interface ILeaseManager extends IDisposable {
@@ -48,7 +50,7 @@ export interface ILeaseManager extends IDisposable {
   /** Moves the end of a lease `seconds` further away. */
   extend(leaseId: string, seconds: number): Promise<ILease>;
   /** Suspends or resumes the device state of a lease, or pins it to its devices or no longer. */
-  reside(leaseId: string, verb: ResidenceVerb): Promise<ILease>;
+  reside(leaseId: string, verb: SuspendVerb): Promise<ILease>;
   /** Withdraws a waiting request. */
   cancel(requestId: string): Promise<IRequest>;
   /** Fetches everything anew. */

@@ -12,7 +12,7 @@ import pytest
 from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 
 Answer = tuple[int, Any]
 Ask = Callable[..., Awaitable[Answer]]
@@ -53,9 +53,9 @@ def server(
 
 
 @pytest.fixture
-def workbench(server: Any) -> Workbench:
+def workbench(server: Any) -> ServerContext:
     found = server.web_app.settings["aistack"]
-    assert isinstance(found, Workbench)
+    assert isinstance(found, ServerContext)
     return found
 
 

@@ -19,7 +19,7 @@ from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.providers.simulated import SimulatedProvider
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 
 from .live import TOKEN, LiveServer, end, live_server
 
@@ -103,7 +103,7 @@ print([name for name in {heavy} if name in set(sys.modules) - before])
 
 async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
     server: Any,
-    workbench: Workbench,
+    workbench: ServerContext,
     jp_ws_fetch: Any,
     jp_fetch: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,7 +138,7 @@ async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
 
 
 async def test_broker_closes_with_the_workbench_only(
-    server: Any, workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+    server: Any, workbench: ServerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = []
     monkeypatch.setattr(Broker, "close", lambda self: closed.append(os.getpid()))

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.maintenance.activity import idle_leases
 from jupyter_aistack.server.rest.metrics import exposition
 
@@ -88,7 +88,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 async def test_scrape_shows_queues_idle_leases_and_what_was_taken_back(
-    ask: Ask, jp_fetch: Any, workbench: Workbench
+    ask: Ask, jp_fetch: Any, workbench: ServerContext
 ) -> None:
     await ask("POST", "leases", {"spec": "3/4"})
     await ask("POST", "leases", {"spec": "1/2"})

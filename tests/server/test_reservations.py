@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.system.processes import current_user
 
 from .conftest import Ask, until
@@ -55,7 +55,7 @@ async def test_admin_reserves_and_everybody_sees_it(ask: Ask) -> None:
 
 @pytest.mark.parametrize("admins", [[], ["somebody-else", "@no-such-group"]])
 async def test_who_is_no_admin_is_refused_in_one_sentence(
-    ask: Ask, workbench: Workbench
+    ask: Ask, workbench: ServerContext
 ) -> None:
     status, error = await ask("POST", "reservations", wish())
     assert (status, error["code"]) == (403, "PermissionDenied")
@@ -77,7 +77,7 @@ async def test_who_is_no_admin_is_refused_in_one_sentence(
     ],
 )
 async def test_reservation_that_makes_no_sense_names_the_field(
-    ask: Ask, workbench: Workbench, change: dict[str, Any], status: int, words: str
+    ask: Ask, workbench: ServerContext, change: dict[str, Any], status: int, words: str
 ) -> None:
     answered, error = await ask("POST", "reservations", wish(**change))
     assert answered == status

@@ -12,7 +12,7 @@ import pytest
 
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary, day_of
 from jupyter_aistack.core.accounting.usage_report import week_name
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.system.processes import current_user
 
 from .conftest import Ask
@@ -182,7 +182,7 @@ async def test_query_argument_that_makes_no_sense_is_named(
 
 
 async def test_lease_of_another_user_is_left_alone(
-    ask: Ask, workbench: Workbench
+    ask: Ask, workbench: ServerContext
 ) -> None:
     from jupyter_aistack.testing import holder
 
@@ -193,7 +193,11 @@ async def test_lease_of_another_user_is_left_alone(
 
 
 async def test_lease_for_a_kernel_is_held_by_it_under_its_notebooks_name(
-    ask: Ask, jp_fetch: Any, jp_create_notebook: Any, workbench: Workbench, server: Any
+    ask: Ask,
+    jp_fetch: Any,
+    jp_create_notebook: Any,
+    workbench: ServerContext,
+    server: Any,
 ) -> None:
     jp_create_notebook("work/tour.ipynb")
     session = {
@@ -254,7 +258,7 @@ async def test_bad_setting_is_explained_and_heals_once_mended(
 
 
 async def test_loading_twice_keeps_the_first_workbench(
-    server: Any, workbench: Workbench, ask: Ask
+    server: Any, workbench: ServerContext, ask: Ask
 ) -> None:
     from jupyter_aistack.server.app import AIStackExtension
 
@@ -270,7 +274,7 @@ async def test_loading_twice_keeps_the_first_workbench(
 
 
 async def test_report_bill_and_advice_say_what_was_used(
-    ask: Ask, workbench: Workbench
+    ask: Ask, workbench: ServerContext
 ) -> None:
     await ask("POST", "leases", {"spec": "1/4"})
     user, today = current_user(), day_of(workbench.broker.clock())

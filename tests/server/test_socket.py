@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.rpc.unix_socket import (
     MAX_LINE_BYTES,
     SocketServer,
@@ -69,7 +69,7 @@ async def exchange(path: str, *lines: bytes) -> list[Any]:
 
 
 @pytest.fixture
-def path(workbench: Workbench) -> str:
+def path(workbench: ServerContext) -> str:
     return workbench.socket_path
 
 
@@ -81,7 +81,7 @@ def test_socket_is_the_owners_alone_and_its_path_is_short(path: str) -> None:
 
 
 async def test_socket_goes_with_the_server(
-    path: str, server: Any, workbench: Workbench
+    path: str, server: Any, workbench: ServerContext
 ) -> None:
     await server.extension_manager.stop_all_extensions()
     assert not Path(path).exists()
@@ -266,7 +266,10 @@ def test_socket_of_a_dead_server_is_cleaned_up_and_others_are_left(
 
 
 async def test_long_runtime_folder_gives_way_to_a_short_private_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workbench: Workbench, server: Any
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workbench: ServerContext,
+    server: Any,
 ) -> None:
     from jupyter_aistack.server.kernels import KernelRegistry
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.realtime.sampler import Sample
 from jupyter_aistack.server.realtime.websocket import UpdatesWebSocket
 
@@ -56,7 +56,7 @@ async def test_change_is_shown_without_waiting_for_a_tick(
 
 
 async def test_change_made_by_another_process_is_shown(
-    server: Any, jp_ws_fetch: Any, workbench: Workbench
+    server: Any, jp_ws_fetch: Any, workbench: ServerContext
 ) -> None:
     from jupyter_aistack.testing import holder
 
@@ -116,7 +116,7 @@ async def test_broker_that_cannot_be_built_is_explained_on_the_stream(
 
 
 async def test_watching_ends_with_the_socket(
-    server: Any, jp_ws_fetch: Any, workbench: Workbench
+    server: Any, jp_ws_fetch: Any, workbench: ServerContext
 ) -> None:
     from .conftest import until
 

@@ -13,7 +13,7 @@ import pytest
 from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.server import kernels as kernels_module
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.server.realtime.event_bus import SCHEMA_ID, last_sequence
@@ -30,7 +30,10 @@ async def start_kernel(jp_fetch: Any) -> str:
 
 
 async def test_kernel_that_is_gone_for_a_while_loses_its_lease_and_its_place(
-    server: Any, jp_fetch: Any, workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+    server: Any,
+    jp_fetch: Any,
+    workbench: ServerContext,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As when the server gives up on a kernel that keeps dying: nobody is told, and
     nobody else releases.
@@ -49,7 +52,7 @@ async def test_kernel_that_is_gone_for_a_while_loses_its_lease_and_its_place(
 
 
 async def test_kernels_of_other_servers_are_left_alone(
-    server: Any, workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+    server: Any, workbench: ServerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
     theirs = holder(
@@ -110,7 +113,7 @@ def test_lease_freed_by_a_kernel_that_is_gone_is_not_granted_to_it_again() -> No
 
 
 async def test_living_holder_is_renewed_and_dead_one_reaped(
-    ask: Ask, workbench: Workbench
+    ask: Ask, workbench: ServerContext
 ) -> None:
     _, answer = await ask("POST", "leases", {"spec": "1/4"})
     broker = workbench.broker

@@ -20,7 +20,7 @@ from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.kernel import teardown
-from jupyter_aistack.server.app import Workbench
+from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import holder
 
@@ -41,7 +41,7 @@ CHILD = [
 
 
 @pytest.fixture
-def lists(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Lists:
+def lists(workbench: ServerContext, monkeypatch: pytest.MonkeyPatch) -> Lists:
     """The host's only device."""
     monkeypatch.setattr("jupyter_aistack.broker.memory_watchdog.GPU_SECONDS", 0.01)
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.1)
@@ -56,7 +56,7 @@ def lists(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Lists:
 def start(
     server: Any,
     jp_fetch: Any,
-    workbench: Workbench,
+    workbench: ServerContext,
     jp_asyncio_loop: asyncio.AbstractEventLoop,
 ) -> Iterator[StartKernel]:
     """Starts a Python kernel that holds half the device."""
@@ -116,7 +116,7 @@ async def note_of(broker: Broker, kernel_id: str, words: str) -> str:
 
 
 async def test_cell_is_interrupted_and_the_kernel_goes_on(
-    server: Any, workbench: Workbench, lists: Lists, start: StartKernel
+    server: Any, workbench: ServerContext, lists: Lists, start: StartKernel
 ) -> None:
     kernel_id, pid = await start()
     async with client_of(server, kernel_id) as client:
@@ -142,7 +142,7 @@ async def test_cell_is_interrupted_and_the_kernel_goes_on(
 
 
 async def test_where_no_cell_runs_it_is_said_and_the_next_cell_is_interrupted(
-    server: Any, workbench: Workbench, lists: Lists, start: StartKernel
+    server: Any, workbench: ServerContext, lists: Lists, start: StartKernel
 ) -> None:
     kernel_id, pid = await start()
     async with client_of(server, kernel_id) as client:
@@ -158,7 +158,7 @@ async def test_where_no_cell_runs_it_is_said_and_the_next_cell_is_interrupted(
 
 async def test_child_that_holds_too_much_is_ended_and_the_kernel_is_not(
     server: Any,
-    workbench: Workbench,
+    workbench: ServerContext,
     lists: Lists,
     start: StartKernel,
     monkeypatch: pytest.MonkeyPatch,
@@ -175,7 +175,7 @@ async def test_child_that_holds_too_much_is_ended_and_the_kernel_is_not(
 
 async def test_kernel_itself_is_started_again_only_if_it_alone_holds_too_much(
     server: Any,
-    workbench: Workbench,
+    workbench: ServerContext,
     lists: Lists,
     start: StartKernel,
     monkeypatch: pytest.MonkeyPatch,
@@ -200,7 +200,7 @@ async def test_kernel_itself_is_started_again_only_if_it_alone_holds_too_much(
 
 
 async def test_kernels_of_other_servers_are_theirs(
-    workbench: Workbench, lists: Lists
+    workbench: ServerContext, lists: Lists
 ) -> None:
     broker = workbench.broker
     theirs = holder("kernel-of-another-server", host=broker.host, pid=os.getpid())

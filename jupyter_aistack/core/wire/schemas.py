@@ -51,7 +51,23 @@ def _list(items: JSON) -> JSON:
 
 
 def _one_of(kind: Any) -> JSON:
-    return {"type": "string", "enum": [member.value for member in kind]}
+    return {
+        "type": "string",
+        "title": kind.__name__,
+        "enum": [member.value for member in kind],
+    }
+
+
+def _default(schema: JSON, value: Any) -> JSON:
+    """The schema of a field that a reader takes for `value` where an older server does
+    not send it.
+    """
+    return {**schema, "default": value}
+
+
+def _extensible(schema: JSON) -> JSON:
+    """An enum to which newer servers add values; readers take any text."""
+    return {**schema, "x-extensible": True}
 
 
 def _or_null(schema: JSON) -> JSON:
@@ -74,17 +90,17 @@ _DEVICE = _object(
         "multiprocessors": COUNT,
         "mig_enabled": FLAG,
         "mig": _list(ref("MIGInstance")),
-        "mig_offers": _list(TEXT),
-        "vendor": TEXT,
-        "is_divisible": FLAG,
+        "mig_offers": _default(_list(TEXT), []),
+        "vendor": _default(TEXT, ""),
+        "is_divisible": _default(FLAG, True),
         "foreign_memory_bytes": COUNT,
         "simulated": FLAG,
         "peers": _list(TEXT),
         "domain": TEXT,
         "problem": TEXT,
         "level": _or_null(_one_of(Enforcement)),
-        "why_not": _map(TEXT),
-        "advice": TEXT,
+        "why_not": _default(_map(TEXT), {}),
+        "advice": _default(TEXT, ""),
         "free_fraction": SHARE,
     }
 )
@@ -149,6 +165,16 @@ _REQUEST = _object(
         "eta_at": _or_null(NUMBER),
     }
 )
+_IDLE_POLICY: JSON = {
+    "title": "IdlePolicy",
+    **_object(
+        {"badge_seconds": NUMBER, "notice_seconds": NUMBER, "reclaim_seconds": NUMBER}
+    ),
+}
+_SUSPEND: JSON = {
+    "title": "Suspension",
+    **_object({"tier": _one_of(SuspendMethod), "why": _default(TEXT, "")}),
+}
 _QUEUE = _object(
     {
         "name": TEXT,
@@ -159,16 +185,8 @@ _QUEUE = _object(
         "is_open": FLAG,
         "is_batch": FLAG,
         "members": _list(TEXT),
-        "idle": _or_null(
-            _object(
-                {
-                    "badge_seconds": NUMBER,
-                    "notice_seconds": NUMBER,
-                    "reclaim_seconds": NUMBER,
-                }
-            )
-        ),
-        "suspend": FLAG,
+        "idle": _or_null(_IDLE_POLICY),
+        "suspend": _default(FLAG, False),
         "held": SHARE,
     }
 )
@@ -188,7 +206,7 @@ _RESERVATION = _object(
         "is_running": FLAG,
     }
 )
-_RESERVATION_ASK = _object(
+_RESERVATION_BODY = _object(
     {
         "name": {"type": "string", "minLength": 1},
         "spec": {
@@ -218,7 +236,7 @@ _HOLDER = _object(
         "parent": TEXT,
     }
 )
-_ASK = _object(
+_REQUEST_BODY = _object(
     {
         "spec": {
             "type": "string",
@@ -258,18 +276,24 @@ _FIGURES: JSON = {
 _RATES = _object(
     {"carbon_g_per_kwh": _KNOWN, "price_per_kwh": _KNOWN, "price_per_gpu_hour": _KNOWN}
 )
-_CELL = _object(
-    {
-        "cell": TEXT,
-        "seconds": NUMBER,
-        "busy_seconds": NUMBER,
-        "energy_wh": _KNOWN,
-        "peak_bytes": _or_null(COUNT),
-    }
-)
-_LEASE_SUMS = _object(
-    {"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER}
-)
+_CELL: JSON = {
+    "title": "BilledCell",
+    **_object(
+        {
+            "cell": TEXT,
+            "seconds": NUMBER,
+            "busy_seconds": NUMBER,
+            "energy_wh": _KNOWN,
+            "peak_bytes": _or_null(COUNT),
+        }
+    ),
+}
+_LEASE_SUMS: JSON = {
+    "title": "LeaseSums",
+    **_object(
+        {"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER}
+    ),
+}
 _ADVICE = _object(
     {
         "label": TEXT,
@@ -289,8 +313,10 @@ def _codes() -> list[str]:
     """The error codes REST may answer with: our error classes, and those of the web
     server.
     """
-    found = {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__}
-    waiting = [AIStackError]
+    found, waiting = (
+        {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__},
+        [AIStackError],
+    )
     while waiting:
         cls = waiting.pop()
         found.add(cls.__name__)
@@ -304,7 +330,7 @@ SCHEMAS: JSON = {
             "host": TEXT,
             "simulated": FLAG,
             "problems": _list(TEXT),
-            "suspend": _object({"tier": _one_of(SuspendMethod), "why": TEXT}),
+            "suspend": _default(_SUSPEND, None),
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),
@@ -317,8 +343,8 @@ SCHEMAS: JSON = {
             "profile": TEXT,
             "memory_bytes": COUNT,
             "multiprocessors": COUNT,
-            "gpu_slices": COUNT,
-            "compute_slices": COUNT,
+            "gpu_slices": _default(COUNT, 0),
+            "compute_slices": _default(COUNT, 0),
         }
     ),
     "QueueSettings": _QUEUE,
@@ -332,7 +358,7 @@ SCHEMAS: JSON = {
     ),
     "Reservation": _RESERVATION,
     "Reservations": _object({"reservations": _list(ref("Reservation"))}),
-    "ReservationAsk": _RESERVATION_ASK,
+    "ReservationBody": _RESERVATION_BODY,
     "Slice": _object(
         {
             "device_id": TEXT,
@@ -350,13 +376,23 @@ SCHEMAS: JSON = {
     "Leases": _object({"leases": _list(ref("Lease"))}),
     "Request": _REQUEST,
     "Queue": _object({"queue": _list(ref("Request"))}),
-    "Ask": _ASK,
-    "Granted": _object(
-        {"request": ref("Request"), "lease": ref("Lease"), "advice": _or_null(TEXT)}
+    "RequestBody": _REQUEST_BODY,
+    "Requested": _object(
+        {
+            "request": ref("Request"),
+            "lease": _or_null(ref("Lease")),
+            "advice": _default(_or_null(TEXT), ""),
+        }
     ),
-    "Queued": _object(
-        {"request": ref("Request"), "lease": NULL, "advice": _or_null(TEXT)}
-    ),
+    "Granted": {
+        "allOf": [
+            ref("Requested"),
+            {"type": "object", "properties": {"lease": ref("Lease")}},
+        ]
+    },
+    "Queued": {
+        "allOf": [ref("Requested"), {"type": "object", "properties": {"lease": NULL}}]
+    },
     "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
     "Use": _object(
         {
@@ -395,7 +431,7 @@ SCHEMAS: JSON = {
     "Event": _object(
         {
             "sequence": COUNT,
-            "kind": _one_of(EventKind),
+            "kind": _extensible(_one_of(EventKind)),
             "at": NUMBER,
             "request_id": TEXT,
             "lease_id": TEXT,
@@ -403,10 +439,37 @@ SCHEMAS: JSON = {
         }
     ),
     "Events": _object({"events": _list(ref("Event"))}),
+    "Snapshot": {
+        "description": 'What the stream sends whenever something has changed, with `type` "snapshot".',
+        "type": "object",
+        "properties": {
+            "host": ref("Host"),
+            "leases": _list(ref("Lease")),
+            "queue": _list(ref("Request")),
+            "usage": ref("Usage"),
+        },
+        "required": ["host", "leases", "queue", "usage"],
+    },
+    "StreamError": {
+        "description": "What the stream sends while it cannot look at the host.",
+        **_object({"type": {"const": "error"}, "error": ref("Error")}),
+    },
+    "Preparation": {
+        "description": "What the process of a holder is given.",
+        **_object(
+            {
+                "environment": _map(TEXT),
+                "cores": _list(COUNT),
+                "memory_limit_bytes": COUNT,
+                "enforced_by": TEXT,
+                "expects": _map({}),
+            }
+        ),
+    },
     "OpenAPI": {"type": "object", "required": ["openapi", "paths"]},
     "Error": _object(
         {
-            "code": {"type": "string", "enum": _codes()},
+            "code": _extensible({"type": "string", "enum": _codes()}),
             "message": TEXT,
             "facts": {"type": "object"},
             "reason": {"type": ["string", "null"]},

@@ -78,7 +78,7 @@ def _paths() -> JSON:
                 "Ask for a slice: granted at once (201) or queued (202).",
                 {201: "Granted", 202: "Queued"},
                 (400, 403, 404, 409, 503),
-                body="Ask",
+                body="RequestBody",
             ),
         },
         "/leases/{id}": {
@@ -141,7 +141,7 @@ def _paths() -> JSON:
                 "Keep slices for a queue between two moments; for admins only.",
                 {201: "Reservation"},
                 (400, 403, 404, 409, 503),
-                body="ReservationAsk",
+                body="ReservationBody",
             ),
         },
         "/reservations/{id}": {

@@ -5,11 +5,11 @@ import { Signal, type ISignal } from '@lumino/signaling';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 
-import { LeaseManager } from '../manager';
-import { RestAPI } from '../restapi';
+import { LeaseManager } from '../api/manager';
+import { RestAPI } from '../api/restapi';
 import type { ICurrentKernel } from '../tokens';
-import * as validate from '../validate';
-import type { IResidence, ISnapshot } from '../wire';
+import type { IResidence, ISnapshot } from '../wire/types';
+import * as validate from '../wire/validate';
 
 /** The samples that the Python side is tested against, too; a fresh copy each time. */
 export function samples(): Record<string, unknown> {

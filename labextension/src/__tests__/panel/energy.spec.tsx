@@ -1,0 +1,60 @@
+import * as React from 'react';
+import { act } from 'react';
+import { createRoot, type Root } from 'react-dom/client';
+
+import { Energy, energyOf } from '../../panel/energy';
+import type { IBill, ILease } from '../../wire/types';
+import { KERNEL, sampleSnapshot, trans } from '../fakes';
+
+const SUMS = { gpu_seconds: 100, metered_seconds: 96, energy_joules: 17_100 };
+
+let asked: string[];
+let node: HTMLElement;
+let root: Root;
+
+beforeEach(() => {
+  asked = [];
+  node = document.createElement('dl');
+  root = createRoot(node);
+});
+
+async function show(lease: ILease, answer: IBill | null): Promise<void> {
+  const bill = async (kernelId: string): Promise<IBill> => {
+    asked.push(kernelId);
+    if (!answer) {
+      throw new Error('404');
+    }
+    return answer;
+  };
+  const before = asked.length;
+  act(() => root.render(<Energy bill={bill} lease={lease} trans={trans} />));
+  await act(() =>
+    vi.waitFor(() => expect(asked.length).toBeGreaterThan(before))
+  );
+}
+
+it('shows what the books have charged the slice', async () => {
+  const [lease] = sampleSnapshot().leases;
+  await show(lease, { leases: { 'l-tour': SUMS } });
+  expect(asked).toEqual([KERNEL]);
+  expect(node.textContent).toBe('Energy4.8 Wh');
+  act(() => root.unmount());
+});
+
+it('shows nothing of a slice that has been charged nothing, or by a server without books', async () => {
+  const [lease] = sampleSnapshot().leases;
+  await show(lease, { leases: {} });
+  expect(node.textContent).toBe('');
+  await show({ ...lease, id: 'another' }, null);
+  expect(asked).toHaveLength(2);
+  expect(node.textContent).toBe('');
+  act(() => root.unmount());
+});
+
+it.each([
+  [{ ...SUMS, metered_seconds: 94 }, null],
+  [{ ...SUMS, gpu_seconds: 0, metered_seconds: 0 }, null],
+  [{ ...SUMS, energy_joules: 7200 }, 2]
+])('is not known for a part that is too small (%o)', (sums, wattHours) => {
+  expect(energyOf(sums)).toBe(wattHours);
+});

@@ -1,0 +1,37 @@
+import type { CommandRegistry } from '@lumino/commands';
+
+import type { SuspendVerb } from '../text/devicestate';
+import type { ILeaseManager } from '../tokens';
+import { CommandIDs } from './base';
+
+/** What the buttons of the panel do. */
+export interface IPanelActions {
+  request: () => void;
+  release: (leaseId: string) => void;
+  extend: (leaseId: string) => void;
+  reside: (leaseId: string, verb: SuspendVerb) => void;
+  restart: (kernelId: string) => void;
+  cancel: (requestId: string) => void;
+  refresh: () => void;
+  retry: () => void;
+}
+
+/** The buttons run the commands, which report their failures themselves. */
+export function panelActions(
+  commands: CommandRegistry,
+  manager: ILeaseManager
+): IPanelActions {
+  const run = (id: string, args: Record<string, string> = {}): void => {
+    commands.execute(id, args).catch(() => undefined);
+  };
+  return {
+    request: () => run(CommandIDs.request),
+    release: lease_id => run(CommandIDs.release, { lease_id }),
+    extend: lease_id => run(CommandIDs.extend, { lease_id }),
+    reside: (lease_id, verb) => run(CommandIDs[verb], { lease_id }),
+    restart: kernel_id => run(CommandIDs.restart, { kernel_id }),
+    cancel: request_id => run(CommandIDs.cancel, { request_id }),
+    refresh: () => run(CommandIDs.refresh),
+    retry: () => manager.reconnect()
+  };
+}

@@ -1,0 +1,182 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { CommandRegistry } from '@lumino/commands';
+
+import { refusal, verbCaption, type SuspendVerb } from '../text/devicestate';
+import { holderName, shortened } from '../text/format';
+import { isOwn } from '../text/ownership';
+import type { ILease } from '../wire/types';
+import {
+  flag,
+  leaseArg,
+  needed,
+  schema,
+  text,
+  textArg,
+  type Args
+} from './args';
+import { CommandIDs, guarded, isOnline, type ICommandOptions } from './base';
+
+const UNDONE_BY: Record<SuspendVerb, SuspendVerb> = {
+  suspend: 'resume',
+  resume: 'suspend',
+  pin: 'unpin',
+  unpin: 'pin'
+};
+
+/** Suspend and resume, pin and unpin; and the way out when the state of a kernel is lost. */
+export function residenceCommands(
+  options: ICommandOptions
+): Record<string, CommandRegistry.ICommandOptions> {
+  const { trans } = options;
+  return {
+    [CommandIDs.suspend]: residenceCommand(
+      options,
+      'suspend',
+      trans.__('Suspend the Slice')
+    ),
+    [CommandIDs.resume]: residenceCommand(
+      options,
+      'resume',
+      trans.__('Resume the Slice')
+    ),
+    [CommandIDs.pin]: residenceCommand(
+      options,
+      'pin',
+      trans.__('Pin the Slice to Its Device')
+    ),
+    [CommandIDs.unpin]: residenceCommand(
+      options,
+      'unpin',
+      trans.__('Unpin the Slice')
+    ),
+    [CommandIDs.restart]: restartCommand(options)
+  };
+}
+
+function residenceCommand(
+  options: ICommandOptions,
+  verb: SuspendVerb,
+  label: string
+): CommandRegistry.ICommandOptions {
+  const { manager, trans } = options;
+  const makesSense = (args: Args): boolean => {
+    const lease = ownLease(options, args);
+    const why = lease && refusal(verb, lease, manager.host, trans);
+    return isOnline(manager) && why === '';
+  };
+  return {
+    label,
+    caption: verbCaption(verb, trans),
+    describedBy: {
+      args: schema({
+        lease_id: leaseArg(),
+        in_context: flag('The lease under the mouse instead'),
+        is_undo: flag('It takes back what was done, and needs no undo itself')
+      })
+    },
+    isEnabled: makesSense,
+    isVisible: args =>
+      args.in_context === true
+        ? makesSense(args)
+        : !!ownLease(options, args)?.residence,
+    execute: guarded(options, async args => {
+      const lease = needed(
+        ownLease(options, args),
+        trans.__('There is no slice of yours')
+      );
+      const after = await manager.reside(lease.id, verb);
+      if (args.is_undo !== true) {
+        tellOf(options, verb, after);
+      }
+      return after;
+    })
+  };
+}
+
+/** The lease meant, when a kernel of this server holds it: whatever else there is belongs to others. */
+function ownLease(options: ICommandOptions, args: Args): ILease | null {
+  const { kernel, manager } = options;
+  const wanted =
+    args.in_context === true
+      ? options.leaseUnderMouse()
+      : textArg(args, 'lease_id');
+  const lease =
+    wanted === null && args.in_context !== true && kernel.id
+      ? manager.leaseOf(kernel.id)
+      : manager.leases.find(({ id }) => id === wanted);
+  const isMine =
+    !!lease && options.kernelIds().some(id => isOwn(lease.holder, id));
+  return isMine ? lease : null;
+}
+
+function tellOf(
+  options: ICommandOptions,
+  verb: SuspendVerb,
+  lease: ILease
+): void {
+  const { commands, trans } = options;
+  const name = shortened(holderName(lease.holder), NAME_LETTERS);
+  const undo = CommandIDs[UNDONE_BY[verb]];
+  const args = { lease_id: lease.id, is_undo: true };
+  options.tell(doneText(verb, name, trans), () => {
+    commands.execute(undo, args).catch(() => undefined);
+  });
+}
+
+/** A notification shows 140 letters. */
+const NAME_LETTERS = 30;
+
+function doneText(
+  verb: SuspendVerb,
+  name: string,
+  trans: TranslationBundle
+): string {
+  switch (verb) {
+    case 'suspend':
+      return trans.__(
+        '%1: its slice is being suspended; it comes back when a cell needs it.',
+        name
+      );
+    case 'resume':
+      return trans.__(
+        '%1: its slice comes back as soon as there is room.',
+        name
+      );
+    case 'pin':
+      return trans.__('%1: its slice stays on its device.', name);
+    case 'unpin':
+      return trans.__('%1: its slice may be suspended while it is idle.', name);
+  }
+}
+
+function restartCommand(
+  options: ICommandOptions
+): CommandRegistry.ICommandOptions {
+  const { kernel, manager, trans } = options;
+  const kernelOf = (args: Args): string | null =>
+    textArg(args, 'kernel_id') ?? kernel.id;
+  const restarter = (args: Args): (() => Promise<unknown>) | null => {
+    const id = kernelOf(args);
+    const isLost = !!id && manager.leaseOf(id)?.residence?.standing === 'lost';
+    return isLost ? options.restarterOf(id) : null;
+  };
+  return {
+    label: trans.__('Restart the Kernel of the Lost Slice…'),
+    caption: trans.__(
+      'The kernel begins anew on its slice; what it kept there is gone'
+    ),
+    describedBy: {
+      args: schema({
+        kernel_id: text('Which kernel; that of the notebook in front')
+      })
+    },
+    isEnabled: args => restarter(args) !== null,
+    isVisible: args => restarter(args) !== null,
+    execute: guarded(options, args =>
+      needed(
+        restarter(args),
+        trans.__('No open notebook has a kernel whose slice is lost')
+      )()
+    )
+  };
+}

@@ -1,0 +1,86 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import { standingWord } from '../text/devicestate';
+import type { Standing } from '../wire/types';
+
+export function SimulatedBadge(props: {
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { trans } = props;
+  return (
+    <span
+      className="jp-AIStack-badge jp-mod-simulated"
+      title={trans.__('Nothing real stands behind it')}
+    >
+      {trans.__('simulated')}
+    </span>
+  );
+}
+
+/** Nothing while the slice is in use. */
+export function IdleBadge(props: {
+  text: string;
+  trans: TranslationBundle;
+}): JSX.Element | null {
+  const { text, trans } = props;
+  return text === '' ? null : (
+    <span
+      className="jp-AIStack-badge jp-mod-idle"
+      title={trans.__('No cell runs and the device does nothing for it')}
+    >
+      {text}
+    </span>
+  );
+}
+
+/** How a lease stands, with what that means for whoever points at it or listens. */
+export function StandingBadge(props: {
+  standing: Standing;
+  text: string;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { standing, text, trans } = props;
+  return (
+    <span
+      className={`jp-AIStack-badge jp-AIStack-standing jp-mod-${standing}`}
+      title={text}
+    >
+      {standingWord(standing, trans)}
+    </span>
+  );
+}
+
+/** Nothing holds the slice to its size, though something should. */
+export function UnenforcedBadge(props: {
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { trans } = props;
+  return (
+    <span
+      className="jp-AIStack-badge jp-mod-unenforced"
+      title={trans.__('What the process sees is not what was granted')}
+    >
+      {trans.__('not enforced')}
+    </span>
+  );
+}
+
+/** Something that must not be overlooked. */
+export function Problem(props: { text: string }): JSX.Element {
+  return (
+    <p className="jp-AIStack-problem">
+      <span aria-hidden="true">⚠ </span>
+      {props.text}
+    </p>
+  );
+}
+
+export function Warning(props: { text: string }): JSX.Element {
+  return (
+    <p className="jp-AIStack-warning">
+      <span aria-hidden="true">⚠ </span>
+      {props.text}
+    </p>
+  );
+}

@@ -1,0 +1,67 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import { Poll } from '@lumino/polling';
+import * as React from 'react';
+
+import { formatEnergy } from '../text/format';
+import type { IBill, ILease, ILeaseSums } from '../wire/types';
+
+/** The books are written every ten seconds. */
+const PERIOD_MS = 30_000;
+/** A server that keeps no books is asked ever more seldom. */
+const LONGEST_MS = 3_600_000;
+
+/** A sum that is known for a smaller part of its time says too little to be shown as the whole. */
+const COVERED = 0.95;
+
+const JOULES_PER_WH = 3600;
+
+/** What the slice has had of energy; nothing where that is not known. */
+export function Energy(props: {
+  /** What the books have charged a kernel. */
+  bill: (kernelId: string) => Promise<IBill>;
+  lease: ILease;
+  trans: TranslationBundle;
+}): JSX.Element | null {
+  const { lease, trans } = props;
+  const sums = useSums(lease, props.bill);
+  const wattHours = sums && energyOf(sums);
+  return wattHours === null ? null : (
+    <>
+      <dt>{trans.__('Energy')}</dt>
+      <dd>{formatEnergy(wattHours)}</dd>
+    </>
+  );
+}
+
+/** In watt-hours; null where too little of it is known. */
+export function energyOf(sums: ILeaseSums): number | null {
+  const isCovered =
+    sums.gpu_seconds > 0 && sums.metered_seconds >= COVERED * sums.gpu_seconds;
+  return isCovered ? sums.energy_joules / JOULES_PER_WH : null;
+}
+
+function useSums(
+  lease: ILease,
+  bill: (kernelId: string) => Promise<IBill>
+): ILeaseSums | null {
+  const [sums, setSums] = React.useState<ILeaseSums | null>(null);
+  const latest = React.useRef(bill);
+  latest.current = bill;
+  const kernelId = lease.holder.id;
+  React.useEffect(() => {
+    const poll = new Poll({
+      name: 'jupyter-aistack:bill',
+      factory: async () => {
+        const { leases } = await latest.current(kernelId);
+        setSums(leases[lease.id] ?? null);
+      },
+      frequency: { interval: PERIOD_MS, backoff: true, max: LONGEST_MS },
+      standby: 'when-hidden'
+    });
+    return () => {
+      poll.dispose();
+      setSums(null);
+    };
+  }, [kernelId, lease.id]);
+  return sums;
+}

@@ -1,0 +1,217 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import {
+  hasResidence,
+  isAway,
+  standingText,
+  type ResidentLease
+} from '../text/devicestate';
+import { deviceTitle, formatDuration, sliceMemoryText } from '../text/format';
+import { idleText } from '../text/idle';
+import { isSimulated, stateText } from '../text/lease';
+import { exactLeft, noticeText } from '../text/notice';
+import type { IBill, ILease, IUsage } from '../wire/types';
+import {
+  IdleBadge,
+  Problem,
+  SimulatedBadge,
+  StandingBadge,
+  Warning
+} from './badges';
+import { Energy } from './energy';
+import { LeaseButtons, type ILeaseButtonsProps } from './leasebuttons';
+import { MemoryMeter } from './meter';
+import { Ticking } from './tick';
+
+export interface ILeaseCardProps extends ILeaseButtonsProps {
+  /** What the books have charged a kernel. */
+  bill: (kernelId: string) => Promise<IBill>;
+  usage: IUsage | null;
+  /** Seconds since the epoch by the server's clock. */
+  clock: () => number;
+}
+
+/** What the kernel of the notebook in front holds. */
+export function LeaseCard(props: ILeaseCardProps): JSX.Element {
+  const { lease, trans } = props;
+  return (
+    <div className="jp-AIStack-card jp-mod-lease" data-lease-id={lease.id}>
+      <div className="jp-AIStack-cardHead">
+        <span className="jp-AIStack-size">{lease.spec}</span>
+        <span className="jp-AIStack-where">{whereText(props)}</span>
+        {isSimulated(lease, props.host) && <SimulatedBadge trans={trans} />}
+      </div>
+      <p className="jp-AIStack-figures">{modelText(props)}</p>
+      {lease.verified === false && <Problem text={unenforcedText(props)} />}
+      <NoticeBanner {...props} />
+      {hasResidence(lease) && <StandingLine {...props} lease={lease} />}
+      {!isAway(lease) && <Memory {...props} />}
+      <Facts {...props} />
+      {lease.note && lease.verified && <Warning text={lease.note} />}
+      <LeaseButtons {...props} />
+    </div>
+  );
+}
+
+function unenforcedText({ lease, trans }: ILeaseCardProps): string {
+  const why = lease.note.replace(/^not enforced: /, '');
+  return why
+    ? trans.__('This slice is not enforced: %1', why)
+    : trans.__('This slice is not enforced');
+}
+
+/** How its device memory stands, to the second while it waits. */
+function StandingLine(
+  props: ILeaseCardProps & { lease: ResidentLease }
+): JSX.Element {
+  const { clock, lease, trans } = props;
+  const { standing } = lease.residence;
+  return (
+    <div className={`jp-AIStack-standingLine jp-mod-${standing}`}>
+      <StandingBadge
+        standing={standing}
+        text={standingText(lease, clock(), trans)}
+        trans={trans}
+      />
+      <Ticking
+        className="jp-AIStack-standingText"
+        clock={clock}
+        text={now => standingText(lease, now, trans)}
+      />
+    </div>
+  );
+}
+
+function Memory(props: ILeaseCardProps): JSX.Element | null {
+  const { lease, trans, usage } = props;
+  const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
+  const use = usage?.leases[lease.id];
+  if (!use) {
+    return null;
+  }
+  const memory = sliceMemoryText(use, total, trans);
+  return (
+    <>
+      <MemoryMeter
+        label={trans.__('Memory of your slice')}
+        text={memory}
+        used={use.memory_bytes}
+        total={total}
+      />
+      <p className="jp-AIStack-figures">{memory}</p>
+    </>
+  );
+}
+
+function Facts(props: ILeaseCardProps): JSX.Element {
+  const { bill, lease, trans } = props;
+  return (
+    <dl className="jp-AIStack-facts">
+      <State {...props} />
+      <dt>{trans.__('Enforced by')}</dt>
+      <dd>{lease.enforcement || trans.__('not known yet')}</dd>
+      <dt>{trans.__('Verified')}</dt>
+      <dd>
+        <Verified lease={lease} trans={trans} />
+      </dd>
+      <dt>{trans.__('Time left')}</dt>
+      <dd className="jp-AIStack-timeLeft">{timeLeft(props)}</dd>
+      <Energy bill={bill} lease={lease} trans={trans} />
+      {lease.preemptible && (
+        <>
+          <dt>{trans.__('May end early')}</dt>
+          <dd>{trans.__('yes, for those who go first')}</dd>
+        </>
+      )}
+    </dl>
+  );
+}
+
+/** That it will be taken back, counting down; nothing while nobody wants it back. */
+function NoticeBanner(props: ILeaseCardProps): JSX.Element | null {
+  const { clock, lease, trans } = props;
+  const { notice } = lease;
+  return notice === null ? null : (
+    <Ticking
+      className={`jp-AIStack-notice jp-mod-${notice.kind}`}
+      clock={clock}
+      text={now =>
+        noticeText(lease, notice, exactLeft(notice, now, trans), trans)
+      }
+    />
+  );
+}
+
+/** For how long it has been idle, else its state; where its standing is shown, that says the latter. */
+function State(props: ILeaseCardProps): JSX.Element | null {
+  const { clock, host, lease, trans } = props;
+  const idle = idleText(lease, host, clock(), trans);
+  if (idle === '' && lease.residence) {
+    return null;
+  }
+  return (
+    <>
+      <dt>{trans.__('State')}</dt>
+      <dd>
+        {idle === '' ? (
+          stateText(lease.state, trans)
+        ) : (
+          <IdleBadge text={idle} trans={trans} />
+        )}
+      </dd>
+    </>
+  );
+}
+
+function Verified(props: {
+  lease: ILease;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { lease, trans } = props;
+  if (lease.verified === null) {
+    // What was not verified is no reason to warn, but the note says why.
+    return <span>{lease.note || trans.__('not yet')}</span>;
+  }
+  return lease.verified ? (
+    <span className="jp-AIStack-verified">
+      <span aria-hidden="true">✓ </span>
+      {trans.__('from inside')}
+    </span>
+  ) : (
+    <span className="jp-AIStack-unverified">
+      <span aria-hidden="true">⚠ </span>
+      {trans.__('not as granted')}
+    </span>
+  );
+}
+
+/** Which devices the lease is on. */
+function whereText(props: ILeaseCardProps): string {
+  const { host, lease, trans } = props;
+  const names = lease.slices.map(slice => {
+    const device = host.devices.find(({ id }) => id === slice.device_id);
+    return device ? deviceTitle(device, trans) : slice.device_id;
+  });
+  return trans.__('on %1', names.join(', '));
+}
+
+/** What these devices are, each model once. */
+function modelText(props: ILeaseCardProps): string {
+  const ids = props.lease.slices.map(slice => slice.device_id);
+  const models = props.host.devices
+    .filter(device => ids.includes(device.id))
+    .map(device => device.name);
+  return Array.from(new Set(models)).join(', ');
+}
+
+/** Until whichever comes first: its end, or that it is taken back. */
+function timeLeft(props: ILeaseCardProps): string {
+  const { clock, lease, trans } = props;
+  const ends = [lease.ends_at, lease.notice?.ends_at ?? null].filter(
+    end => end !== null
+  );
+  return ends.length === 0
+    ? trans.__('no end')
+    : formatDuration(Math.min(...ends) - clock());
+}

@@ -1,0 +1,158 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import {
+  hasResidence,
+  isAway,
+  standingText,
+  type ResidentLease
+} from '../text/devicestate';
+import {
+  formatDuration,
+  holderName,
+  sliceMemoryText,
+  utilisationText
+} from '../text/format';
+import { idleText } from '../text/idle';
+import { isOwn } from '../text/ownership';
+import type {
+  IDevice,
+  IHost,
+  ILease,
+  IUsage,
+  IUse,
+  Standing
+} from '../wire/types';
+import {
+  IdleBadge,
+  SimulatedBadge,
+  StandingBadge,
+  UnenforcedBadge
+} from './badges';
+import { MemoryMeter } from './meter';
+import type { IPiece } from './segments';
+
+export interface ISliceRowProps extends IPiece {
+  device: IDevice;
+  host: IHost;
+  usage: IUsage | null;
+  kernelId: string | null;
+  /** Seconds since the epoch by the server's clock. */
+  now: number;
+  trans: TranslationBundle;
+}
+
+/** A slice of a device: whose it is, and what it uses. */
+export function SliceRow(props: ISliceRowProps): JSX.Element {
+  const { lease, slice, trans } = props;
+  const own = isOwn(lease.holder, props.kernelId);
+  const name = holderName(lease.holder);
+  return (
+    <li
+      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}${isAway(lease) ? ' jp-mod-away' : ''}`}
+      data-lease-id={lease.id}
+    >
+      <div className="jp-AIStack-sliceHead">
+        <span className="jp-AIStack-swatch" aria-hidden="true" />
+        <span
+          className="jp-AIStack-sliceName"
+          title={`${lease.holder.label || lease.holder.id} (${lease.holder.user})`}
+        >
+          {name}
+        </span>
+        {own && <span className="jp-AIStack-badge">{trans.__('yours')}</span>}
+        {lease.enforced_by === 'simulated' && !props.device.simulated && (
+          <SimulatedBadge trans={trans} />
+        )}
+        <span className="jp-AIStack-sliceSize">
+          {slice.profile || slice.fraction}
+        </span>
+      </div>
+      {isAway(lease) ? null : <SliceUse {...props} name={name} />}
+      {hasResidence(lease) && <SliceStanding {...props} lease={lease} />}
+      {lease.verified === false && (
+        <p className="jp-AIStack-figures">
+          <UnenforcedBadge trans={trans} />{' '}
+          {lease.note.replace(/^not enforced: /, '')}
+        </p>
+      )}
+    </li>
+  );
+}
+
+/** What is out of the ordinary, in words to be read. */
+function SliceStanding(
+  props: ISliceRowProps & { lease: ResidentLease }
+): JSX.Element | null {
+  const { lease, now, trans } = props;
+  const { standing } = lease.residence;
+  const text = standingText(lease, now, trans);
+  return isPlain(standing) ? null : (
+    <p className="jp-AIStack-figures">
+      <StandingBadge standing={standing} text={text} trans={trans} /> {text}
+    </p>
+  );
+}
+
+/** What everybody's slices mostly are: a badge beside the figures is enough, with words for those who listen. */
+function PlainStanding(props: ISliceRowProps): JSX.Element | null {
+  const { lease, now, trans } = props;
+  if (!hasResidence(lease) || !isPlain(lease.residence.standing)) {
+    return null;
+  }
+  const { standing } = lease.residence;
+  const text = standingText(lease, now, trans);
+  return (
+    <>
+      <StandingBadge standing={standing} text={text} trans={trans} />
+      <span className="jp-AIStack-spoken">{text}</span>
+    </>
+  );
+}
+
+function isPlain(standing: Standing): boolean {
+  return standing === 'held' || standing === 'warm';
+}
+
+function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
+  const { lease, slice, trans } = props;
+  const use = useOf(lease, props.usage);
+  const memory = sliceMemoryText(use, slice.memory_bytes, trans);
+  const age = formatDuration(props.now - lease.granted_at);
+  const utilisation = utilisationText(use, trans);
+  return (
+    <>
+      <MemoryMeter
+        label={trans.__('Memory of %1', props.name)}
+        text={memory}
+        used={use.memory_bytes}
+        total={slice.memory_bytes}
+      />
+      <p className="jp-AIStack-figures">
+        <span title={trans.__('Memory used of the slice')}>{memory}</span>
+        {' · '}
+        <span title={trans.__('Utilisation')}>{utilisation}</span>
+        {' · '}
+        <span title={trans.__('Held since')}>{age}</span>
+        <IdleBadge
+          text={idleText(lease, props.host, props.now, trans)}
+          trans={trans}
+        />
+        <PlainStanding {...props} />
+      </p>
+    </>
+  );
+}
+
+const UNKNOWN: IUse = {
+  memory_bytes: null,
+  utilization: null,
+  power_watts: null,
+  energy_joules: null
+};
+
+/** The use of a lease on one device; of a lease on several we only know the sum, which belongs to none of them. */
+function useOf(lease: ILease, usage: IUsage | null): IUse {
+  const use = usage?.leases[lease.id];
+  return use && lease.slices.length === 1 ? use : UNKNOWN;
+}

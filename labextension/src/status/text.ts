@@ -1,0 +1,89 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+import {
+  hasResidence,
+  isAway,
+  keptText,
+  standingWord
+} from '../text/devicestate';
+import { formatDuration, sliceMemoryText } from '../text/format';
+import { etaText, isSimulated } from '../text/lease';
+import { exactLeft } from '../text/notice';
+import type { ILeaseManager } from '../tokens';
+import type { ILease, IRequest } from '../wire/types';
+
+/** One short line for the status bar, e.g. `GPU 1/4 · 6.2 / 20 GiB · 41 min`. */
+export function statusText(
+  manager: ILeaseManager,
+  kernelId: string | null,
+  trans: TranslationBundle
+): string {
+  if (manager.status === 'loading') {
+    return trans.__('slices …');
+  }
+  if (manager.status === 'disconnected') {
+    return trans.__('slices: disconnected');
+  }
+  const lease = kernelId ? manager.leaseOf(kernelId) : null;
+  if (lease) {
+    return leaseText(lease, manager, trans);
+  }
+  const waiting = kernelId ? manager.requestOf(kernelId) : null;
+  return waiting ? waitingText(waiting, manager, trans) : trans.__('no slice');
+}
+
+function waitingText(
+  request: IRequest,
+  manager: ILeaseManager,
+  trans: TranslationBundle
+): string {
+  const { position, spec } = request;
+  return [
+    trans.__('%1 waiting, number %2', spec, position ?? '–'),
+    etaText(request, manager.now(), trans)
+  ]
+    .filter(Boolean)
+    .join(' · ');
+}
+
+function leaseText(
+  lease: ILease,
+  manager: ILeaseManager,
+  trans: TranslationBundle
+): string {
+  const isCPU = lease.slices.every(slice => slice.kind === 'cpu');
+  const spec = lease.spec.replace(/^[cg]pu:/, '');
+  const parts = [`${isCPU ? trans.__('CPU') : trans.__('GPU')} ${spec}`];
+  parts.push(...stateParts(lease, manager, trans));
+  if (lease.notice) {
+    const left = exactLeft(lease.notice, manager.now(), trans);
+    parts.push(trans.__('taken back in %1', left));
+  } else if (lease.ends_at !== null) {
+    parts.push(formatDuration(lease.ends_at - manager.now()));
+  }
+  if (manager.host && isSimulated(lease, manager.host)) {
+    parts.push(trans.__('simulated'));
+  }
+  return parts.join(' · ');
+}
+
+/** What it uses where it is, or where it is instead; and that nothing holds it. */
+function stateParts(
+  lease: ILease,
+  manager: ILeaseManager,
+  trans: TranslationBundle
+): string[] {
+  const parts = lease.verified === false ? [trans.__('not enforced')] : [];
+  const use = manager.usage?.leases[lease.id];
+  const standing = lease.residence?.standing;
+  if (hasResidence(lease) && isAway(lease)) {
+    return standing === 'lost'
+      ? [...parts, trans.__('state lost, restart the kernel')]
+      : [...parts, trans.__('suspended'), keptText(lease, trans)];
+  }
+  if (use && use.memory_bytes !== null) {
+    const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
+    parts.push(sliceMemoryText(use, total, trans));
+  }
+  return standing ? [...parts, standingWord(standing, trans)] : parts;
+}

@@ -1,0 +1,33 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+import type { IHost, ILease } from '../wire/types';
+import { formatDuration } from './format';
+
+/** How long a lease has not been in use, once its queue says that this is worth telling; null before, and where nobody watches. */
+export function idleSeconds(
+  lease: ILease,
+  host: IHost | null,
+  now: number
+): number | null {
+  const queue = host?.queues.find(({ name }) => name === lease.queue);
+  if (!queue?.idle || lease.active_at === null || !isInUse(lease)) {
+    return null;
+  }
+  const seconds = now - lease.active_at;
+  return seconds >= queue.idle.badge_seconds ? seconds : null;
+}
+
+function isInUse(lease: ILease): boolean {
+  return lease.state !== 'releasing' && lease.state !== 'ended';
+}
+
+/** Such as "idle 34 min"; empty while it is in use. */
+export function idleText(
+  lease: ILease,
+  host: IHost | null,
+  now: number,
+  trans: TranslationBundle
+): string {
+  const seconds = idleSeconds(lease, host, now);
+  return seconds === null ? '' : trans.__('idle %1', formatDuration(seconds));
+}

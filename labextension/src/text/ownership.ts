@@ -1,0 +1,31 @@
+import type { IHolder, ILease, IRequest } from '../wire/types';
+
+/** Whether a holder is the kernel itself, or was started by it (a worker, a run). */
+export function isOwn(holder: IHolder, kernelId: string | null): boolean {
+  return (
+    !!kernelId && (isKernel(holder, kernelId) || holder.parent === kernelId)
+  );
+}
+
+/** The live lease that the kernel itself holds. */
+export function leaseOf(
+  leases: readonly ILease[],
+  kernelId: string
+): ILease | null {
+  return (
+    leases.find(l => l.state !== 'ended' && isKernel(l.holder, kernelId)) ??
+    null
+  );
+}
+
+/** The request with which the kernel itself waits. */
+export function requestOf(
+  queue: readonly IRequest[],
+  kernelId: string
+): IRequest | null {
+  return queue.find(r => isKernel(r.holder, kernelId)) ?? null;
+}
+
+function isKernel(holder: IHolder, kernelId: string): boolean {
+  return holder.kind === 'kernel' && holder.id === kernelId;
+}

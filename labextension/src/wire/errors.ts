@@ -1,0 +1,46 @@
+import type { IError } from './types';
+
+/** The server understood and said no, or failed; `code` is the name of the error class on its side. */
+export class AIStackError extends Error {
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly facts: Record<string, unknown> = {},
+    readonly status = 0
+  ) {
+    super(message);
+    this.name = 'AIStackError';
+  }
+
+  static from(body: IError, status: number): AIStackError {
+    return new AIStackError(body.code, body.message, body.facts, status);
+  }
+}
+
+/** What arrived is not what the contract says; `path` names the place. */
+export class WireError extends Error {
+  constructor(
+    readonly path: string,
+    expected: string,
+    value: unknown
+  ) {
+    super(
+      `The answer of the server is not as agreed (${path}: expected ${expected}, ` +
+        `got ${describe(value)}); reload the page, it may be older than the server`
+    );
+    this.name = 'WireError';
+  }
+}
+
+/** One sentence for people, whatever was thrown. */
+export function messageOf(error: unknown): string {
+  if (error instanceof Error) {
+    return error.message;
+  }
+  return String(error);
+}
+
+function describe(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
