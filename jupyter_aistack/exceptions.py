@@ -171,9 +171,7 @@ class PermissionDenied(LeaseError):
 
 
 class DeviceInUse(LeaseError):
-    """This process has already chosen its devices; restart the kernel to change
-    them.
-    """
+    """This process has already chosen its devices; restart the kernel to change them."""
 
 
 class LedgerError(AIStackError):
@@ -237,9 +235,7 @@ class InvalidTransition(AIStackError):
 
 
 def error_from_dict(data: Mapping[str, Any]) -> AIStackError:
-    """The error that :meth:`AIStackError.as_dict` described, as the same class
-    again.
-    """
+    """The error that :meth:`AIStackError.as_dict` described, as the same class again."""
     known = {cls.__name__: cls for cls in _tree(AIStackError)}
     cls = known.get(str(data.get("code")), AIStackError)
     return cls(str(data.get("message") or "") or None, **dict(data.get("facts") or {}))

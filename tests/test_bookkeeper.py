@@ -511,11 +511,11 @@ clock = ManualClock()
 broker = Broker(MemoryLedger(), [GPUProvider()], host="box", clock=clock, ttl_seconds=3600.0)
 def submit(spec, pid):
     lease = broker.submit(spec, holder(f"kernel-{pid}", host="box", pid=pid)).lease_id
-    broker.keep_books()
+    broker.record_usage()
     return lease
 def later(seconds):
     clock.advance(seconds)
-    broker.keep_books()
+    broker.record_usage()
 """
 
 

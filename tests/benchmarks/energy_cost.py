@@ -32,17 +32,17 @@ ledger = SQLLedger(f"sqlite:///{folder}/ledger.sqlite")
 broker = Broker(ledger, [GPUProvider()], host="box", clock=clock, ttl_seconds=1e6)
 for number in range(count):
     broker.submit("1/4", holder(f"kernel-{number}", host="box", pid=os.getpid()))
-broker.keep_books()
+broker.record_usage()
 
 def look():
     clock.advance(1.0)
-    broker.keep_books()
+    broker.record_usage()
 
 def run(seconds):
     began, cpu = time.perf_counter(), time.process_time()
     for second in range(seconds):
         owner = f"kernel-{second % count}"
-        ledger.note_cells([CellSpan(host="box", owner=owner, cell=f"{second}:ab", began_at=clock.now)])
+        ledger.record_cells([CellSpan(host="box", owner=owner, cell=f"{second}:ab", began_at=clock.now)])
         look()
     return time.process_time() - cpu, time.perf_counter() - began
 """

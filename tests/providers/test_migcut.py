@@ -22,9 +22,9 @@ SHAPES = (
     "shape profile=2 id=9 name=MIG_3g.71gb slices=3 memory_mb=71424 sms=60 starts=0:4 size=4\n"
 )
 SETUP = """
-from jupyter_aistack.core.placement.mig_plan import CutPermission
+from jupyter_aistack.core.placement.mig_plan import MIGPermission
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
-def made(permission=CutPermission(everywhere=True)):
+def made(permission=MIGPermission(everywhere=True)):
     provider = GPUProvider(mig_create=permission)
     provider.discover("box")
     return provider
@@ -207,7 +207,7 @@ def test_a_gpu_that_is_not_in_mig_mode_is_never_cut(fake_nvml) -> None:
 BROKER = """
 import os
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.placement.mig_plan import CutPermission
+from jupyter_aistack.core.placement.mig_plan import MIGPermission
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
@@ -216,7 +216,7 @@ clock = ManualClock()
 def build(permission, policy=Policy()):
     provider = GPUProvider(mig_create=permission)
     return Broker(MemoryLedger(), [provider], policy=policy, host="testbox", clock=clock, ttl_seconds=3600.0)
-broker = build(CutPermission(everywhere=True))
+broker = build(MIGPermission(everywhere=True))
 def submit(spec, name="kernel-1"):
     return broker.submit(spec, holder(name, pid=os.getpid()))
 def turn(seconds=10):
@@ -271,7 +271,7 @@ def test_one_that_a_limit_holds_back_has_nothing_created(fake_nvml) -> None:
     limits = "Policy(limits={'*': UserLimits(slices=1)})"
     child = fake_nvml.python(
         GPU + SHAPES,
-        BROKER + f"broker = build(CutPermission(everywhere=True), {limits})\n",
+        BROKER + f"broker = build(MIGPermission(everywhere=True), {limits})\n",
     )
     child.run(
         "first = submit('1g.18gb'); clock.advance(1); second = submit('1g.18gb', 'kernel-2'); turn(); turn()"

@@ -13,8 +13,8 @@ import {
   text
 } from './decoders';
 import type {
-  Asked,
   DeviceKind,
+  DisplayState,
   Enforcement,
   HolderKind,
   IBill,
@@ -46,17 +46,22 @@ import type {
   LeaseState,
   NoticeKind,
   Outcome,
-  Phase,
+  RequestedAction,
   RequestState,
   SliceKind,
-  Standing,
-  Tier
+  StatePhase,
+  SuspendMethod
 } from './types';
 
-export const tier = oneOf<Tier>('checkpoint', 'simulated', 'offload', 'off');
+export const suspendMethod = oneOf<SuspendMethod>(
+  'checkpoint',
+  'simulated',
+  'offload',
+  'off'
+);
 
 export const suspension = shape<ISuspension>({
-  tier,
+  tier: suspendMethod,
   why: optional(text, '')
 });
 
@@ -199,7 +204,7 @@ export const notice = shape<INotice>({
   request_id: text
 });
 
-export const phase = oneOf<Phase>(
+export const statePhase = oneOf<StatePhase>(
   'resident',
   'parking',
   'parked',
@@ -207,9 +212,9 @@ export const phase = oneOf<Phase>(
   'lost'
 );
 
-export const asked = oneOf<Asked>('', 'suspend', 'resume');
+export const requestedAction = oneOf<RequestedAction>('', 'suspend', 'resume');
 
-export const standing = oneOf<Standing>(
+export const displayState = oneOf<DisplayState>(
   'held',
   'warm',
   'suspended',
@@ -218,7 +223,7 @@ export const standing = oneOf<Standing>(
 );
 
 export const residence = shape<IResidence>({
-  phase,
+  phase: statePhase,
   state_bytes: nullable(number),
   is_busy: flag,
   active_at: number,
@@ -227,10 +232,10 @@ export const residence = shape<IResidence>({
   is_kept: flag,
   failures: number,
   failed_at: number,
-  asked,
-  tier,
+  asked: requestedAction,
+  tier: suspendMethod,
   note: text,
-  standing,
+  standing: displayState,
   why: text
 });
 

@@ -86,7 +86,7 @@ def parts_of(bench: Bench, made: Any, device: Device) -> Parts | None:
     """Joules on the books of today and yesterday by whom they are charged to; None
     where no books are kept.
     """
-    keep = getattr(made, "keep_books", None)
+    keep = getattr(made, "record_usage", None)
     if keep is None:
         return None
     tick(bench)
