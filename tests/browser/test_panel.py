@@ -17,7 +17,7 @@ def test_empty_panel_names_devices_and_says_what_to_do_first(lab: LabPage) -> No
     expect(lab.device(0).get_by_role("img")).to_have_accessible_name("GPU 0: free")
     expect(lab.mine).to_contain_text("Open a notebook to request a slice for it.")
     expect(lab.mine.get_by_role("button", name="Request…")).to_be_disabled()
-    expect(lab.panel.get_by_role("region", name="Queue")).to_contain_text("Nobody waits.")
+    expect(lab.panel.get_by_role("region", name="Queue")).to_contain_text("No requests are waiting.")
     expect(lab.panel.locator("header").get_by_text("simulated")).to_be_visible()
     lab.picture("panel-empty")
 

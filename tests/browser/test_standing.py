@@ -25,7 +25,7 @@ WHY = "an NCCL communicator of its torch.distributed process group exists"
 PINNED = {**WARM, "standing": "pinned", "pinned": WHY, "why": WHY}
 LOST = {"phase": "lost", "standing": "lost", "why": "the checkpoint helper ended while its state moved"}
 LOOKS = {
-    "warm": (WARM, "Idle; suspended when somebody needs its memory."),
+    "warm": (WARM, "Idle; suspended when its memory is needed."),
     "held": (HELD, "A cell uses it."),
     "suspended": ({}, "9 GiB in host memory; comes back when a cell needs it."),
     "pinned": (PINNED, "Stays on its device: an NCCL communicator"),
@@ -59,7 +59,7 @@ def test_what_is_not_enforced_or_nearly_full_or_out_of_order_stands_out(told: To
     kernel_id = opened(lab, f"warns-{theme}.ipynb")
     snapshot = standing(kernel_id, {"wanted_at": samples()["usage"]["at"] - 12})
     told.say(snapshot)
-    expect(lab.mine).to_contain_text(re.compile(r"has waited \d+ s for room to come back"))
+    expect(lab.mine).to_contain_text(re.compile(r"has waited \d+ s for capacity to come back"))
     lab.picture(f"standing-waits-{theme}")
 
     note = "not enforced: the process sees 80.0 GiB of memory instead of 20.0 GiB"
@@ -162,7 +162,7 @@ def test_what_runs_offers_to_bring_a_slice_back(told: Told, lab: LabPage) -> Non
     expect(menu.get_by_role("menuitem", name="Suspend the Slice")).to_have_count(0)
     lab.picture("standing-running")
     menu.get_by_role("menuitem", name="Resume the Slice").click()
-    expect(lab.toasts.filter(has_text="its slice comes back as soon as there is room")).to_be_visible()
+    expect(lab.toasts.filter(has_text="its slice comes back as soon as there is capacity")).to_be_visible()
     assert told.asked == ["POST leases/l-tour/resume {}"]
 
 
