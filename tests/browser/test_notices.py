@@ -109,7 +109,11 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
     expect(lab.mine).to_contain_text("This notebook has no slice of a device.")
     assert "in the kernel" in lab.run("print(kept)")
     lab.picture("notice-taken")
-    until(lambda: [one["queue"] for one in lab.server.leases()] == ["urgent"], 30, "the higher-priority request gets nothing")
+    until(
+        lambda: [one["queue"] for one in lab.server.leases()] == ["urgent"],
+        30,
+        "the higher-priority request gets nothing",
+    )
 
 
 def test_reservations_are_listed_while_they_last(lab: LabPage) -> None:
