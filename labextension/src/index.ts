@@ -33,8 +33,8 @@ import { restarterOf } from './commands/restartkernel';
 import { saverOf } from './commands/savenotebook';
 import { NewsToasts } from './notifications/newstoasts';
 import { NoticeWatcher } from './notifications/noticewatcher';
-import { StandingToasts } from './notifications/suspendtoasts';
-import { StandingWatcher } from './notifications/suspendwatcher';
+import { SuspendToasts } from './notifications/suspendtoasts';
+import { SuspendWatcher } from './notifications/suspendwatcher';
 import { LeaseWatcher } from './notifications/watcher';
 import { LeasePanel, PANEL_ID } from './panel/widget';
 import { LeaseIndicator } from './status/indicator';
@@ -53,8 +53,8 @@ function report(error: unknown): void {
   Notification.error(messageOf(error), { autoClose: 10_000 });
 }
 
-/** Says what was done; whoever is quick may take it back. */
-function tell(
+/** Shows what was done, for long enough to undo it. */
+function notify(
   message: string,
   trans: TranslationBundle,
   undo?: () => void
@@ -68,13 +68,13 @@ function kernelIdsOf(app: JupyterFrontEnd): () => string[] {
   return () => Array.from(kernels.running(), ({ id }) => id);
 }
 
-/** In our panel a node names its lease itself; in that of what runs it does so by its context. */
+/** The lease of the node under the context menu: the AI Stack panel names it as `leaseId`, the running panel as `context`. */
 function leaseUnderMouse(app: JupyterFrontEnd): string | null {
-  const found = app.contextMenuHitTest(
+  const node = app.contextMenuHitTest(
     ({ classList, dataset }) =>
       dataset.leaseId !== undefined || classList.contains(RUNNING_CLASS)
   );
-  return found?.dataset.leaseId ?? found?.dataset.context ?? null;
+  return node?.dataset.leaseId ?? node?.dataset.context ?? null;
 }
 
 const manager: JupyterFrontEndPlugin<ILeaseManager> = {
@@ -163,7 +163,7 @@ const commands: JupyterFrontEndPlugin<void> = {
           tracker,
           kernelId
         ),
-      tell: (message, undo) => tell(message, trans, undo),
+      notify: (message, undo) => notify(message, trans, undo),
       report
     });
     const category = trans.__('AI Stack');
@@ -257,7 +257,7 @@ const running: JupyterFrontEndPlugin<void> = {
 const news: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-aistack:news',
   description:
-    'Notifies of a slice that was granted, is about to end, is asked back, or is suspended.',
+    'Notifies of a slice that was granted, is about to end, to be reclaimed or to be preempted, or is suspended.',
   autoStart: true,
   requires: [ILeaseManager, ICurrentKernel, IAIStackSettings],
   optional: [INotebookTracker, ITranslator],
@@ -279,8 +279,8 @@ const news: JupyterFrontEndPlugin<void> = {
     });
     new LeaseWatcher(manager, kernel, toasts, () => settings.warnSeconds);
     new NoticeWatcher(manager, kernelIds, toasts);
-    const standing = new StandingToasts({
-      reside: actions.reside,
+    const standing = new SuspendToasts({
+      applySuspendAction: actions.applySuspendAction,
       restartOf: kernel_id =>
         app.commands.isEnabled(CommandIDs.restart, { kernel_id })
           ? () => actions.restart(kernel_id)
@@ -290,7 +290,7 @@ const news: JupyterFrontEndPlugin<void> = {
       explained: () => settings.hasExplained(),
       trans
     });
-    new StandingWatcher(manager, kernelIds, standing);
+    new SuspendWatcher(manager, kernelIds, standing);
   }
 };
 

@@ -2,7 +2,7 @@ import { Token } from '@lumino/coreutils';
 import type { IDisposable } from '@lumino/disposable';
 import type { ISignal } from '@lumino/signaling';
 
-import type { SuspendVerb } from './text/devicestate';
+import type { SuspendAction } from './text/suspendaction';
 import type {
   IBill,
   IHost,
@@ -14,9 +14,10 @@ import type {
 } from './wire/types';
 
 /** How fresh the data is: pushed, fetched now and then, stale, or not there yet. */
-export type Status = 'loading' | 'connected' | 'polling' | 'disconnected';
+export type ConnectionStatus =
+  'loading' | 'connected' | 'polling' | 'disconnected';
 
-/** The state of the broker as this page knows it, and the verbs that change it. */
+/** The state of the broker as this page knows it, and what changes it. */
 export interface ILeaseManager extends IDisposable {
   /** The host and its devices; null until the first snapshot. */
   readonly host: IHost | null;
@@ -26,7 +27,7 @@ export interface ILeaseManager extends IDisposable {
   readonly queue: readonly IRequest[];
   /** What is in use; null until the first snapshot. */
   readonly usage: IUsage | null;
-  readonly status: Status;
+  readonly status: ConnectionStatus;
   /** Why `status` is "disconnected", for people; empty otherwise. */
   readonly problem: string;
   /** When the last snapshot came, in milliseconds since the epoch by the browser's clock; null for never. */
@@ -41,7 +42,7 @@ export interface ILeaseManager extends IDisposable {
   /** The waiting request of a kernel, or null. */
   requestOf(kernelId: string): IRequest | null;
 
-  /** What the books have charged a kernel. */
+  /** What a kernel has used, as recorded by the server. */
   bill(kernelId: string): Promise<IBill>;
   /** Asks for a slice. Rejects with `AIStackError` when it is refused. */
   request(body: IRequestBody): Promise<IRequested>;
@@ -50,7 +51,7 @@ export interface ILeaseManager extends IDisposable {
   /** Moves the end of a lease `seconds` further away. */
   extend(leaseId: string, seconds: number): Promise<ILease>;
   /** Suspends or resumes the device state of a lease, or pins it to its devices or no longer. */
-  reside(leaseId: string, verb: SuspendVerb): Promise<ILease>;
+  applySuspendAction(leaseId: string, action: SuspendAction): Promise<ILease>;
   /** Withdraws a waiting request. */
   cancel(requestId: string): Promise<IRequest>;
   /** Fetches everything anew. */
@@ -63,7 +64,7 @@ export interface ILeaseManager extends IDisposable {
 
 export const ILeaseManager = new Token<ILeaseManager>(
   'jupyter-aistack:ILeaseManager',
-  'The slices of this host: who holds them, who waits, and the verbs to change that.'
+  'The slices of this host: who holds them, who waits, and how to change that.'
 );
 
 /** The kernel that commands and panel speak of: that of the notebook in front. */

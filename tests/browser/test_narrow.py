@@ -31,11 +31,9 @@ def test_everything_at_once_fits_into_a_narrow_panel(
         WIDTH, abs=2
     )
 
-    expect(lab.mine).to_contain_text(
-        "Nobody uses this slice. It is taken back in 4 min"
-    )
+    expect(lab.mine).to_contain_text("This slice is idle. It is reclaimed in 4 min")
     expect(lab.fact("State")).to_have_text("idle 56 min")
-    toast = lab.toasts.filter(has_text="nobody uses its slice; it ends in 5 min.")
+    toast = lab.toasts.filter(has_text="its slice is idle; it is reclaimed in 5 min.")
     expect(toast.get_by_role("button", name="Extend")).to_be_visible()
     expect(toast.locator(".jp-toast-message")).to_contain_text(
         "keeps running, on the CPU."
@@ -44,7 +42,7 @@ def test_everything_at_once_fits_into_a_narrow_panel(
 
     told.say(full(kernel_id, "preempt"))
     expect(lab.mine).to_contain_text(
-        "Somebody who goes first needs the room. This slice ends in 4 min"
+        "A higher-priority request needs the capacity. This slice is preempted in 4 min"
     )
     expect(lab.mine.get_by_role("button", name="Extend")).to_be_disabled()
     expect(toast).to_have_count(0)

@@ -58,7 +58,7 @@ def test_slice_that_nobody_uses_is_marked_then_told_then_kept_by_extend(
     lab.picture("notice-badge")
 
     banner = lab.mine.locator(".jp-AIStack-notice")
-    expect(banner).to_contain_text("Nobody uses this slice. It is taken back in 9 min")
+    expect(banner).to_contain_text("This slice is idle. It is reclaimed in 9 min")
     toast = lab.toasts.filter(has_text="idle.ipynb: nobody uses its slice")
     expect(toast).to_contain_text("The kernel keeps running, on the CPU.")
     assert notice(lab)["kind"] == "idle"
@@ -90,10 +90,10 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
     lab.dialog.get_by_role("textbox").fill("2")
     lab.dialog.get_by_role("combobox", name="Queue").select_option("spare")
     expect(lab.dialog).to_contain_text("Holds 0 devices")
-    lab.dialog.get_by_role("checkbox", name="May be taken back early").check()
+    lab.dialog.get_by_role("checkbox", name="May be preempted").check()
     lab.picture("notice-dialog")
     lab.dialog.get_by_role("button", name="Request").click()
-    expect(lab.fact("May end early")).to_be_visible()
+    expect(lab.fact("Preemptible")).to_be_visible()
     (lease,) = lab.server.leases()
     assert (lease["queue"], lease["preemptible"]) == ("spare", True)
     lab.attach(lease["id"])
@@ -119,7 +119,7 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
     lab.picture("notice-preempt")
 
     expect(
-        lab.toasts.filter(has_text="modest.ipynb: its slice was taken back.")
+        lab.toasts.filter(has_text="modest.ipynb: its slice was preempted.")
     ).to_be_visible()
     expect(lab.mine).to_contain_text("This notebook has no slice of a device.")
     assert "in the kernel" in lab.run("print(kept)")
@@ -127,7 +127,7 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
     until(
         lambda: [one["queue"] for one in lab.server.leases()] == ["urgent"],
         30,
-        "those who go first get nothing",
+        "the higher-priority request gets nothing",
     )
 
 

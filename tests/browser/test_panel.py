@@ -18,7 +18,7 @@ def test_empty_panel_names_devices_and_says_what_to_do_first(lab: LabPage) -> No
     expect(lab.mine).to_contain_text("Open a notebook to request a slice for it.")
     expect(lab.mine.get_by_role("button", name="Request…")).to_be_disabled()
     expect(lab.panel.get_by_role("region", name="Queue")).to_contain_text(
-        "Nobody waits."
+        "No requests are waiting."
     )
     expect(lab.panel.locator("header").get_by_text("simulated")).to_be_visible()
     lab.picture("panel-empty")

@@ -42,7 +42,7 @@ def test_second_notebook_waits_and_is_granted_when_the_first_releases(
     )
     question.get_by_role("button", name="OK").click()
 
-    expect(queue).to_contain_text("Nobody waits.")
+    expect(queue).to_contain_text("No requests are waiting.")
     expect(lab.device(0).get_by_role("img")).to_have_accessible_name(
         "GPU 0: second.ipynb 1/2, 1/2 free"
     )
@@ -84,7 +84,7 @@ def test_waiting_can_be_given_up(lab: LabPage) -> None:
     lab.run("%gpu request 1 --no-wait")
     lab.mine.get_by_role("button", name="Cancel").click()
     expect(lab.panel.get_by_role("region", name="Queue")).to_contain_text(
-        "Nobody waits."
+        "No requests are waiting."
     )
     expect(lab.mine).to_contain_text("This notebook has no slice of a device.")
     assert lab.server.queue() == []

@@ -31,7 +31,7 @@ LOST = {
     "why": "the checkpoint helper ended while its state moved",
 }
 LOOKS = {
-    "warm": (WARM, "Idle; suspended when somebody needs its memory."),
+    "warm": (WARM, "Idle; suspended when its memory is needed."),
     "held": (HELD, "A cell uses it."),
     "suspended": ({}, "9 GiB in host memory; comes back when a cell needs it."),
     "pinned": (PINNED, "Stays on its device: an NCCL communicator"),
@@ -70,7 +70,7 @@ def test_what_is_not_enforced_or_nearly_full_or_out_of_order_stands_out(
     snapshot = standing(kernel_id, {"wanted_at": samples()["usage"]["at"] - 12})
     told.say(snapshot)
     expect(lab.mine).to_contain_text(
-        re.compile(r"has waited \d+ s for room to come back")
+        re.compile(r"has waited \d+ s for capacity to come back")
     )
     lab.picture(f"standing-waits-{theme}")
 
@@ -200,7 +200,7 @@ def test_what_runs_offers_to_bring_a_slice_back(told: Told, lab: LabPage) -> Non
     lab.picture("standing-running")
     menu.get_by_role("menuitem", name="Resume the Slice").click()
     expect(
-        lab.toasts.filter(has_text="its slice comes back as soon as there is room")
+        lab.toasts.filter(has_text="its slice comes back as soon as there is capacity")
     ).to_be_visible()
     assert told.asked == ["POST leases/l-tour/resume {}"]
 

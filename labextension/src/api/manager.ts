@@ -2,9 +2,9 @@ import { DisposableDelegate, type IDisposable } from '@lumino/disposable';
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import { Disposable } from '../app/disposable';
-import type { SuspendVerb } from '../text/devicestate';
 import { leaseOf, requestOf } from '../text/ownership';
-import type { ILeaseManager, Status } from '../tokens';
+import type { SuspendAction } from '../text/suspendaction';
+import type { ILeaseManager, ConnectionStatus } from '../tokens';
 import type {
   IBill,
   IHost,
@@ -18,7 +18,7 @@ import type {
 import type { RestAPI } from './restapi';
 import { SnapshotStream } from './stream';
 
-/** Keeps the last snapshot; every verb acts on the server first and then fetches what became of it. */
+/** Keeps the last snapshot; each method that changes something does so on the server first and then fetches the result. */
 export class LeaseManager extends Disposable implements ILeaseManager {
   constructor(options: LeaseManager.IOptions) {
     super();
@@ -26,7 +26,7 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     this._stream = new SnapshotStream({
       open: options.openSocket,
       fetch: () => this._api.snapshot(),
-      onSnapshot: snapshot => this._take(snapshot),
+      onSnapshot: snapshot => this._setSnapshot(snapshot),
       onStatus: (status, problem) => this._setStatus(status, problem)
     });
     document.addEventListener('visibilitychange', this._onVisibility);
@@ -49,7 +49,7 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     return this._snapshot?.usage ?? null;
   }
 
-  get status(): Status {
+  get status(): ConnectionStatus {
     return this._status;
   }
 
@@ -98,8 +98,8 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     return this._mutate(() => this._api.extend(leaseId, seconds));
   }
 
-  reside(leaseId: string, verb: SuspendVerb): Promise<ILease> {
-    return this._mutate(() => this._api.reside(leaseId, verb));
+  applySuspendAction(leaseId: string, action: SuspendAction): Promise<ILease> {
+    return this._mutate(() => this._api.applySuspendAction(leaseId, action));
   }
 
   cancel(requestId: string): Promise<IRequest> {
@@ -107,7 +107,7 @@ export class LeaseManager extends Disposable implements ILeaseManager {
   }
 
   async refresh(): Promise<void> {
-    this._take(await this._api.snapshot());
+    this._setSnapshot(await this._api.snapshot());
   }
 
   reconnect(): void {
@@ -117,23 +117,23 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   watch(): IDisposable {
     this._watchers += 1;
-    this._tune();
+    this._updateInterval();
     return new DisposableDelegate(() => {
       this._watchers -= 1;
-      this._tune();
+      this._updateInterval();
     });
   }
 
-  /** The verb's own failure is the caller's; that of the refresh after it is not. */
-  private async _mutate<T>(verb: () => Promise<T>): Promise<T> {
+  /** Rejects when `call` does; a failure of the refresh after it is left to the stream. */
+  private async _mutate<T>(call: () => Promise<T>): Promise<T> {
     try {
-      return await verb();
+      return await call();
     } finally {
       await this.refresh().catch(() => undefined);
     }
   }
 
-  private _take(snapshot: ISnapshot): void {
+  private _setSnapshot(snapshot: ISnapshot): void {
     if (this.isDisposed) {
       return;
     }
@@ -143,7 +143,7 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     this._changed.emit();
   }
 
-  private _setStatus(status: Status, problem = ''): void {
+  private _setStatus(status: ConnectionStatus, problem = ''): void {
     if (status === this._status && problem === this._problem) {
       return;
     }
@@ -152,13 +152,13 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     this._changed.emit();
   }
 
-  private _tune(): void {
+  private _updateInterval(): void {
     if (!this.isDisposed) {
       this._stream.setInterval(this._watchers > 0 && !document.hidden ? 1 : 5);
     }
   }
 
-  private _onVisibility = (): void => this._tune();
+  private _onVisibility = (): void => this._updateInterval();
 
   private readonly _api: RestAPI;
   private readonly _stream: SnapshotStream;
@@ -167,7 +167,7 @@ export class LeaseManager extends Disposable implements ILeaseManager {
   private _lastSeen: number | null = null;
   private _problem = '';
   private _snapshot: ISnapshot | null = null;
-  private _status: Status = 'loading';
+  private _status: ConnectionStatus = 'loading';
   private _watchers = 0;
 }
 

@@ -1,4 +1,4 @@
-import type { SuspendVerb } from '../text/devicestate';
+import type { SuspendAction } from '../text/suspendaction';
 import type { Decoder } from '../wire/decoders';
 import { AIStackError } from '../wire/errors';
 import type {
@@ -44,7 +44,7 @@ export class RestAPI {
     return (await this._call(`events?after=${after}`, validate.events)).events;
   }
 
-  /** What the books have charged a kernel. */
+  /** What a kernel has used, as recorded by the server. */
   bill(kernelId: string): Promise<IBill> {
     const path = `bill?kernel_id=${encodeURIComponent(kernelId)}`;
     return this._call(path, validate.bill);
@@ -66,8 +66,8 @@ export class RestAPI {
   }
 
   /** Suspends, resumes, pins or unpins the device state of a lease. */
-  reside(leaseId: string, verb: SuspendVerb): Promise<ILease> {
-    const path = `leases/${encodeURIComponent(leaseId)}/${verb}`;
+  applySuspendAction(leaseId: string, action: SuspendAction): Promise<ILease> {
+    const path = `leases/${encodeURIComponent(leaseId)}/${action}`;
     return this._call(path, validate.lease, 'POST', {});
   }
 
@@ -115,7 +115,7 @@ async function readJSON(response: Response): Promise<unknown> {
   }
 }
 
-/** Our own error when the body is one; else what the web server or a proxy said. */
+/** Our own error when the body is one; else one with the status of the web server or proxy. */
 function errorFrom(response: Response, data: unknown): AIStackError {
   try {
     return AIStackError.from(validate.error(data, ''), response.status);

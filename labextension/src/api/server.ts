@@ -16,7 +16,7 @@ export function fetchFrom(settings: ServerConnection.ISettings): Fetch {
         settings
       );
     } catch (error) {
-      // The browser's own words for it, "Failed to fetch", help nobody.
+      // The browser's own message, "Failed to fetch", does not say what to do.
       throw error instanceof ServerConnection.NetworkError
         ? new Error('The Jupyter server does not answer')
         : error;

@@ -1,7 +1,7 @@
 import { Poll } from '@lumino/polling';
 
 import { Disposable } from '../app/disposable';
-import type { Status } from '../tokens';
+import type { ConnectionStatus } from '../tokens';
 import { shape, text } from '../wire/decoders';
 import { messageOf } from '../wire/errors';
 import type { ISnapshot } from '../wire/types';
@@ -177,6 +177,6 @@ export namespace SnapshotStream {
     /** Fetches a snapshot by REST. */
     fetch: () => Promise<ISnapshot>;
     onSnapshot: (snapshot: ISnapshot) => void;
-    onStatus: (status: Status, problem?: string) => void;
+    onStatus: (status: ConnectionStatus, problem?: string) => void;
   }
 }

@@ -5,7 +5,7 @@ import { Signal, type ISignal } from '@lumino/signaling';
 import type { ICurrentKernel } from '../tokens';
 import { Disposable } from './disposable';
 
-/** Follows the notebook in front and the kernel of it; without a tracker there never is one. */
+/** Follows the notebook in front and its kernel; without a tracker there is none. */
 export class CurrentKernel extends Disposable implements ICurrentKernel {
   constructor(private readonly _tracker: INotebookTracker | null) {
     super();

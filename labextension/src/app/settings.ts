@@ -9,9 +9,9 @@ export interface IAIStackSettings {
   readonly extendSeconds: number;
   /** How long before the end of a slice to warn; 0 for never. */
   readonly warnSeconds: number;
-  /** Whether the user still has to be told what it means that a slice is suspended. */
+  /** Whether to explain what a suspended slice is the next time that there is one. */
   readonly explainsSuspend: boolean;
-  /** Keeps for ever that they have been told. */
+  /** Saves that it has been explained. */
   hasExplained(): void;
 }
 

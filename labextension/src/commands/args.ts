@@ -19,7 +19,7 @@ export function numberArg(args: Args, name: string): number | null {
 }
 
 /** The value, or an error with that sentence. */
-export function needed<T>(value: T | null, otherwise: string): T {
+export function orThrow<T>(value: T | null, otherwise: string): T {
   if (value === null) {
     throw new Error(otherwise);
   }

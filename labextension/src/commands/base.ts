@@ -7,7 +7,7 @@ import type { ICurrentKernel, ILeaseManager } from '../tokens';
 import type { IRequested } from '../wire/types';
 import type { Args } from './args';
 
-/** Every verb of the user interface. */
+/** The ids of all commands. */
 export namespace CommandIDs {
   export const open = 'jupyter-aistack:open';
   export const request = 'jupyter-aistack:request';
@@ -31,7 +31,7 @@ export interface ICommandOptions {
   kernel: ICurrentKernel;
   trans: TranslationBundle;
   icon?: CommandRegistry.ICommandOptions['icon'];
-  /** By how much Extend moves the end, unless told otherwise. */
+  /** By how much Extend moves the end, in seconds, where the command does not say. */
   extendSeconds: () => number;
   openPanel: () => void;
   /** Lets the user fill in a request for that kernel. */
@@ -44,9 +44,9 @@ export interface ICommandOptions {
   leaseUnderMouse: () => string | null;
   /** Restarts a kernel, after asking; null when no open notebook has it. */
   restarterOf: (kernelId: string) => (() => Promise<unknown>) | null;
-  /** Tells the user what was done or might be, and offers to take it back. */
-  tell: (message: string, undo?: () => void) => void;
-  /** Tells the user what went wrong. */
+  /** Notifies the user of what was done or is advised, with a way to undo it. */
+  notify: (message: string, undo?: () => void) => void;
+  /** Notifies the user of a failure. */
   report: (error: unknown) => void;
 }
 
@@ -55,14 +55,14 @@ export function isOnline(manager: ILeaseManager): boolean {
   return manager.status === 'connected' || manager.status === 'polling';
 }
 
-/** The user is told of a failure; a program that ran the command sees it, too. */
+/** Reports a failure to the user, and passes it on to whatever ran the command. */
 export function guarded<T>(
   options: ICommandOptions,
-  verb: (args: Args) => Promise<T>
+  run: (args: Args) => Promise<T>
 ): (args: Args) => Promise<T> {
   return async args => {
     try {
-      return await verb(args);
+      return await run(args);
     } catch (error) {
       options.report(error);
       throw error;

@@ -11,7 +11,7 @@ import type { IRequestBody } from '../wire/types';
 import {
   flag,
   leaseArg,
-  needed,
+  orThrow,
   number,
   numberArg,
   schema,
@@ -26,7 +26,7 @@ import {
   isOnline,
   type ICommandOptions
 } from './base';
-import { residenceCommands } from './suspend';
+import { suspendCommands } from './suspend';
 
 /** Adds the commands; dispose the result to remove them. */
 export function addCommands(options: ICommandOptions): IDisposable {
@@ -63,7 +63,7 @@ function describe(
     [CommandIDs.request]: requestCommand(options),
     [CommandIDs.release]: releaseCommand(options),
     [CommandIDs.extend]: extendCommand(options),
-    ...residenceCommands(options),
+    ...suspendCommands(options),
     [CommandIDs.cancel]: cancelCommand(options),
     [CommandIDs.refresh]: {
       label: trans.__('Refresh AI Stack'),
@@ -92,18 +92,18 @@ function requestCommand(
         kernel_id: text('For which kernel; that of the notebook in front'),
         queue: text('In which queue to wait; that of the user'),
         lease_seconds: number('For how long at most; without it, no end'),
-        preemptible: flag('Whether it may be taken back for those who go first')
+        preemptible: flag('Whether higher-priority requests may preempt it')
       })
     },
     isEnabled: args => isOnline(manager) && isFree(kernelOf(args)),
     execute: guarded(options, async args => {
-      const id = needed(kernelOf(args), trans.__('There is no kernel'));
+      const id = orThrow(kernelOf(args), trans.__('There is no kernel'));
       const spec = textArg(args, 'spec');
       const answer = spec
         ? await manager.request(bodyOf(spec, id, args))
         : await options.askRequest(id);
       if (answer?.advice) {
-        options.tell(answer.advice);
+        options.notify(answer.advice);
       }
       return answer;
     })
@@ -132,7 +132,7 @@ function releaseCommand(
     describedBy: { args: schema({ lease_id: leaseArg() }) },
     isEnabled: args => isOnline(manager) && leaseId(options, args) !== null,
     execute: guarded(options, async args => {
-      const id = needed(leaseId(options, args), trans.__('There is no slice'));
+      const id = orThrow(leaseId(options, args), trans.__('There is no slice'));
       return (await mayRelease(options)) ? manager.release(id) : null;
     })
   };
@@ -177,7 +177,7 @@ function extendCommand(
     isEnabled: args =>
       isOnline(manager) && isExtendable(leaseId(options, args)),
     execute: guarded(options, async args => {
-      const id = needed(leaseId(options, args), trans.__('There is no slice'));
+      const id = orThrow(leaseId(options, args), trans.__('There is no slice'));
       const seconds = numberArg(args, 'seconds') ?? options.extendSeconds();
       return manager.extend(id, seconds);
     })
@@ -201,7 +201,7 @@ function cancelCommand(
     },
     isEnabled: args => isOnline(manager) && requestId(args) !== null,
     execute: guarded(options, async args =>
-      manager.cancel(needed(requestId(args), trans.__('Nothing waits')))
+      manager.cancel(orThrow(requestId(args), trans.__('Nothing waits')))
     )
   };
 }

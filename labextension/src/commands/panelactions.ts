@@ -1,6 +1,6 @@
 import type { CommandRegistry } from '@lumino/commands';
 
-import type { SuspendVerb } from '../text/devicestate';
+import type { SuspendAction } from '../text/suspendaction';
 import type { ILeaseManager } from '../tokens';
 import { CommandIDs } from './base';
 
@@ -9,7 +9,7 @@ export interface IPanelActions {
   request: () => void;
   release: (leaseId: string) => void;
   extend: (leaseId: string) => void;
-  reside: (leaseId: string, verb: SuspendVerb) => void;
+  applySuspendAction: (leaseId: string, action: SuspendAction) => void;
   restart: (kernelId: string) => void;
   cancel: (requestId: string) => void;
   refresh: () => void;
@@ -28,7 +28,8 @@ export function panelActions(
     request: () => run(CommandIDs.request),
     release: lease_id => run(CommandIDs.release, { lease_id }),
     extend: lease_id => run(CommandIDs.extend, { lease_id }),
-    reside: (lease_id, verb) => run(CommandIDs[verb], { lease_id }),
+    applySuspendAction: (lease_id, action) =>
+      run(CommandIDs[action], { lease_id }),
     restart: kernel_id => run(CommandIDs.restart, { kernel_id }),
     cancel: request_id => run(CommandIDs.cancel, { request_id }),
     refresh: () => run(CommandIDs.refresh),

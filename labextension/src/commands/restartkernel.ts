@@ -10,6 +10,6 @@ export function restarterOf(
   const panel = tracker?.find(
     ({ sessionContext }) => sessionContext.session?.kernel?.id === kernelId
   );
-  // Not the command of the notebooks: that goes by what is in front by then, and might restart another.
+  // Not the notebook's restart command: it acts on the notebook in front by then, and might restart another kernel.
   return panel ? () => dialogs.restart(panel.sessionContext) : null;
 }

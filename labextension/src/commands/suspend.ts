@@ -1,14 +1,18 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { CommandRegistry } from '@lumino/commands';
 
-import { refusal, verbCaption, type SuspendVerb } from '../text/devicestate';
-import { holderName, shortened } from '../text/format';
+import { holderName, truncated } from '../text/format';
 import { isOwn } from '../text/ownership';
+import {
+  actionCaption,
+  whyNotAllowed,
+  type SuspendAction
+} from '../text/suspendaction';
 import type { ILease } from '../wire/types';
 import {
   flag,
   leaseArg,
-  needed,
+  orThrow,
   schema,
   text,
   textArg,
@@ -16,7 +20,7 @@ import {
 } from './args';
 import { CommandIDs, guarded, isOnline, type ICommandOptions } from './base';
 
-const UNDONE_BY: Record<SuspendVerb, SuspendVerb> = {
+const UNDO: Record<SuspendAction, SuspendAction> = {
   suspend: 'resume',
   resume: 'suspend',
   pin: 'unpin',
@@ -24,27 +28,27 @@ const UNDONE_BY: Record<SuspendVerb, SuspendVerb> = {
 };
 
 /** Suspend and resume, pin and unpin; and the way out when the state of a kernel is lost. */
-export function residenceCommands(
+export function suspendCommands(
   options: ICommandOptions
 ): Record<string, CommandRegistry.ICommandOptions> {
   const { trans } = options;
   return {
-    [CommandIDs.suspend]: residenceCommand(
+    [CommandIDs.suspend]: suspendCommand(
       options,
       'suspend',
       trans.__('Suspend the Slice')
     ),
-    [CommandIDs.resume]: residenceCommand(
+    [CommandIDs.resume]: suspendCommand(
       options,
       'resume',
       trans.__('Resume the Slice')
     ),
-    [CommandIDs.pin]: residenceCommand(
+    [CommandIDs.pin]: suspendCommand(
       options,
       'pin',
       trans.__('Pin the Slice to Its Device')
     ),
-    [CommandIDs.unpin]: residenceCommand(
+    [CommandIDs.unpin]: suspendCommand(
       options,
       'unpin',
       trans.__('Unpin the Slice')
@@ -53,20 +57,20 @@ export function residenceCommands(
   };
 }
 
-function residenceCommand(
+function suspendCommand(
   options: ICommandOptions,
-  verb: SuspendVerb,
+  action: SuspendAction,
   label: string
 ): CommandRegistry.ICommandOptions {
   const { manager, trans } = options;
   const makesSense = (args: Args): boolean => {
     const lease = ownLease(options, args);
-    const why = lease && refusal(verb, lease, manager.host, trans);
+    const why = lease && whyNotAllowed(action, lease, manager.host, trans);
     return isOnline(manager) && why === '';
   };
   return {
     label,
-    caption: verbCaption(verb, trans),
+    caption: actionCaption(action, trans),
     describedBy: {
       args: schema({
         lease_id: leaseArg(),
@@ -80,13 +84,13 @@ function residenceCommand(
         ? makesSense(args)
         : !!ownLease(options, args)?.residence,
     execute: guarded(options, async args => {
-      const lease = needed(
+      const lease = orThrow(
         ownLease(options, args),
         trans.__('There is no slice of yours')
       );
-      const after = await manager.reside(lease.id, verb);
+      const after = await manager.applySuspendAction(lease.id, action);
       if (args.is_undo !== true) {
-        tellOf(options, verb, after);
+        notifyDone(options, action, after);
       }
       return after;
     })
@@ -109,16 +113,16 @@ function ownLease(options: ICommandOptions, args: Args): ILease | null {
   return isMine ? lease : null;
 }
 
-function tellOf(
+function notifyDone(
   options: ICommandOptions,
-  verb: SuspendVerb,
+  action: SuspendAction,
   lease: ILease
 ): void {
   const { commands, trans } = options;
-  const name = shortened(holderName(lease.holder), NAME_LETTERS);
-  const undo = CommandIDs[UNDONE_BY[verb]];
+  const name = truncated(holderName(lease.holder), NAME_LETTERS);
+  const undo = CommandIDs[UNDO[action]];
   const args = { lease_id: lease.id, is_undo: true };
-  options.tell(doneText(verb, name, trans), () => {
+  options.notify(doneText(action, name, trans), () => {
     commands.execute(undo, args).catch(() => undefined);
   });
 }
@@ -127,11 +131,11 @@ function tellOf(
 const NAME_LETTERS = 30;
 
 function doneText(
-  verb: SuspendVerb,
+  action: SuspendAction,
   name: string,
   trans: TranslationBundle
 ): string {
-  switch (verb) {
+  switch (action) {
     case 'suspend':
       return trans.__(
         '%1: its slice is being suspended; it comes back when a cell needs it.',
@@ -139,7 +143,7 @@ function doneText(
       );
     case 'resume':
       return trans.__(
-        '%1: its slice comes back as soon as there is room.',
+        '%1: its slice comes back as soon as there is capacity.',
         name
       );
     case 'pin':
@@ -173,7 +177,7 @@ function restartCommand(
     isEnabled: args => restarter(args) !== null,
     isVisible: args => restarter(args) !== null,
     execute: guarded(options, args =>
-      needed(
+      orThrow(
         restarter(args),
         trans.__('No open notebook has a kernel whose slice is lost')
       )()

@@ -1,16 +1,16 @@
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import { formatDuration, holderName, shortened } from '../text/format';
+import { formatDuration, holderName, truncated } from '../text/format';
 import {
-  afterwardsText,
   canExtend,
+  endedLine,
   noticeLine,
-  roughLeft
+  roundedTimeLeft
 } from '../text/notice';
 import type { ILease } from '../wire/types';
 import type { INoticeNews, NoticedLease } from './noticewatcher';
-import type { INews } from './watcher';
+import type { ILeaseNews } from './watcher';
 
 export interface INewsToastsOptions {
   extend: (leaseId: string) => void;
@@ -20,7 +20,7 @@ export interface INewsToastsOptions {
 }
 
 /** Puts news where JupyterLab shows it: as notifications. */
-export class NewsToasts implements INews, INoticeNews {
+export class NewsToasts implements ILeaseNews, INoticeNews {
   constructor(private readonly _options: INewsToastsOptions) {}
 
   granted({ spec }: ILease): void {
@@ -38,7 +38,7 @@ export class NewsToasts implements INews, INoticeNews {
     );
   }
 
-  pending(key: string, lease: NoticedLease, now: number): void {
+  noticePending(key: string, lease: NoticedLease, now: number): void {
     const message = this._textOf(lease, now);
     const shown = this._shown.get(key);
     if (!shown) {
@@ -51,23 +51,22 @@ export class NewsToasts implements INews, INoticeNews {
     }
   }
 
-  over(key: string, lease: NoticedLease, wasTaken: boolean): void {
+  noticeOver(key: string, lease: NoticedLease, hasEnded: boolean): void {
     const { trans } = this._options;
     const shown = this._shown.get(key);
     this._shown.delete(key);
     if (shown) {
       Notification.dismiss(shown.id);
     }
-    if (wasTaken) {
-      const what = trans.__('%1: its slice was taken back.', nameOf(lease));
-      const message = `${what} ${afterwardsText(lease, trans)}`.trim();
+    if (hasEnded) {
+      const message = endedLine(lease, lease.notice, nameOf(lease), trans);
       Notification.info(message, { autoClose: false });
     }
   }
 
   private _textOf(lease: NoticedLease, now: number): string {
     const { trans } = this._options;
-    const left = roughLeft(lease.notice, now, trans);
+    const left = roundedTimeLeft(lease.notice, now, trans);
     return noticeLine(lease, lease.notice, nameOf(lease), left, trans);
   }
 
@@ -107,5 +106,5 @@ export class NewsToasts implements INews, INoticeNews {
 const NAME_LETTERS = 20;
 
 function nameOf({ holder }: ILease): string {
-  return shortened(holderName(holder), NAME_LETTERS);
+  return truncated(holderName(holder), NAME_LETTERS);
 }

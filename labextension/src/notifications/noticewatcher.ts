@@ -3,21 +3,21 @@ import { isOwn } from '../text/ownership';
 import type { ILeaseManager } from '../tokens';
 import type { ILease, INotice } from '../wire/types';
 
-/** A lease that will be taken back. */
+/** A lease that will be reclaimed or preempted. */
 export type NoticedLease = ILease & { notice: INotice };
 
-/** What becomes of notices; `key` is the same for all that is told of one. */
+/** What becomes of notices; `key` identifies the notice. */
 export interface INoticeNews {
   /** It was given, or time has passed since. */
-  pending: (key: string, lease: NoticedLease, now: number) => void;
-  /** It is over: the lease was taken back, or else was kept or released in time. */
-  over: (key: string, lease: NoticedLease, wasTaken: boolean) => void;
+  noticePending: (key: string, lease: NoticedLease, now: number) => void;
+  /** It is over; `hasEnded` when the lease ended by it, rather than being kept or released in time. */
+  noticeOver: (key: string, lease: NoticedLease, hasEnded: boolean) => void;
 }
 
-/** A lease that goes this long before its time may still have been taken: clocks and snapshots are not exact. */
+/** A lease that ends this long before its time may still have ended by its notice: clocks and snapshots are not exact. */
 const SLACK_SECONDS = 2;
 
-/** Watches the leases of all kernels of this server, for a notebook in the background is the one that nobody uses. */
+/** Watches the leases of all kernels of this server, for the idle notebook is one in the background. */
 export class NoticeWatcher extends Disposable {
   constructor(
     private readonly _manager: ILeaseManager,
@@ -25,38 +25,42 @@ export class NoticeWatcher extends Disposable {
     private readonly _news: INoticeNews
   ) {
     super();
-    _manager.changed.connect(this._look, this);
-    this._timer = setInterval(() => this._count(), 1000);
+    _manager.changed.connect(this._update, this);
+    this._timer = setInterval(() => this._tick(), 1000);
   }
 
   protected onDispose(): void {
     clearInterval(this._timer);
   }
 
-  private _look(): void {
-    const seen = new Map(this._noticed().map(lease => [keyOf(lease), lease]));
+  private _update(): void {
+    const seen = new Map(
+      this._leasesWithNotice().map(lease => [keyOf(lease), lease])
+    );
     for (const [key, lease] of this._pending) {
       if (!seen.has(key)) {
-        this._news.over(key, lease, this._wasTaken(lease));
+        this._news.noticeOver(key, lease, this._hasEnded(lease));
       }
     }
     this._pending = seen;
-    this._count();
+    this._tick();
   }
 
-  private _count(): void {
+  private _tick(): void {
     const now = this._manager.now();
-    this._pending.forEach((lease, key) => this._news.pending(key, lease, now));
+    this._pending.forEach((lease, key) =>
+      this._news.noticePending(key, lease, now)
+    );
   }
 
-  private _noticed(): NoticedLease[] {
+  private _leasesWithNotice(): NoticedLease[] {
     const kernels = this._kernelIds();
     return this._manager.leases
       .filter(isNoticed)
       .filter(({ holder }) => kernels.some(kernel => isOwn(holder, kernel)));
   }
 
-  private _wasTaken({ id, notice }: NoticedLease): boolean {
+  private _hasEnded({ id, notice }: NoticedLease): boolean {
     const lives = this._manager.leases.some(
       lease => lease.id === id && lease.state !== 'ended'
     );
@@ -71,7 +75,7 @@ function isNoticed(lease: ILease): lease is NoticedLease {
   return lease.notice !== null && lease.state !== 'ended';
 }
 
-/** A lease that is told again later is told anew. */
+/** A later notice about the same lease has a key of its own. */
 function keyOf({ id, notice }: NoticedLease): string {
   return `${id}@${notice.at}`;
 }

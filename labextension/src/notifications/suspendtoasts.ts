@@ -1,17 +1,14 @@
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import {
-  keptText,
-  type ResidentLease,
-  type SuspendVerb
-} from '../text/devicestate';
-import { deviceTitle, holderName, shortened } from '../text/format';
+import { hostMemoryText, type SuspendableLease } from '../text/devicestate';
+import { deviceTitle, holderName, truncated } from '../text/format';
+import type { SuspendAction } from '../text/suspendaction';
 import type { IDevice, ILease } from '../wire/types';
-import type { IStandingNews } from './suspendwatcher';
+import type { ISuspendNews } from './suspendwatcher';
 
-export interface IStandingToastsOptions {
-  reside: (leaseId: string, verb: SuspendVerb) => void;
+export interface ISuspendToastsOptions {
+  applySuspendAction: (leaseId: string, action: SuspendAction) => void;
   /** Restarts a kernel, after asking; null when no open notebook has it. */
   restartOf: (kernelId: string) => (() => void) | null;
   /** Shows where slices are dealt with. */
@@ -24,37 +21,37 @@ export interface IStandingToastsOptions {
 }
 
 /** Tells what must be known of slices: each thing once, and again only in the list of notifications. */
-export class StandingToasts implements IStandingNews {
-  constructor(private readonly _options: IStandingToastsOptions) {}
+export class SuspendToasts implements ISuspendNews {
+  constructor(private readonly _options: ISuspendToastsOptions) {}
 
-  suspended(lease: ResidentLease, isNews: boolean): void {
+  suspended(lease: SuspendableLease, isNews: boolean): void {
     const { explained, shouldExplain, trans } = this._options;
     const actions = [this._action('resume', lease)];
     if (shouldExplain()) {
       explained();
       this._explain(lease, [...actions, this._action('pin', lease)]);
     } else if (isNews) {
-      const pause = this._pauseOf(`suspended ${lease.id}`, 10_000);
+      const pause = this._popUpTime(`suspended ${lease.id}`, 10_000);
       const message = trans.__(
         '%1 is suspended: %2; it comes back when a cell needs it.',
         nameOf(lease),
-        keptText(lease, trans)
+        hostMemoryText(lease, trans)
       );
       this._show(lease.id, 'info', message, pause, actions);
     }
   }
 
-  resumed(lease: ResidentLease, isNews: boolean): void {
+  resumed(lease: SuspendableLease, isNews: boolean): void {
     const { trans } = this._options;
     this.over(lease.id);
     if (isNews) {
       const message = trans.__('%1 is back on its device.', nameOf(lease));
-      const pause = this._pauseOf(`resumed ${lease.id}`, 5_000);
+      const pause = this._popUpTime(`resumed ${lease.id}`, 5_000);
       this._show(lease.id, 'success', message, pause);
     }
   }
 
-  lost(lease: ResidentLease): void {
+  lost(lease: SuspendableLease): void {
     const { restartOf, trans } = this._options;
     const restart = restartOf(lease.holder.id);
     const message = trans.__(
@@ -81,13 +78,13 @@ export class StandingToasts implements IStandingNews {
   }
 
   filled(lease: ILease): void {
-    const message = shortened(capital(lease.note), LETTERS);
+    const message = truncated(capital(lease.note), LETTERS);
     this._show(`${lease.id} memory`, 'warning', message, 15_000, [
       this._showAction()
     ]);
   }
 
-  stranded(lease: ILease, device: IDevice): void {
+  deviceFailed(lease: ILease, device: IDevice): void {
     const { trans } = this._options;
     const title = deviceTitle(device, trans);
     const message = trans.__(
@@ -99,7 +96,7 @@ export class StandingToasts implements IStandingNews {
     this._show(
       `${lease.id} ${device.id}`,
       'error',
-      shortened(message, LETTERS),
+      truncated(message, LETTERS),
       false,
       [this._showAction()]
     );
@@ -111,12 +108,12 @@ export class StandingToasts implements IStandingNews {
       this._shown.delete(leaseId);
       Notification.dismiss(shown);
     }
-    this._leave(leaseId);
+    this._closeExplanation(leaseId);
   }
 
   /** Stays to be read, however soon the slice is back. */
   private _explain(
-    lease: ResidentLease,
+    lease: SuspendableLease,
     actions: Notification.IAction[]
   ): void {
     const message = explanation(lease, this._options.trans);
@@ -125,7 +122,7 @@ export class StandingToasts implements IStandingNews {
   }
 
   /** What is explained can no longer be acted upon once that lease is back or gone. */
-  private _leave(leaseId: string): void {
+  private _closeExplanation(leaseId: string): void {
     if (this._explanation?.leaseId === leaseId) {
       Notification.update({ id: this._explanation.id, actions: [] });
       this._explanation = null;
@@ -146,20 +143,21 @@ export class StandingToasts implements IStandingNews {
   }
 
   /** How long to pop up: so long the first time, and then not at all. */
-  private _pauseOf(key: string, pause: number): number {
-    const isFirst = !this._told.has(key);
-    this._told.add(key);
+  private _popUpTime(key: string, pause: number): number {
+    const isFirst = !this._notified.has(key);
+    this._notified.add(key);
     return isFirst ? pause : 0;
   }
 
   private _action(
-    verb: SuspendVerb,
-    lease: ResidentLease
+    action: SuspendAction,
+    lease: SuspendableLease
   ): Notification.IAction {
-    const { reside, trans } = this._options;
+    const { applySuspendAction, trans } = this._options;
     return {
-      label: verb === 'pin' ? trans.__('Never suspend it') : trans.__('Resume'),
-      callback: () => reside(lease.id, verb)
+      label:
+        action === 'pin' ? trans.__('Never suspend it') : trans.__('Resume'),
+      callback: () => applySuspendAction(lease.id, action)
     };
   }
 
@@ -170,13 +168,16 @@ export class StandingToasts implements IStandingNews {
 
   private _explanation: { id: string; leaseId: string } | null = null;
   private readonly _shown = new Map<string, string>();
-  private readonly _told = new Set<string>();
+  private readonly _notified = new Set<string>();
 }
 
 /** What it means to be suspended, in the letters that a notification shows. */
-function explanation(lease: ResidentLease, trans: TranslationBundle): string {
+function explanation(
+  lease: SuspendableLease,
+  trans: TranslationBundle
+): string {
   return trans.__(
-    '%1 is suspended: its GPU memory moved to the host to make room. Nothing is lost; it comes back when a cell needs it.',
+    '%1 is suspended: its GPU memory moved to the host to free capacity. Nothing is lost; it comes back when a cell needs it.',
     nameOf(lease)
   );
 }
@@ -186,7 +187,7 @@ const LETTERS = 140;
 const NAME_LETTERS = 20;
 
 function nameOf({ holder }: ILease): string {
-  return shortened(holderName(holder), NAME_LETTERS);
+  return truncated(holderName(holder), NAME_LETTERS);
 }
 
 function capital(sentence: string): string {

@@ -1,48 +1,48 @@
 import { Disposable } from '../app/disposable';
-import { hasResidence, type ResidentLease } from '../text/devicestate';
+import { isSuspendable, type SuspendableLease } from '../text/devicestate';
 import { isOwn } from '../text/ownership';
 import type { ILeaseManager } from '../tokens';
 import type { IDevice, ILease } from '../wire/types';
 
 /** What a user must know of a slice that is held. */
-export interface IStandingNews {
+export interface ISuspendNews {
   /** Its state has left the device; `isNews` unless it was so already, or its user asked for it. */
-  suspended: (lease: ResidentLease, isNews: boolean) => void;
+  suspended: (lease: SuspendableLease, isNews: boolean) => void;
   /** Its state is back; `isNews` as above. */
-  resumed: (lease: ResidentLease, isNews: boolean) => void;
+  resumed: (lease: SuspendableLease, isNews: boolean) => void;
   /** Its state is gone; told once per loss. */
-  lost: (lease: ResidentLease) => void;
+  lost: (lease: SuspendableLease) => void;
   /** Nothing holds it to its size; told once per reason. */
   unenforced: (lease: ILease) => void;
   /** It has come near its memory, or gone over it; told once until it is calm again. */
   filled: (lease: ILease) => void;
   /** Its device cannot be used; told once per problem. */
-  stranded: (lease: ILease, device: IDevice) => void;
+  deviceFailed: (lease: ILease, device: IDevice) => void;
   /** Whatever was said of it is over: it was given back, or began anew. */
   over: (leaseId: string) => void;
 }
 
 /** Watches the leases of all kernels of this server: a notebook in the background is the one that is suspended. */
-export class StandingWatcher extends Disposable {
+export class SuspendWatcher extends Disposable {
   constructor(
     private readonly _manager: ILeaseManager,
     private readonly _kernelIds: () => readonly string[],
-    private readonly _news: IStandingNews
+    private readonly _news: ISuspendNews
   ) {
     super();
-    _manager.changed.connect(this._look, this);
+    _manager.changed.connect(this._update, this);
   }
 
-  private _look(): void {
+  private _update(): void {
     if (!this._manager.host) {
       return;
     }
     const seen = new Map<string, ISeen>();
-    for (const lease of this._own()) {
+    for (const lease of this._ownLeases()) {
       const before = this._seen.get(lease.id);
-      this._lookAtState(lease, before);
+      this._checkSuspend(lease, before);
       this._lookAtSize(lease, before);
-      this._lookAtDevices(lease);
+      this._checkDevices(lease);
       seen.set(lease.id, seenOf(lease, before));
     }
     for (const id of this._seen.keys()) {
@@ -53,8 +53,8 @@ export class StandingWatcher extends Disposable {
     this._seen = seen;
   }
 
-  private _lookAtState(lease: ILease, before?: ISeen): void {
-    if (!hasResidence(lease)) {
+  private _checkSuspend(lease: ILease, before?: ISeen): void {
+    if (!isSuspendable(lease)) {
       return;
     }
     const { phase } = lease.residence;
@@ -80,18 +80,18 @@ export class StandingWatcher extends Disposable {
     }
   }
 
-  private _lookAtDevices(lease: ILease): void {
+  private _checkDevices(lease: ILease): void {
     for (const device of this._manager.host?.devices ?? []) {
       const isThere = lease.slices.some(s => s.device_id === device.id);
       const key = `${lease.id} ${device.id} ${device.problem}`;
-      if (device.problem && isThere && !this._stranded.has(key)) {
-        this._stranded.add(key);
-        this._news.stranded(lease, device);
+      if (device.problem && isThere && !this._failedDevices.has(key)) {
+        this._failedDevices.add(key);
+        this._news.deviceFailed(lease, device);
       }
     }
   }
 
-  private _own(): ILease[] {
+  private _ownLeases(): ILease[] {
     const kernels = this._kernelIds();
     return this._manager.leases.filter(
       ({ holder, state }) =>
@@ -100,7 +100,7 @@ export class StandingWatcher extends Disposable {
   }
 
   private _seen = new Map<string, ISeen>();
-  private readonly _stranded = new Set<string>();
+  private readonly _failedDevices = new Set<string>();
 }
 
 /** How a lease was when last looked at. */

@@ -4,7 +4,7 @@ import type { ICurrentKernel, ILeaseManager } from '../tokens';
 import type { ILease } from '../wire/types';
 
 /** What is worth a notification. */
-export interface INews {
+export interface ILeaseNews {
   /** A request that waited was granted. */
   granted: (lease: ILease) => void;
   /** A lease is about to end; told once per end. */
@@ -16,24 +16,24 @@ export class LeaseWatcher extends Disposable {
   constructor(
     private readonly _manager: ILeaseManager,
     private readonly _kernel: ICurrentKernel,
-    private readonly _news: INews,
+    private readonly _news: ILeaseNews,
     private readonly _warnSeconds: () => number
   ) {
     super();
-    _manager.changed.connect(this._look, this);
-    _kernel.changed.connect(this._look, this);
+    _manager.changed.connect(this._update, this);
+    _kernel.changed.connect(this._update, this);
   }
 
-  private _look(): void {
+  private _update(): void {
     const id = this._kernel.id;
     const lease = id ? leaseOf(this._manager.leases, id) : null;
-    this._lookForGrant(id, lease);
+    this._checkGrant(id, lease);
     if (lease) {
-      this._lookForEnd(lease);
+      this._checkEnd(lease);
     }
   }
 
-  private _lookForGrant(kernelId: string | null, lease: ILease | null): void {
+  private _checkGrant(kernelId: string | null, lease: ILease | null): void {
     const waiting = kernelId ? this._manager.requestOf(kernelId) : null;
     if (lease && this._waitingId === lease.request_id) {
       this._news.granted(lease);
@@ -41,7 +41,7 @@ export class LeaseWatcher extends Disposable {
     this._waitingId = waiting?.id ?? null;
   }
 
-  private _lookForEnd(lease: ILease): void {
+  private _checkEnd(lease: ILease): void {
     if (lease.ends_at === null || this._warned.has(endOf(lease))) {
       return;
     }

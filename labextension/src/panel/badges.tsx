@@ -1,7 +1,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import { standingWord } from '../text/devicestate';
+import { displayStateLabel } from '../text/devicestate';
 import type { Standing } from '../wire/types';
 
 export function SimulatedBadge(props: {
@@ -11,7 +11,7 @@ export function SimulatedBadge(props: {
   return (
     <span
       className="jp-AIStack-badge jp-mod-simulated"
-      title={trans.__('Nothing real stands behind it')}
+      title={trans.__('There is no real device behind it')}
     >
       {trans.__('simulated')}
     </span>
@@ -34,8 +34,8 @@ export function IdleBadge(props: {
   );
 }
 
-/** How a lease stands, with what that means for whoever points at it or listens. */
-export function StandingBadge(props: {
+/** The state of a lease's device memory, with what that means as a tooltip. */
+export function DisplayStateBadge(props: {
   standing: Standing;
   text: string;
   trans: TranslationBundle;
@@ -46,12 +46,12 @@ export function StandingBadge(props: {
       className={`jp-AIStack-badge jp-AIStack-standing jp-mod-${standing}`}
       title={text}
     >
-      {standingWord(standing, trans)}
+      {displayStateLabel(standing, trans)}
     </span>
   );
 }
 
-/** Nothing holds the slice to its size, though something should. */
+/** The slice is not enforced, though it should be. */
 export function UnenforcedBadge(props: {
   trans: TranslationBundle;
 }): JSX.Element {
@@ -66,7 +66,7 @@ export function UnenforcedBadge(props: {
   );
 }
 
-/** Something that must not be overlooked. */
+/** A problem that must not be overlooked. */
 export function Problem(props: { text: string }): JSX.Element {
   return (
     <p className="jp-AIStack-problem">

@@ -11,7 +11,7 @@ import type { IDevice, IHost, ILease, IUsage } from '../wire/types';
 import { Problem, SimulatedBadge } from './badges';
 import { Bar } from './bar';
 import { EnforcementLine, OffersLine } from './enforcement';
-import { piecesOn, segments } from './segments';
+import { slicesOn, segments } from './segments';
 import { SliceRow } from './slicerow';
 
 export interface IDeviceProps {
@@ -30,7 +30,7 @@ export interface IDeviceProps {
 export function DeviceBlock(props: IDeviceProps): JSX.Element {
   const { device, kernelId, leases, trans } = props;
   const title = deviceTitle(device, trans);
-  const pieces = piecesOn(device, leases);
+  const slices = slicesOn(device, leases);
   return (
     <li className="jp-AIStack-device" data-device-id={device.id}>
       <div className="jp-AIStack-deviceHead">
@@ -49,12 +49,12 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
         title={title}
         trans={trans}
       />
-      {(pieces.length > 0 || device.foreign_memory_bytes > 0) && (
+      {(slices.length > 0 || device.foreign_memory_bytes > 0) && (
         <ul className="jp-AIStack-slices">
-          {pieces.map(piece => (
+          {slices.map(entry => (
             <SliceRow
-              key={`${piece.lease.id}:${piece.slice.uuid}`}
-              {...piece}
+              key={`${entry.lease.id}:${entry.slice.uuid}`}
+              {...entry}
               device={device}
               host={props.host}
               usage={props.usage}

@@ -5,9 +5,9 @@ import * as React from 'react';
 import { formatEnergy } from '../text/format';
 import type { IBill, ILease, ILeaseSums } from '../wire/types';
 
-/** The books are written every ten seconds. */
+/** The server records usage every ten seconds. */
 const PERIOD_MS = 30_000;
-/** A server that keeps no books is asked ever more seldom. */
+/** A server that records no usage is asked ever more seldom. */
 const LONGEST_MS = 3_600_000;
 
 /** A sum that is known for a smaller part of its time says too little to be shown as the whole. */
@@ -17,14 +17,14 @@ const JOULES_PER_WH = 3600;
 
 /** What the slice has had of energy; nothing where that is not known. */
 export function Energy(props: {
-  /** What the books have charged a kernel. */
+  /** What a kernel has used, as recorded by the server. */
   bill: (kernelId: string) => Promise<IBill>;
   lease: ILease;
   trans: TranslationBundle;
 }): JSX.Element | null {
   const { lease, trans } = props;
-  const sums = useSums(lease, props.bill);
-  const wattHours = sums && energyOf(sums);
+  const sums = useLeaseSums(lease, props.bill);
+  const wattHours = sums && wattHoursOf(sums);
   return wattHours === null ? null : (
     <>
       <dt>{trans.__('Energy')}</dt>
@@ -34,13 +34,13 @@ export function Energy(props: {
 }
 
 /** In watt-hours; null where too little of it is known. */
-export function energyOf(sums: ILeaseSums): number | null {
+export function wattHoursOf(sums: ILeaseSums): number | null {
   const isCovered =
     sums.gpu_seconds > 0 && sums.metered_seconds >= COVERED * sums.gpu_seconds;
   return isCovered ? sums.energy_joules / JOULES_PER_WH : null;
 }
 
-function useSums(
+function useLeaseSums(
   lease: ILease,
   bill: (kernelId: string) => Promise<IBill>
 ): ILeaseSums | null {

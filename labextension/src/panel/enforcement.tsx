@@ -6,7 +6,7 @@ import type { Enforcement, IDevice } from '../wire/types';
 /** What a device offers shares of itself, strongest first. */
 const LEVELS: readonly Enforcement[] = ['L4', 'L3', 'L2', 'L1', 'L0'];
 
-/** What can be had of a device beside shares, or instead of them; nothing for the ordinary one. */
+/** What a device offers beside shares, or instead of them; nothing for an ordinary device. */
 export function OffersLine(props: {
   device: IDevice;
   trans: TranslationBundle;
@@ -37,7 +37,7 @@ export function EnforcementLine(props: {
     <p className="jp-AIStack-figures">{line}</p>
   ) : (
     <details className="jp-AIStack-level">
-      <summary title={trans.__('Why nothing stronger holds them')}>
+      <summary title={trans.__('Why no stronger level is reached')}>
         {line}
       </summary>
       <dl>

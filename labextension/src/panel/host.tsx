@@ -1,11 +1,11 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import { suspensionText } from '../text/devicestate';
+import { suspendSupportText } from '../text/devicestate';
 import type { IHost } from '../wire/types';
 import { SimulatedBadge } from './badges';
 
-export interface IHeadProps {
+export interface IHostHeaderProps {
   host: IHost;
   /** There is no live connection. */
   isPolling: boolean;
@@ -14,7 +14,7 @@ export interface IHeadProps {
 }
 
 /** Which host it is, and what holds for all of it. */
-export function Head(props: IHeadProps): JSX.Element {
+export function HostHeader(props: IHostHeaderProps): JSX.Element {
   const { host, isPolling, trans } = props;
   return (
     <header className="jp-AIStack-header">
@@ -35,7 +35,7 @@ export function Head(props: IHeadProps): JSX.Element {
       </div>
       {host.suspend && (
         <p className="jp-AIStack-suspension">
-          {suspensionText(host.suspend, trans)}
+          {suspendSupportText(host.suspend, trans)}
         </p>
       )}
     </header>

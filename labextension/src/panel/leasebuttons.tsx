@@ -2,15 +2,14 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IPanelActions } from '../commands/panelactions';
-import {
-  hasResidence,
-  refusal,
-  verbCaption,
-  verbLabel,
-  type ResidentLease,
-  type SuspendVerb
-} from '../text/devicestate';
+import { isSuspendable, type SuspendableLease } from '../text/devicestate';
 import { canExtend, extendText } from '../text/notice';
+import {
+  actionCaption,
+  actionLabel,
+  whyNotAllowed,
+  type SuspendAction
+} from '../text/suspendaction';
 import type { IHost, ILease } from '../wire/types';
 
 export interface ILeaseButtonsProps {
@@ -29,7 +28,7 @@ export function LeaseButtons(props: ILeaseButtonsProps): JSX.Element {
   const { actions, lease, online, trans } = props;
   return (
     <div className="jp-AIStack-buttons">
-      {hasResidence(lease) && <ResidenceButtons {...props} lease={lease} />}
+      {isSuspendable(lease) && <SuspendButtons {...props} lease={lease} />}
       <button
         className={`jp-AIStack-button${lease.notice?.kind === 'idle' ? ' jp-mod-accept' : ''}`}
         disabled={!online || !canExtend(lease)}
@@ -50,9 +49,9 @@ export function LeaseButtons(props: ILeaseButtonsProps): JSX.Element {
   );
 }
 
-/** The one verb of each pair that may make sense now; after a loss, the way out instead. */
-function ResidenceButtons(
-  props: ILeaseButtonsProps & { lease: ResidentLease }
+/** The action of each pair that makes sense now; after a loss of its state, a restart instead. */
+function SuspendButtons(
+  props: ILeaseButtonsProps & { lease: SuspendableLease }
 ): JSX.Element {
   const { actions, lease, online, trans } = props;
   const { asked, is_kept, phase } = lease.residence;
@@ -71,25 +70,25 @@ function ResidenceButtons(
   const isHere = phase === 'resident' && asked !== 'suspend';
   return (
     <>
-      <ResidenceButton {...props} verb={isHere ? 'suspend' : 'resume'} />
-      <ResidenceButton {...props} verb={is_kept ? 'unpin' : 'pin'} />
+      <SuspendButton {...props} action={isHere ? 'suspend' : 'resume'} />
+      <SuspendButton {...props} action={is_kept ? 'unpin' : 'pin'} />
     </>
   );
 }
 
-function ResidenceButton(
-  props: ILeaseButtonsProps & { verb: SuspendVerb }
+function SuspendButton(
+  props: ILeaseButtonsProps & { action: SuspendAction }
 ): JSX.Element {
-  const { actions, host, lease, online, trans, verb } = props;
-  const why = refusal(verb, lease, host, trans);
+  const { actions, host, lease, online, trans, action } = props;
+  const why = whyNotAllowed(action, lease, host, trans);
   return (
     <button
       className="jp-AIStack-button"
       disabled={!online || why !== ''}
-      title={why || verbCaption(verb, trans)}
-      onClick={() => actions.reside(lease.id, verb)}
+      title={why || actionCaption(action, trans)}
+      onClick={() => actions.applySuspendAction(lease.id, action)}
     >
-      {verbLabel(verb, trans)}
+      {actionLabel(action, trans)}
     </button>
   );
 }

@@ -2,21 +2,21 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import {
-  hasResidence,
-  isAway,
-  standingText,
-  type ResidentLease
+  isSuspendable,
+  isOffDevice,
+  displayStateText,
+  type SuspendableLease
 } from '../text/devicestate';
 import { deviceTitle, formatDuration, sliceMemoryText } from '../text/format';
 import { idleText } from '../text/idle';
 import { isSimulated, stateText } from '../text/lease';
-import { exactLeft, noticeText } from '../text/notice';
+import { exactTimeLeft, noticeText } from '../text/notice';
 import type { IBill, ILease, IUsage } from '../wire/types';
 import {
   IdleBadge,
   Problem,
   SimulatedBadge,
-  StandingBadge,
+  DisplayStateBadge,
   Warning
 } from './badges';
 import { Energy } from './energy';
@@ -25,7 +25,7 @@ import { MemoryMeter } from './meter';
 import { Ticking } from './tick';
 
 export interface ILeaseCardProps extends ILeaseButtonsProps {
-  /** What the books have charged a kernel. */
+  /** What a kernel has used, as recorded by the server. */
   bill: (kernelId: string) => Promise<IBill>;
   usage: IUsage | null;
   /** Seconds since the epoch by the server's clock. */
@@ -39,14 +39,14 @@ export function LeaseCard(props: ILeaseCardProps): JSX.Element {
     <div className="jp-AIStack-card jp-mod-lease" data-lease-id={lease.id}>
       <div className="jp-AIStack-cardHead">
         <span className="jp-AIStack-size">{lease.spec}</span>
-        <span className="jp-AIStack-where">{whereText(props)}</span>
+        <span className="jp-AIStack-where">{devicesText(props)}</span>
         {isSimulated(lease, props.host) && <SimulatedBadge trans={trans} />}
       </div>
       <p className="jp-AIStack-figures">{modelText(props)}</p>
       {lease.verified === false && <Problem text={unenforcedText(props)} />}
       <NoticeBanner {...props} />
-      {hasResidence(lease) && <StandingLine {...props} lease={lease} />}
-      {!isAway(lease) && <Memory {...props} />}
+      {isSuspendable(lease) && <DisplayStateLine {...props} lease={lease} />}
+      {!isOffDevice(lease) && <Memory {...props} />}
       <Facts {...props} />
       {lease.note && lease.verified && <Warning text={lease.note} />}
       <LeaseButtons {...props} />
@@ -61,23 +61,23 @@ function unenforcedText({ lease, trans }: ILeaseCardProps): string {
     : trans.__('This slice is not enforced');
 }
 
-/** How its device memory stands, to the second while it waits. */
-function StandingLine(
-  props: ILeaseCardProps & { lease: ResidentLease }
+/** The state of its device memory, to the second while it waits. */
+function DisplayStateLine(
+  props: ILeaseCardProps & { lease: SuspendableLease }
 ): JSX.Element {
   const { clock, lease, trans } = props;
   const { standing } = lease.residence;
   return (
     <div className={`jp-AIStack-standingLine jp-mod-${standing}`}>
-      <StandingBadge
+      <DisplayStateBadge
         standing={standing}
-        text={standingText(lease, clock(), trans)}
+        text={displayStateText(lease, clock(), trans)}
         trans={trans}
       />
       <Ticking
         className="jp-AIStack-standingText"
         clock={clock}
-        text={now => standingText(lease, now, trans)}
+        text={now => displayStateText(lease, now, trans)}
       />
     </div>
   );
@@ -120,15 +120,15 @@ function Facts(props: ILeaseCardProps): JSX.Element {
       <Energy bill={bill} lease={lease} trans={trans} />
       {lease.preemptible && (
         <>
-          <dt>{trans.__('May end early')}</dt>
-          <dd>{trans.__('yes, for those who go first')}</dd>
+          <dt>{trans.__('Preemptible')}</dt>
+          <dd>{trans.__('yes, by higher-priority requests')}</dd>
         </>
       )}
     </dl>
   );
 }
 
-/** That it will be taken back, counting down; nothing while nobody wants it back. */
+/** When it will be reclaimed or preempted, counting down; nothing without such a notice. */
 function NoticeBanner(props: ILeaseCardProps): JSX.Element | null {
   const { clock, lease, trans } = props;
   const { notice } = lease;
@@ -137,13 +137,13 @@ function NoticeBanner(props: ILeaseCardProps): JSX.Element | null {
       className={`jp-AIStack-notice jp-mod-${notice.kind}`}
       clock={clock}
       text={now =>
-        noticeText(lease, notice, exactLeft(notice, now, trans), trans)
+        noticeText(lease, notice, exactTimeLeft(notice, now, trans), trans)
       }
     />
   );
 }
 
-/** For how long it has been idle, else its state; where its standing is shown, that says the latter. */
+/** For how long it has been idle, else its state; nothing where the state of its memory is shown instead. */
 function State(props: ILeaseCardProps): JSX.Element | null {
   const { clock, host, lease, trans } = props;
   const idle = idleText(lease, host, clock(), trans);
@@ -187,7 +187,7 @@ function Verified(props: {
 }
 
 /** Which devices the lease is on. */
-function whereText(props: ILeaseCardProps): string {
+function devicesText(props: ILeaseCardProps): string {
   const { host, lease, trans } = props;
   const names = lease.slices.map(slice => {
     const device = host.devices.find(({ id }) => id === slice.device_id);
@@ -205,7 +205,7 @@ function modelText(props: ILeaseCardProps): string {
   return Array.from(new Set(models)).join(', ');
 }
 
-/** Until whichever comes first: its end, or that it is taken back. */
+/** Until its end, or until it is reclaimed or preempted if that comes first. */
 function timeLeft(props: ILeaseCardProps): string {
   const { clock, lease, trans } = props;
   const ends = [lease.ends_at, lease.notice?.ends_at ?? null].filter(

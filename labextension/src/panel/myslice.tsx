@@ -10,7 +10,7 @@ import { Ticking } from './tick';
 
 export interface IMySliceProps {
   actions: IPanelActions;
-  /** What the books have charged a kernel. */
+  /** What a kernel has used, as recorded by the server. */
   bill: (kernelId: string) => Promise<IBill>;
   /** By how much the Extend button moves the end. */
   extendSeconds: number;

@@ -24,7 +24,9 @@ export interface IQueueProps {
 export function Queue(props: IQueueProps): JSX.Element {
   const { queue, trans } = props;
   if (queue.length === 0) {
-    return <p className="jp-AIStack-empty">{trans.__('Nobody waits.')}</p>;
+    return (
+      <p className="jp-AIStack-empty">{trans.__('No requests are waiting.')}</p>
+    );
   }
   return (
     <ol className="jp-AIStack-queue">

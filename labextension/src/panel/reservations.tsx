@@ -16,7 +16,7 @@ export interface IReservationsProps {
 export function Reservations(props: IReservationsProps): JSX.Element {
   return (
     <ul className="jp-AIStack-reservations">
-      {comingFirst(props.reservations, props.now).map(reservation => (
+      {upcoming(props.reservations, props.now).map(reservation => (
         <Reservation
           key={reservation.id}
           {...props}
@@ -28,7 +28,7 @@ export function Reservations(props: IReservationsProps): JSX.Element {
 }
 
 /** Those that run or will, in the order in which they matter. */
-export function comingFirst(
+export function upcoming(
   reservations: readonly IReservation[],
   now: number
 ): IReservation[] {

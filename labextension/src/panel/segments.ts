@@ -1,11 +1,11 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import { takesRoom } from '../text/devicestate';
+import { occupiesDevice } from '../text/devicestate';
 import { holderName, parseFraction } from '../text/format';
 import { isOwn } from '../text/ownership';
 import type { IDevice, ILease, ISlice } from '../wire/types';
 
-/** One part of the bar. */
+/** A part of the bar. */
 export interface ISegment {
   key: string;
   kind: 'own' | 'other' | 'foreign' | 'free';
@@ -18,13 +18,16 @@ export interface ISegment {
 }
 
 /** A slice on a device, and the lease it belongs to. */
-export interface IPiece {
+export interface ISliceOnDevice {
   lease: ILease;
   slice: ISlice;
 }
 
-/** What of the leases is on the device, oldest first. */
-export function piecesOn(device: IDevice, leases: readonly ILease[]): IPiece[] {
+/** The slices of leases on a device, oldest first. */
+export function slicesOn(
+  device: IDevice,
+  leases: readonly ILease[]
+): ISliceOnDevice[] {
   return leases
     .filter(lease => lease.state !== 'ended')
     .flatMap(lease => lease.slices.map(slice => ({ lease, slice })))
@@ -32,15 +35,15 @@ export function piecesOn(device: IDevice, leases: readonly ILease[]): IPiece[] {
     .sort((a, b) => a.lease.granted_at - b.lease.granted_at);
 }
 
-/** The parts of a device's bar: slices that take room there by age, then strangers, then what is free. */
+/** The parts of a device's bar: slices that occupy it by age, then processes without a lease, then what is free. */
 export function segments(
   device: IDevice,
   leases: readonly ILease[],
   kernelId: string | null,
   trans: TranslationBundle
 ): ISegment[] {
-  const taken: ISegment[] = piecesOn(device, leases)
-    .filter(({ lease }) => takesRoom(lease))
+  const taken: ISegment[] = slicesOn(device, leases)
+    .filter(({ lease }) => occupiesDevice(lease))
     .map(({ lease, slice }) => ({
       key: `${lease.id}:${slice.uuid}`,
       kind: isOwn(lease.holder, kernelId) ? 'own' : 'other',
@@ -70,7 +73,7 @@ function segment(
   return { key: kind, kind, label, share };
 }
 
-/** What the server would still grant, which may be less than what nobody holds. */
+/** What the server would still grant, which may be less than what is not held. */
 function freeText(device: IDevice, trans: TranslationBundle): string {
   if (device.problem || parseFraction(device.free_fraction) === 0) {
     return trans.__('not available');
@@ -80,7 +83,7 @@ function freeText(device: IDevice, trans: TranslationBundle): string {
     : trans.__('%1 free', device.free_fraction);
 }
 
-/** Shares that add up to more than the device (strangers in a leased GPU) are drawn to scale with one another. */
+/** Shares that add up to more than the device (processes without a lease on a leased GPU) are drawn to scale with one another. */
 function scaled(parts: ISegment[]): ISegment[] {
   const sum = Math.max(
     1,

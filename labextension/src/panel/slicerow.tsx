@@ -2,10 +2,10 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import {
-  hasResidence,
-  isAway,
-  standingText,
-  type ResidentLease
+  isSuspendable,
+  isOffDevice,
+  displayStateText,
+  type SuspendableLease
 } from '../text/devicestate';
 import {
   formatDuration,
@@ -26,13 +26,13 @@ import type {
 import {
   IdleBadge,
   SimulatedBadge,
-  StandingBadge,
+  DisplayStateBadge,
   UnenforcedBadge
 } from './badges';
 import { MemoryMeter } from './meter';
-import type { IPiece } from './segments';
+import type { ISliceOnDevice } from './segments';
 
-export interface ISliceRowProps extends IPiece {
+export interface ISliceRowProps extends ISliceOnDevice {
   device: IDevice;
   host: IHost;
   usage: IUsage | null;
@@ -49,7 +49,7 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
   const name = holderName(lease.holder);
   return (
     <li
-      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}${isAway(lease) ? ' jp-mod-away' : ''}`}
+      className={`jp-AIStack-slice ${own ? 'jp-mod-own' : 'jp-mod-other'}${isOffDevice(lease) ? ' jp-mod-away' : ''}`}
       data-lease-id={lease.id}
     >
       <div className="jp-AIStack-sliceHead">
@@ -68,8 +68,8 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
           {slice.profile || slice.fraction}
         </span>
       </div>
-      {isAway(lease) ? null : <SliceUse {...props} name={name} />}
-      {hasResidence(lease) && <SliceStanding {...props} lease={lease} />}
+      {isOffDevice(lease) ? null : <SliceUse {...props} name={name} />}
+      {isSuspendable(lease) && <SliceDisplayState {...props} lease={lease} />}
       {lease.verified === false && (
         <p className="jp-AIStack-figures">
           <UnenforcedBadge trans={trans} />{' '}
@@ -80,31 +80,31 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
   );
 }
 
-/** What is out of the ordinary, in words to be read. */
-function SliceStanding(
-  props: ISliceRowProps & { lease: ResidentLease }
+/** The other states, in words. */
+function SliceDisplayState(
+  props: ISliceRowProps & { lease: SuspendableLease }
 ): JSX.Element | null {
   const { lease, now, trans } = props;
   const { standing } = lease.residence;
-  const text = standingText(lease, now, trans);
+  const text = displayStateText(lease, now, trans);
   return isPlain(standing) ? null : (
     <p className="jp-AIStack-figures">
-      <StandingBadge standing={standing} text={text} trans={trans} /> {text}
+      <DisplayStateBadge standing={standing} text={text} trans={trans} /> {text}
     </p>
   );
 }
 
-/** What everybody's slices mostly are: a badge beside the figures is enough, with words for those who listen. */
-function PlainStanding(props: ISliceRowProps): JSX.Element | null {
+/** The ordinary states: a badge beside the figures, with the words for screen readers only. */
+function PlainDisplayState(props: ISliceRowProps): JSX.Element | null {
   const { lease, now, trans } = props;
-  if (!hasResidence(lease) || !isPlain(lease.residence.standing)) {
+  if (!isSuspendable(lease) || !isPlain(lease.residence.standing)) {
     return null;
   }
   const { standing } = lease.residence;
-  const text = standingText(lease, now, trans);
+  const text = displayStateText(lease, now, trans);
   return (
     <>
-      <StandingBadge standing={standing} text={text} trans={trans} />
+      <DisplayStateBadge standing={standing} text={text} trans={trans} />
       <span className="jp-AIStack-spoken">{text}</span>
     </>
   );
@@ -138,7 +138,7 @@ function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
           text={idleText(lease, props.host, props.now, trans)}
           trans={trans}
         />
-        <PlainStanding {...props} />
+        <PlainDisplayState {...props} />
       </p>
     </>
   );
@@ -151,7 +151,7 @@ const UNKNOWN: IUse = {
   energy_joules: null
 };
 
-/** The use of a lease on one device; of a lease on several we only know the sum, which belongs to none of them. */
+/** What a lease uses on a device; of a lease on several devices only the sum is known, which is that of none of them. */
 function useOf(lease: ILease, usage: IUsage | null): IUse {
   const use = usage?.leases[lease.id];
   return use && lease.slices.length === 1 ? use : UNKNOWN;

@@ -9,10 +9,10 @@ import type { ILeaseManager } from '../tokens';
 import type { IHost, ILease } from '../wire/types';
 import { Warning } from './badges';
 import { DeviceBlock } from './device';
-import { Head } from './host';
+import { HostHeader } from './host';
 import { MySlice } from './myslice';
 import { Queue } from './queue';
-import { comingFirst, Reservations } from './reservations';
+import { upcoming, Reservations } from './reservations';
 import { useTick } from './tick';
 
 export interface IPanelProps {
@@ -69,7 +69,7 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
   const online = isOnline(props.manager);
   return (
     <>
-      <Head
+      <HostHeader
         host={props.host}
         isPolling={props.manager.status === 'polling'}
         refresh={props.actions.refresh}
@@ -80,7 +80,7 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
         className={online ? 'jp-AIStack-body' : 'jp-AIStack-body jp-mod-stale'}
       >
         <Section title={props.trans.__('My slice')} name="mine">
-          <Mine {...props} online={online} />
+          <MySliceSection {...props} online={online} />
         </Section>
         <Section title={props.trans.__('Devices')} name="devices">
           <Devices {...props} />
@@ -95,8 +95,7 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
             trans={props.trans}
           />
         </Section>
-        {comingFirst(props.host.reservations, props.manager.now()).length >
-          0 && (
+        {upcoming(props.host.reservations, props.manager.now()).length > 0 && (
           <Section title={props.trans.__('Reservations')} name="reservations">
             <Reservations
               reservations={props.host.reservations}
@@ -154,7 +153,7 @@ function Section(props: {
   );
 }
 
-function Mine(
+function MySliceSection(
   props: IPanelProps & { host: IHost; online: boolean }
 ): JSX.Element {
   const { kernelId, manager } = props;
@@ -225,8 +224,11 @@ function announcement(props: IPanelProps): string {
   const lease = manager.leaseOf(kernelId);
   if (lease?.notice) {
     return lease.notice.kind === 'idle'
-      ? trans.__('The slice %1 is not used; it will be taken back', lease.spec)
-      : trans.__('The slice %1 is needed elsewhere; it will end', lease.spec);
+      ? trans.__('The slice %1 is idle; it will be reclaimed', lease.spec)
+      : trans.__(
+          'The slice %1 is needed by a higher-priority request; it will be preempted',
+          lease.spec
+        );
   }
   if (lease) {
     return heldAnnouncement(lease, trans);
@@ -237,7 +239,7 @@ function announcement(props: IPanelProps): string {
     : trans.__('This notebook has no slice');
 }
 
-/** Of standings, only those that its user must know of: no HELD and WARM with each cell. */
+/** Announces only the states that its user must know of, not HELD and WARM with each cell. */
 function heldAnnouncement(lease: ILease, trans: TranslationBundle): string {
   switch (lease.residence?.standing) {
     case 'suspended':

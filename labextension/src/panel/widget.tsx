@@ -52,7 +52,7 @@ export class LeasePanel extends ReactWidget {
     );
   }
 
-  /** Whoever opens the panel by a command goes on from there with Tab. */
+  /** Focuses the panel that a command opens, so that Tab goes on from there. */
   protected onActivateRequest(msg: Message): void {
     super.onActivateRequest(msg);
     this.node.focus();

@@ -15,7 +15,7 @@ export interface IRequestDialogOptions {
   trans: TranslationBundle;
 }
 
-/** Lets the user request a slice; resolves to the answer, or null when the user thought better of it. */
+/** Lets the user request a slice; resolves to the answer, or null when the user cancelled. */
 export async function askRequest(
   options: IRequestDialogOptions
 ): Promise<IRequested | null> {
@@ -54,7 +54,7 @@ class RequestDialog extends Dialog<IRequested | null> {
 
 const ACCEPT = 1;
 
-/** Says only what the user has said, and leaves the rest to the server. */
+/** The body with what the user has chosen; the rest is left to the server. */
 function bodyOf(value: IRequestValue, kernelId: string): IRequestBody {
   const { isPreemptible, leaseSeconds, queue, spec } = value;
   return {

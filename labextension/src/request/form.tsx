@@ -11,7 +11,7 @@ export interface IRequestValue {
   leaseSeconds: number | null;
   /** In which queue; empty for the user's own. */
   queue: string;
-  /** It may be taken back for those who go first. */
+  /** Higher-priority requests may preempt it. */
   isPreemptible: boolean;
 }
 
@@ -143,7 +143,7 @@ function QueueChoice(props: IRequestFormProps): JSX.Element | null {
       <p className="jp-AIStack-help jp-mod-short" id="jp-AIStack-queueHelp">
         {chosen
           ? queueHint(chosen, trans)
-          : trans.__('The one that you belong to')}
+          : trans.__('The queue that you belong to')}
       </p>
     </>
   );
@@ -160,17 +160,17 @@ export function queueHint(
       : trans.__('Holds %1 of at most %2 devices', queue.held, queue.limit)
   ];
   if (parseFraction(queue.quota) > 0) {
-    parts.push(trans.__('owed %1', queue.quota));
+    parts.push(trans.__('quota %1', queue.quota));
   }
   if (queue.members.length > 0) {
     parts.push(trans.__('for %1', queue.members.join(', ')));
   }
   if (queue.is_batch) {
-    parts.push(trans.__('gives way to interactive work'));
+    parts.push(trans.__('yields to interactive work'));
   }
   if (queue.idle) {
     const after = formatDuration(queue.idle.reclaim_seconds);
-    parts.push(trans.__('unused slices are taken back after %1', after));
+    parts.push(trans.__('idle slices are reclaimed after %1', after));
   }
   return parts.join('; ');
 }
@@ -189,14 +189,14 @@ function PreemptibleChoice(props: IRequestFormProps): JSX.Element {
             onChange({ ...value, isPreemptible: event.target.checked })
           }
         />
-        <span>{trans.__('May be taken back early')}</span>
+        <span>{trans.__('May be preempted')}</span>
       </label>
       <p
         className="jp-AIStack-help jp-mod-short"
         id="jp-AIStack-preemptibleHelp"
       >
         {trans.__(
-          'For those who go first, after a short notice. The kernel then keeps running, on the CPU.'
+          'By higher-priority requests, after a short notice. The kernel then keeps running, on the CPU.'
         )}
       </p>
     </div>

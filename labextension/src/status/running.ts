@@ -3,7 +3,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import type { LabIcon } from '@jupyterlab/ui-components';
 import type { ISignal } from '@lumino/signaling';
 
-import { standingWord } from '../text/devicestate';
+import { displayStateLabel } from '../text/devicestate';
 import { formatDuration, holderName } from '../text/format';
 import { isOwn } from '../text/ownership';
 import type { ILeaseManager } from '../tokens';
@@ -29,7 +29,7 @@ export class RunningLeases implements IRunningSessions.IManager {
     return this._leases().map(lease => this._item(lease));
   }
 
-  /** One release for each; the user has already said yes to all. */
+  /** Releases each without asking; the user has already confirmed. */
   shutdownAll(): void {
     const { manager, report } = this._options;
     this._leases().forEach(({ id }) => void manager.release(id).catch(report));
@@ -66,7 +66,7 @@ export class RunningLeases implements IRunningSessions.IManager {
     const { manager, trans } = this._options;
     return [
       spec,
-      residence && standingWord(residence.standing, trans),
+      residence && displayStateLabel(residence.standing, trans),
       ends_at !== null && formatDuration(ends_at - manager.now())
     ]
       .filter(Boolean)

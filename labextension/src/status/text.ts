@@ -1,14 +1,14 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import {
-  hasResidence,
-  isAway,
-  keptText,
-  standingWord
+  isSuspendable,
+  isOffDevice,
+  hostMemoryText,
+  displayStateLabel
 } from '../text/devicestate';
 import { formatDuration, sliceMemoryText } from '../text/format';
 import { etaText, isSimulated } from '../text/lease';
-import { exactLeft } from '../text/notice';
+import { exactTimeLeft, noticeShortText } from '../text/notice';
 import type { ILeaseManager } from '../tokens';
 import type { ILease, IRequest } from '../wire/types';
 
@@ -56,8 +56,8 @@ function leaseText(
   const parts = [`${isCPU ? trans.__('CPU') : trans.__('GPU')} ${spec}`];
   parts.push(...stateParts(lease, manager, trans));
   if (lease.notice) {
-    const left = exactLeft(lease.notice, manager.now(), trans);
-    parts.push(trans.__('taken back in %1', left));
+    const left = exactTimeLeft(lease.notice, manager.now(), trans);
+    parts.push(noticeShortText(lease.notice, left, trans));
   } else if (lease.ends_at !== null) {
     parts.push(formatDuration(lease.ends_at - manager.now()));
   }
@@ -76,14 +76,14 @@ function stateParts(
   const parts = lease.verified === false ? [trans.__('not enforced')] : [];
   const use = manager.usage?.leases[lease.id];
   const standing = lease.residence?.standing;
-  if (hasResidence(lease) && isAway(lease)) {
+  if (isSuspendable(lease) && isOffDevice(lease)) {
     return standing === 'lost'
       ? [...parts, trans.__('state lost, restart the kernel')]
-      : [...parts, trans.__('suspended'), keptText(lease, trans)];
+      : [...parts, trans.__('suspended'), hostMemoryText(lease, trans)];
   }
   if (use && use.memory_bytes !== null) {
     const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
     parts.push(sliceMemoryText(use, total, trans));
   }
-  return standing ? [...parts, standingWord(standing, trans)] : parts;
+  return standing ? [...parts, displayStateLabel(standing, trans)] : parts;
 }

@@ -81,11 +81,11 @@ export function parseFraction(text: string): number {
 }
 
 /** At most `most` letters, of which the last says that there were more. */
-export function shortened(text: string, most: number): string {
+export function truncated(text: string, most: number): string {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
-/** The notebook's name where there is one, else what kind of holder it is and its id; the user where that is kept from us. */
+/** The notebook's name if there is one, else the kind of holder and its id; the user where the server hides both. */
 export function holderName(holder: IHolder): string {
   const base = holder.label.split('/').pop();
   const id = holder.id && `${holder.kind}:${holder.id.slice(0, 8)}`;

@@ -3,7 +3,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import type { IHost, ILease } from '../wire/types';
 import { formatDuration } from './format';
 
-/** How long a lease has not been in use, once its queue says that this is worth telling; null before, and where nobody watches. */
+/** For how many seconds a lease has been idle; null until its queue shows that, and where idleness is not measured. */
 export function idleSeconds(
   lease: ILease,
   host: IHost | null,

@@ -1,4 +1,4 @@
-/** What is said of leases and requests in more than one place. */
+/** Texts about leases and requests that appear in more than one place. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 
@@ -15,7 +15,7 @@ export function positionText(
     : trans.__('waiting, number %1', request.position);
 }
 
-/** When it will probably be granted; empty when nobody can tell. */
+/** When it will probably be granted; empty when that is unknown. */
 export function etaText(
   { eta_at }: IRequest,
   now: number,
@@ -30,7 +30,7 @@ export function etaText(
     : trans.__('expected within a minute');
 }
 
-/** Whether nothing real stands behind the lease. */
+/** Whether the lease is of a simulated device. */
 export function isSimulated(lease: ILease, host: IHost): boolean {
   return (
     lease.enforced_by === 'simulated' ||

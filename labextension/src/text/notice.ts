@@ -1,11 +1,11 @@
-/** What is said of a lease that will be taken back. */
+/** Texts about a lease that will be reclaimed or preempted. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { ILease, INotice } from '../wire/types';
 import { formatCountdown, formatDuration } from './format';
 
-/** Whether the end can be put off: that of a lease that is needed elsewhere cannot. */
+/** Whether the end can be put off: that of a lease that is preempted cannot. */
 export function canExtend(lease: ILease): boolean {
   return lease.notice ? lease.notice.kind === 'idle' : lease.ends_at !== null;
 }
@@ -17,17 +17,17 @@ export function extendText(
   trans: TranslationBundle
 ): string {
   if (lease.notice?.kind === 'preempt') {
-    return trans.__('It is needed by somebody who goes first');
+    return trans.__('A higher-priority request needs it');
   }
-  if (lease.ends_at === null) {
-    return lease.notice
-      ? trans.__('Keep it, as if it were used now')
-      : trans.__('It has no end that could be moved');
+  if (lease.ends_at !== null) {
+    return trans.__('Keep it for %1 more', formatDuration(seconds));
   }
-  return trans.__('Keep it for %1 more', formatDuration(seconds));
+  return lease.notice
+    ? trans.__('Keep it, as if it were used now')
+    : trans.__('It has no end that could be moved');
 }
 
-/** Why the slice is taken back, when, and what that means; `left` says when. */
+/** Why and when the slice ends, and what that means; `left` says when. */
 export function noticeText(
   lease: ILease,
   notice: INotice,
@@ -37,17 +37,17 @@ export function noticeText(
   const end =
     notice.kind === 'idle'
       ? trans.__(
-          'Nobody uses this slice. It is taken back in %1, unless it is used or extended.',
+          'This slice is idle. It is reclaimed in %1, unless it is used or extended.',
           left
         )
       : trans.__(
-          'Somebody who goes first needs the room. This slice ends in %1 and cannot be extended; save what you need.',
+          'A higher-priority request needs the capacity. This slice is preempted in %1 and cannot be extended; save what you need.',
           left
         );
-  return `${end} ${afterwardsText(lease, trans)}`.trim();
+  return `${end} ${afterEndText(lease, trans)}`.trim();
 }
 
-/** The same in as many letters as a notification shows, of the slice of `name`. */
+/** The same about the slice of `name`, short enough for a notification. */
 export function noticeLine(
   lease: ILease,
   notice: INotice,
@@ -57,27 +57,49 @@ export function noticeLine(
 ): string {
   const end =
     notice.kind === 'idle'
-      ? trans.__('%1: nobody uses its slice; it ends in %2.', name, left)
+      ? trans.__('%1: its slice is idle; it is reclaimed in %2.', name, left)
       : trans.__(
-          '%1: others who go first need its slice; it ends in %2 and cannot be extended.',
+          '%1: a higher-priority request preempts its slice in %2; it cannot be extended.',
           name,
           left
         );
-  return `${end} ${afterwardsText(lease, trans)}`.trim();
+  return `${end} ${afterEndText(lease, trans)}`.trim();
 }
 
-/** What becomes of the holder. */
-export function afterwardsText(
-  lease: ILease,
+/** The same in a few words, for the status bar. */
+export function noticeShortText(
+  notice: INotice,
+  left: string,
   trans: TranslationBundle
 ): string {
+  return notice.kind === 'idle'
+    ? trans.__('reclaimed in %1', left)
+    : trans.__('preempted in %1', left);
+}
+
+/** That the slice of `name` has ended as its notice said. */
+export function endedLine(
+  lease: ILease,
+  notice: INotice,
+  name: string,
+  trans: TranslationBundle
+): string {
+  const end =
+    notice.kind === 'idle'
+      ? trans.__('%1: its idle slice was reclaimed.', name)
+      : trans.__('%1: its slice was preempted.', name);
+  return `${end} ${afterEndText(lease, trans)}`.trim();
+}
+
+/** What becomes of the holder once the lease has ended. */
+export function afterEndText(lease: ILease, trans: TranslationBundle): string {
   return lease.holder.kind === 'kernel'
     ? trans.__('The kernel keeps running, on the CPU.')
     : '';
 }
 
-/** To the second, for what is looked at. */
-export function exactLeft(
+/** The time left to the second, for what is looked at. */
+export function exactTimeLeft(
   notice: INotice,
   now: number,
   trans: TranslationBundle
@@ -86,8 +108,8 @@ export function exactLeft(
   return left > 0 ? formatCountdown(left) : trans.__('a moment');
 }
 
-/** In steps of a minute and then of ten seconds, for what is read aloud whenever it changes. */
-export function roughLeft(
+/** The time left in steps of a minute and then of ten seconds, for what is read aloud whenever it changes. */
+export function roundedTimeLeft(
   notice: INotice,
   now: number,
   trans: TranslationBundle

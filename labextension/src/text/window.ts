@@ -6,7 +6,7 @@ const DAY_SECONDS = 86_400;
 /** From here on a weekday alone could be taken for an earlier one. */
 const FAR_SECONDS = 6 * DAY_SECONDS;
 
-/** Whose calendar it is; that of the browser unless told otherwise. */
+/** Whose calendar it is; that of the browser where nothing else is given. */
 export interface ICalendar {
   locale?: string;
   timeZone?: string;

@@ -1,8 +1,8 @@
-/** Small decoders, of which those of `validate.ts` are made: each turns `unknown` into one type or throws. */
+/** Basic decoders, of which those of `validate.ts` are made: each turns `unknown` into a type or throws. */
 
 import { WireError } from './errors';
 
-/** Reads a value found at `path`; throws `WireError` when it is not what it should be. */
+/** Reads the value at `path`; throws `WireError` when it is not of type `T`. */
 export type Decoder<T> = (value: unknown, path: string) => T;
 
 export const text: Decoder<string> = (value, path) => {
@@ -50,11 +50,11 @@ export function list<T>(decode: Decoder<T>): Decoder<T[]> {
 
 export function oneOf<T extends string>(...words: T[]): Decoder<T> {
   return (value, path) => {
-    const found = words.find(word => word === value);
-    if (found === undefined) {
+    const match = words.find(word => word === value);
+    if (match === undefined) {
       throw new WireError(path, `one of ${words.join(', ')}`, value);
     }
-    return found;
+    return match;
   };
 }
 

@@ -1,6 +1,6 @@
 import type { IError } from './types';
 
-/** The server understood and said no, or failed; `code` is the name of the error class on its side. */
+/** The server refused or failed; `code` is the name of its error class. */
 export class AIStackError extends Error {
   constructor(
     readonly code: string,
@@ -17,7 +17,7 @@ export class AIStackError extends Error {
   }
 }
 
-/** What arrived is not what the contract says; `path` names the place. */
+/** An answer of the server does not have the agreed form; `path` names the place. */
 export class WireError extends Error {
   constructor(
     readonly path: string,
@@ -32,7 +32,7 @@ export class WireError extends Error {
   }
 }
 
-/** One sentence for people, whatever was thrown. */
+/** A sentence for people, whatever was thrown. */
 export function messageOf(error: unknown): string {
   if (error instanceof Error) {
     return error.message;

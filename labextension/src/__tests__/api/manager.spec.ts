@@ -99,7 +99,9 @@ describe('a verb', () => {
     'moves state on a route of its own, with an empty body: %s',
     async verb => {
       server.answer(`POST leases/l-tour/${verb}`, lease);
-      expect((await manager.reside('l-tour', verb)).id).toBe('l-tour');
+      expect((await manager.applySuspendAction('l-tour', verb)).id).toBe(
+        'l-tour'
+      );
       expect(server.asked[0].body).toEqual({});
       expect(routes()).toContain('GET leases');
     }

@@ -4,12 +4,12 @@ import {
   SILENCE_MS,
   SnapshotStream
 } from '../../api/stream';
-import type { Status } from '../../tokens';
+import type { ConnectionStatus } from '../../tokens';
 import type { ISnapshot } from '../../wire/types';
 import { FakeSocket, sampleSnapshot } from '../fakes';
 
 let snapshots: ISnapshot[];
-let statuses: Status[];
+let statuses: ConnectionStatus[];
 let problems: (string | undefined)[];
 let fetched: number;
 let fetch: () => Promise<ISnapshot>;

@@ -61,7 +61,7 @@ beforeEach(() => {
     leaseUnderMouse: () => underMouse,
     restarterOf: id =>
       notebooks.includes(id) ? async () => restarted.push(id) : null,
-    tell: (message, undo) => told.push({ message, undo }),
+    notify: (message, undo) => told.push({ message, undo }),
     report: error => reported.push(error)
   });
 });
@@ -269,7 +269,7 @@ describe('commands on a slice that may be suspended', () => {
     FakeSocket.latest.show(suspendedSnapshot());
     await commands.execute(CommandIDs.resume);
     expect(told.map(({ message }) => message)).toEqual([
-      'tour.ipynb: its slice comes back as soon as there is room.'
+      'tour.ipynb: its slice comes back as soon as there is capacity.'
     ]);
     told[0].undo?.();
     await vi.waitFor(() =>

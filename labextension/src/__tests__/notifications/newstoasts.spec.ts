@@ -40,13 +40,13 @@ function press(label: string): boolean {
   return event.defaultPrevented;
 }
 
-it('warns that an idle slice is taken back, and offers to extend it', () => {
-  toasts.pending('k', noticed('idle'), 0);
+it('warns that an idle slice is reclaimed, and offers to extend it', () => {
+  toasts.noticePending('k', noticed('idle'), 0);
   expect(shown()).toHaveLength(1);
   expect(shown()[0].type).toBe('warning');
   expect(shown()[0].options.autoClose).toBe(false);
   expect(shown()[0].message).toBe(
-    'tour.ipynb: nobody uses its slice; it ends in 1 min. The kernel keeps running, on the CPU.'
+    'tour.ipynb: its slice is idle; it is reclaimed in 1 min. The kernel keeps running, on the CPU.'
   );
   expect(labels()).toEqual(['Extend', 'Save notebook']);
   press('Extend');
@@ -54,7 +54,7 @@ it('warns that an idle slice is taken back, and offers to extend it', () => {
 });
 
 it('offers to save what others need, not to extend it, and stays', () => {
-  toasts.pending('k', noticed('preempt'), 0);
+  toasts.noticePending('k', noticed('preempt'), 0);
   expect(labels()).toEqual(['Save notebook']);
   expect(press('Save notebook')).toBe(true);
   expect(done).toEqual([expect.stringMatching(/^save 2f6c/)]);
@@ -63,24 +63,24 @@ it('offers to save what others need, not to extend it, and stays', () => {
 it('says all of it in the 140 letters that are shown', () => {
   const lease = noticed('preempt');
   lease.holder.label = `work/${'long'.repeat(40)}.ipynb`;
-  toasts.pending('k', lease, 0);
+  toasts.noticePending('k', lease, 0);
   expect(shown()[0].message.length).toBeLessThanOrEqual(140);
   expect(shown()[0].message).toMatch(
-    /^longlong.*…: others who go first.* ends in 1 min.*keeps running, on the CPU\.$/
+    /^longlong.*…: a higher-priority request.* in 1 min.*keeps running, on the CPU\.$/
   );
 });
 
 it('does not offer to save where there is no notebook', () => {
   hasNotebook = false;
-  toasts.pending('k', noticed('preempt'), 0);
+  toasts.noticePending('k', noticed('preempt'), 0);
   expect(labels()).toEqual([]);
 });
 
 it('counts down in place, in steps that can be listened to', () => {
   const texts = new Set<string>();
   for (let now = 0; now <= 60; now++) {
-    toasts.pending('k', noticed('idle'), now);
-    texts.add(shown()[0].message.replace(/.*ends in ([^.]*)\..*/, '$1'));
+    toasts.noticePending('k', noticed('idle'), now);
+    texts.add(shown()[0].message.replace(/.*reclaimed in ([^.]*)\..*/, '$1'));
   }
   expect(shown()).toHaveLength(1);
   expect(Array.from(texts)).toEqual([
@@ -96,16 +96,19 @@ it('counts down in place, in steps that can be listened to', () => {
 });
 
 it('goes when the slice is kept', () => {
-  toasts.pending('k', noticed('idle'), 0);
-  toasts.over('k', noticed('idle'), false);
+  toasts.noticePending('k', noticed('idle'), 0);
+  toasts.noticeOver('k', noticed('idle'), false);
   expect(shown()).toEqual([]);
 });
 
-it('says afterwards that the slice was taken back', () => {
-  toasts.pending('k', noticed('preempt'), 0);
-  toasts.over('k', noticed('preempt'), true);
+it.each([
+  ['preempt', 'slice was preempted'],
+  ['idle', 'idle slice was reclaimed']
+] as const)('says afterwards that the slice has ended: %s', (kind, end) => {
+  toasts.noticePending('k', noticed(kind), 0);
+  toasts.noticeOver('k', noticed(kind), true);
   expect(shown().map(({ message }) => message)).toEqual([
-    'tour.ipynb: its slice was taken back. The kernel keeps running, on the CPU.'
+    `tour.ipynb: its ${end}. The kernel keeps running, on the CPU.`
   ]);
   expect(shown()[0].options.autoClose).toBe(false);
 });

@@ -21,9 +21,10 @@ beforeEach(() => {
   kernels = [KERNEL];
   news = [];
   watcher = new NoticeWatcher(manager, () => kernels, {
-    pending: (key, lease, now) =>
+    noticePending: (key, lease, now) =>
       tell(`${key} ${Math.round(lease.notice.ends_at - now)} s left`),
-    over: (key, _, wasTaken) => tell(`${key} ${wasTaken ? 'taken' : 'kept'}`)
+    noticeOver: (key, _, hasEnded) =>
+      tell(`${key} ${hasEnded ? 'ended' : 'kept'}`)
   });
 });
 
@@ -72,14 +73,14 @@ it('tells when the slice was released in time', () => {
   expect(news[news.length - 1]).toBe('l-tour@7 kept');
 });
 
-it('tells when the slice was taken back', () => {
+it('tells when the slice has ended by it', () => {
   push();
   vi.advanceTimersByTime(10_000);
   push(({ leases, usage }) => {
     leases.shift();
     usage.at += 10;
   });
-  expect(news[news.length - 1]).toBe('l-tour@7 taken');
+  expect(news[news.length - 1]).toBe('l-tour@7 ended');
 });
 
 it('tells a second notice anew', () => {

@@ -1,7 +1,7 @@
 import { Notification } from '@jupyterlab/apputils';
 
-import { StandingToasts } from '../../notifications/suspendtoasts';
-import type { ResidentLease } from '../../text/devicestate';
+import { SuspendToasts } from '../../notifications/suspendtoasts';
+import type { SuspendableLease } from '../../text/devicestate';
 import type { IResidence } from '../../wire/types';
 import {
   KERNEL,
@@ -15,15 +15,15 @@ import {
 let done: string[];
 let isOpen: boolean;
 let isDue: boolean;
-let toasts: StandingToasts;
+let toasts: SuspendToasts;
 
 beforeEach(() => {
   Notification.dismiss();
   done = [];
   isOpen = true;
   isDue = false;
-  toasts = new StandingToasts({
-    reside: (id, verb) => done.push(`${verb} ${id}`),
+  toasts = new SuspendToasts({
+    applySuspendAction: (id, verb) => done.push(`${verb} ${id}`),
     restartOf: id => (isOpen ? () => done.push(`restart ${id}`) : null),
     open: () => done.push('open'),
     shouldExplain: () => isDue,
@@ -34,8 +34,8 @@ beforeEach(() => {
   });
 });
 
-function lease(changes: Partial<IResidence> = {}): ResidentLease {
-  const found = suspendedSnapshot(changes).leases[0] as ResidentLease;
+function lease(changes: Partial<IResidence> = {}): SuspendableLease {
+  const found = suspendedSnapshot(changes).leases[0] as SuspendableLease;
   found.holder.label = `work/${'long'.repeat(40)}.ipynb`;
   return found;
 }
@@ -57,7 +57,7 @@ it('explains a suspend once, whoever has asked for it, and stays', () => {
   isDue = true;
   toasts.suspended(lease(), false);
   expect(messages()).toEqual([
-    'it is suspended: its GPU memory moved to the host to make room. Nothing is lost; it comes back when a cell needs it.'
+    'it is suspended: its GPU memory moved to the host to free capacity. Nothing is lost; it comes back when a cell needs it.'
   ]);
   expect(shown()[0].message.length).toBeLessThanOrEqual(140);
   expect(shown()[0].options.autoClose).toBe(false);
@@ -119,7 +119,7 @@ it('warns of what is not enforced, of memory and of a sick device', () => {
   const [device] = sampleSnapshot().host.devices;
   toasts.unenforced(lease());
   toasts.filled({ ...held, note: `near its memory: ${'python '.repeat(40)}` });
-  toasts.stranded(held, { ...device, problem: 'client 7 has faulted' });
+  toasts.deviceFailed(held, { ...device, problem: 'client 7 has faulted' });
   const texts = messages();
   expect(texts[0]).toBe('tour.ipynb on GPU 0: client 7 has faulted');
   expect(texts[1]).toMatch(/^Near its memory: python .*…$/);

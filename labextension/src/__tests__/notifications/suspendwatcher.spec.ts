@@ -1,5 +1,5 @@
 import type { LeaseManager } from '../../api/manager';
-import { StandingWatcher } from '../../notifications/suspendwatcher';
+import { SuspendWatcher } from '../../notifications/suspendwatcher';
 import type { ILease, IResidence, ISnapshot } from '../../wire/types';
 import {
   FakeServer,
@@ -15,19 +15,19 @@ import {
 let kernels: string[];
 let manager: LeaseManager;
 let news: string[];
-let watcher: StandingWatcher;
+let watcher: SuspendWatcher;
 
 beforeEach(() => {
   manager = managerOf(new FakeServer());
   kernels = [KERNEL];
   news = [];
-  watcher = new StandingWatcher(manager, () => kernels, {
+  watcher = new SuspendWatcher(manager, () => kernels, {
     suspended: ({ id }, isNews) => tell(`${id} suspended ${isNews}`),
     resumed: ({ id }, isNews) => tell(`${id} resumed ${isNews}`),
     lost: ({ id }) => tell(`${id} lost`),
     unenforced: ({ id, note }) => tell(`${id} unenforced ${note}`),
     filled: ({ note }) => tell(note),
-    stranded: ({ id }, device) => tell(`${id} ${device.problem}`),
+    deviceFailed: ({ id }, device) => tell(`${id} ${device.problem}`),
     over: id => tell(`${id} over`)
   });
 });

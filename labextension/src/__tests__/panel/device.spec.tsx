@@ -105,12 +105,14 @@ describe('a slice that may be suspended', () => {
   it('has its room promised to it as soon as a cell waits for it', () => {
     const waits = suspended({ wanted_at: props().now - 5 });
     expect(cut(waits)[0].leaseId).toBe('l-tour');
-    expect(row(render(waits), 'l-tour')).toContain('has waited 5 s for room');
+    expect(row(render(waits), 'l-tour')).toContain(
+      'has waited 5 s for capacity'
+    );
   });
 
   it('has nothing to bring back after a restart', () => {
     expect(row(render(suspended({ state_bytes: 0 })), 'l-tour')).toContain(
-      'Nothing on its device; its room comes back when a cell needs it.'
+      'Nothing on its device; its capacity comes back when a cell needs it.'
     );
   });
 

@@ -2,7 +2,7 @@ import * as React from 'react';
 import { act } from 'react';
 import { createRoot, type Root } from 'react-dom/client';
 
-import { Energy, energyOf } from '../../panel/energy';
+import { Energy, wattHoursOf } from '../../panel/energy';
 import type { IBill, ILease } from '../../wire/types';
 import { KERNEL, sampleSnapshot, trans } from '../fakes';
 
@@ -56,5 +56,5 @@ it.each([
   [{ ...SUMS, gpu_seconds: 0, metered_seconds: 0 }, null],
   [{ ...SUMS, energy_joules: 7200 }, 2]
 ])('is not known for a part that is too small (%o)', (sums, wattHours) => {
-  expect(energyOf(sums)).toBe(wattHours);
+  expect(wattHoursOf(sums)).toBe(wattHours);
 });

@@ -1,7 +1,7 @@
 import * as React from 'react';
 import { renderToStaticMarkup } from 'react-dom/server';
 
-import { comingFirst, Reservations } from '../../panel/reservations';
+import { upcoming, Reservations } from '../../panel/reservations';
 import type { IReservation } from '../../wire/types';
 import { sampleSnapshot, trans } from '../fakes';
 
@@ -45,7 +45,7 @@ it('come in the order in which they matter, those that are over not at all', () 
   const soon = { ...weekly, id: 'soon', next_starts_at: usage.at + 1 };
   const runs = { ...weekly, id: 'runs', is_running: true };
   const over = { ...weekly, id: 'over', next_ends_at: usage.at };
-  const ids = comingFirst([weekly, soon, over, runs], usage.at).map(
+  const ids = upcoming([weekly, soon, over, runs], usage.at).map(
     ({ id }) => id
   );
   expect(ids).toEqual(['runs', 'soon', 'v-class']);

@@ -30,7 +30,7 @@ const actions: IPanelActions = {
   request: () => done.push('request'),
   release: id => done.push(`release ${id}`),
   extend: id => done.push(`extend ${id}`),
-  reside: (id, verb) => done.push(`${verb} ${id}`),
+  applySuspendAction: (id, verb) => done.push(`${verb} ${id}`),
   restart: id => done.push(`restart ${id}`),
   cancel: id => done.push(`cancel ${id}`),
   refresh: () => done.push('refresh'),
@@ -146,14 +146,12 @@ describe('with data', () => {
     vi.useFakeTimers();
     try {
       pushNotice('idle', null);
-      expect(show()).toContain('It is taken back in 1 min 15 s, unless');
+      expect(show()).toContain('It is reclaimed in 1 min 15 s, unless');
       expect(node.textContent).toContain('Time left1 min');
       act(() => void vi.advanceTimersByTime(30_000));
-      expect(node.textContent).toContain('It is taken back in 45 s, unless');
+      expect(node.textContent).toContain('It is reclaimed in 45 s, unless');
       expect(node.textContent).toContain('keeps running, on the CPU');
-      expect(announced()).toBe(
-        'The slice 1/4 is not used; it will be taken back'
-      );
+      expect(announced()).toBe('The slice 1/4 is idle; it will be reclaimed');
       click('Extend');
       expect(done).toEqual(['extend l-tour']);
     } finally {
@@ -163,20 +161,22 @@ describe('with data', () => {
 
   it('does not offer to extend what others need', () => {
     pushNotice('preempt', 1790004950);
-    expect(show()).toContain('This slice ends in 1 min 15 s and cannot be');
+    expect(show()).toContain(
+      'This slice is preempted in 1 min 15 s and cannot be'
+    );
     expect(node.textContent).toContain('Time left1 min');
     const extend = buttons().find(b => b.textContent === 'Extend');
     expect(extend?.disabled).toBe(true);
-    expect(extend?.title).toContain('somebody who goes first');
-    expect(statusText(manager, KERNEL, trans)).toContain('taken back in 1 min');
+    expect(extend?.title).toContain('higher-priority request');
+    expect(statusText(manager, KERNEL, trans)).toContain('preempted in 1 min');
   });
 
-  it('says of a slice that it may be taken back early', () => {
-    expect(show()).not.toContain('May end early');
+  it('says of a slice that it may be preempted', () => {
+    expect(show()).not.toContain('Preemptible');
     const snapshot = sampleSnapshot();
     snapshot.leases[0].preemptible = true;
     FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
-    expect(show()).toContain('May end earlyyes');
+    expect(show()).toContain('Preemptibleyes');
   });
 
   it('lists reservations, and has no place for them where there are none', () => {
@@ -272,7 +272,7 @@ describe('a slice that may be suspended', () => {
 
   it('is warm, and can be suspended or pinned', () => {
     FakeSocket.latest.show(suspendedSnapshot(WARM));
-    expect(show()).toContain('warmIdle; suspended when somebody needs');
+    expect(show()).toContain('warmIdle; suspended when its memory is needed');
     expect(card()).toContain('6.2 / 20 GiB');
     click('Suspend');
     click('Pin');
@@ -302,9 +302,9 @@ describe('a slice that may be suspended', () => {
       const { at } = sampleSnapshot().usage;
       FakeSocket.latest.show(suspendedSnapshot({ wanted_at: at - 12 }));
       show();
-      expect(card()).toContain('has waited 12 s for room');
+      expect(card()).toContain('has waited 12 s for capacity');
       act(() => void vi.advanceTimersByTime(5000));
-      expect(card()).toContain('has waited 17 s for room');
+      expect(card()).toContain('has waited 17 s for capacity');
       expect(button('Resume')?.disabled).toBe(true);
       expect(button('Resume')?.title).toContain('about to come back');
     } finally {
@@ -420,5 +420,5 @@ it('says so when a host has no devices', () => {
   FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
   const text = show();
   expect(text).toContain('No device was found on this host.');
-  expect(text).toContain('Nobody waits.');
+  expect(text).toContain('No requests are waiting.');
 });

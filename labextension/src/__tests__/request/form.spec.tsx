@@ -67,7 +67,7 @@ it('tells of the queue that is chosen', () => {
   });
   expect(value.queue).toBe('default');
   show();
-  expect(node.textContent).toContain('Holds 3/4 devices; owed 1');
+  expect(node.textContent).toContain('Holds 3/4 devices; quota 1');
 });
 
 it('asks for no queue where there is but one', () => {
@@ -75,7 +75,7 @@ it('asks for no queue where there is but one', () => {
   expect(field('queue')).toBeNull();
 });
 
-it('may be taken back early only when the user says so', () => {
+it('may be preempted only when the user says so', () => {
   show();
   const box = field<HTMLInputElement>('preemptible')!;
   expect(box.checked).toBe(false);
@@ -97,10 +97,10 @@ it.each([
 );
 
 it.each([
-  [0, 'Holds 3/4 devices; owed 1; unused slices are taken back after 25 min'],
+  [0, 'Holds 3/4 devices; quota 1; idle slices are reclaimed after 25 min'],
   [
     1,
-    'Holds 0 of at most 5/2 devices; for @class, ann; gives way to interactive work'
+    'Holds 0 of at most 5/2 devices; for @class, ann; yields to interactive work'
   ]
 ])('says what a queue holds and on which terms (%i)', (index, text) => {
   expect(queueHint(host.queues[index], trans)).toBe(text);

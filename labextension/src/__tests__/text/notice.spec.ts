@@ -1,10 +1,10 @@
 import {
-  afterwardsText,
+  afterEndText,
   canExtend,
-  exactLeft,
+  exactTimeLeft,
   extendText,
   noticeText,
-  roughLeft
+  roundedTimeLeft
 } from '../../text/notice';
 import type { ILease, INotice } from '../../wire/types';
 import { sampleSnapshot, trans } from '../fakes';
@@ -23,8 +23,8 @@ describe('extending', () => {
     [null, null, false, 'It has no end that could be moved'],
     [idle, null, true, 'Keep it, as if it were used now'],
     [idle, 5000, true, 'Keep it for 1 h more'],
-    [preempt, 5000, false, 'It is needed by somebody who goes first'],
-    [preempt, null, false, 'It is needed by somebody who goes first']
+    [preempt, 5000, false, 'A higher-priority request needs it'],
+    [preempt, null, false, 'A higher-priority request needs it']
   ])('with notice %j and end %s: %s', (notice, end, can, text) => {
     expect(canExtend(lease(notice, end))).toBe(can);
     expect(extendText(lease(notice, end), 3600, trans)).toBe(text);
@@ -34,17 +34,17 @@ describe('extending', () => {
 describe('what is said', () => {
   it('tells why, when, and what becomes of the kernel', () => {
     expect(noticeText(sample, idle, '5 min', trans)).toBe(
-      'Nobody uses this slice. It is taken back in 5 min, unless it is used or extended. ' +
+      'This slice is idle. It is reclaimed in 5 min, unless it is used or extended. ' +
         'The kernel keeps running, on the CPU.'
     );
     expect(noticeText(sample, preempt, '45 s', trans)).toBe(
-      'Somebody who goes first needs the room. This slice ends in 45 s and cannot be extended; ' +
+      'A higher-priority request needs the capacity. This slice is preempted in 45 s and cannot be extended; ' +
         'save what you need. The kernel keeps running, on the CPU.'
     );
   });
 
   it('promises nothing of workers', () => {
-    expect(afterwardsText(worker, trans)).toBe('');
+    expect(afterEndText(worker, trans)).toBe('');
   });
 });
 
@@ -57,7 +57,7 @@ describe('how long is left', () => {
     [299, '1 s', '10 s'],
     [300, 'a moment', 'a moment']
   ])('after %d s of 300', (now, exact, rough) => {
-    expect(exactLeft(idle, now, trans)).toBe(exact);
-    expect(roughLeft(idle, now, trans)).toBe(rough);
+    expect(exactTimeLeft(idle, now, trans)).toBe(exact);
+    expect(roundedTimeLeft(idle, now, trans)).toBe(rough);
   });
 });
