@@ -33,7 +33,7 @@ RECEIVED = (
     "Queue",
     "Requested",
     "Usage",
-    "Bill",
+    "UsageSummary",
     "Event",
     "Events",
     "Snapshot",
@@ -42,7 +42,7 @@ RECEIVED = (
     "Error",
 )
 """The schemas that the page decodes; what they refer to comes with them."""
-READ: Mapping[str, tuple[str, ...]] = {"Bill": ("leases",)}
+READ: Mapping[str, tuple[str, ...]] = {"UsageSummary": ("leases",)}
 """The fields that the page reads of a schema, where it does not need them all."""
 SENT = ("RequestBody",)
 """The schemas of which the page needs the type only."""
