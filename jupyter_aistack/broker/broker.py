@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from jupyter_aistack.core.accounting.measurement import usage_by_lease
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.device import Fault, Inventory
@@ -40,6 +41,7 @@ from jupyter_aistack.core.model.request import (
     Spec,
     parse_spec,
 )
+from jupyter_aistack.core.model.sample import HostSample, Usage
 from jupyter_aistack.core.scheduling.admission import admit, queue_for
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
@@ -59,7 +61,7 @@ from jupyter_aistack.exceptions import (
     UnknownQueue,
 )
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 from jupyter_aistack.system.processes import is_alive, started_at, tree
 
 from .devices import DeviceManager
@@ -76,6 +78,10 @@ REAP_SECONDS = 1.0
 server's name within milliseconds, and must not lose its slice to a cycle that happens
 to run in between."""
 MAX_CONFLICTS = 200
+SAMPLE_SECONDS = 1.0
+"""One tick asks the drivers once: all its parts read a sample this old."""
+USAGE_SECONDS = 2.0
+"""So old may be what people are shown; a tick every two seconds serves them."""
 
 
 class Broker(Suspension):
@@ -146,9 +152,7 @@ class Broker(Suspension):
         self._fault_watch = FaultMonitor(
             lambda: self.devices, ledger, lambda: self.clock(), show_names=show_names
         )
-        self.memory = MemoryWatchdog(
-            lambda: self.devices, ledger, lambda: self.clock(), memory_action
-        )
+        self.memory = MemoryWatchdog(ledger, lambda: self.clock(), memory_action)
         self._found_dead: dict[str, float] = {}
         self._admitted_to: Inventory | None = None
         self._admitted: set[tuple[Spec, str]] = set()
@@ -648,7 +652,7 @@ class Broker(Suspension):
                     self.renew(lease.id, lease.token)
         self._record_usage_or_log()
         leases = self.leases()
-        self.memory.look(leases, lambda: self._trees(leases))
+        self.memory.look(leases, lambda: self.sample(leases, SAMPLE_SECONDS))
         self._fault_watch.look(leases, lambda: self._pids(leases))
         events = self.cycle()
         return (*events, *self.cycle()) if self.cutting.serve(self.snapshot) else events
@@ -674,9 +678,16 @@ class Broker(Suspension):
     # -- measuring ---------------------------------------------------------------------
 
     def usage(self) -> tuple[dict[str, Usage], dict[str, Usage]]:
-        """What is in use now: per lease id, and per device id."""
+        """What is in use now: per lease id, and per device id; at most two seconds
+        old.
+        """
         leases = self.leases()
-        return self.devices.usage(leases, self._pids(leases))
+        sample = self.sample(leases, USAGE_SECONDS)
+        return usage_by_lease(sample, leases), sample.device_usage()
+
+    def sample(self, leases: Sequence[Lease], max_age_seconds: float) -> HostSample:
+        """What every device reports; see `DeviceManager.sample`."""
+        return self.devices.sample(leases, self._pids, max_age_seconds=max_age_seconds)
 
     def record_usage(self, *, settle: bool = False) -> None:
         """Measure what was used and, every ten seconds or at once, write it down; see

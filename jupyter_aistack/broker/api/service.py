@@ -25,6 +25,7 @@ from jupyter_aistack.core.model.request import (
     RequestState,
     is_profile,
 )
+from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.values import (
     flag_field,
@@ -38,7 +39,7 @@ from jupyter_aistack.core.wire.values import (
 )
 from jupyter_aistack.core.wire.visibility import Visibility
 from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied, PrepareFailed
-from jupyter_aistack.providers.base import Preparation, Usage
+from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.processes import groups_of
 
 from .reports import AccountingAPI
