@@ -82,7 +82,7 @@ def test_an_idle_lease_is_reclaimed_unless_it_is_extended_or_used(
     assert broker.lease(lease_id).state is LeaseState.GRANTED, (
         "nobody watches it, so it is not idle"
     )
-    broker.touch([lease_id])
+    broker.record_activity([lease_id])
     keep(broker, clock, 660)
     notice = broker.lease(lease_id).notice
     assert notice is not None
@@ -90,7 +90,7 @@ def test_an_idle_lease_is_reclaimed_unless_it_is_extended_or_used(
     kept = broker.extend(lease_id, broker.lease(lease_id).token, 60)
     assert (kept.notice, kept.active_at, kept.ends_at) == (None, clock.now, None)
     keep(broker, clock, 570)
-    broker.touch([lease_id])
+    broker.record_activity([lease_id])
     keep(broker, clock, 870)
     assert broker.lease(lease_id).is_live
     keep(broker, clock, 60)

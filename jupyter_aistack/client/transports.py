@@ -108,7 +108,7 @@ class EmbeddedTransport(Transport):
         while not self._stop.is_set():
             wait = max(0.0, due - time.monotonic())
             self._woken.wait(
-                min(wait, LOOK_SECONDS) if self._broker.books.is_open else wait
+                min(wait, LOOK_SECONDS) if self._broker.usage_meter.is_open else wait
             )
             self._woken.clear()
             with contextlib.suppress(AIStackError):  # tried again in the next round

@@ -165,7 +165,7 @@ class Service:
             broker.queues,
             reservations=broker.reservations(),
             problems=tuple(settings.problems(broker.policy, inventory)),
-            readiness=broker.readiness(),
+            capability=broker.suspend_support.capability,
             now=broker.clock(),
         )
 
@@ -456,22 +456,26 @@ class Service:
 
     def _suspend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.ask(self._owned(payload, caller).id, RequestedAction.SUSPEND)
+            self.broker.request_action(
+                self._owned(payload, caller).id, RequestedAction.SUSPEND
+            )
         )
 
     def _resume(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.ask(self._owned(payload, caller).id, RequestedAction.RESUME)
+            self.broker.request_action(
+                self._owned(payload, caller).id, RequestedAction.RESUME
+            )
         )
 
     def _pin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.keep(self._owned(payload, caller).id, True)
+            self.broker.set_pinned(self._owned(payload, caller).id, True)
         )
 
     def _unpin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.keep(self._owned(payload, caller).id, False)
+            self.broker.set_pinned(self._owned(payload, caller).id, False)
         )
 
     def _begin_cell(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -541,7 +545,7 @@ class Service:
     # -- cutting -----------------------------------------------------------------------
 
     def _mig_plan(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        plan = self.broker.cutting.plan(self.broker.snapshot(), _profiles(payload))
+        plan = self.broker.mig.plan(self.broker.snapshot(), _profiles(payload))
         steps = [
             {**asdict(step), "action": step.action.value, "text": str(step)}
             for step in plan.steps
@@ -555,7 +559,7 @@ class Service:
         self._check_admin(caller, "GPUs are cut")
         profiles = _profiles(payload)
         refused = self._mig_plan(payload, caller)["refused"]
-        done = self.broker.cutting.make(self.broker.snapshot(), profiles)
+        done = self.broker.mig.make(self.broker.snapshot(), profiles)
         self.broker.cycle()
         return {"done": list(done), "refused": refused}
 
