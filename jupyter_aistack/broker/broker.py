@@ -1,10 +1,8 @@
 """The broker of one host: it turns snapshots into plans and plans into fact.
 
-It holds no rule of its own (those are in :mod:`jupyter_aistack.core`), and each of its
-methods is that of one of its parts. A broker is cheap and there may be many over one
+Each of its methods is that of one of its parts. There may be many brokers over one
 ledger, one per Jupyter server or script; fencing tokens and the ledger's version keep
-them honest. All methods are synchronous and short; call them from a thread in async
-code.
+them honest. All methods are synchronous; call them from a thread in async code.
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ from collections.abc import Callable, Sequence
 
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
-from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.policy import Policy, SuspendPolicy
 from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
-from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.providers.base import Provider
@@ -52,15 +49,10 @@ class Broker:
         ttl_seconds: how long a lease lives without renewal.
         is_alive: whether a process (pid, start time) still runs.
         suspend: when idle kernels are suspended; None for never.
-        capability: how well the host can suspend, as far as it is known; what a test
-            finds out later goes to ``suspend_support.update``.
-        host_memory: bytes of the host's memory that could be used now; None for what
-            the system says, or for no bound where devices are simulated: their state
-            takes none.
-        not_enforced_action: what becomes of a lease whose process finds more than was
-            granted.
-        memory_action: what is done about processes that hold more of a GPU's memory
-            than their lease has.
+        capability: how well the host can suspend, as far as it is known yet.
+        host_memory: bytes of free host memory; None for what the system says.
+        not_enforced_action: about a lease whose process finds more than was granted.
+        memory_action: about processes that hold more GPU memory than their lease has.
         show_names: whether users are told the names of others.
     """
 
@@ -85,6 +77,7 @@ class Broker:
         self.host = host or socket.gethostname()
         self.ttl_seconds = ttl_seconds
         self.suspend = suspend
+        self.not_enforced_action = not_enforced_action
         self.devices = devices = DeviceManager(
             providers,
             host=self.host,
@@ -92,11 +85,7 @@ class Broker:
             ours=lambda: self.processes.leased_pids(),
         )
         self.host_state = state = HostState(
-            ledger=ledger,
-            devices=devices,
-            policy=policy or Policy(),
-            host=self.host,
-            clock=clock,
+            ledger, devices, policy or Policy(), clock, ttl_seconds
         )
         self.memory = MemoryWatchdog(devices, ledger, state.now, memory_action)
         self._faults = FaultMonitor(devices, ledger, state.now, show_names=show_names)
@@ -110,25 +99,20 @@ class Broker:
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
-        self._delegate(not_enforced_action)
+        self._delegate()
 
-    def _delegate(self, not_enforced_action: NotEnforcedAction) -> None:
+    def _delegate(self) -> None:
         """Build the parts that answer; their methods are the broker's."""
         state = self.host_state
-        self.clock = state.now
         self.inventory = state.inventory
         self.leases = state.leases
         self.lease = state.lease
         self.request = state.request
         self.faults = state.faults
         self.events = state.ledger.events
-
-        cycle = SchedulingCycle(
-            state, self.processes, self.suspend_support, ttl_seconds=self.ttl_seconds
-        )
+        cycle = SchedulingCycle(state, self.processes, self.suspend_support)
         self.cycle = cycle.run
         self.snapshot = cycle.snapshot
-
         requests = Requests(state, cycle)
         self.waiting = requests.forecasts
         self.queue = requests.queued
@@ -136,13 +120,7 @@ class Broker:
         self.submit = requests.submit
         self.cancel = requests.cancel
 
-        leases = Leases(
-            state,
-            cycle,
-            self.processes,
-            ttl_seconds=self.ttl_seconds,
-            not_enforced_action=not_enforced_action,
-        )
+        leases = Leases(state, cycle, self.processes, self.not_enforced_action)
         self.prepare = leases.prepare
         self.preparation = leases.preparation
         self.activate = leases.activate
@@ -185,14 +163,14 @@ class Broker:
         self.flush_usage = maintenance.flush_usage
 
     @property
+    def clock(self) -> Callable[[], float]:
+        """Gives seconds since the epoch."""
+        return self.host_state.clock
+
+    @property
     def policy(self) -> Policy:
         """How slices are shared out."""
         return self.host_state.policy
-
-    @property
-    def queues(self) -> tuple[Queue, ...]:
-        """All queues."""
-        return self.policy.queues
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""

@@ -27,7 +27,6 @@ class SchedulingCycle:
         host_state: what plans are made from, and where they are written.
         processes: tells whose holder is dead.
         suspend_support: whether kernels can be suspended, and into how much memory.
-        ttl_seconds: how long a lease lives without renewal.
     """
 
     def __init__(
@@ -35,13 +34,10 @@ class SchedulingCycle:
         host_state: HostState,
         processes: HolderProcesses,
         suspend_support: SuspendSupport,
-        *,
-        ttl_seconds: float,
     ) -> None:
         self._host_state = host_state
         self._processes = processes
         self._suspend_support = suspend_support
-        self._ttl_seconds = ttl_seconds
         self._turn = threading.Lock()
 
     def run(self) -> tuple[Event, ...]:
@@ -68,7 +64,7 @@ class SchedulingCycle:
             snapshot = self._snapshot(inventory, now)
             live = {lease.id for lease in snapshot.leases}
 
-            todo = plan(snapshot, now, ttl_seconds=self._ttl_seconds)
+            todo = plan(snapshot, now, ttl_seconds=self._host_state.ttl_seconds)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()

@@ -22,24 +22,24 @@ class HostState:
         ledger: where everything is written down.
         devices: the devices of the host.
         policy: how slices are shared out.
-        host: name of the machine.
         clock: seconds since the epoch.
+        ttl_seconds: how long a lease lives without renewal.
     """
 
     def __init__(
         self,
-        *,
         ledger: Ledger,
         devices: DeviceManager,
         policy: Policy,
-        host: str,
         clock: Callable[[], float],
+        ttl_seconds: float,
     ) -> None:
         self.ledger = ledger
         self.devices = devices
         self.policy = policy
-        self.host = host
+        self.host = devices.host
         self.clock = clock
+        self.ttl_seconds = ttl_seconds
 
     def now(self) -> float:
         """Seconds since the epoch."""

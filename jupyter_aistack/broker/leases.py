@@ -41,7 +41,6 @@ class Leases:
         host_state: where they are written down, and the devices they are of.
         cycle: run when one has ended.
         processes: tells whose holder is dead.
-        ttl_seconds: how long a lease lives without renewal.
         not_enforced_action: what becomes of a lease whose process finds more than was
             granted.
     """
@@ -51,14 +50,11 @@ class Leases:
         host_state: HostState,
         cycle: SchedulingCycle,
         processes: HolderProcesses,
-        *,
-        ttl_seconds: float,
         not_enforced_action: NotEnforcedAction,
     ) -> None:
         self._host_state = host_state
         self._cycle = cycle
         self._processes = processes
-        self._ttl_seconds = ttl_seconds
         self._not_enforced_action = not_enforced_action
 
     # -- before a process uses it ------------------------------------------------------
@@ -209,7 +205,7 @@ class Leases:
         """Keep a lease alive for another TTL."""
         now = self._host_state.now()
         return self._host_state.ledger.renew(
-            lease_id, token, now, now + self._ttl_seconds
+            lease_id, token, now, now + self._host_state.ttl_seconds
         )
 
     def renew_living(self) -> None:
@@ -220,7 +216,7 @@ class Leases:
         it alive. So a lease outlives the process that asked for it on another's behalf,
         and nothing in the holder need run to keep it.
         """
-        soon = self._host_state.now() + self._ttl_seconds * 2 / 3
+        soon = self._host_state.now() + self._host_state.ttl_seconds * 2 / 3
         for lease in self._host_state.leases():
             # One that is being released is left to expire: the process that was tearing
             # it down may be gone, and others wait for its slices.

@@ -9,13 +9,8 @@ from dataclasses import replace
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition
 from jupyter_aistack.core.model.plan import Snapshot
-from jupyter_aistack.core.model.request import (
-    Holder,
-    Request,
-    RequestState,
-    Spec,
-    parse_spec,
-)
+from jupyter_aistack.core.model.request import Holder, Request, RequestState
+from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.scheduling.admission import admit, queue_for
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
 from jupyter_aistack.exceptions import AcquireTimeout, AIStackError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 
-from jupyter_aistack.core.model.request import Spec, parse_spec
-from jupyter_aistack.core.scheduling.reservations import Reservation, conflict
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import Spec, parse_spec
+from jupyter_aistack.core.scheduling.reservations import conflict
 from jupyter_aistack.exceptions import Refused, UnknownQueue
 
 from .cycle import SchedulingCycle

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from jupyter_aistack.core.model.device import SliceKind
-from jupyter_aistack.core.model.device_state import SuspendMethod
+from jupyter_aistack.core.model.device_state import StatePhase, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.suspend.capability import SWITCHED_OFF, SuspendCapability
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy, host_room
+from jupyter_aistack.core.suspend.model import host_capacity
 from jupyter_aistack.system.memory import available_bytes
 
 from .host_state import HostState
@@ -70,7 +71,7 @@ class SuspendSupport:
 
         suspended = sum(map(suspended_bytes, with_state))
         share = (self.policy or SuspendPolicy()).host_share
-        free = host_room(self._host_memory(), parked_bytes=suspended, share=share)
+        free = host_capacity(self._host_memory(), parked_bytes=suspended, share=share)
         return suspended + free
 
     def _available_bytes(self) -> int:

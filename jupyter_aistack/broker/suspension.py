@@ -10,16 +10,16 @@ from dataclasses import replace
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
-    asks,
+    StatePhase,
     cell_begins,
     cell_ends,
-    is_pinned,
-    keeps,
+    pin,
+    request_action,
+    with_pin_reason,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.suspend.build import build_suspend_input, pins
-from jupyter_aistack.core.suspend.feasibility import why_pinned
-from jupyter_aistack.core.suspend.model import StatePhase
+from jupyter_aistack.core.suspend.build import build_suspend_input, pin_reasons
+from jupyter_aistack.core.suspend.feasibility import why_not_suspendable
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.rows import refuse_ended
 
@@ -63,8 +63,8 @@ class Suspension:
             return tuple(leases)
         snapshot = self._cycle.snapshot()
         host = build_suspend_input(snapshot, snapshot.leases)
-        why = pins(host) if host is not None else {}
-        return tuple(_with_pin_reason(lease, why.get(lease.id, "")) for lease in leases)
+        why = pin_reasons(host) if host is not None else {}
+        return tuple(_shown_pinned(lease, why.get(lease.id, "")) for lease in leases)
 
     def transfers(self) -> tuple[Lease, ...]:
         """The leases whose device state is on its way out or in: each is carried out by
@@ -126,7 +126,8 @@ class Suspension:
         if action is RequestedAction.SUSPEND:
             self._check_can_leave(lease_id)
         self._change(
-            lease_id, lambda state: asks(state, action, self._host_state.now())
+            lease_id,
+            lambda state: request_action(state, action, self._host_state.now()),
         )
         self._cycle.run()
         return self._host_state.lease(lease_id)
@@ -138,7 +139,7 @@ class Suspension:
             LeaseError: it is none that could be suspended.
         """
         self._check_suspendable(lease_id)
-        self._change(lease_id, lambda state: keeps(state, is_pinned_by_user))
+        self._change(lease_id, lambda state: pin(state, is_pinned_by_user))
         self._cycle.run()
         return self._host_state.lease(lease_id)
 
@@ -158,7 +159,7 @@ class Suspension:
             if candidate.lease_id != lease_id:
                 continue
             is_resident = candidate.phase is StatePhase.RESIDENT
-            why = why_pinned(host, candidate) if is_resident else ""
+            why = why_not_suspendable(host, candidate) if is_resident else ""
             if why:
                 raise LeaseError(f"it cannot be suspended: {why}", lease_id=lease_id)
 
@@ -190,7 +191,7 @@ def _may_leave(lease: Lease) -> bool:
     return state.phase is StatePhase.RESIDENT and not state.pinned
 
 
-def _with_pin_reason(lease: Lease, why: str) -> Lease:
+def _shown_pinned(lease: Lease, why: str) -> Lease:
     if not why or lease.residence is None or not _may_leave(lease):
         return lease
-    return replace(lease, residence=is_pinned(lease.residence, why))
+    return replace(lease, residence=with_pin_reason(lease.residence, why))
