@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from jupyter_aistack.compute.data.batches import ShardReader
 from jupyter_aistack.exceptions import TrainingError
+from jupyter_aistack.system.files import replacing
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -231,12 +232,8 @@ class Context:
             "next": self._next,
             "extra": extra,
         }
-        fresh = self._checkpoint.with_suffix(".new")
-        with fresh.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._checkpoint)
+        with replacing(self._checkpoint, is_durable=True) as part:
+            torch.save(state, part)
 
     def restore(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None

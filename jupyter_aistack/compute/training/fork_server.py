@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .serialize import leave
+from jupyter_aistack.system.files import write_atomic
 
 POLL_SECONDS = 0.02
 IDLE_SECONDS = 600.0
@@ -73,7 +73,7 @@ def _hatch(order: dict[str, Any]) -> dict[int, Path]:
     pid = os.fork()
     if pid == 0:
         _become(order, nest)
-    leave(job_file.with_suffix(".pid"), str(pid).encode())
+    write_atomic(job_file.with_suffix(".pid"), str(pid))
     return {pid: job_file}
 
 
@@ -103,10 +103,8 @@ def _collect(ranks: dict[int, Path]) -> None:
     for pid in list(ranks):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            leave(
-                ranks.pop(pid).with_suffix(".exit"),
-                str(os.waitstatus_to_exitcode(status)).encode(),
-            )
+            exit_file = ranks.pop(pid).with_suffix(".exit")
+            write_atomic(exit_file, str(os.waitstatus_to_exitcode(status)))
 
 
 if __name__ == "__main__":

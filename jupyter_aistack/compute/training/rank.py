@@ -21,9 +21,8 @@ from typing import Any
 
 from jupyter_aistack.client.runtime.memory_caps import cap_torch_memory
 from jupyter_aistack.exceptions import TrainingError
+from jupyter_aistack.system.files import replacing, write_atomic
 from jupyter_aistack.system.parent_death import die_with_parent
-
-from .serialize import leave
 
 GROUP_SECONDS = 60.0
 """How long a rank waits in a collective for the others: torch's own limit of half an
@@ -41,7 +40,7 @@ def main(job_file: Path, parent: int) -> None:
     try:
         _run(job)
     except BaseException as error:
-        leave(Path(job["error_file"]), json.dumps(describe(error)).encode())
+        write_atomic(Path(job["error_file"]), json.dumps(describe(error)))
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
@@ -84,7 +83,7 @@ def _join(job: dict[str, Any], device: Any) -> Any:
         store = dist.TCPStore(
             "127.0.0.1", 0, None, True, timeout, wait_for_workers=False
         )
-        leave(port_file, str(store.port).encode())
+        write_atomic(port_file, str(store.port))
     else:
         store = dist.TCPStore("127.0.0.1", _read_port(port_file), None, False, timeout)
     os.environ.update(
@@ -143,10 +142,8 @@ def _leave_result(job: dict[str, Any], value: Any, **figures: float) -> None:
     import cloudpickle
     import torch
 
-    file = Path(job["result_file"])
-    fresh = file.with_suffix(".new")
-    torch.save({"value": value, **figures}, fresh, pickle_module=cloudpickle)
-    fresh.replace(file)
+    with replacing(Path(job["result_file"])) as part:
+        torch.save({"value": value, **figures}, part, pickle_module=cloudpickle)
 
 
 def _wait_for_all(store: Any, job: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Sending a notebook's functions to other processes, and leaving files for them."""
+"""Sending a notebook's functions to other processes."""
 
 from __future__ import annotations
 
@@ -40,10 +40,3 @@ def _is_installed(module: ModuleType) -> bool:
         for name in ("stdlib", "platstdlib", "purelib", "platlib")
     }
     return any(home in Path(file).resolve().parents for home in homes)
-
-
-def leave(file: Path, content: bytes) -> None:
-    """Write a file that nobody sees half of."""
-    fresh = file.with_suffix(f"{file.suffix}.new")
-    fresh.write_bytes(content)
-    fresh.replace(file)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_aistack.client.notices import forget_notice, on_notice
 from jupyter_aistack.compute.data.shards import Shard
 from jupyter_aistack.exceptions import TrainingError
+from jupyter_aistack.system.files import write_atomic
 
 from .log_tail import LogTail
 from .rank_task import run_rank
@@ -123,7 +124,7 @@ class Supervisor:
         """Tell the ranks that a slice will be taken back, so that they keep a
         checkpoint.
         """
-        _replace(self.spec.folder / NOTICE, f"{notice['lease_id']} {notice['at']}")
+        write_atomic(self.spec.folder / NOTICE, f"{notice['lease_id']} {notice['at']}")
 
     def _run(self) -> list[dict[str, Any]]:
         while True:
@@ -276,7 +277,7 @@ class Attempt:
         }
 
     def _stop(self, grace_seconds: float) -> None:
-        _replace(self.folder / "stop", str(grace_seconds))
+        write_atomic(self.folder / "stop", str(grace_seconds))
 
     def _await_end(self, futures: list[Future]) -> None:
         deadline = time.monotonic() + GRACE_SECONDS + 2
@@ -353,13 +354,6 @@ class Attempt:
             + (f"\n\n{said}" if said else ""),
             rank=died.rank,
         )
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file whole: no reader sees half of it."""
-    fresh = file.with_suffix(".new")
-    fresh.write_text(text)
-    fresh.replace(file)
 
 
 def _outcome(rank: int, future: Future) -> AttemptOutcome:
