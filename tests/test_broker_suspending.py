@@ -13,24 +13,24 @@ import pytest
 from jupyter_aistack.broker.api.service import Caller, Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
-    KEPT,
-    UNSEEN,
+    NOT_CHECKED,
+    PINNED_BY_USER,
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
-    is_pinned,
     reset_for_new_process,
     resumed,
     suspended,
+    with_pin_reason,
 )
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.core.model.request import HolderKind, Request
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.model.usage_history import decayed_use
 from jupyter_aistack.core.scheduling.fair_share import FairShare
 from jupyter_aistack.core.suspend.capability import UNTESTED
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
@@ -76,7 +76,7 @@ class Host:
         self.broker.prepare(lease)
         self.broker.activate(lease.id, lease.token, verified=True)
         return self.broker.update_device_state(
-            lease.id, lease.token, lambda one: is_pinned(one, "")
+            lease.id, lease.token, lambda one: with_pin_reason(one, "")
         )
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -122,9 +122,9 @@ def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
         SuspendMethod.SIMULATED,
         70 * GIB,
     )
-    assert host.home("b").pinned == UNSEEN
+    assert host.home("b").pinned == NOT_CHECKED
     host.broker.update_device_state(
-        host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, "")
+        host.lease("b").id, host.lease("b").token, lambda one: with_pin_reason(one, "")
     )
 
     host.broker.begin_cell(host.lease("a").id)
@@ -322,7 +322,7 @@ def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason
         "leases"
     ]
     whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
-    assert whys["b"] == KEPT
+    assert whys["b"] == PINNED_BY_USER
     assert whys["a"].startswith("it could not come back: that takes ")
 
 

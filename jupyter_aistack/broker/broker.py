@@ -31,21 +31,15 @@ from jupyter_aistack.core.model.lease import (
     lasting_note,
 )
 from jupyter_aistack.core.model.plan import Snapshot
-from jupyter_aistack.core.model.policy import Policy, Queue
-from jupyter_aistack.core.model.request import (
-    Holder,
-    HolderKind,
-    Request,
-    RequestState,
-    Spec,
-    parse_spec,
-)
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.scheduling.admission import admit, queue_for
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
-from jupyter_aistack.core.scheduling.reservations import Reservation, conflict
+from jupyter_aistack.core.scheduling.reservations import conflict
 from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
-from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     AIStackError,

@@ -12,21 +12,22 @@ from jupyter_aistack.core.model.device import Inventory, SliceKind
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
-    asks,
     cell_begins,
     cell_ends,
-    is_pinned,
-    keeps,
+    pin,
+    request_action,
+    with_pin_reason,
 )
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
-from jupyter_aistack.core.model.policy import Policy
-from jupyter_aistack.core.suspend.build import build_suspend_input, pins
+from jupyter_aistack.core.model.policy import Policy, SuspendPolicy
+from jupyter_aistack.core.suspend.build import build_suspend_input, pin_reasons
 from jupyter_aistack.core.suspend.capability import SWITCHED_OFF, SuspendCapability
-from jupyter_aistack.core.suspend.feasibility import why_pinned
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy, host_room
+from jupyter_aistack.core.suspend.feasibility import why_not_suspendable
+from jupyter_aistack.core.suspend.model import host_capacity
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.rows import refuse_ended
@@ -91,7 +92,7 @@ class Suspension(ABC):
             return tuple(leases)
         snapshot = self.snapshot()
         house = build_suspend_input(snapshot, snapshot.leases)
-        why = pins(house) if house is not None else {}
+        why = pin_reasons(house) if house is not None else {}
         return tuple(_pinned(lease, why.get(lease.id, "")) for lease in leases)
 
     def moves(self) -> tuple[Lease, ...]:
@@ -151,7 +152,7 @@ class Suspension(ABC):
         self._check_residence(lease_id)
         if asked is RequestedAction.SUSPEND:
             self._check_can_leave(lease_id)
-        self._change(lease_id, lambda one: asks(one, asked, self.clock()))
+        self._change(lease_id, lambda one: request_action(one, asked, self.clock()))
         self.cycle()
         return self.lease(lease_id)
 
@@ -163,7 +164,7 @@ class Suspension(ABC):
             LeaseError: it is none that could be suspended.
         """
         self._check_residence(lease_id)
-        self._change(lease_id, lambda one: keeps(one, is_kept))
+        self._change(lease_id, lambda one: pin(one, is_kept))
         self.cycle()
         return self.lease(lease_id)
 
@@ -182,7 +183,7 @@ class Suspension(ABC):
             else None
         )
         why = (
-            why_pinned(house, one)
+            why_not_suspendable(house, one)
             if house and one and one.phase is StatePhase.RESIDENT
             else ""
         )
@@ -218,7 +219,9 @@ class Suspension(ABC):
             return 0
         parked = sum(map(_parked_bytes, with_residence))
         share = (self.suspend or SuspendPolicy()).host_share
-        return parked + host_room(self._host_memory(), parked_bytes=parked, share=share)
+        return parked + host_capacity(
+            self._host_memory(), parked_bytes=parked, share=share
+        )
 
     def _available_bytes(self) -> int:
         return NO_BOUND if self.inventory().is_simulated else available_bytes()
@@ -250,4 +253,4 @@ def _may_leave(lease: Lease) -> bool:
 def _pinned(lease: Lease, why: str) -> Lease:
     if not why or lease.residence is None or not _may_leave(lease):
         return lease
-    return replace(lease, residence=is_pinned(lease.residence, why))
+    return replace(lease, residence=with_pin_reason(lease.residence, why))

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import RequestedAction
+from jupyter_aistack.core.model.device_state import RequestedAction, StatePhase
 from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger

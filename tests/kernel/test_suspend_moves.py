@@ -20,15 +20,16 @@ import pytest
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
+    DisplayState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
-    is_pinned,
+    with_pin_reason,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.core.suspend.capability import SuspendCapability
-from jupyter_aistack.core.suspend.model import DisplayState, StatePhase, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
@@ -89,7 +90,7 @@ class World:
             readiness=lambda: self.readiness,
             policy=SuspendPolicy(),
             clock=self.clock,
-            host_room=self.broker.suspend_capacity_bytes,
+            host_capacity=self.broker.suspend_capacity_bytes,
             log=logging.getLogger("test"),
         )
         return SuspendWorker(
@@ -680,7 +681,7 @@ def test_a_process_that_ends_amid_a_move_ends_nothing_else(
     )
     lease = box.broker.lease(box.broker.submit("1", holder).lease_id)
     lease = box.broker.update_device_state(
-        lease.id, lease.token, lambda one: is_pinned(one, "")
+        lease.id, lease.token, lambda one: with_pin_reason(one, "")
     )
     box.broker.bind(lease.id, lease.token, pid=os.getpid(), root_pid=dead)
     gone = box.suspend()

@@ -21,11 +21,11 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
 )
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.system.processes import is_alive
 
 from .conftest import WriteKernel, client_of, lease_of, pid_of, until

@@ -30,7 +30,7 @@ from jupyter_aistack.core.accounting.rightsizing import (
 )
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device import Device, DeviceKind
-from jupyter_aistack.core.model.request import Spec, Unit
+from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.wire.values import (
     END_OF_TIME,
     flag_field,

@@ -10,21 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jupyter_aistack.broker import settings
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device_state import RequestedAction
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE
-from jupyter_aistack.core.model.request import (
-    MAX_COUNT,
-    Holder,
-    HolderKind,
-    Request,
-    RequestState,
-    is_profile,
-)
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
+from jupyter_aistack.core.model.spec import MAX_COUNT, is_profile
+from jupyter_aistack.core.scheduling.admission import problems
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.values import (
     flag_field,
@@ -164,7 +158,7 @@ class Service:
             broker.leases(),
             broker.queues,
             reservations=broker.reservations(),
-            problems=tuple(settings.problems(broker.policy, inventory)),
+            problems=tuple(problems(broker.policy, inventory)),
             readiness=broker.readiness(),
             now=broker.clock(),
         )

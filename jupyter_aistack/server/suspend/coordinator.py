@@ -99,7 +99,7 @@ class SuspendCoordinator:
         ).start()
 
     def _build(self, broker: Broker, helper: CheckpointClient) -> SuspendWorker:
-        from jupyter_aistack.core.suspend.model import SuspendPolicy
+        from jupyter_aistack.core.model.policy import SuspendPolicy
 
         from .driver_checkpoint import DriverCheckpoint
         from .executor import SuspendExecutor
@@ -114,7 +114,7 @@ class SuspendCoordinator:
             readiness=lambda: self.readiness,
             policy=policy,
             clock=broker.clock,
-            host_room=broker.suspend_capacity_bytes,
+            host_capacity=broker.suspend_capacity_bytes,
             log=self._workbench.log,
         )
         return SuspendWorker(

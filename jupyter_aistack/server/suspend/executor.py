@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.core.suspend.capability import SuspendCapability
-from jupyter_aistack.core.suspend.model import SuspendPolicy, needed_bytes
+from jupyter_aistack.core.suspend.model import candidate_of, needed_bytes
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.system.processes import tree
 
@@ -75,7 +76,7 @@ class SuspendExecutor:
         readiness: how well this host can suspend.
         policy: margins and times.
         clock: seconds since the epoch.
-        host_room: bytes of host memory that may still be taken by suspended state.
+        host_capacity: bytes of host memory that may still be taken by suspended state.
         log: where each move is told, with its bytes and seconds.
     """
 
@@ -88,7 +89,7 @@ class SuspendExecutor:
         readiness: Callable[[], SuspendCapability],
         policy: SuspendPolicy,
         clock: Callable[[], float],
-        host_room: Callable[[], int],
+        host_capacity: Callable[[], int],
         log: logging.Logger,
     ) -> None:
         self._gauge = gauge
@@ -97,12 +98,12 @@ class SuspendExecutor:
         self._readiness = readiness
         self._policy = policy
         self._clock = clock
-        self._host_room = host_room
+        self._host_capacity = host_capacity
         self._log = log
 
     # -- looking -----------------------------------------------------------------------
 
-    def why_pinned(self, lease: Lease) -> str:
+    def find_pin_reason(self, lease: Lease) -> str:
         """Why the lease's state must stay; empty when it may be moved. Moves nothing.
 
         Raises:
@@ -195,7 +196,7 @@ class SuspendExecutor:
         if reading.held_bytes is None:
             return "the driver does not say what it holds"
         need = reading.held_bytes * len(home_of(lease))
-        room = self._host_room()
+        room = self._host_capacity()
         if need > room:
             return f"the host has no room for {format_bytes(need)}: {format_bytes(room)} may be used"
         return ""
@@ -292,8 +293,8 @@ class SuspendExecutor:
 
         def change(residence: DeviceState) -> DeviceState:
             stayed = steps.suspend_failed(residence, now, why)
-            stayed = steps.is_restored(stayed) if is_restored else stayed
-            return steps.is_pinned(stayed, why) if is_pinned else stayed
+            stayed = steps.mark_restored(stayed) if is_restored else stayed
+            return steps.with_pin_reason(stayed, why) if is_pinned else stayed
 
         return change
 
@@ -343,11 +344,11 @@ class SuspendExecutor:
         if self._gauge.is_simulated(lease):
             return ""
         size = max(piece.memory_bytes for piece in lease.slices)
-        tenant = steps.tenant(lease.id, home_of(lease), size, residence)
+        candidate = candidate_of(lease.id, home_of(lease), size, residence)
         for device, card in self._gauge.cards(home_of(lease)).items():
             if card is None:
                 return f"the driver does not say what is free on {device}"
-            need = needed_bytes(tenant, card, self._policy)
+            need = needed_bytes(candidate, card, self._policy)
             if card.free_bytes < need:
                 return f"{device} has {format_bytes(card.free_bytes)} free, and {format_bytes(need)} are needed"
         return ""
@@ -429,4 +430,4 @@ def _returned(now: float, note: str) -> Change:
 
 
 def _lost(why: str) -> Change:
-    return lambda residence: steps.is_lost(residence, f"{why}; {RESTART}")
+    return lambda residence: steps.mark_lost(residence, f"{why}; {RESTART}")
