@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, UnitSample, Usage
@@ -52,3 +54,14 @@ class Lists(Provider):
         used = {i: Usage(memory_bytes=len(pids[i])) for i in leases if i in pids}
         units = {"GPU-0": UnitSample(memory=self.held)}
         return {"GPU-0": DeviceSample(units=units, leases=used)}
+
+
+def exchange_providers(broker: Broker, *providers: Provider) -> None:
+    """Make a broker that is built already see the devices of other providers."""
+    made = DeviceManager(
+        providers,
+        host=broker.host,
+        clock=broker.clock,
+        ours=broker.processes.leased_pids,
+    )
+    vars(broker.devices).update(vars(made))

@@ -11,7 +11,7 @@ import pytest
 
 from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.testing import holder
 
