@@ -7,7 +7,7 @@ jupyter_aistack.magics`` elsewhere.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .client import notices
 from .client.runtime import attach
@@ -28,6 +28,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     magics = AIStackMagics(shell)
     shell.register_magics(magics)
     if attach.BORN_WITH:
+        notices.watcher.ask = _own_leases
         notices.watcher.watch()
     shell.events.register("pre_run_cell", magics.arrivals.before_cell)
     shell.events.register(
@@ -38,6 +39,13 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     shell.input_transformers_post.append(magics.awaited)
     for name in ("%gpu", "%%gpu", "%cluster"):
         shell.set_hook("complete_command", magics.complete, str_key=name)
+
+
+def _own_leases() -> list[dict[str, Any]]:
+    """The live leases of this kernel; the client is imported when it is asked."""
+    from .client.client import own_leases
+
+    return own_leases()
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jupyter_aistack.core.model.device import DeviceKind
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import LeaseError
 
 from .durations import lease_seconds, patience_seconds
@@ -30,8 +30,9 @@ from .lease_handle import (
     is_new,
     settle,
 )
+from .notices import watcher
 from .runtime import attach as attaching
-from .transports import JSON, EmbeddedTransport, SocketTransport, Transport
+from .transports import JSON, SocketTransport, Transport
 
 __all__ = [
     "Client",
@@ -195,9 +196,23 @@ def connect() -> Client:
     key = (os.getpid(), os.environ.get("AISTACK_SOCKET", ""))
     with _connecting:
         if _connected is None or _connected[:2] != key:
-            transport = SocketTransport(key[1]) if key[1] else EmbeddedTransport()
-            _connected = (*key, Client(transport))
+            _connected = (*key, Client(_transport(key[1])))
+            watcher.ask = own_leases
         return _connected[2]
+
+
+def _transport(socket_path: str) -> Transport:
+    if socket_path:
+        return SocketTransport(socket_path)
+    from .embedded import EmbeddedTransport
+
+    return EmbeddedTransport()
+
+
+def own_leases() -> list[JSON]:
+    """The live leases of this process, as on the wire."""
+    leases: list[JSON] = connect().mine()["leases"]
+    return leases
 
 
 P = ParamSpec("P")

@@ -117,16 +117,17 @@ class NoticeWatcher:
     """Looks after the leases of this process.
 
     Args:
-        ask: gives the live leases, as on the wire; may raise `AIStackError`.
+        ask: gives the live leases, as on the wire; may raise `AIStackError`. Set when
+            the process connects; without it there is nothing to look after.
         say: shows a line.
     """
 
     def __init__(
         self,
-        ask: Callable[[], Iterable[JSON]],
+        ask: Callable[[], Iterable[JSON]] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self._ask = ask
+        self.ask = ask
         self._say = say or _say
         self._told: dict[str, float] = {}
         self._warned: dict[str, str] = {}
@@ -156,8 +157,11 @@ class NoticeWatcher:
             with contextlib.suppress(
                 AIStackError
             ):  # a server that is being started again; asked once more later
-                if not self.look(self._ask()) and self._has_ended():
+                if not self.look(self._leases()) and self._has_ended():
                     return
+
+    def _leases(self) -> Iterable[JSON]:
+        return () if self.ask is None else self.ask()
 
     def _has_ended(self) -> bool:
         """Let the thread go, unless there is something new to look after since it
@@ -229,12 +233,5 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _ask_client() -> Iterable[JSON]:
-    from .client import connect
-
-    leases: Iterable[JSON] = connect().mine()["leases"]
-    return leases
-
-
-watcher = NoticeWatcher(_ask_client)
-"""This process's own."""
+watcher = NoticeWatcher()
+"""This process's own; the client tells it whom to ask."""

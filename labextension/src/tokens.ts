@@ -4,7 +4,7 @@ import type { ISignal } from '@lumino/signaling';
 
 import type { SuspendAction } from './text/suspendaction';
 import type {
-  IBill,
+  IUsageSummary,
   IHost,
   ILease,
   IRequest,
@@ -43,7 +43,7 @@ export interface ILeaseManager extends IDisposable {
   requestOf(kernelId: string): IRequest | null;
 
   /** What a kernel has used, as recorded by the server. */
-  bill(kernelId: string): Promise<IBill>;
+  usageSummary(kernelId: string): Promise<IUsageSummary>;
   /** Asks for a slice. Rejects with `AIStackError` when it is refused. */
   request(body: IRequestBody): Promise<IRequested>;
   /** Gives a slice back. */

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jupyter_aistack.client.client import Client, EmbeddedTransport
+from jupyter_aistack.client.client import Client
+from jupyter_aistack.client.embedded import EmbeddedTransport
 from tests.benchmarks.harness import Report, interleaved, main, percentile
 
 EACH = 20

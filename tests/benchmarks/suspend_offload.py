@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jupyter_aistack.client.offload.offload import TransferResult, offloadable
+from jupyter_aistack.client.offload.offload import offloadable
+from jupyter_aistack.client.offload.tensor_state import TransferResult
 from tests.benchmarks.harness import Report, interleaved, main, paired_ratio
 
 WIDTH, LAYERS = 2048, 16

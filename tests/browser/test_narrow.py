@@ -46,7 +46,7 @@ def test_everything_at_once_fits_into_a_narrow_panel(
     )
     expect(lab.mine.get_by_role("button", name="Extend")).to_be_disabled()
     expect(toast).to_have_count(0)
-    toast = lab.toasts.filter(has_text="others who go first need its slice")
+    toast = lab.toasts.filter(has_text="a higher-priority request preempts its slice")
     expect(toast.locator(".jp-toast-message")).to_contain_text(
         "keeps running, on the CPU."
     )

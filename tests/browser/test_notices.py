@@ -59,7 +59,7 @@ def test_slice_that_nobody_uses_is_marked_then_told_then_kept_by_extend(
 
     banner = lab.mine.locator(".jp-AIStack-notice")
     expect(banner).to_contain_text("This slice is idle. It is reclaimed in 9 min")
-    toast = lab.toasts.filter(has_text="idle.ipynb: nobody uses its slice")
+    toast = lab.toasts.filter(has_text="idle.ipynb: its slice is idle")
     expect(toast).to_contain_text("The kernel keeps running, on the CPU.")
     assert notice(lab)["kind"] == "idle"
     lab.picture("notice-idle")
@@ -102,7 +102,7 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
     lab.open_notebook("urgent.ipynb")
     lab.run("%gpu request 1 --queue urgent --no-wait")
     toast = lab.toasts.filter(
-        has_text="modest.ipynb: others who go first need its slice"
+        has_text="modest.ipynb: a higher-priority request preempts its slice"
     )
     expect(toast).to_contain_text(
         "cannot be extended. The kernel keeps running, on the CPU."
@@ -114,7 +114,9 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
         lambda: "kept =" in saved(lab, "modest.ipynb"), 10, "the notebook is not saved"
     )
     lab.show_notebook("modest.ipynb")
-    expect(lab.mine.locator(".jp-AIStack-notice")).to_contain_text("This slice ends in")
+    expect(lab.mine.locator(".jp-AIStack-notice")).to_contain_text(
+        "This slice is preempted in"
+    )
     expect(lab.mine.get_by_role("button", name="Extend")).to_be_disabled()
     lab.picture("notice-preempt")
 

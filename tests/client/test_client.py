@@ -12,8 +12,9 @@ import pytest
 
 from jupyter_aistack.client import client as clients
 from jupyter_aistack.client.client import Client, LeaseHandle, request
+from jupyter_aistack.client.embedded import EmbeddedTransport
 from jupyter_aistack.client.runtime import attach as attaching
-from jupyter_aistack.client.transports import EmbeddedTransport, SocketTransport
+from jupyter_aistack.client.transports import SocketTransport
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     InvalidRequest,

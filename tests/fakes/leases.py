@@ -11,7 +11,8 @@ import pytest
 from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Grant, Plan
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.ledger.base import Ledger
 
 

@@ -27,7 +27,7 @@ SETUP = """
 import os, shutil, threading
 from dataclasses import replace
 from pathlib import Path
-from jupyter_aistack.core.model.device_state import Residence
+from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.nvidia.dmem.client import DmemClient
@@ -232,7 +232,7 @@ def test_a_whole_gpu_and_an_instance_never_see_mps(box: Box) -> None:
 def test_a_lease_that_may_be_suspended_is_kept_away_from_every_daemon(box: Box) -> None:
     ask = box.start()
     prepared = ask(
-        "broker.devices.prepare(replace(held('1/2'), residence=Residence()))"
+        "broker.devices.prepare(replace(held('1/2'), residence=DeviceState()))"
     )
     assert (prepared.enforced_by.value, prepared.note) == ("L0", "")
     assert prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] == "/dev/null"

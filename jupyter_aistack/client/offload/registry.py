@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from jupyter_aistack.exceptions import LeaseError
 
-from .offload import Offload, TransferResult
+from .tensor_state import Offload, TransferResult
 
 _live: weakref.WeakSet[Offload] = weakref.WeakSet()
 _out: list[Offload] = []

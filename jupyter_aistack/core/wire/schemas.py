@@ -1,15 +1,20 @@
-"""The JSON shapes of ``wire.py`` as JSON Schema, for the OpenAPI document."""
+"""The JSON shapes of ``values.py`` as JSON Schema, for the OpenAPI document."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from jupyter_aistack.core.model.device import DeviceKind, Enforcement, SliceKind
-from jupyter_aistack.core.model.device_state import RequestedAction, SuspendMethod
+from jupyter_aistack.core.model.device_state import (
+    DisplayState,
+    RequestedAction,
+    StatePhase,
+    SuspendMethod,
+)
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import LeaseState, NoticeKind, Outcome
-from jupyter_aistack.core.model.request import MAX_COUNT, HolderKind, RequestState
-from jupyter_aistack.core.suspend.model import DisplayState, StatePhase
+from jupyter_aistack.core.model.request import HolderKind, RequestState
+from jupyter_aistack.core.model.spec import MAX_COUNT
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 
 JSON = dict[str, Any]
@@ -124,12 +129,12 @@ _LEASE = _object(
         "note": TEXT,
         "active_at": _or_null(NUMBER),
         "notice": _or_null(ref("Notice")),
-        "residence": _or_null(ref("Residence")),
+        "residence": _or_null(ref("DeviceState")),
         "outcome": _or_null(_one_of(Outcome)),
         "ended_at": _or_null(NUMBER),
     }
 )
-_RESIDENCE = _object(
+_DEVICE_STATE = _object(
     {
         "phase": _one_of(StatePhase),
         "state_bytes": _or_null(COUNT),
@@ -171,8 +176,8 @@ _IDLE_POLICY: JSON = {
         {"badge_seconds": NUMBER, "notice_seconds": NUMBER, "reclaim_seconds": NUMBER}
     ),
 }
-_SUSPEND: JSON = {
-    "title": "Suspension",
+_SUSPEND_CAPABILITY: JSON = {
+    "title": "SuspendCapability",
     **_object({"tier": _one_of(SuspendMethod), "why": _default(TEXT, "")}),
 }
 _QUEUE = _object(
@@ -277,7 +282,7 @@ _RATES = _object(
     {"carbon_g_per_kwh": _KNOWN, "price_per_kwh": _KNOWN, "price_per_gpu_hour": _KNOWN}
 )
 _CELL: JSON = {
-    "title": "BilledCell",
+    "title": "CellUsage",
     **_object(
         {
             "cell": TEXT,
@@ -288,8 +293,8 @@ _CELL: JSON = {
         }
     ),
 }
-_LEASE_SUMS: JSON = {
-    "title": "LeaseSums",
+_LEASE_USAGE: JSON = {
+    "title": "LeaseUsage",
     **_object(
         {"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER}
     ),
@@ -330,7 +335,7 @@ SCHEMAS: JSON = {
             "host": TEXT,
             "simulated": FLAG,
             "problems": _list(TEXT),
-            "suspend": _default(_SUSPEND, None),
+            "suspend": _default(_SUSPEND_CAPABILITY, None),
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),
@@ -372,7 +377,7 @@ SCHEMAS: JSON = {
     ),
     "Holder": _HOLDER,
     "Lease": _LEASE,
-    "Residence": _RESIDENCE,
+    "DeviceState": _DEVICE_STATE,
     "Leases": _object({"leases": _list(ref("Lease"))}),
     "Request": _REQUEST,
     "Queue": _object({"queue": _list(ref("Request"))}),
@@ -405,7 +410,7 @@ SCHEMAS: JSON = {
     "Usage": _object(
         {"at": NUMBER, "devices": _map(ref("Use")), "leases": _map(ref("Use"))}
     ),
-    "Figures": _object(_FIGURES),
+    "UsageFigures": _object(_FIGURES),
     "ReportLine": _object({"week": TEXT, "user": TEXT, **_FIGURES}),
     "Rates": _RATES,
     "Report": _object(
@@ -413,16 +418,16 @@ SCHEMAS: JSON = {
             "since": NUMBER,
             "until": NUMBER,
             "lines": _list(ref("ReportLine")),
-            "total": ref("Figures"),
+            "total": ref("UsageFigures"),
             "rates": ref("Rates"),
         }
     ),
-    "Bill": _object(
+    "UsageSummary": _object(
         {
             "label": TEXT,
-            "total": ref("Figures"),
+            "total": ref("UsageFigures"),
             "cells": _list(_CELL),
-            "leases": _map(_LEASE_SUMS),
+            "leases": _map(_LEASE_USAGE),
             "weeks": _list(ref("ReportLine")),
             "rates": ref("Rates"),
         }

@@ -189,7 +189,7 @@ def _paths() -> JSON:
             "get": _verb(
                 "getBill",
                 "What a kernel or its notebook has used, cell by cell.",
-                {200: "Bill"},
+                {200: "UsageSummary"},
                 (400, 403, 503),
                 [
                     _query(

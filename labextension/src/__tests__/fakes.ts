@@ -8,7 +8,7 @@ import { resolve } from 'node:path';
 import { LeaseManager } from '../api/manager';
 import { RestAPI } from '../api/restapi';
 import type { ICurrentKernel } from '../tokens';
-import type { IResidence, ISnapshot } from '../wire/types';
+import type { IDeviceState, ISnapshot } from '../wire/types';
 import * as validate from '../wire/validate';
 
 /** The samples that the Python side is tested against, too; a fresh copy each time. */
@@ -33,7 +33,7 @@ export function sampleSnapshot(): ISnapshot {
 
 /** The same with "l-tour" suspended, as in the samples, or changed from there. */
 export function suspendedSnapshot(
-  changes: Partial<IResidence> = {}
+  changes: Partial<IDeviceState> = {}
 ): ISnapshot {
   const snapshot = validate.snapshot(samples(), '');
   const [lease] = snapshot.leases;
@@ -42,13 +42,13 @@ export function suspendedSnapshot(
 }
 
 /** What makes the residence of `suspendedSnapshot` one that may be suspended. */
-export const WARM: Partial<IResidence> = {
+export const WARM: Partial<IDeviceState> = {
   phase: 'resident',
   standing: 'warm',
   state_bytes: null
 };
 
-export const LOST: Partial<IResidence> = {
+export const LOST: Partial<IDeviceState> = {
   phase: 'lost',
   standing: 'lost',
   why: 'the helper ended while it moved'

@@ -6,7 +6,7 @@ import { leaseOf, requestOf } from '../text/ownership';
 import type { SuspendAction } from '../text/suspendaction';
 import type { ILeaseManager, ConnectionStatus } from '../tokens';
 import type {
-  IBill,
+  IUsageSummary,
   IHost,
   ILease,
   IRequest,
@@ -82,8 +82,8 @@ export class LeaseManager extends Disposable implements ILeaseManager {
     return requestOf(this.queue, kernelId);
   }
 
-  bill(kernelId: string): Promise<IBill> {
-    return this._api.bill(kernelId);
+  usageSummary(kernelId: string): Promise<IUsageSummary> {
+    return this._api.usageSummary(kernelId);
   }
 
   request(body: IRequestBody): Promise<IRequested> {

@@ -2,7 +2,7 @@ import type { SuspendAction } from '../text/suspendaction';
 import type { Decoder } from '../wire/decoders';
 import { AIStackError } from '../wire/errors';
 import type {
-  IBill,
+  IUsageSummary,
   IEvent,
   IHost,
   ILease,
@@ -45,9 +45,9 @@ export class RestAPI {
   }
 
   /** What a kernel has used, as recorded by the server. */
-  bill(kernelId: string): Promise<IBill> {
+  usageSummary(kernelId: string): Promise<IUsageSummary> {
     const path = `bill?kernel_id=${encodeURIComponent(kernelId)}`;
-    return this._call(path, validate.bill);
+    return this._call(path, validate.usageSummary);
   }
 
   request(body: IRequestBody): Promise<IRequested> {

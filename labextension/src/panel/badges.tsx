@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { displayStateLabel } from '../text/devicestate';
-import type { Standing } from '../wire/types';
+import type { DisplayState } from '../wire/types';
 
 export function SimulatedBadge(props: {
   trans: TranslationBundle;
@@ -36,7 +36,7 @@ export function IdleBadge(props: {
 
 /** The state of a lease's device memory, with what that means as a tooltip. */
 export function DisplayStateBadge(props: {
-  standing: Standing;
+  standing: DisplayState;
   text: string;
   trans: TranslationBundle;
 }): JSX.Element {

@@ -3,7 +3,7 @@ import { Poll } from '@lumino/polling';
 import * as React from 'react';
 
 import { formatEnergy } from '../text/format';
-import type { IBill, ILease, ILeaseSums } from '../wire/types';
+import type { IUsageSummary, ILease, ILeaseUsage } from '../wire/types';
 
 /** The server records usage every ten seconds. */
 const PERIOD_MS = 30_000;
@@ -18,12 +18,12 @@ const JOULES_PER_WH = 3600;
 /** What the slice has had of energy; nothing where that is not known. */
 export function Energy(props: {
   /** What a kernel has used, as recorded by the server. */
-  bill: (kernelId: string) => Promise<IBill>;
+  usageSummary: (kernelId: string) => Promise<IUsageSummary>;
   lease: ILease;
   trans: TranslationBundle;
 }): JSX.Element | null {
   const { lease, trans } = props;
-  const sums = useLeaseSums(lease, props.bill);
+  const sums = useLeaseSums(lease, props.usageSummary);
   const wattHours = sums && wattHoursOf(sums);
   return wattHours === null ? null : (
     <>
@@ -34,7 +34,7 @@ export function Energy(props: {
 }
 
 /** In watt-hours; null where too little of it is known. */
-export function wattHoursOf(sums: ILeaseSums): number | null {
+export function wattHoursOf(sums: ILeaseUsage): number | null {
   const isCovered =
     sums.gpu_seconds > 0 && sums.metered_seconds >= COVERED * sums.gpu_seconds;
   return isCovered ? sums.energy_joules / JOULES_PER_WH : null;
@@ -42,15 +42,15 @@ export function wattHoursOf(sums: ILeaseSums): number | null {
 
 function useLeaseSums(
   lease: ILease,
-  bill: (kernelId: string) => Promise<IBill>
-): ILeaseSums | null {
-  const [sums, setSums] = React.useState<ILeaseSums | null>(null);
-  const latest = React.useRef(bill);
-  latest.current = bill;
+  usageSummary: (kernelId: string) => Promise<IUsageSummary>
+): ILeaseUsage | null {
+  const [sums, setSums] = React.useState<ILeaseUsage | null>(null);
+  const latest = React.useRef(usageSummary);
+  latest.current = usageSummary;
   const kernelId = lease.holder.id;
   React.useEffect(() => {
     const poll = new Poll({
-      name: 'jupyter-aistack:bill',
+      name: 'jupyter-aistack:usage-summary',
       factory: async () => {
         const { leases } = await latest.current(kernelId);
         setSums(leases[lease.id] ?? null);

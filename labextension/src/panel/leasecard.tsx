@@ -11,7 +11,7 @@ import { deviceTitle, formatDuration, sliceMemoryText } from '../text/format';
 import { idleText } from '../text/idle';
 import { isSimulated, stateText } from '../text/lease';
 import { exactTimeLeft, noticeText } from '../text/notice';
-import type { IBill, ILease, IUsage } from '../wire/types';
+import type { IUsageSummary, ILease, IUsage } from '../wire/types';
 import {
   IdleBadge,
   Problem,
@@ -26,7 +26,7 @@ import { Ticking } from './tick';
 
 export interface ILeaseCardProps extends ILeaseButtonsProps {
   /** What a kernel has used, as recorded by the server. */
-  bill: (kernelId: string) => Promise<IBill>;
+  usageSummary: (kernelId: string) => Promise<IUsageSummary>;
   usage: IUsage | null;
   /** Seconds since the epoch by the server's clock. */
   clock: () => number;
@@ -105,7 +105,7 @@ function Memory(props: ILeaseCardProps): JSX.Element | null {
 }
 
 function Facts(props: ILeaseCardProps): JSX.Element {
-  const { bill, lease, trans } = props;
+  const { usageSummary, lease, trans } = props;
   return (
     <dl className="jp-AIStack-facts">
       <State {...props} />
@@ -117,7 +117,7 @@ function Facts(props: ILeaseCardProps): JSX.Element {
       </dd>
       <dt>{trans.__('Time left')}</dt>
       <dd className="jp-AIStack-timeLeft">{timeLeft(props)}</dd>
-      <Energy bill={bill} lease={lease} trans={trans} />
+      <Energy usageSummary={usageSummary} lease={lease} trans={trans} />
       {lease.preemptible && (
         <>
           <dt>{trans.__('Preemptible')}</dt>

@@ -4,14 +4,20 @@ import * as React from 'react';
 import type { IPanelActions } from '../commands/panelactions';
 import { holderName } from '../text/format';
 import { etaText, positionText } from '../text/lease';
-import type { IBill, IHost, ILease, IRequest, IUsage } from '../wire/types';
+import type {
+  IUsageSummary,
+  IHost,
+  ILease,
+  IRequest,
+  IUsage
+} from '../wire/types';
 import { LeaseCard } from './leasecard';
 import { Ticking } from './tick';
 
 export interface IMySliceProps {
   actions: IPanelActions;
   /** What a kernel has used, as recorded by the server. */
-  bill: (kernelId: string) => Promise<IBill>;
+  usageSummary: (kernelId: string) => Promise<IUsageSummary>;
   /** By how much the Extend button moves the end. */
   extendSeconds: number;
   host: IHost;

@@ -21,7 +21,7 @@ import type {
   ILease,
   IUsage,
   IUse,
-  Standing
+  DisplayState
 } from '../wire/types';
 import {
   IdleBadge,
@@ -110,7 +110,7 @@ function PlainDisplayState(props: ISliceRowProps): JSX.Element | null {
   );
 }
 
-function isPlain(standing: Standing): boolean {
+function isPlain(standing: DisplayState): boolean {
   return standing === 'held' || standing === 'warm';
 }
 

@@ -160,7 +160,7 @@ function MySliceSection(
   return (
     <MySlice
       actions={props.actions}
-      bill={id => manager.bill(id)}
+      usageSummary={id => manager.usageSummary(id)}
       extendSeconds={props.extendSeconds}
       host={props.host}
       kernelId={kernelId}

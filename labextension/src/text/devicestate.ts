@@ -2,11 +2,16 @@
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { ILease, IResidence, ISuspension, Standing } from '../wire/types';
+import type {
+  ILease,
+  IDeviceState,
+  ISuspendCapability,
+  DisplayState
+} from '../wire/types';
 import { formatBytes, formatDuration } from './format';
 
 /** A lease that may be suspended. */
-export type SuspendableLease = ILease & { residence: IResidence };
+export type SuspendableLease = ILease & { residence: IDeviceState };
 
 export function isSuspendable(lease: ILease): lease is SuspendableLease {
   return lease.residence !== null && lease.state !== 'ended';
@@ -24,7 +29,7 @@ export function occupiesDevice(lease: ILease): boolean {
 
 /** The display state in one word. */
 export function displayStateLabel(
-  standing: Standing,
+  standing: DisplayState,
   trans: TranslationBundle
 ): string {
   switch (standing) {
@@ -67,7 +72,7 @@ export function displayStateText(
   }
 }
 
-function warmText(residence: IResidence, trans: TranslationBundle): string {
+function warmText(residence: IDeviceState, trans: TranslationBundle): string {
   if (residence.phase === 'parking') {
     return trans.__('Its memory is moving to the host.');
   }
@@ -127,7 +132,7 @@ export function hostMemoryText(
 
 /** What becomes of idle notebooks on this host; empty where the server does not say. */
 export function suspendSupportText(
-  suspension: ISuspension | null,
+  suspension: ISuspendCapability | null,
   trans: TranslationBundle
 ): string {
   switch (suspension?.tier) {

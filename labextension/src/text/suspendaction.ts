@@ -2,7 +2,12 @@
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IHost, ILease, IResidence, ISuspension } from '../wire/types';
+import type {
+  IHost,
+  ILease,
+  IDeviceState,
+  ISuspendCapability
+} from '../wire/types';
 
 /** An action on a lease that may be suspended; the last part of its route. */
 export type SuspendAction = 'suspend' | 'resume' | 'pin' | 'unpin';
@@ -34,8 +39,8 @@ export function whyNotAllowed(
 }
 
 function whyNotSuspend(
-  residence: IResidence,
-  suspension: ISuspension | null,
+  residence: IDeviceState,
+  suspension: ISuspendCapability | null,
   trans: TranslationBundle
 ): string {
   if (residence.phase !== 'resident' || residence.asked === 'suspend') {
@@ -52,7 +57,10 @@ function whyNotSuspend(
     : '';
 }
 
-function whyNotResume(residence: IResidence, trans: TranslationBundle): string {
+function whyNotResume(
+  residence: IDeviceState,
+  trans: TranslationBundle
+): string {
   if (residence.phase === 'resident') {
     return residence.asked === 'suspend'
       ? ''

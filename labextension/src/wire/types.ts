@@ -2,7 +2,7 @@
 
 export type SuspendMethod = 'checkpoint' | 'simulated' | 'offload' | 'off';
 
-export interface ISuspension {
+export interface ISuspendCapability {
   tier: SuspendMethod;
   why: string;
 }
@@ -85,7 +85,7 @@ export interface IHost {
   host: string;
   simulated: boolean;
   problems: string[];
-  suspend: ISuspension | null;
+  suspend: ISuspendCapability | null;
   devices: IDevice[];
   queues: IQueueSettings[];
   reservations: IReservation[];
@@ -135,7 +135,7 @@ export type RequestedAction = '' | 'suspend' | 'resume';
 
 export type DisplayState = 'held' | 'warm' | 'suspended' | 'pinned' | 'lost';
 
-export interface IResidence {
+export interface IDeviceState {
   phase: StatePhase;
   state_bytes: number | null;
   is_busy: boolean;
@@ -174,7 +174,7 @@ export interface ILease {
   note: string;
   active_at: number | null;
   notice: INotice | null;
-  residence: IResidence | null;
+  residence: IDeviceState | null;
   outcome: Outcome | null;
   ended_at: number | null;
 }
@@ -225,14 +225,14 @@ export interface IUsage {
   leases: Record<string, IUse>;
 }
 
-export interface ILeaseSums {
+export interface ILeaseUsage {
   gpu_seconds: number;
   metered_seconds: number;
   energy_joules: number;
 }
 
-export interface IBill {
-  leases: Record<string, ILeaseSums>;
+export interface IUsageSummary {
+  leases: Record<string, ILeaseUsage>;
 }
 
 export interface IEvent {

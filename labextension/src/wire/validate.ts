@@ -17,8 +17,8 @@ import type {
   DisplayState,
   Enforcement,
   HolderKind,
-  IBill,
   IDevice,
+  IDeviceState,
   IError,
   IEvent,
   IEvents,
@@ -27,7 +27,7 @@ import type {
   IIdlePolicy,
   ILease,
   ILeases,
-  ILeaseSums,
+  ILeaseUsage,
   IMIGInstance,
   INotice,
   IPreparation,
@@ -36,12 +36,12 @@ import type {
   IRequest,
   IRequested,
   IReservation,
-  IResidence,
   ISlice,
   ISnapshot,
   IStreamError,
-  ISuspension,
+  ISuspendCapability,
   IUsage,
+  IUsageSummary,
   IUse,
   LeaseState,
   NoticeKind,
@@ -60,7 +60,7 @@ export const suspendMethod = oneOf<SuspendMethod>(
   'off'
 );
 
-export const suspension = shape<ISuspension>({
+export const suspendCapability = shape<ISuspendCapability>({
   tier: suspendMethod,
   why: optional(text, '')
 });
@@ -151,7 +151,7 @@ export const host = shape<IHost>({
   host: text,
   simulated: flag,
   problems: list(text),
-  suspend: nullable(suspension),
+  suspend: nullable(suspendCapability),
   devices: list(device),
   queues: list(queueSettings),
   reservations: list(reservation)
@@ -222,7 +222,7 @@ export const displayState = oneOf<DisplayState>(
   'lost'
 );
 
-export const residence = shape<IResidence>({
+export const deviceState = shape<IDeviceState>({
   phase: statePhase,
   state_bytes: nullable(number),
   is_busy: flag,
@@ -267,7 +267,7 @@ export const lease = shape<ILease>({
   note: text,
   active_at: nullable(number),
   notice: nullable(notice),
-  residence: nullable(residence),
+  residence: nullable(deviceState),
   outcome: nullable(outcome),
   ended_at: nullable(number)
 });
@@ -323,14 +323,14 @@ export const usage = shape<IUsage>({
   leases: table(use)
 });
 
-export const leaseSums = shape<ILeaseSums>({
+export const leaseUsage = shape<ILeaseUsage>({
   gpu_seconds: number,
   metered_seconds: number,
   energy_joules: number
 });
 
-export const bill = shape<IBill>({
-  leases: table(leaseSums)
+export const usageSummary = shape<IUsageSummary>({
+  leases: table(leaseUsage)
 });
 
 export const event = shape<IEvent>({

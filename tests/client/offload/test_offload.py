@@ -12,9 +12,9 @@ import pytest
 
 import jupyter_aistack as aistack
 from jupyter_aistack.client.offload import huge_pages
-from jupyter_aistack.client.offload import offload as module
+from jupyter_aistack.client.offload import tensor_state as module
 from jupyter_aistack.client.offload.cuda import Cpu, Cuda
-from jupyter_aistack.client.offload.offload import Offload
+from jupyter_aistack.client.offload.tensor_state import Offload
 from jupyter_aistack.exceptions import InvalidRequest, LeaseError
 
 torch = pytest.importorskip("torch")

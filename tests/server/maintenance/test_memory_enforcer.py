@@ -16,7 +16,6 @@ import pytest
 from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.kernel import teardown
@@ -25,7 +24,7 @@ from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import holder
 from tests.fakes.live_server import LiveServer, live_server
 from tests.fakes.rest_server import until
-from tests.fakes.scripted import Lists
+from tests.fakes.scripted import Lists, exchange_providers
 from tests.server.test_app import post, wait_for_kernel
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def lists(workbench: ServerContext, monkeypatch: pytest.MonkeyPatch) -> Lists:
     monkeypatch.setattr("jupyter_aistack.broker.memory_watchdog.GPU_SECONDS", 0.01)
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.1)
     provider, broker = Lists(), workbench.broker
-    broker.devices = DeviceManager(
-        (provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes
-    )
+    exchange_providers(broker, provider)
     return provider
 
 

@@ -4,7 +4,7 @@ import type { LeaseManager } from '../../api/manager';
 import { ALL_COMMANDS, CommandIDs } from '../../commands/base';
 import { addCommands } from '../../commands/lease';
 import { messageOf } from '../../wire/errors';
-import type { IResidence } from '../../wire/types';
+import type { IDeviceState } from '../../wire/types';
 import {
   FakeKernel,
   FakeServer,
@@ -217,7 +217,7 @@ describe('commands on a slice that may be suspended', () => {
     [{ wanted_at: 1 }, ['pin']],
     [{ phase: 'restoring' }, ['pin']],
     [LOST, ['restart']]
-  ] as [Partial<IResidence>, string[]][])(
+  ] as [Partial<IDeviceState>, string[]][])(
     'are those that make sense (%o)',
     (changes, expected) => {
       FakeSocket.latest.show(suspendedSnapshot(changes));

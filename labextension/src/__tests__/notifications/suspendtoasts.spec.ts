@@ -2,7 +2,7 @@ import { Notification } from '@jupyterlab/apputils';
 
 import { SuspendToasts } from '../../notifications/suspendtoasts';
 import type { SuspendableLease } from '../../text/devicestate';
-import type { IResidence } from '../../wire/types';
+import type { IDeviceState } from '../../wire/types';
 import {
   KERNEL,
   LOST,
@@ -34,7 +34,7 @@ beforeEach(() => {
   });
 });
 
-function lease(changes: Partial<IResidence> = {}): SuspendableLease {
+function lease(changes: Partial<IDeviceState> = {}): SuspendableLease {
   const found = suspendedSnapshot(changes).leases[0] as SuspendableLease;
   found.holder.label = `work/${'long'.repeat(40)}.ipynb`;
   return found;

@@ -1,6 +1,6 @@
 import type { LeaseManager } from '../../api/manager';
 import { SuspendWatcher } from '../../notifications/suspendwatcher';
-import type { ILease, IResidence, ISnapshot } from '../../wire/types';
+import type { ILease, IDeviceState, ISnapshot } from '../../wire/types';
 import {
   FakeServer,
   FakeSocket,
@@ -41,7 +41,7 @@ function tell(text: string): void {
   news.push(text);
 }
 
-function push(changes: Partial<IResidence>): void {
+function push(changes: Partial<IDeviceState>): void {
   FakeSocket.latest.show(suspendedSnapshot(changes));
 }
 

@@ -3,7 +3,7 @@ import { renderToStaticMarkup } from 'react-dom/server';
 
 import { DeviceBlock, type IDeviceProps } from '../../panel/device';
 import { segments, type ISegment } from '../../panel/segments';
-import type { IResidence } from '../../wire/types';
+import type { IDeviceState } from '../../wire/types';
 import {
   KERNEL,
   LOST,
@@ -81,7 +81,7 @@ describe('segments', () => {
 });
 
 describe('a slice that may be suspended', () => {
-  function suspended(changes: Partial<IResidence> = {}): IDeviceProps {
+  function suspended(changes: Partial<IDeviceState> = {}): IDeviceProps {
     return { ...props(), leases: suspendedSnapshot(changes).leases };
   }
 

@@ -3,7 +3,7 @@ import { act } from 'react';
 import { createRoot, type Root } from 'react-dom/client';
 
 import { Energy, wattHoursOf } from '../../panel/energy';
-import type { IBill, ILease } from '../../wire/types';
+import type { IUsageSummary, ILease } from '../../wire/types';
 import { KERNEL, sampleSnapshot, trans } from '../fakes';
 
 const SUMS = { gpu_seconds: 100, metered_seconds: 96, energy_joules: 17_100 };
@@ -18,8 +18,11 @@ beforeEach(() => {
   root = createRoot(node);
 });
 
-async function show(lease: ILease, answer: IBill | null): Promise<void> {
-  const bill = async (kernelId: string): Promise<IBill> => {
+async function show(
+  lease: ILease,
+  answer: IUsageSummary | null
+): Promise<void> {
+  const usageSummary = async (kernelId: string): Promise<IUsageSummary> => {
     asked.push(kernelId);
     if (!answer) {
       throw new Error('404');
@@ -27,7 +30,11 @@ async function show(lease: ILease, answer: IBill | null): Promise<void> {
     return answer;
   };
   const before = asked.length;
-  act(() => root.render(<Energy bill={bill} lease={lease} trans={trans} />));
+  act(() =>
+    root.render(
+      <Energy usageSummary={usageSummary} lease={lease} trans={trans} />
+    )
+  );
   await act(() =>
     vi.waitFor(() => expect(asked.length).toBeGreaterThan(before))
   );

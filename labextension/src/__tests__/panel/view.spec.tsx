@@ -6,7 +6,7 @@ import type { LeaseManager } from '../../api/manager';
 import type { IPanelActions } from '../../commands/panelactions';
 import { PanelView } from '../../panel/view';
 import { statusText } from '../../status/text';
-import type { ISuspension } from '../../wire/types';
+import type { ISuspendCapability } from '../../wire/types';
 import {
   FakeServer,
   FakeSocket,
@@ -400,7 +400,7 @@ it.each([
     { tier: 'off', why: 'driver 535 is too old' },
     'keep their memory: driver 535'
   ]
-] as [ISuspension | null, string][])(
+] as [ISuspendCapability | null, string][])(
   'says what becomes of idle notebooks on this host (%o)',
   (suspend, text) => {
     const snapshot = sampleSnapshot();

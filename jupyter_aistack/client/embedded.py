@@ -1,0 +1,105 @@
+"""The way to the granting side in this process: a broker of our own on the ledger.
+
+The one door of the client to the granting side. What it opens is imported when a
+transport is made: a process that speaks to a Jupyter server never loads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from jupyter_aistack.exceptions import AIStackError
+
+from .transports import JSON, Transport
+
+USAGE_SECONDS = 2.0
+"""Between two samples of what this process's leases use, as in a Jupyter server."""
+STOP_SECONDS = 60.0
+"""How long `close` waits for the thread that renews."""
+ALLOCATION_VERBS = frozenset({"request", "wait_for", "release"})
+"""Verbs after which others may hold the slices: use is charged anew from there."""
+
+
+class EmbeddedTransport(Transport):
+    """A broker of our own, in this process, on the ledger all of the user's processes
+    share.
+
+    A thread renews what this process holds; a process that dies stops renewing and
+    loses it.
+    """
+
+    kind = "embedded"
+
+    def __init__(self) -> None:
+        from jupyter_aistack.broker.api.service import Caller
+        from jupyter_aistack.config import load_settings
+        from jupyter_aistack.system.processes import current_user
+
+        settings = load_settings()
+        self._broker = settings.build_broker()
+        self._service = settings.build_service(self._broker)
+        self._caller = Caller(
+            user=current_user(),
+            uid=os.getuid(),
+            pid=os.getpid(),
+            kernel_id=os.environ.get("AISTACK_KERNEL", ""),
+            is_admin=os.getuid() == 0,
+        )
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._renewer = threading.Thread(
+            target=self._run, name="aistack-renewer", daemon=True
+        )
+        self._renewer.start()
+
+    def _run(self) -> None:
+        renew_at = self._next_renewal()
+        while not self._stop.is_set():
+            self._wake.wait(self._pause(renew_at))
+            self._wake.clear()
+            if self._stop.is_set():
+                return
+
+            is_due = time.monotonic() >= renew_at
+            # A ledger that does not answer now is asked again in the next round.
+            with contextlib.suppress(AIStackError):
+                self._tick(is_due=is_due)
+            # Counted from after the tick: one that is slower than the interval must
+            # not be followed by the next at once.
+            if time.monotonic() >= renew_at:
+                renew_at = self._next_renewal()
+
+    def _next_renewal(self) -> float:
+        return time.monotonic() + self._broker.ttl_seconds / 6
+
+    def _pause(self, renew_at: float) -> float:
+        """How long to sleep; shorter while there is use to be sampled."""
+        until_renewal = max(0.0, renew_at - time.monotonic())
+        if self._broker.usage_meter.is_open:
+            return min(until_renewal, USAGE_SECONDS)
+        return until_renewal
+
+    def _tick(self, *, is_due: bool) -> None:
+        if is_due:
+            self._broker.maintain()
+        else:
+            self._broker.record_usage()
+
+    def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
+        try:
+            return self._service.call(verb, payload, self._caller)
+        finally:
+            # What was used until now belongs to those who held the slices until now.
+            if verb in ALLOCATION_VERBS:
+                self._wake.set()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._renewer.join(timeout=STOP_SECONDS)
+        self._broker.close()
