@@ -274,7 +274,7 @@ class Machine:
 
     def begin_moves(self, server: int) -> None:
         """The mover of a server takes up what its own kernels are to do."""
-        for lease in self.brokers[server].moves():
+        for lease in self.brokers[server].transfers():
             kernel = self.kernels.get(lease.holder.id)
             if (
                 kernel is None

@@ -183,7 +183,7 @@ class AccountingAPI:
         may see.
         """
         hidden = not sight.sees_names
-        counts = list(self._broker.books.charged.values())
+        counts = list(self._broker.usage_meter.charged.values())
         return [
             replace(one, user=ANONYMOUS)
             if hidden and one.user not in ("", sight.user)

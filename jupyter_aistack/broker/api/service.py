@@ -156,10 +156,10 @@ class Service:
         return host_to_dict(
             inventory,
             broker.leases(),
-            broker.queues,
+            broker.policy.queues,
             reservations=broker.reservations(),
             problems=tuple(problems(broker.policy, inventory)),
-            readiness=broker.readiness(),
+            capability=broker.suspend_support.capability,
             now=broker.clock(),
         )
 
@@ -450,22 +450,26 @@ class Service:
 
     def _suspend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.ask(self._owned(payload, caller).id, RequestedAction.SUSPEND)
+            self.broker.request_action(
+                self._owned(payload, caller).id, RequestedAction.SUSPEND
+            )
         )
 
     def _resume(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.ask(self._owned(payload, caller).id, RequestedAction.RESUME)
+            self.broker.request_action(
+                self._owned(payload, caller).id, RequestedAction.RESUME
+            )
         )
 
     def _pin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.keep(self._owned(payload, caller).id, True)
+            self.broker.set_pinned(self._owned(payload, caller).id, True)
         )
 
     def _unpin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.keep(self._owned(payload, caller).id, False)
+            self.broker.set_pinned(self._owned(payload, caller).id, False)
         )
 
     def _begin_cell(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -535,7 +539,7 @@ class Service:
     # -- cutting -----------------------------------------------------------------------
 
     def _mig_plan(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        plan = self.broker.cutting.plan(self.broker.snapshot(), _profiles(payload))
+        plan = self.broker.mig.plan(self.broker.snapshot(), _profiles(payload))
         steps = [
             {**asdict(step), "action": step.action.value, "text": str(step)}
             for step in plan.steps
@@ -549,7 +553,7 @@ class Service:
         self._check_admin(caller, "GPUs are cut")
         profiles = _profiles(payload)
         refused = self._mig_plan(payload, caller)["refused"]
-        done = self.broker.cutting.make(self.broker.snapshot(), profiles)
+        done = self.broker.mig.make(self.broker.snapshot(), profiles)
         self.broker.cycle()
         return {"done": list(done), "refused": refused}
 
