@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.config import results_file
 from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF
@@ -21,7 +22,7 @@ from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.server.suspend import selftest
-from jupyter_aistack.server.suspend.capability import SIMULATED, find_out, results_file
+from jupyter_aistack.server.suspend.capability import SIMULATED, find_out
 from jupyter_aistack.server.suspend.selftest import Results
 from jupyter_aistack.testing import ManualClock
 from tests.fakes.fake_gpu import FakeGPU
