@@ -27,7 +27,7 @@ from jupyter_aistack.core.placement.placement import place
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.cpu import THREAD_VARIABLES, CPUProvider
 from jupyter_aistack.testing import ManualClock
-from tests.measuring import device_usage, usage
+from tests.fakes.measuring import device_usage, usage
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="reads /proc and CPU affinity"

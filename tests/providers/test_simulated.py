@@ -25,7 +25,7 @@ from jupyter_aistack.core.placement.placement import place
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock
-from tests.measuring import device_usage, sample_of, usage
+from tests.fakes.measuring import device_usage, sample_of, usage
 
 NOBODY: frozenset[int] = frozenset()
 
