@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compute": CORE | {"system", "client", "tracking", "compute"},
     "notebook": CORE | {"system", "client", "tracking", "compute", "notebook"},
     "magics": {"client", "notebook"},
-    "cli": CORE | {"_version", "client", "cli"},
+    "cli": CORE | {"_version", "system", "client", "cli"},
     "testing": CORE | {"ledger", "providers", "broker"},
     "__init__": {"_version", "server"},
 }

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jupyter_aistack.core.model.device import DeviceKind
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 
 from .durations import lease_seconds, patience_seconds
 from .lease_guard import check_process

@@ -5,14 +5,13 @@ a file behind.
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.system.files import replacing
 
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 DEMAND_COLUMNS = ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
@@ -109,23 +108,13 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         InvalidRequest: when the place cannot be written to.
     """
-    part: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
-        os.close(handle)
-        part = Path(name)
-        fill(part)
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
+        with replacing(path, suffix=path.suffix) as part:
+            fill(part)
     except OSError as error:
         raise InvalidRequest(
             f"{path}: cannot be written: {error.strerror}", field="out"
         ) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,9 +221,3 @@ def _demand(row: Row) -> Demand:
             if name.strip()
         ),
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -37,7 +37,7 @@ class KernelRequests:
             LeaseError: this kernel holds another lease, or waits for one.
         """
         from jupyter_aistack.client.lease_guard import check_kernel
-        from jupyter_aistack.core.model.request import parse_spec
+        from jupyter_aistack.core.model.spec import parse_spec
 
         canonical = str(parse_spec(spec))
         return check_kernel(self._connect().mine(), canonical)

@@ -15,7 +15,6 @@ import json
 import os
 import socket
 import stat
-import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionD
 from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.json_body import check_fields, read_object
 from jupyter_aistack.server.kernels import KernelRegistry
+from jupyter_aistack.system.peer import has_peer_credentials, peer_of
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Caller
@@ -57,7 +57,7 @@ class SocketServer:
         """Start to listen; returns the socket's path, empty where the system cannot
         tell who calls.
         """
-        if not hasattr(socket, "SO_PEERCRED"):
+        if not has_peer_credentials():
             return ""
         self._path = _choose_path(Path(self._runtime_dir))
         remove_stale(self._path.parent)
@@ -127,7 +127,7 @@ class SocketServer:
             return error
 
     async def _caller(self, writer: asyncio.StreamWriter) -> Caller:
-        pid, uid = peer(writer.get_extra_info("socket"))
+        pid, uid = peer_of(writer.get_extra_info("socket"))
         if uid != os.getuid():
             raise PermissionDenied(
                 f"this socket serves uid {os.getuid()} only; you are uid {uid}"
@@ -161,14 +161,6 @@ class SocketServer:
 async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
     writer.write(json.dumps(message).encode() + b"\n")
     await writer.drain()
-
-
-def peer(connection: socket.socket) -> tuple[int, int]:
-    """Process id and user id of whoever made the connection."""
-    pid, uid, _gid = struct.unpack(
-        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    )
-    return pid, uid
 
 
 def _choose_path(runtime_dir: Path) -> Path:

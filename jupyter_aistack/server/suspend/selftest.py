@@ -20,6 +20,7 @@ from typing import Any
 
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
+from jupyter_aistack.system.files import write_atomic
 
 from .driver_checkpoint import DriverCheckpoint
 
@@ -152,11 +153,9 @@ class Results:
         }
         if has_passed:
             known[_key(driver, uuid)] = self._clock()
-        fresh = self._file.with_suffix(f".{os.getpid()}")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(known))
-            fresh.replace(self._file)
+            write_atomic(self._file, json.dumps(known))
         except OSError:
             return
 

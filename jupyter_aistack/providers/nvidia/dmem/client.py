@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.system.peer import peer_of
 
 SOCKET = Path("/run/aistack/dmem.sock")
 ANSWER_SECONDS = 5.0
-
-
-def peer_uid(line: socket.socket) -> int:
-    """The user at the other end of a UNIX socket (Linux)."""
-    _, uid, _ = struct.unpack(
-        "3i",
-        line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")),
-    )
-    return int(uid)
 
 
 class DmemClient:
@@ -99,7 +90,8 @@ class DmemClient:
         return answer
 
     def _check_peer(self, line: socket.socket) -> None:
-        if (uid := peer_uid(line)) not in self._trusted:
+        uid = peer_of(line).uid
+        if uid not in self._trusted:
             raise ProviderError(
                 f"the helper at {self.path} is run by user {uid}, not by root"
             )

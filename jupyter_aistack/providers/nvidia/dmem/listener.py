@@ -6,7 +6,8 @@ import json
 import socketserver
 from pathlib import Path
 
-from .client import peer_uid
+from jupyter_aistack.system.peer import peer_of
+
 from .helper import Helper
 
 MAX_LINE = 4096
@@ -38,7 +39,8 @@ class _Question(socketserver.StreamRequestHandler):
             question = json.loads(self.rfile.readline(MAX_LINE))
         except (OSError, ValueError):
             question = None
-        answer = self.server.helper.answer(peer_uid(self.connection), question)
+        asker = peer_of(self.connection).uid
+        answer = self.server.helper.answer(asker, question)
         try:
             self.wfile.write(json.dumps(answer).encode() + b"\n")
         except OSError:  # they did not wait for it

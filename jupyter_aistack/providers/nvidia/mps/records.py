@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_aistack.system.files import write_atomic
 from jupyter_aistack.system.processes import is_alive, started_at
 
 from .control import MPSLimit
@@ -161,8 +162,5 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, said: dict[str, Any]) -> None:
-    fresh = path.with_suffix(
-        f".{os.getpid()}"
-    )  # whole or not at all: others read without the lock
-    fresh.write_text(json.dumps(said))
-    fresh.replace(path)
+    # Whole or not at all: others read without the lock.
+    write_atomic(path, json.dumps(said))

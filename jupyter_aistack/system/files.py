@@ -1,0 +1,56 @@
+"""Files that are replaced whole: no reader, and no crash, leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader finds either the old content or the new.
+
+    Raises:
+        OSError: the file cannot be written; the old one is as it was.
+    """
+    with replacing(path) as part:
+        if isinstance(content, str):
+            part.write_text(content, encoding="utf-8")
+        else:
+            part.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, *, suffix: str = ".new", is_durable: bool = False
+) -> Iterator[Path]:
+    """A path beside `path` to write to; the file is put in place when the block ends
+    well, and removed when it raises.
+
+    Args:
+        path: the file to replace.
+        suffix: how the temporary file's name ends, for libraries that choose a format
+            by it. The default matches no pattern such as ``*.json``.
+        is_durable: write the content to the disk before it is put in place, so that a
+            power cut leaves the old file and not an empty one.
+    """
+    # Processes and threads may write the same file at once: each needs its own part.
+    writer = f"{os.getpid()}-{threading.get_native_id()}"
+    part = path.with_name(f".{path.name}.{writer}{suffix}")
+    try:
+        yield part
+        if is_durable:
+            _sync(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
