@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.scheduling.admission import problems
 from jupyter_aistack.core.wire.values import (
     JSON,
@@ -12,7 +13,6 @@ from jupyter_aistack.core.wire.values import (
     integer_field,
     reservation_to_dict,
 )
-from jupyter_aistack.providers.base import Usage
 
 from .base import Payload, Verb, VerbGroup
 from .caller import Caller
