@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Provider, Usage
 
 
 class Lists(Provider):

@@ -19,7 +19,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    ConditionUpdate,
+    new_condition,
+)
 from jupyter_aistack.core.model.device import Fault, Inventory
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import (
@@ -27,8 +34,6 @@ from jupyter_aistack.core.model.lease import (
     LeaseState,
     LeaseTransition,
     NoticeKind,
-    firmness_note,
-    lasting_note,
 )
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
@@ -41,7 +46,6 @@ from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
 from jupyter_aistack.core.scheduling.reservations import conflict
 from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
 from jupyter_aistack.exceptions import (
-    AcquireTimeout,
     AIStackError,
     LeaseError,
     LeaseLost,
@@ -51,9 +55,10 @@ from jupyter_aistack.exceptions import (
     ProviderError,
     Refused,
     UnknownQueue,
+    error_from_dict,
 )
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Provider, Usage
 from jupyter_aistack.system.processes import is_alive, started_at, tree
 
 from .devices import DeviceManager
@@ -70,6 +75,17 @@ REAP_SECONDS = 1.0
 server's name within milliseconds, and must not lose its slice to a cycle that happens
 to run in between."""
 MAX_CONFLICTS = 200
+
+
+_OF_PREPARATION = frozenset({ConditionKind.ENFORCEMENT_REDUCED})
+_OF_CHECK = frozenset(
+    {
+        ConditionKind.DEVICE_FAULT,
+        ConditionKind.NOT_ENFORCED,
+        ConditionKind.NOT_VERIFIED,
+    }
+)
+"""What a preparation and a check find out; either replaces what an earlier one found."""
 
 
 class Broker(Suspension):
@@ -227,6 +243,7 @@ class Broker(Suspension):
             QueueClosed: the queue takes no requests, or none of this user.
             AcquireTimeout: it was not to wait (``patience_seconds=0``) and would have
                 to.
+            Refused: its process has ended meanwhile.
         """
         parsed = parse_spec(spec) if isinstance(spec, str) else spec
         request = Request(
@@ -244,12 +261,15 @@ class Broker(Suspension):
         self.ledger.submit(request)
         try:
             self.cycle()
-            return self._decided(request.id)
-        except AcquireTimeout:
-            raise
-        except BaseException:  # nobody knows its id, so nobody could ever take it back or release what it becomes
+            decided = self.ledger.request(request.id)
+        except BaseException:
+            # The caller never learns its id, so nobody else could ever cancel it or
+            # release what it becomes.
             self._withdraw(request.id)
             raise
+        if decided.state is RequestState.REJECTED:
+            raise _rejection(decided)
+        return decided
 
     def _admit(self, request: Request) -> None:
         """Before anything is written; the ledger need only be read where users have
@@ -267,14 +287,6 @@ class Broker(Suspension):
         if asked not in self._admitted:
             admit(request, Snapshot(inventory=inventory, policy=self.policy), now)
             self._admitted.add(asked)
-
-    def _decided(self, request_id: str) -> Request:
-        request = self.ledger.request(request_id)
-        if (
-            request.state is RequestState.REJECTED
-        ):  # what could never be was refused before: it was not to wait
-            raise AcquireTimeout(request.reason, request_id=request_id)
-        return request
 
     def _withdraw(self, request_id: str) -> None:
         with contextlib.suppress(AIStackError):
@@ -319,12 +331,12 @@ class Broker(Suspension):
                 lease.token,
                 LeaseTransition.FAIL,
                 self.clock(),
-                note=error.message,
+                conditions=self._failed(error.message),
             )
             self.devices.unprepare(lease)
             self.cycle()
             raise
-        self._note_firmness(lease, prepared)
+        self._record_enforcement(lease, prepared)
         pid = _running_pid(lease.holder)
         held = None if pid is None else self._enter(lease, pid)
         return held or prepared
@@ -333,14 +345,24 @@ class Broker(Suspension):
         faulty = {fault.device_id for fault in self.faults()}
         return any(piece.device_id in faulty for piece in lease.slices)
 
-    def _note_firmness(self, lease: Lease, prepared: Preparation) -> None:
-        """Write down what holds a lease, and what is to be said of that."""
+    def _failed(self, message: str) -> ConditionUpdate:
+        failed = new_condition(ConditionKind.FAILED, message, self.clock())
+        return ConditionUpdate(put=(failed,))
+
+    def _record_enforcement(self, lease: Lease, prepared: Preparation) -> None:
+        """Write down what enforces a lease, and why that is not more."""
         level = prepared.enforced_by
-        note = firmness_note(lease.note, prepared.note)
-        if (lease.enforced_by, lease.note) != (level, note):
-            self.ledger.bind(
-                lease.id, lease.token, self.clock(), enforced_by=level, note=note
-            )
+        update = ConditionUpdate(put=prepared.conditions, clear=_OF_PREPARATION)
+        is_known = update.apply(lease.conditions) == lease.conditions
+        if is_known and lease.enforced_by is level:
+            return
+        self.ledger.bind(
+            lease.id,
+            lease.token,
+            self.clock(),
+            enforced_by=level,
+            conditions=update,
+        )
 
     def _enter(self, lease: Lease, pid: int) -> Preparation | None:
         """Put what holds the lease around a process; where that fails, note and give
@@ -352,7 +374,7 @@ class Broker(Suspension):
             log.warning("lease %s: %s", lease.id, error.message)
             with contextlib.suppress(PrepareFailed, LeaseError):
                 prepared = self.preparation(lease)
-                self._note_firmness(self.lease(lease.id), prepared)
+                self._record_enforcement(self.lease(lease.id), prepared)
                 return prepared
         return None
 
@@ -369,50 +391,54 @@ class Broker(Suspension):
         )
 
     def activate(
-        self, lease_id: str, token: int, *, verified: bool | None, note: str = ""
+        self,
+        lease_id: str,
+        token: int,
+        *,
+        verified: bool | None,
+        condition: Condition | None = None,
     ) -> Lease:
         """Note that a lease is in use, and whether it was found as granted.
+
+        Args:
+            condition: what the check has found; None where all is as granted. It
+                replaces what an earlier check has found.
 
         Raises:
             NotEnforced: it was not, and such leases are revoked here: it has been ended
                 as failed.
         """
-        if verified is not False:
-            said = note or lasting_note(self.lease(lease_id).note)
-            return self.ledger.step(
-                lease_id,
-                token,
-                LeaseTransition.ACTIVATE,
-                self.clock(),
-                verified=verified,
-                note=said,
-            )
-        log.warning("lease %s: %s", lease_id, note)
-        if self.not_enforced_action is NotEnforcedAction.WARN:
-            return self.ledger.step(
-                lease_id,
-                token,
-                LeaseTransition.ACTIVATE,
-                self.clock(),
-                verified=False,
-                note=note,
-            )
-        self._revoke(lease_id, token, note)
-        raise NotEnforced(
-            f"{note}; the lease {lease_id} has been revoked", lease_id=lease_id
+        put = () if condition is None else (condition,)
+        update = ConditionUpdate(put=put, clear=_OF_CHECK)
+        if verified is False:
+            log.warning("lease %s: %s", lease_id, update.text)
+            if self.not_enforced_action is NotEnforcedAction.REVOKE:
+                self._revoke(lease_id, token, update)
+                raise NotEnforced(
+                    f"{update.text}; the lease {lease_id} has been revoked",
+                    lease_id=lease_id,
+                )
+        return self.ledger.step(
+            lease_id,
+            token,
+            LeaseTransition.ACTIVATE,
+            self.clock(),
+            verified=verified,
+            conditions=update,
         )
 
-    def _revoke(self, lease_id: str, token: int, note: str) -> None:
+    def _revoke(self, lease_id: str, token: int, update: ConditionUpdate) -> None:
         ended = self.ledger.step(
             lease_id,
             token,
             LeaseTransition.FAIL,
             self.clock(),
             verified=False,
-            note=note,
+            conditions=update,
         )
         self.devices.unprepare(ended)
-        self.devices.forget()  # its process may hold the device still, and is a stranger now
+        # Its process may still hold the device, and is a stranger there from now on.
+        self.devices.forget()
         self.cycle()
 
     def bind(
@@ -722,6 +748,14 @@ class Broker(Suspension):
             self.books.transfer_metering()
         self.devices.close()
         self.ledger.close()
+
+
+def _rejection(request: Request) -> AIStackError:
+    """The error that a rejected request means for whoever made it."""
+    facts = {"request_id": request.id}
+    return error_from_dict(
+        {"code": request.code, "message": request.reason, "facts": facts}
+    )
 
 
 def _running_pid(holder: Holder) -> int | None:

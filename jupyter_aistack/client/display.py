@@ -4,12 +4,15 @@ everything escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["Panel", "bar", "escape"]
+from jupyter_aistack.core.model.condition import conditions_text
+from jupyter_aistack.core.wire.values import conditions_from_list
+
+__all__ = ["Panel", "bar", "escape", "lease_remarks"]
 
 _STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
 _TRACK = "display:inline-block;width:120px;height:8px;margin-right:8px;background:rgba(128,128,128,.3)"
@@ -121,3 +124,8 @@ def _aligned(rows: Iterable[Sequence[Any]]) -> list[str]:
         "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
+
+
+def lease_remarks(lease: Mapping[str, Any]) -> str:
+    """The conditions of a lease in one line, the gravest first; empty for none."""
+    return conditions_text(conditions_from_list(lease["conditions"]))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyter_aistack.core.accounting.attribution import ProcessLoad
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -27,7 +28,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.system import cgroup
 
-from .base import Preparation, Provider, Usage
+from .base import Provider, Usage
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -94,15 +95,14 @@ class CPUProvider(Provider):
                 "some of the lease's CPU cores may no longer be used", lease_id=lease.id
             )
         threads = str(len(cores))
-        bound = (
-            {"cores": list(cores)} if sys.platform == "linux" else {}
-        )  # elsewhere no process can be bound
+        # Elsewhere no process can be bound.
+        bound = cores if sys.platform == "linux" else None
         return Preparation(
             environment=dict.fromkeys(THREAD_VARIABLES, threads),
             cores=cores,
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=Enforcement.CPU,
-            expects={**bound, "threads": threads},
+            expects=Expectation(cores=bound, threads=threads),
         )
 
     def usage(

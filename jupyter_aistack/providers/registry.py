@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.placement.mig_plan import MIGPermission
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .base import Preparation, Provider, Usage
+from .base import Provider, Usage
 
 __all__ = ["Preparation", "Provider", "Usage", "build_providers"]
 

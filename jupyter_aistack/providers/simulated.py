@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -27,7 +28,7 @@ from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
-from .base import Preparation, Provider, Usage
+from .base import Provider, Usage
 
 MAX_DEVICES = 1024
 MEMORY_IN_USE = Fraction(7, 8)

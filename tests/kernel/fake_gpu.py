@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -15,7 +16,7 @@ from jupyter_aistack.core.model.device import (
     ProcessUse,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Provider, Usage
 
 GIB = 1 << 30
 

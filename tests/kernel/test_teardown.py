@@ -14,6 +14,7 @@ import pytest
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.devices import DeviceManager
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.units import GIB
@@ -25,7 +26,7 @@ from jupyter_aistack.kernel.teardown import (
     TERM_SECONDS,
     Teardown,
 )
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Provider, Usage
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 
@@ -171,7 +172,8 @@ class Card(Provider):
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation(
-            environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, expects={"threads": "1"}
+            environment={"CUDA_VISIBLE_DEVICES": "GPU-0"},
+            expects=Expectation(threads="1"),
         )
 
     def usage(

@@ -13,6 +13,11 @@ from typing import Any
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    new_condition,
+)
 from jupyter_aistack.core.model.device_state import RequestedAction
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE
@@ -26,13 +31,14 @@ from jupyter_aistack.core.wire.values import (
     integer_field,
     moment_field,
     number_field,
+    preparation_to_dict,
     reservation_to_dict,
     residence_to_dict,
     text_field,
 )
 from jupyter_aistack.core.wire.visibility import Visibility
 from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied, PrepareFailed
-from jupyter_aistack.providers.base import Preparation, Usage
+from jupyter_aistack.providers.base import Usage
 from jupyter_aistack.system.processes import groups_of
 
 from .reports import AccountingAPI
@@ -292,7 +298,7 @@ class Service:
             return {"request": shown, "lease": None, "prepared": None}
         lease = self.broker.lease(request.lease_id)
         if lease.state is LeaseState.GRANTED:
-            prepared: JSON | None = prepared_to_dict(self.broker.prepare(lease))
+            prepared: JSON | None = preparation_to_dict(self.broker.prepare(lease))
             lease = self.broker.lease(lease.id)
         else:
             prepared = self._preparation(lease)
@@ -327,7 +333,7 @@ class Service:
         if not lease.is_live:
             return None
         try:
-            return prepared_to_dict(self.broker.preparation(lease))
+            return preparation_to_dict(self.broker.preparation(lease))
         except PrepareFailed:
             return None
 
@@ -374,11 +380,34 @@ class Service:
             raise InvalidRequest(
                 "verified: expected true, false or null", field="verified"
             )
-        note = text_field(payload, "note", "")[:MAX_LABEL]
         token = integer_field(payload, "token")
-        return self._sight(caller).lease(
-            self.broker.activate(lease.id, token, verified=verified, note=note)
+        condition = self._condition_found(payload, verified)
+        activated = self.broker.activate(
+            lease.id, token, verified=verified, condition=condition
         )
+        return self._sight(caller).lease(activated)
+
+    def _condition_found(
+        self, payload: Mapping[str, Any], verified: bool | None
+    ) -> Condition | None:
+        """What a check in the holder's process has found; its kind follows from the
+        verdict, so that a caller cannot claim anything else.
+        """
+        told = payload.get("condition")
+        if verified is True or told is None:
+            return None
+        if not isinstance(told, Mapping):
+            raise InvalidRequest(
+                f"condition: expected an object with a message, got {told!r}",
+                field="condition",
+            )
+        message = text_field(told, "message", "")[:MAX_LABEL]
+        kind = (
+            ConditionKind.NOT_VERIFIED
+            if verified is None
+            else ConditionKind.NOT_ENFORCED
+        )
+        return new_condition(kind, message, self.broker.clock())
 
     def _listed(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         """Whether the server that holds a lease to its size knows a process; null when
@@ -559,17 +588,6 @@ class Service:
                 f"{what} by admins only, and {caller.user} is none here; whoever configures the server "
                 "can add the login to AIStack.admins"
             )
-
-
-def prepared_to_dict(prepared: Preparation) -> JSON:
-    """A preparation as JSON."""
-    return {
-        "environment": dict(prepared.environment),
-        "cores": list(prepared.cores),
-        "memory_limit_bytes": prepared.memory_limit_bytes,
-        "enforced_by": prepared.enforced_by.value,
-        "expects": dict(prepared.expects),
-    }
 
 
 def _profiles(payload: Mapping[str, Any]) -> tuple[str, ...]:

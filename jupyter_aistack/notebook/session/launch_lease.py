@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jupyter_aistack.client.runtime import attach
-from jupyter_aistack.core.wire.values import Preparation, preparation_from_dict
+from jupyter_aistack.core.enforcement.preparation import Preparation
+from jupyter_aistack.core.wire.values import preparation_from_dict
 
 _TO_LEAVE = (
     "AISTACK_LEASE",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -19,7 +20,7 @@ from jupyter_aistack.core.model.device import (
 )
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Provider, Usage
 
 from .amdsmi import AMDSMI
 
