@@ -36,7 +36,7 @@ class EmbeddedTransport(Transport):
     kind = "embedded"
 
     def __init__(self) -> None:
-        from jupyter_aistack.broker.api.service import Caller
+        from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.config import load_settings
         from jupyter_aistack.system.processes import current_user
 
@@ -80,7 +80,7 @@ class EmbeddedTransport(Transport):
     def _pause(self, renew_at: float) -> float:
         """How long to sleep; shorter while there is use to be sampled."""
         until_renewal = max(0.0, renew_at - time.monotonic())
-        if self._broker.books.is_open:
+        if self._broker.usage_meter.is_open:
             return min(until_renewal, USAGE_SECONDS)
         return until_renewal
 

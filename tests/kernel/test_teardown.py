@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, Outcome
+from jupyter_aistack.core.model.sample import DeviceSample, UnitSample
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel import teardown
@@ -26,11 +26,11 @@ from jupyter_aistack.kernel.teardown import (
     TERM_SECONDS,
     Teardown,
 )
-from jupyter_aistack.providers.base import Provider, Usage
+from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
-
-from .conftest import SLEEPER, WriteKernel, active, pid_of, until
+from tests.fakes.kernel_server import SLEEPER, WriteKernel, active, pid_of, until
+from tests.fakes.scripted import exchange_providers
 
 # -- the order of things ---------------------------------------------------------------
 
@@ -176,23 +176,15 @@ class Card(Provider):
             expects=Expectation(threads="1"),
         )
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        return {}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {}
-
-    def memory_by_process(
-        self, uuids: Iterable[str]
-    ) -> Mapping[str, Mapping[int, int | None] | None]:
-        return dict.fromkeys(uuids, self.held)
-
-    def is_working(
-        self, uuids: Iterable[str], pids: frozenset[int], since: float
-    ) -> bool | None:
-        return False
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        units = {"GPU-0": UnitSample(memory=self.held, busy={})}
+        return {"GPU-0": DeviceSample(units=units)}
 
     def clients(self, lease: Lease) -> frozenset[int]:
         if self.failure:
@@ -214,9 +206,7 @@ def card(broker: Broker, heard: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     """The host's only device, and a shorter wait for its quiet."""
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.2)
     provider = Card(heard)
-    broker.devices = DeviceManager(
-        (provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes
-    )
+    exchange_providers(broker, provider)
     return provider
 
 

@@ -278,15 +278,15 @@ def host_to_dict(
     *,
     reservations: Iterable[Reservation] = (),
     problems: Sequence[str] = (),
-    readiness: SuspendCapability | None = None,
+    capability: SuspendCapability | None = None,
     now: float = 0.0,
 ) -> JSON:
     """The host. `problems` are added to those of its devices; `now` tells which
     reservations run.
 
-    `readiness` says how well it can suspend its kernels.
+    `capability` says how well it can suspend its kernels.
     """
-    can = readiness or SuspendCapability()
+    can = capability or SuspendCapability()
     live = [lease for lease in leases if lease.is_live]
     taken = [piece for lease in live for piece in lease.occupied]
     held: dict[str, Fraction] = {}

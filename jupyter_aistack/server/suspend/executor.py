@@ -71,9 +71,9 @@ class SuspendExecutor:
 
     Args:
         gauge: what the driver says of a lease.
-        checkpoints: the driver's way; unused where `readiness` names another.
+        checkpoints: the driver's way; unused where `capability` names another.
         ask: how agents are told.
-        readiness: how well this host can suspend.
+        capability: how well this host can suspend.
         policy: margins and times.
         clock: seconds since the epoch.
         host_capacity: bytes of host memory that may still be taken by suspended state.
@@ -86,7 +86,7 @@ class SuspendExecutor:
         gauge: MemoryProbe,
         checkpoints: DriverCheckpoint,
         ask: AgentCall,
-        readiness: Callable[[], SuspendCapability],
+        capability: Callable[[], SuspendCapability],
         policy: SuspendPolicy,
         clock: Callable[[], float],
         host_capacity: Callable[[], int],
@@ -95,7 +95,7 @@ class SuspendExecutor:
         self._gauge = gauge
         self._checkpoints = checkpoints
         self._ask = ask
-        self._readiness = readiness
+        self._capability = capability
         self._policy = policy
         self._clock = clock
         self._host_capacity = host_capacity
@@ -115,7 +115,7 @@ class SuspendExecutor:
         """What is known of it; its agent reports, and with ``trim`` it drops what is
         only cached first.
         """
-        ready = self._readiness()
+        ready = self._capability()
         kinds = self._kinds(lease)
         report = self._ask(
             lease.holder.id,
@@ -368,7 +368,7 @@ class SuspendExecutor:
     @property
     def can_restore(self) -> bool:
         """Whether the driver restores processes here."""
-        return self._readiness().tier is SuspendMethod.CHECKPOINT
+        return self._capability().tier is SuspendMethod.CHECKPOINT
 
     def suspend_before_kill(self, lease: Lease, pid: int) -> str:
         """Take away the state of a process of a lease, and of those below it, if
