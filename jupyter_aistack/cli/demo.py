@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jupyter_aistack.client.display import lease_remarks
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.device import Enforcement
 from jupyter_aistack.exceptions import AIStackError
 

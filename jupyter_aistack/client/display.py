@@ -4,15 +4,14 @@ everything escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from jupyter_aistack.core.model.condition import conditions_text
-from jupyter_aistack.core.wire.values import conditions_from_list
+from .text import aligned
 
-__all__ = ["Panel", "bar", "escape", "lease_remarks"]
+__all__ = ["Panel", "bar", "escape"]
 
 _STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
 _TRACK = "display:inline-block;width:120px;height:8px;margin-right:8px;background:rgba(128,128,128,.3)"
@@ -42,7 +41,7 @@ class Panel:
     def __str__(self) -> str:
         lines = [
             self.title,
-            *_aligned([self.headings, *self.rows] if self.headings else self.rows),
+            *aligned([self.headings, *self.rows] if self.headings else self.rows, "  "),
         ]
         return "\n".join(
             [*lines, *([self.remark] if self.remark else []), *map(str, self.parts)]
@@ -111,21 +110,3 @@ def bar(part: float | None, whole: float, words: str) -> Bar | str:
 
 def _cell_html(cell: Any) -> str:
     return cell.to_html() if isinstance(cell, Bar) else escape(str(cell))
-
-
-def _aligned(rows: Iterable[Sequence[Any]]) -> list[str]:
-    table = [[str(cell) for cell in row] for row in rows]
-    widths = (
-        [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-        if table
-        else []
-    )
-    return [
-        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
-
-
-def lease_remarks(lease: Mapping[str, Any]) -> str:
-    """The conditions of a lease in one line, the gravest first; empty for none."""
-    return conditions_text(conditions_from_list(lease["conditions"]))

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from jupyter_client import BlockingKernelClient
 
-from jupyter_aistack.client.display import lease_remarks
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.units import GIB
 from tests.fakes.kernel_server import environment_of, write_kernelspec
 from tests.fakes.live_server import TOKEN, LiveServer, live_server

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jupyter_aistack.client.display import Bar, Panel, bar, lease_remarks
+from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.units import (
     format_about,
     format_bytes,

@@ -16,7 +16,7 @@ import pytest
 from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.client.display import lease_remarks
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.units import GIB
