@@ -36,5 +36,9 @@ def bill(
 ) -> dict[str, Any]:
     known = seconds if metered is None else metered
     sums = {"gpu_seconds": seconds, "metered_seconds": known, "energy_joules": joules}
-    said = {"carbon_g_per_kwh": None, "price_per_kwh": None, "price_per_gpu_hour": None}
-    return {"leases": {"l-1": sums}, "rates": said | rates}
+    no_rates = {
+        "carbon_g_per_kwh": None,
+        "price_per_kwh": None,
+        "price_per_gpu_hour": None,
+    }
+    return {"leases": {"l-1": sums}, "rates": no_rates | rates}

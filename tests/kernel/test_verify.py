@@ -14,7 +14,6 @@ from jupyter_aistack.client.runtime import attach
 from jupyter_aistack.core.enforcement.verification import judge
 from jupyter_aistack.kernel import verify
 from jupyter_aistack.kernel.verify import bind_process, check
-from jupyter_aistack.system.verify import probe
 
 
 def test_kernel_package_opens_nothing() -> None:
@@ -62,7 +61,7 @@ VERDICTS = [
 def test_verdict(
     expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str
 ) -> None:
-    found = judge(expects, probe)
+    found = judge(expects, seen)
     assert found[0] is verdict
     assert found[1].startswith(note)
 

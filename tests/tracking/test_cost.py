@@ -41,11 +41,11 @@ def test_own_leases_are_the_kernels_and_its_workers():
     mine = lease("mine")
     worker = lease("worker", holder={"id": "w-0", "parent": "k-1"})
     other = lease("other", holder={"id": "k-2", "parent": ""})
-    assert [found["id"] for found in own_leases([mine, worker, other], [mine])] == [
+    assert [own["id"] for own in own_leases([mine, worker, other], [mine])] == [
         "mine",
         "worker",
     ]
-    assert [found["id"] for found in own_leases([mine, worker, other], [worker])] == [
+    assert [own["id"] for own in own_leases([mine, worker, other], [worker])] == [
         "mine",
         "worker",
     ]
@@ -60,15 +60,15 @@ def test_cost_as_json_has_the_sum_and_shows_unknown_as_words():
     assert "1.0 GiB" in shown["text/html"]
 
 
-# -- the broker's books ----------------------------------------------------------------
+# -- what the broker has charged -------------------------------------------------------
 
 
-def test_energy_is_what_the_books_charged_since_the_first_bill():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage(joules=0.0))
-    gauge.books.add(bill(3600.0, 100.0))
-    gauge.add([lease()], usage(joules=400_000.0))
-    gauge.books.add(
+def test_energy_is_what_was_charged_since_the_first_totals():
+    samples = SampleAccumulator()
+    samples.add([lease()], usage(joules=0.0))
+    samples.charged.add(bill(3600.0, 100.0))
+    samples.add([lease()], usage(joules=400_000.0))
+    samples.charged.add(
         bill(
             9000.0,
             200.0,
@@ -77,7 +77,7 @@ def test_energy_is_what_the_books_charged_since_the_first_bill():
             price_per_gpu_hour=8.0,
         )
     )
-    cost = gauge.cost(0, 3600)
+    cost = samples.cost(0, 3600)
     assert (cost.energy_wh, cost.energy_by) == (1.5, "activity")
     assert cost.co2e_g == pytest.approx(0.6)
     assert cost.cost == pytest.approx(0.25 * 8.0 + 0.0015 * 0.5)
@@ -85,18 +85,18 @@ def test_energy_is_what_the_books_charged_since_the_first_bill():
     assert "0.60 g CO2e" in cost._repr_mimebundle_()["text/plain"]
 
 
-def test_books_that_know_too_little_leave_the_energy_to_the_shares_and_say_so():
-    gauge = SampleAccumulator()
+def test_charges_that_cover_too_little_leave_the_energy_to_the_shares_and_say_so():
+    samples = SampleAccumulator()
     for joules, seconds in ((0.0, 100.0), (9000.0, 200.0)):
-        gauge.add([lease()], usage(joules=joules * 4))
-        gauge.books.add(bill(joules, seconds, metered=seconds / 2))
-    cost = gauge.cost(0, 3600)
+        samples.add([lease()], usage(joules=joules * 4))
+        samples.charged.add(bill(joules, seconds, metered=seconds / 2))
+    cost = samples.cost(0, 3600)
     assert (cost.energy_wh, cost.energy_by) == (2.5, "share")
 
 
 def test_the_counter_of_a_simulated_device_is_no_energy():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     for joules in (0.0, 9000.0):
-        gauge.add([lease(enforced_by="simulated")], usage(joules=joules))
-    cost = gauge.cost(0, 3600)
+        samples.add([lease(enforced_by="simulated")], usage(joules=joules))
+    cost = samples.cost(0, 3600)
     assert (cost.energy_wh, cost.co2e_g, cost.energy_by) == (None, None, "")

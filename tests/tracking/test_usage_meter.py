@@ -1,4 +1,4 @@
-"""What a run used: peaks, energy, and books at both ends."""
+"""What a run used: peaks, energy, and charges at both ends."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.tracking.usage_meter import Meter, SampleAccumulator
+from jupyter_aistack.tracking.usage_meter import RunMeter, SampleAccumulator
 from tests.fakes.bills import bill, lease, usage
 
 
 def test_peak_memory_is_the_highest_sum_seen_at_once():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     both = [lease(), lease("l-2")]
     for memory in (10, 70, 30):
-        gauge.add(both, usage(memory=memory, leases=("l-1", "l-2", "somebody")))
-    assert gauge.peak_memory_bytes == 140
+        samples.add(both, usage(memory=memory, leases=("l-1", "l-2", "other")))
+    assert samples.peak_memory_bytes == 140
 
 
 def test_what_cannot_be_measured_stays_none():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage())
-    gauge.add([lease()], usage())
-    cost = gauge.cost(0, 3600)
+    samples = SampleAccumulator()
+    samples.add([lease()], usage())
+    samples.add([lease()], usage())
+    cost = samples.cost(0, 3600)
     assert (cost.peak_memory_bytes, cost.energy_wh) == (None, None)
 
 
 def test_energy_is_charged_by_the_share_held():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage(joules=1000.0))
-    assert gauge.energy_wh is None
-    gauge.add([lease()], usage(joules=1000.0 + 4 * 3600))
-    assert gauge.energy_wh == pytest.approx(1.0)
+    samples = SampleAccumulator()
+    samples.add([lease()], usage(joules=1000.0))
+    assert samples.energy_wh is None
+    samples.add([lease()], usage(joules=1000.0 + 4 * 3600))
+    assert samples.energy_wh == pytest.approx(1.0)
 
 
 def test_energy_is_unknown_when_one_device_cannot_tell():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     held = [lease(), lease("l-2", kind="cpu")]
-    gauge.add(held, usage(joules=0.0))
-    gauge.add(held, usage(joules=3600.0))
-    assert gauge.energy_wh is None
+    samples.add(held, usage(joules=0.0))
+    samples.add(held, usage(joules=3600.0))
+    assert samples.energy_wh is None
 
 
 def test_energy_is_unknown_after_a_counter_ran_backwards():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     for joules in (100.0, 50.0, 4000.0):
-        gauge.add([lease()], usage(joules=joules))
-    assert gauge.energy_wh is None
+        samples.add([lease()], usage(joules=joules))
+    assert samples.energy_wh is None
 
 
 def test_a_lease_that_ended_still_counts():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage())
-    gauge.add([], usage())
-    assert gauge.cost(0, 3600).gpu_slice_hours == 0.25
+    samples = SampleAccumulator()
+    samples.add([lease()], usage())
+    samples.add([], usage())
+    assert samples.cost(0, 3600).gpu_slice_hours == 0.25
 
 
 class Kernel:
@@ -68,7 +68,7 @@ class Kernel:
         if verb == "bill":
             self.settled.append(payload["settle"])
             if self.bill is None:
-                raise AIStackError("this broker keeps no books")
+                raise AIStackError("this broker records no usage")
             return self.bill
         answers = {
             "mine": {"leases": [lease()]},
@@ -78,9 +78,9 @@ class Kernel:
         return answers.get(verb, {"devices": []})
 
 
-def test_a_meter_has_the_books_settled_at_both_ends_of_a_run():
+def test_a_meter_has_usage_recorded_at_both_ends_of_a_run():
     kernel = Kernel()
-    meter = Meter(kernel, interval=3600.0)  # type: ignore[arg-type]
+    meter = RunMeter(kernel, interval=3600.0)  # type: ignore[arg-type]
     meter.start()
     kernel.bill = bill(7200.0, 60.0)
     meter.stop()
@@ -88,10 +88,10 @@ def test_a_meter_has_the_books_settled_at_both_ends_of_a_run():
     assert (meter.cost.energy_wh, meter.cost.peak_memory_bytes) == (2.0, 5)
 
 
-def test_a_broker_without_books_costs_a_run_its_energy_alone():
+def test_a_broker_that_records_no_usage_costs_a_run_its_energy_alone():
     kernel = Kernel()
     kernel.bill = None
-    meter = Meter(kernel, interval=3600.0)  # type: ignore[arg-type]
+    meter = RunMeter(kernel, interval=3600.0)  # type: ignore[arg-type]
     meter.start()
     meter.stop()
     assert (meter.cost.energy_wh, meter.cost.peak_memory_bytes) == (None, 5)
