@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -21,7 +22,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 
 from . import mig
 from .enforcement import ShareEnforcer
@@ -166,12 +167,12 @@ class GPUProvider(Provider):
             },
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=grip.level or _weakest(slices),
-            expects={
-                "visible": visible,
-                "memory_total": _memory_seen(slices, devices),
-                **grip.expects,
-            },
-            note=grip.note,
+            expects=replace(
+                grip.expects,
+                visible=tuple(visible),
+                memory_total=_memory_seen(slices, devices),
+            ),
+            conditions=grip.conditions,
         )
 
     def unprepare(self, lease: Lease) -> None:
