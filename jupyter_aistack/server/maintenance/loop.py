@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
+from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.exceptions import AIStackError, LeaseError
 from jupyter_aistack.server.context import RETRY_SECONDS, ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
@@ -19,6 +20,7 @@ from .memory_enforcer import MemoryEnforcer
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.core.model.events import Event
     from jupyter_aistack.core.model.lease import Lease
     from jupyter_aistack.core.model.request import Request
 
@@ -123,10 +125,16 @@ class MaintenanceLoop:
             self._context.event_counts.update(event.kind.value for event in events)
             self._bus.emit(events)
             self._sampler.poke()
-            if any(
-                event.lease_id for event in events
-            ):  # who holds what has changed: what was used is told apart there
-                await self._context.run(self._context.broker.record_usage)
+            await self._start_recording(events)
+
+    async def _start_recording(self, events: Iterable[Event]) -> None:
+        """Read the counters where a first lease begins: what a device drew before is
+        not its own. All that follows is recorded in the loop's own turns.
+        """
+        broker = self._context.broker
+        is_new = any(event.kind is EventKind.LEASE_GRANTED for event in events)
+        if is_new and not broker.usage_meter.is_open:
+            await self._context.run(broker.record_usage)
 
 
 def renew_leases(
