@@ -35,6 +35,7 @@ from jupyter_aistack.exceptions import (
     Refused,
     error_from_dict,
 )
+from jupyter_aistack.system.runtimes import started_runtime
 
 from . import notices
 from .durations import lease_seconds
@@ -390,8 +391,9 @@ def ended_line(lease: Mapping[str, Any]) -> str:
         f"the lease {lease['id']} has ended: {why or _TAKEN_BACK.get(outcome, outcome)}"
     )
     has_device = any(piece["kind"] != SliceKind.CPU.value for piece in lease["slices"])
-    if has_device and attaching.cuda_started():
-        now = "CUDA still holds its device in this kernel: restart it"
+    started = started_runtime() if has_device else ""
+    if started:
+        now = f"{started} still holds its device in this kernel: restart it"
     else:
         now = "this kernel runs without a device now"
     return f"{what}; {now}" + (

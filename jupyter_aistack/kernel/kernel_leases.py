@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
@@ -28,9 +28,7 @@ from jupyter_aistack.exceptions import (
     LedgerUnavailable,
     NotEnforced,
     PrepareFailed,
-    ProviderError,
 )
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.processes import groups_of, is_alive
 
 from .environment import combined
@@ -83,7 +81,7 @@ class KernelAllocation:
         request: its waiting request, if any.
         has_gpus: whether the host has real GPUs that are leased out; None when that
             could not be found out.
-        has_amd: whether some of them are AMD's.
+        hidden: variables that hide those from its process.
         note: why it has no slice though one was asked for.
     """
 
@@ -91,7 +89,7 @@ class KernelAllocation:
     prepared: Preparation | None = None
     request: Request | None = None
     has_gpus: bool | None = None
-    has_amd: bool = False
+    hidden: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
     @property
@@ -159,7 +157,7 @@ class KernelLeases:
                 prepared=combined(parts) if parts else None,
                 request=waiting,
                 has_gpus=bool(gpus),
-                has_amd=any(device.vendor == "amd" for device in gpus),
+                hidden=broker.devices.hidden_environment(),
                 note=note or (self._why(waiting) if waiting else ""),
             )
 
@@ -380,28 +378,3 @@ class KernelLeases:
                         LeaseError
                     ):  # it ended another way meanwhile
                         broker.release(lease.id, lease.token)
-
-
-def makers(providers: tuple[Provider, ...], host: str) -> frozenset[str]:
-    """Who made the host's real GPUs, asked of the drivers alone: without a ledger there
-    is nothing else to know.
-
-    Raises:
-        ProviderError: none was found, and a driver does not answer.
-    """
-    found: set[str] = set()
-    silent: ProviderError | None = None
-    for provider in providers:
-        try:
-            devices = provider.discover(host)
-        except ProviderError as error:
-            silent = error
-        else:
-            found.update(
-                d.vendor
-                for d in devices
-                if d.kind is DeviceKind.GPU and not d.simulated
-            )
-    if silent is not None and not found:
-        raise silent
-    return frozenset(found)

@@ -17,9 +17,10 @@ from traitlets import Float, List, TraitError, Unicode
 
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, Refused
+from jupyter_aistack.system.runtimes import blindly_hidden_environment
 
-from .environment import OURS, SECRETS, expected, no_device, with_slice, without_secrets
-from .kernel_leases import KernelAllocation, KernelLeases, makers, own_broker
+from .environment import OURS, SECRETS, expected, with_slice, without_secrets
+from .kernel_leases import KernelAllocation, KernelLeases, own_broker
 from .lease_monitor import LeaseMonitor
 from .process_control import KernelControl
 from .teardown import Teardown
@@ -338,12 +339,15 @@ class SliceProvisioner(LocalProvisioner):
     def _nothing(self, why: str) -> KernelAllocation:
         what = f"without its slice {self.slice}" if self.slice else "as a plain one"
         self.log.warning("kernel %s starts %s: %s", self.kernel_id, what, why)
-        return KernelAllocation(note=why, has_gpus=True if self.slice else None)
+        if not self.slice:
+            return KernelAllocation(note=why)
+        hidden = blindly_hidden_environment()
+        return KernelAllocation(note=why, has_gpus=True, hidden=hidden)
 
     async def _acquire(self, label: str) -> KernelAllocation:
         if not self.slice and self._context() is None:
-            found = await self._run(_makers_without_ledger)
-            return KernelAllocation(has_gpus=bool(found), has_amd="amd" in found)
+            hidden = await self._run(_hidden_without_ledger)
+            return KernelAllocation(has_gpus=bool(hidden), hidden=hidden)
         if self._tenancy is None:
             self._tenancy = self._new_tenancy()
         holding = await self._run(
@@ -399,7 +403,7 @@ class SliceProvisioner(LocalProvisioner):
             changed["AISTACK_SOCKET"] = socket_path
         if holding.request is not None:
             changed["AISTACK_REQUEST"] = holding.request.id
-        changed |= no_device(has_gpus=bool(holding.has_gpus), has_amd=holding.has_amd)
+        changed |= holding.hidden
         return (
             changed
             if holding.prepared is None
@@ -563,7 +567,8 @@ _ENDS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
 _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 
 
-def _makers_without_ledger() -> frozenset[str]:
+def _hidden_without_ledger() -> dict[str, str]:
+    from jupyter_aistack.broker.device_hiding import hidden_without_ledger
     from jupyter_aistack.config import load_settings
 
-    return makers(load_settings().build_providers(), "localhost")
+    return hidden_without_ledger(load_settings().build_providers(), "localhost")

@@ -124,7 +124,7 @@ def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> s
         and all(d.is_uncut and not d.is_divisible for d in devices)
         and spec.unit is not Unit.DEVICES
     ):
-        return "whole AMD GPUs only; ask for 1"
+        return "its GPUs are leased whole only; ask for 1"
     if any(not d.is_uncut for d in devices):
         offered = sorted({m.profile for d in devices for m in d.mig})
         return f"this host's GPUs are cut into MIG instances; ask for one of {', '.join(offered) or '(none yet)'}"

@@ -479,6 +479,7 @@ SCHEMAS: JSON = {
                 "enforced_by": TEXT,
                 "expects": _map({}),
                 "conditions": _list(ref("Condition")),
+                "visibility": _list(_map({})),
             }
         ),
     },

@@ -13,6 +13,10 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
+from jupyter_aistack.core.enforcement.device_visibility import (
+    DeviceVisibility,
+    RuntimeProbe,
+)
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.condition import (
     Condition,
@@ -326,6 +330,7 @@ def preparation_to_dict(prepared: Preparation) -> JSON:
         "enforced_by": prepared.enforced_by.value,
         "expects": promised,
         "conditions": [condition_to_dict(each) for each in prepared.conditions],
+        "visibility": [asdict(each) for each in prepared.visibility],
     }
 
 
@@ -341,6 +346,21 @@ def preparation_from_dict(data: Mapping[str, Any]) -> Preparation:
         enforced_by=Enforcement(data["enforced_by"]),
         expects=Expectation(**promised),
         conditions=conditions_from_list(data["conditions"]),
+        visibility=tuple(map(visibility_from_dict, data["visibility"])),
+    )
+
+
+def visibility_from_dict(data: Mapping[str, Any]) -> DeviceVisibility:
+    runtime = data["runtime"]
+    return DeviceVisibility(
+        hidden=dict(data["hidden"]),
+        lists=tuple(data["lists"]),
+        counted=dict(data["counted"]),
+        prefixes=tuple(data["prefixes"]),
+        is_safe_to_hide=data["is_safe_to_hide"],
+        runtime=None
+        if runtime is None
+        else RuntimeProbe(**{**runtime, "arguments": tuple(runtime["arguments"])}),
     )
 
 

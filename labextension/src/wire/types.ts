@@ -298,6 +298,7 @@ export interface IPreparation {
   enforced_by: string;
   expects: Record<string, unknown>;
   conditions: ICondition[];
+  visibility: Record<string, unknown>[];
 }
 
 export interface IRequestBody {

@@ -396,5 +396,6 @@ export const preparation = shape<IPreparation>({
   memory_limit_bytes: number,
   enforced_by: text,
   expects: table(anything),
-  conditions: list(condition)
+  conditions: list(condition),
+  visibility: list(table(anything))
 });
