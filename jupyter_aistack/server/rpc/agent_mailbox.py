@@ -154,14 +154,14 @@ class AgentMailbox:
             return found
 
     def _residence(self, lease_id: str) -> JSON | None:
-        from jupyter_aistack.core.wire.values import residence_to_dict
+        from jupyter_aistack.core.wire.records import DEVICE_STATE
 
         try:
             lease = self._workbench.broker.lease(lease_id)
         except LeaseNotFound:
             return None
         return (
-            residence_to_dict(lease.residence)
+            DEVICE_STATE.to_dict(lease.residence)
             if lease.is_live and lease.residence is not None
             else None
         )
