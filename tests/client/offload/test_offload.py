@@ -356,7 +356,9 @@ def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(
 
     real, full = last.storage, Full()
     object.__setattr__(last, "storage", full)
-    with pytest.raises(LeaseError, match=r"cannot resume AdamW\.state.* has no room"):
+    with pytest.raises(
+        LeaseError, match=r"cannot resume AdamW\.state.* has too little free memory"
+    ):
         offload.resume()
     assert offload.is_suspended
     assert offload._parked[0].storage.nbytes() == 0
@@ -442,7 +444,7 @@ def test_large_pages_are_asked_for_within_what_is_ours(
     asked: list[tuple[int, int, int]] = []
     monkeypatch.setattr(huge_pages, "_advise", lambda: lambda *wish: asked.append(wish))
     huge_pages.prefer_large(10 * MIB + 64, 8 * MIB)
-    huge_pages.prefer_large(10 * MIB, huge_pages.WORTH_BYTES - 1)
+    huge_pages.prefer_large(10 * MIB, huge_pages.LEAST_BYTES - 1)
     assert asked == [
         (10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, huge_pages.ADVISE_HUGE)
     ]
