@@ -4,7 +4,6 @@ tests/server/test_taken_back.py.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import pytest
 
 import jupyter_aistack
 from jupyter_aistack.client import notices
-from jupyter_aistack.client.lease_handle import ended_line
 from jupyter_aistack.client.notices import (
     NoticeWatcher,
     forget_notice,
@@ -22,20 +20,7 @@ from jupyter_aistack.client.notices import (
     on_notice,
 )
 from jupyter_aistack.exceptions import LedgerUnavailable
-from tests.paths import DATA
-
-SAMPLES = json.loads((DATA / "wire_samples.json").read_text())["leases"]
-
-
-def lease(name: str = "l-1", kind: str = "", **more: Any) -> dict[str, Any]:
-    """A lease on the wire, with a notice of that kind given a moment ago."""
-    now = time.time()
-    notice = (
-        {"kind": kind, "at": now, "ends_at": now + 60, "request_id": ""}
-        if kind
-        else None
-    )
-    return {**SAMPLES[0], "id": name, "notice": notice, **more}
+from tests.fakes.samples import SAMPLES, lease
 
 
 @pytest.fixture
@@ -242,27 +227,3 @@ def test_a_lease_that_comes_while_the_last_answer_is_read_is_looked_after(
 
 def test_the_hook_is_part_of_the_face() -> None:
     assert jupyter_aistack.on_notice is on_notice
-
-
-@pytest.mark.parametrize(
-    ("outcome", "words"),
-    [
-        (
-            "preempted",
-            "it was taken back because somebody who goes first needed the room",
-        ),
-        ("reclaimed", "it was taken back because nobody had used it for a while"),
-        ("expired", "its time was up"),
-    ],
-)
-def test_the_end_of_a_lease_says_what_happened_and_how_to_get_another(
-    outcome: str, words: str
-) -> None:
-    line = ended_line(lease(outcome=outcome))
-    assert line == (
-        f"the lease l-1 has ended: {words}; this kernel runs without a device now; %gpu request 1/4 asks again"
-    )
-
-
-def test_a_lease_that_was_given_back_is_not_offered_again() -> None:
-    assert "asks again" not in ended_line(lease(outcome="released"))
