@@ -18,8 +18,8 @@ from jupyter_aistack.core.enforcement.memory_caps import (
     SHARE,
     TENSORFLOW_MIB,
 )
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.wire.values import Preparation
 from jupyter_aistack.exceptions import ClusterError
 
 from .worker_plugins import RMMCeiling, SliceGuard
