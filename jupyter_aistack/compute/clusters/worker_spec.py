@@ -1,9 +1,8 @@
 """From what a lease grants to what a Dask worker needs. Nothing is started here.
 
 Why not ``dask_cuda.LocalCUDACluster``: it names workers by device, so two can never
-share one, and takes its limits
-from the parent GPU of a MIG instance. The same parts, given absolute bytes, serve
-slices of every kind.
+share one, and takes its limits from the parent GPU of a MIG instance. The same parts,
+given absolute bytes, serve slices of every kind.
 """
 
 from __future__ import annotations
