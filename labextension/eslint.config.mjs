@@ -53,6 +53,7 @@ export default tseslint.config(
             './api/restapi',
             './commands/lease',
             './commands/panelactions',
+            './notifications/conditiontoasts',
             './notifications/newstoasts',
             './notifications/suspendtoasts',
             './notifications/suspendwatcher',

@@ -121,7 +121,7 @@ _LEASE = _object(
         "enforced_by": _or_null(_one_of(Enforcement)),
         "enforcement": TEXT,
         "verified": _or_null(FLAG),
-        "note": TEXT,
+        "conditions": _list(ref("Condition")),
         "active_at": _or_null(NUMBER),
         "notice": _or_null(ref("Notice")),
         "residence": _or_null(ref("DeviceState")),
@@ -372,6 +372,14 @@ SCHEMAS: JSON = {
     ),
     "Holder": _HOLDER,
     "Lease": _LEASE,
+    "Condition": _object(
+        {
+            "kind": {"type": "string", "title": "ConditionKind", "enum": ["DeviceFault", "MemoryExceeded", "NotEnforced", "Failed", "MemoryPressure", "MemoryUnknown", "NotVerified", "EnforcementReduced", "Note"]},
+            "severity": {"type": "string", "title": "Severity", "enum": ["info", "warning", "error"]},
+            "message": TEXT,
+            "since": NUMBER,
+        }
+    ),
     "DeviceState": _DEVICE_STATE,
     "Leases": _object({"leases": _list(ref("Lease"))}),
     "Request": _REQUEST,

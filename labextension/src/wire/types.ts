@@ -119,6 +119,26 @@ export interface ISlice {
 export type LeaseState =
   'granted' | 'active' | 'suspended' | 'releasing' | 'ended';
 
+export type ConditionKind =
+  | 'DeviceFault'
+  | 'MemoryExceeded'
+  | 'NotEnforced'
+  | 'Failed'
+  | 'MemoryPressure'
+  | 'MemoryUnknown'
+  | 'NotVerified'
+  | 'EnforcementReduced'
+  | 'Note';
+
+export type Severity = 'info' | 'warning' | 'error';
+
+export interface ICondition {
+  kind: ConditionKind;
+  severity: Severity;
+  message: string;
+  since: number;
+}
+
 export type NoticeKind = 'preempt' | 'idle';
 
 export interface INotice {
@@ -171,7 +191,7 @@ export interface ILease {
   enforced_by: Enforcement | null;
   enforcement: string;
   verified: boolean | null;
-  note: string;
+  conditions: ICondition[];
   active_at: number | null;
   notice: INotice | null;
   residence: IDeviceState | null;
