@@ -1,8 +1,8 @@
 """Writes the TypeScript types and decoders of what the server sends.
 
 The OpenAPI document of the server says what is on the wire; `make wire` turns it into
-``src/wire/types.ts`` and ``src/wire/validate.ts``, so that a new fact needs no second
-description by hand. With ``--check`` nothing is written, and files that are not what
+``types.ts``, ``enums.ts`` and ``validate.ts`` in ``src/wire``, so that a new fact needs
+no second description by hand. With ``--check`` nothing is written, and files that are not what
 would be written are an error.
 
 Of JSON Schema it knows what the document uses, and three keywords in a special sense:
@@ -342,6 +342,8 @@ def _blocks(blocks: Iterator[list[str]]) -> str:
 
 
 def _import(names: Sequence[str], source: str, keyword: str) -> str:
+    if not names:
+        return ""
     line = f"{keyword} {{ {', '.join(names)} }} from '{source}';"
     if len(line) <= WIDTH:
         return line + "\n"
@@ -363,16 +365,36 @@ def generate(document: Mapping[str, Any]) -> dict[str, str]:
         translator.declare(name)
     everything = list(translator.declarations.values())
 
+    enums = [each for each in received if isinstance(each, Enumeration)]
+    interfaces = [each for each in received if isinstance(each, Interface)]
     types = _blocks(list(_type_lines(each)) for each in everything)
-    decoders = _blocks(list(_decoder_lines(each)) for each in received)
-    used = [name for name in _DECODERS if re.search(rf"\b{name}[(<,\n)]", decoders)]
-    type_names = sorted((each.type_name for each in received), key=_import_order)
-    imports = _import(used, "./decoders", "import")
-    type_imports = _import(type_names, "./types", "import type")
+    enum_names = [decoder_name(each.name) for each in enums]
     return {
         "types.ts": f"{HEADER}\n{types}",
-        "validate.ts": f"{HEADER}\n{imports}{type_imports}\n{decoders}",
+        "enums.ts": _decoder_file(enums, {}),
+        "validate.ts": _decoder_file(interfaces, {"./enums": enum_names}),
     }
+
+
+def _decoder_file(
+    declarations: Sequence[Declaration], imported: Mapping[str, Sequence[str]]
+) -> str:
+    """The decoders of these declarations, which may use what is imported."""
+    decoders = _blocks(list(_decoder_lines(each)) for each in declarations)
+    sources = {"./decoders": _DECODERS, **imported}
+    imports = "".join(
+        _import(_used(names, decoders), source, "import")
+        for source, names in sources.items()
+    )
+    types = sorted((each.type_name for each in declarations), key=_import_order)
+    type_import = _import(types, "./types", "import type")
+    return f"{HEADER}\n{imports}{type_import}\n{decoders}"
+
+
+def _used(names: Sequence[str], text: str) -> list[str]:
+    """The names that occur in the text as values, in their order."""
+    words = set(re.findall(r"(?<!')\b\w+\b(?!'|: )", text))
+    return sorted(words.intersection(names), key=_import_order)
 
 
 def _import_order(name: str) -> tuple[str, str]:

@@ -58,9 +58,10 @@ export class ConditionWatcher extends Disposable {
 
   private _checkDevices(lease: ILease): void {
     for (const device of this._manager.host?.devices ?? []) {
-      const isThere = lease.slices.some(s => s.device_id === device.id);
+      const isOnDevice = lease.slices.some(s => s.device_id === device.id);
+      const hasFailed = isOnDevice && device.problem !== '';
       const key = `${lease.id} ${device.id} ${device.problem}`;
-      if (device.problem && isThere && !this._failedDevices.has(key)) {
+      if (hasFailed && !this._failedDevices.has(key)) {
         this._failedDevices.add(key);
         this._news.deviceFailed(lease, device);
       }

@@ -20,6 +20,8 @@ export interface ISuspendNews {
 interface ILastState {
   /** Its state has left the device and is not all back; a kernel that was restarted meanwhile has none. */
   isSuspended: boolean;
+  /** Its state is on the device. */
+  isResident: boolean;
   isLost: boolean;
   /** Its user wants it moved, or wanted that when the transfer began. */
   isRequested: boolean;
@@ -60,19 +62,19 @@ export class SuspendWatcher extends Disposable {
       return;
     }
     const isNews = before !== undefined && !before.isRequested;
-    const wasSuspended = before?.isSuspended === true;
-    const wasLost = before?.isLost === true;
-    const isBack = wasSuspended && lease.residence.phase === 'resident';
-    const isOver =
-      (wasLost && !now.isLost) || (wasSuspended && !now.isSuspended);
-    if (now.isLost && !wasLost) {
-      this._news.lost(lease);
-    } else if (now.isSuspended && !wasSuspended) {
-      this._news.suspended(lease, isNews);
-    } else if (isBack) {
-      this._news.resumed(lease, isNews);
-    } else if (isOver) {
-      this._news.over(lease.id);
+    switch (changeOf(now, before ?? UNKNOWN)) {
+      case 'lost':
+        this._news.lost(lease);
+        break;
+      case 'suspended':
+        this._news.suspended(lease, isNews);
+        break;
+      case 'resumed':
+        this._news.resumed(lease, isNews);
+        break;
+      case 'over':
+        this._news.over(lease.id);
+        break;
     }
   }
 
@@ -86,6 +88,30 @@ const NEVER_SUSPENDED = {
   state_bytes: null
 } as const;
 
+/** What is taken for the last state of a lease that was not there before. */
+const UNKNOWN: ILastState = {
+  isSuspended: false,
+  isResident: false,
+  isLost: false,
+  isRequested: false
+};
+
+type Change = 'lost' | 'suspended' | 'resumed' | 'over' | 'none';
+
+/** What has become of a lease since the last update. */
+function changeOf(now: ILastState, before: ILastState): Change {
+  if (now.isLost) {
+    return before.isLost ? 'none' : 'lost';
+  }
+  if (now.isSuspended) {
+    return before.isSuspended ? 'none' : 'suspended';
+  }
+  if (before.isSuspended) {
+    return now.isResident ? 'resumed' : 'over';
+  }
+  return before.isLost ? 'over' : 'none';
+}
+
 function stateOf(lease: ILease, before?: ILastState): ILastState {
   const { asked, phase, state_bytes } = lease.residence ?? NEVER_SUSPENDED;
   const isMoving = phase === 'parking' || phase === 'restoring';
@@ -93,6 +119,7 @@ function stateOf(lease: ILease, before?: ILastState): ILastState {
   const wasRequested = isMoving && before?.isRequested === true;
   return {
     isSuspended: hasLeft && state_bytes !== 0,
+    isResident: phase === 'resident',
     isLost: phase === 'lost',
     isRequested: asked !== '' || wasRequested
   };

@@ -25,18 +25,23 @@ export interface IPanelProps {
 
 /** The whole panel, in whichever state the data is. */
 export function PanelView(props: IPanelProps): JSX.Element {
-  const { manager } = props;
   return (
-    <div className="jp-AIStack-content" data-status={manager.status}>
+    <div className="jp-AIStack-content" data-status={props.manager.status}>
       <Announcer {...props} />
-      {manager.host ? (
-        <Loaded {...props} host={manager.host} />
-      ) : manager.status === 'disconnected' ? (
-        <Failed {...props} />
-      ) : (
-        <Loading trans={props.trans} />
-      )}
+      <Content {...props} />
     </div>
+  );
+}
+
+function Content(props: IPanelProps): JSX.Element {
+  const { host, status } = props.manager;
+  if (host) {
+    return <Loaded {...props} host={host} />;
+  }
+  return status === 'disconnected' ? (
+    <Failed {...props} />
+  ) : (
+    <Loading trans={props.trans} />
   );
 }
 
