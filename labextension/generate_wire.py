@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -276,8 +277,18 @@ def decoder_name(name: str) -> str:
 
 def _comment(text: str, indent: str = "") -> Iterator[str]:
     words = " ".join(text.split()).replace("*/", "* /")
-    if words:
-        yield f"{indent}/** {words} */"
+    line = f"{indent}/** {words} */"
+    if not words:
+        return
+    if len(line) <= WIDTH:
+        yield line
+        return
+    yield f"{indent}/**"
+    start = f"{indent} * "
+    yield from textwrap.wrap(
+        words, WIDTH, initial_indent=start, subsequent_indent=start
+    )
+    yield f"{indent} */"
 
 
 def _call(head: str, arguments: Sequence[str], tail: str) -> list[str]:

@@ -187,6 +187,16 @@ def test_descriptions_become_comments(generate: Any) -> None:
     assert "  /** Why it ended, for people; * / is no end. */\n  why: string;" in types
 
 
+def test_a_long_description_is_wrapped(generate: Any) -> None:
+    described = {**TEXT, "description": "word " * 40}
+    types, _ = generate(with_field("why", described))
+    comment, _, _ = types.rpartition("  why: string;")
+    lines = comment[comment.rindex("  /**") :].splitlines()
+    assert (lines[0], lines[-1]) == ("  /**", "   */")
+    assert all(line.startswith("   * word") for line in lines[1:-1])
+    assert max(map(len, lines)) <= 80
+
+
 def test_what_is_only_sent_has_a_type_and_may_leave_fields_out(generate: Any) -> None:
     body = {
         "type": "object",

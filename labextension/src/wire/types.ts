@@ -268,7 +268,9 @@ export interface IEvents {
   events: IEvent[];
 }
 
-/** What the stream sends whenever something has changed, with `type` "snapshot". */
+/**
+ * What the stream sends whenever something has changed, with `type` "snapshot".
+ */
 export interface ISnapshot {
   host: IHost;
   leases: ILease[];
