@@ -7,8 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.core.suspend.capability import SuspendCapability
 from jupyter_aistack.ledger.memory import MemoryLedger
+
+CAN_SUSPEND = SuspendCapability(tier=SuspendMethod.CHECKPOINT)
+"""What a test of a host that can suspend finds."""
 
 
 class ManualClock:
@@ -34,7 +39,7 @@ def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
     options.setdefault("clock", ManualClock())
     options.setdefault("host", "testbox")
     options.setdefault("is_alive", lambda pid, since: True)
-    options.setdefault("suspend_ready", lambda: "")
+    options.setdefault("capability", CAN_SUSPEND)
     return Broker(MemoryLedger(), [SimulatedProvider(table)], **options)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import GIB
@@ -55,3 +57,14 @@ class Lists(Provider):
         if self.failure:
             raise self.failure
         return dict.fromkeys(uuids, self.held)
+
+
+def exchange_providers(broker: Broker, *providers: Provider) -> None:
+    """Make a broker that is built already see the devices of other providers."""
+    made = DeviceManager(
+        providers,
+        host=broker.host,
+        clock=broker.clock,
+        ours=broker.processes.leased_pids,
+    )
+    vars(broker.devices).update(vars(made))

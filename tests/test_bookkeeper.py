@@ -180,7 +180,7 @@ def test_the_books_are_closed_with_the_last_lease_and_the_device_is_left_asleep(
     host.pass_time(4)
     host.broker.release(lease.id, lease.token)
     renew_leases(host.broker, frozenset())
-    assert not host.broker.books.is_open
+    assert not host.broker.usage_meter.is_open
     assert host.paid()[lease.id].seconds == 4.0
     looks = len(host.gpu.looks)
     host.clock.advance(3600.0)
@@ -359,14 +359,14 @@ def test_cells_are_charged_for_what_happened_while_they_ran(host: Host) -> None:
 def test_counts_for_a_dashboard_are_of_live_leases_and_of_users(host: Host) -> None:
     first, second = host.lease("1/2"), host.lease("1/2", "kernel-2")
     host.pass_time(10)
-    charged = host.broker.books.charged
+    charged = host.broker.usage_meter.charged
     assert {one.lease_id: one.gpu_seconds for one in charged.values() if one.user} == {
         first.id: 5.0,
         second.id: 5.0,
     }
     host.broker.release(first.id, first.token)
     host.pass_time(10)
-    charged = host.broker.books.charged
+    charged = host.broker.usage_meter.charged
     assert {one.lease_id: one.gpu_seconds for one in charged.values() if one.user} == {
         "": 5.0,
         second.id: 10.0,
@@ -394,7 +394,10 @@ def test_of_two_servers_on_one_host_one_keeps_the_books(host: Host) -> None:
     first, second = both()
     lease = first.lease("1/2")
     turn((first, second), 60)
-    assert (first.broker.books.is_open, second.broker.books.is_open) == (True, False)
+    assert (first.broker.usage_meter.is_open, second.broker.usage_meter.is_open) == (
+        True,
+        False,
+    )
     assert first.paid()[lease.id].seconds == 60.0
     assert first.total() == (first.gpu.counter or 0) - 1_000_000
 
@@ -406,9 +409,12 @@ def test_another_takes_over_from_one_that_falls_silent_and_nothing_counts_twice(
     lease = first.lease("1/2")
     turn((first, second), 20)
     turn((second,), SILENT_SECONDS + 2 * SETTLE_SECONDS)
-    assert second.broker.books.is_open
+    assert second.broker.usage_meter.is_open
     turn((first, second), 20)
-    assert (first.broker.books.is_open, second.broker.books.is_open) == (False, True)
+    assert (first.broker.usage_meter.is_open, second.broker.usage_meter.is_open) == (
+        False,
+        True,
+    )
     mine = first.paid()[lease.id]
     assert mine.seconds == pytest.approx(SILENT_SECONDS + 60.0, abs=SETTLE_SECONDS)
     assert 20.0 <= mine.metered_seconds < mine.seconds, (
@@ -423,9 +429,9 @@ def test_one_that_is_closed_hands_over_at_once() -> None:
     first, second = both()
     first.lease("1/2")
     turn((first, second), 20)
-    first.broker.books.transfer_metering()
+    first.broker.usage_meter.transfer_metering()
     turn((second,), SETTLE_SECONDS + 2)
-    assert second.broker.books.is_open
+    assert second.broker.usage_meter.is_open
 
 
 def test_two_that_begin_together_find_out_and_charge_once(
@@ -435,7 +441,7 @@ def test_two_that_begin_together_find_out_and_charge_once(
     monkeypatch.setattr(second.ledger, "meters", lambda host: ())
     lease = first.lease("1/2")
     turn((first, second), 30)
-    assert second.broker.books.is_open is False
+    assert second.broker.usage_meter.is_open is False
     assert first.paid()[lease.id].seconds == 30.0
 
 

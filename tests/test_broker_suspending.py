@@ -13,24 +13,24 @@ import pytest
 from jupyter_aistack.broker.api.service import Caller, Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
-    KEPT,
-    UNSEEN,
+    NOT_CHECKED,
+    PINNED_BY_USER,
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
-    is_pinned,
     reset_for_new_process,
     resumed,
     suspended,
+    with_pin_reason,
 )
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.core.model.request import HolderKind, Request
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.model.usage_history import decayed_use
 from jupyter_aistack.core.scheduling.fair_share import FairShare
-from jupyter_aistack.core.suspend.capability import UNTESTED
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
+from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
@@ -76,7 +76,7 @@ class Host:
         self.broker.prepare(lease)
         self.broker.activate(lease.id, lease.token, verified=True)
         return self.broker.update_device_state(
-            lease.id, lease.token, lambda one: is_pinned(one, "")
+            lease.id, lease.token, lambda one: with_pin_reason(one, "")
         )
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -100,7 +100,9 @@ class Host:
 
     def move(self) -> list[str]:
         """What is to move does, and then there is another turn; who that was."""
-        moving = [self.apply_action(lease).holder.id for lease in self.broker.moves()]
+        moving = [
+            self.apply_action(lease).holder.id for lease in self.broker.transfers()
+        ]
         self.turn()
         return moving
 
@@ -110,7 +112,7 @@ def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
     host.start("a")
     host.ask("b")
     host.turn(59.0)
-    assert host.broker.moves() == ()  # it has not rested for long enough
+    assert host.broker.transfers() == ()  # it has not rested for long enough
     host.turn(1.0)
     assert host.home("a").phase is StatePhase.PARKING
     assert (host.move(), host.home("a").phase, host.lease("a").state) == (
@@ -122,9 +124,9 @@ def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
         SuspendMethod.SIMULATED,
         70 * GIB,
     )
-    assert host.home("b").pinned == UNSEEN
+    assert host.home("b").pinned == NOT_CHECKED
     host.broker.update_device_state(
-        host.lease("b").id, host.lease("b").token, lambda one: is_pinned(one, "")
+        host.lease("b").id, host.lease("b").token, lambda one: with_pin_reason(one, "")
     )
 
     host.broker.begin_cell(host.lease("a").id)
@@ -150,7 +152,7 @@ def test_simulated_memory_follows_where_the_state_is() -> None:
     assert gpu.free_bytes == 80 * GIB  # as it was when it was last looked at
     host.clock.advance(2.0)
     (gpu,) = host.broker.inventory().devices
-    host.broker.ask(lease.id, RequestedAction.SUSPEND)
+    host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     host.move()
     (free,) = host.broker.inventory().devices
     assert (gpu.free_bytes, free.free_bytes) == (10 * GIB, 80 * GIB)
@@ -159,12 +161,12 @@ def test_simulated_memory_follows_where_the_state_is() -> None:
 def test_who_asks_is_suspended_at_once_and_comes_back_at_once() -> None:
     host = Host()
     lease = host.start("a")
-    asked = host.broker.ask(lease.id, RequestedAction.SUSPEND).residence
+    asked = host.broker.request_action(lease.id, RequestedAction.SUSPEND).residence
     assert asked is not None
     assert asked.phase is StatePhase.PARKING
     host.move()
     assert host.home("a").phase is StatePhase.PARKED
-    host.broker.ask(lease.id, RequestedAction.RESUME)
+    host.broker.request_action(lease.id, RequestedAction.RESUME)
     assert (host.move(), host.home("a").phase, host.home("a").is_busy) == (
         ["a"],
         StatePhase.RESIDENT,
@@ -175,21 +177,21 @@ def test_who_asks_is_suspended_at_once_and_comes_back_at_once() -> None:
 def test_what_is_kept_stays_whoever_waits() -> None:
     host = Host()
     lease = host.start("a")
-    host.broker.keep(lease.id, True)
+    host.broker.set_pinned(lease.id, True)
     host.ask("b")
     host.turn(1000.0)
-    assert host.broker.moves() == ()
+    assert host.broker.transfers() == ()
     with pytest.raises(LeaseError, match="its user keeps it here until it is unpinned"):
-        host.broker.ask(lease.id, RequestedAction.SUSPEND)
-    host.broker.keep(lease.id, False)
-    assert [one.id for one in host.broker.moves()] == [lease.id]
+        host.broker.request_action(lease.id, RequestedAction.SUSPEND)
+    host.broker.set_pinned(lease.id, False)
+    assert [one.id for one in host.broker.transfers()] == [lease.id]
 
 
 @pytest.mark.parametrize(
     ("options", "fields", "why"),
     [
         ({"suspend": None}, {}, "its administrator may set AIStack.suspend"),
-        ({"suspend_ready": lambda: UNTESTED.why}, {}, "no self-test has shown yet"),
+        ({"capability": UNTESTED}, {}, "no self-test has shown yet"),
         ({}, {"queue": "plain"}, "queue plain lets none of its kernels be"),
         ({}, {"kind": HolderKind.PROCESS}, "only a kernel with a share of a GPU"),
     ],
@@ -203,19 +205,20 @@ def test_who_cannot_be_suspended_is_told_why(
     lease = host.lease("a")
     assert lease.residence is None
     with pytest.raises(LeaseError, match=why):
-        host.broker.ask(lease.id, RequestedAction.SUSPEND)
+        host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     with pytest.raises(LeaseError, match=why):
-        host.broker.keep(lease.id, True)
+        host.broker.set_pinned(lease.id, True)
     assert host.broker.begin_cell(lease.id) == host.broker.end_cell(lease.id) == lease
 
 
 def test_who_is_suspended_comes_back_though_suspending_was_switched_off_since() -> None:
     host = Host()
     lease = host.start("a")
-    host.broker.touch([lease.id])
-    host.broker.ask(lease.id, RequestedAction.SUSPEND)
+    host.broker.record_activity([lease.id])
+    host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     host.move()
-    host.broker.suspend_ready = lambda: "the driver was changed"
+    changed = SuspendCapability(why="the driver was changed")
+    host.broker.suspend_support.update(changed)
     host.turn(1e5)
     assert (
         host.home("a").phase is StatePhase.PARKED
@@ -228,11 +231,11 @@ def test_who_is_suspended_comes_back_though_suspending_was_switched_off_since() 
 def test_a_lease_may_end_wherever_its_state_is(moves: int) -> None:
     host = Host()
     lease = host.start("a")
-    host.broker.ask(lease.id, RequestedAction.SUSPEND)
+    host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     for _ in range(moves):
         host.move()
     host.broker.release(lease.id, lease.token)
-    assert host.broker.moves() == ()
+    assert host.broker.transfers() == ()
     with pytest.raises(LeaseLost):
         host.apply_action(lease)
     host.start("b")
@@ -244,18 +247,18 @@ def test_what_may_be_parked_is_bounded_by_the_hosts_memory() -> None:
         "2xH100-80GB", host_memory=lambda: 150 * GIB
     )  # 60 % of that hold one whole GPU, and not two
     leases = [host.start("a"), host.start("b")]
-    host.broker.ask(leases[0].id, RequestedAction.SUSPEND)
+    host.broker.request_action(leases[0].id, RequestedAction.SUSPEND)
     with pytest.raises(LeaseError, match="the host has no room to park it: 160"):
-        host.broker.ask(leases[1].id, RequestedAction.SUSPEND)
-    assert [lease.id for lease in host.broker.moves()] == [leases[0].id]
+        host.broker.request_action(leases[1].id, RequestedAction.SUSPEND)
+    assert [lease.id for lease in host.broker.transfers()] == [leases[0].id]
     assert host.home("b").asked is RequestedAction.NOTHING
 
 
 def test_simulated_state_takes_no_memory_of_the_host() -> None:
     host = Host("2xH100-80GB", host_memory=None)
     for lease in [host.start("a"), host.start("b")]:
-        host.broker.ask(lease.id, RequestedAction.SUSPEND)
-    assert len(host.broker.moves()) == 2
+        host.broker.request_action(lease.id, RequestedAction.SUSPEND)
+    assert len(host.broker.transfers()) == 2
 
 
 def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room_like_any_other() -> (
@@ -263,7 +266,7 @@ def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room
 ):
     host = Host()
     lease = host.start("a")
-    host.broker.ask(lease.id, RequestedAction.SUSPEND)
+    host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     host.move()
     host.start("b")
     host.broker.bind(lease.id, lease.token, pid=4_000_000)
@@ -289,7 +292,7 @@ def test_the_room_of_what_is_suspended_is_shown_as_free() -> None:
         return said["devices"][0]["free_fraction"], said["queues"][0]["held"]
 
     assert shown() == ("1/4", "3/4")
-    host.broker.ask(lease.id, RequestedAction.SUSPEND)
+    host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     assert shown() == ("1/4", "3/4")  # it has not left yet
     host.move()
     assert shown() == ("1", "0")
@@ -317,12 +320,12 @@ def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason
     host = Host()
     host.start("a", "1/2")
     kept = host.start("b", "1/2")
-    host.broker.keep(kept.id, True)
+    host.broker.set_pinned(kept.id, True)
     said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))[
         "leases"
     ]
     whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
-    assert whys["b"] == KEPT
+    assert whys["b"] == PINNED_BY_USER
     assert whys["a"].startswith("it could not come back: that takes ")
 
 
@@ -333,7 +336,7 @@ def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(
     host = Host()
     lease = host.start("a")
     host.turn(3600.0)
-    host.broker.ask(lease.id, RequestedAction.SUSPEND)
+    host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     host.move()
     host.turn(5 * 3600.0)
     host.broker.begin_cell(lease.id)

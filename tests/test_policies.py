@@ -9,15 +9,20 @@ import pytest
 from traitlets.config import Config
 
 from jupyter_aistack.broker.settings import (
-    problems,
     read_limits,
     read_mig_create,
     read_queues,
     read_suspend,
 )
 from jupyter_aistack.config import AIStack
-from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue, UserLimits
-from jupyter_aistack.core.suspend.model import SuspendPolicy
+from jupyter_aistack.core.model.policy import (
+    IdlePolicy,
+    Policy,
+    Queue,
+    SuspendPolicy,
+    UserLimits,
+)
+from jupyter_aistack.core.scheduling.admission import problems
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.testing import simulated_broker
 

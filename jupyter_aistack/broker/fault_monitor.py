@@ -28,7 +28,7 @@ class FaultMonitor:
         verified it again.
 
     Args:
-        devices: gives what knows of faults.
+        devices: what knows of faults.
         ledger: where they are told.
         clock: seconds since the epoch.
         show_names: whether users see the names of others.
@@ -36,7 +36,7 @@ class FaultMonitor:
 
     def __init__(
         self,
-        devices: Callable[[], DeviceManager],
+        devices: DeviceManager,
         ledger: Ledger,
         clock: Callable[[], float],
         *,
@@ -58,7 +58,7 @@ class FaultMonitor:
             pids: gives each lease's processes.
         """
         known = self._known
-        self._known = frozenset(self._devices().faults())
+        self._known = frozenset(self._devices.faults())
         for fault in self._known - known:
             log.warning(
                 "%s failed, caused by process %s: %s",

@@ -70,7 +70,7 @@ class MemoryWatchdog:
     """Looks at all leases of a host.
 
     Args:
-        devices: gives what measures.
+        devices: what measures.
         ledger: where it is said.
         clock: seconds since the epoch.
         action: what is done about breaches on GPUs; the host's memory is warned of
@@ -79,7 +79,7 @@ class MemoryWatchdog:
 
     def __init__(
         self,
-        devices: Callable[[], DeviceManager],
+        devices: DeviceManager,
         ledger: Ledger,
         clock: Callable[[], float],
         action: MemoryAction,
@@ -160,7 +160,7 @@ class MemoryWatchdog:
     # -- GPUs, process by process ------------------------------------------------------
 
     def _look_by_process(self, leases: Sequence[Lease], trees: Trees) -> None:
-        held = self._devices().memory_by_process(
+        held = self._devices.memory_by_process(
             piece for lease in leases for piece in lease.slices
         )
         listed = {pid for processes in held.values() for pid in processes or ()}
@@ -190,7 +190,7 @@ class MemoryWatchdog:
         """The host's memory, and devices whose processes nobody can list; they are
         measured all together.
         """
-        used, _ = self._devices().usage(leases, trees)
+        used, _ = self._devices.usage(leases, trees)
         for lease in leases:
             memory = used[lease.id].memory_bytes
             if memory is not None and lease.id not in self._by_process:

@@ -4,22 +4,21 @@ error names setting and field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from jupyter_aistack.core.model.device import DeviceKind, Inventory
 from jupyter_aistack.core.model.policy import (
     DEFAULT_QUEUE,
     IdlePolicy,
     Policy,
     Queue,
+    SuspendPolicy,
     UserLimits,
 )
-from jupyter_aistack.core.model.request import is_profile
+from jupyter_aistack.core.model.spec import is_profile
 from jupyter_aistack.core.model.units import parse_bytes, parse_duration
 from jupyter_aistack.core.placement.mig_plan import MIGPermission
-from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
 
 Reader = Callable[[Any], Any]
@@ -161,18 +160,6 @@ def _profiles_on(gpu: str, names: Any) -> frozenset[str]:
 
 def _no_permission(gpu: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"mig_create: {gpu!r}: {why}", field="mig_create", entry=gpu)
-
-
-def problems(policy: Policy, inventory: Inventory) -> Iterator[str]:
-    """What a policy promises that this host cannot keep, one sentence each."""
-    has = len(inventory.of_kind(DeviceKind.GPU)) or len(inventory.devices)
-    noun = "device" if has == 1 else "devices"
-    owed = sum((queue.quota for queue in policy.queues), Fraction(0))
-    above = [queue for queue in policy.queues if queue.quota > has]
-    for queue in above:
-        yield f"queues: {queue.name!r}: quota is {queue.quota} devices, and this host has {has} {noun}"
-    if owed > has and not above:
-        yield f"queues: the quotas together are {owed} devices, and this host has {has} {noun}"
 
 
 def _read_queue(name: str, entry: Any) -> Queue:

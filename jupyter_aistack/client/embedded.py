@@ -80,7 +80,7 @@ class EmbeddedTransport(Transport):
     def _pause(self, renew_at: float) -> float:
         """How long to sleep; shorter while there is use to be sampled."""
         until_renewal = max(0.0, renew_at - time.monotonic())
-        if self._broker.books.is_open:
+        if self._broker.usage_meter.is_open:
             return min(until_renewal, USAGE_SECONDS)
         return until_renewal
 

@@ -16,7 +16,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from tornado.web import HTTPError
 from traitlets import Float, List, TraitError, Unicode
 
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, Refused
 
 from .environment import OURS, SECRETS, expected, no_device, with_slice, without_secrets

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
-    counted,
-    leaves,
-    returns,
+    StatePhase,
+    begin_resume,
+    begin_suspend,
+    with_suspended_time,
 )
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition, NoticeKind, Outcome
@@ -21,13 +22,12 @@ from jupyter_aistack.core.model.plan import (
     Plan,
     Reject,
     TransferAction,
+    TransferDirection,
     WithdrawNotice,
     grant_to_lease,
 )
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.scheduling.idle import was_used_since_notice
-from jupyter_aistack.core.suspend.feasibility import TransferDirection
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import LedgerConflict
 
 from .lease_end import end
@@ -166,7 +166,7 @@ def _begin_move(
 ) -> list[Event]:
     """Nothing has happened yet that anybody should be told: the state is on its way."""
     assert lease.residence is not None  # checked
-    begin = leaves if move.act is TransferDirection.SUSPEND else returns
+    begin = begin_suspend if move.act is TransferDirection.SUSPEND else begin_resume
     keep_residence(rows, lease, begin(lease.residence), now)
     return []
 
@@ -176,7 +176,9 @@ def keep_residence(
 ) -> Lease:
     """Write down where a lease's state is; plans made before hold no more."""
     assert lease.residence is not None  # none gets one later
-    changed = replace(lease, residence=counted(lease.residence, residence, now))
+    changed = replace(
+        lease, residence=with_suspended_time(lease.residence, residence, now)
+    )
     rows.keep_lease(changed)
     rows.version += 1
     return changed

@@ -13,8 +13,8 @@ from jupyter_aistack.core.accounting.charges import (
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
-from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.exceptions import LeaseLost, LeaseNotFound, StaleToken
 
 

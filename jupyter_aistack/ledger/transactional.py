@@ -19,7 +19,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
-from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import (
     Lease,
@@ -30,9 +30,8 @@ from jupyter_aistack.core.model.lease import (
 )
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Request, RequestState
+from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
-from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidTransition, LeaseError
 
 from . import accounting

@@ -22,9 +22,9 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
+from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
 from .base import Preparation, Provider, Usage

@@ -24,7 +24,8 @@ from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Grant, Plan, Snapshot, grant_to_lease
 from jupyter_aistack.core.model.policy import Policy, Queue
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger

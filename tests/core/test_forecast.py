@@ -5,10 +5,10 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Inventory, MIGInstance
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
-from jupyter_aistack.core.scheduling.reservations import Reservation
 
 from .world import World, ask, gpus
 

@@ -15,7 +15,7 @@ from jupyter_aistack.core.model.lease import (
     Outcome,
     advance,
 )
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import InvalidTransition
 from jupyter_aistack.testing import holder
 

@@ -34,7 +34,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.model.device import Device, DeviceKind, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.testing import holder
 
 GPU = Device(

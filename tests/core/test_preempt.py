@@ -7,8 +7,8 @@ from jupyter_aistack.core.model.device import DeviceKind
 from jupyter_aistack.core.model.lease import NoticeKind, Outcome
 from jupyter_aistack.core.model.plan import End, Grant, Notify, WithdrawNotice
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
-from jupyter_aistack.core.model.request import parse_spec
-from jupyter_aistack.core.scheduling.reservations import Reservation
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 
 from .world import World, ask, gpus
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.model.device import DeviceKind
-from jupyter_aistack.core.model.request import Spec, Unit, parse_spec
+from jupyter_aistack.core.model.spec import Spec, Unit, parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest
 

@@ -8,8 +8,9 @@ import pytest
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.plan import Notify
 from jupyter_aistack.core.model.policy import WEEK_SECONDS, Policy, Queue
-from jupyter_aistack.core.model.request import parse_spec
-from jupyter_aistack.core.scheduling.reservations import Reservation, conflict
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
+from jupyter_aistack.core.scheduling.reservations import conflict
 from jupyter_aistack.exceptions import InvalidRequest
 
 from .world import World, ask, gpus

@@ -7,15 +7,16 @@ import pytest
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
+    DisplayState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
 )
-from jupyter_aistack.core.suspend.model import DisplayState, StatePhase
 from jupyter_aistack.exceptions import LeaseError
 
 HERE = DeviceState(active_at=5.0)
 PARKED = steps.suspended(
-    steps.leaves(HERE), state_bytes=7, tier=SuspendMethod.CHECKPOINT
+    steps.begin_suspend(HERE), state_bytes=7, tier=SuspendMethod.CHECKPOINT
 )
 
 
@@ -30,7 +31,7 @@ def test_a_cell_waits_for_what_is_parked_and_goes_on_once_it_is_back() -> None:
     waits = steps.cell_begins(PARKED, 10.0)
     assert (waits.is_busy, waits.wanted_at) == (False, 10.0)
     assert steps.cell_begins(waits, 12.0) == waits
-    back = steps.resumed(steps.returns(waits), 15.0)
+    back = steps.resumed(steps.begin_resume(waits), 15.0)
     assert (back.phase, back.is_busy, back.wanted_at, back.state_bytes) == (
         StatePhase.RESIDENT,
         True,
@@ -44,7 +45,7 @@ def test_a_cell_that_gives_up_waiting_is_not_wanted_any_more_and_was_no_use() ->
 
 
 def test_a_cell_that_begins_while_its_state_moves_out_waits_for_it() -> None:
-    waits = steps.cell_begins(steps.leaves(HERE), 10.0)
+    waits = steps.cell_begins(steps.begin_suspend(HERE), 10.0)
     assert (waits.phase, waits.wanted_at) == (StatePhase.PARKING, 10.0)
     assert (
         steps.suspended(waits, state_bytes=1, tier=SuspendMethod.OFFLOAD).wanted_at
@@ -62,34 +63,36 @@ def test_a_cell_that_begins_while_its_state_moves_out_waits_for_it() -> None:
 def test_a_return_that_does_not_succeed_may_be_tried_again_and_a_lost_state_may_not() -> (
     None
 ):
-    again = steps.resume_failed(steps.returns(PARKED), "no room")
+    again = steps.resume_failed(steps.begin_resume(PARKED), "no room")
     assert (again.phase, again.state_bytes, again.note) == (
         StatePhase.PARKED,
         7,
         "no room",
     )
-    lost = steps.is_lost(steps.returns(PARKED), "the driver could not restore it")
-    assert steps.seen(lost) is DisplayState.LOST
+    lost = steps.mark_lost(
+        steps.begin_resume(PARKED), "the driver could not restore it"
+    )
+    assert steps.display_state(lost) is DisplayState.LOST
     assert steps.cell_begins(lost, 30.0) == lost
     with pytest.raises(LeaseError, match="restart the kernel"):
-        steps.asks(lost, RequestedAction.RESUME, 30.0)
+        steps.request_action(lost, RequestedAction.RESUME, 30.0)
 
 
 @pytest.mark.parametrize(
     "before",
-    [HERE, steps.leaves(HERE), steps.returns(PARKED)],
+    [HERE, steps.begin_suspend(HERE), steps.begin_resume(PARKED)],
     ids=["here", "out", "in"],
 )
 def test_a_new_process_is_looked_at_anew_and_keeps_the_room_there_is(
     before: DeviceState,
 ) -> None:
     assert steps.reset_for_new_process(before, 40.0) == DeviceState(
-        active_at=40.0, pinned=steps.UNSEEN
+        active_at=40.0, pinned=steps.NOT_CHECKED
     )
 
 
 @pytest.mark.parametrize(
-    "before", [PARKED, steps.is_lost(PARKED, "gone")], ids=["parked", "lost"]
+    "before", [PARKED, steps.mark_lost(PARKED, "gone")], ids=["parked", "lost"]
 )
 def test_a_new_process_without_room_waits_for_it_and_has_nothing_to_bring_back(
     before: DeviceState,
@@ -102,7 +105,7 @@ def test_a_new_process_without_room_waits_for_it_and_has_nothing_to_bring_back(
         "",
     )
     assert anew.is_away
-    back = steps.resumed(steps.returns(steps.cell_begins(anew, 50.0)), 51.0)
+    back = steps.resumed(steps.begin_resume(steps.cell_begins(anew, 50.0)), 51.0)
     assert (back.phase, back.is_busy, back.state_bytes) == (
         StatePhase.RESIDENT,
         True,
@@ -114,12 +117,12 @@ def test_a_new_process_without_room_waits_for_it_and_has_nothing_to_bring_back(
 def test_what_the_driver_restores_is_marked_before_it_begins_until_its_process_is_another(
     tier: SuspendMethod,
 ) -> None:
-    begins = steps.returns(
-        steps.suspended(steps.leaves(HERE), state_bytes=7, tier=tier)
+    begins = steps.begin_resume(
+        steps.suspended(steps.begin_suspend(HERE), state_bytes=7, tier=tier)
     )
     assert begins.is_restored is (tier is SuspendMethod.CHECKPOINT)
     again = steps.suspended(
-        steps.leaves(steps.resumed(begins, 3.0)),
+        steps.begin_suspend(steps.resumed(begins, 3.0)),
         state_bytes=7,
         tier=SuspendMethod.OFFLOAD,
     )
@@ -128,23 +131,27 @@ def test_what_the_driver_restores_is_marked_before_it_begins_until_its_process_i
 
 
 def test_how_long_it_took_no_room_is_counted_whatever_happens_to_its_process() -> None:
-    parked = steps.counted(steps.leaves(HERE), PARKED, 100.0)
+    parked = steps.with_suspended_time(steps.begin_suspend(HERE), PARKED, 100.0)
     assert (parked.away_at, parked.away_seconds) == (100.0, 0.0)
-    anew = steps.counted(parked, steps.reset_for_new_process(parked, 110.0), 110.0)
+    anew = steps.with_suspended_time(
+        parked, steps.reset_for_new_process(parked, 110.0), 110.0
+    )
     assert anew.away_at == 100.0
-    waits = steps.counted(anew, steps.cell_begins(anew, 130.0), 130.0)
+    waits = steps.with_suspended_time(anew, steps.cell_begins(anew, 130.0), 130.0)
     assert (waits.away_at, waits.away_seconds) == (None, 30.0), (
         "from here on its room is kept for it"
     )
-    gave_up = steps.counted(waits, steps.cell_ends(waits, 140.0), 140.0)
-    back = steps.counted(
-        gave_up, steps.asks(gave_up, RequestedAction.RESUME, 135.0), 135.0
+    gave_up = steps.with_suspended_time(waits, steps.cell_ends(waits, 140.0), 140.0)
+    back = steps.with_suspended_time(
+        gave_up, steps.request_action(gave_up, RequestedAction.RESUME, 135.0), 135.0
     )
     assert back.away_seconds == 30.0, "a clock that was set back takes nothing away"
 
 
 def test_what_its_user_alone_wants_back_is_idle_once_it_is_there() -> None:
-    back = steps.returns(steps.asks(PARKED, RequestedAction.RESUME, 10.0))
+    back = steps.begin_resume(
+        steps.request_action(PARKED, RequestedAction.RESUME, 10.0)
+    )
     assert steps.resumed(back, 12.0) == DeviceState(
         active_at=12.0, tier=SuspendMethod.CHECKPOINT, is_restored=True
     )
@@ -154,39 +161,42 @@ def test_what_its_user_alone_wants_back_is_idle_once_it_is_there() -> None:
 
 def test_who_asks_for_the_opposite_takes_back_what_was_asked_before() -> None:
     assert (
-        steps.asks(
-            steps.asks(HERE, RequestedAction.SUSPEND, 10.0),
+        steps.request_action(
+            steps.request_action(HERE, RequestedAction.SUSPEND, 10.0),
             RequestedAction.RESUME,
             11.0,
         )
         == HERE
     )
     assert (
-        steps.asks(
-            steps.asks(PARKED, RequestedAction.RESUME, 10.0),
+        steps.request_action(
+            steps.request_action(PARKED, RequestedAction.RESUME, 10.0),
             RequestedAction.SUSPEND,
             11.0,
         )
         == PARKED
     )
     waits = steps.cell_begins(PARKED, 9.0)
-    assert steps.asks(waits, RequestedAction.SUSPEND, 11.0) == waits
-    assert steps.asks(waits, RequestedAction.RESUME, 11.0) == waits
+    assert steps.request_action(waits, RequestedAction.SUSPEND, 11.0) == waits
+    assert steps.request_action(waits, RequestedAction.RESUME, 11.0) == waits
     with pytest.raises(LeaseError, match="on its way back"):
-        steps.asks(steps.returns(waits), RequestedAction.SUSPEND, 11.0)
+        steps.request_action(steps.begin_resume(waits), RequestedAction.SUSPEND, 11.0)
 
 
 def test_its_user_may_ask_and_is_told_why_not() -> None:
     assert (
-        steps.asks(HERE, RequestedAction.SUSPEND, 10.0).asked is RequestedAction.SUSPEND
+        steps.request_action(HERE, RequestedAction.SUSPEND, 10.0).asked
+        is RequestedAction.SUSPEND
     )
-    assert steps.asks(PARKED, RequestedAction.RESUME, 10.0).wanted_at == 10.0
-    assert steps.asks(HERE, RequestedAction.RESUME, 10.0).wanted_at is None
+    assert steps.request_action(PARKED, RequestedAction.RESUME, 10.0).wanted_at == 10.0
+    assert steps.request_action(HERE, RequestedAction.RESUME, 10.0).wanted_at is None
     with pytest.raises(LeaseError, match="a cell of it runs"):
-        steps.asks(steps.cell_begins(HERE, 1.0), RequestedAction.SUSPEND, 10.0)
+        steps.request_action(
+            steps.cell_begins(HERE, 1.0), RequestedAction.SUSPEND, 10.0
+        )
     with pytest.raises(LeaseError, match="managed memory"):
-        steps.asks(
-            steps.is_pinned(HERE, "it uses managed memory"),
+        steps.request_action(
+            steps.with_pin_reason(HERE, "it uses managed memory"),
             RequestedAction.SUSPEND,
             10.0,
         )
@@ -195,18 +205,18 @@ def test_its_user_may_ask_and_is_told_why_not() -> None:
 def test_what_its_user_keeps_is_pinned_until_let_go_and_stays_kept_in_a_new_process() -> (
     None
 ):
-    kept = steps.keeps(HERE, True)
-    assert steps.seen(kept) is DisplayState.PINNED
-    assert steps.why_pinned(kept) == steps.KEPT
+    kept = steps.pin(HERE, True)
+    assert steps.display_state(kept) is DisplayState.PINNED
+    assert steps.why_pinned(kept) == steps.PINNED_BY_USER
     assert steps.reset_for_new_process(kept, 9.0).is_kept
-    assert steps.seen(steps.keeps(kept, False)) is DisplayState.WARM
+    assert steps.display_state(steps.pin(kept, False)) is DisplayState.WARM
 
 
 @pytest.mark.parametrize(
     ("step", "before"),
     [
-        (steps.leaves, PARKED),
-        (steps.returns, HERE),
+        (steps.begin_suspend, PARKED),
+        (steps.begin_resume, HERE),
         (
             lambda one: steps.suspended(one, state_bytes=0, tier=SuspendMethod.OFFLOAD),
             HERE,

@@ -5,30 +5,34 @@ nobody waits for ever.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    DisplayState,
+    StatePhase,
+    display_state,
+)
+from jupyter_aistack.core.model.plan import TransferDirection
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.suspend.feasibility import (
-    TransferDirection,
     TransferStep,
-    admits,
-    why_pinned,
+    why_not_admitted,
+    why_not_suspendable,
 )
 from jupyter_aistack.core.suspend.model import (
     DeviceMemory,
-    DisplayState,
     HostMemory,
-    StatePhase,
     SuspendCandidate,
-    SuspendPolicy,
-    host_room,
+    host_capacity,
     needed_bytes,
     promised_bytes,
     restore_bytes,
     retry_at,
-    standing,
 )
 from jupyter_aistack.core.suspend.transfers import decide
 
@@ -170,7 +174,7 @@ def test_who_is_idle_for_long_goes_though_nobody_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "seen"),
+    ("facts", "shown"),
     [
         ({"is_busy": True, "pinned": "why"}, DisplayState.HELD),
         ({}, DisplayState.WARM),
@@ -181,8 +185,8 @@ def test_who_is_idle_for_long_goes_though_nobody_waits() -> None:
         ({"phase": StatePhase.LOST, "is_busy": True}, DisplayState.LOST),
     ],
 )
-def test_how_a_lease_is_seen(facts: dict[str, object], seen: DisplayState) -> None:
-    assert standing(tenant("a", **facts)) is seen
+def test_how_a_lease_is_displayed(facts: dict[str, Any], shown: DisplayState) -> None:
+    assert display_state(DeviceState(**facts)) is shown
 
 
 def test_each_failure_doubles_the_pause_up_to_a_limit() -> None:
@@ -200,30 +204,32 @@ def test_a_restore_needs_the_context_and_a_margin_and_the_host_keeps_its_share()
     assert (
         restore_bytes(tenant("a", 40, state_bytes=10 * GB), SuspendPolicy()) == 11 * GB
     )
-    assert host_room(60 * GB, parked_bytes=40 * GB, share=0.6) == 20 * GB
-    assert host_room(10 * GB, parked_bytes=40 * GB, share=0.6) == 0
+    assert host_capacity(60 * GB, parked_bytes=40 * GB, share=0.6) == 20 * GB
+    assert host_capacity(10 * GB, parked_bytes=40 * GB, share=0.6) == 0
 
 
 def test_who_could_never_come_back_is_pinned() -> None:
-    assert why_pinned(house(), tenant("a", 40)) == ""
+    assert why_not_suspendable(house(), tenant("a", 40)) == ""
     assert (
-        why_pinned(house(), tenant("a", 80)) == ""
+        why_not_suspendable(house(), tenant("a", 80)) == ""
     )  # alone, what was there before fits again
     stays = house(tenant("b", 10, pinned="MPS"))
-    assert why_pinned(stays, tenant("a", 68)).startswith(
+    assert why_not_suspendable(stays, tenant("a", 68)).startswith(
         "it could not come back: that takes"
     )
-    assert why_pinned(house(tenant("b")), tenant("a", pinned="MPS")) == "MPS"
-    assert "the host has no room to park it" in why_pinned(
+    assert why_not_suspendable(house(tenant("b")), tenant("a", pinned="MPS")) == "MPS"
+    assert "the host has no room to park it" in why_not_suspendable(
         house(tenant("b"), host=70), tenant("a")
     )
 
 
 def test_a_pinned_one_may_not_take_what_another_needs_to_come_back() -> None:
     box = house(tenant("a", 40, phase=StatePhase.PARKED))
-    assert admits(box, tenant("b", 30, pinned="MPS")) == ""
-    assert "G0 is promised to others" in admits(box, tenant("b", 40, pinned="MPS"))
-    assert admits(box, tenant("b", 40)) == ""
+    assert why_not_admitted(box, tenant("b", 30, pinned="MPS")) == ""
+    assert "G0 is promised to others" in why_not_admitted(
+        box, tenant("b", 40, pinned="MPS")
+    )
+    assert why_not_admitted(box, tenant("b", 40)) == ""
 
 
 # -- whatever happens ------------------------------------------------------------------
@@ -274,8 +280,8 @@ class Life:
             devices=devices,
             pinned="by its user" if is_pinned else "",
         )
-        new = replace(new, pinned=why_pinned(self.house(), new))
-        if not admits(self.house(), new):
+        new = replace(new, pinned=why_not_suspendable(self.house(), new))
+        if not why_not_admitted(self.house(), new):
             self.tenants[new.lease_id] = (
                 new if new.pinned else replace(new, phase=StatePhase.PARKED)
             )

@@ -18,6 +18,7 @@ from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
 )
 from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
@@ -28,11 +29,10 @@ from jupyter_aistack.core.model.plan import (
     TransferAction,
     WithdrawNotice,
 )
-from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy, UserLimits
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.scheduling.forecast import forecast
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
 from jupyter_aistack.core.suspend.transfers import MOST_LEAVING
 from jupyter_aistack.exceptions import LeaseError
 
@@ -66,7 +66,7 @@ class Notebooks(World):
         lease = replace(self.lease_of(name), state=LeaseState.ACTIVE)
         self.leases[lease.id] = lease
         if lease.residence is not None:
-            self.update_device_state(lease, lambda one: steps.is_pinned(one, ""))
+            self.update_device_state(lease, lambda one: steps.with_pin_reason(one, ""))
         return self.lease_of(name)
 
     def step(self, name: str, change: Any) -> None:
@@ -117,7 +117,10 @@ class Notebooks(World):
 
     def park(self, name: str, state_bytes: int | None = None) -> None:
         """Its user has it suspended."""
-        self.step(name, lambda one: steps.asks(one, RequestedAction.SUSPEND, self.now))
+        self.step(
+            name,
+            lambda one: steps.request_action(one, RequestedAction.SUSPEND, self.now),
+        )
         self.turn()
         self.moved(self.lease_of(name), state_bytes)
         self.turn()
@@ -150,7 +153,7 @@ def test_a_kernel_on_gpus_in_a_queue_that_suspends_has_a_residence_and_stays_unt
     box = Notebooks()
     box.submit(ask("a", "1/4"))
     box.turn(5.0)
-    assert box.home("a") == DeviceState(active_at=5.0, pinned=steps.UNSEEN)
+    assert box.home("a") == DeviceState(active_at=5.0, pinned=steps.NOT_CHECKED)
 
 
 @pytest.mark.parametrize("case", ["queue", "process", "off", "mig", "cpu"])
@@ -165,7 +168,7 @@ def test_nobody_else_has_one(case: str) -> None:
         box.suspend = None
     elif case == "mig":
         from jupyter_aistack.core.model.device import MIGInstance
-        from jupyter_aistack.core.model.request import parse_spec
+        from jupyter_aistack.core.model.spec import parse_spec
 
         instance = MIGInstance(uuid="MIG-1", profile="1g.10gb", memory_bytes=10 * GIB)
         devices = tuple(
@@ -176,7 +179,7 @@ def test_nobody_else_has_one(case: str) -> None:
         request = replace(request, spec=parse_spec("1g.10gb"))
     elif case == "cpu":
         from jupyter_aistack.core.model.device import DeviceKind
-        from jupyter_aistack.core.model.request import parse_spec
+        from jupyter_aistack.core.model.spec import parse_spec
 
         cpu = Device(
             id="CPU",
@@ -386,9 +389,9 @@ def test_who_is_kept_or_cannot_be_suspended_is_reclaimed_as_ever() -> None:
     box = Notebooks()
     box.start("a")
     box.use("a")
-    box.step("a", lambda one: steps.keeps(one, True))
+    box.step("a", lambda one: steps.pin(one, True))
     assert [type(action) for action in box.turn(55 * 60.0).actions] == [Notify]
-    box.step("a", lambda one: steps.keeps(one, False))
+    box.step("a", lambda one: steps.pin(one, False))
     todo = box.turn(1.0)
     assert [type(action) for action in todo.actions] == [
         WithdrawNotice,
@@ -504,7 +507,7 @@ def test_a_lost_state_takes_no_room_and_its_new_process_waits_for_some() -> None
     box.park("a")
     box.begin("a")
     box.turn()
-    box.step("a", lambda one: steps.is_lost(one, "out of memory"))
+    box.step("a", lambda one: steps.mark_lost(one, "out of memory"))
     box.start("b", "1")
     box.step("a", lambda one: steps.reset_for_new_process(one, box.now))
     box.see("a")
@@ -580,13 +583,17 @@ def update_device_state(
         ("failed", StatePhase.RESTORING): lambda one: steps.resume_failed(
             one, "too little memory"
         ),
-        ("lost", StatePhase.RESTORING): lambda one: steps.is_lost(one, "out of memory"),
-        "anew": lambda one: steps.is_pinned(steps.reset_for_new_process(one, now), ""),
-        "keep": lambda one: steps.keeps(one, not one.is_kept),
+        ("lost", StatePhase.RESTORING): lambda one: steps.mark_lost(
+            one, "out of memory"
+        ),
+        "anew": lambda one: steps.with_pin_reason(
+            steps.reset_for_new_process(one, now), ""
+        ),
+        "keep": lambda one: steps.pin(one, not one.is_kept),
         "begin": lambda one: steps.cell_begins(one, now),
         "end": lambda one: steps.cell_ends(one, now),
-        "suspend": lambda one: steps.asks(one, RequestedAction.SUSPEND, now),
-        "resume": lambda one: steps.asks(one, RequestedAction.RESUME, now),
+        "suspend": lambda one: steps.request_action(one, RequestedAction.SUSPEND, now),
+        "resume": lambda one: steps.request_action(one, RequestedAction.RESUME, now),
     }
     change = changes.get((kind, home.phase)) or changes.get(kind)
     if change is not None:
@@ -648,7 +655,10 @@ def lived(
         happen(box, kind, number, request)
         turn(box)
         for lease in list(box.leases.values()):
-            if lease.residence is not None and lease.residence.pinned == steps.UNSEEN:
+            if (
+                lease.residence is not None
+                and lease.residence.pinned == steps.NOT_CHECKED
+            ):
                 box.see(lease.request_id)
 
 
@@ -657,7 +667,7 @@ def settle(box: Notebooks) -> None:
     for _ in range(12 * (len(box.leases) + len(box.requests) + 1)):
         for lease in list(box.leases.values()):
             if lease.residence is not None:
-                if lease.residence.pinned == steps.UNSEEN:
+                if lease.residence.pinned == steps.NOT_CHECKED:
                     lease = box.see(lease.request_id)
                 box.moved(lease)
                 if (box.leases[lease.id].residence or DeviceState()).is_busy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.suspend.activity import (
     GRACE_SECONDS,
     ActivityVerdict,
@@ -12,7 +13,6 @@ from jupyter_aistack.core.suspend.activity import (
     turns_busy,
     turns_idle,
 )
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.testing import ManualClock
 
 

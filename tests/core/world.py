@@ -9,7 +9,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
-from jupyter_aistack.core.model.device_state import DeviceState, leaves, returns
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    begin_resume,
+    begin_suspend,
+)
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Outcome, advance
 from jupyter_aistack.core.model.plan import (
     End,
@@ -19,17 +23,17 @@ from jupyter_aistack.core.model.plan import (
     Reject,
     Snapshot,
     TransferAction,
+    TransferDirection,
     WithdrawNotice,
     grant_to_lease,
 )
-from jupyter_aistack.core.model.policy import Policy
-from jupyter_aistack.core.model.request import Request, parse_spec
+from jupyter_aistack.core.model.policy import Policy, SuspendPolicy
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.model.usage_history import Account, charged
 from jupyter_aistack.core.scheduling.cycle import plan
-from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.feasibility import TransferDirection
-from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.testing import holder
 
 _STEPS = {
@@ -167,7 +171,9 @@ class World:
         elif isinstance(action, TransferAction):
             self.update_device_state(
                 self.leases[action.lease_id],
-                leaves if action.act is TransferDirection.SUSPEND else returns,
+                begin_suspend
+                if action.act is TransferDirection.SUSPEND
+                else begin_resume,
             )
         elif isinstance(action, (Notify, WithdrawNotice)):
             notice = action.notice if isinstance(action, Notify) else None

@@ -18,11 +18,11 @@ from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
 )
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.testing import ManualClock, holder
@@ -200,12 +200,12 @@ class Machine:
 
     def settle_in(self, kernel: Kernel, lease: Lease) -> None:
         """Its server has looked at a kernel that nobody has looked at yet."""
-        if lease.residence is not None and lease.residence.pinned == steps.UNSEEN:
+        if lease.residence is not None and lease.residence.pinned == steps.NOT_CHECKED:
             broker = self._broker(kernel)
             broker.prepare(lease)
             broker.activate(lease.id, lease.token, verified=True)
             broker.update_device_state(
-                lease.id, lease.token, lambda one: steps.is_pinned(one, "")
+                lease.id, lease.token, lambda one: steps.with_pin_reason(one, "")
             )
 
     def use(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
@@ -274,7 +274,7 @@ class Machine:
 
     def begin_moves(self, server: int) -> None:
         """The mover of a server takes up what its own kernels are to do."""
-        for lease in self.brokers[server].moves():
+        for lease in self.brokers[server].transfers():
             kernel = self.kernels.get(lease.holder.id)
             if (
                 kernel is None
@@ -352,7 +352,8 @@ class Machine:
             del self.vaults[work.pid]
             kernel.is_lost, self.lost = True, self.lost + 1
             self._tell(
-                work, lambda one: steps.is_lost(one, "the driver met too little memory")
+                work,
+                lambda one: steps.mark_lost(one, "the driver met too little memory"),
             )
 
     def _tell(self, work: Work, change: object) -> None:

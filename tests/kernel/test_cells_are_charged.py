@@ -72,4 +72,4 @@ async def test_the_end_of_a_lease_is_charged_at_once(
     ended = broker.lease(lease.id).ended_at
     assert ended is not None
     assert 0 < charge.seconds <= ended - lease.granted_at
-    await until(lambda: not broker.books.is_open)
+    await until(lambda: not broker.usage_meter.is_open)

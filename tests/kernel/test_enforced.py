@@ -14,7 +14,6 @@ import pytest
 from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.exceptions import ProviderError
@@ -22,6 +21,7 @@ from jupyter_aistack.kernel.environment import combined
 from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.verify.child import verify
 
+from ..scripted import exchange_providers
 from .conftest import WriteKernel, active, client_of, evaluate, until
 
 GPU, OTHER = (
@@ -212,9 +212,7 @@ def promising(broker: Broker, pipe: Path) -> Callable[..., None]:
     def exchange(**changes: object) -> None:
         (provider,) = broker.devices.providers
         behind: Any = Behind(provider, pipe, {**PROMISE, **changes})
-        broker.devices = DeviceManager(
-            (behind,), host=broker.host, clock=broker.clock, ours=broker._own_processes
-        )
+        exchange_providers(broker, behind)
 
     return exchange
 

@@ -53,7 +53,8 @@ async def test_kernel_without_a_queue_of_its_own_waits_in_its_users(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lab = Queue(name="lab", members=frozenset({"@painters"}))
-    broker.policy = replace(broker.policy, queues=(lab, *broker.policy.queues))
+    policy = broker.policy
+    broker.host_state.policy = replace(policy, queues=(lab, *policy.queues))
     monkeypatch.setattr(
         "jupyter_aistack.kernel.kernel_leases.groups_of",
         lambda user: frozenset({"painters"}),

@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.model.device_state import RequestedAction
+from jupyter_aistack.core.model.device_state import RequestedAction, StatePhase
 from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendPolicy
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.testing import ManualClock
+from jupyter_aistack.testing import CAN_SUSPEND, ManualClock
 
 from .machine import NO_FAULTS, FakeGPUs, Machine
 
@@ -50,7 +49,7 @@ def machine_of(
             clock=machine.clock,
             is_alive=machine.is_alive,
             suspend=SUSPEND,
-            suspend_ready=lambda: "",
+            capability=CAN_SUSPEND,
             host_memory=free,
         )
         machine.brokers.append(broker)
@@ -68,7 +67,7 @@ def live(machine: Machine) -> None:
     machine.faults = NO_FAULTS
     for lease in machine.brokers[0].leases():
         if lease.residence is not None:
-            machine.brokers[0].keep(lease.id, False)
+            machine.brokers[0].set_pinned(lease.id, False)
 
 
 def settle(machine: Machine, is_over: Callable[[], bool]) -> None:
@@ -83,7 +82,7 @@ def settle(machine: Machine, is_over: Callable[[], bool]) -> None:
 def nobody_waits(machine: Machine) -> bool:
     """Whether no cell runs or waits, and nothing moves."""
     living = [kernel for kernel in machine.kernels.values() if kernel.is_alive]
-    return not machine.brokers[0].moves() and not any(
+    return not machine.brokers[0].transfers() and not any(
         kernel.waits or kernel.is_lost for kernel in living
     )
 
@@ -96,7 +95,7 @@ def come_back(machine: Machine) -> None:
         lease = machine.lease_of(kernel)
         if lease is not None:
             broker, lease_id = machine.brokers[kernel.server], lease.id
-            broker.ask(lease_id, RequestedAction.RESUME)
+            broker.request_action(lease_id, RequestedAction.RESUME)
             settle(
                 machine,
                 lambda broker=broker, lease_id=lease_id: is_resident(broker, lease_id),

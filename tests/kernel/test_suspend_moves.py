@@ -20,15 +20,16 @@ import pytest
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
+    DisplayState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
-    is_pinned,
+    with_pin_reason,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.policy import Policy, Queue
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.core.suspend.capability import SuspendCapability
-from jupyter_aistack.core.suspend.model import DisplayState, StatePhase, SuspendPolicy
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
@@ -37,7 +38,7 @@ from jupyter_aistack.server.suspend.executor import SuspendExecutor
 from jupyter_aistack.server.suspend.memory_probe import MemoryProbe
 from jupyter_aistack.server.suspend.worker import SuspendWorker
 from jupyter_aistack.system.processes import tree
-from jupyter_aistack.testing import ManualClock
+from jupyter_aistack.testing import CAN_SUSPEND, ManualClock
 
 from .fake_gpu import GIB, FakeGPU
 
@@ -64,7 +65,7 @@ class World:
         self.gpu, self.clock = FakeGPU(self.states), ManualClock()
         self.command = (sys.executable, str(FAKE), str(self.states), json.dumps(script))
         self.helper = CheckpointClient(self.command)
-        self.readiness = SuspendCapability(tier=SuspendMethod.CHECKPOINT)
+        self.capability = SuspendCapability(tier=SuspendMethod.CHECKPOINT)
         self.report: dict[str, Any] | None = {"registered_bytes": 0}
         self.host_memory = 64 * GIB
         self.broker = Broker(
@@ -75,7 +76,7 @@ class World:
             ttl_seconds=1e9,
             clock=self.clock,
             suspend=SuspendPolicy(lock_seconds=1.0),
-            suspend_ready=lambda: "",
+            capability=CAN_SUSPEND,
             host_memory=lambda: self.host_memory,
         )
         self.mover = self.server()
@@ -86,10 +87,10 @@ class World:
             gauge=MemoryProbe(self.broker),
             checkpoints=DriverCheckpoint(self.helper, lock_seconds=1.0),
             ask=self.ask,
-            readiness=lambda: self.readiness,
+            capability=lambda: self.capability,
             policy=SuspendPolicy(),
             clock=self.clock,
-            host_room=self.broker.suspend_capacity_bytes,
+            host_capacity=self.broker.suspend_capacity_bytes,
             log=logging.getLogger("test"),
         )
         return SuspendWorker(
@@ -149,7 +150,7 @@ class World:
 
     def suspend(self) -> DeviceState:
         self.clock.advance(3600)
-        self.broker.ask(self.now().id, RequestedAction.SUSPEND)
+        self.broker.request_action(self.now().id, RequestedAction.SUSPEND)
         assert self.home.phase is StatePhase.PARKING
         self.work()
         return self.home
@@ -334,7 +335,7 @@ def test_a_restore_without_memory_loses_the_kernel_for_good_and_says_what_to_do(
     assert "CUDA_ERROR_OUT_OF_MEMORY; restart the kernel" in lost.note
     assert "LeaseStateLost" in box.events()
     with pytest.raises(LeaseError, match="its state is lost"):
-        box.broker.ask(box.now().id, RequestedAction.RESUME)
+        box.broker.request_action(box.now().id, RequestedAction.RESUME)
     box.work()
     assert box.home == lost
 
@@ -388,7 +389,7 @@ def test_memory_that_stays_on_the_device_is_not_believed_away(
 def test_a_host_without_room_keeps_it_on_the_device(world: Make, kernel: int) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
+    box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     box.host_memory = GIB
     box.work()
     assert box.home.phase is StatePhase.RESIDENT
@@ -420,7 +421,7 @@ def test_a_cell_that_begins_before_anything_has_moved_goes_on_at_once(
 ) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
+    box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     box.broker.begin_cell(box.now().id)
     box.work()
     assert (box.home.phase, box.home.is_busy, box.home.note) == (
@@ -490,7 +491,7 @@ def test_a_new_server_goes_on_with_a_suspend_from_where_the_old_one_was(
 ) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
+    box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     box.states.write_text(json.dumps({str(kernel): state}))
     box.mover = box.server()
     box.work()
@@ -632,7 +633,7 @@ def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(
 ) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
+    box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     lease, other = box.now(), box.server()
     assert box.mover.claim(lease)
     assert not other.claim(lease)
@@ -661,7 +662,7 @@ def test_what_was_claimed_and_not_begun_holds_up_nobody(
 ) -> None:
     box = resident(world(), kernel)
     box.clock.advance(3600)
-    box.broker.ask(box.now().id, RequestedAction.SUSPEND)
+    box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     lease = box.now()
     assert box.mover.claim(lease)
     box.mover.give_up(lease)
@@ -680,7 +681,7 @@ def test_a_process_that_ends_amid_a_move_ends_nothing_else(
     )
     lease = box.broker.lease(box.broker.submit("1", holder).lease_id)
     lease = box.broker.update_device_state(
-        lease.id, lease.token, lambda one: is_pinned(one, "")
+        lease.id, lease.token, lambda one: with_pin_reason(one, "")
     )
     box.broker.bind(lease.id, lease.token, pid=os.getpid(), root_pid=dead)
     gone = box.suspend()
@@ -691,7 +692,9 @@ def test_what_is_not_the_drivers_to_move_is_moved_by_the_kernel_itself(
     world: Make, kernel: int
 ) -> None:
     box = world()
-    box.readiness = SuspendCapability(tier=SuspendMethod.OFFLOAD, why="driver 1 is old")
+    box.capability = SuspendCapability(
+        tier=SuspendMethod.OFFLOAD, why="driver 1 is old"
+    )
     box.report = {"registered_bytes": 3 * GIB, "size_bytes": 3 * GIB}
     box.kernel(kernel, kernel)
     assert box.home.pinned == ""
@@ -714,7 +717,9 @@ def test_what_stays_because_it_is_not_registered_is_said(
         "jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0
     )
     box = world()
-    box.readiness = SuspendCapability(tier=SuspendMethod.OFFLOAD, why="driver 1 is old")
+    box.capability = SuspendCapability(
+        tier=SuspendMethod.OFFLOAD, why="driver 1 is old"
+    )
     box.report = {"registered_bytes": GIB, "size_bytes": GIB}
     box.kernel(kernel, kernel)
     stays = box.suspend()

@@ -21,11 +21,11 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
 )
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.system.processes import is_alive
 
 from .conftest import WriteKernel, client_of, lease_of, pid_of, until
@@ -204,7 +204,7 @@ async def test_a_wait_is_interrupted_and_the_cell_does_not_run(
             == "ok"
         )
         lease = await lease_once_known(broker, kernel_id)
-        broker.ask(lease.id, RequestedAction.SUSPEND)
+        broker.request_action(lease.id, RequestedAction.SUSPEND)
         await parked(broker, kernel_id)
         other = Holder(
             kind=HolderKind.KERNEL,
@@ -235,7 +235,7 @@ async def test_a_kernel_restarted_while_its_state_is_away_begins_with_nothing_to
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run(REGISTER) == "ok"
         lease = await lease_once_known(broker, kernel_id)
-        broker.ask(lease.id, RequestedAction.SUSPEND)
+        broker.request_action(lease.id, RequestedAction.SUSPEND)
         assert (await parked(broker, kernel_id)).state_bytes
     await kernels.restart_kernel(kernel_id)
     after = lease_of(broker, kernel_id)
@@ -257,7 +257,7 @@ async def test_any_kernel_is_seen_to_wait_for_its_gpu_from_outside_and_one_that_
     async with notebook(kernels, kernel_id) as ann:
         assert await ann.run("import time") == "ok"
         lease = await lease_once_known(broker, kernel_id)
-        broker.ask(lease.id, RequestedAction.SUSPEND)
+        broker.request_action(lease.id, RequestedAction.SUSPEND)
         assert (await parked(broker, kernel_id)).tier is SuspendMethod.SIMULATED
         assert (
             await ann.run(

@@ -16,7 +16,8 @@ import pytest
 
 from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import Holder, HolderKind, parse_spec
+from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.server.suspend.orphans import is_orphan
 from jupyter_aistack.server.suspend.preflight import (
     PreflightReport,

@@ -14,8 +14,8 @@ import pytest
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import SuspendMethod
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF
-from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient

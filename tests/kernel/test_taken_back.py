@@ -64,8 +64,9 @@ class Wheel:
 
 @pytest.fixture
 def clock(broker: Broker) -> Wheel:
-    broker.clock = Wheel()
-    return broker.clock
+    wheel = Wheel()
+    broker.host_state.clock = wheel
+    return wheel
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.units import GIB
@@ -29,6 +28,7 @@ from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 
+from ..scripted import exchange_providers
 from .conftest import SLEEPER, WriteKernel, active, pid_of, until
 
 # -- the order of things ---------------------------------------------------------------
@@ -212,9 +212,7 @@ def card(broker: Broker, heard: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     """The host's only device, and a shorter wait for its quiet."""
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.2)
     provider = Card(heard)
-    broker.devices = DeviceManager(
-        (provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes
-    )
+    exchange_providers(broker, provider)
     return provider
 
 

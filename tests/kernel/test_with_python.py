@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.kernel.environment import SECRETS
 
+from ..scripted import exchange_providers
 from .conftest import ALL, WriteKernel, active, client_of, evaluate, until
 
 IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -41,9 +41,7 @@ async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_th
 
 def _exchange(broker: Broker, provider: Any) -> None:
     """Put another provider in."""
-    broker.devices = DeviceManager(
-        (provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes
-    )
+    exchange_providers(broker, provider)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Grant, Plan
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger

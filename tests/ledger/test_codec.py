@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.ledger.sql.codec import lease_from_row, lease_to_row
 from jupyter_aistack.testing import holder
 

@@ -15,15 +15,21 @@ from jupyter_aistack.core.model.device_state import (
     DeviceState,
     SuspendMethod,
     cell_begins,
-    is_lost,
+    mark_lost,
     resumed,
     suspended,
 )
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome
-from jupyter_aistack.core.model.plan import End, Grant, Plan, Reject, TransferAction
+from jupyter_aistack.core.model.plan import (
+    End,
+    Grant,
+    Plan,
+    Reject,
+    TransferAction,
+    TransferDirection,
+)
 from jupyter_aistack.core.model.request import Request, RequestState
-from jupyter_aistack.core.suspend.feasibility import TransferDirection
 from jupyter_aistack.exceptions import (
     InvalidTransition,
     LeaseError,
@@ -447,7 +453,7 @@ def test_a_state_that_moves_takes_its_lease_along_and_says_so(
     )
     assert (back.state, ledger.lease(lease.id, 3.0)) == (LeaseState.ACTIVE, back)
     lost = ledger.update_device_state(
-        lease.id, lease.token, 4.0, lambda one: is_lost(one, "restore failed")
+        lease.id, lease.token, 4.0, lambda one: mark_lost(one, "restore failed")
     )
     assert lost.is_live
     assert kinds(ledger)[-3:] == [
@@ -470,13 +476,13 @@ def test_a_step_that_does_not_apply_to_a_state_changes_nothing(
         )
     with pytest.raises(StaleToken):
         ledger.update_device_state(
-            lease.id, lease.token + 1, 2.0, lambda one: is_lost(one, "no")
+            lease.id, lease.token + 1, 2.0, lambda one: mark_lost(one, "no")
         )
     assert ledger.lease(lease.id, 2.0) == lease
     plain = grant(ledger, wish("r-2", spec="1/4"))
     assert (
         ledger.update_device_state(
-            plain.id, plain.token, 2.0, lambda one: is_lost(one, "no")
+            plain.id, plain.token, 2.0, lambda one: mark_lost(one, "no")
         )
         == plain
     )

@@ -15,8 +15,9 @@ import pytest
 
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Notice, NoticeKind
 from jupyter_aistack.core.model.plan import Plan, Reject
-from jupyter_aistack.core.model.request import Request, parse_spec
-from jupyter_aistack.core.scheduling.reservations import Reservation
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.sql.cache import DecodeCache
 from jupyter_aistack.ledger.sql.ledger import SQLLedger

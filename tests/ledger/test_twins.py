@@ -40,9 +40,10 @@ from jupyter_aistack.core.model.plan import (
     WithdrawNotice,
 )
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.usage_history import decayed_use, equivalents
-from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger

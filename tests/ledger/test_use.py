@@ -21,14 +21,15 @@ from jupyter_aistack.core.model.lease import (
 )
 from jupyter_aistack.core.model.plan import Action, End, Notify, Plan, WithdrawNotice
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
-from jupyter_aistack.core.model.request import Request, parse_spec
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.usage_history import (
     Account,
     charged,
     week_of,
     week_start,
 )
-from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.exceptions import LeaseNotFound, LedgerConflict, StaleToken
 from jupyter_aistack.ledger.base import Ledger
 

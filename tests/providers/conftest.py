@@ -10,7 +10,8 @@ import pytest
 
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import Holder, HolderKind, parse_spec
+from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.core.model.spec import parse_spec
 
 from .mps_stand import Stand
 

@@ -18,7 +18,7 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.core.placement.placement import PlacementFailure, place
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError

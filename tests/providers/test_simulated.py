@@ -17,12 +17,11 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
-from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.lease import LeaseState
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.placement.placement import place
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock

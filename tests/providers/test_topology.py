@@ -83,7 +83,7 @@ def test_pairs_are_asked_for_once_a_minute(fake_nvml) -> None:
 
 def test_a_request_for_several_gets_those_that_are_joined(fake_nvml) -> None:
     from jupyter_aistack.core.model.device import Inventory
-    from jupyter_aistack.core.model.request import parse_spec
+    from jupyter_aistack.core.model.spec import parse_spec
     from jupyter_aistack.core.placement.placement import place
 
     crossed = "link a=0 b=2\nlink a=1 b=3\n"

@@ -10,7 +10,7 @@ import pytest
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.server.maintenance.activity import ActivitySample, to_touch
 from jupyter_aistack.testing import holder
 

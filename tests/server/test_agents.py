@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.api.service import Caller
-from jupyter_aistack.core.model.policy import Policy, Queue
-from jupyter_aistack.core.suspend.model import SuspendPolicy
+from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.rpc import agent_mailbox as module

@@ -124,7 +124,7 @@ async def test_living_holder_is_renewed_and_dead_one_reaped(
     await child.wait()
     await until(lambda: not broker.lease(dying).is_live)
     assert broker.lease(dying).outcome.value == "abandoned"  # type: ignore[union-attr]
-    broker.clock = lambda: started + 50  # under a third of its time is left
+    broker.host_state.clock = lambda: started + 50  # under a third of its time is left
     await until(lambda: broker.lease(answer["lease"]["id"]).expires_at > started + 100)
 
 

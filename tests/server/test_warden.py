@@ -16,7 +16,6 @@ import pytest
 from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.kernel import teardown
@@ -24,7 +23,7 @@ from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import holder
 
-from ..scripted import Lists
+from ..scripted import Lists, exchange_providers
 from .conftest import until
 from .live import LiveServer, live_server
 from .test_live import post, wait_for_kernel
@@ -46,9 +45,7 @@ def lists(workbench: ServerContext, monkeypatch: pytest.MonkeyPatch) -> Lists:
     monkeypatch.setattr("jupyter_aistack.broker.memory_watchdog.GPU_SECONDS", 0.01)
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.1)
     provider, broker = Lists(), workbench.broker
-    broker.devices = DeviceManager(
-        (provider,), host=broker.host, clock=broker.clock, ours=broker._own_processes
-    )
+    exchange_providers(broker, provider)
     return provider
 
 

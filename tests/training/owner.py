@@ -25,9 +25,9 @@ def main() -> None:
     def tell(point: dict[str, Any]) -> None:
         ranks.append(int(point["metrics"]["pid"]))
         if len(ranks) == 2:
-            nests = [psutil.Process(rank).ppid() for rank in ranks]
-            workers = [psutil.Process(nest).ppid() for nest in nests]
-            print(json.dumps(ranks + nests + workers), flush=True)
+            servers = [psutil.Process(rank).ppid() for rank in ranks]
+            workers = [psutil.Process(server).ppid() for server in servers]
+            print(json.dumps(ranks + servers + workers), flush=True)
 
     train(forever, workers=Cluster(2, "cpu:1/4"), on_metrics=tell)
 

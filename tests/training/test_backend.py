@@ -78,7 +78,7 @@ def test_a_backend_may_be_insisted_on() -> None:
     assert choose_backend(on(SliceKind.GPU, "a", "b"), "nccl")[0] == "nccl"
     assert choose_backend(on(SliceKind.GPU, "a", "b"), "gloo") == (
         "gloo",
-        "it was asked for",
+        "it was requested",
     )
     with pytest.raises(InvalidRequest, match="'mpi' is not one of auto, nccl, gloo"):
         choose_backend([], "mpi")

@@ -20,19 +20,19 @@ CPU = torch.device("cpu")
 def test_every_rank_gets_equally_many_rows_and_none_twice(
     sizes: list[int], ranks: int
 ) -> None:
-    pieces = [
+    parts = [
         ShardPart(start=0, stop=rows, path="file", group=group)
         for group, rows in enumerate(sizes)
     ]
-    shares = cut(pieces, ranks)
-    assert [sum(piece.rows for piece in share) for share in shares] == [
+    shares = cut(parts, ranks)
+    assert [sum(part.rows for part in share) for share in shares] == [
         sum(sizes) // ranks
     ] * ranks
     rows = [
-        (piece.group, row)
+        (part.group, row)
         for share in shares
-        for piece in share
-        for row in range(piece.start, piece.stop)
+        for part in share
+        for row in range(part.start, part.stop)
     ]
     assert len(rows) == len(set(rows))
     assert all(row < sizes[group] for group, row in rows)

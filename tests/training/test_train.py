@@ -36,7 +36,7 @@ def ranks_alive() -> list[psutil.Process]:
 
 
 def _is_rank(process: psutil.Process) -> bool:
-    """Ranks are forked by a nest and share its command line."""
+    """Ranks are forked by a fork server and share its command line."""
     parent = process.parent()
     return (
         parent is not None
@@ -157,7 +157,7 @@ def test_a_killed_worker_is_survived_as_well(cluster: Cluster, table: Path) -> N
         if ctx.attempt == 0 and ctx.rank == 1:
             os.kill(
                 psutil.Process().parent().ppid(), signal.SIGKILL
-            )  # rank, nest, worker
+            )  # rank, fork server, worker
             time.sleep(60)
         return ctx.mean(ctx.rank)
 
@@ -242,12 +242,12 @@ def test_what_a_killed_kernel_left_is_removed_and_the_living_keep_theirs(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     kept = [
         tmp_path / f"aistack-run-{os.getpid()}-a",
-        tmp_path / "aistack-run-of-somebody",
+        tmp_path / "aistack-run-of-another",
         tmp_path / "other",
     ]
     for folder in [*kept, tmp_path / f"aistack-run-{ended.pid}-b"]:
         folder.mkdir()
-    with train_module._folder() as folder:
+    with train_module._run_folder() as folder:
         assert sorted(tmp_path.iterdir()) == sorted([*kept, folder])
     assert sorted(tmp_path.iterdir()) == sorted(kept)
 

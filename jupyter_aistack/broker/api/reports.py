@@ -30,7 +30,7 @@ from jupyter_aistack.core.accounting.rightsizing import (
 )
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device import Device, DeviceKind
-from jupyter_aistack.core.model.request import Spec, Unit
+from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.wire.values import (
     END_OF_TIME,
     flag_field,
@@ -183,7 +183,7 @@ class AccountingAPI:
         may see.
         """
         hidden = not sight.sees_names
-        counts = list(self._broker.books.charged.values())
+        counts = list(self._broker.usage_meter.charged.values())
         return [
             replace(one, user=ANONYMOUS)
             if hidden and one.user not in ("", sight.user)

@@ -10,21 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jupyter_aistack.broker import settings
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device_state import RequestedAction
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE
-from jupyter_aistack.core.model.request import (
-    MAX_COUNT,
-    Holder,
-    HolderKind,
-    Request,
-    RequestState,
-    is_profile,
-)
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
+from jupyter_aistack.core.model.spec import MAX_COUNT, is_profile
+from jupyter_aistack.core.scheduling.admission import problems
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.values import (
     flag_field,
@@ -162,10 +156,10 @@ class Service:
         return host_to_dict(
             inventory,
             broker.leases(),
-            broker.queues,
+            broker.policy.queues,
             reservations=broker.reservations(),
-            problems=tuple(settings.problems(broker.policy, inventory)),
-            readiness=broker.readiness(),
+            problems=tuple(problems(broker.policy, inventory)),
+            capability=broker.suspend_support.capability,
             now=broker.clock(),
         )
 
@@ -456,22 +450,26 @@ class Service:
 
     def _suspend(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.ask(self._owned(payload, caller).id, RequestedAction.SUSPEND)
+            self.broker.request_action(
+                self._owned(payload, caller).id, RequestedAction.SUSPEND
+            )
         )
 
     def _resume(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.ask(self._owned(payload, caller).id, RequestedAction.RESUME)
+            self.broker.request_action(
+                self._owned(payload, caller).id, RequestedAction.RESUME
+            )
         )
 
     def _pin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.keep(self._owned(payload, caller).id, True)
+            self.broker.set_pinned(self._owned(payload, caller).id, True)
         )
 
     def _unpin(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._sight(caller).lease(
-            self.broker.keep(self._owned(payload, caller).id, False)
+            self.broker.set_pinned(self._owned(payload, caller).id, False)
         )
 
     def _begin_cell(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
@@ -541,7 +539,7 @@ class Service:
     # -- cutting -----------------------------------------------------------------------
 
     def _mig_plan(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        plan = self.broker.cutting.plan(self.broker.snapshot(), _profiles(payload))
+        plan = self.broker.mig.plan(self.broker.snapshot(), _profiles(payload))
         steps = [
             {**asdict(step), "action": step.action.value, "text": str(step)}
             for step in plan.steps
@@ -555,7 +553,7 @@ class Service:
         self._check_admin(caller, "GPUs are cut")
         profiles = _profiles(payload)
         refused = self._mig_plan(payload, caller)["refused"]
-        done = self.broker.cutting.make(self.broker.snapshot(), profiles)
+        done = self.broker.mig.make(self.broker.snapshot(), profiles)
         self.broker.cycle()
         return {"done": list(done), "refused": refused}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory, Slice
-from jupyter_aistack.core.model.request import Spec, parse_spec
+from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
 
 

@@ -20,7 +20,8 @@ from jupyter_aistack.core.model.plan import (
     grant_to_lease,
 )
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE, IdlePolicy, Policy, Queue
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, Spec
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request
+from jupyter_aistack.core.model.spec import Spec
 from jupyter_aistack.core.model.usage_history import Account, charged
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.idle import NOTICED, stage

@@ -12,7 +12,7 @@ from dataclasses import replace
 from jupyter_aistack.core.model.lease import LeaseState, LeaseTransition, advance
 from jupyter_aistack.core.model.plan import Grant
 from jupyter_aistack.core.model.policy import IdlePolicy
-from jupyter_aistack.core.model.request import Spec, parse_spec
+from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.scheduling.idle import NOTICED, stage
 

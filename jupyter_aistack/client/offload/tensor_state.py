@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
-from jupyter_aistack.core.suspend.model import SuspendPolicy, host_room
+from jupyter_aistack.core.suspend.model import host_capacity
 from jupyter_aistack.exceptions import LeaseError
 
 from .cuda import Device
@@ -264,7 +265,7 @@ class Offload:
                 ) from error
 
     def _admit(self, sizes: list[int]) -> None:
-        room = host_room(
+        room = host_capacity(
             _available_bytes(),
             parked_bytes=self._arena.size_bytes,
             share=SuspendPolicy().host_share,

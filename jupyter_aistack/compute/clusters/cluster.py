@@ -17,7 +17,7 @@ from distributed import Scheduler, Security, SpecCluster, Status
 
 from jupyter_aistack.client import client as clients
 from jupyter_aistack.core.model.device import Slice
-from jupyter_aistack.core.model.request import parse_spec
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.exceptions import (
     AcquireTimeout,

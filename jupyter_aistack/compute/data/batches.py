@@ -7,7 +7,7 @@ Never row by row: collating rows is 15 to 30 times slower than cutting a block.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -53,14 +53,12 @@ class ShardReader:
         for block in self._blocks(epoch, features, label, shuffle, skip * size):
             if rest is not None:
                 block = tuple(torch.cat(pair) for pair in zip(rest, block, strict=True))
-            whole = len(block[0]) // size * size
+            rows = len(block[0])
+            whole = rows // size * size
             for start in range(0, whole, size):
-                yield self._shape(
-                    tuple(part[start : start + size] for part in block), label
-                )
-            rest = (
-                tuple(part[whole:] for part in block) if whole < len(block[0]) else None
-            )
+                batch = tuple(part[start : start + size] for part in block)
+                yield self._shape(batch, label)
+            rest = tuple(part[whole:] for part in block) if whole < rows else None
         if rest is not None:
             yield self._shape(rest, label)
 
@@ -78,31 +76,38 @@ class ShardReader:
         shuffle: bool,
         skip_rows: int,
     ) -> Iterator[Block]:
-        pieces = self.shard.pieces
-        order = (
-            np.random.default_rng([self.seed, epoch]).permutation(len(pieces))
-            if shuffle
-            else range(len(pieces))
-        )
-        todo: list[
-            tuple[int, int]
-        ] = []  # piece, and how many of its first rows to leave out
-        for index in order:
-            if pieces[index].rows > skip_rows:
-                todo.append((int(index), skip_rows))
-            skip_rows = max(0, skip_rows - pieces[index].rows)
+        """The shard's parts in this epoch's order, the next ones read ahead."""
+        parts = self.shard.parts
+        order = self._order(epoch, shuffle, skip_rows)
         with ThreadPoolExecutor(1, thread_name_prefix="aistack-feed") as pool:
             ahead: deque[Future[list[np.ndarray]]] = deque()
-            coming = iter(todo)
-            for index, first in todo:
-                while (
-                    len(ahead) < BLOCKS_AHEAD
-                    and (job := next(coming, None)) is not None
-                ):
-                    ahead.append(
-                        pool.submit(self._read, pieces[job[0]], features, label)
-                    )
-                yield self._mix(ahead.popleft().result(), index, first, epoch, shuffle)
+            unread = iter(order)
+            for index, first in order:
+                while len(ahead) < BLOCKS_AHEAD:
+                    upcoming = next(unread, None)
+                    if upcoming is None:
+                        break
+                    part = parts[upcoming[0]]
+                    ahead.append(pool.submit(self._read, part, features, label))
+                block = ahead.popleft().result()
+                yield self._mix(block, index, first, epoch, shuffle)
+
+    def _order(
+        self, epoch: int, shuffle: bool, skip_rows: int
+    ) -> list[tuple[int, int]]:
+        """Which parts to read, and how many of the first rows of each to leave out."""
+        parts = self.shard.parts
+        indices: Iterable[int] = range(len(parts))
+        if shuffle:
+            generator = np.random.default_rng([self.seed, epoch])
+            indices = generator.permutation(len(parts))
+        order: list[tuple[int, int]] = []
+        for index in indices:
+            rows = parts[index].rows
+            if rows > skip_rows:
+                order.append((int(index), skip_rows))
+            skip_rows = max(0, skip_rows - rows)
+        return order
 
     def _mix(
         self,
@@ -113,11 +118,11 @@ class ShardReader:
         shuffle: bool,
     ) -> Block:
         rows = len(block[0])
-        order = (
-            np.random.default_rng([self.seed, epoch, index]).permutation(rows)
-            if shuffle
-            else np.arange(rows)
-        )
+        order = np.arange(rows)
+        if shuffle:
+            order = np.random.default_rng([self.seed, epoch, index]).permutation(rows)
+        # Cut after the shuffle: a run that is taken up again must see the rows it has
+        # not had.
         return tuple(self._tensor(part[order[first:]]) for part in block)
 
     def _tensor(self, part: np.ndarray) -> torch.Tensor:
@@ -125,25 +130,24 @@ class ShardReader:
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def _read(
-        self, piece: ShardPart, features: Sequence[str] | None, label: str | None
+        self, part: ShardPart, features: Sequence[str] | None, label: str | None
     ) -> list[np.ndarray]:
         if self.shard.arrays is not None:
-            return read_arrays(self.shard.arrays, piece)
-        return read_table(piece, features, label)
+            return read_arrays(self.shard.arrays, part)
+        return read_table(part, features, label)
 
 
-def read_arrays(files: Mapping[str, str], piece: ShardPart) -> list[np.ndarray]:
-    """The rows of a piece of every array."""
+def read_arrays(files: Mapping[str, str], part: ShardPart) -> list[np.ndarray]:
+    """The rows of a part of every array."""
     return [
-        np.load(file, mmap_mode="r")[piece.start : piece.stop]
-        for file in files.values()
+        np.load(file, mmap_mode="r")[part.start : part.stop] for file in files.values()
     ]
 
 
 def read_table(
-    piece: ShardPart, features: Sequence[str] | None, label: str | None
+    part: ShardPart, features: Sequence[str] | None, label: str | None
 ) -> list[np.ndarray]:
-    """The rows of a piece of a Parquet file: a float32 matrix of the features, and the
+    """The rows of a part of a Parquet file: a float32 matrix of the features, and the
     label's column if asked for.
 
     Raises:
@@ -151,27 +155,29 @@ def read_table(
     """
     from pyarrow.parquet import ParquetFile
 
-    file = ParquetFile(piece.path)
+    file = ParquetFile(part.path)
     known = [name for name in file.schema_arrow.names if not name.startswith("__")]
-    chosen = (
-        list(features)
-        if features is not None
-        else [name for name in known if name != label]
-    )
-    wanted = [*chosen, *([label] if label is not None else [])]
-    missing = [name for name in wanted if name not in known]
+    if features is None:
+        features = [name for name in known if name != label]
+    labels = [] if label is None else [label]
+    columns = [*features, *labels]
+    _check_columns(columns, known)
+
+    group = file.read_row_group(part.group, columns=columns, use_threads=False)
+    table = group.slice(part.start, part.rows)
+    matrix = np.empty((part.rows, len(features)), dtype=np.float32)
+    for position, name in enumerate(features):
+        matrix[:, position] = _numbers(table, name)
+    return [matrix, *(_numbers(table, name) for name in labels)]
+
+
+def _check_columns(columns: Sequence[str], known: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in known]
     if missing:
         raise TrainingError(
             f"data: there is no column {missing[0]!r}; there is {', '.join(known)}",
             field="data",
         )
-    table = file.read_row_group(piece.group, columns=wanted, use_threads=False).slice(
-        piece.start, piece.rows
-    )
-    matrix = np.empty((piece.rows, len(chosen)), dtype=np.float32)
-    for position, name in enumerate(chosen):
-        matrix[:, position] = _numbers(table, name)
-    return [matrix] if label is None else [matrix, _numbers(table, label)]
 
 
 def _numbers(table: Any, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which rows each rank reads: cut here, in the notebook; read in the ranks (see
+"""Which rows each rank reads: decided here, in the notebook; read in the ranks (see
 `batches`).
 
 Every rank gets the same number of rows, to the row, so that all take the same number of
@@ -45,16 +45,16 @@ class Shard:
     """What one rank reads.
 
     Attributes:
-        pieces: in order; nothing when there is no data.
+        parts: in order; none when there is no data.
         arrays: files of the arrays by name; empty for a table.
     """
 
-    pieces: tuple[ShardPart, ...] = ()
+    parts: tuple[ShardPart, ...] = ()
     arrays: Mapping[str, str] | None = None
 
     @property
     def rows(self) -> int:
-        return sum(piece.rows for piece in self.pieces)
+        return sum(part.rows for part in self.parts)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,35 +62,36 @@ class Shard:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Shard:
         return cls(
-            pieces=tuple(ShardPart(**piece) for piece in data["pieces"]),
+            parts=tuple(ShardPart(**part) for part in data["parts"]),
             arrays=data["arrays"],
         )
 
 
-def cut(pieces: Sequence[ShardPart], ranks: int) -> list[tuple[ShardPart, ...]]:
-    """The pieces in `ranks` equal runs of rows; at most ``ranks - 1`` rows at the end
+def cut(parts: Sequence[ShardPart], ranks: int) -> list[tuple[ShardPart, ...]]:
+    """The parts in `ranks` equal runs of rows; at most ``ranks - 1`` rows at the end
     are left over.
     """
-    share = sum(piece.rows for piece in pieces) // ranks
-    left = iter(pieces)
+    rows_each = sum(part.rows for part in parts) // ranks
+    unread = iter(parts)
     shares: list[tuple[ShardPart, ...]] = []
     rest: ShardPart | None = None
     for _ in range(ranks):
-        taken, rest = _take(share, left, rest)
-        shares.append(tuple(taken))
+        share, rest = _take(rows_each, unread, rest)
+        shares.append(tuple(share))
     return shares
 
 
 def _take(
-    rows: int, left: Iterator[ShardPart], rest: ShardPart | None
+    rows: int, unread: Iterator[ShardPart], rest: ShardPart | None
 ) -> tuple[list[ShardPart], ShardPart | None]:
+    """The next `rows` rows, beginning with `rest`, and what is over of the last part."""
     taken: list[ShardPart] = []
     while rows:
-        piece = rest if rest is not None else next(left)
-        part = replace(piece, stop=min(piece.stop, piece.start + rows))
-        rest = replace(piece, start=part.stop) if part.stop < piece.stop else None
-        taken.append(part)
-        rows -= part.rows
+        part = rest if rest is not None else next(unread)
+        stop = min(part.stop, part.start + rows)
+        rest = replace(part, start=stop) if stop < part.stop else None
+        taken.append(replace(part, stop=stop))
+        rows -= stop - part.start
     return taken, rest
 
 
@@ -110,48 +111,48 @@ def plan_shards(data: Any, ranks: int, folder: Path) -> list[Shard]:
     if data is None:
         return [Shard() for _ in range(ranks)]
     if isinstance(data, Mapping):
-        pieces, files = _write_arrays(data, folder)
-        return [
-            Shard(pieces=share, arrays=files) for share in _cut_checked(pieces, ranks)
-        ]
+        parts, files = _write_arrays(data, folder)
+        return [Shard(parts=share, arrays=files) for share in _shares(parts, ranks)]
     path = data if isinstance(data, (str, Path)) else _write_table(data, folder)
-    return [
-        Shard(pieces=share) for share in _cut_checked(_row_groups(Path(path)), ranks)
-    ]
+    return [Shard(parts=share) for share in _shares(_row_groups(Path(path)), ranks)]
 
 
-def _cut_checked(
-    pieces: Sequence[ShardPart], ranks: int
-) -> list[tuple[ShardPart, ...]]:
-    rows = sum(piece.rows for piece in pieces)
+def _shares(parts: Sequence[ShardPart], ranks: int) -> list[tuple[ShardPart, ...]]:
+    """The parts by rank. Raises `TrainingError` when there is not a row for each."""
+    rows = sum(part.rows for part in parts)
     if rows < ranks:
         raise TrainingError(
             f"data: {rows} rows are too few for {ranks} workers", field="data"
         )
-    return cut(pieces, ranks)
+    return cut(parts, ranks)
 
 
 def _row_groups(path: Path) -> list[ShardPart]:
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
-
+    """A part for each row group of a Parquet file, or of those in a folder."""
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.exists() for file in files):
         raise TrainingError(f"data: there is no Parquet file at {path}", field="data")
-    pieces = []
-    for file in files:
-        try:
-            metadata = ParquetFile(file).metadata
-        except ArrowInvalid as error:
-            raise TrainingError(
-                f"data: {file} is not a Parquet file ({error})", field="data"
-            ) from error
-        for group in range(metadata.num_row_groups):
-            rows = metadata.row_group(group).num_rows
-            pieces.append(
-                ShardPart(path=str(file.resolve()), group=group, start=0, stop=rows)
-            )
-    return [piece for piece in pieces if piece.rows]
+    parts = [part for file in files for part in _file_row_groups(file)]
+    return [part for part in parts if part.rows]
+
+
+def _file_row_groups(file: Path) -> list[ShardPart]:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        metadata = ParquetFile(file).metadata
+    except ArrowInvalid as error:
+        raise TrainingError(
+            f"data: {file} is not a Parquet file ({error})", field="data"
+        ) from error
+    path = str(file.resolve())
+    return [
+        ShardPart(
+            path=path, group=group, start=0, stop=metadata.row_group(group).num_rows
+        )
+        for group in range(metadata.num_row_groups)
+    ]
 
 
 def _write_table(data: Any, folder: Path) -> Path:
@@ -184,19 +185,15 @@ def _write_arrays(
         )
     files = {}
     for number, (name, array) in enumerate(data.items()):
+        # A tensor may be on a GPU or need gradients.
+        values = array.numpy(force=True) if hasattr(array, "numpy") else array
         file = folder / f"array-{number}.npy"
-        np.save(
-            file,
-            np.ascontiguousarray(
-                array.numpy(force=True) if hasattr(array, "numpy") else array
-            ),
-        )
+        np.save(file, np.ascontiguousarray(values))
         files[name] = str(file)
-    return list(_blocks(next(iter(lengths.values())))), files
+    rows = next(iter(lengths.values()))
+    return list(_blocks(rows)), files
 
 
 def _blocks(rows: int) -> Iterable[ShardPart]:
-    return (
-        ShardPart(start=start, stop=min(rows, start + BLOCK_ROWS))
-        for start in range(0, rows, BLOCK_ROWS)
-    )
+    for start in range(0, rows, BLOCK_ROWS):
+        yield ShardPart(start=start, stop=min(rows, start + BLOCK_ROWS))

@@ -11,7 +11,7 @@ BACKENDS = ("auto", "nccl", "gloo")
 
 
 def choose_backend(
-    slices: Sequence[Sequence[Slice]], wanted: str = "auto"
+    slices: Sequence[Sequence[Slice]], requested: str = "auto"
 ) -> tuple[str, str]:
     """The backend for ranks on these slices, one entry per rank, and why.
 
@@ -21,20 +21,21 @@ def choose_backend(
 
     Args:
         slices: of each rank.
-        wanted: ``nccl`` or ``gloo`` to insist on one, ``auto`` for the fastest that
+        requested: ``nccl`` or ``gloo`` to insist on it, ``auto`` for the fastest that
             these slices carry.
 
     Raises:
         InvalidRequest: NCCL is insisted on and these slices cannot carry it.
     """
-    if wanted not in BACKENDS:
+    if requested not in BACKENDS:
         raise InvalidRequest(
-            f"backend: {wanted!r} is not one of {', '.join(BACKENDS)}", field="backend"
+            f"backend: {requested!r} is not one of {', '.join(BACKENDS)}",
+            field="backend",
         )
-    if wanted == "gloo":
-        return "gloo", "it was asked for"
+    if requested == "gloo":
+        return "gloo", "it was requested"
     backend, why = _fastest(slices)
-    if wanted == "nccl" and backend != "nccl":
+    if requested == "nccl" and backend != "nccl":
         raise InvalidRequest(
             f"backend: nccl cannot be used here: {why}; leave it to gloo, or ask for whole GPUs: a cluster of slice 1",
             field="backend",
@@ -45,14 +46,12 @@ def choose_backend(
 def _fastest(slices: Sequence[Sequence[Slice]]) -> tuple[str, str]:
     if not slices or not all(slices):
         return "gloo", "no slice is known for every rank"
-    pieces = [piece for own in slices for piece in own]
-    if any(piece.kind is SliceKind.CPU for piece in pieces):
+    held = [slice_ for own in slices for slice_ in own]
+    if any(slice_.kind is SliceKind.CPU for slice_ in held):
         return "gloo", "the slices are of a CPU"
-    if any(piece.kind is not SliceKind.GPU for piece in pieces):
-        return (
-            "gloo",
-            "the slices are parts of GPUs, and NCCL wants a whole GPU for every rank",
-        )
-    if len({piece.device_id for piece in pieces}) < len(pieces):
-        return "gloo", "ranks share a GPU, and NCCL wants one for every rank"
+    if any(slice_.kind is not SliceKind.GPU for slice_ in held):
+        return "gloo", "the slices are parts of GPUs, and NCCL needs whole ones"
+    devices = {slice_.device_id for slice_ in held}
+    if len(devices) < len(held):
+        return "gloo", "ranks share a GPU, and NCCL needs a GPU for every rank"
     return "nccl", "every rank has whole GPUs of its own"

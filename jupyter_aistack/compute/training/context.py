@@ -66,18 +66,16 @@ class Context:
         self._epochs = epochs
         self._reader = reader
         self._checkpoint = checkpoint_folder / CHECKPOINT
-        self._metrics = os.open(
+        self._metrics_descriptor = os.open(
             metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
         )
-        self._next: tuple[int, int] = (
-            0,
-            0,
-        )  # epoch and batch at which a checkpoint taken now is taken up again
+        # Epoch and batch from which a checkpoint written now goes on.
+        self._next = (0, 0)
         self._stopped = threading.Event()
         self._notice_file = notice_file
-        self._noticed = ""
+        self._last_notice = ""
 
-    # -- going round -------------------------------------------------------------------
+    # -- epochs and data ---------------------------------------------------------------
 
     @property
     def stopped(self) -> bool:
@@ -94,14 +92,16 @@ class Context:
         """The epochs that are still to be done; after `restore` it begins where the
         checkpoint was taken.
         """
+        has_data = bool(self._reader.shard.rows)
         for epoch in range(self._next[0], self._epochs):
             if self.stopped:
                 return
             self.epoch = epoch
-            if self._next[0] < epoch or not self._reader.shard.rows:
-                # Without data of ours to count, a checkpoint belongs to the end of its
-                # epoch.
-                self._next = (epoch, 0) if self._reader.shard.rows else (epoch + 1, 0)
+            if not has_data:
+                # Without batches to count, a checkpoint belongs to its epoch's end.
+                self._next = (epoch + 1, 0)
+            elif self._next[0] < epoch:
+                self._next = (epoch, 0)
             yield epoch
 
     def data(
@@ -128,7 +128,8 @@ class Context:
         """
         if not self._reader.shard.rows:
             raise TrainingError("data: train() was given none", field="data")
-        first = self._next[1] if self._next[0] == self.epoch else 0
+        epoch, done = self._next
+        first = done if epoch == self.epoch else 0
         batches = self._reader.batches(
             self.epoch,
             size=batch_size,
@@ -137,15 +138,17 @@ class Context:
             shuffle=shuffle,
             skip=first,
         )
-        for done, batch in enumerate(batches, first + 1):
-            self._next = (self.epoch, done)
+        for count, batch in enumerate(batches, first + 1):
+            # Before the batch is used: a checkpoint written after this step must not
+            # repeat it.
+            self._next = (self.epoch, count)
             self.rows += len(_first_tensor(batch))
             yield batch
             if self.stopped:
                 return
         self._next = (self.epoch + 1, 0)
 
-    # -- together ----------------------------------------------------------------------
+    # -- all ranks together ------------------------------------------------------------
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model on this rank's device, its gradients averaged over all ranks."""
@@ -157,16 +160,13 @@ class Context:
 
     def mean(self, value: float | torch.Tensor) -> float:
         """The mean over all ranks, which must all call it."""
-        total = (
-            torch.as_tensor(value, dtype=torch.float32, device=self.device)
-            .detach()
-            .clone()
-        )
+        tensor = torch.as_tensor(value, dtype=torch.float32, device=self.device)
+        total = tensor.detach().clone()
         if self.world_size > 1:
             dist.all_reduce(total)
         return float(total) / self.world_size
 
-    # -- telling -----------------------------------------------------------------------
+    # -- metrics -----------------------------------------------------------------------
 
     def log(
         self,
@@ -192,24 +192,25 @@ class Context:
             "step": step,
             "metrics": {name: float(value) for name, value in metrics.items()},
         }
-        os.write(self._metrics, json.dumps(point).encode() + b"\n")
+        # One write for a line, so that no reader finds half of one.
+        os.write(self._metrics_descriptor, json.dumps(point).encode() + b"\n")
 
-    # -- keeping -----------------------------------------------------------------------
+    # -- checkpoints -------------------------------------------------------------------
 
     @property
     def should_checkpoint(self) -> bool:
-        """Whether a slice of this notebook will be taken back soon: true once for each
+        """Whether a slice of this notebook will be reclaimed soon: true once for each
         notice, in each rank.
 
-        A loop that keeps a checkpoint only now and then asks it after each step; it
+        A loop that writes a checkpoint only now and then reads it after each step; that
         costs microseconds.
         """
         try:
-            noticed = self._notice_file.read_text()
+            notice = self._notice_file.read_text()
         except OSError:
             return False
-        is_new = noticed != self._noticed
-        self._noticed = noticed
+        is_new = notice != self._last_notice
+        self._last_notice = notice
         return is_new
 
     def checkpoint(
@@ -218,16 +219,16 @@ class Context:
         optimizer: torch.optim.Optimizer | None = None,
         **extra: Any,
     ) -> None:
-        """Keep the state from which a restart goes on; call it in all ranks, rank 0
+        """Write the state from which a restart goes on; call it in all ranks, rank 0
         writes.
 
         The file is replaced whole: a rank that dies while writing leaves the one
-            before.
+        before.
         """
         if self.rank:
             return
         state = {
-            "model": _bare(model).state_dict(),
+            "model": _unwrapped(model).state_dict(),
             "optimizer": optimizer.state_dict() if optimizer is not None else None,
             "next": self._next,
             "extra": extra,
@@ -249,7 +250,7 @@ class Context:
         state = torch.load(
             self._checkpoint, map_location=self.device, weights_only=False
         )
-        _bare(model).load_state_dict(state["model"])
+        _unwrapped(model).load_state_dict(state["model"])
         if optimizer is not None and state["optimizer"] is not None:
             optimizer.load_state_dict(state["optimizer"])
         self._next = tuple(state["next"])
@@ -257,12 +258,11 @@ class Context:
         return extra
 
 
-def _bare(model: torch.nn.Module) -> torch.nn.Module:
-    return (
-        model.module
-        if isinstance(model, torch.nn.parallel.DistributedDataParallel)
-        else model
-    )
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The model itself, without the wrapper that averages its gradients."""
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        return model.module
+    return model
 
 
 def _first_tensor(batch: Any) -> torch.Tensor:

@@ -1,59 +1,127 @@
-"""Where ranks hatch: ``python -m jupyter_aistack.compute.training.fork_server PARENT``,
-one beside each Dask worker that trains.
+"""Forks ranks: ``python -m jupyter_aistack.compute.training.fork_server PARENT``, one
+process beside each Dask worker that trains.
 
-Importing torch takes seconds. The nest does it once and forks each rank from there, so
-that every run but the first starts in a tenth of a second. It has imported, never
-computed: no CUDA context, no OpenMP pool and no autograd thread, none of which survives
-a fork.
+Importing torch takes seconds. The fork server does it once and forks each rank from
+there, so that every run but the first starts in a tenth of a second. It has imported,
+never computed: no CUDA context, no OpenMP pool and no autograd thread, none of which
+survives a fork.
 
-Told on standard input, one JSON object per line: ``job_file``, ``out_file``,
-``log_file``, ``path`` (Python's). For
-each it writes a pid file, and when the rank has ended a file with its exit status, both
-beside the job file.
+On standard input it reads one :class:`~jupyter_aistack.compute.training.job.ForkRequest`
+a line. For each it writes a file with the rank's pid, and when the rank has ended
+another with its exit status.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from jupyter_aistack.system.files import write_atomic
 
+from .job import ForkRequest, exit_file, pid_file
+
 POLL_SECONDS = 0.02
+READ_BYTES = 65536
 IDLE_SECONDS = 600.0
-"""An unused nest ends, for the memory's sake; the next run makes a new one."""
+"""A fork server without a rank ends after this, for the memory's sake; the next run
+starts another.
+"""
 
 
 def main() -> None:
-    """Serve until the worker is gone or nothing was asked for long."""
+    """Serve until the worker is gone or nothing has run for long."""
     parent = int(sys.argv[1])
-    ranks = dict[int, Path]()
-    used_at = time.monotonic()
-    _import()
-    pending = b""
-    while os.getppid() == parent and time.monotonic() - used_at < IDLE_SECONDS:
-        if select.select([0], [], [], POLL_SECONDS)[0]:
-            received = os.read(0, 65536)
-            if not received:
-                break
-            *lines, pending = (pending + received).split(b"\n")
-            for line in lines:
-                ranks.update(_hatch(json.loads(line)))
-        _collect(ranks)
-        if ranks:
-            used_at = time.monotonic()
-    for pid in ranks:
-        os.kill(pid, signal.SIGKILL)
+    _import_libraries()
+    ForkServer(parent).serve()
     os._exit(0)
 
 
-def _import() -> None:
+class ForkServer:
+    """Forks a rank for each request on standard input, and reaps them.
+
+    Args:
+        parent: pid of the worker; the server ends with it.
+    """
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+        self._jobs: dict[int, Path] = {}
+        self._unread = b""
+        self._used_at = time.monotonic()
+
+    def serve(self) -> None:
+        """Fork and reap until the worker is gone; then end the ranks that still run."""
+        while self._is_needed() and self._read_requests():
+            self._reap()
+            if self._jobs:
+                self._used_at = time.monotonic()
+        for pid in self._jobs:
+            os.kill(pid, signal.SIGKILL)
+
+    def _is_needed(self) -> bool:
+        is_idle = time.monotonic() - self._used_at >= IDLE_SECONDS
+        return os.getppid() == self._parent and not is_idle
+
+    def _read_requests(self) -> bool:
+        """Wait a moment for requests and carry them out; False at the end of input."""
+        if not select.select([sys.stdin.fileno()], [], [], POLL_SECONDS)[0]:
+            return True
+        received = os.read(sys.stdin.fileno(), READ_BYTES)
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        for line in lines:
+            request = ForkRequest.from_json(line)
+            self._jobs[fork(request)] = request.job_file
+        return bool(received)
+
+    def _reap(self) -> None:
+        """Write down which ranks have ended, and how."""
+        for pid in list(self._jobs):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                code = os.waitstatus_to_exitcode(status)
+                write_atomic(exit_file(self._jobs.pop(pid)), str(code))
+
+
+def fork(request: ForkRequest) -> int:
+    """Fork one rank and write its pid down; returns the pid."""
+    server = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _run_rank(request, server)
+    write_atomic(pid_file(request.job_file), str(pid))
+    return pid
+
+
+def _run_rank(request: ForkRequest, server: int) -> NoReturn:
+    """In the child: cut the ties to the fork server and run the rank."""
+    from . import rank
+
+    try:
+        # Ctrl-C in a terminal goes to whole process groups, and stopping is the
+        # notebook's to do.
+        os.setsid()
+        _redirect(Path(os.devnull), 0)
+        _redirect(request.out_file, 1)
+        _redirect(request.log_file, 2)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        sys.path[:] = request.python_path
+        rank.main(request.job_file, server)
+    finally:
+        os._exit(1)
+
+
+def _redirect(path: Path, descriptor: int) -> None:
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(opened, descriptor)
+    os.close(opened)
+
+
+def _import_libraries() -> None:
     import cloudpickle  # noqa: F401
     import torch
     import torch.nn.parallel
@@ -61,50 +129,8 @@ def _import() -> None:
     from . import context, rank  # noqa: F401
 
     torch.set_num_threads(1)
-    torch.optim.SGD(
-        [torch.zeros(1, requires_grad=True)], lr=0.1
-    )  # the first optimizer imports as much again
-
-
-def _hatch(order: dict[str, Any]) -> dict[int, Path]:
-    """Fork one rank; its pid and its job's file."""
-    job_file = Path(order["job_file"])
-    nest = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(order, nest)
-    write_atomic(job_file.with_suffix(".pid"), str(pid))
-    return {pid: job_file}
-
-
-def _become(order: dict[str, Any], nest: int) -> None:
-    """In the child: cut the ties to the nest and run the rank. Never returns."""
-    from . import rank
-
-    try:
-        os.setsid()  # Ctrl-C in a terminal goes to whole process groups, and stopping is for the notebook
-        for name, number in (
-            (os.devnull, 0),
-            (order["out_file"], 1),
-            (order["log_file"], 2),
-        ):
-            opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(opened, number)
-            os.close(opened)
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        sys.path[:] = order["path"]
-        rank.main(Path(order["job_file"]), nest)
-    finally:
-        os._exit(1)
-
-
-def _collect(ranks: dict[int, Path]) -> None:
-    """Write down which ranks have ended, and how."""
-    for pid in list(ranks):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            exit_file = ranks.pop(pid).with_suffix(".exit")
-            write_atomic(exit_file, str(os.waitstatus_to_exitcode(status)))
+    # The first optimizer imports as much again.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
 
 
 if __name__ == "__main__":

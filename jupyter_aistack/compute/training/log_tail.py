@@ -16,18 +16,18 @@ class LogTail:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._at = 0
+        self._offset = 0
 
     def lines(self) -> list[str]:
         """The complete lines since the last call; none while there is no file."""
         try:
             with self.file.open("rb") as file:
-                file.seek(self._at)
+                file.seek(self._offset)
                 new = file.read()
         except FileNotFoundError:
             return []
         whole = new[: new.rfind(b"\n") + 1]
-        self._at += len(whole)
+        self._offset += len(whole)
         return whole.decode(errors="replace").splitlines()
 
     def records(self) -> list[dict[str, Any]]:

@@ -1,11 +1,10 @@
-"""What a Dask worker does for a rank: have it hatched, watch it, end it. The worker
-itself never touches torch.
+"""The Dask task that runs a rank: has it forked, watches it, ends it. The worker itself
+never touches torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -13,40 +12,33 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+
+from .job import ForkRequest, RankExit, TrainingJob, exit_file, pid_file
 
 POLL_SECONDS = 0.02
 
 
-def run_rank(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one rank to its end, as a Dask task.
-
-    Args:
-        job: see `supervisor`; ``stop_file``, once it exists, holds the seconds the rank
-            gets to end by itself.
-
-    Returns:
-        ``rank``; ``code``, the exit status, negative for a signal; ``was_stopped``,
-        whether that was on our account.
-    """
-    job_file = Path(job["error_file"]).with_suffix(".job")
-    job_file.write_text(json.dumps(job))
-    order = {
-        "job_file": str(job_file),
-        "out_file": job["out_file"],
-        "log_file": job["log_file"],
-        "path": sys.path,
-    }
-    process = RankProcess(_warm_nest(order), job_file)
+def run_rank(job: TrainingJob) -> RankExit:
+    """Run one rank to its end, as a Dask task."""
+    job.job_file.write_text(job.to_json())
+    request = ForkRequest(
+        job_file=job.job_file,
+        out_file=job.out_file,
+        log_file=job.log_file,
+        python_path=list(sys.path),
+    )
+    process = RankProcess(_request_fork(request), job.job_file)
     try:
-        was_stopped = _watch(process, Path(job["stop_file"]))
+        was_stopped = _await_end(process, job.stop_file)
     finally:
         process.signal(signal.SIGKILL)
-    return {"rank": job["rank"], "code": process.poll(), "was_stopped": was_stopped}
+    return RankExit(code=process.poll(), was_stopped=was_stopped)
 
 
-def _watch(process: RankProcess, stop_file: Path) -> bool:
-    """Wait for the end, or bring it about; tells which."""
+def _await_end(process: RankProcess, stop_file: Path) -> bool:
+    """Wait for the rank's end, and bring it about once `stop_file` says so; returns
+    whether it had to.
+    """
     deadline: float | None = None
     while process.poll() is None:
         if deadline is None and stop_file.exists():
@@ -59,19 +51,23 @@ def _watch(process: RankProcess, stop_file: Path) -> bool:
 
 
 class RankProcess:
-    """A rank, as far as its nest tells."""
+    """A rank, as far as its fork server tells."""
 
-    def __init__(self, nest: subprocess.Popen[bytes], job_file: Path) -> None:
-        self._nest = nest
-        self._pid_file = job_file.with_suffix(".pid")
-        self._exit_file = job_file.with_suffix(".exit")
+    def __init__(self, server: subprocess.Popen[bytes], job_file: Path) -> None:
+        self._server = server
+        self._pid_file = pid_file(job_file)
+        self._exit_file = exit_file(job_file)
 
     def poll(self) -> int | None:
-        """The exit status; None while it runs. A rank does not outlive its nest."""
-        nest_is_gone = self._nest.poll() is not None
+        """The exit status; None while it runs. A rank does not outlive its fork
+        server.
+        """
+        # Asked before the file is read: a server may write the status and end in
+        # between, and the rank would pass for killed.
+        server_is_gone = self._server.poll() is not None
         with contextlib.suppress(FileNotFoundError):
             return int(self._exit_file.read_text())
-        return -signal.SIGKILL if nest_is_gone else None
+        return -signal.SIGKILL if server_is_gone else None
 
     def signal(self, number: int) -> None:
         """Send a signal, if it runs."""
@@ -80,32 +76,33 @@ class RankProcess:
                 os.kill(int(self._pid_file.read_text()), number)
 
 
-_nest: subprocess.Popen[bytes] | None = None
+_server: subprocess.Popen[bytes] | None = None
+"""This worker's fork server."""
+
 _lock = threading.Lock()
 
 
-def _warm_nest(order: dict[str, Any]) -> subprocess.Popen[bytes]:
-    """This worker's nest, started if there is none, with the order given to it."""
-    global _nest
-    line = json.dumps(order).encode() + b"\n"
+def _request_fork(request: ForkRequest) -> subprocess.Popen[bytes]:
+    """Send a request to this worker's fork server, which is started if need be."""
+    global _server
+    line = request.to_json().encode() + b"\n"
     with _lock:
-        if _nest is not None and _nest.poll() is None:
-            with contextlib.suppress(
-                BrokenPipeError
-            ):  # it has just ended for lack of use
-                return _give(_nest, line)
-        _nest = _start_nest(order["log_file"])
-        return _give(_nest, line)
+        if _server is not None and _server.poll() is None:
+            # One that ended for lack of use a moment ago takes no request.
+            with contextlib.suppress(BrokenPipeError):
+                return _send(_server, line)
+        _server = _start_server(request.log_file)
+        return _send(_server, line)
 
 
-def _give(nest: subprocess.Popen[bytes], line: bytes) -> subprocess.Popen[bytes]:
-    assert nest.stdin is not None
-    nest.stdin.write(line)
-    nest.stdin.flush()
-    return nest
+def _send(server: subprocess.Popen[bytes], line: bytes) -> subprocess.Popen[bytes]:
+    assert server.stdin is not None
+    server.stdin.write(line)
+    server.stdin.flush()
+    return server
 
 
-def _start_nest(log_file: str) -> subprocess.Popen[bytes]:
+def _start_server(log_file: Path) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
@@ -113,16 +110,13 @@ def _start_nest(log_file: str) -> subprocess.Popen[bytes]:
         str(os.getpid()),
     ]
     # The notebook's modules must be found as the worker finds them.
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-    }
-    with open(log_file, "ab") as log:
+    python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    with log_file.open("ab") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": python_path},
             start_new_session=True,
         )

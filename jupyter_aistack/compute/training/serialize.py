@@ -19,7 +19,9 @@ def dump_by_value(thing: Any) -> bytes:
     import cloudpickle
 
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
-    if module is None or module.__name__ == "__main__" or _is_installed(module):
+    # cloudpickle sends what is defined in __main__ by value as it is.
+    is_main = module is not None and module.__name__ == "__main__"
+    if module is None or is_main or _is_installed(module):
         return cloudpickle.dumps(thing)
     cloudpickle.register_pickle_by_value(module)
     try:
@@ -29,14 +31,14 @@ def dump_by_value(thing: Any) -> bytes:
 
 
 def _is_installed(module: ModuleType) -> bool:
+    """Whether other processes import the same module: of Python, of an installed
+    package, or of this one.
+    """
     file = getattr(module, "__file__", None)
-    if (
-        file is None
-        or module.__name__.partition(".")[0] == (__package__ or "").partition(".")[0]
-    ):
+    package = module.__name__.partition(".")[0]
+    own_package = (__package__ or "").partition(".")[0]
+    if file is None or package == own_package:
         return True
-    homes = {
-        Path(sysconfig.get_path(name)).resolve()
-        for name in ("stdlib", "platstdlib", "purelib", "platlib")
-    }
-    return any(home in Path(file).resolve().parents for home in homes)
+    paths = ("stdlib", "platstdlib", "purelib", "platlib")
+    homes = {Path(sysconfig.get_path(name)).resolve() for name in paths}
+    return not homes.isdisjoint(Path(file).resolve().parents)

@@ -14,16 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_aistack.compute.data.shards import plan_shards
+from jupyter_aistack.compute.data.shards import Shard, plan_shards
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.exceptions import InvalidRequest
 
+from .attempt import Metrics
 from .backend import choose_backend
+from .job import RankResult, TrainingRun
 from .serialize import dump_by_value
-from .supervisor import Metrics, Supervisor, TrainingRun
+from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from jupyter_aistack.compute.clusters.cluster import Cluster
+
+SlicesByWorker = Mapping[object, Sequence[Slice]]
 
 START_SECONDS = 60.0
 _PREFIX = "aistack-run-"
@@ -102,24 +108,20 @@ def train(
         InvalidRequest: an argument makes no sense; it is named.
         KeyboardInterrupt: after all ranks have been stopped.
     """
-    _check(loop, epochs, max_restarts)
+    _check_arguments(loop, epochs, max_restarts)
     began = time.monotonic()
-    with _folder() as folder, _client(workers) as (client, slices):
-        names = sorted(_names(client), key=str)
-        chosen, reason = choose_backend(
-            [slices.get(name, ()) for name in names], backend
-        )
-        run = TrainingRun(
-            folder=folder,
-            workers=tuple(names),
-            shards=tuple(_shards(client, data, len(names), folder)),
-            loop=dump_by_value(loop),
-            config=dump_by_value(dict(config or {})),
+    with _run_folder() as folder, _dask_client(workers) as (client, slices):
+        run = _plan_run(
+            client,
+            slices,
+            folder,
+            loop=loop,
+            data=data,
+            config=config or {},
             epochs=epochs,
             seed=seed,
-            backend=chosen,
-            on_gpu=any(piece.uuid for own in slices.values() for piece in own),
-            checkpoints=_checkpoint_folder(checkpoint_dir, folder),
+            backend=backend,
+            checkpoint_dir=checkpoint_dir,
         )
         supervisor = Supervisor(
             client,
@@ -128,54 +130,85 @@ def train(
             timeout=timeout,
             max_restarts=max_restarts,
         )
-        found = supervisor.run()
-    return _result(
-        found,
-        supervisor,
-        seconds=time.monotonic() - began,
+        ranks = supervisor.run()
+    return _result(ranks, supervisor, seconds=time.monotonic() - began)
+
+
+def _plan_run(
+    client: Client,
+    slices: SlicesByWorker,
+    folder: Path,
+    *,
+    loop: Callable[[Any], Any],
+    data: Any,
+    config: Mapping[str, Any],
+    epochs: int,
+    seed: int,
+    backend: str,
+    checkpoint_dir: str | Path | None,
+) -> TrainingRun:
+    """What is fixed for the run; data that must be written is written to `folder`."""
+    names = sorted(_worker_names(client), key=str)
+    by_rank = [slices.get(name, ()) for name in names]
+    chosen, reason = choose_backend(by_rank, backend)
+    return TrainingRun(
+        folder=folder,
+        workers=tuple(names),
+        shards=tuple(_shards(client, data, len(names), folder)),
+        loop=dump_by_value(loop),
+        config=dump_by_value(dict(config)),
+        epochs=epochs,
+        seed=seed,
         backend=chosen,
         backend_reason=reason,
+        on_gpu=any(slice_.uuid for own in slices.values() for slice_ in own),
+        checkpoints=_checkpoint_folder(checkpoint_dir, folder),
     )
 
 
 def _result(
-    found: Sequence[Mapping[str, Any]], supervisor: Supervisor, **known: Any
+    ranks: Sequence[RankResult], supervisor: Supervisor, *, seconds: float
 ) -> Result:
-    rows = sum(one["rows"] for one in found)
-    busy = max(one["seconds"] for one in found)
+    run = supervisor.training_run
+    rows = sum(rank.rows for rank in ranks)
+    slowest = max(rank.seconds for rank in ranks)
     return Result(
-        results=[one["value"] for one in found],
+        results=[rank.value for rank in ranks],
         metrics=supervisor.history,
+        seconds=seconds,
         rows=rows,
-        rows_per_second=rows / busy if busy else 0.0,
+        rows_per_second=rows / slowest if slowest else 0.0,
+        backend=run.backend,
+        backend_reason=run.backend_reason,
         restarts=supervisor.restarts,
-        **known,
     )
 
 
-def _check(loop: Any, epochs: int, max_restarts: int) -> None:
+def _check_arguments(loop: Any, epochs: int, max_restarts: int) -> None:
     if not callable(loop):
         raise InvalidRequest(
             f"loop: expected a function of one context, got {type(loop).__name__}",
             field="loop",
         )
-    for name, value, least in (
-        ("epochs", epochs, 1),
-        ("max_restarts", max_restarts, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidRequest(
-                f"{name}: expected a whole number from {least} up, got {value!r}",
-                field=name,
-            )
+    _check_count("epochs", epochs, minimum=1)
+    _check_count("max_restarts", max_restarts, minimum=0)
+
+
+def _check_count(name: str, value: Any, *, minimum: int) -> None:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or value < minimum:
+        raise InvalidRequest(
+            f"{name}: expected a whole number from {minimum} up, got {value!r}",
+            field=name,
+        )
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _run_folder() -> Iterator[Path]:
     """Where notebook and ranks of one run meet; leases are of this host, so they all
     see it.
     """
-    _sweep()
+    _remove_orphaned_folders()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         yield folder
@@ -183,29 +216,31 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep() -> None:
+def _remove_orphaned_folders() -> None:
     """Remove what kernels that were killed have left; their pid is in the folder's
     name.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        # Another user's, or one that another kernel is removing at the same time.
         with contextlib.suppress(OSError):
-            if (
-                pid.isdigit()
-                and left.stat().st_uid == os.getuid()
-                and not Path("/proc", pid).exists()
-            ):
-                shutil.rmtree(left, ignore_errors=True)
+            if _is_orphaned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _checkpoint_folder(wanted: str | Path | None, folder: Path) -> Path:
-    kept = folder / "checkpoints" if wanted is None else Path(wanted).resolve()
+def _is_orphaned(folder: Path) -> bool:
+    pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+    is_own = folder.stat().st_uid == os.getuid()
+    return is_own and pid.isdigit() and not Path("/proc", pid).exists()
+
+
+def _checkpoint_folder(chosen: str | Path | None, folder: Path) -> Path:
+    kept = folder / "checkpoints" if chosen is None else Path(chosen).resolve()
     kept.mkdir(parents=True, exist_ok=True)
     return kept
 
 
 @contextlib.contextmanager
-def _client(workers: Any) -> Iterator[tuple[Client, Mapping[object, Sequence[Slice]]]]:
+def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
     """A Dask client to the workers, and the slices of each worker as far as they are
     known.
     """
@@ -213,17 +248,17 @@ def _client(workers: Any) -> Iterator[tuple[Client, Mapping[object, Sequence[Sli
 
     from jupyter_aistack.compute.clusters.cluster import Cluster
 
+    is_count = isinstance(workers, int) and not isinstance(workers, bool)
     if isinstance(workers, Client):
         cluster = workers.cluster
         yield workers, _slices(cluster) if isinstance(cluster, Cluster) else {}
     elif isinstance(workers, Cluster):
+        count = max(1, len(workers.worker_spec))
         with Client(workers, set_as_default=False) as client:
-            client.wait_for_workers(
-                max(1, len(workers.worker_spec)), timeout=START_SECONDS
-            )
+            client.wait_for_workers(count, timeout=START_SECONDS)
             yield client, _slices(workers)
-    elif isinstance(workers, int) and not isinstance(workers, bool) and workers > 0:
-        with Cluster(workers) as own, _client(own) as connected:
+    elif is_count and workers > 0:
+        with Cluster(workers) as own, _dask_client(own) as connected:
             yield connected
     else:
         raise InvalidRequest(
@@ -232,19 +267,18 @@ def _client(workers: Any) -> Iterator[tuple[Client, Mapping[object, Sequence[Sli
         )
 
 
-def _slices(cluster: Any) -> Mapping[object, Sequence[Slice]]:
-    """No torch sees a simulated GPU, so slices of one are as good as unknown."""
-    slices: Mapping[object, Sequence[Slice]] = (
-        {} if cluster.is_simulated else cluster.slices
-    )
-    return slices
+def _slices(cluster: Cluster) -> SlicesByWorker:
+    """The slices of a cluster's workers. torch sees no simulated GPU, so slices of one
+    are as good as unknown.
+    """
+    return {} if cluster.is_simulated else cluster.slices
 
 
-def _names(client: Client) -> list[object]:
+def _worker_names(client: Client) -> list[object]:
     return [worker["name"] for worker in client.scheduler_info()["workers"].values()]
 
 
-def _shards(client: Client, data: Any, ranks: int, folder: Path) -> Sequence[Any]:
+def _shards(client: Client, data: Any, ranks: int, folder: Path) -> Sequence[Shard]:
     if ranks == 0:
         raise InvalidRequest(
             "workers: there is not one worker to train on", field="workers"

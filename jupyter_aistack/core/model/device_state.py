@@ -11,13 +11,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from jupyter_aistack.core.suspend.model import (
-    DisplayState,
-    StatePhase,
-    SuspendCandidate,
-    standing,
-)
 from jupyter_aistack.exceptions import LeaseError
+
+
+class StatePhase(StrEnum):
+    """Where the state of a tenant is."""
+
+    RESIDENT = "resident"
+    PARKING = (
+        "parking"  # on its way out: still counts on the device, and on the host already
+    )
+    PARKED = "parked"
+    RESTORING = "restoring"  # on its way in: counts on the device already, and on the host still
+    LOST = "lost"
+
+
+class DisplayState(StrEnum):
+    """How the device memory of a lease is seen."""
+
+    HELD = "held"  # a cell runs
+    WARM = "warm"  # idle, and may be suspended when somebody needs the room
+    SUSPENDED = "suspended"  # its state is in host memory
+    PINNED = "pinned"  # idle, but stays: it must not or cannot be suspended
+    LOST = "lost"  # its state is gone; the kernel must be restarted
 
 
 class SuspendMethod(StrEnum):
@@ -84,40 +100,24 @@ class DeviceState:
         )
 
 
-KEPT = "its user keeps it here until it is unpinned"
-UNSEEN = "its server has not looked yet whether it can be suspended"
-
-
-def tenant(
-    lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: DeviceState
-) -> SuspendCandidate:
-    """The lease as the rules of :mod:`.suspend` see it; `memory_bytes` on each of its
-    `devices`.
-    """
-    return SuspendCandidate(
-        lease_id=lease_id,
-        devices=devices,
-        memory_bytes=memory_bytes,
-        state_bytes=residence.state_bytes,
-        phase=residence.phase,
-        is_busy=residence.is_busy,
-        active_at=residence.active_at,
-        wanted_at=residence.wanted_at,
-        pinned=why_pinned(residence),
-        must_go=residence.asked is RequestedAction.SUSPEND,
-        failures=residence.failures,
-        failed_at=residence.failed_at,
-    )
+PINNED_BY_USER = "its user keeps it here until it is unpinned"
+NOT_CHECKED = "its server has not looked yet whether it can be suspended"
 
 
 def why_pinned(residence: DeviceState) -> str:
     """Why it must stay, its user's wish included; empty when it need not."""
-    return KEPT if residence.is_kept else residence.pinned
+    return PINNED_BY_USER if residence.is_kept else residence.pinned
 
 
-def seen(residence: DeviceState) -> DisplayState:
-    """How it is shown."""
-    return standing(tenant("", (), 0, residence))
+def display_state(residence: DeviceState) -> DisplayState:
+    """How it is shown; why it is pinned says `why_pinned`."""
+    if residence.phase is StatePhase.LOST:
+        return DisplayState.LOST
+    if residence.phase in (StatePhase.PARKED, StatePhase.RESTORING):
+        return DisplayState.SUSPENDED
+    if residence.is_busy:
+        return DisplayState.HELD
+    return DisplayState.PINNED if why_pinned(residence) else DisplayState.WARM
 
 
 def cell_begins(residence: DeviceState, now: float) -> DeviceState:
@@ -140,7 +140,7 @@ def cell_ends(residence: DeviceState, now: float) -> DeviceState:
     return replace(residence, is_busy=False, wanted_at=None, active_at=used)
 
 
-def leaves(residence: DeviceState) -> DeviceState:
+def begin_suspend(residence: DeviceState) -> DeviceState:
     """Its state begins to move out."""
     _check(residence, StatePhase.RESIDENT, "suspend")
     return replace(residence, phase=StatePhase.PARKING, asked=RequestedAction.NOTHING)
@@ -164,7 +164,7 @@ def suspend_failed(residence: DeviceState, now: float, note: str) -> DeviceState
     return replace(there, failures=residence.failures + 1, failed_at=now, note=note)
 
 
-def returns(residence: DeviceState) -> DeviceState:
+def begin_resume(residence: DeviceState) -> DeviceState:
     """Its bytes are reserved, and its state begins to move in; who does it may end
     before it can say that it did.
     """
@@ -179,7 +179,7 @@ def resumed(residence: DeviceState, now: float) -> DeviceState:
     return replace(_is_there(residence), state_bytes=None, active_at=now, note="")
 
 
-def is_restored(residence: DeviceState) -> DeviceState:
+def mark_restored(residence: DeviceState) -> DeviceState:
     """The driver has copied state back to a device in one of its processes."""
     return replace(residence, is_restored=True)
 
@@ -207,7 +207,7 @@ def resume_failed(residence: DeviceState, note: str) -> DeviceState:
     return replace(residence, phase=StatePhase.PARKED, note=note)
 
 
-def is_lost(residence: DeviceState, note: str) -> DeviceState:
+def mark_lost(residence: DeviceState, note: str) -> DeviceState:
     """Its state is gone."""
     return replace(
         residence,
@@ -226,12 +226,14 @@ def reset_for_new_process(residence: DeviceState, now: float) -> DeviceState:
     One whose room was given away has none until its first cell asks for it, and then
     nothing to bring back.
     """
-    new = DeviceState(active_at=now, is_kept=residence.is_kept, pinned=UNSEEN)
+    new = DeviceState(active_at=now, is_kept=residence.is_kept, pinned=NOT_CHECKED)
     has_room = residence.phase not in (StatePhase.PARKED, StatePhase.LOST)
     return new if has_room else replace(new, phase=StatePhase.PARKED, state_bytes=0)
 
 
-def asks(residence: DeviceState, asked: RequestedAction, now: float) -> DeviceState:
+def request_action(
+    residence: DeviceState, asked: RequestedAction, now: float
+) -> DeviceState:
     """Its user wants it suspended or back.
 
     Raises:
@@ -274,17 +276,19 @@ def _asks_nothing(residence: DeviceState) -> DeviceState:
     return replace(residence, asked=RequestedAction.NOTHING, wanted_at=wanted_at)
 
 
-def keeps(residence: DeviceState, is_kept: bool) -> DeviceState:
+def pin(residence: DeviceState, is_kept: bool) -> DeviceState:
     """Its user wants it to stay on the device whoever needs the room, or no longer."""
     return replace(residence, is_kept=is_kept)
 
 
-def is_pinned(residence: DeviceState, why: str) -> DeviceState:
+def with_pin_reason(residence: DeviceState, why: str) -> DeviceState:
     """Something makes it unfit to be suspended (empty: nothing does)."""
     return replace(residence, pinned=why)
 
 
-def counted(before: DeviceState, after: DeviceState, now: float) -> DeviceState:
+def with_suspended_time(
+    before: DeviceState, after: DeviceState, now: float
+) -> DeviceState:
     """`after` any step from `before`, with how long it has taken no room."""
     since = before.away_at if before.away_at is not None else now
     back = (

@@ -14,7 +14,8 @@ from jupyter_aistack.exceptions import InvalidTransition
 
 from .device import Enforcement, Slice, SliceKind
 from .device_state import DeviceState
-from .request import Holder, Spec
+from .request import Holder
+from .spec import Spec
 
 
 class LeaseState(StrEnum):

@@ -5,18 +5,24 @@ plans.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.feasibility import TransferDirection
-from jupyter_aistack.core.suspend.model import SuspendPolicy
 from jupyter_aistack.exceptions import Refused
 
 from .device import Inventory, Slice
 from .device_state import DeviceState
 from .lease import Lease, LeaseState, Notice, Outcome
-from .policy import Policy
+from .policy import Policy, SuspendPolicy
 from .request import Request
+from .reservation import Reservation
 from .usage_history import Account
+
+
+class TransferDirection(StrEnum):
+    """What may be done to the state of a lease."""
+
+    SUSPEND = "suspend"
+    RESUME = "resume"
 
 
 @dataclass(frozen=True, kw_only=True)

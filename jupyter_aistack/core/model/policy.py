@@ -132,3 +132,31 @@ class Policy:
         open_to_all = [queue for queue in self.queues if not queue.members]
         default = [queue for queue in open_to_all if queue.name == DEFAULT_QUEUE]
         return next(iter([*listed, *default, *open_to_all]), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuspendPolicy:
+    """When to suspend, and how much room to leave.
+
+    Attributes:
+        warm_seconds: a lease is left alone this long after its last use or return,
+            whoever waits (hysteresis).
+        hard_seconds: after so long without use it is suspended though nobody waits.
+        context_bytes, margin_share: what a restore needs beside its state: the driver's
+            context, and a share of it.
+        host_share: most of the host's available memory that suspended state may take, 0
+            to 1.
+        lock_seconds: how long to wait for a kernel's device work to end before giving
+            up.
+        retry_seconds, longest_retry_seconds: pause after a first such failure, doubled
+            by each further one, at most so long.
+    """
+
+    warm_seconds: float = 60.0
+    hard_seconds: float = 30 * 60.0
+    context_bytes: int = 500_000_000
+    margin_share: float = 0.05
+    host_share: float = 0.6
+    lock_seconds: float = 5.0
+    retry_seconds: float = 10.0
+    longest_retry_seconds: float = 600.0

@@ -15,7 +15,7 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
-from jupyter_aistack.core.model.request import Spec, Unit
+from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.exceptions import UnknownProfile, Unsatisfiable
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
-from jupyter_aistack.core.model.request import Spec, Unit
+from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.model.units import format_bytes
 
 TOO_MUCH = Fraction(2)

@@ -4,8 +4,11 @@ ask for now.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 
+from jupyter_aistack.core.model.device import DeviceKind, Inventory
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Request
@@ -88,3 +91,15 @@ def _limit(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck | Non
     return FairShare(
         snapshot.policy, snapshot.inventory, held, snapshot.accounts, (), now
     ).week_limit(user)
+
+
+def problems(policy: Policy, inventory: Inventory) -> Iterator[str]:
+    """What a policy promises that this host cannot keep, one sentence each."""
+    has = len(inventory.of_kind(DeviceKind.GPU)) or len(inventory.devices)
+    noun = "device" if has == 1 else "devices"
+    owed = sum((queue.quota for queue in policy.queues), Fraction(0))
+    above = [queue for queue in policy.queues if queue.quota > has]
+    for queue in above:
+        yield f"queues: {queue.name!r}: quota is {queue.quota} devices, and this host has {has} {noun}"
+    if owed > has and not above:
+        yield f"queues: the quotas together are {owed} devices, and this host has {has} {noun}"

@@ -11,7 +11,9 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.device import DeviceKind, Slice
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import Request, Spec, Unit
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.placement.device_capacity import CLOSE
 from jupyter_aistack.core.placement.placement import (
     NOTHING_KEPT,
@@ -21,7 +23,6 @@ from jupyter_aistack.core.placement.placement import (
 from jupyter_aistack.core.placement.sizing import beside_share
 
 from .fair_share import ends_at
-from .reservations import Reservation
 
 BACKFILL_SECONDS = 3600.0
 """How long a request may be let pass one that goes first when nobody knows when that

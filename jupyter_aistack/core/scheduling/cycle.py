@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import (
     Lease,
     LeaseState,
@@ -28,8 +29,8 @@ from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.model.usage_history import Account, charged, equivalents
 from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
-from jupyter_aistack.core.suspend.feasibility import staying
-from jupyter_aistack.core.suspend.model import HostMemory, StatePhase, SuspendCandidate
+from jupyter_aistack.core.suspend.feasibility import not_suspendable
+from jupyter_aistack.core.suspend.model import HostMemory, SuspendCandidate
 from jupyter_aistack.core.suspend.placement import after_moves, begun
 
 from .fair_share import FairShare
@@ -195,7 +196,9 @@ def _spared(
     if house is None:
         return frozenset()
     with_residence = {lease.id for lease in live if lease.residence is not None}
-    stuck = staying(house)[1] if snapshot.suspend is not None else with_residence
+    stuck = (
+        not_suspendable(house)[1] if snapshot.suspend is not None else with_residence
+    )
     tenants = [one for one in house.tenants if one.lease_id in with_residence]
     return frozenset(
         one.lease_id for one in tenants if _is_spared(one, one.lease_id in stuck)

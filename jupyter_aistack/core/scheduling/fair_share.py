@@ -23,7 +23,9 @@ from fractions import Fraction
 from jupyter_aistack.core.model.device import DeviceKind, Inventory
 from jupyter_aistack.core.model.lease import Lease, NoticeKind
 from jupyter_aistack.core.model.policy import Policy, Queue
-from jupyter_aistack.core.model.request import Request, Unit
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import Unit
 from jupyter_aistack.core.model.usage_history import (
     Account,
     decayed_at,
@@ -33,8 +35,6 @@ from jupyter_aistack.core.model.usage_history import (
     week_of,
     week_start,
 )
-
-from .reservations import Reservation
 
 NONE = Fraction(0)
 DESERVED, BATCH_SHARE, INTERACTIVE, BATCH = range(4)

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from jupyter_aistack.core.model.device import DeviceKind, Slice, SliceKind
+from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
-from jupyter_aistack.core.model.request import Request, Spec, Unit
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.model.units import format_about, format_bytes
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import PlacementFailure
 from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
-from jupyter_aistack.core.suspend.model import StatePhase
 
 from .capacity_holds import ReleaseTimes
 from .fair_share import ends_at

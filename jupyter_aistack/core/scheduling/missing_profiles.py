@@ -7,7 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from jupyter_aistack.core.model.plan import Snapshot
-from jupyter_aistack.core.model.request import Request, Spec, Unit
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.placement.placement import PlacementFailure
 
 from .queue_order import group_requests, ordered

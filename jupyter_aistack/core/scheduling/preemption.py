@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.request import Request, Unit
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.spec import Unit
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import Capacity
 

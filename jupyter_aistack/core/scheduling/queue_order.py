@@ -11,7 +11,8 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from jupyter_aistack.core.model.request import Request, Spec
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.spec import Spec
 
 from .fair_share import FairShare
 

@@ -17,6 +17,7 @@ from fractions import Fraction
 from operator import attrgetter
 
 from jupyter_aistack.core.model.device import Slice, SliceKind
+from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
 from jupyter_aistack.core.model.plan import (
     Action,
@@ -29,7 +30,7 @@ from jupyter_aistack.core.model.plan import (
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
-from jupyter_aistack.core.suspend.model import StatePhase, SuspendCandidate
+from jupyter_aistack.core.suspend.model import SuspendCandidate
 from jupyter_aistack.core.suspend.placement import (
     PlacementVerdict,
     ResumePlacement,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .model import StatePhase
+from jupyter_aistack.core.model.device_state import StatePhase
 
 GRACE_SECONDS = 0.15
 """What is over sooner wanted nothing of the device; completions and inspections take

@@ -11,14 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import UNSEEN, DeviceState, tenant
+from jupyter_aistack.core.model.device_state import NOT_CHECKED, DeviceState, StatePhase
 from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
 from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.request import HolderKind, Request
 from jupyter_aistack.core.placement.device_capacity import DeviceCapacity
 
-from .feasibility import could_not_return, no_host_room, staying, why_pinned
-from .model import DeviceMemory, HostMemory, StatePhase, SuspendCandidate, SuspendPolicy
+from .feasibility import (
+    could_not_return,
+    no_host_memory,
+    not_suspendable,
+    why_not_suspendable,
+)
+from .model import DeviceMemory, HostMemory, SuspendCandidate, candidate_of
 from .transfers import TransferPlan
 
 NOT_SUBJECT = "it is not subject to suspension"
@@ -87,7 +93,9 @@ def residence_for(
         and all(p.kind in _MOVABLE for p in gpus)
     )
     return (
-        DeviceState(active_at=now, pinned=UNSEEN) if is_asked_for and is_able else None
+        DeviceState(active_at=now, pinned=NOT_CHECKED)
+        if is_asked_for and is_able
+        else None
     )
 
 
@@ -111,18 +119,18 @@ def candidate_for(
         pinned=NOT_SUBJECT if residence is None else "",
         is_subject=residence is not None,
     )
-    why = why_pinned(house, new)
+    why = why_not_suspendable(house, new)
     return replace(new, pinned=why, is_subject=not why) if why else new
 
 
-def pins(house: HostMemory) -> dict[str, str]:
+def pin_reasons(house: HostMemory) -> dict[str, str]:
     """Why leases that are there stay though nothing of their own pins them: for want of
     room on the host, say.
 
     That depends on all others, and may be over with the next plan, so it is not written
     down.
     """
-    stuck = staying(house)[1]
+    stuck = not_suspendable(house)[1]
     there = [one for one in house.tenants if one.phase is StatePhase.RESIDENT]
     found = {one.lease_id: one.pinned for one in there}
     return found | {
@@ -147,7 +155,7 @@ def _tenant(lease: Lease, known: Iterable[str]) -> SuspendCandidate | None:
             is_subject=False,
         )
     one = _as_lease_says(
-        tenant(lease.id, devices, memory_bytes, lease.residence), lease
+        candidate_of(lease.id, devices, memory_bytes, lease.residence), lease
     )
     if lease.state is LeaseState.RELEASING:
         return _left_alone(replace(one, is_subject=False), GIVEN_BACK)
@@ -162,7 +170,7 @@ def _as_lease_says(one: SuspendCandidate, lease: Lease) -> SuspendCandidate:
     newcomers are.
     """
     is_asked_back = lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
-    is_new = one.pinned == UNSEEN and one.phase is not StatePhase.RESIDENT
+    is_new = one.pinned == NOT_CHECKED and one.phase is not StatePhase.RESIDENT
     return replace(
         one,
         active_at=max(one.active_at, lease.active_at or 0.0),
@@ -220,7 +228,7 @@ def _within_host(
     for one in sorted(tenants, key=_is_there):
         size = one.memory_bytes * len(one.devices) if one.is_subject else 0
         if size and _is_there(one) and together + size > host_bytes:
-            why = one.pinned or no_host_room(together + size, host_bytes)
+            why = one.pinned or no_host_memory(together + size, host_bytes)
             yield replace(one, pinned=why, is_subject=False)
         else:
             together += size

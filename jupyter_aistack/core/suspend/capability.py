@@ -14,20 +14,25 @@ class SuspendCapability:
     Attributes:
         tier: the best way that works here: checkpoint, offload, or off for none.
         why: why it is not the driver's checkpoint, in one sentence; empty when it is.
+        is_being_tested: it is being found out. Until then kernels get leases that may
+            be suspended, and none is suspended before its server has looked at it.
     """
 
     tier: SuspendMethod = SuspendMethod.OFF
     why: str = ""
+    is_being_tested: bool = False
 
     @property
     def why_not(self) -> str:
-        """Why nothing can be suspended; empty when something can."""
-        return self.why if self.tier is SuspendMethod.OFF else ""
+        """Why nothing can be suspended; empty when something can, or may."""
+        is_off = self.tier is SuspendMethod.OFF and not self.is_being_tested
+        return self.why if is_off else ""
 
 
 UNTESTED = SuspendCapability(
     why="no self-test has shown yet that this host can suspend a process"
 )
+BEING_TESTED = SuspendCapability(why=UNTESTED.why, is_being_tested=True)
 SWITCHED_OFF = SuspendCapability(
     why="it is switched off; the administrator may set AIStack.suspend"
 )

@@ -10,18 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from jupyter_aistack.core.model.device_state import StatePhase
+from jupyter_aistack.core.model.plan import TransferDirection
 from jupyter_aistack.core.model.units import format_bytes
 
-from .model import HostMemory, StatePhase, SuspendCandidate, promised_bytes
-
-
-class TransferDirection(StrEnum):
-    """What may be done to the state of a lease."""
-
-    SUSPEND = "suspend"
-    RESUME = "resume"
+from .model import HostMemory, SuspendCandidate, promised_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +26,7 @@ class TransferStep:
     lease_id: str
 
 
-def why_pinned(house: HostMemory, tenant: SuspendCandidate) -> str:
+def why_not_suspendable(house: HostMemory, tenant: SuspendCandidate) -> str:
     """Why a tenant could not be suspended; empty when it could.
 
     Whoever may be suspended must be able to come back, however the others stand: so all
@@ -48,11 +42,11 @@ def why_pinned(house: HostMemory, tenant: SuspendCandidate) -> str:
     ]
     together = sum(t.memory_bytes * len(t.devices) for t in [tenant, *others])
     if together > house.host_bytes:
-        return no_host_room(together, house.host_bytes)
+        return no_host_memory(together, house.host_bytes)
     return could_not_return(house, tenant)
 
 
-def no_host_room(together: int, host_bytes: int) -> str:
+def no_host_memory(together: int, host_bytes: int) -> str:
     """The sentence for one who would bring suspended state above what the host has for
     it.
 
@@ -72,7 +66,7 @@ def could_not_return(house: HostMemory, tenant: SuspendCandidate) -> str:
             other for other in house.tenants if other.lease_id != tenant.lease_id
         ),
     )
-    taken, _ = staying(others)
+    taken, _ = not_suspendable(others)
     for device in tenant.devices:
         card = house.cards[device]
         need = promised_bytes(tenant, card, house.policy)
@@ -83,14 +77,14 @@ def could_not_return(house: HostMemory, tenant: SuspendCandidate) -> str:
     return ""
 
 
-def admits(house: HostMemory, tenant: SuspendCandidate) -> str:
+def why_not_admitted(house: HostMemory, tenant: SuspendCandidate) -> str:
     """Why a new tenant may not make these devices its home; empty when it may.
 
     One that stays must leave each tenant that is not there now the room to come back.
     Whoever is there, and could not come back beside it any more, is not suspended from
     then on, and so stays as well.
     """
-    taken, stuck = staying(replace(house, tenants=(*house.tenants, tenant)))
+    taken, stuck = not_suspendable(replace(house, tenants=(*house.tenants, tenant)))
     if not tenant.pinned and tenant.lease_id not in stuck:
         return ""
     for device in tenant.devices:
@@ -111,7 +105,7 @@ def admits(house: HostMemory, tenant: SuspendCandidate) -> str:
     return ""
 
 
-def staying(house: HostMemory) -> tuple[Mapping[str, int], frozenset[str]]:
+def not_suspendable(house: HostMemory) -> tuple[Mapping[str, int], frozenset[str]]:
     """The bytes of each device that nobody will give back for others, and the leases
     that only for want of them stay.
 

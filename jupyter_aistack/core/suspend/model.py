@@ -7,57 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-
-class DisplayState(StrEnum):
-    """How the device memory of a lease is seen."""
-
-    HELD = "held"  # a cell runs
-    WARM = "warm"  # idle, and may be suspended when somebody needs the room
-    SUSPENDED = "suspended"  # its state is in host memory
-    PINNED = "pinned"  # idle, but stays: it must not or cannot be suspended
-    LOST = "lost"  # its state is gone; the kernel must be restarted
-
-
-class StatePhase(StrEnum):
-    """Where the state of a tenant is."""
-
-    RESIDENT = "resident"
-    PARKING = (
-        "parking"  # on its way out: still counts on the device, and on the host already
-    )
-    PARKED = "parked"
-    RESTORING = "restoring"  # on its way in: counts on the device already, and on the host still
-    LOST = "lost"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuspendPolicy:
-    """When to suspend, and how much room to leave.
-
-    Attributes:
-        warm_seconds: a lease is left alone this long after its last use or return,
-            whoever waits (hysteresis).
-        hard_seconds: after so long without use it is suspended though nobody waits.
-        context_bytes, margin_share: what a restore needs beside its state: the driver's
-            context, and a share of it.
-        host_share: most of the host's available memory that suspended state may take, 0
-            to 1.
-        lock_seconds: how long to wait for a kernel's device work to end before giving
-            up.
-        retry_seconds, longest_retry_seconds: pause after a first such failure, doubled
-            by each further one, at most so long.
-    """
-
-    warm_seconds: float = 60.0
-    hard_seconds: float = 30 * 60.0
-    context_bytes: int = 500_000_000
-    margin_share: float = 0.05
-    host_share: float = 0.6
-    lock_seconds: float = 5.0
-    retry_seconds: float = 10.0
-    longest_retry_seconds: float = 600.0
+from jupyter_aistack.core.model.device_state import (
+    DeviceState,
+    RequestedAction,
+    StatePhase,
+    why_pinned,
+)
+from jupyter_aistack.core.model.policy import SuspendPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +96,7 @@ class HostMemory:
         cards: its devices by id.
         tenants: all leases on them.
         host_bytes: most that suspended state may take of its memory, see
-            :func:`host_room`.
+            :func:`host_capacity`.
     """
 
     cards: Mapping[str, DeviceMemory]
@@ -158,7 +115,7 @@ class HostMemory:
         return sum(tenant.copied_bytes * len(tenant.devices) for tenant in there)
 
 
-def host_room(available_bytes: int, *, parked_bytes: int, share: float) -> int:
+def host_capacity(available_bytes: int, *, parked_bytes: int, share: float) -> int:
     """How much more may be moved to host memory: `share` of what would be available if
     nothing were parked.
     """
@@ -166,7 +123,7 @@ def host_room(available_bytes: int, *, parked_bytes: int, share: float) -> int:
 
 
 def restore_bytes(tenant: SuspendCandidate, policy: SuspendPolicy) -> int:
-    """What had better be free on each of its devices before `tenant` comes back."""
+    """What had better be free on each of its devices before `candidate_of` comes back."""
     return (
         math.ceil(tenant.copied_bytes * (1 + policy.margin_share))
         + policy.context_bytes
@@ -176,7 +133,7 @@ def restore_bytes(tenant: SuspendCandidate, policy: SuspendPolicy) -> int:
 def promised_bytes(
     tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy
 ) -> int:
-    """What of a device's budget `tenant` needs to come back: all of it at most, as it
+    """What of a device's budget `candidate_of` needs to come back: all of it at most, as it
     can be there alone.
     """
     return min(
@@ -187,7 +144,7 @@ def promised_bytes(
 def needed_bytes(
     tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy
 ) -> int:
-    """What must really be free on a device before `tenant` comes back.
+    """What must really be free on a device before `candidate_of` comes back.
 
     Its state, and the margin as far as the device has that: what was there before fits
     once nobody else is.
@@ -206,12 +163,23 @@ def retry_at(tenant: SuspendCandidate, policy: SuspendPolicy) -> float:
     return tenant.failed_at + min(pause, policy.longest_retry_seconds)
 
 
-def standing(tenant: SuspendCandidate) -> DisplayState:
-    """How a tenant is shown; why it is pinned is in `SuspendCandidate.pinned`."""
-    if tenant.phase is StatePhase.LOST:
-        return DisplayState.LOST
-    if tenant.phase in (StatePhase.PARKED, StatePhase.RESTORING):
-        return DisplayState.SUSPENDED
-    if tenant.is_busy:
-        return DisplayState.HELD
-    return DisplayState.PINNED if tenant.pinned else DisplayState.WARM
+def candidate_of(
+    lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: DeviceState
+) -> SuspendCandidate:
+    """The lease as the rules of :mod:`.suspend` see it; `memory_bytes` on each of its
+    `devices`.
+    """
+    return SuspendCandidate(
+        lease_id=lease_id,
+        devices=devices,
+        memory_bytes=memory_bytes,
+        state_bytes=residence.state_bytes,
+        phase=residence.phase,
+        is_busy=residence.is_busy,
+        active_at=residence.active_at,
+        wanted_at=residence.wanted_at,
+        pinned=why_pinned(residence),
+        must_go=residence.asked is RequestedAction.SUSPEND,
+        failures=residence.failures,
+        failed_at=residence.failed_at,
+    )

@@ -9,14 +9,19 @@ from dataclasses import replace
 from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Slice
-from jupyter_aistack.core.model.device_state import UNSEEN, DeviceState, leaves, returns
+from jupyter_aistack.core.model.device_state import (
+    NOT_CHECKED,
+    DeviceState,
+    begin_resume,
+    begin_suspend,
+)
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.plan import Snapshot, TransferAction
+from jupyter_aistack.core.model.plan import Snapshot, TransferAction, TransferDirection
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
 
 from .build import candidate_for, residence_for
-from .feasibility import TransferDirection, TransferStep, admits, lacks_memory
+from .feasibility import TransferStep, lacks_memory, why_not_admitted
 from .model import HostMemory, SuspendCandidate
 from .transfers import TransferPlan
 
@@ -57,7 +62,7 @@ class ResumePlacement:
                 request, slices, self.residence(request, slices), self.moves.house
             )
             if new is not None:
-                self.moves.add(replace(new, pinned=new.pinned or UNSEEN))
+                self.moves.add(replace(new, pinned=new.pinned or NOT_CHECKED))
 
     def place(
         self, room: Capacity, request: Request, kept: Mapping[str, Fraction]
@@ -129,7 +134,7 @@ class ResumePlacement:
             else []
         ):
             (device,) = alone.devices
-            found[device] = admits(house, alone) or (
+            found[device] = why_not_admitted(house, alone) or (
                 lacks_memory(house, alone) if is_now else ""
             )
         return {device: why for device, why in found.items() if why}
@@ -154,7 +159,7 @@ def _moved(lease: Lease, act: TransferDirection) -> Lease:
     assert lease.residence is not None  # others are not moved
     return replace(
         lease,
-        residence=(leaves if act is TransferDirection.SUSPEND else returns)(
+        residence=(begin_suspend if act is TransferDirection.SUSPEND else begin_resume)(
             lease.residence
         ),
     )

@@ -8,15 +8,11 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from .feasibility import TransferDirection, TransferStep, staying
-from .model import (
-    HostMemory,
-    StatePhase,
-    SuspendCandidate,
-    needed_bytes,
-    promised_bytes,
-    retry_at,
-)
+from jupyter_aistack.core.model.device_state import StatePhase
+from jupyter_aistack.core.model.plan import TransferDirection
+
+from .feasibility import TransferStep, not_suspendable
+from .model import HostMemory, SuspendCandidate, needed_bytes, promised_bytes, retry_at
 
 MOST_LEAVING = 16
 """How many are suspended at once for requests that wait: all their state goes through
@@ -258,7 +254,7 @@ class TransferPlan:
         if not has_rested or self.now < retry_at(tenant, policy):
             return False
         if self._stuck is None:
-            self._stuck = staying(self.house)[1]
+            self._stuck = not_suspendable(self.house)[1]
         return tenant.lease_id not in self._stuck
 
     def _fits_host(self, tenant: SuspendCandidate) -> bool:

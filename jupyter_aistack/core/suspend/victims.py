@@ -10,7 +10,8 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import Request, Unit
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.spec import Unit
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import Capacity
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from jupyter_aistack.core.model.device import DeviceKind, Enforcement, SliceKind
-from jupyter_aistack.core.model.device_state import RequestedAction, SuspendMethod
+from jupyter_aistack.core.model.device_state import (
+    DisplayState,
+    RequestedAction,
+    StatePhase,
+    SuspendMethod,
+)
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import LeaseState, NoticeKind, Outcome
-from jupyter_aistack.core.model.request import MAX_COUNT, HolderKind, RequestState
-from jupyter_aistack.core.suspend.model import DisplayState, StatePhase
+from jupyter_aistack.core.model.request import HolderKind, RequestState
+from jupyter_aistack.core.model.spec import MAX_COUNT
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 
 JSON = dict[str, Any]

@@ -23,8 +23,9 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
-    seen,
+    display_state,
     why_pinned,
 )
 from jupyter_aistack.core.model.events import Event
@@ -36,12 +37,12 @@ from jupyter_aistack.core.model.lease import (
     Outcome,
 )
 from jupyter_aistack.core.model.policy import Queue
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, parse_spec
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import free_share
-from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.core.suspend.capability import SuspendCapability
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import InvalidRequest
 
 JSON = dict[str, Any]
@@ -123,7 +124,7 @@ def residence_to_dict(residence: DeviceState) -> JSON:
     told = {
         name: value for name, value in asdict(residence).items() if name not in UNTOLD
     }
-    return {**told, "standing": seen(residence).value, "why": why}
+    return {**told, "standing": display_state(residence).value, "why": why}
 
 
 def residence_from_dict(data: Mapping[str, Any]) -> DeviceState:
@@ -261,15 +262,15 @@ def host_to_dict(
     *,
     reservations: Iterable[Reservation] = (),
     problems: Sequence[str] = (),
-    readiness: SuspendCapability | None = None,
+    capability: SuspendCapability | None = None,
     now: float = 0.0,
 ) -> JSON:
     """The host. `problems` are added to those of its devices; `now` tells which
     reservations run.
 
-    `readiness` says how well it can suspend its kernels.
+    `capability` says how well it can suspend its kernels.
     """
-    can = readiness or SuspendCapability()
+    can = capability or SuspendCapability()
     live = [lease for lease in leases if lease.is_live]
     taken = [piece for lease in live for piece in lease.occupied]
     held: dict[str, Fraction] = {}

@@ -17,6 +17,7 @@ from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
     RequestedAction,
+    StatePhase,
     SuspendMethod,
 )
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -27,16 +28,10 @@ from jupyter_aistack.core.model.lease import (
     NoticeKind,
     Outcome,
 )
-from jupyter_aistack.core.model.request import (
-    Holder,
-    HolderKind,
-    Request,
-    RequestState,
-    parse_spec,
-)
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.usage_history import Account
-from jupyter_aistack.core.scheduling.reservations import Reservation
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.ledger.lease_end import due_at
 
 FIXED_OF_LEASE = frozenset(

@@ -17,8 +17,8 @@ from jupyter_aistack.core.accounting.charges import (
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
-from jupyter_aistack.core.scheduling.reservations import Reservation
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import LedgerState
 

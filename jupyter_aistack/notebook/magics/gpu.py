@@ -157,7 +157,7 @@ class AIStackMagics(Magics):
         """The lease this kernel has already, if it is what was asked for; another one
         is refused.
         """
-        from jupyter_aistack.core.model.request import parse_spec
+        from jupyter_aistack.core.model.spec import parse_spec
 
         wanted = str(parse_spec(spec))
         mine = self._client().mine()

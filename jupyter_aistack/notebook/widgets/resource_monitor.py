@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from jupyter_aistack.client.display import Panel, bar
+from jupyter_aistack.core.model.device_state import DisplayState
 from jupyter_aistack.core.model.units import format_bytes
-from jupyter_aistack.core.suspend.model import DisplayState
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 
 from .base import LiveWidget, module

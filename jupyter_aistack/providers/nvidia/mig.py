@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_aistack.core.model.device import Device, Enforcement, MIGInstance, Slice
-from jupyter_aistack.core.model.request import is_profile
+from jupyter_aistack.core.model.spec import is_profile
 from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.core.placement.mig_plan import MIGProfile
 

@@ -171,7 +171,7 @@ def _touch(
         return
     used = to_touch(leases, seen, broker.policy, broker.clock())
     if used:
-        broker.touch(used)
+        broker.record_activity(used)
 
 
 def _is_of(item: Lease | Request, gone: frozenset[str]) -> bool:

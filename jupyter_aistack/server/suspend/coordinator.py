@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
+from jupyter_aistack.core.suspend.capability import BEING_TESTED, SuspendCapability
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
@@ -23,6 +23,7 @@ from .kernel_activity import KernelActivityWatcher
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.broker.suspend_support import SuspendSupport
     from jupyter_aistack.core.model.lease import Lease
     from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
@@ -69,7 +70,7 @@ class SuspendCoordinator:
         self._own: frozenset[str] = frozenset()
         self._looking: asyncio.Task[None] | None = None
         self._is_asked = self._is_closed = False
-        self.readiness: SuspendCapability = UNTESTED
+        self._support: SuspendSupport | None = None
         workbench.on_built(self._begin)
         workbench.on_change(self.look_soon)
         workbench.before_kill = self.before_kill
@@ -85,12 +86,8 @@ class SuspendCoordinator:
 
         helper = self._helper = self._helper or CheckpointClient()
         self._mover = self._build(broker, helper)
-        broker.readiness = lambda: self.readiness
-        # Until then kernels get leases that may be suspended, and none is before the
-        # mover has looked at it.
-        broker.suspend_ready = lambda: (
-            "" if self.readiness is UNTESTED else self.readiness.why_not
-        )
+        self._support = broker.suspend_support
+        self._support.update(BEING_TESTED)
         threading.Thread(
             target=self._find_out,
             args=(broker, helper),
@@ -99,7 +96,7 @@ class SuspendCoordinator:
         ).start()
 
     def _build(self, broker: Broker, helper: CheckpointClient) -> SuspendWorker:
-        from jupyter_aistack.core.suspend.model import SuspendPolicy
+        from jupyter_aistack.core.model.policy import SuspendPolicy
 
         from .driver_checkpoint import DriverCheckpoint
         from .executor import SuspendExecutor
@@ -111,10 +108,10 @@ class SuspendCoordinator:
             gauge=MemoryProbe(broker),
             checkpoints=DriverCheckpoint(helper, lock_seconds=policy.lock_seconds),
             ask=self._agents.ask,
-            readiness=lambda: self.readiness,
+            capability=lambda: broker.suspend_support.capability,
             policy=policy,
             clock=broker.clock,
-            host_room=broker.suspend_capacity_bytes,
+            host_capacity=broker.suspend_capacity_bytes,
             log=self._workbench.log,
         )
         return SuspendWorker(
@@ -128,22 +125,21 @@ class SuspendCoordinator:
         from .selftest import Results
 
         try:
-            self.readiness = find_out(
-                broker, helper, Results(self._results()), driver_version
-            )
+            found = find_out(broker, helper, Results(self._results()), driver_version)
         except Exception as error:  # whatever a driver does, kernels must run
             why = (
                 error.message
                 if isinstance(error, AIStackError)
                 else f"{type(error).__name__}: {error}"
             )
-            self.readiness = SuspendCapability(why=f"it could not be tested: {why}")
+            found = SuspendCapability(why=f"it could not be tested: {why}")
+        broker.suspend_support.update(found)
         if self._mover is not None:
             self._mover.forget()
         self._workbench.log.info(
             "suspending idle kernels: %s: %s",
-            self.readiness.tier.value,
-            self.readiness.why,
+            found.tier.value,
+            found.why,
         )
         self._look_from_thread()
 
@@ -172,7 +168,9 @@ class SuspendCoordinator:
         """Set to work on what is to be moved now."""
         self._loop = asyncio.get_running_loop()
         mover = self._mover
-        if mover is None or self.readiness is UNTESTED or self._is_closed:
+        if mover is None or self._support is None or self._is_closed:
+            return
+        if self._support.capability.is_being_tested:
             return
         self._own = self._kernels.running()
         self._agents.forget(self._own)

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.core.suspend.capability import SuspendCapability
-from jupyter_aistack.core.suspend.model import SuspendPolicy, needed_bytes
+from jupyter_aistack.core.suspend.model import candidate_of, needed_bytes
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.system.processes import tree
 
@@ -70,12 +71,12 @@ class SuspendExecutor:
 
     Args:
         gauge: what the driver says of a lease.
-        checkpoints: the driver's way; unused where `readiness` names another.
+        checkpoints: the driver's way; unused where `capability` names another.
         ask: how agents are told.
-        readiness: how well this host can suspend.
+        capability: how well this host can suspend.
         policy: margins and times.
         clock: seconds since the epoch.
-        host_room: bytes of host memory that may still be taken by suspended state.
+        host_capacity: bytes of host memory that may still be taken by suspended state.
         log: where each move is told, with its bytes and seconds.
     """
 
@@ -85,24 +86,24 @@ class SuspendExecutor:
         gauge: MemoryProbe,
         checkpoints: DriverCheckpoint,
         ask: AgentCall,
-        readiness: Callable[[], SuspendCapability],
+        capability: Callable[[], SuspendCapability],
         policy: SuspendPolicy,
         clock: Callable[[], float],
-        host_room: Callable[[], int],
+        host_capacity: Callable[[], int],
         log: logging.Logger,
     ) -> None:
         self._gauge = gauge
         self._checkpoints = checkpoints
         self._ask = ask
-        self._readiness = readiness
+        self._capability = capability
         self._policy = policy
         self._clock = clock
-        self._host_room = host_room
+        self._host_capacity = host_capacity
         self._log = log
 
     # -- looking -----------------------------------------------------------------------
 
-    def why_pinned(self, lease: Lease) -> str:
+    def find_pin_reason(self, lease: Lease) -> str:
         """Why the lease's state must stay; empty when it may be moved. Moves nothing.
 
         Raises:
@@ -114,7 +115,7 @@ class SuspendExecutor:
         """What is known of it; its agent reports, and with ``trim`` it drops what is
         only cached first.
         """
-        ready = self._readiness()
+        ready = self._capability()
         kinds = self._kinds(lease)
         report = self._ask(
             lease.holder.id,
@@ -195,7 +196,7 @@ class SuspendExecutor:
         if reading.held_bytes is None:
             return "the driver does not say what it holds"
         need = reading.held_bytes * len(home_of(lease))
-        room = self._host_room()
+        room = self._host_capacity()
         if need > room:
             return f"the host has no room for {format_bytes(need)}: {format_bytes(room)} may be used"
         return ""
@@ -292,8 +293,8 @@ class SuspendExecutor:
 
         def change(residence: DeviceState) -> DeviceState:
             stayed = steps.suspend_failed(residence, now, why)
-            stayed = steps.is_restored(stayed) if is_restored else stayed
-            return steps.is_pinned(stayed, why) if is_pinned else stayed
+            stayed = steps.mark_restored(stayed) if is_restored else stayed
+            return steps.with_pin_reason(stayed, why) if is_pinned else stayed
 
         return change
 
@@ -343,11 +344,11 @@ class SuspendExecutor:
         if self._gauge.is_simulated(lease):
             return ""
         size = max(piece.memory_bytes for piece in lease.slices)
-        tenant = steps.tenant(lease.id, home_of(lease), size, residence)
+        candidate = candidate_of(lease.id, home_of(lease), size, residence)
         for device, card in self._gauge.cards(home_of(lease)).items():
             if card is None:
                 return f"the driver does not say what is free on {device}"
-            need = needed_bytes(tenant, card, self._policy)
+            need = needed_bytes(candidate, card, self._policy)
             if card.free_bytes < need:
                 return f"{device} has {format_bytes(card.free_bytes)} free, and {format_bytes(need)} are needed"
         return ""
@@ -367,7 +368,7 @@ class SuspendExecutor:
     @property
     def can_restore(self) -> bool:
         """Whether the driver restores processes here."""
-        return self._readiness().tier is SuspendMethod.CHECKPOINT
+        return self._capability().tier is SuspendMethod.CHECKPOINT
 
     def suspend_before_kill(self, lease: Lease, pid: int) -> str:
         """Take away the state of a process of a lease, and of those below it, if
@@ -429,4 +430,4 @@ def _returned(now: float, note: str) -> Change:
 
 
 def _lost(why: str) -> Change:
-    return lambda residence: steps.is_lost(residence, f"{why}; {RESTART}")
+    return lambda residence: steps.mark_lost(residence, f"{why}; {RESTART}")

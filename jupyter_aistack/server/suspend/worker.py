@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model import device_state as steps
-from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.suspend.model import StatePhase
 from jupyter_aistack.exceptions import AIStackError, LeaseError
 
 from .executor import Busy, SuspendExecutor
@@ -154,13 +153,13 @@ class SuspendWorker:
         gone.
         """
         try:
-            why = self._moves.why_pinned(lease)
+            why = self._moves.find_pin_reason(lease)
         except Busy:  # its end is seen, and it is looked at then
             return
         self._looked_at[lease.id] = _mark(lease)
         if why != residence.pinned:
             self._broker.update_device_state(
-                lease.id, lease.token, lambda held: steps.is_pinned(held, why)
+                lease.id, lease.token, lambda held: steps.with_pin_reason(held, why)
             )
 
     def _is_wanted(self, lease_id: str) -> bool:

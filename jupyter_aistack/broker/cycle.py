@@ -1,0 +1,108 @@
+"""The scheduling cycle: a snapshot becomes a plan, and the plan is written down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from jupyter_aistack.core.model.device import Inventory
+from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.scheduling.cycle import plan
+from jupyter_aistack.exceptions import LedgerConflict
+
+from .host_state import HostState
+from .processes import HolderProcesses
+from .suspend_support import SuspendSupport
+
+MAX_CONFLICTS = 200
+"""How often a plan is made anew because another broker changed the ledger first."""
+
+
+class SchedulingCycle:
+    """Ends what is over and grants what fits, as :mod:`core.scheduling.cycle` plans it.
+
+    Args:
+        host_state: what plans are made from, and where they are written.
+        processes: tells whose holder is dead.
+        suspend_support: whether kernels can be suspended, and into how much memory.
+    """
+
+    def __init__(
+        self,
+        host_state: HostState,
+        processes: HolderProcesses,
+        suspend_support: SuspendSupport,
+    ) -> None:
+        self._host_state = host_state
+        self._processes = processes
+        self._suspend_support = suspend_support
+        self._turn = threading.Lock()
+
+    def run(self) -> tuple[Event, ...]:
+        """End what is over, grant what fits. Returns what happened.
+
+        Raises:
+            LedgerConflict: other brokers changed the ledger each time a plan was ready.
+        """
+        # Two threads of one broker would only overtake each other: each one's plan
+        # would be refused because the other's came first.
+        with self._turn:
+            return self._run()
+
+    def _run(self) -> tuple[Event, ...]:
+        inventory = self._host_state.inventory()
+
+        # Read before the snapshot: a lease granted and prepared by another thread in
+        # between is in neither, and would be taken for one that has ended and have its
+        # devices closed under it.
+        prepared = self._host_state.devices.prepared()
+
+        for _ in range(MAX_CONFLICTS):
+            now = self._host_state.now()
+            snapshot = self._snapshot(inventory, now)
+            live = {lease.id for lease in snapshot.leases}
+
+            todo = plan(snapshot, now, ttl_seconds=self._host_state.ttl_seconds)
+            if todo.is_empty:
+                self._unprepare_ended(prepared, live)
+                return ()
+
+            try:
+                events = self._host_state.ledger.apply(todo, now)
+            except LedgerConflict:
+                continue  # the plan is of a version that is over: make it anew
+            self._unprepare_ended(prepared, live - todo.ended())
+            return events
+        raise LedgerConflict(
+            "the ledger is too busy: other brokers changed it each time a plan was "
+            "ready; try again"
+        )
+
+    def snapshot(self) -> Snapshot:
+        """All that a plan is made from, as it is now."""
+        return self._snapshot(self._host_state.inventory(), self._host_state.now())
+
+    def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
+        state = self._host_state.ledger.read(self._host_state.host, now)
+        return Snapshot(
+            inventory=inventory,
+            leases=state.leases,
+            requests=state.requests,
+            policy=self._host_state.policy,
+            accounts=state.accounts,
+            reservations=state.reservations,
+            version=state.version,
+            dead=self._processes.reapable([*state.leases, *state.requests], now),
+            suspend=self._suspend_support.policy_in_force(),
+            host_bytes=self._suspend_support.capacity_bytes(state.leases),
+        )
+
+    def _unprepare_ended(self, prepared: Iterable[Lease], live: set[str]) -> None:
+        """Undo what was prepared for leases that are over, however and through whichever
+        broker they ended.
+        """
+        for lease in prepared:
+            if lease.id not in live:
+                self._host_state.devices.unprepare(lease)

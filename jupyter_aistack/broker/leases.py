@@ -1,0 +1,279 @@
+"""Leases: made ready for a process, in use, kept alive and given back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
+from jupyter_aistack.core.model.lease import (
+    Lease,
+    LeaseState,
+    LeaseTransition,
+    NoticeKind,
+    firmness_note,
+    lasting_note,
+)
+from jupyter_aistack.exceptions import (
+    LeaseError,
+    LeaseLost,
+    NotEnforced,
+    PrepareFailed,
+    ProviderError,
+    Refused,
+)
+from jupyter_aistack.providers.base import Preparation
+from jupyter_aistack.system.processes import started_at
+
+from .cycle import SchedulingCycle
+from .host_state import HostState
+from .processes import HolderProcesses, running_pid
+
+log = logging.getLogger("jupyter_aistack")
+
+
+class Leases:
+    """The leases of this host, from their grant to their end.
+
+    Args:
+        host_state: where they are written down, and the devices they are of.
+        cycle: run when one has ended.
+        processes: tells whose holder is dead.
+        not_enforced_action: what becomes of a lease whose process finds more than was
+            granted.
+    """
+
+    def __init__(
+        self,
+        host_state: HostState,
+        cycle: SchedulingCycle,
+        processes: HolderProcesses,
+        not_enforced_action: NotEnforcedAction,
+    ) -> None:
+        self._host_state = host_state
+        self._cycle = cycle
+        self._processes = processes
+        self._not_enforced_action = not_enforced_action
+
+    # -- before a process uses it ------------------------------------------------------
+
+    def prepare(self, lease: Lease) -> Preparation:
+        """Make a lease's slices ready before a process starts to use them, and note
+        what enforces them.
+
+        Raises:
+            PrepareFailed: the lease has been ended as failed. Not so one that was in
+                use and whose GPU is closed: it opens as soon as all whose work broke
+                have ended, and a kernel that is restarted first must not lose it.
+        """
+        try:
+            prepared = self.preparation(lease)
+        except PrepareFailed as error:
+            if lease.state is LeaseState.GRANTED or not self._is_on_faulty(lease):
+                self._fail_unprepared(lease, error.message)
+            raise
+
+        self._note_enforcement(lease, prepared)
+        pid = running_pid(lease.holder)
+        reduced = None if pid is None else self._enter(lease, pid)
+        return reduced or prepared
+
+    def preparation(self, lease: Lease) -> Preparation:
+        """What a process that uses the lease must be given. Asking changes nothing in
+        the ledger.
+
+        Raises:
+            PrepareFailed: a provider cannot say now.
+        """
+        prepared = self._host_state.devices.prepare(lease)
+        environment = {**prepared.environment, "AISTACK_LEASE": lease.id}
+        return replace(prepared, environment=environment)
+
+    def _is_on_faulty(self, lease: Lease) -> bool:
+        faulty = {fault.device_id for fault in self._host_state.faults()}
+        return any(slice_.device_id in faulty for slice_ in lease.slices)
+
+    def _fail_unprepared(self, lease: Lease, why: str) -> None:
+        self._step(lease.id, lease.token, LeaseTransition.FAIL, note=why)
+        self._host_state.devices.unprepare(lease)
+        self._cycle.run()
+
+    def _note_enforcement(self, lease: Lease, prepared: Preparation) -> None:
+        """Write down what enforces a lease, and what is to be said of that."""
+        level = prepared.enforced_by
+        note = firmness_note(lease.note, prepared.note)
+        if (lease.enforced_by, lease.note) == (level, note):
+            return
+        self._host_state.ledger.bind(
+            lease.id,
+            lease.token,
+            self._host_state.now(),
+            enforced_by=level,
+            note=note,
+        )
+
+    def _enter(self, lease: Lease, pid: int) -> Preparation | None:
+        """Put what enforces the lease around a process. Where that fails, note what
+        enforces it then, and give that.
+        """
+        try:
+            self._host_state.devices.enter(lease, pid)
+        except ProviderError as error:
+            log.warning("lease %s: %s", lease.id, error.message)
+            with contextlib.suppress(PrepareFailed, LeaseError):
+                prepared = self.preparation(lease)
+                self._note_enforcement(self._host_state.lease(lease.id), prepared)
+                return prepared
+        return None
+
+    # -- in use ------------------------------------------------------------------------
+
+    def activate(
+        self, lease_id: str, token: int, *, verified: bool | None, note: str = ""
+    ) -> Lease:
+        """Note that a lease is in use, and whether it was found as granted.
+
+        Raises:
+            NotEnforced: it was not, and such leases are revoked here: it has been ended
+                as failed.
+        """
+        activate = LeaseTransition.ACTIVATE
+        if verified is not False:
+            shown = note or lasting_note(self._host_state.lease(lease_id).note)
+            return self._step(lease_id, token, activate, verified=verified, note=shown)
+
+        log.warning("lease %s: %s", lease_id, note)
+        if self._not_enforced_action is NotEnforcedAction.WARN:
+            return self._step(lease_id, token, activate, verified=False, note=note)
+
+        self._revoke(lease_id, token, note)
+        raise NotEnforced(
+            f"{note}; the lease {lease_id} has been revoked", lease_id=lease_id
+        )
+
+    def _revoke(self, lease_id: str, token: int, note: str) -> None:
+        ended = self._step(
+            lease_id, token, LeaseTransition.FAIL, verified=False, note=note
+        )
+        self._host_state.devices.unprepare(ended)
+        # Its process may use the device still, and is a foreign one from now on.
+        self._host_state.devices.forget()
+        self._cycle.run()
+
+    def bind(
+        self, lease_id: str, token: int, *, pid: int, root_pid: int | None = None
+    ) -> Lease:
+        """Tie a lease's life to process `pid`, and its use to the tree below
+        `root_pid`.
+        """
+        holder = replace(
+            self._host_state.lease(lease_id).holder,
+            pid=pid,
+            pid_started_at=started_at(pid),
+            root_pid=root_pid,
+        )
+        bound = self._host_state.ledger.bind(
+            lease_id, token, self._host_state.now(), holder=holder
+        )
+        if root_pid is not None:
+            self._enter(bound, root_pid)
+        return bound
+
+    def record_activity(self, lease_ids: Iterable[str]) -> None:
+        """Note that leases are in use now: a cell runs, or a device works. From its
+        first use on, a lease can be idle.
+        """
+        self._host_state.ledger.touch(tuple(lease_ids), self._host_state.now())
+
+    def clients(self, lease: Lease) -> frozenset[int] | None:
+        """Processes known to the server that enforces a lease; None where no server
+        tells. See `Provider.clients`.
+        """
+        return self._host_state.devices.clients(lease)
+
+    def terminate(self, lease: Lease, pid: int) -> None:
+        """End one process's work through the server that enforces its lease. Raises
+        `ProviderError`.
+        """
+        self._host_state.devices.terminate(lease, pid)
+
+    # -- staying alive -----------------------------------------------------------------
+
+    def renew(self, lease_id: str, token: int) -> Lease:
+        """Keep a lease alive for another TTL."""
+        now = self._host_state.now()
+        return self._host_state.ledger.renew(
+            lease_id, token, now, now + self._host_state.ttl_seconds
+        )
+
+    def renew_living(self) -> None:
+        """Renew every lease of this host whose process lives and whose time is two
+        thirds over.
+
+        It does not matter which broker granted a lease: any that runs on the host keeps
+        it alive. So a lease outlives the process that asked for it on another's behalf,
+        and nothing in the holder need run to keep it.
+        """
+        soon = self._host_state.now() + self._host_state.ttl_seconds * 2 / 3
+        for lease in self._host_state.leases():
+            # One that is being released is left to expire: the process that was tearing
+            # it down may be gone, and others wait for its slices.
+            if lease.state is LeaseState.RELEASING or lease.holder.pid is None:
+                continue
+            if lease.expires_at < soon and not self._processes.is_dead(lease.holder):
+                with contextlib.suppress(LeaseError):  # it ended between the two calls
+                    self.renew(lease.id, lease.token)
+
+    def extend(self, lease_id: str, token: int, seconds: float) -> Lease:
+        """Move the end of a time-limited lease `seconds` further; one without an end
+        stays without.
+
+        It counts as used now: one that was to be reclaimed for being idle is kept.
+
+        Raises:
+            Refused: it is being preempted for a request of higher priority.
+        """
+        lease = self._host_state.lease(lease_id)
+        if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
+            raise Refused(
+                "cannot extend: the capacity is needed by a higher-priority request"
+            )
+        if lease.active_at is not None:
+            self.record_activity([lease_id])
+        if lease.ends_at is None:
+            return self._host_state.lease(lease_id)
+        self._host_state.ledger.extend(
+            lease_id, token, self._host_state.now(), lease.ends_at + seconds
+        )
+        return self.renew(lease_id, token)  # renewals stopped at the old end
+
+    # -- the end -----------------------------------------------------------------------
+
+    def release(self, lease_id: str, token: int) -> Lease:
+        """Give a lease back. Releasing one that has ended already returns it as it
+        ended.
+        """
+        lease = self._host_state.lease(lease_id)
+        if not lease.is_live:
+            return lease
+        try:
+            # Finished only after its devices are closed: once it has ended another may
+            # be granted them, and would meet what this one left.
+            lease = self._step(lease_id, token, LeaseTransition.RELEASE)
+            self._host_state.devices.unprepare(lease)
+            lease = self._step(lease_id, token, LeaseTransition.FINISH)
+        except LeaseLost:  # it expired just now
+            lease = self._host_state.lease(lease_id)
+        # Its processes are foreign ones from now on, with all they still use.
+        self._host_state.devices.forget()
+        self._cycle.run()
+        return lease
+
+    def _step(
+        self, lease_id: str, token: int, transition: LeaseTransition, **changes: object
+    ) -> Lease:
+        return self._host_state.ledger.step(
+            lease_id, token, transition, self._host_state.now(), **changes
+        )

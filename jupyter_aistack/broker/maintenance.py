@@ -1,0 +1,97 @@
+"""The broker's regular turn: keep what lives, measure it, then run a cycle."""
+
+from __future__ import annotations
+
+import logging
+
+from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.providers.base import Usage
+
+from .cycle import SchedulingCycle
+from .fault_monitor import FaultMonitor
+from .host_state import HostState
+from .leases import Leases
+from .memory_watchdog import MemoryWatchdog
+from .mig import MIGReconfigurer
+from .processes import HolderProcesses
+from .usage_meter import UsageMeter
+
+log = logging.getLogger("jupyter_aistack")
+
+
+class Maintenance:
+    """What has to happen on a host every few seconds.
+
+    Args:
+        host_state: tells the leases.
+        cycle: run at the end of each turn.
+        leases: renews them.
+        processes: tells which processes use them.
+        usage_meter, memory, faults: what measures.
+        mig: creates MIG instances for waiting requests.
+    """
+
+    def __init__(
+        self,
+        host_state: HostState,
+        cycle: SchedulingCycle,
+        leases: Leases,
+        processes: HolderProcesses,
+        *,
+        usage_meter: UsageMeter,
+        memory: MemoryWatchdog,
+        faults: FaultMonitor,
+        mig: MIGReconfigurer,
+    ) -> None:
+        self._host_state = host_state
+        self._cycle = cycle
+        self._leases = leases
+        self._processes = processes
+        self._usage_meter = usage_meter
+        self._memory = memory
+        self._faults = faults
+        self._mig = mig
+
+    def maintain(self) -> tuple[Event, ...]:
+        """Renew every lease of this host whose process lives, measure, and run a cycle.
+        Returns what the cycle did.
+        """
+        # Renewed first: the cycle at the end would take for expired what lives.
+        self._leases.renew_living()
+        self._record_usage_or_log()
+
+        leases = self._host_state.leases()
+        self._memory.look(leases, lambda: self._processes.trees(leases))
+        self._faults.look(leases, lambda: self._processes.pids(leases))
+
+        events = self._cycle.run()
+        if self._mig.serve(self._cycle.snapshot):
+            # Granted at once: another request might have the instances destroyed again.
+            events = (*events, *self._cycle.run())
+        return events
+
+    def usage(self) -> tuple[dict[str, Usage], dict[str, Usage]]:
+        """What is in use now: per lease id, and per device id."""
+        leases = self._host_state.leases()
+        return self._host_state.devices.usage(leases, self._processes.pids(leases))
+
+    def record_usage(self, *, settle: bool = False) -> None:
+        """Measure what was used and, every ten seconds or at once, write it down; see
+        :class:`UsageMeter`.
+        """
+        self._usage_meter.look(self._host_state.leases(), settle=settle)
+
+    def flush_usage(self) -> None:
+        """Write down what is left once nothing is leased any more."""
+        if self._usage_meter.is_open:
+            self.record_usage()
+
+    def _record_usage_or_log(self) -> None:
+        """Record usage; a failure there must not keep leases from being renewed."""
+        try:
+            self.record_usage()
+        except AIStackError as error:
+            log.warning("usage is recorded later: %s", error.message)
+        except Exception:
+            log.exception("recording usage failed")

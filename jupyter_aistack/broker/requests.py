@@ -1,0 +1,190 @@
+"""Requests: submitted, granted or queued, and cancelled."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from dataclasses import replace
+
+from jupyter_aistack.core.model.device import Inventory
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition
+from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.model.request import Holder, Request, RequestState
+from jupyter_aistack.core.model.spec import Spec, parse_spec
+from jupyter_aistack.core.scheduling.admission import admit, queue_for
+from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
+from jupyter_aistack.exceptions import AcquireTimeout, AIStackError
+from jupyter_aistack.system.processes import started_at
+
+from .cycle import SchedulingCycle
+from .host_state import HostState
+
+
+class Requests:
+    """The requests of this host.
+
+    Args:
+        host_state: where they are written down.
+        cycle: decides about them.
+    """
+
+    def __init__(self, host_state: HostState, cycle: SchedulingCycle) -> None:
+        self._host_state = host_state
+        self._cycle = cycle
+        self._admitted_to: Inventory | None = None
+        self._admitted: set[tuple[Spec, str]] = set()
+
+    # -- reading -----------------------------------------------------------------------
+
+    def forecasts(self, limit: int = 100) -> tuple[QueuedForecast, ...]:
+        """The waiting requests of this host, first served first: why they wait and how
+        long, for the first `limit`.
+        """
+        snapshot = self._cycle.snapshot()
+        return forecast(snapshot, self._host_state.now(), limit=limit)
+
+    def queued(self) -> tuple[Request, ...]:
+        """The waiting requests of this host, first served first, with the reason that
+        names no user.
+        """
+        return tuple(
+            replace(waiting.request, reason=waiting.public_reason)
+            for waiting in self.forecasts()
+        )
+
+    # -- asking ------------------------------------------------------------------------
+
+    def acquire(
+        self, spec: str | Spec, holder: Holder, *, queue: str, groups: frozenset[str]
+    ) -> None:
+        """Submit a request unless the holder holds or waits for something already, so
+        that a launch that is tried again asks for nothing twice.
+
+        Raises:
+            AIStackError: as `submit`.
+        """
+        state = self._host_state.read()
+        leases = (
+            lease for lease in state.leases if lease.state is not LeaseState.RELEASING
+        )
+        items: list[Lease | Request] = [*leases, *state.requests]
+        if not any(is_held_by(item, holder) for item in items):
+            self.submit(spec, holder, queue=queue, groups=groups)
+
+    def submit(
+        self,
+        spec: str | Spec,
+        holder: Holder,
+        *,
+        queue: str = "",
+        priority: int = 0,
+        lease_seconds: float | None = None,
+        patience_seconds: float | None = None,
+        preemptible: bool = False,
+        groups: frozenset[str] = frozenset(),
+    ) -> Request:
+        """Ask for slices and try to grant them at once.
+
+        Args:
+            queue: where to wait; empty for the user's own queue.
+            groups: the Unix groups of the holder's user, which may open queues.
+
+        Returns:
+            The request: granted (with ``lease_id``), queued (`forecasts` tells why), or
+                cancelled by another process meanwhile.
+
+        Raises:
+            InvalidRequest: the spec or the queue cannot be understood.
+            UnknownProfile, Unsatisfiable: no state of this host could ever hold it.
+            QuotaExceeded: the limits of the queue or of the user do not allow it; says
+                which, and when that ends.
+            QueueClosed: the queue takes no requests, or none of this user.
+            AcquireTimeout: it was not to wait (``patience_seconds=0``) and would have
+                to.
+        """
+        parsed = parse_spec(spec) if isinstance(spec, str) else spec
+        target = queue_for(self._host_state.policy, queue, holder.user, groups)
+        request = Request(
+            id=f"r-{uuid.uuid4().hex[:12]}",
+            spec=parsed,
+            holder=_with_start_time(holder),
+            queue=target.name,
+            priority=priority,
+            lease_seconds=lease_seconds,
+            patience_seconds=patience_seconds,
+            preemptible=preemptible,
+            submitted_at=self._host_state.now(),
+        )
+        self._admit(request)
+        self._host_state.ledger.submit(request)
+        try:
+            self._cycle.run()
+            return self._decided(request.id)
+        except AcquireTimeout:
+            raise
+        except BaseException:
+            # The caller does not know its id, so it could neither cancel the request
+            # nor release the lease it may have become.
+            self._withdraw(request.id)
+            raise
+
+    def cancel(self, request_id: str) -> Request:
+        """Withdraw a waiting request; one already decided is returned as it stands."""
+        request = self._host_state.ledger.cancel(
+            request_id, self._host_state.now(), "withdrawn"
+        )
+        self._cycle.run()
+        return request
+
+    def _admit(self, request: Request) -> None:
+        """Refuse what could never be held, before anything is written.
+
+        The ledger need only be read where users have limits; elsewhere an answer holds
+        as long as the inventory is the same.
+        """
+        policy = self._host_state.policy
+        if policy.limits:
+            admit(request, self._cycle.snapshot(), self._host_state.now())
+            return
+
+        inventory = self._host_state.inventory()
+        if self._admitted_to is not inventory:
+            self._admitted_to = inventory
+            self._admitted = set()
+        key = (request.spec, request.queue)
+        if key in self._admitted:
+            return
+        idle = Snapshot(inventory=inventory, policy=policy)
+        admit(request, idle, self._host_state.now())
+        self._admitted.add(key)
+
+    def _decided(self, request_id: str) -> Request:
+        request = self._host_state.request(request_id)
+        # What could never be held was refused by `_admit`, so a rejection by the plan
+        # means that the request was not to wait.
+        if request.state is RequestState.REJECTED:
+            raise AcquireTimeout(request.reason, request_id=request_id)
+        return request
+
+    def _withdraw(self, request_id: str) -> None:
+        state = self._host_state
+        with contextlib.suppress(AIStackError):
+            request = state.ledger.cancel(
+                request_id, state.now(), "it could not be answered"
+            )
+            if request.lease_id:
+                lease = state.lease(request.lease_id)
+                state.ledger.step(
+                    lease.id, lease.token, LeaseTransition.FAIL, state.now()
+                )
+
+
+def is_held_by(item: Lease | Request, holder: Holder) -> bool:
+    """Whether a lease or a request is a holder's own, and not one of its workers'."""
+    return item.holder.kind is holder.kind and item.holder.id == holder.id
+
+
+def _with_start_time(holder: Holder) -> Holder:
+    if holder.pid is None or holder.pid_started_at is not None:
+        return holder
+    return replace(holder, pid_started_at=started_at(holder.pid))

@@ -1,0 +1,194 @@
+"""One attempt of a training run: all ranks once, from start to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jupyter_aistack.exceptions import TrainingError
+from jupyter_aistack.system.files import write_atomic
+
+from .failures import AttemptOutcome
+from .job import RankResult, TrainingRun
+from .log_tail import LogTail
+from .rank_task import run_rank
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Metrics = dict[str, Any]
+GRACE_SECONDS = 5.0
+"""How long ranks may take to end by themselves when the run is broken off."""
+
+KILL_SECONDS = 2.0
+"""How long the end of a rank that was killed may take to arrive."""
+
+POLL_SECONDS = 0.05
+DELIVER_SECONDS = 0.2
+WORKERS_SECONDS = 1.0
+"""How often the scheduler is asked which workers it still has."""
+
+RESTART_SECONDS = 60.0
+
+
+class Attempt:
+    """All ranks once, from start to end.
+
+    Args:
+        client: Dask's.
+        run: what is fixed for all attempts.
+        number: 0, and one more after each restart.
+        on_points: called with the points that ranks have logged.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        run: TrainingRun,
+        number: int,
+        on_points: Callable[[list[Metrics]], None],
+    ) -> None:
+        self.client = client
+        self.training_run = run
+        self.number = number
+        self._on_points = on_points
+        folder = run.folder / f"attempt-{number}"
+        folder.mkdir()
+        self.jobs = [run.job(rank, number, folder) for rank in range(run.world_size)]
+        self._stop_file = folder / "stop"
+        self._metrics = [LogTail(job.metrics_file) for job in self.jobs]
+        self._prints = [LogTail(job.out_file) for job in self.jobs]
+        self._delivered_at = time.monotonic()
+        self._workers_asked_at = time.monotonic()
+
+    def run(self, deadline: float | None) -> list[AttemptOutcome]:
+        """How every rank ended, by rank.
+
+        Raises:
+            TrainingError: `deadline`, on the monotonic clock, has passed, or a worker
+                did not come back.
+        """
+        addresses = self._await_workers()
+        futures = [
+            self._submit(rank, address) for rank, address in enumerate(addresses)
+        ]
+        outcomes: dict[int, AttemptOutcome] = {}
+        try:
+            for ended in self._ends(futures, addresses, outcomes):
+                if ended is not None and not ended.is_success:
+                    # The others would wait for it until their group times out.
+                    self._stop_ranks(0)
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TrainingError("the run took longer than the time given")
+        except BaseException:
+            self._stop_ranks(GRACE_SECONDS)
+            self._await_end(futures)
+            raise
+        finally:
+            self.client.cancel([future for future in futures if not future.done()])
+        self._deliver()
+        return [outcomes[rank] for rank in range(self.training_run.world_size)]
+
+    def results(self) -> list[RankResult]:
+        """What the ranks left, on the CPU."""
+        import torch
+
+        return [
+            torch.load(job.result_file, map_location="cpu", weights_only=False)
+            for job in self.jobs
+        ]
+
+    def _ends(
+        self,
+        futures: list[Future],
+        addresses: list[str],
+        outcomes: dict[int, AttemptOutcome],
+    ) -> Iterator[AttemptOutcome | None]:
+        """Each end as it comes, and None at least every 50 ms in between, until all
+        ranks have ended.
+        """
+        while len(outcomes) < len(futures):
+            self._deliver(at_least_seconds=DELIVER_SECONDS)
+            lost = self._lost_workers(addresses)
+            for rank, future in enumerate(futures):
+                has_ended = future.done() or addresses[rank] in lost
+                if has_ended and rank not in outcomes:
+                    outcomes[rank] = _outcome(rank, future)
+                    yield outcomes[rank]
+            yield None
+            time.sleep(POLL_SECONDS)
+
+    def _lost_workers(self, addresses: list[str]) -> set[str]:
+        """Workers that the scheduler has no more; it is asked once a second."""
+        if time.monotonic() - self._workers_asked_at < WORKERS_SECONDS:
+            return set()
+        self._workers_asked_at = time.monotonic()
+        return set(addresses) - set(self.client.scheduler_info()["workers"])
+
+    def _await_workers(self) -> list[str]:
+        """Addresses of the workers by rank; waits for those being restarted."""
+        deadline = time.monotonic() + RESTART_SECONDS
+        names = self.training_run.workers
+        while True:
+            addresses = self._addresses()
+            missing = [str(name) for name in names if name not in addresses]
+            if not missing:
+                return [addresses[name] for name in names]
+            if time.monotonic() >= deadline:
+                raise TrainingError(
+                    f"worker {', '.join(missing)} did not come back within {RESTART_SECONDS:g} s"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _addresses(self) -> Mapping[object, str]:
+        workers = self.client.scheduler_info()["workers"]
+        return {worker["name"]: address for address, worker in workers.items()}
+
+    def _submit(self, rank: int, address: str) -> Future:
+        return self.client.submit(
+            run_rank,
+            self.jobs[rank],
+            key=f"aistack-rank-{self.training_run.folder.name}-{self.number}-{rank}",
+            workers=[address],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+            priority=100,
+        )
+
+    def _stop_ranks(self, grace_seconds: float) -> None:
+        write_atomic(self._stop_file, str(grace_seconds))
+
+    def _await_end(self, futures: list[Future]) -> None:
+        deadline = time.monotonic() + GRACE_SECONDS + KILL_SECONDS
+        while time.monotonic() < deadline:
+            if all(future.done() for future in futures):
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _deliver(self, at_least_seconds: float = 0.0) -> None:
+        """Hand on what the ranks have logged and printed, if the last time was at least
+        that long ago.
+        """
+        if time.monotonic() - self._delivered_at < at_least_seconds:
+            return
+        self._delivered_at = time.monotonic()
+        for rank, tail in enumerate(self._prints):
+            for line in tail.lines():
+                print(line if rank == 0 else f"[rank {rank}] {line}", flush=True)
+        for tail in self._metrics:
+            self._on_points(tail.records())
+
+
+def _outcome(rank: int, future: Future) -> AttemptOutcome:
+    """How a rank ended, from its future; one that is not done has lost its worker."""
+    if future.status == "finished":
+        ended = future.result()
+        return AttemptOutcome(rank=rank, code=ended.code, was_stopped=ended.was_stopped)
+    if future.status == "error":
+        error = future.exception()
+        is_worker_lost = type(error).__name__ == "KilledWorker"
+        code = None if is_worker_lost else 1
+        return AttemptOutcome(rank=rank, code=code, note=f" ({error})")
+    return AttemptOutcome(rank=rank, code=None)
