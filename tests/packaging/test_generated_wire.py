@@ -4,8 +4,7 @@ says.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,16 +29,8 @@ LEASE = {
 
 @pytest.fixture
 def generator(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = root / "labextension/generate_wire.py"
-    spec = importlib.util.spec_from_file_location("generate_wire", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(
-        sys.modules, "generate_wire", module
-    )  # its dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(root / "labextension")
+    return importlib.import_module("generate_wire")
 
 
 @pytest.fixture
@@ -181,20 +172,36 @@ def test_what_a_schema_refers_to_comes_before_it(generate: Any) -> None:
     assert "slices: list(migSlice)" in decoders
 
 
-def test_descriptions_become_comments(generate: Any) -> None:
-    described = {**TEXT, "description": "Why it ended,\n  for people; */ is no end."}
-    types, _ = generate(with_field("why", described))
-    assert "  /** Why it ended, for people; * / is no end. */\n  why: string;" in types
+def test_description_of_a_schema_becomes_a_comment(generate: Any) -> None:
+    described = {
+        **LEASE,
+        "description": "What is granted,\n  for people; */ is no end.",
+    }
+    types, _ = generate({"Lease": described})
+    comment = "/** What is granted, for people; * / is no end. */"
+    assert f"{comment}\nexport interface ILease {{" in types
 
 
 def test_a_long_description_is_wrapped(generate: Any) -> None:
-    described = {**TEXT, "description": "word " * 40}
-    types, _ = generate(with_field("why", described))
-    comment, _, _ = types.rpartition("  why: string;")
-    lines = comment[comment.rindex("  /**") :].splitlines()
-    assert (lines[0], lines[-1]) == ("  /**", "   */")
-    assert all(line.startswith("   * word") for line in lines[1:-1])
-    assert max(map(len, lines)) <= 80
+    types, _ = generate({"Lease": {**LEASE, "description": "word " * 40}})
+    comment = types[types.rindex("/**") : types.index("export interface ILease")]
+    first, *middle, last = comment.splitlines()
+    assert (first, last) == ("/**", " */")
+    assert all(line.startswith(" * word") for line in middle)
+    assert max(map(len, middle)) <= 80
+
+
+def test_description_of_a_field_stays_in_the_document(generate: Any) -> None:
+    kind = {"title": "Kind", "type": "string", "enum": ["a", "b"]}
+    schemas = with_field("kind", {**kind, "description": "How it is cut."})
+    schemas["RequestBody"] = {
+        "type": "object",
+        "properties": {"kind": {**kind, "description": "How to cut it."}},
+        "required": ["kind"],
+    }
+    types, _ = generate(schemas)
+    assert types.count("export type Kind =") == 1
+    assert "cut" not in types
 
 
 def test_what_is_only_sent_has_a_type_and_may_leave_fields_out(generate: Any) -> None:

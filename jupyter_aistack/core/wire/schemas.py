@@ -379,8 +379,26 @@ SCHEMAS: JSON = {
     "Lease": _LEASE,
     "Condition": _object(
         {
-            "kind": {"type": "string", "title": "ConditionKind", "enum": ["DeviceFault", "MemoryExceeded", "NotEnforced", "Failed", "MemoryPressure", "MemoryUnknown", "NotVerified", "EnforcementReduced", "Note"]},
-            "severity": {"type": "string", "title": "Severity", "enum": ["info", "warning", "error"]},
+            "kind": {
+                "type": "string",
+                "title": "ConditionKind",
+                "enum": [
+                    "DeviceFault",
+                    "MemoryExceeded",
+                    "NotEnforced",
+                    "Failed",
+                    "MemoryPressure",
+                    "MemoryUnknown",
+                    "NotVerified",
+                    "EnforcementReduced",
+                    "Note",
+                ],
+            },
+            "severity": {
+                "type": "string",
+                "title": "Severity",
+                "enum": ["info", "warning", "error"],
+            },
             "message": TEXT,
             "since": NUMBER,
         }

@@ -302,7 +302,6 @@ export interface IPreparation {
 
 export interface IRequestBody {
   spec: string;
-  /** A running kernel that will hold the lease. */
   kernel_id?: string;
   queue?: string;
   lease_seconds?: number | null;
