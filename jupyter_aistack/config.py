@@ -16,12 +16,12 @@ from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.policy import Policy
+from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger.base import Ledger
-
-from .exceptions import InvalidRequest
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
+    from jupyter_aistack.providers.base import Provider
 
 
 C = TypeVar("C", bound=StrEnum)
@@ -185,6 +185,33 @@ class AIStack(LoggingConfigurable):
         until the memory has been below the bound again. Memory of CPU slices is warned of only.""",
     ).tag(config=True)
 
+    # -- readers -----------------------------------------------------------------------
+
+    @property
+    def chosen_ledger_url(self) -> str:
+        """Where leases are written down: the environment goes first."""
+        chosen = os.environ.get("AISTACK_LEDGER") or self.ledger_url
+        return chosen or default_ledger_url()
+
+    @property
+    def chosen_providers(self) -> str:
+        """What grants slices: the environment goes first."""
+        return os.environ.get("AISTACK_PROVIDERS") or self.providers
+
+    @property
+    def chosen_enforcement(self) -> str:
+        """What holds a share to its size: the environment goes first."""
+        return os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement
+
+    @property
+    def suspend_results(self) -> Path:
+        """Where it is remembered which GPUs have passed the self-test of suspending."""
+        from jupyter_core.paths import jupyter_data_dir
+
+        return results_file(self.chosen_ledger_url, Path(jupyter_data_dir()))
+
+    # -- builders ----------------------------------------------------------------------
+
     def build_broker(self, **options: Any) -> Broker:
         """A broker as configured; `options` go to :class:`Broker` (a clock for tests,
         say).
@@ -193,47 +220,45 @@ class AIStack(LoggingConfigurable):
             InvalidRequest: a setting makes no sense; the field is named.
             LedgerError: the ledger cannot be opened.
         """
-        from jupyter_aistack.providers.registry import build_providers
+        settings = {**self._broker_options(), **options}
+        policy = self.build_policy()
+        providers = self.build_providers()
+        # A service is built later, and must not be refused then.
+        self.build_rates()
+        # Last: all that can be wrong with a setting is found before a file is made.
+        ledger = open_ledger(self.chosen_ledger_url)
+        ledger.half_life_seconds = policy.half_life_seconds
+        return Broker(ledger, providers, policy=policy, **settings)
 
+    def _broker_options(self) -> dict[str, Any]:
         if self.lease_ttl_seconds < 1:
             raise InvalidRequest(
                 "lease_ttl_seconds: at least 1 second", field="lease_ttl_seconds"
             )
-        policy = self.build_policy()
-        suspend = read_suspend(self.suspend)
-        named = os.environ.get("AISTACK_PROVIDERS") or self.providers
-        providers = build_providers(
-            named,
-            enforcement=os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement,
-            mps_strict=self.mps_strict,
-            mig_create=read_mig_create(self.mig_create),
-        )
-        self.build_rates()  # a service is built later, and must not be refused then
-        ledger = open_ledger(
-            os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url()
-        )
-        ledger.half_life_seconds = policy.half_life_seconds
-        actions = {
+        return {
+            "ttl_seconds": self.lease_ttl_seconds,
+            "show_names": self.show_names,
+            "suspend": read_suspend(self.suspend),
             "memory_action": _choice(MemoryAction, "memory_action", self.memory_action),
             "not_enforced_action": _choice(
                 NotEnforcedAction, "not_enforced_action", self.not_enforced_action
             ),
         }
-        shown = {"show_names": self.show_names, "suspend": suspend}
-        options = {"ttl_seconds": self.lease_ttl_seconds, **shown, **actions, **options}
-        return Broker(ledger, providers, policy=policy, **options)
 
-    @property
-    def suspend_results(self) -> Path:
-        """Where it is remembered which GPUs have passed the self-test of suspending."""
-        from jupyter_core.paths import jupyter_data_dir
+    def build_providers(self) -> tuple[Provider, ...]:
+        """What grants this host's slices, as configured. Nothing is opened yet.
 
-        from jupyter_aistack.server.suspend.capability import results_file
+        Raises:
+            InvalidRequest: a setting makes no sense; the field is named.
+        """
+        from jupyter_aistack.providers.registry import build_providers
 
-        url = (
-            os.environ.get("AISTACK_LEDGER") or self.ledger_url or default_ledger_url()
+        return build_providers(
+            self.chosen_providers,
+            enforcement=self.chosen_enforcement,
+            mps_strict=self.mps_strict,
+            mig_create=read_mig_create(self.mig_create),
         )
-        return results_file(url, Path(jupyter_data_dir()))
 
     def build_policy(self) -> Policy:
         """How slices are shared out.
@@ -256,12 +281,11 @@ class AIStack(LoggingConfigurable):
         """The verbs of a broker, with who may do what as configured."""
         from jupyter_aistack.broker.api.service import Service
 
-        rates = self.build_rates()
         return Service(
             broker,
             admins=frozenset(self.admins),
             show_names=self.show_names,
-            rates=rates,
+            rates=self.build_rates(),
         )
 
     def build_rates(self) -> Rates:
@@ -270,14 +294,17 @@ class AIStack(LoggingConfigurable):
         Raises:
             InvalidRequest: one is negative or no number; it is named.
         """
-        names = ("carbon_g_per_kwh", "price_per_kwh", "price_per_gpu_hour")
-        said = {name: getattr(self, name) for name in names}
-        for name, value in said.items():
+        rates = {
+            "carbon_g_per_kwh": self.carbon_g_per_kwh,
+            "price_per_kwh": self.price_per_kwh,
+            "price_per_gpu_hour": self.price_per_gpu_hour,
+        }
+        for name, value in rates.items():
             if value is not None and not 0 <= value < float("inf"):
                 raise InvalidRequest(
                     f"{name}: expected a number from 0, got {value!r}", field=name
                 )
-        return Rates(**said)
+        return Rates(**rates)
 
 
 def _choice(kind: type[C], field: str, value: str) -> C:
@@ -317,6 +344,17 @@ def default_ledger_url() -> str:
     return f"sqlite:///{Path(jupyter_data_dir()) / 'aistack' / 'ledger.sqlite'}"
 
 
+def results_file(ledger_url: str, data_dir: Path) -> Path:
+    """Where results of the self-test of suspending are kept: beside an SQLite ledger,
+    else in Jupyter's data directory.
+    """
+    prefix = "sqlite:///"
+    folder = data_dir / "aistack"
+    if ledger_url.startswith(prefix):
+        folder = Path(ledger_url.removeprefix(prefix)).parent
+    return folder / "suspend-tested.json"
+
+
 def load_settings() -> AIStack:
     """Settings outside a server: what the ``jupyter_server_config`` and
     ``jupyter_aistack_config`` files say.
@@ -329,15 +367,16 @@ def load_settings() -> AIStack:
     try:
         return AIStack(parent=application)
     except TraitError as error:
-        named = next(
-            (
-                name
-                for name in AIStack.class_trait_names(config=True)
-                if f"'{name}'" in str(error)
-            ),
-            "settings",
-        )
-        raise InvalidRequest(f"{named}: {error}", field=named) from error
+        field = _named_trait(error)
+        raise InvalidRequest(f"{field}: {error}", field=field) from error
+
+
+def _named_trait(error: TraitError) -> str:
+    """The setting that traitlets complains of."""
+    for name in AIStack.class_trait_names(config=True):
+        if f"'{name}'" in str(error):
+            return name
+    return "settings"
 
 
 class _Settings(Application):

@@ -44,11 +44,12 @@ def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
 
 
 def holder(name: str = "kernel-1", **fields: Any) -> Holder:
-    """A kernel of user ``ann`` to lease for; `fields` replace what is said of it."""
-    said: dict[str, Any] = {
+    """A kernel of user ``ann`` to lease for; `fields` replace those of it."""
+    values: dict[str, Any] = {
         "kind": HolderKind.KERNEL,
         "id": name,
         "user": "ann",
         "host": "testbox",
+        "label": f"{name}.ipynb",
     }
-    return Holder(**{**said, "label": f"{name}.ipynb", **fields})
+    return Holder(**{**values, **fields})

@@ -10,31 +10,37 @@ import pytest
 
 pytest_plugins = (
     "pytest_jupyter.jupyter_server",
-    "tests.fake_nvml.plugin",
-    "tests.fake_amdsmi.plugin",
+    "tests.fakes.nvml.plugin",
+    "tests.fakes.amdsmi.plugin",
+    "tests.fakes.cuda.plugin",
+    "tests.fakes.mps.plugin",
 )
 
-SERVICES = {
-    "benchmarks",
-    "clusters",
-    "kernel",
-    "offload",
-    "packaging",
-    "server",
-    "test_demo.py",
-    "tracking",
-    "training",
-}
+SERVICES = (
+    "benchmarks/",
+    "cli/test_demo.py",
+    "client/offload/",
+    "compute/",
+    "flows/",
+    "kernel/",
+    "packaging/",
+    "providers/nvidia/checkpoint/",
+    "server/",
+    "tracking/",
+)
 """Folders and files whose tests start something real; the others are done in about a
 minute.
 """
+
+NO_SERVICES = ("flows/test_gpu_broker.py", "flows/test_ledger_stress.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts a service, so that `make test-unit` can leave it for later."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in SERVICES or item.get_closest_marker("postgres"):
+        place = item.path.relative_to(Path(__file__).parent).as_posix()
+        is_service = place.startswith(SERVICES) and place not in NO_SERVICES
+        if is_service or item.get_closest_marker("postgres"):
             item.add_marker("service")
 
 

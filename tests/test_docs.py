@@ -10,8 +10,8 @@ import pytest
 from jupyter_aistack.cli import _parser
 from jupyter_aistack.config import AIStack
 from jupyter_aistack.notebook.magics.arguments import gpu_parser
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 each = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 

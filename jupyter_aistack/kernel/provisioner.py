@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -566,12 +565,5 @@ _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 
 def _makers_without_ledger() -> frozenset[str]:
     from jupyter_aistack.config import load_settings
-    from jupyter_aistack.providers.registry import build_providers
 
-    settings = load_settings()
-    return makers(
-        tuple(
-            build_providers(os.environ.get("AISTACK_PROVIDERS") or settings.providers)
-        ),
-        "localhost",
-    )
+    return makers(load_settings().build_providers(), "localhost")

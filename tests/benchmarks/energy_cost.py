@@ -14,7 +14,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from ..fake_nvml.plugin import FakeNVML
+from tests.fakes.nvml.plugin import FakeNVML
+
 from .harness import Report, main
 
 GPUS, LEASES_EACH, SECONDS = 8, 4, 120

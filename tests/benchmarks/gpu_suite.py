@@ -32,6 +32,7 @@ from jupyter_aistack.providers.nvidia.nvml import NVML
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from tests.benchmarks.gpu.bench import Bench, Row
 from tests.benchmarks.gpu.running import run_section
+from tests.paths import ROOT
 
 SECTIONS = (
     "levels",
@@ -48,7 +49,6 @@ BUDGET_SECONDS = 520.0
 """Nine minutes, less what it takes to tidy up after a section that was cut."""
 LEAST_SECONDS = 8.0
 """A section that would get less is left out."""
-REPOSITORY = Path(__file__).resolve().parents[2]
 REHEARSAL = "dry run on the CPU: figures mean nothing"
 DOUBLE = "gpu uuid=GPU-a name=NVIDIA_H200_(fake) memory=150754820096 cc=9.0 cores=16896 energy_mj=1000 power_mw=400000"
 
@@ -205,7 +205,7 @@ def environment(device: str, folder: str) -> Iterator[Mapping[str, str]]:
     path = os.pathsep.join(
         filter(
             None,
-            [str(REPOSITORY), os.environ.get("PYTHONPATH"), registered(Path(folder))],
+            [str(ROOT), os.environ.get("PYTHONPATH"), registered(Path(folder))],
         )
     )
     given = {
@@ -217,7 +217,7 @@ def environment(device: str, folder: str) -> Iterator[Mapping[str, str]]:
     for name in ("AISTACK_SOCKET", "AISTACK_LEASE", "AISTACK_KERNEL"):
         given.pop(name, None)
     if device == "cpu":
-        from tests.fake_nvml.plugin import fake_nvml_environment
+        from tests.fakes.nvml.plugin import fake_nvml_environment
 
         given |= fake_nvml_environment(Path(folder), DOUBLE + "\n")
     yield given
@@ -227,7 +227,7 @@ def registered(folder: Path) -> str:
     """A folder that tells Jupyter of our provisioner as an installation would: there
     may be the code alone.
     """
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     site = folder / "site"
     info = site / f"{project['name']}-{project['version']}.dist-info"
     info.mkdir(parents=True)

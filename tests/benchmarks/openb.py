@@ -8,12 +8,11 @@ import csv
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from jupyter_aistack.cli.simulate.csv_io import read_history, read_nodes
 from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FULL = ROOT.parent / "shared" / "data" / "openb"
 SMALL = ROOT / "tests" / "data" / "openb"
 TRACES = ("default", "gpushare40", "multigpu30", "gpuspec20", "cpu100")

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-FAKE_NVML = Path(__file__).parents[1] / "fake_nvml" / "fake_nvml.c"
+from tests.paths import FAKES
+
+FAKE_NVML = FAKES / "nvml" / "fake_nvml.c"
 GPUS = 32
 START_SECONDS = 20.0
 

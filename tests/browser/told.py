@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from tests.paths import DATA
 
 from .labpage import API, STREAM, LabPage
 from .looks import faint, sticking_out
@@ -17,7 +18,7 @@ from .looks import faint, sticking_out
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route, WebSocketRoute
 
-SAMPLES = Path(__file__).parents[1] / "data" / "wire_samples.json"
+SAMPLES = DATA / "wire_samples.json"
 PARTS = ("host", "leases", "queue", "usage")
 
 

@@ -27,9 +27,8 @@ from jupyter_aistack.kernel.teardown import (
 from jupyter_aistack.providers.base import Preparation, Provider, Usage
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
-
-from ..scripted import exchange_providers
-from .conftest import SLEEPER, WriteKernel, active, pid_of, until
+from tests.fakes.kernel_server import SLEEPER, WriteKernel, active, pid_of, until
+from tests.fakes.scripted import exchange_providers
 
 # -- the order of things ---------------------------------------------------------------
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -12,8 +10,6 @@ from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.core.model.spec import parse_spec
-
-from .mps_stand import Stand
 
 
 @pytest.fixture
@@ -36,14 +32,3 @@ def lease() -> Callable[..., Lease]:
         )
 
     return make
-
-
-@pytest.fixture
-def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
-    """A host with a stub of MPS, in a folder whose path is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="mps") as folder:
-        host = Stand(tmp_path, Path(folder) / "mps")
-        for name, value in host.environment.items():
-            monkeypatch.setenv(name, value)
-        yield host
-        host.close()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.device import Device, DeviceKind
@@ -93,16 +92,3 @@ def _tried(
     why = test(gpu.id, helper, held)
     results.note(driver, gpu.id, has_passed=not why)
     return f"{gpu.name}: {why}" if why else ""
-
-
-def results_file(ledger_url: str, data_dir: Path) -> Path:
-    """Where results are kept: beside an SQLite ledger, else in Jupyter's data
-    directory.
-    """
-    prefix = "sqlite:///"
-    folder = (
-        Path(ledger_url.removeprefix(prefix)).parent
-        if ledger_url.startswith(prefix)
-        else data_dir / "aistack"
-    )
-    return folder / "suspend-tested.json"

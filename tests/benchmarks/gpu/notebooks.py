@@ -86,7 +86,7 @@ class Notebook:
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    from tests.server.live import live_server
+    from tests.fakes.live_server import live_server
 
     suspends = can_suspend()
     with live_server(
@@ -196,7 +196,7 @@ def opened(server: Any, name: str) -> Notebook:
     """A kernel started over the server's REST interface, and a client of it."""
     from jupyter_client.blocking.client import BlockingKernelClient
 
-    from tests.server.live import TOKEN
+    from tests.fakes.live_server import TOKEN
 
     headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
     body = json.dumps({"name": name}).encode()

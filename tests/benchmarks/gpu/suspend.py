@@ -15,7 +15,6 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import psutil
@@ -26,6 +25,7 @@ from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 from jupyter_aistack.providers.nvidia.nvml import NVML
 from tests.benchmarks.gpu.bench import GB, MIB, Bench, Row, environment, used_bytes
 from tests.benchmarks.gpu.workers import Worker, WorkFailed, worker
+from tests.paths import FAKES
 
 SECONDS = 140.0
 SIZES_GB = (2, 20, 60)
@@ -70,7 +70,7 @@ def checkpoint_client(bench: Bench) -> CheckpointClient:
     """The helper; in a dry run the one of the tests, over states in a file."""
     if bench.device == "cuda":
         return CheckpointClient()
-    program = Path(__file__).parents[2] / "kernel" / "fake_checkpoint.py"
+    program = FAKES / "fake_checkpoint.py"
     return CheckpointClient(
         (sys.executable, str(program), str(bench.folder / "states.json"), "{}")
     )

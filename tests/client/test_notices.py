@@ -1,0 +1,268 @@
+"""Notices as the using side sees them; with a real server and kernel in
+tests/server/test_taken_back.py.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import jupyter_aistack
+from jupyter_aistack.client import notices
+from jupyter_aistack.client.lease_handle import ended_line
+from jupyter_aistack.client.notices import (
+    NoticeWatcher,
+    forget_notice,
+    notice_line,
+    on_notice,
+)
+from jupyter_aistack.exceptions import LedgerUnavailable
+from tests.paths import DATA
+
+SAMPLES = json.loads((DATA / "wire_samples.json").read_text())["leases"]
+
+
+def lease(name: str = "l-1", kind: str = "", **more: Any) -> dict[str, Any]:
+    """A lease on the wire, with a notice of that kind given a moment ago."""
+    now = time.time()
+    notice = (
+        {"kind": kind, "at": now, "ends_at": now + 60, "request_id": ""}
+        if kind
+        else None
+    )
+    return {**SAMPLES[0], "id": name, "notice": notice, **more}
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def watcher(said: list[str]) -> NoticeWatcher:
+    return NoticeWatcher(list, said.append)
+
+
+@pytest.fixture(autouse=True)
+def no_hooks_left() -> Iterator[None]:
+    yield
+    notices._hooks.clear()
+
+
+def test_a_notice_is_told_once_in_plain_words(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
+    noticed = lease(kind="preempt")
+    assert watcher.look([noticed])
+    assert watcher.look([noticed])
+    (line,) = said
+    assert line.startswith("This kernel's slice 1/4 will be taken back in ")
+    assert (
+        "somebody who goes first needs the room. Save what you need; the kernel keeps running on the CPU."
+        in line
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"holder": {**SAMPLES[0]["holder"], "kind": "process"}},
+            "This process's slice 1/4 will",
+        ),
+        (
+            {"holder": {**SAMPLES[0]["holder"], "kind": "worker", "id": "w-0"}},
+            "The slice 1/4 of worker w-0 will",
+        ),
+        (
+            {"slices": [{**SAMPLES[0]["slices"][0], "kind": "cpu"}]},
+            "the kernel keeps running without it",
+        ),
+    ],
+)
+def test_a_notice_says_whose_slice_it_is(change: dict[str, Any], words: str) -> None:
+    assert words in notice_line(lease(kind="preempt", **change), time.time())
+
+
+def test_an_idle_notice_says_how_to_keep_the_slice() -> None:
+    assert "nobody uses it. Run a cell, or %gpu extend, to keep it." in notice_line(
+        lease(kind="idle"), time.time()
+    )
+
+
+def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
+    for kind in ("idle", "", "", "idle"):
+        watcher.look([lease(kind=kind)])
+    assert [line.split(" will")[0].split(": ")[0] for line in said] == [
+        "This kernel's slice 1/4",
+        "This kernel's slice 1/4 stays",
+        "This kernel's slice 1/4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("note", "is_told"),
+    [
+        (
+            "not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB",
+            True,
+        ),
+        ("over its memory: python 7 of a.ipynb holds 2.0 GiB of 1.0 GiB", True),
+        ("near its memory: python 7 of a.ipynb holds 0.9 GiB of 1.0 GiB", True),
+        ("on a GPU that failed: python 7 of a.ipynb caused it", True),
+        ("could not be verified: there is no CUDA driver", False),
+        ("", False),
+    ],
+)
+def test_what_is_wrong_with_a_slice_is_told_once(
+    note: str, is_told: bool, watcher: NoticeWatcher, said: list[str]
+) -> None:
+    for _ in range(2):
+        watcher.look([lease(note=note)])
+    assert said == ([f"This kernel's slice 1/4 is {note}"] if is_told else [])
+    watcher.look([lease(note="")])
+    watcher.look([lease(note=note)])
+    assert len(said) == 2 * is_told, "and again when it comes again"
+
+
+def test_hooks_get_the_notice_as_a_dict(watcher: NoticeWatcher) -> None:
+    got: list[dict[str, Any]] = []
+    assert on_notice(got.append) == got.append
+    watcher.look([lease(kind="preempt")])
+    (notice,) = got
+    assert (notice["kind"], notice["lease_id"], notice["spec"]) == (
+        "preempt",
+        "l-1",
+        "1/4",
+    )
+    assert 0 < notice["seconds"] <= 60
+    forget_notice(got.append)
+    watcher.look([lease("l-2", kind="preempt")])
+    assert len(got) == 1
+
+
+def test_a_hook_that_fails_is_shown_and_the_others_are_called(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
+    got: list[dict[str, Any]] = []
+
+    @on_notice
+    def save(notice: dict[str, Any]) -> None:
+        raise OSError("the disk is full")
+
+    on_notice(got.append)
+    watcher.look([lease(kind="preempt")])
+    assert len(got) == 1
+    assert "save, called because of the notice, failed:" in said[1]
+    assert "OSError: the disk is full" in said[1]
+
+
+def test_defining_a_hook_again_replaces_it(watcher: NoticeWatcher) -> None:
+    calls: list[int] = []
+    for number in (1, 2):
+
+        @on_notice
+        def save(notice: dict[str, Any], number: int = number) -> None:
+            calls.append(number)
+
+    watcher.look([lease(kind="preempt")])
+    assert calls == [2]
+
+
+def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
+    may_go_on, saved = threading.Event(), threading.Event()
+
+    @on_notice
+    def save(notice: dict[str, Any]) -> None:
+        may_go_on.wait(10)
+        saved.set()
+
+    watcher.look_in_passing([lease(kind="preempt")])
+    assert len(said) == 1
+    assert not saved.is_set()
+    may_go_on.set()
+    assert saved.wait(10)
+
+
+def test_the_watcher_asks_until_nothing_is_left_and_survives_a_server_that_is_gone(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "ASK_SECONDS", 0.001)
+    answers = iter([[lease()], LedgerUnavailable(), [lease(kind="preempt")], []])
+    called_in: list[str] = []
+
+    def ask() -> list[dict[str, Any]]:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    on_notice(lambda notice: called_in.append(threading.current_thread().name))
+    watcher = NoticeWatcher(ask, said.append)
+    watcher.watch()
+    thread = watcher._thread
+    watcher.watch()
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(said) == 1
+    assert called_in == ["aistack-notices"]
+    assert list(answers) == []
+
+
+def test_a_lease_that_comes_while_the_last_answer_is_read_is_looked_after(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "ASK_SECONDS", 0.001)
+    asked: list[int] = []
+
+    def ask() -> list[dict[str, Any]]:
+        asked.append(1)
+        if len(asked) == 1:
+            watcher.watch()  # as another thread does just then
+            return []
+        return [lease(kind="preempt")] if len(asked) == 2 else []
+
+    watcher = NoticeWatcher(ask, said.append)
+    watcher.watch()
+    thread = watcher._thread
+    assert thread is not None
+    thread.join(10)
+    assert (len(asked), len(said)) == (3, 1)
+
+
+def test_the_hook_is_part_of_the_face() -> None:
+    assert jupyter_aistack.on_notice is on_notice
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (
+            "preempted",
+            "it was taken back because somebody who goes first needed the room",
+        ),
+        ("reclaimed", "it was taken back because nobody had used it for a while"),
+        ("expired", "its time was up"),
+    ],
+)
+def test_the_end_of_a_lease_says_what_happened_and_how_to_get_another(
+    outcome: str, words: str
+) -> None:
+    line = ended_line(lease(outcome=outcome))
+    assert line == (
+        f"the lease l-1 has ended: {words}; this kernel runs without a device now; %gpu request 1/4 asks again"
+    )
+
+
+def test_a_lease_that_was_given_back_is_not_offered_again() -> None:
+    assert "asks again" not in ended_line(lease(outcome="released"))

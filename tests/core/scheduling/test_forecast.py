@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from jupyter_aistack.core.model.device import Inventory, MIGInstance
+from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
+from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import parse_spec
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
+from tests.fakes.world import World, ask, gpus
+
+
+def waiting(box: World) -> dict[str, QueuedForecast]:
+    return {one.request.id: one for one in forecast(box.snapshot(), box.now)}
+
+
+def busy_box(**policy: object) -> World:
+    """One GPU: alice has half for 12 more minutes, bob the other half without an
+    end.
+    """
+    box = World(gpus(1), Policy(**policy))  # type: ignore[arg-type]
+    box.submit(
+        ask("a", "1/2", user="alice", lease_seconds=720.0), ask("b", "1/2", user="bob")
+    )
+    box.turn()
+    return box
+
+
+def test_the_reason_says_what_is_needed_and_whose_lease_ends_when() -> None:
+    box = busy_box()
+    box.submit(ask("next", "1/2", user="eve"))
+    box.turn()
+    one = waiting(box)["next"]
+    assert (one.position, one.eta_at) == (1, 720.0)
+    assert (
+        one.reason
+        == "needs 1/2 of a GPU; the next one frees in about 12 min when alice's lease ends"
+    )
+    assert (
+        one.public_reason
+        == "needs 1/2 of a GPU; the next one frees in about 12 min when a lease ends"
+    )
+
+
+def test_nobody_is_promised_what_hangs_on_a_lease_without_an_end() -> None:
+    box = busy_box()
+    box.submit(ask("whole", "1", user="eve"))
+    one = waiting(box)["whole"]
+    assert one.eta_at is None
+    assert (
+        one.reason == "needs a whole GPU; what is in its way has no end that is known"
+    )
+    lease = box.lease_of("b")
+    box.leases[lease.id] = replace(lease, active_at=-2040.0)
+    assert waiting(box)["whole"].reason.endswith("bob's lease has been idle for 34 min")
+    assert "bob" not in waiting(box)["whole"].public_reason
+
+
+def test_those_behind_wait_for_those_before_them() -> None:
+    box = World(gpus(1))
+    box.submit(ask("held", "1", lease_seconds=600.0))
+    box.turn()
+    box.submit(
+        *(ask(f"w{n}", "1", n, user=f"u{n}", lease_seconds=600.0) for n in range(3)),
+        ask("x", "1", 9, user="z"),
+    )
+    found = waiting(box)
+    assert [(one.position, one.eta_at) for one in found.values()] == [
+        (1, 600.0),
+        (2, 1200.0),
+        (3, 1800.0),
+        (4, 2400.0),
+    ]
+    assert (
+        found["w1"].reason
+        == "needs a whole GPU; others go first; expected in about 20 min"
+    )
+
+
+def test_the_forecast_comes_true_when_leases_end_as_announced() -> None:
+    box = World(gpus(2))
+    box.submit(*(ask(f"h{n}", "1/2", lease_seconds=100.0 * (n + 1)) for n in range(4)))
+    box.turn()
+    box.submit(
+        *(
+            ask(f"w{n}", spec, n, user=f"u{n}", lease_seconds=150.0)
+            for n, spec in enumerate(["1", "1/2", "2", "1/4"])
+        )
+    )
+    promised = {name: one.eta_at for name, one in waiting(box).items()}
+    started: dict[str, float] = {}
+    for _ in range(120):
+        for name in box.holds():
+            started.setdefault(name, box.now)
+        box.turn(10)
+    assert all(
+        eta is not None and started[name] <= eta for name, eta in promised.items()
+    ), (promised, started)
+
+
+def test_limits_are_named_with_the_time_they_free_up() -> None:
+    box = busy_box(limits={"alice": UserLimits(slices=1)})
+    box.submit(ask("more", "1/4", 1, user="alice"))
+    one = waiting(box)["more"]
+    assert one.reason == (
+        "alice holds 1 of the 1 slices a user may hold at once; expected in about 12 min"
+    )
+
+
+def test_a_queue_at_its_limit_says_so() -> None:
+    box = busy_box(queues=(Queue(name="default", limit=Fraction(1)),))
+    box.submit(ask("more", "1/4", 1, user="eve"))
+    assert waiting(box)["more"].reason.startswith(
+        "queue default holds 1 of the 1 devices it may hold at once"
+    )
+
+
+def test_room_being_made_and_room_kept_are_told() -> None:
+    box = World(gpus(1))
+    box.submit(ask("old", "1", preemptible=True))
+    box.turn()
+    box.submit(ask("new", "1", 1000, user="eve"))
+    box.turn(1000)
+    assert (
+        waiting(box)["new"].reason
+        == "needs a whole GPU; room is being made for it, in 1 min at the latest"
+    )
+    kept = Reservation(
+        id="v",
+        name="exam",
+        queue="exam",
+        spec=parse_spec("1"),
+        count=1,
+        starts_at=0.0,
+        ends_at=9000.0,
+        host="testbox",
+    )
+    box = World(
+        gpus(1), Policy(queues=(Queue(name="default"), Queue(name="exam"))), (kept,)
+    )
+    box.submit(ask("other", "1/2"))
+    box.turn()
+    assert waiting(box)["other"].reason == (
+        "needs 1/2 of a GPU; room is kept for the reservation 'exam'; expected in about 2 h 30 min"
+    )
+
+
+def test_what_cannot_be_used_now_is_named() -> None:
+    box = World(gpus(1, problem="does not answer"))
+    box.submit(ask("a", "1/2"))
+    assert "waits for a device that does not answer" in waiting(box)["a"].reason
+
+
+def test_ten_thousand_waiting_know_their_position_and_users_take_turns() -> None:
+    box = busy_box()
+    box.submit(*(ask(f"r{n}", "1/2", n / 1e6, user=f"u{n % 7}") for n in range(10_000)))
+    found = forecast(box.snapshot(), box.now)
+    assert [one.position for one in found] == list(range(1, 10_001))
+    assert {one.request.holder.user for one in found[:7]} == {f"u{n}" for n in range(7)}
+    assert found[500].reason == "500 requests go first"
+
+
+def test_mig_instances_free_up_for_one_after_the_other_and_on_devices_that_are_there() -> (
+    None
+):
+    devices = [
+        replace(
+            gpu,
+            mig_enabled=True,
+            mig=(MIGInstance(uuid=f"M-{gpu.id}", profile="1g.10gb", memory_bytes=GIB),),
+        )
+        for gpu in gpus(2)
+    ]
+    box = World(devices)
+    box.submit(
+        ask("a", "1g.10gb", lease_seconds=100.0),
+        ask("b", "1g.10gb", lease_seconds=200.0),
+    )
+    box.turn()
+    box.submit(ask("c", "1g.10gb", 1.0), ask("d", "1g.10gb", 2.0))
+    assert [waiting(box)[name].eta_at for name in "cd"] == [100.0, 200.0]
+    box.inventory = Inventory(host="testbox", devices=tuple(devices[1:]))
+    assert [waiting(box)[name].eta_at for name in "cd"] == [200.0, None]

@@ -1,0 +1,407 @@
+"""A stand-in for ``nvidia-cuda-mps-control`` that speaks both of its text protocols,
+with failures to order.
+
+It is the control program and the daemon, as the real one is. What the "driver" has is
+read anew for every question from
+the JSON file that ``STUB_MPS`` names:
+
+``gpus``: {uuid: {"multiprocessors", "mib"}}, the GPUs that are there
+``protocols``: the highest protocol it knows (3)
+``clients``: [[pid, namespace]], who is connected besides the clients of
+``tests/fakes/cuda/fake_cuda.c``
+``fault``: true has the server in FAULT for as long as somebody is connected
+``hang``: true has the daemon take questions and give no answer
+``refuse_start``: a text has the daemon not start, for that reason
+``ignore_limits``: true has limits be taken, and not kept
+``polite``: true has refusals end with status 0, and only say so
+``kill_server``: the process id of a daemon whose server has died
+``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that
+is there already)
+
+`client_view` is what CUDA makes of all this: where no daemon listens, a process
+silently has the whole GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import (
+    socket as bare_socket,
+)  # the rest is imported by those who need it: this program is run very often
+
+USAGE_2 = "usage: nvidia-cuda-mps-control [-d | -f | -v]\n"
+USAGE_3 = "usage: nvidia-cuda-mps-control <module> <verb>\nmodules: server namespace client device\n"
+LIFE_SECONDS = 120
+
+
+def told():
+    import json
+
+    with open(os.environ["STUB_MPS"]) as file:
+        return json.load(file)
+
+
+def main(words):
+    if not {"-v", "-h", "-d"} & {*words}:
+        given = [word for word in words if word not in ("-p", "3")]
+        lines = [given] if given else [line.split() for line in sys.stdin]
+        return max(ask(os.environ["CUDA_MPS_PIPE_DIRECTORY"], line) for line in lines)
+    script = told()
+    knows_3 = script.get("protocols", 3) >= 3
+    if words == ["-v"]:
+        print(
+            "CUDA MPS Control binary version: 13040"
+            if knows_3
+            else "CUDA MPS Control binary version: 13000"
+        )
+        return 0
+    if "-h" in words:
+        print(USAGE_3 if knows_3 and "-p" in words else USAGE_2)
+        return 0 if knows_3 or "-p" not in words else 1
+    if "-p" in words and not knows_3:
+        print(f"unrecognized option '-p'\n{USAGE_2}")
+        return 1
+    return start(script, words, knows_3)
+
+
+def start(script, words, knows_3):
+    import time
+
+    if script.get("refuse_start"):
+        print(script["refuse_start"])
+        return 1
+    pipes = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
+    if os.path.exists(f"{pipes}/control"):
+        print("An instance of this daemon is already running")
+        return 1
+    wanted = os.environ.get("CUDA_MPS_PROTOCOL_VERSION") or (
+        "3" if "3" in words else "2"
+    )
+    protocol = script.get("speaks") or (int(wanted) if knows_3 else 2)
+    if os.fork() == 0:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        if os.fork() == 0:
+            Daemon(pipes, protocol).serve()
+        os._exit(0)
+    for _ in range(200):
+        if os.path.exists(f"{pipes}/nvidia-cuda-mps-control.pid"):
+            return 0
+        time.sleep(0.01)
+    return 1
+
+
+def ask(pipes, words, say=sys.stdout.write):
+    line = bare_socket(AF_UNIX, SOCK_STREAM)
+    try:
+        line.connect(f"{pipes}/control")
+        line.send("\x1f".join(words).encode() + b"\n")
+        answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+    except OSError:
+        answer = ""
+    finally:
+        line.close()
+    if not answer:
+        say("Cannot find MPS control daemon process\n")
+        return 1
+    say(answer[1:])
+    return int(answer[0])
+
+
+class Daemon:
+    def __init__(self, pipes, protocol):
+        self.pipes, self.protocol, self.gpu = (
+            pipes,
+            protocol,
+            os.environ["CUDA_VISIBLE_DEVICES"],
+        )
+        self.logs = os.environ["CUDA_MPS_LOG_DIRECTORY"]
+        self.percent, self.limits, self.server, self.looks = 100.0, {}, None, 0
+        self.namespaces, self.terminated = {}, []
+
+    def log(self, text):
+        with open(f"{self.logs}/control.log", "a") as file:
+            file.write(f"[2026-04-28 18:20:41.704 Control {os.getpid()}] {text}\n")
+
+    def serve(self):
+        import contextlib
+        import signal
+        import socket
+
+        signal.alarm(LIFE_SECONDS)  # nobody's orphan
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{self.pipes}/control")
+        listener.listen()
+        self.log(f"Starting control daemon using socket {self.pipes}/control")
+        with open(f"{self.pipes}/pid.new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(f"{self.pipes}/pid.new", f"{self.pipes}/nvidia-cuda-mps-control.pid")
+        waiting = []  # those who get no answer
+        while True:
+            line, _ = listener.accept()
+            with line, contextlib.suppress(OSError, ValueError):
+                words = line.makefile().readline().rstrip("\n").split("\x1f")
+                if told().get("hang"):
+                    waiting.append(line.dup())
+                    continue
+                code, text = self.answer(words)
+                line.sendall(f"{code}{text}".encode())
+            if words in (["quit"], ["-q"]):
+                os._exit(0)
+
+    def answer(self, words):
+        import json
+
+        self.script = told()
+        self.log(f"command: {' '.join(words)}")
+        if words == ["dump"]:
+            return 0, json.dumps(vars(self), default=str)
+        if words[:1] == ["connect"]:
+            return 0, json.dumps(self.connect(*words[1:]))
+        try:
+            return 0, (
+                self.answer_2(*words) if self.protocol == 2 else self.answer_3(*words)
+            )
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            return int(
+                not self.script.get("polite")
+            ), f"Unknown command {' '.join(words)} ({error})\n"
+
+    # -- the server --------------------------------------------------------------------
+
+    def start_server(self):
+        self.server, self.looks = os.getpid() + 1, 0
+        present = self.gpu in self.script["gpus"]
+        with open(f"{self.logs}/server.log", "a") as file:
+            text = (
+                "Server has started"
+                if present
+                else "no CUDA-capable device is detected"
+            )
+            file.write(f"[2026-04-28 18:20:41.704 Server {self.server}] {text}\n")
+
+    def status(self):
+        """None when the server has gone."""
+        if self.script.get("kill_server") == os.getpid():
+            self.server = None
+        if self.server is None or self.gpu not in self.script["gpus"]:
+            return None
+        self.looks += 1
+        if self.script.get("fault") and self.script.get("clients"):
+            return "Fault" if self.protocol == 3 else "FAULT"
+        if self.looks < 2:
+            return "Initializing" if self.protocol == 3 else "INITIALIZING"
+        return "Ready" if self.protocol == 3 else "ACTIVE"
+
+    def clients(self):
+        return (
+            []
+            if self.server is None
+            else [*self.script.get("clients", []), *self.present()]
+        )
+
+    def present(self):
+        """Those who left a file named by their process id where they connected, and
+        still run.
+        """
+        folders = [(folder, names) for folder, _, names in os.walk(self.pipes)]
+        left = [
+            (name, os.path.basename(folder))
+            for folder, names in folders
+            for name in names
+            if name.isdigit()
+        ]
+        return [
+            [int(pid), namespace]
+            for pid, namespace in left
+            if os.path.exists(f"/proc/{pid}")
+        ]
+
+    # -- protocol 2 --------------------------------------------------------------------
+
+    def answer_2(self, verb, *given):
+        return getattr(self, f"do_{verb}")(*given)
+
+    def do_get_default_active_thread_percentage(self):
+        return f"{100.0 if self.script.get('ignore_limits') else self.percent}\n"
+
+    def do_get_server_list(self):
+        return f"{self.server}\n" if self.status() else ""
+
+    def do_get_server_status(self, pid):
+        return f"{self.status()}\n"
+
+    def do_get_client_list(self, pid):
+        return "".join(f"{client}\n" for client, _ in self.clients())
+
+    def do_start_server(self, flag, uid):
+        assert flag == "-uid"
+        self.start_server()
+        return ""
+
+    def do_set_default_active_thread_percentage(self, percent):
+        self.percent = float(percent)
+        return f"{percent}\n"
+
+    def do_set_active_thread_percentage(self, pid, percent):
+        return self.do_set_default_active_thread_percentage(percent)
+
+    def do_set_default_device_pinned_mem_limit(self, device, limit):
+        self.limits[device] = limit  # not looked at, as the real one does not
+        return ""
+
+    def do_set_device_pinned_mem_limit(self, pid, device, limit):
+        return self.do_set_default_device_pinned_mem_limit(device, limit)
+
+    def do_terminate_client(self, server, client):
+        self.terminated.append(int(client))
+        return ""
+
+    def do_quit(self):
+        return ""
+
+    # -- protocol 3 --------------------------------------------------------------------
+
+    def answer_3(self, module, verb="", *given):
+        names = [word for word in given if not word.startswith("--")]
+        flags = dict(
+            word[2:].partition("=")[::2] for word in given if word.startswith("--")
+        )
+        return getattr(self, "v3_" + f"{module}_{verb}".strip("-_").replace("-", ""))(
+            *names, **{key.replace("-", "_"): value for key, value in flags.items()}
+        )
+
+    def v3_q(self):
+        return ""
+
+    def v3_server_create(self, name, allowed_devices):
+        check_name(name)
+        self.gpu, self.name = allowed_devices, name
+        self.start_server()
+        os.makedirs(f"{self.pipes}/{name}/default")
+        self.namespaces["default"] = {"pinned": None, "percent": None}
+        return ""
+
+    def v3_server_list(self, **how):
+        status = self.status()
+        return (
+            f"{self.name},0,{self.server},{status},{self.pipes}/{self.name},{self.gpu},-\n"
+            if status
+            else ""
+        )
+
+    def v3_server_set(self, name, active_thread_percentage, pinned_memory_limit):
+        return self.v3_namespace_set(
+            "default", name, active_thread_percentage, pinned_memory_limit
+        )
+
+    def v3_namespace_create(self, name, server):
+        check_name(name)
+        os.makedirs(f"{self.pipes}/{server}/{name}")
+        open(f"{self.pipes}/{server}/{name}/control", "w").close()
+        self.namespaces[name] = {"pinned": None, "percent": None}
+        return ""
+
+    def v3_namespace_set(
+        self, name, server, active_thread_percentage, pinned_memory_limit
+    ):
+        if not self.script.get("ignore_limits"):
+            self.namespaces[name] = {
+                "pinned": pinned_memory_limit,
+                "percent": float(active_thread_percentage),
+            }
+        return ""
+
+    def v3_namespace_list(self, server, **how):
+        rows = [
+            f"{name},{server},{self.status()},{limit['pinned'] or '-'},{limit['percent'] or 100.0:.2f},0,"
+            f"{self.pipes}/{server}/{name}\n"
+            for name, limit in self.namespaces.items()
+        ]
+        return "".join(rows)
+
+    def v3_namespace_get(self, name, server, field):
+        assert field == "pipe-directory"
+        return f"{self.pipes}/{server}/{name}\n"
+
+    def v3_namespace_delete(self, name, server, force=None):
+        if force is None and any(namespace == name for _, namespace in self.clients()):
+            raise ValueError("active clients remain")
+        del self.namespaces[name]
+        for left in os.listdir(f"{self.pipes}/{server}/{name}"):
+            os.unlink(f"{self.pipes}/{server}/{name}/{left}")
+        os.rmdir(f"{self.pipes}/{server}/{name}")
+        return ""
+
+    def v3_client_list(self, server, **how):
+        return "".join(
+            f"{pid},{server},0,{namespace},python train.py\n"
+            for pid, namespace in self.clients()
+        )
+
+    def v3_client_terminate(self, pid):
+        self.terminated.append(int(pid))
+        return ""
+
+    # -- a client ----------------------------------------------------------------------
+
+    def connect(self, namespace, percent, limits, visible):
+        """What a process gets here: (multiprocessors, MiB)."""
+        gpu = self.script["gpus"][self.gpu]
+        own = self.namespaces.get(namespace or "default")
+        most = own["percent"] if self.protocol == 3 else self.percent
+        limit = own["pinned"] if self.protocol == 3 else self.limits.get("0")
+        if self.protocol == 2 and percent:
+            most = min(most, float(percent))
+        pairs = gpu["multiprocessors"] * (most or 100) / 200
+        share = 2 * int(pairs if self.protocol == 3 else -(-pairs // 1))
+        entries = dict(entry.split("=") for entry in limits.split(",") if entry)
+        if not set(entries) <= {visible, "0"}:
+            return share, gpu[
+                "mib"
+            ]  # one entry for what is not visible, and no limit holds
+        sizes = [mib(text) for text in (limit, *entries.values()) if text]
+        return share, min([*sizes, gpu["mib"]])
+
+
+def check_name(name):
+    if not name.replace("_", "").isalnum() or name != name.lower() or len(name) > 64:
+        raise ValueError("lowercase letters, digits and underscores")
+
+
+def mib(text):
+    return int(text[:-1]) * {"M": 1, "G": 1024}[text[-1]]
+
+
+def client_view(environment, script):
+    """What a CUDA process with `environment` gets: {"mps", "multiprocessors",
+    "mib"}.
+    """
+    visible = environment["CUDA_VISIBLE_DEVICES"]
+    whole = script["gpus"][visible]
+    directory = environment.get("CUDA_MPS_PIPE_DIRECTORY", "/nowhere")
+    if not os.path.exists(f"{directory}/control"):
+        return {"mps": False, **whole}
+    daemon, namespace = directory, ""
+    if not os.path.exists(f"{directory}/nvidia-cuda-mps-control.pid"):
+        daemon, namespace = (
+            os.path.dirname(os.path.dirname(directory)),
+            os.path.basename(directory),
+        )
+    names = ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
+    said = []
+    ask(
+        daemon,
+        ["connect", namespace, *(environment.get(name, "") for name in names), visible],
+        said.append,
+    )
+    share, size = said[0].strip("[]").split(",")
+    return {"mps": True, "multiprocessors": int(share), "mib": int(size)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,137 @@
+"""Kernels launched by programs without a Jupyter server: nbclient, papermill, a plain
+kernel manager.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from jupyter_client.manager import AsyncKernelManager, KernelManager
+from nbclient import NotebookClient
+
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.config import open_ledger
+from jupyter_aistack.core.model.lease import Outcome
+from jupyter_aistack.kernel import lease_monitor
+from jupyter_aistack.providers.registry import build_providers
+from tests.fakes.kernel_server import WriteKernel, active, environment_of, until
+
+IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
+
+@pytest.fixture(autouse=True)
+def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AISTACK_PROVIDERS", "cpu")
+
+
+@pytest.fixture
+def broker(own_ledger: str) -> Iterator[Broker]:
+    """Another process's broker on the same ledger."""
+    broker = Broker(open_ledger(own_ledger), build_providers("cpu"))
+    yield broker
+    broker.close()
+
+
+def test_notebook_runs_on_its_slice_and_gives_it_back(
+    kernelspec: WriteKernel, broker: Broker
+) -> None:
+    name = kernelspec("one", slice="cpu:1", argv=IPYKERNEL)
+    code = "import os; print(os.environ['AISTACK_LEASE'], len(os.sched_getaffinity(0)), 'AISTACK_SOCKET' in os.environ)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, kernel_name=name, timeout=60).execute()
+    lease_id, cores, has_socket = notebook.cells[0].outputs[0]["text"].split()
+    assert (cores, has_socket) == ("1", "False")
+    assert broker.lease(lease_id).outcome is Outcome.RELEASED
+    assert broker.leases() == ()
+
+
+def test_synchronous_kernel_manager_works_too(
+    kernelspec: WriteKernel, broker: Broker
+) -> None:
+    manager = KernelManager(kernel_name=kernelspec("one", slice="cpu:1"))
+    manager.start_kernel()
+    (lease,) = broker.leases()
+    assert lease.holder.pid == manager.provisioner.pid
+    manager.restart_kernel()
+    assert [lease.id for lease in broker.leases()] == [lease.id]
+    manager.shutdown_kernel()
+    assert broker.lease(lease.id).outcome is Outcome.RELEASED
+
+
+async def test_lease_is_renewed_with_nobody_else_around(
+    kernelspec: WriteKernel,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    jp_config_dir: Path,
+) -> None:
+    (jp_config_dir / "jupyter_aistack_config.json").write_text(
+        '{"AIStack": {"lease_ttl_seconds": 2}}'
+    )
+    monkeypatch.setattr(lease_monitor, "ALONE_SECONDS", 0.1)
+    manager = AsyncKernelManager(kernel_name=kernelspec("one", slice="cpu:1"))
+    await manager.start_kernel()
+    kernel_id = manager.kernel_id
+    lease = await active(broker, kernel_id)
+    assert lease.expires_at - lease.granted_at <= 3
+    await until(lambda: broker.lease(lease.id).expires_at > lease.expires_at)
+    await manager.shutdown_kernel()
+
+
+async def test_kernel_of_a_kernel_shares_its_slice(
+    kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited = {
+        "AISTACK_LEASE": "l-1",
+        "AISTACK_SOCKET": "/s",
+        "AISTACK_KERNEL": "k",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+    }
+    for name, value in inherited.items():
+        monkeypatch.setenv(name, value)
+    manager = AsyncKernelManager(kernel_name=kernelspec("plain"))
+    await manager.start_kernel()
+    environment = environment_of(manager.provisioner.pid)
+    await manager.shutdown_kernel()
+    assert {name: environment.get(name) for name in inherited} == inherited
+
+
+@pytest.mark.parametrize("slice_", ["", "cpu:1"], ids=["plain", "with slice"])
+async def test_setting_that_makes_no_sense_stops_no_kernel(
+    kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch, slice_: str
+) -> None:
+    monkeypatch.setenv("AISTACK_PROVIDERS", "abacus")
+    manager = AsyncKernelManager(kernel_name=kernelspec("any", slice=slice_))
+    await manager.start_kernel()
+    environment = environment_of(manager.provisioner.pid)
+    await manager.shutdown_kernel()
+    assert "AISTACK_LEASE" not in environment
+    assert environment.get("CUDA_VISIBLE_DEVICES") == (
+        "" if slice_ else os.environ.get("CUDA_VISIBLE_DEVICES")
+    )
+
+
+async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
+    kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jupyter_aistack.kernel import provisioner
+
+    monkeypatch.setattr(
+        provisioner, "_makers_without_ledger", lambda: frozenset({"nvidia", "amd"})
+    )
+    manager: Any = AsyncKernelManager(kernel_name=kernelspec("plain"))
+    await manager.start_kernel()
+    environment = environment_of(manager.provisioner.pid)
+    await manager.shutdown_kernel()
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (
+        "",
+        "PCI_BUS_ID",
+    )
+    assert (
+        environment["ROCR_VISIBLE_DEVICES"],
+        environment["HIP_VISIBLE_DEVICES"],
+    ) == ("", "")

@@ -1,0 +1,253 @@
+"""Energy and activity as the driver tells them: the real nvidia-ml-py over a fake
+driver, changed live.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.core.accounting.attribution import ProcessLoad
+from jupyter_aistack.core.model.device import Enforcement, SliceKind
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.providers.cpu import CPUProvider
+from jupyter_aistack.providers.nvidia.load import by_process
+from jupyter_aistack.providers.simulated import SimulatedProvider
+from jupyter_aistack.testing import ManualClock
+from tests.providers.nvidia.test_provider import (
+    SETUP,
+    gpu,
+    h200,
+    instance,
+    piece_of,
+    process,
+    share,
+)
+
+A, B = frozenset({11, 12}), frozenset({21})
+
+
+def look(
+    child: Any,
+    held: dict[str, Any],
+    pids: dict[str, frozenset[int]],
+    device: Any = None,
+) -> ProcessLoad:
+    return child(
+        "provider.loads(devices, held, pids)['GPU-0']",
+        devices={"GPU-0": device or gpu()},
+        held=held,
+        pids=pids,
+    )
+
+
+def test_the_counter_and_the_activity_of_each_lease_are_read(fake_nvml, lease) -> None:
+    state = h200(energy_mj=9000500) + process(11, GIB, sm=30) + process(12, GIB, sm=10)
+    child = fake_nvml.python(
+        state + process(21, 2 * GIB, sm=20) + process(99, GIB, sm=5), SETUP
+    )
+    held = {"l-a": lease(share("1/2", gpu())), "l-b": lease(share("1/4", gpu()))}
+    found = look(child, held, {"l-a": A, "l-b": B})
+    assert found.millijoules == 9000500
+    assert found.busy == {"l-a": pytest.approx(0.4), "l-b": pytest.approx(0.2)}
+    assert found.others == pytest.approx(0.05)
+    assert found.memory == {"l-a": 2 * GIB, "l-b": 2 * GIB}
+
+
+def test_what_the_driver_does_not_tell_is_missing_and_not_zero(
+    fake_nvml, lease
+) -> None:
+    held = {"l-a": lease(share("1/2", gpu()))}
+    mute = "fail nvmlDeviceGetProcessUtilization 3\n" + "".join(
+        f"fail nvmlDeviceGet{kind}RunningProcesses_v3 3\n"
+        for kind in ("Compute", "Graphics", "MPSCompute")
+    )
+    child = fake_nvml.python(h200(energy_mj=-1) + process(11, GIB, sm=30) + mute, SETUP)
+    assert look(child, held, {"l-a": A}) == ProcessLoad()
+    fake_nvml.change(h200(energy_mj=5) + process(11, GIB, sm=30))
+    assert look(child, held, {}) == ProcessLoad(
+        millijoules=5, others=pytest.approx(0.3)
+    ), "whose processes are not known yet"
+
+
+def test_a_lost_gpu_is_not_metered_and_hides_no_other(fake_nvml, lease) -> None:
+    child = fake_nvml.python(h200(0, lost=15) + h200(1, energy_mj=7), SETUP)
+    lost = {"GPU-0": replace(gpu(0), problem="fell off the bus"), "GPU-1": gpu(1)}
+    assert child("dict(provider.loads(devices, {}, {}))", devices=lost) == {
+        "GPU-1": ProcessLoad(millijoules=7, others=0.0)
+    }
+
+
+def test_multiprocessors_that_worked_are_divided_as_time_is(fake_nvml, lease) -> None:
+    def state(busy: int, now: int) -> str:
+        return (
+            h200(gpm_ms=busy)
+            + process(11, GIB, sm=60)
+            + process(21, GIB, sm=20)
+            + f"now {now}\n"
+        )
+
+    child = fake_nvml.python(state(0, 0), SETUP)
+    held, pids = (
+        {"l-a": lease(share("1/2", gpu())), "l-b": lease(share("1/4", gpu()))},
+        {"l-a": A, "l-b": B},
+    )
+    assert look(child, held, pids).busy["l-a"] == pytest.approx(0.6), (
+        "two samples make a figure; until then, time"
+    )
+    fake_nvml.change(state(40 * 2000, 2000))
+    found = look(child, held, pids)
+    assert (found.busy["l-a"], found.busy["l-b"]) == (
+        pytest.approx(0.3),
+        pytest.approx(0.1),
+    )
+    fake_nvml.change("session 2\n" + state(0, 0))
+    assert look(child, held, pids).busy["l-a"] == pytest.approx(0.6), (
+        "the driver was loaded anew"
+    )
+    fake_nvml.change("session 2\n" + state(100 * 500, 1000))
+    assert look(child, held, pids).busy["l-a"] == pytest.approx(0.375)
+
+
+def mig_state(first: int, second: int, now: int, sms: int = 16) -> str:
+    both = instance(0, gpm_ms=first) + instance(1, gpm_ms=second, sms=sms)
+    return h200(mig=1, gpm_ms=0, energy_mj=now) + both + f"now {now}\n"
+
+
+def test_on_mig_each_instance_has_its_multiprocessors_activity(
+    fake_nvml, lease
+) -> None:
+    child = fake_nvml.python(mig_state(0, 0, 0, 48), SETUP)
+    device = child("provider.discover('box')[0]")
+    held = {"l-a": lease(piece_of(device, device.mig[0]))}
+    first = look(child, held, {"l-a": A}, device)
+    assert (first.busy, first.others) == ({}, None)
+    fake_nvml.change(mig_state(50 * 4000, 100 * 1000, 4000, 48))
+    found = look(child, held, {"l-a": A}, device)
+    assert found.busy == {"l-a": pytest.approx(0.5 * 16 / 64)}
+    assert found.others == pytest.approx(0.25 * 48 / 64), (
+        "an instance that nobody holds"
+    )
+    assert found.millijoules == 4000
+
+
+def test_on_mig_without_gpm_activity_is_unknown(fake_nvml, lease) -> None:
+    child = fake_nvml.python(h200(mig=1) + instance(0) + process(11, GIB, gi=7), SETUP)
+    device = child("provider.discover('box')[0]")
+    held = {"l-a": lease(piece_of(device, device.mig[0]))}
+    for _ in range(2):
+        found = look(child, held, {"l-a": A}, device)
+    assert (found.busy, found.others, found.memory) == ({}, None, {"l-a": GIB})
+
+
+def test_compute_instances_that_share_a_figure_are_told_apart_by_nothing(
+    fake_nvml, lease
+) -> None:
+    def state(busy: int, now: int) -> str:
+        parts = {"slices": 2, "cslices": 1, "memory_mb": 33280, "gi": 3, "gpm_ms": busy}
+        both = instance(0, ci=0, uuid="MIG-x", **parts) + instance(
+            1, ci=1, uuid="MIG-y", **parts
+        )
+        return h200(mig=1, gpm_ms=0) + both + f"now {now}\n"
+
+    child = fake_nvml.python(state(0, 0), SETUP)
+    device = child("provider.discover('box')[0]")
+    device = replace(
+        device, mig=tuple(replace(one, profile="2g.35gb") for one in device.mig)
+    )  # a name is no figure
+    held = {"l-a": lease(piece_of(device, device.mig[0]))}
+    look(child, held, {"l-a": A}, device)
+    fake_nvml.change(state(100 * 1000, 2000))
+    found = look(child, held, {"l-a": A}, device)
+    assert (found.busy, found.others) == ({}, pytest.approx(0.5))
+
+
+def test_samples_are_freed_once_the_next_are_there(fake_nvml) -> None:
+    child = fake_nvml.python(h200(gpm_ms=0) + "now 0\n", SETUP)
+    child.run("asked = []\nquery = provider._nvml.query")
+    child.run(
+        "provider._nvml.query = lambda f, *a, **k: (asked.append(f), query(f, *a, **k))[1]"
+    )
+    for number in range(1, 5):
+        fake_nvml.change(h200(gpm_ms=number * 1000) + f"now {number * 1000}\n")
+        look(child, {}, {})
+    assert child(
+        "(asked.count('nvmlGpmSampleAlloc'), asked.count('nvmlGpmSampleFree'))"
+    ) == (4, 3)
+
+
+def test_an_older_driver_without_gpm_is_no_error(fake_nvml, lease) -> None:
+    child = fake_nvml.python(
+        h200(gpm_ms=5)
+        + "fail nvmlGpmQueryDeviceSupport 13\n"
+        + process(11, GIB, sm=10),
+        SETUP,
+    )
+    assert look(child, {"l-a": lease(share("1", gpu()))}, {"l-a": A}).busy == {
+        "l-a": pytest.approx(0.1)
+    }
+
+
+# -- dividing --------------------------------------------------------------------------
+
+
+def test_work_that_an_mps_server_may_hide_is_unknown_and_not_zero() -> None:
+    pids = {"l-a": A, "l-b": B}
+    assert by_process({7: 0.5}, pids, {"l-a"}) == ({"l-b": 0.0}, 0.5)
+    assert by_process({7: 0.5, 11: 0.1}, pids, {"l-a"}) == (
+        {"l-a": 0.1, "l-b": 0.0},
+        0.5,
+    )
+    assert by_process({}, pids, {"l-a", "l-b"}) == ({"l-a": 0.0, "l-b": 0.0}, 0.0)
+
+
+def test_shares_of_time_never_add_up_to_more_than_the_gpu() -> None:
+    busy, others = by_process({11: 0.9, 21: 0.9, 99: 0.2}, {"l-a": A, "l-b": B})
+    assert busy == {"l-a": pytest.approx(0.45), "l-b": pytest.approx(0.45)}
+    assert others == pytest.approx(0.1)
+    assert by_process({}, {"l-a": A}, whole=0.3) == ({"l-a": 0.0}, 0.3)
+    assert by_process(None, {"l-a": A}) == ({}, None)
+
+
+def test_mps_clients_are_found_in_the_samples(fake_nvml, lease) -> None:
+    child = fake_nvml.python(
+        h200() + process(11, GIB, type="M", sm=40) + process(30, 0, sm=0), SETUP
+    )
+    held = {"l-a": replace(lease(share("1/2", gpu())), enforced_by=Enforcement.L1)}
+    found = look(child, held, {"l-a": A})
+    assert (found.busy, found.memory) == ({"l-a": pytest.approx(0.4)}, {"l-a": GIB})
+
+
+# -- other devices ---------------------------------------------------------------------
+
+
+def test_a_cpu_has_activity_and_no_counter(lease) -> None:
+
+    clock = ManualClock()
+    provider = CPUProvider(clock=clock)
+    (device,) = provider.discover("box")
+    piece = replace(
+        share("1/2", gpu()),
+        device_id=device.id,
+        cores=device.cores[:1],
+        kind=SliceKind.CPU,
+        uuid="",
+    )
+    held, pids = {"l-a": lease(piece)}, {"l-a": frozenset({os.getpid()})}
+    first = provider.loads({device.id: device}, held, pids)[device.id]
+    assert (first.millijoules, first.busy) == (None, {})
+    assert first.memory["l-a"] > 0
+    sum(range(2_000_000))
+    clock.advance(1.0)
+    provider.usage(held, pids)  # somebody else looks, which must not cut ours short
+    second = provider.loads({device.id: device}, held, pids)[device.id]
+    assert 0 < second.busy["l-a"] <= 0.5
+
+
+def test_a_simulated_device_has_nothing_to_meter() -> None:
+    provider = SimulatedProvider("1xH100-80GB")
+    (device,) = provider.discover("box")
+    assert provider.loads({device.id: device}, {}, {}) == {device.id: ProcessLoad()}

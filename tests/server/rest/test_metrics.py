@@ -1,0 +1,177 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from jupyter_aistack.broker.usage_meter import ChargedTotals
+from jupyter_aistack.core.accounting.usage_report import Rates
+from jupyter_aistack.server.app import ServerContext
+from jupyter_aistack.server.maintenance.activity import idle_leases
+from jupyter_aistack.server.rest.metrics import exposition
+from tests.fakes.rest_server import Ask
+
+USE = {
+    "memory_bytes": 7,
+    "utilization": None,
+    "power_watts": None,
+    "energy_joules": None,
+}
+
+
+def read(text: str) -> dict[str, list[Any]]:
+    return {
+        family.name: list(family.samples)
+        for family in text_string_to_metric_families(text)
+    }
+
+
+async def test_scrape_shows_what_is_leased_and_who_waits(
+    ask: Ask, jp_fetch: Any
+) -> None:
+    await ask("POST", "leases", {"spec": "3/4"})
+    await ask("POST", "leases", {"spec": "1/2"})
+    response = await jp_fetch("aistack", "metrics")
+    assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    found = read(response.body.decode())
+    (device,) = (
+        s for s in found["aistack_device_granted_ratio"] if s.labels["kind"] == "gpu"
+    )
+    assert device.value == 0.75
+    assert device.labels["simulated"] == "true"
+    assert [
+        (s.labels["queue"], s.value) for s in found["aistack_requests_waiting"]
+    ] == [("default", 1.0)]
+    assert {s.labels["state"]: s.value for s in found["aistack_leases"]}[
+        "granted"
+    ] == 1.0
+
+
+async def test_scrape_sees_a_change_made_just_before(ask: Ask, jp_fetch: Any) -> None:
+    from tests.fakes.rest_server import until
+
+    await jp_fetch("aistack", "metrics")
+    await ask("POST", "leases", {"spec": "1/4"})
+    found: dict[str, list[Any]] = {}
+
+    async def scrape() -> float:
+        found.update(read((await jp_fetch("aistack", "metrics")).body.decode()))
+        return float(sum(s.value for s in found["aistack_leases"]))
+
+    while await scrape() != 1.0:
+        await until(lambda: True)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    device = {
+        "id": "GPU-1",
+        "index": 0,
+        "kind": "gpu",
+        "name": 'a "quoted"\nname',
+        "simulated": False,
+    }
+    device |= {"memory_bytes": 10, "free_fraction": "1/3", "foreign_memory_bytes": 0}
+    snapshot = {
+        "host": {"host": "box", "devices": [device], "queues": []},
+        "leases": [],
+        "queue": [],
+        "usage": {"at": 0.0, "devices": {"GPU-1": USE}, "leases": {}},
+    }
+    found = read(exposition(snapshot, {}).decode())
+    assert [s.value for s in found["aistack_device_memory_used_bytes"]] == [7.0]
+    assert found["aistack_device_memory_used_bytes"][0].labels["name"] == device["name"]
+    assert found["aistack_device_utilization_ratio"] == []
+    assert found["aistack_device_power_watts"] == []
+
+
+async def test_scrape_shows_queues_idle_leases_and_what_was_taken_back(
+    ask: Ask, jp_fetch: Any, workbench: ServerContext
+) -> None:
+    await ask("POST", "leases", {"spec": "3/4"})
+    await ask("POST", "leases", {"spec": "1/2"})
+    workbench.happened["LeaseReclaimed"] = 2
+    found = read((await jp_fetch("aistack", "metrics")).body.decode())
+    (held,) = found["aistack_queue_held_devices"]
+    assert (held.labels["queue"], held.value) == ("default", 0.75)
+    (longest,) = found["aistack_queue_longest_wait_seconds"]
+    assert 0 <= longest.value < 30
+    taken = {
+        sample.labels["reason"]: sample.value
+        for sample in found["aistack_leases_taken_back"]
+    }
+    assert taken == {"preempted": 0.0, "reclaimed": 2.0}
+    assert [sample.value for sample in found["aistack_leases_idle"]] == [0.0]
+
+
+def test_lease_is_idle_from_its_queues_badge_on() -> None:
+    queues = [
+        {
+            "name": "a",
+            "idle": {"badge_seconds": 10, "notice_seconds": 20, "reclaim_seconds": 30},
+        },
+        {"name": "b", "idle": None},
+    ]
+    leases = [
+        {"queue": name, "active_at": at}
+        for name, at in (("a", 90.0), ("a", 91.0), ("a", None), ("b", 0.0))
+    ]
+    assert idle_leases(leases, queues, 100.0) == 1
+
+
+def test_energy_is_counted_for_devices_users_and_live_leases_only() -> None:
+    device = {
+        "id": "GPU-1",
+        "index": 0,
+        "kind": "gpu",
+        "name": "H200",
+        "memory_bytes": 10,
+        "free_fraction": "1",
+    }
+    devices = [device | {"foreign_memory_bytes": 0, "simulated": False}]
+    devices += [devices[0] | {"id": "GPU-2", "simulated": True}]
+    lease = {
+        "id": "l-1",
+        "holder": {"user": "ann"},
+        "queue": "q",
+        "state": "active",
+        "active_at": None,
+    }
+    snapshot = {
+        "host": {"host": "box", "devices": devices, "queues": []},
+        "leases": [lease],
+        "queue": [],
+        "usage": {
+            "at": 0.0,
+            "devices": {i: USE | {"energy_joules": 5.5} for i in ("GPU-1", "GPU-2")},
+            "leases": {},
+        },
+    }
+    charged = [
+        ChargedTotals(user="ann", lease_id="l-1", millijoules=3_000, gpu_seconds=2.0),
+        ChargedTotals(user="ann", millijoules=4_000, gpu_seconds=5.0),
+        ChargedTotals(user="bob", gpu_seconds=1.0),
+        ChargedTotals(user="", millijoules=9_000),
+    ]
+    found = read(
+        exposition(snapshot, {}, charged, Rates(carbon_g_per_kwh=3.6e6)).decode()
+    )
+    values = {
+        name: {
+            s.labels.get("user", s.labels.get("device")): s.value for s in found[name]
+        }
+        for name in found
+    }
+    assert values["aistack_device_energy_joules"] == {"GPU-1": 5.5}, (
+        "a simulated counter is made up"
+    )
+    assert values["aistack_lease_energy_joules"] == {"ann": 3.0}
+    assert values["aistack_user_energy_joules"] == {"(system)": 9.0, "ann": 7.0}, (
+        "bob's is not known, and not zero"
+    )
+    assert values["aistack_user_gpu_seconds"] == {"ann": 7.0, "bob": 1.0}
+    assert values["aistack_user_co2e_grams"] == {"(system)": 9.0, "ann": 7.0}
+    assert "aistack_user_co2e_grams" not in read(
+        exposition(snapshot, {}, charged).decode()
+    )
