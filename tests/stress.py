@@ -37,11 +37,12 @@ from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
+from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.usage_history import Account, decayed_use, equivalents
 from jupyter_aistack.exceptions import LeaseError, Refused
 from jupyter_aistack.ledger.lease_end import due_at
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 
 HOST = "stress"
 TTL_SECONDS = 0.5
@@ -91,12 +92,13 @@ class FixedDevices(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation()
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        return {}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
         return {}
 
 

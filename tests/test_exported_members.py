@@ -2,17 +2,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+
+import pytest
 
 import jupyter_aistack
+from tests.paths import ROOT
 
 
 def test_the_face_is_sorted_and_every_name_has_a_home() -> None:
     assert jupyter_aistack.__all__ == sorted(jupyter_aistack.__all__)
     assert set(jupyter_aistack.__all__) == set(jupyter_aistack._HOMES)
-    for name in jupyter_aistack.__all__:
-        assert getattr(jupyter_aistack, name).__name__ == name or callable(
-            getattr(jupyter_aistack, name)
-        )
+
+
+@pytest.mark.parametrize("name", jupyter_aistack.__all__)
+def test_a_name_is_what_its_home_defines(name: str) -> None:
+    member = getattr(jupyter_aistack, name)
+    home = f"{jupyter_aistack.__name__}.{jupyter_aistack._HOMES[name]}"
+    assert member.__name__ == name
+    assert f"{member.__module__}.".startswith(f"{home}.")
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert jupyter_aistack.__version__ == project["version"]
 
 
 def test_importing_the_package_imports_nothing_of_others() -> None:

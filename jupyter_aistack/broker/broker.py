@@ -87,7 +87,7 @@ class Broker:
         self.host_state = state = HostState(
             ledger, devices, policy or Policy(), clock, ttl_seconds
         )
-        self.memory = MemoryWatchdog(devices, ledger, state.now, memory_action)
+        self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self._faults = FaultMonitor(devices, ledger, state.now, show_names=show_names)
         self.mig = MIGReconfigurer(devices, state.now)
         self.processes = HolderProcesses(
@@ -159,6 +159,7 @@ class Broker:
         )
         self.maintain = maintenance.maintain
         self.usage = maintenance.usage
+        self.sample = maintenance.sample
         self.record_usage = maintenance.record_usage
         self.flush_usage = maintenance.flush_usage
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+from jupyter_aistack.core.accounting.measurement import usage_by_lease
 from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import HostSample, Usage
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.providers.base import Usage
 
 from .cycle import SchedulingCycle
 from .fault_monitor import FaultMonitor
@@ -18,6 +21,11 @@ from .processes import HolderProcesses
 from .usage_meter import UsageMeter
 
 log = logging.getLogger("jupyter_aistack")
+
+SAMPLE_SECONDS = 1.0
+"""One turn asks the drivers once: all its parts read a sample this old."""
+USAGE_SECONDS = 2.0
+"""So old may be what people are shown; a turn every two seconds serves them."""
 
 
 class Maintenance:
@@ -62,7 +70,7 @@ class Maintenance:
         self._record_usage_or_log()
 
         leases = self._host_state.leases()
-        self._memory.look(leases, lambda: self._processes.trees(leases))
+        self._memory.look(leases, lambda: self.sample(leases))
         self._faults.look(leases, lambda: self._processes.pids(leases))
 
         events = self._cycle.run()
@@ -72,9 +80,20 @@ class Maintenance:
         return events
 
     def usage(self) -> tuple[dict[str, Usage], dict[str, Usage]]:
-        """What is in use now: per lease id, and per device id."""
+        """What is in use now: per lease id, and per device id; at most two seconds
+        old.
+        """
         leases = self._host_state.leases()
-        return self._host_state.devices.usage(leases, self._processes.pids(leases))
+        sample = self.sample(leases, USAGE_SECONDS)
+        return usage_by_lease(sample, leases), sample.device_usage()
+
+    def sample(
+        self, leases: Sequence[Lease], max_age_seconds: float = SAMPLE_SECONDS
+    ) -> HostSample:
+        """What every device reports; see `DeviceManager.sample`."""
+        return self._host_state.devices.sample(
+            leases, self._processes.pids, max_age_seconds=max_age_seconds
+        )
 
     def record_usage(self, *, settle: bool = False) -> None:
         """Measure what was used and, every ten seconds or at once, write it down; see

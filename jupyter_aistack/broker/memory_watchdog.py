@@ -9,6 +9,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from jupyter_aistack.core.accounting.measurement import (
+    memory_by_unit,
+    usage_by_lease,
+)
 from jupyter_aistack.core.enforcement.memory_limits import (
     Judgement,
     MemoryAction,
@@ -25,6 +29,7 @@ from jupyter_aistack.core.model.device import Enforcement, ProcessUse, SliceKind
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import HolderKind
+from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.system.processes import (
@@ -34,8 +39,6 @@ from jupyter_aistack.system.processes import (
     started_at,
     uid_of,
 )
-
-from .devices import DeviceManager
 
 GPU_SECONDS = 1.5
 """Between two looks at GPUs at least; a server's turn comes every 2 seconds."""
@@ -70,7 +73,6 @@ class MemoryWatchdog:
     """Looks at all leases of a host.
 
     Args:
-        devices: what measures.
         ledger: where it is said.
         clock: seconds since the epoch.
         action: what is done about breaches on GPUs; the host's memory is warned of
@@ -79,12 +81,10 @@ class MemoryWatchdog:
 
     def __init__(
         self,
-        devices: DeviceManager,
         ledger: Ledger,
         clock: Callable[[], float],
         action: MemoryAction,
     ) -> None:
-        self._devices = devices
         self._ledger = ledger
         self._clock = clock
         self._action = action
@@ -95,9 +95,13 @@ class MemoryWatchdog:
         self._before: dict[str, str] = {}  # the notes that were written over
         self._looked_at = self._host_looked_at = float("-inf")
 
-    def look(self, leases: Sequence[Lease], trees: Callable[[], Trees]) -> None:
-        """Measure what is due, and say what is new. What cannot be measured is said,
-        and stops nothing.
+    def look(self, leases: Sequence[Lease], sample: Callable[[], HostSample]) -> None:
+        """Check what is due, and say what is new. What cannot be measured is said, and
+        stops nothing.
+
+        Args:
+            leases: the host's live leases.
+            sample: gives what the devices report; called only when a check is due.
         """
         now = self._clock()
         live = {lease.id for lease in leases}
@@ -122,13 +126,13 @@ class MemoryWatchdog:
         on_gpu = [lease for lease in leases if _is_on_gpu(lease)] if is_due else []
         if not on_gpu and not (is_host_due and leases):
             return
-        found = trees()
+        measured = sample()
         if on_gpu:
             self._looked_at = now
-            self._look_by_process(on_gpu, found)
+            self._look_by_process(on_gpu, measured)
         if is_host_due:
             self._host_looked_at = now
-            self._look_in_all(leases, found)
+            self._look_in_all(leases, measured)
 
     def orphan_processes(self, lease_id: str) -> frozenset[int]:
         """Processes of a lease outside its tree, as of the last look."""
@@ -159,10 +163,17 @@ class MemoryWatchdog:
 
     # -- GPUs, process by process ------------------------------------------------------
 
-    def _look_by_process(self, leases: Sequence[Lease], trees: Trees) -> None:
-        held = self._devices.memory_by_process(
-            piece for lease in leases for piece in lease.slices
-        )
+    def _trees(self, leases: Iterable[Lease], sample: HostSample) -> Trees:
+        """The processes below each lease's root when the sample was taken."""
+        return {
+            lease.id: sample.pids[lease.id] - self.orphan_processes(lease.id)
+            for lease in leases
+            if lease.id in sample.pids
+        }
+
+    def _look_by_process(self, leases: Sequence[Lease], sample: HostSample) -> None:
+        trees = self._trees(leases, sample)
+        held = memory_by_unit(sample, [s for lease in leases for s in lease.slices])
         listed = {pid for processes in held.values() for pid in processes or ()}
         self._strays = find_orphan_processes(leases, trees, listed)
         self._by_process = set()
@@ -186,11 +197,11 @@ class MemoryWatchdog:
             for lease in group:
                 self._judge(lease, fill, self._action)
 
-    def _look_in_all(self, leases: Sequence[Lease], trees: Trees) -> None:
+    def _look_in_all(self, leases: Sequence[Lease], sample: HostSample) -> None:
         """The host's memory, and devices whose processes nobody can list; they are
         measured all together.
         """
-        used, _ = self._devices.usage(leases, trees)
+        used = usage_by_lease(sample, leases)
         for lease in leases:
             memory = used[lease.id].memory_bytes
             if memory is not None and lease.id not in self._by_process:

@@ -31,8 +31,10 @@ from jupyter_aistack.core.accounting.charges import (
     UsageSummary,
     day_of,
 )
+from jupyter_aistack.core.accounting.measurement import load_of
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.exceptions import LedgerConflict
 from jupyter_aistack.ledger.base import Ledger
 
@@ -97,7 +99,7 @@ class UsageMeter:
     _gone_by: list[Interval]  # not written down yet
     _known: dict[str, Lease]  # every lease seen since the last bill
     _live: dict[str, Lease]  # those of the last look
-    _processes: Mapping[str, frozenset[int]]
+    _read_number: int | None  # of the last sample that was read
     _watched: frozenset[str]  # the devices of the last look
 
     def __init__(
@@ -149,7 +151,7 @@ class UsageMeter:
                 or not live
                 or not 0 <= now - self._looked_at < LEAST_LOOK_SECONDS
             ):
-                self._measure(live, now)
+                self._measure(live, now, anew=settle or not live)
             if settle or not live or not 0 <= now - self._settled_at < SETTLE_SECONDS:
                 self._settle(now, is_last=not live)
 
@@ -183,30 +185,45 @@ class UsageMeter:
         self._gone_by = []
         self._known = {}
         self._live = {}
-        self._processes = {}
+        self._read_number = None
         self._watched = frozenset()
         self._looked_at = self._settled_at = float("-inf")
 
     # -- looking -----------------------------------------------------------------------
 
-    def _measure(self, live: Mapping[str, Lease], now: float) -> None:
-        """Of leases that have ended since the last look, the processes are as they
-        were.
+    def _measure(self, live: Mapping[str, Lease], now: float, *, anew: bool) -> None:
+        """Read the samples taken since the last reading, the newest of them taken now
+        if need be.
         """
-        processes = self._pids(live.values())
-        found = self._devices.loads(
-            {**self._live, **live}, {**self._processes, **processes}
+        before = self._read_number
+        newest = self._devices.sample(
+            list(live.values()),
+            self._pids,
+            max_age_seconds=0.0 if anew else LEAST_LOOK_SECONDS,
         )
-        parked = frozenset(
-            i for i, lease in live.items() if lease.state is LeaseState.SUSPENDED
-        )
-        for device, load in found.values():
-            self._take(device, load, now, parked)
+        is_first = before is None
+        samples = [newest] if is_first else self._devices.samples_after(before or 0)
+        for sample in samples:
+            self._read(sample)
         self._known = {**self._known, **live}
         self._live = dict(live)
-        self._processes = processes
-        self._watched = frozenset(found)
+        self._read_number = newest.number
         self._looked_at = now
+
+    def _read(self, sample: HostSample) -> None:
+        suspended = frozenset(
+            lease_id
+            for lease_id, lease in sample.leases.items()
+            if lease.state is LeaseState.SUSPENDED
+        )
+        devices = {i: d for i, d in sample.devices.items() if d.is_healthy}
+        read = {i: device for i, device in devices.items() if i in sample.readings}
+        for device_id, device in read.items():
+            load = load_of(
+                device, sample.readings[device_id], sample.leases, sample.pids
+            )
+            self._take(device, load, sample.at, suspended)
+        self._watched = frozenset(read)
 
     def _take(
         self, device: Device, load: ProcessLoad, now: float, parked: frozenset[str]

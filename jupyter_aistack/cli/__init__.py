@@ -10,14 +10,20 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from jupyter_aistack._version import __version__
-from jupyter_aistack.cli import accounting, host, leases, mig, queues
 from jupyter_aistack.exceptions import AIStackError
+
+from . import accounting, host, leases, mig, queues
+
+if TYPE_CHECKING:
+    Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXIT_ERROR = 2
 SPEC_HELP = "1/4, 20GiB, 2, 1/2x2, 1g.18gb, cpu:2, gpu:1/4; after a comma what goes with it: 1,cpu:8,mem:64GiB"
 Run = Callable[[argparse.Namespace], int]
+"""A command; what it returns is the exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,87 +48,107 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def add(name: str, run: Run, text: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=text, description=text)
-        verb.add_argument(
-            "--json", action="store_true", help="print one JSON object as the last line"
-        )
-        verb.set_defaults(run=run)
-        return verb
-
-    _add_demo(
-        add(
-            "demo",
-            _demo,
-            "Open the tour in JupyterLab, or run it without a browser with --json.",
-        )
-    )
-    add(
-        "doctor",
-        host.doctor,
-        "Show what this host can grant, what would enforce it, and what is wrong.",
-    )
-    add("status", host.status, "Show devices and who holds what.")
-    accounting.add_report_options(
-        add(
-            "usage",
-            host.usage,
-            "Show what is in use now, or with --report what was used.",
-        )
-    )
-    add(
-        "advise",
-        accounting.advise,
-        "Say which size would have done for your notebooks.",
-    )
-    _add_request(
-        add(
-            "request",
-            leases.request,
-            "Run a command on a slice: jupyter aistack request 1/4 -- python a.py",
-        )
-    )
-    extend = add(
-        "extend",
-        leases.extend,
-        "Move the end of one of your leases, and keep it when it is idle.",
-    )
-    extend.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
-    extend.add_argument(
-        "duration", metavar="TIME", help="how much longer, e.g. 30min or 2h"
-    )
-    release = add("release", leases.release, "End one of your leases.")
-    release.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
-    for name, text in leases.MOVES.items():
-        move = add(name, leases.move, text)
-        move.set_defaults(verb=name)
-        move.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
-    add("queue", queues.queue, "Show who waits, why, and until when.")
-    add(
-        "reservations",
-        queues.reservations,
-        "Show what is kept for whom, now and later.",
-    )
-    _add_reserve(
-        add(
-            "reserve",
-            queues.reserve,
-            "Keep slices for the members of a queue; for admins only.",
-        )
-    )
-    unreserve = add(
-        "unreserve", queues.unreserve, "Take a reservation back; for admins only."
-    )
-    unreserve.add_argument(
-        "reservation", metavar="ID", help="its id, as reservations shows it"
-    )
+    _add_host(verbs)
+    _add_leases(verbs)
+    _add_queues(verbs)
     _add_mig(verbs)
     _add_simulate(verbs, words)
     return parser
 
 
-def _add_demo(demo: argparse.ArgumentParser) -> None:
+def _add(verbs: Verbs, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    """A command, with its help and ``--json``."""
+    verb = verbs.add_parser(name, help=text, description=text)
+    verb.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line"
+    )
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _add_host(verbs: Verbs) -> None:
+    demo = _add(
+        verbs,
+        "demo",
+        _demo,
+        "Open the tour in JupyterLab, or run it without a browser with --json.",
+    )
+    _add_demo_options(demo)
+    _add(
+        verbs,
+        "doctor",
+        host.doctor,
+        "Show what this host can grant, what would enforce it, and what is wrong.",
+    )
+    _add(verbs, "status", host.status, "Show devices and who holds what.")
+    usage = _add(
+        verbs,
+        "usage",
+        host.usage,
+        "Show what is in use now, or with --report what was used.",
+    )
+    accounting.add_report_options(usage)
+    _add(
+        verbs,
+        "advise",
+        accounting.advise,
+        "Say which size would have done for your notebooks.",
+    )
+
+
+def _add_leases(verbs: Verbs) -> None:
+    request = _add(
+        verbs,
+        "request",
+        leases.request,
+        "Run a command on a slice: jupyter aistack request 1/4 -- python a.py",
+    )
+    _add_request_options(request)
+    extend = _add(
+        verbs,
+        "extend",
+        leases.extend,
+        "Move the end of one of your leases, and keep it when it is idle.",
+    )
+    _add_lease_id(extend)
+    extend.add_argument(
+        "duration", metavar="TIME", help="how much longer, e.g. 30min or 2h"
+    )
+    _add_lease_id(_add(verbs, "release", leases.release, "End one of your leases."))
+    for name, text in leases.DEVICE_STATE_VERBS.items():
+        verb = _add(verbs, name, leases.change_device_state, text)
+        verb.set_defaults(verb=name)
+        _add_lease_id(verb)
+
+
+def _add_lease_id(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("lease", metavar="LEASE", help="its id, as status shows it")
+
+
+def _add_queues(verbs: Verbs) -> None:
+    _add(verbs, "queue", queues.queue, "Show who waits, why, and until when.")
+    _add(
+        verbs,
+        "reservations",
+        queues.reservations,
+        "Show what is reserved for which queue, now and later.",
+    )
+    reserve = _add(
+        verbs,
+        "reserve",
+        queues.reserve,
+        "Reserve slices for the members of a queue; for admins only.",
+    )
+    _add_reserve_options(reserve)
+    unreserve = _add(
+        verbs, "unreserve", queues.unreserve, "Cancel a reservation; for admins only."
+    )
+    unreserve.add_argument(
+        "reservation", metavar="ID", help="its id, as reservations shows it"
+    )
+
+
+def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--dir",
         type=Path,
@@ -139,7 +165,7 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_request(request: argparse.ArgumentParser) -> None:
+def _add_request_options(request: argparse.ArgumentParser) -> None:
     request.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
     request.add_argument(
         "--for", dest="duration", metavar="TIME", help="how long at most, e.g. 2h"
@@ -162,7 +188,7 @@ def _add_request(request: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_reserve(reserve: argparse.ArgumentParser) -> None:
+def _add_reserve_options(reserve: argparse.ArgumentParser) -> None:
     reserve.add_argument(
         "name",
         metavar="NAME",
@@ -199,34 +225,32 @@ def _add_reserve(reserve: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_mig(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_mig(verbs: Verbs) -> None:
     text = "Create MIG instances for those who wait, or see first what would be done."
     group = verbs.add_parser("mig", help=text, description=text)
     kinds = group.add_subparsers(title="what to do", required=True, metavar="WHAT")
-    for name, run, what in (
-        ("plan", mig.plan, "Show what would be created and destroyed; nothing is."),
-        (
-            "apply",
-            mig.apply,
-            "Do it; for admins, as root, and where the setting mig_create allows it.",
-        ),
-    ):
-        verb = kinds.add_parser(name, help=what, description=what)
+    plan = _add(
+        kinds,
+        "plan",
+        mig.plan,
+        "Show what would be created and destroyed; nothing is.",
+    )
+    apply = _add(
+        kinds,
+        "apply",
+        mig.apply,
+        "Do it; for admins, as root, and where the setting mig_create allows it.",
+    )
+    for verb in (plan, apply):
         verb.add_argument(
             "profiles",
             nargs="*",
             metavar="PROFILE",
             help="e.g. 1g.18gb (what waiting requests lack)",
         )
-        verb.add_argument(
-            "--json", action="store_true", help="print one JSON object as the last line"
-        )
-        verb.set_defaults(run=run)
 
 
-def _add_simulate(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], words: Sequence[str]
-) -> None:
+def _add_simulate(verbs: Verbs, words: Sequence[str]) -> None:
     """The simulator needs numpy: it is imported when it is asked for, and not to parse
     another command.
     """
@@ -234,7 +258,7 @@ def _add_simulate(
     group = verbs.add_parser("simulate", help=text, description=text)
     if list(words[:1]) != ["simulate"]:
         return
-    from jupyter_aistack.cli.simulate import commands
+    from .simulate import commands
 
     kinds = group.add_subparsers(
         title="what to simulate", required=True, metavar="WHAT"
@@ -244,7 +268,7 @@ def _add_simulate(
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from jupyter_aistack.cli.demo import open_lab, run_headless
+    from .demo import open_lab, run_headless
 
     if not options.json:
         return open_lab(options.dir.resolve(), browser=not options.no_browser)

@@ -1,4 +1,4 @@
-"""Commands that read the books: reports of use by user and week, and advice."""
+"""Commands of accounting: reports of use by user and week, and advice."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jupyter_aistack.client.text import aligned, number_text
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .output import JSON, columns, show
+from .connection import connect
+from .output import JSON, show
 from .queues import read_moment
 
 COLUMNS = (
@@ -33,6 +35,27 @@ COLUMNS = (
     "is_simulated",
 )
 """Of a report as CSV, in this order; what is not known is empty."""
+
+HEADINGS = (
+    "week",
+    "user",
+    "GPU-h",
+    "used",
+    "at 0 %",
+    "GiB-h",
+    "kWh",
+    "cost",
+    "gCO2e",
+    "CPU-h",
+    "",
+)
+"""Of a report for people."""
+
+FULL_COVERAGE = 0.995
+"""From this share on, the energy counts as known for the whole time."""
+
+FORMULA_SIGNS = tuple("=+-@\t\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 
 
 def add_report_options(usage: argparse.ArgumentParser) -> None:
@@ -65,17 +88,16 @@ def add_report_options(usage: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> int:
     """What users have used, by week."""
-    from jupyter_aistack.client.client import connect
-
     payload: JSON = {"all": options.all, "user": options.user, "week": options.week}
     if options.since is not None:
         payload["since"] = read_moment(options.since, field="since")
-    found = connect().call("report", **payload)
+    answer = connect().call("report", **payload)
     if options.csv is not None:
-        _write(options.csv, as_csv(found["lines"]))
+        _write(options.csv, as_csv(answer["lines"]))
+        # The standard output has the table already: lines for people would spoil it.
         if options.csv == "-" and not options.json:
             return 0
-    show(options, found, _report_lines(options, found))
+    show(options, answer, _report_lines(options, answer))
     return 0
 
 
@@ -84,17 +106,20 @@ def as_csv(lines: Iterable[JSON]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([_plain(line[name]) for name in COLUMNS] for line in lines)
+    for line in lines:
+        writer.writerow([_csv_value(line[name]) for name in COLUMNS])
     return text.getvalue()
 
 
-def _plain(value: Any) -> Any:
-    """A value as it stands in CSV; a name that a spreadsheet would take for a formula
-    is made a text.
+def _csv_value(value: Any) -> Any:
+    """A value for CSV; a name that a spreadsheet would take for a formula is made a
+    text.
     """
     if value is None:
         return ""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+    if isinstance(value, str) and value.startswith(FORMULA_SIGNS):
+        return f"'{value}"
+    return value
 
 
 def _write(path: str, text: str) -> None:
@@ -109,73 +134,56 @@ def _write(path: str, text: str) -> None:
         ) from error
 
 
-def _report_lines(options: argparse.Namespace, found: JSON) -> Iterable[str]:
-    if not found["lines"]:
-        when = f"in {options.week}" if options.week else f"since {_day(found['since'])}"
+def _report_lines(options: argparse.Namespace, answer: JSON) -> Iterable[str]:
+    lines = answer["lines"]
+    if not lines:
+        when = f"in {options.week}" if options.week else _since(answer["since"])
         yield f"nothing was used {when}"
         return
-    headings = (
-        "week",
-        "user",
-        "GPU-h",
-        "used",
-        "at 0 %",
-        "GiB-h",
-        "kWh",
-        "cost",
-        "gCO2e",
-        "CPU-h",
-        "",
-    )
-    yield from columns([headings, *(_row(line) for line in found["lines"])])
-    total = found["total"]
-    if len(found["lines"]) > 1:
-        yield f"in all: {total['gpu_hours']:.2f} GPU-h, {_number(total['energy_kwh'], 3)} kWh"
+    yield from aligned([HEADINGS, *(_row(line) for line in lines)])
+    if len(lines) > 1:
+        total = answer["total"]
+        energy = number_text(total["energy_kwh"], 3)
+        yield f"in all: {total['gpu_hours']:.2f} GPU-h, {energy} kWh"
 
 
 def _row(line: JSON) -> Sequence[str]:
-    share = line["energy_coverage"]
-    partly = (
-        f"energy known for {share:.0%} of the time"
-        if line["energy_kwh"] is not None and share < 0.995
-        else ""
-    )
     return (
         line["week"],
         line["user"],
-        _number(line["gpu_hours"], 2),
-        _number(line["gpu_hours_used"], 2),
-        _number(line["gpu_hours_idle"], 2),
-        _number(line["gib_hours"], 1),
-        _number(line["energy_kwh"], 3),
-        _number(line["cost"], 2),
-        _number(line["co2e_g"], 0),
-        _number(line["cpu_hours"], 2),
-        "simulated" if line["is_simulated"] else partly,
+        number_text(line["gpu_hours"], 2),
+        number_text(line["gpu_hours_used"], 2),
+        number_text(line["gpu_hours_idle"], 2),
+        number_text(line["gib_hours"], 1),
+        number_text(line["energy_kwh"], 3),
+        number_text(line["cost"], 2),
+        number_text(line["co2e_g"], 0),
+        number_text(line["cpu_hours"], 2),
+        _remark(line),
     )
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
+def _remark(line: JSON) -> str:
+    if line["is_simulated"]:
+        return "simulated"
+    coverage = line["energy_coverage"]
+    if line["energy_kwh"] is None or coverage >= FULL_COVERAGE:
+        return ""
+    return f"energy known for {coverage:.0%} of the time"
 
 
-def _day(at: float) -> str:
-    return (
-        datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
-        if at
-        else "the books were begun"
-    )
+def _since(at: float) -> str:
+    if not at:
+        return "since use was first recorded"
+    day = datetime.fromtimestamp(at, UTC)
+    return f"since {day:%Y-%m-%d}"
 
 
 def advise(options: argparse.Namespace) -> int:
     """Which size would have done, for each of your notebooks."""
-    from jupyter_aistack.client.client import connect
-
-    found = connect().call("advise", all=True)
-    lines = [f"{one['label']}: {one['text']}" for one in found["advice"]]
-    show(
-        options,
-        found,
-        lines or ["none of your notebooks has held a GPU in the last four weeks"],
-    )
+    answer = connect().call("advise", all=True)
+    lines = [f"{advice['label']}: {advice['text']}" for advice in answer["advice"]]
+    if not lines:
+        lines = ["none of your notebooks has held a GPU in the last four weeks"]
+    show(options, answer, lines)
     return 0

@@ -7,16 +7,16 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from jupyter_aistack._version import __version__
+from jupyter_aistack.client.text import aligned
 from jupyter_aistack.core.model.units import format_bytes, format_duration, format_share
 
 from . import accounting
-from .output import JSON, columns, residence_text, show
+from .connection import connect
+from .output import JSON, device_state_text, show
 
 
 def doctor(options: argparse.Namespace) -> int:
     """What is wrong is shown, and makes the exit code 1."""
-    from jupyter_aistack.client.client import connect
-
     client = connect()
     host = client.host()
     report = {
@@ -86,8 +86,6 @@ def enforcement(device: JSON) -> dict[str, str]:
 
 def status(options: argparse.Namespace) -> int:
     """Devices, and who holds what."""
-    from jupyter_aistack.client.client import connect
-
     client = connect()
     report = {"host": client.host(), "leases": client.leases()}
     show(options, report, _status_lines(report, time.time()))
@@ -104,7 +102,7 @@ def _status_lines(report: JSON, now: float) -> Iterable[str]:
             for lease in report["leases"]
             for row in _lease_rows(lease, device["id"], now)
         ]
-        yield from (f"  {line}" for line in columns(rows))
+        yield from (f"  {line}" for line in aligned(rows))
     yield from (f"problem: {problem}" for problem in report["host"]["problems"])
 
 
@@ -113,7 +111,7 @@ def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[st
         if piece["device_id"] == device_id:
             size = piece["profile"] or format_share(piece["fraction"])
             said = "; ".join(filter(None, [lease["enforcement"], lease["note"]]))
-            where = residence_text(lease) or lease["state"]
+            where = device_state_text(lease) or lease["state"]
             memory = format_bytes(piece["memory_bytes"])
             yield (
                 lease["id"],
@@ -142,8 +140,6 @@ def _leaving(lease: JSON, now: float) -> str:
 
 def usage(options: argparse.Namespace) -> int:
     """What is in use now; with ``--report``, or an option of it, what was used."""
-    from jupyter_aistack.client.client import connect
-
     if (
         options.report
         or options.all
@@ -171,7 +167,7 @@ def usage(options: argparse.Namespace) -> int:
     show(
         options,
         found,
-        columns([("", "who", "memory", "busy"), *rows])
+        aligned([("", "who", "memory", "busy"), *rows])
         if rows
         else ["there is no device here"],
     )

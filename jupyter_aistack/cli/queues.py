@@ -6,36 +6,38 @@ import argparse
 import time
 from datetime import datetime
 
+from jupyter_aistack.client.text import aligned
 from jupyter_aistack.core.model.units import format_about, format_duration
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .output import JSON, columns, moment, show
+from .connection import connect
+from .output import JSON, moment, show
+
+QUEUE_HEADINGS = ("", "wants", "who", "queue", "expected", "why")
+RESERVATION_HEADINGS = ("id", "name", "slices", "queue", "when", "made by")
 
 
 def queue(options: argparse.Namespace) -> int:
     """Who waits for what, why, and until when."""
-    from jupyter_aistack.client.client import connect
-
     waiting = connect().queue()
     now = time.time()
-    rows = [
-        (
-            f"{r['position']}",
-            r["spec"],
-            r["holder"]["user"],
-            r["queue"],
-            _expected(r, now),
-            r["reason"],
-        )
-        for r in waiting
-    ]
-    lines = (
-        columns([("", "wants", "who", "queue", "expected", "why"), *rows])
-        if rows
-        else ["nobody waits"]
-    )
+    lines = ["no request waits"]
+    if waiting:
+        rows = [_queue_row(request, now) for request in waiting]
+        lines = aligned([QUEUE_HEADINGS, *rows])
     show(options, {"queue": waiting}, lines)
     return 0
+
+
+def _queue_row(request: JSON, now: float) -> tuple[str, ...]:
+    return (
+        f"{request['position']}",
+        request["spec"],
+        request["holder"]["user"],
+        request["queue"],
+        _expected(request, now),
+        request["reason"],
+    )
 
 
 def _expected(request: JSON, now: float) -> str:
@@ -46,41 +48,42 @@ def _expected(request: JSON, now: float) -> str:
 
 
 def reservations(options: argparse.Namespace) -> int:
-    """What is kept for whom, now and later."""
-    from jupyter_aistack.client.client import connect
-
-    found = connect().reservations()
-    rows = [
-        (
-            r["id"],
-            r["name"],
-            f"{r['count']} x {r['spec']}",
-            r["queue"],
-            _window(r),
-            r["created_by"],
-        )
-        for r in found
-    ]
-    heading = ("id", "name", "slices", "queue", "when", "made by")
-    show(
-        options,
-        {"reservations": found},
-        columns([heading, *rows]) if rows else ["nothing is reserved"],
-    )
+    """What is reserved for which queue, now and later."""
+    answer = connect().reservations()
+    lines = ["nothing is reserved"]
+    if answer:
+        rows = [_reservation_row(reservation) for reservation in answer]
+        lines = aligned([RESERVATION_HEADINGS, *rows])
+    show(options, {"reservations": answer}, lines)
     return 0
+
+
+def _reservation_row(reservation: JSON) -> tuple[str, ...]:
+    return (
+        reservation["id"],
+        reservation["name"],
+        _size(reservation),
+        reservation["queue"],
+        _window(reservation),
+        reservation["created_by"],
+    )
+
+
+def _size(reservation: JSON) -> str:
+    return f"{reservation['count']} x {reservation['spec']}"
 
 
 def _window(reservation: JSON) -> str:
     start = reservation["next_starts_at"]
     end = reservation["next_ends_at"]
     when = f"{moment(start)} for {format_duration(end - start)}"
-    again = ", every week" if reservation["is_weekly"] else ""
-    return f"{when}{again}{', now' if reservation['is_running'] else ''}"
+    weekly = ", every week" if reservation["is_weekly"] else ""
+    running = ", now" if reservation["is_running"] else ""
+    return f"{when}{weekly}{running}"
 
 
 def reserve(options: argparse.Namespace) -> int:
-    """Keep slices for a queue."""
-    from jupyter_aistack.client.client import connect
+    """Reserve slices for the members of a queue."""
     from jupyter_aistack.client.durations import lease_seconds
 
     starts_at = read_moment(options.start, field="from")
@@ -94,20 +97,13 @@ def reserve(options: argparse.Namespace) -> int:
         ends_at=starts_at + lease_seconds(options.duration, field="for"),
         weekly=options.weekly,
     )
-    show(
-        options,
-        made,
-        [
-            f"{made['id']}  {made['name']}: {made['count']} x {made['spec']}, {_window(made)}"
-        ],
-    )
+    line = f"{made['id']}  {made['name']}: {_size(made)}, {_window(made)}"
+    show(options, made, [line])
     return 0
 
 
 def unreserve(options: argparse.Namespace) -> int:
-    """Take a reservation back."""
-    from jupyter_aistack.client.client import connect
-
+    """Cancel a reservation."""
     gone = connect().call("unreserve", reservation_id=options.reservation)
     show(options, gone, [f"{gone['id']}  {gone['name']} is no longer reserved"])
     return 0

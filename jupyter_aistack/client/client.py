@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -18,9 +17,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jupyter_aistack.core.model.device import DeviceKind
 from jupyter_aistack.core.model.spec import parse_spec
-from jupyter_aistack.exceptions import LeaseError
 
 from .durations import lease_seconds, patience_seconds
+from .lease_guard import check_process
 from .lease_handle import (
     LeaseHandle,
     OnWait,
@@ -31,7 +30,6 @@ from .lease_handle import (
     settle,
 )
 from .notices import watcher
-from .runtime import attach as attaching
 from .transports import JSON, SocketTransport, Transport
 
 __all__ = [
@@ -45,8 +43,6 @@ __all__ = [
     "is_new",
     "request",
 ]
-
-log = logging.getLogger(__name__)
 
 
 class Client:
@@ -144,7 +140,8 @@ class Client:
         patience = None if timeout is None else patience_seconds(timeout)
         lasting = None if duration is None else lease_seconds(duration)
         if attach:
-            self._check_free(parsed.target, str(parsed))
+            takes_device = parsed.target is not DeviceKind.CPU
+            check_process(str(parsed), takes_device=takes_device)
         answer = self.call(
             "request",
             spec=str(parsed),
@@ -162,19 +159,6 @@ class Client:
         if attach and held.is_granted:
             held.attach()
         return held
-
-    def _check_free(self, target: DeviceKind | None, spec: str) -> None:
-        """Raise when this process cannot take another lease; one that has ended does
-        not stand in the way.
-        """
-        for lost in drop_ended():
-            log.warning(lost)
-        if target is not DeviceKind.CPU:
-            attaching.check_untouched()
-        if (held := attached()) is not None:
-            raise LeaseError(
-                f"this process already holds {held.spec} ({held.id}); release it to ask for {spec}"
-            )
 
     def close(self) -> None:
         """Let go of the transport."""

@@ -4,10 +4,12 @@ everything escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+
+from .text import aligned
 
 __all__ = ["Panel", "bar", "escape"]
 
@@ -39,7 +41,7 @@ class Panel:
     def __str__(self) -> str:
         lines = [
             self.title,
-            *_aligned([self.headings, *self.rows] if self.headings else self.rows),
+            *aligned([self.headings, *self.rows] if self.headings else self.rows, "  "),
         ]
         return "\n".join(
             [*lines, *([self.remark] if self.remark else []), *map(str, self.parts)]
@@ -108,16 +110,3 @@ def bar(part: float | None, whole: float, words: str) -> Bar | str:
 
 def _cell_html(cell: Any) -> str:
     return cell.to_html() if isinstance(cell, Bar) else escape(str(cell))
-
-
-def _aligned(rows: Iterable[Sequence[Any]]) -> list[str]:
-    table = [[str(cell) for cell in row] for row in rows]
-    widths = (
-        [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-        if table
-        else []
-    )
-    return [
-        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]

@@ -36,7 +36,7 @@ class EmbeddedTransport(Transport):
     kind = "embedded"
 
     def __init__(self) -> None:
-        from jupyter_aistack.broker.api.service import Caller
+        from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.config import load_settings
         from jupyter_aistack.system.processes import current_user
 

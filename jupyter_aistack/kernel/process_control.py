@@ -8,8 +8,10 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jupyter_aistack.core.accounting.measurement import is_working, memory_by_unit
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.system.processes import is_alive, tree
 
@@ -44,8 +46,8 @@ class DeviceProcesses:
         """Whether one of them holds memory of a device, or is known to a server; True
         where that cannot be read.
         """
-        held = self._broker.devices.memory_by_process(self._slices())
         pids = self._pids()
+        held = memory_by_unit(self._measure(pids), self._slices())
         if any(
             processes is None or pids & processes.keys() for processes in held.values()
         ):
@@ -56,7 +58,8 @@ class DeviceProcesses:
         """Whether a device has worked for one of them since then; None when nobody can
         tell.
         """
-        return self._broker.devices.is_working(self._slices(), self._pids(), since)
+        pids = self._pids()
+        return is_working(self._measure(pids, since), self._slices(), pids)
 
     def clients(self) -> frozenset[int]:
         """Those of them that a server knows; none where it does not answer."""
@@ -76,6 +79,10 @@ class DeviceProcesses:
             return self._broker.clients(lease) or frozenset()
         except ProviderError:
             return frozenset()
+
+    def _measure(self, pids: frozenset[int], since: float | None = None) -> HostSample:
+        own = dict.fromkeys((lease.id for lease in self._leases), pids)
+        return self._broker.devices.measure(self._leases, own, since)
 
     def _pids(self) -> frozenset[int]:
         return tree({"": self._pid})[""].union(

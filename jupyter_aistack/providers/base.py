@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Device, Enforcement, Fault
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
 
 
@@ -39,23 +39,6 @@ class Preparation:
     enforced_by: Enforcement = Enforcement.L0
     expects: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """What was in use at one moment. None means "cannot be known here", never zero.
-
-    Attributes:
-        memory_bytes: memory held.
-        utilization: busy share of the slice or device, 0 to 1.
-        power_watts: power drawn (devices only).
-        energy_joules: energy counter since some fixed moment (devices only).
-    """
-
-    memory_bytes: int | None = None
-    utilization: float | None = None
-    power_watts: float | None = None
-    energy_joules: float | None = None
 
 
 class Provider(ABC):
@@ -124,14 +107,31 @@ class Provider(ABC):
         return ()
 
     @abstractmethod
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        """Use per lease id, given each lease's processes."""
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        """What each device reports now; everything that is shown, charged, limited or
+        judged by use is read from it. Called every few seconds while anything is
+        leased, and must be quick.
 
-    @abstractmethod
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        """Use per device id, whoever causes it."""
+        Args:
+            devices: this provider's devices, by id.
+            leases: the leases on them: those that are live, and those that ended since
+                the sample before (their state is ``ended``), so that what they did
+                until then can be told.
+            pids: the processes of each lease; those of a lease that is missing are not
+                known.
+            since: None: activity is told since the last sample for which it was None.
+                Otherwise since that moment (seconds since the epoch), for one caller
+                who must not cut the others' time short.
+
+        Raises:
+            ProviderError: nothing can be told now.
+        """
 
     def has_moved(self, lease: Lease) -> None:  # noqa: B027 - a driver knows by itself
         """The device state of a lease has moved out or in, or begins to; must not
@@ -172,41 +172,6 @@ class Provider(ABC):
             ProviderError: a step failed; ``facts["done"]`` are those before it.
         """
         return ()
-
-    def loads(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-    ) -> Mapping[str, ProcessLoad]:
-        """What happened on each device since the last call: its energy counter, and how
-        active each lease was.
-
-        Called every few seconds by the one process that keeps the books of the host,
-        with the leases that ended since as well. What cannot be known is missing; where
-        nothing can, a load says nothing.
-        """
-        return {device_id: ProcessLoad() for device_id in devices}
-
-    def memory_by_process(
-        self, uuids: Iterable[str]
-    ) -> Mapping[str, Mapping[int, int | None] | None]:
-        """Bytes each process holds on GPUs and MIG instances, by their UUID and process
-        id.
-
-        None for a process whose figure the driver keeps to itself, and for a device
-        whose list cannot be read; what is not this provider's is left out. Called every
-        two seconds while GPUs are leased: one list per device.
-        """
-        return {}
-
-    def is_working(
-        self, uuids: Iterable[str], pids: frozenset[int], since: float
-    ) -> bool | None:
-        """Whether a GPU has worked for one of `pids` since that moment (seconds since
-        the epoch); None: unknown.
-        """
-        return None
 
     def close(self) -> None:  # noqa: B027 - optional
         """Let go of the driver. Closing twice is allowed."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -24,10 +23,11 @@ from jupyter_aistack.core.model.device import (
     SliceKind,
 )
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.system import cgroup
 
-from .base import Preparation, Provider, Usage
+from .base import Preparation, Provider
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -55,9 +55,6 @@ class CPUProvider(Provider):
         self._clock = clock
         self._lock = threading.Lock()
         self._shares: dict[str, _BusyShare] = {}
-        self._metered: dict[
-            str, _BusyShare
-        ] = {}  # the books look less often, and must not be cut short by others
         self._cores: tuple[int, ...] = ()
 
     def discover(self, host: str) -> tuple[Device, ...]:
@@ -105,85 +102,66 @@ class CPUProvider(Provider):
             expects={**bound, "threads": threads},
         )
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        """Private memory of each lease's processes, and how busy they kept its cores
-        since the last call, or None.
-        """
-        with self._lock:
-            for lease_id in [
-                i for i in self._shares if i not in leases and not i.startswith("CPU-")
-            ]:
-                del self._shares[lease_id]
-            held = {i: _cpu_slices(lease) for i, lease in leases.items()}
-            return {
-                i: self._use_of(i, slices, pids.get(i, frozenset()), self._shares)
-                for i, slices in held.items()
-                if slices
-            }
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        """Memory used on the host (in a container: by it) and how busy the device's
-        cores were since the last call.
-        """
-        with self._lock:
-            return {
-                i: self._use_of_device(d)
-                for i, d in devices.items()
-                if d.kind is DeviceKind.CPU
-            }
-
-    def loads(
+    def sample(
         self,
         devices: Mapping[str, Device],
         leases: Mapping[str, Lease],
         pids: Mapping[str, frozenset[int]],
-    ) -> Mapping[str, ProcessLoad]:
-        """How busy each lease kept its cores, and its memory; a CPU has no counter of
-        energy that all may read.
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        """Memory used on the host (in a container: by it), private memory of each
+        lease's processes, and how busy the cores were since the last call.
+
+        A CPU has no counter of energy that all may read, and none of time in the past:
+        busy shares are unknown where `since` is given.
         """
         with self._lock:
-            self._metered = {
-                i: share for i, share in self._metered.items() if i in leases
+            known = self._shares if since is None else {}
+            shares = {
+                name: known.get(name) or _BusyShare() for name in (*leases, *devices)
             }
-            held = {i: _cpu_slices(lease) for i, lease in leases.items() if i in pids}
-            used = {
-                i: self._use_of(i, slices, pids[i], self._metered)
-                for i, slices in held.items()
-                if slices
+            if since is None:
+                self._shares = shares
+            return {
+                device_id: self._sample_of(device, leases, pids, shares)
+                for device_id, device in devices.items()
             }
-        return {
-            i: _load(device, leases, used)
-            for i, device in devices.items()
-            if device.kind is DeviceKind.CPU
+
+    def _sample_of(
+        self,
+        device: Device,
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        shares: Mapping[str, _BusyShare],
+    ) -> DeviceSample:
+        used = {
+            lease_id: self._use_of(_cpu_slices(lease), pids[lease_id], shares[lease_id])
+            for lease_id, lease in leases.items()
+            if lease_id in pids
         }
+        return DeviceSample(
+            memory_bytes=_memory_used(device),
+            utilization=shares[device.id].update(
+                _busy_seconds(device.cores), self._clock(), len(device.cores)
+            ),
+            leases=used,
+            others=0.0,
+        )
 
     def _use_of(
-        self,
-        lease_id: str,
-        slices: Iterable[Slice],
-        pids: Iterable[int],
-        shares: dict[str, _BusyShare],
+        self, slices: Iterable[Slice], pids: Iterable[int], share: _BusyShare
     ) -> Usage:
-        cores = len({core for piece in slices for core in piece.cores})
-        seen = [process for process in map(_observe, pids) if process is not None]
-        share = shares.setdefault(lease_id, _BusyShare())
-        return Usage(
-            memory_bytes=sum(process.memory_bytes for process in seen),
-            utilization=share.update(
-                {process.key: process.cpu_seconds for process in seen},
-                self._clock(),
-                cores,
-            ),
-        )
-
-    def _use_of_device(self, device: Device) -> Usage:
-        share = self._shares.setdefault(device.id, _BusyShare())
+        cores = len({core for slice_ in slices for core in slice_.cores})
+        observed = [process for process in map(_observe, pids) if process is not None]
         busy = share.update(
-            _busy_seconds(device.cores), self._clock(), len(device.cores)
+            {process.key: process.cpu_seconds for process in observed},
+            self._clock(),
+            cores,
         )
-        return Usage(memory_bytes=_memory_used(device), utilization=busy)
+        return Usage(
+            memory_bytes=sum(process.memory_bytes for process in observed),
+            utilization=busy,
+        )
 
 
 class _BusyShare:
@@ -314,23 +292,3 @@ def _model_name() -> str:
 
 def _cpu_slices(lease: Lease) -> tuple[Slice, ...]:
     return tuple(piece for piece in lease.slices if piece.kind is SliceKind.CPU)
-
-
-def _load(
-    device: Device, leases: Mapping[str, Lease], used: Mapping[str, Usage]
-) -> ProcessLoad:
-    shares = {
-        i: float(sum(p.fraction for p in lease.slices if p.device_id == device.id))
-        for i, lease in leases.items()
-    }
-    busy = {
-        i: use.utilization * shares[i]
-        for i, use in used.items()
-        if use.utilization is not None and shares[i]
-    }
-    memory = {
-        i: use.memory_bytes
-        for i, use in used.items()
-        if use.memory_bytes is not None and shares[i]
-    }
-    return ProcessLoad(busy=busy, others=0.0, memory=memory)

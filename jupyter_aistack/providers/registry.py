@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from jupyter_aistack.core.placement.mig_plan import MIGPermission
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .base import Preparation, Provider, Usage
-
-__all__ = ["Preparation", "Provider", "Usage", "build_providers"]
+from .base import Provider
 
 _ALLOWED = "auto, gpu, amd, cpu or simulated:TABLE (e.g. simulated:8xH100-80GB), separated by commas"
 

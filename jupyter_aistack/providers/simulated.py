@@ -24,10 +24,11 @@ from jupyter_aistack.core.model.device import (
 )
 from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
-from .base import Preparation, Provider, Usage
+from .base import Preparation, Provider
 
 MAX_DEVICES = 1024
 MEMORY_IN_USE = Fraction(7, 8)
@@ -224,33 +225,26 @@ class SimulatedProvider(Provider):
             self._leases[lease.id] = lease
 
     def simulated_state(self, lease: Lease) -> int | None:
-        """What `usage` makes believe that it holds."""
+        """What `sample` makes believe that it holds."""
         gpus = [piece for piece in lease.slices if piece.kind is not SliceKind.CPU]
         return max(
             (int(piece.memory_bytes * MEMORY_IN_USE) for piece in gpus), default=0
         )
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        """Most of each lease's memory, and a busy share that depends on its id alone;
-        nothing while suspended.
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        """Most of each live lease's memory, and a busy share that depends on its id
+        alone; nothing while suspended. Power and energy of a device follow its leases.
         """
         with self._lock:
-            self._leases = dict(leases)
-        return {i: _use_of(lease) for i, lease in leases.items()}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        """The sum of the use of the leases last seen, and power and energy that follow
-        it.
-        """
-        with self._lock:
-            leases = tuple(self._leases.values())
-            return {
-                i: self._use_of_device(device, leases)
-                for i, device in devices.items()
-                if device.simulated
-            }
+            live = {i: lease for i, lease in leases.items() if lease.is_live}
+            self._leases = live if since is None else {**self._leases, **live}
+            return {i: self._sample_of(device) for i, device in devices.items()}
 
     def fail(
         self, device_id: str, sentence: str = "fell off the bus (simulated)"
@@ -270,24 +264,24 @@ class SimulatedProvider(Provider):
         """End all failures."""
         self._faults = _Faults()
 
-    def _use_of_device(self, device: Device, leases: tuple[Lease, ...]) -> Usage:
-        pieces = [
-            (piece, lease)
-            for lease in leases
-            for piece in lease.slices
-            if piece.device_id == device.id
+    def _sample_of(self, device: Device) -> DeviceSample:
+        held = [
+            (slice_, lease)
+            for lease in self._leases.values()
+            for slice_ in lease.slices
+            if slice_.device_id == device.id
         ]
-        busy = float(
-            sum(_busy_share(lease) * piece.fraction for piece, lease in pieces)
-        )
+        shares = [_busy_share(lease) * slice_.fraction for slice_, lease in held]
+        busy = float(sum(shares))
         model = MODELS[device.name.split(" ")[1].partition("-")[0]]
         watts = model.idle_watts + busy * (model.busy_watts - model.idle_watts)
         meter = self._meters.setdefault(device.id, _Meter())
-        return Usage(
-            memory_bytes=sum(_memory_in_use(piece, lease) for piece, lease in pieces),
+        return DeviceSample(
+            memory_bytes=sum(_memory_in_use(slice_, lease) for slice_, lease in held),
             utilization=min(1.0, busy),
             power_watts=watts,
-            energy_joules=meter.advance(watts, self._clock()),
+            millijoules=round(meter.advance(watts, self._clock()) * 1000),
+            leases={lease.id: _use_on(lease, device) for _, lease in held},
         )
 
 
@@ -334,9 +328,10 @@ def _own_slices(lease: Lease, devices: Mapping[str, Device]) -> list[Slice]:
     return own
 
 
-def _use_of(lease: Lease) -> Usage:
+def _use_on(lease: Lease, device: Device) -> Usage:
+    held = [slice_ for slice_ in lease.slices if slice_.device_id == device.id]
     return Usage(
-        memory_bytes=sum(_memory_in_use(piece, lease) for piece in lease.slices),
+        memory_bytes=sum(_memory_in_use(slice_, lease) for slice_ in held),
         utilization=float(_busy_share(lease)),
     )
 

@@ -23,7 +23,8 @@ from jupyter_aistack.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from jupyter_aistack.broker.api.service import Caller, Service
+    from jupyter_aistack.broker.api.caller import Caller
+    from jupyter_aistack.broker.api.service import Service
     from jupyter_aistack.broker.broker import Broker
 
 P = ParamSpec("P")

@@ -15,7 +15,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_aistack.exceptions import InvalidRequest
 
 if TYPE_CHECKING:
-    from jupyter_aistack.broker.api.service import Caller
+    from jupyter_aistack.broker.api.caller import Caller
 
 GRACE_SECONDS = 10.0
 """How long a kernel must look dead before its leases are taken: a crashed one is
@@ -131,7 +131,7 @@ class KernelRegistry:
         """The caller that process `pid` is: a kernel of this server, something below
         one, or any other process.
         """
-        from jupyter_aistack.broker.api.service import Caller
+        from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.system.processes import current_user
 
         kernels = {
@@ -160,7 +160,7 @@ class KernelRegistry:
         Raises:
             InvalidRequest: no such kernel runs here.
         """
-        from jupyter_aistack.broker.api.service import Caller
+        from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.system.processes import current_user
 
         if kernel_id is None:

@@ -28,10 +28,10 @@ class Cost:
     Attributes:
         gpu_slice_hours, cpu_slice_hours: share of a device times hours held, summed
             over leases.
-        energy_wh: energy of the GPUs, as the broker's books divide it by share and
-            activity; where they say nothing, by share alone, and then None unless every
+        energy_wh: energy of the GPUs, as the broker divides it by share and activity;
+            where it has recorded none, by share alone, and then None unless every
             device held has a counter.
-        peak_memory_bytes: the most memory seen in use at once, over all leases
+        peak_memory_bytes: the most memory in use at once, over all leases
             together.
         co2e_g: grams of CO2 equivalent of that energy; None where the site has set no
             rate.
@@ -62,24 +62,22 @@ class Cost:
 
     def panel(self) -> Panel:
         """The figures for people."""
-        energy = (
-            "cannot be measured here"
-            if self.energy_wh is None
-            else f"{self.energy_wh:.3f} Wh"
-        )
-        memory = (
-            "not measured"
-            if self.peak_memory_bytes is None
-            else format_bytes(self.peak_memory_bytes)
-        )
+        energy = "cannot be measured here"
+        if self.energy_wh is not None:
+            energy = f"{self.energy_wh:.3f} Wh"
+        memory = "not measured"
+        if self.peak_memory_bytes is not None:
+            memory = format_bytes(self.peak_memory_bytes)
         rows = [
             ("GPU slice-hours", f"{self.gpu_slice_hours:.4f}"),
             ("CPU slice-hours", f"{self.cpu_slice_hours:.4f}"),
             ("energy", energy),
             ("peak memory", memory),
-            *([] if self.co2e_g is None else [("carbon", f"{self.co2e_g:.2f} g CO2e")]),
-            *([] if self.cost is None else [("cost", f"{self.cost:.2f}")]),
         ]
+        if self.co2e_g is not None:
+            rows.append(("carbon", f"{self.co2e_g:.2f} g CO2e"))
+        if self.cost is not None:
+            rows.append(("cost", f"{self.cost:.2f}"))
         return Panel(title="What it cost", rows=rows)
 
     def _repr_mimebundle_(
@@ -102,13 +100,10 @@ def slice_hours(
     for lease in leases:
         since = max(start, lease["granted_at"])
         until = end if lease["ended_at"] is None else min(end, lease["ended_at"])
-        for piece in lease["slices"]:
-            kind = "cpu" if piece["kind"] == "cpu" else "gpu"
-            hours[kind] += (
-                float(Fraction(piece["fraction"]))
-                * max(0.0, until - since)
-                / SECONDS_PER_HOUR
-            )
+        held_hours = max(0.0, until - since) / SECONDS_PER_HOUR
+        for slice_ in lease["slices"]:
+            kind = "cpu" if slice_["kind"] == "cpu" else "gpu"
+            hours[kind] += float(Fraction(slice_["fraction"])) * held_hours
     return hours
 
 
@@ -134,7 +129,7 @@ def own_leases(
 def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
     """What this kernel and its workers have cost so far, from the ledger.
 
-    Energy and peaks are those of its whole life, as far as they have been written down;
+    Energy and peaks are those of its whole life, as far as they have been recorded;
     a part of it is measured by a run (:func:`~jupyter_aistack.tracking.run.track`),
     which has it in ``run.cost``.
 
@@ -146,9 +141,8 @@ def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
 
     client = client or clients.connect()
     known = client.call("mine")["leases"]
-    hours = slice_hours(
-        own_leases(client.call("leases", all=True)["leases"], known), since, time.time()
-    )
+    all_leases = client.call("leases", all=True)["leases"]
+    hours = slice_hours(own_leases(all_leases, known), since, time.time())
     total = client.call("bill")["total"] if not since else {}
     is_known = (total.get("energy_coverage") or 0.0) >= COVERED
     return Cost(

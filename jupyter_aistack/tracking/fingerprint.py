@@ -90,25 +90,20 @@ def _of_path(name: str, path: Path) -> DataFingerprint:
         raise InvalidRequest(
             f"data {name}: there is no file or folder {path}", field="data"
         )
-    found = _files(path)
-    files = found[:MAX_FILES]
+    all_files = _files(path)
+    files = all_files[:MAX_FILES]
     size = sum(file.stat().st_size for file in files)
     is_whole = size <= WHOLE_BYTES
     digest = hashlib.sha256()
     for file in files:
-        _add_file(
-            digest,
-            file,
-            file.relative_to(path).as_posix() if path.is_dir() else "",
-            is_whole,
-        )
-    if len(found) > MAX_FILES:  # at least how many there are shows in the digest
-        digest.update(f"of {len(found)}".encode())
-    rows, schema = _parquet_shape(
-        [file for file in files if file.suffix in (".parquet", ".pq")]
-    )
-    source = json.dumps({"uri": path.resolve().as_uri(), "files": len(found)})
-    is_all = len(found) == len(files)
+        label = file.relative_to(path).as_posix() if path.is_dir() else ""
+        _add_file(digest, file, label, is_whole)
+    is_all = len(all_files) == len(files)
+    if not is_all:  # at least how many there are shows in the digest
+        digest.update(f"of {len(all_files)}".encode())
+    tables = [file for file in files if file.suffix in (".parquet", ".pq")]
+    rows, schema = _parquet_shape(tables)
+    source = json.dumps({"uri": path.resolve().as_uri(), "files": len(all_files)})
     return DataFingerprint(
         name=name,
         digest=_short(digest),
@@ -149,18 +144,15 @@ def _parquet_shape(files: list[Path]) -> tuple[int | None, dict[str, str]]:
         from pyarrow import ArrowException, parquet
     except ImportError:
         return None, {}
+    if not files:
+        return None, {}
     try:
         footers = [parquet.ParquetFile(file) for file in files]
-        schema = (
-            {column.name: str(column.type) for column in footers[0].schema_arrow}
-            if footers
-            else {}
-        )
-        return (
-            sum(footer.metadata.num_rows for footer in footers) if footers else None
-        ), schema
+        columns = footers[0].schema_arrow
+        rows = sum(footer.metadata.num_rows for footer in footers)
     except (ArrowException, OSError):  # the suffix promised more than the content holds
         return None, {}
+    return rows, {column.name: str(column.type) for column in columns}
 
 
 def _of_frame(name: str, frame: Any) -> DataFingerprint:
@@ -213,13 +205,14 @@ def code_tags() -> dict[str, str]:
     and a hash of the cells.
     """
     tags: dict[str, str] = {}
-    if commit := _git("rev-parse", "HEAD"):
+    commit = _git("rev-parse", "HEAD")
+    if commit:
         tags["mlflow.source.git.commit"] = commit
         changed = _git("status", "--porcelain", "--untracked-files=no")
-        tags["aistack.code.dirty"] = (
-            "unknown" if changed is None else str(bool(changed)).lower()
-        )
-    if notebook := os.environ.get("JPY_SESSION_NAME"):
+        is_dirty = "unknown" if changed is None else str(bool(changed)).lower()
+        tags["aistack.code.dirty"] = is_dirty
+    notebook = os.environ.get("JPY_SESSION_NAME")
+    if notebook:
         tags |= {"mlflow.source.name": notebook, "mlflow.source.type": "NOTEBOOK"}
         tags["aistack.notebook"] = Path(notebook).name
     elif sys.argv and sys.argv[0]:
@@ -227,9 +220,8 @@ def code_tags() -> dict[str, str]:
     cells = list(_cells())
     if cells:
         tags["aistack.code.cells"] = str(len(cells))
-        tags["aistack.code.cells_sha256"] = hashlib.sha256(
-            "\0".join(cells).encode()
-        ).hexdigest()
+        digest = hashlib.sha256("\0".join(cells).encode())
+        tags["aistack.code.cells_sha256"] = digest.hexdigest()
     return tags
 
 
@@ -244,11 +236,11 @@ def _cells() -> Iterator[str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the working folder; None without git, outside a repository, or
+    """git's answer about the working folder; None without git, outside a repository, or
     when it takes too long.
     """
     try:
-        answer = subprocess.run(
+        finished = subprocess.run(
             ["git", *arguments],
             capture_output=True,
             text=True,
@@ -257,4 +249,4 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return finished.stdout.strip()

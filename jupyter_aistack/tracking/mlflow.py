@@ -27,7 +27,7 @@ _LASTING = {
     "RESOURCE_DOES_NOT_EXIST",
     "UNAUTHENTICATED",
 }
-"""MLflow's error codes that another try will not mend."""
+"""MLflow's error codes of what fails again when it is tried again."""
 
 
 class MLflowStore(Store):
@@ -103,8 +103,8 @@ class MLflowStore(Store):
 
 
 def default_uri() -> str:
-    """Where runs go when nothing is said: what MLflow was told, else a store beside the
-    notebook, else the user's own.
+    """Where runs go by default: where MLflow was told to store them, else beside the
+    notebook, else with the user's data.
 
     ``mlflow.set_tracking_uri`` and MLFLOW_TRACKING_URI go first; then an ``mlflow.db``
     in the working folder, which is where MLflow itself keeps one; then
@@ -113,8 +113,9 @@ def default_uri() -> str:
     mlflow: Any = sys.modules.get("mlflow")
     if mlflow is not None and mlflow.is_tracking_uri_set():
         return str(mlflow.get_tracking_uri())
-    if told := os.environ.get("MLFLOW_TRACKING_URI"):
-        return told
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    if configured:
+        return configured
     beside = Path("mlflow.db").resolve()
     if beside.exists():
         return f"sqlite:///{beside}"
@@ -148,11 +149,9 @@ def _prepare_folder(uri: str) -> None:
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    return (
-        Path(uri.removeprefix("sqlite:///")).absolute()
-        if uri.startswith("sqlite:///")
-        else None
-    )
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///")).absolute()
 
 
 def _experiment_id(client: Any, uri: str, name: str) -> str:
@@ -161,8 +160,8 @@ def _experiment_id(client: Any, uri: str, name: str) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         path = _sqlite_path(uri)
         # Without a place of their own, artifacts would land in a folder of the working
         # directory.
@@ -172,12 +171,12 @@ def _experiment_id(client: Any, uri: str, name: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)
-    if found.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"experiment: {name!r} has been deleted; restore it in MLflow or choose another name"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 @contextlib.contextmanager

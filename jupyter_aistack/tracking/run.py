@@ -7,11 +7,7 @@ from __future__ import annotations
 import atexit
 import getpass
 import logging
-import math
-import numbers
 import os
-import posixpath
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -24,18 +20,24 @@ from jupyter_aistack.exceptions import AIStackError, InvalidRequest, TrackingErr
 
 from .cost import Cost
 from .fingerprint import code_tags, data_fingerprint
-from .store import MetricPoint, Store, first_line, without_secrets
+from .store import Store, first_line, without_secrets
+from .values import (
+    MAX_PARAM,
+    MAX_TAG,
+    MetricSeries,
+    checked_name,
+    checked_number,
+    shortened,
+)
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from .usage_meter import Meter
+    from .usage_meter import RunMeter
 
 log = logging.getLogger("jupyter_aistack")
 
 FLUSH_SECONDS = 30.0
-MAX_PARAM = 6000
-MAX_TAG = 8000
-_NAME = re.compile(r"[\w\-. :/]{1,250}")
+MAX_EXPERIMENT = 500
 
 
 def track(
@@ -63,15 +65,12 @@ def track(
         InvalidRequest: a name cannot be used.
         TrackingError: the store cannot be opened.
     """
-    if (
-        not isinstance(experiment, str)
-        or not experiment.strip()
-        or len(experiment) > 500
-    ):
-        message = (
-            f"experiment: expected a name of 1 to 500 characters, got {experiment!r}"
+    is_name = isinstance(experiment, str) and bool(experiment.strip())
+    if not is_name or len(experiment) > MAX_EXPERIMENT:
+        raise InvalidRequest(
+            f"experiment: expected a name of 1 to {MAX_EXPERIMENT} characters, got {experiment!r}",
+            field="experiment",
         )
-        raise InvalidRequest(message, field="experiment")
     return Run(
         experiment,
         run_name=run_name,
@@ -106,19 +105,18 @@ class Run:
         self._run_name = run_name
         self._tracking_uri = tracking_uri
         self._first_tags = {
-            _checked_name("tag", name): _text(value, MAX_TAG)
+            checked_name("tag", name): shortened(value, MAX_TAG)
             for name, value in tags.items()
         }
         self._first_params = {
-            _checked_name("param", name): value for name, value in params.items()
+            checked_name("param", name): value for name, value in params.items()
         }
         self._params: dict[str, str] = {}
-        self._steps: dict[str, int] = {}
-        self._stamps: dict[str, tuple[int, set[Any]]] = {}
+        self._series: dict[str, MetricSeries] = {}
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._writer: Writer | None = None
-        self._meter: Meter | None = None
+        self._meter: RunMeter | None = None
         self._started_at = 0.0
 
     # -- what it is --------------------------------------------------------------------
@@ -160,31 +158,31 @@ class Run:
     def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
         """Log one metric; for names that are no Python words, such as ``val/auc``."""
         writer = self._open()
-        number = _number(_checked_name("metric", name), value)
+        number = checked_number(checked_name("metric", name), value)
+        # One lock for both: points of a metric reach the writer in their order.
         with self._lock:
-            place = self._steps.get(name, -1) + 1 if step is None else _whole(step)
-            self._steps[name] = place
-            stamp = self._stamp(name, place, number)
-            writer.point(
-                MetricPoint(name=name, value=number, timestamp_ms=stamp, step=place)
-            )
+            series = self._series.setdefault(name, MetricSeries(name=name))
+            writer.point(series.next_point(step, number))
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Note what the run was started with. A param is said once; another value for
+        """Note what the run was started with. A param is set once; another value for
         it is refused.
         """
         writer = self._open()
         for name, value in values.items():
-            text = _text(value, MAX_PARAM)
-            known = self._params.setdefault(_checked_name("param", name), text)
+            text = shortened(value, MAX_PARAM)
+            known = self._params.setdefault(checked_name("param", name), text)
             if known != text:
-                message = f"param {name}: is {known!r} already and cannot become {text!r}; use a tag for what changes"
-                raise InvalidRequest(message, field="params")
+                raise InvalidRequest(
+                    f"param {name}: is {known!r} already and cannot become {text!r}; use a tag for what changes",
+                    field="params",
+                )
             writer.param(name, text)
 
     def tag(self, name: str, value: Any) -> None:
         """Note something that may change; the last value stays."""
-        self._open().tag(_checked_name("tag", name), _text(value, MAX_TAG))
+        text = shortened(value, MAX_TAG)
+        self._open().tag(checked_name("tag", name), text)
 
     def artifact(self, path: str | os.PathLike[str]) -> None:
         """Store a file or folder with the run. It is read in the background: leave it
@@ -192,12 +190,12 @@ class Run:
         """
         writer = self._open()
         store = self._begun()
-        where = os.path.abspath(path)
-        if not os.path.exists(where):
+        absolute = os.path.abspath(path)
+        if not os.path.exists(absolute):
             raise InvalidRequest(
-                f"artifact: there is no file or folder {where}", field="path"
+                f"artifact: there is no file or folder {absolute}", field="path"
             )
-        writer.job(lambda: store.add_file(where))
+        writer.job(lambda: store.add_file(absolute))
 
     def data(self, name: str, data: Any) -> None:
         """Note which data the run uses: a frame, a file or a folder; rows, columns,
@@ -205,9 +203,9 @@ class Run:
         """
         writer = self._open()
         store = self._begun()
-        found = data_fingerprint(_checked_name("data", name), data)
-        writer.tag(f"aistack.data.{name}", found.digest)
-        writer.job(lambda: store.add_data(found))
+        fingerprint = data_fingerprint(checked_name("data", name), data)
+        writer.tag(f"aistack.data.{name}", fingerprint.digest)
+        writer.job(lambda: store.add_data(fingerprint))
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> None:
         """Wait until all is stored; raises `TrackingError` with how much is not after
@@ -261,11 +259,10 @@ class Run:
         try:
             self._end(_status(error))
         except TrackingError as failure:
+            # The error of the work itself goes on to the user.
             if error is None:
                 raise
-            log.warning(
-                "tracking: %s", failure.message
-            )  # the error of the work itself goes on to the user
+            log.warning("tracking: %s", failure.message)
 
     def _abandon(self) -> None:
         """The process ends with the run still open."""
@@ -295,7 +292,7 @@ class Run:
 
     def _log_cost(self) -> None:
         """The cost as metrics; what is not known is not logged."""
-        if self._meter is None or not self._meter.gauge.leases:
+        if self._meter is None or not self._meter.has_leases:
             return
         for name, value in self.cost.as_dict().items():
             if value is not None:
@@ -303,7 +300,7 @@ class Run:
 
     def _slice_tags(self) -> dict[str, str]:
         """On what the run ran; known better at the end, when the workers' leases have
-        been seen.
+        been sampled.
         """
         return self._meter.describe() if self._meter else {"aistack.slice": "unknown"}
 
@@ -313,42 +310,26 @@ class Run:
         return self._writer
 
     def _begun(self) -> Store:
-        assert self._store is not None  # _open() has seen to it
+        assert self._store is not None  # _open() was called before
         return self._store
-
-    def _stamp(self, name: str, step: int, value: float) -> int:
-        """Now in milliseconds, one later where the store would take this point for one
-        it has already.
-        """
-        now = time.time_ns() // 1_000_000
-        last, seen = self._stamps.get(name, (0, set()))
-        key = (step, None if math.isnan(value) else value)
-        if now <= last:
-            now = last + (key in seen)
-        seen = seen if now == last else set()
-        seen.add(key)
-        self._stamps[name] = (now, seen)
-        return now
 
     def panel(self) -> Panel:
         """The run for people."""
-        lasted = (
-            format_duration(time.time() - self._started_at)
-            if self._started_at
-            else "not begun"
-        )
+        age = "not begun"
+        if self._started_at:
+            age = format_duration(time.time() - self._started_at)
         rows = [
             ("run", self.run_id),
             ("status", self.status),
             ("metrics stored", self.metrics_logged),
-            ("age", lasted),
+            ("age", age),
         ]
-        where = without_secrets(self.tracking_uri)
-        look = self.url or (f"mlflow ui --backend-store-uri {where}" if where else "")
+        uri = without_secrets(self.tracking_uri)
+        viewer = self.url or (f"mlflow ui --backend-store-uri {uri}" if uri else "")
         return Panel(
             title=f"Experiment {self.experiment}",
             rows=rows,
-            remark=f"look at it: {look}" if look else "",
+            remark=f"look at it: {viewer}" if viewer else "",
         )
 
     def __repr__(self) -> str:
@@ -360,20 +341,20 @@ class Run:
         return self.panel()._repr_mimebundle_()
 
 
-def _start_meter() -> Meter | None:
-    """A running meter; None, with a warning, where no broker can be reached: a run is
-    worth more than its bill.
+def _start_meter() -> RunMeter | None:
+    """A running meter; None, with a warning, where no broker can be reached: the run
+    goes on without its cost.
     """
     from jupyter_aistack.client import client
 
-    from .usage_meter import Meter
+    from .usage_meter import RunMeter
 
     try:
-        meter = Meter(client.connect())
+        meter = RunMeter(client.connect())
         meter.start()
     except AIStackError as error:
         log.warning(
-            "tracking: the slice and its cost are not noted (%s)", first_line(error)
+            "tracking: the slice and its cost are not recorded (%s)", first_line(error)
         )
         return None
     return meter
@@ -390,51 +371,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid-{os.getuid()}"
-
-
-def _checked_name(what: str, name: Any) -> str:
-    """The name, if every store can keep it."""
-    if (
-        isinstance(name, str)
-        and _NAME.fullmatch(name)
-        and posixpath.normpath(name) == name
-        and name[0] not in "/."
-    ):
-        return name
-    raise InvalidRequest(
-        f"{what}: {name!r} is not a name; use up to 250 letters, digits, and _ - . : / or spaces, without empty, "
-        "leading or dotted path parts",
-        field=what,
-    )
-
-
-def _whole(step: Any) -> int:
-    if (
-        isinstance(step, bool)
-        or not isinstance(step, numbers.Integral)
-        or not -(2**63) < int(step) < 2**63
-    ):
-        raise InvalidRequest(
-            f"step: expected a whole number, got {step!r}", field="step"
-        )
-    return int(step)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, (str, bytes)):
-        raise InvalidRequest(
-            f"metric {name}: expected a number, got {value!r}", field=name
-        )
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"metric {name}: expected a number, got {type(value).__name__}", field=name
-        ) from error
-
-
-def _text(value: Any, most: int) -> str:
-    text = str(value)
-    return text if len(text) <= most else text[: most - 1] + "…"

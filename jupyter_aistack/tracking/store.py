@@ -13,9 +13,8 @@ from jupyter_aistack.exceptions import TrackingError
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint
 
-_PASSWORD = re.compile(
-    r"(\w://[^\s/:@?#]*):[^\s/]*(?=@)"
-)  # up to the last @: a password may hold one
+# Up to the last @: a password may hold one.
+_PASSWORD = re.compile(r"(\w://[^\s/:@?#]*):[^\s/]*(?=@)")
 _QUERY = re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\"#)]*")
 
 MAX_POINTS = 1000
@@ -54,12 +53,8 @@ class Batch:
     job: Callable[[], None] | None = None
 
     def __len__(self) -> int:
-        return (
-            len(self.points)
-            + len(self.params)
-            + len(self.tags)
-            + (self.job is not None)
-        )
+        texts = len(self.params) + len(self.tags)
+        return len(self.points) + texts + (self.job is not None)
 
 
 class Store(ABC):
@@ -79,7 +74,7 @@ class Store(ABC):
         """Store a batch, whole. Repeating it changes nothing.
 
         Raises:
-            Rejected: it will never be taken.
+            RejectedByStore: it will never be taken.
             Exception: it was not stored, and may be when tried again.
         """
 

@@ -37,7 +37,7 @@ Entry = tuple[str, Any]
 class Writer:
     """Writes to `store` from a thread of its own.
 
-    A store that fails is tried again, waiting longer each time; the user hears of it
+    A store that fails is tried again, waiting longer each time; the user is warned
     once. Nothing that goes wrong reaches the caller before :meth:`flush`.
     """
 
@@ -45,10 +45,10 @@ class Writer:
         self._store = store
         self._entries: deque[Entry] = deque()
         self._changed = threading.Condition()
-        self._urgent = False  # someone waits for the queue to empty
-        self._closed = False
-        self._busy = False
-        self._warned = False
+        self._is_urgent = False  # a caller waits for the queue to empty
+        self._is_closed = False
+        self._is_writing = False
+        self._has_warned = False
         self._failure = ""
         self.points_stored = 0
         self.entries_lost = 0
@@ -90,12 +90,12 @@ class Writer:
             TrackingError: how many entries are not stored, and why.
         """
         with self._changed:
-            self._urgent = True
+            self._is_urgent = True
             self._changed.notify_all()
             done = self._changed.wait_for(
-                lambda: not self._entries and not self._busy, timeout
+                lambda: not self._entries and not self._is_writing, timeout
             )
-            self._urgent = False
+            self._is_urgent = False
             missing = self.entries_lost + (0 if done else len(self._entries))
         if missing:
             why = self._failure or f"the store did not answer within {timeout:g} s"
@@ -108,7 +108,7 @@ class Writer:
         allowed.
         """
         with self._changed:
-            self._closed = True
+            self._is_closed = True
             self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
@@ -119,26 +119,26 @@ class Writer:
         pause = FIRST_PAUSE_SECONDS
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._entries or self._closed)
+                self._changed.wait_for(lambda: self._entries or self._is_closed)
                 self._changed.wait_for(self._is_due, GATHER_SECONDS)
-                if self._closed:
+                if self._is_closed:
                     return
                 batch = self._peek()
-                self._busy = True
+                self._is_writing = True
             is_stored = self._write(batch)
             with self._changed:
-                self._busy = False
+                self._is_writing = False
                 if is_stored:
                     for _ in range(len(batch)):
                         self._entries.popleft()
                     pause = FIRST_PAUSE_SECONDS
                 else:
-                    self._changed.wait_for(lambda: self._closed, pause)
+                    self._changed.wait_for(lambda: self._is_closed, pause)
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 self._changed.notify_all()
 
     def _is_due(self) -> bool:
-        return self._closed or self._urgent or len(self._entries) >= MAX_POINTS
+        return self._is_closed or self._is_urgent or len(self._entries) >= MAX_POINTS
 
     def _peek(self) -> Batch:
         """The entries at the head of the queue that fit one write; they leave the queue
@@ -146,24 +146,23 @@ class Writer:
         """
         batch = Batch()
         for kind, value in self._entries:
-            name = "" if kind in ("point", "job") else value[0]
-            texts = {"param": batch.params, "tag": batch.tags}.get(kind, {})
-            # A name twice in a batch would leave it one entry shorter than what is
-            # taken off the queue.
-            if (
-                len(batch) >= MAX_POINTS
-                or len(texts) >= MAX_TEXTS
-                or name in texts
-                or (kind == "job" and len(batch))
-            ):
+            if len(batch) >= MAX_POINTS:
                 break
             if kind == "job":
-                batch.job = value
+                # A job is written by itself.
+                if not len(batch):
+                    batch.job = value
                 break
             if kind == "point":
                 batch.points.append(value)
-            else:
-                texts[name] = value[1]
+                continue
+            name, text = value
+            texts = batch.params if kind == "param" else batch.tags
+            # A name twice in a batch would leave it one entry shorter than what is
+            # taken off the queue.
+            if len(texts) >= MAX_TEXTS or name in texts:
+                break
+            texts[name] = text
         return batch
 
     def _write(self, batch: Batch) -> bool:
@@ -175,24 +174,23 @@ class Writer:
                 self._store.write(batch)
         except RejectedByStore as error:
             self.entries_lost += len(batch)
-            self._complain(error.message, "it cannot be stored as it is")
+            self._warn_once(error.message, "it cannot be stored as it is")
             return True
-        except Exception as error:  # any library may fail in any way below; the loop being tracked must go on
-            self._complain(first_line(error), "it is tried again")
+        except Exception as error:
+            # Any library may fail in any way below; the loop being tracked must go on.
+            self._warn_once(first_line(error), "it is tried again")
             return False
         self.points_stored += len(batch.points)
         return True
 
-    def _complain(self, why: str, prospect: str) -> None:
+    def _warn_once(self, why: str, prospect: str) -> None:
         self._failure = why
-        if not self._warned:
-            self._warned = True
-            when = time.strftime("%H:%M:%S")
-            where = without_secrets(self._store.uri)
+        if not self._has_warned:
+            self._has_warned = True
             log.warning(
                 "tracking: since %s not everything reaches %s (%s); %s",
-                when,
-                where,
+                time.strftime("%H:%M:%S"),
+                without_secrets(self._store.uri),
                 why,
                 prospect,
             )

@@ -16,6 +16,7 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
+from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
@@ -33,7 +34,7 @@ from jupyter_aistack.exceptions import (
     Unsatisfiable,
 )
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 
@@ -68,16 +69,15 @@ class Bench(Provider):
     def unprepare(self, lease: Lease) -> None:
         self.undone.append(lease.id)
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        return {
-            lease_id: Usage(memory_bytes=len(pids.get(lease_id, ())))
-            for lease_id in leases
-        }
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {device_id: Usage(memory_bytes=1) for device_id in devices}
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        used = {i: Usage(memory_bytes=len(pids.get(i, ()))) for i in leases}
+        return {i: DeviceSample(memory_bytes=1, leases=used) for i in devices}
 
 
 @pytest.fixture
@@ -380,8 +380,10 @@ def test_more_memory_than_the_slice_has_is_said_on_the_lease_and_taken_back(
     for held, words in ((30 * GIB, "30.0 GiB of 20.0 GiB"), (5 * GIB, "")):
         monkeypatch.setattr(
             bench,
-            "usage",
-            lambda leases, pids, held=held: {lease.id: Usage(memory_bytes=held)},
+            "sample",
+            lambda devices, leases, pids, since, held=held: {
+                "GPU-0": DeviceSample(leases={lease.id: Usage(memory_bytes=held)})
+            },
         )
         clock.advance(11)
         broker.maintain()

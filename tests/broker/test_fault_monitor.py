@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.broker.api.caller import Caller
+from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device import Enforcement, Fault
 from jupyter_aistack.core.model.request import RequestState

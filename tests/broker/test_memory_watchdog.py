@@ -191,7 +191,7 @@ def test_the_whole_tree_counts_and_a_child_goes_before_its_kernel(
 
 
 def test_a_process_outside_the_tree_counts_where_its_environment_names_the_lease(
-    broker: Broker, look: Any, process: Any
+    broker: Broker, look: Any, process: Any, clock: ManualClock
 ) -> None:
     root = process()
     lease = lease_of(broker, pid=root)
@@ -203,6 +203,7 @@ def test_a_process_outside_the_tree_counts_where_its_environment_names_the_lease
     (breach,) = broker.memory.take_breaches()
     assert breach.process.pid == stray
     assert broker.memory.orphan_processes(lease.id) == {stray}
+    clock.advance(2.0)
     assert broker.usage()[0][lease.id].memory_bytes == 2, (
         "it is one of the lease's in what is shown, too"
     )

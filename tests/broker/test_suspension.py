@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.broker.api.caller import Caller
+from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import (
     NOT_CHECKED,

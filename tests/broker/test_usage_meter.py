@@ -13,7 +13,6 @@ import pytest
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.usage_meter import SETTLE_SECONDS, SILENT_SECONDS
-from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.accounting.charges import (
     SYSTEM,
     CellInterval,
@@ -22,11 +21,12 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
+from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import ManualClock, holder
 
@@ -56,30 +56,26 @@ class Metered(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation()
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        return {}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {}
-
-    def loads(
+    def sample(
         self,
         devices: Mapping[str, Device],
         leases: Mapping[str, Lease],
         pids: Mapping[str, frozenset[int]],
-    ) -> Mapping[str, ProcessLoad]:
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
         self.looks.append(set(leases))
-        busy = {i: self.busy.get(i, 0.0) for i in leases}
-        return {
-            "GPU-0": ProcessLoad(
-                millijoules=self.counter,
-                busy=busy,
-                others=self.others,
-                memory=dict.fromkeys(leases, GIB),
+        used = {
+            i: Usage(
+                memory_bytes=GIB,
+                utilization=self.busy.get(i, 0.0)
+                / float(sum(slice_.fraction for slice_ in lease.slices)),
             )
+            for i, lease in leases.items()
         }
+        reading = DeviceSample(
+            millijoules=self.counter, leases=used, others=self.others
+        )
+        return {"GPU-0": reading}
 
 
 class Host:
@@ -468,7 +464,7 @@ def test_a_mistake_in_the_books_costs_nobody_a_lease(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = host.lease("1/2")
-    monkeypatch.setattr(host.gpu, "loads", lambda *given: 1 / 0)
+    monkeypatch.setattr(host.gpu, "sample", lambda *given: 1 / 0)
     host.pass_time(120)
     assert host.broker.lease(lease.id).is_live
 

@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_aistack.cli import main
 from jupyter_aistack.cli.host import _doctor_lines, enforcement
-from jupyter_aistack.cli.output import residence_text
+from jupyter_aistack.cli.output import device_state_text
 from jupyter_aistack.cli.queues import read_moment
 from jupyter_aistack.client import client as clients
 from jupyter_aistack.core.model.device import Enforcement
@@ -183,7 +183,7 @@ def test_a_host_without_devices_says_so_when_its_use_is_asked_for(
 )
 def test_a_move_that_is_under_way_is_said(home: dict[str, str], text: str) -> None:
     assert (
-        residence_text(
+        device_state_text(
             {"residence": {"phase": "resident", "why": "", "asked": "", **home}}
         )
         == text
@@ -252,7 +252,7 @@ def test_the_queue_says_who_waits_why_and_until_when(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["queue"]) == 0
-    assert capsys.readouterr().out == "nobody waits\n"
+    assert capsys.readouterr().out == "no request waits\n"
     with clients.request("1x2", attach=False, duration="1h"):
         waiting = clients.request("1", attach=False, wait=False)
         assert main(["queue"]) == 0

@@ -15,7 +15,8 @@ from jupyter_aistack.core.model.device import (
     ProcessUse,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.core.model.sample import DeviceSample, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 
 GIB = 1 << 30
 
@@ -84,20 +85,22 @@ class FakeGPU(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation(enforced_by=Enforcement.L0)
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
         listed = self._listed()
         sums = {
             i: sum(size for pid, size in listed.items() if pid in pids[i])
             for i in leases
         }
-        return {
+        used = {
             i: Usage(
                 memory_bytes=None if self.is_silent else sums[i], utilization=self.busy
             )
             for i in leases
         }
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {i: Usage() for i in devices}
+        return {i: DeviceSample(leases=used) for i in devices}

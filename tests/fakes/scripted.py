@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import DeviceSample, UnitSample, Usage
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 
 
 class Lists(Provider):
@@ -40,23 +41,19 @@ class Lists(Provider):
     def faults(self) -> tuple[Fault, ...]:
         return self.broken
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        return {
-            lease_id: Usage(memory_bytes=len(pids[lease_id])) for lease_id in leases
-        }
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {}
-
-    def memory_by_process(
-        self, uuids: Iterable[str]
-    ) -> Mapping[str, Mapping[int, int | None] | None]:
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
         self.asked += 1
         if self.failure:
             raise self.failure
-        return dict.fromkeys(uuids, self.held)
+        used = {i: Usage(memory_bytes=len(pids[i])) for i in leases if i in pids}
+        units = {"GPU-0": UnitSample(memory=self.held)}
+        return {"GPU-0": DeviceSample(units=units, leases=used)}
 
 
 def exchange_providers(broker: Broker, *providers: Provider) -> None:

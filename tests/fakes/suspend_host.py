@@ -22,9 +22,10 @@ from jupyter_aistack.core.model.device_state import (
     SuspendMethod,
 )
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LeaseError
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 from jupyter_aistack.testing import ManualClock, holder
 
 GPU_BYTES = 80 * GIB
@@ -119,12 +120,13 @@ class FakeGPUs(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation()
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        return {}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
         return {}
 
 

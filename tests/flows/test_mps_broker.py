@@ -40,6 +40,7 @@ from jupyter_aistack.providers.nvidia.nvml import NVML
 from jupyter_aistack.providers.nvidia.capability_probe import Prober
 from jupyter_aistack.providers.nvidia.enforcement import Sharing
 from jupyter_aistack.testing import ManualClock, holder
+from tests.fakes.measuring import usage, works
 clock, nvml = ManualClock(), NVML()
 groups = Path(os.environ["FAKE_CGROUP"])
 dmem = DmemClient(groups / "dmem.sock", trusted={os.getuid()})
@@ -324,8 +325,8 @@ def test_work_that_is_counted_as_the_servers_is_nobodys_leisure(
     assert running is not None
     line = "process gpu=0 pid={} type=M memory=1048576 sm={} name=/usr/bin/python3\n"
     asked = (
-        "gpus.usage({'l': only()}, {'l': pids})['l'].utilization",
-        "gpus.is_working(['GPU-0'], pids, clock() - 1)",
+        "usage(gpus, {'l': only()}, {'l': pids})['l'].utilization",
+        "works(gpus, {'l': only()}, {device().id: device()}, pids, clock() - 1)",
     )
 
     def seen(server: int, own: int) -> list[Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, Outcome
+from jupyter_aistack.core.model.sample import DeviceSample, UnitSample
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel import teardown
@@ -24,7 +25,7 @@ from jupyter_aistack.kernel.teardown import (
     TERM_SECONDS,
     Teardown,
 )
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 from tests.fakes.kernel_server import SLEEPER, WriteKernel, active, pid_of, until
@@ -173,23 +174,15 @@ class Card(Provider):
             environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, expects={"threads": "1"}
         )
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        return {}
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        return {}
-
-    def memory_by_process(
-        self, uuids: Iterable[str]
-    ) -> Mapping[str, Mapping[int, int | None] | None]:
-        return dict.fromkeys(uuids, self.held)
-
-    def is_working(
-        self, uuids: Iterable[str], pids: frozenset[int], since: float
-    ) -> bool | None:
-        return False
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        units = {"GPU-0": UnitSample(memory=self.held, busy={})}
+        return {"GPU-0": DeviceSample(units=units)}
 
     def clients(self, lease: Lease) -> frozenset[int]:
         if self.failure:

@@ -27,6 +27,7 @@ from jupyter_aistack.core.placement.placement import place
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.cpu import THREAD_VARIABLES, CPUProvider
 from jupyter_aistack.testing import ManualClock
+from tests.fakes.measuring import device_usage, usage
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="reads /proc and CPU affinity"
@@ -162,7 +163,7 @@ def test_usage_counts_the_memory_of_the_leases_processes(
     device: Device, lease, child: subprocess.Popen[str]
 ) -> None:
     held = {"l-1": lease(slice_of(device))}
-    used = CPUProvider().usage(held, {"l-1": frozenset({child.pid})})["l-1"]
+    used = usage(CPUProvider(), held, {"l-1": frozenset({child.pid})})["l-1"]
     assert used.memory_bytes is not None
     assert 64 * MIB < used.memory_bytes < 64 * MIB + 40 * MIB
     assert used.utilization is None
@@ -195,7 +196,7 @@ else:
     ) as both:
         assert both.stdout is not None
         pids = frozenset({both.pid, int(both.stdout.readline())})
-        used = CPUProvider().usage({"l-1": lease(slice_of(device))}, {"l-1": pids})[
+        used = usage(CPUProvider(), {"l-1": lease(slice_of(device))}, {"l-1": pids})[
             "l-1"
         ]
         both.communicate("\n")
@@ -211,12 +212,12 @@ def test_usage_is_busy_when_the_process_is(
         {"l-1": lease(slice_of(device, device.cores[0]))},
         {"l-1": frozenset({child.pid})},
     )
-    provider.usage(held, pids)
+    usage(provider, held, pids)
     assert child.stdin is not None
     child.stdin.write("\n")
     child.stdin.flush()
     _burn(child.pid, 0.4)
-    used = provider.usage(held, pids)["l-1"]
+    used = usage(provider, held, pids)["l-1"]
     assert used.utilization is not None
     assert 0.05 < used.utilization <= 1.0
 
@@ -227,28 +228,30 @@ def test_an_idle_process_is_not_busy(
     clock = ManualClock()
     provider = CPUProvider(clock=clock)
     held, pids = {"l-1": lease(slice_of(device))}, {"l-1": frozenset({child.pid})}
-    provider.usage(held, pids)
+    usage(provider, held, pids)
     clock.advance(10)
-    assert provider.usage(held, pids)["l-1"].utilization == pytest.approx(0.0, abs=0.01)
+    assert usage(provider, held, pids)["l-1"].utilization == pytest.approx(
+        0.0, abs=0.01
+    )
 
 
 def test_asking_twice_at_once_repeats_the_last_share(device: Device, lease) -> None:
     clock = ManualClock()
     provider = CPUProvider(clock=clock)
     held, pids = {"l-1": lease(slice_of(device))}, {"l-1": frozenset({os.getpid()})}
-    provider.usage(held, pids)
+    usage(provider, held, pids)
     clock.advance(1)
-    first = provider.usage(held, pids)["l-1"].utilization
+    first = usage(provider, held, pids)["l-1"].utilization
     clock.advance(0.01)
     assert first is not None
-    assert provider.usage(held, pids)["l-1"].utilization == first
+    assert usage(provider, held, pids)["l-1"].utilization == first
 
 
 def test_a_process_that_vanished_is_skipped(device: Device, lease) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    used = CPUProvider().usage(
-        {"l-1": lease(slice_of(device))}, {"l-1": frozenset({gone.pid})}
+    used = usage(
+        CPUProvider(), {"l-1": lease(slice_of(device))}, {"l-1": frozenset({gone.pid})}
     )["l-1"]
     assert used.memory_bytes == 0
 
@@ -257,18 +260,18 @@ def test_leases_that_ended_are_forgotten(device: Device, lease) -> None:
     clock = ManualClock()
     provider = CPUProvider(clock=clock)
     held, pids = {"l-1": lease(slice_of(device))}, {"l-1": frozenset({os.getpid()})}
-    provider.usage(held, pids)
-    provider.usage({}, {})
+    usage(provider, held, pids)
+    usage(provider, {}, {})
     clock.advance(1)
-    assert provider.usage(held, pids)["l-1"].utilization is None
+    assert usage(provider, held, pids)["l-1"].utilization is None
 
 
 def test_device_usage_measures_the_host(device: Device) -> None:
     clock = ManualClock()
     provider = CPUProvider(clock=clock)
-    first = provider.device_usage({device.id: device})[device.id]
+    first = device_usage(provider, {device.id: device})[device.id]
     clock.advance(1)
-    second = provider.device_usage({device.id: device})[device.id]
+    second = device_usage(provider, {device.id: device})[device.id]
     assert first.utilization is None
     assert second.utilization is not None
     assert 0 <= second.utilization <= 1

@@ -25,6 +25,9 @@ from jupyter_aistack.core.placement.placement import place
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock
+from tests.fakes.measuring import device_usage, sample_of, usage
+
+NOBODY: frozenset[int] = frozenset()
 
 
 def share(device: Device, fraction: str = "1/2") -> Slice:
@@ -153,14 +156,14 @@ def test_usage_follows_leases_and_is_the_same_each_time(lease) -> None:
     provider = SimulatedProvider("1xH100-80GB")
     device = provider.discover("box")[0]
     held = {"l-1": lease(share(device))}
-    used = provider.usage(held, {})["l-1"]
+    used = usage(provider, held, {"l-1": NOBODY})["l-1"]
     assert used.memory_bytes == 35 * GIB
     assert used.utilization is not None
     assert 0.5 <= used.utilization <= 0.95
     assert (
         used
-        == provider.usage(held, {})["l-1"]
-        == SimulatedProvider("1xL4-24GB").usage(held, {})["l-1"]
+        == usage(provider, held, {"l-1": NOBODY})["l-1"]
+        == usage(provider, held, {"l-1": NOBODY})["l-1"]
     )
 
 
@@ -169,7 +172,7 @@ def test_a_suspended_lease_uses_nothing(lease) -> None:
     parked = replace(
         lease(share(provider.discover("box")[0])), state=LeaseState.SUSPENDED
     )
-    used = provider.usage({"l-1": parked}, {})["l-1"]
+    used = usage(provider, {"l-1": parked}, {"l-1": NOBODY})["l-1"]
     assert (used.memory_bytes, used.utilization) == (0, 0.0)
 
 
@@ -178,23 +181,23 @@ def test_a_device_is_as_busy_as_its_leases(lease) -> None:
     provider = SimulatedProvider("2xH100-80GB", clock=clock)
     first, second = provider.discover("box")
     devices = {first.id: first, second.id: second}
-    provider.prepare(lease(share(first)), devices)
-    used = provider.device_usage(devices)
+    held = {"l-1": lease(share(first))}
+    used = sample_of(provider, held, {}, devices).device_usage()
     assert (used[first.id].memory_bytes, used[second.id].memory_bytes) == (35 * GIB, 0)
     assert used[second.id].power_watts == 70.0
     assert used[first.id].power_watts > 70.0  # type: ignore[operator]
-    provider.unprepare(lease(share(first)))
-    provider.unprepare(lease(share(first)))
-    assert provider.device_usage(devices)[first.id].memory_bytes == 0
+    ended = {"l-1": replace(lease(share(first)), state=LeaseState.ENDED)}
+    after = sample_of(provider, ended, {}, devices).device_usage()
+    assert after[first.id].memory_bytes == 0
 
 
 def test_energy_is_power_over_time() -> None:
     clock = ManualClock()
     provider = SimulatedProvider("1xH100-80GB", clock=clock)
     devices = {d.id: d for d in provider.discover("box")}
-    before = next(iter(provider.device_usage(devices).values())).energy_joules
+    before = next(iter(device_usage(provider, devices).values())).energy_joules
     clock.advance(10)
-    after = next(iter(provider.device_usage(devices).values())).energy_joules
+    after = next(iter(device_usage(provider, devices).values())).energy_joules
     assert (before, after) == (0.0, 700.0)
 
 

@@ -119,7 +119,7 @@ async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
 
     await workbench.ready()
     monkeypatch.setattr("jupyter_aistack.broker.devices.INVENTORY_SECONDS", 0.0)
-    for name in ("discover", "device_usage"):
+    for name in ("discover", "sample"):
         monkeypatch.setattr(
             SimulatedProvider, name, slowly(getattr(SimulatedProvider, name))
         )

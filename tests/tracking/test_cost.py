@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.tracking.cost import Cost, own_leases, slice_hours
-from jupyter_aistack.tracking.usage_meter import Meter, SampleAccumulator
+from jupyter_aistack.tracking.usage_meter import RunMeter, SampleAccumulator
 
 
 def lease(
@@ -69,60 +69,60 @@ def test_own_leases_are_the_kernels_and_its_workers():
     mine = lease("mine")
     worker = lease("worker", holder={"id": "w-0", "parent": "k-1"})
     other = lease("other", holder={"id": "k-2", "parent": ""})
-    assert [found["id"] for found in own_leases([mine, worker, other], [mine])] == [
+    assert [own["id"] for own in own_leases([mine, worker, other], [mine])] == [
         "mine",
         "worker",
     ]
-    assert [found["id"] for found in own_leases([mine, worker, other], [worker])] == [
+    assert [own["id"] for own in own_leases([mine, worker, other], [worker])] == [
         "mine",
         "worker",
     ]
 
 
 def test_peak_memory_is_the_highest_sum_seen_at_once():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     both = [lease(), lease("l-2")]
     for memory in (10, 70, 30):
-        gauge.add(both, usage(memory=memory, leases=("l-1", "l-2", "somebody")))
-    assert gauge.peak_memory_bytes == 140
+        samples.add(both, usage(memory=memory, leases=("l-1", "l-2", "other")))
+    assert samples.peak_memory_bytes == 140
 
 
 def test_what_cannot_be_measured_stays_none():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage())
-    gauge.add([lease()], usage())
-    cost = gauge.cost(0, 3600)
+    samples = SampleAccumulator()
+    samples.add([lease()], usage())
+    samples.add([lease()], usage())
+    cost = samples.cost(0, 3600)
     assert (cost.peak_memory_bytes, cost.energy_wh) == (None, None)
 
 
 def test_energy_is_charged_by_the_share_held():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage(joules=1000.0))
-    assert gauge.energy_wh is None
-    gauge.add([lease()], usage(joules=1000.0 + 4 * 3600))
-    assert gauge.energy_wh == pytest.approx(1.0)
+    samples = SampleAccumulator()
+    samples.add([lease()], usage(joules=1000.0))
+    assert samples.energy_wh is None
+    samples.add([lease()], usage(joules=1000.0 + 4 * 3600))
+    assert samples.energy_wh == pytest.approx(1.0)
 
 
 def test_energy_is_unknown_when_one_device_cannot_tell():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     held = [lease(), lease("l-2", kind="cpu")]
-    gauge.add(held, usage(joules=0.0))
-    gauge.add(held, usage(joules=3600.0))
-    assert gauge.energy_wh is None
+    samples.add(held, usage(joules=0.0))
+    samples.add(held, usage(joules=3600.0))
+    assert samples.energy_wh is None
 
 
 def test_energy_is_unknown_after_a_counter_ran_backwards():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     for joules in (100.0, 50.0, 4000.0):
-        gauge.add([lease()], usage(joules=joules))
-    assert gauge.energy_wh is None
+        samples.add([lease()], usage(joules=joules))
+    assert samples.energy_wh is None
 
 
 def test_a_lease_that_ended_still_counts():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage())
-    gauge.add([], usage())
-    assert gauge.cost(0, 3600).gpu_slice_hours == 0.25
+    samples = SampleAccumulator()
+    samples.add([lease()], usage())
+    samples.add([], usage())
+    assert samples.cost(0, 3600).gpu_slice_hours == 0.25
 
 
 def test_cost_as_json_has_the_sum_and_shows_unknown_as_words():
@@ -134,7 +134,7 @@ def test_cost_as_json_has_the_sum_and_shows_unknown_as_words():
     assert "1.0 GiB" in shown["text/html"]
 
 
-# -- the broker's books ----------------------------------------------------------------
+# -- what the broker has charged -------------------------------------------------------
 
 
 def bill(
@@ -142,16 +142,20 @@ def bill(
 ) -> dict[str, Any]:
     known = seconds if metered is None else metered
     sums = {"gpu_seconds": seconds, "metered_seconds": known, "energy_joules": joules}
-    said = {"carbon_g_per_kwh": None, "price_per_kwh": None, "price_per_gpu_hour": None}
-    return {"leases": {"l-1": sums}, "rates": said | rates}
+    no_rates = {
+        "carbon_g_per_kwh": None,
+        "price_per_kwh": None,
+        "price_per_gpu_hour": None,
+    }
+    return {"leases": {"l-1": sums}, "rates": no_rates | rates}
 
 
-def test_energy_is_what_the_books_charged_since_the_first_bill():
-    gauge = SampleAccumulator()
-    gauge.add([lease()], usage(joules=0.0))
-    gauge.books.add(bill(3600.0, 100.0))
-    gauge.add([lease()], usage(joules=400_000.0))
-    gauge.books.add(
+def test_energy_is_what_was_charged_since_the_first_totals():
+    samples = SampleAccumulator()
+    samples.add([lease()], usage(joules=0.0))
+    samples.charged.add(bill(3600.0, 100.0))
+    samples.add([lease()], usage(joules=400_000.0))
+    samples.charged.add(
         bill(
             9000.0,
             200.0,
@@ -160,7 +164,7 @@ def test_energy_is_what_the_books_charged_since_the_first_bill():
             price_per_gpu_hour=8.0,
         )
     )
-    cost = gauge.cost(0, 3600)
+    cost = samples.cost(0, 3600)
     assert (cost.energy_wh, cost.energy_by) == (1.5, "activity")
     assert cost.co2e_g == pytest.approx(0.6)
     assert cost.cost == pytest.approx(0.25 * 8.0 + 0.0015 * 0.5)
@@ -168,20 +172,20 @@ def test_energy_is_what_the_books_charged_since_the_first_bill():
     assert "0.60 g CO2e" in cost._repr_mimebundle_()["text/plain"]
 
 
-def test_books_that_know_too_little_leave_the_energy_to_the_shares_and_say_so():
-    gauge = SampleAccumulator()
+def test_charges_that_cover_too_little_leave_the_energy_to_the_shares_and_say_so():
+    samples = SampleAccumulator()
     for joules, seconds in ((0.0, 100.0), (9000.0, 200.0)):
-        gauge.add([lease()], usage(joules=joules * 4))
-        gauge.books.add(bill(joules, seconds, metered=seconds / 2))
-    cost = gauge.cost(0, 3600)
+        samples.add([lease()], usage(joules=joules * 4))
+        samples.charged.add(bill(joules, seconds, metered=seconds / 2))
+    cost = samples.cost(0, 3600)
     assert (cost.energy_wh, cost.energy_by) == (2.5, "share")
 
 
 def test_the_counter_of_a_simulated_device_is_no_energy():
-    gauge = SampleAccumulator()
+    samples = SampleAccumulator()
     for joules in (0.0, 9000.0):
-        gauge.add([lease(enforced_by="simulated")], usage(joules=joules))
-    cost = gauge.cost(0, 3600)
+        samples.add([lease(enforced_by="simulated")], usage(joules=joules))
+    cost = samples.cost(0, 3600)
     assert (cost.energy_wh, cost.co2e_g, cost.energy_by) == (None, None, "")
 
 
@@ -196,7 +200,7 @@ class Kernel:
         if verb == "bill":
             self.settled.append(payload["settle"])
             if self.bill is None:
-                raise AIStackError("this broker keeps no books")
+                raise AIStackError("this broker records no usage")
             return self.bill
         answers = {
             "mine": {"leases": [lease()]},
@@ -206,9 +210,9 @@ class Kernel:
         return answers.get(verb, {"devices": []})
 
 
-def test_a_meter_has_the_books_settled_at_both_ends_of_a_run():
+def test_a_meter_has_usage_recorded_at_both_ends_of_a_run():
     kernel = Kernel()
-    meter = Meter(kernel, interval=3600.0)  # type: ignore[arg-type]
+    meter = RunMeter(kernel, interval=3600.0)  # type: ignore[arg-type]
     meter.start()
     kernel.bill = bill(7200.0, 60.0)
     meter.stop()
@@ -216,10 +220,10 @@ def test_a_meter_has_the_books_settled_at_both_ends_of_a_run():
     assert (meter.cost.energy_wh, meter.cost.peak_memory_bytes) == (2.0, 5)
 
 
-def test_a_broker_without_books_costs_a_run_its_energy_alone():
+def test_a_broker_that_records_no_usage_costs_a_run_its_energy_alone():
     kernel = Kernel()
     kernel.bill = None
-    meter = Meter(kernel, interval=3600.0)  # type: ignore[arg-type]
+    meter = RunMeter(kernel, interval=3600.0)  # type: ignore[arg-type]
     meter.start()
     meter.stop()
     assert (meter.cost.energy_wh, meter.cost.peak_memory_bytes) == (None, 5)

@@ -1,19 +1,16 @@
-"""What the books say, to those who may know: bills of a kernel, reports by user and
-week, advice; in JSON.
+"""What the ledger says of usage, to those who may know: bills of a kernel, reports by
+user and week; in JSON.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from fractions import Fraction
-from typing import Any
 
-from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.usage_meter import ChargedTotals
-from jupyter_aistack.core.accounting import usage_report as figures_of
+from jupyter_aistack.broker.host_state import HostState
+from jupyter_aistack.broker.usage_meter import ChargedTotals, UsageMeter
+from jupyter_aistack.core.accounting import usage_report
 from jupyter_aistack.core.accounting.charges import (
     DAY_SECONDS,
     SYSTEM,
@@ -21,132 +18,113 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     day_of,
 )
-from jupyter_aistack.core.accounting.rightsizing import (
-    HISTORY_DAYS,
-    Advice,
-    SizeOption,
-    advise,
-    sizes,
-)
 from jupyter_aistack.core.accounting.usage_report import Rates
-from jupyter_aistack.core.model.device import Device, DeviceKind
-from jupyter_aistack.core.model.spec import Spec, Unit
+from jupyter_aistack.core.model.spec import Spec
 from jupyter_aistack.core.wire.values import (
     END_OF_TIME,
+    JSON,
     flag_field,
     number_field,
     text_field,
 )
 from jupyter_aistack.core.wire.visibility import ANONYMOUS, Visibility
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
+from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied
 
-JSON = dict[str, Any]
+from .advice import Advisor, Owner
+from .base import Payload
+
 MAX_CELLS = 100
-MAX_SPANS = 1000
+"""Cells of a bill, the most expensive first."""
+MAX_INTERVALS = 1000
+"""Cells that may be recorded by one call."""
 MAX_NAME = 64
 LAST_DAY = day_of(END_OF_TIME)
 
 
 class AccountingAPI:
-    """Reads the books of a broker.
+    """Reads and records usage.
 
     Args:
-        broker: whose.
+        host_state: the ledger, and the devices that advice is about.
+        record_usage: has what was used written down; with ``settle=True`` at once.
+        usage_meter: knows what this process has charged.
         rates: what energy and devices cost here.
+
+    Attributes:
+        rates: as given.
     """
 
-    def __init__(self, broker: Broker, rates: Rates) -> None:
-        self._broker = broker
-        self._rates = rates
+    def __init__(
+        self,
+        host_state: HostState,
+        *,
+        record_usage: Callable[..., None],
+        usage_meter: UsageMeter,
+        rates: Rates,
+    ) -> None:
+        self.rates = rates
+        self._host_state = host_state
+        self._ledger = host_state.ledger
+        self._record_usage = record_usage
+        self._usage_meter = usage_meter
+        self._advisor = Advisor(host_state)
 
-    def record_cells(self, payload: Mapping[str, Any], owner: str) -> JSON:
-        """Note when cells of a kernel ran. Their code is not asked for, only a name:
+    # -- cells -------------------------------------------------------------------------
+
+    def record_cells(self, payload: Payload, owner: str) -> JSON:
+        """Record when cells of a kernel ran. Their code is not asked for, only a name:
         ``number:hash``.
 
         Raises:
             InvalidRequest: naming the field.
         """
-        said = payload.get("cells")
-        if (
-            not isinstance(said, Sequence)
-            or isinstance(said, str)
-            or len(said) > MAX_SPANS
-        ):
-            raise InvalidRequest(
-                f"cells: expected a list of at most {MAX_SPANS} cells", field="cells"
-            )
-        spans = [self._span(one, owner) for one in said]
-        self._broker.ledger.record_cells(spans)
-        return {"noted": len(spans)}
+        cells = _cells(payload)
+        intervals = [self._interval(cell, owner) for cell in cells]
+        self._ledger.record_cells(intervals)
+        return {"noted": len(intervals)}
 
-    def _span(self, said: object, owner: str) -> CellInterval:
-        if not isinstance(said, Mapping):
+    def _interval(self, cell: object, owner: str) -> CellInterval:
+        if not isinstance(cell, Mapping):
             raise InvalidRequest(
-                f"cells: expected objects with cell and began_at, got {said!r}",
+                f"cells: expected objects with cell and began_at, got {cell!r}",
                 field="cells",
             )
-        began_at = number_field(said, "began_at", most=END_OF_TIME)
+        began_at = number_field(cell, "began_at", most=END_OF_TIME)
         if began_at is None:
             raise InvalidRequest(
                 "began_at: say when the cell began, in seconds since the epoch",
                 field="began_at",
             )
-        ended_at = number_field(said, "ended_at", least=began_at, most=END_OF_TIME)
-        name = text_field(said, "cell")[:MAX_NAME]
         return CellInterval(
-            host=self._broker.host,
+            host=self._host_state.host,
             owner=owner,
-            cell=name,
             began_at=began_at,
-            ended_at=ended_at,
+            ended_at=number_field(cell, "ended_at", least=began_at, most=END_OF_TIME),
+            cell=text_field(cell, "cell")[:MAX_NAME],
         )
 
-    def bill(
-        self, payload: Mapping[str, Any], *, user: str, owner: str, label: str
-    ) -> JSON:
+    # -- bills and reports -------------------------------------------------------------
+
+    def bill(self, payload: Payload, owner: Owner) -> JSON:
         """What a kernel (with ``notebook``: its notebook, over all its kernels) has
-        used since a moment's day.
+        used since the day of a moment.
         """
         if flag_field(payload, "settle"):
-            self._broker.record_usage(settle=True)
+            self._record_usage(settle=True)
         since = day_of(number_field(payload, "since", most=END_OF_TIME) or 0.0)
-        is_notebook = flag_field(payload, "notebook") and bool(label)
-        whose = (
-            {"user": user, "label": label}
-            if is_notebook
-            else {"user": user, "owner": owner}
-        )
-        charges = [
-            one
-            for one in self._broker.ledger.charges(since, LAST_DAY, **whose)
-            if one.lease_id != SYSTEM
-        ]
+        owner_filter = owner.as_filter(by_notebook=flag_field(payload, "notebook"))
+        records = _without_system(self._ledger.charges(since, LAST_DAY, **owner_filter))
+        by_lease = _grouped_by_lease(records)
         return {
-            "label": label,
-            "total": self._figures(charges),
-            "cells": figures_of.cells(charges, MAX_CELLS),
-            "leases": {i: self._lease(own) for i, own in _grouped(charges).items()},
-            "weeks": [
-                line.as_dict() for line in figures_of.lines(charges, self._rates)
-            ],
-            "rates": asdict(self._rates),
+            "label": owner.label,
+            "total": self._figures(records),
+            "cells": usage_report.cells(records, MAX_CELLS),
+            "leases": {lease_id: _sums(own) for lease_id, own in by_lease.items()},
+            "weeks": self._lines(records),
+            "rates": asdict(self.rates),
         }
 
-    def _figures(self, charges: Sequence[UsageRecord]) -> JSON:
-        return asdict(figures_of.figures(charges, self._rates))
-
-    def _lease(self, charges: Sequence[UsageRecord]) -> JSON:
-        """The sums from which a part of a lease's life is told apart, by taking what
-        they were at its start.
-        """
-        gpus = [one for one in charges if one.kind != "cpu"]
-        return {
-            "gpu_seconds": sum(one.seconds for one in gpus),
-            "metered_seconds": sum(one.metered_seconds for one in gpus),
-            "energy_joules": sum(one.millijoules for one in gpus) / 1000,
-        }
-
-    def report(self, payload: Mapping[str, Any], sight: Visibility) -> JSON:
+    def report(self, payload: Payload, visibility: Visibility) -> JSON:
         """What users have used, by week; one's own unless ``user`` or ``all`` asks for
         more.
 
@@ -155,179 +133,117 @@ class AccountingAPI:
             PermissionDenied: names of others are not shown here.
         """
         since, until = _days(payload)
-        wanted = text_field(payload, "user", "")
-        is_all = flag_field(payload, "all")
-        if wanted not in ("", sight.user) and not sight.sees_names:
-            raise PermissionDenied(
-                "user: what others use is shown to admins only here; leave it out for your own"
-            )
-        user = None if is_all and not wanted else wanted or sight.user
-        charges = [
-            _redacted(one, sight)
-            for one in self._broker.ledger.charges(since, until, user=user)
+        user = _reported_user(payload, visibility)
+        records = [
+            _redacted(record, visibility)
+            for record in self._ledger.charges(since, until, user=user)
         ]
         if user is not None:
-            charges = [one for one in charges if one.lease_id != SYSTEM]
+            records = _without_system(records)
         return {
             "since": since * DAY_SECONDS,
             "until": min((until + 1) * DAY_SECONDS, END_OF_TIME),
-            "lines": [
-                line.as_dict() for line in figures_of.lines(charges, self._rates)
-            ],
-            "total": self._figures(charges),
-            "rates": asdict(self._rates),
+            "lines": self._lines(records),
+            "total": self._figures(records),
+            "rates": asdict(self.rates),
         }
 
-    def charged(self, sight: Visibility) -> list[ChargedTotals]:
+    def charged(self, visibility: Visibility) -> list[ChargedTotals]:
         """What this process has charged since it started, under the names this caller
         may see.
         """
-        hidden = not sight.sees_names
-        counts = list(self._broker.usage_meter.charged.values())
         return [
-            replace(one, user=ANONYMOUS)
-            if hidden and one.user not in ("", sight.user)
-            else one
-            for one in counts
+            replace(totals, user=_shown_user(totals.user, visibility))
+            for totals in list(self._usage_meter.charged.values())
         ]
 
-    @property
-    def rates(self) -> Rates:
-        """What energy and devices cost here."""
-        return self._rates
+    def _figures(self, records: Sequence[UsageRecord]) -> JSON:
+        return asdict(usage_report.figures(records, self.rates))
+
+    def _lines(self, records: Sequence[UsageRecord]) -> list[JSON]:
+        return [line.as_dict() for line in usage_report.lines(records, self.rates)]
 
     # -- advice ------------------------------------------------------------------------
 
-    def advice(
-        self, payload: Mapping[str, Any], *, user: str, owner: str, label: str
-    ) -> JSON:
+    def advice(self, payload: Payload, owner: Owner) -> JSON:
         """What a notebook should ask for next time; with ``all``, for each of the
         user's notebooks.
         """
-        if flag_field(payload, "all"):
-            names = sorted(
-                {
-                    one.label
-                    for one in self._history(user=user)
-                    if one.label and one.lease_id != SYSTEM
-                }
-            )
-            return {
-                "advice": [
-                    self._advice(name, self._history(user=user, label=name)).as_dict()
-                    for name in names
-                ]
-            }
-        return {
-            "advice": [
-                self._advice(
-                    label or owner, self._history_of(user, owner, label)
-                ).as_dict()
-            ]
-        }
+        for_all = flag_field(payload, "all")
+        advice = (
+            self._advisor.for_all(owner.user)
+            if for_all
+            else [self._advisor.for_owner(owner)]
+        )
+        return {"advice": [each.as_dict() for each in advice]}
 
-    def line_for(self, spec: Spec, *, user: str, owner: str, label: str) -> str | None:
-        """One line for who asks for another size than their notebook has needed; None
-        for nothing to say.
+    def advice_on_request(self, spec: Spec, owner: Owner) -> str | None:
+        """As `Advisor.on_request`."""
+        return self._advisor.on_request(spec, owner)
 
-        It is never worth a failure of the request.
-        """
-        with suppress(AIStackError):
-            found = self._advice(label or owner, self._history_of(user, owner, label))
-            if (
-                found.advised
-                and found.advised != str(spec)
-                and self._is_for(found, spec)
-            ):
-                return f"this notebook {found.text}"
+
+def _cells(payload: Payload) -> Sequence[object]:
+    cells = payload.get("cells")
+    if not isinstance(cells, list) or len(cells) > MAX_INTERVALS:
+        raise InvalidRequest(
+            f"cells: expected a list of at most {MAX_INTERVALS} cells", field="cells"
+        )
+    return cells
+
+
+def _without_system(records: Sequence[UsageRecord]) -> list[UsageRecord]:
+    """The records that are of a lease, and not of the host itself."""
+    return [record for record in records if record.lease_id != SYSTEM]
+
+
+def _grouped_by_lease(records: Sequence[UsageRecord]) -> dict[str, list[UsageRecord]]:
+    groups: dict[str, list[UsageRecord]] = {}
+    for record in records:
+        groups.setdefault(record.lease_id, []).append(record)
+    return groups
+
+
+def _sums(records: Sequence[UsageRecord]) -> JSON:
+    """Totals of a lease. A part of its life is their difference to what they were at
+    its start.
+    """
+    on_gpu = [record for record in records if record.kind != "cpu"]
+    return {
+        "gpu_seconds": sum(record.seconds for record in on_gpu),
+        "metered_seconds": sum(record.metered_seconds for record in on_gpu),
+        "energy_joules": sum(record.millijoules for record in on_gpu) / 1000,
+    }
+
+
+def _redacted(record: UsageRecord, visibility: Visibility) -> UsageRecord:
+    """A record under the name this caller may see it by."""
+    if record.lease_id == SYSTEM:
+        return record
+    return replace(record, user=_shown_user(record.user, visibility))
+
+
+def _shown_user(user: str, visibility: Visibility) -> str:
+    is_shown = visibility.sees_names or user in ("", visibility.user)
+    return user if is_shown else ANONYMOUS
+
+
+def _reported_user(payload: Payload, visibility: Visibility) -> str | None:
+    """The user a report is about; None for all.
+
+    Raises:
+        PermissionDenied: names of others are not shown here.
+    """
+    user = text_field(payload, "user", "")
+    if user not in ("", visibility.user) and not visibility.sees_names:
+        raise PermissionDenied(
+            "user: what others use is shown to admins only here; leave it out for your own"
+        )
+    if flag_field(payload, "all") and not user:
         return None
-
-    def _is_for(self, found: Advice, spec: Spec) -> bool:
-        """Whether the advice says of this spec what it says of the one it was made
-        from.
-        """
-        asked = self._share(spec)
-        sizes_here = {
-            size.name: size.share
-            for device in self._gpus()
-            for size in _sizes_of(device)
-        }
-        advised = sizes_here.get(found.advised)
-        if asked is None or advised is None:
-            return False
-        return advised < asked if found.verdict == "less" else advised > asked
-
-    def _share(self, spec: Spec) -> Fraction | None:
-        gpus = self._gpus()
-        if spec.unit is Unit.MEMORY and gpus:
-            return Fraction(spec.amount) / max(device.memory_bytes for device in gpus)
-        if spec.unit is Unit.PROFILE:
-            sizes_here = {
-                size.name: size.share for device in gpus for size in _sizes_of(device)
-            }
-            return sizes_here.get(spec.profile)
-        return {Unit.FRACTION: spec.amount, Unit.DEVICES: Fraction(1)}.get(spec.unit)
-
-    def _advice(self, label: str, charges: Sequence[UsageRecord]) -> Advice:
-        gpus = {device.id: device for device in self._gpus()}
-        last = max(charges, key=lambda one: one.day, default=None)
-        device = gpus.get(last.device_id) if last is not None else None
-        device = device or next(iter(gpus.values()), None)
-        if device is None:
-            return Advice(
-                label=label,
-                verdict="unknown",
-                asked="",
-                text="no advice yet: this host has no GPU",
-            )
-        return advise(label, charges, _sizes_of(device), device.memory_bytes)
-
-    def _history_of(self, user: str, owner: str, label: str) -> tuple[UsageRecord, ...]:
-        return (
-            self._history(user=user, label=label)
-            if label
-            else self._history(user=user, owner=owner)
-        )
-
-    def _history(self, **whose: str) -> tuple[UsageRecord, ...]:
-        today = day_of(self._broker.clock())
-        return self._broker.ledger.charges(today - HISTORY_DAYS, today, **whose)
-
-    def _gpus(self) -> tuple[Device, ...]:
-        return self._broker.inventory().of_kind(DeviceKind.GPU)
+    return user or visibility.user
 
 
-def _sizes_of(device: Device) -> tuple[SizeOption, ...]:
-    if device.is_shareable:
-        return sizes(device.memory_bytes)
-    found = {instance.profile: instance for instance in device.mig}
-    whole = max(device.memory_bytes, 1)
-    return tuple(
-        SizeOption(
-            name=name,
-            share=Fraction(one.memory_bytes, whole),
-            memory_bytes=one.memory_bytes,
-        )
-        for name, one in found.items()
-    )
-
-
-def _grouped(charges: Sequence[UsageRecord]) -> dict[str, list[UsageRecord]]:
-    found: dict[str, list[UsageRecord]] = {}
-    for one in charges:
-        found.setdefault(one.lease_id, []).append(one)
-    return found
-
-
-def _redacted(charge: UsageRecord, sight: Visibility) -> UsageRecord:
-    """A charge under the name this caller may see it by."""
-    is_hidden = (
-        not sight.sees_names and charge.user != sight.user and charge.lease_id != SYSTEM
-    )
-    return replace(charge, user=ANONYMOUS) if is_hidden else charge
-
-
-def _days(payload: Mapping[str, Any]) -> tuple[int, int]:
+def _days(payload: Payload) -> tuple[int, int]:
     """The days a report covers, both included: a week, or from one moment to another;
     all there are by default.
     """
@@ -337,9 +253,11 @@ def _days(payload: Mapping[str, Any]) -> tuple[int, int]:
             raise InvalidRequest(
                 "week: give either a week or since and until", field="week"
             )
-        return figures_of.days_of_week(week)
+        return usage_report.days_of_week(week)
+
     since = number_field(payload, "since", most=END_OF_TIME) or 0.0
     until = number_field(payload, "until", least=since, most=END_OF_TIME)
-    return day_of(since), LAST_DAY if until is None else day_of(
-        math.nextafter(until, since)
-    )
+    if until is None:
+        return day_of(since), LAST_DAY
+    # The moment itself is outside: midnight must not add the day that begins then.
+    return day_of(since), day_of(math.nextafter(until, since))

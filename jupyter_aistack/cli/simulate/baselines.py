@@ -1,5 +1,5 @@
-"""Policies of others, to compare with: GPUs bound task by task. They use the floor, and
-lines of their own.
+"""Policies of others, to compare with: GPUs bound task by task, from queues of their
+own.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class UpperBound(SessionPolicy):
     when it ends.
 
     Args:
-        floor: the machines.
+        pool: the machines.
         costs: what starting and loading takes.
         seed: of the times that containers take to start.
     """
 
-    def __init__(self, floor: HostPool, costs: Costs, *, seed: int) -> None:
-        self.floor = floor
+    def __init__(self, pool: HostPool, costs: Costs, *, seed: int) -> None:
+        self.pool = pool
         self.costs = costs
         self._draw = random.Random(f"{seed} starts")
 
@@ -34,16 +34,16 @@ class UpperBound(SessionPolicy):
         """Nothing is held between tasks."""
 
     def _bind(self, notebook: Notebook, host: str, now: float, at: float) -> None:
-        slices = self.floor.place(notebook.task.gpus, host)
+        slices = self.pool.place(notebook.task.gpus, host)
         assert slices is not None, "the host was chosen because it has so many"
-        self.floor.take(slices)
+        self.pool.take(slices)
         self.meter.hold(len(slices), now)
         notebook.slices = slices
         notebook.host = host
         self.begin(notebook, now, at)
 
     def _unbind(self, notebook: Notebook, now: float) -> None:
-        self.floor.give(notebook.slices)
+        self.pool.give(notebook.slices)
         self.meter.hold(-len(notebook.slices), now)
         notebook.slices = ()
         notebook.host = ""
@@ -65,12 +65,12 @@ class Batch(UpperBound):
 
     name = "batch"
 
-    def __init__(self, floor: HostPool, costs: Costs, *, seed: int) -> None:
-        super().__init__(floor, costs, seed=seed)
-        self._line: deque[Notebook] = deque()
+    def __init__(self, pool: HostPool, costs: Costs, *, seed: int) -> None:
+        super().__init__(pool, costs, seed=seed)
+        self._queue: deque[Notebook] = deque()
 
     def submitted(self, notebook: Notebook, now: float) -> None:
-        self._line.append(notebook)
+        self._queue.append(notebook)
         self._serve(now)
 
     def finished(self, notebook: Notebook, now: float) -> None:
@@ -78,11 +78,11 @@ class Batch(UpperBound):
         self._serve(now)
 
     def _serve(self, now: float) -> None:
-        while self._line:
-            host = self.floor.best_host(self._line[0].task.gpus)
+        while self._queue:
+            host = self.pool.best_host(self._queue[0].task.gpus)
             if host is None:
                 return
-            notebook = self._line.popleft()
+            notebook = self._queue.popleft()
             self._bind(notebook, host, now, now + self._start_seconds(notebook))
 
 
@@ -95,7 +95,7 @@ class NotebookOS(UpperBound):
     hosts all the time.
 
     Args:
-        floor: the machines.
+        pool: the machines.
         costs: what moving a replica takes.
         seed: of the times that containers take to start.
         replicas: of each session, on as many hosts.
@@ -106,27 +106,25 @@ class NotebookOS(UpperBound):
 
     def __init__(
         self,
-        floor: HostPool,
+        pool: HostPool,
         costs: Costs,
         *,
         seed: int,
         replicas: int = 3,
         most_subscribed: float = 7.0,
     ) -> None:
-        super().__init__(floor, costs, seed=seed)
+        super().__init__(pool, costs, seed=seed)
         self.replicas = replicas
         self.most_subscribed = most_subscribed
-        self._subscribed = dict.fromkeys(floor.hosts, 0)
+        self._subscribed = dict.fromkeys(pool.hosts, 0)
         self._hosts: dict[Notebook, list[str]] = {}
-        self._line: list[Notebook] = []
+        self._queue: list[Notebook] = []
 
     def opened(self, notebook: Notebook, now: float) -> None:
         gpus = notebook.session.gpus
-        ranked = sorted(self.floor.hosts, key=lambda host: self._load(host, gpus))
-        fitting = [h for h in ranked if len(self.floor.inventories[h].devices) >= gpus]
-        hosts = [h for h in fitting if self._load(h, gpus) <= self.most_subscribed][
-            : self.replicas
-        ]
+        ranked = sorted(self.pool.hosts, key=lambda host: self._load(host, gpus))
+        fitting = [host for host in ranked if self._may_hold(host, gpus)]
+        hosts = fitting[: self.replicas]
         self._hosts[notebook] = hosts
         for host in hosts:
             self._subscribed[host] += gpus
@@ -136,28 +134,35 @@ class NotebookOS(UpperBound):
             self._subscribed[host] -= notebook.session.gpus
 
     def submitted(self, notebook: Notebook, now: float) -> None:
-        if not self._try(notebook, now):
-            self._line.append(notebook)
+        if not self._try_start(notebook, now):
+            self._queue.append(notebook)
 
     def finished(self, notebook: Notebook, now: float) -> None:
         self._unbind(notebook, now)
-        if self._line:
-            self._line = [
-                waiting for waiting in self._line if not self._try(waiting, now)
+        if self._queue:
+            self._queue = [
+                waiting for waiting in self._queue if not self._try_start(waiting, now)
             ]
 
     def _load(self, host: str, more: int) -> float:
-        return (self._subscribed[host] + more) / len(
-            self.floor.inventories[host].devices
-        )
+        """GPUs of all replicas on a host, with `more` of them, for each GPU it has."""
+        return (self._subscribed[host] + more) / self._size(host)
 
-    def _try(self, notebook: Notebook, now: float) -> bool:
+    def _size(self, host: str) -> int:
+        return len(self.pool.inventories[host].devices)
+
+    def _may_hold(self, host: str, gpus: int) -> bool:
+        """Whether another replica of so many GPUs may be on a host."""
+        is_large_enough = self._size(host) >= gpus
+        return is_large_enough and self._load(host, gpus) <= self.most_subscribed
+
+    def _try_start(self, notebook: Notebook, now: float) -> bool:
         gpus = notebook.task.gpus
-        host = self.floor.emptiest(self._hosts[notebook], gpus)
+        host = self.pool.emptiest(self._hosts[notebook], gpus)
         if host is not None:
             self._bind(notebook, host, now, now)
             return True
-        host = self.floor.best_host(gpus)
+        host = self.pool.best_host(gpus)
         if host is None:
             return False
         self._move(notebook, host)
@@ -170,13 +175,10 @@ class NotebookOS(UpperBound):
         """
         hosts = self._hosts[notebook]
         gpus = notebook.session.gpus
-        if (
-            self._load(to, gpus) > self.most_subscribed
-            or len(self.floor.inventories[to].devices) < gpus
-        ):
+        if not self._may_hold(to, gpus):
             return
         if hosts:
-            busiest = min(hosts, key=lambda host: self.floor.free[host])
+            busiest = min(hosts, key=lambda host: self.pool.free[host])
             hosts.remove(busiest)
             self._subscribed[busiest] -= gpus
         hosts.append(to)

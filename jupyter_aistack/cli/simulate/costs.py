@@ -14,7 +14,7 @@ class Costs:
     """Seconds and bytes per second.
 
     Attributes:
-        checkpoint_seconds, checkpoint_rate: parking GPU state in host memory with the
+        checkpoint_seconds, checkpoint_rate: suspending GPU state to host memory with the
             driver's own checkpoint: fixed part, and bytes per second on each GPU.
             Fitted to two measurements on an H100 PCIe with driver 580 (README of
             shayonj/gpusched: 1,442 MB in 609 ms, 3,584 MB in 1,319 ms).
@@ -37,7 +37,7 @@ class Costs:
     overhead_share: float = 0.05
 
     def checkpoint(self, size: float) -> float:
-        """Seconds to park `size` bytes of each GPU; those of one session are copied
+        """Seconds to suspend `size` bytes of each GPU; those of one session are copied
         side by side.
         """
         return self.checkpoint_seconds + size / self.checkpoint_rate

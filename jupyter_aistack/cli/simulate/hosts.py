@@ -11,7 +11,7 @@ from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
 
 
 @lru_cache(maxsize=64)
-def whole(gpus: int) -> Spec:
+def whole_gpus(gpus: int) -> Spec:
     """The spec of so many whole GPUs."""
     return parse_spec(f"gpu:{gpus}")
 
@@ -33,33 +33,36 @@ class HostPool:
         self.gpus = gpus
         self.per_host = per_host
         self.memory_bytes = memory_bytes
-        self.inventories: dict[str, Inventory] = {}
-        for number, start in enumerate(range(0, gpus, per_host)):
-            host = f"host-{number:05d}"
-            devices = tuple(
-                self._device(host, index)
-                for index in range(min(per_host, gpus - start))
-            )
-            self.inventories[host] = Inventory(host=host, devices=devices)
+        self.inventories = self._build_hosts()
         self.hosts = list(self.inventories)
         all_devices = tuple(
             device
             for inventory in self.inventories.values()
             for device in inventory.devices
         )
-        self.room = Capacity(Inventory(host="", devices=all_devices))
+        self.capacity = Capacity(Inventory(host="", devices=all_devices))
         self.host_of = {device.id: device.host for device in all_devices}
-        self._bit = {device.id: 1 << device.index for device in all_devices}
-        self._taken = dict.fromkeys(self.hosts, 0)
-        self._answers: dict[tuple[str, int, int], tuple[Slice, ...] | None] = {}
         self.touched: set[str] = set()
         """Hosts that something was ever taken of."""
         self.free = {
             host: len(inventory.devices) for host, inventory in self.inventories.items()
         }
+        # The state of a host, as a bit for each GPU taken, and places found in it.
+        self._bit = {device.id: 1 << device.index for device in all_devices}
+        self._taken = dict.fromkeys(self.hosts, 0)
+        self._places: dict[tuple[str, int, int], tuple[Slice, ...] | None] = {}
         self._by_free: list[set[str]] = [set() for _ in range(per_host + 1)]
         for host, free in self.free.items():
             self._by_free[free].add(host)
+
+    def _build_hosts(self) -> dict[str, Inventory]:
+        inventories = {}
+        for number, start in enumerate(range(0, self.gpus, self.per_host)):
+            host = f"host-{number:05d}"
+            count = min(self.per_host, self.gpus - start)
+            devices = tuple(self._device(host, index) for index in range(count))
+            inventories[host] = Inventory(host=host, devices=devices)
+        return inventories
 
     def _device(self, host: str, index: int) -> Device:
         return Device(
@@ -89,31 +92,29 @@ class HostPool:
     def place(self, gpus: int, host: str) -> tuple[Slice, ...] | None:
         """Whole GPUs of a host, not yet taken; None when it has not so many.
 
-        The room is asked once for each state of a host: in the same state it gives the
-            same answer.
+        The capacity is asked once for each state of a host: in the same state it gives
+        the same answer.
         """
         key = host, self._taken[host], gpus
-        if key not in self._answers:
-            answer = self.room.place(whole(gpus), host=host)
-            self._answers[key] = (
-                None if isinstance(answer, PlacementFailure) else answer
-            )
-        return self._answers[key]
+        if key not in self._places:
+            place = self.capacity.place(whole_gpus(gpus), host=host)
+            self._places[key] = None if isinstance(place, PlacementFailure) else place
+        return self._places[key]
 
     def take(self, slices: tuple[Slice, ...]) -> None:
         """Whole GPUs of one host are held from now on."""
-        self.room.take(slices)
+        self.capacity.take(slices)
         self.touched.add(self.host_of[slices[0].device_id])
         self._count(slices, -1)
 
     def give(self, slices: tuple[Slice, ...]) -> None:
         """Whole GPUs of one host are held no longer."""
-        self.room.give(slices)
+        self.capacity.give(slices)
         self._count(slices, 1)
 
     def _count(self, slices: tuple[Slice, ...], sign: int) -> None:
         host = self.host_of[slices[0].device_id]
-        self._taken[host] ^= sum(self._bit[piece.device_id] for piece in slices)
+        self._taken[host] ^= sum(self._bit[slice_.device_id] for slice_ in slices)
         self._by_free[self.free[host]].discard(host)
         self.free[host] += sign * len(slices)
         self._by_free[self.free[host]].add(host)

@@ -27,21 +27,21 @@ from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.idle import NOTICED, stage
 
 from .costs import Costs
-from .hosts import HostPool, whole
+from .hosts import HostPool, whole_gpus
 from .replay import Notebook, SessionPolicy
 
 _LATER = 1e-6
-"""Looked at this much after it is due, so that rounding does not make it a moment too
-early.
+"""How much after its time a check is made, so that rounding does not make it a moment
+too early.
 """
 
 
 class SimulatedBroker:
-    """Where sessions ask for leases: one line, from which each host serves itself by
+    """Where sessions request leases: one queue, from which each host serves itself by
     the broker's own cycle.
 
     Args:
-        idle: when unused leases are taken back.
+        idle: when unused leases are reclaimed.
     """
 
     def __init__(self, idle: IdlePolicy | None) -> None:
@@ -51,8 +51,8 @@ class SimulatedBroker:
         self._accounts: dict[str, Account] = {}
         self._tokens = 0
 
-    def ask(self, notebook: Notebook, spec: Spec, now: float) -> None:
-        """A session joins the line."""
+    def submit(self, notebook: Notebook, spec: Spec, now: float) -> None:
+        """A session joins the queue."""
         name = f"session-{notebook.session.number}"
         self._tokens += 1
         holder = Holder(kind=HolderKind.KERNEL, id=name, user=name, host="")
@@ -62,37 +62,35 @@ class SimulatedBroker:
         self.waiting[notebook.request.id] = notebook
 
     def withdraw(self, notebook: Notebook) -> None:
-        """A session leaves the line, if it is in it."""
+        """A session leaves the queue, if it is in it."""
         if notebook.request is not None:
             self.waiting.pop(notebook.request.id, None)
             notebook.request = None
 
-    def decide(
+    def plan_cycle(
         self, inventory: Inventory, leases: Iterable[Lease], now: float, *, most: int
     ) -> tuple[Action, ...]:
         """What the broker of such a host would do now; requests for more than `most`
         GPUs go elsewhere.
         """
-        requests = tuple(
-            n.request
-            for n in self.waiting.values()
-            if n.request and n.session.gpus <= most
-        )
+        fitting = [
+            notebook.request
+            for notebook in self.waiting.values()
+            if notebook.session.gpus <= most
+        ]
+        requests = tuple(request for request in fitting if request is not None)
+        accounts = [self._accounts.get(request.holder.user) for request in requests]
         snapshot = Snapshot(
             inventory=inventory,
             leases=tuple(leases),
             requests=requests,
             policy=self._policy,
-            accounts=tuple(
-                self._accounts[r.holder.user]
-                for r in requests
-                if r.holder.user in self._accounts
-            ),
+            accounts=tuple(account for account in accounts if account is not None),
         )
         return plan(snapshot, now, ttl_seconds=math.inf).actions
 
     def grant(self, grant: Grant, now: float) -> Notebook:
-        """A session leaves the line with a lease, which is bound and in use at once."""
+        """A session leaves the queue with a lease, which is bound and in use at once."""
         notebook = self.waiting.pop(grant.request.id)
         self._tokens += 1
         lease = grant_to_lease(grant, f"l-{self._tokens:07d}", self._tokens, now)
@@ -125,119 +123,127 @@ class LeaseSimulation(SessionPolicy):
     too long.
 
     Args:
-        floor: the machines.
-        costs: what it takes to load again what a lease taken back has lost.
-        idle: when idle leases are taken back; None for never.
+        pool: the machines.
+        costs: what it takes to load again what a reclaimed lease has lost.
+        idle: when idle leases are reclaimed; None for never.
     """
 
-    def __init__(self, floor: HostPool, costs: Costs, idle: IdlePolicy | None) -> None:
-        self.floor = floor
+    def __init__(self, pool: HostPool, costs: Costs, idle: IdlePolicy | None) -> None:
+        self.pool = pool
         self.costs = costs
-        self.desk = SimulatedBroker(idle)
+        self.broker = SimulatedBroker(idle)
         self.uses_memory = idle is not None
-        self._there: dict[str, dict[Notebook, None]] = {
-            host: {} for host in floor.hosts
+        self._by_host: dict[str, dict[Notebook, None]] = {
+            host: {} for host in pool.hosts
         }
 
     def opened(self, notebook: Notebook, now: float) -> None:
-        self._ask(notebook, now)
+        self._submit(notebook, now)
 
     def submitted(self, notebook: Notebook, now: float) -> None:
         if notebook.lease is not None:
             self._run(notebook, now, now)
         elif notebook.request is None:
-            self._ask(notebook, now)
+            self._submit(notebook, now)
 
     def finished(self, notebook: Notebook, now: float) -> None:
-        self._touch(notebook, now)
+        self._record_activity(notebook, now)
 
     def closed(self, notebook: Notebook, now: float) -> None:
-        self.desk.withdraw(notebook)
+        self.broker.withdraw(notebook)
         host = notebook.host
         if notebook.lease is not None:
             self._end(notebook, LeaseTransition.RELEASE, now)
-            if self.desk.waiting:
+            if self.broker.waiting:
                 self._serve(host, now)
 
-    # -- asking ------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------
 
-    def _ask(self, notebook: Notebook, now: float) -> None:
-        self.desk.ask(notebook, whole(notebook.session.gpus), now)
-        host = self.floor.best_host(notebook.session.gpus)
+    def _submit(self, notebook: Notebook, now: float) -> None:
+        self.broker.submit(notebook, whole_gpus(notebook.session.gpus), now)
+        host = self.pool.best_host(notebook.session.gpus)
         if host is not None:
             self._serve(host, now)
 
     def _serve(self, host: str, now: float) -> None:
-        inventory = self.floor.inventories[host]
-        for notebook in self._there[host]:
+        inventory = self.pool.inventories[host]
+        for notebook in self._by_host[host]:
             if notebook.is_running:
-                self._touch(notebook, now)
-        leases = {n.lease.id: n for n in self._there[host] if n.lease is not None}
-        live = [n.lease for n in leases.values() if n.lease is not None]
-        for action in self.desk.decide(
-            inventory, live, now, most=len(inventory.devices)
-        ):
-            if isinstance(
-                action, Grant
-            ):  # those that end in the same plan come before, and make room for it
-                self._granted(self.desk.grant(action, now), host, now)
+                self._record_activity(notebook, now)
+        holders = {
+            notebook.lease.id: notebook
+            for notebook in self._by_host[host]
+            if notebook.lease is not None
+        }
+        live = [holder.lease for holder in holders.values() if holder.lease is not None]
+        most = len(inventory.devices)
+        for action in self.broker.plan_cycle(inventory, live, now, most=most):
+            # Leases that end in the same plan come before it, and free its GPUs.
+            if isinstance(action, Grant):
+                self._granted(self.broker.grant(action, now), host, now)
             elif isinstance(action, (End, Notify, WithdrawNotice)):
-                self._change(leases[action.lease_id], action, now)
+                self._change(holders[action.lease_id], action, now)
 
     def _granted(self, notebook: Notebook, host: str, now: float) -> None:
         notebook.host = host
-        self._there[host][notebook] = None
-        self.floor.take(notebook.slices)
+        self._by_host[host][notebook] = None
+        self.pool.take(notebook.slices)
         self.meter.hold(len(notebook.slices), now)
-        self._watch(notebook, now)
+        self._watch_idle(notebook, now)
         if notebook.is_waiting:
-            lost = self.costs.load(notebook.state_bytes) if notebook.has_state else 0.0
+            # What a reclaimed lease had on its GPUs must be loaded again.
+            reload = (
+                self.costs.load(notebook.state_bytes) if notebook.has_state else 0.0
+            )
             self.meter.resumes += notebook.has_state
-            self._run(notebook, now, now + lost)
+            self._run(notebook, now, now + reload)
 
     def _run(self, notebook: Notebook, now: float, at: float) -> None:
-        self._touch(notebook, now)
+        self._record_activity(notebook, now)
         self.begin(notebook, now, at)
 
     # -- idleness ----------------------------------------------------------------------
 
-    def _touch(self, notebook: Notebook, now: float) -> None:
-        """It is in use; as in the ledger, that takes back the word that it is idle."""
+    def _record_activity(self, notebook: Notebook, now: float) -> None:
+        """The lease is in use; as in the ledger, that withdraws a notice of idleness."""
         if notebook.lease is not None:
             notebook.lease = replace(notebook.lease, active_at=now, notice=None)
 
-    def _watch(self, notebook: Notebook, now: float) -> None:
-        if self.desk.queue.idle is not None and not notebook.is_watched:
+    def _watch_idle(self, notebook: Notebook, now: float) -> None:
+        if self.broker.queue.idle is not None and not notebook.is_watched:
             notebook.is_watched = True
-            self.agenda.at(
-                now + self.desk.queue.idle.notice_seconds + _LATER, self._look, notebook
+            self.events.at(
+                now + self.broker.queue.idle.notice_seconds + _LATER,
+                self._check_idle,
+                notebook,
             )
 
-    def _look(self, notebook: Notebook, now: float) -> None:
-        """Whether a lease is idle, and when to look again."""
+    def _check_idle(self, notebook: Notebook, now: float) -> None:
+        """Serve the host of a lease that is idle, and decide when to check again."""
         if notebook.is_running:
-            self._touch(notebook, now)
+            self._record_activity(notebook, now)
         lease = notebook.lease
-        if lease is not None and (
-            lease.notice is not None or stage(lease, self.desk.queue, now) == NOTICED
-        ):
+        if lease is not None and self._is_idle(lease, now):
             self._serve(notebook.host, now)
-        self._look_again(notebook, now)
+        self._schedule_idle_check(notebook, now)
 
-    def _look_again(self, notebook: Notebook, now: float) -> None:
+    def _is_idle(self, lease: Lease, now: float) -> bool:
+        has_notice = lease.notice is not None
+        return has_notice or stage(lease, self.broker.queue, now) == NOTICED
+
+    def _schedule_idle_check(self, notebook: Notebook, now: float) -> None:
         lease = notebook.lease
-        idle = self.desk.queue.idle
-        notebook.is_watched = (
-            lease is not None and lease.state is not LeaseState.SUSPENDED
-        )
-        if lease is not None and idle is not None and notebook.is_watched:
+        idle = self.broker.queue.idle
+        is_held = lease is not None and lease.state is not LeaseState.SUSPENDED
+        notebook.is_watched = is_held
+        if lease is None or idle is None or not is_held:
+            return
+        if lease.notice is not None:
+            due = lease.notice.ends_at
+        else:
             used_at = lease.granted_at if lease.active_at is None else lease.active_at
-            due = (
-                lease.notice.ends_at
-                if lease.notice is not None
-                else used_at + idle.notice_seconds
-            )
-            self.agenda.at(max(now, due) + _LATER, self._look, notebook)
+            due = used_at + idle.notice_seconds
+        self.events.at(max(now, due) + _LATER, self._check_idle, notebook)
 
     def _change(
         self, notebook: Notebook, action: End | Notify | WithdrawNotice, now: float
@@ -250,9 +256,9 @@ class LeaseSimulation(SessionPolicy):
             notebook.lease = replace(notebook.lease, notice=notice)
 
     def _end(self, notebook: Notebook, step: LeaseTransition, now: float) -> None:
-        self.desk.end(notebook, step, now)
-        del self._there[notebook.host][notebook]
-        self.floor.give(notebook.slices)
+        self.broker.end(notebook, step, now)
+        del self._by_host[notebook.host][notebook]
+        self.pool.give(notebook.slices)
         self.meter.hold(-len(notebook.slices), now)
         notebook.slices = ()
         notebook.host = ""
@@ -267,7 +273,7 @@ class Reservation(LeaseSimulation):
 
 
 class ReclaimPolicy(LeaseSimulation):
-    """A session holds its GPUs until it ends or its lease, idle, is taken back with
+    """A session holds its GPUs until it ends or its idle lease is reclaimed with
     notice.
     """
 

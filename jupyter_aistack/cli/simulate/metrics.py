@@ -15,7 +15,9 @@ class Gauge:
     """
 
     def __init__(self) -> None:
-        self.value = self.peak = self.total = 0.0
+        self.value = 0.0
+        self.peak = 0.0
+        self.total = 0.0
         self._at = 0.0
         self.times = array("d")
         self.values = array("d")
@@ -56,23 +58,21 @@ class Meter:
         self.host_parked_peak = 0
 
     def hold(self, gpus: int, now: float) -> None:
-        """So many more GPUs are held, and nobody shares them."""
+        """So many more GPUs are held, not shared."""
         self.held.change(gpus, now)
         self.occupied.change(gpus, now)
 
-    def park(self, size: int, host: str, now: float) -> None:
+    def add_parked(self, size: int, host: str, now: float) -> None:
         """So many more bytes are parked in the memory of `host`."""
         self.parked.change(size, now)
-        there = self.host_parked[host] = self.host_parked.get(host, 0) + size
-        self.host_parked_peak = max(self.host_parked_peak, there)
+        on_host = self.host_parked.get(host, 0) + size
+        self.host_parked[host] = on_host
+        self.host_parked_peak = max(self.host_parked_peak, on_host)
 
     def share_within(self, seconds: float) -> float:
         """The share of tasks that waited no longer, in percent."""
-        return (
-            100
-            * sum(delay <= seconds for delay in self.delays)
-            / max(1, len(self.delays))
-        )
+        within = sum(delay <= seconds for delay in self.delays)
+        return 100 * within / max(1, len(self.delays))
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -80,7 +80,11 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     exceed. 0 for no values.
     """
     ranked = sorted(values)
-    return {
-        f"p{p}": round(ranked[-(-len(ranked) * p // 100) - 1], 3) if ranked else 0.0
-        for p in PERCENTILES
-    }
+    return {f"p{percent}": _percentile(ranked, percent) for percent in PERCENTILES}
+
+
+def _percentile(ranked: Sequence[float], percent: int) -> float:
+    if not ranked:
+        return 0.0
+    rank = -(-len(ranked) * percent // 100)  # rounded up
+    return round(ranked[rank - 1], 3)

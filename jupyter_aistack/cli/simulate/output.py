@@ -19,8 +19,8 @@ COLOURS = ("#9e9e9e", "#1976d2")
 
 
 def lines(report: JSON) -> Iterator[str]:
-    """A report as text: the figures, what hangs on the sizes of states, and what was
-    taken for granted.
+    """A report as text: the figures, what depends on the sizes of states, and
+    what was assumed.
     """
     yield f"{report['policy']}: {report['tasks']:,} tasks of {report['sessions']:,} sessions on {report['gpus']:,} GPUs"
     for name, value in _rows(report):
@@ -47,31 +47,26 @@ def _rows(report: JSON) -> Iterator[tuple[str, str]]:
         "tasks that start at once",
         f"{report['immediate_pct']:.1f} %; within 1 s: {report['within_1s_pct']:.1f} %",
     )
+    delays = report["delay_s"].items()
+    yield "delay", ", ".join(f"{name} {_seconds(value)}" for name, value in delays)
+    yield "states resumed", f"{report['resumes_per_task']:.3f} per task"
     yield (
-        "delay",
-        ", ".join(
-            f"{name} {_seconds(value)}" for name, value in report["delay_s"].items()
-        ),
-    )
-    yield "states brought back", f"{report['resumes_per_task']:.3f} per task"
-    yield (
-        "parked in host memory",
+        "suspended to host memory",
         f"at most {report['host_gib_parked_peak']:,.0f} GiB on one host, "
         f"{report['all_hosts_gib_parked_peak']:,.0f} GiB on all",
     )
-    if report["long_tasks"]["tasks"]:
+    left_out = report["long_tasks"]
+    if left_out["tasks"]:
         yield (
             "left out",
-            "{tasks:,} long tasks of {gpu_hours:,.0f} GPU-hours".format(
-                **report["long_tasks"]
-            ),
+            f"{left_out['tasks']:,} long tasks of {left_out['gpu_hours']:,.0f} GPU-hours",
         )
 
 
 def _short(figures: JSON) -> str:
     return (
         f"{figures['gpu_hours_held']:,.0f} GPU-hours held, {figures['within_1s_pct']:.1f} % within 1 s, "
-        f"p99 {_seconds(figures['delay_s']['p99'])}, {figures['host_gib_parked_peak']:,.0f} GiB parked on one host"
+        f"p99 {_seconds(figures['delay_s']['p99'])}, {figures['host_gib_parked_peak']:,.0f} GiB suspended on one host"
     )
 
 
@@ -134,7 +129,8 @@ def plot(meters: Mapping[str, Meter], report: JSON, path: Path) -> None:
 def _hourly(gauge: Gauge) -> tuple[list[float], list[float]]:
     """Days, and the gauge's mean over each hour."""
     sums: dict[int, float] = {}
-    at = value = 0.0
+    at = 0.0
+    value = 0.0
     for when, then in zip(gauge.times, gauge.values, strict=True):
         while at < when:
             hour = int(at // HOUR)

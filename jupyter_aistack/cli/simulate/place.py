@@ -38,7 +38,7 @@ LOADS = (90, 100, 130)
 reported.
 """
 QUIET_SECONDS = 2.0
-"""Nothing is said about progress before."""
+"""How long a run may take before progress is shown."""
 EVERY_SECONDS = 0.5
 CHECK_EVERY = 64
 CURVE_POINTS = 400
@@ -49,7 +49,7 @@ class Replay:
     """What became of the arrivals.
 
     Attributes:
-        spots: for each arrival where it went; None when it was refused.
+        targets: for each arrival where it went; None when it was refused.
         curve: (arrived, allocated) GPUs in per cent of the cluster's, after each
             arrival that asked for GPUs.
         refused_for: how many were refused, by reason.
@@ -57,7 +57,7 @@ class Replay:
         seconds: spent on decisions.
     """
 
-    spots: list[PlacementTarget | None] = field(default_factory=list)
+    targets: list[PlacementTarget | None] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
     refused_for: Counter[str] = field(default_factory=Counter)
     refused_gpus: float = 0.0
@@ -67,10 +67,10 @@ class Replay:
         """Per cent of all GPUs allocated when the arrived demand passed that load; None
         when it never did.
         """
-        return next(
-            (allocated for arrived, allocated in self.curve if arrived >= load_pct),
-            None,
-        )
+        for arrived, allocated in self.curve:
+            if arrived >= load_pct:
+                return allocated
+        return None
 
 
 def replay(
@@ -100,18 +100,19 @@ def replay(
     started = clock()
     packer = Packer(nodes, policy=policy, history=history)
     capacity = sum(node.gpus for node in nodes) * WHOLE
-    arrived = allocated = 0
+    arrived = 0
+    allocated = 0
     for done, demand in enumerate(arrivals):
         if done % CHECK_EVERY == 0:
             progress(done)
-        spot = packer.place(demand)
+        target = packer.place(demand)
         milli = demand.gpus * demand.share_milli
-        if spot is None:
+        if target is None:
             result.refused_for[packer.fleet.why_not(demand)] += 1
             result.refused_gpus += demand.gpu_amount
-        result.spots.append(spot)
+        result.targets.append(target)
         arrived += milli
-        allocated += milli if spot is not None else 0
+        allocated += milli if target is not None else 0
         if milli and capacity:
             result.curve.append((100 * arrived / capacity, 100 * allocated / capacity))
     result.seconds = clock() - started
@@ -181,7 +182,11 @@ def run_place(options: argparse.Namespace) -> int:
     if draw:
         write_whole(options.plot, lambda part: draw(result, options.policy, part))
     report = summary(nodes, arrivals, result, options.policy)
-    print(*_lines(report), sep="\n", file=sys.stderr if options.json else sys.stdout)
+    print(
+        *_report_lines(report),
+        sep="\n",
+        file=sys.stderr if options.json else sys.stdout,
+    )
     if options.json:
         print(json.dumps(report))
     return 0
@@ -193,6 +198,7 @@ def summary(
     """What the replay showed, as JSON; percentages are of the cluster's GPUs."""
     arrived, allocated = result.curve[-1] if result.curve else (0.0, 0.0)
     refused = result.refused_for.total()
+    rate = round(len(arrivals) / result.seconds, 1) if result.seconds else None
     return {
         "policy": policy,
         "nodes": len(nodes),
@@ -204,19 +210,22 @@ def summary(
         "refused_for": dict(result.refused_for.most_common()),
         "arrived_pct": round(arrived, 4),
         "allocated_pct": round(allocated, 4),
-        "allocated_pct_at_load": {
-            str(load): round(found, 4)
-            for load in LOADS
-            if (found := result.at(load)) is not None
-        },
-        "decisions_per_second": round(len(arrivals) / result.seconds, 1)
-        if result.seconds
-        else None,
+        "allocated_pct_at_load": _allocated_at_loads(result),
+        "decisions_per_second": rate,
         "seconds": round(result.seconds, 3),
     }
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
+def _allocated_at_loads(result: Replay) -> dict[str, float]:
+    allocated = {str(load): result.at(load) for load in LOADS}
+    return {
+        load: round(percent, 4)
+        for load, percent in allocated.items()
+        if percent is not None
+    }
+
+
+def _report_lines(report: dict[str, Any]) -> list[str]:
     lines = [
         f"{report['policy']}: {report['placed']} of {report['arrivals']} arrivals placed on {report['nodes']} nodes"
         f" with {report['gpus']} GPUs, {report['refused']} refused",
@@ -241,31 +250,30 @@ def _placements(
     return [
         (
             arrival.order,
-            nodes[spot.node].name if spot else "",
-            "|".join(map(str, spot.gpus)) if spot else "",
+            nodes[target.node].name if target else "",
+            "|".join(map(str, target.gpus)) if target else "",
         )
-        for arrival, spot in zip(arrivals, result.spots, strict=True)
+        for arrival, target in zip(arrivals, result.targets, strict=True)
     ]
 
 
 def _progress(total: int) -> Callable[[int], None]:
     """Says on a terminal how far it is, once it takes long."""
-    started = said = time.monotonic()
+    started = time.monotonic()
+    shown = started
 
-    def say(done: int) -> None:
-        nonlocal said
+    def show(done: int) -> None:
+        nonlocal shown
         now = time.monotonic()
-        is_last = done == total and said > started
-        if is_last or (now - started > QUIET_SECONDS and now - said > EVERY_SECONDS):
-            said = now
-            print(
-                f"\r{done} of {total} arrivals ",
-                end="\n" if is_last else "",
-                file=sys.stderr,
-                flush=True,
-            )
+        is_last = done == total and shown > started
+        is_due = now - started > QUIET_SECONDS and now - shown > EVERY_SECONDS
+        if is_last or is_due:
+            shown = now
+            text = f"\r{done} of {total} arrivals "
+            end = "\n" if is_last else ""
+            print(text, end=end, file=sys.stderr, flush=True)
 
-    return say if sys.stderr.isatty() else lambda done: None
+    return show if sys.stderr.isatty() else lambda done: None
 
 
 def _check_numpy() -> None:

@@ -19,7 +19,7 @@ from jupyter_aistack.core.model.request import Request
 from .metrics import Meter
 from .trace import Session, Task
 
-Happening = Callable[[Any, float], None]
+Event = Callable[[Any, float], None]
 PROGRESS_TASKS = 1000
 
 
@@ -33,10 +33,10 @@ class Notebook:
         is_waiting: the present task has been submitted and holds nothing to run on yet.
         is_running: the present task has what it needs; it runs, or starts as soon as
             its state is there.
-        request, lease: what it asked for and has; None for nothing.
+        request, lease: what it has requested and holds; None for nothing.
         slices: what it holds.
         host: where it is; empty for nowhere.
-        is_watched: somebody will look whether it is idle.
+        is_watched: a check whether it is idle is due.
         has_state: it has run a task, so that there is something on its GPUs.
     """
 
@@ -58,7 +58,10 @@ class Notebook:
         self.session = session
         self.done = 0
         self.submitted_at = 0.0
-        self.is_waiting = self.is_running = self.is_watched = self.has_state = False
+        self.is_waiting = False
+        self.is_running = False
+        self.is_watched = False
+        self.has_state = False
         self.request: Request | None = None
         self.lease: Lease | None = None
         self.slices: tuple[Slice, ...] = ()
@@ -76,22 +79,22 @@ class Notebook:
 
 
 class EventQueue:
-    """What happens when; of what happens at the same time, first said is first done."""
+    """What happens when; of events at the same time, the one added first comes first."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Happening, Any]] = []
+        self._heap: list[tuple[float, int, Event, Any]] = []
         self._number = 0
 
-    def at(self, when: float, happening: Happening, what: Any) -> None:
-        """`happening(what, when)` is called then."""
+    def at(self, when: float, event: Event, what: Any) -> None:
+        """`event(what, when)` is called then."""
         self._number += 1
-        heapq.heappush(self._heap, (when, self._number, happening, what))
+        heapq.heappush(self._heap, (when, self._number, event, what))
 
     def run(self) -> None:
         """Everything, in order."""
         while self._heap:
-            when, _, happening, what = heapq.heappop(self._heap)
-            happening(what, when)
+            when, _, event, what = heapq.heappop(self._heap)
+            event(what, when)
 
 
 class SessionPolicy(ABC):
@@ -103,7 +106,7 @@ class SessionPolicy(ABC):
     uses_memory = True
     """Whether the sizes of states make a difference."""
 
-    agenda: EventQueue
+    events: EventQueue
     meter: Meter
     begin: Callable[[Notebook, float, float], None]
     """``begin(notebook, now, at)``: the present task has its GPUs now and runs from
@@ -132,7 +135,7 @@ class Replay:
 
     Args:
         sessions: what to replay.
-        policy: the rules; its `agenda`, `meter` and `begin` are set here.
+        policy: the rules; its `events`, `meter` and `begin` are set here.
         progress: is called now and then with the number of tasks that have ended.
     """
 
@@ -142,20 +145,20 @@ class Replay:
         policy: SessionPolicy,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.agenda = EventQueue()
+        self.events = EventQueue()
         self.meter = Meter()
         self.policy = policy
-        policy.agenda = self.agenda
+        policy.events = self.events
         policy.meter = self.meter
         policy.begin = self._begin
         self.ended = 0
         self._progress = progress
         for session in sessions:
-            self.agenda.at(session.opens_at, self._open, Notebook(session))
+            self.events.at(session.opens_at, self._open, Notebook(session))
 
     def run(self) -> Meter:
         """Replay everything; what was measured."""
-        self.agenda.run()
+        self.events.run()
         return self.meter
 
     def _open(self, notebook: Notebook, now: float) -> None:
@@ -165,9 +168,9 @@ class Replay:
     def _go_on(self, notebook: Notebook, now: float) -> None:
         session = notebook.session
         if notebook.done < len(session.tasks):
-            self.agenda.at(now + session.thinks[notebook.done], self._submit, notebook)
+            self.events.at(now + session.thinks[notebook.done], self._submit, notebook)
         else:
-            self.agenda.at(now + session.tail_seconds, self._close, notebook)
+            self.events.at(now + session.tail_seconds, self._close, notebook)
 
     def _submit(self, notebook: Notebook, now: float) -> None:
         notebook.submitted_at = now
@@ -179,13 +182,13 @@ class Replay:
         notebook.is_running = True
         self.meter.delays.append(at - notebook.submitted_at)
         if at > now:
-            self.agenda.at(at, self._start, notebook)
+            self.events.at(at, self._start, notebook)
         else:
             self._start(notebook, now)
 
     def _start(self, notebook: Notebook, now: float) -> None:
         self.meter.running.change(notebook.task.gpus, now)
-        self.agenda.at(now + notebook.task.seconds, self._finish, notebook)
+        self.events.at(now + notebook.task.seconds, self._finish, notebook)
 
     def _finish(self, notebook: Notebook, now: float) -> None:
         self.meter.running.change(-notebook.task.gpus, now)

@@ -16,7 +16,8 @@ from jupyter_aistack.exceptions import InvalidRequest
 
 from .costs import GB, Costs
 from .output import check_plot, lines, plot
-from .sessions import POLICIES, Scenario, check_policy, check_scenario, simulate
+from .scenario import POLICIES, Scenario, check_policy, check_scenario
+from .sessions import simulate
 from .trace import SessionModel, read_tasks
 
 MOST_GPUS = 100_000
@@ -44,7 +45,7 @@ def add_sessions_parser(verbs: Any) -> None:
     )
     add(
         "--gpus",
-        help="how many GPUs there are; default: what reservation needs so that nobody waits",
+        help="how many GPUs there are; default: what reservation needs so that no session waits",
     )
     add(
         "--plot",
@@ -57,12 +58,12 @@ def add_sessions_parser(verbs: Any) -> None:
         help="leave out the replays with states of half and twice the size",
     )
     add("--seed", default="0", help="of all that is drawn; default %(default)s")
-    _add_lives(parser.add_argument_group("what the trace does not tell"))
+    _add_session_model(parser.add_argument_group("what the trace does not tell"))
     _add_machines(parser.add_argument_group("machines"))
     _add_rules(parser.add_argument_group("policies and costs"))
 
 
-def _add_lives(group: Any) -> None:
+def _add_session_model(group: Any) -> None:
     add = group.add_argument
     add(
         "--memory-median",
@@ -109,7 +110,7 @@ def _add_machines(group: Any) -> None:
     add(
         "--parked-share",
         default="0.6",
-        help="share of it that parked state may take; default %(default)s",
+        help="share of it that suspended state may take; default %(default)s",
     )
 
 
@@ -120,7 +121,7 @@ def _add_rules(group: Any) -> None:
     add(
         "--park-after",
         default="20min",
-        help="suspend: park a session idle for so long; default %(default)s",
+        help="suspend: suspend a session idle for so long; default %(default)s",
     )
     add(
         "--side-by-side",
@@ -129,7 +130,7 @@ def _add_rules(group: Any) -> None:
     )
     add(
         "--reclaim-after",
-        help="reservation: take GPUs back from sessions idle for so long; default: never",
+        help="reservation: reclaim GPUs from sessions idle for so long; default: never",
     )
     add(
         "--idle-notice",
@@ -203,7 +204,9 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
     Raises:
         InvalidRequest: naming the option and what is allowed.
     """
-    reclaim = options.reclaim_after
+    reclaim_seconds = None
+    if options.reclaim_after is not None:
+        reclaim_seconds = _duration(options, "reclaim_after")
     return Scenario(
         gpus=None if options.gpus is None else _whole(options, "gpus"),
         gpus_per_host=_whole(options, "gpus_per_host"),
@@ -212,14 +215,12 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         parked_share=_number(options, "parked_share", 0.0, 1.0),
         park_seconds=_duration(options, "park_after"),
         side_by_side=_whole(options, "side_by_side"),
-        reclaim_seconds=None
-        if reclaim is None
-        else _duration(options, "reclaim_after"),
+        reclaim_seconds=reclaim_seconds,
         idle=IdlePolicy(
             notice_seconds=_duration(options, "idle_notice"),
             reclaim_seconds=_duration(options, "idle_reclaim"),
         ),
-        lives=_lives(options),
+        session_model=_session_model(options),
         costs=Costs(
             checkpoint_seconds=_number(options, "checkpoint_seconds", 0.0),
             checkpoint_rate=_rate(options, "checkpoint_gbps"),
@@ -230,7 +231,7 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
     )
 
 
-def _lives(options: argparse.Namespace) -> SessionModel:
+def _session_model(options: argparse.Namespace) -> SessionModel:
     longest = _or_nothing(options, "longest")
     return SessionModel(
         median_bytes=_bytes(options, "memory_median"),
@@ -257,9 +258,9 @@ def _number(
     except ValueError:
         value = math.nan
     if not least <= value <= most or math.isinf(value):
-        allowed = (
-            f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
-        )
+        allowed = f"{least:g} to {most:g}"
+        if math.isinf(most):
+            allowed = f"at least {least:g}"
         raise InvalidRequest(
             f"{_flag(name)}: {text!r} is not a number, {allowed}", field=name
         )
@@ -292,15 +293,13 @@ def _duration(options: argparse.Namespace, name: str) -> float:
 
 
 def _or_nothing(options: argparse.Namespace, name: str) -> float:
-    return (
-        0.0
-        if getattr(options, name).strip() in ("0", "0s", "0min", "0h")
-        else _duration(options, name)
-    )
+    if getattr(options, name).strip() in ("0", "0s", "0min", "0h"):
+        return 0.0
+    return _duration(options, name)
 
 
 def _progress(tasks: int) -> Callable[[int], None] | None:
-    """Says on a terminal how far a replay is; None where nobody would see it."""
+    """Says on a terminal how far a replay is; None where it would not be seen."""
     if not sys.stderr.isatty():
         return None
 

@@ -1,5 +1,5 @@
-"""Leases that are parked when their session is idle: warm while there is room, brought
-back by the next task.
+"""Leases that are suspended when their session is idle: warm while there is capacity,
+resumed by the next task.
 """
 
 from __future__ import annotations
@@ -23,30 +23,29 @@ from .replay import Notebook
 
 
 class Suspend(LeaseSimulation):
-    """Sessions share GPUs under a memory budget; the state of idle ones is parked in
-    the host's memory.
+    """Sessions share GPUs under a memory budget; the state of idle sessions is suspended
+    to the host's memory.
 
     A session gets its home, GPUs of one host, when it opens, where fewest others are,
     and is resumed nowhere else: the driver does not promise more. It stays resident
-    after a task, and is parked when it has been idle for long, or, least recently used
-    first, when another one at home there needs the memory. A task that waits has a
-    claim on its
-    GPUs: who comes later waits behind it.
+    after a task, and is suspended when it has been idle for long, or, least recently
+    used first, when another session with the same home needs the memory. A task that
+    waits has a claim on its GPUs: later tasks wait behind it.
 
     Args:
-        floor: the machines.
-        costs: what parking and resuming takes.
-        park_seconds: a session that has been idle for so long is parked though nobody
-            needs its room.
+        pool: the machines.
+        costs: what suspending and resuming takes.
+        park_seconds: a session that has been idle for so long is suspended though its
+            capacity is not needed.
         side_by_side: how many sessions may run a task on one GPU at once.
-        host_bytes: the most that may be parked in the memory of one host.
+        host_bytes: the most that may be suspended in the memory of one host.
     """
 
     name = "suspend"
 
     def __init__(
         self,
-        floor: HostPool,
+        pool: HostPool,
         costs: Costs,
         *,
         park_seconds: float,
@@ -58,41 +57,42 @@ class Suspend(LeaseSimulation):
             notice_seconds=park_seconds,
             reclaim_seconds=math.inf,
         )
-        super().__init__(floor, costs, idle)
+        super().__init__(pool, costs, idle)
         self.park_seconds = park_seconds
         self.side_by_side = side_by_side
         self.host_bytes = host_bytes
         self._homes: dict[str, dict[Notebook, None]] = {
-            device: {} for device in floor.host_of
+            device: {} for device in pool.host_of
         }
         self._resident: defaultdict[str, int] = defaultdict(int)
         self._running: defaultdict[str, int] = defaultdict(int)
-        self._lines: dict[str, list[Notebook]] = {host: [] for host in floor.hosts}
+        self._queues: dict[str, list[Notebook]] = {host: [] for host in pool.hosts}
         self._copied_at: dict[str, float] = {}
 
     # -- opening and closing -----------------------------------------------------------
 
-    def _ask(self, notebook: Notebook, now: float) -> None:
-        self.desk.ask(notebook, self._spec(notebook), now)
-        self._serve_desk(now)
+    def _submit(self, notebook: Notebook, now: float) -> None:
+        self.broker.submit(notebook, self._spec(notebook), now)
+        self._serve_requests(now)
 
     def _spec(self, notebook: Notebook) -> Spec:
         budget = self.costs.budget(notebook.session.memory_bytes)
-        size = min(math.ceil(budget / GIB), self.floor.memory_bytes // GIB)
+        size = min(math.ceil(budget / GIB), self.pool.memory_bytes // GIB)
         return parse_spec(f"gpu:{size}GiBx{notebook.session.gpus}")
 
-    def _serve_desk(self, now: float) -> None:
-        """Whoever waits for a home gets one, as long as there is room for the first of
-        them.
+    def _serve_requests(self, now: float) -> None:
+        """Sessions that wait for a home get theirs, as long as there is capacity for the
+        first of them.
         """
-        while self.desk.waiting:
-            notebook = next(iter(self.desk.waiting.values()))
+        while self.broker.waiting:
+            notebook = next(iter(self.broker.waiting.values()))
             devices = self._home_for(notebook)
-            if not self._make_room(notebook, devices, self._wanted(notebook), now):
+            needed = self._requested_bytes(notebook)
+            if not self._free_memory(notebook, devices, needed, now):
                 return
-            before = len(self.desk.waiting)
-            self._serve_home(devices, now)
-            if len(self.desk.waiting) == before:
+            before = len(self.broker.waiting)
+            self._grant_home(devices, now)
+            if len(self.broker.waiting) == before:
                 return
 
     def _home_for(self, notebook: Notebook) -> Sequence[str]:
@@ -102,7 +102,7 @@ class Suspend(LeaseSimulation):
         gpus = notebook.session.gpus
         best: tuple[tuple[int, int], int, str] | None = None
         chosen: Sequence[str] = ()
-        for host, inventory in self.floor.inventories.items():
+        for host, inventory in self.pool.inventories.items():
             ranked = sorted(
                 (self._crowd(device.id), device.id) for device in inventory.devices
             )
@@ -118,65 +118,65 @@ class Suspend(LeaseSimulation):
     def _crowd(self, device: str) -> tuple[int, int]:
         return self._resident[device], len(self._homes[device])
 
-    def _wanted(self, notebook: Notebook) -> int:
+    def _requested_bytes(self, notebook: Notebook) -> int:
         assert notebook.request is not None
         return int(notebook.request.spec.amount)
 
-    def _serve_home(self, devices: Sequence[str], now: float) -> None:
-        host = self.floor.host_of[devices[0]]
-        whole_host = self.floor.inventories[host]
-        inventory = replace(
-            whole_host, devices=tuple(d for d in whole_host.devices if d.id in devices)
-        )
-        there = self._residents(devices)
-        for notebook in there:
+    def _grant_home(self, devices: Sequence[str], now: float) -> None:
+        host = self.pool.host_of[devices[0]]
+        whole_host = self.pool.inventories[host]
+        own = tuple(device for device in whole_host.devices if device.id in devices)
+        inventory = replace(whole_host, devices=own)
+        residents = self._residents(devices)
+        for notebook in residents:
             if notebook.is_running:
-                self._touch(notebook, now)
-        leases = [replace(n.lease, notice=None) for n in there if n.lease is not None]
-        for action in self.desk.decide(inventory, leases, now, most=len(devices)):
+                self._record_activity(notebook, now)
+        leases = [
+            replace(notebook.lease, notice=None)
+            for notebook in residents
+            if notebook.lease is not None
+        ]
+        for action in self.broker.plan_cycle(inventory, leases, now, most=len(devices)):
             if isinstance(action, Grant):
-                self._settle(self.desk.grant(action, now), host, now)
+                self._assign_home(self.broker.grant(action, now), host, now)
 
-    def _settle(self, notebook: Notebook, host: str, now: float) -> None:
+    def _assign_home(self, notebook: Notebook, host: str, now: float) -> None:
         notebook.host = host
-        for piece in notebook.slices:
-            self._homes[piece.device_id][notebook] = None
+        for slice_ in notebook.slices:
+            self._homes[slice_.device_id][notebook] = None
         self._move_in(notebook, now)
         if notebook.is_waiting:
             self.submitted(notebook, now)
 
     def closed(self, notebook: Notebook, now: float) -> None:
-        self.desk.withdraw(notebook)
+        self.broker.withdraw(notebook)
         if notebook.lease is None:
             return
         host = notebook.host
         if notebook.lease.state is LeaseState.SUSPENDED:
-            self._unpark(notebook, now)
+            self._drop_suspended(notebook, now)
         else:
             self._move_out(notebook, now)
-        self.desk.end(notebook, LeaseTransition.RELEASE, now)
-        for piece in notebook.slices:
-            del self._homes[piece.device_id][notebook]
+        self.broker.end(notebook, LeaseTransition.RELEASE, now)
+        for slice_ in notebook.slices:
+            del self._homes[slice_.device_id][notebook]
         notebook.slices = ()
         notebook.host = ""
-        self._serve_line(host, now)
-        self._serve_desk(now)
+        self._serve_queue(host, now)
+        self._serve_requests(now)
 
     # -- running -----------------------------------------------------------------------
 
     def submitted(self, notebook: Notebook, now: float) -> None:
         if notebook.lease is None:
-            return  # it is still in the line for a home
-        line = self._lines[notebook.host]
-        claimed = (
-            {device for other in line for device in self._claim(other)}
-            if line
-            else set()
-        )
-        if not claimed.isdisjoint(_devices(notebook)) or not self._try(notebook, now):
-            line.append(notebook)
+            return  # it still waits for a home
+        queue = self._queues[notebook.host]
+        claimed = {device for other in queue for device in self._claim(other)}
+        is_free = claimed.isdisjoint(_devices(notebook))
+        if not is_free or not self._try_start(notebook, now):
+            queue.append(notebook)
 
-    def _try(self, notebook: Notebook, now: float) -> bool:
+    def _try_start(self, notebook: Notebook, now: float) -> bool:
         """Run the present task if its GPUs are not busy and its state is there or can
         be brought back.
         """
@@ -187,9 +187,8 @@ class Suspend(LeaseSimulation):
             return False
         at = now if notebook.has_state else self._copied(devices, now)
         if notebook.lease.state is LeaseState.SUSPENDED:
-            if not self._make_room(
-                notebook, devices, notebook.slices[0].memory_bytes, now
-            ):
+            needed = notebook.slices[0].memory_bytes
+            if not self._free_memory(notebook, devices, needed, now):
                 return False
             at = self._resume(notebook, now)
         for device in used:
@@ -198,92 +197,104 @@ class Suspend(LeaseSimulation):
         return True
 
     def finished(self, notebook: Notebook, now: float) -> None:
-        self._touch(notebook, now)
+        self._record_activity(notebook, now)
         for device in _devices(notebook)[: notebook.task.gpus]:
             self._running[device] -= 1
-        self._serve_line(notebook.host, now)
-        self._serve_desk(now)
+        self._serve_queue(notebook.host, now)
+        self._serve_requests(now)
 
     def _claim(self, notebook: Notebook) -> list[str]:
-        """The GPUs that who comes later leaves to a waiting one: none if nothing runs
+        """The GPUs that later sessions leave to a waiting one: none if nothing runs
         there.
 
-        Then it is memory of the host that is short, to park others in. They must be let
-        go on, or all would wait for each other.
+        Then it is memory of the host that is short, to suspend others in. They must be
+        let go on, or all would wait for each other.
         """
         devices = _devices(notebook)
         return devices if any(self._running[device] for device in devices) else []
 
-    def _serve_line(self, host: str, now: float) -> None:
-        """Whoever waits for busy GPUs or for memory, first come first served on each
-        GPU.
+    def _serve_queue(self, host: str, now: float) -> None:
+        """Start sessions that wait for busy GPUs or for memory, first come first served
+        on each GPU.
         """
-        line = self._lines[host]
-        claimed = set[str]()
-        if not line:
+        queue = self._queues[host]
+        if not queue:
             return
-        self._lines[host] = []
-        for notebook in line:
+        claimed = set[str]()
+        self._queues[host] = []
+        for notebook in queue:
             devices = _devices(notebook)
-            if not claimed.isdisjoint(devices) or not self._try(notebook, now):
+            if not claimed.isdisjoint(devices) or not self._try_start(notebook, now):
                 claimed.update(self._claim(notebook))
-                self._lines[host].append(notebook)
+                self._queues[host].append(notebook)
 
     # -- memory ------------------------------------------------------------------------
 
-    def _make_room(
-        self, notebook: Notebook, devices: Sequence[str], wanted: int, now: float
+    def _free_memory(
+        self, notebook: Notebook, devices: Sequence[str], needed: int, now: float
     ) -> bool:
-        """Park others, least recently used first, until each GPU has `wanted` bytes
-        free; nobody if that is vain.
+        """Suspend others, least recently used first, until each GPU has `needed` bytes
+        free; none if that would not do.
         """
-        free = {device: self.floor.room.memory(device) for device in devices}
-        if all(have >= wanted for have in free.values()):
-            return True
-        victims = []
-        parked = self.meter.host_parked.get(self.floor.host_of[devices[0]], 0)
-        for other in self._parkable(notebook, devices):
-            there = [d for d in _devices(other) if free.get(d, wanted) < wanted]
-            size = _parked_bytes(other)
-            if there and parked + size <= self.host_bytes:
-                parked += size
-                victims.append(other)
-                for piece in other.slices:
-                    if piece.device_id in free:
-                        free[piece.device_id] += piece.memory_bytes
-        if any(have < wanted for have in free.values()):
+        free = {device: self.pool.capacity.memory(device) for device in devices}
+        victims: list[Notebook] = []
+        if any(bytes_ < needed for bytes_ in free.values()):
+            victims = self._victims(notebook, devices, needed, free)
+        if any(bytes_ < needed for bytes_ in free.values()):
             return False
-        for other in victims:
-            self._park(other, now)
+        for victim in victims:
+            self._suspend(victim, now)
         return True
 
-    def _parkable(self, notebook: Notebook, devices: Sequence[str]) -> list[Notebook]:
+    def _victims(
+        self,
+        notebook: Notebook,
+        devices: Sequence[str],
+        needed: int,
+        free: dict[str, int],
+    ) -> list[Notebook]:
+        """Sessions whose memory makes up what is missing on the devices, as far as the
+        host's memory holds them; adds it to `free`.
+        """
+        host = self.pool.host_of[devices[0]]
+        suspended_bytes = self.meter.host_parked.get(host, 0)
+        victims = []
+        for other in self._suspendable(notebook, devices):
+            size = _suspended_bytes(other)
+            helps = any(free.get(device, needed) < needed for device in _devices(other))
+            if not helps or suspended_bytes + size > self.host_bytes:
+                continue
+            suspended_bytes += size
+            victims.append(other)
+            for slice_ in other.slices:
+                if slice_.device_id in free:
+                    free[slice_.device_id] += slice_.memory_bytes
+        return victims
+
+    def _suspendable(
+        self, notebook: Notebook, devices: Sequence[str]
+    ) -> list[Notebook]:
         """Idle sessions with memory there, least recently used first; those that wait
         to run come last.
         """
         idle = [
-            n
-            for n in self._residents(devices)
-            if not n.is_running and n is not notebook
+            other
+            for other in self._residents(devices)
+            if not other.is_running and other is not notebook
         ]
-        return sorted(
-            idle,
-            key=lambda n: (
-                n.is_waiting,
-                n.lease.active_at if n.lease else 0.0,
-                n.session.number,
-            ),
-        )
+        return sorted(idle, key=_suspend_rank)
 
     def _residents(self, devices: Iterable[str]) -> list[Notebook]:
-        there = dict.fromkeys(n for device in devices for n in self._homes[device])
+        """Sessions with memory on these GPUs, in the order in which they came."""
+        at_home = [notebook for device in devices for notebook in self._homes[device]]
         return [
-            n
-            for n in there
-            if n.lease is not None and n.lease.state is not LeaseState.SUSPENDED
+            notebook
+            for notebook in dict.fromkeys(at_home)
+            if notebook.lease is not None
+            and notebook.lease.state is not LeaseState.SUSPENDED
         ]
 
-    def _park(self, notebook: Notebook, now: float) -> float:
+    def _suspend(self, notebook: Notebook, now: float) -> float:
         """Its state goes to the host's memory; how many seconds that takes, from when
         its GPUs are free to copy.
         """
@@ -292,20 +303,20 @@ class Suspend(LeaseSimulation):
         seconds = self.costs.checkpoint(notebook.state_bytes)
         self._copy(notebook, seconds, now)
         self._move_out(notebook, now)
-        self.meter.park(_parked_bytes(notebook), notebook.host, now)
+        self.meter.add_parked(_suspended_bytes(notebook), notebook.host, now)
         return seconds
 
     def _resume(self, notebook: Notebook, now: float) -> float:
         """Its state comes back to its GPUs; when it will be there."""
         assert notebook.lease is not None
         notebook.lease = advance(notebook.lease, LeaseTransition.RESUME, now)
-        self._unpark(notebook, now)
+        self._drop_suspended(notebook, now)
         self._move_in(notebook, now)
         self.meter.resumes += 1
         return self._copy(notebook, self.costs.restore(notebook.state_bytes), now)
 
-    def _unpark(self, notebook: Notebook, now: float) -> None:
-        self.meter.park(-_parked_bytes(notebook), notebook.host, now)
+    def _drop_suspended(self, notebook: Notebook, now: float) -> None:
+        self.meter.add_parked(-_suspended_bytes(notebook), notebook.host, now)
 
     def _copy(self, notebook: Notebook, seconds: float, now: float) -> float:
         """Each GPU copies one state at a time; when this one is done."""
@@ -320,57 +331,62 @@ class Suspend(LeaseSimulation):
 
     def _move_in(self, notebook: Notebook, now: float) -> None:
         self._occupy(notebook, 1, now)
-        self._watch(notebook, now)
+        self._watch_idle(notebook, now)
 
     def _move_out(self, notebook: Notebook, now: float) -> None:
         self._occupy(notebook, -1, now)
 
     def _occupy(self, notebook: Notebook, sign: int, now: float) -> None:
-        (self.floor.room.take if sign > 0 else self.floor.room.give)(notebook.slices)
+        """The session's slices are held (1) or held no longer (-1)."""
+        capacity = self.pool.capacity
+        change = capacity.take if sign > 0 else capacity.give
+        change(notebook.slices)
         self.meter.held.change(sign * len(notebook.slices), now)
-        new = 0
+        newly_occupied = 0
         for device in _devices(notebook):
-            before = self._resident[device]
-            self._resident[device] = before + sign
-            new += (before + sign > 0) - (before > 0)
-        if new:
-            self.meter.occupied.change(new, now)
+            was_occupied = self._resident[device] > 0
+            self._resident[device] += sign
+            newly_occupied += (self._resident[device] > 0) - was_occupied
+        if newly_occupied:
+            self.meter.occupied.change(newly_occupied, now)
 
     # -- idleness ----------------------------------------------------------------------
 
-    def _look(self, notebook: Notebook, now: float) -> None:
+    def _check_idle(self, notebook: Notebook, now: float) -> None:
         if notebook.is_running or notebook.is_waiting:
-            self._touch(notebook, now)
+            self._record_activity(notebook, now)
         lease = notebook.lease
         is_resident = lease is not None and lease.state is LeaseState.ACTIVE
-        if (
-            lease is not None
-            and is_resident
-            and stage(lease, self.desk.queue, now) == NOTICED
-        ):
-            if (
-                self.meter.host_parked.get(notebook.host, 0) + _parked_bytes(notebook)
-                > self.host_bytes
-            ):
-                self.agenda.at(
-                    now + self.park_seconds, self._look, notebook
-                )  # it stays, for want of memory to park it
+        is_idle = lease is not None and stage(lease, self.broker.queue, now) == NOTICED
+        if is_resident and is_idle:
+            size = self.meter.host_parked.get(notebook.host, 0)
+            if size + _suspended_bytes(notebook) > self.host_bytes:
+                # It stays, for want of memory to suspend it to.
+                self.events.at(now + self.park_seconds, self._check_idle, notebook)
                 return
-            self._park_idle(notebook, now)
-        self._look_again(notebook, now)
+            self._suspend_idle(notebook, now)
+        self._schedule_idle_check(notebook, now)
 
-    def _park_idle(self, notebook: Notebook, now: float) -> None:
-        seconds = self._park(notebook, now)
-        copying = seconds * len(notebook.slices)  # it is held until it has been copied
+    def _suspend_idle(self, notebook: Notebook, now: float) -> None:
+        seconds = self._suspend(notebook, now)
+        # Its GPUs are held until all has been copied.
+        copying = seconds * len(notebook.slices)
         self.meter.held.total += copying
         self.meter.occupied.total += copying
-        self._serve_line(notebook.host, now)
-        self._serve_desk(now)
+        self._serve_queue(notebook.host, now)
+        self._serve_requests(now)
 
 
 def _devices(notebook: Notebook) -> list[str]:
-    return [piece.device_id for piece in notebook.slices]
+    return [slice_.device_id for slice_ in notebook.slices]
 
 
-def _parked_bytes(notebook: Notebook) -> int:
+def _suspended_bytes(notebook: Notebook) -> int:
     return notebook.state_bytes * len(notebook.slices)
+
+
+def _suspend_rank(notebook: Notebook) -> tuple[bool, float, int]:
+    """Sessions with the lowest are suspended first."""
+    lease = notebook.lease
+    active_at = (lease.active_at if lease else 0.0) or 0.0
+    return notebook.is_waiting, active_at, notebook.session.number

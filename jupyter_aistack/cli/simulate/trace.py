@@ -1,4 +1,4 @@
-"""Traces of notebook tasks: reading one, and putting together the sessions that it does
+"""Traces of notebook tasks: reading them, and putting together the sessions that they do
 not tell.
 
 A row is one task. Rows come session by session in the order of time; where a row begins
@@ -79,7 +79,7 @@ class SessionModel:
 
     Attributes:
         median_bytes, p90_bytes: of the state on each GPU: a lognormal distribution.
-        memory_scale: all sizes are multiplied by this, to see what hangs on them.
+        memory_scale: all sizes are multiplied by this, to see what depends on them.
         most_bytes: no state is larger than this.
         head_seconds: mean time a session is open before its first task (exponential).
         tail_seconds: how long it stays open after its last.
@@ -174,27 +174,24 @@ def split_sessions(tasks: Iterable[Task]) -> Iterator[list[Task]]:
         yield group
 
 
-def make_trace(tasks: Sequence[Task], lives: SessionModel) -> Trace:
-    """Sessions of `tasks`, with what the trace does not tell drawn as `lives` says."""
-    long_tasks = tuple(task for task in tasks if task.seconds > lives.longest_seconds)
-    kept = (
-        [t for t in group if t.seconds <= lives.longest_seconds]
-        for group in split_sessions(tasks)
-    )
-    sessions = [
-        _session(number, group, lives)
-        for number, group in enumerate(group for group in kept if group)
-    ]
-    sessions += _unused(sessions, lives)
+def make_trace(tasks: Sequence[Task], model: SessionModel) -> Trace:
+    """Sessions of `tasks`, with what the trace does not tell drawn as `model` says."""
+    long_tasks = tuple(task for task in tasks if task.seconds > model.longest_seconds)
+    sessions: list[Session] = []
+    for group in split_sessions(tasks):
+        kept = [task for task in group if task.seconds <= model.longest_seconds]
+        if kept:
+            sessions.append(_session(len(sessions), kept, model))
+    sessions += _unused(sessions, model)
     return Trace(sessions=tuple(sessions), long_tasks=long_tasks, read=len(tasks))
 
 
-def _session(number: int, tasks: Sequence[Task], lives: SessionModel) -> Session:
-    draw = random.Random(f"{lives.seed} session {number}")
+def _session(number: int, tasks: Sequence[Task], model: SessionModel) -> Session:
+    draw = random.Random(f"{model.seed} session {number}")
     starts = [
-        task.submitted_at + draw.random() * lives.jitter_seconds for task in tasks
+        task.submitted_at + draw.random() * model.jitter_seconds for task in tasks
     ]
-    head = draw.expovariate(1 / lives.head_seconds) if lives.head_seconds else 0.0
+    head = draw.expovariate(1 / model.head_seconds) if model.head_seconds else 0.0
     opens_at = max(0.0, starts[0] - head)
     thinks = []
     free_at = opens_at
@@ -205,18 +202,18 @@ def _session(number: int, tasks: Sequence[Task], lives: SessionModel) -> Session
         number=number,
         row=tasks[0].row,
         gpus=max(task.gpus for task in tasks),
-        memory_bytes=_memory(draw, lives),
+        memory_bytes=_memory(draw, model),
         opens_at=opens_at,
-        tail_seconds=lives.tail_seconds,
+        tail_seconds=model.tail_seconds,
         tasks=tuple(tasks),
         thinks=tuple(thinks),
     )
 
 
-def _memory(draw: random.Random, lives: SessionModel) -> int:
-    sigma = math.log(lives.p90_bytes / lives.median_bytes) / P90
-    size = lives.median_bytes * math.exp(draw.gauss(0.0, sigma)) * lives.memory_scale
-    return int(min(size, lives.most_bytes))
+def _memory(draw: random.Random, model: SessionModel) -> int:
+    sigma = math.log(model.p90_bytes / model.median_bytes) / P90
+    size = model.median_bytes * math.exp(draw.gauss(0.0, sigma)) * model.memory_scale
+    return int(min(size, model.most_bytes))
 
 
 def reserved_seconds(session: Session) -> float:
@@ -228,24 +225,21 @@ def reserved_seconds(session: Session) -> float:
     )
 
 
-def _unused(sessions: Sequence[Session], lives: SessionModel) -> list[Session]:
+def _unused(sessions: Sequence[Session], model: SessionModel) -> list[Session]:
     """Sessions without a task: GPUs and lengths as those of the others, at any time of
     the trace.
     """
-    if not sessions or not lives.unused_share:
+    if not sessions or not model.unused_share:
         return []
-    draw = random.Random(f"{lives.seed} unused")
-    wanted = (
-        lives.unused_share
-        / (1 - lives.unused_share)
-        * sum(s.gpus * reserved_seconds(s) for s in sessions)
-    )
+    draw = random.Random(f"{model.seed} unused")
+    used = sum(session.gpus * reserved_seconds(session) for session in sessions)
+    missing = used * model.unused_share / (1 - model.unused_share)
     until = max(session.opens_at + reserved_seconds(session) for session in sessions)
     added: list[Session] = []
-    while wanted > 0:
+    while missing > 0:
         like = draw.choice(sessions)
-        seconds = min(reserved_seconds(like), wanted / like.gpus)
-        wanted -= like.gpus * seconds
+        seconds = min(reserved_seconds(like), missing / like.gpus)
+        missing -= like.gpus * seconds
         added.append(
             Session(
                 number=len(sessions) + len(added),

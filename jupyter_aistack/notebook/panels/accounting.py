@@ -1,5 +1,5 @@
-"""What the magics show of the books: what a kernel and its cells have used, and which
-size would have done.
+"""Panels of accounting: what a kernel and its cells have used, and which size would
+have done.
 """
 
 from __future__ import annotations
@@ -8,15 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jupyter_aistack.client.display import Panel
-from jupyter_aistack.core.model.units import format_bytes, format_duration
+from jupyter_aistack.client.text import UNKNOWN, bytes_text, number_text
+from jupyter_aistack.core.model.units import format_duration
 
 JSON = Mapping[str, Any]
 SHOWN_CELLS = 10
+FULL_COVERAGE = 0.995
+"""From this share on, the energy counts as known for the whole time."""
 
 
 def bill_parts(bill: JSON) -> tuple[Panel, ...]:
-    """A kernel's bill since its start, and its dearest cells; nothing where nothing was
-    charged yet.
+    """A kernel's bill since its start, and its most expensive cells; nothing where
+    nothing was charged yet.
     """
     if not bill["leases"]:
         return ()
@@ -25,97 +28,85 @@ def bill_parts(bill: JSON) -> tuple[Panel, ...]:
 
 
 def history_panel(bill: JSON) -> Panel:
-    """A notebook's weeks, and its dearest cells over them."""
-    rows = [
-        (
-            line["week"],
-            f"{line['gpu_hours']:.2f}",
-            _number(line["gpu_hours_used"], 2),
-            *_costs(line),
-        )
-        for line in bill["weeks"]
-    ]
+    """A notebook's weeks, and its most expensive cells over them."""
     name = bill["label"] or "this kernel"
-    if not rows:
+    if not bill["weeks"]:
         return Panel(title=f"Nothing was charged to {name} in the last seven days")
-    headings = ("week", "GPU-h", "used", "kWh", "cost", "gCO2e")
     return Panel(
         title=f"What {name} has used",
-        headings=headings,
-        rows=rows,
+        headings=("week", "GPU-h", "used", "kWh", "cost", "gCO2e"),
+        rows=[_week_row(week) for week in bill["weeks"]],
         parts=_cells_part(bill["cells"]),
     )
 
 
 def advice_panel(advice: Sequence[JSON]) -> Panel:
     """What a notebook should ask for next time."""
-    one = advice[0]
-    remark = (
-        f"%gpu release, then %gpu request {one['advised']} asks for it."
-        if one["advised"]
-        else ""
+    first = advice[0]
+    remark = ""
+    if first["advised"]:
+        remark = f"%gpu release, then %gpu request {first['advised']} asks for it."
+    text = first["text"]
+    return Panel(title=text[0].upper() + text[1:], remark=remark)
+
+
+def _week_row(week: JSON) -> tuple[str, ...]:
+    return (
+        week["week"],
+        f"{week['gpu_hours']:.2f}",
+        number_text(week["gpu_hours_used"], 2),
+        number_text(week["energy_kwh"], 3),
+        number_text(week["cost"], 2),
+        number_text(week["co2e_g"], 0),
     )
-    return Panel(title=one["text"][0].upper() + one["text"][1:], remark=remark)
 
 
 def _total_rows(total: JSON) -> Iterator[tuple[str, str]]:
     simulated = " (simulated)" if total["is_simulated"] else ""
     yield "GPU-hours", f"{total['gpu_hours']:.4f}{simulated}"
-    yield "at work", _number(total["gpu_hours_used"], 4)
-    yield "at 0 %", _number(total["gpu_hours_idle"], 4)
-    yield "peak memory", _bytes(total["peak_bytes"])
+    yield "at work", number_text(total["gpu_hours_used"], 4)
+    yield "at 0 %", number_text(total["gpu_hours_idle"], 4)
+    yield "peak memory", bytes_text(total["peak_bytes"])
+    yield "energy", _energy(total)
+    if total["cost"] is not None:
+        yield "cost", f"{total['cost']:.2f}"
+    if total["co2e_g"] is not None:
+        yield "carbon", f"{total['co2e_g']:.2f} g CO2e"
+
+
+def _energy(total: JSON) -> str:
     kwh = total["energy_kwh"]
+    if kwh is None:
+        return UNKNOWN
     coverage = total["energy_coverage"]
-    partly = (
-        f", known for {coverage:.0%} of the time"
-        if kwh is not None and coverage < 0.995
-        else ""
-    )
-    yield "energy", _watt_hours(None if kwh is None else kwh * 1000) + partly
-    for name, key, unit in (("cost", "cost", ""), ("carbon", "co2e_g", " g CO2e")):
-        if total[key] is not None:
-            yield name, f"{total[key]:.2f}{unit}"
+    partly = ""
+    if coverage < FULL_COVERAGE:
+        partly = f", known for {coverage:.0%} of the time"
+    return _watt_hours(kwh * 1000) + partly
 
 
 def _cells_part(cells: Sequence[JSON]) -> tuple[Panel, ...]:
-    named = [one for one in cells if one["cell"]]
-    rows = [
-        (
-            f"[{one['cell'].partition(':')[0]}]",
-            _watt_hours(one["energy_wh"]),
-            format_duration(one["seconds"]),
-            _bytes(one["peak_bytes"]),
-        )
-        for one in named[:SHOWN_CELLS]
-    ]
-    return (
-        (
-            Panel(
-                title="Dearest cells",
-                headings=("cell", "energy", "ran", "peak memory"),
-                rows=rows,
-            ),
-        )
-        if rows
-        else ()
+    """A panel of the most expensive cells; none where no cell is known."""
+    named = [cell for cell in cells if cell["cell"]]
+    if not named:
+        return ()
+    part = Panel(
+        title="Most expensive cells",
+        headings=("cell", "energy", "ran", "peak memory"),
+        rows=[_cell_row(cell) for cell in named[:SHOWN_CELLS]],
     )
+    return (part,)
 
 
-def _costs(line: JSON) -> tuple[str, str, str]:
+def _cell_row(cell: JSON) -> tuple[str, ...]:
+    number = cell["cell"].partition(":")[0]
     return (
-        _number(line["energy_kwh"], 3),
-        _number(line["cost"], 2),
-        _number(line["co2e_g"], 0),
+        f"[{number}]",
+        _watt_hours(cell["energy_wh"]),
+        format_duration(cell["seconds"]),
+        bytes_text(cell["peak_bytes"]),
     )
 
 
 def _watt_hours(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f} Wh"
-
-
-def _bytes(value: int | None) -> str:
-    return "n/a" if value is None else format_bytes(value)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
+    return UNKNOWN if value is None else f"{value:.3f} Wh"

@@ -5,7 +5,7 @@ anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
@@ -15,7 +15,9 @@ from jupyter_aistack.core.model.units import (
     format_duration,
     format_share,
 )
-from jupyter_aistack.tracking.cost import Cost
+
+if TYPE_CHECKING:
+    from jupyter_aistack.tracking.cost import Cost
 
 JSON = Mapping[str, Any]
 SHOWN_IDLE_SECONDS = 120.0
@@ -39,7 +41,7 @@ def status_panel(
         ("enforced by", _enforcement(lease)),
         ("verified", _verified(lease)),
         ("memory", memory_used(lease, usage)),
-        *residence_rows(lease),
+        *device_state_rows(lease),
         ("time left", time_left(lease, now)),
         *idle_rows(lease, host, now),
     ]
@@ -62,7 +64,7 @@ def status_panel(
     )
 
 
-def residence_rows(lease: JSON) -> Iterator[tuple[str, str]]:
+def device_state_rows(lease: JSON) -> Iterator[tuple[str, str]]:
     """Where its GPU memory is, where it may be elsewhere."""
     home = lease["residence"]
     if home is not None:
@@ -70,10 +72,10 @@ def residence_rows(lease: JSON) -> Iterator[tuple[str, str]]:
         yield "GPU memory", _STANDINGS[home["standing"]] + why
 
 
-def residence_panel(lease: JSON, verb: str) -> Panel:
+def device_state_panel(lease: JSON, verb: str) -> Panel:
     """What has come of ``%gpu suspend``, ``resume``, ``pin`` or ``unpin``."""
     rows = (
-        () if verb == "suspend" else tuple(residence_rows(lease))
+        () if verb == "suspend" else tuple(device_state_rows(lease))
     )  # it is about to be another
     return Panel(
         title=f"{lease['spec']} ({lease['id']})", rows=rows, remark=_REMARKS[verb]

@@ -1,9 +1,8 @@
-"""Tells the granting side when cells ran, so that what a lease used can be told apart
-by cell.
+"""Tells the granting side when cells ran, so that the use of a lease can be attributed
+to cells.
 
-What is told is a name and two times, never the code. It is told from a thread, once a
-second at most and only while
-this kernel holds a lease: a cell waits for nobody.
+What is sent is a name and two times, never the code. It is sent from a thread, once a
+second at most and only while this kernel holds a lease: no cell waits for it.
 """
 
 from __future__ import annotations
@@ -13,20 +12,40 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.notebook.module_names import CLUSTER
+
+if TYPE_CHECKING:
+    from jupyter_aistack.client.client import Client
 
 BATCH_SECONDS = 1.0
-"""Between the first word of a batch and its sending; most cells have ended by then and
-are told of once.
+"""Between the first interval of a batch and its sending; most cells have ended by then
+and are sent once.
 """
-MOST_TOLD = 500
-"""Spans kept for a granting side that does not answer; beyond that the oldest are
+MAX_WAITING = 500
+"""Intervals kept for a granting side that does not answer; beyond that the oldest are
 dropped.
 """
 
-Span = dict[str, Any]
+Interval = dict[str, Any]
+"""A cell on the wire: ``cell``, ``began_at`` and ``ended_at``."""
+
+
+@dataclass(frozen=True)
+class _RunningCell:
+    number: int
+    code: str
+    began_at: float
+
+    @property
+    def name(self) -> str:
+        """The number, and a digest that tells another text of the same number."""
+        digest = hashlib.sha256(self.code.encode("utf-8", "replace")).hexdigest()
+        return f"{self.number}:{digest[:8]}"
 
 
 class CellTimer:
@@ -34,111 +53,108 @@ class CellTimer:
 
     Args:
         shell: gives a cell its number.
+        connect: gives the client.
     """
 
-    def __init__(self, shell: Any) -> None:
+    def __init__(self, shell: Any, connect: Callable[[], Client]) -> None:
         self._shell = shell
-        self._running: tuple[int, str, float] | None = None
-        self._is_told = False
-        self._waiting: dict[tuple[str, float], Span] = {}
+        self._connect = connect
+        self._running: _RunningCell | None = None
+        self._is_begun = False
+        self._waiting: dict[tuple[str, float], Interval] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def before_cell(self, info: Any) -> None:
-        """Note the time, and have the cell told of if this kernel holds a lease."""
-        self._running = (
-            _number(self._shell),
-            str(getattr(info, "raw_cell", "") or ""),
-            time.time(),
+        """Note the time, and send the beginning if this kernel holds a lease."""
+        self._running = _RunningCell(
+            number=_cell_number(self._shell),
+            code=str(getattr(info, "raw_cell", "") or ""),
+            began_at=time.time(),
         )
         if is_leased():
-            self._tell(ended_at=None)
+            self._send_soon(self._running, ended_at=None)
 
     def after_cell(self, *_: Any) -> None:
-        """Have its end told of."""
-        if self._running is not None and (
-            self._is_told or is_leased()
-        ):  # one that has begun must end
-            self._tell(ended_at=time.time())
+        """Send the end."""
+        running = self._running
+        # A beginning that was sent needs its end, even if the lease has gone meanwhile.
+        if running is not None and (self._is_begun or is_leased()):
+            self._send_soon(running, ended_at=time.time())
         self._running = None
-        self._is_told = False
+        self._is_begun = False
 
     def tell_now(self, *, is_over: bool = False) -> None:
-        """Have the running cell told of and wait for it: its lease came with the cell,
-        or goes before it ends.
+        """Send the running cell and wait for it: its lease came with the cell, or goes
+        before it ends.
         """
         if self._running is not None:
-            self._note(ended_at=time.time() if is_over else None)
+            self._add(self._running, ended_at=time.time() if is_over else None)
             self._send()
 
-    def _tell(self, *, ended_at: float | None) -> None:
-        self._note(ended_at=ended_at)
+    def _send_soon(self, cell: _RunningCell, *, ended_at: float | None) -> None:
+        self._add(cell, ended_at=ended_at)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(
                 target=self._work, name="aistack-cells", daemon=True
             )
             self._thread.start()
 
-    def _note(self, *, ended_at: float | None) -> None:
-        assert self._running is not None
-        count, code, began_at = self._running
-        self._is_told = True
-        name = (
-            f"{count}:{hashlib.sha256(code.encode('utf-8', 'replace')).hexdigest()[:8]}"
-        )
+    def _add(self, cell: _RunningCell, *, ended_at: float | None) -> None:
+        self._is_begun = True
+        name = cell.name
         with self._changed:
-            self._waiting[name, began_at] = {
+            self._waiting[name, cell.began_at] = {
                 "cell": name,
-                "began_at": began_at,
+                "began_at": cell.began_at,
                 "ended_at": ended_at,
             }
             self._drop_oldest()
             self._changed.notify_all()
 
     def _drop_oldest(self) -> None:
-        while len(self._waiting) > MOST_TOLD:
+        while len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
-                self._changed.wait_for(
-                    lambda: len(self._waiting) >= MOST_TOLD, BATCH_SECONDS
-                )
+                self._changed.wait_for(self._is_full, BATCH_SECONDS)
             if not self._send():
                 time.sleep(BATCH_SECONDS)
 
-    def _send(self) -> bool:
-        """Send what is to be told; what could not be told is told the next time."""
-        from jupyter_aistack.client import client as clients
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= MAX_WAITING
 
+    def _send(self) -> bool:
+        """Send what waits; what could not be sent waits for the next time."""
         with self._changed:
-            told = self._waiting
+            batch = self._waiting
             self._waiting = {}
         try:
-            clients.connect().call("cells", cells=list(told.values()))
+            self._connect().call("cells", cells=list(batch.values()))
         except AIStackError:
             with self._changed:
-                self._waiting = {**told, **self._waiting}
+                # What came meanwhile is newer, and may hold the end of the same cell.
+                self._waiting = {**batch, **self._waiting}
                 self._drop_oldest()
             return False
         return True
 
 
-def _number(shell: Any) -> int:
+def _cell_number(shell: Any) -> int:
     """The number of the cell that is about to run.
 
-    Some versions of IPython count it before they tell of it, some after; none has
-    stored its input yet.
+    Some versions of IPython count it before this hook, some after; none has stored its
+    input yet.
     """
     history = getattr(shell, "history_manager", None)
-    return shell.execution_count if history is None else len(history.input_hist_raw)
+    if history is None:
+        return int(shell.execution_count)
+    return len(history.input_hist_raw)
 
 
 def is_leased() -> bool:
-    """Whether this kernel holds a lease, or its workers may; nobody is asked."""
-    return (
-        bool(os.environ.get("AISTACK_LEASE"))
-        or "jupyter_aistack.compute.clusters.cluster" in sys.modules
-    )
+    """Whether this kernel holds a lease, or its workers may; asks nobody."""
+    return bool(os.environ.get("AISTACK_LEASE")) or CLUSTER in sys.modules

@@ -1,17 +1,20 @@
-"""The lease a kernel was launched with: its launcher looks after it, but its end must
+"""The lease a kernel was launched with: its launcher watches over it, but its end must
 be told and acted on here.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.runtime import attach
-from jupyter_aistack.core.wire.values import Preparation, preparation_from_dict
 
-_TO_LEAVE = (
+if TYPE_CHECKING:
+    from jupyter_aistack.client.client import Client
+    from jupyter_aistack.core.wire.values import Preparation
+
+_DEVICE_VARIABLES = (
     "AISTACK_LEASE",
     "CUDA_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
@@ -20,54 +23,62 @@ _TO_LEAVE = (
 
 
 class LaunchLease:
-    """Lets go of what this process was started with once that has been taken back."""
+    """Takes from this process what it was launched with, once that lease has ended.
 
-    def __init__(self) -> None:
+    Args:
+        connect: gives the client.
+    """
+
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = connect
         self._prepared: dict[str, Preparation] = {}
 
     def drop_ended(self, mine: Mapping[str, Any]) -> list[str]:
-        """Leave what has ended since; one line for the user about each.
+        """Undo what has ended since; one line for the user about each.
 
         Args:
             mine: what the kernel holds now, as the ``mine`` verb answers.
         """
+        own = self._lease_ids()
+        if not own:
+            return []
+        self._remember(mine["prepared"], own)
         live = {lease["id"] for lease in mine["leases"]}
-        self._prepared.update(
-            {
-                i: preparation_from_dict(p)
-                for i, p in mine["prepared"].items()
-                if i in self._own()
-            }
-        )
-        return [self._leave(lease_id) for lease_id in sorted(self._own() - live)]
+        return [self._drop(lease_id) for lease_id in sorted(own - live)]
 
-    def _own(self) -> frozenset[str]:
-        """Those it still lives by: `attach.leave` takes their ids out of the
-        environment.
-        """
-        return attach.BORN_WITH & set(os.environ.get("AISTACK_LEASE", "").split(","))
+    def _lease_ids(self) -> frozenset[str]:
+        """Those it still lives by: `_drop` takes the others out of the environment."""
+        return attach.BORN_WITH.intersection(_leases_in_environment())
 
-    def _leave(self, lease_id: str) -> str:
-        from jupyter_aistack.client import client as clients
+    def _remember(self, prepared: Mapping[str, Any], own: frozenset[str]) -> None:
+        """Keep how each was prepared: an ended lease is no longer in the answer."""
+        from jupyter_aistack.core.wire.values import preparation_from_dict
 
-        given = {name: os.environ[name] for name in _TO_LEAVE if name in os.environ}
-        attach.leave(self._prepared.pop(lease_id, Preparation(environment=given)))
-        others = [
-            own
-            for own in os.environ.get("AISTACK_LEASE", "").split(",")
-            if own not in ("", lease_id)
-        ]
+        for lease_id, preparation in prepared.items():
+            if lease_id in own:
+                self._prepared[lease_id] = preparation_from_dict(preparation)
+
+    def _drop(self, lease_id: str) -> str:
+        from jupyter_aistack.client.lease_handle import ended_line
+
+        preparation = self._prepared.pop(lease_id, None)
+        # The lease ended before its first answer: what launchers set is known.
+        attach.leave(preparation or _preparation_in_environment())
+        others = [own for own in _leases_in_environment() if own != lease_id]
         os.environ["AISTACK_LEASE"] = ",".join(others)
-        lease = next(
-            (
-                lease
-                for lease in clients.connect().leases(ended=True)
-                if lease["id"] == lease_id
-            ),
-            None,
-        )
-        return (
-            f"the lease {lease_id} has ended"
-            if lease is None
-            else clients.ended_line(lease)
-        )
+
+        for lease in self._connect().leases(ended=True):
+            if lease["id"] == lease_id:
+                return ended_line(lease)
+        return f"the lease {lease_id} has ended"
+
+
+def _leases_in_environment() -> list[str]:
+    return [name for name in os.environ.get("AISTACK_LEASE", "").split(",") if name]
+
+
+def _preparation_in_environment() -> Preparation:
+    from jupyter_aistack.core.wire.values import Preparation
+
+    present = [name for name in _DEVICE_VARIABLES if name in os.environ]
+    return Preparation(environment={name: os.environ[name] for name in present})

@@ -1,5 +1,5 @@
-"""Leases that come and go between two cells: attached right before the next one, or let
-go of.
+"""Leases that come and go between two cells: attached right before the next cell, or
+detached.
 """
 
 from __future__ import annotations
@@ -13,135 +13,155 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client import notices
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.notebook.module_names import LEASE_HANDLE
 from jupyter_aistack.notebook.panels.views import arrived_line, waiting_line
 
 from .launch_lease import LaunchLease
 
 if TYPE_CHECKING:
-    from jupyter_aistack.client.client import LeaseHandle
+    from jupyter_aistack.client.client import Client, LeaseHandle
 
 PATIENCE_SECONDS = 0.5
-"""What a cell may be held up when the answer is slow; it takes milliseconds. A lease
+"""How long a cell is held up when the answer is slow; it takes milliseconds. A lease
 that has come must be attached before the cell and not after it, for that cell may start
 CUDA and fix the devices for good."""
+
+STILL_WANTED = ("queued", "granted")
+"""States of a request that may yet become this kernel's lease."""
+
+Mine = Mapping[str, Any]
+"""The answer of the ``mine`` verb."""
 
 
 class LeaseSync:
     """Asks before each cell whether a lease has come or has ended, as long as either
     may be.
 
-    One may come when a request of this kernel waits, or when a Jupyter server runs it,
-    whose pages can ask for it. One may end when one is attached.
+    A lease may come when a request of this kernel waits, or when a Jupyter server runs
+    it, whose pages can ask for one. A lease may end when one is attached.
 
     Args:
+        connect: gives the client.
         say: shows a line.
-        told: is given each answer, that of the ``mine`` verb.
+        on_mine: is given each answer, that of the ``mine`` verb.
+        patience_seconds: how long a cell waits for the answer at most.
+
+    Attributes:
+        pending: a request of this kernel that still waits.
+        patience_seconds: as given.
     """
 
     def __init__(
         self,
+        connect: Callable[[], Client],
         say: Callable[[str], None] = print,
-        told: Callable[[Mapping[str, Any]], None] = lambda mine: None,
+        on_mine: Callable[[Mine], None] = lambda mine: None,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.pending: LeaseHandle | None = None
+        self._connect = connect
         self._say = say
-        self._told = told
-        self._started_with = os.environ.get("AISTACK_REQUEST", "")
-        self._is_told = not self._started_with
+        self._on_mine = on_mine
+        self.patience_seconds = patience_seconds
+        self._launch_request = os.environ.get("AISTACK_REQUEST", "")
+        self._is_waiting_told = not self._launch_request
         self._thread: threading.Thread | None = None
-        self._found: Mapping[str, Any] | None = None
-        self._born = LaunchLease()
+        self._answer: Mine | None = None
+        self._launch_lease = LaunchLease(connect)
 
     def before_cell(self, *_: Any) -> None:
         """IPython's ``pre_run_cell``; never raises."""
         if not self._may_change():
             return
-        self._look()
-        found = self._found
-        self._found = None
-        if found is None:
+        self._poll()
+        mine = self._answer
+        self._answer = None
+        if mine is None:
             return
         try:
-            self._told(found)
-            self._take(found)
+            self._on_mine(mine)
+            self.update(mine)
         except AIStackError as error:
             self._say(error.message)
 
     def _may_change(self) -> bool:
-        """Also whether one may go; a client that nobody has opened yet has attached
-        nothing.
-        """
-        clients = sys.modules.get("jupyter_aistack.client.client")
-        is_attached = clients is not None and clients.attached() is not None
-        is_asked_for = self.pending is not None or bool(
-            os.environ.get("AISTACK_SOCKET") or self._started_with
-        )
-        return is_attached or is_asked_for
+        """Whether a lease may have come or gone; asks nobody and imports nothing."""
+        if self.pending is not None or self._launch_request:
+            return True
+        if os.environ.get("AISTACK_SOCKET"):
+            return True
+        # A client that nobody has opened yet has attached nothing.
+        handles = sys.modules.get(LEASE_HANDLE)
+        return handles is not None and handles.attached() is not None
 
-    def _look(self) -> None:
-        """Ask in a thread, and wait for it a moment; an answer that comes later is used
+    def _poll(self) -> None:
+        """Ask in a thread and wait for it a moment; an answer that comes later is used
         before the next cell.
         """
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(
-                target=self._ask, name="aistack-arrivals", daemon=True
+                target=self._ask, name="aistack-lease-sync", daemon=True
             )
             self._thread.start()
-        self._thread.join(PATIENCE_SECONDS)
+        self._thread.join(self.patience_seconds)
 
     def _ask(self) -> None:
-        from jupyter_aistack.client import client as clients
+        # The user reads of an error on the next %gpu, not in a cell of their own.
+        with contextlib.suppress(AIStackError):
+            pending = self.pending
+            if pending is not None and pending.refresh().state not in STILL_WANTED:
+                self.pending = None  # it was withdrawn elsewhere
+            self._answer = self._connect().mine()
 
-        with contextlib.suppress(
-            AIStackError
-        ):  # the user hears of it on the next %gpu, not in a cell of their own
-            if self.pending is not None and self.pending.refresh().state not in (
-                "queued",
-                "granted",
-            ):
-                self.pending = None  # it was taken back elsewhere
-            self._found = clients.connect().mine()
+    def update(self, mine: Mine) -> None:
+        """Detach what has ended, attach what has come, and say so.
 
-    def _take(self, mine: Mapping[str, Any]) -> None:
-        from jupyter_aistack.client import client as clients
+        Raises:
+            AIStackError: the granting side does not answer.
+        """
+        from jupyter_aistack.client.lease_handle import attached, drop_ended
 
-        for line in [
-            *clients.drop_ended({lease["id"] for lease in mine["leases"]}),
-            *self._born.drop_ended(mine),
-        ]:
+        live = {lease["id"] for lease in mine["leases"]}
+        for line in drop_ended(live):
+            self._say(line)
+        for line in self._launch_lease.drop_ended(mine):
             self._say(line)
         notices.watcher.look_in_passing(mine["leases"])
-        if clients.attached() is not None:
-            return
+        if attached() is None:
+            self._attach_new(mine)
+
+    def _attach_new(self, mine: Mine) -> None:
+        """Attach the first lease that came from elsewhere, or say what is waited
+        for.
+        """
+        from jupyter_aistack.client.lease_handle import is_new
+
         for lease in mine["leases"]:
-            if (
-                lease["id"] in mine["prepared"]
-                and clients.is_new(lease)
-                and self._adopt(lease["request_id"])
-            ):
+            is_own = lease["id"] in mine["prepared"]
+            if is_own and is_new(lease) and self._adopt(lease["request_id"]):
                 return
-        if not self._is_told and mine["requests"]:
-            self._is_told = True
+        if not self._is_waiting_told and mine["requests"]:
+            self._is_waiting_told = True
             self._say(waiting_line(mine["requests"][0]))
 
     def _adopt(self, request_id: str) -> bool:
-        """Attach what a request has become, unless that has changed since it was looked
-        at.
+        """Attach what a request has become, unless that has changed since the answer
+        was made.
         """
-        from jupyter_aistack.client import client as clients
+        from jupyter_aistack.client.lease_handle import LeaseHandle, is_new
 
-        client = clients.connect()
-        held = clients.LeaseHandle(
-            client, client.call("wait_for", request_id=request_id)
-        )
-        if held.lease is None or not clients.is_new(held.lease):
+        client = self._connect()
+        handle = LeaseHandle(client, client.call("wait_for", request_id=request_id))
+        if handle.lease is None or not is_new(handle.lease):
             return False
         self.pending = None
-        self._is_told = True
+        self._is_waiting_told = True
         try:
-            self._say(arrived_line(held.attach().lease or {}))
+            lease = handle.attach().lease or {}
         except AIStackError as error:
             self._say(
-                f"{held.spec} ({held.id}) came and was given back: {error.message}"
+                f"{handle.spec} ({handle.id}) came and was given back: {error.message}"
             )
+        else:
+            self._say(arrived_line(lease))
         return True

@@ -17,97 +17,100 @@ from .execution_lock import ExecutionLock
 JSON = dict[str, Any]
 THREAD = "aistack-agent"
 PATIENCE_SECONDS = 2.0
-"""How long an order waits for the end of a cell: the one with ``%gpu suspend`` in it,
+"""How long a command waits for the end of a cell: the one with ``%gpu suspend`` in it,
 say.
 """
 RETRY_SECONDS = 5.0
-"""After a question that nobody answered: the server is being started again."""
+"""After a call that was not answered: the server is being started again."""
 
 
 class SuspendAgent:
-    """Asks the server for orders, which holds the answer back until there are some, and
-    carries them out.
+    """Asks the server for commands, which holds the answer back until there are some,
+    and executes them.
 
-    It asks only while this kernel's lease has a residence, and never moves anything
+    It asks only while this kernel's lease can be suspended, and never moves anything
     beside a running cell.
 
     Args:
-        presence: whether a cell runs.
+        lock: whether a cell runs.
         call: carries a verb to the server; raises `AIStackError`.
 
     Attributes:
-        lease_id: the kernel's lease that may be parked; empty for none.
-        residence: where its device state was when the server last said so, as on the
-            wire.
-        has_been_parked: it has been so since this kernel started.
+        lease_id: the kernel's lease that may be suspended; empty for none.
+        device_state: where its device state was by the last answer of the server, as
+            on the wire.
+        was_suspended: it has been suspended since this kernel started.
     """
 
-    def __init__(self, presence: ExecutionLock, call: Callable[..., JSON]) -> None:
-        self._presence = presence
+    def __init__(self, lock: ExecutionLock, call: Callable[..., JSON]) -> None:
+        self._execution_lock = lock
         self._call = call
-        self._lock = threading.Lock()
+        self._thread_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.lease_id = ""
-        self.residence: Mapping[str, Any] | None = None
-        self.has_been_parked = False
+        self.device_state: Mapping[str, Any] | None = None
+        self.was_suspended = False
 
-    def see(self, lease: Mapping[str, Any] | None) -> None:
-        """The kernel's own lease as it stands now; starts to ask when it may be
-        parked.
+    def observe(self, lease: Mapping[str, Any] | None) -> None:
+        """Take note of the kernel's own lease as it is now; starts to ask when it may
+        be suspended.
         """
-        residence = None if lease is None else lease.get("residence")
-        if residence is None or lease is None:
-            self.lease_id = ""
-            self.residence = None
+        device_state = None if lease is None else lease.get("residence")
+        if lease is None or device_state is None:
+            self._forget()
             return
         self.lease_id = str(lease["id"])
-        self._note(residence)
-        with self._lock:
+        self._update(device_state)
+        with self._thread_lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._run, name=THREAD, daemon=True
                 )
                 self._thread.start()
 
-    def _note(self, residence: Mapping[str, Any]) -> None:
-        self.residence = residence
-        self.has_been_parked = self.has_been_parked or residence["phase"] == "parked"
+    def _forget(self) -> None:
+        self.lease_id = ""
+        self.device_state = None
+
+    def _update(self, device_state: Mapping[str, Any]) -> None:
+        self.device_state = device_state
+        if device_state["phase"] == "parked":
+            self.was_suspended = True
 
     def _run(self) -> None:
         while self.lease_id:
             try:
-                self.obey(self._call("orders", lease_id=self.lease_id))
-            except InvalidRequest:  # the other side knows of no orders
+                self.execute(self._call("orders", lease_id=self.lease_id))
+            except InvalidRequest:  # the other side has no such verb
                 return
             except AIStackError:
                 time.sleep(RETRY_SECONDS)
 
-    def obey(self, said: Mapping[str, Any]) -> None:
-        """Carry out what an answer orders, and say how it went."""
-        if said["residence"] is None:
-            self.lease_id = ""
-            self.residence = None
+    def execute(self, answer: Mapping[str, Any]) -> None:
+        """Execute the commands of an answer to ``orders``, and send what each came
+        to.
+        """
+        if answer["residence"] is None:
+            self._forget()
             return
-        self._note(said["residence"])
-        for order in said["orders"]:
-            answer = self._carry_out(order)
-            with contextlib.suppress(
-                AIStackError
-            ):  # whoever asked is gone, and will ask again
-                self._call("done", order_id=order["id"], answer=answer)
+        self._update(answer["residence"])
+        for command in answer["orders"]:
+            result = self._result_of(command)
+            # A caller that is gone meanwhile will ask again.
+            with contextlib.suppress(AIStackError):
+                self._call("done", order_id=command["id"], answer=result)
 
-    def _carry_out(self, order: Mapping[str, Any]) -> JSON:
-        kinds = frozenset(order.get("kinds") or ())
-        with self._presence.quiet(PATIENCE_SECONDS) as is_quiet:
-            if not is_quiet:
+    def _result_of(self, command: Mapping[str, Any]) -> JSON:
+        kinds = frozenset(command.get("kinds") or ())
+        with self._execution_lock.block(PATIENCE_SECONDS) as is_blocked:
+            if not is_blocked:
                 return {"error": "a cell runs", "is_busy": True}
             try:
-                return _ACTS[order["act"]](kinds)
+                return _ACTIONS[command["act"]](kinds)
             except AIStackError as error:
                 return {"error": error.message}
-            except (
-                Exception
-            ) as error:  # whatever a library says, the next order must find us here
+            except Exception as error:
+                # Whatever a library raises, the thread must live for the next command.
                 return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -136,9 +139,10 @@ def _move_in(kinds: Collection[str]) -> JSON:
     return vars(registry.move_in())
 
 
-_ACTS: Mapping[str, Callable[[Collection[str]], JSON]] = {
+_ACTIONS: Mapping[str, Callable[[Collection[str]], JSON]] = {
     "report": _report,
     "trim": _trim,
     "out": _move_out,
     "in": _move_in,
 }
+"""By the word on the wire."""

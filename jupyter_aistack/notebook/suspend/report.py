@@ -1,5 +1,5 @@
-"""What in this process stands in the way of moving its device state, told to whoever
-would move it.
+"""What in this process stands in the way of moving its device state, reported to the
+server that would move it.
 
 Nothing is imported that is not there already, and nothing here starts CUDA.
 """
@@ -8,39 +8,45 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from jupyter_aistack.client.runtime.attach import cuda_started
+from jupyter_aistack.notebook.module_names import OFFLOAD_REGISTRY
 
 JSON = dict[str, Any]
 IPC_HANDLE_BYTES = 64
 """``CU_IPC_HANDLE_SIZE`` of cuda.h."""
+MAX_RESOURCES = 16
+"""Memory resources of RMM that may stand on each other, before it is taken for a
+circle.
+"""
 
 
 def trim() -> None:
-    """Drop garbage and give back what torch and CuPy keep cached: cached blocks would
-    be copied like live ones.
+    """Drop garbage and free what torch and CuPy keep cached: cached blocks would be
+    copied like live ones.
     """
     gc.collect()
     torch = sys.modules.get("torch")
-    cupy = sys.modules.get("cupy")
     if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    cupy = sys.modules.get("cupy")
     if cupy is not None and hasattr(cupy, "get_default_memory_pool"):
         cupy.get_default_memory_pool().free_all_blocks()
 
 
 def report(kinds: Collection[str]) -> JSON:
-    """What was found.
+    """What stands in the way.
+
+    Args:
+        kinds: kinds of devices (``cuda``, ``cpu``) whose registered objects count.
 
     Returns:
         ``cuda``: it has started; ``managed``: who uses managed memory, which the driver
-            does not checkpoint; ``nccl``:
-        a communicator lives; ``ipc``: device memory is shared with another process;
-        ``graphs``: live CUDA graphs;
-        ``registered_bytes``: what `offloadable` objects for devices of these `kinds`
-            hold there.
+            does not checkpoint; ``nccl``: a communicator lives; ``ipc``: device memory
+            is shared with another process; ``graphs``: live CUDA graphs;
+            ``registered_bytes``: what `offloadable` objects hold on devices.
     """
     return {
         "cuda": cuda_started(),
@@ -48,76 +54,85 @@ def report(kinds: Collection[str]) -> JSON:
         "nccl": has_communicator(),
         "ipc": shares_memory(),
         "graphs": graphs(),
-        "registered_bytes": _registered(kinds),
+        "registered_bytes": _registered_bytes(kinds),
     }
 
 
 def managed() -> str:
-    """The library that has allocated managed memory, or would without a word; empty for
-    none.
+    """The library that has allocated managed memory, or would unasked; empty for none.
 
     cuDF under pandas and RMM's managed pools, CuPy's managed allocator, bitsandbytes'
     paged optimizers.
     """
     if "cudf.pandas" in sys.modules:
         return "cudf.pandas"
-    rmm = sys.modules.get("rmm")
-    if rmm is not None and "Managed" in _chain(_current_resource(rmm)):
+    if _rmm_is_managed():
         return "RMM"
-    cupy = sys.modules.get("cupy")
-    if (
-        cupy is not None
-        and "managed" in repr(_quietly(lambda: cupy.cuda.get_allocator())).lower()
-    ):
+    if _cupy_is_managed():
         return "CuPy"
-    is_paged = any(
-        getattr(one, "is_paged", False) for one in _instances("bitsandbytes")
-    )
-    return "bitsandbytes" if is_paged else ""
+    optimizers = _instances("bitsandbytes")
+    if any(getattr(optimizer, "is_paged", False) for optimizer in optimizers):
+        return "bitsandbytes"
+    return ""
 
 
-def _current_resource(rmm: Any) -> Any:
-    return _quietly(lambda: rmm.mr.get_current_device_resource())
+def _rmm_is_managed() -> bool:
+    rmm = sys.modules.get("rmm")
+    if rmm is None:
+        return False
+    current = _try(lambda: rmm.mr.get_current_device_resource())
+    return any("Managed" in name for name in _resource_names(current))
 
 
-def _chain(resource: Any) -> str:
+def _resource_names(resource: Any) -> list[str]:
     """The names of a memory resource and of those it stands on."""
     names: list[str] = []
-    while resource is not None and len(names) < 16:
+    while resource is not None and len(names) < MAX_RESOURCES:
         names.append(type(resource).__name__)
-        resource = _quietly(getattr(resource, "get_upstream", None))
-    return " ".join(names)
+        resource = _try(getattr(resource, "get_upstream", None))
+    return names
+
+
+def _cupy_is_managed() -> bool:
+    cupy = sys.modules.get("cupy")
+    if cupy is None:
+        return False
+    allocator = _try(lambda: cupy.cuda.get_allocator())
+    return "managed" in repr(allocator).lower()
 
 
 def has_communicator() -> bool:
     """Whether NCCL has one in this process, through torch or CuPy."""
-    torch = sys.modules.get("torch")
-    distributed = getattr(torch, "distributed", None)
-    if (
-        distributed is not None
-        and distributed.is_available()
-        and distributed.is_initialized()
-    ):
-        backend = str(_quietly(lambda: distributed.get_backend()) or "nccl")
-        if "nccl" in backend or "cuda" in backend:
-            return True
-    return any(type(one).__name__ == "NcclCommunicator" for one in _instances("cupy"))
+    if _torch_has_communicator():
+        return True
+    objects = _instances("cupy")
+    return any(type(object_).__name__ == "NcclCommunicator" for object_ in objects)
+
+
+def _torch_has_communicator() -> bool:
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    if distributed is None or not distributed.is_available():
+        return False
+    if not distributed.is_initialized():
+        return False
+    # A torch that does not tell its backend may well have NCCL.
+    backend = str(_try(lambda: distributed.get_backend()) or "nccl")
+    return "nccl" in backend or "cuda" in backend
 
 
 def shares_memory() -> bool:
     """Whether ``torch.multiprocessing`` has sent live device memory to another process,
-    or has some of one.
+    or has received some.
 
-    Its cache is by handle; one of host memory is a pair of numbers or a short name, one
-    of CUDA (with an offset where it was received) at least the 64 bytes of
+    Its cache is by handle: that of host memory is a pair of numbers or a short name,
+    that of CUDA (with an offset where it was received) at least the 64 bytes of
     ``CUipcMemHandle``.
     """
-    cache = getattr(
-        sys.modules.get("torch.multiprocessing.reductions"), "shared_cache", None
-    )
+    reductions = sys.modules.get("torch.multiprocessing.reductions")
+    cache = dict(getattr(reductions, "shared_cache", None) or {})
     return any(
         _is_of_device(handle) and not reference.expired()
-        for handle, reference in dict(cache or {}).items()
+        for handle, reference in cache.items()
     )
 
 
@@ -128,32 +143,33 @@ def _is_of_device(handle: Any) -> bool:
 
 def graphs() -> int:
     """Live CUDA graphs of torch."""
-    torch = sys.modules.get("torch")
-    graph = getattr(getattr(torch, "cuda", None), "CUDAGraph", None)
-    return (
-        0
-        if graph is None
-        else sum(issubclass(type(one), graph) for one in gc.get_objects())
-    )
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    graph = getattr(cuda, "CUDAGraph", None)
+    if graph is None:
+        return 0
+    return sum(issubclass(type(object_), graph) for object_ in gc.get_objects())
 
 
-def _registered(kinds: Collection[str]) -> int:
-    registry = sys.modules.get("jupyter_aistack.client.offload.registry")
+def _registered_bytes(kinds: Collection[str]) -> int:
+    registry = sys.modules.get(OFFLOAD_REGISTRY)
     return 0 if registry is None else int(registry.registered_bytes(kinds))
 
 
-def _instances(library: str) -> list[Any]:
+def _instances(library: str) -> Iterable[Any]:
+    """Live objects whose class is of a library; none where it is not loaded."""
     if library not in sys.modules:
         return []
-    return [
-        one
-        for one in gc.get_objects()
-        if str(type(one).__module__).partition(".")[0] == library
-    ]
+    return [object_ for object_ in gc.get_objects() if _library_of(object_) == library]
 
 
-def _quietly(ask: Any) -> Any:
+def _library_of(object_: Any) -> str:
+    return str(type(object_).__module__).partition(".")[0]
+
+
+def _try(ask: Callable[[], Any] | None) -> Any:
     """The answer, or None: a library of another version must not end the report."""
+    if ask is None:
+        return None
     try:
         return ask()
     except Exception:

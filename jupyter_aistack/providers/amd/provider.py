@@ -18,8 +18,9 @@ from jupyter_aistack.core.model.device import (
     Slice,
 )
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 
 from .amdsmi import AMDSMI
 
@@ -119,23 +120,17 @@ class AMDProvider(Provider):
             enforced_by=Enforcement.WHOLE,
         )
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        """Memory of each lease's processes; how busy its GPUs are, as they are its own
-        alone.
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        """What each GPU's own counters report. A lease is as busy as its GPUs are, as
+        they are its own alone; the memory is that of its processes.
         """
-        return {
-            i: self._use(lease, pids.get(i, frozenset())) for i, lease in leases.items()
-        }
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        """What each GPU's own counters say."""
-        return {
-            i: self._reading(i)
-            for i, device in devices.items()
-            if device.vendor == VENDOR
-        }
+        return {i: self._sample_of(i, leases, pids) for i in devices}
 
     def close(self) -> None:
         """Close the library."""
@@ -215,50 +210,47 @@ class AMDProvider(Provider):
 
     # -- measuring ---------------------------------------------------------------------
 
-    def _use(self, lease: Lease, pids: frozenset[int]) -> Usage:
-        ids = [
-            piece.device_id
-            for piece in lease.slices
-            if piece.device_id in self._handles
+    def _sample_of(
+        self,
+        device_id: str,
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+    ) -> DeviceSample:
+        busy = self._busy(device_id)
+        holders = [
+            lease_id for lease_id, lease in leases.items() if _holds(lease, device_id)
         ]
-        lists = [self._ask(i, "amdsmi_get_gpu_process_list") for i in ids]
-        busy = [share for share in (self._busy(i) for i in ids) if share is not None]
-        own = [
-            _held(p)
-            for listed in lists
-            if listed is not None
-            for p in listed
-            if p["pid"] in pids
-        ]
-        return Usage(
-            memory_bytes=None if None in lists or not ids else sum(own),
-            utilization=sum(busy) / len(busy)
-            if busy and len(busy) == len(ids)
-            else None,
-        )
-
-    def _reading(self, device_id: str) -> Usage:
-        power = self._ask(device_id, "amdsmi_get_power_info") or {}
-        energy = self._ask(device_id, "amdsmi_get_energy_count")
-        names = ("current_socket_power", "average_socket_power", "socket_power")
-        watts = [
-            watt
-            for watt in (_figure(power.get(name)) for name in names)
-            if watt is not None
-        ]
-        return Usage(
+        listed = self._ask(device_id, "amdsmi_get_gpu_process_list") if holders else ()
+        return DeviceSample(
             memory_bytes=self._ask(
                 device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory
             ),
-            utilization=self._busy(device_id),
-            power_watts=watts[0] if watts else None,
-            # Counted in units of so many microjoules.
-            energy_joules=energy["energy_accumulator"]
-            * energy["counter_resolution"]
-            / 1e6
-            if energy
-            else None,
+            utilization=busy,
+            power_watts=self._watts(device_id),
+            millijoules=self._millijoules(device_id),
+            leases={
+                lease_id: Usage(
+                    memory_bytes=_memory_of(listed, pids.get(lease_id)),
+                    utilization=busy,
+                )
+                for lease_id in holders
+            },
+            others=None if busy is None else 0.0,
         )
+
+    def _watts(self, device_id: str) -> float | None:
+        power = self._ask(device_id, "amdsmi_get_power_info") or {}
+        names = ("current_socket_power", "average_socket_power", "socket_power")
+        figures = [_figure(power.get(name)) for name in names]
+        return next((watts for watts in figures if watts is not None), None)
+
+    def _millijoules(self, device_id: str) -> int | None:
+        energy = self._ask(device_id, "amdsmi_get_energy_count")
+        if not energy:
+            return None
+        # Counted in units of so many microjoules.
+        microjoules: float = energy["energy_accumulator"] * energy["counter_resolution"]
+        return round(microjoules / 1000)
 
     def _busy(self, device_id: str) -> float | None:
         activity = self._ask(device_id, "amdsmi_get_gpu_activity") or {}
@@ -316,6 +308,18 @@ def _usable(piece: Slice, devices: Mapping[str, Device]) -> Device:
     if device.problem:
         raise PrepareFailed(f"{device.name} {device.problem}", device_id=device.id)
     return device
+
+
+def _holds(lease: Lease, device_id: str) -> bool:
+    return any(slice_.device_id == device_id for slice_ in lease.slices)
+
+
+def _memory_of(
+    listed: Sequence[Mapping[str, Any]] | None, pids: frozenset[int] | None
+) -> int | None:
+    if listed is None or pids is None:
+        return None
+    return sum(_held(process) for process in listed if process["pid"] in pids)
 
 
 def _held(process: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jupyter_aistack.core.enforcement.mps_limits import (
@@ -124,13 +124,16 @@ class ShareEnforcer:
         """Who holds memory, without our own MPS servers: what they hold belongs to the
         leases they serve.
         """
-        return tuple(
-            p for p in device.processes if p.name != SERVER or not self.is_server(p.pid)
-        )
+        named = [use.pid for use in device.processes if use.name == SERVER]
+        servers = self.servers_among(named)
+        return tuple(use for use in device.processes if use.pid not in servers)
 
-    def is_server(self, pid: int) -> bool:
-        """Whether a process is one of our own MPS servers."""
-        return not self._mps.own_pids().isdisjoint(ancestors(pid))
+    def servers_among(self, pids: Iterable[int]) -> frozenset[int]:
+        """Those of some processes that are our own MPS servers."""
+        daemons = self._mps.own_pids()
+        if not daemons:
+            return frozenset()
+        return frozenset(pid for pid in pids if not daemons.isdisjoint(ancestors(pid)))
 
     def is_reopened(self, device: Device) -> Device:
         """A GPU as it stands now, where MPS had closed it: the process that is to start

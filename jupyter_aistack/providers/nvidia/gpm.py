@@ -1,7 +1,7 @@
 """Activity of multiprocessors from NVML's GPU performance monitoring, which Hopper and
 later have.
 
-A figure needs two samples, so the first look gives none. Samples are the library's own
+A figure needs two samples, so the first gives none. Samples are the library's own
 memory: each is freed once the next is there.
 """
 
@@ -32,11 +32,11 @@ class GPM:
         self._nvml = nvml
         self._samples: dict[str, Any] = {}
 
-    def look(self, devices: Iterable[Device]) -> dict[str, float]:
-        """Activity since the last look, 0 to 1, by UUID of a GPU, or of a MIG instance
+    def sample(self, devices: Iterable[Device]) -> dict[str, float]:
+        """Activity since the sample before, 0 to 1, by UUID of a GPU, or of a MIG instance
         on one that is cut.
 
-        What has no GPM, or was not looked at before, is missing.
+        What has no GPM, or was not sampled before, is missing.
         """
         taken: dict[str, Any] = {}
         for device in devices:

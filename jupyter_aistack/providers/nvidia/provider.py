@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -19,18 +18,19 @@ from jupyter_aistack.core.model.device import (
     SliceKind,
 )
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Preparation, Provider, Usage
+from jupyter_aistack.providers.base import Preparation, Provider
 
 from . import mig
 from .enforcement import ShareEnforcer
-from .load import LoadSampler
 from .memory_caps import caps, for_suspension, seen_bytes
 from .mig_reconfigure import MIGReconfigurer
 from .nvml import NVML
+from .sampler import GPUSampler
 from .topology import PCILocation, places
-from .usage import UsageReader, read_processes
+from .usage import read_processes
 
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was
@@ -87,7 +87,7 @@ class GPUProvider(Provider):
         self._sharing = sharing or ShareEnforcer(self._nvml, clock=clock)
         self._optional = optional
         self._clock = clock
-        self._loads = LoadSampler(self._nvml)
+        self._sampler = GPUSampler(self._nvml, self._sharing.servers_among)
         self._known: dict[str, Device] = {}
         self._reopened_at = self._placed_at = -math.inf
         self._places: dict[str, PCILocation] = {}
@@ -205,53 +205,24 @@ class GPUProvider(Provider):
         known = self._known.get(device_id)
         return known.index if known is not None else 0
 
-    def usage(
-        self, leases: Mapping[str, Lease], pids: Mapping[str, frozenset[int]]
-    ) -> Mapping[str, Usage]:
-        """Memory and busy share of device time over each lease's processes.
+    def sample(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Mapping[str, frozenset[int]],
+        since: float | None = None,
+    ) -> Mapping[str, DeviceSample]:
+        """What the driver reports of each GPU, and of each process on those with a
+        lease.
 
-        The latter is unknown on MIG, and under MPS where the driver counts the work as
-        the server's.
+        Who works is unknown on MIG, and under MPS where the driver counts the work as
+        the server's. The driver's samples of processes come up to a second late.
         """
-        reading = UsageReader(self._nvml, self._clock())
-        held = {
-            i: (_gpu_slices(lease), pids.get(i, frozenset()))
-            for i, lease in leases.items()
-        }
-        used = {
-            i: reading.of_processes(slices, own)
-            for i, (slices, own) in held.items()
-            if slices
-        }
-        hidden = {
-            i
-            for i, use in used.items()
-            if not use.utilization and self._is_hidden(leases[i], reading)
-        }
-        return {
-            i: replace(use, utilization=None) if i in hidden else use
-            for i, use in used.items()
-        }
-
-    def _is_hidden(self, lease: Lease, reading: UsageReader) -> bool:
-        """Whether a lease's work may be what its MPS server is seen to do."""
-        if lease.enforced_by is None or not lease.enforced_by.is_by_mps:
-            return False
-        busy = (reading.busy(piece.uuid) or {} for piece in _gpu_slices(lease))
-        return any(
-            share and self._sharing.is_server(pid)
-            for shares in busy
-            for pid, share in shares.items()
-        )
-
-    def device_usage(self, devices: Mapping[str, Device]) -> Mapping[str, Usage]:
-        """What each GPU's own counters say."""
-        reading = UsageReader(self._nvml, self._clock())
-        return {
-            i: reading.of_device(i)
-            for i, device in devices.items()
-            if device.kind is DeviceKind.GPU
-        }
+        uuids: dict[str, set[str]] = {}
+        for lease in leases.values():
+            for slice_ in _gpu_slices(lease):
+                uuids.setdefault(slice_.device_id, set()).add(slice_.uuid)
+        return self._sampler.sample(devices, uuids, self._clock(), since)
 
     def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
         """Which MIG instances would be created, and which unused ones destroyed."""
@@ -262,47 +233,6 @@ class GPUProvider(Provider):
     ) -> tuple[str, ...]:
         """Create them, where the administrator allows it."""
         return self._cutter.make(self._known.values(), wanted, leased)
-
-    def loads(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-    ) -> Mapping[str, ProcessLoad]:
-        """Energy counters, and activity by process or by MIG instance."""
-        gpus = {
-            i: device
-            for i, device in devices.items()
-            if device.kind is DeviceKind.GPU and device.is_healthy
-        }
-        return self._loads.look(gpus, leases, pids, self._clock())
-
-    def memory_by_process(
-        self, uuids: Iterable[str]
-    ) -> Mapping[str, Mapping[int, int | None] | None]:
-        """What the driver lists for each GPU or MIG instance: compute, graphics and MPS
-        clients.
-        """
-        reading = UsageReader(self._nvml, self._clock())
-        return {uuid: reading.by_process(uuid) for uuid in uuids}
-
-    def is_working(
-        self, uuids: Iterable[str], pids: frozenset[int], since: float
-    ) -> bool | None:
-        """By the driver's samples of each process, which come up to a second late.
-
-        Unknown on MIG, and where a server of MPS works, which may be for one of them.
-        """
-        reading = UsageReader(self._nvml, self._clock())
-        workers = [reading.workers(uuid, since) for uuid in uuids]
-        known = frozenset().union(*(found for found in workers if found is not None))
-        if pids & known:
-            return True
-        return (
-            None
-            if None in workers or any(map(self._sharing.is_server, known))
-            else False
-        )
 
     def close(self) -> None:
         """Close NVML. MPS daemons that hold leases go on."""

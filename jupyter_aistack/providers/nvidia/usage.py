@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.providers.base import Usage
 
 from .nvml import NVML
-
-SAMPLE_SECONDS = 2.5
-"""How far back the driver's utilisation samples are averaged; it takes one every 0.2 to
-1 second.
-"""
 
 _PROCESS_LISTS = (
     "nvmlDeviceGetComputeRunningProcesses_v3",
@@ -24,96 +17,51 @@ _PROCESS_LISTS = (
 
 
 class UsageReader:
-    """One round of measuring: each list is read once from the driver, however many
-    leases share a device.
+    """One round of reading: each handle is fetched once, as handles do not outlive a
+    reset of the driver.
+
+    Every figure is None where the driver does not tell: one GPU in trouble must not
+    hide what the others do.
+
+    Args:
+        nvml: the connection to the driver.
+        since: activity is averaged since then, in seconds since the epoch.
     """
 
-    def __init__(self, nvml: NVML, now: float, seconds: float = SAMPLE_SECONDS) -> None:
+    def __init__(self, nvml: NVML, since: float) -> None:
         self._nvml = nvml
-        self._since = int((now - seconds) * 1e6)
-        self._memory: dict[str, Mapping[int, int | None] | None] = {}
-        self._busy: dict[str, Mapping[int, float] | None] = {}
-
-    def of_processes(self, slices: Iterable[Slice], pids: frozenset[int]) -> Usage:
-        pieces = list(slices)
-        memory = [self._held(piece.uuid, pids) for piece in pieces]
-        busy = [self._busy_share(piece, pids) for piece in pieces]
-        known = [share for share in busy if share is not None]
-        return Usage(
-            memory_bytes=None
-            if None in memory
-            else sum(held for held in memory if held is not None),
-            utilization=sum(known) / len(known) if len(known) == len(busy) else None,
-        )
-
-    def of_device(self, uuid: str) -> Usage:
-        memory = self._ask(uuid, "nvmlDeviceGetMemoryInfo")
-        rates = self._ask(uuid, "nvmlDeviceGetUtilizationRates")
-        milliwatts = self._ask(uuid, "nvmlDeviceGetPowerUsage")
-        millijoules = self._ask(uuid, "nvmlDeviceGetTotalEnergyConsumption")
-        return Usage(
-            memory_bytes=None if memory is None else memory.used,
-            utilization=None if rates is None else rates.gpu / 100,
-            power_watts=None if milliwatts is None else milliwatts / 1000,
-            energy_joules=None if millijoules is None else millijoules / 1000,
-        )
+        self._since = int(since * 1e6)
+        self._handles: dict[str, Any] = {}
 
     def by_process(self, uuid: str) -> Mapping[int, int | None] | None:
         """Bytes each process holds on a GPU or MIG instance; None when no list of them
         can be read.
         """
-        if uuid not in self._memory:
-            self._memory[uuid] = _merge(
-                [self._ask(uuid, function) for function in _PROCESS_LISTS]
-            )
-        return self._memory[uuid]
-
-    def workers(self, uuid: str, since: float) -> frozenset[int] | None:
-        """Processes of whose work the driver has a sample since then; None where it
-        takes none (MIG).
-        """
-        samples = self._ask(
-            uuid, "nvmlDeviceGetProcessUtilization", int(since * 1e6), not_found=()
-        )
-        return (
-            None
-            if samples is None
-            else frozenset(s.pid for s in samples if 0 < s.smUtil <= 100)
-        )
-
-    def _held(self, uuid: str, pids: frozenset[int]) -> int | None:
-        held = self.by_process(uuid)
-        own = (
-            None
-            if held is None
-            else [memory for pid, memory in held.items() if pid in pids]
-        )
-        return (
-            None
-            if own is None or None in own
-            else sum(memory for memory in own if memory is not None)
-        )
-
-    def _busy_share(self, piece: Slice, pids: frozenset[int]) -> float | None:
-        if piece.kind is SliceKind.MIG:
-            return None  # the driver has no figure per process there
-        busy = self.busy(piece.uuid)
-        return (
-            None
-            if busy is None
-            else min(1.0, sum(share for pid, share in busy.items() if pid in pids))
-        )
+        return _merge([self._ask(uuid, function) for function in _PROCESS_LISTS])
 
     def busy(self, uuid: str) -> Mapping[int, float] | None:
         """Share of time in which each process had the GPU at work; None where the
         driver does not tell (MIG).
         """
-        if uuid not in self._busy:
-            samples = self._ask(
-                uuid, "nvmlDeviceGetProcessUtilization", self._since, not_found=()
-            )
-            self._busy[uuid] = None if samples is None else _average(samples)
-        return self._busy[uuid]
+        samples = self._ask(
+            uuid, "nvmlDeviceGetProcessUtilization", self._since, not_found=()
+        )
+        return None if samples is None else _average(samples)
+
+    def memory_bytes(self, uuid: str) -> int | None:
+        """Memory in use on the GPU."""
+        memory = self._ask(uuid, "nvmlDeviceGetMemoryInfo")
+        return None if memory is None else memory.used
+
+    def utilization(self, uuid: str) -> float | None:
+        """Share of time in which the GPU was at work."""
+        rates = self._ask(uuid, "nvmlDeviceGetUtilizationRates")
+        return None if rates is None else rates.gpu / 100
+
+    def watts(self, uuid: str) -> float | None:
+        """Power the GPU draws."""
+        milliwatts = self._ask(uuid, "nvmlDeviceGetPowerUsage")
+        return None if milliwatts is None else milliwatts / 1000
 
     def millijoules(self, uuid: str) -> int | None:
         """The GPU's energy counter, since its driver was loaded."""
@@ -121,22 +69,22 @@ class UsageReader:
         return None if counter is None else int(counter)
 
     def _handle(self, uuid: str) -> Any:
+        if uuid not in self._handles:
+            self._handles[uuid] = self._fetch_handle(uuid)
+        return self._handles[uuid]
+
+    def _fetch_handle(self, uuid: str) -> Any:
         try:
             return self._nvml.query("nvmlDeviceGetHandleByUUID", uuid, default=None)
         except ProviderError:
             return None
 
     def _ask(self, uuid: str, function: str, *args: Any, **answers: Any) -> Any:
-        """The driver's answer, or None: one GPU in trouble must not hide what the
-        others do.
-        """
         handle = self._handle(uuid)
+        if handle is None:
+            return None
         try:
-            return (
-                None
-                if handle is None
-                else self._nvml.query(function, handle, *args, default=None, **answers)
-            )
+            return self._nvml.query(function, handle, *args, default=None, **answers)
         except ProviderError:
             return None
 

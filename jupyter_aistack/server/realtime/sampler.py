@@ -170,7 +170,7 @@ def snapshot(workbench: ServerContext) -> dict[str, Any]:
     """The whole picture, as the stream sends it. Call it in a thread; raises
     `AIStackError`.
     """
-    from jupyter_aistack.broker.api.service import Caller
+    from jupyter_aistack.broker.api.caller import Caller
     from jupyter_aistack.system.processes import current_user
 
     service = workbench.service

@@ -23,7 +23,7 @@ from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.system.processes import is_alive
 
 if TYPE_CHECKING:
-    from jupyter_aistack.broker.api.service import Caller
+    from jupyter_aistack.broker.api.caller import Caller
 
 JSON = dict[str, Any]
 HOLD_SECONDS = 20.0

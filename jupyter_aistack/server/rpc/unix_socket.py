@@ -26,7 +26,7 @@ from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.system.peer import has_peer_credentials, peer_of
 
 if TYPE_CHECKING:
-    from jupyter_aistack.broker.api.service import Caller
+    from jupyter_aistack.broker.api.caller import Caller
 
 MAX_LINE_BYTES = 2**20
 MAX_PATH_BYTES = 100  # the system allows 107

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jupyter_aistack.core.accounting.measurement import usage_of
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.suspend.model import DeviceMemory
@@ -72,7 +73,8 @@ class MemoryProbe:
             for d, held in listed.items()
             if d.id not in home and not pids.isdisjoint(held)
         )
-        usage = self._broker.devices.usage([lease], {lease.id: pids})[0][lease.id]
+        sample = self._broker.devices.measure([lease], {lease.id: pids})
+        usage = usage_of(lease, pids, sample.readings)
         most = max(
             (
                 sum(held.get(pid, 0) for pid in pids)

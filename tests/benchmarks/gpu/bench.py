@@ -155,9 +155,8 @@ def used_bytes(device: str) -> int | None:
         return None
     provider = GPUProvider()
     try:
-        found = provider.device_usage(
-            {one.id: one for one in provider.discover("here")}
-        ).values()
+        devices = {device.id: device for device in provider.discover("here")}
+        found = provider.sample(devices, {}, {}).values()
     finally:
         provider.close()
     held = [use.memory_bytes for use in found]

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.broker.api.caller import Caller
+from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
 from jupyter_aistack.core.wire.values import (
     lease_from_dict,

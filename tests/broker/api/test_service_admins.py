@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker.api.service import Caller, Service
+from jupyter_aistack.broker.api.caller import Caller
+from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.core.wire.visibility import ANONYMOUS
 from jupyter_aistack.exceptions import (
@@ -221,7 +222,7 @@ def test_names_of_others_are_hidden_where_the_settings_say_so() -> None:
         shown["holder"]["label"],
         shown["holder"]["pid"],
     ) == (ANONYMOUS, "", None)
-    with pytest.raises(PermissionDenied, match="belongs to somebody else"):
+    with pytest.raises(PermissionDenied, match="belongs to another user"):
         desk.call("release", {"lease_id": lease["id"]}, BOB)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.cli.simulate.commands import add_sessions_parser
-from jupyter_aistack.cli.simulate.sessions import POLICIES
+from jupyter_aistack.cli.simulate.scenario import POLICIES
 from jupyter_aistack.cli.simulate.trace import COLUMNS, read_tasks, split_sessions
 from jupyter_aistack.exceptions import InvalidRequest
 from tests.paths import DATA

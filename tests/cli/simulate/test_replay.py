@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyter_aistack.cli.simulate.replay import Notebook, Replay
-from jupyter_aistack.cli.simulate.sessions import POLICIES, Scenario
+from jupyter_aistack.cli.simulate.scenario import POLICIES, Scenario
 from jupyter_aistack.cli.simulate.suspend_policy import Suspend
 from jupyter_aistack.cli.simulate.trace import (
     HOUR,
@@ -84,7 +84,7 @@ class Watched(Replay):
     def __init__(self, trace: Trace, policy: str, scenario: Scenario) -> None:
         super().__init__(
             trace.sessions,
-            POLICIES[policy](scenario.floor(scenario.gpus or GPUS), scenario),
+            POLICIES[policy](scenario.pool(scenario.gpus or GPUS), scenario),
         )
         self.began: list[tuple[float, Notebook, int]] = []
         self.ran: list[tuple[float, float, int]] = []
@@ -154,12 +154,10 @@ class Checked(Suspend):
         return at
 
     def check(self) -> None:
-        residents = self._residents(self.floor.host_of)
-        for device in self.floor.host_of:
+        residents = self._residents(self.pool.host_of)
+        for device in self.pool.host_of:
             pieces = [p for n in residents for p in n.slices if p.device_id == device]
-            assert (
-                sum(piece.memory_bytes for piece in pieces) <= self.floor.memory_bytes
-            )
+            assert sum(piece.memory_bytes for piece in pieces) <= self.pool.memory_bytes
             assert self._running[device] <= self.side_by_side
         assert self.meter.host_parked_peak <= self.host_bytes
 
@@ -175,7 +173,7 @@ def test_suspension_keeps_within_memory_and_takes_its_time(
     trace: Trace, scenario: Scenario
 ) -> None:
     policy = Checked(
-        scenario.floor(GPUS),
+        scenario.pool(GPUS),
         scenario.costs,
         park_seconds=scenario.park_seconds,
         side_by_side=scenario.side_by_side,
@@ -197,5 +195,7 @@ def test_tasks_of_all_gpus_never_run_at_once(trace: Trace) -> None:
     scenario = Scenario(gpus=PER_HOST, gpus_per_host=PER_HOST)
     replay = Watched(trace, "suspend", scenario)
     replay.run()
-    whole = sorted((start, end) for start, end, gpus in replay.ran if gpus == PER_HOST)
-    assert all(end <= start for (_, end), (start, _) in pairwise(whole))
+    whole_gpus = sorted(
+        (start, end) for start, end, gpus in replay.ran if gpus == PER_HOST
+    )
+    assert all(end <= start for (_, end), (start, _) in pairwise(whole_gpus))

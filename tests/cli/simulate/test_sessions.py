@@ -9,7 +9,8 @@ import pytest
 from jupyter_aistack.cli.simulate.baselines import NotebookOS
 from jupyter_aistack.cli.simulate.costs import Costs
 from jupyter_aistack.cli.simulate.replay import Replay
-from jupyter_aistack.cli.simulate.sessions import POLICIES, Scenario, simulate
+from jupyter_aistack.cli.simulate.scenario import POLICIES, Scenario
+from jupyter_aistack.cli.simulate.sessions import simulate
 from jupyter_aistack.cli.simulate.trace import (
     HOUR,
     MINUTE,
@@ -21,10 +22,10 @@ from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest
 
-LIVES = SessionModel(
+MODEL = SessionModel(
     head_seconds=0, tail_seconds=0, jitter_seconds=0, median_bytes=10e9, p90_bytes=10e9
 )
-ONE = Scenario(gpus=1, gpus_per_host=1, lives=LIVES)
+ONE = Scenario(gpus=1, gpus_per_host=1, session_model=MODEL)
 CHECKPOINT = 0.13 + 10 / 3
 RESTORE = 0.15 + 10 / 5.3
 
@@ -81,7 +82,7 @@ def test_reclaim_ends_an_idle_lease_when_its_notice_is_over() -> None:
     report = run(
         tasks(("a", 0, 10), ("b", 20, 10)),
         "reclaim",
-        replace(ONE, idle=idle, lives=_open_for(HOUR)),
+        replace(ONE, idle=idle, session_model=_open_for(HOUR)),
     )
     assert report["delay_s"]["p99"] == pytest.approx(
         15 * 60, abs=0.01
@@ -128,7 +129,7 @@ def test_notebookos_moves_a_replica_when_its_hosts_are_busy() -> None:
     scenario = replace(ONE, gpus=2)
     trace = make_trace(tasks(("a", 0, 60), ("b", 1, 1), ("c", 30, 10)), _open_for(HOUR))
     rules = NotebookOS(
-        scenario.floor(2), Costs(start_seconds=(20.0, 20.0)), seed=0, replicas=1
+        scenario.pool(2), Costs(start_seconds=(20.0, 20.0)), seed=0, replicas=1
     )
     meter = Replay(trace.sessions, rules).run()
     assert list(meter.delays) == [
@@ -153,7 +154,7 @@ def test_sessions_share_a_gpu_while_their_memory_fits() -> None:
     report = run(
         tasks(("a", 0, 10), ("a", 20, 10), ("b", 10, 10)),
         "suspend",
-        replace(ONE, lives=_open_for(MINUTE)),
+        replace(ONE, session_model=_open_for(MINUTE)),
     )
     assert report["immediate_pct"] == 100
     assert report["resumes_per_task"] == 0
@@ -161,11 +162,15 @@ def test_sessions_share_a_gpu_while_their_memory_fits() -> None:
 
 
 def test_the_least_recently_used_session_makes_room() -> None:
-    lives = replace(
+    session_model = replace(
         _open_for(HOUR), median_bytes=30e9, p90_bytes=30e9
     )  # two of these fit on a GPU
     rows = tasks(("a", 0, 1), ("b", 2, 1), ("b", 8, 1), ("c", 4, 1))
-    report = run(rows, "suspend", replace(ONE, lives=lives, park_seconds=2 * HOUR))
+    report = run(
+        rows,
+        "suspend",
+        replace(ONE, session_model=session_model, park_seconds=2 * HOUR),
+    )
     checkpoint = 0.13 + 30 / 3
     assert report["resumes_per_task"] == 0  # a was parked for c, b was not
     assert report["host_gib_parked_peak"] == pytest.approx(30e9 / GIB, abs=0.05)
@@ -205,11 +210,11 @@ def test_long_tasks_are_left_out_and_counted() -> None:
 
 
 def test_sessions_without_tasks_are_added_up_to_their_share() -> None:
-    lives = replace(LIVES, unused_share=0.5)
+    session_model = replace(MODEL, unused_share=0.5)
     report = run(
         tasks(("a", 0, 60), ("b", 30, 60)),
         "reservation",
-        replace(ONE, gpus=20, lives=lives),
+        replace(ONE, gpus=20, session_model=session_model),
     )
     assert report["gpu_hours_held"] == pytest.approx(4.0)
     assert report["tasks"] == 2
@@ -229,7 +234,7 @@ def test_the_same_seed_gives_the_same_report() -> None:
     assert (
         one
         != simulate(
-            TWO, "suspend", replace(scenario, lives=SessionModel(seed=1))
+            TWO, "suspend", replace(scenario, session_model=SessionModel(seed=1))
         ).report
     )
 
@@ -261,4 +266,4 @@ def test_the_report_has_the_names_that_were_promised(policy: str) -> None:
 
 
 def _open_for(seconds: float) -> SessionModel:
-    return replace(LIVES, tail_seconds=seconds)
+    return replace(MODEL, tail_seconds=seconds)

@@ -17,8 +17,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from jupyter_aistack.client import client
 from jupyter_aistack.client.display import Panel
 from jupyter_aistack.client.runtime import attach
+from jupyter_aistack.client.transports import SocketTransport
 from jupyter_aistack.exceptions import AIStackError, DeviceInUse, LeaseError
+from jupyter_aistack.notebook.magics.extension import AIStackMagics
 from jupyter_aistack.notebook.panels import views
+from jupyter_aistack.notebook.session.lease_sync import LeaseSync
 from tests.paths import DATA
 
 HOLD = {"kind": "run", "id": "somebody-else"}
@@ -49,17 +52,33 @@ def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.C
 
 @pytest.fixture
 def shell(broker: client.Client) -> Iterator[InteractiveShell]:
-    """A real shell with the magics loaded."""
+    """A real shell with the magics in it, which speak to the client above."""
     shell = InteractiveShell()
     shell.colors = "nocolor"
-    shell.run_line_magic("load_ext", "jupyter_aistack.magics")
+    magics = AIStackMagics(shell, lambda: broker)
+    magics.register()
     yield shell
-    shell.run_line_magic("unload_ext", "jupyter_aistack.magics")
+    magics.unregister()
 
 
 @pytest.fixture
-def magics(shell: InteractiveShell) -> Any:
-    return shell.magics_manager.registry["AIStackMagics"]
+def shell_without_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> InteractiveShell:
+    """A shell whose Jupyter server has gone."""
+    path = str(tmp_path / "gone.sock")
+    monkeypatch.setenv("AISTACK_SOCKET", path)
+    shell = InteractiveShell()
+    connected = client.Client(SocketTransport(path))
+    AIStackMagics(shell, lambda: connected).register()
+    return shell
+
+
+@pytest.fixture
+def magics(shell: InteractiveShell) -> AIStackMagics:
+    found = shell.magics_manager.registry["AIStackMagics"]
+    assert isinstance(found, AIStackMagics)
+    return found
 
 
 def gpu(shell: InteractiveShell, line: str) -> str:
@@ -164,7 +183,7 @@ def test_no_wait_queues_and_the_lease_is_attached_before_a_later_cell(
     with pytest.raises(LeaseError, match="already waits for 1/4"):
         gpu(shell, "request 1/2")
     full.release()
-    magics.arrivals._is_told = False  # wait for the answer as in a first cell
+    magics.lease_sync._is_waiting_told = False  # wait for the answer as in a first cell
     capsys.readouterr()
     result = shell.run_cell("import os; held = os.environ['AISTACK_LEASE']")
     assert result.success
@@ -181,7 +200,7 @@ def test_release_leaves_the_queue(
         gpu(shell, "request 1/4 --no-wait")
         assert gpu(shell, "release") == "Left the queue for 1/4"
         assert broker.queue() == []
-    assert magics.arrivals.pending is None
+    assert magics.lease_sync.pending is None
 
 
 def test_waiting_ends_with_the_timeout_and_leaves_nothing(
@@ -221,13 +240,10 @@ def test_a_kernel_started_waiting_says_so_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    from jupyter_aistack.notebook.session import lease_sync
-
     with broker.request("1", attach=False, holder=HOLD):
         waiting = broker.request("1/2", wait=False)
         monkeypatch.setenv("AISTACK_REQUEST", waiting.request["id"])
-        monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
-        hook = lease_sync.LeaseSync()
+        hook = LeaseSync(lambda: broker, patience_seconds=30)
         capsys.readouterr()
         hook.before_cell()
         assert "Waiting for 1/2 (position 1)" in capsys.readouterr().out
@@ -237,13 +253,10 @@ def test_a_kernel_started_waiting_says_so_once(
 
 
 @pytest.fixture
-def hook(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Any:
+def hook(broker: client.Client, monkeypatch: pytest.MonkeyPatch) -> LeaseSync:
     """The hook of a kernel that a page may ask for."""
-    from jupyter_aistack.notebook.session import lease_sync
-
     monkeypatch.setenv("AISTACK_REQUEST", "r-anything")
-    monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
-    return lease_sync.LeaseSync()
+    return LeaseSync(lambda: broker, patience_seconds=30)
 
 
 def ask_from_a_page(broker: client.Client) -> client.LeaseHandle:
@@ -252,7 +265,7 @@ def ask_from_a_page(broker: client.Client) -> client.LeaseHandle:
 
 
 def test_a_lease_that_came_from_a_page_is_attached_once(
-    hook: Any, broker: client.Client, capsys: pytest.CaptureFixture[str]
+    hook: LeaseSync, broker: client.Client, capsys: pytest.CaptureFixture[str]
 ):
     lease = ask_from_a_page(broker)
     hook.before_cell()
@@ -263,7 +276,7 @@ def test_a_lease_that_came_from_a_page_is_attached_once(
 
 
 def test_a_lease_the_kernel_was_launched_with_is_left_to_its_launcher(
-    hook: Any,
+    hook: LeaseSync,
     broker: client.Client,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -277,7 +290,7 @@ def test_a_lease_the_kernel_was_launched_with_is_left_to_its_launcher(
 
 
 def test_a_lease_that_was_asked_for_without_attaching_is_not_attached(
-    hook: Any, broker: client.Client
+    hook: LeaseSync, broker: client.Client
 ):
     with broker.request("1/4", attach=False):
         hook.before_cell()
@@ -286,17 +299,17 @@ def test_a_lease_that_was_asked_for_without_attaching_is_not_attached(
 
 
 def test_a_lease_that_ended_since_it_was_looked_at_is_not_attached(
-    hook: Any, broker: client.Client, capsys: pytest.CaptureFixture[str]
+    hook: LeaseSync, broker: client.Client, capsys: pytest.CaptureFixture[str]
 ):
     ask_from_a_page(broker)
     seen_before = broker.mine()
     broker.call("release", lease_id=seen_before["leases"][0]["id"])
-    hook._take(seen_before)
+    hook.update(seen_before)
     assert (client.attached(), capsys.readouterr().out) == (None, "")
 
 
 def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_out(
-    hook: Any,
+    hook: LeaseSync,
     broker: client.Client,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -317,13 +330,11 @@ def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_ou
 
 def test_a_lease_that_has_ended_is_let_go_of_before_the_next_cell(
     shell: InteractiveShell,
+    magics: AIStackMagics,
     broker: client.Client,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    from jupyter_aistack.notebook.session import lease_sync
-
-    monkeypatch.setattr(lease_sync, "PATIENCE_SECONDS", 30)
+    magics.lease_sync.patience_seconds = 30
     gpu(shell, "request 1/4")
     held = broker.leases()[0]["id"]
     broker.call("release", lease_id=held)
@@ -337,24 +348,19 @@ def test_a_lease_that_has_ended_is_let_go_of_before_the_next_cell(
     assert "This kernel holds 1/2" in gpu(shell, "request 1/2")
 
 
-def test_the_hook_asks_nobody_when_nothing_may_come(
-    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
-):
-    def asked(*_: Any, **__: Any) -> None:
+def test_the_hook_asks_nobody_when_nothing_may_come(broker: client.Client):
+    def connect() -> client.Client:
         raise AssertionError("nobody should be asked")
 
-    monkeypatch.setattr(client.Client, "call", asked)
+    shell = InteractiveShell()
+    AIStackMagics(shell, connect).register()
     assert shell.run_cell("1 + 1").result == 2
 
 
 def test_a_broker_that_is_gone_does_not_break_a_cell(
-    shell: InteractiveShell,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    shell_without_server: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setenv("AISTACK_SOCKET", str(tmp_path / "gone.sock"))
-    assert shell.run_cell("1 + 1").result == 2
+    assert shell_without_server.run_cell("1 + 1").result == 2
     assert capsys.readouterr().err == ""
 
 
@@ -415,14 +421,11 @@ def test_after_cuda_was_touched_nothing_changes_and_the_way_out_is_said(
     assert dict(os.environ) == environment
 
 
-def test_a_dead_socket_is_one_line(
-    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setenv("AISTACK_SOCKET", str(tmp_path / "gone.sock"))
+def test_a_dead_socket_is_one_line(shell_without_server: InteractiveShell):
     with pytest.raises(
         AIStackError, match="AISTACK_SOCKET: no Jupyter server answers"
     ) as caught:
-        gpu(shell, "")
+        gpu(shell_without_server, "")
     assert len(caught.value._render_traceback_()) == 1
 
 
@@ -530,7 +533,7 @@ def test_where_the_memory_is_says_why_and_not_what_is_about_to_change(verb: str)
     samples = json.loads((DATA / "wire_samples.json").read_text())
     home = {"standing": "suspended", "why": "simulated: nothing has moved"}
     shown = str(
-        views.residence_panel({**samples["leases"][0], "residence": home}, verb)
+        views.device_state_panel({**samples["leases"][0], "residence": home}, verb)
     )
     assert ("needs it (simulated: nothing has moved)" in shown) == (verb == "resume")
     assert ("It moves to host memory now" in shown) == (verb == "suspend")
@@ -774,6 +777,18 @@ def test_loading_twice_is_loading_once(shell: InteractiveShell):
     before = len(shell.events.callbacks["pre_run_cell"])
     load_ipython_extension(shell)
     assert len(shell.events.callbacks["pre_run_cell"]) == before
+
+
+def test_ipython_loads_the_magics_and_unloads_them(broker: client.Client):
+    shell = InteractiveShell()
+    callbacks = {name: len(hooks) for name, hooks in shell.events.callbacks.items()}
+    shell.run_line_magic("load_ext", "jupyter_aistack.magics")
+    assert "This kernel holds no slice" in gpu(shell, "")
+    shell.run_line_magic("unload_ext", "jupyter_aistack.magics")
+    assert shell.find_line_magic("gpu") is None
+    assert shell.find_cell_magic("gpu") is None
+    left = {name: len(hooks) for name, hooks in shell.events.callbacks.items()}
+    assert left == callbacks
 
 
 def test_loading_imports_nothing_heavy():

@@ -25,7 +25,7 @@ from jupyter_aistack.core.accounting.charges import (
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.notebook.panels import accounting
-from jupyter_aistack.notebook.session.cell_timing import MOST_TOLD, CellTimer
+from jupyter_aistack.notebook.session.cell_timing import MAX_WAITING, CellTimer
 from jupyter_aistack.system.processes import current_user
 from tests.notebook.magics.test_gpu import broker, gpu, magics, shell  # noqa: F401
 
@@ -124,12 +124,11 @@ class Answering:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     answering = Answering()
-    monkeypatch.setattr(client, "connect", lambda: answering)
     monkeypatch.setenv("AISTACK_LEASE", "l-1")
     monkeypatch.setattr(
         "jupyter_aistack.notebook.session.cell_timing.BATCH_SECONDS", 0.02
     )
-    clock = CellTimer(type("Shell", (), {"execution_count": 5}))
+    clock = CellTimer(type("Shell", (), {"execution_count": 5}), lambda: answering)
     yield clock, answering
     answering.is_silent = False
     answering.gate.set()
@@ -158,7 +157,7 @@ def test_what_could_not_be_told_is_told_later_but_not_without_end(clock: Any):
     cells, answering = clock
     answering.is_silent = True
     answering.gate.set()
-    for number in range(MOST_TOLD + 20):
+    for number in range(MAX_WAITING + 20):
         run(cells, str(number))
     answering.is_silent = False
     for _ in range(600):
@@ -166,7 +165,7 @@ def test_what_could_not_be_told_is_told_later_but_not_without_end(clock: Any):
             break
         time.sleep(0.01)
     sent = [span for call in answering.calls for span in call]
-    assert 0 < len(sent) <= MOST_TOLD
+    assert 0 < len(sent) <= MAX_WAITING
     assert all(span["ended_at"] >= span["began_at"] for span in sent)
 
 

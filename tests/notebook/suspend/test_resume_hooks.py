@@ -50,10 +50,10 @@ class Notebook:
     def __init__(self, *phases: str, has_lease: bool = True) -> None:
         self.server, self.said = Server(*phases), list[str]()
         self.shell = InteractiveShell()
-        self.stay = ResumeHooks(self.shell, self.server, self.said.append)
-        self.stay.register()
+        self.hooks = ResumeHooks(self.shell, self.server, self.said.append)
+        self.hooks.register()
         if has_lease:
-            self.stay.agent.lease_id = "l-1"
+            self.hooks.agent.lease_id = "l-1"
         self.shell.user_ns["model"] = sys.modules["pytest"].Item
 
     def run(self, code: str) -> Any:
@@ -166,7 +166,7 @@ def test_a_server_that_does_not_answer_does_not_keep_a_cell_from_running() -> No
 
 def test_what_being_parked_means_is_told_once() -> None:
     book = Notebook("resident")
-    book.stay.agent.obey({"residence": residence("parked"), "orders": []})
+    book.hooks.agent.execute({"residence": residence("parked"), "orders": []})
     book.run("1")
     book.run("2")
     assert book.said == [ONCE]
@@ -174,7 +174,7 @@ def test_what_being_parked_means_is_told_once() -> None:
 
 def test_that_nothing_has_moved_is_said_of_a_simulated_gpu() -> None:
     book = Notebook("resident")
-    book.stay.agent.obey(
+    book.hooks.agent.execute(
         {"residence": residence("parked", tier="simulated"), "orders": []}
     )
     book.run("1")
@@ -183,7 +183,7 @@ def test_that_nothing_has_moved_is_said_of_a_simulated_gpu() -> None:
 
 def test_unloading_takes_the_hooks_out() -> None:
     book = Notebook("resident")
-    book.stay.unregister()
+    book.hooks.unregister()
     assert book.run("model").success
     assert book.server.called == []
 
@@ -194,32 +194,32 @@ def test_unloading_takes_the_hooks_out() -> None:
 def test_nothing_moves_while_a_cell_runs_and_no_cell_begins_while_something_moves() -> (
     None
 ):
-    presence = ExecutionLock()
-    presence.begins()
-    with presence.quiet() as is_quiet:
-        assert not is_quiet
-    with presence.away(), presence.quiet() as is_quiet:
-        assert is_quiet, "a cell that only waits is none"
-        is_quiet = False
-    presence.ends()
-    presence.ends()  # an empty cell ends without having begun
-    cell = threading.Thread(target=presence.begins)
-    with presence.quiet() as is_quiet:
-        assert is_quiet
+    lock = ExecutionLock()
+    lock.acquire()
+    with lock.block() as is_blocked:
+        assert not is_blocked
+    with lock.released(), lock.block() as is_blocked:
+        assert is_blocked, "a cell that only waits is none"
+        is_blocked = False
+    lock.release()
+    lock.release()  # an empty cell ends without having begun
+    cell = threading.Thread(target=lock.acquire)
+    with lock.block() as is_blocked:
+        assert is_blocked
         cell.start()
         cell.join(0.05)
         assert cell.is_alive(), "it waits"
     cell.join()
-    with presence.quiet() as is_quiet:
-        assert not is_quiet
+    with lock.block() as is_blocked:
+        assert not is_blocked
 
 
 def test_an_order_waits_for_the_end_of_the_cell_it_came_from() -> None:
-    presence = ExecutionLock()
-    presence.begins()
-    threading.Timer(0.05, presence.ends).start()
-    with presence.quiet(patience=10) as is_quiet:
-        assert is_quiet
+    lock = ExecutionLock()
+    lock.acquire()
+    threading.Timer(0.05, lock.release).start()
+    with lock.block(patience_seconds=10) as is_blocked:
+        assert is_blocked
 
 
 # -- orders ----------------------------------------------------------------------------
@@ -246,22 +246,22 @@ def test_an_order_amid_a_cell_is_turned_down_and_nonsense_is_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("jupyter_aistack.notebook.suspend.agent.PATIENCE_SECONDS", 0.0)
-    presence, mail = ExecutionLock(), Mail()
-    presence.begins()
-    agent = SuspendAgent(presence, mail)
-    agent.obey(orders("trim"))
+    lock, mail = ExecutionLock(), Mail()
+    lock.acquire()
+    agent = SuspendAgent(lock, mail)
+    agent.execute(orders("trim"))
     assert mail.answers["trim"] == {"error": "a cell runs", "is_busy": True}
-    presence.ends()
-    agent.obey(orders("dance"))
+    lock.release()
+    agent.execute(orders("dance"))
     assert mail.answers["dance"] == {"error": "KeyError: 'dance'"}
 
 
 def test_an_agent_ends_with_the_residence() -> None:
     agent = SuspendAgent(ExecutionLock(), Mail())
     agent.lease_id = "l-1"
-    agent.obey({"residence": None, "orders": []})
+    agent.execute({"residence": None, "orders": []})
     assert agent.lease_id == ""
-    agent.see({"id": "l-2", "residence": None})
+    agent.observe({"id": "l-2", "residence": None})
     assert agent.lease_id == ""
 
 

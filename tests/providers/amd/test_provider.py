@@ -16,6 +16,7 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
+from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.placement.placement import PlacementFailure, place
@@ -26,10 +27,10 @@ from jupyter_aistack.exceptions import (
     Unsatisfiable,
 )
 from jupyter_aistack.providers.amd.provider import AMDProvider
-from jupyter_aistack.providers.base import Usage
 
 SETUP = """
 from jupyter_aistack.providers.amd.provider import AMDProvider
+from tests.fakes.measuring import device_usage, loads, usage
 from jupyter_aistack.testing import ManualClock
 clock = ManualClock()
 provider = AMDProvider(clock=clock)
@@ -343,7 +344,7 @@ def test_a_leases_own_processes_count_and_its_gpus_are_as_busy_as_they_are(
     child = fake_amdsmi.python(state, SETUP)
     child("provider.discover('box')")
     held = {"l-1": lease(whole(gpu(0)), whole(gpu(1)), spec="2")}
-    used = child("provider.usage(held, {'l-1': frozenset({11})})", held=held)
+    used = child("usage(provider, held, {'l-1': frozenset({11})})", held=held)
     assert used == {"l-1": Usage(memory_bytes=3 * GIB, utilization=pytest.approx(0.6))}
 
 
@@ -352,7 +353,7 @@ def test_device_usage_has_watts_and_joules(fake_amdsmi) -> None:
         mi300x(used=7 * GIB, util=37, power=412, energy=4_000_000), SETUP
     )
     child("provider.discover('box')")
-    used = child("provider.device_usage(devices)", devices={gpu().id: gpu()})
+    used = child("device_usage(provider, devices)", devices={gpu().id: gpu()})
     assert used == {
         gpu().id: Usage(
             memory_bytes=7 * GIB,
@@ -374,11 +375,11 @@ def test_what_cannot_be_measured_is_none(fake_amdsmi, lease) -> None:
     state = mi300x() + "".join(f"fail amdsmi_get_{name} 2\n" for name in closed)
     child = fake_amdsmi.python(state, SETUP)
     child("provider.discover('box')")
-    assert child("provider.device_usage(devices)", devices={gpu().id: gpu()}) == {
+    assert child("device_usage(provider, devices)", devices={gpu().id: gpu()}) == {
         gpu().id: Usage()
     }
     held = {"l-1": lease(whole(gpu()), spec="1")}
-    assert child("provider.usage(held, {'l-1': frozenset({11})})", held=held) == {
+    assert child("usage(provider, held, {'l-1': frozenset({11})})", held=held) == {
         "l-1": Usage()
     }
 
@@ -386,7 +387,7 @@ def test_what_cannot_be_measured_is_none(fake_amdsmi, lease) -> None:
 def test_figures_that_stand_for_unknown_are_unknown(fake_amdsmi) -> None:
     child = fake_amdsmi.python(mi300x(), SETUP)
     child("provider.discover('box')")
-    used = child("provider.device_usage(devices)", devices={gpu().id: gpu()})[gpu().id]
+    used = child("device_usage(provider, devices)", devices={gpu().id: gpu()})[gpu().id]
     assert (used.utilization, used.power_watts) == (None, None)
 
 

@@ -347,7 +347,7 @@ def test_the_command_shows_a_plan_then_carries_it_out(
     )
     assert child("run('apply')") == (
         0,
-        "nothing to do: nobody waits for an instance that is not there\n",
+        "nothing to do: no request waits for an instance that is missing\n",
     )
     assert child("run('plan', '1g.18gb')") == (
         0,

@@ -18,14 +18,18 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
+from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.core.placement.placement import PlacementFailure, place
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Usage
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
-SETUP = "from jupyter_aistack.providers.nvidia.provider import GPUProvider\nprovider = GPUProvider()\n"
+SETUP = """
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
+from tests.fakes.measuring import device_usage, loads, usage
+provider = GPUProvider()
+"""
 H200_BYTES = 143771 * MIB
 
 
@@ -546,7 +550,7 @@ def test_usage_sums_a_leases_processes_on_its_devices_alone(fake_nvml, lease) ->
     child = fake_nvml.python(state + process(11, 5 * GIB, gpu=1), SETUP)
     held = {"l-1": lease(share("1/2", gpu()))}
     used = child(
-        "provider.usage(held, pids)", held=held, pids={"l-1": frozenset({11, 12})}
+        "usage(provider, held, pids)", held=held, pids={"l-1": frozenset({11, 12})}
     )
     assert used == {"l-1": Usage(memory_bytes=3 * GIB, utilization=0.5)}
 
@@ -557,11 +561,11 @@ def test_usage_changes_while_the_process_runs(fake_nvml, lease) -> None:
         "held": {"l-1": lease(share("1/2", gpu()))},
         "pids": {"l-1": frozenset({11})},
     }
-    assert child("provider.usage(held, pids)['l-1']", **ask) == Usage(
+    assert child("usage(provider, held, pids)['l-1']", **ask) == Usage(
         memory_bytes=GIB, utilization=0.0
     )
     fake_nvml.change(h200() + process(11, 2 * GIB, sm=80))
-    assert child("provider.usage(held, pids)['l-1']", **ask) == Usage(
+    assert child("usage(provider, held, pids)['l-1']", **ask) == Usage(
         memory_bytes=2 * GIB, utilization=0.8
     )
 
@@ -572,7 +576,9 @@ def test_a_lease_on_two_gpus_adds_memory_and_averages_business(
     state = h200(0) + h200(1) + process(11, GIB, sm=100) + process(11, 2 * GIB, gpu=1)
     child = fake_nvml.python(state, SETUP)
     held = {"l-1": lease(share("1/2", gpu(0)), share("1/2", gpu(1)))}
-    used = child("provider.usage(held, pids)", held=held, pids={"l-1": frozenset({11})})
+    used = child(
+        "usage(provider, held, pids)", held=held, pids={"l-1": frozenset({11})}
+    )
     assert used == {"l-1": Usage(memory_bytes=3 * GIB, utilization=0.5)}
 
 
@@ -589,7 +595,9 @@ def test_usage_on_mig_is_of_the_instance_and_has_no_utilization(
     child = fake_nvml.python(state, SETUP)
     device = child("provider.discover('box')[0]")
     held = {"l-1": lease(piece_of(device, device.mig[0]))}
-    used = child("provider.usage(held, pids)", held=held, pids={"l-1": frozenset({11})})
+    used = child(
+        "usage(provider, held, pids)", held=held, pids={"l-1": frozenset({11})}
+    )
     assert used == {"l-1": Usage(memory_bytes=GIB, utilization=None)}
 
 
@@ -599,9 +607,9 @@ def test_memory_the_driver_keeps_to_itself_is_unknown_not_zero(
     child = fake_nvml.python(h200() + process(11, GIB) + process(12, -1), SETUP)
     held = {"l-1": lease(share("1/2", gpu()))}
     both = child(
-        "provider.usage(held, pids)", held=held, pids={"l-1": frozenset({11, 12})}
+        "usage(provider, held, pids)", held=held, pids={"l-1": frozenset({11, 12})}
     )
-    one = child("provider.usage(held, pids)", held=held, pids={"l-1": frozenset({11})})
+    one = child("usage(provider, held, pids)", held=held, pids={"l-1": frozenset({11})})
     assert (both["l-1"].memory_bytes, one["l-1"].memory_bytes) == (None, GIB)
 
 
@@ -611,7 +619,7 @@ def test_leavings_of_ended_processes_are_not_utilization(fake_nvml, lease) -> No
     )
     held = {"l-1": lease(share("1/2", gpu()))}
     used = child(
-        "provider.usage(held, pids)", held=held, pids={"l-1": frozenset({11, 12})}
+        "usage(provider, held, pids)", held=held, pids={"l-1": frozenset({11, 12})}
     )
     assert used["l-1"].utilization == pytest.approx(0.1)
 
@@ -622,13 +630,14 @@ def test_usage_of_a_lost_gpu_is_unknown_and_hides_no_other(fake_nvml, lease) -> 
     )
     held = {"l-0": lease(share("1/2", gpu(0))), "l-1": lease(share("1/2", gpu(1)))}
     used = child(
-        "provider.usage(held, pids)",
+        "usage(provider, held, pids, devices)",
         held=held,
         pids={"l-0": frozenset({11}), "l-1": frozenset({11})},
+        devices={"GPU-0": gpu(0), "GPU-1": gpu(1)},
     )
     assert used == {"l-0": Usage(), "l-1": Usage(memory_bytes=GIB, utilization=0.0)}
     devices = child(
-        "provider.device_usage(devices)", devices={"GPU-0": gpu(0), "GPU-1": gpu(1)}
+        "device_usage(provider, devices)", devices={"GPU-0": gpu(0), "GPU-1": gpu(1)}
     )
     assert devices["GPU-0"] == Usage()
     assert devices["GPU-1"].utilization == 0.5
@@ -638,7 +647,7 @@ def test_device_usage_has_power_and_energy_in_watts_and_joules(fake_nvml) -> Non
     child = fake_nvml.python(
         h200(used=7 * GIB, util=37, power_mw=412500, energy_mj=9000500), SETUP
     )
-    assert child("provider.device_usage(devices)", devices={"GPU-0": gpu()}) == {
+    assert child("device_usage(provider, devices)", devices={"GPU-0": gpu()}) == {
         "GPU-0": Usage(
             memory_bytes=7 * GIB,
             utilization=0.37,
@@ -654,7 +663,7 @@ def test_device_usage_that_the_driver_does_not_know_is_none(fake_nvml) -> None:
         + "fail nvmlDeviceGetPowerUsage 3\nfail nvmlDeviceGetTotalEnergyConsumption 3\n"
     )
     used = fake_nvml.python(state, SETUP)(
-        "provider.device_usage(devices)", devices={"GPU-0": gpu()}
+        "device_usage(provider, devices)", devices={"GPU-0": gpu()}
     )
     assert used == {"GPU-0": Usage()}
 
@@ -666,6 +675,6 @@ def test_measuring_asks_the_driver_once_for_many_leases(fake_nvml, lease) -> Non
         "provider._nvml.query = lambda f, *a, **k: (asked.append(f), query(f, *a, **k))[1]"
     )
     held = {f"l-{n}": lease(share("1/8", gpu()), id=f"l-{n}") for n in range(8)}
-    child("provider.usage(held, {})", held=held)
+    child("usage(provider, held, {}, devices)", held=held, devices={"GPU-0": gpu()})
     assert child("asked.count('nvmlDeviceGetComputeRunningProcesses_v3')") == 1
     assert child("asked.count('nvmlDeviceGetProcessUtilization')") == 1

@@ -19,6 +19,7 @@ from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.nvidia.enforcement import ShareEnforcer
 from jupyter_aistack.providers.nvidia.nvml import NVML
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
+from tests.fakes.measuring import device_usage, loads, usage
 
 pytestmark = pytest.mark.gpu
 
@@ -107,10 +108,10 @@ def test_the_driver_and_cuda_agree_on_a_prepared_process(
             p.pid: p.memory_bytes
             for p in provider.discover("box")[device.index].processes
         }
-        used = provider.usage({held.id: held}, {held.id: frozenset({child.pid})})[
+        used = usage(provider, {held.id: held}, {held.id: frozenset({child.pid})})[
             held.id
         ]
-        on_device = provider.device_usage({device.id: device})[device.id]
+        on_device = device_usage(provider, {device.id: device})[device.id]
         child.communicate("\n")
     assert (count, multiprocessors) == (1, device.multiprocessors)
     assert 0.95 * device.memory_bytes < total <= device.memory_bytes
@@ -154,10 +155,10 @@ def test_energy_and_activity_of_a_process_at_work_are_seen(
         assert child.stdout is not None
         assert child.stdout.readline() == "working\n"
         pids = {held.id: frozenset({child.pid})}
-        first = provider.loads(devices, {held.id: held}, pids)[device.id]
+        first = loads(provider, devices, {held.id: held}, pids)[device.id]
         deadline = time.monotonic() + 20.0
         while (
-            found := provider.loads(devices, {held.id: held}, pids)[device.id]
+            found := loads(provider, devices, {held.id: held}, pids)[device.id]
         ).busy.get(held.id, 0.0) < 0.3:
             assert time.monotonic() < deadline, f"a busy process is seen as {found}"
             time.sleep(1.0)  # the driver samples every 0.2 to 1 second

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.broker.api.service import Caller
+from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.core.model.policy import Policy, Queue, SuspendPolicy
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.server.context import ServerContext

@@ -14,9 +14,9 @@ from jupyter_aistack.core.accounting.attribution import ProcessLoad
 from jupyter_aistack.core.model.device import Enforcement, SliceKind
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.providers.cpu import CPUProvider
-from jupyter_aistack.providers.nvidia.load import by_process
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock
+from tests.fakes.measuring import loads
 from tests.providers.nvidia.test_provider import (
     SETUP,
     gpu,
@@ -37,7 +37,7 @@ def look(
     device: Any = None,
 ) -> ProcessLoad:
     return child(
-        "provider.loads(devices, held, pids)['GPU-0']",
+        "loads(provider, devices, held, pids)['GPU-0']",
         devices={"GPU-0": device or gpu()},
         held=held,
         pids=pids,
@@ -76,7 +76,7 @@ def test_what_the_driver_does_not_tell_is_missing_and_not_zero(
 def test_a_lost_gpu_is_not_metered_and_hides_no_other(fake_nvml, lease) -> None:
     child = fake_nvml.python(h200(0, lost=15) + h200(1, energy_mj=7), SETUP)
     lost = {"GPU-0": replace(gpu(0), problem="fell off the bus"), "GPU-1": gpu(1)}
-    assert child("dict(provider.loads(devices, {}, {}))", devices=lost) == {
+    assert child("dict(loads(provider, devices, {}, {}))", devices=lost) == {
         "GPU-1": ProcessLoad(millijoules=7, others=0.0)
     }
 
@@ -191,27 +191,6 @@ def test_an_older_driver_without_gpm_is_no_error(fake_nvml, lease) -> None:
     }
 
 
-# -- dividing --------------------------------------------------------------------------
-
-
-def test_work_that_an_mps_server_may_hide_is_unknown_and_not_zero() -> None:
-    pids = {"l-a": A, "l-b": B}
-    assert by_process({7: 0.5}, pids, {"l-a"}) == ({"l-b": 0.0}, 0.5)
-    assert by_process({7: 0.5, 11: 0.1}, pids, {"l-a"}) == (
-        {"l-a": 0.1, "l-b": 0.0},
-        0.5,
-    )
-    assert by_process({}, pids, {"l-a", "l-b"}) == ({"l-a": 0.0, "l-b": 0.0}, 0.0)
-
-
-def test_shares_of_time_never_add_up_to_more_than_the_gpu() -> None:
-    busy, others = by_process({11: 0.9, 21: 0.9, 99: 0.2}, {"l-a": A, "l-b": B})
-    assert busy == {"l-a": pytest.approx(0.45), "l-b": pytest.approx(0.45)}
-    assert others == pytest.approx(0.1)
-    assert by_process({}, {"l-a": A}, whole=0.3) == ({"l-a": 0.0}, 0.3)
-    assert by_process(None, {"l-a": A}) == ({}, None)
-
-
 def test_mps_clients_are_found_in_the_samples(fake_nvml, lease) -> None:
     child = fake_nvml.python(
         h200() + process(11, GIB, type="M", sm=40) + process(30, 0, sm=0), SETUP
@@ -237,17 +216,17 @@ def test_a_cpu_has_activity_and_no_counter(lease) -> None:
         uuid="",
     )
     held, pids = {"l-a": lease(piece)}, {"l-a": frozenset({os.getpid()})}
-    first = provider.loads({device.id: device}, held, pids)[device.id]
+    first = loads(provider, {device.id: device}, held, pids)[device.id]
     assert (first.millijoules, first.busy) == (None, {})
     assert first.memory["l-a"] > 0
     sum(range(2_000_000))
     clock.advance(1.0)
-    provider.usage(held, pids)  # somebody else looks, which must not cut ours short
-    second = provider.loads({device.id: device}, held, pids)[device.id]
+    provider.sample({device.id: device}, held, pids, since=0.0)  # cuts nobody short
+    second = loads(provider, {device.id: device}, held, pids)[device.id]
     assert 0 < second.busy["l-a"] <= 0.5
 
 
 def test_a_simulated_device_has_nothing_to_meter() -> None:
     provider = SimulatedProvider("1xH100-80GB")
     (device,) = provider.discover("box")
-    assert provider.loads({device.id: device}, {}, {}) == {device.id: ProcessLoad()}
+    assert loads(provider, {device.id: device}, {}, {}) == {device.id: ProcessLoad()}

@@ -1,0 +1,75 @@
+"""Verbs about the host: its devices, what is in use, what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from jupyter_aistack.core.model.sample import Usage
+from jupyter_aistack.core.scheduling.admission import problems
+from jupyter_aistack.core.wire.values import (
+    JSON,
+    host_to_dict,
+    integer_field,
+    reservation_to_dict,
+)
+
+from .base import Payload, Verb, VerbGroup
+from .caller import Caller
+
+
+class HostVerbs(VerbGroup):
+    """``host``, ``usage``, ``events`` and ``reservations``: they change nothing."""
+
+    def verbs(self) -> dict[str, Verb]:
+        return {
+            "host": self._host,
+            "events": self._events,
+            "usage": self._usage,
+            "reservations": self._reservations,
+        }
+
+    def _host(self, payload: Payload, caller: Caller) -> JSON:
+        broker = self._broker
+        inventory = broker.inventory()
+        return host_to_dict(
+            inventory,
+            broker.leases(),
+            broker.policy.queues,
+            reservations=broker.reservations(),
+            problems=tuple(problems(broker.policy, inventory)),
+            capability=broker.suspend_support.capability,
+            now=broker.clock(),
+        )
+
+    def _events(self, payload: Payload, caller: Caller) -> JSON:
+        after = integer_field({"after": 0, **payload}, "after")
+        visibility = self._visibility(caller)
+        own = set() if visibility.sees_names else self._own_ids(caller)
+        events = self._broker.events(after)
+        return {"events": [visibility.event(event, own) for event in events]}
+
+    def _own_ids(self, caller: Caller) -> set[str]:
+        """Ids of all leases and requests that the caller's user has or had."""
+        own: set[str] = set()
+        for lease in self._broker.leases(live=False):
+            if lease.holder.user == caller.user:
+                own |= {lease.id, lease.request_id}
+        return own
+
+    def _usage(self, payload: Payload, caller: Caller) -> JSON:
+        by_lease, by_device = self._broker.usage()
+        return {
+            "at": self._broker.clock(),
+            "devices": _usage_to_dicts(by_device),
+            "leases": _usage_to_dicts(by_lease),
+        }
+
+    def _reservations(self, payload: Payload, caller: Caller) -> JSON:
+        now = self._broker.clock()
+        reservations = self._broker.reservations()
+        return {"reservations": [reservation_to_dict(r, now) for r in reservations]}
+
+
+def _usage_to_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:
+    return {name: asdict(use) for name, use in usage.items()}

@@ -1,0 +1,76 @@
+"""Verbs about leases: in use, extended, released."""
+
+from __future__ import annotations
+
+from jupyter_aistack.core.wire.values import (
+    JSON,
+    integer_field,
+    number_field,
+    text_field,
+)
+from jupyter_aistack.exceptions import InvalidRequest
+
+from .base import Payload, Verb, VerbGroup
+from .caller import MAX_LABEL, Caller
+
+
+class LeaseVerbs(VerbGroup):
+    """``leases``, ``activate``, ``listed``, ``bind``, ``extend`` and ``release``."""
+
+    def verbs(self) -> dict[str, Verb]:
+        return {
+            "leases": self._leases,
+            "activate": self._activate,
+            "listed": self._listed,
+            "bind": self._bind,
+            "extend": self._extend,
+            "release": self._release,
+        }
+
+    def _leases(self, payload: Payload, caller: Caller) -> JSON:
+        leases = self._broker.leases(live=not payload.get("all"))
+        pinned = self._broker.with_pin_reasons(leases)
+        return {"leases": [self._shown(lease, caller) for lease in pinned]}
+
+    def _activate(self, payload: Payload, caller: Caller) -> JSON:
+        lease = self._owned(payload, caller)
+        verified = payload.get("verified")
+        if verified is not None and not isinstance(verified, bool):
+            raise InvalidRequest(
+                "verified: expected true, false or null", field="verified"
+            )
+        note = text_field(payload, "note", "")[:MAX_LABEL]
+        token = integer_field(payload, "token")
+        activated = self._broker.activate(lease.id, token, verified=verified, note=note)
+        return self._shown(activated, caller)
+
+    def _listed(self, payload: Payload, caller: Caller) -> JSON:
+        """Whether the server that enforces a lease knows a process; null where no
+        server tells.
+        """
+        lease = self._owned(payload, caller)
+        pid = integer_field(payload, "pid", least=1)
+        clients = self._broker.clients(lease)
+        return {"listed": None if clients is None else pid in clients}
+
+    def _bind(self, payload: Payload, caller: Caller) -> JSON:
+        lease = self._owned(payload, caller)
+        token = integer_field(payload, "token")
+        root_pid = integer_field(payload, "root_pid", least=1)
+        pid = root_pid if lease.holder.pid is None else lease.holder.pid
+        bound = self._broker.bind(lease.id, token, pid=pid, root_pid=root_pid)
+        return self._shown(bound, caller)
+
+    def _extend(self, payload: Payload, caller: Caller) -> JSON:
+        lease = self._owned(payload, caller)
+        seconds = number_field(payload, "seconds", least=1)
+        if seconds is None:
+            raise InvalidRequest(
+                "seconds: say by how many seconds to extend", field="seconds"
+            )
+        extended = self._broker.extend(lease.id, lease.token, seconds)
+        return self._shown(extended, caller)
+
+    def _release(self, payload: Payload, caller: Caller) -> JSON:
+        lease = self._owned(payload, caller)
+        return self._shown(self._broker.release(lease.id, lease.token), caller)

@@ -1,0 +1,85 @@
+"""One lease for each kernel and process: who holds what, and the refusal of a second.
+
+A kernel is guarded by what the granting side says (``mine``), which knows leases of
+pages and of the launch too. A process is guarded by what it has attached itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from jupyter_aistack.exceptions import LeaseError
+
+from .lease_handle import attached, drop_ended
+from .runtime import attach as attaching
+
+JSON = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+def own_lease(mine: Mapping[str, Any]) -> JSON | None:
+    """The lease of the kernel itself, not of one of its workers.
+
+    Args:
+        mine: the answer of the ``mine`` verb.
+    """
+    prepared = mine["prepared"]
+    return next((lease for lease in mine["leases"] if lease["id"] in prepared), None)
+
+
+def waiting_requests(mine: Mapping[str, Any]) -> list[JSON]:
+    """The requests of the kernel itself, from the answer of the ``mine`` verb."""
+    return [request for request in mine["requests"] if not request["holder"]["parent"]]
+
+
+def check_kernel(mine: Mapping[str, Any], spec: str) -> JSON | None:
+    """The lease this kernel has already, if it is what is asked for; else None.
+
+    Args:
+        mine: the answer of the ``mine`` verb.
+        spec: what is asked for, in its canonical form.
+
+    Raises:
+        LeaseError: it holds another one, or waits for one.
+    """
+    own = own_lease(mine)
+    if own is not None:
+        if own["spec"] != spec:
+            raise LeaseError(
+                f"this kernel already holds {own['spec']} ({own['id']}); %gpu release it to ask for {spec}"
+            )
+        return own
+
+    waiting = waiting_requests(mine)
+    if waiting:
+        raise LeaseError(
+            f"this kernel already waits for {waiting[0]['spec']}; %gpu release leaves the queue"
+        )
+    return None
+
+
+def check_process(spec: str, *, takes_device: bool) -> None:
+    """Raise when this process cannot attach another lease.
+
+    A lease that has ended does not stand in the way: it is dropped here.
+
+    Args:
+        spec: what is asked for, in its canonical form.
+        takes_device: a GPU may come with it.
+
+    Raises:
+        DeviceInUse: CUDA or ROCm has started and fixed the devices for good.
+        LeaseError: one is attached already.
+    """
+    for line in drop_ended():
+        log.warning(line)
+    if takes_device:
+        attaching.check_untouched()
+
+    held = attached()
+    if held is not None:
+        raise LeaseError(
+            f"this process already holds {held.spec} ({held.id}); release it to ask for {spec}"
+        )

@@ -1,0 +1,38 @@
+"""Values as people read them, in a notebook and on the command line alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from jupyter_aistack.core.model.units import format_bytes
+
+UNKNOWN = "n/a"
+"""For a value that is not known, so that it never looks like zero."""
+
+
+def number_text(value: float | None, digits: int) -> str:
+    """A number with so many digits after the point."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def bytes_text(value: int | None) -> str:
+    """An amount of memory, e.g. ``20.0 GiB``."""
+    return UNKNOWN if value is None else format_bytes(value)
+
+
+def percent_text(share: float | None) -> str:
+    """A share of something, e.g. ``40%``."""
+    return UNKNOWN if share is None else f"{share:.0%}"
+
+
+def aligned(rows: Iterable[Sequence[object]], indent: str = "") -> list[str]:
+    """Rows as lines, each column as wide as its widest cell."""
+    table = [[str(cell) for cell in row] for row in rows]
+    columns = zip(*table, strict=True)
+    widths = [max(len(cell) for cell in column) for column in columns]
+    return [indent + _line(row, widths) for row in table]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = zip(row, widths, strict=True)
+    return "  ".join(cell.ljust(width) for cell, width in cells).rstrip()

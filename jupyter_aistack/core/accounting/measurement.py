@@ -1,0 +1,306 @@
+"""Whose use it is: a sample of a host's devices, told apart by lease."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from jupyter_aistack.core.model.device import Device, MIGInstance, Slice, SliceKind
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import (
+    DeviceSample,
+    HostSample,
+    UnitSample,
+    Usage,
+)
+
+from .attribution import ProcessLoad
+
+Activity = tuple[dict[str, float], float | None]
+"""Activity of each lease as a share of the device, and of all other processes."""
+
+
+# -- use, as people see it -------------------------------------------------------------
+
+
+def usage_by_lease(sample: HostSample, leases: Iterable[Lease]) -> dict[str, Usage]:
+    """What each lease used; unknown for a lease whose processes are not known."""
+    return {
+        lease.id: usage_of(lease, sample.pids[lease.id], sample.readings)
+        if lease.id in sample.pids
+        else Usage()
+        for lease in leases
+    }
+
+
+def usage_of(
+    lease: Lease, pids: frozenset[int], readings: Mapping[str, DeviceSample]
+) -> Usage:
+    """Memory and busy share over a lease's processes.
+
+    Memory adds up over its slices and the busy share is their mean, each known only
+    where it is known of all of them.
+    """
+    parts: list[Usage] = []
+    for device_id in dict.fromkeys(slice_.device_id for slice_ in lease.slices):
+        reading = readings.get(device_id)
+        slices = [each for each in lease.slices if each.device_id == device_id]
+        if reading is None:
+            parts.append(Usage())
+        elif lease.id in reading.leases:
+            parts.append(reading.leases[lease.id])
+        else:
+            parts.extend(_usage_on(slice_, lease, pids, reading) for slice_ in slices)
+    memory = [part.memory_bytes for part in parts if part.memory_bytes is not None]
+    shares = [part.utilization for part in parts if part.utilization is not None]
+    return Usage(
+        memory_bytes=sum(memory) if _is_complete(memory, parts) else None,
+        utilization=sum(shares) / len(parts) if _is_complete(shares, parts) else None,
+    )
+
+
+def _is_complete(known: Sequence[object], parts: Sequence[Usage]) -> bool:
+    return bool(parts) and len(known) == len(parts)
+
+
+def _usage_on(
+    slice_: Slice, lease: Lease, pids: frozenset[int], reading: DeviceSample
+) -> Usage:
+    unit = reading.units.get(slice_.uuid, UnitSample())
+    share = None if slice_.kind is SliceKind.MIG else _busy_share(unit, pids)
+    if not share and _is_hidden(lease, unit, reading.servers):
+        share = None
+    return Usage(memory_bytes=memory_of(unit, pids), utilization=share)
+
+
+def memory_of(unit: UnitSample, pids: frozenset[int]) -> int | None:
+    """Bytes that processes hold on a unit together."""
+    if unit.memory is None:
+        return None
+    own = [held for pid, held in unit.memory.items() if pid in pids]
+    known = [held for held in own if held is not None]
+    return sum(known) if len(known) == len(own) else None
+
+
+def _busy_share(unit: UnitSample, pids: frozenset[int]) -> float | None:
+    if unit.busy is None:
+        return None
+    return min(1.0, sum(share for pid, share in unit.busy.items() if pid in pids))
+
+
+def _is_hidden(lease: Lease, unit: UnitSample, servers: frozenset[int]) -> bool:
+    """Whether a lease's work may be what its MPS server is seen to do."""
+    is_by_mps = lease.enforced_by is not None and lease.enforced_by.is_by_mps
+    return is_by_mps and bool(_workers(unit) & servers)
+
+
+def _workers(unit: UnitSample) -> frozenset[int]:
+    busy = unit.busy or {}
+    return frozenset(pid for pid, share in busy.items() if share > 0)
+
+
+# -- work and lists of processes -------------------------------------------------------
+
+
+def memory_by_unit(
+    sample: HostSample, slices: Iterable[Slice]
+) -> dict[str, Mapping[int, int | None] | None]:
+    """Bytes each process holds, by UUID of the GPU or MIG instance the slices are cut
+    from.
+
+    None for a unit whose list cannot be read now; a unit that nobody can list is left
+    out.
+    """
+    uuids = dict.fromkeys(slice_.uuid for slice_ in slices if slice_.uuid)
+    units = {uuid: sample.unit(uuid) for uuid in uuids}
+    return {uuid: unit.memory for uuid, unit in units.items() if unit is not None}
+
+
+def is_working(
+    sample: HostSample, slices: Iterable[Slice], pids: frozenset[int]
+) -> bool | None:
+    """Whether a GPU worked for one of `pids` in the sampled time; None when one of them
+    cannot tell, or a server works that may do so for one of them.
+    """
+    uuids = dict.fromkeys(slice_.uuid for slice_ in slices if slice_.uuid)
+    units = [sample.unit(uuid) for uuid in uuids]
+    workers = frozenset().union(*(_workers(unit) for unit in units if unit))
+    servers = frozenset().union(*(one.servers for one in sample.readings.values()))
+    if pids & workers:
+        return True
+    is_known = all(unit is not None and unit.busy is not None for unit in units)
+    return False if is_known and not workers & servers else None
+
+
+# -- load, as energy is divided by -----------------------------------------------------
+
+
+def load_of(
+    device: Device,
+    reading: DeviceSample,
+    leases: Mapping[str, Lease],
+    pids: Mapping[str, frozenset[int]],
+) -> ProcessLoad:
+    """A device's energy counter, and how active each lease on it was.
+
+    Args:
+        device: the device; a simulated one has no load.
+        reading: what it reported.
+        leases: the leases on it, also those that ended since the sample before.
+        pids: the processes of each lease; those of a lease that is missing are not
+            known.
+    """
+    if device.simulated:
+        return ProcessLoad()
+    slices = {
+        lease_id: [each for each in lease.slices if each.device_id == device.id]
+        for lease_id, lease in leases.items()
+    }
+    held = {lease_id: own for lease_id, own in slices.items() if own}
+    if reading.leases:
+        return _load_by_lease(reading, held)
+    busy, others = _activity(device, reading, leases, held, pids)
+    memory = {
+        lease_id: _memory_on(reading, own, pids[lease_id])
+        for lease_id, own in held.items()
+        if lease_id in pids
+    }
+    return ProcessLoad(
+        millijoules=reading.millijoules,
+        busy=busy,
+        others=others,
+        memory={i: size for i, size in memory.items() if size is not None},
+    )
+
+
+def _load_by_lease(
+    reading: DeviceSample, held: Mapping[str, Sequence[Slice]]
+) -> ProcessLoad:
+    shares = {i: float(sum(each.fraction for each in own)) for i, own in held.items()}
+    used = {i: use for i, use in reading.leases.items() if i in shares}
+    busy = {
+        i: use.utilization * shares[i]
+        for i, use in used.items()
+        if use.utilization is not None
+    }
+    memory = {
+        i: use.memory_bytes for i, use in used.items() if use.memory_bytes is not None
+    }
+    return ProcessLoad(
+        millijoules=reading.millijoules,
+        busy=busy,
+        others=reading.others,
+        memory=memory,
+    )
+
+
+def _memory_on(
+    reading: DeviceSample, slices: Iterable[Slice], pids: frozenset[int]
+) -> int | None:
+    units = [reading.units.get(slice_.uuid, UnitSample()) for slice_ in slices]
+    sizes = [memory_of(unit, pids) for unit in units]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _activity(
+    device: Device,
+    reading: DeviceSample,
+    leases: Mapping[str, Lease],
+    held: Mapping[str, Sequence[Slice]],
+    pids: Mapping[str, frozenset[int]],
+) -> Activity:
+    if device.mig_enabled:
+        return activity_by_instance(device, held, reading.units)
+    known = {lease_id: pids[lease_id] for lease_id in held if lease_id in pids}
+    by_mps = {lease_id for lease_id in held if _is_by_mps(leases[lease_id])}
+    unit = reading.units.get(device.id, UnitSample())
+    return activity_by_process(unit.busy, known, by_mps, unit.activity)
+
+
+def _is_by_mps(lease: Lease) -> bool:
+    return lease.enforced_by is not None and lease.enforced_by.is_by_mps
+
+
+def activity_by_process(
+    busy: Mapping[int, float] | None,
+    pids: Mapping[str, frozenset[int]],
+    by_mps: Collection[str] = (),
+    whole: float | None = None,
+) -> Activity:
+    """Activity of each lease, and of all other processes, on one GPU.
+
+    Args:
+        busy: share of time each process was at work; None where the driver does not
+            tell.
+        pids: the processes of each lease.
+        by_mps: leases behind an MPS server. NVIDIA's MPS documentation has tools count
+            what clients do as the server's: where a stranger works and such a lease
+            does not, the lease may be what works, and is not known.
+        whole: the activity of the GPU's multiprocessors, if it is known; it is divided
+            as `busy` is.
+    """
+    if busy is None:
+        return {}, None
+    shares = {
+        lease_id: sum(share for pid, share in busy.items() if pid in own)
+        for lease_id, own in pids.items()
+    }
+    ours = frozenset().union(*pids.values())
+    others = sum(share for pid, share in busy.items() if pid not in ours)
+    total = sum(shares.values()) + others
+    scale = _scale(total, whole)
+    if total <= 0 and whole is not None:
+        others = min(1.0, whole)
+    known = {
+        lease_id: share * scale
+        for lease_id, share in shares.items()
+        if share > 0 or others <= 0 or lease_id not in by_mps
+    }
+    return known, others * scale
+
+
+def _scale(total: float, whole: float | None) -> float:
+    """What shares of time are multiplied by: processes take turns within a sample, so
+    their shares may add up to more than one.
+    """
+    if total <= 0:
+        return 1.0
+    return min(1.0, total if whole is None else whole) / total
+
+
+def activity_by_instance(
+    device: Device,
+    slices: Mapping[str, Sequence[Slice]],
+    units: Mapping[str, UnitSample],
+) -> Activity:
+    """The same on a GPU that is cut into MIG instances, each with its activity and its
+    multiprocessors.
+
+    Compute instances of one GPU instance share one figure and cannot be told apart;
+    theirs goes to the others.
+    """
+    total = sum(instance.multiprocessors for instance in device.mig)
+    activity = {uuid: unit.activity for uuid, unit in units.items()}
+    worked = {
+        instance.uuid: min(1.0, share) * instance.multiprocessors / total
+        for instance in device.mig
+        if total and (share := activity.get(instance.uuid)) is not None
+    }
+    if not total or len(worked) < len(device.mig):
+        return {}, None
+    holders = Counter(each.uuid for held in slices.values() for each in held)
+    whole = {each.uuid for each in device.mig if not _shares_figure(each)}
+    own = {lease_id: [each.uuid for each in held] for lease_id, held in slices.items()}
+    known = {lease_id: uuids for lease_id, uuids in own.items() if whole >= set(uuids)}
+    # One lease may have ended since the sample before and another begun on the same
+    # instance: each is charged half of what the instance did.
+    busy = {
+        lease_id: sum(worked[uuid] / holders[uuid] for uuid in uuids)
+        for lease_id, uuids in known.items()
+    }
+    return busy, max(0.0, sum(worked.values()) - sum(busy.values()))
+
+
+def _shares_figure(instance: MIGInstance) -> bool:
+    return 0 < instance.compute_slices < instance.gpu_slices
