@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, Union
 from traitlets.config import Application, LoggingConfigurable
+from traitlets.config.loader import LazyConfigValue
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
@@ -89,7 +91,7 @@ class AIStack(LoggingConfigurable):
         leases may hold at once, none; ``weight``, its share of what is left over, above 0, 1; ``priority``, higher
         takes of that first, 0; ``is_open``, whether it takes requests, true; ``is_batch``, whether it gives way to
         interactive queues, false; ``members``, logins and ``@group`` names that may use it, everybody; ``idle``, when
-        a lease that nobody uses is taken back: false for never, or ``{"badge": "30min", "notice": "55min", "reclaim":
+        a lease that is not used is reclaimed: false for never, or ``{"badge": "30min", "notice": "55min", "reclaim":
         "60min"}``, the default; ``suspend``, whether its idle kernels give their GPU memory back for as long as others
         need it and get it again with their next cell, where this host can do that, false. There is always a queue
         ``default``.""",
@@ -132,9 +134,9 @@ class AIStack(LoggingConfigurable):
         help="""Whether idle kernels of queues with ``suspend`` give their GPU memory back while others need it:
         ``off``; ``auto``, where a self-test shows that the driver can; or a table, all of whose fields may be left out:
         ``{"warm": "60s", "hard": "30min", "host_share": 0.6}``. ``warm``: so long after its last use a kernel is left
-        alone; ``hard``: so long after it, it is suspended though nobody waits; ``host_share``, the most of the host's
-        available memory that suspended state may take; ``context`` (``"500MB"``) and ``margin`` (0.05), what coming
-        back needs beside the state; ``lock`` (``"5s"``), how long a kernel's work on the device is waited for;
+        alone; ``hard``: so long after it, it is suspended though no request waits; ``host_share``, the most of the
+        host's available memory that suspended state may take; ``context`` (``"500MB"``) and ``margin`` (0.05), what
+        coming back needs beside the state; ``lock`` (``"5s"``), how long a kernel's work on the device is waited for;
         ``retry`` (``"10s"``) and ``longest_retry`` (``"10min"``), the pause after such a wait was in vain, doubled
         each time.""",
     ).tag(config=True)
@@ -194,16 +196,6 @@ class AIStack(LoggingConfigurable):
         return chosen or default_ledger_url()
 
     @property
-    def chosen_providers(self) -> str:
-        """What grants slices: the environment goes first."""
-        return os.environ.get("AISTACK_PROVIDERS") or self.providers
-
-    @property
-    def chosen_enforcement(self) -> str:
-        """What holds a share to its size: the environment goes first."""
-        return os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement
-
-    @property
     def suspend_results(self) -> Path:
         """Where it is remembered which GPUs have passed the self-test of suspending."""
         from jupyter_core.paths import jupyter_data_dir
@@ -254,8 +246,8 @@ class AIStack(LoggingConfigurable):
         from jupyter_aistack.providers.registry import build_providers
 
         return build_providers(
-            self.chosen_providers,
-            enforcement=self.chosen_enforcement,
+            os.environ.get("AISTACK_PROVIDERS") or self.providers,
+            enforcement=os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement,
             mps_strict=self.mps_strict,
             mig_create=read_mig_create(self.mig_create),
         )
@@ -367,14 +359,22 @@ def load_settings() -> AIStack:
     try:
         return AIStack(parent=application)
     except TraitError as error:
-        field = _named_trait(error)
+        field = _refused_trait(application.config.AIStack)
         raise InvalidRequest(f"{field}: {error}", field=field) from error
 
 
-def _named_trait(error: TraitError) -> str:
-    """The setting that traitlets complains of."""
+def _refused_trait(configured: Mapping[str, Any]) -> str:
+    """The setting whose value its trait does not take: traitlets' error does not name
+    it but in its text.
+    """
     for name in AIStack.class_trait_names(config=True):
-        if f"'{name}'" in str(error):
+        value = configured.get(name)
+        # Changes of a default, such as ``c.AIStack.admins.append``, take its kind.
+        if value is None or isinstance(value, LazyConfigValue):
+            continue
+        try:
+            AIStack(**{name: value})
+        except TraitError:
             return name
     return "settings"
 

@@ -159,6 +159,7 @@ class Broker:
         )
         self.maintain = maintenance.maintain
         self.usage = maintenance.usage
+        self.recent_usage = maintenance.recent_usage
         self.sample = maintenance.sample
         self.record_usage = maintenance.record_usage
         self.flush_usage = maintenance.flush_usage

@@ -87,6 +87,16 @@ class Maintenance:
         sample = self.sample(leases, USAGE_SECONDS)
         return usage_by_lease(sample, leases), sample.device_usage()
 
+    def recent_usage(self, max_age_seconds: float) -> dict[str, Usage]:
+        """What each lease used by the last sample that was taken for anybody; none
+        where that is older. Asks no driver.
+        """
+        latest = self._host_state.devices.latest
+        now = self._host_state.now()
+        if latest is None or not 0 <= now - latest.at < max_age_seconds:
+            return {}
+        return usage_by_lease(latest, latest.leases.values())
+
     def sample(
         self, leases: Sequence[Lease], max_age_seconds: float = SAMPLE_SECONDS
     ) -> HostSample:

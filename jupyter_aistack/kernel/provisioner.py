@@ -423,14 +423,14 @@ class SliceProvisioner(LocalProvisioner):
 
         def run() -> None:
             try:
-                verified, note = check(
+                verified, condition = check(
                     expected(prepared, env),
                     pid=pid,
                     command=command,
                     environment=env,
                     is_client=lambda child: tenancy.is_client(holding, child),
                 )
-                tenancy.activate(holding, verified=verified, note=note)
+                tenancy.activate(holding, verified=verified, condition=condition)
                 poke()
             except Exception as error:
                 self.log.warning(

@@ -12,20 +12,19 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def memory_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
-    """Bytes this process and its neighbours in the group may use; None where nothing is
-    said.
+    """Bytes this process and its neighbours in the group may use; None without a
+    limit.
     """
-    files = (
-        (folder, ("memory.max", "memory.limit_in_bytes"))
-        for folder in _folders("memory", root, membership)
-    )
-    limits = [_integer(folder / name) for folder, names in files for name in names]
+    limits: list[int | None] = []
+    for folder in _folders("memory", root, membership):
+        limits.append(_integer(folder / "memory.max"))
+        limits.append(_integer(folder / "memory.limit_in_bytes"))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def memory_used(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
-    """Bytes the group uses, without file caches that would give way; None where nothing
-    is said.
+    """Bytes the group uses, without file caches that would give way; None where that
+    cannot be read.
     """
     for folder in _folders("memory", root, membership):
         for name in ("memory.current", "memory.usage_in_bytes"):
@@ -36,7 +35,7 @@ def memory_used(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
 
 
 def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
-    """CPUs' worth of time this process's group may use; None where nothing is said."""
+    """CPUs' worth of time this process's group may use; None without a limit."""
     quotas = [_quota(folder) for folder in _folders("cpu", root, membership)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
@@ -49,13 +48,12 @@ def _folders(controller: str, root: Path, membership: Path) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
+        # Version 1 has a tree for each controller, version 2 one for all.
         top = root / controller if controllers else root
         inner = top / path.strip("/")
-        yield from (
-            folder
-            for folder in (inner, *inner.parents)
-            if folder == top or top in folder.parents
-        )
+        for folder in (inner, *inner.parents):
+            if folder == top or top in folder.parents:
+                yield folder
 
 
 def _quota(folder: Path) -> float | None:
@@ -65,14 +63,16 @@ def _quota(folder: Path) -> float | None:
         period = _text(folder / "cpu.cfs_period_us")
     granted = _as_integer(quota)
     each = _as_integer(period)
-    return granted / each if granted is not None and granted > 0 and each else None
+    if granted is None or granted <= 0:
+        return None
+    return granted / each if each else None
 
 
 def _inactive_file(file: Path) -> int:
-    fields = dict(
-        line.split(" ", 1) for line in _text(file).splitlines() if " " in line
-    )
-    return int(fields.get("total_inactive_file") or fields.get("inactive_file") or 0)
+    lines = _text(file).splitlines()
+    fields = dict(line.split(" ", 1) for line in lines if " " in line)
+    inactive = fields.get("total_inactive_file") or fields.get("inactive_file")
+    return int(inactive or 0)
 
 
 def _integer(file: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""How much of the host's memory is there to be used."""
+"""How much of the host's memory is available."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from . import cgroup
 
 
 def available_bytes() -> int:
-    """Bytes that can be had without anybody being swapped out, nor a container's limit
-    being reached.
+    """Bytes that can be used without swapping another process out, nor reaching a
+    container's limit.
     """
     import psutil
 
     available = int(psutil.virtual_memory().available)
     limit = cgroup.memory_limit()
     used = cgroup.memory_used()
-    return (
-        available
-        if limit is None or used is None
-        else max(0, min(available, limit - used))
-    )
+    if limit is None or used is None:
+        return available
+    return max(0, min(available, limit - used))

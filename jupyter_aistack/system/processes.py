@@ -1,4 +1,4 @@
-"""Processes of this host: who lives, since when, and who descends from whom.
+"""Processes of this host: which run, since when, and which descend from which.
 
 Read straight from ``/proc`` where there is one (a hundred times cheaper than asking for
 each process), else by psutil.
@@ -9,53 +9,64 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
-_DEEPEST = 64
+_STATE = 0
+_PARENT = 1
+_USER_TICKS = 11
+_SYSTEM_TICKS = 12
+_START_TICKS = 19
+"""Places in ``/proc/PID/stat`` after the name; see proc(5), which counts from 1 and
+begins with pid and name.
+"""
+
+_MAX_DEPTH = 64
+_SAME_SECONDS = 0.5
+"""Starts that are no further apart are of one process: clocks and ticks are rounded."""
+
+_LEASE = b"AISTACK_LEASE="
 
 
 def started_at(pid: int) -> float | None:
     """When a process started, in seconds since the host did; None when it does not run.
 
     Since boot and not since the epoch: a clock that is set must not make every process
-        look like another.
+    look like another.
     """
     fields = _stat(pid)
-    if fields is None:
-        return None if os.path.isdir("/proc/self") else _started_by_psutil(pid)
-    return int(fields[_START_TICKS]) / os.sysconf("SC_CLK_TCK")
+    if fields is not None:
+        return int(fields[_START_TICKS]) / _ticks_per_second()
+    return None if _has_proc() else _started_by_psutil(pid)
 
 
 def is_alive(pid: int, since: float | None) -> bool:
-    """Whether process `pid` runs and is the one that started at `since` (None: any). A
-    zombie does not run.
+    """Whether process `pid` runs and started at `since` (None: at any time), so that it
+    is no later process with the same id. A zombie does not run.
     """
     fields = _stat(pid)
     if fields is not None and fields[_STATE] in (b"Z", b"X"):
         return False
     started = started_at(pid)
-    return started is not None and (
-        since is None or abs(started - since) < _SAME_SECONDS
-    )
+    if started is None or since is None:
+        return started is not None
+    return abs(started - since) < _SAME_SECONDS
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time a process has wanted so far: what its threads had, and what its first
-    one stood in line for.
+    """CPU time a process has demanded so far: what its threads used, and what its first
+    thread was runnable for without a CPU.
 
     None where that cannot be read.
     """
     fields = _stat(pid)
     if fields is None:
         return None
-    used = (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / os.sysconf(
-        "SC_CLK_TCK"
-    )
-    return used + _in_line(pid)
+    ticks = int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])
+    return ticks / _ticks_per_second() + _run_delay_seconds(pid)
 
 
-def _in_line(pid: int) -> float:
-    """Seconds that a process's first thread was ready to run and did not; 0 where the
+def _run_delay_seconds(pid: int) -> float:
+    """Seconds that a process's first thread was runnable and did not run; 0 where the
     system does not count them.
     """
     try:
@@ -97,8 +108,8 @@ def parents() -> dict[int, int]:
         pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     except OSError:
         return _parents_by_psutil()
-    found = {pid: _parent_from_proc(pid) for pid in pids}
-    return {pid: parent for pid, parent in found.items() if parent is not None}
+    by_pid = {pid: _parent_from_proc(pid) for pid in pids}
+    return {pid: parent for pid, parent in by_pid.items() if parent is not None}
 
 
 def _parent_from_proc(pid: int) -> int | None:
@@ -106,24 +117,25 @@ def _parent_from_proc(pid: int) -> int | None:
     return None if fields is None else int(fields[_PARENT])
 
 
-_STATE = 0
-_PARENT = 1
-_USER_TICKS = 11
-_SYSTEM_TICKS = 12
-_START_TICKS = 19
-"""Places in ``/proc/PID/stat`` after the name; see proc(5), which counts from 1 and
-begins with pid and name.
-"""
-
-_SAME_SECONDS = 0.5
-
-
 def _stat(pid: int) -> list[bytes] | None:
+    """The fields of ``/proc/PID/stat`` after the name; None when it cannot be read."""
+    content = _read(f"/proc/{pid}/stat")
+    # A name may hold spaces and brackets.
+    return None if content is None else content.rpartition(b")")[2].split()
+
+
+def _ticks_per_second() -> int:
+    return os.sysconf("SC_CLK_TCK")
+
+
+def _has_proc() -> bool:
+    return os.path.isdir("/proc/self")
+
+
+def _read(path: str) -> bytes | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return (
-                file.read().rpartition(b")")[2].split()
-            )  # a name may hold spaces and brackets
+        with open(path, "rb") as file:
+            return file.read()
     except OSError:
         return None
 
@@ -147,15 +159,14 @@ def _parents_by_psutil() -> dict[int, int]:
 
 def ancestors(pid: int) -> list[int]:
     """`pid`, its parent, its parent's parent, ..., up to the first process."""
-    parent_of = (
-        _parent_from_proc if os.path.isdir("/proc/self") else _parents_by_psutil().get
-    )
+    # Not `parents()`: most processes are of no interest here.
+    parent_of = _parent_from_proc if _has_proc() else _parents_by_psutil().get
     line = [pid]
-    while (
-        parent := parent_of(line[-1])
-    ) and parent not in line:  # not `parents()`: most processes are not asked for
+    while True:
+        parent = parent_of(line[-1])
+        if not parent or parent in line:
+            return line
         line.append(parent)
-    return line
 
 
 def tree(roots: Mapping[str, int]) -> dict[str, frozenset[int]]:
@@ -164,17 +175,28 @@ def tree(roots: Mapping[str, int]) -> dict[str, frozenset[int]]:
 
     Names with one root share its processes.
     """
-    above = parents()
-    found = {root: set[int]() for root in roots.values()}
-    for pid in above:
-        current = pid
-        steps = 0
-        while current not in found and current in above and steps < _DEEPEST:
-            current = above[current]
-            steps = steps + 1
-        if current in found:
-            found[current].add(pid)
-    return {name: frozenset(found[root]) for name, root in roots.items()}
+    parent_of = parents()
+    below = {root: set[int]() for root in roots.values()}
+    for pid in parent_of:
+        root = _nearest(pid, below, parent_of)
+        if root is not None:
+            below[root].add(pid)
+    return {name: frozenset(below[root]) for name, root in roots.items()}
+
+
+def _nearest(
+    pid: int, roots: Container[int], parent_of: Mapping[int, int]
+) -> int | None:
+    """The first of `roots` on the way from a process to its ancestors; None for none."""
+    current = pid
+    # Bounded: a process that ends while parents are read may leave a circle.
+    for _ in range(_MAX_DEPTH):
+        if current in roots:
+            return current
+        if current not in parent_of:
+            return None
+        current = parent_of[current]
+    return current if current in roots else None
 
 
 def program_of(pid: int) -> str:
@@ -188,14 +210,15 @@ def leases_named_by(pid: int) -> frozenset[str]:
     """Ids of the leases that a process was started with, as its environment says; none
     where that cannot be read.
 
-    Whoever starts a process chooses its environment, so believe it of that user's own
-    leases only.
+    The user that starts a process chooses its environment, so believe it of that user's
+    own leases only.
     """
     entries = (_read(f"/proc/{pid}/environ") or b"").split(b"\0")
-    named = next((entry for entry in entries if entry.startswith(_LEASE)), b"")
-    return frozenset(named.removeprefix(_LEASE).decode(errors="replace").split(",")) - {
-        ""
-    }
+    for entry in entries:
+        if entry.startswith(_LEASE):
+            text = entry.removeprefix(_LEASE).decode(errors="replace")
+            return frozenset(text.split(",")) - {""}
+    return frozenset()
 
 
 def uid_of(pid: int) -> int | None:
@@ -211,17 +234,6 @@ def cgroup_of(pid: int) -> bytes:
     be read.
     """
     return _read(f"/proc/{pid}/cgroup") or b""
-
-
-_LEASE = b"AISTACK_LEASE="
-
-
-def _read(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return None
 
 
 def own_threads() -> list[int]:

@@ -74,15 +74,13 @@ def test_what_is_not_enforced_or_nearly_full_or_out_of_order_stands_out(
     )
     lab.picture(f"standing-waits-{theme}")
 
-    condition = {
+    seen = {
         "kind": "NotEnforced",
         "severity": "error",
         "message": "the process sees 80.0 GiB of memory instead of 20.0 GiB",
-        "since": snapshot["usage"]["at"],
+        "since": 1.0,
     }
-    snapshot["leases"][0].update(
-        verified=False, conditions=[condition], residence=None
-    )
+    snapshot["leases"][0].update(verified=False, conditions=[seen], residence=None)
     snapshot["usage"]["leases"]["l-tour"]["memory_bytes"] = 19 * GIB
     told.say(snapshot)
     expect(lab.mine.locator(".jp-AIStack-problem")).to_contain_text(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import os
 import subprocess
 import sys
@@ -13,38 +11,10 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.client.runtime import attach
-from jupyter_aistack.core.enforcement.verification import judge
+from jupyter_aistack.core.enforcement.preparation import Expectation
+from jupyter_aistack.core.enforcement.verification import check_enforcement
 from jupyter_aistack.kernel import verify
 from jupyter_aistack.kernel.verify import bind_process, check
-from jupyter_aistack.system.verify import probe
-
-SOURCE = Path(probe.__file__)
-UUID = "11111111-1111-1111-1111-111111111111"
-OTHER = "abababab-abab-abab-abab-abababababab"
-
-
-def see(*command: str, **environment: str) -> Any:
-    """What the child prints, run as the provisioner runs it unless told otherwise."""
-    program = command or ("-I", "-S", str(SOURCE))
-    env = {
-        name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"
-    }
-    env = {**env, **environment}
-    return json.loads(
-        subprocess.check_output([sys.executable, *program], env=env, timeout=30)
-    )
-
-
-def test_it_uses_the_standard_library_only() -> None:
-    tree = ast.parse(SOURCE.read_text())
-    found = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    found |= {
-        alias.name
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Import)
-        for alias in n.names
-    }
-    assert {name.partition(".")[0] for name in found} <= set(sys.stdlib_module_names)
 
 
 def test_kernel_package_opens_nothing() -> None:
@@ -54,59 +24,6 @@ def test_kernel_package_opens_nothing() -> None:
         "jupyter_aistack",
         *sys.stdlib_module_names,
     }
-
-
-def test_without_a_driver_it_says_so_and_tells_the_rest() -> None:
-    found = see(OMP_NUM_THREADS="3", LD_LIBRARY_PATH="")
-    if found["visible"] is not None:
-        pytest.skip("this machine has a CUDA driver")
-    assert found["cuda"] == "there is no CUDA driver (libcuda.so.1)"
-    assert found["cores"] == sorted(os.sched_getaffinity(0))
-    assert found["threads"] == "3"
-
-
-def test_it_runs_as_a_module_too() -> None:
-    assert see("-m", "jupyter_aistack.system.verify.probe").keys() >= {
-        "visible",
-        "cores",
-        "threads",
-        "memory_total",
-    }
-
-
-def test_devices_are_told_as_the_process_sees_them(driver: str) -> None:
-    found = see(LD_LIBRARY_PATH=driver)
-    assert found["visible"] == [f"GPU-{UUID}", f"GPU-{OTHER}"]
-    assert (found["memory_total"], found["memory_free"], found["multiprocessors"]) == (
-        40 << 30,
-        40 << 30,
-        132,
-    )
-    assert "cuda" not in found
-
-
-def test_mig_instance_is_spelled_as_it_was_asked_for(driver: str) -> None:
-    found = see(LD_LIBRARY_PATH=driver, CUDA_VISIBLE_DEVICES=f"MIG-{UUID}")
-    assert found["visible"][0] == f"MIG-{UUID}"
-
-
-def test_no_device_is_an_answer(driver: str) -> None:
-    assert see(LD_LIBRARY_PATH=driver, FAKE_CUDA="none")["visible"] == []
-
-
-def test_driver_that_fails_is_no_answer(driver: str) -> None:
-    found = see(LD_LIBRARY_PATH=driver, FAKE_CUDA="broken")
-    assert (found["visible"], found["cuda"]) == (
-        None,
-        "cuInit failed: unknown error (999)",
-    )
-
-
-def test_driver_that_hangs_is_left_behind(driver: str) -> None:
-    code = "from jupyter_aistack.system.verify import probe as seen; seen.CUDA_SECONDS = 0.2; seen.main()"
-    found = see("-c", code, LD_LIBRARY_PATH=driver, FAKE_CUDA="hangs")
-    assert found["visible"] is None
-    assert "did not answer" in found["cuda"]
 
 
 VERDICTS = [
@@ -126,7 +43,7 @@ VERDICTS = [
     ({"visible": []}, {"visible": None, "cuda": "no driver"}, True, ""),
     ({"visible": []}, {"visible": ["GPU-1"]}, False, "not enforced: "),
     (
-        {"visible": ["GPU-1"], "cores": [0]},
+        {"visible": ("GPU-1",), "cores": (0,)},
         {"visible": None, "cores": [0, 1]},
         False,
         "not enforced: the process sees CPU cores",
@@ -145,20 +62,25 @@ VERDICTS = [
 def test_verdict(
     expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str
 ) -> None:
-    found = judge(expects, probe)
-    assert found[0] is verdict
-    assert found[1].startswith(note)
+    found, condition = check_enforcement(Expectation(**expects), seen, 1.0)
+    assert found is verdict
+    assert (condition.text if condition else "").startswith(note)
 
 
 def test_nothing_promised_is_not_called_verified() -> None:
-    assert check({}, pid=os.getpid(), command=[], environment={})[0] is None
+    assert check(Expectation(), pid=os.getpid(), command=[], environment={})[0] is None
 
 
 def test_child_that_cannot_start_is_no_verdict() -> None:
-    verdict, note = check(
-        {"threads": "1"}, pid=os.getpid(), command=["/no/such/python"], environment={}
+    verdict, condition = check(
+        Expectation(threads="1"),
+        pid=os.getpid(),
+        command=["/no/such/python"],
+        environment={},
     )
-    assert (verdict, note) == (None, "could not be verified: FileNotFoundError")
+    assert verdict is None
+    assert condition is not None
+    assert condition.text == "could not be verified: FileNotFoundError"
 
 
 def test_a_file_of_the_users_does_not_stand_in_for_a_library(
@@ -168,17 +90,24 @@ def test_a_file_of_the_users_does_not_stand_in_for_a_library(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert attach.verify({"threads": "3"}) == (True, "")
+    assert attach.verify(Expectation(threads="3")) == (True, None)
     assert check(
-        {"threads": "3"}, pid=os.getpid(), command=[], environment=dict(os.environ)
-    ) == (True, "")
+        Expectation(threads="3"),
+        pid=os.getpid(),
+        command=[],
+        environment=dict(os.environ),
+    ) == (True, None)
 
 
 def test_a_process_that_has_ended_is_not_called_verified() -> None:
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
-    found = check({"threads": "1"}, pid=process.pid, command=[], environment={})
-    assert found == (None, "could not be verified: ProcessLookupError")
+    verdict, condition = check(
+        Expectation(threads="1"), pid=process.pid, command=[], environment={}
+    )
+    assert verdict is None
+    assert condition is not None
+    assert condition.text == "could not be verified: ProcessLookupError"
 
 
 def test_kernel_behind_a_launcher_is_checked_with_our_own_python() -> None:

@@ -19,6 +19,7 @@ from .accounting_verbs import AccountingVerbs
 from .admin_verbs import AdminVerbs
 from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
+from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
 from .lease_verbs import LeaseVerbs
 from .reports import AccountingAPI
@@ -82,6 +83,10 @@ class Service:
         if not isinstance(payload, Mapping):
             raise InvalidRequest("payload: expected an object", field="payload")
         return answer(payload, caller)
+
+    def figures(self, caller: Caller) -> HostFigures:
+        """The host in objects, as this caller may see it."""
+        return figures_of(self.broker, self._access.visibility(caller))
 
     def charged(self, caller: Caller) -> tuple[list[ChargedTotals], Rates]:
         """For counters: what this process has charged since it started, as this caller

@@ -16,6 +16,7 @@ from typing import Any
 from distributed import Scheduler, Security, SpecCluster, Status
 
 from jupyter_aistack.client import client as clients
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import format_bytes
@@ -374,9 +375,9 @@ def _row(worker: LeasedWorker) -> tuple[str, ...]:
     if lease is None or not lease.is_granted:
         return (str(worker.name), worker.stage, "", worker.plan.spec, "", "", "")
     devices = ", ".join(piece.device_id for piece in lease.slices)
-    held = lease.enforcement + (
-        "" if lease.verified is not False else f" ({lease.note})"
-    )
+    held = lease.enforcement
+    if lease.verified is False:
+        held += f" ({conditions_text(lease.conditions)})"
     return (
         str(worker.name),
         worker.stage,

@@ -20,7 +20,11 @@ from distributed.deploy.spec import ProcessInterface
 from distributed.protocol.pickle import dumps
 
 from jupyter_aistack.client.client import Client, LeaseHandle
-from jupyter_aistack.core.enforcement.verification import NOT_KNOWN, judge
+from jupyter_aistack.core.enforcement.verification import (
+    Verdict,
+    check_enforcement,
+    not_verified,
+)
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import AcquireTimeout, AIStackError, ClusterError
 from jupyter_aistack.system.verify.child import listed
@@ -160,7 +164,7 @@ class LeasedWorker(ProcessInterface):
         pause = FIRST_POLL_SECONDS
         hopeless_since = None
         while not held.is_granted:
-            self._tell(f"waits: {held.note}")
+            self._tell(f"waits: {held.reason}")
             await asyncio.sleep(pause)
             pause = min(LAST_POLL_SECONDS, pause * 1.5)
             hopeless_since = (
@@ -180,17 +184,17 @@ class LeasedWorker(ProcessInterface):
             raise ClusterError(f"worker {self.name} is no longer wanted")
         if held.request["state"] != RequestState.QUEUED.value:
             raise ClusterError(
-                f"the request for {held.spec} was {held.state}: {held.note}"
+                f"the request for {held.spec} was {held.state}: {held.reason}"
             )
         if self.plan.timeout is not None and now - asked_at >= self.plan.timeout:
-            raise AcquireTimeout(held.note)
+            raise AcquireTimeout(held.reason)
         if (
             self.plan.timeout is None
             and hopeless_since is not None
             and now - hopeless_since >= HOPELESS_SECONDS
         ):
             raise AcquireTimeout(
-                f"{held.note}, and everything leased on this host is held by this notebook itself"
+                f"{held.reason}, and everything leased on this host is held by this notebook itself"
             )
 
     async def _is_hopeless(self) -> bool:
@@ -226,14 +230,14 @@ class LeasedWorker(ProcessInterface):
         self.address = self.nanny.worker_address
 
     async def _verify(self, lease: LeaseHandle) -> None:
-        verified, note = await self._look(lease)
-        await asyncio.to_thread(lease.activate, verified=verified, note=note)
+        verified, condition = await self._look(lease)
+        await asyncio.to_thread(lease.activate, verified=verified, condition=condition)
 
-    async def _look(self, lease: LeaseHandle) -> tuple[bool | None, str]:
+    async def _look(self, lease: LeaseHandle) -> Verdict:
         assert self.nanny is not None
         expects = lease.prepared.expects
-        if not expects:
-            return judge(expects, {})
+        if expects.is_empty:
+            return check_enforcement(expects, {}, time.time())
         async with rpc(
             self.nanny.worker_address, connection_args=self.nanny.connection_args
         ) as worker:
@@ -244,10 +248,10 @@ class LeasedWorker(ProcessInterface):
                 else "the worker did not answer"
             )
             if isinstance(seen, str):
-                return None, f"{NOT_KNOWN} {seen}"
+                return not_verified(seen, time.time())
             try:
                 mps = await asyncio.to_thread(listed, expects, seen, lease.is_client)
-                return judge(expects, {**seen, "mps": mps})
+                return check_enforcement(expects, {**seen, "mps": mps}, time.time())
             finally:
                 await worker.run(
                     function=dumps(look_no_more), args=dumps((seen["pid"],))

@@ -13,7 +13,7 @@ from typing import Any
 from distributed import WorkerPlugin
 
 from jupyter_aistack.client.runtime import attach as attaching
-from jupyter_aistack.core.wire.values import Preparation
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.system.parent_death import die_with_parent
 from jupyter_aistack.system.verify.child import ProbeResult
 
@@ -36,7 +36,7 @@ class SliceGuard(WorkerPlugin):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # Devices were chosen by the environment the process was born with; here CUDA
         # may have started already.
-        attaching.attach(replace(self.preparation, expects={}))
+        attaching.attach(replace(self.preparation, expects=Expectation()))
 
 
 class RMMCeiling(WorkerPlugin):

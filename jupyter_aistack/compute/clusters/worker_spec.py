@@ -18,8 +18,8 @@ from jupyter_aistack.core.enforcement.memory_caps import (
     SHARE,
     TENSORFLOW_MIB,
 )
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.wire.values import Preparation
 from jupyter_aistack.exceptions import ClusterError
 
 from .worker_plugins import RMMCeiling, SliceGuard
@@ -32,8 +32,7 @@ and torch need the rest.
 
 def is_gpu(slices: Sequence[Slice], preparation: Preparation) -> bool:
     """Whether a real GPU stands behind a lease."""
-    is_simulated = preparation.enforced_by == Enforcement.SIMULATED.value
-    return not is_simulated and any(piece.kind is not SliceKind.CPU for piece in slices)
+    return not _is_simulated(preparation) and bool(_gpu_slices(slices))
 
 
 def nanny_options(
@@ -56,20 +55,16 @@ def nanny_options(
     Raises:
         ClusterError: a GPU slice, but dask-cuda is not installed.
     """
-    if (
-        is_gpu(slices, preparation)
-        and "ROCR_VISIBLE_DEVICES" in preparation.environment
-    ):
-        return _amd_options(slices, preparation, host_memory_bytes, threads or 1)
-    if is_gpu(slices, preparation):
-        return _gpu_options(slices, preparation, host_memory_bytes, threads or 1)
-    return _cpu_options(
-        preparation, host_memory_bytes, threads or max(1, len(preparation.cores))
-    )
+    if not is_gpu(slices, preparation):
+        cores = max(1, len(preparation.cores))
+        return _cpu_options(preparation, host_memory_bytes, threads or cores)
+    is_amd = "ROCR_VISIBLE_DEVICES" in preparation.environment
+    options = _amd_options if is_amd else _nvidia_options
+    return options(slices, preparation, host_memory_bytes, threads or 1)
 
 
 def check_nanny(
-    slices: Sequence[Slice], preparation: Preparation, wanted: Mapping[str, Any]
+    slices: Sequence[Slice], preparation: Preparation, arguments: Mapping[str, Any]
 ) -> None:
     """Refuse what these slices cannot carry among a user's own arguments of a nanny.
 
@@ -78,9 +73,11 @@ def check_nanny(
             or NVLink between MIG instances, and with shares two workers may be on one
             GPU.
     """
-    protocol = str(wanted.get("protocol") or "tcp").removesuffix("://")
-    is_part = any(piece.kind not in (SliceKind.CPU, SliceKind.GPU) for piece in slices)
-    if is_gpu(slices, preparation) and is_part and protocol not in ("tcp", "tls"):
+    protocol = str(arguments.get("protocol") or "tcp").removesuffix("://")
+    whole = (SliceKind.CPU, SliceKind.GPU)
+    is_part = any(slice_.kind not in whole for slice_ in slices)
+    is_part_of_gpu = is_part and is_gpu(slices, preparation)
+    if is_part_of_gpu and protocol not in ("tcp", "tls"):
         raise ClusterError(
             f"protocol: {protocol} needs whole GPUs; leave it out (tcp), or make a cluster of slice 1"
         )
@@ -97,19 +94,19 @@ def withheld(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]
         own: the notebook's environment.
         given: what the worker's own lease gives it, which stands.
     """
-    ours = {SHARE: "", RMM_BYTES: "", TENSORFLOW_MIB: ""}
+    neutral = {SHARE: "", RMM_BYTES: "", TENSORFLOW_MIB: ""}
     if own.get("AISTACK_LEASE"):  # elsewhere it is the way to a daemon of the host's
-        ours["CUDA_MPS_PIPE_DIRECTORY"] = os.devnull
-    return {
-        name: value for name, value in ours.items() if name in own and name not in given
-    }
+        neutral["CUDA_MPS_PIPE_DIRECTORY"] = os.devnull
+    inherited = own.keys() - given.keys()
+    return {name: value for name, value in neutral.items() if name in inherited}
 
 
 def _cpu_options(
     preparation: Preparation, host_memory_bytes: int, threads: int
 ) -> dict[str, Any]:
-    is_simulated = preparation.enforced_by == Enforcement.SIMULATED.value
-    limit = host_memory_bytes if is_simulated else preparation.memory_limit_bytes
+    limit = preparation.memory_limit_bytes
+    if _is_simulated(preparation):
+        limit = host_memory_bytes
     return {
         "nthreads": threads,
         "memory_limit": limit or None,
@@ -121,7 +118,7 @@ def _cpu_options(
     }
 
 
-def _gpu_options(
+def _nvidia_options(
     slices: Sequence[Slice],
     preparation: Preparation,
     host_memory_bytes: int,
@@ -129,15 +126,12 @@ def _gpu_options(
 ) -> dict[str, Any]:
     try:
         from dask_cuda.device_host_file import DeviceHostFile
-    except (
-        ImportError
-    ) as error:  # also raised where it is installed without cuda-bindings
+    except ImportError as error:
+        # Also raised where it is installed without cuda-bindings.
         raise ClusterError(
             f"workers on GPU slices need dask-cuda: pip install 'jupyter_aistack[gpu]' ({error})"
         ) from error
-    device_bytes = sum(
-        piece.memory_bytes for piece in slices if piece.kind is not SliceKind.CPU
-    )
+    device_bytes = sum(slice_.memory_bytes for slice_ in _gpu_slices(slices))
     spill = {
         "device_memory_limit": int(device_bytes * SPILL_SHARE),
         "memory_limit": host_memory_bytes,
@@ -173,26 +167,31 @@ def _amd_options(
     }
 
 
+def _is_simulated(preparation: Preparation) -> bool:
+    return preparation.enforced_by == Enforcement.SIMULATED.value
+
+
+def _gpu_slices(slices: Sequence[Slice]) -> list[Slice]:
+    return [slice_ for slice_ in slices if slice_.kind is not SliceKind.CPU]
+
+
 def _gpus(slices: Sequence[Slice]) -> float:
-    return float(
-        sum(piece.fraction for piece in slices if piece.kind is not SliceKind.CPU)
-    )
+    """How many GPUs these slices are together, as a Dask resource."""
+    return float(sum(slice_.fraction for slice_ in _gpu_slices(slices)))
 
 
 def _plugins(slices: Sequence[Slice], preparation: Preparation) -> tuple[Any, ...]:
     guard = SliceGuard(preparation)
-    return (
-        (guard, RMMCeiling(_rmm_bytes(slices, preparation)))
-        if find_spec("rmm")
-        else (guard,)
-    )
+    if find_spec("rmm") is None:
+        return (guard,)
+    return (guard, RMMCeiling(_rmm_bytes(slices, preparation)))
 
 
 def _rmm_bytes(slices: Sequence[Slice], preparation: Preparation) -> int:
-    """What RMM may allocate on the worker's device: a share leaves room in its slice
-    for CUDA's context.
+    """What RMM may allocate on the worker's device: a share leaves some of its slice to
+    CUDA's context.
     """
-    own = min(piece.memory_bytes for piece in slices if piece.kind is not SliceKind.CPU)
+    own = min(slice_.memory_bytes for slice_ in _gpu_slices(slices))
     return min(own, int(preparation.environment.get(RMM_BYTES, own)))
 
 
@@ -202,7 +201,6 @@ def _without_nvml() -> dict[str, Any]:
     """
     import dask
 
-    settings: dict[str, Any] = dask.config.merge(
-        dask.config.config, {"distributed": {"diagnostics": {"nvml": False}}}
-    )
+    without = {"distributed": {"diagnostics": {"nvml": False}}}
+    settings: dict[str, Any] = dask.config.merge(dask.config.config, without)
     return settings

@@ -70,6 +70,8 @@ class Request:
         submitted_at: seconds since the epoch.
         state: where it stands.
         reason: why it waits or was rejected, in one sentence.
+        code: the error that its rejection means, as the name of its class; empty while
+            it is not rejected.
         lease_id: the lease it became, once granted.
     """
 
@@ -84,6 +86,7 @@ class Request:
     preemptible: bool = False
     state: RequestState = RequestState.QUEUED
     reason: str = ""
+    code: str = ""
     lease_id: str = ""
 
     @cached_property

@@ -16,6 +16,11 @@ from dataclasses import replace
 from fractions import Fraction
 from operator import attrgetter
 
+from jupyter_aistack.core.model.condition import (
+    ConditionKind,
+    Conditions,
+    new_condition,
+)
 from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
@@ -237,9 +242,9 @@ class QueuePass:
             self._suspend_own(request, size)
             order.drop(group)
             return
-        verdict, ends_at, note = self._place(request)
+        verdict, ends_at, conditions = self._place(request)
         if not isinstance(verdict, PlacementFailure):
-            self._grant(request, verdict, ends_at, note)
+            self._grant(request, verdict, ends_at, conditions)
             order.advance(group)
             return
         group.why = verdict.reason
@@ -277,7 +282,9 @@ class QueuePass:
             )
         return self._when_idle[key]
 
-    def _place(self, request: Request) -> tuple[PlacementVerdict, float | None, str]:
+    def _place(
+        self, request: Request
+    ) -> tuple[PlacementVerdict, float | None, Conditions]:
         """Slices, when the lease ends, and what its holder should know of that.
 
         One without an end of its own that would run into a reservation is lent the room
@@ -291,14 +298,14 @@ class QueuePass:
             not isinstance(verdict, PlacementFailure)
             or request.lease_seconds is not None
         ):
-            return verdict, ends_at, ""
+            return verdict, ends_at, ()
         coming = [
             k
             for k in self.keeps
             if k.name and k.starts_at > self.now and k.concerns(request, self.now)
         ]
         if not coming:
-            return verdict, ends_at, ""
+            return verdict, ends_at, ()
         first = min(coming, key=lambda keep: keep.starts_at)
         seconds = first.starts_at - self.now
         lent = (
@@ -307,12 +314,10 @@ class QueuePass:
             else verdict
         )
         if isinstance(lent, PlacementFailure):
-            return verdict, ends_at, ""
-        return (
-            lent,
-            first.starts_at,
-            f"lent until the reservation {first.name!r} begins",
-        )
+            return verdict, ends_at, ()
+        message = f"lent until the reservation {first.name!r} begins"
+        note = new_condition(ConditionKind.NOTE, message, self.now)
+        return lent, first.starts_at, (note,)
 
     def verdict(self, request: Request) -> PlacementVerdict:
         """Where a request goes now; or why it does not."""
@@ -365,7 +370,7 @@ class QueuePass:
         request: Request,
         slices: tuple[Slice, ...],
         ends_at: float | None,
-        note: str,
+        conditions: Conditions,
     ) -> None:
         expires_at = self.now + self.ttl_seconds
         residence = self.lodging.residence(request, slices)
@@ -374,7 +379,7 @@ class QueuePass:
             slices=slices,
             expires_at=expires_at,
             ends_at=ends_at,
-            note=note,
+            conditions=conditions,
             residence=residence,
         )
         self.actions.append(grant)

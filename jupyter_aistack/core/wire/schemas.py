@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jupyter_aistack.core.model.condition import ConditionKind, Severity
 from jupyter_aistack.core.model.device import DeviceKind, Enforcement, SliceKind
 from jupyter_aistack.core.model.device_state import (
     DisplayState,
@@ -165,6 +166,7 @@ _REQUEST = _object(
         "submitted_at": NUMBER,
         "state": _one_of(RequestState),
         "reason": TEXT,
+        "code": TEXT,
         "lease_id": TEXT,
         "position": _or_null(COUNT),
         "eta_at": _or_null(NUMBER),
@@ -379,26 +381,8 @@ SCHEMAS: JSON = {
     "Lease": _LEASE,
     "Condition": _object(
         {
-            "kind": {
-                "type": "string",
-                "title": "ConditionKind",
-                "enum": [
-                    "DeviceFault",
-                    "MemoryExceeded",
-                    "NotEnforced",
-                    "Failed",
-                    "MemoryPressure",
-                    "MemoryUnknown",
-                    "NotVerified",
-                    "EnforcementReduced",
-                    "Note",
-                ],
-            },
-            "severity": {
-                "type": "string",
-                "title": "Severity",
-                "enum": ["info", "warning", "error"],
-            },
+            "kind": _one_of(ConditionKind),
+            "severity": _one_of(Severity),
             "message": TEXT,
             "since": NUMBER,
         }
@@ -494,6 +478,7 @@ SCHEMAS: JSON = {
                 "memory_limit_bytes": COUNT,
                 "enforced_by": TEXT,
                 "expects": _map({}),
+                "conditions": _list(ref("Condition")),
             }
         ),
     },

@@ -32,13 +32,15 @@ class Visibility:
     sees_names: bool
 
     def lease(self, lease: Lease) -> JSON:
-        """A lease as this user may see it; a note may name the notebook."""
+        """A lease as this user may see it, on the wire."""
+        return lease_to_dict(self.redacted(lease))
+
+    def redacted(self, lease: Lease) -> Lease:
+        """A lease as this user may see it; a condition may name the notebook."""
         holder = self._holder(lease.holder)
-        return lease_to_dict(
-            replace(
-                lease, holder=holder, note=lease.note if holder == lease.holder else ""
-            )
-        )
+        if holder == lease.holder:
+            return lease
+        return replace(lease, holder=holder, conditions=())
 
     def request(self, request: Request) -> JSON:
         """A request that is decided."""

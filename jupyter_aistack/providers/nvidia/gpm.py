@@ -7,7 +7,7 @@ memory: each is freed once the next is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jupyter_aistack.core.model.device import Device
@@ -32,15 +32,21 @@ class GPM:
         self._nvml = nvml
         self._samples: dict[str, Any] = {}
 
-    def sample(self, devices: Iterable[Device]) -> dict[str, float]:
+    def sample(
+        self, devices: Iterable[Device], handle_of: Callable[[str], Any]
+    ) -> dict[str, float]:
         """Activity since the sample before, 0 to 1, by UUID of a GPU, or of a MIG instance
         on one that is cut.
 
         What has no GPM, or was not sampled before, is missing.
+
+        Args:
+            devices: the GPUs.
+            handle_of: gives the handle of a GPU or instance by its UUID, or None.
         """
         taken: dict[str, Any] = {}
         for device in devices:
-            taken.update(self._take(device))
+            taken.update(self._take(device, handle_of))
         before = self._samples
         self._samples = taken
         found = {
@@ -52,17 +58,15 @@ class GPM:
             self._ask("nvmlGpmSampleFree", sample)
         return {uuid: share for uuid, share in found.items() if share is not None}
 
-    def _take(self, device: Device) -> dict[str, Any]:
+    def _take(self, device: Device, handle_of: Callable[[str], Any]) -> dict[str, Any]:
         """New samples of a GPU, or of each of its instances."""
-        gpu = self._ask("nvmlDeviceGetHandleByUUID", device.id)
+        gpu = handle_of(device.id)
         support = None if gpu is None else self._ask("nvmlGpmQueryDeviceSupport", gpu)
         if support is None or not support.isSupportedDevice:
             return {}
         if not device.mig_enabled:
             return _only({device.id: self._sample("nvmlGpmSampleGet", gpu)})
-        handles = {
-            i.uuid: self._ask("nvmlDeviceGetHandleByUUID", i.uuid) for i in device.mig
-        }
+        handles = {instance.uuid: handle_of(instance.uuid) for instance in device.mig}
         numbers = {
             uuid: self._ask("nvmlDeviceGetGpuInstanceId", h)
             for uuid, h in handles.items()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -21,7 +22,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 
 from . import mig
 from .enforcement import ShareEnforcer
@@ -59,6 +60,14 @@ _GONE = "is no longer there; it fell off the bus or was removed"
 _UNREADABLE = "does not let this user read its memory; ask the administrator for access"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Make:
+    """A GPU's model: its name, and its number of multiprocessors (0: unknown)."""
+
+    name: str
+    multiprocessors: int
+
+
 class GPUProvider(Provider):
     """The host's NVIDIA GPUs, as the driver describes them.
 
@@ -89,6 +98,7 @@ class GPUProvider(Provider):
         self._clock = clock
         self._sampler = GPUSampler(self._nvml, self._sharing.servers_among)
         self._known: dict[str, Device] = {}
+        self._makes: dict[str, _Make] = {}
         self._reopened_at = self._placed_at = -math.inf
         self._places: dict[str, PCILocation] = {}
 
@@ -157,12 +167,12 @@ class GPUProvider(Provider):
             },
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=grip.level or _weakest(slices),
-            expects={
-                "visible": visible,
-                "memory_total": _memory_seen(slices, devices),
-                **grip.expects,
-            },
-            note=grip.note,
+            expects=replace(
+                grip.expects,
+                visible=tuple(visible),
+                memory_total=_memory_seen(slices, devices),
+            ),
+            conditions=grip.conditions,
         )
 
     def unprepare(self, lease: Lease) -> None:
@@ -243,6 +253,7 @@ class GPUProvider(Provider):
         is_due = not 0 <= self._clock() - self._reopened_at < RETRY_LOST_SECONDS
         if is_due and any(not device.is_healthy for device in self._known.values()):
             self._reopened_at = self._clock()
+            self._makes = {}
             self._nvml.close()
             self._sharing.prober.forget()
 
@@ -300,6 +311,7 @@ class GPUProvider(Provider):
         memory = ask("nvmlDeviceGetMemoryInfo", handle, default=None)
         handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
         total = memory.total if memory else 0
+        make = self._make(handle, uuid)
         known = mig.shapes(self._nvml, handle, total) if mig_enabled else ()
         instances = tuple(mig.describe(self._nvml, h, total, known) for h in handles)
         return Device(
@@ -307,11 +319,11 @@ class GPUProvider(Provider):
             host=host,
             kind=DeviceKind.GPU,
             index=index,
-            name=ask("nvmlDeviceGetName", handle, default=f"GPU {index}"),
+            name=make.name or f"GPU {index}",
             # Where MIG is on, an ordinary user may read the instances' memory but not
             # the GPU's.
             memory_bytes=total or sum(instance.memory_bytes for instance in instances),
-            multiprocessors=self._multiprocessors(handle),
+            multiprocessors=make.multiprocessors,
             mig=instances,
             mig_enabled=mig_enabled,
             mig_offers=self._cutter.offers(uuid, index, known),
@@ -320,6 +332,19 @@ class GPUProvider(Provider):
             free_bytes=memory.free if memory else None,
             problem="" if memory or mig_enabled else _UNREADABLE,
         )
+
+    def _make(self, handle: Any, uuid: str) -> _Make:
+        """What never changes of a GPU; the driver is asked until it has told all."""
+        known = self._makes.get(uuid)
+        if known is not None:
+            return known
+        make = _Make(
+            name=str(self._nvml.query("nvmlDeviceGetName", handle, default="")),
+            multiprocessors=self._multiprocessors(handle),
+        )
+        if make.name and make.multiprocessors:
+            self._makes[uuid] = make
+        return make
 
     def _multiprocessors(self, handle: Any) -> int:
         cores = self._nvml.query("nvmlDeviceGetNumGpuCores", handle, default=0)

@@ -65,13 +65,12 @@ class GPUSampler:
                 was None, which only such a sample moves on: others must not cut its
                 time short.
         """
+        reader = UsageReader(self._nvml, self._start(now) if since is None else since)
         activity: Mapping[str, float] = {}
         if since is None:
-            since = self._start(now)
             self._sampled_at = now
             healthy = [device for device in devices.values() if device.is_healthy]
-            activity = self._gpm.sample(healthy)
-        reader = UsageReader(self._nvml, since)
+            activity = self._gpm.sample(healthy, reader.handle)
         return {
             device_id: self._of_device(
                 device, list(uuids.get(device_id, ())), reader, activity

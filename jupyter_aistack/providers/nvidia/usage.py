@@ -68,7 +68,8 @@ class UsageReader:
         counter = self._ask(uuid, "nvmlDeviceGetTotalEnergyConsumption")
         return None if counter is None else int(counter)
 
-    def _handle(self, uuid: str) -> Any:
+    def handle(self, uuid: str) -> Any:
+        """The driver's handle of a GPU or MIG instance; None where it gives none."""
         if uuid not in self._handles:
             self._handles[uuid] = self._fetch_handle(uuid)
         return self._handles[uuid]
@@ -80,7 +81,7 @@ class UsageReader:
             return None
 
     def _ask(self, uuid: str, function: str, *args: Any, **answers: Any) -> Any:
-        handle = self._handle(uuid)
+        handle = self.handle(uuid)
         if handle is None:
             return None
         try:

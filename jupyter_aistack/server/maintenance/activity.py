@@ -9,13 +9,14 @@ open page is no use, a silent cell is. Where a driver cannot tell how busy a sli
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from jupyter_aistack.core.model.device import Enforcement
+from jupyter_aistack.core.model.device import Enforcement, SliceKind
 from jupyter_aistack.core.model.lease import Lease, NoticeKind
-from jupyter_aistack.core.model.policy import Policy
+from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder
+from jupyter_aistack.core.model.sample import Usage
+from jupyter_aistack.core.scheduling.idle import stage
 
 TOUCH_SECONDS = 60.0
 """Between two notes of the same lease's use."""
@@ -32,12 +33,12 @@ class ActivitySample:
     Attributes:
         kernels: the kernels of this server, whose leases are watched.
         busy: those of them in which something ran.
-        usage: the newest figures by lease, as on the wire.
+        usage: what each lease used lately, by id.
     """
 
     kernels: frozenset[str] = frozenset()
     busy: frozenset[str] = frozenset()
-    usage: Mapping[str, Any] | None = None
+    usage: Mapping[str, Usage] = field(default_factory=dict)
 
 
 def to_touch(
@@ -51,7 +52,7 @@ def to_touch(
     watched = [(lease, _owner(lease.holder)) for lease in leases]
     watched = [(lease, owner) for lease, owner in watched if owner in seen.kernels]
     active = seen.busy | {
-        owner for lease, owner in watched if _works(lease, seen.usage or {})
+        owner for lease, owner in watched if _works(lease, seen.usage)
     }
     return [
         lease.id
@@ -61,30 +62,21 @@ def to_touch(
 
 
 def idle_leases(
-    leases: Iterable[Mapping[str, Any]], queues: Iterable[Mapping[str, Any]], now: float
+    leases: Iterable[Lease], queues: Mapping[str, Queue], now: float
 ) -> int:
-    """How many leases, as on the wire, are worth a badge because nobody uses them."""
-    badge = {
-        queue["name"]: queue["idle"]["badge_seconds"]
-        for queue in queues
-        if queue["idle"]
-    }
-    since = [(lease["active_at"], badge.get(lease["queue"])) for lease in leases]
-    return sum(
-        at is not None and least is not None and now - at >= least
-        for at, least in since
-    )
+    """How many leases are worth a badge because nobody uses them."""
+    return sum(stage(lease, queues.get(lease.queue), now) != "" for lease in leases)
 
 
 def _owner(holder: Holder) -> str:
     return holder.parent or holder.id
 
 
-def _works(lease: Lease, usage: Mapping[str, Any]) -> bool:
+def _works(lease: Lease, usage: Mapping[str, Usage]) -> bool:
     if lease.enforced_by is Enforcement.SIMULATED:
         return False  # what a simulated device does is made up
-    share = (usage.get(lease.id) or {}).get("utilization")
-    is_cpu = all(piece.kind.value == "cpu" for piece in lease.slices)
+    share = usage.get(lease.id, Usage()).utilization
+    is_cpu = all(slice_.kind is SliceKind.CPU for slice_ in lease.slices)
     return share is not None and share > (CPU_WORKING if is_cpu else WORKING)
 
 

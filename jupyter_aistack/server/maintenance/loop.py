@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -98,24 +97,21 @@ class MaintenanceLoop:
         self._cycle_seconds = RETRY_SECONDS
         broker = await self._workbench.ready()
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
-        await self._workbench.run(
-            renew_leases, broker, await self._kernels.gone(), self._seen()
-        )
+        activity = self._activity(broker)
+        gone = await self._kernels.gone()
+        await self._workbench.run(renew_leases, broker, gone, activity)
         self._warden.act(broker)
         if self._then is not None:
             await self._then()
 
-    def _seen(self) -> ActivitySample:
-        """Where something is at work; the sampler has asked the drivers already."""
+    def _activity(self, broker: Broker) -> ActivitySample:
+        """Where something is at work, by the sample that was taken last."""
         from .activity import ActivitySample
 
-        latest = self._sampler.latest
-        is_fresh = latest is not None and time.monotonic() - latest.at < STALE_SECONDS
-        usage = (
-            latest.data["usage"]["leases"] if latest is not None and is_fresh else None
-        )
         return ActivitySample(
-            kernels=self._kernels.running(), busy=self._kernels.take_busy(), usage=usage
+            kernels=self._kernels.running(),
+            busy=self._kernels.take_busy(),
+            usage=broker.recent_usage(STALE_SECONDS),
         )
 
     async def publish(self) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from http.client import responses
 from typing import Any
 
@@ -34,7 +33,6 @@ CODES = {
     404: "NotFound",
     405: "MethodNotAllowed",
 }
-STALE_SECONDS = 5.0
 
 
 def error_answer(error: AIStackError) -> tuple[int, dict[str, Any]]:
@@ -355,16 +353,16 @@ class MetricsHandler(RESTHandler):
         """The host's figures for Prometheus, from the sample all who watch share."""
         from .metrics import CONTENT_TYPE, exposition
 
-        sample = self.sampler.latest
-        if sample is None or time.monotonic() - sample.at > STALE_SECONDS:
-            sample = await self.workbench.run(self.sampler.sample)
         caller = await self.kernels.caller_in_browser()
-        charged, rates = await self.workbench.run(
-            lambda: self.workbench.service.charged(caller)
-        )
-        text = await self.workbench.run(
-            exposition, sample.data, self.workbench.happened, charged, rates
-        )
+
+        def scrape() -> bytes:
+            service = self.workbench.service
+            charged, rates = service.charged(caller)
+            return exposition(
+                service.figures(caller), self.workbench.happened, charged, rates
+            )
+
+        text = await self.workbench.run(scrape)
         self.finish(text, set_content_type=CONTENT_TYPE)
 
 

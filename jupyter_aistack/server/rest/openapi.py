@@ -7,6 +7,7 @@ from typing import Any
 from jupyter_server.utils import url_path_join
 
 from jupyter_aistack._version import __version__
+from jupyter_aistack.core.model.condition import Condition
 from jupyter_aistack.core.model.device import Device, MIGInstance, Slice
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event
@@ -20,6 +21,7 @@ from jupyter_aistack.core.wire.descriptions import described
 JSON = dict[str, Any]
 
 _RECORDS: dict[str, type] = {
+    "Condition": Condition,
     "Device": Device,
     "DeviceState": DeviceState,
     "Event": Event,

@@ -1,11 +1,11 @@
-"""What does a process with this environment really see? Run it as a short-lived child;
-it prints one JSON object.
+"""The probe: run as a short-lived child, it prints what a process with its environment
+really sees, as a JSON object.
 
 ``visible`` (UUIDs of the devices CUDA shows), ``memory_total`` and ``memory_free``
 (bytes, over all of them) and ``multiprocessors`` (likewise); all null when CUDA does
 not answer, with the reason in ``cuda``. ``cores`` (CPU affinity), ``threads``
 (OMP_NUM_THREADS), ``pid``. With ``--hold`` it keeps its contexts after that until its
-input ends, so that somebody else can see it on a server's list of clients meanwhile. It
+input ends, so that it is on a server's list of clients meanwhile. It
 uses the standard library alone, so any interpreter can run this file, and it ends
 within seconds whatever the driver does.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 CUDA_SECONDS = 8.0
 HOLD_SECONDS = 10.0
-"""The longest it keeps its contexts for somebody to look."""
+"""The longest it keeps its contexts."""
 
 RELEASE_SECONDS = 0.5
 NOTHING = {
@@ -45,23 +45,25 @@ def report() -> dict[str, Any]:
     goes on living.
     """
     seen: dict[str, Any] = dict(NOTHING)
+    # In a thread: a driver that hangs must not keep the rest from being reported.
     asking = threading.Thread(target=_ask_cuda, args=(seen,), daemon=True)
     asking.start()
     asking.join(CUDA_SECONDS)
     if asking.is_alive():
-        seen = {
-            **NOTHING,
-            "cuda": f"the driver did not answer within {CUDA_SECONDS:.0f} seconds",
-        }
-    cores = (
-        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    )
+        seen = dict(NOTHING)
+        seen["cuda"] = f"the driver did not answer within {CUDA_SECONDS:.0f} seconds"
     return {
         **seen,
-        "cores": cores,
+        "cores": _cores(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "pid": os.getpid(),
     }
+
+
+def _cores() -> list[int] | None:
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return sorted(os.sched_getaffinity(0))
 
 
 def _ask_cuda(seen: dict[str, Any]) -> None:
@@ -111,17 +113,20 @@ def _device(driver: Any, index: int) -> tuple[str, int, int, int]:
         ctypes.byref(number), ATTRIBUTE_MULTIPROCESSOR_COUNT, device
     )
     _check(driver, "cuDeviceGetAttribute", attribute)
+    return _uuid(driver, device), free, total, number.value
+
+
+def _uuid(driver: Any, device: ctypes.c_int) -> str:
     uuid = ctypes.create_string_buffer(16)
-    ask = (
-        getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
-    )  # only _v2 names a MIG instance
-    _check(driver, "cuDeviceGetUuid", ask(uuid, device))
-    return _spelled(uuid.raw.hex()), free, total, number.value
+    # Only _v2 names a MIG instance; older drivers have none of it.
+    get = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
+    _check(driver, "cuDeviceGetUuid", get(uuid, device))
+    return _spelled(uuid.raw.hex())
 
 
 def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
-    """Memory as a process is told: limits of MPS and cgroups show in a context only,
-    not on the device.
+    """Free and total memory as a process sees them: limits of MPS and cgroups show in a
+    context only, not on the device.
 
     A limit of MPS shows in what is free alone, one of a cgroup in both
     (ai-dynamo/dynamo, measured with driver 615).
@@ -129,18 +134,12 @@ def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
     context = ctypes.c_void_p()
     free = ctypes.c_size_t()
     total = ctypes.c_size_t()
-    _check(
-        driver,
-        "cuDevicePrimaryCtxRetain",
-        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
-    )
+    retained = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    _check(driver, "cuDevicePrimaryCtxRetain", retained)
     _retained.append((driver, device))
     _check(driver, "cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
-    _check(
-        driver,
-        "cuMemGetInfo",
-        driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)),
-    )
+    measured = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    _check(driver, "cuMemGetInfo", measured)
     return free.value, total.value
 
 
@@ -148,8 +147,8 @@ _retained: list[tuple[Any, ctypes.c_int]] = []
 
 
 def _release() -> None:
-    """Take leave of the driver as it likes it; a server of MPS is told so, not left to
-    find out.
+    """Release all contexts, so that a server of MPS learns of this client's end at
+    once.
     """
     for driver, device in _retained:
         driver.cuDevicePrimaryCtxRelease_v2(device)
@@ -157,7 +156,7 @@ def _release() -> None:
 
 def _spelled(digits: str) -> str:
     """A UUID as NVML spells it. CUDA gives bare digits; whether they are a MIG
-    instance's is known from who asked.
+    instance's is known from the environment.
     """
     cuts = (0, 8, 12, 16, 20, 32)
     uuid = "-".join(digits[a:b] for a, b in itertools.pairwise(cuts))
@@ -170,14 +169,13 @@ def _check(driver: Any, call: str, result: int) -> None:
         return
     text = ctypes.c_char_p()
     driver.cuGetErrorString(result, ctypes.byref(text))
-    raise CudaError(
-        f"{call} failed: {(text.value or b'unknown error').decode()} ({result})"
-    )
+    reason = (text.value or b"unknown error").decode()
+    raise CudaError(f"{call} failed: {reason} ({result})")
 
 
 def main() -> None:
-    """Print the report, stay as long as is wanted, and leave without waiting for a
-    driver that hangs.
+    """Print the report, stay until input ends where asked to, and exit without waiting
+    for a driver that hangs.
     """
     print(json.dumps(report()), flush=True)
     if "--hold" in sys.argv[1:]:

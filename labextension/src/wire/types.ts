@@ -217,6 +217,7 @@ export interface IRequest {
   submitted_at: number;
   state: RequestState;
   reason: string;
+  code: string;
   lease_id: string;
   position: number | null;
   eta_at: number | null;
@@ -298,6 +299,7 @@ export interface IPreparation {
   memory_limit_bytes: number;
   enforced_by: string;
   expects: Record<string, unknown>;
+  conditions: ICondition[];
 }
 
 export interface IRequestBody {

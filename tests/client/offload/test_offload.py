@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import mmap
 import threading
 import weakref
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ import psutil
 import pytest
 
 import jupyter_aistack as aistack
-from jupyter_aistack.client.offload import huge_pages
 from jupyter_aistack.client.offload import tensor_state as module
 from jupyter_aistack.client.offload.cuda import Cpu, Cuda
 from jupyter_aistack.client.offload.tensor_state import Offload
@@ -434,18 +432,6 @@ def test_garbage_on_a_gpu_is_looked_for_where_it_may_be_worth_it(
     assert not Cuda().has_more([4] * (held // 512))  # each takes a block
     held = 66 * MIB
     assert Cuda().has_more([64 * MIB])
-
-
-def test_large_pages_are_asked_for_within_what_is_ours(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(huge_pages, "_advise", lambda: lambda *wish: asked.append(wish))
-    huge_pages.prefer_large(10 * MIB + 64, 8 * MIB)
-    huge_pages.prefer_large(10 * MIB, huge_pages.WORTH_BYTES - 1)
-    assert asked == [
-        (10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, huge_pages.ADVISE_HUGE)
-    ]
 
 
 def test_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,12 +42,12 @@ def test_registered_objects_go_out_and_come_back_on_order() -> None:
     assert registry.registered_bytes({"cpu"}) == 8192, (
         "what two registrations share counts once"
     )
-    agent.obey(orders("report", "out"))
+    agent.execute(orders("report", "out"))
     assert mail.answers["report"]["registered_bytes"] == 8192
     assert mail.answers["out"]["size_bytes"] >= 8192
     assert offload.is_suspended
     assert registry.is_out()
-    agent.obey(orders("in"))
+    agent.execute(orders("in"))
     assert not offload.is_suspended
     assert not shared.is_suspended
     assert torch.equal(tensor, torch.arange(1024))
@@ -57,7 +57,7 @@ def test_what_its_user_has_moved_out_stays_out() -> None:
 
     offload = aistack.offloadable(torch.ones(16), device="cpu")
     offload.suspend()
-    SuspendAgent(ExecutionLock(), Mail()).obey(orders("out", "in"))
+    SuspendAgent(ExecutionLock(), Mail()).execute(orders("out", "in"))
     assert offload.is_suspended
 
 
@@ -87,7 +87,7 @@ def test_where_one_cannot_go_none_goes() -> None:
     first = aistack.offloadable(torch.ones(16), device="cpu")
     other = aistack.offloadable(torch.ones(4, 4).to_sparse(), device="cpu")
     mail = Mail()
-    SuspendAgent(ExecutionLock(), mail).obey(orders("out"))
+    SuspendAgent(ExecutionLock(), mail).execute(orders("out"))
     assert "sparse" in mail.answers["out"]["error"]
     assert not first.is_suspended
     assert not other.is_suspended

@@ -6,23 +6,14 @@ from __future__ import annotations
 
 import sys
 import threading
-import types
 from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_aistack.exceptions import LedgerUnavailable
-from jupyter_aistack.notebook.suspend import report as reports
-from jupyter_aistack.notebook.suspend.agent import SuspendAgent
-from jupyter_aistack.notebook.suspend.execution_lock import ExecutionLock
 from jupyter_aistack.notebook.suspend.resume_hooks import ONCE, ResumeHooks
-
-JSON = dict[str, Any]
-
-
-def residence(phase: str, **more: Any) -> JSON:
-    return {"phase": phase, "state_bytes": 8 << 30, "note": "", "asked": "", **more}
+from tests.fakes.suspend_orders import JSON, residence
 
 
 class Server:
@@ -191,160 +182,7 @@ def test_unloading_takes_the_hooks_out() -> None:
 # -- cells and moves -------------------------------------------------------------------
 
 
-def test_nothing_moves_while_a_cell_runs_and_no_cell_begins_while_something_moves() -> (
-    None
-):
-    lock = ExecutionLock()
-    lock.acquire()
-    with lock.block() as is_blocked:
-        assert not is_blocked
-    with lock.released(), lock.block() as is_blocked:
-        assert is_blocked, "a cell that only waits is none"
-        is_blocked = False
-    lock.release()
-    lock.release()  # an empty cell ends without having begun
-    cell = threading.Thread(target=lock.acquire)
-    with lock.block() as is_blocked:
-        assert is_blocked
-        cell.start()
-        cell.join(0.05)
-        assert cell.is_alive(), "it waits"
-    cell.join()
-    with lock.block() as is_blocked:
-        assert not is_blocked
-
-
-def test_an_order_waits_for_the_end_of_the_cell_it_came_from() -> None:
-    lock = ExecutionLock()
-    lock.acquire()
-    threading.Timer(0.05, lock.release).start()
-    with lock.block(patience_seconds=10) as is_blocked:
-        assert is_blocked
-
-
 # -- orders ----------------------------------------------------------------------------
 
 
-class Mail:
-    """What an agent answers."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, JSON] = {}
-
-    def __call__(self, verb: str, **payload: Any) -> JSON:
-        assert verb == "done"
-        self.answers[payload["order_id"]] = payload["answer"]
-        return {}
-
-
-def orders(*acts: str) -> JSON:
-    found = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
-    return {"residence": residence("parking"), "orders": found}
-
-
-def test_an_order_amid_a_cell_is_turned_down_and_nonsense_is_an_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("jupyter_aistack.notebook.suspend.agent.PATIENCE_SECONDS", 0.0)
-    lock, mail = ExecutionLock(), Mail()
-    lock.acquire()
-    agent = SuspendAgent(lock, mail)
-    agent.execute(orders("trim"))
-    assert mail.answers["trim"] == {"error": "a cell runs", "is_busy": True}
-    lock.release()
-    agent.execute(orders("dance"))
-    assert mail.answers["dance"] == {"error": "KeyError: 'dance'"}
-
-
-def test_an_agent_ends_with_the_residence() -> None:
-    agent = SuspendAgent(ExecutionLock(), Mail())
-    agent.lease_id = "l-1"
-    agent.execute({"residence": None, "orders": []})
-    assert agent.lease_id == ""
-    agent.observe({"id": "l-2", "residence": None})
-    assert agent.lease_id == ""
-
-
 # -- reports ---------------------------------------------------------------------------
-
-
-def module(
-    monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any
-) -> types.ModuleType:
-    made = types.ModuleType(name)
-    vars(made).update(contents)
-    monkeypatch.setitem(sys.modules, name, made)
-    return made
-
-
-def test_managed_memory_is_told_by_who_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert reports.managed() == ""
-
-    class ManagedMemoryResource:
-        pass
-
-    class Pool:
-        def get_upstream(self) -> ManagedMemoryResource:
-            return ManagedMemoryResource()
-
-    mr = types.SimpleNamespace(get_current_device_resource=Pool)
-    module(monkeypatch, "rmm", mr=mr)
-    assert reports.managed() == "RMM"
-    mr.get_current_device_resource = object
-    assert reports.managed() == ""
-    module(monkeypatch, "cudf.pandas")
-    assert reports.managed() == "cudf.pandas"
-
-
-def test_a_paged_optimizer_is_seen_while_it_lives(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    module(monkeypatch, "bitsandbytes")
-
-    class Adam:
-        __module__ = "bitsandbytes.optim"
-        is_paged = True
-
-    keep = Adam()
-    assert reports.managed() == "bitsandbytes"
-    del keep
-    assert reports.managed() == ""
-
-
-def test_memory_shared_with_another_process_is_told_from_that_of_the_host(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Reference:
-        def __init__(self, is_expired: bool = False) -> None:
-            self.expired = lambda: is_expired
-
-    cache: dict[Any, Any] = {
-        (3, 4): Reference(),
-        b"/torch_1_2_3": Reference(),
-        b"x" * 66: Reference(True),
-    }
-    module(monkeypatch, "torch.multiprocessing.reductions", shared_cache=cache)
-    assert not reports.shares_memory()
-    cache[b"x" * 66] = Reference()
-    assert reports.shares_memory()
-    del cache[b"x" * 66]
-    cache[(b"x" * 66, 0)] = Reference()
-    assert reports.shares_memory()
-
-
-def test_a_report_of_a_plain_process_finds_nothing() -> None:
-    found = reports.report({"cuda"})
-    assert (
-        found["cuda"],
-        found["managed"],
-        found["nccl"],
-        found["ipc"],
-        found["graphs"],
-    ) == (
-        False,
-        "",
-        False,
-        False,
-        0,
-    )
-    reports.trim()

@@ -10,6 +10,7 @@ import pytest
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
+from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.server.maintenance.activity import ActivitySample, to_touch
 from jupyter_aistack.testing import holder
@@ -44,13 +45,13 @@ def lease(
 def touched(
     *leases: Lease,
     busy: str = "",
-    usage: dict[str, Any] | None = None,
+    usage: dict[str, float | None] | None = None,
     policy: Policy = POLICY,
 ) -> list[str]:
     seen = ActivitySample(
         kernels=frozenset({"kernel-1", "kernel-2"}),
         busy=frozenset(busy.split()),
-        usage=usage,
+        usage={i: Usage(utilization=share) for i, share in (usage or {}).items()},
     )
     return to_touch(leases, seen, policy, NOW)
 
@@ -71,7 +72,7 @@ def test_a_lease_of_a_kernel_is_watched_from_the_moment_it_is_seen() -> None:
 
 def test_what_this_server_does_not_run_is_not_watched() -> None:
     script = lease("pid-7", active_at=None)
-    assert touched(script, usage={"l-pid-7": {"utilization": 1.0}}) == []
+    assert touched(script, usage={"l-pid-7": 1.0}) == []
 
 
 @pytest.mark.parametrize(
@@ -88,21 +89,18 @@ def test_what_this_server_does_not_run_is_not_watched() -> None:
 def test_a_device_that_works_is_use_though_no_cell_runs(
     piece: Slice, share: float | None, is_use: bool
 ) -> None:
-    assert (
-        bool(touched(lease(piece=piece), usage={"l-kernel-1": {"utilization": share}}))
-        is is_use
-    )
+    assert bool(touched(lease(piece=piece), usage={"l-kernel-1": share})) is is_use
 
 
 def test_what_a_simulated_device_shows_is_no_use() -> None:
     simulated = lease(enforced_by=Enforcement.SIMULATED)
-    assert touched(simulated, usage={"l-kernel-1": {"utilization": 0.9}}) == []
+    assert touched(simulated, usage={"l-kernel-1": 0.9}) == []
 
 
 def test_a_kernel_and_its_workers_are_in_use_together() -> None:
     both = lease("kernel-1"), lease("worker-0", parent="kernel-1")
     assert touched(*both, busy="kernel-1") == ["l-kernel-1", "l-worker-0"]
-    assert touched(*both, usage={"l-worker-0": {"utilization": 0.9}}) == [
+    assert touched(*both, usage={"l-worker-0": 0.9}) == [
         "l-kernel-1",
         "l-worker-0",
     ]

@@ -16,7 +16,9 @@ import pytest
 from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.kernel import teardown
 from jupyter_aistack.server.app import ServerContext
@@ -103,7 +105,9 @@ async def note_of(broker: Broker, kernel_id: str, words: str) -> str:
 
     def noted() -> str:
         notes = [
-            lease.note for lease in broker.leases() if lease.holder.id == kernel_id
+            conditions_text(lease.conditions)
+            for lease in broker.leases()
+            if lease.holder.id == kernel_id
         ]
         return next((note for note in notes if words in note), "")
 
@@ -202,8 +206,10 @@ async def test_kernels_of_other_servers_are_theirs(
     theirs = holder("kernel-of-another-server", host=broker.host, pid=os.getpid())
     lease_id = broker.submit("1/2", theirs).lease_id
     lists.held = {os.getpid(): 60 * GIB}
-    await until(lambda: broker.lease(lease_id).note)
-    assert broker.lease(lease_id).note.endswith("free some, or ask for a larger slice")
+    await until(lambda: conditions_text(broker.lease(lease_id).conditions))
+    assert conditions_text(broker.lease(lease_id).conditions).endswith(
+        "free some, or ask for a larger slice"
+    )
 
 
 async def printed(client: Any, code: str) -> str:
@@ -244,7 +250,7 @@ def begin(server: LiveServer, name: str) -> tuple[BlockingKernelClient, int]:
 def notes_of(server: LiveServer) -> dict[int, str]:
     """The notes on all leases, by the process that holds them."""
     return {
-        lease["holder"]["pid"]: lease["note"]
+        lease["holder"]["pid"]: lease_remarks(lease)
         for lease in server.get("aistack/api/v1/leases")["leases"]
     }
 

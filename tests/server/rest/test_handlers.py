@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -222,54 +221,6 @@ async def test_lease_for_a_kernel_is_held_by_it_under_its_notebooks_name(
     )
     assert held_by["pid"] == pid
     await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
-
-
-async def test_broker_that_cannot_be_built_is_explained_and_the_server_stays_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, jp_fetch: Any
-) -> None:
-    broken = tmp_path / "broken.sqlite"
-    broken.write_bytes(b"this is no database" * 1000)
-    monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{broken}")
-    for method, path, body in (
-        ("GET", "host", None),
-        ("POST", "leases", {"spec": "1/4"}),
-        ("GET", "usage", None),
-    ):
-        status, error = await ask(method, path, body)
-        assert status == 503, error
-        assert "ledger" in error["message"]
-        assert "\n" not in error["message"]
-    assert (await jp_fetch("api", "status")).code == 200
-
-
-async def test_bad_setting_is_explained_and_heals_once_mended(
-    ask: Ask, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from jupyter_aistack.server import context as module
-
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:lots")
-    status, error = await ask("GET", "host")
-    assert (status, error["code"]) == (503, "LedgerUnavailable")
-    assert "simulated" in error["message"]
-    monkeypatch.delenv("AISTACK_PROVIDERS")
-    assert (await ask("GET", "host"))[0] == 200
-
-
-async def test_loading_twice_keeps_the_first_workbench(
-    server: Any, workbench: ServerContext, ask: Ask
-) -> None:
-    from jupyter_aistack.server.app import AIStackExtension
-
-    second = AIStackExtension()
-    second._link_jupyter_server_extension(server)
-    second.initialize()
-    await second._start_jupyter_server_extension(server)
-    assert server.web_app.settings["aistack"] is workbench
-    assert second.handlers == []
-    await second.stop_extension()
-    assert Path(workbench.socket_path).is_socket()
-    assert (await ask("GET", "host"))[0] == 200
 
 
 async def test_report_bill_and_advice_say_what_was_used(

@@ -6,19 +6,48 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from jupyter_aistack.broker.api.figures import HostFigures
 from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
+from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import IdlePolicy, Queue
+from jupyter_aistack.core.model.sample import Usage
+from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.maintenance.activity import idle_leases
 from jupyter_aistack.server.rest.metrics import exposition
+from jupyter_aistack.testing import holder
 from tests.fakes.rest_server import Ask
 
-USE = {
-    "memory_bytes": 7,
-    "utilization": None,
-    "power_watts": None,
-    "energy_joules": None,
-}
+
+def figures(*devices: Device, **fields: Any) -> HostFigures:
+    return HostFigures(
+        **{
+            "at": 0.0,
+            "inventory": Inventory(host="box", devices=devices),
+            **fields,
+        }
+    )
+
+
+def gpu(number: int, **fields: Any) -> Device:
+    known = {"name": "H200", "memory_bytes": 10, **fields}
+    return Device(id=f"GPU-{number}", host="box", kind=DeviceKind.GPU, index=0, **known)
+
+
+def lease(**fields: Any) -> Lease:
+    known = {"id": "l-1", "queue": "q", **fields}
+    return Lease(
+        token=1,
+        request_id="r-1",
+        spec=parse_spec("1"),
+        holder=holder(user="ann"),
+        slices=(),
+        granted_at=0.0,
+        expires_at=1000.0,
+        **known,
+    )
 
 
 def read(text: str) -> dict[str, list[Any]]:
@@ -65,23 +94,11 @@ async def test_scrape_sees_a_change_made_just_before(ask: Ask, jp_fetch: Any) ->
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    device = {
-        "id": "GPU-1",
-        "index": 0,
-        "kind": "gpu",
-        "name": 'a "quoted"\nname',
-        "simulated": False,
-    }
-    device |= {"memory_bytes": 10, "free_fraction": "1/3", "foreign_memory_bytes": 0}
-    snapshot = {
-        "host": {"host": "box", "devices": [device], "queues": []},
-        "leases": [],
-        "queue": [],
-        "usage": {"at": 0.0, "devices": {"GPU-1": USE}, "leases": {}},
-    }
-    found = read(exposition(snapshot, {}).decode())
+    device = gpu(1, name='a "quoted"\nname')
+    used = {"GPU-1": Usage(memory_bytes=7)}
+    found = read(exposition(figures(device, device_usage=used), {}).decode())
     assert [s.value for s in found["aistack_device_memory_used_bytes"]] == [7.0]
-    assert found["aistack_device_memory_used_bytes"][0].labels["name"] == device["name"]
+    assert found["aistack_device_memory_used_bytes"][0].labels["name"] == device.name
     assert found["aistack_device_utilization_ratio"] == []
     assert found["aistack_device_power_watts"] == []
 
@@ -106,48 +123,20 @@ async def test_scrape_shows_queues_idle_leases_and_what_was_taken_back(
 
 
 def test_lease_is_idle_from_its_queues_badge_on() -> None:
-    queues = [
-        {
-            "name": "a",
-            "idle": {"badge_seconds": 10, "notice_seconds": 20, "reclaim_seconds": 30},
-        },
-        {"name": "b", "idle": None},
-    ]
+    idle = IdlePolicy(badge_seconds=10, notice_seconds=20, reclaim_seconds=30)
+    queues = {"a": Queue(name="a", idle=idle), "b": Queue(name="b")}
     leases = [
-        {"queue": name, "active_at": at}
+        lease(queue=name, active_at=at)
         for name, at in (("a", 90.0), ("a", 91.0), ("a", None), ("b", 0.0))
     ]
     assert idle_leases(leases, queues, 100.0) == 1
 
 
 def test_energy_is_counted_for_devices_users_and_live_leases_only() -> None:
-    device = {
-        "id": "GPU-1",
-        "index": 0,
-        "kind": "gpu",
-        "name": "H200",
-        "memory_bytes": 10,
-        "free_fraction": "1",
-    }
-    devices = [device | {"foreign_memory_bytes": 0, "simulated": False}]
-    devices += [devices[0] | {"id": "GPU-2", "simulated": True}]
-    lease = {
-        "id": "l-1",
-        "holder": {"user": "ann"},
-        "queue": "q",
-        "state": "active",
-        "active_at": None,
-    }
-    snapshot = {
-        "host": {"host": "box", "devices": devices, "queues": []},
-        "leases": [lease],
-        "queue": [],
-        "usage": {
-            "at": 0.0,
-            "devices": {i: USE | {"energy_joules": 5.5} for i in ("GPU-1", "GPU-2")},
-            "leases": {},
-        },
-    }
+    used = {i: Usage(memory_bytes=7, energy_joules=5.5) for i in ("GPU-1", "GPU-2")}
+    snapshot = figures(
+        gpu(1), gpu(2, simulated=True), leases=(lease(),), device_usage=used
+    )
     charged = [
         ChargedTotals(user="ann", lease_id="l-1", millijoules=3_000, gpu_seconds=2.0),
         ChargedTotals(user="ann", millijoules=4_000, gpu_seconds=5.0),

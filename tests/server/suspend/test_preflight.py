@@ -5,20 +5,13 @@ processes, and which are orphans.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jupyter_aistack.core.model.device_state import SuspendMethod
-from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import Holder, HolderKind
-from jupyter_aistack.core.model.spec import parse_spec
-from jupyter_aistack.server.suspend.orphans import is_orphan
 from jupyter_aistack.server.suspend.preflight import (
     PreflightReport,
     Process,
@@ -133,33 +126,6 @@ def test_registered_objects_and_simulated_devices_may_be_moved_without_the_drive
     assert why_not(found(is_simulated=True, tier=SuspendMethod.OFF)) == ""
 
 
-@pytest.fixture
-def pipes() -> str:
-    """Where a process is told to look for an MPS server."""
-    return "/tmp/mps"
-
-
-@pytest.fixture
-def process(tmp_path: Path, driver: str, pipes: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that has opened the driver's library, under an MPS server, with the
-    socket of a Jupyter server.
-    """
-    code = f"import ctypes, time; ctypes.CDLL('{driver}/libcuda.so.1'); print(1, flush=True); time.sleep(600)"
-    more = {"CUDA_MPS_PIPE_DIRECTORY": pipes, "AISTACK_SOCKET": str(tmp_path / "s")}
-    child = subprocess.Popen(
-        [sys.executable, "-S", "-c", code],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **more},
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline()
-    yield child
-    child.kill()
-    child.wait()
-    child.stdout.close()
-
-
 def test_a_real_process_is_looked_at(process: subprocess.Popen[str]) -> None:
     (seen,) = look([process.pid, 2**22 + 1], [process.pid])
     assert seen == Process(
@@ -186,35 +152,3 @@ def test_libraries_are_told_by_their_files(tmp_path: Path) -> None:
     )
     assert libraries(maps) == {"nccl", "managed"}
     assert libraries(tmp_path / "none") is None
-
-
-def test_a_kernel_is_an_orphan_once_its_server_answers_no_more(
-    process: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    holder = Holder(
-        kind=HolderKind.KERNEL,
-        id="k",
-        user="ann",
-        host="box",
-        pid=process.pid,
-        root_pid=process.pid,
-    )
-    lease = Lease(
-        id="l",
-        token=1,
-        request_id="r",
-        spec=parse_spec("1"),
-        holder=holder,
-        slices=(),
-        granted_at=0,
-        expires_at=1,
-    )
-    assert is_orphan(lease)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "s"))
-        server.listen()
-        assert not is_orphan(lease)
-    assert is_orphan(lease)
-    process.kill()
-    process.wait()
-    assert not is_orphan(lease), "nothing is left to care for"

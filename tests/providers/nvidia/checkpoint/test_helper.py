@@ -18,7 +18,6 @@ import pytest
 
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
-from jupyter_aistack.providers.nvidia.checkpoint.drivers import why_not
 from tests.paths import FAKES
 
 FAKE = FAKES / "fake_checkpoint.py"
@@ -246,33 +245,3 @@ def test_the_real_helper_does_not_end_at_ctrl_c() -> None:
             process.send_signal(signal.SIGTERM)
         process.stdin.close()
         assert process.wait() == 0
-
-
-@pytest.mark.parametrize(
-    ("driver", "machine", "says"),
-    [
-        ("580.126.09", "x86_64", ""),
-        ("575.57.08", "x86_64", ""),
-        (
-            "570.158.01",
-            "x86_64",
-            "driver 570.158.01 is older than 575.57.8 (NVIDIA/cuda-checkpoint#34",
-        ),
-        ("580.126.09", "aarch64", "older than 595"),
-        (
-            "595.71.05",
-            "x86_64",
-            "killing a process that was restored hangs the host (NVIDIA/cuda-checkpoint#53)",
-        ),
-        ("610.57.04", "x86_64", "locking a process of many threads may crash it"),
-        ("unknown", "x86_64", "the driver's version is not known: 'unknown'"),
-    ],
-)
-def test_drivers_are_judged_by_what_was_reported(
-    driver: str, machine: str, says: str
-) -> None:
-    assert (
-        (why_not(driver, machine) == "")
-        if not says
-        else (says in why_not(driver, machine))
-    )

@@ -5,15 +5,12 @@ size, stopped with the last.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 from jupyter_aistack.core.enforcement.mps_limits import SLOTS, multiprocessors_at_most
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.providers.nvidia.mps.foreign_daemons import foreign_daemon
-from jupyter_aistack.providers.nvidia.mps.logs import find_fault
-from jupyter_aistack.providers.nvidia.mps.paths import file_system, runtime_root, short
+from jupyter_aistack.providers.nvidia.mps.paths import short
 from tests.fakes.mps.host import GPU, H200, Stand
 
 pytestmark = pytest.mark.service
@@ -219,70 +216,6 @@ def test_the_watch_is_a_thread_of_its_own_and_ends_when_told(stand: Stand) -> No
 
 
 # -- where it lives, and what it knows -------------------------------------------------
-
-
-def test_pipes_lie_in_the_runtime_folder_where_its_path_is_short_enough(
-    tmp_path: Path,
-) -> None:
-    assert runtime_root({"XDG_RUNTIME_DIR": "/tmp"}) == Path("/tmp/aistack-mps")
-    long = tmp_path / ("x" * 80)
-    long.mkdir()
-    assert runtime_root({"XDG_RUNTIME_DIR": str(long)}) == Path(
-        f"/tmp/aistack-mps-{os.getuid()}"
-    )
-
-
-def test_pipes_never_lie_on_a_network_file_system_or_in_a_folder_others_may_enter(
-    tmp_path: Path,
-) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text("/dev/sda / ext4 rw 0 0\nserver:/tmp /tmp nfs4 rw 0 0\n")
-    assert file_system(Path("/tmp/x"), mounts) == "nfs4"
-    with pytest.raises(
-        ProviderError, match="is on a nfs4 file system, which cannot hold sockets"
-    ):
-        runtime_root({}, mounts=mounts)
-
-
-def test_a_folder_of_somebody_else_is_not_used(stand: Stand) -> None:
-    stand.root.mkdir(mode=0o755)
-    with pytest.raises(ProviderError, match="others may enter it"):
-        stand.hold(stand.manager())
-
-
-@pytest.mark.parametrize(
-    ("line", "pid"),
-    [
-        ("Client {PID: 4267, Context ID: 0} encountered a fatal GPU error", 4267),
-        ("Client {4267, 1} caused a fault", 4267),
-        ("fatal exception of client process 4267", 4267),
-        ("Server is in FAULT state", None),
-    ],
-)
-def test_a_fault_in_the_log_names_its_client(line: str, pid: int | None) -> None:
-    found = find_fault(
-        [
-            "[t Control 1] Set default active thread percentage of client 7",
-            f"[t Server 9] {line}",
-        ]
-    )
-    assert found is not None
-    assert found.pid == pid
-
-
-def test_a_line_about_defaults_tells_of_no_fault() -> None:
-    assert (
-        find_fault(["[t Control 1] command: set_default_active_thread_percentage 50"])
-        is None
-    )
-
-
-def test_another_daemon_is_seen_and_ours_is_not(stand: Stand) -> None:
-    stand.hold(stand.manager())
-    running = stand.running()
-    assert running is not None
-    assert foreign_daemon([running.pid]) == ""
-    assert f"process {running.pid}" in foreign_daemon([])
 
 
 def test_there_are_as_many_slots_as_the_driver_has(stand: Stand) -> None:

@@ -1,0 +1,53 @@
+"""The host in objects, for those who count rather than show: metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jupyter_aistack.core.model.device import Inventory
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.policy import Queue
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.sample import Usage
+from jupyter_aistack.core.wire.visibility import Visibility
+
+from ..broker import Broker
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFigures:
+    """A host at one moment, as one caller may see it.
+
+    Attributes:
+        at: seconds since the epoch.
+        inventory: its devices.
+        queues: its queues.
+        leases: its live leases.
+        requests: those that wait.
+        device_usage: what is in use, by device id.
+        lease_usage: what is in use, by lease id.
+    """
+
+    at: float
+    inventory: Inventory
+    queues: tuple[Queue, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    requests: tuple[Request, ...] = ()
+    device_usage: Mapping[str, Usage] = field(default_factory=dict)
+    lease_usage: Mapping[str, Usage] = field(default_factory=dict)
+
+
+def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:
+    """The figures of a broker's host; use is at most two seconds old."""
+    lease_usage, device_usage = broker.usage()
+    state = broker.host_state.read()
+    return HostFigures(
+        at=broker.clock(),
+        inventory=broker.inventory(),
+        queues=broker.policy.queues,
+        leases=tuple(visibility.redacted(lease) for lease in state.leases),
+        requests=state.requests,
+        device_usage=device_usage,
+        lease_usage=lease_usage,
+    )

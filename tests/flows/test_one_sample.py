@@ -1,0 +1,49 @@
+"""One tick asks the driver once, however many read what it said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_aistack.core.model.units import GIB
+
+SETUP = """
+import ctypes, os
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.ledger.memory import MemoryLedger
+from jupyter_aistack.providers.nvidia.provider import GPUProvider
+from jupyter_aistack.testing import ManualClock, holder
+fake = ctypes.CDLL("libnvidia-ml.so.1")
+clock = ManualClock()
+broker = Broker(MemoryLedger(), [GPUProvider()], host="box", clock=clock, ttl_seconds=3600.0)
+for number in range(2):
+    broker.submit("1/4", holder(f"kernel-{number}", host="box", pid=os.getpid()))
+def tick():
+    # A server's turn of two seconds, with a panel open that is drawn each second.
+    before = fake.fakeCalls()
+    clock.advance(1.0)
+    broker.usage()
+    clock.advance(1.0)
+    broker.maintain()
+    broker.usage()
+    return fake.fakeCalls() - before
+"""
+CALLS_PER_TICK = 36
+"""With two GPUs, one of them leased to two kernels. 17 find out what there is; the
+sample takes 7 of each GPU (handle, GPM, work by process, memory, utilisation, power,
+energy counter) and three lists of processes of the leased one. A list that is not empty
+takes two: its length, then the list.
+"""
+
+
+def state() -> str:
+    gpus = "".join(
+        f"gpu uuid=GPU-{i} name=NVIDIA_H200 memory={140 * GIB} cores=16896 energy_mj=9\n"
+        for i in range(2)
+    )
+    return gpus + f"process gpu=0 pid=11 memory={GIB} sm=20\n"
+
+
+def test_a_tick_with_a_panel_open_asks_the_driver_so_often(fake_nvml: Any) -> None:
+    child = fake_nvml.python(state(), SETUP)
+    child("[tick() for _ in range(3)]")
+    assert child("[tick() for _ in range(5)]") == [CALLS_PER_TICK] * 5

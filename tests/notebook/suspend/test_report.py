@@ -1,0 +1,93 @@
+"""What a kernel reports of its own memory."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.notebook.suspend import report as reports
+
+
+def module(
+    monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any
+) -> types.ModuleType:
+    made = types.ModuleType(name)
+    vars(made).update(contents)
+    monkeypatch.setitem(sys.modules, name, made)
+    return made
+
+
+def test_managed_memory_is_told_by_who_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reports.managed() == ""
+
+    class ManagedMemoryResource:
+        pass
+
+    class Pool:
+        def get_upstream(self) -> ManagedMemoryResource:
+            return ManagedMemoryResource()
+
+    mr = types.SimpleNamespace(get_current_device_resource=Pool)
+    module(monkeypatch, "rmm", mr=mr)
+    assert reports.managed() == "RMM"
+    mr.get_current_device_resource = object
+    assert reports.managed() == ""
+    module(monkeypatch, "cudf.pandas")
+    assert reports.managed() == "cudf.pandas"
+
+
+def test_a_paged_optimizer_is_seen_while_it_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module(monkeypatch, "bitsandbytes")
+
+    class Adam:
+        __module__ = "bitsandbytes.optim"
+        is_paged = True
+
+    keep = Adam()
+    assert reports.managed() == "bitsandbytes"
+    del keep
+    assert reports.managed() == ""
+
+
+def test_memory_shared_with_another_process_is_told_from_that_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Reference:
+        def __init__(self, is_expired: bool = False) -> None:
+            self.expired = lambda: is_expired
+
+    cache: dict[Any, Any] = {
+        (3, 4): Reference(),
+        b"/torch_1_2_3": Reference(),
+        b"x" * 66: Reference(True),
+    }
+    module(monkeypatch, "torch.multiprocessing.reductions", shared_cache=cache)
+    assert not reports.shares_memory()
+    cache[b"x" * 66] = Reference()
+    assert reports.shares_memory()
+    del cache[b"x" * 66]
+    cache[(b"x" * 66, 0)] = Reference()
+    assert reports.shares_memory()
+
+
+def test_a_report_of_a_plain_process_finds_nothing() -> None:
+    found = reports.report({"cuda"})
+    assert (
+        found["cuda"],
+        found["managed"],
+        found["nccl"],
+        found["ipc"],
+        found["graphs"],
+    ) == (
+        False,
+        "",
+        False,
+        False,
+        0,
+    )
+    reports.trim()

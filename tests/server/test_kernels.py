@@ -1,0 +1,127 @@
+"""Kernels that are gone, or seem to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.server import kernels as kernels_module
+from jupyter_aistack.server.app import ServerContext
+from jupyter_aistack.server.kernels import KernelRegistry
+from jupyter_aistack.server.maintenance.loop import renew_leases
+from jupyter_aistack.testing import holder, simulated_broker
+from tests.fakes.rest_server import until
+
+
+async def start_kernel(jp_fetch: Any) -> str:
+    response = await jp_fetch(
+        "api", "kernels", method="POST", body='{"name": "python3"}'
+    )
+    return str(json.loads(response.body)["id"])
+
+
+async def test_kernel_that_is_gone_for_a_while_loses_its_lease_and_its_place(
+    server: Any,
+    jp_fetch: Any,
+    workbench: ServerContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when the server gives up on a kernel that keeps dying: nobody is told, and
+    nobody else releases.
+    """
+    kernel_id = await start_kernel(jp_fetch)
+    await until(lambda: kernel_id in _kernels(server)._known)
+    ours = holder(kernel_id, host=workbench.broker.host)
+    lease_id = workbench.broker.submit("1", ours).lease_id
+    waiting = workbench.broker.submit("1", ours)
+    monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
+    await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
+    await until(lambda: not workbench.broker.lease(lease_id).is_live)
+    assert await until(
+        lambda: workbench.broker.request(waiting.id).state.value == "cancelled"
+    )
+
+
+async def test_kernels_of_other_servers_are_left_alone(
+    server: Any, workbench: ServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
+    theirs = holder(
+        "kernel-of-another-server", host=workbench.broker.host, pid=os.getpid()
+    )
+    lease_id = workbench.broker.submit("1/4", theirs).lease_id
+    gone = await _kernels(server).gone()
+    await workbench.run(renew_leases, workbench.broker, gone)
+    assert workbench.broker.lease(lease_id).is_live
+
+
+async def test_crashed_kernel_is_not_gone_before_its_grace_is_over(
+    server: Any, jp_fetch: Any
+) -> None:
+    kernel_id = await start_kernel(jp_fetch)
+    kernels = KernelRegistry(server)
+    assert await kernels.gone() == frozenset()
+    pid = kernels.pids()[kernel_id]
+    manager = server.kernel_manager.get_kernel(kernel_id)
+    manager.stop_restarter()
+    os.kill(pid, signal.SIGKILL)
+    while await manager.provisioner.poll() is None:
+        await asyncio.sleep(0.01)
+    assert await kernels.gone() == frozenset()
+    kernels._missing_since[kernel_id] -= kernels_module.GRACE_SECONDS
+    assert await kernels.gone() == {kernel_id}
+    await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
+
+
+async def test_kernel_being_started_is_not_gone(
+    server: Any, jp_fetch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
+    kernel_id = await start_kernel(jp_fetch)
+    kernels = KernelRegistry(server)
+    provisioner = server.kernel_manager.get_kernel(kernel_id).provisioner
+    monkeypatch.setattr(provisioner, "pid", None)
+    monkeypatch.setattr(provisioner, "process", None)
+    assert await provisioner.poll() == 0, (
+        "a kernel without a process looks ended to whoever only polls"
+    )
+    assert await kernels.gone() == frozenset()
+    monkeypatch.undo()
+    await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
+
+
+def test_lease_freed_by_a_kernel_that_is_gone_is_not_granted_to_it_again() -> None:
+    broker = simulated_broker()
+    first = broker.submit("1", holder("kernel-1"))
+    again, other = (
+        broker.submit("1", holder(name)) for name in ("kernel-1", "kernel-2")
+    )
+    renew_leases(broker, frozenset({"kernel-1"}))
+    states = [
+        broker.request(request.id).state.value for request in (first, again, other)
+    ]
+    assert states == ["granted", "cancelled", "granted"]
+
+
+def test_worker_of_a_kernel_that_is_gone_loses_its_lease_too() -> None:
+    broker = simulated_broker()
+    own = broker.submit("1/4", holder("kernel-1")).lease_id
+    workers = broker.submit("1/4", holder("worker-0", parent="kernel-1")).lease_id
+    others = broker.submit("1/4", holder("kernel-2")).lease_id
+    renew_leases(broker, frozenset({"kernel-1"}))
+    assert [broker.lease(i).is_live for i in (own, workers, others)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def _kernels(server: Any) -> KernelRegistry:
+    (extension,) = server.extension_manager.extension_apps["jupyter_aistack"]
+    kernels: KernelRegistry = extension._kernels
+    return kernels
