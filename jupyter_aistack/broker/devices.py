@@ -243,6 +243,11 @@ class DeviceManager:
             self.inventory()
         return self._owners.get(piece.device_id)
 
+    def driver_version(self) -> str:
+        """Version of the driver of the first provider that tells one; else empty."""
+        versions = (provider.driver_version() for provider in self.providers)
+        return next((version for version in versions if version), "")
+
     def faults(self) -> tuple[Fault, ...]:
         """The faults that devices have not been cleared of yet; a provider that cannot
         tell is passed over.

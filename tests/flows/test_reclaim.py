@@ -73,7 +73,7 @@ def turn(server: Any) -> Turn:
     """One turn of the server's maintenance."""
     (extension,) = server.extension_manager.extension_apps["jupyter_aistack"]
     parts = (
-        extension.workbench,
+        extension.context,
         extension._kernels,
         extension._bus,
         extension._sampler,
