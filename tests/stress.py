@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
@@ -42,7 +43,7 @@ from jupyter_aistack.core.model.usage_history import Account, decayed_use, equiv
 from jupyter_aistack.exceptions import LeaseError, Refused
 from jupyter_aistack.ledger.lease_end import due_at
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 
 HOST = "stress"
 TTL_SECONDS = 0.5

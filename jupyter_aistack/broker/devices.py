@@ -10,7 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
+from jupyter_aistack.core.model.condition import Conditions, with_condition
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -23,7 +26,7 @@ from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.sample import DeviceSample, HostSample, UnitSample
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -240,6 +243,11 @@ class DeviceManager:
             self.inventory()
         return self._owners.get(piece.device_id)
 
+    def driver_version(self) -> str:
+        """Version of the driver of the first provider that tells one; else empty."""
+        versions = (provider.driver_version() for provider in self.providers)
+        return next((version for version in versions if version), "")
+
     def faults(self) -> tuple[Fault, ...]:
         """The faults that devices have not been cleared of yet; a provider that cannot
         tell is passed over.
@@ -406,8 +414,8 @@ def _unread(devices: Iterable[str], leases: Iterable[Lease]) -> dict[str, Device
 
 
 def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
-    """An inventory that is the same as before is kept, with what has been reckoned from
-    it; free memory may differ.
+    """The known inventory where nothing has changed, so that what was worked out for it
+    is known by identity.
     """
     if found is None or found != fresh:
         return fresh
@@ -415,7 +423,6 @@ def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
         device.free_bytes for device in fresh.devices
     ]:
         return found
-    fresh.known.update(found.known)
     return fresh
 
 
@@ -429,15 +436,22 @@ def _merge(parts: Sequence[Preparation]) -> Preparation:
     if len(parts) == 1:
         return parts[0]
     environment: dict[str, str] = {}
-    expects: dict[str, object] = {}
+    promised: dict[str, Any] = {}
+    conditions: Conditions = ()
     for part in parts:
         environment.update(part.environment)
-        expects.update(part.expects)
+        promised.update(_promised(part.expects))
+        for condition in part.conditions:
+            conditions = with_condition(conditions, condition)
     return Preparation(
         environment=environment,
-        expects=expects,
+        expects=Expectation(**promised),
         cores=tuple(core for part in parts for core in part.cores),
         memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
         enforced_by=parts[0].enforced_by,
-        note="; ".join(part.note for part in parts if part.note),
+        conditions=conditions,
     )
+
+
+def _promised(expects: Expectation) -> dict[str, Any]:
+    return {name: value for name, value in vars(expects).items() if value is not None}

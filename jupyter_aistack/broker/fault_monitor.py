@@ -8,7 +8,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from jupyter_aistack.core.enforcement.faults import affected, culprit_of, fault_note
+from jupyter_aistack.core.enforcement.faults import (
+    affected,
+    culprit_of,
+    fault_condition,
+)
+from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device import Fault
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease
@@ -71,20 +76,23 @@ class FaultMonitor:
             )
             program = program_of(fault.pid) if fault.pid is not None else ""
             for lease in affected(fault, leases):
-                self._tell(
+                condition = fault_condition(
+                    fault,
                     lease,
-                    fault_note(
-                        fault, lease, culprit, program, show_names=self._show_names
-                    ),
+                    culprit,
+                    program,
+                    show_names=self._show_names,
+                    now=self._clock(),
                 )
+                self._tell(lease, ConditionUpdate(put=(condition,)))
 
-    def _tell(self, lease: Lease, note: str) -> None:
+    def _tell(self, lease: Lease, update: ConditionUpdate) -> None:
         with contextlib.suppress(LeaseError):  # it ended just now
             self._ledger.remark(
                 lease.id,
                 lease.token,
                 self._clock(),
                 EventKind.LEASE_FAULTED,
-                note,
-                note=note,
+                update.text,
+                conditions=update,
             )

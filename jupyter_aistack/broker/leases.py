@@ -7,14 +7,19 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    ConditionUpdate,
+    new_condition,
+)
 from jupyter_aistack.core.model.lease import (
     Lease,
     LeaseState,
     LeaseTransition,
     NoticeKind,
-    firmness_note,
-    lasting_note,
 )
 from jupyter_aistack.exceptions import (
     LeaseError,
@@ -24,7 +29,6 @@ from jupyter_aistack.exceptions import (
     ProviderError,
     Refused,
 )
-from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.processes import started_at
 
 from .cycle import SchedulingCycle
@@ -32,6 +36,18 @@ from .host_state import HostState
 from .processes import HolderProcesses, running_pid
 
 log = logging.getLogger("jupyter_aistack")
+
+_OF_PREPARATION = frozenset({ConditionKind.ENFORCEMENT_REDUCED})
+_OF_CHECK = frozenset(
+    {
+        ConditionKind.DEVICE_FAULT,
+        ConditionKind.NOT_ENFORCED,
+        ConditionKind.NOT_VERIFIED,
+    }
+)
+"""What a preparation, and a check, find out; each replaces what an earlier one found.
+A fault ends with the process that it hit, whose successor is checked anew.
+"""
 
 
 class Leases:
@@ -75,7 +91,7 @@ class Leases:
                 self._fail_unprepared(lease, error.message)
             raise
 
-        self._note_enforcement(lease, prepared)
+        self._record_enforcement(lease, prepared)
         pid = running_pid(lease.holder)
         reduced = None if pid is None else self._enter(lease, pid)
         return reduced or prepared
@@ -96,22 +112,25 @@ class Leases:
         return any(slice_.device_id in faulty for slice_ in lease.slices)
 
     def _fail_unprepared(self, lease: Lease, why: str) -> None:
-        self._step(lease.id, lease.token, LeaseTransition.FAIL, note=why)
+        failed = new_condition(ConditionKind.FAILED, why, self._host_state.now())
+        update = ConditionUpdate(put=(failed,))
+        self._step(lease.id, lease.token, LeaseTransition.FAIL, conditions=update)
         self._host_state.devices.unprepare(lease)
         self._cycle.run()
 
-    def _note_enforcement(self, lease: Lease, prepared: Preparation) -> None:
-        """Write down what enforces a lease, and what is to be said of that."""
+    def _record_enforcement(self, lease: Lease, prepared: Preparation) -> None:
+        """Write down what enforces a lease, and why that is not more."""
         level = prepared.enforced_by
-        note = firmness_note(lease.note, prepared.note)
-        if (lease.enforced_by, lease.note) == (level, note):
+        update = ConditionUpdate(put=prepared.conditions, clear=_OF_PREPARATION)
+        is_known = update.apply(lease.conditions) == lease.conditions
+        if is_known and lease.enforced_by is level:
             return
         self._host_state.ledger.bind(
             lease.id,
             lease.token,
             self._host_state.now(),
             enforced_by=level,
-            note=note,
+            conditions=update,
         )
 
     def _enter(self, lease: Lease, pid: int) -> Preparation | None:
@@ -124,39 +143,48 @@ class Leases:
             log.warning("lease %s: %s", lease.id, error.message)
             with contextlib.suppress(PrepareFailed, LeaseError):
                 prepared = self.preparation(lease)
-                self._note_enforcement(self._host_state.lease(lease.id), prepared)
+                self._record_enforcement(self._host_state.lease(lease.id), prepared)
                 return prepared
         return None
 
     # -- in use ------------------------------------------------------------------------
 
     def activate(
-        self, lease_id: str, token: int, *, verified: bool | None, note: str = ""
+        self,
+        lease_id: str,
+        token: int,
+        *,
+        verified: bool | None,
+        condition: Condition | None = None,
     ) -> Lease:
         """Note that a lease is in use, and whether it was found as granted.
+
+        Args:
+            condition: what the check has found; None where all is as granted. It
+                replaces what an earlier check has found.
 
         Raises:
             NotEnforced: it was not, and such leases are revoked here: it has been ended
                 as failed.
         """
+        put = () if condition is None else (condition,)
+        update = ConditionUpdate(put=put, clear=_OF_CHECK)
+        if verified is False:
+            log.warning("lease %s: %s", lease_id, update.text)
+            if self._not_enforced_action is NotEnforcedAction.REVOKE:
+                self._revoke(lease_id, token, update)
+                raise NotEnforced(
+                    f"{update.text}; the lease {lease_id} has been revoked",
+                    lease_id=lease_id,
+                )
         activate = LeaseTransition.ACTIVATE
-        if verified is not False:
-            shown = note or lasting_note(self._host_state.lease(lease_id).note)
-            return self._step(lease_id, token, activate, verified=verified, note=shown)
-
-        log.warning("lease %s: %s", lease_id, note)
-        if self._not_enforced_action is NotEnforcedAction.WARN:
-            return self._step(lease_id, token, activate, verified=False, note=note)
-
-        self._revoke(lease_id, token, note)
-        raise NotEnforced(
-            f"{note}; the lease {lease_id} has been revoked", lease_id=lease_id
+        return self._step(
+            lease_id, token, activate, verified=verified, conditions=update
         )
 
-    def _revoke(self, lease_id: str, token: int, note: str) -> None:
-        ended = self._step(
-            lease_id, token, LeaseTransition.FAIL, verified=False, note=note
-        )
+    def _revoke(self, lease_id: str, token: int, update: ConditionUpdate) -> None:
+        fail = LeaseTransition.FAIL
+        ended = self._step(lease_id, token, fail, verified=False, conditions=update)
         self._host_state.devices.unprepare(ended)
         # Its process may use the device still, and is a foreign one from now on.
         self._host_state.devices.forget()
@@ -272,8 +300,19 @@ class Leases:
         return lease
 
     def _step(
-        self, lease_id: str, token: int, transition: LeaseTransition, **changes: object
+        self,
+        lease_id: str,
+        token: int,
+        transition: LeaseTransition,
+        *,
+        conditions: ConditionUpdate | None = None,
+        **changes: object,
     ) -> Lease:
         return self._host_state.ledger.step(
-            lease_id, token, transition, self._host_state.now(), **changes
+            lease_id,
+            token,
+            transition,
+            self._host_state.now(),
+            conditions=conditions,
+            **changes,
         )

@@ -109,12 +109,14 @@ class Maintenance:
         """Measure what was used and, every ten seconds or at once, write it down; see
         :class:`UsageMeter`.
         """
-        self._usage_meter.look(self._host_state.leases(), settle=settle)
+        state = self._host_state.read()
+        self._usage_meter.record(state.leases, version=state.version, settle=settle)
 
     def flush_usage(self) -> None:
-        """Write down what is left once nothing is leased any more."""
-        if self._usage_meter.is_open:
-            self.record_usage()
+        """Write down what is left once nothing is leased any more, leases that came
+        and went in the meantime included.
+        """
+        self.record_usage()
 
     def _record_usage_or_log(self) -> None:
         """Record usage; a failure there must not keep leases from being renewed."""

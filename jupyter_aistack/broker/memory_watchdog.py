@@ -19,12 +19,13 @@ from jupyter_aistack.core.enforcement.memory_limits import (
     MemoryFill,
     PressureLevel,
     WatchedLease,
+    evaluate_memory,
     fullest,
     granted_together,
-    judge,
-    may_replace,
-    note_kind,
+    memory_condition,
+    memory_update,
 )
+from jupyter_aistack.core.model.condition import Condition, ConditionKind
 from jupyter_aistack.core.model.device import Enforcement, ProcessUse, SliceKind
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease
@@ -39,6 +40,8 @@ from jupyter_aistack.system.processes import (
     started_at,
     uid_of,
 )
+
+from .processes import root_pid
 
 GPU_SECONDS = 1.5
 """Between two looks at GPUs at least; a server's turn comes every 2 seconds."""
@@ -92,7 +95,6 @@ class MemoryWatchdog:
         self._breaches: dict[int, MemoryBreach] = {}
         self._strays: dict[str, frozenset[int]] = {}
         self._by_process: set[str] = set()
-        self._before: dict[str, str] = {}  # the notes that were written over
         self._looked_at = self._host_looked_at = float("-inf")
 
     def look(self, leases: Sequence[Lease], sample: Callable[[], HostSample]) -> None:
@@ -108,11 +110,6 @@ class MemoryWatchdog:
         self._watched = {
             lease_id: watched
             for lease_id, watched in self._watched.items()
-            if lease_id in live
-        }
-        self._before = {
-            lease_id: note
-            for lease_id, note in self._before.items()
             if lease_id in live
         }
         self._breaches = {
@@ -148,11 +145,14 @@ class MemoryWatchdog:
 
     def done(self, breach: MemoryBreach, words: str) -> None:
         """Say on the lease what was done about a breach."""
-        note = f"{self._watched.get(breach.lease.id, WatchedLease()).note}; {words}"
+        watched = self._watched.get(breach.lease.id, WatchedLease())
+        if watched.condition is None:
+            return
+        told = f"{watched.condition.message}; {words}"
+        update = memory_update(replace(watched.condition, message=told))
         with contextlib.suppress(LeaseError):  # it has ended since
-            lease = self._ledger.lease(breach.lease.id, self._clock())
-            if may_replace(lease.note, note):
-                self._ledger.bind(lease.id, lease.token, self._clock(), note=note)
+            lease = breach.lease
+            self._ledger.bind(lease.id, lease.token, self._clock(), conditions=update)
 
     def not_yet(self, breach: MemoryBreach) -> None:
         """Nothing could be done about a breach now: it is handed over again after the
@@ -219,11 +219,12 @@ class MemoryWatchdog:
     ) -> None:
         before = self._watched.get(lease.id, WatchedLease())
         holder = lease.holder
-        root = (
-            holder.root_pid or holder.pid if holder.kind is HolderKind.KERNEL else None
-        )
+        is_kernel = holder.kind is HolderKind.KERNEL
+        root = root_pid(holder) if is_kernel else None
         label = holder.label or f"{holder.kind.value} {holder.id}"
-        found = judge(before, fill, action=action, label=label, root=root)
+        found = evaluate_memory(
+            before, fill, action=action, label=label, root=root, now=self._clock()
+        )
         self._watched[lease.id] = found.watched
         self._say(lease, found)
         if (process := found.culprit) is not None:
@@ -239,27 +240,24 @@ class MemoryWatchdog:
         """On the lease, and as an event; another broker of this host may have said it
         already.
         """
-        note = found.watched.note
-        if note_kind(lease.note) == note_kind(note):
+        condition = found.watched.condition
+        known = memory_condition(lease)
+        if _kind(condition) is _kind(known):
             return
-        written = self._over(lease, note) if may_replace(lease.note, note) else None
+        update = memory_update(condition)
         now = self._clock()
         with contextlib.suppress(LeaseError):  # it ended just now
             if found.is_worse:
                 kind = _EVENTS[found.watched.level]
                 self._ledger.remark(
-                    lease.id, lease.token, now, kind, note, note=written
+                    lease.id, lease.token, now, kind, update.text, conditions=update
                 )
-            elif written is not None:
-                self._ledger.bind(lease.id, lease.token, now, note=written)
+            else:
+                self._ledger.bind(lease.id, lease.token, now, conditions=update)
 
-    def _over(self, lease: Lease, note: str) -> str:
-        """What to write over a lease's note: the one of before comes back when there is
-        nothing to say.
-        """
-        if note and not note_kind(lease.note):
-            self._before[lease.id] = lease.note
-        return note or self._before.pop(lease.id, "")
+
+def _kind(condition: Condition | None) -> ConditionKind | None:
+    return None if condition is None else condition.kind
 
 
 _EVENTS = {

@@ -13,7 +13,7 @@ from jupyter_aistack.core.model.request import Holder, Request, RequestState
 from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.scheduling.admission import admit, queue_for
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
-from jupyter_aistack.exceptions import AcquireTimeout, AIStackError
+from jupyter_aistack.exceptions import AIStackError, error_from_dict
 from jupyter_aistack.system.processes import started_at
 
 from .cycle import SchedulingCycle
@@ -41,7 +41,12 @@ class Requests:
         long, for the first `limit`.
         """
         snapshot = self._cycle.snapshot()
-        return forecast(snapshot, self._host_state.now(), limit=limit)
+        return forecast(
+            snapshot,
+            self._host_state.now(),
+            limit=limit,
+            cache=self._cycle.placement_cache,
+        )
 
     def queued(self) -> tuple[Request, ...]:
         """The waiting requests of this host, first served first, with the reason that
@@ -101,6 +106,7 @@ class Requests:
             QueueClosed: the queue takes no requests, or none of this user.
             AcquireTimeout: it was not to wait (``patience_seconds=0``) and would have
                 to.
+            Refused: its process has ended meanwhile.
         """
         parsed = parse_spec(spec) if isinstance(spec, str) else spec
         target = queue_for(self._host_state.policy, queue, holder.user, groups)
@@ -119,14 +125,15 @@ class Requests:
         self._host_state.ledger.submit(request)
         try:
             self._cycle.run()
-            return self._decided(request.id)
-        except AcquireTimeout:
-            raise
+            decided = self._host_state.request(request.id)
         except BaseException:
             # The caller does not know its id, so it could neither cancel the request
             # nor release the lease it may have become.
             self._withdraw(request.id)
             raise
+        if decided.state is RequestState.REJECTED:
+            raise _rejection(decided)
+        return decided
 
     def cancel(self, request_id: str) -> Request:
         """Withdraw a waiting request; one already decided is returned as it stands."""
@@ -143,8 +150,10 @@ class Requests:
         as long as the inventory is the same.
         """
         policy = self._host_state.policy
+        cache = self._cycle.placement_cache
         if policy.limits:
-            admit(request, self._cycle.snapshot(), self._host_state.now())
+            snapshot = self._cycle.snapshot()
+            admit(request, snapshot, self._host_state.now(), cache=cache)
             return
 
         inventory = self._host_state.inventory()
@@ -155,16 +164,8 @@ class Requests:
         if key in self._admitted:
             return
         idle = Snapshot(inventory=inventory, policy=policy)
-        admit(request, idle, self._host_state.now())
+        admit(request, idle, self._host_state.now(), cache=cache)
         self._admitted.add(key)
-
-    def _decided(self, request_id: str) -> Request:
-        request = self._host_state.request(request_id)
-        # What could never be held was refused by `_admit`, so a rejection by the plan
-        # means that the request was not to wait.
-        if request.state is RequestState.REJECTED:
-            raise AcquireTimeout(request.reason, request_id=request_id)
-        return request
 
     def _withdraw(self, request_id: str) -> None:
         state = self._host_state
@@ -188,3 +189,11 @@ def _with_start_time(holder: Holder) -> Holder:
     if holder.pid is None or holder.pid_started_at is not None:
         return holder
     return replace(holder, pid_started_at=started_at(holder.pid))
+
+
+def _rejection(request: Request) -> AIStackError:
+    """The error that a rejected request means for whoever made it."""
+    facts = {"request_id": request.id}
+    return error_from_dict(
+        {"code": request.code, "message": request.reason, "facts": facts}
+    )

@@ -97,6 +97,8 @@ class UsageMeter:
     )  # as the ledger has them; None while somebody else keeps the books
     _reached: dict[str, MeterState]  # as they were looked at last
     _gone_by: list[Interval]  # not written down yet
+    _unmetered: list[Interval]  # the same, from before a device's first reading
+    _closed_at: float  # leases that ended until then are not ours to charge
     _known: dict[str, Lease]  # every lease seen since the last bill
     _live: dict[str, Lease]  # those of the last look
     _read_number: int | None  # of the last sample that was read
@@ -118,7 +120,10 @@ class UsageMeter:
         self._pids = pids
         self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
-        self._away_until = self._tidied_at = float("-inf")
+        self._away_until = float("-inf")
+        self._tidied_at = float("-inf")
+        self._searched_at = float("-inf")
+        self._version: int | None = None
         self.charged: dict[str, ChargedTotals] = {}
         """What this process has charged since it started, by lease; of those that have
         ended, by user in sum.
@@ -130,13 +135,19 @@ class UsageMeter:
         """Whether this process keeps the books now."""
         return self._written is not None
 
-    def look(self, leases: Iterable[Lease], *, settle: bool = False) -> None:
-        """Measure what was used since the last look; write it down every ten seconds,
+    def record(
+        self, leases: Iterable[Lease], *, version: int, settle: bool = False
+    ) -> None:
+        """Measure what was used since the last time; write it down every ten seconds,
         or at once.
 
         With no leases left the books are closed: a device that nobody holds is left
-            asleep. What it draws until the
-        next look is the system's.
+        asleep. What it draws until the next lease is the system's.
+
+        Args:
+            leases: the live leases of the host.
+            version: the ledger's; while it stays the same, no lease has come and gone.
+            settle: write down at once.
 
         Raises:
             LedgerError: it cannot be written; it is kept for the next time.
@@ -144,16 +155,15 @@ class UsageMeter:
         live = {lease.id: lease for lease in leases}
         with self._lock:
             now = self._clock()
-            if not self.is_open and not (live and self._opened(now)):
+            if not self.is_open and not self._opens(live, version, now, settle):
                 return
-            if (
-                settle
-                or not live
-                or not 0 <= now - self._looked_at < LEAST_LOOK_SECONDS
-            ):
-                self._measure(live, now, anew=settle or not live)
-            if settle or not live or not 0 <= now - self._settled_at < SETTLE_SECONDS:
-                self._settle(now, is_last=not live)
+            self._version = version
+            is_last = not live
+            is_at_once = settle or is_last
+            if is_at_once or not 0 <= now - self._looked_at < LEAST_LOOK_SECONDS:
+                self._measure(live, now, anew=is_at_once)
+            if is_at_once or not 0 <= now - self._settled_at < SETTLE_SECONDS:
+                self._settle(now, is_last=is_last)
 
     def transfer_metering(self) -> None:
         """Write down what was seen, and let somebody else keep the books from now
@@ -164,6 +174,36 @@ class UsageMeter:
                 self._settle(self._clock(), is_last=True)
 
     # -- opening and closing -----------------------------------------------------------
+
+    def _opens(
+        self, live: Mapping[str, Lease], version: int, now: float, settle: bool
+    ) -> bool:
+        """Whether there is use to record, and nobody else records it.
+
+        Leases that came and went while the books were closed are found in the ledger;
+        it is searched for them once a second at most, as leases may be very short.
+        """
+        if live:
+            return self._opened(now)
+        is_soon = 0 <= now - self._searched_at < LEAST_LOOK_SECONDS
+        if version == self._version or (is_soon and not settle):
+            return False
+        self._version = version
+        self._searched_at = now
+        return bool(self._ended_since_closed(now)) and self._opened(now)
+
+    def _ended_since_closed(self, now: float) -> list[Lease]:
+        return [
+            lease
+            for lease in self._recorded(now)
+            if lease.ended_at is not None and lease.ended_at > self._closed_at
+        ]
+
+    def _recorded(self, now: float) -> tuple[Lease, ...]:
+        """The newest leases of the host, those that have ended too."""
+        return self._ledger.leases(
+            now, host=self._host, live=False, limit=RECENT_LEASES
+        )
 
     def _opened(self, now: float) -> bool:
         """Take the books up, unless somebody else has them."""
@@ -180,9 +220,11 @@ class UsageMeter:
         return True
 
     def _close(self) -> None:
+        self._closed_at = self._clock()
         self._written = None
         self._reached = {}
         self._gone_by = []
+        self._unmetered = []
         self._known = {}
         self._live = {}
         self._read_number = None
@@ -199,13 +241,15 @@ class UsageMeter:
         newest = self._devices.sample(
             list(live.values()),
             self._pids,
-            max_age_seconds=0.0 if anew else LEAST_LOOK_SECONDS,
+            # The first reading must be newer than what whoever kept the books before
+            # has written: an older counter would be charged twice.
+            max_age_seconds=0.0 if anew or before is None else LEAST_LOOK_SECONDS,
         )
         is_first = before is None
+        self._known = {**self._known, **live}
         samples = [newest] if is_first else self._devices.samples_after(before or 0)
         for sample in samples:
             self._read(sample)
-        self._known = {**self._known, **live}
         self._live = dict(live)
         self._read_number = newest.number
         self._looked_at = now
@@ -237,8 +281,29 @@ class UsageMeter:
                 device, before, load, now, is_watched=device.id in self._watched
             )
             self._gone_by.append(replace(gone, parked=parked))
+        else:
+            self._take_first(device, load, now, parked)
         start = before or MeterState(host=self._host, device_id=device.id, at=now)
         self._reached[device.id] = replace(start, at=now, millijoules=load.millijoules)
+
+    def _take_first(
+        self, device: Device, load: ProcessLoad, now: float, parked: frozenset[str]
+    ) -> None:
+        """A device that was never read: leases on it are charged for their time since
+        they were granted, without energy.
+        """
+        leases = {lease.id: lease for lease in self._recorded(now)} | self._known
+        granted = [
+            lease.granted_at
+            for lease in leases.values()
+            if lease.granted_at >= self._closed_at
+            and any(slice_.device_id == device.id for slice_ in lease.slices)
+        ]
+        start = min(granted, default=now)
+        if start < now:
+            begun = MeterState(host=self._host, device_id=device.id, at=start)
+            gone = interval(device, begun, load, now, is_watched=False)
+            self._unmetered.append(replace(gone, parked=parked))
 
     # -- writing down ------------------------------------------------------------------
 
@@ -257,6 +322,7 @@ class UsageMeter:
             return
         self._written = dict(self._reached)
         self._gone_by = []
+        self._unmetered = []
         self._settled_at = now
         self._known = dict(self._live)
 
@@ -277,18 +343,17 @@ class UsageMeter:
         )
 
     def _charges(self, now: float) -> list[UsageRecord]:
-        if not self._gone_by:
+        intervals = [*self._unmetered, *self._gone_by]
+        if not intervals:
             return []
-        start = min(gone.start for gone in self._gone_by)
-        recorded = self._ledger.leases(
-            now, host=self._host, live=False, limit=RECENT_LEASES
-        )
-        leases = {**self._known, **{lease.id: lease for lease in recorded}}
+        start = min(gone.start for gone in intervals)
+        recorded = {lease.id: lease for lease in self._recorded(now)}
+        leases = {**self._known, **recorded}
         cells = self._ledger.cells(self._host, start)
         return [
-            charge
-            for gone in self._gone_by
-            for charge in charges_of(
+            record
+            for gone in intervals
+            for record in charges_of(
                 gone,
                 holdings(leases.values(), gone),
                 self._reached[gone.device.id].idle_watts,

@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.device import Enforcement
 from jupyter_aistack.exceptions import AIStackError
 
@@ -155,7 +156,8 @@ def broken_promises(summary: Mapping[str, Any]) -> Iterator[str]:
             lease["verified"] is not True
             and lease["enforced_by"] != Enforcement.SIMULATED.value
         ):
-            yield f"the slice was not verified ({lease['note'] or 'no reason given'})"
+            why = lease_remarks(lease) or "no reason given"
+            yield f"the slice was not verified ({why})"
         if summary["rows"] != FLIGHTS:
             yield f"{summary['rows']:,} flights were read instead of {FLIGHTS:,}"
         if summary["cluster"]["workers"] != 2:

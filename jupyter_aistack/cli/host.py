@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from jupyter_aistack._version import __version__
-from jupyter_aistack.client.text import aligned
+from jupyter_aistack.client.text import aligned, lease_remarks
 from jupyter_aistack.core.model.units import format_bytes, format_duration, format_share
 
 from . import accounting
@@ -110,7 +110,7 @@ def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[st
     for piece in lease["slices"]:
         if piece["device_id"] == device_id:
             size = piece["profile"] or format_share(piece["fraction"])
-            said = "; ".join(filter(None, [lease["enforcement"], lease["note"]]))
+            said = "; ".join(filter(None, [lease["enforcement"], lease_remarks(lease)]))
             where = device_state_text(lease) or lease["state"]
             memory = format_bytes(piece["memory_bytes"])
             yield (

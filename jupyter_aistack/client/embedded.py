@@ -21,8 +21,8 @@ USAGE_SECONDS = 2.0
 """Between two samples of what this process's leases use, as in a Jupyter server."""
 STOP_SECONDS = 60.0
 """How long `close` waits for the thread that renews."""
-ALLOCATION_VERBS = frozenset({"request", "wait_for", "release"})
-"""Verbs after which others may hold the slices: use is charged anew from there."""
+GRANTING_VERBS = frozenset({"request", "wait_for"})
+"""Verbs after which there may be use to be sampled."""
 
 
 class EmbeddedTransport(Transport):
@@ -59,12 +59,17 @@ class EmbeddedTransport(Transport):
 
     def _run(self) -> None:
         renew_at = self._next_renewal()
-        while not self._stop.is_set():
+        ticked_at = float("-inf")
+        while True:
             self._wake.wait(self._pause(renew_at))
-            self._wake.clear()
-            if self._stop.is_set():
+            # Leases may be shorter than what a tick costs: however many begin, there is
+            # one tick in two seconds, and what they used is read from the ledger.
+            too_soon = max(0.0, ticked_at + USAGE_SECONDS - time.monotonic())
+            if self._stop.wait(too_soon):
                 return
+            self._wake.clear()
 
+            ticked_at = time.monotonic()
             is_due = time.monotonic() >= renew_at
             # A ledger that does not answer now is asked again in the next round.
             with contextlib.suppress(AIStackError):
@@ -94,8 +99,9 @@ class EmbeddedTransport(Transport):
         try:
             return self._service.call(verb, payload, self._caller)
         finally:
-            # What was used until now belongs to those who held the slices until now.
-            if verb in ALLOCATION_VERBS:
+            # A first lease begins: what the device drew before is not its own. Later
+            # ones are seen in the ticks.
+            if verb in GRANTING_VERBS and not self._broker.usage_meter.is_open:
                 self._wake.set()
 
     def close(self) -> None:

@@ -10,12 +10,20 @@ from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    Conditions,
+    conditions_text,
+)
 from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import LeaseState, Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import format_bytes, format_share
 from jupyter_aistack.core.wire.values import (
-    Preparation,
+    condition_to_dict,
+    conditions_from_list,
     lease_from_dict,
     preparation_from_dict,
 )
@@ -25,6 +33,7 @@ from jupyter_aistack.exceptions import (
     LeaseError,
     LeaseLost,
     Refused,
+    error_from_dict,
 )
 
 from . import notices
@@ -34,10 +43,6 @@ from .transports import JSON
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
-OUT_OF_PATIENCE = "it was not to wait any longer"
-"""How the reason ends when the other side turned a request down because its time to
-wait was up.
-"""
 
 OnWait = Callable[[int | None, str], None]
 """Told about a waiting request, with its position and the reason, each time one of them
@@ -122,9 +127,14 @@ class LeaseHandle:
         return self.lease["verified"] if self.lease else None
 
     @property
-    def note(self) -> str:
-        """What the user should know, e.g. ``not enforced: ...``."""
-        return str((self.lease or {}).get("note") or self.request.get("reason") or "")
+    def conditions(self) -> Conditions:
+        """What the user should know of it, the gravest first; empty while it waits."""
+        return conditions_from_list(self.lease["conditions"]) if self.lease else ()
+
+    @property
+    def reason(self) -> str:
+        """Why the request waits or was rejected; empty once it is granted."""
+        return str(self.request.get("reason") or "")
 
     # -- what can be done with it ------------------------------------------------------
 
@@ -140,13 +150,14 @@ class LeaseHandle:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_POLL_SECONDS
-        told = ("", None)
+        told: tuple[str, int | None] = ("", None)
         try:
             while not self.is_granted:
                 self._check_waiting(deadline)
-                if on_wait and told != (self.note, self.request.get("position")):
-                    told = (self.note, self.request.get("position"))
-                    on_wait(self.request.get("position"), self.note)
+                place = self.request.get("position")
+                if on_wait and told != (self.reason, place):
+                    told = (self.reason, place)
+                    on_wait(place, self.reason)
                 time.sleep(
                     pause
                     if deadline is None
@@ -160,17 +171,25 @@ class LeaseHandle:
         return self
 
     def _check_waiting(self, deadline: float | None) -> None:
-        late = deadline is not None and time.monotonic() >= deadline
-        if self.request["state"] == RequestState.QUEUED.value and not late:
-            return
-        if self.request["state"] == RequestState.CANCELLED.value:
-            raise Refused(f"the request for {self.spec} was taken back")
-        if self.request[
-            "state"
-        ] == RequestState.REJECTED.value and not self.note.endswith(OUT_OF_PATIENCE):
-            raise Refused(f"the request for {self.spec} was turned down: {self.note}")
-        raise AcquireTimeout(
-            f"no slice came free in time for {self.spec}: {self.note}",
+        state = self.request["state"]
+        if state == RequestState.CANCELLED.value:
+            raise Refused(f"the request for {self.spec} was withdrawn")
+        if state == RequestState.REJECTED.value:
+            raise self._rejection()
+        if deadline is not None and time.monotonic() >= deadline:
+            raise self._timeout()
+
+    def _rejection(self) -> AIStackError:
+        code = self.request["code"]
+        if code == AcquireTimeout.__name__:
+            return self._timeout()
+        message = f"the request for {self.spec} was rejected: {self.reason}"
+        facts = {"request_id": self.request["id"]}
+        return error_from_dict({"code": code, "message": message, "facts": facts})
+
+    def _timeout(self) -> AcquireTimeout:
+        return AcquireTimeout(
+            f"no slice came free in time for {self.spec}: {self.reason}",
             request_id=self.request["id"],
         )
 
@@ -205,8 +224,10 @@ class LeaseHandle:
         try:
             self._before = attaching.attach(self.prepared)
             _attached[self.id] = self
-            verified, note = attaching.verify(self.prepared.expects, self.is_client)
-            self.activate(verified=verified, note=note)
+            verified, condition = attaching.verify(
+                self.prepared.expects, self.is_client
+            )
+            self.activate(verified=verified, condition=condition)
         except BaseException:
             self._let_go()
             if lease["id"] not in attaching.BORN_WITH:
@@ -217,9 +238,11 @@ class LeaseHandle:
             raise
         return self
 
-    def activate(self, *, verified: bool | None, note: str = "") -> LeaseHandle:
-        """Say that a holder elsewhere (a worker) uses it, and whether it found what was
-        promised.
+    def activate(
+        self, *, verified: bool | None, condition: Condition | None = None
+    ) -> LeaseHandle:
+        """Report that a holder elsewhere (a worker) uses it, and whether it found what
+        was promised.
         """
         lease = self._granted()
         self.lease = self._client.call(
@@ -227,7 +250,7 @@ class LeaseHandle:
             lease_id=self.id,
             token=lease["token"],
             verified=verified,
-            note=note,
+            condition=None if condition is None else condition_to_dict(condition),
         )
         notices.watcher.watch()
         return self
@@ -300,7 +323,7 @@ class LeaseHandle:
 
     def _granted(self) -> JSON:
         if self.lease is None:
-            raise LeaseError(f"{self.spec} is not granted yet: {self.note}")
+            raise LeaseError(f"{self.spec} is not granted yet: {self.reason}")
         return self.lease
 
     def __enter__(self) -> LeaseHandle:
@@ -316,7 +339,7 @@ class LeaseHandle:
 
     def __repr__(self) -> str:
         if not self.is_granted:
-            return f"<request {self.spec}: {self.state}, {self.note}>"
+            return f"<request {self.spec}: {self.state}, {self.reason}>"
         where = ", ".join(
             f"{format_share(piece.fraction)} of {piece.device_id}"
             for piece in self.slices
@@ -362,7 +385,7 @@ def ended_line(lease: Mapping[str, Any]) -> str:
     was taken back.
     """
     outcome = lease["outcome"] or LeaseState.RELEASING.value
-    why = lease["note"] if outcome == Outcome.FAILED.value else ""
+    why = _failure(lease) if outcome == Outcome.FAILED.value else ""
     what = (
         f"the lease {lease['id']} has ended: {why or _TAKEN_BACK.get(outcome, outcome)}"
     )
@@ -374,6 +397,15 @@ def ended_line(lease: Mapping[str, Any]) -> str:
     return f"{what}; {now}" + (
         f"; %gpu request {lease['spec']} asks again" if outcome in _TAKEN_BACK else ""
     )
+
+
+def _failure(lease: Mapping[str, Any]) -> str:
+    """Why a lease ended as failed."""
+    conditions = conditions_from_list(lease["conditions"])
+    return conditions_text(each for each in conditions if each.kind in _FAILURES)
+
+
+_FAILURES = frozenset({ConditionKind.NOT_ENFORCED, ConditionKind.FAILED})
 
 
 def is_new(lease: Mapping[str, Any]) -> bool:

@@ -18,15 +18,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, TypeVar
 
-from jupyter_aistack.core.enforcement.faults import FAULTED
-from jupyter_aistack.core.enforcement.memory_limits import (
-    NEAR_ITS_MEMORY,
-    OVER_ITS_MEMORY,
-)
-from jupyter_aistack.core.enforcement.verification import FOUND_OTHERWISE
+from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.lease import NoticeKind
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import format_duration
+from jupyter_aistack.core.wire.values import conditions_from_list
 from jupyter_aistack.exceptions import AIStackError
 
 JSON = Mapping[str, Any]
@@ -87,18 +83,15 @@ def withdrawn_line(lease: JSON) -> str:
     return f"{_whose(lease)} stays: it is not taken back after all."
 
 
-def warning_line(lease: JSON) -> str:
-    """What the holder reads when something is wrong with the slice; nothing for any
-    other note.
+def warning_lines(lease: JSON) -> list[str]:
+    """What the holder reads when something is wrong with the slice, one line for each
+    condition that is more than information.
     """
-    return (
-        f"{_whose(lease)} is {lease['note']}"
-        if lease["note"].startswith(_WARNINGS)
-        else ""
-    )
-
-
-_WARNINGS = (FOUND_OTHERWISE, NEAR_ITS_MEMORY, OVER_ITS_MEMORY, FAULTED)
+    return [
+        f"{_whose(lease)} is {condition.text}"
+        for condition in conditions_from_list(lease["conditions"])
+        if condition.severity is not Severity.INFO
+    ]
 
 
 def _whose(lease: JSON) -> str:
@@ -130,7 +123,7 @@ class NoticeWatcher:
         self.ask = ask
         self._say = say or _say
         self._told: dict[str, float] = {}
-        self._warned: dict[str, str] = {}
+        self._warned: frozenset[tuple[str, str]] = frozenset()
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -200,14 +193,12 @@ class NoticeWatcher:
                 if not lease["notice"] and self._told.pop(lease["id"], None) is not None
             ]
             self._told.update({lease["id"]: lease["notice"]["at"] for lease in new})
-            lines = {lease["id"]: warning_line(lease) for lease in found}
             warnings = [
-                line
-                for lease_id, line in lines.items()
-                if line and self._warned.get(lease_id) != line
+                (lease["id"], line) for lease in found for line in warning_lines(lease)
             ]
-            self._warned = lines
-        for line in warnings:
+            news = [each for each in warnings if each not in self._warned]
+            self._warned = frozenset(warnings)
+        for _, line in news:
             self._say(line)
         for lease in stays:
             self._say(withdrawn_line(lease))

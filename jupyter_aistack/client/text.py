@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.units import format_bytes
+from jupyter_aistack.core.wire.values import conditions_from_list
 
 UNKNOWN = "n/a"
 """For a value that is not known, so that it never looks like zero."""
@@ -23,6 +26,11 @@ def bytes_text(value: int | None) -> str:
 def percent_text(share: float | None) -> str:
     """A share of something, e.g. ``40%``."""
     return UNKNOWN if share is None else f"{share:.0%}"
+
+
+def lease_remarks(lease: Mapping[str, Any]) -> str:
+    """The conditions of a lease in one line, the gravest first; empty for none."""
+    return conditions_text(conditions_from_list(lease["conditions"]))
 
 
 def aligned(rows: Iterable[Sequence[object]], indent: str = "") -> list[str]:

@@ -4,12 +4,14 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyter_aistack.core.enforcement import memory_caps
-from jupyter_aistack.providers.base import Preparation
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
+
+T = TypeVar("T")
 
 SECRETS = {
     "JUPYTERHUB_API_TOKEN": "acts for the user, and for their server, on the hub",
@@ -84,14 +86,14 @@ def _lower(own: str, granted: str) -> str:
     )
 
 
-def expected(prepared: Preparation, env: Mapping[str, str]) -> dict[str, object]:
+def expected(prepared: Preparation, env: Mapping[str, str]) -> Expectation:
     """What a process with `env` must find: what was promised, with the thread count the
     user chose.
     """
-    expects = dict(prepared.expects)
-    if "threads" in expects and "OMP_NUM_THREADS" in env:
-        expects["threads"] = env["OMP_NUM_THREADS"]
-    return expects
+    expects = prepared.expects
+    if expects.threads is None or "OMP_NUM_THREADS" not in env:
+        return expects
+    return replace(expects, threads=env["OMP_NUM_THREADS"])
 
 
 def combined(parts: Sequence[Preparation]) -> Preparation:
@@ -125,45 +127,61 @@ def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str
     return both
 
 
-_AT_MOST = ("memory_total", "memory_free", "multiprocessors")
-"""Figures over all devices a process sees: what one lease leaves open is open for all
-of them.
-"""
+def _expected_together(first: Expectation, second: Expectation) -> Expectation:
+    if not (first.visible and second.visible):
+        limits = first if first.visible else second
+        fallback = second if first.visible else first
+        memory_total = _either(limits.memory_total, fallback.memory_total)
+        memory_free = _either(limits.memory_free, fallback.memory_free)
+        multiprocessors = _either(limits.multiprocessors, fallback.multiprocessors)
+    else:
+        visible = _side_by_side(first.visible, second.visible)
+        # What the leases say of a device that they share is said twice, and of one that
+        # a MIG instance hides it is said in vain: the limits add up only where every
+        # device is seen.
+        are_all_seen = len(visible) == len(first.visible) + len(second.visible)
+        total = sum if are_all_seen else max
+        memory_total = _limit(total, first.memory_total, second.memory_total)
+        memory_free = _limit(total, first.memory_free, second.memory_free)
+        multiprocessors = _limit(total, first.multiprocessors, second.multiprocessors)
+    return Expectation(
+        visible=_united(first.visible, second.visible),
+        cores=_united(first.cores, second.cores),
+        threads=_added(first.threads, second.threads),
+        memory_total=memory_total,
+        memory_free=memory_free,
+        multiprocessors=multiprocessors,
+        mps=_either(second.mps, first.mps),
+    )
 
 
-def _expected_together(
-    one: Mapping[str, object], other: Mapping[str, object]
-) -> dict[str, object]:
-    both = {**one, **other}
-    for name in one.keys() & other.keys():
-        left = one[name]
-        right = other[name]
-        if isinstance(left, str) and isinstance(right, str):
-            both[name] = str(int(left) + int(right))
-        elif isinstance(left, Sequence) and isinstance(right, Sequence):
-            both[name] = _side_by_side(left, right)
-    if one.get("visible") and other.get("visible"):
-        both = {name: value for name, value in both.items() if name not in _AT_MOST}
-        both.update(_at_most(one, other, both["visible"]))
-    return both
+def _either(value: T | None, other: T | None) -> T | None:
+    return other if value is None else value
 
 
-def _at_most(
-    one: Mapping[str, Any], other: Mapping[str, Any], visible: Any
-) -> dict[str, int]:
-    """Limits in all, where both leases set one: those of devices that are all seen add
-    up.
-
-    What they say of a device they share is said twice, and of one that a MIG instance
-    hides it is said in vain.
+def _limit(
+    total: Callable[[list[int]], int], first: int | None, second: int | None
+) -> int | None:
+    """A figure over all devices a process sees: what one lease leaves open is open for
+    all of them.
     """
-    are_all_seen = len(visible) == len(one["visible"]) + len(other["visible"])
-    total = (lambda left, right: left + right) if are_all_seen else max
-    return {
-        name: total(one[name], other[name])
-        for name in _AT_MOST
-        if name in one and name in other
-    }
+    if first is None or second is None:
+        return None
+    return total([first, second])
+
+
+def _united(
+    first: tuple[T, ...] | None, second: tuple[T, ...] | None
+) -> tuple[T, ...] | None:
+    if first is None or second is None:
+        return _either(first, second)
+    return tuple(_side_by_side(first, second))
+
+
+def _added(first: str | None, second: str | None) -> str | None:
+    if first is None or second is None:
+        return _either(first, second)
+    return str(int(first) + int(second))
 
 
 def _side_by_side(one: Sequence[Any], other: Sequence[Any]) -> list[Any]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
+from jupyter_aistack.core.model.condition import Condition
 from jupyter_aistack.core.model.device import DeviceKind, SliceKind
 from jupyter_aistack.core.model.device_state import reset_for_new_process
 from jupyter_aistack.core.model.lease import Lease, LeaseState
@@ -28,7 +30,7 @@ from jupyter_aistack.exceptions import (
     PrepareFailed,
     ProviderError,
 )
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.processes import groups_of, is_alive
 
 from .environment import combined
@@ -284,7 +286,11 @@ class KernelLeases:
             return self._waiting() is not None
 
     def activate(
-        self, holding: KernelAllocation, *, verified: bool | None, note: str
+        self,
+        holding: KernelAllocation,
+        *,
+        verified: bool | None,
+        condition: Condition | None,
     ) -> None:
         """Write down that the leases are in use, and what verification found; they may
         be revoked for it.
@@ -294,7 +300,7 @@ class KernelLeases:
             # kernel is told, and goes on.
             with contextlib.suppress(LeaseError, InvalidTransition, NotEnforced):
                 self._broker().activate(
-                    lease.id, lease.token, verified=verified, note=note
+                    lease.id, lease.token, verified=verified, condition=condition
                 )
 
     def is_client(self, holding: KernelAllocation, pid: int) -> bool | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jupyter_aistack.core.enforcement.verification import NOT_KNOWN
+from jupyter_aistack.core.enforcement.preparation import Expectation
+from jupyter_aistack.core.enforcement.verification import Verdict, not_verified
 from jupyter_aistack.system.verify.child import IsClient, verify
 
 
@@ -32,13 +34,13 @@ def bind_process(pid: int, cores: Sequence[int]) -> None:
 
 
 def check(
-    expects: Mapping[str, object],
+    expects: Expectation,
     *,
     pid: int,
     command: Sequence[str],
     environment: Mapping[str, str],
     is_client: IsClient | None = None,
-) -> tuple[bool | None, str]:
+) -> Verdict:
     """Compare a promise with what a child with the kernel's interpreter, environment
     and affinity sees.
 
@@ -52,7 +54,7 @@ def check(
         try:
             os.sched_setaffinity(0, os.sched_getaffinity(pid))
         except OSError as error:
-            return None, f"{NOT_KNOWN} {type(error).__name__}"
+            return not_verified(type(error).__name__, time.time())
     return verify(
         expects,
         interpreter=_interpreter(command),

@@ -83,7 +83,8 @@ def _check_lease(
     if not lease.is_live:
         return
     if isinstance(action, TransferAction) and (
-        lease.residence is None or lease.residence.phase is not _BEFORE[action.act]
+        lease.residence is None
+        or lease.residence.phase is not _BEFORE[action.direction]
     ):
         raise LedgerConflict(
             f"the state of lease {lease.id} has moved meanwhile", lease_id=lease.id
@@ -112,16 +113,13 @@ def apply_action(
         return [_grant(rows, action, now)]
     if isinstance(action, Reject):
         request = find_request(rows, action.request_id)
-        return [
-            decide(
-                rows,
-                request,
-                RequestState.REJECTED,
-                EventKind.REQUEST_REJECTED,
-                now,
-                action.reason,
-            )[1]
-        ]
+        rejected = replace(
+            request,
+            state=RequestState.REJECTED,
+            reason=action.reason,
+            code=action.code,
+        )
+        return [set_request_state(rows, rejected, EventKind.REQUEST_REJECTED, now)]
     lease = find_lease(rows, action.lease_id)
     if not lease.is_live:
         return []
@@ -166,7 +164,9 @@ def _begin_move(
 ) -> list[Event]:
     """Nothing has happened yet that anybody should be told: the state is on its way."""
     assert lease.residence is not None  # checked
-    begin = begin_suspend if move.act is TransferDirection.SUSPEND else begin_resume
+    begin = (
+        begin_suspend if move.direction is TransferDirection.SUSPEND else begin_resume
+    )
     keep_residence(rows, lease, begin(lease.residence), now)
     return []
 
@@ -204,18 +204,12 @@ def touch(rows: Rows, lease: Lease, now: float) -> None:
         rows.keep_lease(used)
 
 
-def decide(
-    rows: Rows,
-    request: Request,
-    state: RequestState,
-    kind: EventKind,
-    now: float,
-    reason: str,
-) -> tuple[Request, Event]:
-    """Take a request out of the queue, and say why."""
-    decided = replace(request, state=state, reason=reason)
+def set_request_state(
+    rows: Rows, decided: Request, kind: EventKind, now: float
+) -> Event:
+    """Write down what a request has become; it waits no longer."""
     rows.keep_request(decided)
     rows.version += 1
-    return decided, rows.append(
-        Event(kind=kind, at=now, request_id=request.id, detail=reason)
+    return rows.append(
+        Event(kind=kind, at=now, request_id=decided.id, detail=decided.reason)
     )

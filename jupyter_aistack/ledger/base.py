@@ -22,6 +22,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
+from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
@@ -107,10 +108,12 @@ class Ledger(ABC):
         token: int,
         step: LeaseTransition,
         now: float,
+        *,
+        conditions: ConditionUpdate | None = None,
         **changes: object,
     ) -> Lease:
-        """Advance a lease, and replace fields named in `changes` (``holder``,
-        ``enforced_by``, ``verified``, ``note``).
+        """Advance a lease, change its conditions, and replace fields named in `changes`
+        (``holder``, ``enforced_by``, ``verified``).
 
         Raises:
             LeaseNotFound: no such lease.
@@ -132,10 +135,18 @@ class Ledger(ABC):
         """Move a live lease's `ends_at`. Raises as `step` does."""
 
     @abstractmethod
-    def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
-        """Replace fields of a live lease without a step; raises as `step` does.
-
-        Fields are ``holder``, ``enforced_by``, ``note``, ``active_at`` and ``notice``.
+    def bind(
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        *,
+        conditions: ConditionUpdate | None = None,
+        **changes: object,
+    ) -> Lease:
+        """Change a live lease without a step: its conditions, and the fields named in
+        `changes` (``holder``, ``enforced_by``, ``active_at``, ``notice``). Raises as
+        `step` does.
         """
 
     @abstractmethod
@@ -147,10 +158,10 @@ class Ledger(ABC):
         kind: EventKind,
         detail: str,
         *,
-        note: str | None = None,
+        conditions: ConditionUpdate | None = None,
     ) -> Lease:
-        """Write down something that has happened to a live lease, and with `note`
-        change its note; raises as `step`.
+        """Write down something that has happened to a live lease, and change its
+        conditions; raises as `step` does.
         """
 
     @abstractmethod

@@ -19,6 +19,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
+from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import (
@@ -35,7 +36,7 @@ from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.exceptions import InvalidTransition, LeaseError
 
 from . import accounting
-from .apply_plan import apply_action, check, decide, keep_residence, touch
+from .apply_plan import apply_action, check, keep_residence, set_request_state, touch
 from .base import Ledger, LedgerState
 from .lease_end import end, expire_due
 from .rows import (
@@ -55,8 +56,8 @@ REFUSALS = (LeaseError, InvalidTransition)
 its transaction are kept.
 """
 
-STEP_FIELDS = frozenset({"holder", "enforced_by", "verified", "note"})
-BIND_FIELDS = frozenset({"holder", "enforced_by", "note", "active_at", "notice"})
+STEP_FIELDS = frozenset({"holder", "enforced_by", "verified"})
+BIND_FIELDS = frozenset({"holder", "enforced_by", "active_at", "notice"})
 LARGEST = 2**63 - 1
 
 _STEP_EVENTS = {
@@ -145,14 +146,9 @@ class TransactionalLedger(Ledger):
             request = find_request(rows, request_id)
             if request.state is not RequestState.QUEUED:
                 return request
-            return decide(
-                rows,
-                request,
-                RequestState.CANCELLED,
-                EventKind.REQUEST_CANCELLED,
-                now,
-                reason,
-            )[0]
+            cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
+            set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+            return cancelled
 
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         with self._writing() as rows:
@@ -170,6 +166,8 @@ class TransactionalLedger(Ledger):
         token: int,
         step: LeaseTransition,
         now: float,
+        *,
+        conditions: ConditionUpdate | None = None,
         **changes: object,
     ) -> Lease:
         _allow(changes, STEP_FIELDS)
@@ -182,7 +180,7 @@ class TransactionalLedger(Ledger):
                 return lease
             if lease.outcome is not Outcome.RELEASED:
                 refuse_ended(lease)
-            return self._take(rows, lease, step, now, changes)
+            return self._take(rows, lease, step, now, changes, conditions)
 
     def _take(
         self,
@@ -191,7 +189,10 @@ class TransactionalLedger(Ledger):
         step: LeaseTransition,
         now: float,
         changes: dict[str, Any],
+        conditions: ConditionUpdate | None = None,
     ) -> Lease:
+        update = conditions or ConditionUpdate()
+        changes = {**changes, "conditions": update.apply(lease.conditions)}
         after = replace(advance(lease, step, now), **changes)
         if after.state is LeaseState.ENDED:
             end(
@@ -200,7 +201,7 @@ class TransactionalLedger(Ledger):
                 step,
                 now,
                 self.half_life_seconds,
-                after.note if step is LeaseTransition.FAIL else "",
+                update.text if step is LeaseTransition.FAIL else "",
                 changes,
             )
         else:
@@ -211,7 +212,7 @@ class TransactionalLedger(Ledger):
             )
         if changes.get("verified") is False:
             rows.append(
-                lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, after.note)
+                lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, update.text)
             )
         return after
 
@@ -236,7 +237,15 @@ class TransactionalLedger(Ledger):
             rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
             return lease
 
-    def bind(self, lease_id: str, token: int, now: float, **changes: object) -> Lease:
+    def bind(
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        *,
+        conditions: ConditionUpdate | None = None,
+        **changes: object,
+    ) -> Lease:
         _allow(changes, BIND_FIELDS)
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
@@ -244,6 +253,8 @@ class TransactionalLedger(Ledger):
             # holds no more.
             if "holder" in changes or "notice" in changes:
                 rows.version += 1
+            if conditions is not None:
+                changes["conditions"] = conditions.apply(lease.conditions)
             return _keep(rows, lease, **changes)
 
     def remark(
@@ -254,12 +265,14 @@ class TransactionalLedger(Ledger):
         kind: EventKind,
         detail: str,
         *,
-        note: str | None = None,
+        conditions: ConditionUpdate | None = None,
     ) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
             rows.append(lease_event(kind, lease, now, detail))
-            return lease if note is None else _keep(rows, lease, note=note)
+            if conditions is None:
+                return lease
+            return _keep(rows, lease, conditions=conditions.apply(lease.conditions))
 
     def update_device_state(
         self,

@@ -4,41 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-from jupyter_aistack.core.model.device import Device, Enforcement, Fault
+from jupyter_aistack.core.enforcement.preparation import Preparation
+from jupyter_aistack.core.model.device import Device, Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """What the holder's process must be given, and what holds it to that.
-
-    Attributes:
-        environment: variables to set; they only take effect before CUDA or OpenMP
-            starts.
-        cores: CPU cores to bind the process to; empty leaves it alone.
-        memory_limit_bytes: memory that belongs to the lease, for caps the process sets
-            itself.
-        enforced_by: what enforces it.
-        expects: what a process with this environment must find: ``visible`` (device
-            UUIDs CUDA would show), ``cores`` (CPU affinity), ``threads``
-            (OMP_NUM_THREADS), ``memory_total`` (bytes of device memory, at most),
-            ``memory_free`` (bytes it may still take, at most), ``multiprocessors``
-            (their number, at most), ``mps`` (True: the process must be a client of the
-            MPS server). A key that is absent is not checked.
-        note: what the user should know of it: why a share is not held as firmly as
-            shares of its device are; empty for nothing.
-    """
-
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cores: tuple[int, ...] = ()
-    memory_limit_bytes: int = 0
-    enforced_by: Enforcement = Enforcement.L0
-    expects: Mapping[str, object] = field(default_factory=dict)
-    note: str = ""
 
 
 class Provider(ABC):
@@ -100,6 +71,10 @@ class Provider(ABC):
             ProviderError: no server holds the lease, or it does not know the process,
                 or does not answer.
         """
+
+    def driver_version(self) -> str:
+        """Version of the driver; empty where there is none or it does not say."""
+        return ""
 
     def faults(self) -> tuple[Fault, ...]:
         """What broke the work of those who share a device and is not over. A device

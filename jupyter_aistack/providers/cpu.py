@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -27,7 +28,7 @@ from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.system import cgroup
 
-from .base import Preparation, Provider
+from .base import Provider
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -91,15 +92,14 @@ class CPUProvider(Provider):
                 "some of the lease's CPU cores may no longer be used", lease_id=lease.id
             )
         threads = str(len(cores))
-        bound = (
-            {"cores": list(cores)} if sys.platform == "linux" else {}
-        )  # elsewhere no process can be bound
+        # Elsewhere no process can be bound.
+        bound = cores if sys.platform == "linux" else None
         return Preparation(
             environment=dict.fromkeys(THREAD_VARIABLES, threads),
             cores=cores,
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=Enforcement.CPU,
-            expects={**bound, "threads": threads},
+            expects=Expectation(cores=bound, threads=threads),
         )
 
     def sample(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -28,7 +29,7 @@ from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
-from .base import Preparation, Provider
+from .base import Provider
 
 MAX_DEVICES = 1024
 MEMORY_IN_USE = Fraction(7, 8)

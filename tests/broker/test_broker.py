@@ -7,6 +7,8 @@ from fractions import Fraction
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.enforcement.preparation import Preparation
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -34,7 +36,7 @@ from jupyter_aistack.exceptions import (
     Unsatisfiable,
 )
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 
@@ -291,7 +293,7 @@ def test_a_request_without_patience_is_refused_rather_than_queued(
     broker: Broker,
 ) -> None:
     lease_of(broker, "1")
-    with pytest.raises(AcquireTimeout, match="not to wait"):
+    with pytest.raises(AcquireTimeout, match="timed out waiting"):
         broker.submit("1/4", holder("kernel-2"), patience_seconds=0)
     assert not broker.queue()
 
@@ -387,7 +389,7 @@ def test_more_memory_than_the_slice_has_is_said_on_the_lease_and_taken_back(
         )
         clock.advance(11)
         broker.maintain()
-        note = broker.lease(lease.id).note
+        note = conditions_text(broker.lease(lease.id).conditions)
         assert words in note
         assert bool(words) == bool(note)
 
@@ -410,7 +412,10 @@ def test_a_slice_that_cannot_be_prepared_fails_its_lease_and_frees_the_device() 
     with pytest.raises(PrepareFailed, match="daemon did not start"):
         broker.prepare(lease)
     ended = broker.lease(lease.id)
-    assert (ended.outcome, ended.note) == (Outcome.FAILED, "the daemon did not start")
+    assert (ended.outcome, conditions_text(ended.conditions)) == (
+        Outcome.FAILED,
+        "the daemon did not start",
+    )
     assert lease_of(broker, "1", "kernel-2").is_live
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import LeaseState, NoticeKind, Outcome
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue, UserLimits
@@ -161,7 +162,7 @@ def test_reservations_are_made_kept_and_taken_back(clock: ManualClock) -> None:
     )  # type: ignore[arg-type]
     assert broker.reservations() == (lesson,)
     lent = broker.lease(broker.submit("1/2", holder("a")).lease_id)
-    assert (lent.ends_at, lent.note) == (
+    assert (lent.ends_at, conditions_text(lent.conditions)) == (
         clock.now + HOUR,
         "lent until the reservation 'lesson' begins",
     )

@@ -12,6 +12,7 @@ import pytest
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device import Enforcement, Fault
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import ProviderError
@@ -67,7 +68,7 @@ def turn(broker: Broker, clock: ManualClock) -> list[str]:
     """A turn of the broker, and the notes on its leases by then."""
     clock.advance(3)
     broker.maintain()
-    return [lease.note for lease in reversed(broker.leases())]
+    return [conditions_text(lease.conditions) for lease in reversed(broker.leases())]
 
 
 def test_everybody_on_the_device_is_told_who_caused_it(
@@ -98,12 +99,12 @@ def test_where_names_are_hidden_others_are_told_the_process_and_no_name(
     own, other, bobs = turn(broker, clock)
     assert "train.ipynb" in own
     assert "train.ipynb" in other
-    assert f"{SELF} of somebody else caused it" in bobs
+    assert f"{SELF} of another user caused it" in bobs
     assert "ann" not in bobs
     bob = Caller(user="bob", uid=1001, pid=7, kernel_id="kernel-3")
     shown = Service(broker, show_names=False).call("leases", {}, bob)["leases"]
-    assert [bool(lease["note"]) for lease in shown] == [True, False, False], (
-        "notes of others may name notebooks"
+    assert [bool(lease["conditions"]) for lease in shown] == [True, False, False], (
+        "conditions of others may name notebooks"
     )
 
 
@@ -120,7 +121,7 @@ def test_where_names_are_hidden_others_are_told_the_process_and_no_name(
         ),
         (
             Fault(device_id="GPU-0", pid=None, message=""),
-            "it cannot be told which process caused it; restart the",
+            "it is unknown which process caused it; restart the",
         ),
         (
             Fault(device_id="GPU-0", pid=None, message="GPU 0 lost its daemon"),

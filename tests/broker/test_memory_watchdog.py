@@ -17,6 +17,11 @@ import pytest
 from jupyter_aistack.broker import memory_watchdog
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.enforcement.memory_limits import UNMEASURED, MemoryAction
+from jupyter_aistack.core.model.condition import (
+    ConditionKind,
+    conditions_text,
+    new_condition,
+)
 from jupyter_aistack.core.model.device import Enforcement, Fault, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
@@ -116,7 +121,7 @@ def test_near_and_over_are_said_on_the_lease_and_as_events_and_taken_back(
         (20, ""),
     ):
         look({SELF: gib})
-        note = broker.lease(lease.id).note
+        note = conditions_text(broker.lease(lease.id).conditions)
         assert note.startswith(words)
         assert bool(note) is bool(words)
     assert kinds(broker) == ["LeaseNearMemory", "LeaseOverMemory"]
@@ -144,9 +149,13 @@ def test_the_process_that_broke_the_bound_is_handed_over_once(
     look({SELF: 44})
     assert broker.memory.take_breaches() == ()
     broker.memory.done(breach, "its cell was interrupted")
-    assert broker.lease(lease.id).note.endswith("; its cell was interrupted")
+    assert conditions_text(broker.lease(lease.id).conditions).endswith(
+        "; its cell was interrupted"
+    )
     look({SELF: 44})
-    assert broker.lease(lease.id).note.endswith("; its cell was interrupted")
+    assert conditions_text(broker.lease(lease.id).conditions).endswith(
+        "; its cell was interrupted"
+    )
 
 
 def test_a_breach_that_nothing_could_be_done_about_is_handed_over_again(
@@ -264,7 +273,10 @@ def test_where_a_control_group_holds_a_lease_its_group_counts(
 def test_two_leases_of_one_kernel_have_one_bound(broker: Broker, look: Any) -> None:
     both = [lease_of(broker, "1/4"), lease_of(broker, "1/4")]
     look({SELF: 35})
-    assert [broker.lease(lease.id).note for lease in both] == ["", ""]
+    assert [conditions_text(broker.lease(lease.id).conditions) for lease in both] == [
+        "",
+        "",
+    ]
     look({SELF: 42})
     assert len(broker.memory.take_breaches()) == 1
 
@@ -275,7 +287,9 @@ def test_neighbours_are_left_alone(broker: Broker, look: Any, process: Any) -> N
     neighbour = lease_of(broker, "1/4", "kernel-2", pid=theirs)
     look({mine: 60, theirs: 19})
     assert [breach.process.pid for breach in broker.memory.take_breaches()] == [mine]
-    assert broker.lease(neighbour.id).note.startswith("near its memory")
+    assert conditions_text(broker.lease(neighbour.id).conditions).startswith(
+        "near its memory"
+    )
 
 
 @pytest.mark.parametrize("held", [None, {SELF: None}], ids=["no list", "no figure"])
@@ -286,9 +300,14 @@ def test_what_cannot_be_read_is_said_and_is_not_zero(
     look({SELF: 42})
     broker.memory.take_breaches()
     look(held)
-    assert broker.lease(lease.id).note == UNMEASURED
+    assert (
+        conditions_text(broker.lease(lease.id).conditions)
+        == f"memory unknown: {UNMEASURED}"
+    )
     look({SELF: 42})
-    assert broker.lease(lease.id).note.startswith("over its memory")
+    assert conditions_text(broker.lease(lease.id).conditions).startswith(
+        "over its memory"
+    )
     assert broker.memory.take_breaches() == ()
 
 
@@ -298,10 +317,13 @@ def test_a_driver_that_is_gone_while_it_is_watched_does_not_end_the_watch(
     lease = lease_of(broker)
     lists.failure = ProviderError("the NVIDIA driver closed the connection")
     look({})
-    assert broker.lease(lease.id).note == UNMEASURED
+    assert (
+        conditions_text(broker.lease(lease.id).conditions)
+        == f"memory unknown: {UNMEASURED}"
+    )
     lists.failure = None
     look({SELF: 1})
-    assert broker.lease(lease.id).note == ""
+    assert conditions_text(broker.lease(lease.id).conditions) == ""
 
 
 def test_a_clock_that_is_set_back_does_not_stop_the_watch(
@@ -310,7 +332,9 @@ def test_a_clock_that_is_set_back_does_not_stop_the_watch(
     lease = lease_of(broker)
     look({SELF: 1})
     look({SELF: 42}, seconds=-3600)
-    assert broker.lease(lease.id).note.startswith("over its memory")
+    assert conditions_text(broker.lease(lease.id).conditions).startswith(
+        "over its memory"
+    )
 
 
 def test_one_list_is_read_every_turn_and_none_while_no_gpu_is_leased(
@@ -339,29 +363,31 @@ def test_a_worker_whose_process_is_unknown_yet_is_not_taken_for_unmeasured(
     )
     request = broker.submit("1/4", worker)
     look({SELF: 60})
-    assert broker.lease(request.lease_id).note == ""
+    assert conditions_text(broker.lease(request.lease_id).conditions) == ""
 
 
-def test_a_note_about_something_else_gives_way_to_a_breach_alone_and_comes_back(
+def kinds_on(broker: Broker, lease: Lease) -> list[str]:
+    """The kinds of a lease's conditions, the gravest first."""
+    return [each.kind.value for each in broker.lease(lease.id).conditions]
+
+
+def test_what_is_known_of_memory_stands_beside_anything_else(
     broker: Broker, look: Any
 ) -> None:
     lease = lease_of(broker)
-    broker.activate(
-        lease.id, lease.token, verified=False, note="not enforced: whatever"
-    )
-    notes = []
+    seen = new_condition(ConditionKind.NOT_ENFORCED, "whatever", 1.0)
+    broker.activate(lease.id, lease.token, verified=False, condition=seen)
+    shown = []
     for gib in (38, 42, 43, 20):
         look({SELF: gib})
-        notes.append(broker.lease(lease.id).note.partition(":")[0])
-    assert notes == [
-        "not enforced",
-        "over its memory",
-        "over its memory",
-        "not enforced",
+        shown.append(kinds_on(broker, lease))
+    assert shown == [
+        ["NotEnforced", "MemoryPressure"],
+        ["MemoryExceeded", "NotEnforced"],
+        ["MemoryExceeded", "NotEnforced"],
+        ["NotEnforced"],
     ]
-    assert kinds(broker) == ["LeaseNearMemory", "LeaseOverMemory"], (
-        "the event tells what the note does not"
-    )
+    assert kinds(broker) == ["LeaseNearMemory", "LeaseOverMemory"]
 
 
 def test_that_the_gpu_failed_stays_whatever_is_held(
@@ -371,21 +397,26 @@ def test_that_the_gpu_failed_stays_whatever_is_held(
     lists.broken = (Fault(device_id="GPU-0", pid=SELF, message=""),)
     for _ in range(2):
         look({SELF: 42})
-    assert broker.lease(lease.id).note.startswith("on a GPU that failed:")
+    assert kinds_on(broker, lease) == ["DeviceFault", "MemoryExceeded"]
 
 
-def test_a_check_that_told_nothing_gives_way_to_a_warning(
+def test_a_warning_goes_before_a_check_that_told_nothing(
     broker: Broker, look: Any
 ) -> None:
     lease = lease_of(broker)
-    broker.activate(
-        lease.id,
-        lease.token,
-        verified=None,
-        note="could not be verified: CUDA does not answer",
-    )
+    blind = new_condition(ConditionKind.NOT_VERIFIED, "CUDA does not answer", 1.0)
+    broker.activate(lease.id, lease.token, verified=None, condition=blind)
     look({SELF: 38})
-    assert broker.lease(lease.id).note.startswith("near its memory:")
+    assert kinds_on(broker, lease) == ["MemoryPressure", "NotVerified"]
+
+
+def test_a_check_leaves_what_is_known_of_memory_alone(
+    broker: Broker, look: Any
+) -> None:
+    lease = lease_of(broker)
+    look({SELF: 38})
+    broker.activate(lease.id, lease.token, verified=True)
+    assert kinds_on(broker, lease) == ["MemoryPressure"]
 
 
 def test_a_second_broker_of_the_host_says_nothing_twice(

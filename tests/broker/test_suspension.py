@@ -274,8 +274,8 @@ def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room
     host.broker.update_device_state(
         lease.id, lease.token, lambda one: reset_for_new_process(one, host.clock.now)
     )
-    anew = host.broker.activate(lease.id, lease.token, verified=True, note="anew")
-    assert (anew.state, anew.note) == (LeaseState.SUSPENDED, "anew")
+    anew = host.broker.activate(lease.id, lease.token, verified=True)
+    assert (anew.state, anew.verified) == (LeaseState.SUSPENDED, True)
     assert (host.home("a").phase, host.home("a").state_bytes) == (StatePhase.PARKED, 0)
     host.broker.begin_cell(lease.id)
     host.turn(60.0)

@@ -19,6 +19,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
@@ -26,7 +27,7 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import ManualClock, holder
 
@@ -544,3 +545,47 @@ def test_a_drivers_counter_is_charged_to_the_leases_on_it(fake_nvml: Any) -> Non
         9 * GIB,
         pytest.approx(6.0),
     )
+
+
+# -- leases shorter than a tick --------------------------------------------------------
+
+
+def test_a_lease_that_comes_and_goes_while_nothing_is_recorded_is_charged_for_its_time(
+    host: Host,
+) -> None:
+    host.clock.advance(5.0)
+    request = host.broker.submit("1/2", holder("kernel-1", host="box", pid=1))
+    lease = host.broker.lease(request.lease_id)
+    host.clock.advance(0.75)
+    host.broker.release(lease.id, lease.token)
+    host.clock.advance(1.25)
+    renew_leases(host.broker, frozenset())
+    assert (host.paid()[lease.id].seconds, host.paid()[lease.id].metered_seconds) == (
+        0.75,
+        0.0,
+    )
+    assert not host.broker.usage_meter.is_open
+    host.clock.advance(2.0)
+    renew_leases(host.broker, frozenset())
+    assert len(host.gpu.looks) == 1, "a ledger that has not changed asks no driver"
+
+
+def test_a_first_lease_is_charged_from_its_grant_though_the_tick_comes_later(
+    host: Host,
+) -> None:
+    request = host.broker.submit("1/2", holder("kernel-1", host="box", pid=1))
+    host.clock.advance(1.5)
+    host.pass_time(8)
+    host.settle()
+    mine = host.paid()[request.lease_id]
+    assert (mine.seconds, mine.metered_seconds) == (9.5, 6.0)
+
+
+def test_a_request_and_a_release_between_two_ticks_ask_no_driver(host: Host) -> None:
+    host.lease("1/4")
+    looks = len(host.gpu.looks)
+    for number in range(5):
+        request = host.broker.submit("1/2", holder(f"k-{number}", host="box", pid=1))
+        lease = host.broker.lease(request.lease_id)
+        host.broker.release(lease.id, lease.token)
+    assert len(host.gpu.looks) == looks

@@ -24,8 +24,14 @@ import pytest
 
 from jupyter_aistack.cli import demo, main
 
+SEES_TOO_MUCH = {
+    "kind": "NotEnforced",
+    "severity": "error",
+    "message": "sees 8 cores",
+    "since": 1.0,
+}
 GOOD: dict[str, Any] = {
-    "lease": {"verified": True, "enforced_by": "C", "note": ""},
+    "lease": {"verified": True, "enforced_by": "C", "conditions": []},
     "cluster": {"workers": 2},
     "rows": 336_776,
     "train": {"auc": 0.69},
@@ -61,16 +67,25 @@ def notebook(folder: Path, *sources: str) -> Path:
 
 def test_a_summary_that_holds_is_no_broken_promise() -> None:
     assert list(demo.broken_promises(GOOD)) == []
-    simulated = {"verified": None, "enforced_by": "simulated", "note": ""}
+    simulated = {"verified": None, "enforced_by": "simulated", "conditions": []}
     assert list(demo.broken_promises({**GOOD, "lease": simulated})) == []
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"lease": {"verified": None, "enforced_by": "C", "note": ""}}, "not verified"),
         (
-            {"lease": {"verified": False, "enforced_by": "C", "note": "sees 8 cores"}},
+            {"lease": {"verified": None, "enforced_by": "C", "conditions": []}},
+            "not verified",
+        ),
+        (
+            {
+                "lease": {
+                    "verified": False,
+                    "enforced_by": "C",
+                    "conditions": [SEES_TOO_MUCH],
+                }
+            },
             "sees 8 cores",
         ),
         ({"rows": 1}, "1 flights were read instead of 336,776"),

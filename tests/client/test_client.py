@@ -15,11 +15,13 @@ from jupyter_aistack.client.client import Client, LeaseHandle, request
 from jupyter_aistack.client.embedded import EmbeddedTransport
 from jupyter_aistack.client.runtime import attach as attaching
 from jupyter_aistack.client.transports import SocketTransport
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     InvalidRequest,
     LeaseError,
     LedgerUnavailable,
+    QuotaExceeded,
     Refused,
     UnknownProfile,
     UnknownQueue,
@@ -72,7 +74,11 @@ def test_a_cpu_slice_binds_this_process_and_lets_go_of_it_again(
             assert os.sched_getaffinity(0) == set(lease.prepared.cores)
             assert len(lease.prepared.cores) == 1
             assert os.environ["OMP_NUM_THREADS"] == "1"
-            assert (lease.verified, lease.enforced_by, lease.note) == (True, "C", "")
+            assert (
+                lease.verified,
+                lease.enforced_by,
+                conditions_text(lease.conditions),
+            ) == (True, "C", "")
     finally:
         client.close()
     assert os.sched_getaffinity(0) == before
@@ -187,7 +193,7 @@ def test_not_waiting_returns_the_place_in_the_queue(
         1,
     )
     assert (
-        waiting.note
+        waiting.reason
         == "needs 1/2 of a GPU; what is in its way has no end that is known"
     )
     first.release()
@@ -239,21 +245,22 @@ def test_patience_that_ends_on_the_other_side_is_a_timeout_too(
 
 
 @pytest.mark.parametrize(
-    ("reason", "error"),
+    ("code", "error"),
     [
-        ("waits for 1/2; it was not to wait any longer", AcquireTimeout),
-        ("spec: no device of this host is that large", Refused),
+        ("AcquireTimeout", AcquireTimeout),
+        ("Refused", Refused),
+        ("QuotaExceeded", QuotaExceeded),
     ],
 )
 def test_why_a_waiting_request_was_turned_down_decides_the_error(
     gpu_client: Client,
     second: Client,
     monkeypatch: pytest.MonkeyPatch,
-    reason: str,
+    code: str,
     error: type[Exception],
 ) -> None:
     def reject(held: LeaseHandle) -> None:
-        held.request = {**held.request, "state": "rejected", "reason": reason}
+        held.request = {**held.request, "state": "rejected", "code": code}
 
     gpu_client.request("1", attach=False)
     waiting = second.request("1/2", attach=False, wait=False)
@@ -284,7 +291,7 @@ def test_a_request_taken_back_by_somebody_else_is_said_so(
     def cancel(position: int | None, reason: str) -> None:
         gpu_client.cancel(gpu_client.queue()[0]["id"])
 
-    with pytest.raises(Refused, match="taken back"):
+    with pytest.raises(Refused, match="withdrawn"):
         second.request("1/2", attach=False, on_wait=cancel)
 
 

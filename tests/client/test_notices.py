@@ -19,6 +19,8 @@ from jupyter_aistack.client.notices import (
     notice_line,
     on_notice,
 )
+from jupyter_aistack.core.model.condition import ConditionKind, new_condition
+from jupyter_aistack.core.wire.values import condition_to_dict
 from jupyter_aistack.exceptions import LedgerUnavailable
 from tests.fakes.samples import SAMPLES, lease
 
@@ -93,28 +95,41 @@ def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(
 
 
 @pytest.mark.parametrize(
-    ("note", "is_told"),
+    ("kind", "message", "is_told"),
     [
-        (
-            "not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB",
-            True,
-        ),
-        ("over its memory: python 7 of a.ipynb holds 2.0 GiB of 1.0 GiB", True),
-        ("near its memory: python 7 of a.ipynb holds 0.9 GiB of 1.0 GiB", True),
-        ("on a GPU that failed: python 7 of a.ipynb caused it", True),
-        ("could not be verified: there is no CUDA driver", False),
-        ("", False),
+        ("NotEnforced", "the process may take 20.0 GiB instead of 5.0 GiB", True),
+        ("MemoryExceeded", "python 7 of a.ipynb holds 2.0 GiB of 1.0 GiB", True),
+        ("MemoryPressure", "python 7 of a.ipynb holds 0.9 GiB of 1.0 GiB", True),
+        ("DeviceFault", "python 7 of a.ipynb caused it", True),
+        ("NotVerified", "there is no CUDA driver", False),
+        ("Note", "lent until the reservation 'lesson' begins", False),
     ],
 )
 def test_what_is_wrong_with_a_slice_is_told_once(
-    note: str, is_told: bool, watcher: NoticeWatcher, said: list[str]
+    kind: str, message: str, is_told: bool, watcher: NoticeWatcher, said: list[str]
 ) -> None:
+    condition = new_condition(ConditionKind(kind), message, 1.0)
+    troubled = lease(conditions=[condition_to_dict(condition)])
     for _ in range(2):
-        watcher.look([lease(note=note)])
-    assert said == ([f"This kernel's slice 1/4 is {note}"] if is_told else [])
-    watcher.look([lease(note="")])
-    watcher.look([lease(note=note)])
+        watcher.look([troubled])
+    assert said == ([f"This kernel's slice 1/4 is {condition.text}"] if is_told else [])
+    watcher.look([lease(conditions=[])])
+    watcher.look([troubled])
     assert len(said) == 2 * is_told, "and again when it comes again"
+
+
+def test_each_condition_that_comes_is_told_for_itself(
+    watcher: NoticeWatcher, said: list[str]
+) -> None:
+    near = new_condition(ConditionKind.MEMORY_PRESSURE, "38 of 40 GiB", 1.0)
+    fault = new_condition(ConditionKind.DEVICE_FAULT, "it failed", 2.0)
+    watcher.look([lease(conditions=[condition_to_dict(near)])])
+    both = [condition_to_dict(fault), condition_to_dict(near)]
+    watcher.look([lease(conditions=both)])
+    assert said == [
+        "This kernel's slice 1/4 is near its memory: 38 of 40 GiB",
+        "This kernel's slice 1/4 is on a GPU that failed: it failed",
+    ]
 
 
 def test_hooks_get_the_notice_as_a_dict(watcher: NoticeWatcher) -> None:

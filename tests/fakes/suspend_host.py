@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
 from jupyter_aistack.core.model.device_state import (
@@ -25,7 +26,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LeaseError
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.testing import ManualClock, holder
 
 GPU_BYTES = 80 * GIB

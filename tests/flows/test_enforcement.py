@@ -14,11 +14,12 @@ import pytest
 from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel.environment import combined
-from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.verify.child import verify
 from tests.fakes.kernel_server import WriteKernel, active, client_of, evaluate, until
 from tests.fakes.scripted import exchange_providers
@@ -27,8 +28,8 @@ GPU, OTHER = (
     "GPU-11111111-1111-1111-1111-111111111111",
     "GPU-abababab-abab-abab-abab-abababababab",
 )
-PROMISE = {
-    "visible": [GPU],
+PROMISE: dict[str, Any] = {
+    "visible": (GPU,),
     "memory_total": 20 << 30,
     "memory_free": 5 << 30,
     "multiprocessors": 16,
@@ -75,12 +76,20 @@ def clients_in(pipe: Path) -> frozenset[int]:
 
 
 def look(
-    environment: Mapping[str, str], pipe: Path, promise: Mapping[str, object] = PROMISE
+    environment: Mapping[str, str], pipe: Path, **changes: Any
 ) -> tuple[bool | None, str]:
-    asked: Callable[[int], bool] = lambda pid: pid in clients_in(pipe)  # noqa: E731
-    return verify(
-        promise, interpreter=sys.executable, environment=environment, is_client=asked
+    """Whether the promise is kept, and what is said of that."""
+
+    def asked(pid: int) -> bool:
+        return pid in clients_in(pipe)
+
+    verdict, condition = verify(
+        Expectation(**{**PROMISE, **changes}),
+        interpreter=sys.executable,
+        environment=environment,
+        is_client=asked,
     )
+    return verdict, condition.text if condition else ""
 
 
 def test_a_slice_that_holds_is_verified_and_its_child_is_a_client_until_it_was_seen(
@@ -127,7 +136,7 @@ def test_what_is_broken_is_named(
 def test_another_device_than_the_promised_one_is_named(
     environment: Environment, pipe: Path
 ) -> None:
-    verdict, note = look(environment(), pipe, {**PROMISE, "visible": [OTHER]})
+    verdict, note = look(environment(), pipe, visible=(OTHER,))
     assert (verdict, note) == (
         False,
         f"not enforced: the process sees devices {GPU} instead of {OTHER}",
@@ -150,34 +159,36 @@ def test_a_server_that_does_not_answer_leaves_the_question_open(
     def mute(pid: int) -> bool:
         raise ProviderError("the control daemon does not answer")
 
-    verdict, note = verify(
-        PROMISE, interpreter=sys.executable, environment=environment(), is_client=mute
+    verdict, condition = verify(
+        Expectation(**PROMISE),
+        interpreter=sys.executable,
+        environment=environment(),
+        is_client=mute,
     )
     assert verdict is None
-    assert note.startswith(
-        "could not be verified: nobody can say whether the process is a client"
+    assert condition is not None
+    assert condition.text.startswith(
+        "could not be verified: it is unknown whether the process is a client"
     )
 
 
 def test_less_memory_in_all_than_promised_is_what_a_limit_of_the_control_group_makes_of_it(
     environment: Environment, pipe: Path
 ) -> None:
-    assert look(environment(), pipe, {**PROMISE, "memory_total": 141 << 30}) == (
+    assert look(environment(), pipe, memory_total=141 << 30) == (
         True,
         "",
     )
 
 
 def test_what_one_of_two_leases_leaves_open_is_open_for_the_process() -> None:
-    whole = Preparation(expects={"visible": [OTHER], "memory_total": 80})
-    share = Preparation(expects=PROMISE)
-    assert combined([whole, share]).expects == {
-        "visible": [OTHER, GPU],
-        "memory_total": 80 + (20 << 30),
-        "mps": True,
-    }
-    cpu = Preparation(expects={"threads": "2"})
-    assert combined([cpu, share]).expects == {"threads": "2", **PROMISE}
+    whole = Preparation(expects=Expectation(visible=(OTHER,), memory_total=80))
+    share = Preparation(expects=Expectation(**PROMISE))
+    assert combined([whole, share]).expects == Expectation(
+        visible=(OTHER, GPU), memory_total=80 + (20 << 30), mps=True
+    )
+    cpu = Preparation(expects=Expectation(threads="2"))
+    assert combined([cpu, share]).expects == Expectation(threads="2", **PROMISE)
 
 
 # -- on a real server ------------------------------------------------------------------
@@ -198,7 +209,7 @@ class Behind:
 
     def prepare(self, lease: Lease, devices: Any) -> Preparation:
         prepared: Preparation = self._provider.prepare(lease, devices)
-        return replace(prepared, expects={**prepared.expects, **self._promise})
+        return replace(prepared, expects=replace(prepared.expects, **self._promise))
 
     def clients(self, lease: Lease) -> frozenset[int]:
         return clients_in(self._pipe)
@@ -228,7 +239,7 @@ async def test_kernel_under_mps_is_verified_by_the_granting_side(
         kernel_name=kernelspec("mps", slice="cpu:1", env=environment())
     )
     lease = await active(broker, kernel_id)
-    assert (lease.verified, lease.note) == (True, "")
+    assert (lease.verified, conditions_text(lease.conditions)) == (True, "")
 
 
 async def test_kernel_whose_slice_does_not_hold_is_told_and_keeps_it_where_that_is_the_policy(
@@ -276,7 +287,7 @@ class TestWhereSuchLeasesAreRevoked:
             lambda: next((x for x in broker.leases(live=False) if not x.is_live), None)
         )
         why = "not enforced: the process may use 16 multiprocessors instead of 8"
-        assert (ended.outcome, ended.verified, ended.note) == (
+        assert (ended.outcome, ended.verified, conditions_text(ended.conditions)) == (
             Outcome.FAILED,
             False,
             why,
@@ -343,5 +354,5 @@ async def test_a_kernel_that_asks_for_a_slice_has_its_server_look_for_the_child(
         kernel_name=kernelspec("plain", argv=IPYKERNEL, env=environment())
     )
     async with client_of(kernels.get_kernel(kernel_id)) as client:
-        ask = "[(held := __import__('jupyter_aistack').request('cpu:1')).verified, held.note]"
-        assert await evaluate(client, ask) == [True, ""]
+        ask = "[(held := __import__('jupyter_aistack').request('cpu:1')).verified, list(held.conditions)]"
+        assert await evaluate(client, ask) == [True, []]

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.model.lease import LESS_FIRMLY, Outcome
+from jupyter_aistack.core.enforcement.preparation import Expectation
+from jupyter_aistack.core.model.condition import ConditionKind
+from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
@@ -20,6 +22,7 @@ from tests.fakes.mps.host import H200, Stand
 
 pytestmark = pytest.mark.service
 
+REDUCED = ConditionKind.ENFORCEMENT_REDUCED.label
 GPU = f"gpu uuid=GPU-0 name=NVIDIA_H200 memory={80 * GIB} cores=16896\n"
 TWO = GPU + GPU.replace("GPU-0", "GPU-1")
 OLD, NEW = "driver 580.65.06\n", "driver 615.71.09\n"
@@ -27,6 +30,7 @@ SETUP = """
 import os, shutil, threading
 from dataclasses import replace
 from pathlib import Path
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.memory import MemoryLedger
@@ -37,16 +41,16 @@ from jupyter_aistack.providers.nvidia.dmem.listener import Listener
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from jupyter_aistack.providers.nvidia.mps import MPSManager
 from jupyter_aistack.providers.nvidia.nvml import NVML
-from jupyter_aistack.providers.nvidia.capability_probe import Prober
-from jupyter_aistack.providers.nvidia.enforcement import Sharing
+from jupyter_aistack.providers.nvidia.capability_probe import CapabilityProbe
+from jupyter_aistack.providers.nvidia.enforcement import ShareEnforcer
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.measuring import usage, works
 clock, nvml = ManualClock(), NVML()
 groups = Path(os.environ["FAKE_CGROUP"])
 dmem = DmemClient(groups / "dmem.sock", trusted={os.getuid()})
 mps = MPSManager(root=lambda: Path(os.environ["MPS_ROOT"]), interval=None, clock=clock, pause=lambda _: None)
-prober = Prober(nvml, mps, dmem, cgroups=groups, clock=clock)
-sharing = Sharing(nvml, mps=mps, dmem=dmem, prober=prober, clock=clock)
+prober = CapabilityProbe(nvml, mps, dmem, cgroups=groups, clock=clock)
+sharing = ShareEnforcer(nvml, mps=mps, dmem=dmem, prober=prober, clock=clock)
 gpus = GPUProvider(nvml, clock=clock, sharing=sharing)
 broker = Broker(MemoryLedger(), [gpus], host="testbox", clock=clock, ttl_seconds=3600.0)
 def held(spec, name="kernel-1"):
@@ -180,7 +184,7 @@ def test_a_host_without_mps_is_as_it_was(
     ask = box.start()
     assert ask("device()").level.value == "L0"
     assert ask("prepared('1/2').enforced_by.value") == "L0"
-    assert ask("only().note") == ""
+    assert ask("conditions_text(only().conditions)") == ""
     assert not box.stand.root.exists()
 
 
@@ -205,14 +209,17 @@ def test_a_share_is_given_its_server_and_says_what_must_be_found(
     assert (
         prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.245117"
     )  # of all the GPU has, which it is shown
-    assert prepared.expects == {
-        "visible": ["GPU-0"],
-        "memory_total": 80 * GIB,
-        "memory_free": 20 * GIB,
-        "multiprocessors": share,
-        "mps": True,
-    }
-    assert (ask("only().enforced_by.value"), ask("only().note")) == (level, "")
+    assert prepared.expects == Expectation(
+        visible=("GPU-0",),
+        memory_total=80 * GIB,
+        memory_free=20 * GIB,
+        multiprocessors=share,
+        mps=True,
+    )
+    assert (
+        ask("only().enforced_by.value"),
+        ask("conditions_text(only().conditions)"),
+    ) == (level, "")
     assert os.path.exists(prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] + "/control")
     ask.run("broker.release(only().id, only().token)")
     assert box.stand.running() is None
@@ -235,7 +242,7 @@ def test_a_lease_that_may_be_suspended_is_kept_away_from_every_daemon(box: Box) 
     prepared = ask(
         "broker.devices.prepare(replace(held('1/2'), residence=DeviceState()))"
     )
-    assert (prepared.enforced_by.value, prepared.note) == ("L0", "")
+    assert (prepared.enforced_by.value, prepared.conditions) == ("L0", ())
     assert prepared.environment["CUDA_MPS_PIPE_DIRECTORY"] == "/dev/null"
     assert not box.stand.root.exists()
 
@@ -253,8 +260,8 @@ def test_shares_of_several_gpus_are_held_by_caps_and_say_why(box: Box) -> None:
     ask = box.start(NEW + TWO)
     assert ask("prepared('1/2x2').enforced_by.value") == "L0"
     assert (
-        ask("only().note")
-        == f"{LESS_FIRMLY} a process can use the MPS server of one GPU, and this lease has several"
+        ask("conditions_text(only().conditions)")
+        == f"{REDUCED}: a process can use the MPS server of one GPU, and this lease has several"
     )
 
 
@@ -363,12 +370,12 @@ def test_mps_that_does_not_start_leaves_caps_and_a_sentence_that_stays(
     prepared = ask("prepared('1/2')")
     assert prepared.enforced_by.value == "L0"
     assert "CUDA_MPS_PIPE_DIRECTORY" not in prepared.environment
-    assert "memory_free" not in prepared.expects
-    note = ask("only().note")
-    assert note.startswith(LESS_FIRMLY)
+    assert prepared.expects.memory_free is None
+    note = ask("conditions_text(only().conditions)")
+    assert note.startswith(REDUCED)
     assert "no compatible devices" in note
     ask.run("broker.activate(only().id, only().token, verified=True)")
-    assert ask("only().note") == note
+    assert ask("conditions_text(only().conditions)") == note
     found = ask("device()")
     assert found.level.value == "L0"
     assert "MPS could not be started" in dict(found.why_not)["L1"]
@@ -378,7 +385,7 @@ def test_mps_that_does_not_start_leaves_caps_and_a_sentence_that_stays(
     assert (
         ask("broker.prepare(only()).enforced_by.value") == "L0"
     )  # what runs already stays what it is
-    assert ask("only().note") == note
+    assert ask("conditions_text(only().conditions)") == note
     assert ask("prepared('1/4', 'kernel-2').enforced_by.value") == "L2"
 
 
@@ -394,7 +401,7 @@ def test_an_older_daemon_lowers_the_level_and_says_so(box: Box) -> None:
     box.stand.tell(speaks=2)
     ask = box.start()
     assert ask("prepared('1/2').enforced_by.value") == "L1"
-    assert "speaks the older protocol" in ask("only().note")
+    assert "speaks the older protocol" in ask("conditions_text(only().conditions)")
 
 
 def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(
@@ -480,7 +487,7 @@ def test_a_control_group_holds_the_process_from_the_moment_it_is_bound(
     assert float(prepared.environment["AISTACK_MEMORY_FRACTION"]) == pytest.approx(
         0.98, abs=0.01
     )
-    assert prepared.expects["memory_free"] == 20 * GIB
+    assert prepared.expects.memory_free == 20 * GIB
     (group,) = (
         path
         for path in (box.groups / "aistack" / f"u{os.getuid()}").iterdir()
@@ -514,12 +521,12 @@ def test_a_process_that_cannot_be_put_into_its_group_is_held_by_mps_and_says_so(
         "broker.bind(lease.id, lease.token, pid=pid, root_pid=pid)", pid=os.getpid()
     )
     assert ask("only().enforced_by.value") == "L2"
-    assert "there is no group" in ask("only().note")
+    assert "there is no group" in ask("conditions_text(only().conditions)")
 
 
 def test_a_limit_that_may_not_be_set_leaves_the_namespace_and_says_so(box: Box) -> None:
     ask = box.start(NEW + GPU + "fail nvmlDeviceSetMemoryLimits_v1 4\n")
     box.with_groups()
     assert ask("prepared('1/2').enforced_by.value") == "L2"
-    assert "the root helper refuses hold" in ask("only().note")
-    assert ask("broker.prepare(only()).expects")["memory_free"] == 40 * 1024 * MIB
+    assert "the root helper refuses hold" in ask("conditions_text(only().conditions)")
+    assert ask("broker.prepare(only()).expects").memory_free == 40 * 1024 * MIB

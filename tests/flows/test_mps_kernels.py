@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from jupyter_client import BlockingKernelClient
 
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.units import GIB
 from tests.fakes.kernel_server import environment_of, write_kernelspec
 from tests.fakes.live_server import TOKEN, LiveServer, live_server
@@ -126,7 +127,11 @@ class Host:
     def checked(self, kernel_id: str) -> Any:
         held = [lease for lease in self.leases() if lease["holder"]["id"] == kernel_id]
         return next(
-            (lease for lease in held if lease["verified"] is not None or lease["note"]),
+            (
+                lease
+                for lease in held
+                if lease["verified"] is not None or lease["conditions"]
+            ),
             None,
         )
 
@@ -165,7 +170,7 @@ def host(stand: Stand, tmp_path: Path) -> Iterator[Host]:
 
 
 def said_of(lease: Any) -> tuple[str, bool | None, str]:
-    return lease["enforced_by"], lease["verified"], lease["note"]
+    return lease["enforced_by"], lease["verified"], lease_remarks(lease)
 
 
 @pytest.fixture(params=["L1", "L2"])
@@ -219,8 +224,10 @@ def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_a
         client.wait_for_ready(timeout=60)
         ask = "import os, jupyter_aistack\nheld = jupyter_aistack.request('1/4')\n"
         assert (
-            said(client, f"{ask}print(held.enforced_by, held.verified, held.note)")
-            == f"{level} True \n"
+            said(
+                client, f"{ask}print(held.enforced_by, held.verified, held.conditions)"
+            )
+            == f"{level} True ()\n"
         )
         (lease,) = host.leases()
         assert said_of(lease) == (level, True, "")
@@ -267,9 +274,11 @@ def test_pipes_that_are_removed_are_told_to_those_who_use_them(
 ) -> None:
     _, lease = host.start()
     shutil.rmtree(next(host.stand.root.glob("*/p")))
-    told = until(lambda: next((one for one in host.leases() if one["note"]), None))
+    told = until(
+        lambda: next((one for one in host.leases() if one["conditions"]), None)
+    )
     lost = "lost the directory of its MPS daemon, which somebody removed; it opens when its processes have ended"
-    assert (told["id"], told["note"]) == (
+    assert (told["id"], lease_remarks(told)) == (
         lease["id"],
         f"on a GPU that failed: GPU 0 {lost}; restart the kernel",
     )
@@ -289,13 +298,17 @@ def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_name
     running = stand.running(GPU)
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
-    told = until(lambda: next((one for one in host.leases() if one["note"]), None))
+    told = until(
+        lambda: next((one for one in host.leases() if one["conditions"]), None)
+    )
     assert (
         f"had its MPS daemon end and start anew; process {pid} must be started again"
-        in told["note"]
+        in lease_remarks(told)
     )
     assert host.device()["problem"] == ""
     host.ask("POST", f"api/kernels/{kernel_id}/restart")
-    again = until(lambda: next((one for one in host.leases() if not one["note"]), None))
+    again = until(
+        lambda: next((one for one in host.leases() if not one["conditions"]), None)
+    )
     assert (again["id"], *said_of(again)) == (lease["id"], "L2", True, "")
     assert again["holder"]["pid"] != pid

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.kernel.environment import SECRETS
 from tests.fakes.kernel_server import (
@@ -42,7 +43,7 @@ async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_th
             "[sys.executable, '-m', 'jupyter_aistack.system.verify.probe']))"
         )
         assert (await evaluate(client, seen))["cores"] == cores
-    assert (lease.verified, lease.note) == (True, "")
+    assert (lease.verified, conditions_text(lease.conditions)) == (True, "")
 
 
 def _exchange(broker: Broker, provider: Any) -> None:
@@ -51,7 +52,7 @@ def _exchange(broker: Broker, provider: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "promise", [{"cores": [0, 1, 2, 3]}, {"threads": "7"}], ids=str
+    "promise", [{"cores": (0, 1, 2, 3)}, {"threads": "7"}], ids=str
 )
 async def test_promise_that_is_not_kept_is_found_out_and_said(
     kernels: Any, broker: Broker, kernelspec: WriteKernel, promise: dict[str, Any]
@@ -61,7 +62,9 @@ async def test_promise_that_is_not_kept_is_found_out_and_said(
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = await active(broker, kernel_id)
     assert lease.verified is False
-    assert lease.note.startswith("not enforced: the process sees ")
+    assert conditions_text(lease.conditions).startswith(
+        "not enforced: the process sees "
+    )
     assert "LeaseNotEnforced" in {event.kind.value for event in broker.events()}
 
 
@@ -69,11 +72,11 @@ async def test_promise_of_a_gpu_that_cannot_be_checked_is_not_called_verified(
     kernels: Any, broker: Broker, kernelspec: WriteKernel
 ) -> None:
     (provider,) = broker.devices.providers
-    _exchange(broker, Boastful(provider, {"visible": ["GPU-0"]}))
+    _exchange(broker, Boastful(provider, {"visible": ("GPU-0",)}))
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))
     lease = await active(broker, kernel_id)
     assert lease.verified is not True
-    assert lease.note
+    assert conditions_text(lease.conditions)
 
 
 class Boastful:
@@ -96,7 +99,7 @@ class Boastful:
         return replace(
             prepared,
             environment=environment,
-            expects={**prepared.expects, **self._promise},
+            expects=replace(prepared.expects, **self._promise),
         )
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.config import open_ledger
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.providers.registry import build_providers
 from jupyter_aistack.system.processes import parents
@@ -246,10 +247,12 @@ def test_on_a_host_with_gpus_a_kernel_sees_its_share_or_nothing(
         uuid,
         "PCI_BUS_ID",
     )
-    assert (quarter.verified, quarter.note) == (True, "")
+    assert (quarter.verified, conditions_text(quarter.conditions)) == (True, "")
     assert environment_of(leaky.holder.pid or 0)["CUDA_VISIBLE_DEVICES"] == uuid
     assert leaky.verified is False
-    assert leaky.note.startswith("not enforced: the process sees devices")
+    assert conditions_text(leaky.conditions).startswith(
+        "not enforced: the process sees devices"
+    )
     plain = next(
         env
         for env in map(environment_of, children(server.process.pid))

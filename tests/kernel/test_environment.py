@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.kernel.environment import (
     SECRETS,
     combined,
@@ -12,7 +13,6 @@ from jupyter_aistack.kernel.environment import (
     with_slice,
     without_secrets,
 )
-from jupyter_aistack.providers.base import Preparation
 
 GPU = Preparation(
     environment={
@@ -21,13 +21,13 @@ GPU = Preparation(
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.24",
     },
     memory_limit_bytes=20,
-    expects={"visible": ["GPU-1"]},
+    expects=Expectation(visible=("GPU-1",)),
 )
 CPU = Preparation(
     environment={"AISTACK_LEASE": "l-2", "OMP_NUM_THREADS": "2"},
     cores=(2, 3),
     memory_limit_bytes=4,
-    expects={"cores": [2, 3], "threads": "2"},
+    expects=Expectation(cores=(2, 3), threads="2"),
 )
 
 
@@ -64,7 +64,7 @@ def test_lower_thread_count_wins() -> None:
 
 def test_thread_count_of_the_user_is_what_verification_expects() -> None:
     env = with_slice({"OMP_NUM_THREADS": "1"}, CPU)
-    assert expected(CPU, env) == {"cores": [2, 3], "threads": "1"}
+    assert expected(CPU, env) == Expectation(cores=(2, 3), threads="1")
 
 
 def test_what_was_there_is_not_changed_in_place() -> None:
@@ -82,7 +82,7 @@ def test_two_leases_add_up() -> None:
         },
         cores=(1,),
         memory_limit_bytes=1,
-        expects={"visible": ["GPU-2"], "cores": [1], "threads": "1"},
+        expects=Expectation(visible=("GPU-2",), cores=(1,), threads="1"),
     )
     both = combined([GPU, CPU, other])
     assert both.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
@@ -90,18 +90,16 @@ def test_two_leases_add_up() -> None:
     assert both.environment["OMP_NUM_THREADS"] == "3"
     assert both.cores == (1, 2, 3)
     assert both.memory_limit_bytes == 25
-    assert both.expects == {
-        "visible": ["GPU-1", "GPU-2"],
-        "cores": [2, 3, 1],
-        "threads": "3",
-    }
+    assert both.expects == Expectation(
+        visible=("GPU-1", "GPU-2"), cores=(2, 3, 1), threads="3"
+    )
 
 
 def shown(uuid: str, memory: int) -> Preparation:
     return Preparation(
         environment={"CUDA_VISIBLE_DEVICES": uuid},
         memory_limit_bytes=memory,
-        expects={"visible": [uuid], "memory_total": memory},
+        expects=Expectation(visible=(uuid,), memory_total=memory),
     )
 
 
@@ -121,10 +119,10 @@ def test_what_two_leases_show_together(
     both = combined(parts)
     assert (
         both.environment["CUDA_VISIBLE_DEVICES"].split(",")
-        == both.expects["visible"]
+        == list(both.expects.visible or ())
         == visible
     )
-    assert both.expects["memory_total"] == total
+    assert both.expects.memory_total == total
 
 
 def amd(uuid: str) -> Preparation:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.sample import DeviceSample, UnitSample
@@ -25,7 +26,7 @@ from jupyter_aistack.kernel.teardown import (
     TERM_SECONDS,
     Teardown,
 )
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
 from tests.fakes.kernel_server import SLEEPER, WriteKernel, active, pid_of, until
@@ -171,7 +172,8 @@ class Card(Provider):
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation(
-            environment={"CUDA_VISIBLE_DEVICES": "GPU-0"}, expects={"threads": "1"}
+            environment={"CUDA_VISIBLE_DEVICES": "GPU-0"},
+            expects=Expectation(threads="1"),
         )
 
     def sample(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.client.runtime import attach
-from jupyter_aistack.core.enforcement.verification import judge
+from jupyter_aistack.core.enforcement.preparation import Expectation
+from jupyter_aistack.core.enforcement.verification import check_enforcement
 from jupyter_aistack.kernel import verify
 from jupyter_aistack.kernel.verify import bind_process, check
 
@@ -42,7 +43,7 @@ VERDICTS = [
     ({"visible": []}, {"visible": None, "cuda": "no driver"}, True, ""),
     ({"visible": []}, {"visible": ["GPU-1"]}, False, "not enforced: "),
     (
-        {"visible": ["GPU-1"], "cores": [0]},
+        {"visible": ("GPU-1",), "cores": (0,)},
         {"visible": None, "cores": [0, 1]},
         False,
         "not enforced: the process sees CPU cores",
@@ -61,20 +62,25 @@ VERDICTS = [
 def test_verdict(
     expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str
 ) -> None:
-    found = judge(expects, seen)
-    assert found[0] is verdict
-    assert found[1].startswith(note)
+    found, condition = check_enforcement(Expectation(**expects), seen, 1.0)
+    assert found is verdict
+    assert (condition.text if condition else "").startswith(note)
 
 
 def test_nothing_promised_is_not_called_verified() -> None:
-    assert check({}, pid=os.getpid(), command=[], environment={})[0] is None
+    assert check(Expectation(), pid=os.getpid(), command=[], environment={})[0] is None
 
 
 def test_child_that_cannot_start_is_no_verdict() -> None:
-    verdict, note = check(
-        {"threads": "1"}, pid=os.getpid(), command=["/no/such/python"], environment={}
+    verdict, condition = check(
+        Expectation(threads="1"),
+        pid=os.getpid(),
+        command=["/no/such/python"],
+        environment={},
     )
-    assert (verdict, note) == (None, "could not be verified: FileNotFoundError")
+    assert verdict is None
+    assert condition is not None
+    assert condition.text == "could not be verified: FileNotFoundError"
 
 
 def test_a_file_of_the_users_does_not_stand_in_for_a_library(
@@ -84,17 +90,24 @@ def test_a_file_of_the_users_does_not_stand_in_for_a_library(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert attach.verify({"threads": "3"}) == (True, "")
+    assert attach.verify(Expectation(threads="3")) == (True, None)
     assert check(
-        {"threads": "3"}, pid=os.getpid(), command=[], environment=dict(os.environ)
-    ) == (True, "")
+        Expectation(threads="3"),
+        pid=os.getpid(),
+        command=[],
+        environment=dict(os.environ),
+    ) == (True, None)
 
 
 def test_a_process_that_has_ended_is_not_called_verified() -> None:
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
-    found = check({"threads": "1"}, pid=process.pid, command=[], environment={})
-    assert found == (None, "could not be verified: ProcessLookupError")
+    verdict, condition = check(
+        Expectation(threads="1"), pid=process.pid, command=[], environment={}
+    )
+    assert verdict is None
+    assert condition is not None
+    assert condition.text == "could not be verified: ProcessLookupError"
 
 
 def test_kernel_behind_a_launcher_is_checked_with_our_own_python() -> None:

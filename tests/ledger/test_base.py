@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack.core.model.condition import (
+    ConditionKind,
+    ConditionUpdate,
+    new_condition,
+)
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
@@ -42,6 +47,10 @@ from jupyter_aistack.ledger.base import Ledger
 
 Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
+
+
+NOTED = ConditionUpdate(put=(new_condition(ConditionKind.NOTE, "äöü € 🎛", 1.0),))
+"""Sets one condition."""
 
 
 def kinds(ledger: Ledger) -> list[EventKind]:
@@ -345,11 +354,24 @@ def test_the_version_rests_when_a_lease_changes_but_keeps_its_slices(
     ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0, verified=True)
     ledger.renew(lease.id, lease.token, 2.0, 90.0)
     ledger.extend(lease.id, lease.token, 3.0, 900.0)
-    ledger.bind(lease.id, lease.token, 4.0, note="moved", active_at=3.0)
+    ledger.bind(lease.id, lease.token, 4.0, conditions=NOTED, active_at=3.0)
     ledger.touch([lease.id], 4.0)
     ledger.step(lease.id, lease.token, LeaseTransition.SUSPEND, 5.0)
     ledger.step(lease.id, lease.token, LeaseTransition.RELEASE, 6.0)
     assert version(ledger, 7.0) == before
+
+
+def test_what_others_have_set_meanwhile_stays(
+    ledger: Ledger, wish: Wish, grant: Granter
+) -> None:
+    lease = grant(ledger, wish("r-1"))
+    near = new_condition(ConditionKind.MEMORY_PRESSURE, "38 of 40 GiB", 1.0)
+    ledger.bind(lease.id, lease.token, 1.0, conditions=ConditionUpdate(put=(near,)))
+    later = ledger.bind(lease.id, lease.token, 2.0, conditions=NOTED)
+    assert later.conditions == (near, *NOTED.put)
+    cleared = ConditionUpdate(clear=frozenset({ConditionKind.MEMORY_PRESSURE}))
+    ledger.bind(lease.id, lease.token, 3.0, conditions=cleared)
+    assert ledger.lease(lease.id, 3.0).conditions == NOTED.put
 
 
 # -- a lease's life --------------------------------------------------------------------
@@ -361,13 +383,19 @@ def test_a_step_advances_the_lease_and_keeps_the_changes(
     lease = grant(ledger, wish("r-1"))
     changes: dict[str, Any] = {
         "verified": True,
-        "note": "äöü € 🎛",
         "enforced_by": Enforcement.L1,
     }
     active = ledger.step(
-        lease.id, lease.token, LeaseTransition.ACTIVATE, 2.0, **changes
+        lease.id,
+        lease.token,
+        LeaseTransition.ACTIVATE,
+        2.0,
+        conditions=NOTED,
+        **changes,
     )
-    assert active == replace(lease, state=LeaseState.ACTIVE, **changes)
+    assert active == replace(
+        lease, state=LeaseState.ACTIVE, conditions=NOTED.put, **changes
+    )
     assert ledger.lease(lease.id, 2.0) == active
     assert kinds(ledger)[-1] is EventKind.LEASE_ACTIVATED
 
@@ -376,13 +404,14 @@ def test_a_lease_found_otherwise_than_granted_is_an_event(
     ledger: Ledger, wish: Wish, grant: Granter
 ) -> None:
     lease = grant(ledger, wish("r-1"))
+    seen = new_condition(ConditionKind.NOT_ENFORCED, "sees 2 GPUs", 2.0)
     ledger.step(
         lease.id,
         lease.token,
         LeaseTransition.ACTIVATE,
         2.0,
         verified=False,
-        note="not enforced: sees 2 GPUs",
+        conditions=ConditionUpdate(put=(seen,)),
     )
     assert kinds(ledger)[-2:] == [
         EventKind.LEASE_ACTIVATED,
@@ -428,8 +457,10 @@ def test_a_state_that_moves_takes_its_lease_along_and_says_so(
 ) -> None:
     lease = resident(ledger, wish)
 
-    def move(act: TransferDirection) -> None:
-        action = TransferAction(lease_id=lease.id, token=lease.token, act=act)
+    def move(direction: TransferDirection) -> None:
+        action = TransferAction(
+            lease_id=lease.id, token=lease.token, direction=direction
+        )
         ledger.apply(
             Plan(version=ledger.read("box", 1.0).version, actions=(action,)), 1.0
         )
@@ -542,7 +573,9 @@ def test_a_step_not_in_the_table_is_refused_and_changes_nothing(
     lease = grant(ledger, wish("r-1"))
     before = ledger.events()
     with pytest.raises(InvalidTransition):
-        ledger.step(lease.id, lease.token, LeaseTransition.RESUME, 1.0, note="never")
+        ledger.step(
+            lease.id, lease.token, LeaseTransition.RESUME, 1.0, conditions=NOTED
+        )
     assert ledger.lease(lease.id, 1.0) == lease
     assert ledger.events() == before
 
@@ -573,7 +606,7 @@ CALLS: dict[str, Callable[[Ledger, str, int, float], object]] = {
         lease_id, token, now, now + 60
     ),
     "bind": lambda ledger, lease_id, token, now: ledger.bind(
-        lease_id, token, now, note="mine"
+        lease_id, token, now, conditions=NOTED
     ),
 }
 
@@ -665,20 +698,26 @@ def test_binding_changes_the_holder_without_a_step(
     assert bound == ledger.lease(lease.id, 1.0) == replace(lease, holder=holder)
 
 
-def test_a_remark_is_an_event_and_may_change_the_note(
+def test_a_remark_is_an_event_and_may_change_the_conditions(
     ledger: Ledger, wish: Wish, grant: Granter
 ) -> None:
     lease = grant(ledger, wish("r-1"))
     before = version(ledger)
     remarked = ledger.remark(
-        lease.id, lease.token, 1.0, EventKind.LEASE_OVER_MEMORY, "by far", note="over"
+        lease.id,
+        lease.token,
+        1.0,
+        EventKind.LEASE_OVER_MEMORY,
+        "by far",
+        conditions=NOTED,
     )
-    assert remarked == ledger.lease(lease.id, 1.0) == replace(lease, note="over")
+    assert remarked == ledger.lease(lease.id, 1.0)
+    assert remarked == replace(lease, conditions=NOTED.put)
     assert (
         ledger.remark(
             lease.id, lease.token, 2.0, EventKind.LEASE_FAULTED, "it broke"
-        ).note
-        == "over"
+        ).conditions
+        == NOTED.put
     )
     told = [
         (event.kind, event.at, event.detail, event.lease_id)
@@ -820,11 +859,12 @@ def test_text_no_database_can_hold_does_not_hinder_a_write(
         ledger,
         replace(request, holder=replace(request.holder, label="a\0b\ud800.ipynb")),
     )
-    ledger.step(
-        lease.id, lease.token, LeaseTransition.FAIL, 1.0, note="driver said \0\ud800"
-    )
+    failed = new_condition(ConditionKind.FAILED, "driver said \0\ud800", 1.0)
+    update = ConditionUpdate(put=(failed,))
+    ledger.step(lease.id, lease.token, LeaseTransition.FAIL, 1.0, conditions=update)
     assert ledger.lease(lease.id, 1.0).holder.label == "a\0b\ud800.ipynb"
-    assert ledger.lease(lease.id, 1.0).note.startswith("driver said ")
+    (kept,) = ledger.lease(lease.id, 1.0).conditions
+    assert kept.message.startswith("driver said ")
 
 
 def test_closing_twice_is_allowed(ledger: Ledger, wish: Wish) -> None:

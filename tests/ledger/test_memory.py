@@ -22,6 +22,12 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    ConditionUpdate,
+    Severity,
+)
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.lease import (
     Lease,
@@ -56,11 +62,23 @@ SPECS = st.sampled_from(["1/4", "1/2x2", "20GiB", "2", "1g.10gb", "cpu:2", "gpu:
 TEXTS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8
 )
+CONDITIONS = st.builds(
+    Condition,
+    kind=st.sampled_from(ConditionKind),
+    severity=st.sampled_from(Severity),
+    message=TEXTS,
+    since=st.sampled_from([0.5, 1.0, 1e9 / 3]),
+)
+CONDITION_UPDATES = st.builds(
+    ConditionUpdate,
+    put=st.lists(CONDITIONS, max_size=2).map(tuple),
+    clear=st.frozensets(st.sampled_from(ConditionKind), max_size=3),
+)
 CHANGES = st.fixed_dictionaries(
     {},
     optional={
         "verified": st.none() | st.booleans(),
-        "note": TEXTS,
+        "conditions": CONDITION_UPDATES,
         "enforced_by": st.sampled_from(Enforcement),
     },
 )

@@ -12,6 +12,7 @@ from fractions import Fraction
 import psutil
 import pytest
 
+from jupyter_aistack.core.enforcement.preparation import Expectation
 from jupyter_aistack.core.enforcement.verification import mismatch
 from jupyter_aistack.core.model.device import (
     Device,
@@ -120,7 +121,7 @@ def test_prepare_binds_cores_and_threads(device: Device, lease) -> None:
     )
     assert prepared.cores == (core,)
     assert prepared.environment == dict.fromkeys(THREAD_VARIABLES, "1")
-    assert prepared.expects == {"cores": [core], "threads": "1"}
+    assert prepared.expects == Expectation(cores=(core,), threads="1")
     assert prepared.enforced_by is Enforcement.CPU
     assert prepared.memory_limit_bytes == 512 * MIB
 

@@ -149,7 +149,7 @@ def test_prepare_gives_nothing_real(lease) -> None:
     }
     assert prepared.enforced_by is Enforcement.SIMULATED
     assert prepared.memory_limit_bytes == 40 * GIB
-    assert prepared.expects == {}
+    assert prepared.expects.is_empty
 
 
 def test_usage_follows_leases_and_is_the_same_each_time(lease) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    new_condition,
+)
 from jupyter_aistack.core.wire.values import (
     JSON,
     integer_field,
@@ -39,10 +46,33 @@ class LeaseVerbs(VerbGroup):
             raise InvalidRequest(
                 "verified: expected true, false or null", field="verified"
             )
-        note = text_field(payload, "note", "")[:MAX_LABEL]
         token = integer_field(payload, "token")
-        activated = self._broker.activate(lease.id, token, verified=verified, note=note)
+        activated = self._broker.activate(
+            lease.id,
+            token,
+            verified=verified,
+            condition=self._condition_found(payload, verified),
+        )
         return self._shown(activated, caller)
+
+    def _condition_found(
+        self, payload: Payload, verified: bool | None
+    ) -> Condition | None:
+        """What a check in the holder's process has found. Its kind follows from the
+        verdict, so that a caller cannot claim anything else.
+        """
+        told = payload.get("condition")
+        if verified is True or told is None:
+            return None
+        if not isinstance(told, Mapping):
+            raise InvalidRequest(
+                f"condition: expected an object with a message, got {told!r}",
+                field="condition",
+            )
+        is_unknown = verified is None
+        kind = ConditionKind.NOT_VERIFIED if is_unknown else ConditionKind.NOT_ENFORCED
+        message = text_field(told, "message", "")[:MAX_LABEL]
+        return new_condition(kind, message, self._broker.clock())
 
     def _listed(self, payload: Payload, caller: Caller) -> JSON:
         """Whether the server that enforces a lease knows a process; null where no

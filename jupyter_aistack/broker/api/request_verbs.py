@@ -12,10 +12,10 @@ from jupyter_aistack.core.wire.values import (
     JSON,
     flag_field,
     number_field,
+    preparation_to_dict,
     text_field,
 )
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
-from jupyter_aistack.providers.base import Preparation
 
 from .advice import Owner
 from .base import Payload, Verb, VerbGroup
@@ -119,7 +119,7 @@ class RequestVerbs(VerbGroup):
 
         lease = self._broker.lease(request.lease_id)
         if lease.state is LeaseState.GRANTED:
-            prepared: JSON | None = prepared_to_dict(self._broker.prepare(lease))
+            prepared: JSON | None = preparation_to_dict(self._broker.prepare(lease))
             lease = self._broker.lease(lease.id)
         else:
             prepared = self._preparation(lease)
@@ -155,7 +155,7 @@ class RequestVerbs(VerbGroup):
         if not lease.is_live:
             return None
         try:
-            return prepared_to_dict(self._broker.preparation(lease))
+            return preparation_to_dict(self._broker.preparation(lease))
         except PrepareFailed:
             return None
 
@@ -195,17 +195,6 @@ class RequestVerbs(VerbGroup):
             if preparation is not None:
                 prepared[lease.id] = preparation
         return prepared
-
-
-def prepared_to_dict(prepared: Preparation) -> JSON:
-    """A preparation as JSON."""
-    return {
-        "environment": dict(prepared.environment),
-        "cores": list(prepared.cores),
-        "memory_limit_bytes": prepared.memory_limit_bytes,
-        "enforced_by": prepared.enforced_by.value,
-        "expects": dict(prepared.expects),
-    }
 
 
 def _holder_kind(given: Mapping[str, object], own_kind: HolderKind) -> HolderKind:

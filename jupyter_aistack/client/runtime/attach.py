@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyter_aistack.core.enforcement.memory_caps import merge_caps
-from jupyter_aistack.core.wire.values import Preparation
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
+from jupyter_aistack.core.enforcement.verification import Verdict
 from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.system.processes import own_threads
 from jupyter_aistack.system.verify import child
@@ -101,7 +102,7 @@ def attach(prepared: Preparation) -> SavedEnvironment:
         DeviceInUse: CUDA or ROCm has already started and the preparation names devices.
     """
     amd = prepared.environment.get("ROCR_VISIBLE_DEVICES")
-    if prepared.expects.get("visible") or (
+    if prepared.expects.visible or (
         amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")
     ):
         check_untouched()
@@ -152,9 +153,7 @@ def leave(prepared: Preparation) -> None:
         _limit_threads(str(len(cores)))
 
 
-def verify(
-    expects: Mapping[str, object], is_client: child.IsClient | None = None
-) -> tuple[bool | None, str]:
+def verify(expects: Expectation, is_client: child.IsClient | None = None) -> Verdict:
     """Find out what a process with our environment really sees; see
     :func:`jupyter_aistack.system.verify.child.verify`.
 
@@ -165,9 +164,9 @@ def verify(
     )
 
 
-def look() -> child.ProbeResult:
-    """A child that sees what this process would, for somebody else to judge; close it.
-    Raises as `Look` does.
+def start_probe() -> child.ProbeResult:
+    """A running child that sees what this process would, for another process to judge;
+    close it. Raises as `ProbeResult` does.
     """
     return child.ProbeResult(interpreter=sys.executable, environment=os.environ)
 

@@ -1,9 +1,8 @@
 """From what a lease grants to what a Dask worker needs. Nothing is started here.
 
 Why not ``dask_cuda.LocalCUDACluster``: it names workers by device, so two can never
-share one, and takes its limits
-from the parent GPU of a MIG instance. The same parts, given absolute bytes, serve
-slices of every kind.
+share one, and takes its limits from the parent GPU of a MIG instance. The same parts,
+given absolute bytes, serve slices of every kind.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from jupyter_aistack.core.enforcement.memory_caps import (
     SHARE,
     TENSORFLOW_MIB,
 )
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.wire.values import Preparation
 from jupyter_aistack.exceptions import ClusterError
 
 from .worker_plugins import RMMCeiling, SliceGuard

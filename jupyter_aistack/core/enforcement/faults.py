@@ -4,36 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    new_condition,
+)
 from jupyter_aistack.core.model.device import Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder
 
-FAULTED = "on a GPU that failed:"
-"""How the sentence begins."""
 
-
-def fault_note(
+def fault_condition(
     fault: Fault,
     lease: Lease,
     culprit: Holder | None,
     program: str,
     *,
     show_names: bool,
-) -> str:
-    """One sentence for the holder of `lease`: who caused it, as far as that is known
-    and may be said, and what to do.
+    now: float,
+) -> Condition:
+    """What the holder of `lease` should know: who caused it, as far as that is known
+    and may be told, and what to do.
 
     Args:
         culprit: the holder whose process caused it; None for a stranger, or when it is
             not known.
         program: what that process runs; empty when it is gone.
         show_names: whether users see the names of others.
+        now: seconds since the epoch.
     """
-    if fault.pid is None:  # nobody may have: a daemon was killed, a folder removed
-        return f"{FAULTED} {fault.message or 'it cannot be told which process caused it'}; restart the kernel"
-    why = f" ({fault.message})" if fault.message else ""
-    who = _who(fault, lease, culprit, program, show_names=show_names)
-    return f"{FAULTED} {who} caused it{why}; restart the kernel, nothing more runs there until all have ended"
+    if fault.pid is None:
+        # Perhaps no process did: a daemon was killed, a folder removed.
+        cause = fault.message or "it is unknown which process caused it"
+        message = f"{cause}; restart the kernel"
+    else:
+        who = _who(fault, lease, culprit, program, show_names=show_names)
+        why = f" ({fault.message})" if fault.message else ""
+        message = (
+            f"{who} caused it{why}; restart the kernel, nothing more runs there until "
+            "all have ended"
+        )
+    return new_condition(ConditionKind.DEVICE_FAULT, message, now)
 
 
 def _who(
@@ -49,31 +60,26 @@ def _who(
         return f"{process}, which has no lease,"
     if culprit.user == lease.holder.user:
         return f"{process} of {culprit.label or culprit.id}"
-    return (
-        f"{process} of {culprit.user}: {culprit.label or culprit.id}"
-        if show_names
-        else f"{process} of somebody else"
-    )
+    if show_names:
+        return f"{process} of {culprit.user}: {culprit.label or culprit.id}"
+    return f"{process} of another user"
 
 
 def affected(fault: Fault, leases: Iterable[Lease]) -> list[Lease]:
-    """The leases on the device that have not been told: a note of this kind stays until
-    the kernel is checked anew.
+    """The leases on the device that have not been told; the condition stays until the
+    kernel is checked anew.
 
-    What breaks is a server; a lease that is known to be held another way has none, and
-    goes on.
+    What breaks is an MPS server; a lease that is known to be held another way has none,
+    and goes on.
     """
-    on_it = (
-        lease
-        for lease in leases
-        if any(piece.device_id == fault.device_id for piece in lease.slices)
-    )
-    shared = (
-        lease
-        for lease in on_it
-        if lease.enforced_by is None or lease.enforced_by.is_by_mps
-    )
-    return [lease for lease in shared if not lease.note.startswith(FAULTED)]
+    return [lease for lease in leases if _is_affected(fault, lease)]
+
+
+def _is_affected(fault: Fault, lease: Lease) -> bool:
+    if all(slice_.device_id != fault.device_id for slice_ in lease.slices):
+        return False
+    may_be_shared = lease.enforced_by is None or lease.enforced_by.is_by_mps
+    return may_be_shared and lease.condition(ConditionKind.DEVICE_FAULT) is None
 
 
 def culprit_of(

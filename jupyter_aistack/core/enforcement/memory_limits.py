@@ -12,11 +12,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    ConditionUpdate,
+    new_condition,
+)
 from jupyter_aistack.core.model.device import ProcessUse
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import MIB, format_bytes
-
-from .faults import FAULTED
-from .verification import NOT_KNOWN
 
 NEAR_SHARE = 0.9
 CALM_SHARE = 0.85
@@ -29,9 +33,15 @@ SLACK_SHARE = 0.05
 The driver's context lies outside any framework's pool and takes 300 to 500 MiB, not
 always the same; work is not cut off for that."""
 
-NEAR_ITS_MEMORY = "near its memory:"
-OVER_ITS_MEMORY = "over its memory:"
-UNMEASURED = "its memory cannot be measured now, so nothing watches its bound"
+UNMEASURED = "it cannot be measured now, so nothing watches its bound"
+MEMORY_KINDS = frozenset(
+    {
+        ConditionKind.MEMORY_EXCEEDED,
+        ConditionKind.MEMORY_PRESSURE,
+        ConditionKind.MEMORY_UNKNOWN,
+    }
+)
+"""What may be said of a lease's memory; at most one of them at a time."""
 
 
 class MemoryAction(StrEnum):
@@ -78,13 +88,13 @@ class WatchedLease:
 
     Attributes:
         level: how full it is.
-        note: what its holder is to know; empty for nothing.
+        condition: what its holder should know; None for nothing.
         acted_on: the process something has been done about since it was last calm; None
             for none.
     """
 
     level: PressureLevel = PressureLevel.CALM
-    note: str = ""
+    condition: Condition | None = None
     acted_on: int | None = None
 
 
@@ -156,19 +166,20 @@ def _fill(
     )
 
 
-def judge(
+def evaluate_memory(
     before: WatchedLease,
     fill: MemoryFill | None,
     *,
     action: MemoryAction,
     label: str,
     root: int | None,
+    now: float,
 ) -> Judgement:
-    """What one look at a lease's memory means, given where it stood.
+    """What one measurement of a lease's memory means, given where it stood.
 
-    It is said once that a lease comes near its bound or crosses it, and each process is
-    acted on once, until the lease has been calm again. What cannot be measured is said,
-    and is no all-clear.
+    A lease is told once that it comes near its bound or crosses it, and each process is
+    acted on once, until the lease has been calm again. Memory that cannot be measured
+    is a condition of its own, and no all-clear.
 
     Args:
         fill: what was measured; None when nothing could be.
@@ -176,19 +187,29 @@ def judge(
         label: the notebook, or whatever else people call the holder.
         root: the process that must not be ended as long as another of the lease holds
             memory.
+        now: seconds since the epoch.
     """
     if fill is None:
-        return Judgement(watched=replace(before, note=UNMEASURED))
+        unknown = new_condition(ConditionKind.MEMORY_UNKNOWN, UNMEASURED, now)
+        return Judgement(watched=replace(before, condition=unknown))
+
     level = _level(before.level, fill)
-    is_news = level is not before.level or before.note == UNMEASURED
+    condition = before.condition
+    if level is not before.level or _is_unknown(condition):
+        condition = _condition(level, fill, label, now)
     watched = WatchedLease(
         level=level,
-        note=_note(level, fill, label) if is_news else before.note,
+        condition=condition,
         acted_on=before.acted_on if level is PressureLevel.OVER else None,
     )
+
     culprit = _culprit(watched, fill, root) if action is not MemoryAction.WARN else None
     if culprit is not None:
-        watched = replace(watched, acted_on=culprit.pid, note=_note(level, fill, label))
+        watched = replace(
+            watched,
+            acted_on=culprit.pid,
+            condition=_condition(level, fill, label, now),
+        )
     return Judgement(
         watched=watched, is_worse=_RANK[level] > _RANK[before.level], culprit=culprit
     )
@@ -220,12 +241,20 @@ def _culprit(
     return next((process for process in holding if process.pid != root), holding[0])
 
 
-def _note(level: PressureLevel, fill: MemoryFill, label: str) -> str:
-    if level is PressureLevel.CALM:
-        return ""
+def _is_unknown(condition: Condition | None) -> bool:
+    return condition is not None and condition.kind is ConditionKind.MEMORY_UNKNOWN
+
+
+def _condition(
+    level: PressureLevel, fill: MemoryFill, label: str, now: float
+) -> Condition | None:
+    words = sentence(fill, label)
     if level is PressureLevel.NEAR:
-        return f"{NEAR_ITS_MEMORY} {sentence(fill, label)}"
-    return f"{OVER_ITS_MEMORY} {sentence(fill, label)}; free some, or ask for a larger slice"
+        return new_condition(ConditionKind.MEMORY_PRESSURE, words, now)
+    if level is PressureLevel.OVER:
+        advice = f"{words}; free some, or ask for a larger slice"
+        return new_condition(ConditionKind.MEMORY_EXCEEDED, advice, now)
+    return None
 
 
 def sentence(fill: MemoryFill, label: str) -> str:
@@ -248,29 +277,16 @@ def process_name(process: ProcessUse) -> str:
     return f"{process.name or 'process'} {process.pid}"
 
 
-def may_replace(note: str, by: str) -> bool:
-    """Whether the watchdog may write `by` over a lease's note.
-
-    Over its own, and over one that a check told nothing; a breach is said before
-    anything else but that the GPU failed.
-    """
-    if not note or note_kind(note) or note.startswith(NOT_KNOWN):
-        return True
-    return by.startswith(OVER_ITS_MEMORY) and not note.startswith(FAULTED)
+def memory_update(condition: Condition | None) -> ConditionUpdate:
+    """Has a lease say this of its memory, and nothing else."""
+    put = () if condition is None else (condition,)
+    return ConditionUpdate(put=put, clear=MEMORY_KINDS)
 
 
-def note_kind(note: str) -> str:
-    """What a note says of a lease's memory, without the figures; empty when it says
-    nothing.
-    """
-    return next(
-        (
-            kind
-            for kind in (NEAR_ITS_MEMORY, OVER_ITS_MEMORY, UNMEASURED)
-            if note.startswith(kind)
-        ),
-        "",
-    )
+def memory_condition(lease: Lease) -> Condition | None:
+    """What a lease says of its memory; None for nothing."""
+    of_memory = (each for each in lease.conditions if each.kind in MEMORY_KINDS)
+    return next(of_memory, None)
 
 
 def granted_together(slices: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from jupyter_aistack.exceptions import InvalidTransition
 
+from .condition import Condition, ConditionKind, Conditions, condition_of
 from .device import Enforcement, Slice, SliceKind
 from .device_state import DeviceState
 from .request import Holder
@@ -134,7 +135,8 @@ class Lease:
         enforced_by: what holds it to its size, known once prepared.
         verified: True when checked from inside and found as granted, False when found
             otherwise, None before.
-        note: what the user should know, e.g. ``not enforced: ...``.
+        conditions: what the user should know, at most one of each kind, the gravest
+            first.
         active_at: when it was last seen in use (a cell ran, or its device worked); None
             when nobody watches that.
         notice: the word that it will be taken back; None for none.
@@ -157,7 +159,7 @@ class Lease:
     preemptible: bool = False
     enforced_by: Enforcement | None = None
     verified: bool | None = None
-    note: str = ""
+    conditions: Conditions = ()
     active_at: float | None = None
     notice: Notice | None = None
     residence: DeviceState | None = None
@@ -185,6 +187,10 @@ class Lease:
             return self.slices
         return tuple(piece for piece in self.slices if piece.kind is SliceKind.CPU)
 
+    def condition(self, kind: ConditionKind) -> Condition | None:
+        """Its condition of a kind; None where it has none."""
+        return condition_of(self.conditions, kind)
+
     def used_since(self, now: float) -> float:
         """Since when it would have been in use had it been so without a break until
         `now`; seconds since the epoch.
@@ -204,24 +210,6 @@ class Lease:
         return self.is_live and (
             now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at)
         )
-
-
-def firmness_note(note: str, prepared: str) -> str:
-    """What a lease's note should say, given it and what the preparation says; a note
-    about anything else stays.
-    """
-    return prepared if not note or lasting_note(note) else note
-
-
-def lasting_note(note: str) -> str:
-    """The note where it is a preparation's, which a verification that found all well
-    does not take back.
-    """
-    return note if note.startswith(LESS_FIRMLY) else ""
-
-
-LESS_FIRMLY = "held less firmly than it could be:"
-"""How a preparation's note begins."""
 
 
 def advance(lease: Lease, step: LeaseTransition, now: float) -> Lease:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from jupyter_aistack.exceptions import Refused
 
+from .condition import Conditions
 from .device import Inventory, Slice
 from .device_state import DeviceState
 from .lease import Lease, LeaseState, Notice, Outcome
@@ -29,15 +30,15 @@ class TransferDirection(StrEnum):
 class Grant:
     """Give a waiting request these slices.
 
-    `note` is what its holder should know; `residence` is for a holder who may be
-    suspended.
+    `conditions` are what its holder should know; `residence` is for a holder who may
+    be suspended.
     """
 
     request: Request
     slices: tuple[Slice, ...]
     expires_at: float
     ends_at: float | None = None
-    note: str = ""
+    conditions: Conditions = ()
     residence: DeviceState | None = None
 
 
@@ -89,7 +90,7 @@ class TransferAction:
 
     lease_id: str
     token: int
-    act: TransferDirection
+    direction: TransferDirection
 
 
 Action = Grant | Notify | WithdrawNotice | End | Reject | TransferAction
@@ -168,6 +169,6 @@ def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease
         expires_at=grant.expires_at,
         ends_at=grant.ends_at,
         preemptible=request.preemptible,
-        note=grant.note,
+        conditions=grant.conditions,
         residence=grant.residence,
     )

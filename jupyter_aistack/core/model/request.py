@@ -70,6 +70,8 @@ class Request:
         submitted_at: seconds since the epoch.
         state: where it stands.
         reason: why it waits or was rejected, in one sentence.
+        code: the error that its rejection means, as the name of its class; empty while
+            it is not rejected.
         lease_id: the lease it became, once granted.
     """
 
@@ -84,21 +86,19 @@ class Request:
     preemptible: bool = False
     state: RequestState = RequestState.QUEUED
     reason: str = ""
+    code: str = ""
     lease_id: str = ""
 
     @cached_property
     def kind(self) -> tuple[object, ...]:
         """Equal only for requests that differ in nothing but their time, their holder's
-        name and their patience.
-
-        Reckoned once for each request. Specs count by identity, which is quick; equal
-        texts give one object.
+        name and their patience. Worked out once for each request.
         """
         holder = self.holder
         return (
             self.queue,
             holder.user,
-            id(self.spec),
+            self.spec.text,
             holder.host,
             self.lease_seconds,
             self.preemptible,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jupyter_aistack.core.model.condition import ConditionKind, Severity
 from jupyter_aistack.core.model.device import DeviceKind, Enforcement, SliceKind
 from jupyter_aistack.core.model.device_state import (
     DisplayState,
@@ -126,7 +127,7 @@ _LEASE = _object(
         "enforced_by": _or_null(_one_of(Enforcement)),
         "enforcement": TEXT,
         "verified": _or_null(FLAG),
-        "note": TEXT,
+        "conditions": _list(ref("Condition")),
         "active_at": _or_null(NUMBER),
         "notice": _or_null(ref("Notice")),
         "residence": _or_null(ref("DeviceState")),
@@ -165,6 +166,7 @@ _REQUEST = _object(
         "submitted_at": NUMBER,
         "state": _one_of(RequestState),
         "reason": TEXT,
+        "code": TEXT,
         "lease_id": TEXT,
         "position": _or_null(COUNT),
         "eta_at": _or_null(NUMBER),
@@ -377,6 +379,14 @@ SCHEMAS: JSON = {
     ),
     "Holder": _HOLDER,
     "Lease": _LEASE,
+    "Condition": _object(
+        {
+            "kind": _one_of(ConditionKind),
+            "severity": _one_of(Severity),
+            "message": TEXT,
+            "since": NUMBER,
+        }
+    ),
     "DeviceState": _DEVICE_STATE,
     "Leases": _object({"leases": _list(ref("Lease"))}),
     "Request": _REQUEST,
@@ -468,6 +478,7 @@ SCHEMAS: JSON = {
                 "memory_limit_bytes": COUNT,
                 "enforced_by": TEXT,
                 "expects": _map({}),
+                "conditions": _list(ref("Condition")),
             }
         ),
     },

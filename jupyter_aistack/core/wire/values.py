@@ -9,10 +9,17 @@ what the other side of a wire sends is taken at its word.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    Conditions,
+    Severity,
+)
 from jupyter_aistack.core.model.device import (
     Device,
     Enforcement,
@@ -50,19 +57,6 @@ UNTOLD = frozenset({"is_restored", "away_at", "away_seconds"})
 """Of a residence."""
 END_OF_TIME = 1e11
 """In seconds since the epoch; beyond the year 5000 nobody reserves anything."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """What the holder's process must be given, as it arrives on the using side (see
-    ``providers.base.Prepared``).
-    """
-
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cores: tuple[int, ...] = ()
-    memory_limit_bytes: int = 0
-    enforced_by: str = ""
-    expects: Mapping[str, object] = field(default_factory=dict)
 
 
 def slice_to_dict(piece: Slice) -> JSON:
@@ -139,6 +133,28 @@ def residence_from_dict(data: Mapping[str, Any]) -> DeviceState:
     return DeviceState(**{**known, **exact})
 
 
+def condition_to_dict(condition: Condition) -> JSON:
+    return {
+        "kind": condition.kind.value,
+        "severity": condition.severity.value,
+        "message": condition.message,
+        "since": condition.since,
+    }
+
+
+def condition_from_dict(data: Mapping[str, Any]) -> Condition:
+    return Condition(
+        kind=ConditionKind(data["kind"]),
+        severity=Severity(data["severity"]),
+        message=data["message"],
+        since=data["since"],
+    )
+
+
+def conditions_from_list(data: Iterable[Mapping[str, Any]]) -> Conditions:
+    return tuple(map(condition_from_dict, data))
+
+
 def lease_to_dict(lease: Lease) -> JSON:
     return {
         "id": lease.id,
@@ -156,7 +172,7 @@ def lease_to_dict(lease: Lease) -> JSON:
         "enforced_by": lease.enforced_by.value if lease.enforced_by else None,
         "enforcement": lease.enforced_by.label if lease.enforced_by else "",
         "verified": lease.verified,
-        "note": lease.note,
+        "conditions": [condition_to_dict(each) for each in lease.conditions],
         "active_at": lease.active_at,
         "notice": notice_to_dict(lease.notice) if lease.notice else None,
         "residence": residence_to_dict(lease.residence) if lease.residence else None,
@@ -181,7 +197,7 @@ def lease_from_dict(data: Mapping[str, Any]) -> Lease:
         preemptible=data["preemptible"],
         enforced_by=Enforcement(data["enforced_by"]) if data["enforced_by"] else None,
         verified=data["verified"],
-        note=data["note"],
+        conditions=conditions_from_list(data["conditions"]),
         active_at=data["active_at"],
         notice=notice_from_dict(data["notice"]) if data["notice"] else None,
         residence=residence_from_dict(data["residence"]) if data["residence"] else None,
@@ -297,13 +313,34 @@ def event_to_dict(event: Event) -> JSON:
     return {**asdict(event), "kind": event.kind.value}
 
 
+def preparation_to_dict(prepared: Preparation) -> JSON:
+    promised = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(prepared.expects).items()
+        if value is not None
+    }
+    return {
+        "environment": dict(prepared.environment),
+        "cores": list(prepared.cores),
+        "memory_limit_bytes": prepared.memory_limit_bytes,
+        "enforced_by": prepared.enforced_by.value,
+        "expects": promised,
+        "conditions": [condition_to_dict(each) for each in prepared.conditions],
+    }
+
+
 def preparation_from_dict(data: Mapping[str, Any]) -> Preparation:
+    promised: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in data["expects"].items()
+    }
     return Preparation(
         environment=dict(data["environment"]),
         cores=tuple(data["cores"]),
         memory_limit_bytes=data["memory_limit_bytes"],
-        enforced_by=data["enforced_by"],
-        expects=dict(data["expects"]),
+        enforced_by=Enforcement(data["enforced_by"]),
+        expects=Expectation(**promised),
+        conditions=conditions_from_list(data["conditions"]),
     )
 
 

@@ -36,10 +36,11 @@ class Visibility:
         return lease_to_dict(self.redacted(lease))
 
     def redacted(self, lease: Lease) -> Lease:
-        """A lease as this user may see it; a note may name the notebook."""
+        """A lease as this user may see it; a condition may name the notebook."""
         holder = self._holder(lease.holder)
-        note = lease.note if holder == lease.holder else ""
-        return replace(lease, holder=holder, note=note)
+        if holder == lease.holder:
+            return lease
+        return replace(lease, holder=holder, conditions=())
 
     def request(self, request: Request) -> JSON:
         """A request that is decided."""

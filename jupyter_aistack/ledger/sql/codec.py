@@ -13,6 +13,12 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.condition import (
+    Condition,
+    ConditionKind,
+    Conditions,
+    Severity,
+)
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.device_state import (
     DeviceState,
@@ -52,7 +58,7 @@ FIXED_OF_QUEUED = frozenset(
         "patience_seconds",
         "preemptible",
     }
-    | {"submitted_at", "state", "reason", "lease_id"}
+    | {"submitted_at", "state", "reason", "code", "lease_id"}
 )
 """Columns of a request that never change while it waits."""
 
@@ -82,7 +88,7 @@ def lease_to_row(lease: Lease) -> dict[str, Any]:
         "preemptible": lease.preemptible,
         "enforced_by": lease.enforced_by.value if lease.enforced_by else None,
         "verified": lease.verified,
-        "note": storable(lease.note),
+        "conditions": _conditions_to_json(lease.conditions),
         "active_at": lease.active_at,
         "notice": _notice_to_json(lease.notice) if lease.notice else None,
         "residence": _residence_to_json(lease.residence) if lease.residence else None,
@@ -107,7 +113,7 @@ def lease_from_row(row: Mapping[str, Any]) -> Lease:
         preemptible=row["preemptible"],
         enforced_by=Enforcement(row["enforced_by"]) if row["enforced_by"] else None,
         verified=row["verified"],
-        note=row["note"],
+        conditions=_conditions_from_json(row["conditions"]),
         active_at=row["active_at"],
         notice=_notice_from_json(row["notice"]) if row["notice"] else None,
         residence=_residence_from_json(row["residence"]) if row["residence"] else None,
@@ -130,6 +136,7 @@ def request_to_row(request: Request) -> dict[str, Any]:
         "submitted_at": request.submitted_at,
         "state": request.state.value,
         "reason": storable(request.reason),
+        "code": request.code,
         "lease_id": request.lease_id,
     }
 
@@ -147,6 +154,7 @@ def request_from_row(row: Mapping[str, Any]) -> Request:
         submitted_at=row["submitted_at"],
         state=RequestState(row["state"]),
         reason=row["reason"],
+        code=row["code"],
         lease_id=row["lease_id"],
     )
 
@@ -230,6 +238,27 @@ def event_from_row(row: Mapping[str, Any]) -> Event:
         lease_id=row["lease_id"],
         detail=row["detail"],
         sequence=row["sequence"],
+    )
+
+
+def _conditions_to_json(conditions: Conditions) -> str:
+    if not conditions:
+        return "[]"
+    rows = [{**vars(each), "message": storable(each.message)} for each in conditions]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def _conditions_from_json(text: str) -> Conditions:
+    if text == "[]":
+        return ()
+    return tuple(
+        Condition(
+            kind=ConditionKind(fields["kind"]),
+            severity=Severity(fields["severity"]),
+            message=fields["message"],
+            since=fields["since"],
+        )
+        for fields in json.loads(text)
     )
 
 

@@ -1,15 +1,16 @@
 """The tables, and how an older ledger becomes a current one.
 
 Version 1 had no ``leases.due_at``: the leases past their time were found by looking at
-all the
-live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used,
+all the live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used,
 what notices they were given, what users have used, and reservations. Version 4 knows
 where the device state of each lease is. Version 5 keeps meters, charges and when cells
-ran.
+ran. Version 6 keeps the conditions of leases, which were one note before, and the code
+of the error for which a request was rejected.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -49,6 +50,7 @@ requests = sa.Table(
     sa.Column("submitted_at", sa.Double, nullable=False),
     sa.Column("state", sa.Text, nullable=False, index=True),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("code", sa.Text, nullable=False),
     sa.Column("lease_id", sa.Text, nullable=False),
 )
 
@@ -70,7 +72,7 @@ leases = sa.Table(
     sa.Column("preemptible", sa.Boolean, nullable=False),
     sa.Column("enforced_by", sa.Text),
     sa.Column("verified", sa.Boolean),
-    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("conditions", sa.Text, nullable=False),  # JSON
     sa.Column("outcome", sa.Text),
     sa.Column("ended_at", sa.Double),
     sa.Column(
@@ -229,11 +231,76 @@ def _add_charges(connection: sa.Connection) -> None:
     )
 
 
+_CONDITIONS_OF_NOTES = (
+    ("on a GPU that failed:", "DeviceFault", "error"),
+    ("over its memory:", "MemoryExceeded", "error"),
+    ("not enforced:", "NotEnforced", "error"),
+    ("near its memory:", "MemoryPressure", "warning"),
+    ("its memory cannot be measured now,", "MemoryUnknown", "info"),
+    ("could not be verified:", "NotVerified", "info"),
+    ("there is nothing to verify", "NotVerified", "info"),
+    ("held less firmly than it could be:", "EnforcementReduced", "info"),
+)
+"""How a note of version 5 began, and what it says in version 6. The words are those of
+version 5 and stay so.
+"""
+
+
+def _conditions_of_note(note: str, outcome: str | None, since: float) -> str:
+    kind, severity, message = _condition_of_note(note, outcome == "failed")
+    condition = {
+        "kind": kind,
+        "severity": severity,
+        "message": message,
+        "since": since,
+    }
+    return json.dumps([condition], separators=(",", ":"))
+
+
+def _condition_of_note(note: str, has_failed: bool) -> tuple[str, str, str]:
+    for beginning, kind, severity in _CONDITIONS_OF_NOTES:
+        if not note.startswith(beginning):
+            continue
+        if beginning.endswith(":"):
+            return kind, severity, note.removeprefix(beginning).strip()
+        return kind, severity, note
+    return ("Failed", "error", note) if has_failed else ("Note", "info", note)
+
+
+def _add_conditions(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_leases ADD COLUMN conditions TEXT NOT NULL DEFAULT '[]'"
+    )
+    noted = connection.exec_driver_sql(
+        "SELECT token, note, outcome, granted_at FROM aistack_leases WHERE note <> ''"
+    ).fetchall()
+    update = sa.text(
+        "UPDATE aistack_leases SET conditions = :conditions WHERE token = :token"
+    )
+    # When a note came is not known; it was not before the grant.
+    for token, note, outcome, granted_at in noted:
+        conditions = _conditions_of_note(note, outcome, granted_at)
+        connection.execute(update, {"conditions": conditions, "token": token})
+    connection.exec_driver_sql("ALTER TABLE aistack_leases DROP COLUMN note")
+
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_requests ADD COLUMN code TEXT NOT NULL DEFAULT ''"
+    )
+    # Bound, since a driver takes a % in the text for a parameter of its own.
+    code = sa.text(
+        "UPDATE aistack_requests SET code = CASE"
+        " WHEN reason LIKE :late THEN 'AcquireTimeout' ELSE 'Refused' END"
+        " WHERE state = 'rejected'"
+    )
+    connection.execute(code, {"late": "%it was not to wait any longer"})
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
     _add_residence,
     _add_charges,
+    _add_conditions,
 )
 """In order: the first turns version 1 into version 2. Never edit one that has been
 released; append.

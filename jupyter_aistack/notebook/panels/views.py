@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
+from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.units import (
     format_about,
     format_bytes,
@@ -221,7 +222,7 @@ def idle_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
 
 def arrived_line(lease: JSON) -> str:
     """One line for a lease that was attached just before a cell."""
-    doubt = "" if lease["verified"] is not False else f"; {lease['note']}"
+    doubt = f"; {lease_remarks(lease)}" if lease["verified"] is False else ""
     return f"This kernel now holds {lease['spec']} ({lease['id']}), enforced by {lease['enforcement']}{doubt}"
 
 
@@ -267,10 +268,11 @@ def _enforcement(lease: JSON) -> str:
 
 
 def _verified(lease: JSON) -> str:
-    answer = {True: "yes, from inside", False: "NO, not enforced", None: "not checked"}[
+    answer = {True: "yes, from inside", False: "NO", None: "not checked"}[
         lease["verified"]
     ]
-    return f"{answer}: {lease['note']}" if lease["note"] else answer
+    conditions = lease_remarks(lease)
+    return f"{answer}: {conditions}" if conditions else answer
 
 
 def _is_simulated(lease: JSON, host: JSON) -> bool:

@@ -12,7 +12,7 @@ from jupyter_aistack.client.runtime import attach
 
 if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client
-    from jupyter_aistack.core.wire.values import Preparation
+    from jupyter_aistack.core.enforcement.preparation import Preparation
 
 _DEVICE_VARIABLES = (
     "AISTACK_LEASE",
@@ -78,7 +78,7 @@ def _leases_in_environment() -> list[str]:
 
 
 def _preparation_in_environment() -> Preparation:
-    from jupyter_aistack.core.wire.values import Preparation
+    from jupyter_aistack.core.enforcement.preparation import Preparation
 
     present = [name for name in _DEVICE_VARIABLES if name in os.environ]
     return Preparation(environment={name: os.environ[name] for name in present})

@@ -16,6 +16,12 @@ from jupyter_aistack.core.enforcement.mps_limits import (
     percent,
     slots,
 )
+from jupyter_aistack.core.enforcement.preparation import NOTHING_EXPECTED, Expectation
+from jupyter_aistack.core.model.condition import (
+    ConditionKind,
+    Conditions,
+    new_condition,
+)
 from jupyter_aistack.core.model.device import (
     Device,
     Enforcement,
@@ -24,7 +30,7 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
-from jupyter_aistack.core.model.lease import LESS_FIRMLY, Lease, lasting_note
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.system.processes import ancestors, is_alive
@@ -52,15 +58,14 @@ class EnforcementHandle:
     Attributes:
         level: None when nothing else holds it.
         environment: variables its process must be given.
-        expects: what that process must find, as in `Prepared`.
-        note: why it is held less firmly than shares of its GPU can be; empty when it is
-            not.
+        expects: what that process must find.
+        conditions: why it is enforced at a lower level than shares of its GPU can be.
     """
 
     level: Enforcement | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    expects: Mapping[str, object] = field(default_factory=dict)
-    note: str = ""
+    expects: Expectation = NOTHING_EXPECTED
+    conditions: Conditions = ()
 
 
 class ShareEnforcer:
@@ -177,12 +182,12 @@ class ShareEnforcer:
             or lease.enforced_by is Enforcement.L0
             or device.level not in _PROTOCOLS
         ):
-            note = (
+            reason = (
                 self._mps.failure(device.id)
                 if device is not None and not is_suspendable
                 else ""
             )
-            return self._unheld(lease, note, _NO_MPS if is_suspendable else {})
+            return self._unheld(lease, reason, _NO_MPS if is_suspendable else {})
         if reason := self._unfit(lease, slices):
             return self._unheld(lease, reason)
         try:
@@ -246,7 +251,7 @@ class ShareEnforcer:
             level=level,
             environment=_environment(held, piece),
             expects=_expects(held, device),
-            note=_less_firmly(self._why_less(lease, level, device.level)),
+            conditions=_reduced(self._why_less(lease, level, device.level)),
         )
 
     def _why_less(
@@ -278,10 +283,13 @@ class ShareEnforcer:
     def _unheld(
         self, lease: Lease, reason: str, environment: Mapping[str, str] | None = None
     ) -> EnforcementHandle:
-        """Nothing but caps; what the lease's note says of it already stays."""
+        """Nothing but caps; what the lease says of that already stays."""
         self._prepared[lease.id] = (lease, False)
-        note = _less_firmly(reason) or lasting_note(lease.note)
-        return EnforcementHandle(environment=environment or {}, note=note)
+        known = lease.condition(ConditionKind.ENFORCEMENT_REDUCED)
+        conditions = _reduced(reason)
+        if not conditions and known is not None:
+            conditions = (known,)
+        return EnforcementHandle(environment=environment or {}, conditions=conditions)
 
     def _unfit(self, lease: Lease, slices: Sequence[Slice]) -> str:
         """Why a lease cannot be held by MPS, which gives a process one GPU."""
@@ -320,13 +328,17 @@ def _environment(held: MPSAssignment, piece: Slice) -> dict[str, str]:
     }
 
 
-def _expects(held: MPSAssignment, device: Device) -> dict[str, object]:
+def _expects(held: MPSAssignment, device: Device) -> Expectation:
     share = multiprocessors_at_most(
         device.multiprocessors, held.limit.percent, protocol=held.protocol
     )
-    known = {} if share is None else {"multiprocessors": share}
-    return {"memory_free": held.limit.mib * MIB, "mps": True, **known}
+    return Expectation(
+        memory_free=held.limit.mib * MIB, multiprocessors=share, mps=True
+    )
 
 
-def _less_firmly(reason: str) -> str:
-    return f"{LESS_FIRMLY} {reason}" if reason else ""
+def _reduced(reason: str) -> Conditions:
+    if not reason:
+        return ()
+    kind = ConditionKind.ENFORCEMENT_REDUCED
+    return (new_condition(kind, reason, time.time()),)

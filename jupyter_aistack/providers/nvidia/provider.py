@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -21,7 +22,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Preparation, Provider
+from jupyter_aistack.providers.base import Provider
 
 from . import mig
 from .enforcement import ShareEnforcer
@@ -31,6 +32,7 @@ from .nvml import NVML
 from .sampler import GPUSampler
 from .topology import PCILocation, places
 from .usage import read_processes
+from .version import driver_version
 
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was
@@ -166,12 +168,12 @@ class GPUProvider(Provider):
             },
             memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
             enforced_by=grip.level or _weakest(slices),
-            expects={
-                "visible": visible,
-                "memory_total": _memory_seen(slices, devices),
-                **grip.expects,
-            },
-            note=grip.note,
+            expects=replace(
+                grip.expects,
+                visible=tuple(visible),
+                memory_total=_memory_seen(slices, devices),
+            ),
+            conditions=grip.conditions,
         )
 
     def unprepare(self, lease: Lease) -> None:
@@ -199,6 +201,9 @@ class GPUProvider(Provider):
         if device is None:
             raise ProviderError(f"no MPS server holds lease {lease.id}")
         self._sharing.terminate(lease, device, pid)
+
+    def driver_version(self) -> str:
+        return driver_version()
 
     def faults(self) -> tuple[Fault, ...]:
         """Faults of MPS servers."""

@@ -7,12 +7,18 @@ from __future__ import annotations
 import json
 import select
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jupyter_aistack.core.enforcement.verification import NOT_KNOWN, judge
+from jupyter_aistack.core.enforcement.preparation import Expectation
+from jupyter_aistack.core.enforcement.verification import (
+    Verdict,
+    check_enforcement,
+    not_verified,
+)
 from jupyter_aistack.exceptions import AIStackError
 
 CHILD_SECONDS = 15.0
@@ -90,12 +96,12 @@ class ProbeResult:
 
 
 def verify(
-    expects: Mapping[str, object],
+    expects: Expectation,
     *,
     interpreter: str,
     environment: Mapping[str, str],
     is_client: IsClient | None = None,
-) -> tuple[bool | None, str]:
+) -> Verdict:
     """Compare a promise with what a child of `interpreter` with `environment` sees.
 
     The child has the affinity of the calling thread. CUDA starts in the child alone.
@@ -105,33 +111,30 @@ def verify(
             names one.
 
     Returns:
-        (True, "") when all is as promised, (False, sentence) when it is not, (None,
-        sentence) when it cannot be known.
+        As :func:`~jupyter_aistack.core.enforcement.verification.check_enforcement`.
     """
-    if not expects:
-        return None, "there is nothing to verify"
+    if expects.is_empty:
+        return check_enforcement(expects, {}, time.time())
     try:
-        with ProbeResult(interpreter=interpreter, environment=environment) as look:
-            return judge(
-                expects, {**look.seen, "mps": listed(expects, look.seen, is_client)}
-            )
+        with ProbeResult(interpreter=interpreter, environment=environment) as probe:
+            # The server is asked while the child still holds the device: it knows a
+            # process only as long as that is its client.
+            mps = listed(expects, probe.seen, is_client)
+            return check_enforcement(expects, {**probe.seen, "mps": mps}, time.time())
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return None, f"{NOT_KNOWN} {type(error).__name__}"
+        return not_verified(type(error).__name__, time.time())
 
 
 def listed(
-    expects: Mapping[str, object], seen: Mapping[str, Any], is_client: IsClient | None
+    expects: Expectation, seen: Mapping[str, Any], is_client: IsClient | None
 ) -> bool | None:
     """Whether the child that is looking is on the list it was promised to be on; None
-    when nobody can say.
+    where that is unknown.
     """
-    if (
-        not expects.get("mps")
-        or is_client is None
-        or not isinstance(seen.get("pid"), int)
-    ):
+    pid = seen.get("pid")
+    if not expects.mps or is_client is None or not isinstance(pid, int):
         return None
     try:
-        return is_client(seen["pid"])
+        return is_client(pid)
     except AIStackError:
         return None

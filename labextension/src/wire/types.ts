@@ -119,6 +119,26 @@ export interface ISlice {
 export type LeaseState =
   'granted' | 'active' | 'suspended' | 'releasing' | 'ended';
 
+export type ConditionKind =
+  | 'DeviceFault'
+  | 'MemoryExceeded'
+  | 'NotEnforced'
+  | 'Failed'
+  | 'MemoryPressure'
+  | 'MemoryUnknown'
+  | 'NotVerified'
+  | 'EnforcementReduced'
+  | 'Note';
+
+export type Severity = 'info' | 'warning' | 'error';
+
+export interface ICondition {
+  kind: ConditionKind;
+  severity: Severity;
+  message: string;
+  since: number;
+}
+
 export type NoticeKind = 'preempt' | 'idle';
 
 export interface INotice {
@@ -171,7 +191,7 @@ export interface ILease {
   enforced_by: Enforcement | null;
   enforcement: string;
   verified: boolean | null;
-  note: string;
+  conditions: ICondition[];
   active_at: number | null;
   notice: INotice | null;
   residence: IDeviceState | null;
@@ -197,6 +217,7 @@ export interface IRequest {
   submitted_at: number;
   state: RequestState;
   reason: string;
+  code: string;
   lease_id: string;
   position: number | null;
   eta_at: number | null;
@@ -248,7 +269,9 @@ export interface IEvents {
   events: IEvent[];
 }
 
-/** What the stream sends whenever something has changed, with `type` "snapshot". */
+/**
+ * What the stream sends whenever something has changed, with `type` "snapshot".
+ */
 export interface ISnapshot {
   host: IHost;
   leases: ILease[];
@@ -276,11 +299,11 @@ export interface IPreparation {
   memory_limit_bytes: number;
   enforced_by: string;
   expects: Record<string, unknown>;
+  conditions: ICondition[];
 }
 
 export interface IRequestBody {
   spec: string;
-  /** A running kernel that will hold the lease. */
   kernel_id?: string;
   queue?: string;
   lease_seconds?: number | null;

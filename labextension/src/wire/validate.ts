@@ -13,10 +13,12 @@ import {
   text
 } from './decoders';
 import type {
+  ConditionKind,
   DeviceKind,
   DisplayState,
   Enforcement,
   HolderKind,
+  ICondition,
   IDevice,
   IDeviceState,
   IError,
@@ -48,6 +50,7 @@ import type {
   Outcome,
   RequestedAction,
   RequestState,
+  Severity,
   SliceKind,
   StatePhase,
   SuspendMethod
@@ -195,6 +198,27 @@ export const leaseState = oneOf<LeaseState>(
   'ended'
 );
 
+export const conditionKind = oneOf<ConditionKind>(
+  'DeviceFault',
+  'MemoryExceeded',
+  'NotEnforced',
+  'Failed',
+  'MemoryPressure',
+  'MemoryUnknown',
+  'NotVerified',
+  'EnforcementReduced',
+  'Note'
+);
+
+export const severity = oneOf<Severity>('info', 'warning', 'error');
+
+export const condition = shape<ICondition>({
+  kind: conditionKind,
+  severity,
+  message: text,
+  since: number
+});
+
 export const noticeKind = oneOf<NoticeKind>('preempt', 'idle');
 
 export const notice = shape<INotice>({
@@ -264,7 +288,7 @@ export const lease = shape<ILease>({
   enforced_by: nullable(enforcement),
   enforcement: text,
   verified: nullable(flag),
-  note: text,
+  conditions: list(condition),
   active_at: nullable(number),
   notice: nullable(notice),
   residence: nullable(deviceState),
@@ -295,6 +319,7 @@ export const request = shape<IRequest>({
   submitted_at: number,
   state: requestState,
   reason: text,
+  code: text,
   lease_id: text,
   position: nullable(number),
   eta_at: nullable(number)
@@ -370,5 +395,6 @@ export const preparation = shape<IPreparation>({
   cores: list(number),
   memory_limit_bytes: number,
   enforced_by: text,
-  expects: table(anything)
+  expects: table(anything),
+  conditions: list(condition)
 });

@@ -15,10 +15,10 @@ from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.config import AIStack
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
-from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
 GIB, GB, MIB = 1 << 30, 10**9, 1 << 20

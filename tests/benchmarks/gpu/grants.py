@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Enforcement
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.providers.base import Preparation
 from jupyter_aistack.system.verify.child import verify
 from tests.benchmarks.gpu.bench import (
     MIB,

@@ -16,9 +16,9 @@ PROGRAM = """
 import ctypes, os
 from jupyter_aistack.client.runtime.attach import attach, cuda_started
 from jupyter_aistack.exceptions import DeviceInUse
-from jupyter_aistack.core.wire.values import Preparation
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
-wanted = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-7"}, expects={"visible": ["GPU-7"]})
+wanted = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-7"}, expects=Expectation(visible=("GPU-7",)))
 assert not cuda_started()
 driver = ctypes.CDLL("libcuda.so.1")
 assert not cuda_started(), "a library that is loaded is not yet CUDA that has started"
@@ -45,7 +45,7 @@ AMD_PROGRAM = """
 import ctypes, os
 from jupyter_aistack.client.runtime.attach import attach, leave, rocm_started
 from jupyter_aistack.exceptions import DeviceInUse
-from jupyter_aistack.core.wire.values import Preparation
+from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
 wanted = Preparation(environment={"ROCR_VISIBLE_DEVICES": "GPU-7", "HIP_VISIBLE_DEVICES": "0"})
 assert not rocm_started()

@@ -102,7 +102,7 @@ class AsyncEngineArgs(EngineArgs):
 BEGIN = """
 import os, sys
 from jupyter_aistack.client.runtime import attach; from jupyter_aistack.client.runtime import memory_caps as caps
-from jupyter_aistack.core.wire.values import Preparation
+from jupyter_aistack.core.enforcement.preparation import Preparation
 
 def share(fraction):
     return attach.attach(Preparation(environment={"AISTACK_MEMORY_FRACTION": fraction} if fraction else {}))

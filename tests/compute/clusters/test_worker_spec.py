@@ -11,8 +11,8 @@ from jupyter_aistack.compute.clusters.worker_spec import (
     nanny_options,
     withheld,
 )
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Slice, SliceKind
-from jupyter_aistack.core.wire.values import Preparation
 from jupyter_aistack.exceptions import ClusterError
 
 GiB = 1 << 30

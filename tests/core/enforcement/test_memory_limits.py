@@ -11,17 +11,23 @@ from jupyter_aistack.core.enforcement.memory_limits import (
     MemoryFill,
     PressureLevel,
     WatchedLease,
+    evaluate_memory,
     fullest,
     granted_together,
-    judge,
     sentence,
 )
+from jupyter_aistack.core.model.condition import ConditionKind, new_condition
 from jupyter_aistack.core.model.device import ProcessUse
 from jupyter_aistack.core.model.units import GIB, MIB
 
 KERNEL, WORKER, OTHER = 4711, 4712, 4713
 GRANTED = 40 * GIB
 INTERRUPT = MemoryAction.INTERRUPT
+KINDS = {
+    PressureLevel.CALM: None,
+    PressureLevel.NEAR: ConditionKind.MEMORY_PRESSURE,
+    PressureLevel.OVER: ConditionKind.MEMORY_EXCEEDED,
+}
 
 
 def fill(**held: float) -> MemoryFill:
@@ -40,7 +46,9 @@ def fill(**held: float) -> MemoryFill:
 def look(
     before: WatchedLease, measured: MemoryFill | None, action: MemoryAction = INTERRUPT
 ) -> Judgement:
-    return judge(before, measured, action=action, label="train.ipynb", root=KERNEL)
+    return evaluate_memory(
+        before, measured, action=action, label="train.ipynb", root=KERNEL, now=5.0
+    )
 
 
 def after(
@@ -72,7 +80,8 @@ def test_a_lease_is_warned_at_nine_tenths_and_over_above_all_of_it(
         level,
         level is not PressureLevel.CALM,
     )
-    assert bool(found.watched.note) is (level is not PressureLevel.CALM)
+    kind = found.watched.condition and found.watched.condition.kind
+    assert kind is KINDS[level]
 
 
 def test_a_breach_is_said_and_acted_on_once() -> None:
@@ -81,8 +90,13 @@ def test_a_breach_is_said_and_acted_on_once() -> None:
     assert [(one.is_worse, one.culprit) for one in (second, third)] == [
         (False, None)
     ] * 2
-    assert {one.watched.note for one in (first, second, third)} == {
-        "over its memory: python 4711 of train.ipynb holds 42.0 GiB of 40.0 GiB; free some, or ask for a larger slice"
+    assert {one.watched.condition for one in (first, second, third)} == {
+        new_condition(
+            ConditionKind.MEMORY_EXCEEDED,
+            "python 4711 of train.ipynb holds 42.0 GiB of 40.0 GiB; "
+            "free some, or ask for a larger slice",
+            5.0,
+        )
     }
 
 
@@ -171,13 +185,13 @@ def test_when_the_one_acted_on_has_gone_and_it_is_still_over_the_next_one_is_mea
 
 def test_what_cannot_be_measured_is_said_and_is_neither_zero_nor_an_all_clear() -> None:
     over, blind, again = after(fill(kernel=42), None, fill(kernel=42))
-    assert (blind.watched.note, blind.watched.level, blind.culprit) == (
-        UNMEASURED,
+    assert (blind.watched.condition, blind.watched.level, blind.culprit) == (
+        new_condition(ConditionKind.MEMORY_UNKNOWN, UNMEASURED, 5.0),
         PressureLevel.OVER,
         None,
     )
     assert again.culprit is None
-    assert again.watched.note == over.watched.note
+    assert again.watched.condition == over.watched.condition
 
 
 def test_the_largest_is_named_where_there_are_several() -> None:

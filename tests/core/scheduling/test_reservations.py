@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.plan import Notify
 from jupyter_aistack.core.model.policy import WEEK_SECONDS, Policy, Queue
@@ -70,7 +71,10 @@ def test_a_lease_without_an_end_is_lent_the_room_until_the_window_begins() -> No
     box.now = 8 * HOUR
     box.submit(*(ask(f"kernel-{n}", "1") for n in range(4)))
     box.turn()
-    ends = sorted((lease.ends_at or 0.0, lease.note) for lease in box.leases.values())
+    ends = sorted(
+        (lease.ends_at or 0.0, conditions_text(lease.conditions))
+        for lease in box.leases.values()
+    )
     note = "lent until the reservation 'lesson' begins"
     assert ends == [(0.0, "")] + [(10 * HOUR, note)] * 3
     box.now = 10 * HOUR - 300

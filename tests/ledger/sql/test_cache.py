@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_aistack.core.model.condition import (
+    ConditionKind,
+    ConditionUpdate,
+    new_condition,
+)
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Notice, NoticeKind
 from jupyter_aistack.core.model.plan import Plan, Reject
 from jupyter_aistack.core.model.request import Request
@@ -25,6 +30,9 @@ from jupyter_aistack.ledger.sql.ledger import SQLLedger
 Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
 Pair = tuple[SQLLedger, SQLLedger]
+
+
+NEW = new_condition(ConditionKind.NOTE, "new", 2.0)
 
 
 @pytest.fixture
@@ -62,7 +70,7 @@ CHANGES: dict[str, Callable[[Ledger, Lease, Request], object]] = {
         lease.id, lease.token, 2.0, 55.0
     ),
     "noted": lambda other, lease, request: other.bind(
-        lease.id, lease.token, 2.0, note="new"
+        lease.id, lease.token, 2.0, conditions=ConditionUpdate(put=(NEW,))
     ),
     "bound": lambda other, lease, request: other.bind(
         lease.id, lease.token, 2.0, holder=replace(lease.holder, pid=7)

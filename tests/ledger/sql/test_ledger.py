@@ -25,6 +25,13 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
+from jupyter_aistack.core.model.condition import (
+    ConditionKind,
+    ConditionUpdate,
+    Severity,
+    conditions_text,
+    new_condition,
+)
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import (
@@ -364,6 +371,11 @@ def make_first_version(url: str) -> None:
             connection.exec_driver_sql(
                 f"ALTER TABLE aistack_leases DROP COLUMN {column}"
             )
+        connection.exec_driver_sql("ALTER TABLE aistack_leases DROP COLUMN conditions")
+        connection.exec_driver_sql(
+            "ALTER TABLE aistack_leases ADD COLUMN note TEXT NOT NULL DEFAULT ''"
+        )
+        connection.exec_driver_sql("ALTER TABLE aistack_requests DROP COLUMN code")
         connection.exec_driver_sql("UPDATE aistack_meta SET schema_version = 1")
     engine.dispose()
 
@@ -418,7 +430,7 @@ def test_a_ledger_that_version_2_has_written_is_migrated_with_its_rows(
     assert (state.version, state.accounts, state.reservations) == (8, (), ())
     assert [request.id for request in state.requests] == ["r-4"]
     active, limited = state.leases
-    assert (active.state, active.note, active.expires_at) == (
+    assert (active.state, conditions_text(active.conditions), active.expires_at) == (
         LeaseState.ACTIVE,
         "50 % of a GPU: äöü",
         60.3,
@@ -449,7 +461,7 @@ def test_a_ledger_that_version_3_has_written_is_migrated_with_its_rows(
     state = ledger.read("box", 3.0)
     assert (state.version, [request.id for request in state.requests]) == (10, ["r-4"])
     active, limited = state.leases
-    assert (active.state, active.note, active.active_at) == (
+    assert (active.state, conditions_text(active.conditions), active.active_at) == (
         LeaseState.ACTIVE,
         "50 % of a GPU: äöü",
         2.0,
@@ -476,6 +488,62 @@ def test_a_ledger_that_version_3_has_written_is_migrated_with_its_rows(
     ledger.close()
 
 
+def test_the_notes_and_rejections_of_version_5_become_conditions_and_codes(
+    url: str,
+) -> None:
+    restore(url, 5)
+    ledger = SQLLedger(url)
+    leases = {lease.request_id: lease for lease in ledger.leases(2.5, live=False)}
+    notes = {
+        request_id: [
+            (each.kind, each.severity, each.message) for each in lease.conditions
+        ]
+        for request_id, lease in leases.items()
+    }
+    error, warning, info = Severity.ERROR, Severity.WARNING, Severity.INFO
+    more = "the process sees devices GPU-1, GPU-2 instead of GPU-1"
+    held = "python 7 of tour.ipynb holds"
+    unmeasured = "its memory cannot be measured now, so nothing watches its bound"
+    fault = "python 7 of tour.ipynb caused it; restart the kernel"
+    assert notes == {
+        "r-1": [(ConditionKind.NOTE, info, "lent until the reservation 'äöü' begins")],
+        "r-2": [(ConditionKind.DEVICE_FAULT, error, fault)],
+        "r-3": [(ConditionKind.MEMORY_EXCEEDED, error, f"{held} 42.0 GiB of 40.0 GiB")],
+        "r-4": [(ConditionKind.NOT_ENFORCED, error, more)],
+        "r-5": [
+            (ConditionKind.MEMORY_PRESSURE, warning, f"{held} 38.0 GiB of 40.0 GiB")
+        ],
+        "r-6": [(ConditionKind.MEMORY_UNKNOWN, info, unmeasured)],
+        "r-7": [(ConditionKind.NOT_VERIFIED, info, "CUDA does not answer")],
+        "r-8": [(ConditionKind.NOT_VERIFIED, info, "there is nothing to verify")],
+        "r-9": [(ConditionKind.ENFORCEMENT_REDUCED, info, "there is no group")],
+        "r-10": [],
+        "r-11": [
+            (
+                ConditionKind.FAILED,
+                error,
+                "the daemon isn't there: it did not start",
+            )
+        ],
+    }
+    assert leases["r-1"].conditions[0].since == leases["r-1"].granted_at
+    codes = {
+        request_id: (
+            ledger.request(request_id).state.value,
+            ledger.request(request_id).code,
+        )
+        for request_id in ("r-1", "r-12", "r-13", "r-14", "r-15")
+    }
+    assert codes == {
+        "r-1": ("granted", ""),
+        "r-12": ("rejected", "AcquireTimeout"),
+        "r-13": ("rejected", "Refused"),
+        "r-14": ("queued", ""),
+        "r-15": ("cancelled", ""),
+    }
+    ledger.close()
+
+
 def test_a_ledger_that_version_4_has_written_is_migrated_and_keeps_charges(
     url: str, wish: Wish
 ) -> None:
@@ -484,7 +552,7 @@ def test_a_ledger_that_version_4_has_written_is_migrated_and_keeps_charges(
     state = ledger.read("box", 2.5)
     assert (state.version, [request.id for request in state.requests]) == (9, ["r-4"])
     active, limited = state.leases
-    assert (active.active_at, active.note, limited.ends_at) == (
+    assert (active.active_at, conditions_text(active.conditions), limited.ends_at) == (
         1.5,
         "50 % of a GPU: äöü",
         30.0,
@@ -751,8 +819,14 @@ def test_every_field_of_a_lease_survives_the_file(
     lease = grant(ledger, wish("r-1", 0.1), 0.1 + 0.2, ends_at=1e9 / 3)
     notice = Notice(kind=NoticeKind.PREEMPT, at=0.1, ends_at=1e9 / 7, request_id="r-2")
     ledger.bind(lease.id, lease.token, 1.0, active_at=1.0 / 3, notice=notice)
+    seen = new_condition(ConditionKind.NOT_ENFORCED, "n", 1.0 / 7)
     active = ledger.step(
-        lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0, verified=False, note="n"
+        lease.id,
+        lease.token,
+        LeaseTransition.ACTIVATE,
+        1.0,
+        verified=False,
+        conditions=ConditionUpdate(put=(seen,)),
     )
     assert (active.active_at, active.notice) == (1.0 / 3, notice)
     ended = ledger.step(lease.id, lease.token, LeaseTransition.REAP, 1.0 / 3 + 1)

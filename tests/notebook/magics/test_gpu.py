@@ -522,9 +522,15 @@ def test_status_names_device_enforcement_memory_and_time_left():
         in told
     )
     assert "for 20 min; taken back after 25 min" in told
-    doubtful = {**lease, "verified": False, "note": "two devices were visible"}
+    seen = {
+        "kind": "NotEnforced",
+        "severity": "error",
+        "message": "two devices were visible",
+        "since": 1.0,
+    }
+    doubtful = {**lease, "verified": False, "conditions": [seen]}
     panel = views.status_panel(doubtful, [], samples["host"], {"leases": {}}, 0)
-    assert "NO, not enforced: two devices were visible" in str(panel)
+    assert "NO: not enforced: two devices were visible" in str(panel)
     assert "n/a of 20.0 GiB" in str(panel)
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import pytest
 
+from jupyter_aistack.core.enforcement.preparation import Expectation
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -21,7 +22,8 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB, MIB
-from jupyter_aistack.core.placement.placement import PlacementFailure, place
+from jupyter_aistack.core.placement.placement import place
+from jupyter_aistack.core.placement.verdict import PlacementFailure
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 
@@ -453,7 +455,7 @@ def test_a_whole_gpu_needs_no_caps(lease) -> None:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    assert prepared.expects == {"visible": ["GPU-0"], "memory_total": 80 * GIB}
+    assert prepared.expects == Expectation(visible=("GPU-0",), memory_total=80 * GIB)
     assert prepared.enforced_by is Enforcement.WHOLE
     assert prepared.memory_limit_bytes == 80 * GIB
 
@@ -484,7 +486,7 @@ def test_a_mig_instance_is_named_by_its_own_uuid_and_needs_no_caps(lease) -> Non
     assert "AISTACK_MEMORY_FRACTION" not in prepared.environment
     assert (prepared.enforced_by, prepared.expects) == (
         Enforcement.L4,
-        {"visible": ["MIG-a"], "memory_total": 10 * GIB},
+        Expectation(visible=("MIG-a",), memory_total=10 * GIB),
     )
 
 

@@ -1,0 +1,65 @@
+"""What the process of a holder is given, and what it must then find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jupyter_aistack.core.model.condition import Conditions
+from jupyter_aistack.core.model.device import Enforcement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What a process must find when it is prepared; None is not checked.
+
+    Attributes:
+        visible: UUIDs of the devices that CUDA shows.
+        cores: ids of the CPU cores it may run on.
+        threads: ``OMP_NUM_THREADS``.
+        memory_total: bytes of device memory it sees, at most.
+        memory_free: bytes of device memory it may take, at most.
+        multiprocessors: how many it may use, at most.
+        mps: True where it must be a client of the MPS server that holds its slice to
+            its size.
+    """
+
+    visible: tuple[str, ...] | None = None
+    cores: tuple[int, ...] | None = None
+    threads: str | None = None
+    memory_total: int | None = None
+    memory_free: int | None = None
+    multiprocessors: int | None = None
+    mps: bool | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to check."""
+        return self == NOTHING_EXPECTED
+
+
+NOTHING_EXPECTED = Expectation()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What the holder's process must be given, and what holds it to that.
+
+    Attributes:
+        environment: variables to set; they only take effect before CUDA or OpenMP
+            starts.
+        cores: CPU cores to bind the process to; empty leaves it alone.
+        memory_limit_bytes: memory that belongs to the lease, for caps the process sets
+            itself.
+        enforced_by: what enforces it.
+        expects: what a process with this environment must find.
+        conditions: what the user should know of it: why a share is enforced at a lower
+            level than shares of its device can be.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+    memory_limit_bytes: int = 0
+    enforced_by: Enforcement = Enforcement.L0
+    expects: Expectation = NOTHING_EXPECTED
+    conditions: Conditions = ()
