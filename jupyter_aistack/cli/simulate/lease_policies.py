@@ -24,7 +24,7 @@ from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.core.model.spec import Spec
 from jupyter_aistack.core.model.usage_history import Account, charged
 from jupyter_aistack.core.scheduling.cycle import plan
-from jupyter_aistack.core.scheduling.idle import NOTICED, stage
+from jupyter_aistack.core.scheduling.idle import IdleStage, idle_stage
 
 from .costs import Costs
 from .hosts import HostPool, whole_gpus
@@ -229,7 +229,9 @@ class LeaseSimulation(SessionPolicy):
 
     def _is_idle(self, lease: Lease, now: float) -> bool:
         has_notice = lease.notice is not None
-        return has_notice or stage(lease, self.broker.queue, now) == NOTICED
+        return (
+            has_notice or idle_stage(lease, self.broker.queue, now) is IdleStage.NOTICED
+        )
 
     def _schedule_idle_check(self, notebook: Notebook, now: float) -> None:
         lease = notebook.lease
