@@ -243,6 +243,11 @@ class DeviceManager:
             self.inventory()
         return self._owners.get(piece.device_id)
 
+    def driver_version(self) -> str:
+        """Version of the driver of the first provider that tells one; else empty."""
+        versions = (provider.driver_version() for provider in self.providers)
+        return next((version for version in versions if version), "")
+
     def faults(self) -> tuple[Fault, ...]:
         """The faults that devices have not been cleared of yet; a provider that cannot
         tell is passed over.
@@ -409,8 +414,8 @@ def _unread(devices: Iterable[str], leases: Iterable[Lease]) -> dict[str, Device
 
 
 def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
-    """An inventory that is the same as before is kept, with what has been reckoned from
-    it; free memory may differ.
+    """The known inventory where nothing has changed, so that what was worked out for it
+    is known by identity.
     """
     if found is None or found != fresh:
         return fresh
@@ -418,7 +423,6 @@ def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
         device.free_bytes for device in fresh.devices
     ]:
         return found
-    fresh.known.update(found.known)
     return fresh
 
 

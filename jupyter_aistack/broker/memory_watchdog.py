@@ -41,6 +41,8 @@ from jupyter_aistack.system.processes import (
     uid_of,
 )
 
+from .processes import root_pid
+
 GPU_SECONDS = 1.5
 """Between two looks at GPUs at least; a server's turn comes every 2 seconds."""
 HOST_SECONDS = 10.0
@@ -217,9 +219,8 @@ class MemoryWatchdog:
     ) -> None:
         before = self._watched.get(lease.id, WatchedLease())
         holder = lease.holder
-        root = (
-            holder.root_pid or holder.pid if holder.kind is HolderKind.KERNEL else None
-        )
+        is_kernel = holder.kind is HolderKind.KERNEL
+        root = root_pid(holder) if is_kernel else None
         label = holder.label or f"{holder.kind.value} {holder.id}"
         found = evaluate_memory(
             before, fill, action=action, label=label, root=root, now=self._clock()

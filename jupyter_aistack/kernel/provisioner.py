@@ -177,7 +177,7 @@ class SliceProvisioner(LocalProvisioner):
             self._tenancy,
             self.pid,
             grace_seconds=self.grace_seconds,
-            is_alone=self._workbench() is None,
+            is_alone=self._context() is None,
             is_waiting=holding.is_waiting,
             log=self.log,
         ).start()
@@ -255,11 +255,11 @@ class SliceProvisioner(LocalProvisioner):
         """What was restored in its process is taken away before that is ended, see
         `ServerContext.before_kill`.
         """
-        workbench = self._workbench()
-        if workbench is None or not self.has_process or self.pid is None:
+        context = self._context()
+        if context is None or not self.has_process or self.pid is None:
             return
         try:
-            await workbench.before_kill(self.kernel_id, self.pid)
+            await context.before_kill(self.kernel_id, self.pid)
         except Exception:
             self.log.exception(
                 "kernel %s is ended, but what comes before that failed", self.kernel_id
@@ -341,7 +341,7 @@ class SliceProvisioner(LocalProvisioner):
         return KernelAllocation(note=why, has_gpus=True if self.slice else None)
 
     async def _acquire(self, label: str) -> KernelAllocation:
-        if not self.slice and self._workbench() is None:
+        if not self.slice and self._context() is None:
             found = await self._run(_makers_without_ledger)
             return KernelAllocation(has_gpus=bool(found), has_amd="amd" in found)
         if self._tenancy is None:
@@ -362,9 +362,9 @@ class SliceProvisioner(LocalProvisioner):
         return holding
 
     def _new_tenancy(self) -> KernelLeases:
-        workbench = self._workbench()
+        context = self._context()
         return KernelLeases(
-            own_broker if workbench is None else lambda: workbench.broker,
+            own_broker if context is None else lambda: context.broker,
             self.kernel_id,
         )
 
@@ -383,13 +383,13 @@ class SliceProvisioner(LocalProvisioner):
     # -- the environment ---------------------------------------------------------------
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        workbench = self._workbench()
+        context = self._context()
         holding = self._holding
-        socket_path = getattr(workbench, "socket_path", "")
+        socket_path = getattr(context, "socket_path", "")
         changed = without_secrets(
             env, self.drop_environment, has_socket=bool(socket_path)
         )
-        if workbench is None and not self.slice and env.get("AISTACK_LEASE"):
+        if context is None and not self.slice and env.get("AISTACK_LEASE"):
             return (
                 changed  # launched by a kernel that holds a slice: it shares that one
             )
@@ -501,8 +501,8 @@ class SliceProvisioner(LocalProvisioner):
             above = getattr(above, "parent", None)
         return above
 
-    def _workbench(self) -> Any:
-        """The server extension's workbench; None without a server or without the
+    def _context(self) -> Any:
+        """The server extension's context; None without a server or without the
         extension.
         """
         serverapp = self._serverapp()
@@ -511,8 +511,8 @@ class SliceProvisioner(LocalProvisioner):
     async def _run(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        workbench = self._workbench()
-        run = asyncio.to_thread if workbench is None else workbench.run
+        context = self._context()
+        run = asyncio.to_thread if context is None else context.run
         result: T = await run(function, *args, **kwargs)
         return result
 
@@ -547,14 +547,14 @@ class SliceProvisioner(LocalProvisioner):
         """What tells the server's listeners, from any thread, that leases may have
         changed.
         """
-        workbench = self._workbench()
-        if workbench is None:
+        context = self._context()
+        if context is None:
             return lambda: None
         loop = asyncio.get_running_loop()
 
         def poke() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
-                loop.call_soon_threadsafe(workbench.poke)
+                loop.call_soon_threadsafe(context.notify_changed)
 
         return poke
 

@@ -72,6 +72,10 @@ class Provider(ABC):
                 or does not answer.
         """
 
+    def driver_version(self) -> str:
+        """Version of the driver; empty where there is none or it does not say."""
+        return ""
+
     def faults(self) -> tuple[Fault, ...]:
         """What broke the work of those who share a device and is not over. A device
         that is closed for that has a problem that says so."""

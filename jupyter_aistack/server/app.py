@@ -38,39 +38,39 @@ class AIStackExtension(ExtensionApp):
     name = "aistack"
     description = "Slices of GPUs for notebooks"
 
-    workbench: ServerContext | None = None
+    context: ServerContext | None = None
     _tasks: tuple[asyncio.Task[None], ...] = ()
     _sockets: SocketServer | None = None
 
     def initialize_settings(self) -> None:
-        """Leave the workbench where handlers and the provisioner find it; a second load
+        """Leave the context where handlers and the provisioner find it; a second load
         finds the first one's.
         """
         serverapp = self.serverapp
         assert serverapp is not None
-        before = serverapp.web_app.settings.get(self.name)
-        if isinstance(before, ServerContext):
-            self.settings[self.name] = before
+        existing = serverapp.web_app.settings.get(self.name)
+        if isinstance(existing, ServerContext):
+            self.settings[self.name] = existing
             return
-        self.workbench = workbench = ServerContext(
+        self.context = context = ServerContext(
             lambda: self._stack.build_broker(),
             self.log,
             lambda broker: self._stack.build_service(broker),
         )
         self._kernels = KernelRegistry(serverapp)
-        self._sampler = Sampler(lambda: snapshot(workbench), self.log)
+        self._sampler = Sampler(lambda: snapshot(context), self.log)
         self._bus = EventBus(serverapp.event_logger)
-        agents = AgentMailbox(workbench)
-        self._moving = SuspendCoordinator(
-            workbench,
+        agents = AgentMailbox(context)
+        self._suspend = SuspendCoordinator(
+            context,
             self._kernels,
             agents,
-            KernelActivityWatcher(workbench, agents),
+            KernelActivityWatcher(context, agents),
             results=lambda: self._stack.suspend_results,
         )
-        workbench.on_built(self._bus.start_after_history)
-        workbench.on_change(self._sampler.poke)
-        self.settings[self.name] = workbench
+        context.on_built(self._bus.start_after_history)
+        context.on_change(self._sampler.poke)
+        self.settings[self.name] = context
 
     @cached_property
     def _stack(self) -> AIStack:
@@ -80,10 +80,10 @@ class AIStackExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """REST, metrics and the stream."""
-        if self.workbench is None:
+        if self.context is None:
             return
         parts = {
-            "workbench": self.workbench,
+            "context": self.context,
             "kernels": self._kernels,
             "sampler": self._sampler,
         }
@@ -94,30 +94,31 @@ class AIStackExtension(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Open the socket and start the maintenance, once the event loop runs."""
-        if self.workbench is None or self._tasks:
+        if self.context is None or self._tasks:
             return
-        self._sockets = SocketServer(
-            self.workbench, self._kernels, serverapp.runtime_dir
-        )
+        self._sockets = SocketServer(self.context, self._kernels, serverapp.runtime_dir)
         try:
-            self.workbench.socket_path = await self._sockets.start()
+            self.context.socket_path = await self._sockets.start()
         except OSError as error:
             self.log.warning(
                 "jupyter_aistack: kernels cannot reach the server, no socket can be made: %s",
                 error,
             )
-        parts = (self.workbench, self._kernels, self._bus, self._sampler)
-        upkeep = MaintenanceLoop(
-            *parts,
+        maintenance = MaintenanceLoop(
+            self.context,
+            self._kernels,
+            self._bus,
+            self._sampler,
             cycle_seconds=lambda: self._stack.cycle_seconds,
-            then=self._moving.look,
+            then=self._suspend.poll,
         )
-        self._tasks = (asyncio.create_task(upkeep.run(), name="aistack-upkeep"),)
+        task = asyncio.create_task(maintenance.run(), name="aistack-maintenance")
+        self._tasks = (task,)
 
     async def stop_extension(self) -> None:
-        """End tasks, socket and sampler. The broker stays until exit: kernels shut
-        down, and release, after this.
-        """
+        """End tasks, socket and sampler."""
+        # The broker stays until exit: Jupyter shuts kernels down after its extensions,
+        # and they release their leases through it.
         tasks = self._tasks
         self._tasks = ()
         for task in tasks:
@@ -126,7 +127,7 @@ class AIStackExtension(ExtensionApp):
         if self._sockets is not None:
             await self._sockets.close()
             self._sockets = None
-        if self.workbench is not None:
-            self.workbench.socket_path = ""
-            self._moving.close()
+        if self.context is not None:
+            self.context.socket_path = ""
+            self._suspend.close()
             self._sampler.stop()

@@ -1,4 +1,4 @@
-"""What the server's parts share: the broker, built once and late, and the threads it is
+"""What the server's parts share: the broker, built at first use, and the threads it is
 called from.
 """
 
@@ -42,10 +42,17 @@ CHANGING_VERBS = frozenset(
         "release",
         "reserve",
         "unreserve",
+        "suspend",
+        "resume",
+        "pin",
+        "unpin",
+        "begin_cell",
+        "end_cell",
     }
-    | {"suspend", "resume", "pin", "unpin", "begin_cell", "end_cell"}
 )
-Held = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
+"""Verbs after which those who show leases and requests read them anew."""
+AsyncVerb = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
+"""A verb that is answered on the event loop, because its answer may be held back."""
 
 
 class ServerContext:
@@ -62,8 +69,8 @@ class ServerContext:
 
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
-        happened: how many events of each kind have been passed on since this server
-            started.
+        event_counts: how many events of each kind have been passed on since this
+            server started.
         before_kill: called with a kernel's id, and the process of it that a signal is
             about to end with all below it; ending a process whose GPU state was
             restored may hang the host, and this takes the state away first. Never
@@ -79,7 +86,7 @@ class ServerContext:
         self.log = log
         self._serve = serve
         self.socket_path = ""
-        self.happened: Counter[str] = Counter()
+        self.event_counts: Counter[str] = Counter()
         self.before_kill: Callable[[str, int], Awaitable[None]] = _nothing_to_do
         self._build = build
         self._broker: Broker | None = None
@@ -88,7 +95,7 @@ class ServerContext:
         self._failed_at = 0.0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack")
-        self._held: dict[str, Held] = {}
+        self._async_verbs: dict[str, AsyncVerb] = {}
         self._on_built: list[Callable[[Broker], None]] = []
         self._on_change: list[Callable[[], None]] = []
         atexit.register(self.close)
@@ -104,7 +111,7 @@ class ServerContext:
         """
         with self._lock:
             if self._broker is None:
-                self._broker = self._built()
+                self._broker = self._build_or_raise()
             return self._broker
 
     @property
@@ -122,11 +129,9 @@ class ServerContext:
         """Whether there is a broker already."""
         return self._broker is not None
 
-    def _built(self) -> Broker:
-        if (
-            self._error is not None
-            and time.monotonic() - self._failed_at < RETRY_SECONDS
-        ):
+    def _build_or_raise(self) -> Broker:
+        has_just_failed = time.monotonic() - self._failed_at < RETRY_SECONDS
+        if self._error is not None and has_just_failed:
             raise self._error
         try:
             broker = self._build()
@@ -159,25 +164,25 @@ class ServerContext:
     async def call(
         self, verb: str, payload: Mapping[str, Any], caller: Caller
     ) -> dict[str, Any]:
-        """Answer one call of the service, and tell those who watch when it may have
+        """Answer one call of the service, and tell the listeners when it may have
         changed something.
         """
-        if verb in self._held and isinstance(payload, Mapping):
-            return await self._held[verb](payload, caller)
+        if verb in self._async_verbs and isinstance(payload, Mapping):
+            return await self._async_verbs[verb](payload, caller)
         try:
             return await self.run(lambda: self.service.call(verb, payload, caller))
         finally:
             if verb in CHANGING_VERBS:
-                self.poke()
+                self.notify_changed()
 
-    def hold(self, verb: str, answer: Held) -> None:
-        """Have a verb answered on the event loop, because its answer may be held
-        back.
+    def add_async_verb(self, verb: str, answer: AsyncVerb) -> None:
+        """Have a verb answered on the event loop, and not in the broker's threads."""
+        self._async_verbs[verb] = answer
+
+    def notify_changed(self) -> None:
+        """Tell the listeners that leases or requests may have changed. Call it from the
+        event loop.
         """
-        self._held[verb] = answer
-
-    def poke(self) -> None:
-        """Say that leases or requests may have changed. Call it from the event loop."""
         for listener in self._on_change:
             listener()
 
@@ -202,11 +207,12 @@ class ServerContext:
         with self._lock:
             if self._broker is not None:
                 self._broker.close()
-                self._broker = self._service = None
+                self._broker = None
+                self._service = None
 
 
 async def _nothing_to_do(kernel_id: str, pid: int) -> None:
-    """Nothing of the kernel's was ever moved."""
+    """No device state was ever moved, so none has to be taken away before a kill."""
 
 
 def _unavailable(error: Exception) -> AIStackError:

@@ -27,12 +27,12 @@ SPECS = {"local": None, "plain": {}, "slice": {"slice": "cpu:1/2"}}
 
 class Server(Configurable):
     """Stands where a Jupyter server stands above its kernel managers, with the
-    extension's workbench in it.
+    extension's context in it.
     """
 
-    def __init__(self, workbench: ServerContext) -> None:
+    def __init__(self, context: ServerContext) -> None:
         super().__init__()
-        self.web_app = SimpleNamespace(settings={"aistack": workbench})
+        self.web_app = SimpleNamespace(settings={"aistack": context})
 
 
 def write_kernelspecs(folder: Path) -> None:

@@ -1,5 +1,5 @@
 """Notices as the using side sees them; with a real server and kernel in
-tests/server/test_taken_back.py.
+tests/flows/test_reclaim.py.
 """
 
 from __future__ import annotations

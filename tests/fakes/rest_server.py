@@ -53,7 +53,7 @@ def server(
 
 
 @pytest.fixture
-def workbench(server: Any) -> ServerContext:
+def context(server: Any) -> ServerContext:
     found = server.web_app.settings["aistack"]
     assert isinstance(found, ServerContext)
     return found

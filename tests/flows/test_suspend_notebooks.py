@@ -319,14 +319,14 @@ async def test_a_restart_of_a_restored_kernel_is_made_safe_by_the_mover(
     kernelspec: WriteKernel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    workbench = server.web_app.settings["aistack"]
+    context = server.web_app.settings["aistack"]
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="1/2"))
     safe: list[str] = []
     monkeypatch.setattr(
         "jupyter_aistack.server.suspend.worker.SuspendWorker.suspend_before_kill",
         lambda self, kernel, pid: safe.append(kernel),
     )
-    await workbench.before_kill(kernel_id, pid_of(kernels, kernel_id))
+    await context.before_kill(kernel_id, pid_of(kernels, kernel_id))
     assert safe == [kernel_id]
 
 

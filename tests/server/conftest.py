@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.fakes.rest_server import (
     ask,
+    context,
     jp_server_config,
     providers,
     server,
-    workbench,
 )
 
-__all__ = ["ask", "jp_server_config", "providers", "server", "workbench"]
+__all__ = ["ask", "context", "jp_server_config", "providers", "server"]

@@ -102,7 +102,7 @@ print([name for name in {heavy} if name in set(sys.modules) - before])
 
 async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
     server: Any,
-    workbench: ServerContext,
+    context: ServerContext,
     jp_ws_fetch: Any,
     jp_fetch: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -117,7 +117,7 @@ async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
 
         return slow
 
-    await workbench.ready()
+    await context.ready()
     monkeypatch.setattr("jupyter_aistack.broker.devices.INVENTORY_SECONDS", 0.0)
     for name in ("discover", "sample"):
         monkeypatch.setattr(
@@ -136,14 +136,14 @@ async def test_driver_that_takes_its_time_does_not_hold_up_the_server(
     assert sorted(lags)[int(len(lags) * 0.99)] < 0.15, "half of what the driver takes"
 
 
-async def test_broker_closes_with_the_workbench_only(
-    server: Any, workbench: ServerContext, monkeypatch: pytest.MonkeyPatch
+async def test_broker_closes_with_the_context_only(
+    server: Any, context: ServerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = []
     monkeypatch.setattr(Broker, "close", lambda self: closed.append(os.getpid()))
-    await workbench.ready()
+    await context.ready()
     await server.extension_manager.stop_all_extensions()
     assert closed == []
-    workbench.close()
-    workbench.close()
+    context.close()
+    context.close()
     assert len(closed) == 1

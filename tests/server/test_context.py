@@ -43,8 +43,8 @@ async def test_bad_setting_is_explained_and_heals_once_mended(
     assert (await ask("GET", "host"))[0] == 200
 
 
-async def test_loading_twice_keeps_the_first_workbench(
-    server: Any, workbench: ServerContext, ask: Ask
+async def test_loading_twice_keeps_the_first_context(
+    server: Any, context: ServerContext, ask: Ask
 ) -> None:
     from jupyter_aistack.server.app import AIStackExtension
 
@@ -52,8 +52,8 @@ async def test_loading_twice_keeps_the_first_workbench(
     second._link_jupyter_server_extension(server)
     second.initialize()
     await second._start_jupyter_server_extension(server)
-    assert server.web_app.settings["aistack"] is workbench
+    assert server.web_app.settings["aistack"] is context
     assert second.handlers == []
     await second.stop_extension()
-    assert Path(workbench.socket_path).is_socket()
+    assert Path(context.socket_path).is_socket()
     assert (await ask("GET", "host"))[0] == 200

@@ -28,7 +28,7 @@ async def start_kernel(jp_fetch: Any) -> str:
 async def test_kernel_that_is_gone_for_a_while_loses_its_lease_and_its_place(
     server: Any,
     jp_fetch: Any,
-    workbench: ServerContext,
+    context: ServerContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As when the server gives up on a kernel that keeps dying: nobody is told, and
@@ -36,28 +36,28 @@ async def test_kernel_that_is_gone_for_a_while_loses_its_lease_and_its_place(
     """
     kernel_id = await start_kernel(jp_fetch)
     await until(lambda: kernel_id in _kernels(server)._known)
-    ours = holder(kernel_id, host=workbench.broker.host)
-    lease_id = workbench.broker.submit("1", ours).lease_id
-    waiting = workbench.broker.submit("1", ours)
+    ours = holder(kernel_id, host=context.broker.host)
+    lease_id = context.broker.submit("1", ours).lease_id
+    waiting = context.broker.submit("1", ours)
     monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
     await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
-    await until(lambda: not workbench.broker.lease(lease_id).is_live)
+    await until(lambda: not context.broker.lease(lease_id).is_live)
     assert await until(
-        lambda: workbench.broker.request(waiting.id).state.value == "cancelled"
+        lambda: context.broker.request(waiting.id).state.value == "cancelled"
     )
 
 
 async def test_kernels_of_other_servers_are_left_alone(
-    server: Any, workbench: ServerContext, monkeypatch: pytest.MonkeyPatch
+    server: Any, context: ServerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
     theirs = holder(
-        "kernel-of-another-server", host=workbench.broker.host, pid=os.getpid()
+        "kernel-of-another-server", host=context.broker.host, pid=os.getpid()
     )
-    lease_id = workbench.broker.submit("1/4", theirs).lease_id
+    lease_id = context.broker.submit("1/4", theirs).lease_id
     gone = await _kernels(server).gone()
-    await workbench.run(renew_leases, workbench.broker, gone)
-    assert workbench.broker.lease(lease_id).is_live
+    await context.run(renew_leases, context.broker, gone)
+    assert context.broker.lease(lease_id).is_live
 
 
 async def test_crashed_kernel_is_not_gone_before_its_grace_is_over(

@@ -32,6 +32,7 @@ from .nvml import NVML
 from .sampler import GPUSampler
 from .topology import PCILocation, places
 from .usage import read_processes
+from .version import driver_version
 
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was
@@ -200,6 +201,9 @@ class GPUProvider(Provider):
         if device is None:
             raise ProviderError(f"no MPS server holds lease {lease.id}")
         self._sharing.terminate(lease, device, pid)
+
+    def driver_version(self) -> str:
+        return driver_version()
 
     def faults(self) -> tuple[Fault, ...]:
         """Faults of MPS servers."""

@@ -39,31 +39,31 @@ class MaintenanceLoop:
     """The server's maintenance task.
 
     Args:
-        workbench, kernels, bus, sampler: the parts it looks after.
+        context, kernels, bus, sampler: the parts it looks after.
         cycle_seconds: gives the time between two turns; asked once there is a broker.
         then: what else is done after each turn.
     """
 
     def __init__(
         self,
-        workbench: ServerContext,
+        context: ServerContext,
         kernels: KernelRegistry,
         bus: EventBus,
         sampler: Sampler,
         cycle_seconds: Callable[[], float],
         then: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._workbench = workbench
+        self._context = context
         self._kernels = kernels
         self._bus = bus
         self._sampler = sampler
         self._ask_cycle_seconds = cycle_seconds
         self._cycle_seconds = RETRY_SECONDS
-        self._warden = MemoryEnforcer(workbench, kernels)
+        self._warden = MemoryEnforcer(context, kernels)
         self._then = then
         self._woken = asyncio.Event()
         self._complaint = ""
-        workbench.on_change(self._woken.set)
+        context.on_change(self._woken.set)
 
     async def run(self) -> None:
         """Turn until cancelled."""
@@ -88,20 +88,20 @@ class MaintenanceLoop:
         except AIStackError as error:
             if error.message != self._complaint:  # once, not every two seconds
                 self._complaint = error.message
-                self._workbench.log.warning("jupyter_aistack: %s", error.message)
+                self._context.log.warning("jupyter_aistack: %s", error.message)
         except Exception:
-            self._workbench.log.exception("jupyter_aistack's maintenance failed")
+            self._context.log.exception("jupyter_aistack's maintenance failed")
 
     async def keep(self) -> None:
         """One turn: release what kernels left behind, renew what lives, grant what
         fits.
         """
         self._cycle_seconds = RETRY_SECONDS
-        broker = await self._workbench.ready()
+        broker = await self._context.ready()
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
         activity = self._activity(broker)
         gone = await self._kernels.gone()
-        await self._workbench.run(renew_leases, broker, gone, activity)
+        await self._context.run(renew_leases, broker, gone, activity)
         self._warden.act(broker)
         if self._then is not None:
             await self._then()
@@ -118,11 +118,11 @@ class MaintenanceLoop:
 
     async def publish(self) -> None:
         """Put what has happened since on the bus, and have the picture taken anew."""
-        if not self._workbench.is_built:
+        if not self._context.is_built:
             return
-        events = await self._workbench.run(self._bus.read, self._workbench.broker)
+        events = await self._context.run(self._bus.read, self._context.broker)
         if events:
-            self._workbench.happened.update(event.kind.value for event in events)
+            self._context.event_counts.update(event.kind.value for event in events)
             self._bus.emit(events)
             self._sampler.poke()
             await self._start_recording(events)
@@ -131,10 +131,10 @@ class MaintenanceLoop:
         """Read the counters where a first lease begins: what a device drew before is
         not its own. All that follows is recorded in the loop's own turns.
         """
-        broker = self._workbench.broker
+        broker = self._context.broker
         is_new = any(event.kind is EventKind.LEASE_GRANTED for event in events)
         if is_new and not broker.usage_meter.is_open:
-            await self._workbench.run(broker.record_usage)
+            await self._context.run(broker.record_usage)
 
 
 def renew_leases(

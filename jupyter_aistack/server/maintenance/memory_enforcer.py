@@ -21,12 +21,12 @@ class MemoryEnforcer:
     lease, nor to another's kernel.
 
     Args:
-        workbench: whose threads it uses.
+        context: whose threads it uses.
         kernels: the server's kernels.
     """
 
-    def __init__(self, workbench: ServerContext, kernels: KernelRegistry) -> None:
-        self._workbench = workbench
+    def __init__(self, context: ServerContext, kernels: KernelRegistry) -> None:
+        self._context = context
         self._kernels = kernels
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -43,13 +43,13 @@ class MemoryEnforcer:
         try:
             words = await self._carry_out(broker, breach)
             if words:
-                self._workbench.log.warning(
+                self._context.log.warning(
                     "lease %s held more memory than it has: %s", breach.lease.id, words
                 )
-                await self._workbench.run(broker.memory.done, breach, words)
-                self._workbench.poke()
+                await self._context.run(broker.memory.done, breach, words)
+                self._context.notify_changed()
         except Exception:
-            self._workbench.log.exception(
+            self._context.log.exception(
                 "lease %s holds more memory than it has", breach.lease.id
             )
 
@@ -85,15 +85,15 @@ class MemoryEnforcer:
 
         pid = breach.process.pid
         holder = breach.lease.holder
-        await self._workbench.before_kill(holder.parent or holder.id, pid)
+        await self._context.before_kill(holder.parent or holder.id, pid)
         device = DeviceProcesses(broker, [breach.lease], pid)
         await Teardown(PidControl(device, pid, breach.started_at, self._quietly)).end()
 
     async def _quietly(self, function: Callable[..., Any], /, *args: Any) -> Any:
         try:
-            return await self._workbench.run(function, *args)
+            return await self._context.run(function, *args)
         except Exception as error:
-            self._workbench.log.warning(
+            self._context.log.warning(
                 "jupyter_aistack: a process could not be ended as it should be: %s",
                 error,
             )

@@ -166,14 +166,14 @@ class Sampler:
             self.unsubscribe(watch)
 
 
-def snapshot(workbench: ServerContext) -> dict[str, Any]:
+def snapshot(context: ServerContext) -> dict[str, Any]:
     """The whole picture, as the stream sends it. Call it in a thread; raises
     `AIStackError`.
     """
     from jupyter_aistack.broker.api.caller import Caller
     from jupyter_aistack.system.processes import current_user
 
-    service = workbench.service
+    service = context.service
     login = Caller(user=current_user(), uid=os.getuid())
     return {
         "type": "snapshot",

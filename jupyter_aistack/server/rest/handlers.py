@@ -46,19 +46,19 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
     def initialize(
         self,
         name: str,
-        workbench: ServerContext,
+        context: ServerContext,
         kernels: KernelRegistry,
         sampler: Sampler,
     ) -> None:
         super().initialize(name)
-        self.workbench = workbench
+        self.context = context
         self.kernels = kernels
         self.sampler = sampler
 
     async def reply(self, verb: str, payload: dict[str, Any]) -> None:
         """Answer with a verb's result."""
         caller = await self.kernels.caller_in_browser()
-        self.finish(await self.workbench.call(verb, payload, caller))
+        self.finish(await self.context.call(verb, payload, caller))
 
     def body(self, known: frozenset[str]) -> dict[str, Any]:
         """The request's JSON object, with no fields but those known."""
@@ -173,7 +173,7 @@ class LeasesHandler(RESTHandler):
         fields = self.body(REQUEST_FIELDS)
         kernel_id = text_field(fields, "kernel_id") if "kernel_id" in fields else None
         payload = {name: value for name, value in fields.items() if name != "kernel_id"}
-        answer = await self.workbench.call(
+        answer = await self.context.call(
             "request", payload, await self.kernels.caller_in_browser(kernel_id)
         )
         self.set_status(201 if answer["lease"] else 202)
@@ -311,7 +311,7 @@ class BillHandler(RESTHandler):
             self.get_query_argument("kernel_id", None)
         )
         payload = {"notebook": self.flag("notebook"), "since": self.seconds("since")}
-        self.finish(await self.workbench.call("bill", payload, caller))
+        self.finish(await self.context.call("bill", payload, caller))
 
 
 class AdviceHandler(RESTHandler):
@@ -324,7 +324,7 @@ class AdviceHandler(RESTHandler):
         kernel_id = self.get_query_argument("kernel_id", None)
         caller = await self.kernels.caller_in_browser(kernel_id)
         self.finish(
-            await self.workbench.call("advise", {"all": kernel_id is None}, caller)
+            await self.context.call("advise", {"all": kernel_id is None}, caller)
         )
 
 
@@ -356,13 +356,13 @@ class MetricsHandler(RESTHandler):
         caller = await self.kernels.caller_in_browser()
 
         def scrape() -> bytes:
-            service = self.workbench.service
+            service = self.context.service
             charged, rates = service.charged(caller)
             return exposition(
-                service.figures(caller), self.workbench.happened, charged, rates
+                service.figures(caller), self.context.event_counts, charged, rates
             )
 
-        text = await self.workbench.run(scrape)
+        text = await self.context.run(scrape)
         self.finish(text, set_content_type=CONTENT_TYPE)
 
 

@@ -1,9 +1,9 @@
-"""Orders for the agents in this server's kernels: left here by the mover's threads,
-fetched and answered by the agents.
+"""Commands for the agents in this server's kernels: left here by the threads that
+suspend and resume, fetched and acknowledged by the agents.
 
-An agent asks over the socket and its question is held until there is an order, or for a
-while. Nothing waits in the broker's threads for that: questions wait on the event loop,
-and whoever orders waits in a thread of its own.
+An agent asks over the socket for its next command, and the answer is held back until
+there is one, or for a while. No thread of the broker waits for that: agents wait on the
+event loop, and callers of an agent wait in a thread of their own.
 """
 
 from __future__ import annotations
@@ -27,20 +27,28 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 HOLD_SECONDS = 20.0
-"""How long a question is held without an order. The client gives up after a minute."""
+"""How long an agent waits for a command before it is told that there is none. The
+client gives up after a minute."""
 PRESENT_SECONDS = 30.0
-"""After its last question an agent counts as there for so long: it asks again soon, but
-may be busy with an order.
-"""
+"""How long after its last question an agent still counts as present: it asks again
+soon, but may be busy with a command."""
+CHECK_SECONDS = 1.0
+"""Between two checks whether an agent that executes a command still lives."""
 
 ENDED = "its kernel has ended"
-LOOK_SECONDS = 1.0
-"""Between two looks whether an agent that works on an order still lives."""
 
 
 @dataclass
 class AgentCommand:
-    """One thing to do, and its answer to be."""
+    """Something that an agent is to do.
+
+    Attributes:
+        id: names it in the acknowledgement.
+        act: what to do.
+        kinds: kinds of devices it is about.
+        answer: what the agent has answered.
+        is_taken: the agent has fetched it.
+    """
 
     id: str
     act: str
@@ -50,37 +58,51 @@ class AgentCommand:
 
 
 @dataclass
-class _Box:
-    """What waits for one kernel's agent."""
+class _Mailbox:
+    """The commands for the agent of one kernel.
 
-    orders: list[AgentCommand] = field(default_factory=list)
-    bell: asyncio.Event = field(default_factory=asyncio.Event)
+    Attributes:
+        commands: those that have not been answered.
+        has_news: set when there is a command to fetch.
+        asked_at: when the agent asked last (monotonic clock).
+        pid: the agent's process.
+        question: number of its last question.
+    """
+
+    commands: list[AgentCommand] = field(default_factory=list)
+    has_news: asyncio.Event = field(default_factory=asyncio.Event)
     asked_at: float = float("-inf")
     pid: int = 0
     question: int = 0
+
+    def untaken(self) -> list[AgentCommand]:
+        return [command for command in self.commands if not command.is_taken]
+
+    def is_alive(self) -> bool:
+        return is_alive(self.pid, None)
 
 
 class AgentMailbox:
     """The mailboxes of all kernels.
 
     Args:
-        workbench: answers what the ledger says of a kernel's lease.
+        context: tells what the ledger says of a kernel's lease.
     """
 
-    def __init__(self, workbench: ServerContext) -> None:
-        self._workbench = workbench
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
         self._lock = threading.Lock()
-        self._boxes: dict[str, _Box] = {}
+        self._boxes: dict[str, _Mailbox] = {}
         self._numbers = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
-        workbench.hold("orders", self.orders)
-        workbench.hold("done", self.done)
+        context.add_async_verb("orders", self.next_command)
+        context.add_async_verb("done", self.acknowledge)
 
     # -- the agents' side, on the event loop -------------------------------------------
 
-    async def orders(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        """The orders for the kernel that asks, and where its state is; held back until
-        there is an order.
+    async def next_command(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        """The commands for the kernel that asks, and where its device state is; held
+        back until there is a command.
         """
         from jupyter_aistack.core.wire.values import text_field
 
@@ -88,97 +110,101 @@ class AgentMailbox:
         box = self._box(caller)
         box.asked_at = time.monotonic()
         box.pid = caller.pid or 0
-        box.question = box.question + 1
+        box.question += 1
         question = box.question
-        if not self._open(box):
-            box.bell.clear()
-            timer = self._loop.call_later(HOLD_SECONDS, box.bell.set)
-            try:
-                await box.bell.wait()
-            finally:
-                timer.cancel()
-        residence = await self._workbench.run(
-            self._residence, text_field(payload, "lease_id")
-        )
-        is_heard = (
-            residence is not None
-            and box.question == question
-            and is_alive(box.pid, None)
-        )
-        found = (
-            self._take(box) if is_heard else []
-        )  # a question whose agent has ended must not take an order with it
-        if is_heard:
+        await self._wait_for_news(box, self._loop)
+
+        lease_id = text_field(payload, "lease_id")
+        residence = await self._context.run(self._residence, lease_id)
+
+        # An agent that has ended, or has asked again, does not read this answer: a
+        # command given with it would be lost.
+        is_read = box.question == question and box.is_alive()
+        commands: list[AgentCommand] = []
+        if residence is not None and is_read:
+            commands = self._take(box)
             box.asked_at = time.monotonic()
         return {
             "residence": residence,
-            "orders": [{"id": o.id, "act": o.act, "kinds": o.kinds} for o in found],
+            "orders": [{"id": c.id, "act": c.act, "kinds": c.kinds} for c in commands],
         }
 
-    async def done(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
-        """How an order went."""
+    async def _wait_for_news(
+        self, box: _Mailbox, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        with self._lock:
+            if box.untaken():
+                return
+        box.has_news.clear()
+        timer = loop.call_later(HOLD_SECONDS, box.has_news.set)
+        try:
+            await box.has_news.wait()
+        finally:
+            timer.cancel()
+
+    async def acknowledge(self, payload: Mapping[str, Any], caller: Caller) -> JSON:
+        """How a command went."""
         from jupyter_aistack.core.wire.values import text_field
 
-        order_id = text_field(payload, "order_id")
+        command_id = text_field(payload, "order_id")
         answer = payload.get("answer")
         if not isinstance(answer, Mapping):
             raise InvalidRequest(
                 f"answer: expected an object, got {answer!r}", field="answer"
             )
         box = self._box(caller)
-        with self._lock:
-            order = next((one for one in box.orders if one.id == order_id), None)
-            box.orders = [one for one in box.orders if one.id != order_id]
-        if order is not None and order.answer.set_running_or_notify_cancel():
-            order.answer.set_result(dict(answer))
+        command = self._remove(box, command_id)
+        if command is not None and command.answer.set_running_or_notify_cancel():
+            command.answer.set_result(dict(answer))
         box.asked_at = time.monotonic()
         return {}
 
-    def _box(self, caller: Caller) -> _Box:
+    def _box(self, caller: Caller) -> _Mailbox:
         if not caller.kernel_id:
             raise InvalidRequest(
                 "verb: orders are for kernels of this server only", field="verb"
             )
         with self._lock:
-            return self._boxes.setdefault(caller.kernel_id, _Box())
+            return self._boxes.setdefault(caller.kernel_id, _Mailbox())
 
-    def _open(self, box: _Box) -> list[AgentCommand]:
+    def _take(self, box: _Mailbox) -> list[AgentCommand]:
         with self._lock:
-            return [order for order in box.orders if not order.is_taken]
+            commands = box.untaken()
+            for command in commands:
+                command.is_taken = True
+            return commands
 
-    def _take(self, box: _Box) -> list[AgentCommand]:
+    def _remove(self, box: _Mailbox, command_id: str) -> AgentCommand | None:
         with self._lock:
-            found = [order for order in box.orders if not order.is_taken]
-            for order in found:
-                order.is_taken = True
-            return found
+            for command in box.commands:
+                if command.id == command_id:
+                    box.commands.remove(command)
+                    return command
+        return None
 
     def _residence(self, lease_id: str) -> JSON | None:
         from jupyter_aistack.core.wire.records import DEVICE_STATE
 
         try:
-            lease = self._workbench.broker.lease(lease_id)
+            lease = self._context.broker.lease(lease_id)
         except LeaseNotFound:
             return None
-        return (
-            DEVICE_STATE.to_dict(lease.residence)
-            if lease.is_live and lease.residence is not None
-            else None
-        )
+        if lease.residence is None or not lease.is_live:
+            return None
+        return DEVICE_STATE.to_dict(lease.residence)
 
-    # -- the mover's side, in its threads ----------------------------------------------
+    # -- the callers' side, in their threads -------------------------------------------
 
     def is_present(self, kernel_id: str) -> bool:
         """Whether an agent runs in that kernel."""
         with self._lock:
             box = self._boxes.get(kernel_id)
-            is_recent = (
-                box is not None
-                and time.monotonic() - box.asked_at < HOLD_SECONDS + PRESENT_SECONDS
-            )
-            return box is not None and is_recent and is_alive(box.pid, None)
+        if box is None:
+            return False
+        silent_seconds = time.monotonic() - box.asked_at
+        return silent_seconds < HOLD_SECONDS + PRESENT_SECONDS and box.is_alive()
 
-    def ask(
+    def call(
         self,
         kernel_id: str,
         act: str,
@@ -190,33 +216,38 @@ class AgentMailbox:
         """Have an agent do something, and wait for its answer; call it in a thread.
 
         Args:
-            patience: how long it may take until the agent has heard of it.
+            kernel_id: whose agent.
+            act: what to do.
+            kinds: kinds of devices it is about.
+            patience: seconds until the agent must have fetched the command.
             seconds: how long the agent may take then.
 
         Returns:
             Its answer, with ``error`` where it could not; None when there is no agent
-            or none that hears, and nothing has been done then.
+            or none that fetches, and nothing has been done then.
         """
         if not self.is_present(kernel_id):
             return None
-        order = self._leave(kernel_id, act, kinds)
+        command = self._post(kernel_id, act, kinds)
         try:
-            return order.answer.result(patience)
+            return command.answer.result(patience)
         except CancelledError:
-            return {"error": ENDED} if order.is_taken else None
+            return {"error": ENDED} if command.is_taken else None
         except FutureTimeout:
-            if self._withdraw(kernel_id, order):
+            if self._withdraw(kernel_id, command):
                 return None
-        return self._answer(kernel_id, order, seconds)
+        return self._await_answer(kernel_id, command, seconds)
 
-    def _answer(self, kernel_id: str, order: AgentCommand, seconds: float) -> JSON:
-        """The answer to an order that its agent has taken; it may end before it gives
-        one.
+    def _await_answer(
+        self, kernel_id: str, command: AgentCommand, seconds: float
+    ) -> JSON:
+        """The answer to a command that its agent has fetched. The agent may end before
+        it gives one, so its life is checked meanwhile.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                return order.answer.result(min(LOOK_SECONDS, seconds))
+                return command.answer.result(min(CHECK_SECONDS, seconds))
             except CancelledError:
                 return {"error": ENDED}
             except FutureTimeout:
@@ -227,32 +258,34 @@ class AgentMailbox:
     def _is_alive(self, kernel_id: str) -> bool:
         with self._lock:
             box = self._boxes.get(kernel_id)
-        return box is not None and is_alive(box.pid, None)
+        return box is not None and box.is_alive()
 
-    def _leave(self, kernel_id: str, act: str, kinds: Collection[str]) -> AgentCommand:
+    def _post(self, kernel_id: str, act: str, kinds: Collection[str]) -> AgentCommand:
+        command = AgentCommand(
+            id=f"o-{next(self._numbers)}", act=act, kinds=tuple(sorted(kinds))
+        )
         with self._lock:
             box = self._boxes[kernel_id]
-            order = AgentCommand(
-                id=f"o-{next(self._numbers)}", act=act, kinds=tuple(sorted(kinds))
-            )
-            box.orders.append(order)
+            box.commands.append(command)
             loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(box.bell.set)
-        return order
+            loop.call_soon_threadsafe(box.has_news.set)
+        return command
 
-    def _withdraw(self, kernel_id: str, order: AgentCommand) -> bool:
-        """Take an order back that no agent has taken; whether there was time."""
+    def _withdraw(self, kernel_id: str, command: AgentCommand) -> bool:
+        """Withdraw a command that no agent has fetched; whether there was time."""
         with self._lock:
-            if order.is_taken:
+            if command.is_taken:
                 return False
-            self._boxes[kernel_id].orders.remove(order)
+            self._boxes[kernel_id].commands.remove(command)
             return True
 
     def forget(self, kernels: Collection[str]) -> None:
-        """Let go of the boxes of all kernels but these."""
+        """Drop the mailboxes of all kernels but these, and end the calls that wait on
+        them.
+        """
         with self._lock:
-            gone = [kernel_id for kernel_id in self._boxes if kernel_id not in kernels]
-            for kernel_id in gone:
-                for order in self._boxes.pop(kernel_id).orders:
-                    order.answer.cancel()
+            ended = [kernel_id for kernel_id in self._boxes if kernel_id not in kernels]
+            for kernel_id in ended:
+                for command in self._boxes.pop(kernel_id).commands:
+                    command.answer.cancel()

@@ -38,15 +38,15 @@ class SocketServer:
     """Listens for kernels.
 
     Args:
-        workbench: answers the calls.
+        context: answers the calls.
         kernels: tells which process is which kernel.
         runtime_dir: where the socket is made, if its path is short enough.
     """
 
     def __init__(
-        self, workbench: ServerContext, kernels: KernelRegistry, runtime_dir: str
+        self, context: ServerContext, kernels: KernelRegistry, runtime_dir: str
     ) -> None:
-        self._workbench = workbench
+        self._context = context
         self._kernels = kernels
         self._runtime_dir = runtime_dir
         self._server: asyncio.Server | None = None
@@ -143,14 +143,14 @@ class SocketServer:
             message = read_object(line)
             check_fields(message, FIELDS)
             return {
-                "result": await self._workbench.call(
+                "result": await self._context.call(
                     str(message.get("verb")), message.get("payload", {}), caller
                 )
             }
         except AIStackError as error:
             return {"error": error.as_dict()}
         except Exception:
-            self._workbench.log.exception("a call on the socket failed")
+            self._context.log.exception("a call on the socket failed")
             return {
                 "error": AIStackError(
                     "the server failed to answer; its log says why"

@@ -1,5 +1,5 @@
-"""The server's part in suspending: the mover's threads, and when they are set to
-work.
+"""Coordinates suspension in this server: which of its kernels' leases are worked on,
+and in which threads.
 """
 
 from __future__ import annotations
@@ -38,54 +38,59 @@ class SuspendCoordinator:
     from the event loop.
 
     Args:
-        workbench: has the broker, and tells of changes.
+        context: has the broker, and tells of changes.
         kernels: tells which kernels are this server's.
-        agents: speak for them.
-        watching: sees them from outside.
+        agents: speak for the kernels.
+        activity: watches the kernels from outside.
         results: gives the file in which self-tests are remembered.
-        helper: who speaks to the driver; by default a process of its own, started at
-            first need.
+        helper: speaks to the driver; by default a process of its own, started at first
+            need.
     """
 
     def __init__(
         self,
-        workbench: ServerContext,
+        context: ServerContext,
         kernels: KernelRegistry,
         agents: AgentMailbox,
-        watching: KernelActivityWatcher,
+        activity: KernelActivityWatcher,
         *,
         results: Callable[[], Path],
         helper: CheckpointClient | None = None,
     ) -> None:
-        self._workbench = workbench
+        self._context = context
         self._kernels = kernels
         self._agents = agents
-        self._watching = watching
+        self._activity = activity
         self._results = results
         self._helper = helper
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-moves")
-        self._looks = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-looks")
-        self._mover: SuspendWorker | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._own: frozenset[str] = frozenset()
-        self._looking: asyncio.Task[None] | None = None
-        self._is_asked = self._is_closed = False
+        # Two pools: a check waits for kernels that run a cell, and a transfer that
+        # someone waits for must not stand behind that.
+        self._transfers = ThreadPoolExecutor(
+            THREADS, thread_name_prefix="aistack-moves"
+        )
+        self._checks = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack-looks")
         self._support: SuspendSupport | None = None
-        workbench.on_built(self._begin)
-        workbench.on_change(self.look_soon)
-        workbench.before_kill = self.before_kill
-        kernels.on_state(watching.hear)
+        self._worker: SuspendWorker | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._own_kernels: frozenset[str] = frozenset()
+        self._polling: asyncio.Task[None] | None = None
+        self._is_poll_due = False
+        self._is_closed = False
+        context.on_built(self._begin)
+        context.on_change(self.poll_soon)
+        context.before_kill = self.before_kill
+        kernels.on_state(activity.on_state)
 
     # -- beginning ---------------------------------------------------------------------
 
     def _begin(self, broker: Broker) -> None:
-        """There is a broker: make the mover, and find out what the host can do beside
-        everything else.
+        """There is a broker: build the worker, and find out beside everything else what
+        the host can do.
         """
         from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
         helper = self._helper = self._helper or CheckpointClient()
-        self._mover = self._build(broker, helper)
+        self._worker = self._build_worker(broker, helper)
         self._support = broker.suspend_support
         self._support.update(BEING_TESTED)
         threading.Thread(
@@ -95,7 +100,7 @@ class SuspendCoordinator:
             daemon=True,
         ).start()
 
-    def _build(self, broker: Broker, helper: CheckpointClient) -> SuspendWorker:
+    def _build_worker(self, broker: Broker, helper: CheckpointClient) -> SuspendWorker:
         from jupyter_aistack.core.model.policy import SuspendPolicy
 
         from .driver_checkpoint import DriverCheckpoint
@@ -104,28 +109,27 @@ class SuspendCoordinator:
         from .worker import SuspendWorker
 
         policy = broker.suspend or SuspendPolicy()
-        moves = SuspendExecutor(
-            gauge=MemoryProbe(broker),
+        log = self._context.log
+        executor = SuspendExecutor(
+            probe=MemoryProbe(broker),
             checkpoints=DriverCheckpoint(helper, lock_seconds=policy.lock_seconds),
-            ask=self._agents.ask,
+            call_agent=self._agents.call,
             capability=lambda: broker.suspend_support.capability,
             policy=policy,
             clock=broker.clock,
             host_capacity=broker.suspend_capacity_bytes,
-            log=self._workbench.log,
+            log=log,
         )
-        return SuspendWorker(
-            broker, moves, is_own=self._is_own, log=self._workbench.log
-        )
+        return SuspendWorker(broker, executor, is_own=self._is_own, log=log)
 
     def _find_out(self, broker: Broker, helper: CheckpointClient) -> None:
-        from jupyter_aistack.providers.nvidia.version import driver_version
-
+        """Test the host, and tell the broker. Runs in a thread of its own."""
         from .capability import find_out
         from .selftest import Results
 
         try:
-            found = find_out(broker, helper, Results(self._results()), driver_version)
+            results = Results(self._results())
+            found = find_out(broker, helper, results, broker.devices.driver_version)
         except Exception as error:  # whatever a driver does, kernels must run
             why = (
                 error.message
@@ -134,88 +138,86 @@ class SuspendCoordinator:
             )
             found = SuspendCapability(why=f"it could not be tested: {why}")
         broker.suspend_support.update(found)
-        if self._mover is not None:
-            self._mover.forget()
-        self._workbench.log.info(
-            "suspending idle kernels: %s: %s",
-            found.tier.value,
-            found.why,
+        if self._worker is not None:
+            self._worker.forget()
+        self._context.log.info(
+            "suspending idle kernels: %s: %s", found.tier.value, found.why
         )
-        self._look_from_thread()
+        self._notify_from_thread()
 
     def _is_own(self, lease: Lease) -> bool:
         from .orphans import is_orphan
 
-        return lease.holder.id in self._own or is_orphan(lease)
+        return lease.holder.id in self._own_kernels or is_orphan(lease)
 
     # -- working -----------------------------------------------------------------------
 
-    def look_soon(self) -> None:
-        """Something may have to be moved; calls that come while that is looked at are
-        one.
+    def poll_soon(self) -> None:
+        """Something may have to be moved. Calls that come while a poll runs are served
+        by one more.
         """
-        self._is_asked = True
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._look_while_asked())
+        self._is_poll_due = True
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.ensure_future(self._poll_while_due())
 
-    async def _look_while_asked(self) -> None:
-        while self._is_asked:
-            self._is_asked = False
-            with contextlib.suppress(AIStackError):  # the upkeep says so
-                await self.look()
+    async def _poll_while_due(self) -> None:
+        while self._is_poll_due:
+            self._is_poll_due = False
+            with contextlib.suppress(AIStackError):  # the maintenance loop logs it
+                await self.poll()
 
-    async def look(self) -> None:
-        """Set to work on what is to be moved now."""
+    async def poll(self) -> None:
+        """Set threads to work on what is to be done now."""
         self._loop = asyncio.get_running_loop()
-        mover = self._mover
-        if mover is None or self._support is None or self._is_closed:
+        worker = self._worker
+        if worker is None or self._support is None or self._is_closed:
             return
         if self._support.capability.is_being_tested:
             return
-        self._own = self._kernels.running()
-        self._agents.forget(self._own)
-        leases = await self._workbench.run(mover.own)
+        self._own_kernels = self._kernels.running()
+        self._agents.forget(self._own_kernels)
+        leases = await self._context.run(worker.owned_leases)
         if leases:
             self._kernels.observe()
-        self._watching.see({lease.holder.id: lease for lease in leases})
+        self._activity.observe_kernels({lease.holder.id: lease for lease in leases})
         for lease in leases:
-            if not self._is_closed and mover.claim(lease):
-                # Looking waits for kernels that run a cell; nobody who waits for a move
-                # should wait for that as well.
-                pool = self._pool if mover.is_moving(lease) else self._looks
-                pool.submit(self._work, mover, lease).add_done_callback(
-                    partial(_give_up, mover, lease)
-                )
+            # It may have been closed by a call that came in between.
+            if not self._is_closed and worker.claim(lease):
+                self._submit(worker, lease)
 
-    def _work(self, mover: SuspendWorker, lease: Lease) -> None:
-        mover.work(lease)
-        self._look_from_thread()
+    def _submit(self, worker: SuspendWorker, lease: Lease) -> None:
+        is_transfer = worker.is_in_transfer(lease)
+        pool = self._transfers if is_transfer else self._checks
+        work = pool.submit(self._work, worker, lease)
+        work.add_done_callback(partial(_give_up_cancelled, worker, lease))
 
-    def _look_from_thread(self) -> None:
-        """What was moved may make room for others, and whoever watches wants to see
-        it.
-        """
+    def _work(self, worker: SuspendWorker, lease: Lease) -> None:
+        worker.work(lease)
+        self._notify_from_thread()
+
+    def _notify_from_thread(self) -> None:
+        """What was moved may have freed capacity for others, and pages show it."""
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # it has been closed
-                loop.call_soon_threadsafe(self._workbench.poke)
+                loop.call_soon_threadsafe(self._context.notify_changed)
 
     async def before_kill(self, kernel_id: str, pid: int) -> None:
-        """See `ServerContext.before_kill`. It has threads of its own: those of the
-        mover may all be at work.
+        """See `ServerContext.before_kill`. In a thread of its own: those of the pools
+        may all be at work.
         """
-        if self._mover is not None:
-            await asyncio.to_thread(self._mover.suspend_before_kill, kernel_id, pid)
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.suspend_before_kill, kernel_id, pid)
 
     def close(self) -> None:
-        """Begin nothing more. What is under way is brought to its end: giving it up
+        """Begin nothing more. A transfer under way is brought to its end: giving it up
         would lose a kernel's state.
         """
         self._is_closed = True
-        if self._looking is not None:
-            self._looking.cancel()
-        self._watching.close()
-        for pool in (self._pool, self._looks):
+        if self._polling is not None:
+            self._polling.cancel()
+        self._activity.close()
+        for pool in (self._transfers, self._checks):
             pool.shutdown(wait=False, cancel_futures=True)
         helper = self._helper
         if helper is not None:
@@ -224,9 +226,9 @@ class SuspendCoordinator:
             ).start()
 
 
-def _give_up(mover: SuspendWorker, lease: Lease, work: Future[None]) -> None:
-    """What was not begun before the server stopped is nobody's any more, and its
-    kernel's end need not wait for it.
+def _give_up_cancelled(worker: SuspendWorker, lease: Lease, work: Future[None]) -> None:
+    """End the claim of work that was cancelled before it began, so that the end of its
+    kernel does not wait for it.
     """
     if work.cancelled():
-        mover.give_up(lease)
+        worker.give_up(lease)

@@ -48,71 +48,70 @@ class DriverCheckpoint:
 
     def states(self, pids: Iterable[int]) -> dict[int, str]:
         """The state of each process; unknown for those that have none, or of which
-        nobody can say.
+        the driver does not say.
         """
         return {pid: self._state_of(pid) for pid in sorted(pids)}
 
-    def out(self, pids: Collection[int]) -> Mapping[str, float]:
-        """Move them out, all or none; the seconds of each step.
+    def suspend(self, pids: Collection[int]) -> Mapping[str, float]:
+        """Move the states of processes off the device, all or none; returns the seconds
+        of each step.
 
         Raises:
             CheckpointFailed: ``state`` is running when all go on as before, failed when
-                their state is lost, unknown when nobody can say, as when they have
-                ended.
+                their state is lost, unknown when the driver does not say, as
+                when they have ended.
         """
         failed = CheckpointFailed()
         for _ in range(ATTEMPTS):
             try:
-                return self._helper.suspend(
-                    *pids, lock_seconds=self._lock_seconds
-                ).seconds
+                reply = self._helper.suspend(*pids, lock_seconds=self._lock_seconds)
+                return reply.seconds
             except CheckpointFailed as error:
                 failed = error
             state = self._state_after(failed, pids)
             if state == CHECKPOINTED:
                 return {}
-            if state in (RUNNING, FAILED, UNKNOWN) or not failed.facts.get(
-                "helper_ended"
-            ):
+            is_settled = state in (RUNNING, FAILED, UNKNOWN)
+            if is_settled or not failed.facts.get("helper_ended"):
                 break
-        raise _told(failed, self._let_go_on(pids, self._state_after(failed, pids)))
+        raise _with_state(failed, self._undo(pids, self._state_after(failed, pids)))
 
-    def _let_go_on(self, pids: Collection[int], state: str) -> str:
+    def _undo(self, pids: Collection[int], state: str) -> str:
         """Undo what was done half way; the state then."""
         if state in (RUNNING, FAILED, UNKNOWN):
             return state
         try:
-            self.back(pids)
+            self.resume(pids)
         except CheckpointFailed as error:
             return FAILED if error.facts["state"] != UNKNOWN else UNKNOWN
         return RUNNING
 
-    def back(self, pids: Collection[int]) -> Mapping[str, float]:
-        """Move them back. Their bytes must be free and reserved.
+    def resume(self, pids: Collection[int]) -> Mapping[str, float]:
+        """Move them back onto the device. Their bytes must be free and reserved.
 
         Raises:
             CheckpointFailed: ``state`` is checkpointed when it may be tried again,
-                failed when their state is lost, unknown when nobody can say.
+                failed when their state is lost, unknown when the driver does
+                not say.
         """
         failed = CheckpointFailed()
         state = UNKNOWN
         for _ in range(ATTEMPTS):
             try:
-                return self._resumed(pids).seconds
+                return self._resume_once(pids).seconds
             except CheckpointFailed as error:
                 failed = error
             if OUT_OF_MEMORY in failed.message:
-                raise _told(failed, FAILED)
+                raise _with_state(failed, FAILED)
             state = self._state_after(failed, pids)
             if state == RUNNING:
                 return {}
-            if state in (FAILED, UNKNOWN) or (
-                state == CHECKPOINTED and not failed.facts.get("helper_ended")
-            ):
-                raise _told(failed, state)
-        raise _told(failed, state if state == CHECKPOINTED else FAILED)
+            is_refused = state == CHECKPOINTED and not failed.facts.get("helper_ended")
+            if state in (FAILED, UNKNOWN) or is_refused:
+                raise _with_state(failed, state)
+        raise _with_state(failed, state if state == CHECKPOINTED else FAILED)
 
-    def _resumed(self, pids: Collection[int]) -> CheckpointReply:
+    def _resume_once(self, pids: Collection[int]) -> CheckpointReply:
         answer = self._helper.resume(*pids)
         if answer.state != RUNNING:
             raise CheckpointFailed(
@@ -129,11 +128,9 @@ class DriverCheckpoint:
         if not failed.facts.get("helper_ended"):
             return str(failed.facts.get("state", UNKNOWN))
         states = {self._state_of(pid) for pid in pids}
-        return (
-            states.pop()
-            if len(states) == 1
-            else (FAILED if FAILED in states else "mixed")
-        )
+        if len(states) == 1:
+            return states.pop()
+        return FAILED if FAILED in states else "mixed"
 
     def _state_of(self, pid: int) -> str:
         try:
@@ -147,7 +144,7 @@ def is_hopeless(failed: CheckpointFailed) -> bool:
     return any(word in failed.message for word in NEVER)
 
 
-def _told(failed: CheckpointFailed, state: str) -> CheckpointFailed:
+def _with_state(failed: CheckpointFailed, state: str) -> CheckpointFailed:
     return CheckpointFailed(
         failed.message, step=failed.facts.get("step", ""), state=state
     )

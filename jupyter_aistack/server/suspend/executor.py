@@ -1,8 +1,8 @@
-"""One lease's state out or back in, from the look before to the proof after; what comes
-of it is a residence's step.
+"""Suspends and resumes the device state of a lease, from the look at its processes
+before to the proof after; what comes of it is a step of the device state.
 
 Whatever a call returns, the driver is asked how much is left on the device: only that
-frees room for others.
+frees memory for others.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
-from typing import Any, Protocol
 
-from jupyter_aistack.core.model import device_state as steps
+from jupyter_aistack.broker.processes import root_pid
 from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import SuspendPolicy
@@ -32,69 +30,53 @@ from .driver_checkpoint import (
     DriverCheckpoint,
     is_hopeless,
 )
-from .memory_probe import WORKING, MemoryProbe, MemoryReading, home_of, root_of
+from .kernel_agent import AgentCall, Busy, KernelAgent
+from .memory_probe import WORKING, MemoryProbe, MemoryReading, home_of
+from .outcomes import (
+    Outcome,
+    lost,
+    remainder,
+    resumed,
+    stayed,
+    still_suspended,
+    suspended,
+)
 from .preflight import PreflightReport, look, why_not
 
-JSON = dict[str, Any]
-Change = Callable[[DeviceState], DeviceState]
-PATIENCE_SECONDS = 5.0
-REPORT_SECONDS = 30.0
-COPY_SECONDS = 600.0
-"""How long until an agent hears of an order; how long a report, or a copy of registered
-objects, may take then.
-"""
-RESTART = "restart the kernel, and run its cells again"
-
-
-class AgentCall(Protocol):
-    """How a kernel's agent is told to do something; see `server.agents.Agents.ask`."""
-
-    def __call__(
-        self,
-        kernel_id: str,
-        act: str,
-        *,
-        kinds: Collection[str] = (),
-        patience: float,
-        seconds: float,
-    ) -> JSON | None:
-        """Its answer; None when no agent has heard."""
-
-
-class Busy(Exception):
-    """A kernel cannot be asked now; the argument says why."""
+STATE_UNKNOWN = "the driver does not say how it is"
 
 
 class SuspendExecutor:
-    """Moves the states of this server's kernels. Call it in a thread of its own: a move
-    takes seconds.
+    """Moves the device states of this server's kernels. Call it in a thread of its own:
+    a transfer takes seconds.
 
     Args:
-        gauge: what the driver says of a lease.
-        checkpoints: the driver's way; unused where `capability` names another.
-        ask: how agents are told.
+        probe: reads what the driver says of a lease.
+        checkpoints: suspends by the driver; unused where `capability` names another
+            method.
+        call_agent: has a kernel's agent do something.
         capability: how well this host can suspend.
         policy: margins and times.
         clock: seconds since the epoch.
         host_capacity: bytes of host memory that may still be taken by suspended state.
-        log: where each move is told, with its bytes and seconds.
+        log: gets a line for each transfer, with its bytes and seconds.
     """
 
     def __init__(
         self,
         *,
-        gauge: MemoryProbe,
+        probe: MemoryProbe,
         checkpoints: DriverCheckpoint,
-        ask: AgentCall,
+        call_agent: AgentCall,
         capability: Callable[[], SuspendCapability],
         policy: SuspendPolicy,
         clock: Callable[[], float],
         host_capacity: Callable[[], int],
         log: logging.Logger,
     ) -> None:
-        self._gauge = gauge
+        self._probe = probe
         self._checkpoints = checkpoints
-        self._ask = ask
+        self._agent = KernelAgent(call_agent, probe.is_simulated)
         self._capability = capability
         self._policy = policy
         self._clock = clock
@@ -103,267 +85,253 @@ class SuspendExecutor:
 
     # -- looking -----------------------------------------------------------------------
 
-    def find_pin_reason(self, lease: Lease) -> str:
-        """Why the lease's state must stay; empty when it may be moved. Moves nothing.
+    def why_not_suspendable(self, lease: Lease) -> str:
+        """Why the lease's state must stay; empty when it may be suspended. Moves
+        nothing.
 
         Raises:
-            NotNow: a cell runs.
+            Busy: a cell runs.
         """
-        return why_not(self._look(lease, self._gauge.read(lease), "report"))
+        return why_not(self._preflight(lease, trims=False))
 
-    def _look(self, lease: Lease, reading: MemoryReading, act: str) -> PreflightReport:
-        """What is known of it; its agent reports, and with ``trim`` it drops what is
-        only cached first.
+    def _preflight(self, lease: Lease, *, trims: bool) -> PreflightReport:
+        """What is known of a lease's processes; with `trims` its agent first drops what
+        is only cached.
         """
-        ready = self._capability()
-        kinds = self._kinds(lease)
-        report = self._ask(
-            lease.holder.id,
-            act,
-            kinds=kinds,
-            patience=PATIENCE_SECONDS,
-            seconds=REPORT_SECONDS,
-        )
-        if report is not None and report.get("is_busy"):
-            raise Busy(report["error"])
+        reading = self._probe.read(lease)
+        capability = self._capability()
         return PreflightReport(
             processes=look(reading.pids, reading.contexts),
-            root_pid=root_of(lease),
-            report=None if report is None or "error" in report else report,
+            root_pid=root_pid(lease.holder),
+            report=self._agent.report(lease, trims=trims),
             elsewhere=reading.elsewhere,
-            is_mig=any(piece.kind.value == "mig" for piece in lease.slices),
-            is_simulated=self._gauge.is_simulated(lease),
-            tier=ready.tier,
-            why_tier=ready.why,
+            is_mig=any(slice_.kind.value == "mig" for slice_ in lease.slices),
+            is_simulated=self._probe.is_simulated(lease),
+            tier=capability.tier,
+            why_tier=capability.why,
         )
 
-    def _kinds(self, lease: Lease) -> frozenset[str]:
-        """What a registration may be for; on simulated devices the CPU stands in for a
-        GPU.
-        """
-        return frozenset(
-            {"cuda", "cpu"} if self._gauge.is_simulated(lease) else {"cuda"}
+    def _driver_states(self, lease: Lease) -> dict[int, str]:
+        """What the driver says of the lease's processes that may use CUDA, by pid."""
+        if self._probe.is_simulated(lease):
+            return {}
+        processes = look(self._probe.pids(lease), ())
+        return self._checkpoints.states(
+            process.pid
+            for process in processes
+            if process.uses is None or "cuda" in process.uses
         )
 
-    # -- out ---------------------------------------------------------------------------
+    # -- suspend -----------------------------------------------------------------------
 
-    def park(self, lease: Lease, is_wanted: Callable[[], bool]) -> Change:
-        """Move it out; what has come of it, or why it stays.
+    def suspend(self, lease: Lease, is_wanted: Callable[[], bool]) -> Outcome:
+        """Move a lease's state off its devices; what has come of it, or why it stays.
 
         Args:
-            lease: it is parking.
-            is_wanted: whether a cell waits for it; asked right before something moves.
+            lease: its state is on its way out, by the ledger.
+            is_wanted: whether a cell waits for it; asked right before it moves.
         """
-        away = [pid for pid, state in self._states(lease).items() if state in AWAY]
-        if away:  # an earlier server, or helper, was in the middle of it
-            return self._check_out(lease, away, None)
+        states = self._driver_states(lease)
+        away = [pid for pid, state in states.items() if state in AWAY]
+        if away:
+            # An earlier server or helper ended in the middle of it: go on from there.
+            return self._checkpoint(lease, away, None)
+
         try:
-            found = self._look(lease, self._gauge.read(lease), "trim")
+            report = self._preflight(lease, trims=True)
         except Busy as busy:
             return self._stays(str(busy))
-        why = why_not(found)
+        why = why_not(report)
         if why:
             return self._stays(why, is_pinned=True)
-        reading = (
-            self._gauge.read(lease)
-            if found.is_simulated
-            else self._gauge.at_rest(lease)
-        )
-        why = self._why_not_now(lease, reading, found) or (
-            "a cell began" if is_wanted() else ""
-        )
+
+        at_rest = self._probe.read if report.is_simulated else self._probe.at_rest
+        reading = at_rest(lease)
+        why = self._why_not_now(lease, reading, report)
+        # Asked last: from here on a cell that begins has to wait for the way back.
+        if not why and is_wanted():
+            why = "a cell began"
         if why:
             return self._stays(why)
-        if found.contexts and found.tier is SuspendMethod.CHECKPOINT:
-            return self._check_out(lease, found.contexts, reading.held_bytes)
-        if found.report is not None and found.report.get("registered_bytes"):
-            return self._offload(lease, found, reading)
-        if found.is_simulated:
-            return _left(
-                self._gauge.simulated_bytes(lease),
-                SuspendMethod.SIMULATED,
-                "simulated: nothing has moved",
-            )
-        return _left(0, SuspendMethod.OFF, "nothing was on its device")
+        return self._move_out(lease, report, reading)
+
+    def _move_out(
+        self, lease: Lease, report: PreflightReport, reading: MemoryReading
+    ) -> Outcome:
+        if report.contexts and report.tier is SuspendMethod.CHECKPOINT:
+            return self._checkpoint(lease, report.contexts, reading.held_bytes)
+        if report.report is not None and report.report.get("registered_bytes"):
+            return self._offload(lease, report, reading)
+        if report.is_simulated:
+            size = self._probe.simulated_bytes(lease)
+            note = "simulated: nothing has moved"
+            return suspended(size, SuspendMethod.SIMULATED, note)
+        return suspended(0, SuspendMethod.OFF, "nothing was on its device")
 
     def _why_not_now(
-        self, lease: Lease, reading: MemoryReading, found: PreflightReport
+        self, lease: Lease, reading: MemoryReading, report: PreflightReport
     ) -> str:
-        if found.is_simulated:
+        if report.is_simulated:
             return ""
         if reading.busy is not None and reading.busy > WORKING:
             return "its device works"
         if reading.held_bytes is None:
             return "the driver does not say what it holds"
         need = reading.held_bytes * len(home_of(lease))
-        room = self._host_capacity()
-        if need > room:
-            return f"the host has no room for {format_bytes(need)}: {format_bytes(room)} may be used"
+        capacity = self._host_capacity()
+        if need > capacity:
+            return (
+                f"the host has no memory for {format_bytes(need)}: "
+                f"{format_bytes(capacity)} may be used"
+            )
         return ""
 
-    def _states(self, lease: Lease) -> dict[int, str]:
-        """How its processes that may use CUDA stand with the driver."""
-        if self._gauge.is_simulated(lease):
-            return {}
-        processes = look(self._gauge.pids(lease), ())
-        return self._checkpoints.states(
-            p.pid for p in processes if p.uses is None or "cuda" in p.uses
-        )
-
-    def _check_out(
+    def _checkpoint(
         self, lease: Lease, pids: Collection[int], held_bytes: int | None
-    ) -> Change:
-        """By the driver; `held_bytes` is what it held, None when that is not known any
-        more.
+    ) -> Outcome:
+        """Suspend by the driver; `held_bytes` is what the processes held, None when
+        that is not known any more.
         """
         begin = time.perf_counter()
         try:
-            seconds = self._checkpoints.out(pids)
+            seconds = self._checkpoints.suspend(pids)
         except CheckpointFailed as failed:
-            return self._stays_after(failed)
-        left = self._gauge.settled(lease, 0)
+            return self._after_failed_checkpoint(failed)
+
+        left = self._probe.settled(lease, 0)
         if left.held_bytes != 0:
-            return self._back_after_all(pids, _rest(left.held_bytes))
-        size = (
-            held_bytes
-            if held_bytes is not None
-            else max(p.memory_bytes for p in lease.slices)
-        )
-        return _left(
-            size, SuspendMethod.CHECKPOINT, self._figures(lease, size, begin, seconds)
-        )
+            return self._undo_checkpoint(pids, remainder(left.held_bytes))
+        size = held_bytes
+        if size is None:
+            size = max(slice_.memory_bytes for slice_ in lease.slices)
+        note = self._logged_figures(lease, size, begin, seconds)
+        return suspended(size, SuspendMethod.CHECKPOINT, note)
 
-    def _stays_after(self, failed: CheckpointFailed) -> Change:
+    def _after_failed_checkpoint(self, failed: CheckpointFailed) -> Outcome:
         state = failed.facts["state"]
+        could_not = f"the driver could not suspend it: {failed.message}"
         if state == FAILED:
-            return _lost(f"the driver could not suspend it: {failed.message}")
+            return lost(could_not)
         if state != RUNNING:
-            return self._stays(f"the driver does not say how it is: {failed.message}")
-        if failed.facts.get("step") == "lock" and "NOT_READY" in failed.message:
+            return self._stays(f"{STATE_UNKNOWN}: {failed.message}")
+        is_locking = failed.facts.get("step") == "lock"
+        if is_locking and "NOT_READY" in failed.message:
             return self._stays("its device work did not end in time")
-        why = f"the driver could not suspend it: {failed.message}"
-        was_copied = failed.facts.get("step") != "lock"
         return self._stays(
-            why, is_pinned=is_hopeless(failed), is_restored=was_copied
-        )  # some of it came back, then
+            could_not,
+            is_pinned=is_hopeless(failed),
+            # After the lock comes the copy: some of the state has come back, then.
+            is_restored=not is_locking,
+        )
 
-    def _back_after_all(self, pids: Collection[int], why: str) -> Change:
+    def _undo_checkpoint(self, pids: Collection[int], why: str) -> Outcome:
         try:
-            self._checkpoints.back(pids)
+            self._checkpoints.resume(pids)
         except CheckpointFailed as failed:
-            return _lost(f"{why}, and it could not go on: {failed.message}")
+            return lost(f"{why}, and it could not go on: {failed.message}")
         return self._stays(why, is_restored=True)
 
     def _offload(
-        self, lease: Lease, found: PreflightReport, before: MemoryReading
-    ) -> Change:
-        """By its own agent: what it has registered."""
+        self, lease: Lease, report: PreflightReport, before: MemoryReading
+    ) -> Outcome:
+        """Have the kernel's own agent move what it has registered."""
         begin = time.perf_counter()
-        said = self._tell(lease, "out")
-        if "error" in said:
-            return self._stays(said["error"])
-        size = int(said["size_bytes"])
-        if not found.is_simulated:
-            most = self._policy.context_bytes * max(1, len(found.contexts))
-            left = self._gauge.settled(lease, most)
-            if left.held_bytes is None or left.held_bytes > most:
-                why = f"{_rest(left.held_bytes)}: it is not registered"
-                if "error" in self._tell(
-                    lease, "in"
-                ):  # what is out stays out until a cell wants it
-                    return _left(size, SuspendMethod.OFFLOAD, why)
-                return self._stays(why, is_pinned=True)
-            size = max(0, (before.held_bytes or 0) - left.held_bytes)
-        return _left(size, SuspendMethod.OFFLOAD, self._figures(lease, size, begin, {}))
+        answer = self._agent.copy_out(lease)
+        if "error" in answer:
+            return self._stays(answer["error"])
 
-    def _tell(self, lease: Lease, act: str) -> JSON:
-        answer = self._ask(
-            lease.holder.id,
-            act,
-            kinds=self._kinds(lease),
-            patience=PATIENCE_SECONDS,
-            seconds=COPY_SECONDS,
-        )
-        return {"error": "nothing in its kernel answers"} if answer is None else answer
+        size = int(answer["size_bytes"])
+        if not report.is_simulated:
+            most = self._policy.context_bytes * max(1, len(report.contexts))
+            left = self._probe.settled(lease, most).held_bytes
+            if left is None or left > most:
+                return self._undo_offload(lease, size, left)
+            size = max(0, (before.held_bytes or 0) - left)
+        note = self._logged_figures(lease, size, begin, {})
+        return suspended(size, SuspendMethod.OFFLOAD, note)
+
+    def _undo_offload(self, lease: Lease, size: int, left: int | None) -> Outcome:
+        """Bring back what was registered: too much beside it has stayed."""
+        why = f"{remainder(left)}: it is not registered"
+        if "error" in self._agent.copy_in(lease):
+            # What is out stays out until a cell needs it.
+            return suspended(size, SuspendMethod.OFFLOAD, why)
+        return self._stays(why, is_pinned=True)
 
     def _stays(
         self, why: str, *, is_pinned: bool = False, is_restored: bool = False
-    ) -> Change:
-        now = self._clock()
+    ) -> Outcome:
+        return stayed(self._clock(), why, is_pinned=is_pinned, is_restored=is_restored)
 
-        def change(residence: DeviceState) -> DeviceState:
-            stayed = steps.suspend_failed(residence, now, why)
-            stayed = steps.mark_restored(stayed) if is_restored else stayed
-            return steps.with_pin_reason(stayed, why) if is_pinned else stayed
+    # -- resume ------------------------------------------------------------------------
 
-        return change
-
-    # -- back --------------------------------------------------------------------------
-
-    def bring_back(self, lease: Lease) -> Change:
-        """Move it back in, where there is room right now; a driver's restore that meets
-        too little loses it.
+    def resume(self, lease: Lease) -> Outcome:
+        """Move a lease's state back in, where there is capacity right now: a restore by
+        the driver that meets too little loses the state.
         """
-        residence = lease.residence
-        assert residence is not None
-        if residence.tier in (SuspendMethod.OFF, SuspendMethod.SIMULATED):
-            return _returned(self._clock(), "")
-        why = self._no_room(lease, residence)
+        state = lease.residence
+        assert state is not None
+        if state.tier in (SuspendMethod.OFF, SuspendMethod.SIMULATED):
+            return resumed(self._clock())
+        why = self._why_no_capacity(lease, state)
         if why:
-            return lambda held: steps.resume_failed(held, why)
-        begin = time.perf_counter()
-        if residence.tier is SuspendMethod.OFFLOAD:
-            said = self._tell(lease, "in")
-            if "error" in said:
-                return lambda held: steps.resume_failed(held, said["error"])
-            return self._is_back(lease, residence, begin, {})
-        return self._restore(lease, residence, begin)
+            return still_suspended(why)
 
-    def _restore(self, lease: Lease, residence: DeviceState, begin: float) -> Change:
-        states = self._states(lease)
-        pids = [pid for pid, state in states.items() if state in AWAY]
-        if not pids and UNKNOWN in states.values() and RUNNING not in states.values():
-            return lambda held: steps.resume_failed(
-                held, "the driver does not say how it is"
-            )
-        if (
-            not pids
-        ):  # an earlier server has restored it, or what was suspended has ended
-            return self._is_back(lease, residence, begin, {})
+        begin = time.perf_counter()
+        if state.tier is not SuspendMethod.OFFLOAD:
+            return self._restore(lease, state, begin)
+        answer = self._agent.copy_in(lease)
+        if "error" in answer:
+            return still_suspended(answer["error"])
+        return self._is_back(lease, state, begin, {})
+
+    def _restore(self, lease: Lease, state: DeviceState, begin: float) -> Outcome:
+        states = self._driver_states(lease)
+        pids = [pid for pid, driver_state in states.items() if driver_state in AWAY]
+        if not pids:
+            is_unknown = UNKNOWN in states.values() and RUNNING not in states.values()
+            if is_unknown:
+                return still_suspended(STATE_UNKNOWN)
+            # An earlier server has restored it, or what was suspended has ended.
+            return self._is_back(lease, state, begin, {})
+
         try:
-            seconds = self._checkpoints.back(pids)
+            seconds = self._checkpoints.resume(pids)
         except CheckpointFailed as failed:
             if failed.facts["state"] == FAILED:
-                return _lost(f"the driver could not restore it: {failed.message}")
-            message = failed.message
-            return lambda held: steps.resume_failed(held, message)
-        return self._is_back(lease, residence, begin, seconds)
+                return lost(f"the driver could not restore it: {failed.message}")
+            return still_suspended(failed.message)
+        return self._is_back(lease, state, begin, seconds)
 
-    def _no_room(self, lease: Lease, residence: DeviceState) -> str:
-        """What its devices lack for it to come back; empty for nothing."""
-        if self._gauge.is_simulated(lease):
+    def _why_no_capacity(self, lease: Lease, state: DeviceState) -> str:
+        """What its devices lack for it to be resumed; empty for nothing."""
+        if self._probe.is_simulated(lease):
             return ""
-        size = max(piece.memory_bytes for piece in lease.slices)
-        candidate = candidate_of(lease.id, home_of(lease), size, residence)
-        for device, card in self._gauge.cards(home_of(lease)).items():
-            if card is None:
+        size = max(slice_.memory_bytes for slice_ in lease.slices)
+        candidate = candidate_of(lease.id, home_of(lease), size, state)
+        for device, memory in self._probe.cards(home_of(lease)).items():
+            if memory is None:
                 return f"the driver does not say what is free on {device}"
-            need = needed_bytes(candidate, card, self._policy)
-            if card.free_bytes < need:
-                return f"{device} has {format_bytes(card.free_bytes)} free, and {format_bytes(need)} are needed"
+            need = needed_bytes(candidate, memory, self._policy)
+            if memory.free_bytes < need:
+                return (
+                    f"{device} has {format_bytes(memory.free_bytes)} free, and "
+                    f"{format_bytes(need)} are needed"
+                )
         return ""
 
     def _is_back(
         self,
         lease: Lease,
-        residence: DeviceState,
+        state: DeviceState,
         begin: float,
         seconds: Mapping[str, float],
-    ) -> Change:
-        figures = self._figures(lease, residence.state_bytes or 0, begin, seconds)
-        return _returned(self._clock(), f"{figures}, back on its device")
+    ) -> Outcome:
+        size = state.state_bytes or 0
+        figures = self._logged_figures(lease, size, begin, seconds)
+        return resumed(self._clock(), f"{figures}, back on its device")
 
-    # -- before the end ----------------------------------------------------------------
+    # -- before a process is killed ----------------------------------------------------
 
     @property
     def can_restore(self) -> bool:
@@ -371,63 +339,39 @@ class SuspendExecutor:
         return self._capability().tier is SuspendMethod.CHECKPOINT
 
     def suspend_before_kill(self, lease: Lease, pid: int) -> str:
-        """Take away the state of a process of a lease, and of those below it, if
-        whichever server has restored it.
-
-        Killing a restored process has hung hosts (NVIDIA/cuda-checkpoint#53).
+        """Take a restored state off the device before its process `pid`, and those
+        below it, are killed: killing a restored process has hung hosts
+        (NVIDIA/cuda-checkpoint#53).
 
         Returns:
             What is left there, in one sentence; empty when it may be killed.
         """
         if lease.residence is None or not lease.residence.is_restored:
             return ""
-        states = self._states(lease) if pid in self._gauge.pids(lease) else {}
+        states = self._driver_states(lease) if pid in self._probe.pids(lease) else {}
         ending = tree({lease.id: pid})[lease.id]
-        pids = {
-            one
-            for one, state in states.items()
-            if state in (RUNNING, LOCKED) and one in ending
-        }
-        pids &= self._gauge.read(lease).contexts or pids
+        states = {each: state for each, state in states.items() if each in ending}
+        pids = {each for each, state in states.items() if state in (RUNNING, LOCKED)}
+        pids &= self._probe.read(lease).contexts or pids
         if not pids:
-            is_unknown = any(
-                state == UNKNOWN for one, state in states.items() if one in ending
-            )
-            return "the driver does not say how it is" if is_unknown else ""
+            return STATE_UNKNOWN if UNKNOWN in states.values() else ""
+
         try:
-            self._checkpoints.out(pids)
+            self._checkpoints.suspend(pids)
         except CheckpointFailed as failed:
             return f"it could not be suspended before it is ended: {failed.message}"
-        left = self._gauge.settled(lease, 0) if pid == root_of(lease) else None
-        return "" if left is None or left.held_bytes == 0 else _rest(left.held_bytes)
+        if pid != root_pid(lease.holder):
+            return ""
+        left = self._probe.settled(lease, 0).held_bytes
+        return "" if left == 0 else remainder(left)
 
-    def _figures(
+    def _logged_figures(
         self, lease: Lease, size_bytes: int, begin: float, seconds: Mapping[str, float]
     ) -> str:
-        """What a move came to, for people; the log has the seconds of each step as
+        """What a transfer came to, for people; the log has the seconds of each step as
         well.
         """
         figures = f"{format_bytes(size_bytes)} in {time.perf_counter() - begin:.1f} s"
         each = "".join(f", {step} {taken:.3f} s" for step, taken in seconds.items())
         self._log.info("lease %s: %s%s", lease.id, figures, each)
         return figures
-
-
-def _rest(held_bytes: int | None) -> str:
-    if held_bytes is None:
-        return "the driver does not say what is left on its device"
-    return f"{format_bytes(held_bytes)} stayed on its device"
-
-
-def _left(state_bytes: int, tier: SuspendMethod, note: str) -> Change:
-    return lambda residence: replace(
-        steps.suspended(residence, state_bytes=state_bytes, tier=tier), note=note
-    )
-
-
-def _returned(now: float, note: str) -> Change:
-    return lambda residence: replace(steps.resumed(residence, now), note=note)
-
-
-def _lost(why: str) -> Change:
-    return lambda residence: steps.mark_lost(residence, f"{why}; {RESTART}")

@@ -1,5 +1,5 @@
-"""Kernels seen at work from outside, whatever their language and whoever runs their
-cells: the net below the hooks.
+"""Notices from outside that kernels are at work, whatever their language and whatever
+runs their cells: the net below the hooks inside them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.rpc.agent_mailbox import AgentMailbox
 
 if TYPE_CHECKING:
-    from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.core.model.device_state import DeviceState
     from jupyter_aistack.core.model.lease import Lease
 
 SETTLE_SECONDS = 2.0
@@ -34,19 +34,21 @@ class KernelActivityWatcher:
     over. Use it from the event loop.
 
     Args:
-        workbench: has the broker.
+        context: has the broker.
         agents: tells which kernels speak for themselves.
     """
 
-    def __init__(self, workbench: ServerContext, agents: AgentMailbox) -> None:
-        self._workbench = workbench
+    def __init__(self, context: ServerContext, agents: AgentMailbox) -> None:
+        self._context = context
         self._agents = agents
         self._works: dict[str, KernelWork] = {}
         self._leases: Mapping[str, Lease] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def see(self, leases: Mapping[str, Lease]) -> None:
-        """The leases that may be parked, by kernel."""
+    def observe_kernels(self, leases: Mapping[str, Lease]) -> None:
+        """Watch these kernels from now on: the leases that may be suspended, by kernel
+        id.
+        """
         self._leases = leases
         self._works = {
             kernel_id: work
@@ -54,7 +56,7 @@ class KernelActivityWatcher:
             if kernel_id in leases
         }
 
-    def hear(self, kernel_id: str, is_busy: bool) -> None:
+    def on_state(self, kernel_id: str, is_busy: bool) -> None:
         """A kernel has begun to run something, or has ended it."""
         lease = self._leases.get(kernel_id)
         if lease is None:
@@ -63,15 +65,16 @@ class KernelActivityWatcher:
         if is_busy:
             self._works[kernel_id] = turns_busy(work, self._now(), _cpu_seconds(lease))
             if work.busy_at is None:
-                self._start(self._follow(kernel_id))
+                self._start(self._poll_while_busy(kernel_id))
             return
-        self._works[kernel_id], said = turns_idle(work)
-        if said is ActivityVerdict.ENDS:
-            self._start(self._note(lease, said))
-        else:
-            self._start(self._settle(kernel_id, lease))
 
-    async def _settle(self, kernel_id: str, lease: Lease) -> None:
+        self._works[kernel_id], verdict = turns_idle(work)
+        if verdict is ActivityVerdict.ENDS:
+            self._start(self._note(lease, verdict))
+        else:
+            self._start(self._end_if_still_idle(kernel_id, lease))
+
+    async def _end_if_still_idle(self, kernel_id: str, lease: Lease) -> None:
         """A kernel that has been idle for a while uses nothing, whatever it could not
         say itself.
         """
@@ -79,60 +82,60 @@ class KernelActivityWatcher:
         work = self._works.get(kernel_id)
         if work is None or work.busy_at is not None:
             return
-        broker = await self._workbench.ready()
-        residence = (await self._workbench.run(broker.lease, lease.id)).residence
-        if (
-            residence is not None
-            and residence.is_busy
-            and work is self._works.get(kernel_id)
-        ):
+        state = await self._device_state(lease)
+        # Compared by identity: any event of the kernel since has put another in.
+        is_same = work is self._works.get(kernel_id)
+        if state is not None and state.is_busy and is_same:
             await self._note(lease, ActivityVerdict.ENDS)
 
-    async def _follow(self, kernel_id: str) -> None:
-        """Look every now and then while it runs."""
+    async def _poll_while_busy(self, kernel_id: str) -> None:
         while True:
             await asyncio.sleep(GRACE_SECONDS)
             lease = self._leases.get(kernel_id)
             work = self._works.get(kernel_id)
             if lease is None or work is None or work.busy_at is None:
                 return
-            await self._look(kernel_id, lease)
+            await self._poll(kernel_id, lease)
 
-    async def _look(self, kernel_id: str, lease: Lease) -> None:
-        broker = await self._workbench.ready()
-        residence = (await self._workbench.run(broker.lease, lease.id)).residence
-        work = self._works.get(kernel_id)  # it may have fallen idle meanwhile
-        if residence is None or work is None or work.busy_at is None:
+    async def _poll(self, kernel_id: str, lease: Lease) -> None:
+        state = await self._device_state(lease)
+        # Read after the wait: the kernel may have fallen idle meanwhile.
+        work = self._works.get(kernel_id)
+        if state is None or work is None or work.busy_at is None:
             return
-        has_agent = self._agents.is_present(kernel_id)
-        cpu = _cpu_seconds(lease)
-        self._works[kernel_id], said = look(
+        self._works[kernel_id], verdict = look(
             work,
-            residence.phase,
-            has_agent=has_agent,
-            cpu_seconds=cpu,
+            state.phase,
+            has_agent=self._agents.is_present(kernel_id),
+            cpu_seconds=_cpu_seconds(lease),
             now=self._now(),
-            is_wanted=residence.wanted_at is not None,
+            is_wanted=state.wanted_at is not None,
         )
-        if said is ActivityVerdict.BEGINS:
-            await self._note(lease, said)
+        if verdict is ActivityVerdict.BEGINS:
+            await self._note(lease, verdict)
 
-    async def _note(self, lease: Lease, said: ActivityVerdict) -> None:
-        broker = await self._workbench.ready()
+    async def _device_state(self, lease: Lease) -> DeviceState | None:
+        broker = await self._context.ready()
+        return (await self._context.run(broker.lease, lease.id)).residence
+
+    async def _note(self, lease: Lease, verdict: ActivityVerdict) -> None:
+        broker = await self._context.ready()
+        begins = verdict is ActivityVerdict.BEGINS
+        note = broker.begin_cell if begins else broker.end_cell
         with contextlib.suppress(AIStackError):  # the lease has ended
-            await self._workbench.run(_note, broker, lease.id, said)
-        self._workbench.poke()
+            await self._context.run(note, lease.id)
+        self._context.notify_changed()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._end)
+        task.add_done_callback(self._log_failure)
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _log_failure(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, AIStackError):
-            self._workbench.log.error("a kernel could not be watched", exc_info=error)
+            self._context.log.error("a kernel could not be watched", exc_info=error)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -143,16 +146,10 @@ class KernelActivityWatcher:
             task.cancel()
 
 
-def _note(broker: Broker, lease_id: str, said: ActivityVerdict) -> None:
-    if said is ActivityVerdict.BEGINS:
-        broker.begin_cell(lease_id)
-    else:
-        broker.end_cell(lease_id)
-
-
 def _cpu_seconds(lease: Lease) -> float | None:
     """CPU time of the kernel's own process; those below it may work on without it."""
+    from jupyter_aistack.broker.processes import root_pid
     from jupyter_aistack.system.processes import cpu_seconds
 
-    root = lease.holder.root_pid or lease.holder.pid
+    root = root_pid(lease.holder)
     return None if root is None else cpu_seconds(root)

@@ -1,5 +1,5 @@
-"""One server moves a lease at a time, though several may look after a kernel whose own
-server is gone.
+"""A lock by which one server moves a lease at a time, though several may look after a
+kernel whose own server is gone.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import socket
 import sys
 
 
-def take(lease_id: str) -> socket.socket | None:
-    """A turn with that lease, until it is closed or this process ends, however it does;
-    None while another has it.
+def acquire(lease_id: str) -> socket.socket | None:
+    """The lock of a lease, held until it is closed or this process ends, however it
+    does; None while another process holds it.
 
     It is a name among the sockets of the host's network namespace (unix(7), "Abstract
     sockets"): nothing is left over. Other systems have no such names, and no driver
     that checkpoints.
     """
-    turn = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         if sys.platform == "linux":
-            turn.bind(f"\0aistack-moves-{os.getuid()}-{lease_id}")
+            lock.bind(f"\0aistack-moves-{os.getuid()}-{lease_id}")
     except OSError:
-        turn.close()
+        lock.close()
         return None
-    return turn
+    return lock

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jupyter_aistack.broker.processes import root_pid
 from jupyter_aistack.core.accounting.measurement import usage_of
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.lease import Lease
@@ -94,7 +95,7 @@ class MemoryProbe:
 
     def pids(self, lease: Lease) -> frozenset[int]:
         """The processes of a lease that run."""
-        root = root_of(lease)
+        root = root_pid(lease.holder)
         return (
             tree({lease.id: root})[lease.id]
             if root is not None and is_alive(root, None)
@@ -179,8 +180,3 @@ def home_of(lease: Lease) -> tuple[str, ...]:
             piece.device_id for piece in lease.slices if piece.kind is not SliceKind.CPU
         )
     )
-
-
-def root_of(lease: Lease) -> int | None:
-    """The process below which all of a lease's processes are."""
-    return lease.holder.root_pid or lease.holder.pid

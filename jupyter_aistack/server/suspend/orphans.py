@@ -8,10 +8,9 @@ import os
 import socket
 from pathlib import Path
 
+from jupyter_aistack.broker.processes import root_pid
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.system.processes import is_alive
-
-from .memory_probe import root_of
 
 
 def is_orphan(lease: Lease, proc: Path = Path("/proc")) -> bool:
@@ -20,7 +19,7 @@ def is_orphan(lease: Lease, proc: Path = Path("/proc")) -> bool:
 
     Which server that was is in the process's environment, as the socket it was given.
     """
-    root = root_of(lease)
+    root = root_pid(lease.holder)
     if root is None or not is_alive(root, None) or not _is_ours(proc / str(root)):
         return False
     path = _socket_of(proc / str(root) / "environ")

@@ -86,7 +86,7 @@ def _try(
             "the driver does not say what its process holds: it may run in another process namespace"
         )
     _suspend(child, checkpoints, held)
-    checkpoints.back([child.pid])
+    checkpoints.resume([child.pid])
     assert child.stdin is not None
     child.stdin.write("compare\n")
     child.stdin.flush()
@@ -100,7 +100,7 @@ def _try(
 def _suspend(
     child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held
 ) -> None:
-    checkpoints.out([child.pid])
+    checkpoints.suspend([child.pid])
     deadline = time.monotonic() + GONE_SECONDS
     while held(child.pid) != 0:
         if time.monotonic() >= deadline:

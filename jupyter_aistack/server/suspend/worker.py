@@ -1,5 +1,5 @@
-"""Carries out the moves of this server's kernels that the ledger says are to be made,
-and notes what came of them.
+"""Carries out the transfers of this server's kernels that the ledger says are to be
+made, and notes what has come of them.
 """
 
 from __future__ import annotations
@@ -17,101 +17,101 @@ from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.exceptions import AIStackError, LeaseError
 
-from .executor import Busy, SuspendExecutor
-from .lease_lock import take
+from . import lease_lock
+from .executor import SuspendExecutor
+from .kernel_agent import Busy
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
 
-MOVING = frozenset({StatePhase.PARKING, StatePhase.RESTORING})
+IN_TRANSFER = frozenset({StatePhase.PARKING, StatePhase.RESTORING})
+Mark = tuple[float, int | None]
+"""When a lease was in use last, and its root process: as long as both are the same, a
+look at it would find the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferClaim:
-    """A lease that a thread of this server looks after now."""
+    """A lease that a thread of this server works on.
 
-    turn: socket.socket
+    Attributes:
+        lock: keeps other servers off.
+        is_done: set when the work is over.
+    """
+
+    lock: socket.socket
     is_done: threading.Event = field(default_factory=threading.Event)
 
 
 class SuspendWorker:
-    """What of it is to be done, and doing it. Call it in threads; one thread of one
-    server moves a lease at a time.
+    """Finds out what is to be done, and does it. Call it in threads; one thread of one
+    server works on a lease at a time.
 
     Args:
         broker: reads and writes the ledger.
-        moves: does it.
-        is_own: whether a lease's kernel is one that this server moves.
+        executor: moves the states.
+        is_own: whether a lease's kernel is one that this server looks after.
         log: where failures go.
     """
 
     def __init__(
         self,
         broker: Broker,
-        moves: SuspendExecutor,
+        executor: SuspendExecutor,
         *,
         is_own: Callable[[Lease], bool],
         log: logging.Logger,
     ) -> None:
         self._broker = broker
-        self._moves = moves
+        self._executor = executor
         self._is_own = is_own
         self._log = log
         self._lock = threading.Lock()
-        self._under_way: dict[str, TransferClaim] = {}
-        self._looked_at: dict[str, tuple[float, int | None]] = {}
+        self._claims: dict[str, TransferClaim] = {}
+        self._checked: dict[str, Mark] = {}
 
     # -- what is to be done ------------------------------------------------------------
 
-    def own(self) -> list[Lease]:
-        """The leases with a residence that this server looks after."""
-        found = (
-            lease for lease in self._broker.leases() if lease.residence is not None
-        )
+    def owned_leases(self) -> list[Lease]:
+        """The suspendable leases that this server looks after."""
         return [
-            lease
-            for lease in found
-            if lease.state is not LeaseState.RELEASING and self._is_own(lease)
+            lease for lease in self._broker.leases() if self._is_looked_after(lease)
         ]
 
+    def _is_looked_after(self, lease: Lease) -> bool:
+        if lease.residence is None or lease.state is LeaseState.RELEASING:
+            return False
+        return self._is_own(lease)
+
     def claim(self, lease: Lease) -> bool:
-        """Whether there is something to do for a lease that nobody does yet; the caller
+        """Whether there is something to do for a lease that no one does yet; the caller
         does it then, by `work`.
         """
         if not self._is_due(lease):
             return False
         with self._lock:
-            turn = None if lease.id in self._under_way else take(lease.id)
-            if turn is None:
+            if lease.id in self._claims:
                 return False
-            self._under_way[lease.id] = TransferClaim(turn=turn)
+            lock = lease_lock.acquire(lease.id)
+            if lock is None:
+                return False
+            self._claims[lease.id] = TransferClaim(lock=lock)
             return True
 
     def _is_due(self, lease: Lease) -> bool:
-        residence = lease.residence
-        if residence is None:
-            return False
-        return self.is_moving(lease) or (
-            _may_be_looked_at(residence) and self._has_changed(lease, residence)
-        )
+        if self.is_in_transfer(lease):
+            return True
+        # A pinned one is checked again once it has been in use, or is another process.
+        return _may_be_checked(lease) and self._checked.get(lease.id) != _mark(lease)
 
-    def is_moving(self, lease: Lease) -> bool:
+    def is_in_transfer(self, lease: Lease) -> bool:
         """Whether its state is on its way, and not only to be looked at."""
-        return lease.residence is not None and lease.residence.phase in MOVING
-
-    def _has_changed(self, lease: Lease, residence: DeviceState) -> bool:
-        """Whether one that is pinned has been in use, or become another process, since
-        it was looked at.
-        """
-        return self._looked_at.get(lease.id) != (
-            residence.active_at,
-            lease.holder.root_pid,
-        )
+        return lease.residence is not None and lease.residence.phase in IN_TRANSFER
 
     # -- doing it ----------------------------------------------------------------------
 
     def work(self, lease: Lease) -> None:
-        """Do what was claimed, then let the broker go on from there. Never raises."""
+        """Do what was claimed, then run a cycle of the broker. Never raises."""
         try:
             lease = self._broker.lease(lease.id)
             if lease.residence is not None and lease.is_live:
@@ -128,92 +128,91 @@ class SuspendWorker:
             self._broker.cycle()
 
     def give_up(self, lease: Lease) -> None:
-        """What was claimed is done, or will not be."""
+        """End a claim: its work is done, or will not be."""
         with self._lock:
-            claim = self._under_way.pop(lease.id, None)
+            claim = self._claims.pop(lease.id, None)
         if claim is not None:
-            claim.turn.close()
+            claim.lock.close()
             claim.is_done.set()
 
-    def _do(self, lease: Lease, residence: DeviceState) -> None:
-        if residence.phase is StatePhase.PARKING:
-            change = self._moves.park(lease, lambda: self._is_wanted(lease.id))
-        elif residence.phase is StatePhase.RESTORING:
-            change = self._moves.bring_back(lease)
-        elif _may_be_looked_at(residence):
-            self._look_at(lease, residence)
-            return
+    def _do(self, lease: Lease, state: DeviceState) -> None:
+        if state.phase is StatePhase.PARKING:
+            outcome = self._executor.suspend(lease, lambda: self._is_wanted(lease.id))
+        elif state.phase is StatePhase.RESTORING:
+            outcome = self._executor.resume(lease)
         else:
+            self._check(lease, state)
             return
-        after = self._broker.update_device_state(lease.id, lease.token, change)
-        self._looked_at[lease.id] = _mark(after)
+        after = self._broker.update_device_state(lease.id, lease.token, outcome)
+        self._checked[lease.id] = _mark(after)
 
-    def _look_at(self, lease: Lease, residence: DeviceState) -> None:
-        """Say whether one that is there may be moved; what made it unfit may be
-        gone.
+    def _check(self, lease: Lease, state: DeviceState) -> None:
+        """Note whether a lease on its device may be suspended; what was against it may
+        be gone.
         """
-        try:
-            why = self._moves.find_pin_reason(lease)
-        except Busy:  # its end is seen, and it is looked at then
+        if not _may_be_checked(lease):
             return
-        self._looked_at[lease.id] = _mark(lease)
-        if why != residence.pinned:
+        try:
+            why = self._executor.why_not_suspendable(lease)
+        except Busy:  # the end of its cell is noticed, and it is checked then
+            return
+        self._checked[lease.id] = _mark(lease)
+        if why != state.pinned:
             self._broker.update_device_state(
                 lease.id, lease.token, lambda held: steps.with_pin_reason(held, why)
             )
 
     def _is_wanted(self, lease_id: str) -> bool:
-        residence = self._broker.lease(lease_id).residence
-        return residence is not None and residence.wanted_at is not None
+        state = self._broker.lease(lease_id).residence
+        return state is not None and state.wanted_at is not None
 
-    # -- before the end ----------------------------------------------------------------
+    # -- before a process is killed ----------------------------------------------------
 
     def suspend_before_kill(self, kernel_id: str, pid: int) -> None:
         """Make a process of a kernel, and those below it, safe to kill; waits for a
-        move of theirs. Never raises.
-
-        They may have been restored for a lease that has ended since.
+        transfer of theirs. Never raises.
         """
         try:
-            for lease in self._broker.leases(live=not self._moves.can_restore):
+            # Ended leases too where states are restored: the process may have been
+            # restored for a lease that has ended since.
+            for lease in self._broker.leases(live=not self._executor.can_restore):
                 if lease.holder.id == kernel_id and lease.residence is not None:
-                    self._wait_for(lease.id)
-                    problem = self._moves.suspend_before_kill(
-                        self._broker.lease(lease.id), pid
-                    )
-                    if problem:
-                        self._log.warning(
-                            "kernel %s is ended with its state on the device: %s",
-                            kernel_id,
-                            problem,
-                        )
+                    self._suspend_before_kill(lease.id, pid)
         except Exception:
             self._log.warning(
                 "kernel %s could not be made safe to end", kernel_id, exc_info=True
             )
 
-    def _wait_for(self, lease_id: str) -> None:
+    def _suspend_before_kill(self, lease_id: str, pid: int) -> None:
+        self._wait_for_claim(lease_id)
+        lease = self._broker.lease(lease_id)
+        problem = self._executor.suspend_before_kill(lease, pid)
+        if problem:
+            self._log.warning(
+                "kernel %s is ended with its state on the device: %s",
+                lease.holder.id,
+                problem,
+            )
+
+    def _wait_for_claim(self, lease_id: str) -> None:
         with self._lock:
-            claim = self._under_way.get(lease_id)
+            claim = self._claims.get(lease_id)
         if claim is not None:
             claim.is_done.wait()
 
     def forget(self) -> None:
-        """Look at all again: what can be done on this host has changed."""
-        self._looked_at.clear()
+        """Check all again: what can be done on this host has changed."""
+        self._checked.clear()
 
 
-def _may_be_looked_at(residence: DeviceState) -> bool:
-    """Whether it is there, idle, and said to be unfit, which may have changed."""
-    return (
-        residence.phase is StatePhase.RESIDENT
-        and not residence.is_busy
-        and bool(residence.pinned)
-    )
+def _may_be_checked(lease: Lease) -> bool:
+    """Whether it is on its device, idle, and pinned for a reason that may be gone."""
+    state = lease.residence
+    if state is None or state.phase is not StatePhase.RESIDENT:
+        return False
+    return bool(state.pinned) and not state.is_busy
 
 
-def _mark(lease: Lease) -> tuple[float, int | None]:
-    return (
-        lease.residence.active_at if lease.residence is not None else 0.0,
-        lease.holder.root_pid,
-    )
+def _mark(lease: Lease) -> Mark:
+    active_at = lease.residence.active_at if lease.residence is not None else 0.0
+    return active_at, lease.holder.root_pid

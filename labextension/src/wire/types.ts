@@ -269,7 +269,9 @@ export interface IEvents {
   events: IEvent[];
 }
 
-/** What the stream sends whenever something has changed, with `type` "snapshot". */
+/**
+ * What the stream sends whenever something has changed, with `type` "snapshot".
+ */
 export interface ISnapshot {
   host: IHost;
   leases: ILease[];
@@ -302,7 +304,6 @@ export interface IPreparation {
 
 export interface IRequestBody {
   spec: string;
-  /** A running kernel that will hold the lease. */
   kernel_id?: string;
   queue?: string;
   lease_seconds?: number | null;

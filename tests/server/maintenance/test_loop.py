@@ -15,10 +15,10 @@ from tests.fakes.rest_server import Ask, until
 
 
 async def test_living_holder_is_renewed_and_dead_one_reaped(
-    ask: Ask, workbench: ServerContext
+    ask: Ask, context: ServerContext
 ) -> None:
     _, answer = await ask("POST", "leases", {"spec": "1/4"})
-    broker = workbench.broker
+    broker = context.broker
     started = broker.clock()
     child = await asyncio.create_subprocess_exec("sleep", "60")
     dying = broker.submit("1/4", holder(host=broker.host, pid=child.pid)).lease_id

@@ -41,11 +41,11 @@ CHILD = [
 
 
 @pytest.fixture
-def lists(workbench: ServerContext, monkeypatch: pytest.MonkeyPatch) -> Lists:
+def lists(context: ServerContext, monkeypatch: pytest.MonkeyPatch) -> Lists:
     """The host's only device."""
     monkeypatch.setattr("jupyter_aistack.broker.memory_watchdog.GPU_SECONDS", 0.01)
     monkeypatch.setattr(teardown, "SURE_SECONDS", 0.1)
-    provider, broker = Lists(), workbench.broker
+    provider, broker = Lists(), context.broker
     exchange_providers(broker, provider)
     return provider
 
@@ -54,7 +54,7 @@ def lists(workbench: ServerContext, monkeypatch: pytest.MonkeyPatch) -> Lists:
 def start(
     server: Any,
     jp_fetch: Any,
-    workbench: ServerContext,
+    context: ServerContext,
     jp_asyncio_loop: asyncio.AbstractEventLoop,
 ) -> Iterator[StartKernel]:
     """Starts a Python kernel that holds half the device."""
@@ -67,8 +67,8 @@ def start(
         kernel_id = str(json.loads(response.body)["id"])
         started.append(kernel_id)
         pid = server.kernel_manager.get_kernel(kernel_id).provisioner.pid
-        workbench.broker.submit(
-            "1/2", holder(kernel_id, pid=pid, host=workbench.broker.host)
+        context.broker.submit(
+            "1/2", holder(kernel_id, pid=pid, host=context.broker.host)
         )
         return kernel_id, pid
 
@@ -116,7 +116,7 @@ async def note_of(broker: Broker, kernel_id: str, words: str) -> str:
 
 
 async def test_cell_is_interrupted_and_the_kernel_goes_on(
-    server: Any, workbench: ServerContext, lists: Lists, start: StartKernel
+    server: Any, context: ServerContext, lists: Lists, start: StartKernel
 ) -> None:
     kernel_id, pid = await start()
     async with client_of(server, kernel_id) as client:
@@ -133,7 +133,7 @@ async def test_cell_is_interrupted_and_the_kernel_goes_on(
         lists.held = {pid: 60 * GIB}
         content = (await sleeping)["content"]
         assert (content["status"], content["ename"]) == ("error", "KeyboardInterrupt")
-        note = await note_of(workbench.broker, kernel_id, "its cell was interrupted")
+        note = await note_of(context.broker, kernel_id, "its cell was interrupted")
         assert f"{pid} of {kernel_id}.ipynb holds 60.0 GiB of 40.0 GiB" in note
         again = await client.execute_interactive(
             "treasure / 0 if treasure != 42 else None", timeout=30
@@ -142,14 +142,12 @@ async def test_cell_is_interrupted_and_the_kernel_goes_on(
 
 
 async def test_where_no_cell_runs_it_is_said_and_the_next_cell_is_interrupted(
-    server: Any, workbench: ServerContext, lists: Lists, start: StartKernel
+    server: Any, context: ServerContext, lists: Lists, start: StartKernel
 ) -> None:
     kernel_id, pid = await start()
     async with client_of(server, kernel_id) as client:
         lists.held = {pid: 60 * GIB}
-        await note_of(
-            workbench.broker, kernel_id, "free some, or ask for a larger slice"
-        )
+        await note_of(context.broker, kernel_id, "free some, or ask for a larger slice")
         content = (
             await client.execute_interactive("import time; time.sleep(600)", timeout=60)
         )["content"]
@@ -158,33 +156,33 @@ async def test_where_no_cell_runs_it_is_said_and_the_next_cell_is_interrupted(
 
 async def test_child_that_holds_too_much_is_ended_and_the_kernel_is_not(
     server: Any,
-    workbench: ServerContext,
+    context: ServerContext,
     lists: Lists,
     start: StartKernel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workbench.broker.memory, "_action", MemoryAction.TERMINATE)
+    monkeypatch.setattr(context.broker.memory, "_action", MemoryAction.TERMINATE)
     kernel_id, pid = await start()
     async with client_of(server, kernel_id) as client:
         child = int(await printed(client, "\n".join(CHILD)))
         lists.held = {pid: 30 * GIB, child: 20 * GIB}
-        await note_of(workbench.broker, kernel_id, f"{child} was ended")
+        await note_of(context.broker, kernel_id, f"{child} was ended")
         assert "-15" in await printed(client, "print(child.wait())")
     assert server.kernel_manager.get_kernel(kernel_id).provisioner.pid == pid
 
 
 async def test_kernel_itself_is_started_again_only_if_it_alone_holds_too_much(
     server: Any,
-    workbench: ServerContext,
+    context: ServerContext,
     lists: Lists,
     start: StartKernel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workbench.broker.memory, "_action", MemoryAction.TERMINATE)
+    monkeypatch.setattr(context.broker.memory, "_action", MemoryAction.TERMINATE)
     kernel_id, pid = await start()
     async with client_of(server, kernel_id):
         pass
-    (lease,) = workbench.broker.leases()
+    (lease,) = context.broker.leases()
     lists.held = {pid: 60 * GIB}
     await until(
         lambda: (
@@ -193,16 +191,16 @@ async def test_kernel_itself_is_started_again_only_if_it_alone_holds_too_much(
         )
     )
     await note_of(
-        workbench.broker, kernel_id, "so its kernel was ended and started again"
+        context.broker, kernel_id, "so its kernel was ended and started again"
     )
-    assert [held.id for held in workbench.broker.leases()] == [lease.id]
+    assert [held.id for held in context.broker.leases()] == [lease.id]
     assert not is_alive(pid, None)
 
 
 async def test_kernels_of_other_servers_are_theirs(
-    workbench: ServerContext, lists: Lists
+    context: ServerContext, lists: Lists
 ) -> None:
-    broker = workbench.broker
+    broker = context.broker
     theirs = holder("kernel-of-another-server", host=broker.host, pid=os.getpid())
     lease_id = broker.submit("1/2", theirs).lease_id
     lists.held = {os.getpid(): 60 * GIB}

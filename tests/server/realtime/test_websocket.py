@@ -55,15 +55,15 @@ async def test_change_is_shown_without_waiting_for_a_tick(
 
 
 async def test_change_made_by_another_process_is_shown(
-    server: Any, jp_ws_fetch: Any, workbench: ServerContext
+    server: Any, jp_ws_fetch: Any, context: ServerContext
 ) -> None:
     from jupyter_aistack.testing import holder
 
     socket = await jp_ws_fetch("aistack/api/v1/stream")
     await frame(socket)
-    request = workbench.broker.submit(
-        "1/4", holder(host=workbench.broker.host)
-    )  # past the workbench, as another broker would
+    request = context.broker.submit(
+        "1/4", holder(host=context.broker.host)
+    )  # past the context, as another broker would
     shown = await frame_where(socket, lambda f: f["leases"])
     assert shown["leases"][0]["id"] == request.lease_id
     socket.close()
@@ -115,7 +115,7 @@ async def test_broker_that_cannot_be_built_is_explained_on_the_stream(
 
 
 async def test_watching_ends_with_the_socket(
-    server: Any, jp_ws_fetch: Any, workbench: ServerContext
+    server: Any, jp_ws_fetch: Any, context: ServerContext
 ) -> None:
     from tests.fakes.rest_server import until
 

@@ -180,21 +180,21 @@ async def test_query_argument_that_makes_no_sense_is_named(
 
 
 async def test_lease_of_another_user_is_left_alone(
-    ask: Ask, workbench: ServerContext
+    ask: Ask, context: ServerContext
 ) -> None:
     from jupyter_aistack.testing import holder
 
-    request = workbench.broker.submit("1/4", holder(host=workbench.broker.host))
+    request = context.broker.submit("1/4", holder(host=context.broker.host))
     status, error = await ask("DELETE", f"leases/{request.lease_id}")
     assert (status, error["code"]) == (403, "PermissionDenied")
-    assert workbench.broker.lease(request.lease_id).is_live
+    assert context.broker.lease(request.lease_id).is_live
 
 
 async def test_lease_for_a_kernel_is_held_by_it_under_its_notebooks_name(
     ask: Ask,
     jp_fetch: Any,
     jp_create_notebook: Any,
-    workbench: ServerContext,
+    context: ServerContext,
     server: Any,
 ) -> None:
     jp_create_notebook("work/tour.ipynb")
@@ -224,10 +224,10 @@ async def test_lease_for_a_kernel_is_held_by_it_under_its_notebooks_name(
 
 
 async def test_report_bill_and_advice_say_what_was_used(
-    ask: Ask, workbench: ServerContext
+    ask: Ask, context: ServerContext
 ) -> None:
     await ask("POST", "leases", {"spec": "1/4"})
-    user, today = current_user(), day_of(workbench.broker.clock())
+    user, today = current_user(), day_of(context.broker.clock())
     owner = f"pid-{os.getpid()}"
     used = UsageRecord(
         host="h",
@@ -245,7 +245,7 @@ async def test_report_bill_and_advice_say_what_was_used(
         millijoules=3_600_000_000,
         metered_seconds=3600.0,
     )
-    workbench.broker.ledger.settle(
+    context.broker.ledger.settle(
         UsageSummary(charges=(used, replace(used, user="bob", lease_id="l-2")))
     )
     status, report = await ask("GET", "report", params={"week": week_name(today)})

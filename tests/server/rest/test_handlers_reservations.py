@@ -54,14 +54,14 @@ async def test_admin_reserves_and_everybody_sees_it(ask: Ask) -> None:
 
 @pytest.mark.parametrize("admins", [[], ["somebody-else", "@no-such-group"]])
 async def test_who_is_no_admin_is_refused_in_one_sentence(
-    ask: Ask, workbench: ServerContext
+    ask: Ask, context: ServerContext
 ) -> None:
     status, error = await ask("POST", "reservations", wish())
     assert (status, error["code"]) == (403, "PermissionDenied")
     assert error["message"].startswith("reservations are made by admins only")
     assert "AIStack.admins" in error["message"]
     assert (await ask("DELETE", "reservations/v-1"))[0] == 403
-    assert workbench.broker.reservations() == ()
+    assert context.broker.reservations() == ()
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ async def test_who_is_no_admin_is_refused_in_one_sentence(
     ],
 )
 async def test_reservation_that_makes_no_sense_names_the_field(
-    ask: Ask, workbench: ServerContext, change: dict[str, Any], status: int, words: str
+    ask: Ask, context: ServerContext, change: dict[str, Any], status: int, words: str
 ) -> None:
     answered, error = await ask("POST", "reservations", wish(**change))
     assert answered == status
     assert words in error["message"]
-    assert workbench.broker.reservations() == ()
+    assert context.broker.reservations() == ()
 
 
 async def test_running_reservation_keeps_its_room_from_others(ask: Ask) -> None:

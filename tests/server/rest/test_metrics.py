@@ -104,11 +104,11 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 async def test_scrape_shows_queues_idle_leases_and_what_was_taken_back(
-    ask: Ask, jp_fetch: Any, workbench: ServerContext
+    ask: Ask, jp_fetch: Any, context: ServerContext
 ) -> None:
     await ask("POST", "leases", {"spec": "3/4"})
     await ask("POST", "leases", {"spec": "1/2"})
-    workbench.happened["LeaseReclaimed"] = 2
+    context.event_counts["LeaseReclaimed"] = 2
     found = read((await jp_fetch("aistack", "metrics")).body.decode())
     (held,) = found["aistack_queue_held_devices"]
     assert (held.labels["queue"], held.value) == ("default", 0.75)

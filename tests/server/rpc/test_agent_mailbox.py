@@ -26,7 +26,7 @@ from jupyter_aistack.testing import holder, simulated_broker
 
 
 class Desk:
-    """A workbench with one lease that may be parked, and the agents of its kernels."""
+    """A context with one lease that may be parked, and the agents of its kernels."""
 
     def __init__(self) -> None:
         policy = Policy(queues=(Queue(name="default", suspend=True),))
@@ -34,21 +34,21 @@ class Desk:
             policy=policy, suspend=SuspendPolicy(), host_memory=lambda: 1 << 40
         )
         self.lease = self.broker.submit("1/2", holder("k")).lease_id
-        self.workbench = ServerContext(lambda: self.broker, logging.getLogger("test"))
-        self.agents = AgentMailbox(self.workbench)
+        self.context = ServerContext(lambda: self.broker, logging.getLogger("test"))
+        self.agents = AgentMailbox(self.context)
         self.pool = ThreadPoolExecutor(2)
 
     def question(self, pid: int | None = None) -> asyncio.Future[Any]:
         caller = Caller(user="ann", uid=0, pid=pid or os.getpid(), kernel_id="k")
         return asyncio.ensure_future(
-            self.workbench.call("orders", {"lease_id": self.lease}, caller)
+            self.context.call("orders", {"lease_id": self.lease}, caller)
         )
 
     def order(
         self, act: str = "trim", patience: float = 5.0, seconds: float = 5.0
     ) -> asyncio.Future[Any]:
         def ask() -> Any:
-            return self.agents.ask(
+            return self.agents.call(
                 "k", act, kinds={"cuda"}, patience=patience, seconds=seconds
             )
 
@@ -58,7 +58,7 @@ class Desk:
 
     async def done(self, order_id: str, answer: Any) -> None:
         caller = Caller(user="ann", uid=0, pid=os.getpid(), kernel_id="k")
-        await self.workbench.call(
+        await self.context.call(
             "done", {"order_id": order_id, "answer": answer}, caller
         )
 
@@ -68,7 +68,7 @@ def desk() -> Iterator[Desk]:
     made = Desk()
     yield made
     made.pool.shutdown()
-    made.workbench.close()
+    made.context.close()
 
 
 async def test_a_question_is_held_until_there_is_an_order_and_its_answer_reaches_who_ordered(
@@ -137,7 +137,7 @@ async def test_an_agent_hears_that_its_lease_is_over(
 
 async def test_only_kernels_get_orders(desk: Desk) -> None:
     with pytest.raises(InvalidRequest, match="for kernels of this server only"):
-        await desk.workbench.call(
+        await desk.context.call(
             "orders", {"lease_id": desk.lease}, Caller(user="ann", uid=0, pid=1)
         )
     with pytest.raises(InvalidRequest, match="answer: expected an object"):

@@ -69,8 +69,8 @@ async def exchange(path: str, *lines: bytes) -> list[Any]:
 
 
 @pytest.fixture
-def path(workbench: ServerContext) -> str:
-    return workbench.socket_path
+def path(context: ServerContext) -> str:
+    return context.socket_path
 
 
 def test_socket_is_the_owners_alone_and_its_path_is_short(path: str) -> None:
@@ -81,12 +81,12 @@ def test_socket_is_the_owners_alone_and_its_path_is_short(path: str) -> None:
 
 
 async def test_socket_goes_with_the_server(
-    path: str, server: Any, workbench: ServerContext
+    path: str, server: Any, context: ServerContext
 ) -> None:
     await server.extension_manager.stop_all_extensions()
     assert not Path(path).exists()
-    assert workbench.socket_path == ""
-    assert workbench.broker.inventory().devices, (
+    assert context.socket_path == ""
+    assert context.broker.inventory().devices, (
         "kernels still need the broker to release"
     )
 
@@ -268,7 +268,7 @@ def test_socket_of_a_dead_server_is_cleaned_up_and_others_are_left(
 async def test_long_runtime_folder_gives_way_to_a_short_private_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    workbench: ServerContext,
+    context: ServerContext,
     server: Any,
 ) -> None:
     from jupyter_aistack.server.kernels import KernelRegistry
@@ -276,7 +276,7 @@ async def test_long_runtime_folder_gives_way_to_a_short_private_one(
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
-    sockets = SocketServer(workbench, KernelRegistry(server), str(folder))
+    sockets = SocketServer(context, KernelRegistry(server), str(folder))
     path = await sockets.start()
     assert len(path) <= 100
     assert stat.S_IMODE(Path(path).parent.stat().st_mode) == 0o700

@@ -79,14 +79,14 @@ class World:
             capability=CAN_SUSPEND,
             host_memory=lambda: self.host_memory,
         )
-        self.mover = self.server()
+        self.worker = self.server()
 
     def server(self) -> SuspendWorker:
-        """A server's mover, as after its start."""
-        self.moves = SuspendExecutor(
-            gauge=MemoryProbe(self.broker),
+        """A server's worker, as after its start."""
+        self.executor = SuspendExecutor(
+            probe=MemoryProbe(self.broker),
             checkpoints=DriverCheckpoint(self.helper, lock_seconds=1.0),
-            ask=self.ask,
+            call_agent=self.call_agent,
             capability=lambda: self.capability,
             policy=SuspendPolicy(),
             clock=self.clock,
@@ -95,12 +95,12 @@ class World:
         )
         return SuspendWorker(
             self.broker,
-            self.moves,
+            self.executor,
             is_own=lambda lease: True,
             log=logging.getLogger("test"),
         )
 
-    def ask(
+    def call_agent(
         self,
         kernel_id: str,
         act: str,
@@ -144,9 +144,9 @@ class World:
 
     def work(self) -> None:
         """What the server's threads would do now."""
-        for lease in self.mover.own():
-            if self.mover.claim(lease):
-                self.mover.work(lease)
+        for lease in self.worker.owned_leases():
+            if self.worker.claim(lease):
+                self.worker.work(lease)
 
     def suspend(self) -> DeviceState:
         self.clock.advance(3600)
@@ -393,7 +393,7 @@ def test_a_host_without_room_keeps_it_on_the_device(world: Make, kernel: int) ->
     box.host_memory = GIB
     box.work()
     assert box.home.phase is StatePhase.RESIDENT
-    assert box.home.note == "the host has no room for 4.0 GiB: 614.4 MiB may be used"
+    assert box.home.note == "the host has no memory for 4.0 GiB: 614.4 MiB may be used"
 
 
 def test_a_device_that_works_on_is_left_alone_whoever_says_that_it_is_idle(
@@ -493,7 +493,7 @@ def test_a_new_server_goes_on_with_a_suspend_from_where_the_old_one_was(
     box.clock.advance(3600)
     box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     box.states.write_text(json.dumps({str(kernel): state}))
-    box.mover = box.server()
+    box.worker = box.server()
     box.work()
     assert box.home.phase is StatePhase.PARKED
     assert box.home.state_bytes == (HELD if state == "running" else 16 * GIB), (
@@ -512,7 +512,7 @@ def test_a_new_server_goes_on_with_a_resume_from_where_the_old_one_was(
     box.clock.advance(60)
     box.broker.begin_cell(box.now().id)
     box.states.write_text(json.dumps({str(kernel): state}))
-    box.mover = box.server()
+    box.worker = box.server()
     box.work()
     assert box.home.phase is StatePhase.RESIDENT
     assert box.state(kernel) == "running"
@@ -526,7 +526,7 @@ def test_a_new_server_finds_a_state_that_the_driver_has_given_up(
     box.clock.advance(60)
     box.broker.begin_cell(box.now().id)
     box.states.write_text(json.dumps({str(kernel): "failed"}))
-    box.mover = box.server()
+    box.worker = box.server()
     box.work()
     assert box.home.phase is StatePhase.LOST
     assert box.now().residence is not None
@@ -536,13 +536,13 @@ def test_what_was_restored_is_suspended_again_before_it_is_killed(
     world: Make, kernel: int
 ) -> None:
     box = resident(world(), kernel)
-    box.mover.suspend_before_kill("k", kernel)
+    box.worker.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "running", (
         "it was never moved, and may be killed as it is"
     )
     box.suspend()
     box.resume()
-    box.mover.suspend_before_kill("k", kernel)
+    box.worker.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
     assert box.gpu._listed() == {}
 
@@ -553,8 +553,8 @@ def test_what_an_earlier_server_restored_is_not_killed_as_it_is_either(
     box = resident(world(), kernel)
     box.suspend()
     box.resume()
-    box.mover = box.server()
-    box.mover.suspend_before_kill("k", kernel)
+    box.worker = box.server()
+    box.worker.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
 
 
@@ -571,7 +571,7 @@ def test_what_came_back_as_its_neighbour_could_not_leave_is_not_killed_as_it_is(
     box.kernel(parent, parent, child)
     assert box.suspend().phase is StatePhase.RESIDENT
     assert {box.state(parent), box.state(child)} == {"running"}
-    box.mover.suspend_before_kill("k", parent)
+    box.worker.suspend_before_kill("k", parent)
     assert {box.state(parent), box.state(child)} == {"checkpointed"}
 
 
@@ -587,7 +587,7 @@ def test_a_child_that_is_ended_alone_is_made_safe_alone(
     box.kernel(parent, parent, child)
     box.suspend()
     box.resume()
-    box.mover.suspend_before_kill("k", child)
+    box.worker.suspend_before_kill("k", child)
     assert (box.state(parent), box.state(child)) == ("running", "checkpointed")
 
 
@@ -599,7 +599,7 @@ def test_what_was_restored_for_a_lease_that_has_ended_since_is_not_killed_as_it_
     box.resume()
     lease = box.now()
     box.broker.release(lease.id, lease.token)
-    box.mover.suspend_before_kill("k", kernel)
+    box.worker.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
 
 
@@ -609,7 +609,7 @@ def test_a_kernel_that_cannot_be_made_safe_is_ended_all_the_same_and_that_is_sai
     box = resident(world(lock=["", "timeout"]), kernel)
     box.suspend()
     box.resume()
-    box.mover.suspend_before_kill("k", kernel)
+    box.worker.suspend_before_kill("k", kernel)
     assert "could not be suspended before it is ended" in caplog.text
 
 
@@ -619,11 +619,11 @@ def test_an_end_waits_for_the_move_that_is_under_way(world: Make, kernel: int) -
     box.clock.advance(60)
     box.broker.begin_cell(box.now().id)
     lease = box.now()
-    assert box.mover.claim(lease)
-    assert not box.mover.claim(lease), "one thread at a time"
-    moving = threading.Thread(target=box.mover.work, args=(lease,))
+    assert box.worker.claim(lease)
+    assert not box.worker.claim(lease), "one thread at a time"
+    moving = threading.Thread(target=box.worker.work, args=(lease,))
     moving.start()
-    box.mover.suspend_before_kill("k", kernel)
+    box.worker.suspend_before_kill("k", kernel)
     assert box.state(kernel) == "checkpointed"
     moving.join()
 
@@ -635,9 +635,9 @@ def test_two_servers_that_look_after_one_kernel_do_not_move_it_at_once(
     box.clock.advance(3600)
     box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     lease, other = box.now(), box.server()
-    assert box.mover.claim(lease)
+    assert box.worker.claim(lease)
     assert not other.claim(lease)
-    box.mover.work(lease)
+    box.worker.work(lease)
     assert box.home.phase is StatePhase.PARKED
     assert other.claim(lease), "it is free again"
     other.work(lease)
@@ -653,7 +653,7 @@ def test_a_driver_that_does_not_say_how_a_restored_kernel_is_is_no_all_clear(
     box.suspend()
     box.resume()
     box.states.write_text("{}")
-    box.mover.suspend_before_kill("k", kernel)
+    box.worker.suspend_before_kill("k", kernel)
     assert "the driver does not say how it is" in caplog.text
 
 
@@ -664,10 +664,10 @@ def test_what_was_claimed_and_not_begun_holds_up_nobody(
     box.clock.advance(3600)
     box.broker.request_action(box.now().id, RequestedAction.SUSPEND)
     lease = box.now()
-    assert box.mover.claim(lease)
-    box.mover.give_up(lease)
-    box.mover.suspend_before_kill("k", kernel)
-    assert box.mover.claim(lease), "another may do it"
+    assert box.worker.claim(lease)
+    box.worker.give_up(lease)
+    box.worker.suspend_before_kill("k", kernel)
+    assert box.worker.claim(lease), "another may do it"
 
 
 def test_a_process_that_ends_amid_a_move_ends_nothing_else(
