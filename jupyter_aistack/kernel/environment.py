@@ -16,6 +16,8 @@ from jupyter_aistack.core.enforcement.device_visibility import (
 )
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
+from .allocation import KernelAllocation
+
 T = TypeVar("T")
 
 SECRETS = {
@@ -35,6 +37,41 @@ can read its environment.
 
 OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
 _THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
+
+
+def launch_environment(
+    env: Mapping[str, str],
+    allocation: KernelAllocation,
+    *,
+    kernel_id: str,
+    socket_path: str,
+    drop: Collection[str],
+    keeps_lease: bool,
+) -> dict[str, str]:
+    """The environment a kernel is launched with.
+
+    Args:
+        env: what it would be launched with otherwise.
+        allocation: what the kernel has.
+        kernel_id: the kernel.
+        socket_path: where it reaches the server; empty for nowhere.
+        drop: names of the variables it must not get.
+        keeps_lease: a lease that `env` names already is shared, and not exchanged.
+    """
+    changed = without_secrets(env, drop, has_socket=bool(socket_path))
+    if keeps_lease and env.get("AISTACK_LEASE"):
+        return changed
+    changed = {name: value for name, value in changed.items() if name not in OURS}
+    changed["AISTACK_KERNEL"] = kernel_id
+    if socket_path:
+        changed["AISTACK_SOCKET"] = socket_path
+    if allocation.request is not None:
+        changed["AISTACK_REQUEST"] = allocation.request.id
+    # All devices are hidden first: a slice shows its own again.
+    changed |= allocation.hidden
+    if allocation.prepared is None:
+        return changed
+    return with_slice(changed, allocation.prepared)
 
 
 def without_secrets(

@@ -20,7 +20,7 @@ from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome
-from jupyter_aistack.core.scheduling.idle import stage
+from jupyter_aistack.core.scheduling.idle import idle_stage
 from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
 from tests.fakes.kernel_server import WriteKernel, active, client_of, evaluate, lease_of
 
@@ -115,7 +115,7 @@ def shown(broker: Broker, lease_id: str) -> tuple[str, str]:
     """What a lease is called, and the kind of its notice."""
     lease = broker.lease(lease_id)
     kind = lease.notice.kind.value if lease.notice else ""
-    return stage(lease, broker.policy.queue(lease.queue), broker.clock()), kind
+    return idle_stage(lease, broker.policy.queue(lease.queue), broker.clock()), kind
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
 
     monkeypatch.setattr(
         provisioner,
-        "_hidden_without_ledger",
+        "configured_hidden_environment",
         lambda: hidden_environment(installed_visibilities()),
     )
     manager: Any = AsyncKernelManager(kernel_name=kernelspec("plain"))

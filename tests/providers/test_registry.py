@@ -89,7 +89,7 @@ def test_auto_finds_the_gpus_of_two_makers(
     )
     assert child("kinds('auto')") == ["gpu", "gpu", "cpu"]
     child.run(
-        "from jupyter_aistack.broker.device_hiding import hidden_without_ledger as hidden"
+        "from jupyter_aistack.kernel.standalone import hidden_environment_of as hidden"
     )
     assert child("hidden(build_providers('auto'), 'box')") == hidden_environment(
         [NVIDIA, AMD]

@@ -1,5 +1,5 @@
-"""Host memory for what is moved out: a few large pieces, since pinning many small ones
-takes most of the time.
+"""Host memory for what is moved out: a few large blocks, since pinning many small
+blocks takes most of the time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from .cuda import Device
 
-PIECE_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 20
 ALIGNMENT = 64
 """At least the size of an element of any type, so that a tensor of it may begin
 there.
@@ -42,16 +42,16 @@ class StorageLocation:
 
 @dataclass
 class Arena:
-    """The host memory of one registration. Pieces are kept from one time to the next
+    """The host memory of one registration. Blocks are kept from one time to the next
     until dropped.
     """
 
     device: Device
-    pieces: list[HostBlock] = field(default_factory=list)
+    blocks: list[HostBlock] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
-        return sum(len(piece.buffer) for piece in self.pieces)
+        return sum(len(block.buffer) for block in self.blocks)
 
     def missing_bytes(self, sizes: Sequence[int]) -> int:
         """About how much more host memory it takes to place storages of these sizes."""
@@ -64,31 +64,33 @@ class Arena:
         Raises:
             RuntimeError: from torch, when the host has no memory for it.
         """
-        for piece in self.pieces:
-            piece.used = 0
+        for block in self.blocks:
+            block.used = 0
         rest = sum(map(_aligned, sizes))
-        places = []
+        locations = []
         for size in sizes:
-            piece = self._piece(_aligned(size), rest)
-            places.append(
-                StorageLocation(buffer=piece.buffer, offset=piece.used, size_bytes=size)
+            aligned = _aligned(size)
+            block = self._block(aligned, rest)
+            locations.append(
+                StorageLocation(buffer=block.buffer, offset=block.used, size_bytes=size)
             )
-            piece.used += _aligned(size)
-            rest -= _aligned(size)
-        return places
+            block.used += aligned
+            rest -= aligned
+        return locations
 
-    def _piece(self, size: int, rest: int) -> HostBlock:
-        for piece in self.pieces:
-            if piece.used + size <= len(piece.buffer):
-                return piece
-        self.pieces.append(
-            HostBlock(self.device.host_buffer(max(size, min(rest, PIECE_BYTES))))
-        )
-        return self.pieces[-1]
+    def _block(self, size: int, rest: int) -> HostBlock:
+        """A block with so many free bytes; a new one is made for the `rest` too."""
+        for block in self.blocks:
+            if block.used + size <= len(block.buffer):
+                return block
+        buffer = self.device.host_buffer(max(size, min(rest, BLOCK_BYTES)))
+        block = HostBlock(buffer)
+        self.blocks.append(block)
+        return block
 
     def drop(self) -> None:
         """Let the host have its memory back."""
-        self.pieces.clear()
+        self.blocks.clear()
 
 
 def _aligned(size: int) -> int:

@@ -16,7 +16,7 @@ ADVISE_HUGE = 14
 """MADV_HUGEPAGE of Linux (asm-generic/mman-common.h); `mmap` names it only where Python
 was built with it.
 """
-WORTH_BYTES = 4 << 20
+LEAST_BYTES = 4 << 20
 """Two large pages of x86-64: below that, a stretch rarely holds one that is aligned."""
 
 
@@ -25,21 +25,21 @@ def prefer_large(address: int, size_bytes: int) -> None:
     granted, it changes nothing.
     """
     advise = _advise()
+    if advise is None or size_bytes < LEAST_BYTES:
+        return
+    # Whole pages only: the system refuses an address within a page.
     begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = (address + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
-    if advise is not None and size_bytes >= WORTH_BYTES:
-        advise(begin, size, ADVISE_HUGE)
+    end = (address + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    advise(begin, end - begin, ADVISE_HUGE)
 
 
 def return_unused() -> None:
-    """Let the system have what was freed in small pieces, which the C library would
-    keep; glibc alone is told.
+    """Let the system have what was freed in small parts, which the C library would
+    keep; glibc alone can.
     """
-    trim = (
-        getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if sys.platform == "linux"
-        else None
-    )
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 

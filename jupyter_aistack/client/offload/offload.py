@@ -13,8 +13,8 @@ def offloadable(*objects: Any, device: str = "cuda", keep_host: bool = True) -> 
     """Register models, optimizers and tensors that may leave the GPU while the notebook
     does not need it.
 
-    They also move by themselves when the notebook's lease is parked, while somebody
-    refers to what is returned.
+    They also move by themselves when the notebook's lease is suspended, for as long as
+    what is returned is referred to.
 
     Args:
         objects: modules (parameters, buffers, gradients), optimizers (their state),

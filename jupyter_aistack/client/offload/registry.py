@@ -1,5 +1,5 @@
-"""Everything this process has registered with :func:`~.offload.offloadable`, moved as
-one when its lease is parked.
+"""Everything this process has registered with :func:`~.offload.offloadable`, moved
+together when its lease is suspended.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from .tensor_state import Offload, TransferResult
 
 _live: weakref.WeakSet[Offload] = weakref.WeakSet()
 _out: list[Offload] = []
-"""What :func:`move_out` has moved, in that order. Held here: one that nobody refers to
-must come back all the same.
+"""What :func:`move_out` has moved, in that order. Held here: an object that nobody
+refers to any more must come back all the same.
 """
 
 KINDS = frozenset({"cuda"})
@@ -29,14 +29,14 @@ def remember(offload: Offload) -> Offload:
 
 def registered(kinds: Collection[str] = KINDS) -> list[Offload]:
     """The live registrations for devices of these kinds (``cuda``, ``cpu``)."""
-    return [one for one in _live if one.device.kind in kinds]
+    return [each for each in _live if each.device.kind in kinds]
 
 
 def registered_bytes(kinds: Collection[str] = KINDS) -> int:
     """What would move now; memory that two registrations share counts once."""
     sizes: dict[int, int] = {}
-    for one in registered(kinds):
-        sizes.update(one.sizes())
+    for offload in registered(kinds):
+        sizes.update(offload.sizes())
     return sum(sizes.values())
 
 
@@ -48,38 +48,38 @@ def is_out() -> bool:
 def move_out(kinds: Collection[str] = KINDS) -> TransferResult:
     """Move all registrations out, or none.
 
-    One that its user has moved out already is left to them. Raises `LeaseError` as
+    What its user has moved out already is left to them. Raises `LeaseError` as
     `Offload.suspend` does; all is back in place then.
     """
-    begin = time.perf_counter()
+    began_at = time.perf_counter()
     moved = []
     try:
-        for one in registered(kinds):
-            if not one.is_suspended:
-                moved.append(one.suspend())
-                _out.append(one)
+        for offload in registered(kinds):
+            if not offload.is_suspended:
+                moved.append(offload.suspend())
+                _out.append(offload)
     except LeaseError:
         move_in()
         raise
-    return _together(moved, begin)
+    return _total(moved, began_at)
 
 
 def move_in() -> TransferResult:
     """Bring back what :func:`move_out` moved, the last one first. Raises `LeaseError`;
     the rest may be tried again.
     """
-    begin = time.perf_counter()
+    began_at = time.perf_counter()
     moved = []
     while _out:
         moved.append(_out[-1].resume())
         _out.pop()
-    return _together(moved, begin)
+    return _total(moved, began_at)
 
 
-def _together(moved: list[TransferResult], begin: float) -> TransferResult:
+def _total(moved: list[TransferResult], began_at: float) -> TransferResult:
     return TransferResult(
-        storages=sum(one.storages for one in moved),
-        size_bytes=sum(one.size_bytes for one in moved),
-        seconds=time.perf_counter() - begin,
-        trimmed_bytes=sum(one.trimmed_bytes for one in moved),
+        storages=sum(each.storages for each in moved),
+        size_bytes=sum(each.size_bytes for each in moved),
+        seconds=time.perf_counter() - began_at,
+        trimmed_bytes=sum(each.trimmed_bytes for each in moved),
     )

@@ -1,9 +1,9 @@
 """Move what is registered to host memory, and back to where it was.
 
 What moves are storages, each once however many tensors share it. A storage object
-stays, emptied, and is filled again: views, gradients' graphs and whoever else refers to
-it see the same memory afterwards. Meanwhile the tensors on it stand on the host copy,
-so that who uses one too early gets a value or an error of torch, not a crash.
+stays, emptied, and is filled again: views, gradients' graphs and other references see
+the same memory afterwards. Meanwhile the tensors on it stand on the host copy, so that a
+use that comes too early gets a value or an error of torch, not a crash.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
@@ -26,7 +26,7 @@ from .cuda import Device
 from .host_arena import Arena, StorageLocation
 from .tensors import check, has_others, named_tensors, storage_key, tensors_on, why_not
 
-_one_at_a_time = threading.RLock()
+_transfer_lock = threading.RLock()
 """Over all registrations: two may share a model."""
 
 
@@ -47,6 +47,17 @@ class TransferResult:
     trimmed_bytes: int = 0
 
 
+_Offset = tuple[Any, int]
+"""A tensor, and where it begins in its storage, in elements."""
+
+
+class _Named(NamedTuple):
+    """A storage, and the name of a tensor on it that the user knows."""
+
+    name: str
+    storage: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Parked:
     """One storage that is out: its object, emptied; its copy; and the tensors that
@@ -55,18 +66,16 @@ class _Parked:
 
     name: str
     storage: Any
-    place: StorageLocation
-    tensors: tuple[tuple[Any, int], ...]
-    """Each with its offset in the storage, in elements."""
+    location: StorageLocation
+    tensors: tuple[_Offset, ...]
 
 
 class Offload:
     """Objects whose tensors leave the device when told to, and come back. Made by
     :func:`~.offload.offloadable`.
 
-    As a context manager it brings them back at the end, and lets go of the host memory.
-    Safe to use from several
-    threads: what is asked twice is done once.
+    As a context manager it brings them back at the end, and frees the host memory. Safe
+    to use from several threads: what is asked twice is done once.
     """
 
     def __init__(
@@ -92,24 +101,21 @@ class Offload:
         """What it has on the device now: the bytes of each storage, by the storage's
         address.
         """
-        with _one_at_a_time:
-            on_device = (
-                t
-                for _, t in named_tensors(self.objects)
-                if t.device.type == self.device.kind
-            )
-            plain = ((storage_key(tensor), tensor) for tensor in on_device)
-            return {
-                key: tensor.untyped_storage().nbytes()
-                for key, tensor in plain
-                if key is not None
-            }
+        with _transfer_lock:
+            sizes = {}
+            for _, tensor in named_tensors(self.objects):
+                if tensor.device.type != self.device.kind:
+                    continue
+                key = storage_key(tensor)
+                if key is not None:
+                    sizes[key] = tensor.untyped_storage().nbytes()
+            return sizes
 
     def trim(self) -> int:
         """Give back what the device has cached but nothing lives in; the bytes given
         back.
         """
-        with _one_at_a_time:
+        with _transfer_lock:
             return self.device.trim()
 
     def suspend(self) -> TransferResult:
@@ -117,47 +123,48 @@ class Offload:
 
         Raises:
             LeaseError: something cannot be moved, which is named, or the host has no
-                room. Nothing has moved then.
+                capacity. Nothing has moved then.
         """
-        with _one_at_a_time:
+        with _transfer_lock:
             if self._parked:
                 return TransferResult()
-            begin = time.perf_counter()
+            began_at = time.perf_counter()
             named = list(named_tensors(self.objects))
-            found = self._storages(named)
-            if not found:
-                return TransferResult(
-                    trimmed_bytes=self.device.trim(),
-                    seconds=time.perf_counter() - begin,
-                )
-            self._parked = self._copy_out(found, [tensor for _, tensor in named])
+            storages = self._storages(named)
+            if not storages:
+                trimmed = self.device.trim()
+                return _result(began_at, (), trimmed)
+
+            self._parked = self._copy_out(storages, [tensor for _, tensor in named])
             self._empty()
-            trimmed = max(0, self.device.give_back() - _size(self._parked))
-            return self._moved(begin, self._parked, trimmed)
+            trimmed = self.device.give_back() - _size(self._parked)
+            return _result(began_at, self._parked, max(0, trimmed))
 
     def resume(self) -> TransferResult:
         """Bring everything back; what is here already stays.
 
         Raises:
-            LeaseError: the device has no room. All is still out then, nothing is lost,
-                and it may be tried again.
+            LeaseError: the device has no capacity. All is still out then, nothing is
+                lost, and it may be tried again.
         """
-        with _one_at_a_time:
+        with _transfer_lock:
             if not self._parked:
                 return TransferResult()
-            begin = time.perf_counter()
-            parked = self._parked
-            self._make_room(parked)
+            began_at = time.perf_counter()
+            all_parked = self._parked
+            self._allocate_on_device(all_parked)
             self.device.copy(
-                (_bytes_of(one.storage), one.place.bytes) for one in parked
+                (_bytes_of(parked.storage), parked.location.bytes)
+                for parked in all_parked
             )
+            # Complete before a tensor stands on it again.
             self.device.synchronize()
-            for one in parked:
-                _refer(one, to_host=False)
+            for parked in all_parked:
+                _refer(parked, to_host=False)
             self._parked = ()
             if not self.keep_host:
                 self._arena.drop()
-            return self._moved(begin, parked, 0)
+            return _result(began_at, all_parked, 0)
 
     @contextmanager
     def suspended(self) -> Iterator[TransferResult]:
@@ -170,7 +177,7 @@ class Offload:
 
     def close(self) -> None:
         """Bring everything back and let go of the host memory."""
-        with _one_at_a_time:
+        with _transfer_lock:
             self.resume()
             self._arena.drop()
 
@@ -187,14 +194,15 @@ class Offload:
 
     # -- out ---------------------------------------------------------------------------
 
-    def _storages(self, named: list[tuple[str, Any]]) -> dict[int, tuple[str, Any]]:
+    def _storages(self, named: list[tuple[str, Any]]) -> dict[int, _Named]:
         """The storages on the device, by address, each with the name of a tensor on
         it.
         """
         refusal = self.device.why_not()
-        found = dict[int, tuple[str, Any]]()
         if refusal:
             raise LeaseError(f"cannot suspend: {refusal}")
+
+        storages: dict[int, _Named] = {}
         for name, tensor in named:
             if tensor.device.type != self.device.kind:
                 continue
@@ -203,54 +211,62 @@ class Offload:
                 raise LeaseError(f"cannot suspend {name}: {refusal}", name=name)
             storage = tensor.untyped_storage()
             if storage.nbytes():
-                found.setdefault(storage._cdata, (name, storage))
-        return found
+                storages.setdefault(storage._cdata, _Named(name, storage))
+        return storages
 
     def _copy_out(
-        self, found: dict[int, tuple[str, Any]], tensors: list[Any]
+        self, storages: dict[int, _Named], tensors: list[Any]
     ) -> tuple[_Parked, ...]:
         """Copies of all storages, complete; the originals are as they were."""
-        sizes = [storage.nbytes() for _, storage in found.values()]
-        self._admit(sizes)
+        locations = self._allocate(
+            [each.storage.nbytes() for each in storages.values()]
+        )
+        self.device.synchronize()
+        copies = zip(storages.values(), locations, strict=True)
+        self.device.copy(
+            (location.bytes, _bytes_of(each.storage)) for each, location in copies
+        )
+        # Searched for while a GPU copies.
+        standing = self._tensors_by_storage(storages, tensors)
+        self.device.synchronize()
+        return tuple(
+            _Parked(
+                name=each.name,
+                storage=each.storage,
+                location=location,
+                tensors=standing.get(key, ()),
+            )
+            for (key, each), location in zip(storages.items(), locations, strict=True)
+        )
+
+    def _allocate(self, sizes: list[int]) -> list[StorageLocation]:
+        """Host memory for storages of these sizes."""
+        self._check_host_memory(sizes)
         try:
-            places = self._arena.place(sizes)
+            return self._arena.place(sizes)
         except (RuntimeError, MemoryError) as error:
             self._arena.drop()
             raise LeaseError(
                 f"cannot suspend: the host gave no {format_bytes(sum(sizes))}: {error}"
             ) from error
-        self.device.synchronize()
-        moves = zip(found.values(), places, strict=True)
-        self.device.copy(
-            (place.bytes, _bytes_of(storage)) for (_, storage), place in moves
-        )
-        standing = self._standing(found, tensors)  # while a GPU copies
-        self.device.synchronize()
-        return tuple(
-            _Parked(
-                name=name, storage=storage, place=place, tensors=standing.get(key, ())
-            )
-            for (key, (name, storage)), place in zip(found.items(), places, strict=True)
-        )
 
-    def _standing(
-        self, found: dict[int, tuple[str, Any]], tensors: list[Any]
-    ) -> dict[int, tuple[tuple[Any, int], ...]]:
-        """Who stands on each storage, those that nobody registered included; garbage is
-        dropped where it may matter.
+    def _tensors_by_storage(
+        self, storages: dict[int, _Named], tensors: list[Any]
+    ) -> dict[int, tuple[_Offset, ...]]:
+        """The tensors on each storage, views that nobody registered included; garbage
+        is dropped where it may matter.
         """
-        standing = _by_storage(tensors)
+        registered = _by_storage(tensors)
         has_views = any(
-            has_others(storage, len(standing[key]))
-            for key, (_, storage) in found.items()
+            has_others(each.storage, len(registered[key]))
+            for key, each in storages.items()
         )
-        if has_views or self.device.has_more(
-            [storage.nbytes() for _, storage in found.values()]
-        ):
+        sizes = [each.storage.nbytes() for each in storages.values()]
+        if has_views or self.device.has_more(sizes):
             gc.collect()  # before the search, which would take garbage for views
-        return (
-            _by_storage([*tensors, *tensors_on(set(found))]) if has_views else standing
-        )
+        if not has_views:
+            return registered
+        return _by_storage([*tensors, *tensors_on(set(storages))])
 
     def _empty(self) -> None:
         """Stand all tensors on the copies and free the originals; all or nothing."""
@@ -264,77 +280,71 @@ class Offload:
                     f"cannot suspend {parked.name}: {error}", name=parked.name
                 ) from error
 
-    def _admit(self, sizes: list[int]) -> None:
-        room = host_capacity(
+    def _check_host_memory(self, sizes: list[int]) -> None:
+        capacity = host_capacity(
             _available_bytes(),
-            parked_bytes=self._arena.size_bytes,
+            suspended_bytes=self._arena.size_bytes,
             share=SuspendPolicy().host_share,
         )
         missing = self._arena.missing_bytes(sizes)
-        if missing > room:
+        if missing > capacity:
             raise LeaseError(
-                f"cannot suspend: {format_bytes(sum(sizes))} would not fit into the {format_bytes(room)} of host "
+                f"cannot suspend: {format_bytes(sum(sizes))} would not fit into the {format_bytes(capacity)} of host "
                 "memory that may be used for it",
                 missing_bytes=missing,
-                room_bytes=room,
+                room_bytes=capacity,
             )
 
     # -- back --------------------------------------------------------------------------
 
-    def _make_room(self, parked: tuple[_Parked, ...]) -> None:
-        """Allocate everything on the device before a byte is copied; all or nothing."""
-        for done, one in enumerate(parked):
+    def _allocate_on_device(self, all_parked: tuple[_Parked, ...]) -> None:
+        """Allocate everything before a byte is copied; all or nothing."""
+        for count, parked in enumerate(all_parked, 1):
             try:
-                one.storage.resize_(one.place.size_bytes)
+                parked.storage.resize_(parked.location.size_bytes)
             except (RuntimeError, MemoryError) as error:
-                for other in parked[: done + 1]:
+                for other in all_parked[:count]:
                     other.storage.resize_(0)
                 self.device.give_back()
                 raise LeaseError(
-                    f"cannot resume {one.name}: the device has no room for {format_bytes(_size(parked))}; "
-                    "free some of it and try again",
-                    name=one.name,
+                    f"cannot resume {parked.name}: the device has too little free memory for "
+                    f"{format_bytes(_size(all_parked))}; free some of it and try again",
+                    name=parked.name,
                 ) from error
-        self.device.adopt([one.storage for one in parked])
-
-    def _moved(
-        self, begin: float, parked: tuple[_Parked, ...], trimmed: int
-    ) -> TransferResult:
-        seconds = time.perf_counter() - begin
-        return TransferResult(
-            storages=len(parked),
-            size_bytes=_size(parked),
-            seconds=seconds,
-            trimmed_bytes=trimmed,
-        )
+        self.device.adopt([parked.storage for parked in all_parked])
 
 
-def _by_storage(tensors: list[Any]) -> dict[int, tuple[tuple[Any, int], ...]]:
-    """The tensors on each storage, each with its offset there; one that is given twice
-    comes once.
-    """
-    found: dict[int | None, dict[int, tuple[Any, int]]] = {}
+def _result(
+    began_at: float, all_parked: tuple[_Parked, ...], trimmed_bytes: int
+) -> TransferResult:
+    return TransferResult(
+        storages=len(all_parked),
+        size_bytes=_size(all_parked),
+        seconds=time.perf_counter() - began_at,
+        trimmed_bytes=trimmed_bytes,
+    )
+
+
+def _by_storage(tensors: list[Any]) -> dict[int, tuple[_Offset, ...]]:
+    """The tensors on each storage; a tensor that is given twice comes once."""
+    by_key: dict[int, dict[int, _Offset]] = {}
     for tensor in tensors:
-        found.setdefault(storage_key(tensor), {})[id(tensor)] = (
-            tensor,
-            tensor.storage_offset(),
-        )
-    return {
-        key: tuple(standing.values())
-        for key, standing in found.items()
-        if key is not None
-    }
+        key = storage_key(tensor)
+        if key is not None:
+            offset = (tensor, tensor.storage_offset())
+            by_key.setdefault(key, {})[id(tensor)] = offset
+    return {key: tuple(offsets.values()) for key, offsets in by_key.items()}
 
 
 def _refer(parked: _Parked, *, to_host: bool) -> None:
     """Let the tensors stand on the host copy, or on their storage again, unless they
     have been given other data.
     """
-    host = parked.place.buffer.untyped_storage()
+    host = parked.location.buffer.untyped_storage()
     source, target = (parked.storage, host) if to_host else (host, parked.storage)
     for tensor, offset in parked.tensors:
         if storage_key(tensor) == source._cdata:
-            shift = parked.place.offset // tensor.element_size() if to_host else 0
+            shift = parked.location.offset // tensor.element_size() if to_host else 0
             tensor.data = _like(tensor, target, offset + shift)
 
 
@@ -355,7 +365,7 @@ def _bytes_of(storage: Any) -> Any:
 
 
 def _size(parked: tuple[_Parked, ...]) -> int:
-    return sum(one.place.size_bytes for one in parked)
+    return sum(each.location.size_bytes for each in parked)
 
 
 def _available_bytes() -> int:

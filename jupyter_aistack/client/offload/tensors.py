@@ -93,8 +93,7 @@ def alive(kind: type) -> list[Any]:
     """Every object of a class, or of one made from it, that Python's search for garbage
     knows of.
 
-    The classes are found once, and not asked of each of a notebook's hundred thousands
-    of objects.
+    The classes are collected once: a notebook has hundreds of thousands of objects.
     """
     kinds = set(_kinds(kind))
     return [thing for thing in gc.get_objects() if type(thing) in kinds]
@@ -104,18 +103,17 @@ def _kinds(kind: type) -> Iterator[type]:
     """A class and all that are made from it."""
     yield kind
     below: list[type] = type.__subclasses__(kind)
-    for one in below:
-        yield from _kinds(one)
+    for kind_below in below:
+        yield from _kinds(kind_below)
 
 
 def has_others(storage: Any, known: int) -> bool:
     """Whether more than `known` tensors may stand on a storage; the search for them can
     be left out when not.
 
-    torch counts who refers to a storage: each tensor once, and the object in our hand.
-        What it saved for a backward
-    pass counts too, and a torch that does not tell (before 2.1) leaves it open: both
-    are a yes.
+    torch counts the references to a storage: each tensor once, and the object given
+    here. What it saved for a backward pass counts too, and a torch that does not count
+    (before 2.1) leaves it open: both are a yes.
     """
     import torch
 

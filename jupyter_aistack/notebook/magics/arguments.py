@@ -14,6 +14,9 @@ from jupyter_aistack.exceptions import InvalidRequest
 SPEC_HELP = "1/4 or 0.25 (share), 20GiB (memory), 2 (whole devices), 1/2x2, 1g.18gb (MIG profile), cpu:2, gpu:1/4"
 
 
+MAX_WORKERS = 1024
+
+
 class HelpRequested(Exception):
     """The user asked for help; the text is the argument."""
 
@@ -42,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
         Raises:
             InvalidRequest: they cannot be understood.
-            HelpAsked: ``--help`` is among them.
+            HelpRequested: ``--help`` is among them.
         """
         try:
             words = shlex.split(line)
@@ -66,10 +69,33 @@ class Parser(argparse.ArgumentParser):
             if text.startswith("--")
         ]
 
+    def takes_spec(self) -> bool:
+        """Whether a SPEC is among the arguments without a name."""
+        return any(
+            action.metavar == "SPEC" and not action.option_strings
+            for action in self._actions
+        )
+
 
 class _Help(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         raise HelpRequested(parser.format_help())
+
+
+_GPU_VERBS = {
+    "status": "what this kernel holds, what enforces it, how much is used, how long it lasts",
+    "request": "ask for a slice, and give it to this kernel",
+    "release": "give the slice back, or leave the queue",
+    "queue": "who waits for what, why, and until when",
+    "extend": "move the end of a lease that has one, and keep one that is idle",
+    "usage": "what is in use now, and what it has cost so far, cell by cell",
+    "advise": "which size would have done, told from what this notebook has used",
+    "suspend": "move this kernel's GPU memory to host memory, so that others may have the capacity",
+    "resume": "move it back once there is capacity; the next cell that needs it does so by itself",
+    "pin": "keep it on the GPU whoever needs the capacity",
+    "unpin": "let it be suspended again while this kernel is idle",
+}
+"""The subcommands of ``%gpu``, each with its help, in the order of the help."""
 
 
 def gpu_parser() -> Parser:
@@ -80,12 +106,9 @@ def gpu_parser() -> Parser:
     )
     _json(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=Parser)
-    _verb(
-        verbs,
-        "status",
-        "what this kernel holds, what enforces it, how much is used, how long it lasts",
-    )
-    request = _verb(verbs, "request", "ask for a slice, and give it to this kernel")
+    parsers = {name: _verb(verbs, name, text) for name, text in _GPU_VERBS.items()}
+
+    request = parsers["request"]
     add_request_options(request)
     request.add_argument(
         "--wait",
@@ -93,45 +116,18 @@ def gpu_parser() -> Parser:
         default=True,
         help="wait in the queue until granted (default)",
     )
-    _verb(verbs, "release", "give the slice back, or leave the queue")
-    _verb(verbs, "queue", "who waits for what, why, and until when")
-    extend = _verb(
-        verbs,
-        "extend",
-        "move the end of a lease that has one, and keep one that is idle",
-    )
-    extend.add_argument(
+    parsers["extend"].add_argument(
         "duration",
         nargs="?",
         default="1h",
         metavar="TIME",
         help="how much longer: 30m, 2h, 1h30m (1h)",
     )
-    usage = _verb(
-        verbs, "usage", "what is in use now, and what it has cost so far, cell by cell"
-    )
-    usage.add_argument(
+    parsers["usage"].add_argument(
         "--week",
         action="store_true",
         help="what this notebook has used in the last seven days",
     )
-    _verb(
-        verbs,
-        "advise",
-        "which size would have done, told from what this notebook has used",
-    )
-    _verb(
-        verbs,
-        "suspend",
-        "move this kernel's GPU memory to host memory, so that others may have the room",
-    )
-    _verb(
-        verbs,
-        "resume",
-        "move it back once there is room; the next cell that needs it does so by itself",
-    )
-    _verb(verbs, "pin", "keep it on the GPU whoever needs the room")
-    _verb(verbs, "unpin", "let it be suspended again while this kernel is idle")
     return parser
 
 
@@ -190,7 +186,7 @@ def add_request_options(parser: Parser) -> None:
     parser.add_argument(
         "--preemptible",
         action="store_true",
-        help="may be ended when others need the room",
+        help="may be ended when others need the capacity",
     )
     _waiting(parser)
 
@@ -224,9 +220,10 @@ def _json(parser: Parser) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 1024:
+    is_number = text.isascii() and text.isdigit()
+    if not is_number or int(text) > MAX_WORKERS:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of workers; use 0 to 1024"
+            f"{text!r} is not a number of workers; use 0 to {MAX_WORKERS}"
         )
     return int(text)
 
@@ -243,15 +240,15 @@ def suggestions(
     verbs = parser.words()
     if verbs and not words:
         return [*verbs, *parser.options()]
-    chosen = verbs.get(words[0]) if verbs else parser
-    if chosen is None:
-        return []
+    if verbs:
+        if words[0] not in verbs:
+            return []
+        parser = verbs[words[0]]
+        words = words[1:]
+
+    specs = [*host_specs, *_SPECS]
     if words and words[-1] == "--slice":
-        return [*host_specs, *_SPECS]
-    takes_spec = any(
-        action.metavar == "SPEC" and not action.option_strings
-        for action in chosen._actions
-    )
-    given = [word for word in words[bool(verbs) :] if not word.startswith("-")]
-    specs = [*host_specs, *_SPECS] if takes_spec and not given else []
-    return [*specs, *(option for option in chosen.options() if option not in words)]
+        return specs
+    has_spec = any(not word.startswith("-") for word in words)
+    possible = specs if parser.takes_spec() and not has_spec else []
+    return [*possible, *(name for name in parser.options() if name not in words)]

@@ -90,8 +90,8 @@ class AwaitedCells:
 
 
 def _body(text: str) -> str | None:
-    """The body of the one ``%%gpu`` that a transformed cell is; None for any other
-    cell.
+    """The body of ``%%gpu``, where a transformed cell is nothing else; None for any
+    other cell.
     """
     if not text.startswith("get_ipython().run_cell_magic('gpu'"):
         return None

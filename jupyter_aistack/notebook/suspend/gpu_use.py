@@ -1,9 +1,9 @@
-"""Whether a cell may use the GPU, by a look at its text and at what its names stand
-for; nothing is run.
+"""Whether a cell may use the GPU, judged by its text and by the values of its names;
+nothing is run.
 
-A cell that cannot is not held up while its lease is parked. Whatever is not known for
-sure may: bringing a lease back for nothing costs a second, a cell that goes on without
-it costs its user the cell.
+A cell that cannot is not held up while its lease is suspended. What is not known for
+sure counts as a use: to resume a lease for nothing costs a second, a cell that runs
+without it costs its user the cell.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ HARMLESS_MAGICS = frozenset(
 RUNS_ANYTHING = frozenset(
     {"__import__", "compile", "eval", "exec", "globals", "locals", "vars"}
 )
-MOST_LOOKED_AT = 2000
-"""Values; beyond that it is not known."""
+MAX_VALUES = 2000
+"""Values that are inspected; beyond that it is not known."""
 
 _PLAIN = (
     int,
@@ -91,10 +91,10 @@ def may_use_gpu(code: str, namespace: Mapping[str, Any]) -> bool:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return False  # it will not run
-    look = _Look(namespace)
+    inspection = _Inspection(namespace)
     try:
         for name in _names(tree):
-            look.at_name(name)
+            inspection.check_name(name)
     except (_Unknown, RecursionError):
         return True
     return False
@@ -104,61 +104,62 @@ class _Unknown(Exception):
     """It may."""
 
 
-class _Look:
-    """One look: what was looked at already. Its methods raise unless what they are
-    given has no way to a GPU.
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds nothing of others."""
+    return type(value) in _PLAIN or isinstance(value, _DESCRIPTORS)
+
+
+class _Inspection:
+    """Which values have been inspected. Its methods raise `_Unknown` unless what they
+    are given has no way to a GPU.
     """
 
     def __init__(self, namespace: Mapping[str, Any]) -> None:
         self._namespace = namespace
         self._seen: set[int] = set()
 
-    def at_name(self, name: str) -> None:
+    def check_name(self, name: str) -> None:
         if name in RUNS_ANYTHING:
             raise _Unknown
         if name in self._namespace:
-            self._at(self._namespace[name])
+            self._check(self._namespace[name])
 
-    def _at(self, value: Any) -> None:
-        if (
-            type(value) in _PLAIN
-            or isinstance(value, _DESCRIPTORS)
-            or id(value) in self._seen
-        ):
+    def _check(self, value: Any) -> None:
+        if id(value) in self._seen or _is_plain(value):
             return
         self._seen.add(id(value))
-        if len(self._seen) > MOST_LOOKED_AT:
+        if len(self._seen) > MAX_VALUES:
             raise _Unknown
         if isinstance(value, types.ModuleType):
             _check_library(value.__name__)
         elif isinstance(value, dict):
-            self._at_all([*value.keys(), *value.values()])
+            self._check_all([*value.keys(), *value.values()])
         elif isinstance(value, _CONTAINERS):
-            self._at_all(value)
+            self._check_all(value)
         elif isinstance(value, type):
-            self._at_class(value)
+            self._check_class(value)
         else:
-            self._at_other(value)
+            self._check_other(value)
 
-    def _at_all(self, values: Iterable[Any]) -> None:
+    def _check_all(self, values: Iterable[Any]) -> None:
         for value in list(values):
-            self._at(value)
+            self._check(value)
 
-    def _at_other(self, value: Any) -> None:
+    def _check_other(self, value: Any) -> None:
         if isinstance(value, types.FunctionType):
-            self._at_function(value)
+            self._check_function(value)
         elif isinstance(value, types.MethodType):
-            self._at_all([value.__self__, value.__func__])
+            self._check_all([value.__self__, value.__func__])
         elif isinstance(value, types.BuiltinFunctionType):
-            self._at(value.__self__)
+            self._check(value.__self__)
         elif isinstance(value, property):
-            self._at_all([value.fget, value.fset, value.fdel])
+            self._check_all([value.fget, value.fset, value.fdel])
         elif isinstance(value, (staticmethod, classmethod)):
-            self._at(value.__func__)
+            self._check(value.__func__)
         else:
-            self._at_object(value)
+            self._check_object(value)
 
-    def _at_function(self, function: types.FunctionType) -> None:
+    def _check_function(self, function: types.FunctionType) -> None:
         """A user's function is followed through the names it uses; a library's is as
         good as its library.
         """
@@ -166,13 +167,13 @@ class _Look:
             _check_library(function.__module__ or "?")
             return
         for name in _names_of(function.__code__):
-            self.at_name(name)
+            self.check_name(name)
         cells = [
             cell.cell_contents
             for cell in function.__closure__ or ()
             if _is_filled(cell)
         ]
-        self._at_all(
+        self._check_all(
             [
                 *cells,
                 *(function.__defaults__ or ()),
@@ -180,39 +181,38 @@ class _Look:
             ]
         )
 
-    def _at_class(self, value: type) -> None:
+    def _check_class(self, value: type) -> None:
         if value.__module__ != self._namespace.get("__name__", "__main__"):
             _check_library(value.__module__)
             return
-        self._at_all(
+        self._check_all(
             part
             for name, part in vars(value).items()
             if not name.startswith("__") or callable(part)
         )
-        self._at_all(value.__bases__)
+        self._check_all(value.__bases__)
 
-    def _at_object(self, value: Any) -> None:
-        """A user's object is looked into; one of a library is known where such objects
-        hold nothing of others.
+    def _check_object(self, value: Any) -> None:
+        """A user's object is inspected; an object of a library is trusted where such
+        objects hold nothing of others.
         """
         home = type(value).__module__
         if home == self._namespace.get("__name__", "__main__"):
-            self._at(type(value))
-            self._at(getattr(value, "__dict__", None))
+            self._check(type(value))
+            self._check(getattr(value, "__dict__", None))
             return
         _check_library(home)
-        if (
-            home.partition(".")[0] not in DATA
-            or str(getattr(value, "dtype", "")) == "object"
-        ):
+        # An array of Python objects may hold anything.
+        holds_objects = str(getattr(value, "dtype", "")) == "object"
+        if home.partition(".")[0] not in DATA or holds_objects:
             raise _Unknown
 
 
 def _check_library(name: str) -> None:
     root = name.partition(".")[0]
-    if root not in CPU_ONLY and (
-        root not in CPU_UNLESS_ACCELERATED or "cudf" in sys.modules
-    ):
+    if root in CPU_ONLY:
+        return
+    if root not in CPU_UNLESS_ACCELERATED or "cudf" in sys.modules:
         raise _Unknown
 
 

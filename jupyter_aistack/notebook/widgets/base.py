@@ -24,17 +24,16 @@ def module(name: str) -> str:
     """The ES module of a widget, with what all of them share in front: the page cannot
     import a second file.
     """
-    return "\n".join(
-        (_STATIC / file).read_text(encoding="utf-8") for file in ("live.js", name)
-    )
+    files = [_STATIC / "live.js", _STATIC / name]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 class LiveWidget(anywidget.AnyWidget):
     """A widget with a picture.
 
     Displaying it makes two outputs: the live view, and a picture which the live view
-        hides. Where the view cannot live
-    (kernel gone, nbconvert, a page on the web) the picture is what is seen.
+    hides. Where the view cannot live (kernel gone, nbconvert, a page on the web) the
+    picture is what is seen.
     """
 
     _picture: Any = None  # on the class, for close() runs after a failed start too
@@ -51,13 +50,13 @@ class LiveWidget(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         from IPython.display import display, publish_display_data
 
-        publish_display_data(
-            {"text/plain": repr(self), **_data(self._repr_mimebundle_())}
-        )
+        view = _data(self._repr_mimebundle_())
+        publish_display_data({"text/plain": repr(self), **view})
         self._picture = display(self._shown(), raw=True, display_id=True)
 
     def _shown(self) -> dict[str, str]:
-        html = f'<div data-aistack-picture="{escape(self.picture_id)}">{self.picture()}</div>'
+        id_ = escape(self.picture_id)
+        html = f'<div data-aistack-picture="{id_}">{self.picture()}</div>'
         return {"text/html": html, "text/plain": self.summary()}
 
     @abstractmethod
@@ -66,9 +65,10 @@ class LiveWidget(anywidget.AnyWidget):
 
     def _follow(self, *, now: bool = False) -> None:
         """Bring the picture up to date, unless it was just now."""
-        if self._picture is not None and (
-            now or time.monotonic() - self._pictured_at >= PICTURE_SECONDS
-        ):
+        if self._picture is None:
+            return
+        is_due = time.monotonic() - self._pictured_at >= PICTURE_SECONDS
+        if now or is_due:
             self._pictured_at = time.monotonic()
             self._picture.update(self._shown(), raw=True)
 
@@ -85,4 +85,6 @@ class LiveWidget(anywidget.AnyWidget):
 
 def _data(bundle: Any) -> dict[str, Any]:
     """The data of a mimebundle, which may come with its metadata."""
-    return dict(bundle[0] if isinstance(bundle, tuple) else bundle or {})
+    if isinstance(bundle, tuple):
+        bundle = bundle[0]
+    return dict(bundle or {})

@@ -49,8 +49,8 @@ def curve_image(curve: Mapping[str, Any]) -> str:
 
 
 def _plot(points: Sequence[Sequence[float]]) -> str:
-    steps = [p[0] for p in points]
-    values = [p[1] for p in points]
+    steps = [step for step, _ in points]
+    values = [value for _, value in points]
     xs = _scaled(steps, LEFT, WIDTH - RIGHT)
     ys = _scaled(values, HEIGHT - BOTTOM, TOP + 4)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
@@ -72,8 +72,8 @@ def _scaled(numbers: Sequence[float], low: float, high: float) -> list[float]:
     least = min(numbers)
     most = max(numbers)
     # Halves, so that the span of the largest floats is still a float.
-    span = most / 2 - least / 2
-    return [
-        low + (high - low) * ((n / 2 - least / 2) / span if span else 0.5)
-        for n in numbers
-    ]
+    half_span = most / 2 - least / 2
+    if not half_span:
+        return [(low + high) / 2] * len(numbers)
+    shares = [(number / 2 - least / 2) / half_span for number in numbers]
+    return [low + (high - low) * share for share in shares]

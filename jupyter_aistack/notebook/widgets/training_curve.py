@@ -38,11 +38,7 @@ class TrainingCurve(LiveWidget):
         )
         self._points: dict[str, Points] = {}
         self._guard = threading.Lock()
-        if (
-            isinstance(metrics, str)
-            or not metrics
-            or not all(isinstance(name, str) and name for name in metrics)
-        ):
+        if not _are_names(metrics):
             raise InvalidRequest(
                 f'metrics: expected names such as ("loss", "auc"), got {metrics!r}',
                 field="metrics",
@@ -65,12 +61,8 @@ class TrainingCurve(LiveWidget):
             for name, value in metrics.items():
                 if name in self._points:
                     points = self._points[name]
-                    place = (
-                        (points[-1][0] + 1 if points else 0.0)
-                        if step is None
-                        else float(step)
-                    )
-                    points.append((place, float(value)))
+                    at = _next_step(points) if step is None else float(step)
+                    points.append((at, float(value)))
             wait = self._sent_at + UPDATE_SECONDS - time.monotonic()
             if wait > 0:
                 self._redraw_later(wait)
@@ -104,7 +96,7 @@ class TrainingCurve(LiveWidget):
         """The last values."""
         with self._guard:
             return ", ".join(
-                f"{name} {_said(points)}" for name, points in self._points.items()
+                f"{name} {_last_text(points)}" for name, points in self._points.items()
             )
 
     def close(self) -> None:
@@ -116,6 +108,12 @@ class TrainingCurve(LiveWidget):
         super().close()
 
 
+def _are_names(metrics: Sequence[str]) -> bool:
+    if isinstance(metrics, str) or not metrics:
+        return False
+    return all(isinstance(name, str) and name for name in metrics)
+
+
 def _curve(name: str, points: Points) -> dict[str, Any]:
     finite = [point for point in points if math.isfinite(point[1])]
     stride = max(1, math.ceil(len(finite) / MAX_SHOWN))
@@ -125,11 +123,16 @@ def _curve(name: str, points: Points) -> dict[str, Any]:
     return {
         "name": name,
         "points": [list(point) for point in shown],
-        "last": _said(points),
+        "last": _last_text(points),
     }
 
 
-def _said(points: Points) -> str:
-    return (
-        f"{points[-1][1]:.4g} at step {points[-1][0]:g}" if points else "no points yet"
-    )
+def _next_step(points: Points) -> float:
+    return points[-1][0] + 1 if points else 0.0
+
+
+def _last_text(points: Points) -> str:
+    if not points:
+        return "no points yet"
+    step, value = points[-1]
+    return f"{value:.4g} at step {step:g}"

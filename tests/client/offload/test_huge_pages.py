@@ -17,7 +17,7 @@ def test_large_pages_are_asked_for_within_what_is_ours(
     asked: list[tuple[int, int, int]] = []
     monkeypatch.setattr(huge_pages, "_advise", lambda: lambda *wish: asked.append(wish))
     huge_pages.prefer_large(10 * MIB + 64, 8 * MIB)
-    huge_pages.prefer_large(10 * MIB, huge_pages.WORTH_BYTES - 1)
+    huge_pages.prefer_large(10 * MIB, huge_pages.LEAST_BYTES - 1)
     assert asked == [
         (10 * MIB + mmap.PAGESIZE, 8 * MIB - mmap.PAGESIZE, huge_pages.ADVISE_HUGE)
     ]

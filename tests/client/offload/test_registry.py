@@ -69,11 +69,11 @@ def test_what_is_out_though_all_is_said_to_be_here_is_brought_in_before_the_cell
     from jupyter_aistack.notebook.suspend.resume_hooks import ResumeHooks
 
     shell = InteractiveShell()
-    stay = ResumeHooks(
+    hooks = ResumeHooks(
         shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0}
     )
-    stay.register()
-    stay.agent.lease_id = "l-1"
+    hooks.register()
+    hooks.agent.lease_id = "l-1"
     shell.user_ns["offload"] = offload = aistack.offloadable(
         torch.ones(16), device="cpu"
     )
