@@ -72,7 +72,7 @@ async def look() -> dict[str, Any] | str:
     import asyncio
 
     try:
-        found = await asyncio.to_thread(attaching.look)
+        found = await asyncio.to_thread(attaching.probe)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return type(error).__name__
     _looking[found.seen["pid"]] = found
