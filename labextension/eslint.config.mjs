@@ -34,8 +34,13 @@ export default tseslint.config(
       // A token, and a class with its options, share their name on purpose.
       '@typescript-eslint/no-namespace': 'off',
       '@typescript-eslint/no-unused-vars': ['error', { args: 'none' }],
+      complexity: ['error', 12],
       curly: ['error', 'all'],
       eqeqeq: 'error',
+      'max-lines': ['error', 400],
+      'max-statements-per-line': ['error', { max: 1 }],
+      'no-multi-assign': 'error',
+      'no-nested-ternary': 'error',
       'prefer-arrow-callback': 'error'
     }
   },
@@ -53,6 +58,7 @@ export default tseslint.config(
             './api/restapi',
             './commands/lease',
             './commands/panelactions',
+            './notifications/conditiontoasts',
             './notifications/newstoasts',
             './notifications/suspendtoasts',
             './notifications/suspendwatcher',
@@ -65,8 +71,13 @@ export default tseslint.config(
     }
   },
   {
+    files: ['src/**'],
+    ignores: ['src/__tests__/**'],
+    rules: { 'max-lines-per-function': ['error', 70] }
+  },
+  {
     files: ['src/__tests__/**'],
-    rules: { 'jupyter/no-untranslated-string': 'off' }
+    rules: { 'jupyter/no-untranslated-string': 'off', 'max-lines': 'off' }
   },
   { files: ['**/*.{ts,tsx}'], ...prettier }
 );

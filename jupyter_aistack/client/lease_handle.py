@@ -108,9 +108,9 @@ class LeaseHandle:
         if self.lease is None:
             return ()
         if self._slices is None:
-            from jupyter_aistack.core.wire.values import lease_from_dict
+            from jupyter_aistack.core.wire.records import LEASE
 
-            self._slices = lease_from_dict(self.lease).slices
+            self._slices = LEASE.from_dict(self.lease).slices
         return self._slices
 
     @property
@@ -138,7 +138,7 @@ class LeaseHandle:
     @property
     def conditions(self) -> Conditions:
         """What the user should know of it, the gravest first; empty while it waits."""
-        from jupyter_aistack.core.wire.values import conditions_from_list
+        from jupyter_aistack.core.wire.records import conditions_from_list
 
         return conditions_from_list(self.lease["conditions"]) if self.lease else ()
 
@@ -374,17 +374,17 @@ def _pauses(deadline: float | None) -> Iterator[float]:
 def _preparation(data: Mapping[str, Any] | None) -> Preparation:
     if not data:
         return Preparation()
-    from jupyter_aistack.core.wire.values import preparation_from_dict
+    from jupyter_aistack.core.wire.records import PREPARATION
 
-    return preparation_from_dict(data)
+    return PREPARATION.from_dict(data)
 
 
 def _condition_dict(condition: Condition | None) -> JSON | None:
     if condition is None:
         return None
-    from jupyter_aistack.core.wire.values import condition_to_dict
+    from jupyter_aistack.core.wire.records import CONDITION
 
-    return condition_to_dict(condition)
+    return CONDITION.to_dict(condition)
 
 
 # -- the leases of this process --------------------------------------------------------

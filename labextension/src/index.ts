@@ -31,6 +31,8 @@ import { addCommands } from './commands/lease';
 import { panelActions } from './commands/panelactions';
 import { restarterOf } from './commands/restartkernel';
 import { saverOf } from './commands/savenotebook';
+import { ConditionToasts } from './notifications/conditiontoasts';
+import { ConditionWatcher } from './notifications/conditionwatcher';
 import { NewsToasts } from './notifications/newstoasts';
 import { NoticeWatcher } from './notifications/noticewatcher';
 import { SuspendToasts } from './notifications/suspendtoasts';
@@ -279,18 +281,21 @@ const news: JupyterFrontEndPlugin<void> = {
     });
     new LeaseWatcher(manager, kernel, toasts, () => settings.warnSeconds);
     new NoticeWatcher(manager, kernelIds, toasts);
-    const standing = new SuspendToasts({
+    const open = (): void => void app.commands.execute(CommandIDs.open);
+    const suspendToasts = new SuspendToasts({
       applySuspendAction: actions.applySuspendAction,
       restartOf: kernel_id =>
         app.commands.isEnabled(CommandIDs.restart, { kernel_id })
           ? () => actions.restart(kernel_id)
           : null,
-      open: () => void app.commands.execute(CommandIDs.open),
+      open,
       shouldExplain: () => settings.explainsSuspend,
       explained: () => settings.hasExplained(),
       trans
     });
-    new SuspendWatcher(manager, kernelIds, standing);
+    new SuspendWatcher(manager, kernelIds, suspendToasts);
+    const conditionToasts = new ConditionToasts({ open, trans });
+    new ConditionWatcher(manager, kernelIds, conditionToasts);
   }
 };
 

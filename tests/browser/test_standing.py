@@ -84,7 +84,7 @@ def test_what_is_not_enforced_or_nearly_full_or_out_of_order_stands_out(
     snapshot["usage"]["leases"]["l-tour"]["memory_bytes"] = 19 * GIB
     told.say(snapshot)
     expect(lab.mine.locator(".jp-AIStack-problem")).to_contain_text(
-        "This slice is not enforced: the process sees"
+        "Not enforced: the process sees"
     )
     expect(lab.mine).to_contain_text("19 / 20 GiB, nearly full")
     expect(lab.device(0)).to_contain_text("not enforced")

@@ -20,7 +20,7 @@ from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome
-from jupyter_aistack.core.scheduling.idle import stage
+from jupyter_aistack.core.scheduling.idle import idle_stage
 from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
 from tests.fakes.kernel_server import WriteKernel, active, client_of, evaluate, lease_of
 
@@ -115,7 +115,7 @@ def shown(broker: Broker, lease_id: str) -> tuple[str, str]:
     """What a lease is called, and the kind of its notice."""
     lease = broker.lease(lease_id)
     kind = lease.notice.kind.value if lease.notice else ""
-    return stage(lease, broker.policy.queue(lease.queue), broker.clock()), kind
+    return idle_stage(lease, broker.policy.queue(lease.queue), broker.clock()), kind
 
 
 @pytest.fixture
@@ -205,10 +205,7 @@ async def test_slice_that_nobody_uses_is_taken_back_and_its_kernel_says_so_and_g
         said = await output(
             client, "import os; print('lease:', os.environ.get('AISTACK_LEASE', ''))"
         )
-        assert (
-            f"the lease {lease.id} has ended: reclaimed: idle"
-            in said
-        )
+        assert f"the lease {lease.id} has ended: reclaimed: idle" in said
         assert "%gpu request 1/4 asks again" in said
         assert said.rstrip().endswith("lease:")
         assert "This kernel holds 1/4" in await output(
@@ -320,9 +317,7 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         assert broker.lease(lease.id).outcome is Outcome.PREEMPTED
         assert [held.queue for held in broker.leases()] == ["urgent"]
         said = await output(client, "print(treasure)")
-        assert (
-            "preempted: a higher-priority request needed the capacity" in said
-        )
+        assert "preempted: a higher-priority request needed the capacity" in said
         assert (
             "this kernel runs without a device now; %gpu request 1 asks again" in said
         )

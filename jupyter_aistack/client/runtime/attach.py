@@ -170,9 +170,9 @@ def verify(expects: Expectation, is_client: child.IsClient | None = None) -> Ver
     )
 
 
-def probe() -> child.ProbeResult:
-    """A child that sees what this process would, for another to judge; close it. Raises
-    as `ProbeResult` does.
+def start_probe() -> child.ProbeResult:
+    """A running child that sees what this process would, for another process to judge;
+    close it. Raises as `ProbeResult` does.
     """
     return child.ProbeResult(interpreter=sys.executable, environment=os.environ)
 

@@ -7,10 +7,34 @@ from typing import Any
 from jupyter_server.utils import url_path_join
 
 from jupyter_aistack._version import __version__
+from jupyter_aistack.core.model.condition import Condition
+from jupyter_aistack.core.model.device import Device, MIGInstance, Slice
+from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.lease import Lease, Notice
+from jupyter_aistack.core.model.policy import Queue
+from jupyter_aistack.core.model.request import Holder, Request
+from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.wire import schemas
+from jupyter_aistack.core.wire.descriptions import described
 
 JSON = dict[str, Any]
 
+_RECORDS: dict[str, type] = {
+    "Condition": Condition,
+    "Device": Device,
+    "DeviceState": DeviceState,
+    "Event": Event,
+    "Holder": Holder,
+    "Lease": Lease,
+    "MIGInstance": MIGInstance,
+    "Notice": Notice,
+    "QueueSettings": Queue,
+    "Request": Request,
+    "Reservation": Reservation,
+    "Slice": Slice,
+}
+"""The class whose docstring says what the fields of a schema mean."""
 ERRORS = {
     400: "The request cannot be understood; the message names the field.",
     403: "Not logged in, not allowed, or it belongs to someone else.",
@@ -33,7 +57,7 @@ def document(base_url: str) -> JSON:
         "security": [{"token": []}],
         "paths": _paths(),
         "components": {
-            "schemas": schemas.SCHEMAS,
+            "schemas": described(schemas.SCHEMAS, _RECORDS),
             "responses": {"Error": _json("Error", "What went wrong, in one sentence.")},
             "securitySchemes": {
                 "token": {

@@ -8,7 +8,13 @@ import { resolve } from 'node:path';
 import { LeaseManager } from '../api/manager';
 import { RestAPI } from '../api/restapi';
 import type { ICurrentKernel } from '../tokens';
-import type { IDeviceState, ISnapshot } from '../wire/types';
+import type {
+  ConditionKind,
+  ICondition,
+  IDeviceState,
+  ISnapshot,
+  Severity
+} from '../wire/types';
 import * as validate from '../wire/validate';
 
 /** The samples that the Python side is tested against, too; a fresh copy each time. */
@@ -53,6 +59,15 @@ export const LOST: Partial<IDeviceState> = {
   standing: 'lost',
   why: 'the helper ended while it moved'
 };
+
+/** A condition as the server sends it. */
+export function conditionSample(
+  kind: ConditionKind,
+  severity: Severity,
+  message: string
+): ICondition {
+  return { kind, severity, message, since: 1790000300 };
+}
 
 function fill(text: string, values: unknown[]): string {
   return values.reduce<string>(

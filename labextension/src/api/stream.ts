@@ -125,11 +125,9 @@ export class SnapshotStream extends Disposable {
     clearTimeout(this._timer);
     this._drop();
     this._failures += 1;
-    if (this._failures >= FAILURES_BEFORE_POLLING) {
-      if (this._failures === FAILURES_BEFORE_POLLING) {
-        void this._poll.refresh();
-      }
-    } else if (this._hasReceived) {
+    if (this._failures === FAILURES_BEFORE_POLLING) {
+      void this._poll.refresh();
+    } else if (this._failures < FAILURES_BEFORE_POLLING && this._hasReceived) {
       this._options.onStatus('disconnected', messageOf(error));
     }
     this._timer = setTimeout(() => this._open(), retryDelay(this._failures));
@@ -156,7 +154,9 @@ export class SnapshotStream extends Disposable {
     this._socket = null;
     this._isOpen = false;
     if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onopen = null;
+      socket.onmessage = null;
+      socket.onclose = null;
       socket.close();
     }
   }

@@ -97,20 +97,27 @@ function suspendCommand(
   };
 }
 
-/** The lease meant, when a kernel of this server holds it: whatever else there is belongs to others. */
+/** The lease that is meant, if a kernel of this server holds it; others belong to other users. */
 function ownLease(options: ICommandOptions, args: Args): ILease | null {
+  const lease = addressedLease(options, args);
+  if (lease === null) {
+    return null;
+  }
+  const isOfKernel = (id: string): boolean => isOwn(lease.holder, id);
+  return options.kernelIds().some(isOfKernel) ? lease : null;
+}
+
+/** The lease under the mouse or with the given id, else that of the current kernel. */
+function addressedLease(options: ICommandOptions, args: Args): ILease | null {
   const { kernel, manager } = options;
-  const wanted =
-    args.in_context === true
-      ? options.leaseUnderMouse()
-      : textArg(args, 'lease_id');
-  const lease =
-    wanted === null && args.in_context !== true && kernel.id
-      ? manager.leaseOf(kernel.id)
-      : manager.leases.find(({ id }) => id === wanted);
-  const isMine =
-    !!lease && options.kernelIds().some(id => isOwn(lease.holder, id));
-  return isMine ? lease : null;
+  const isInContext = args.in_context === true;
+  const leaseId = isInContext
+    ? options.leaseUnderMouse()
+    : textArg(args, 'lease_id');
+  if (leaseId === null && !isInContext) {
+    return kernel.id ? manager.leaseOf(kernel.id) : null;
+  }
+  return manager.leases.find(({ id }) => id === leaseId) ?? null;
 }
 
 function notifyDone(

@@ -1,7 +1,7 @@
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import { formatDuration, holderName, truncated } from '../text/format';
+import { formatDuration } from '../text/format';
 import {
   canExtend,
   endedLine,
@@ -10,6 +10,7 @@ import {
 } from '../text/notice';
 import type { ILease } from '../wire/types';
 import type { INoticeNews, NoticedLease } from './noticewatcher';
+import { shortName } from './toastlist';
 import type { ILeaseNews } from './watcher';
 
 export interface INewsToastsOptions {
@@ -59,7 +60,7 @@ export class NewsToasts implements ILeaseNews, INoticeNews {
       Notification.dismiss(shown.id);
     }
     if (hasEnded) {
-      const message = endedLine(lease, lease.notice, nameOf(lease), trans);
+      const message = endedLine(lease, lease.notice, shortName(lease), trans);
       Notification.info(message, { autoClose: false });
     }
   }
@@ -67,7 +68,7 @@ export class NewsToasts implements ILeaseNews, INoticeNews {
   private _textOf(lease: NoticedLease, now: number): string {
     const { trans } = this._options;
     const left = roundedTimeLeft(lease.notice, now, trans);
-    return noticeLine(lease, lease.notice, nameOf(lease), left, trans);
+    return noticeLine(lease, lease.notice, shortName(lease), left, trans);
   }
 
   private _actionsFor(lease: NoticedLease): Notification.IAction[] {
@@ -100,11 +101,4 @@ export class NewsToasts implements ILeaseNews, INoticeNews {
   }
 
   private readonly _shown = new Map<string, { id: string; message: string }>();
-}
-
-/** JupyterLab cuts a notification off after 140 letters, and the end of ours matters. */
-const NAME_LETTERS = 20;
-
-function nameOf({ holder }: ILease): string {
-  return truncated(holderName(holder), NAME_LETTERS);
 }

@@ -1,5 +1,5 @@
 import { Disposable } from '../app/disposable';
-import { isOwn } from '../text/ownership';
+import { ownLeases } from '../text/ownership';
 import type { ILeaseManager } from '../tokens';
 import type { ILease, INotice } from '../wire/types';
 
@@ -54,10 +54,7 @@ export class NoticeWatcher extends Disposable {
   }
 
   private _leasesWithNotice(): NoticedLease[] {
-    const kernels = this._kernelIds();
-    return this._manager.leases
-      .filter(isNoticed)
-      .filter(({ holder }) => kernels.some(kernel => isOwn(holder, kernel)));
+    return ownLeases(this._manager.leases, this._kernelIds()).filter(hasNotice);
   }
 
   private _hasEnded({ id, notice }: NoticedLease): boolean {
@@ -71,8 +68,8 @@ export class NoticeWatcher extends Disposable {
   private readonly _timer: ReturnType<typeof setInterval>;
 }
 
-function isNoticed(lease: ILease): lease is NoticedLease {
-  return lease.notice !== null && lease.state !== 'ended';
+function hasNotice(lease: ILease): lease is NoticedLease {
+  return lease.notice !== null;
 }
 
 /** A later notice about the same lease has a key of its own. */

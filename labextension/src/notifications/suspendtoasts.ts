@@ -2,42 +2,34 @@ import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import { hostMemoryText, type SuspendableLease } from '../text/devicestate';
-import { deviceTitle, holderName, truncated } from '../text/format';
 import type { SuspendAction } from '../text/suspendaction';
-import type { IDevice, ILease } from '../wire/types';
 import type { ISuspendNews } from './suspendwatcher';
+import { shortName, ToastList } from './toastlist';
 
 export interface ISuspendToastsOptions {
   applySuspendAction: (leaseId: string, action: SuspendAction) => void;
   /** Restarts a kernel, after asking; null when no open notebook has it. */
   restartOf: (kernelId: string) => (() => void) | null;
-  /** Shows where slices are dealt with. */
+  /** Shows the panel. */
   open: () => void;
-  /** Whether this user still has to be told what it means to be suspended; asked once per suspend. */
+  /** Whether to explain to this user what a suspended slice is; asked once per suspend. */
   shouldExplain: () => boolean;
-  /** Now they have been. */
+  /** It has been explained. */
   explained: () => void;
   trans: TranslationBundle;
 }
 
-/** Tells what must be known of slices: each thing once, and again only in the list of notifications. */
+/** Notifies of slices that are suspended, resumed or lost: each pops up once, and then only in the list of notifications. */
 export class SuspendToasts implements ISuspendNews {
   constructor(private readonly _options: ISuspendToastsOptions) {}
 
   suspended(lease: SuspendableLease, isNews: boolean): void {
-    const { explained, shouldExplain, trans } = this._options;
-    const actions = [this._action('resume', lease)];
+    const { explained, shouldExplain } = this._options;
     if (shouldExplain()) {
       explained();
-      this._explain(lease, [...actions, this._action('pin', lease)]);
+      this._explain(lease);
     } else if (isNews) {
-      const pause = this._popUpTime(`suspended ${lease.id}`, 10_000);
-      const message = trans.__(
-        '%1 is suspended: %2; it comes back when a cell needs it.',
-        nameOf(lease),
-        hostMemoryText(lease, trans)
-      );
-      this._show(lease.id, 'info', message, pause, actions);
+      this._showSuspended(lease);
     }
   }
 
@@ -45,83 +37,61 @@ export class SuspendToasts implements ISuspendNews {
     const { trans } = this._options;
     this.over(lease.id);
     if (isNews) {
-      const message = trans.__('%1 is back on its device.', nameOf(lease));
-      const pause = this._popUpTime(`resumed ${lease.id}`, 5_000);
-      this._show(lease.id, 'success', message, pause);
+      this._toasts.show(lease.id, {
+        type: 'success',
+        message: trans.__('%1 is back on its device.', shortName(lease)),
+        autoClose: this._popUpTime(`resumed ${lease.id}`, 5_000)
+      });
     }
   }
 
   lost(lease: SuspendableLease): void {
-    const { restartOf, trans } = this._options;
-    const restart = restartOf(lease.holder.id);
-    const message = trans.__(
-      '%1: what it kept on its device is lost. Restart the kernel to go on.',
-      nameOf(lease)
-    );
-    this._show(lease.id, 'error', message, false, [
-      ...(restart
-        ? [{ label: trans.__('Restart kernel…'), callback: () => restart() }]
-        : []),
-      this._showAction()
-    ]);
-  }
-
-  unenforced(lease: ILease): void {
     const { trans } = this._options;
-    const message = trans.__(
-      '%1: its slice is not enforced, so others may get in its way. The panel says why; a restart may help.',
-      nameOf(lease)
-    );
-    this._show(`${lease.id} size`, 'warning', message, false, [
-      this._showAction()
-    ]);
-  }
-
-  filled(lease: ILease): void {
-    const message = truncated(capital(lease.note), LETTERS);
-    this._show(`${lease.id} memory`, 'warning', message, 15_000, [
-      this._showAction()
-    ]);
-  }
-
-  deviceFailed(lease: ILease, device: IDevice): void {
-    const { trans } = this._options;
-    const title = deviceTitle(device, trans);
-    const message = trans.__(
-      '%1 on %2: %3',
-      nameOf(lease),
-      title,
-      device.problem
-    );
-    this._show(
-      `${lease.id} ${device.id}`,
-      'error',
-      truncated(message, LETTERS),
-      false,
-      [this._showAction()]
-    );
+    this.over(lease.id);
+    this._toasts.show(lease.id, {
+      type: 'error',
+      message: trans.__(
+        '%1: what it kept on its device is lost. Restart the kernel to go on.',
+        shortName(lease)
+      ),
+      autoClose: false,
+      actions: this._lossActions(lease)
+    });
   }
 
   over(leaseId: string): void {
-    const shown = this._shown.get(leaseId);
-    if (shown !== undefined) {
-      this._shown.delete(leaseId);
-      Notification.dismiss(shown);
-    }
+    this._toasts.dismiss(leaseId);
     this._closeExplanation(leaseId);
   }
 
+  private _showSuspended(lease: SuspendableLease): void {
+    const { trans } = this._options;
+    this.over(lease.id);
+    this._toasts.show(lease.id, {
+      type: 'info',
+      message: trans.__(
+        '%1 is suspended: %2; it comes back when a cell needs it.',
+        shortName(lease),
+        hostMemoryText(lease, trans)
+      ),
+      autoClose: this._popUpTime(`suspended ${lease.id}`, 10_000),
+      actions: [this._action('resume', lease)]
+    });
+  }
+
   /** Stays to be read, however soon the slice is back. */
-  private _explain(
-    lease: SuspendableLease,
-    actions: Notification.IAction[]
-  ): void {
-    const message = explanation(lease, this._options.trans);
+  private _explain(lease: SuspendableLease): void {
+    const { trans } = this._options;
+    const message = trans.__(
+      '%1 is suspended: its GPU memory moved to the host to free capacity. Nothing is lost; it comes back when a cell needs it.',
+      shortName(lease)
+    );
+    const actions = [this._action('resume', lease), this._action('pin', lease)];
     const id = Notification.info(message, { autoClose: false, actions });
     this._explanation = { id, leaseId: lease.id };
   }
 
-  /** What is explained can no longer be acted upon once that lease is back or gone. */
+  /** Takes the buttons from the explanation: the lease is back or gone. */
   private _closeExplanation(leaseId: string): void {
     if (this._explanation?.leaseId === leaseId) {
       Notification.update({ id: this._explanation.id, actions: [] });
@@ -129,24 +99,11 @@ export class SuspendToasts implements ISuspendNews {
     }
   }
 
-  /** In place of what was said before under `key`. */
-  private _show(
-    key: string,
-    type: Notification.TypeOptions,
-    message: string,
-    autoClose: number | false,
-    actions: Notification.IAction[] = []
-  ): void {
-    this.over(key);
-    const options = { autoClose, actions };
-    this._shown.set(key, Notification.emit(message, type, options));
-  }
-
-  /** How long to pop up: so long the first time, and then not at all. */
-  private _popUpTime(key: string, pause: number): number {
+  /** For how long to pop up: `milliseconds` the first time, and then not at all. */
+  private _popUpTime(key: string, milliseconds: number): number {
     const isFirst = !this._notified.has(key);
     this._notified.add(key);
-    return isFirst ? pause : 0;
+    return isFirst ? milliseconds : 0;
   }
 
   private _action(
@@ -161,35 +118,19 @@ export class SuspendToasts implements ISuspendNews {
     };
   }
 
-  private _showAction(): Notification.IAction {
-    const { open, trans } = this._options;
-    return { label: trans.__('Show'), callback: () => open() };
+  private _lossActions(lease: SuspendableLease): Notification.IAction[] {
+    const { open, restartOf, trans } = this._options;
+    const show = { label: trans.__('Show'), callback: () => open() };
+    const restart = restartOf(lease.holder.id);
+    return restart
+      ? [
+          { label: trans.__('Restart kernel…'), callback: () => restart() },
+          show
+        ]
+      : [show];
   }
 
   private _explanation: { id: string; leaseId: string } | null = null;
-  private readonly _shown = new Map<string, string>();
   private readonly _notified = new Set<string>();
-}
-
-/** What it means to be suspended, in the letters that a notification shows. */
-function explanation(
-  lease: SuspendableLease,
-  trans: TranslationBundle
-): string {
-  return trans.__(
-    '%1 is suspended: its GPU memory moved to the host to free capacity. Nothing is lost; it comes back when a cell needs it.',
-    nameOf(lease)
-  );
-}
-
-/** JupyterLab cuts a notification off after so many. */
-const LETTERS = 140;
-const NAME_LETTERS = 20;
-
-function nameOf({ holder }: ILease): string {
-  return truncated(holderName(holder), NAME_LETTERS);
-}
-
-function capital(sentence: string): string {
-  return sentence.charAt(0).toUpperCase() + sentence.slice(1);
+  private readonly _toasts = new ToastList();
 }

@@ -1,28 +1,33 @@
 import { Disposable } from '../app/disposable';
 import { isSuspendable, type SuspendableLease } from '../text/devicestate';
-import { isOwn } from '../text/ownership';
+import { ownLeases } from '../text/ownership';
 import type { ILeaseManager } from '../tokens';
-import type { IDevice, ILease } from '../wire/types';
+import type { ILease } from '../wire/types';
 
-/** What a user must know of a slice that is held. */
+/** What a user must know of a slice that may be suspended. */
 export interface ISuspendNews {
   /** Its state has left the device; `isNews` unless it was so already, or its user asked for it. */
   suspended: (lease: SuspendableLease, isNews: boolean) => void;
   /** Its state is back; `isNews` as above. */
   resumed: (lease: SuspendableLease, isNews: boolean) => void;
-  /** Its state is gone; told once per loss. */
+  /** Its state is lost; once per loss. */
   lost: (lease: SuspendableLease) => void;
-  /** Nothing holds it to its size; told once per reason. */
-  unenforced: (lease: ILease) => void;
-  /** It has come near its memory, or gone over it; told once until it is calm again. */
-  filled: (lease: ILease) => void;
-  /** Its device cannot be used; told once per problem. */
-  deviceFailed: (lease: ILease, device: IDevice) => void;
-  /** Whatever was said of it is over: it was given back, or began anew. */
+  /** What was notified of it is over: it was released, or its kernel restarted. */
   over: (leaseId: string) => void;
 }
 
-/** Watches the leases of all kernels of this server: a notebook in the background is the one that is suspended. */
+/** The state of a lease at the last update. */
+interface ILastState {
+  /** Its state has left the device and is not all back; a kernel that was restarted meanwhile has none. */
+  isSuspended: boolean;
+  /** Its state is on the device. */
+  isResident: boolean;
+  isLost: boolean;
+  /** Its user wants it moved, or wanted that when the transfer began. */
+  isRequested: boolean;
+}
+
+/** Watches the leases of all kernels of this server: a suspended notebook is one in the background. */
 export class SuspendWatcher extends Disposable {
   constructor(
     private readonly _manager: ILeaseManager,
@@ -37,103 +42,85 @@ export class SuspendWatcher extends Disposable {
     if (!this._manager.host) {
       return;
     }
-    const seen = new Map<string, ISeen>();
-    for (const lease of this._ownLeases()) {
-      const before = this._seen.get(lease.id);
-      this._checkSuspend(lease, before);
-      this._lookAtSize(lease, before);
-      this._checkDevices(lease);
-      seen.set(lease.id, seenOf(lease, before));
+    const current = new Map<string, ILastState>();
+    for (const lease of ownLeases(this._manager.leases, this._kernelIds())) {
+      const before = this._before.get(lease.id);
+      const now = stateOf(lease, before);
+      this._notify(lease, now, before);
+      current.set(lease.id, now);
     }
-    for (const id of this._seen.keys()) {
-      if (!seen.has(id)) {
+    for (const id of this._before.keys()) {
+      if (!current.has(id)) {
         this._news.over(id);
       }
     }
-    this._seen = seen;
+    this._before = current;
   }
 
-  private _checkSuspend(lease: ILease, before?: ISeen): void {
+  private _notify(lease: ILease, now: ILastState, before?: ILastState): void {
     if (!isSuspendable(lease)) {
       return;
     }
-    const { phase } = lease.residence;
-    const { isAway, isLost } = seenOf(lease, before);
-    const isNews = before !== undefined && !before.isAsked;
-    if (isLost && !before?.isLost) {
-      this._news.lost(lease);
-    } else if (isAway && !before?.isAway) {
-      this._news.suspended(lease, isNews);
-    } else if (before?.isAway && phase === 'resident') {
-      this._news.resumed(lease, isNews);
-    } else if ((before?.isLost && !isLost) || (before?.isAway && !isAway)) {
-      this._news.over(lease.id);
+    const isNews = before !== undefined && !before.isRequested;
+    switch (changeOf(now, before ?? UNKNOWN)) {
+      case 'lost':
+        this._news.lost(lease);
+        break;
+      case 'suspended':
+        this._news.suspended(lease, isNews);
+        break;
+      case 'resumed':
+        this._news.resumed(lease, isNews);
+        break;
+      case 'over':
+        this._news.over(lease.id);
+        break;
     }
   }
 
-  private _lookAtSize(lease: ILease, before?: ISeen): void {
-    if (lease.verified === false && lease.note !== before?.unenforced) {
-      this._news.unenforced(lease);
-    }
-    if (fillOf(lease) > (before?.fill ?? 0)) {
-      this._news.filled(lease);
-    }
-  }
-
-  private _checkDevices(lease: ILease): void {
-    for (const device of this._manager.host?.devices ?? []) {
-      const isThere = lease.slices.some(s => s.device_id === device.id);
-      const key = `${lease.id} ${device.id} ${device.problem}`;
-      if (device.problem && isThere && !this._failedDevices.has(key)) {
-        this._failedDevices.add(key);
-        this._news.deviceFailed(lease, device);
-      }
-    }
-  }
-
-  private _ownLeases(): ILease[] {
-    const kernels = this._kernelIds();
-    return this._manager.leases.filter(
-      ({ holder, state }) =>
-        state !== 'ended' && kernels.some(kernel => isOwn(holder, kernel))
-    );
-  }
-
-  private _seen = new Map<string, ISeen>();
-  private readonly _failedDevices = new Set<string>();
+  private _before = new Map<string, ILastState>();
 }
 
-/** How a lease was when last looked at. */
-interface ISeen {
-  /** Its state has left the device and is not all back; a kernel that was restarted meanwhile has none. */
-  isAway: boolean;
-  isLost: boolean;
-  /** Its user wants it moved, or wanted that when the move began. */
-  isAsked: boolean;
-  /** Why it was not enforced; null while it was. */
-  unenforced: string | null;
-  fill: number;
+/** The state of a lease that is never suspended. */
+const NEVER_SUSPENDED = {
+  asked: '',
+  phase: 'resident',
+  state_bytes: null
+} as const;
+
+/** What is taken for the last state of a lease that was not there before. */
+const UNKNOWN: ILastState = {
+  isSuspended: false,
+  isResident: false,
+  isLost: false,
+  isRequested: false
+};
+
+type Change = 'lost' | 'suspended' | 'resumed' | 'over' | 'none';
+
+/** What has become of a lease since the last update. */
+function changeOf(now: ILastState, before: ILastState): Change {
+  if (now.isLost) {
+    return before.isLost ? 'none' : 'lost';
+  }
+  if (now.isSuspended) {
+    return before.isSuspended ? 'none' : 'suspended';
+  }
+  if (before.isSuspended) {
+    return now.isResident ? 'resumed' : 'over';
+  }
+  return before.isLost ? 'over' : 'none';
 }
 
-/** How a lease is looked at that is never suspended. */
-const NOWHERE = { asked: '', phase: 'resident', state_bytes: null } as const;
-
-function seenOf(lease: ILease, before?: ISeen): ISeen {
-  const { asked, phase, state_bytes } = lease.residence ?? NOWHERE;
+function stateOf(lease: ILease, before?: ILastState): ILastState {
+  const { asked, phase, state_bytes } = lease.residence ?? NEVER_SUSPENDED;
   const isMoving = phase === 'parking' || phase === 'restoring';
+  const hasLeft = phase === 'parked' || phase === 'restoring';
+  const wasRequested = isMoving && before?.isRequested === true;
   return {
-    isAway: (phase === 'parked' || phase === 'restoring') && state_bytes !== 0,
+    isSuspended: hasLeft && state_bytes !== 0,
+    isResident: phase === 'resident',
     isLost: phase === 'lost',
-    isAsked: asked !== '' || (isMoving && before?.isAsked === true),
-    unenforced: lease.verified === false ? lease.note : null,
-    fill: fillOf(lease)
+    isRequested: asked !== '' || wasRequested
   };
-}
-
-/** How far its memory has come by what the server says of it: 0 for calm, 1 for near its bound, 2 for over it. */
-function fillOf({ note }: ILease): number {
-  if (/^(over its memory|uses more memory)/.test(note)) {
-    return 2;
-  }
-  return note.startsWith('near its memory') ? 1 : 0;
 }

@@ -51,21 +51,6 @@ export function DisplayStateBadge(props: {
   );
 }
 
-/** The slice is not enforced, though it should be. */
-export function UnenforcedBadge(props: {
-  trans: TranslationBundle;
-}): JSX.Element {
-  const { trans } = props;
-  return (
-    <span
-      className="jp-AIStack-badge jp-mod-unenforced"
-      title={trans.__('What the process sees is not what was granted')}
-    >
-      {trans.__('not enforced')}
-    </span>
-  );
-}
-
 /** A problem that must not be overlooked. */
 export function Problem(props: { text: string }): JSX.Element {
   return (

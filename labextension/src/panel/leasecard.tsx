@@ -1,10 +1,11 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
+import { conditionOf } from '../text/condition';
 import {
-  isSuspendable,
-  isOffDevice,
   displayStateText,
+  isOffDevice,
+  isSuspendable,
   type SuspendableLease
 } from '../text/devicestate';
 import { deviceTitle, formatDuration, sliceMemoryText } from '../text/format';
@@ -12,13 +13,8 @@ import { idleText } from '../text/idle';
 import { isSimulated, stateText } from '../text/lease';
 import { exactTimeLeft, noticeText } from '../text/notice';
 import type { IUsageSummary, ILease, IUsage } from '../wire/types';
-import {
-  IdleBadge,
-  Problem,
-  SimulatedBadge,
-  DisplayStateBadge,
-  Warning
-} from './badges';
+import { DisplayStateBadge, IdleBadge, SimulatedBadge } from './badges';
+import { Conditions } from './conditions';
 import { Energy } from './energy';
 import { LeaseButtons, type ILeaseButtonsProps } from './leasebuttons';
 import { MemoryMeter } from './meter';
@@ -43,22 +39,14 @@ export function LeaseCard(props: ILeaseCardProps): JSX.Element {
         {isSimulated(lease, props.host) && <SimulatedBadge trans={trans} />}
       </div>
       <p className="jp-AIStack-figures">{modelText(props)}</p>
-      {lease.verified === false && <Problem text={unenforcedText(props)} />}
+      <Conditions lease={lease} trans={trans} />
       <NoticeBanner {...props} />
       {isSuspendable(lease) && <DisplayStateLine {...props} lease={lease} />}
       {!isOffDevice(lease) && <Memory {...props} />}
       <Facts {...props} />
-      {lease.note && lease.verified && <Warning text={lease.note} />}
       <LeaseButtons {...props} />
     </div>
   );
-}
-
-function unenforcedText({ lease, trans }: ILeaseCardProps): string {
-  const why = lease.note.replace(/^not enforced: /, '');
-  return why
-    ? trans.__('This slice is not enforced: %1', why)
-    : trans.__('This slice is not enforced');
 }
 
 /** The state of its device memory, to the second while it waits. */
@@ -170,8 +158,9 @@ function Verified(props: {
 }): JSX.Element {
   const { lease, trans } = props;
   if (lease.verified === null) {
-    // What was not verified is no reason to warn, but the note says why.
-    return <span>{lease.note || trans.__('not yet')}</span>;
+    const isImpossible = conditionOf(lease, 'NotVerified') !== null;
+    const text = isImpossible ? trans.__('not possible') : trans.__('not yet');
+    return <span>{text}</span>;
   }
   return lease.verified ? (
     <span className="jp-AIStack-verified">

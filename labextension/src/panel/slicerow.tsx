@@ -2,9 +2,9 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import {
-  isSuspendable,
-  isOffDevice,
   displayStateText,
+  isOffDevice,
+  isSuspendable,
   type SuspendableLease
 } from '../text/devicestate';
 import {
@@ -16,19 +16,15 @@ import {
 import { idleText } from '../text/idle';
 import { isOwn } from '../text/ownership';
 import type {
+  DisplayState,
   IDevice,
   IHost,
   ILease,
   IUsage,
-  IUse,
-  DisplayState
+  IUse
 } from '../wire/types';
-import {
-  IdleBadge,
-  SimulatedBadge,
-  DisplayStateBadge,
-  UnenforcedBadge
-} from './badges';
+import { DisplayStateBadge, IdleBadge, SimulatedBadge } from './badges';
+import { ErrorBadges } from './conditions';
 import { MemoryMeter } from './meter';
 import type { ISliceOnDevice } from './segments';
 
@@ -70,12 +66,7 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
       </div>
       {isOffDevice(lease) ? null : <SliceUse {...props} name={name} />}
       {isSuspendable(lease) && <SliceDisplayState {...props} lease={lease} />}
-      {lease.verified === false && (
-        <p className="jp-AIStack-figures">
-          <UnenforcedBadge trans={trans} />{' '}
-          {lease.note.replace(/^not enforced: /, '')}
-        </p>
-      )}
+      <ErrorBadges lease={lease} trans={trans} />
     </li>
   );
 }

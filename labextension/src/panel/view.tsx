@@ -4,9 +4,9 @@ import * as React from 'react';
 import { isOnline } from '../commands/base';
 import type { IPanelActions } from '../commands/panelactions';
 import { formatDuration } from '../text/format';
-import { positionText } from '../text/lease';
 import type { ILeaseManager } from '../tokens';
-import type { IHost, ILease } from '../wire/types';
+import type { IHost } from '../wire/types';
+import { Announcer } from './announcer';
 import { Warning } from './badges';
 import { DeviceBlock } from './device';
 import { HostHeader } from './host';
@@ -25,18 +25,23 @@ export interface IPanelProps {
 
 /** The whole panel, in whichever state the data is. */
 export function PanelView(props: IPanelProps): JSX.Element {
-  const { manager } = props;
   return (
-    <div className="jp-AIStack-content" data-status={manager.status}>
+    <div className="jp-AIStack-content" data-status={props.manager.status}>
       <Announcer {...props} />
-      {manager.host ? (
-        <Loaded {...props} host={manager.host} />
-      ) : manager.status === 'disconnected' ? (
-        <Failed {...props} />
-      ) : (
-        <Loading trans={props.trans} />
-      )}
+      <Content {...props} />
     </div>
+  );
+}
+
+function Content(props: IPanelProps): JSX.Element {
+  const { host, status } = props.manager;
+  if (host) {
+    return <Loaded {...props} host={host} />;
+  }
+  return status === 'disconnected' ? (
+    <Failed {...props} />
+  ) : (
+    <Loading trans={props.trans} />
   );
 }
 
@@ -205,56 +210,4 @@ function Devices(props: IPanelProps & { host: IHost }): JSX.Element {
       </ul>
     </>
   );
-}
-
-/** Tells screen readers what became of the user's own slice, and nothing else: no telemetry, no ticks. */
-function Announcer(props: IPanelProps): JSX.Element {
-  return (
-    <p className="jp-AIStack-announcer" aria-live="polite">
-      {announcement(props)}
-    </p>
-  );
-}
-
-function announcement(props: IPanelProps): string {
-  const { kernelId, manager, trans } = props;
-  if (!manager.host || !kernelId) {
-    return '';
-  }
-  const lease = manager.leaseOf(kernelId);
-  if (lease?.notice) {
-    return lease.notice.kind === 'idle'
-      ? trans.__('The slice %1 is idle; it will be reclaimed', lease.spec)
-      : trans.__(
-          'The slice %1 is needed by a higher-priority request; it will be preempted',
-          lease.spec
-        );
-  }
-  if (lease) {
-    return heldAnnouncement(lease, trans);
-  }
-  const request = manager.requestOf(kernelId);
-  return request
-    ? trans.__('%1: %2', request.spec, positionText(request, trans))
-    : trans.__('This notebook has no slice');
-}
-
-/** Announces only the states that its user must know of, not HELD and WARM with each cell. */
-function heldAnnouncement(lease: ILease, trans: TranslationBundle): string {
-  switch (lease.residence?.standing) {
-    case 'suspended':
-      return trans.__(
-        'The slice %1 is suspended; it comes back when a cell needs it',
-        lease.spec
-      );
-    case 'lost':
-      return trans.__(
-        'What the slice %1 kept on its device is lost; restart the kernel',
-        lease.spec
-      );
-    default:
-      return lease.verified === false
-        ? trans.__('The slice %1 is not enforced', lease.spec)
-        : trans.__('This notebook holds a slice: %1', lease.spec);
-  }
 }

@@ -212,7 +212,8 @@ export function sizeHint(
   const share = /^\d+(\/\d+)?$/.test(spec.trim()) ? parseFraction(spec) : 0;
   const gpus = host?.devices.filter(({ kind }) => kind === 'gpu') ?? [];
   const devices = gpus.length > 0 ? gpus : (host?.devices ?? []);
-  if (devices.length === 0 || share === 0 || share > 1) {
+  const isShare = share > 0 && share <= 1;
+  if (devices.length === 0 || !isShare) {
     return trans.__(
       'For example 0.3, 20GiB, 2 (whole devices), 1/2x2 (two halves), 1g.10gb, cpu:2'
     );

@@ -5,7 +5,7 @@ import type { ISignal } from '@lumino/signaling';
 
 import { displayStateLabel } from '../text/devicestate';
 import { formatDuration, holderName } from '../text/format';
-import { isOwn } from '../text/ownership';
+import { ownLeases } from '../text/ownership';
 import type { ILeaseManager } from '../tokens';
 import type { ILease } from '../wire/types';
 
@@ -41,11 +41,8 @@ export class RunningLeases implements IRunningSessions.IManager {
   }
 
   private _leases(): ILease[] {
-    const kernels = this._options.kernelIds();
-    return this._options.manager.leases.filter(
-      ({ holder, state }) =>
-        state !== 'ended' && kernels.some(id => isOwn(holder, id))
-    );
+    const { kernelIds, manager } = this._options;
+    return ownLeases(manager.leases, kernelIds());
   }
 
   private _item(lease: ILease): IRunningSessions.IRunningItem {

@@ -1,5 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
+import { conditionTitle, errorsOf } from '../text/condition';
 import {
   isSuspendable,
   isOffDevice,
@@ -67,13 +68,14 @@ function leaseText(
   return parts.join(' · ');
 }
 
-/** What it uses where it is, or where it is instead; and that nothing holds it. */
+/** Its gravest error; and what it uses on its device, or that it is not there. */
 function stateParts(
   lease: ILease,
   manager: ILeaseManager,
   trans: TranslationBundle
 ): string[] {
-  const parts = lease.verified === false ? [trans.__('not enforced')] : [];
+  const [gravest] = errorsOf(lease);
+  const parts = gravest ? [conditionTitle(gravest.kind, trans)] : [];
   const use = manager.usage?.leases[lease.id];
   const standing = lease.residence?.standing;
   if (isSuspendable(lease) && isOffDevice(lease)) {

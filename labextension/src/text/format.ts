@@ -106,7 +106,8 @@ export type Fullness = 'fits' | 'near' | 'over';
 
 /** Whether what is used fits into `total`, both in bytes; what is not known fits. */
 export function fullness(used: number | null, total: number): Fullness {
-  if (used === null || total <= 0 || used < total * NEARLY_FULL) {
+  const isKnown = used !== null && total > 0;
+  if (!isKnown || used < total * NEARLY_FULL) {
     return 'fits';
   }
   return used > total ? 'over' : 'near';

@@ -10,15 +10,17 @@ export function idleSeconds(
   now: number
 ): number | null {
   const queue = host?.queues.find(({ name }) => name === lease.queue);
-  if (!queue?.idle || lease.active_at === null || !isInUse(lease)) {
+  const policy = queue?.idle ?? null;
+  if (policy === null || !isMeasured(lease)) {
     return null;
   }
   const seconds = now - lease.active_at;
-  return seconds >= queue.idle.badge_seconds ? seconds : null;
+  return seconds >= policy.badge_seconds ? seconds : null;
 }
 
-function isInUse(lease: ILease): boolean {
-  return lease.state !== 'releasing' && lease.state !== 'ended';
+function isMeasured(lease: ILease): lease is ILease & { active_at: number } {
+  const isEnding = lease.state === 'releasing' || lease.state === 'ended';
+  return lease.active_at !== null && !isEnding;
 }
 
 /** Such as "idle 34 min"; empty while it is in use. */

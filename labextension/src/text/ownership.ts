@@ -7,6 +7,16 @@ export function isOwn(holder: IHolder, kernelId: string | null): boolean {
   );
 }
 
+/** The live leases of these kernels, and of what they have started. */
+export function ownLeases(
+  leases: readonly ILease[],
+  kernelIds: readonly string[]
+): ILease[] {
+  return leases
+    .filter(({ state }) => state !== 'ended')
+    .filter(({ holder }) => kernelIds.some(id => isOwn(holder, id)));
+}
+
 /** The live lease that the kernel itself holds. */
 export function leaseOf(
   leases: readonly ILease[],

@@ -84,7 +84,8 @@ export function shape<T>(fields: {
 }
 
 function object(value: unknown, path: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  const isObject = typeof value === 'object' && value !== null;
+  if (!isObject || Array.isArray(value)) {
     throw new WireError(path || 'answer', 'an object', value);
   }
   return value as Record<string, unknown>;

@@ -30,15 +30,15 @@ export interface IDevice {
   memory_bytes: number;
   cores: number[];
   multiprocessors: number;
-  mig_enabled: boolean;
   mig: IMIGInstance[];
+  mig_enabled: boolean;
   mig_offers: string[];
   vendor: string;
   is_divisible: boolean;
-  foreign_memory_bytes: number;
-  simulated: boolean;
   peers: string[];
   domain: string;
+  foreign_memory_bytes: number;
+  simulated: boolean;
   problem: string;
   level: Enforcement | null;
   why_not: Record<string, string>;
@@ -257,19 +257,21 @@ export interface IUsageSummary {
 }
 
 export interface IEvent {
-  sequence: number;
   kind: string;
   at: number;
   request_id: string;
   lease_id: string;
   detail: string;
+  sequence: number;
 }
 
 export interface IEvents {
   events: IEvent[];
 }
 
-/** What the stream sends whenever something has changed, with `type` "snapshot". */
+/**
+ * What the stream sends whenever something has changed, with `type` "snapshot".
+ */
 export interface ISnapshot {
   host: IHost;
   leases: ILease[];
@@ -295,14 +297,13 @@ export interface IPreparation {
   environment: Record<string, string>;
   cores: number[];
   memory_limit_bytes: number;
-  enforced_by: string;
+  enforced_by: Enforcement;
   expects: Record<string, unknown>;
   conditions: ICondition[];
 }
 
 export interface IRequestBody {
   spec: string;
-  /** A running kernel that will hold the lease. */
   kernel_id?: string;
   queue?: string;
   lease_seconds?: number | null;

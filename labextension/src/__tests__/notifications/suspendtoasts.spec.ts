@@ -3,14 +3,7 @@ import { Notification } from '@jupyterlab/apputils';
 import { SuspendToasts } from '../../notifications/suspendtoasts';
 import type { SuspendableLease } from '../../text/devicestate';
 import type { IDeviceState } from '../../wire/types';
-import {
-  KERNEL,
-  LOST,
-  sampleSnapshot,
-  suspendedSnapshot,
-  trans,
-  WARM
-} from '../fakes';
+import { KERNEL, LOST, suspendedSnapshot, trans, WARM } from '../fakes';
 
 let done: string[];
 let isOpen: boolean;
@@ -112,20 +105,4 @@ it('offers no restart where there is no notebook to do it', () => {
   toasts.lost(lease(LOST));
   const labels = shown()[0].options.actions?.map(({ label }) => label);
   expect(labels).toEqual(['Show']);
-});
-
-it('warns of what is not enforced, of memory and of a sick device', () => {
-  const [held] = sampleSnapshot().leases;
-  const [device] = sampleSnapshot().host.devices;
-  toasts.unenforced(lease());
-  toasts.filled({ ...held, note: `near its memory: ${'python '.repeat(40)}` });
-  toasts.deviceFailed(held, { ...device, problem: 'client 7 has faulted' });
-  const texts = messages();
-  expect(texts[0]).toBe('tour.ipynb on GPU 0: client 7 has faulted');
-  expect(texts[1]).toMatch(/^Near its memory: python .*…$/);
-  expect(texts[2]).toMatch(/^it: its slice is not enforced.*may help\.$/);
-  for (const { message, options } of shown()) {
-    expect(message.length).toBeLessThanOrEqual(140);
-    expect(options.actions?.map(({ label }) => label)).toEqual(['Show']);
-  }
 });

@@ -1,6 +1,6 @@
 import type { LeaseManager } from '../../api/manager';
 import { SuspendWatcher } from '../../notifications/suspendwatcher';
-import type { ILease, IDeviceState, ISnapshot } from '../../wire/types';
+import type { IDeviceState } from '../../wire/types';
 import {
   FakeServer,
   FakeSocket,
@@ -25,9 +25,6 @@ beforeEach(() => {
     suspended: ({ id }, isNews) => tell(`${id} suspended ${isNews}`),
     resumed: ({ id }, isNews) => tell(`${id} resumed ${isNews}`),
     lost: ({ id }) => tell(`${id} lost`),
-    unenforced: ({ id, note }) => tell(`${id} unenforced ${note}`),
-    filled: ({ note }) => tell(note),
-    deviceFailed: ({ id }, device) => tell(`${id} ${device.problem}`),
     over: id => tell(`${id} over`)
   });
 });
@@ -43,12 +40,6 @@ function tell(text: string): void {
 
 function push(changes: Partial<IDeviceState>): void {
   FakeSocket.latest.show(suspendedSnapshot(changes));
-}
-
-function pushLease(changes: Partial<ILease>): void {
-  const snapshot = sampleSnapshot();
-  Object.assign(snapshot.leases[0], changes);
-  FakeSocket.latest.show(snapshot);
 }
 
 it('tells of a suspend and a return, each once', () => {
@@ -121,38 +112,6 @@ it('tells that it is over when the slice is given back', () => {
   snapshot.leases.shift();
   FakeSocket.latest.show(snapshot);
   expect(news.slice(1)).toEqual(['l-tour over']);
-});
-
-it('tells once per reason that a slice is not enforced', () => {
-  pushLease({ verified: false, note: 'not enforced: a' });
-  pushLease({ verified: false, note: 'not enforced: a' });
-  pushLease({ verified: false, note: 'not enforced: b' });
-  expect(news).toEqual([
-    'l-tour unenforced not enforced: a',
-    'l-tour unenforced not enforced: b'
-  ]);
-});
-
-it('tells once of each step of memory, until it is calm again', () => {
-  const notes = [
-    'near its memory: 18 of 20 GiB',
-    'near its memory: 19 of 20 GiB',
-    'over its memory: 21 of 20 GiB',
-    'near its memory: 19 of 20 GiB',
-    '',
-    'near its memory: 18.5 of 20 GiB',
-    'its memory cannot be measured now'
-  ];
-  notes.forEach(note => pushLease({ note }));
-  expect(news).toEqual([notes[0], notes[2], notes[5]]);
-});
-
-it('tells whoever is on a device that fails, once', () => {
-  const snapshot: ISnapshot = sampleSnapshot();
-  snapshot.host.devices[0].problem = 'client 7 has faulted';
-  FakeSocket.latest.show(snapshot);
-  FakeSocket.latest.show(snapshot);
-  expect(news).toEqual(['l-tour client 7 has faulted']);
 });
 
 it('leaves out what other servers hold', () => {

@@ -5,6 +5,7 @@ import { DeviceBlock, type IDeviceProps } from '../../panel/device';
 import { segments, type ISegment } from '../../panel/segments';
 import type { IDeviceState } from '../../wire/types';
 import {
+  conditionSample,
   KERNEL,
   LOST,
   PARENT_KERNEL,
@@ -198,10 +199,8 @@ describe('what can be had of a device', () => {
 describe('a slice that is not what was granted', () => {
   it('says so and why', () => {
     const given = props();
-    Object.assign(given.leases[0], {
-      verified: false,
-      note: 'not enforced: x'
-    });
+    const conditions = [conditionSample('NotEnforced', 'error', 'x')];
+    Object.assign(given.leases[0], { verified: false, conditions });
     expect(row(render(given), 'l-tour')).toMatch(/not enforced x$/);
   });
 });

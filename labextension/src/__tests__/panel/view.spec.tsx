@@ -8,17 +8,18 @@ import { PanelView } from '../../panel/view';
 import { statusText } from '../../status/text';
 import type { ISuspendCapability } from '../../wire/types';
 import {
+  conditionSample,
   FakeServer,
   FakeSocket,
   KERNEL,
+  LOST,
   managerOf,
   PARENT_KERNEL,
-  LOST,
   sampleSnapshot,
   suspendedSnapshot,
   trans,
-  WARM,
-  WAITING_KERNEL
+  WAITING_KERNEL,
+  WARM
 } from '../fakes';
 
 let manager: LeaseManager;
@@ -358,19 +359,60 @@ describe('a slice that may be suspended', () => {
 
 it('does not let a slice that nothing holds be overlooked', () => {
   const snapshot = sampleSnapshot();
-  const note =
-    'not enforced: the process sees 80.0 GiB of memory instead of 20.0 GiB';
-  Object.assign(snapshot.leases[0], { note, verified: false });
+  const why = 'the process sees 80.0 GiB of memory instead of 20.0 GiB';
+  const conditions = [conditionSample('NotEnforced', 'error', why)];
+  Object.assign(snapshot.leases[0], { conditions, verified: false });
   FakeSocket.latest.show(snapshot);
   show();
   const problem = node.querySelector('.jp-AIStack-card .jp-AIStack-problem');
   expect(problem?.textContent).toBe(
-    '⚠ This slice is not enforced: the process sees 80.0 GiB of memory instead of 20.0 GiB'
+    '⚠ Not enforced: the process sees 80.0 GiB of memory instead of 20.0 GiB'
   );
   expect(announced()).toBe('The slice 1/4 is not enforced');
   expect(statusText(manager, KERNEL, trans)).toContain(
     'GPU 1/4 · not enforced'
   );
+});
+
+it('shows a line for each condition, gravest first', () => {
+  const snapshot = sampleSnapshot();
+  snapshot.leases[0].conditions = [
+    conditionSample('MemoryExceeded', 'error', '21 of 20 GiB'),
+    conditionSample('MemoryPressure', 'warning', '19 of 20 GiB'),
+    conditionSample('EnforcementReduced', 'info', 'MPS is off'),
+    conditionSample('Note', 'info', 'on the device of its twin')
+  ];
+  FakeSocket.latest.show(snapshot);
+  show();
+  const texts = (selector: string): string[] =>
+    Array.from(
+      node.querySelectorAll(`.jp-AIStack-card ${selector}`),
+      line => line.textContent ?? ''
+    );
+  expect(texts('.jp-AIStack-problem')).toEqual([
+    '⚠ Over its memory: 21 of 20 GiB'
+  ]);
+  expect(texts('.jp-AIStack-warning')).toEqual([
+    '⚠ Near its memory: 19 of 20 GiB'
+  ]);
+  expect(texts('.jp-AIStack-figures')).toEqual(
+    expect.arrayContaining([
+      'Enforced at a lower level than available: MPS is off',
+      'On the device of its twin'
+    ])
+  );
+  expect(announced()).toBe('The slice 1/4 is over its memory');
+  expect(statusText(manager, KERNEL, trans)).toContain('· over its memory ·');
+});
+
+it('says of a slice that cannot be verified that it cannot, without a warning', () => {
+  const snapshot = sampleSnapshot();
+  const conditions = [conditionSample('NotVerified', 'info', 'no tool here')];
+  Object.assign(snapshot.leases[0], { conditions, verified: null });
+  FakeSocket.latest.show(snapshot);
+  expect(show()).toContain('Could not be verified: no tool here');
+  expect(node.textContent).toContain('Verifiednot possible');
+  expect(node.querySelector('.jp-AIStack-card .jp-AIStack-problem')).toBeNull();
 });
 
 it.each([
