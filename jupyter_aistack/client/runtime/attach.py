@@ -29,10 +29,8 @@ from jupyter_aistack.system.verify import child
 
 from .memory_caps import cap_memory
 
-BORN_WITH = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
-"""Ids of the leases this process was started with; whoever started it looks after
-them.
-"""
+LAUNCH_LEASES = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
+"""Ids of the leases this process was started with; its launcher watches over them."""
 
 _FORCED = ("AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
 
@@ -81,6 +79,7 @@ def attach(prepared: Preparation) -> SavedEnvironment:
         cores=_own_cores(),
         threads=_torch_threads(),
     )
+    # From here on all or nothing: a caller that fails must find the process as it was.
     try:
         os.environ.update(wanted)
         _bind_threads(prepared.cores)
@@ -100,11 +99,12 @@ def detach(before: SavedEnvironment) -> None:
         else:
             os.environ[name] = value
     _bind_threads(sorted(before.cores))
-    _limit_threads(str(before.threads or len(before.cores) or 1))
+    threads = before.threads or len(before.cores) or 1
+    _limit_threads(str(threads))
     cap_memory(os.environ)
 
 
-def leave(prepared: Preparation) -> None:
+def restore_environment(prepared: Preparation) -> None:
     """Undo a preparation this process was started with, after its lease is over.
 
     It then sees no device, and may use the cores its parent may use.
@@ -127,7 +127,7 @@ def verify(expects: Expectation, is_client: child.IsClient | None = None) -> Ver
     """Find out what a process with our environment really sees; see
     :func:`jupyter_aistack.system.verify.child.verify`.
 
-    A child looks, and this process is left untouched by CUDA.
+    A child finds out, and this process is left untouched by CUDA.
     """
     return child.verify(
         expects, interpreter=sys.executable, environment=os.environ, is_client=is_client
@@ -142,11 +142,9 @@ def start_probe() -> child.ProbeResult:
 
 
 def _own_cores() -> frozenset[int]:
-    return (
-        frozenset(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else frozenset()
-    )
+    if not hasattr(os, "sched_getaffinity"):
+        return frozenset()
+    return frozenset(os.sched_getaffinity(0))
 
 
 def _bind_threads(cores: Sequence[int]) -> None:
@@ -159,11 +157,9 @@ def _bind_threads(cores: Sequence[int]) -> None:
 
 def _torch_threads() -> int | None:
     torch = sys.modules.get("torch")
-    return (
-        int(torch.get_num_threads())
-        if torch is not None and hasattr(torch, "get_num_threads")
-        else None
-    )
+    if torch is None or not hasattr(torch, "get_num_threads"):
+        return None
+    return int(torch.get_num_threads())
 
 
 def _limit_threads(count: str | None) -> None:

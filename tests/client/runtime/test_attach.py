@@ -49,7 +49,7 @@ int hsa_system_get_info(int attribute, void *value) { (void)attribute; (void)val
 
 AMD_PROGRAM = """
 import ctypes, os
-from jupyter_aistack.client.runtime.attach import attach, leave
+from jupyter_aistack.client.runtime.attach import attach, restore_environment
 from jupyter_aistack.providers.amd.visibility import VISIBILITY
 from jupyter_aistack.system.runtimes import started_runtime
 from jupyter_aistack.exceptions import DeviceInUse
@@ -64,7 +64,7 @@ runtime = ctypes.CDLL("libhsa-runtime64.so.1")
 os.environ["HIP_VISIBLE_DEVICES"] = "3"
 attach(wanted)
 print(os.environ["ROCR_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"])
-leave(wanted)
+restore_environment(wanted)
 print([os.environ["ROCR_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"]])
 runtime.hsa_init()
 try:
