@@ -136,8 +136,18 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.victims",
     },
     "flows/test_enforcement.py": {"system.verify.child"},
-    "flows/test_lease_life.py": {"kernel.kernel_leases", "kernel.process_control"},
-    "flows/test_without_server.py": {"kernel.lease_monitor"},
+    "flows/test_lease_life.py": {
+        "kernel.allocation",
+        "kernel.kernel_leases",
+        "kernel.process_control",
+    },
+    "flows/test_without_server.py": {
+        "kernel.launch_rejected",
+        "kernel.lease_monitor",
+        "kernel.server_link",
+        "kernel.settings",
+        "kernel.standalone",
+    },
     "ledger/test_base.py": {
         "core.model.events",
         "core.model.request",
@@ -212,8 +222,10 @@ DRIVEN_BY: dict[str, set[str]] = {
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",
+        "server.suspend.kernel_agent",
         "server.suspend.lease_lock",
         "server.suspend.memory_probe",
+        "server.suspend.outcomes",
         "server.suspend.worker",
     },
     "server/suspend/test_capability.py": {"providers.nvidia.version"},

@@ -21,11 +21,11 @@ from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import LeaseState, Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import format_bytes, format_share
-from jupyter_aistack.core.wire.values import (
-    condition_to_dict,
+from jupyter_aistack.core.wire.records import (
+    CONDITION,
+    LEASE,
+    PREPARATION,
     conditions_from_list,
-    lease_from_dict,
-    preparation_from_dict,
 )
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
@@ -76,7 +76,7 @@ class LeaseHandle:
         self.request: JSON = dict(answer["request"])
         self.lease: JSON | None = answer["lease"]
         self.prepared = (
-            preparation_from_dict(answer["prepared"])
+            PREPARATION.from_dict(answer["prepared"])
             if answer["prepared"]
             else Preparation()
         )
@@ -103,7 +103,7 @@ class LeaseHandle:
 
     @property
     def slices(self) -> tuple[Slice, ...]:
-        return lease_from_dict(self.lease).slices if self.lease else ()
+        return LEASE.from_dict(self.lease).slices if self.lease else ()
 
     @property
     def memory_bytes(self) -> int:
@@ -250,7 +250,7 @@ class LeaseHandle:
             lease_id=self.id,
             token=lease["token"],
             verified=verified,
-            condition=None if condition is None else condition_to_dict(condition),
+            condition=None if condition is None else CONDITION.to_dict(condition),
         )
         notices.watcher.watch()
         return self

@@ -22,7 +22,7 @@ from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.lease import NoticeKind
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import format_duration
-from jupyter_aistack.core.wire.values import conditions_from_list
+from jupyter_aistack.core.wire.records import conditions_from_list
 from jupyter_aistack.exceptions import AIStackError
 
 JSON = Mapping[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.units import format_bytes
-from jupyter_aistack.core.wire.values import conditions_from_list
+from jupyter_aistack.core.wire.records import conditions_from_list
 
 UNKNOWN = "n/a"
 """For a value that is not known, so that it never looks like zero."""

@@ -20,7 +20,7 @@ from jupyter_aistack.client.notices import (
     on_notice,
 )
 from jupyter_aistack.core.model.condition import ConditionKind, new_condition
-from jupyter_aistack.core.wire.values import condition_to_dict
+from jupyter_aistack.core.wire.records import CONDITION
 from jupyter_aistack.exceptions import LedgerUnavailable
 from tests.fakes.samples import SAMPLES, lease
 
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_a_slice_is_told_once(
     kind: str, message: str, is_told: bool, watcher: NoticeWatcher, said: list[str]
 ) -> None:
     condition = new_condition(ConditionKind(kind), message, 1.0)
-    troubled = lease(conditions=[condition_to_dict(condition)])
+    troubled = lease(conditions=[CONDITION.to_dict(condition)])
     for _ in range(2):
         watcher.look([troubled])
     assert said == ([f"This kernel's slice 1/4 is {condition.text}"] if is_told else [])
@@ -123,8 +123,8 @@ def test_each_condition_that_comes_is_told_for_itself(
 ) -> None:
     near = new_condition(ConditionKind.MEMORY_PRESSURE, "38 of 40 GiB", 1.0)
     fault = new_condition(ConditionKind.DEVICE_FAULT, "it failed", 2.0)
-    watcher.look([lease(conditions=[condition_to_dict(near)])])
-    both = [condition_to_dict(fault), condition_to_dict(near)]
+    watcher.look([lease(conditions=[CONDITION.to_dict(near)])])
+    both = [CONDITION.to_dict(fault), CONDITION.to_dict(near)]
     watcher.look([lease(conditions=both)])
     assert said == [
         "This kernel's slice 1/4 is near its memory: 38 of 40 GiB",

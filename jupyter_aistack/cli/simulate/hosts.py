@@ -116,7 +116,10 @@ class HostPool:
 
     def _count(self, slices: tuple[Slice, ...], sign: int) -> None:
         host = self.host_of[slices[0].device_id]
-        self._taken[host] ^= sum(self._bit[slice_.device_id] for slice_ in slices)
-        self._by_free[self.free[host]].discard(host)
-        self.free[host] += sign * len(slices)
-        self._by_free[self.free[host]].add(host)
+        for slice_ in slices:
+            self._taken[host] ^= self._bit[slice_.device_id]
+        before = self.free[host]
+        after = before + sign * len(slices)
+        self.free[host] = after
+        self._by_free[before].discard(host)
+        self._by_free[after].add(host)

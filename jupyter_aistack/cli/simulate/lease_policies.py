@@ -236,9 +236,11 @@ class LeaseSimulation(SessionPolicy):
     def _schedule_idle_check(self, notebook: Notebook, now: float) -> None:
         lease = notebook.lease
         idle = self.broker.queue.idle
-        is_held = lease is not None and lease.state is not LeaseState.SUSPENDED
-        notebook.is_watched = is_held
-        if lease is None or idle is None or not is_held:
+        notebook.is_watched = False
+        if lease is None or lease.state is LeaseState.SUSPENDED:
+            return
+        notebook.is_watched = True
+        if idle is None:
             return
         if lease.notice is not None:
             due = lease.notice.ends_at

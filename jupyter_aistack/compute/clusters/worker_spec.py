@@ -94,7 +94,8 @@ def withheld(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]
         given: what the worker's own lease gives it, which stands.
     """
     neutral = {SHARE: "", RMM_BYTES: "", TENSORFLOW_MIB: ""}
-    if own.get("AISTACK_LEASE"):  # elsewhere it is the way to a daemon of the host's
+    if own.get("AISTACK_LEASE"):
+        # Without a lease it is the way to a daemon of the host's.
         neutral["CUDA_MPS_PIPE_DIRECTORY"] = os.devnull
     inherited = own.keys() - given.keys()
     return {name: value for name, value in neutral.items() if name in inherited}

@@ -78,12 +78,12 @@ class Request:
     id: str
     spec: Spec
     holder: Holder
-    submitted_at: float
     queue: str = "default"
     priority: int = 0
     lease_seconds: float | None = None
     patience_seconds: float | None = None
     preemptible: bool = False
+    submitted_at: float
     state: RequestState = RequestState.QUEUED
     reason: str = ""
     code: str = ""

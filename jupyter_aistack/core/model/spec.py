@@ -146,6 +146,9 @@ class Spec:
             return self.profile
         if self.unit is Unit.MEMORY:
             return exact_bytes(self.amount.numerator)
+        if self.unit is Unit.DEVICES and self.target is DeviceKind.CPU:
+            # The whole CPU: cpu:1 would be one core.
+            return "1/1" if self.amount == 1 else f"1/1x{self.amount}"
         return str(self.amount)
 
 

@@ -52,11 +52,11 @@ class LaunchLease:
 
     def _remember(self, prepared: Mapping[str, Any], own: frozenset[str]) -> None:
         """Keep how each was prepared: an ended lease is no longer in the answer."""
-        from jupyter_aistack.core.wire.values import preparation_from_dict
+        from jupyter_aistack.core.wire.records import PREPARATION
 
         for lease_id, preparation in prepared.items():
             if lease_id in own:
-                self._prepared[lease_id] = preparation_from_dict(preparation)
+                self._prepared[lease_id] = PREPARATION.from_dict(preparation)
 
     def _drop(self, lease_id: str) -> str:
         from jupyter_aistack.client.lease_handle import ended_line
