@@ -12,17 +12,6 @@ from jupyter_aistack.core.model.device import (
     SliceKind,
 )
 from jupyter_aistack.core.model.units import GIB, MIB
-from tests.fakes.nvml.states import (
-    H200_BYTES,
-    SETUP,
-    described,
-    h200,
-    instance,
-    process,
-    shape,
-    share,
-    slice_of,
-)
 
 SETUP = """
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
