@@ -9,6 +9,7 @@ from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.exceptions import LedgerConflict
 
@@ -27,6 +28,10 @@ class SchedulingCycle:
         host_state: what plans are made from, and where they are written.
         processes: tells whose holder is dead.
         suspend_support: whether kernels can be suspended, and into how much memory.
+
+    Attributes:
+        placement_cache: what plans have worked out about the devices, kept from one to
+            the next.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class SchedulingCycle:
         self._processes = processes
         self._suspend_support = suspend_support
         self._turn = threading.Lock()
+        self.placement_cache = PlacementCache()
 
     def run(self) -> tuple[Event, ...]:
         """End what is over, grant what fits. Returns what happened.
@@ -64,7 +70,12 @@ class SchedulingCycle:
             snapshot = self._snapshot(inventory, now)
             live = {lease.id for lease in snapshot.leases}
 
-            todo = plan(snapshot, now, ttl_seconds=self._host_state.ttl_seconds)
+            todo = plan(
+                snapshot,
+                now,
+                ttl_seconds=self._host_state.ttl_seconds,
+                cache=self.placement_cache,
+            )
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()

@@ -414,8 +414,8 @@ def _unread(devices: Iterable[str], leases: Iterable[Lease]) -> dict[str, Device
 
 
 def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
-    """An inventory that is the same as before is kept, with what has been reckoned from
-    it; free memory may differ.
+    """The known inventory where nothing has changed, so that what was worked out for it
+    is known by identity.
     """
     if found is None or found != fresh:
         return fresh
@@ -423,7 +423,6 @@ def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
         device.free_bytes for device in fresh.devices
     ]:
         return found
-    fresh.known.update(found.known)
     return fresh
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
-from jupyter_aistack.core.scheduling.missing_profiles import lacking
+from jupyter_aistack.core.scheduling.missing_profiles import missing_profiles
 from jupyter_aistack.exceptions import ProviderError
 
 from .devices import DeviceManager
@@ -46,7 +46,7 @@ class MIGReconfigurer:
         """What would be done for `profiles`, or for those who wait. Raises
         `ProviderError`.
         """
-        wanted = tuple(profiles) or lacking(snapshot, self._clock())
+        wanted = tuple(profiles) or missing_profiles(snapshot, self._clock())
         return (
             self._devices.plan_room(wanted, _live(snapshot.leases))
             if wanted
@@ -57,7 +57,7 @@ class MIGReconfigurer:
         """Do it; what was done, one phrase each. Raises `Refused` and
         `ProviderError`.
         """
-        wanted = tuple(profiles) or lacking(snapshot, self._clock())
+        wanted = tuple(profiles) or missing_profiles(snapshot, self._clock())
         return self._devices.make_room(wanted, _live(snapshot.leases)) if wanted else ()
 
     def serve(self, snapshot: Callable[[], Snapshot]) -> bool:

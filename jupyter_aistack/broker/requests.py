@@ -41,7 +41,12 @@ class Requests:
         long, for the first `limit`.
         """
         snapshot = self._cycle.snapshot()
-        return forecast(snapshot, self._host_state.now(), limit=limit)
+        return forecast(
+            snapshot,
+            self._host_state.now(),
+            limit=limit,
+            cache=self._cycle.placement_cache,
+        )
 
     def queued(self) -> tuple[Request, ...]:
         """The waiting requests of this host, first served first, with the reason that
@@ -145,8 +150,10 @@ class Requests:
         as long as the inventory is the same.
         """
         policy = self._host_state.policy
+        cache = self._cycle.placement_cache
         if policy.limits:
-            admit(request, self._cycle.snapshot(), self._host_state.now())
+            snapshot = self._cycle.snapshot()
+            admit(request, snapshot, self._host_state.now(), cache=cache)
             return
 
         inventory = self._host_state.inventory()
@@ -157,7 +164,7 @@ class Requests:
         if key in self._admitted:
             return
         idle = Snapshot(inventory=inventory, policy=policy)
-        admit(request, idle, self._host_state.now())
+        admit(request, idle, self._host_state.now(), cache=cache)
         self._admitted.add(key)
 
     def _withdraw(self, request_id: str) -> None:

@@ -71,7 +71,9 @@ class SuspendSupport:
 
         suspended = sum(map(suspended_bytes, with_state))
         share = (self.policy or SuspendPolicy()).host_share
-        free = host_capacity(self._host_memory(), parked_bytes=suspended, share=share)
+        free = host_capacity(
+            self._host_memory(), suspended_bytes=suspended, share=share
+        )
         return suspended + free
 
     def _available_bytes(self) -> int:

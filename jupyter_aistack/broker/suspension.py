@@ -155,7 +155,7 @@ class Suspension:
         host = build_suspend_input(snapshot, snapshot.leases)
         if host is None:
             return
-        for candidate in host.tenants:
+        for candidate in host.candidates:
             if candidate.lease_id != lease_id:
                 continue
             is_resident = candidate.phase is StatePhase.RESIDENT

@@ -16,20 +16,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jupyter_aistack.core.accounting.attribution import (
-    GAP_SECONDS,
-    Interval,
-    ProcessLoad,
-    calibrated,
-    charges_of,
-    holdings,
-    interval,
-)
+from jupyter_aistack.core.accounting.attribution import charges_of
 from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
     UsageSummary,
     day_of,
+)
+from jupyter_aistack.core.accounting.intervals import (
+    GAP_SECONDS,
+    Interval,
+    ProcessLoad,
+    calibrated,
+    holdings,
+    interval,
 )
 from jupyter_aistack.core.accounting.measurement import load_of
 from jupyter_aistack.core.model.device import Device
@@ -280,7 +280,7 @@ class UsageMeter:
             gone = interval(
                 device, before, load, now, is_watched=device.id in self._watched
             )
-            self._gone_by.append(replace(gone, parked=parked))
+            self._gone_by.append(replace(gone, suspended=parked))
         else:
             self._take_first(device, load, now, parked)
         start = before or MeterState(host=self._host, device_id=device.id, at=now)
@@ -303,7 +303,7 @@ class UsageMeter:
         if start < now:
             begun = MeterState(host=self._host, device_id=device.id, at=start)
             gone = interval(device, begun, load, now, is_watched=False)
-            self._unmetered.append(replace(gone, parked=parked))
+            self._unmetered.append(replace(gone, suspended=parked))
 
     # -- writing down ------------------------------------------------------------------
 

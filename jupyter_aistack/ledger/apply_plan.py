@@ -83,7 +83,8 @@ def _check_lease(
     if not lease.is_live:
         return
     if isinstance(action, TransferAction) and (
-        lease.residence is None or lease.residence.phase is not _BEFORE[action.act]
+        lease.residence is None
+        or lease.residence.phase is not _BEFORE[action.direction]
     ):
         raise LedgerConflict(
             f"the state of lease {lease.id} has moved meanwhile", lease_id=lease.id
@@ -163,7 +164,9 @@ def _begin_move(
 ) -> list[Event]:
     """Nothing has happened yet that anybody should be told: the state is on its way."""
     assert lease.residence is not None  # checked
-    begin = begin_suspend if move.act is TransferDirection.SUSPEND else begin_resume
+    begin = (
+        begin_suspend if move.direction is TransferDirection.SUSPEND else begin_resume
+    )
     keep_residence(rows, lease, begin(lease.residence), now)
     return []
 

@@ -176,7 +176,7 @@ def tree(roots: Mapping[str, int]) -> dict[str, frozenset[int]]:
     Names with one root share its processes.
     """
     parent_of = parents()
-    below = {root: set[int]() for root in roots.values()}
+    below: dict[int, set[int]] = {root: set() for root in roots.values()}
     for pid in parent_of:
         root = _nearest(pid, below, parent_of)
         if root is not None:

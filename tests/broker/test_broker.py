@@ -293,7 +293,7 @@ def test_a_request_without_patience_is_refused_rather_than_queued(
     broker: Broker,
 ) -> None:
     lease_of(broker, "1")
-    with pytest.raises(AcquireTimeout, match="not to wait"):
+    with pytest.raises(AcquireTimeout, match="timed out waiting"):
         broker.submit("1/4", holder("kernel-2"), patience_seconds=0)
     assert not broker.queue()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from jupyter_aistack.core.accounting.attribution import ProcessLoad
+from jupyter_aistack.core.accounting.intervals import ProcessLoad
 from jupyter_aistack.core.accounting.measurement import (
     is_working,
     load_of,

@@ -172,7 +172,7 @@ class World:
             self.update_device_state(
                 self.leases[action.lease_id],
                 begin_suspend
-                if action.act is TransferDirection.SUSPEND
+                if action.direction is TransferDirection.SUSPEND
                 else begin_resume,
             )
         elif isinstance(action, (Notify, WithdrawNotice)):

@@ -20,7 +20,7 @@ from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome
-from jupyter_aistack.core.scheduling.idle import stage
+from jupyter_aistack.core.scheduling.idle import idle_stage
 from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
 from tests.fakes.kernel_server import WriteKernel, active, client_of, evaluate, lease_of
 
@@ -115,7 +115,7 @@ def shown(broker: Broker, lease_id: str) -> tuple[str, str]:
     """What a lease is called, and the kind of its notice."""
     lease = broker.lease(lease_id)
     kind = lease.notice.kind.value if lease.notice else ""
-    return stage(lease, broker.policy.queue(lease.queue), broker.clock()), kind
+    return idle_stage(lease, broker.policy.queue(lease.queue), broker.clock()), kind
 
 
 @pytest.fixture
@@ -205,10 +205,7 @@ async def test_slice_that_nobody_uses_is_taken_back_and_its_kernel_says_so_and_g
         said = await output(
             client, "import os; print('lease:', os.environ.get('AISTACK_LEASE', ''))"
         )
-        assert (
-            f"the lease {lease.id} has ended: it was taken back because nobody had used it for a while"
-            in said
-        )
+        assert f"the lease {lease.id} has ended: reclaimed: idle" in said
         assert "%gpu request 1/4 asks again" in said
         assert said.rstrip().endswith("lease:")
         assert "This kernel holds 1/4" in await output(
@@ -225,7 +222,7 @@ async def test_notice_is_withdrawn_when_a_cell_runs(
     assert shown(broker, lease.id) == ("noticed", "idle")
     async with client_of(kernels.get_kernel(kernel_id)) as client:
         said = await output(client, "1 + 1")
-        assert "This kernel's slice 1/4 will be taken back in" in said, (
+        assert "This kernel's slice 1/4 will be reclaimed in" in said, (
             "told before the cell at the latest"
         )
     await settled(kernels, kernel_id)
@@ -298,7 +295,7 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         noticed = broker.lease(lease.id)
         assert noticed.notice is not None
         assert noticed.notice.kind is NoticeKind.PREEMPT
-        line = "This kernel's slice 1 will be taken back in 1 s: somebody who goes first needs the room."
+        line = "This kernel's slice 1 will be preempted in 1 s: a higher-priority request needs the capacity."
         assert line.partition(" in ")[0] in await stream_text(client)
         while not saved.exists():
             await asyncio.sleep(0.01)
@@ -320,9 +317,7 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         assert broker.lease(lease.id).outcome is Outcome.PREEMPTED
         assert [held.queue for held in broker.leases()] == ["urgent"]
         said = await output(client, "print(treasure)")
-        assert (
-            "it was taken back because somebody who goes first needed the room" in said
-        )
+        assert "preempted: a higher-priority request needed the capacity" in said
         assert (
             "this kernel runs without a device now; %gpu request 1 asks again" in said
         )

@@ -121,7 +121,7 @@ async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
     from jupyter_aistack.kernel import provisioner
 
     monkeypatch.setattr(
-        provisioner, "_makers_without_ledger", lambda: frozenset({"nvidia", "amd"})
+        provisioner, "configured_gpu_vendors", lambda: frozenset({"nvidia", "amd"})
     )
     manager: Any = AsyncKernelManager(kernel_name=kernelspec("plain"))
     await manager.start_kernel()

@@ -457,8 +457,10 @@ def test_a_state_that_moves_takes_its_lease_along_and_says_so(
 ) -> None:
     lease = resident(ledger, wish)
 
-    def move(act: TransferDirection) -> None:
-        action = TransferAction(lease_id=lease.id, token=lease.token, act=act)
+    def move(direction: TransferDirection) -> None:
+        action = TransferAction(
+            lease_id=lease.id, token=lease.token, direction=direction
+        )
         ledger.apply(
             Plan(version=ledger.read("box", 1.0).version, actions=(action,)), 1.0
         )

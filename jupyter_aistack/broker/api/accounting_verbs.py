@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.wire.values import JSON, text_field
+from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.values import text_field
 
 from .advice import Owner
 from .base import Payload, Verb, VerbGroup

@@ -8,8 +8,8 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.mig import MIGReconfigurer
 from jupyter_aistack.core.model.policy import DEFAULT_QUEUE
 from jupyter_aistack.core.model.spec import MAX_COUNT, is_profile
+from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.core.wire.values import (
-    JSON,
     flag_field,
     integer_field,
     moment_field,

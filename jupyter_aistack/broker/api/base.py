@@ -8,7 +8,8 @@ from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.wire.values import JSON, text_field
+from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.values import text_field
 from jupyter_aistack.core.wire.visibility import Visibility
 
 from .caller import Access, Caller

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.scheduling.admission import problems
+from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.records import USE
 from jupyter_aistack.core.wire.values import (
-    JSON,
     host_to_dict,
     integer_field,
     reservation_to_dict,
@@ -72,4 +72,4 @@ class HostVerbs(VerbGroup):
 
 
 def _usage_to_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:
-    return {name: asdict(use) for name, use in usage.items()}
+    return {name: USE.to_dict(use) for name, use in usage.items()}

@@ -9,12 +9,8 @@ from jupyter_aistack.core.model.condition import (
     ConditionKind,
     new_condition,
 )
-from jupyter_aistack.core.wire.values import (
-    JSON,
-    integer_field,
-    number_field,
-    text_field,
-)
+from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.values import integer_field, number_field, text_field
 from jupyter_aistack.exceptions import InvalidRequest
 
 from .base import Payload, Verb, VerbGroup

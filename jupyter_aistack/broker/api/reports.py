@@ -20,9 +20,9 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.spec import Spec
+from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.core.wire.values import (
     END_OF_TIME,
-    JSON,
     flag_field,
     number_field,
     text_field,

@@ -8,13 +8,9 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
-from jupyter_aistack.core.wire.values import (
-    JSON,
-    flag_field,
-    number_field,
-    preparation_to_dict,
-    text_field,
-)
+from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.records import PREPARATION
+from jupyter_aistack.core.wire.values import flag_field, number_field, text_field
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
 from .advice import Owner
@@ -119,7 +115,7 @@ class RequestVerbs(VerbGroup):
 
         lease = self._broker.lease(request.lease_id)
         if lease.state is LeaseState.GRANTED:
-            prepared: JSON | None = preparation_to_dict(self._broker.prepare(lease))
+            prepared: JSON | None = PREPARATION.to_dict(self._broker.prepare(lease))
             lease = self._broker.lease(lease.id)
         else:
             prepared = self._preparation(lease)
@@ -155,7 +151,7 @@ class RequestVerbs(VerbGroup):
         if not lease.is_live:
             return None
         try:
-            return preparation_to_dict(self._broker.preparation(lease))
+            return PREPARATION.to_dict(self._broker.preparation(lease))
         except PrepareFailed:
             return None
 

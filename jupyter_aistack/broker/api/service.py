@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.usage_meter import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
-from jupyter_aistack.core.wire.values import JSON
+from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system.processes import groups_of
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jupyter_aistack.core.model.device_state import RequestedAction
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.wire.values import JSON, residence_to_dict
+from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.records import DEVICE_STATE
 
 from .base import Payload, Verb, VerbGroup
 from .caller import Caller
@@ -77,7 +78,7 @@ class SuspendVerbs(VerbGroup):
 def _residence(lease: Lease) -> JSON | None:
     if lease.residence is None or not lease.is_live:
         return None
-    return residence_to_dict(lease.residence)
+    return DEVICE_STATE.to_dict(lease.residence)
 
 
 def _wanted_at(lease: Lease) -> float | None:

@@ -165,20 +165,12 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval=None)
-            missing = [
-                column for column in columns if column not in (reader.fieldnames or ())
-            ]
-            if missing:
-                have = ", ".join(reader.fieldnames or ()) or "nothing"
-                what = f"column {missing[0]} is missing; needed are {', '.join(columns)}, and row 1 has {have}"
-                raise InvalidRequest(
-                    f"{path.name}: {what}", field=missing[0], file=str(path), row=1
-                )
-            empty = True
+            _check_header(path, reader.fieldnames or (), columns)
+            is_empty = True
             for cells in reader:
-                empty = False
+                is_empty = False
                 yield _whole_row(path, reader.line_num, cells, columns)
-            if empty:
+            if is_empty:
                 raise InvalidRequest(
                     f"{path.name}: it has no rows below the header",
                     field=columns[0],
@@ -192,6 +184,17 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise InvalidRequest(
             f"{path}: is not a CSV file in UTF-8: {error}", field="file", file=str(path)
         ) from error
+
+
+def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in header]
+    if not missing:
+        return
+    have = ", ".join(header) or "nothing"
+    what = f"column {missing[0]} is missing; needed are {', '.join(columns)}, and row 1 has {have}"
+    raise InvalidRequest(
+        f"{path.name}: {what}", field=missing[0], file=str(path), row=1
+    )
 
 
 def _whole_row(
@@ -210,14 +213,11 @@ def _whole_row(
 def _demand(row: Row) -> Demand:
     gpus = row.number("num_gpu", most=1024)
     share = row.number("gpu_milli", least=1 if gpus else 0, most=WHOLE)
+    models = [name.strip() for name in row.cells.get("gpu_spec", "").split("|")]
     return Demand(
         cpu_milli=row.number("cpu_milli"),
         memory_mib=row.number("memory_mib"),
         gpus=gpus,
         share_milli=share if gpus else 0,
-        models=frozenset(
-            name.strip()
-            for name in row.cells.get("gpu_spec", "").split("|")
-            if name.strip()
-        ),
+        models=frozenset(models) - {""},
     )

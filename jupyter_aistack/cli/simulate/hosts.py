@@ -7,7 +7,9 @@ from functools import lru_cache
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory, Slice
 from jupyter_aistack.core.model.spec import Spec, parse_spec
-from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure
+from jupyter_aistack.core.placement.cache import DeviceFacts
+from jupyter_aistack.core.placement.placement import Capacity
+from jupyter_aistack.core.placement.verdict import PlacementFailure
 
 
 @lru_cache(maxsize=64)
@@ -40,7 +42,7 @@ class HostPool:
             for inventory in self.inventories.values()
             for device in inventory.devices
         )
-        self.capacity = Capacity(Inventory(host="", devices=all_devices))
+        self.capacity = Capacity(DeviceFacts(Inventory(host="", devices=all_devices)))
         self.host_of = {device.id: device.host for device in all_devices}
         self.touched: set[str] = set()
         """Hosts that something was ever taken of."""
@@ -103,18 +105,21 @@ class HostPool:
 
     def take(self, slices: tuple[Slice, ...]) -> None:
         """Whole GPUs of one host are held from now on."""
-        self.capacity.take(slices)
+        self.capacity.allocate(slices)
         self.touched.add(self.host_of[slices[0].device_id])
         self._count(slices, -1)
 
     def give(self, slices: tuple[Slice, ...]) -> None:
         """Whole GPUs of one host are held no longer."""
-        self.capacity.give(slices)
+        self.capacity.release(slices)
         self._count(slices, 1)
 
     def _count(self, slices: tuple[Slice, ...], sign: int) -> None:
         host = self.host_of[slices[0].device_id]
-        self._taken[host] ^= sum(self._bit[slice_.device_id] for slice_ in slices)
-        self._by_free[self.free[host]].discard(host)
-        self.free[host] += sign * len(slices)
-        self._by_free[self.free[host]].add(host)
+        for slice_ in slices:
+            self._taken[host] ^= self._bit[slice_.device_id]
+        before = self.free[host]
+        after = before + sign * len(slices)
+        self.free[host] = after
+        self._by_free[before].discard(host)
+        self._by_free[after].add(host)

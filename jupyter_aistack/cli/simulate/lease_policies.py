@@ -24,7 +24,7 @@ from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.core.model.spec import Spec
 from jupyter_aistack.core.model.usage_history import Account, charged
 from jupyter_aistack.core.scheduling.cycle import plan
-from jupyter_aistack.core.scheduling.idle import NOTICED, stage
+from jupyter_aistack.core.scheduling.idle import IdleStage, idle_stage
 
 from .costs import Costs
 from .hosts import HostPool, whole_gpus
@@ -229,14 +229,18 @@ class LeaseSimulation(SessionPolicy):
 
     def _is_idle(self, lease: Lease, now: float) -> bool:
         has_notice = lease.notice is not None
-        return has_notice or stage(lease, self.broker.queue, now) == NOTICED
+        return (
+            has_notice or idle_stage(lease, self.broker.queue, now) is IdleStage.NOTICED
+        )
 
     def _schedule_idle_check(self, notebook: Notebook, now: float) -> None:
         lease = notebook.lease
         idle = self.broker.queue.idle
-        is_held = lease is not None and lease.state is not LeaseState.SUSPENDED
-        notebook.is_watched = is_held
-        if lease is None or idle is None or not is_held:
+        notebook.is_watched = False
+        if lease is None or lease.state is LeaseState.SUSPENDED:
+            return
+        notebook.is_watched = True
+        if idle is None:
             return
         if lease.notice is not None:
             due = lease.notice.ends_at

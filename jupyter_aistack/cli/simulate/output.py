@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ def lines(report: JSON) -> Iterator[str]:
     """A report as text: the figures, what depends on the sizes of states, and
     what was assumed.
     """
-    yield f"{report['policy']}: {report['tasks']:,} tasks of {report['sessions']:,} sessions on {report['gpus']:,} GPUs"
+    yield (
+        f"{report['policy']}: {report['tasks']:,} tasks of {report['sessions']:,} sessions "
+        f"on {report['gpus']:,} GPUs"
+    )
     for name, value in _rows(report):
         yield f"  {name:<26}{value}"
     for name, figures in report.get("sensitivity", {}).items():
@@ -128,15 +132,17 @@ def plot(meters: Mapping[str, Meter], report: JSON, path: Path) -> None:
 
 def _hourly(gauge: Gauge) -> tuple[list[float], list[float]]:
     """Days, and the gauge's mean over each hour."""
-    sums: dict[int, float] = {}
+    sums: defaultdict[int, float] = defaultdict(float)
     at = 0.0
     value = 0.0
     for when, then in zip(gauge.times, gauge.values, strict=True):
         while at < when:
             hour = int(at // HOUR)
             until = min(when, (hour + 1) * HOUR)
-            sums[hour] = sums.get(hour, 0.0) + value * (until - at)
+            sums[hour] += value * (until - at)
             at = until
         value = then
     hours = range(max(sums, default=0) + 1)
-    return [hour / 24 for hour in hours], [sums.get(hour, 0.0) / HOUR for hour in hours]
+    days = [hour / 24 for hour in hours]
+    means = [sums[hour] / HOUR for hour in hours]
+    return days, means

@@ -14,7 +14,7 @@ from jupyter_aistack.core.model.plan import Grant
 from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.scheduling.idle import NOTICED, stage
+from jupyter_aistack.core.scheduling.idle import IdleStage, idle_stage
 
 from .costs import Costs
 from .hosts import HostPool
@@ -339,7 +339,7 @@ class Suspend(LeaseSimulation):
     def _occupy(self, notebook: Notebook, sign: int, now: float) -> None:
         """The session's slices are held (1) or held no longer (-1)."""
         capacity = self.pool.capacity
-        change = capacity.take if sign > 0 else capacity.give
+        change = capacity.allocate if sign > 0 else capacity.release
         change(notebook.slices)
         self.meter.held.change(sign * len(notebook.slices), now)
         newly_occupied = 0
@@ -357,7 +357,10 @@ class Suspend(LeaseSimulation):
             self._record_activity(notebook, now)
         lease = notebook.lease
         is_resident = lease is not None and lease.state is LeaseState.ACTIVE
-        is_idle = lease is not None and stage(lease, self.broker.queue, now) == NOTICED
+        is_idle = (
+            lease is not None
+            and idle_stage(lease, self.broker.queue, now) is IdleStage.NOTICED
+        )
         if is_resident and is_idle:
             size = self.meter.host_parked.get(notebook.host, 0)
             if size + _suspended_bytes(notebook) > self.host_bytes:

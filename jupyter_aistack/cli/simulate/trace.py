@@ -163,15 +163,19 @@ def split_sessions(tasks: Iterable[Task]) -> Iterator[list[Task]]:
     """Tasks, in the order of the file, by session."""
     group: list[Task] = []
     for task in tasks:
-        if group:
-            before = group[-1]
-            is_new = task.submitted_at < before.submitted_at + before.seconds
-            if task.session != before.session or (is_new and not task.session):
-                yield group
-                group = []
+        if group and _begins_session(task, group[-1]):
+            yield group
+            group = []
         group.append(task)
     if group:
         yield group
+
+
+def _begins_session(task: Task, before: Task) -> bool:
+    """Whether a task is of another session than the one above it in the file."""
+    if task.session or before.session:
+        return task.session != before.session
+    return task.submitted_at < before.submitted_at + before.seconds
 
 
 def make_trace(tasks: Sequence[Task], model: SessionModel) -> Trace:

@@ -283,7 +283,7 @@ class Offload:
     def _check_host_memory(self, sizes: list[int]) -> None:
         capacity = host_capacity(
             _available_bytes(),
-            parked_bytes=self._arena.size_bytes,
+            suspended_bytes=self._arena.size_bytes,
             share=SuspendPolicy().host_share,
         )
         missing = self._arena.missing_bytes(sizes)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-import time
 import uuid
 from collections.abc import Callable, Generator
-from html import escape
 from importlib.util import find_spec
 from typing import Any
 
 from distributed import Scheduler, Security, SpecCluster, Status
 
 from jupyter_aistack.client import client as clients
-from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.spec import parse_spec
-from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     AIStackError,
@@ -27,17 +22,14 @@ from jupyter_aistack.exceptions import (
     InvalidRequest,
 )
 
+from .cluster_view import QUIET_SECONDS, StartProgress, as_html, as_text, rows
 from .worker import LeasedWorker, WorkerPlan
+from .worker_leases import WorkerLeases
 
 log = logging.getLogger("jupyter_aistack")
 
-LOOK_SECONDS = 2.0
-"""How often the cluster looks whether its workers' leases are still theirs."""
-
-QUIET_SECONDS = 2.0
-"""A start that takes no longer says nothing."""
-
-_COLUMNS = ("worker", "state", "lease", "slice", "device", "memory", "enforced by")
+LEASE_CHECK_SECONDS = 2.0
+"""How often the cluster checks that its workers' leases are still theirs."""
 
 
 class Cluster(SpecCluster):
@@ -50,7 +42,7 @@ class Cluster(SpecCluster):
     Args:
         workers: how many workers.
         slice: what each of them gets, as in :func:`jupyter_aistack.request`.
-        timeout: seconds to wait for each slice. None waits as long as somebody else's
+        timeout: seconds to wait for each slice. None waits as long as another holder's
             lease stands in the way.
         threads: tasks a worker runs at once; by default one per core of a CPU slice,
             one on a GPU.
@@ -61,8 +53,8 @@ class Cluster(SpecCluster):
             the default where the package cryptography is installed. ``False`` for plain
             TCP, or a ``distributed.Security`` of your own.
         asynchronous: for use in a running event loop: nothing starts before ``await``.
-        progress: told, in one line, how far a start that takes longer than two seconds
-            is; prints it by default.
+        progress: called with a line that says how far a start is that takes longer than
+            two seconds; prints it by default.
         nanny: further arguments of each worker's ``distributed.Nanny``.
 
     Raises:
@@ -86,117 +78,122 @@ class Cluster(SpecCluster):
         progress: Callable[[str], None] | None = None,
         nanny: dict[str, Any] | None = None,
     ) -> None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-            raise InvalidRequest(
-                f"workers: expected a whole number from 0 up, got {workers!r}",
-                field="workers",
-            )
+        _check_count(workers)
         self.slice = str(parse_spec(slice))
         self.owner_pid = os.getpid()
-        self._watch: asyncio.Task[None] | None = None
         self._tag = name or f"cluster-{uuid.uuid4().hex[:6]}"
-        self._progress = progress or _print_line
-        self._told = ""
+        self._progress = StartProgress(progress)
         self._problem = ""
-        self._is_up = False
-        self._busy_since = time.monotonic()
-        safe = _security(security)
-        self._client = clients.connect()
-        plan = WorkerPlan(
-            client=self._client,
-            spec=self.slice,
+        self._has_started = False
+        self._lease_check: asyncio.Task[None] | None = None
+        self._leases = WorkerLeases(
+            clients.connect(),
+            self.slice,
             queue=queue,
             timeout=timeout,
+            cluster=self._tag,
+        )
+        plan = WorkerPlan(
+            leases=self._leases,
             threads=threads,
             nanny=nanny or {},
-            holder_id=lambda worker: f"{self._tag}-{worker}",
             is_wanted=lambda worker: worker in self.worker_spec,
-            on_change=self._report,
+            on_change=self._show_progress,
         )
-        worker = {"cls": LeasedWorker, "options": {"plan": plan, "security": safe}}
+        connections = _security(security)
+        worker = {
+            "cls": LeasedWorker,
+            "options": {"plan": plan, "security": connections},
+        }
+        scheduler = {"cls": Scheduler, "options": _scheduler_options(connections)}
         try:
             super().__init__(
                 workers=dict.fromkeys(range(workers), worker),
                 worker=worker,
-                scheduler={"cls": Scheduler, "options": _scheduler_options(safe)},
-                security=safe,
+                scheduler=scheduler,
+                security=connections,
                 name=self._tag,
                 asynchronous=asynchronous,
                 silence_logs=logging.WARNING,
             )
         except BaseException:
+            # An error or Ctrl-C: no lease of what was started may stay behind.
             self._abandon()
             raise
 
     def _abandon(self) -> None:
-        """Close what was started before an error or Ctrl-C, so that no lease stays
-        behind.
-        """
-        if getattr(self, "status", Status.closed) not in (
-            Status.closed,
-            Status.created,
-        ):
+        status = getattr(self, "status", Status.closed)
+        if status not in (Status.closed, Status.created):
             self.close()
 
     # -- starting and ending -----------------------------------------------------------
 
     async def _correct_state_internal(self) -> None:
         """Dask's own, but a worker that got no slice is named and forgotten instead of
-        kept as a corpse.
+        kept as failed.
         """
-        self._busy_since = time.monotonic()
-        self._told = ""
-        if self._watch is None and self.status is Status.running:
-            self._watch = asyncio.create_task(self._watch_leases())
-        asyncio.get_running_loop().call_later(QUIET_SECONDS, self._report)
+        self._progress.restart()
+        if self._lease_check is None and self.status is Status.running:
+            self._lease_check = asyncio.create_task(self._check_leases())
+        asyncio.get_running_loop().call_later(QUIET_SECONDS, self._show_progress)
         wanted = len(self.worker_spec)
         try:
             await super()._correct_state_internal()
-            self._problem = ""
-            self._is_up = True
         except AIStackError as error:
             granted = self._forget_failed()
-            if not isinstance(error, AcquireTimeout):
-                failure = error
-            else:
-                failure = ClusterError(
-                    f"{granted} of {wanted} workers got their slice of {self.slice}; the next one waits: "
-                    f"{error.message}. Ask for fewer workers or smaller slices, or release what is not needed.",
-                    granted=granted,
-                    wanted=wanted,
-                )
-            if not self._is_up and self.status not in (Status.closing, Status.closed):
+            failure = self._failure(error, granted, wanted)
+            if not self._has_started and not self._is_closing:
                 raise failure from error
             self._note(failure)
+        else:
+            self._problem = ""
+            self._has_started = True
 
-    async def _watch_leases(self) -> None:
-        """Close workers whose lease has ended, by its time or by somebody else: their
-        slices belong to others now.
+    def _failure(self, error: AIStackError, granted: int, wanted: int) -> AIStackError:
+        """What to tell of a start at which only `granted` of the wanted workers got
+        their slice.
+        """
+        if not isinstance(error, AcquireTimeout):
+            return error
+        return ClusterError(
+            f"{granted} of {wanted} workers got their slice of {self.slice}; the next one waits: "
+            f"{error.message}. Ask for fewer workers or smaller slices, or release what is not needed.",
+            granted=granted,
+            wanted=wanted,
+        )
+
+    @property
+    def _is_closing(self) -> bool:
+        return self.status in (Status.closing, Status.closed)
+
+    async def _check_leases(self) -> None:
+        """Close workers whose lease has ended, by its time or by another's act: their
+        slices may belong to other holders now.
         """
         while self.status is Status.running:
-            await asyncio.sleep(LOOK_SECONDS)
-            held = {
+            await asyncio.sleep(LEASE_CHECK_SECONDS)
+            workers = {
                 worker.lease.id: worker
                 for worker in self.workers.values()
-                if _computes(worker)
+                if worker.is_computing
             }
-            if not held:
+            if not workers:
                 continue
             try:
-                live = {
-                    lease["id"]
-                    for lease in await asyncio.to_thread(self._client.leases)
-                }
+                live = await self._leases.live_ids()
             except AIStackError:
-                continue  # not knowing is no reason to end work; it is looked at again
-            except RuntimeError:  # the interpreter ends and starts no more threads; the cluster ends with it
+                # Not knowing is no reason to end work; the next check may know.
+                continue
+            except RuntimeError:
+                # The interpreter ends and starts no more threads; so does the cluster.
                 return
-            for lease_id in held.keys() - live:
-                await self._lose(held[lease_id], lease_id)
+            for lease_id in workers.keys() - live:
+                await self._close_worker(workers[lease_id], lease_id)
 
-    async def _lose(self, worker: LeasedWorker, lease_id: str) -> None:
-        if not _computes(worker):  # closed on purpose meanwhile
+    async def _close_worker(self, worker: LeasedWorker, lease_id: str) -> None:
+        if not worker.is_computing:  # closed on purpose meanwhile
             return
+        # Forgotten first, or Dask would start another in its place.
         self.workers.pop(worker.name, None)
         self.worker_spec.pop(worker.name, None)
         self._note(
@@ -208,41 +205,36 @@ class Cluster(SpecCluster):
         await worker.close()
 
     async def _close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        if self._lease_check is not None:
+            self._lease_check.cancel()
+            self._lease_check = None
         await super()._close()
 
     def _forget_failed(self) -> int:
         """Drop workers that did not start; returns how many of the others hold a
         slice.
         """
-        failed = [
-            name
-            for name, worker in self.workers.items()
-            if worker.status is Status.failed
-        ]
-        for name in failed:
-            del self.workers[name]
-            self.worker_spec.pop(name, None)
-        return sum(
-            bool(worker.lease and worker.lease.is_granted)
-            for worker in self.workers.values()
-        )
+        workers = list(self.workers.items())
+        for name, worker in workers:
+            if worker.status is Status.failed:
+                del self.workers[name]
+                self.worker_spec.pop(name, None)
+        leases = [worker.lease for worker in self.workers.values()]
+        return sum(lease is not None and lease.is_granted for lease in leases)
 
     def _note(self, failure: AIStackError) -> None:
-        if self.status in (Status.closing, Status.closed):
+        if self._is_closing:
             return
         self._problem = failure.message
         log.warning("%s", failure.message)
 
     def __await__(self) -> Generator[Any, Any, Cluster]:
-        return (
-            _ready(self).__await__() if not self.asynchronous else super().__await__()
-        )
+        if self.asynchronous:
+            return super().__await__()
+        return _ready(self).__await__()
 
     async def __aenter__(self) -> Cluster:
-        return self if not self.asynchronous else await super().__aenter__()
+        return await super().__aenter__() if self.asynchronous else self
 
     async def __aexit__(self, *error: Any) -> None:
         if self.asynchronous:
@@ -271,123 +263,64 @@ class Cluster(SpecCluster):
     @property
     def is_simulated(self) -> bool:
         """Whether the workers' devices are simulated."""
-        return any(
-            w.lease and w.lease.enforced_by == "simulated"
-            for w in self.workers.values()
-        )
+        leases = [worker.lease for worker in self.workers.values()]
+        return any(lease and lease.enforced_by == "simulated" for lease in leases)
 
     @property
     def dashboard_link(self) -> str:
         """Address of Dask's dashboard; empty without bokeh."""
         return super().dashboard_link if find_spec("bokeh") else ""
 
-    def _report(self) -> None:
-        """Tell how far a start is, once it takes long, and only when that changed."""
-        if (
-            self.status in (Status.closing, Status.closed)
-            or time.monotonic() - self._busy_since < QUIET_SECONDS
-        ):
-            return
-        stages = {str(worker.name): worker.stage for worker in self._created}
-        ready = sum(stage == "ready" for stage in stages.values())
-        pending = [
-            f"worker {name} {stage}"
-            for name, stage in sorted(stages.items())
-            if stage not in ("ready", *_GONE)
-        ]
-        line = "; ".join(
-            [f"{ready} of {len(self.worker_spec)} workers ready", *pending[:1]]
-        )
-        if line != self._told and (pending or self._told):
-            self._told = line
-            self._progress(line)
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        shown = {
-            str(worker.name): worker
-            for worker in self._created
-            if worker.stage not in _GONE
-        }
-        return [_row(shown[name]) for name in sorted(shown)]
+    def _show_progress(self) -> None:
+        if not self._is_closing:
+            self._progress.update(self._created, len(self.worker_spec))
 
     def _headline(self) -> str:
         simulated = ", simulated" if self.is_simulated else ""
         ready = sum(worker.stage == "ready" for worker in self._created)
         return f"{self._tag}: {ready} of {len(self.worker_spec)} workers on {self.slice} each{simulated}"
 
-    def _footer(self) -> str:
-        return (
-            self._problem
-            or self.dashboard_link
-            or "no dashboard: install bokeh to see one"
-        )
-
     def __repr__(self) -> str:
-        lines = [self._headline(), *("  " + "  ".join(row) for row in self._rows())]
-        return "\n".join([*lines, f"  {self._footer()}"])
+        table = rows(self._created)
+        return as_text(self._headline(), table, self._problem, self.dashboard_link)
 
     def _repr_html_(self, cluster_status: Any = None) -> str:
-        cells = [
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
-            for row in self._rows()
-        ]
-        head = "".join(f"<th>{escape(column)}</th>" for column in _COLUMNS)
-        link = self.dashboard_link
-        foot = f'<a href="{escape(link)}" target="_blank">dashboard</a>' if link else ""
-        foot = f"<p>{escape(self._problem)} {foot or escape(self._footer())}</p>"
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(cells)}</tbody></table>"
-        return f"<div><strong>{escape(self._headline())}</strong>{table}{foot}{cluster_status or ''}</div>"
-
-
-_GONE = ("failed", "closed")
-
-
-def _computes(worker: LeasedWorker) -> bool:
-    return worker.stage == "ready" and worker.status is Status.running
+        table = rows(self._created)
+        own = as_html(self._headline(), table, self._problem, self.dashboard_link)
+        return f"<div>{own}{cluster_status or ''}</div>"
 
 
 async def _ready(cluster: Cluster) -> Cluster:
     return cluster
 
 
-def _security(wanted: bool | Security | None) -> Security:
-    if isinstance(wanted, Security):
-        return wanted
-    is_safe = find_spec("cryptography") is not None if wanted is None else wanted
-    return Security.temporary() if is_safe else Security()
+def _check_count(workers: Any) -> None:
+    is_number = isinstance(workers, int) and not isinstance(workers, bool)
+    if not is_number or workers < 0:
+        raise InvalidRequest(
+            f"workers: expected a whole number from 0 up, got {workers!r}",
+            field="workers",
+        )
+
+
+def _security(chosen: bool | Security | None) -> Security:
+    """How connections are made; encrypted by default where that can be."""
+    if isinstance(chosen, Security):
+        return chosen
+    is_encrypted = find_spec("cryptography") is not None if chosen is None else chosen
+    return Security.temporary() if is_encrypted else Security()
 
 
 def _scheduler_options(security: Security) -> dict[str, Any]:
-    """On loopback only: whoever reaches a scheduler can run code as its owner."""
-    has_board = find_spec("bokeh") is not None
+    """On loopback only: every process that reaches a scheduler can run code as its
+    owner.
+    """
+    has_dashboard = find_spec("bokeh") is not None
     return {
         "protocol": "tls://" if security.require_encryption else "tcp://",
         "host": "127.0.0.1",
         "port": 0,
-        "dashboard": has_board,
-        "dashboard_address": "127.0.0.1:0" if has_board else None,
+        "dashboard": has_dashboard,
+        "dashboard_address": "127.0.0.1:0" if has_dashboard else None,
         "security": security,
     }
-
-
-def _row(worker: LeasedWorker) -> tuple[str, ...]:
-    lease = worker.lease
-    if lease is None or not lease.is_granted:
-        return (str(worker.name), worker.stage, "", worker.plan.spec, "", "", "")
-    devices = ", ".join(piece.device_id for piece in lease.slices)
-    held = lease.enforcement
-    if lease.verified is False:
-        held += f" ({conditions_text(lease.conditions)})"
-    return (
-        str(worker.name),
-        worker.stage,
-        lease.id,
-        lease.spec,
-        devices,
-        format_bytes(lease.memory_bytes),
-        held,
-    )
-
-
-def _print_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

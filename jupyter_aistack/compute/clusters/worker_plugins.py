@@ -34,7 +34,7 @@ class SliceGuard(WorkerPlugin):
         # Interrupting a kernel interrupts its whole process group; only the notebook's
         # own work is meant.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Devices were chosen by the environment the process was born with; here CUDA
+        # Devices were chosen by the environment the process was started with; here CUDA
         # may have started already.
         attaching.attach(replace(self.preparation, expects=Expectation()))
 
@@ -59,12 +59,13 @@ class RMMCeiling(WorkerPlugin):
         )
 
 
-_looking: dict[int, ProbeResult] = {}
+_probes: dict[int, ProbeResult] = {}
+"""Running probes by pid."""
 
 
-async def look() -> dict[str, Any] | str:
-    """What a child of the worker sees (see `seen`), or why nothing; it stays until
-    `look_no_more`.
+async def start_probe() -> dict[str, Any] | str:
+    """What a child of the worker sees (see `probe`), or why that is unknown; it runs
+    until `close_probe`.
 
     The owner of the cluster judges, as it alone can ask whether the slice's server
     knows the child.
@@ -72,16 +73,17 @@ async def look() -> dict[str, Any] | str:
     import asyncio
 
     try:
-        found = await asyncio.to_thread(attaching.look)
+        probe = await asyncio.to_thread(attaching.start_probe)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return type(error).__name__
-    _looking[found.seen["pid"]] = found
-    return found.seen
+    _probes[probe.seen["pid"]] = probe
+    return probe.seen
 
 
-async def look_no_more(pid: int) -> None:
-    """Let the child go."""
+async def close_probe(pid: int) -> None:
+    """End a probe, if it still runs."""
     import asyncio
 
-    if (found := _looking.pop(pid, None)) is not None:
-        await asyncio.to_thread(found.close)
+    probe = _probes.pop(pid, None)
+    if probe is not None:
+        await asyncio.to_thread(probe.close)

@@ -1,9 +1,8 @@
 """From what a lease grants to what a Dask worker needs. Nothing is started here.
 
 Why not ``dask_cuda.LocalCUDACluster``: it names workers by device, so two can never
-share one, and takes its limits
-from the parent GPU of a MIG instance. The same parts, given absolute bytes, serve
-slices of every kind.
+share one, and takes its limits from the parent GPU of a MIG instance. The same parts,
+given absolute bytes, serve slices of every kind.
 """
 
 from __future__ import annotations
@@ -95,7 +94,8 @@ def withheld(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]
         given: what the worker's own lease gives it, which stands.
     """
     neutral = {SHARE: "", RMM_BYTES: "", TENSORFLOW_MIB: ""}
-    if own.get("AISTACK_LEASE"):  # elsewhere it is the way to a daemon of the host's
+    if own.get("AISTACK_LEASE"):
+        # Without a lease it is the way to a daemon of the host's.
         neutral["CUDA_MPS_PIPE_DIRECTORY"] = os.devnull
     inherited = own.keys() - given.keys()
     return {name: value for name, value in neutral.items() if name in inherited}
@@ -168,7 +168,7 @@ def _amd_options(
 
 
 def _is_simulated(preparation: Preparation) -> bool:
-    return preparation.enforced_by == Enforcement.SIMULATED.value
+    return preparation.enforced_by == Enforcement.SIMULATED
 
 
 def _gpu_slices(slices: Sequence[Slice]) -> list[Slice]:

@@ -110,11 +110,14 @@ def plan_shards(data: Any, ranks: int, folder: Path) -> list[Shard]:
     """
     if data is None:
         return [Shard() for _ in range(ranks)]
+    files: dict[str, str] | None = None
     if isinstance(data, Mapping):
         parts, files = _write_arrays(data, folder)
-        return [Shard(parts=share, arrays=files) for share in _shares(parts, ranks)]
-    path = data if isinstance(data, (str, Path)) else _write_table(data, folder)
-    return [Shard(parts=share) for share in _shares(_row_groups(Path(path)), ranks)]
+    else:
+        path = data if isinstance(data, (str, Path)) else _write_table(data, folder)
+        parts = _row_groups(Path(path))
+    shares = _shares(parts, ranks)
+    return [Shard(parts=share, arrays=files) for share in shares]
 
 
 def _shares(parts: Sequence[ShardPart], ranks: int) -> list[tuple[ShardPart, ...]]:
@@ -129,8 +132,10 @@ def _shares(parts: Sequence[ShardPart], ranks: int) -> list[tuple[ShardPart, ...
 
 def _row_groups(path: Path) -> list[ShardPart]:
     """A part for each row group of a Parquet file, or of those in a folder."""
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    if not files or not all(file.exists() for file in files):
+    files = [path] if path.exists() else []
+    if path.is_dir():
+        files = sorted(path.rglob("*.parquet"))
+    if not files:
         raise TrainingError(f"data: there is no Parquet file at {path}", field="data")
     parts = [part for file in files for part in _file_row_groups(file)]
     return [part for part in parts if part.rows]

@@ -19,9 +19,7 @@ def dump_by_value(thing: Any) -> bytes:
     import cloudpickle
 
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
-    # cloudpickle sends what is defined in __main__ by value as it is.
-    is_main = module is not None and module.__name__ == "__main__"
-    if module is None or is_main or _is_installed(module):
+    if module is None or _is_known_elsewhere(module):
         return cloudpickle.dumps(thing)
     cloudpickle.register_pickle_by_value(module)
     try:
@@ -30,15 +28,18 @@ def dump_by_value(thing: Any) -> bytes:
         cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_installed(module: ModuleType) -> bool:
+def _is_known_elsewhere(module: ModuleType) -> bool:
     """Whether other processes import the same module: of Python, of an installed
     package, or of this one.
     """
-    file = getattr(module, "__file__", None)
+    # cloudpickle sends what is defined in __main__ by value by itself.
     package = module.__name__.partition(".")[0]
     own_package = (__package__ or "").partition(".")[0]
-    if file is None or package == own_package:
+    if package in ("__main__", own_package):
         return True
-    paths = ("stdlib", "platstdlib", "purelib", "platlib")
-    homes = {Path(sysconfig.get_path(name)).resolve() for name in paths}
-    return not homes.isdisjoint(Path(file).resolve().parents)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return True
+    schemes = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in schemes}
+    return not installed.isdisjoint(Path(file).resolve().parents)

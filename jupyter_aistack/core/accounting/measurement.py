@@ -14,7 +14,7 @@ from jupyter_aistack.core.model.sample import (
     Usage,
 )
 
-from .attribution import ProcessLoad
+from .intervals import ProcessLoad
 
 Activity = tuple[dict[str, float], float | None]
 """Activity of each lease as a share of the device, and of all other processes."""

@@ -1,11 +1,11 @@
-"""Which size would have done, told from what a notebook really used. A rule, with no
+"""Which size a notebook should ask for, given what it has really used: a rule, with no
 clock and no device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +26,7 @@ GPU provider.
 """
 NEARLY_FULL = 0.92
 """A slice whose memory was used so far is short of it."""
+NOT_MEASURED = "its memory or its activity could not be measured"
 MOST = 0.95
 """The part of the time at work that a size must hold the activity of."""
 
@@ -88,65 +89,81 @@ def sizes(memory_bytes: int) -> tuple[SizeOption, ...]:
 
 def advise(
     label: str,
-    charges: Iterable[UsageRecord],
-    there_are: Sequence[SizeOption],
+    records: Iterable[UsageRecord],
+    options: Sequence[SizeOption],
     memory_bytes: int,
 ) -> Advice:
     """What a notebook should ask for.
 
     Args:
         label: the notebook.
-        charges: all of its use that counts.
-        there_are: the sizes to choose from.
+        records: all of its use that counts.
+        options: the sizes to choose from.
         memory_bytes: of a whole device.
     """
-    held = [
-        one
-        for one in charges
-        if one.lease_id != SYSTEM and one.kind != "cpu" and one.share
-    ]
+    held = [record for record in records if _counts(record)]
     if not held:
         return _unknown(label, "", "it has held no GPU yet")
-    last = max(held, key=lambda one: one.day)
-    own = [one for one in held if one.spec == last.spec]
-    hours = sum(one.seconds for one in own) / HOUR
-    active = _active_levels(own)
-    peak = max((one.peak_bytes or 0 for one in own), default=0)
-    at_work = sum(active)
+    last = max(held, key=lambda record: record.day)
     if last.kind == "simulated":
-        return _unknown(
-            label, last.spec, "nothing can be measured on a simulated device"
-        )
-    if at_work <= 0 or not peak:
-        why = (
-            "its memory or its activity could not be measured"
-            if hours > LEAST_SECONDS / HOUR
-            else _too_short(hours)
-        )
-        return _unknown(label, last.spec, why, hours)
+        why = "nothing can be measured on a simulated device"
+        return _unknown(label, last.spec, why)
+
+    own = [record for record in held if record.spec == last.spec]
+    hours = sum(record.seconds for record in own) / HOUR
+    active = _active_levels(own)
+    at_work = sum(active)
+    peak = max((record.peak_bytes or 0 for record in own), default=0)
     if hours * HOUR < LEAST_SECONDS:
         return _unknown(label, last.spec, _too_short(hours), hours)
+    if at_work <= 0 or not peak:
+        is_new = hours <= LEAST_SECONDS / HOUR
+        why = _too_short(hours) if is_new else NOT_MEASURED
+        return _unknown(label, last.spec, why, hours)
+
     share = Fraction(last.share).limit_denominator(64)
     used = _Used(
-        share,
-        int(share * memory_bytes),
-        peak,
-        _held_by(active),
-        sum(one.busy_seconds for one in own) / at_work,
+        share=share,
+        memory_bytes=int(share * memory_bytes),
+        peak_bytes=peak,
+        needed_share=_held_by(active),
+        activity=sum(record.busy_seconds for record in own) / at_work,
+        hours=hours,
+        weeks=_weeks(own),
     )
-    return _verdict(label, last.spec, used, there_are, hours, _weeks(own))
+    return _advice(label, last.spec, used, options)
 
 
-@dataclass(frozen=True)
+def _counts(record: UsageRecord) -> bool:
+    """Whether a record is of a lease that held a part of a GPU."""
+    return record.lease_id != SYSTEM and record.kind != "cpu" and bool(record.share)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Used:
+    """What a notebook has used of what it held.
+
+    Attributes:
+        share: the share of a device that it held.
+        memory_bytes: its memory.
+        peak_bytes: the most it used of that.
+        needed_share: the share that would have held its activity.
+        activity: mean activity while it worked, as a share of the device.
+        hours: how long it was held.
+        weeks: over how many weeks.
+    """
+
     share: Fraction
     memory_bytes: int
     peak_bytes: int
     needed_share: float
-    activity: float  # share of the device
+    activity: float
+    hours: float
+    weeks: float
 
     @property
     def of_slice(self) -> float:
+        """The activity as a share of its slice."""
         return min(1.0, self.activity / float(self.share))
 
     @property
@@ -155,72 +172,74 @@ class _Used:
         return self.peak_bytes >= NEARLY_FULL * self.memory_bytes
 
     def is_held_by(self, size: SizeOption) -> bool:
+        """Whether that size would have done."""
         needed = self.peak_bytes * MEMORY_MARGIN + CONTEXT_BYTES
         return needed <= size.memory_bytes and self.needed_share <= size.share
 
+    def best_of(self, options: Sequence[SizeOption]) -> SizeOption | None:
+        """The smallest size that would have done; one larger than it held where that
+        was short of memory.
+        """
+        able = [size for size in options if self.is_held_by(size)]
+        best = min(able, key=_share_of, default=None)
+        is_larger = best is not None and best.share > self.share
+        if not self.is_short or is_larger:
+            return best
+        larger = [size for size in options if size.share > self.share]
+        return min(larger, key=_share_of, default=None)
 
-def _verdict(
-    label: str,
-    spec: str,
-    used: _Used,
-    there_are: Sequence[SizeOption],
-    hours: float,
-    weeks: float,
+
+def _share_of(size: SizeOption) -> Fraction:
+    return size.share
+
+
+def _advice(
+    label: str, spec: str, used: _Used, options: Sequence[SizeOption]
 ) -> Advice:
-    fitting = sorted(
-        (size for size in there_are if used.is_held_by(size)),
-        key=lambda size: size.share,
+    """The advice for a notebook that was measured for long enough."""
+    advice = Advice(
+        label=label,
+        verdict="fits",
+        asked=spec,
+        text=f"{_facts(used)}: that fits",
+        peak_bytes=used.peak_bytes,
+        activity=used.of_slice,
+        hours=used.hours,
     )
-    best = fitting[0] if fitting else None
-    said = (
-        f"asked {used.share} = {format_bytes(used.memory_bytes)}, peak {format_bytes(used.peak_bytes)}, "
-        f"busy {used.of_slice:.0%}"
-    )
-    facts: dict[str, Any] = {
-        "peak_bytes": used.peak_bytes,
-        "activity": used.of_slice,
-        "hours": hours,
-    }
-    if used.is_short and (best is None or best.share <= used.share):
-        larger = [size for size in there_are if size.share > used.share]
-        best = min(larger, key=lambda size: size.share, default=None)
+    best = used.best_of(options)
     if best is not None and best.share < used.share:
-        saved = float(used.share - best.share) * hours / weeks
-        text = f"{said}: {best.name} would do; saves {saved:.1f} GPU-h a week"
-        return Advice(
-            label=label,
-            verdict="less",
-            asked=spec,
-            advised=best.name,
-            text=text,
-            saved_gpu_hours=saved,
-            **facts,
-        )
+        return _smaller(advice, used, best)
     if best is not None and best.share > used.share:
-        why = (
-            "its memory was nearly all used"
-            if used.is_short
-            else "it needs more than it has"
-        )
-        return Advice(
-            label=label,
-            verdict="more",
-            asked=spec,
-            advised=best.name,
-            text=f"{said}: {why}; ask {best.name}",
-            **facts,
-        )
+        return _larger(advice, used, best)
     if best is None or used.is_short:
-        return Advice(
-            label=label,
-            verdict="more",
-            asked=spec,
-            text=f"{said}: no size here holds it with room",
-            **facts,
-        )
-    return Advice(
-        label=label, verdict="fits", asked=spec, text=f"{said}: that fits", **facts
+        text = f"{_facts(used)}: no size here holds it with room"
+        return replace(advice, verdict="more", text=text)
+    return advice
+
+
+def _smaller(advice: Advice, used: _Used, best: SizeOption) -> Advice:
+    saved = float(used.share - best.share) * used.hours / used.weeks
+    return replace(
+        advice,
+        verdict="less",
+        advised=best.name,
+        text=f"{_facts(used)}: {best.name} would do; saves {saved:.1f} GPU-h a week",
+        saved_gpu_hours=saved,
     )
+
+
+def _larger(advice: Advice, used: _Used, best: SizeOption) -> Advice:
+    why = "it needs more than it has"
+    if used.is_short:
+        why = "its memory was nearly all used"
+    text = f"{_facts(used)}: {why}; ask {best.name}"
+    return replace(advice, verdict="more", advised=best.name, text=text)
+
+
+def _facts(used: _Used) -> str:
+    size = format_bytes(used.memory_bytes)
+    peak = format_bytes(used.peak_bytes)
+    return f"asked {used.share} = {size}, peak {peak}, busy {used.of_slice:.0%}"
 
 
 def _unknown(label: str, spec: str, why: str, hours: float = 0.0) -> Advice:
@@ -237,13 +256,13 @@ def _too_short(hours: float) -> str:
     return f"{hours:.1f} h of use are too short a history; {LEAST_SECONDS / HOUR:.0f} h is needed"
 
 
-def _active_levels(charges: Iterable[UsageRecord]) -> list[float]:
+def _active_levels(records: Iterable[UsageRecord]) -> list[float]:
     """Seconds at each level of activity above none: how long a notebook waited for its
     user says nothing of size.
     """
     return [
         sum(seconds)
-        for seconds in zip(*(one.levels[1:] for one in charges), strict=True)
+        for seconds in zip(*(record.levels[1:] for record in records), strict=True)
     ]
 
 
@@ -258,6 +277,6 @@ def _held_by(active: Sequence[float]) -> float:
     return LEVELS[-1]
 
 
-def _weeks(charges: Sequence[UsageRecord]) -> float:
-    days = [one.day for one in charges]
+def _weeks(records: Sequence[UsageRecord]) -> float:
+    days = [record.day for record in records]
     return max(1.0, (max(days) - min(days) + 1) / 7)

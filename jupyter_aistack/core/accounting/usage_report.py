@@ -1,5 +1,5 @@
-"""Charges as people read them: hours, energy, carbon and cost, by user and week.
-Unknown is None, never zero.
+"""Usage as people read it: hours, energy, carbon and cost, by user and week. Unknown
+is None, never zero.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageFigures:
-    """What some charges come to.
+    """What usage records come to.
 
     Attributes:
         gpu_hours, cpu_hours: share granted times hours.
@@ -93,75 +93,135 @@ class UsageLine:
         return {"week": self.week, "user": self.user, **asdict(self.figures)}
 
 
-def figures(charges: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
-    """What the charges come to."""
-    every = list(charges)
-    gpus = [one for one in every if one.kind != "cpu"]
-    held = [one for one in gpus if one.lease_id != SYSTEM]
-    seconds = sum(one.seconds for one in gpus)
-    metered = sum(one.metered_seconds for one in gpus)
-    watched = sum(one.watched_seconds for one in held)
-    seen = sum(one.memory_seconds for one in held)
-    peaks = [one.peak_bytes for one in held if one.peak_bytes is not None]
-    gpu_hours = sum(one.share_seconds for one in held) / HOUR
-    kwh = (
-        sum(one.millijoules for one in gpus) / MILLIJOULES_PER_KWH if metered else None
-    )
+@dataclass
+class UsageTotals:
+    """Sums over usage records, of seconds unless the name says otherwise.
+
+    Attributes:
+        gpu_seconds: GPUs held, or watched for the system.
+        metered_seconds: of these, those whose energy is known.
+        millijoules: that energy.
+        held_seconds: GPUs held by leases.
+        share_seconds: that times the share granted.
+        cpu_share_seconds: the same for CPUs.
+        watched_seconds: GPUs held whose activity is known.
+        busy_seconds: that activity times time.
+        idle_share_seconds: shares held while nothing worked at all.
+        memory_seconds: GPUs held whose memory in use is known.
+        byte_seconds: that memory, in bytes, times time.
+        peak_bytes: the most memory of one lease on one GPU; None where it is unknown.
+        is_simulated: simulated devices are among them.
+    """
+
+    gpu_seconds: float = 0.0
+    metered_seconds: float = 0.0
+    millijoules: int = 0
+    held_seconds: float = 0.0
+    share_seconds: float = 0.0
+    cpu_share_seconds: float = 0.0
+    watched_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    idle_share_seconds: float = 0.0
+    memory_seconds: float = 0.0
+    byte_seconds: float = 0.0
+    peak_bytes: int | None = None
+    is_simulated: bool = False
+
+    def add(self, record: UsageRecord) -> None:
+        """One more record."""
+        self.is_simulated = self.is_simulated or record.kind == "simulated"
+        if record.kind == "cpu":
+            self.cpu_share_seconds += record.share_seconds
+            return
+        self.gpu_seconds += record.seconds
+        self.metered_seconds += record.metered_seconds
+        self.millijoules += record.millijoules
+        if record.lease_id != SYSTEM:
+            self._add_held(record)
+
+    def _add_held(self, record: UsageRecord) -> None:
+        """A record of a lease on a GPU."""
+        self.held_seconds += record.seconds
+        self.share_seconds += record.share_seconds
+        self.watched_seconds += record.watched_seconds
+        self.busy_seconds += record.busy_seconds
+        self.idle_share_seconds += record.levels[0] * record.share
+        self.memory_seconds += record.memory_seconds
+        self.byte_seconds += record.byte_seconds
+        if record.peak_bytes is not None:
+            self.peak_bytes = max(self.peak_bytes or 0, record.peak_bytes)
+
+    @property
+    def energy_kwh(self) -> float | None:
+        """The energy, over the time that it is known for."""
+        if not self.metered_seconds:
+            return None
+        return self.millijoules / MILLIJOULES_PER_KWH
+
+    def hours_if_watched(self, seconds: float) -> float | None:
+        """Seconds in hours; None where no activity is known."""
+        return seconds / HOUR if self.watched_seconds else None
+
+
+def figures(records: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
+    """What usage records come to."""
+    totals = UsageTotals()
+    for record in records:
+        totals.add(record)
+    gpu_hours = totals.share_seconds / HOUR
+    kwh = totals.energy_kwh
+    gib_seconds = totals.byte_seconds / GIB
     return UsageFigures(
         gpu_hours=gpu_hours,
-        cpu_hours=sum(one.share_seconds for one in every if one.kind == "cpu") / HOUR,
-        gpu_hours_used=sum(one.busy_seconds for one in held) / HOUR
-        if watched
-        else None,
-        gpu_hours_idle=sum(one.levels[0] * one.share for one in held) / HOUR
-        if watched
-        else None,
-        gib_hours=sum(one.byte_seconds for one in held) / GIB / HOUR if seen else None,
-        peak_bytes=max(peaks, default=None),
+        cpu_hours=totals.cpu_share_seconds / HOUR,
+        gpu_hours_used=totals.hours_if_watched(totals.busy_seconds),
+        gpu_hours_idle=totals.hours_if_watched(totals.idle_share_seconds),
+        gib_hours=gib_seconds / HOUR if totals.memory_seconds else None,
+        peak_bytes=totals.peak_bytes,
         energy_kwh=kwh,
-        energy_coverage=metered / seconds if seconds else None,
-        activity_coverage=watched / sum(one.seconds for one in held) if held else None,
+        energy_coverage=_part(totals.metered_seconds, totals.gpu_seconds),
+        activity_coverage=_part(totals.watched_seconds, totals.held_seconds),
         cost=cost_of(gpu_hours, kwh, rates),
         co2e_g=carbon_of(kwh, rates),
-        is_simulated=any(one.kind == "simulated" for one in every),
+        is_simulated=totals.is_simulated,
     )
+
+
+def _part(known: float, whole: float) -> float | None:
+    return known / whole if whole else None
 
 
 def carbon_of(kwh: float | None, rates: Rates) -> float | None:
-    """Grams of CO2 equivalent; None where the energy or the grid's rate is not
-    known.
-    """
-    return (
-        None
-        if kwh is None or rates.carbon_g_per_kwh is None
-        else kwh * rates.carbon_g_per_kwh
-    )
+    """Grams of CO2 equivalent; None where the energy or the grid's rate is unknown."""
+    if kwh is None or rates.carbon_g_per_kwh is None:
+        return None
+    return kwh * rates.carbon_g_per_kwh
 
 
 def cost_of(gpu_hours: float, kwh: float | None, rates: Rates) -> float | None:
     """What energy and GPU-hours cost; None where no price is set, or one is for energy
-    that is not known.
+    that is unknown.
     """
     of_energy = rates.price_per_kwh
     of_hours = rates.price_per_gpu_hour
-    if (of_energy is None and of_hours is None) or (
-        of_energy is not None and kwh is None
-    ):
+    if of_energy is None and of_hours is None:
+        return None
+    if of_energy is not None and kwh is None:
         return None
     return gpu_hours * (of_hours or 0.0) + (kwh or 0.0) * (of_energy or 0.0)
 
 
-def lines(charges: Iterable[UsageRecord], rates: Rates) -> tuple[UsageLine, ...]:
+def lines(records: Iterable[UsageRecord], rates: Rates) -> tuple[UsageLine, ...]:
     """A line for each week and user, in that order; what belongs to no lease comes
     under `SYSTEM_USER`.
     """
-    by_place: dict[tuple[str, str], list[UsageRecord]] = {}
-    for one in charges:
-        user = SYSTEM_USER if one.lease_id == SYSTEM else one.user
-        by_place.setdefault((week_name(one.day), user), []).append(one)
+    groups: dict[tuple[str, str], list[UsageRecord]] = {}
+    for record in records:
+        user = SYSTEM_USER if record.lease_id == SYSTEM else record.user
+        groups.setdefault((week_name(record.day), user), []).append(record)
     return tuple(
         UsageLine(week=week, user=user, figures=figures(own, rates))
-        for (week, user), own in sorted(by_place.items())
+        for (week, user), own in sorted(groups.items())
     )
 
 
@@ -190,39 +250,37 @@ def days_of_week(text: str) -> tuple[int, int]:
     return first, first + 6
 
 
-def cells(charges: Sequence[UsageRecord], most: int) -> list[dict[str, Any]]:
-    """What each cell used, the dearest first: by energy, then by time at work, then by
-    time.
+def cells(records: Iterable[UsageRecord], most: int) -> list[dict[str, Any]]:
+    """What each cell used, the most expensive first: by energy, then by time at work,
+    then by time.
 
     The time between cells is there too, under an empty name.
     """
-    by_cell: dict[str, list[UsageRecord]] = {}
-    for one in charges:
-        if one.lease_id != SYSTEM:
-            by_cell.setdefault(one.cell, []).append(one)
-    found = [_cell(name, own) for name, own in by_cell.items()]
-    return sorted(found, key=_dearness)[:most]
+    groups: dict[str, list[UsageRecord]] = {}
+    for record in records:
+        if record.lease_id != SYSTEM:
+            groups.setdefault(record.cell, []).append(record)
+    rows = [_cell(name, own) for name, own in groups.items()]
+    return sorted(rows, key=_most_expensive_first)[:most]
 
 
-def _dearness(row: dict[str, Any]) -> tuple[float, float, float, bool]:
-    return (
-        -(row["energy_wh"] or 0.0),
-        -row["busy_seconds"],
-        -row["seconds"],
-        not row["cell"],
-    )
+def _most_expensive_first(row: dict[str, Any]) -> tuple[float, float, float, bool]:
+    energy = row["energy_wh"] or 0.0
+    return -energy, -row["busy_seconds"], -row["seconds"], not row["cell"]
 
 
-def _cell(name: str, charges: Sequence[UsageRecord]) -> dict[str, Any]:
-    every = figures(charges, Rates())
-    peaks = [one.peak_bytes for one in charges if one.peak_bytes is not None]
-    longest: dict[str, float] = {}
-    for one in charges:  # one cell on two devices runs once
-        longest[one.device_id] = longest.get(one.device_id, 0.0) + one.seconds
+def _cell(name: str, records: Sequence[UsageRecord]) -> dict[str, Any]:
+    kwh = figures(records, Rates()).energy_kwh
+    peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
+    # A cell on two devices runs once: its time is that on one of them.
+    by_device: dict[str, float] = {}
+    for record in records:
+        seconds = by_device.get(record.device_id, 0.0)
+        by_device[record.device_id] = seconds + record.seconds
     return {
         "cell": name,
-        "seconds": max(longest.values()),
-        "busy_seconds": sum(one.busy_seconds for one in charges),
-        "energy_wh": None if every.energy_kwh is None else every.energy_kwh * 1000,
+        "seconds": max(by_device.values()),
+        "busy_seconds": sum(record.busy_seconds for record in records),
+        "energy_wh": None if kwh is None else kwh * 1000,
         "peak_bytes": max(peaks, default=None),
     }

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any
 
 FOREIGN_TOLERANCE = Fraction(1, 100)
 """Share of a GPU's memory that strangers (a display server, say) may hold while the GPU
@@ -236,16 +235,11 @@ class Inventory:
         devices: of one host, or of several where a cluster is simulated; each says
             which it is on.
         problems: providers that could not answer, one sentence each.
-        known: what has been reckoned from the devices alone, so that each plan need not
-            do it again.
     """
 
     host: str
     devices: tuple[Device, ...] = ()
     problems: tuple[str, ...] = ()
-    known: dict[object, Any] = field(
-        init=False, compare=False, repr=False, default_factory=dict
-    )
 
     def device(self, device_id: str) -> Device | None:
         return next((d for d in self.devices if d.id == device_id), None)

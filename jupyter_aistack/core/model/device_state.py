@@ -93,6 +93,18 @@ class DeviceState:
     note: str = ""
 
     @property
+    def standing(self) -> DisplayState:
+        """How it is shown."""
+        return display_state(self)
+
+    @property
+    def why(self) -> str:
+        """Why it stands so, for people; empty for nothing."""
+        if self.phase is StatePhase.LOST:
+            return self.note
+        return why_pinned(self) or self.note
+
+    @property
     def is_away(self) -> bool:
         """Whether it takes no room on its devices, and none is promised to it."""
         return self.phase is StatePhase.LOST or (

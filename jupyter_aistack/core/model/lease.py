@@ -151,10 +151,10 @@ class Lease:
     spec: Spec
     holder: Holder
     slices: tuple[Slice, ...]
-    granted_at: float
-    expires_at: float
     queue: str = "default"
     state: LeaseState = LeaseState.GRANTED
+    granted_at: float
+    expires_at: float
     ends_at: float | None = None
     preemptible: bool = False
     enforced_by: Enforcement | None = None
@@ -186,6 +186,11 @@ class Lease:
         if not self.is_away:
             return self.slices
         return tuple(piece for piece in self.slices if piece.kind is SliceKind.CPU)
+
+    @property
+    def enforcement(self) -> str:
+        """What enforces it, in words; empty before it is prepared."""
+        return self.enforced_by.label if self.enforced_by else ""
 
     def condition(self, kind: ConditionKind) -> Condition | None:
         """Its condition of a kind; None where it has none."""

@@ -90,7 +90,7 @@ class TransferAction:
 
     lease_id: str
     token: int
-    act: TransferDirection
+    direction: TransferDirection
 
 
 Action = Grant | Notify | WithdrawNotice | End | Reject | TransferAction

@@ -78,12 +78,12 @@ class Request:
     id: str
     spec: Spec
     holder: Holder
-    submitted_at: float
     queue: str = "default"
     priority: int = 0
     lease_seconds: float | None = None
     patience_seconds: float | None = None
     preemptible: bool = False
+    submitted_at: float
     state: RequestState = RequestState.QUEUED
     reason: str = ""
     code: str = ""
@@ -92,16 +92,13 @@ class Request:
     @cached_property
     def kind(self) -> tuple[object, ...]:
         """Equal only for requests that differ in nothing but their time, their holder's
-        name and their patience.
-
-        Reckoned once for each request. Specs count by identity, which is quick; equal
-        texts give one object.
+        name and their patience. Worked out once for each request.
         """
         holder = self.holder
         return (
             self.queue,
             holder.user,
-            id(self.spec),
+            self.spec.text,
             holder.host,
             self.lease_seconds,
             self.preemptible,

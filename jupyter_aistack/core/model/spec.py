@@ -20,10 +20,11 @@ What a GPU alone does not give is added after commas::
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from jupyter_aistack.exceptions import InvalidRequest
@@ -63,6 +64,8 @@ _MEMORY = re.compile(r"\d+(?:\.\d+)?[kmgt]i?b", re.ASCII)
 _COUNTED = re.compile(r"(.+?)x(\d{1,12})", re.ASCII)
 
 
+_BYTES = re.compile(r"\d+b")
+_CORES = re.compile(r"[1-9]\d{0,3}", re.ASCII)
 _MODELS = re.compile(
     r"[a-z0-9][a-z0-9._-]{0,31}(?:\|[a-z0-9][a-z0-9._-]{0,31}){0,15}", re.ASCII
 )
@@ -108,11 +111,18 @@ class Spec:
 
     def __str__(self) -> str:
         """The canonical text; parsing it again gives an equal spec."""
-        prefix = (
-            f"{self.target.value}:"
-            if self.target and self.unit is not Unit.PROFILE
-            else ""
-        )
+        return self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @cached_property
+    def text(self) -> str:
+        """The canonical text, worked out once: equal specs have equal texts, and others
+        do not, so that a long queue can be sorted by it.
+        """
+        has_prefix = self.target is not None and self.unit is not Unit.PROFILE
+        prefix = f"{self.target.value}:" if self.target and has_prefix else ""
         times = f"x{self.count}" if self.count > 1 else ""
         return f"{prefix}{self._amount_text()}{times}{self._beside_text()}"
 
@@ -122,21 +132,23 @@ class Spec:
         return bool(self.host_cores or self.host_memory_bytes)
 
     def _beside_text(self) -> str:
-        cores = f",cpu:{self.host_cores}" if self.host_cores else ""
-        memory = (
-            f",mem:{exact_bytes(self.host_memory_bytes)}"
-            if self.host_memory_bytes
-            else ""
-        )
-        return (
-            cores + memory + (f",model:{'|'.join(self.models)}" if self.models else "")
-        )
+        parts = []
+        if self.host_cores:
+            parts.append(f",cpu:{self.host_cores}")
+        if self.host_memory_bytes:
+            parts.append(f",mem:{exact_bytes(self.host_memory_bytes)}")
+        if self.models:
+            parts.append(f",model:{'|'.join(self.models)}")
+        return "".join(parts)
 
     def _amount_text(self) -> str:
         if self.unit is Unit.PROFILE:
             return self.profile
         if self.unit is Unit.MEMORY:
             return exact_bytes(self.amount.numerator)
+        if self.unit is Unit.DEVICES and self.target is DeviceKind.CPU:
+            # The whole CPU: cpu:1 would be one core.
+            return "1/1" if self.amount == 1 else f"1/1x{self.amount}"
         return str(self.amount)
 
 
@@ -156,9 +168,7 @@ def parse_spec(text: str) -> Spec:
     return _parse(text)
 
 
-@lru_cache(
-    maxsize=4096
-)  # equal texts give one object, which a long queue need compare only once
+@lru_cache(maxsize=4096)
 def _parse(text: str) -> Spec:
     body, *beside = text.strip().lower().replace(" ", "").split(",")
     target, body = _split_target(body)
@@ -171,32 +181,21 @@ def _parse(text: str) -> Spec:
 
 def _parse_beside(parts: list[str], spec: Spec) -> dict[str, Any]:
     """What is wanted of the host and of the model, each at most once."""
-    found: dict[str, Any] = {}
-    amount: Any
+    fields: dict[str, Any] = {}
     for part in parts:
         word, _, value = part.partition(":")
-        if word == "cpu" and re.fullmatch(r"[1-9]\d{0,3}", value, re.ASCII):
-            name = "host_cores"
-            amount = int(value)
-        elif word == "mem" and _MEMORY.fullmatch(value):
-            name = "host_memory_bytes"
-            amount = _positive_bytes(value)
-        elif word == "model" and _MODELS.fullmatch(value):
-            name = "models"
-            amount = tuple(sorted(set(value.split("|"))))
-        else:
-            raise _invalid(
-                repr(part), "after a comma comes cpu:8, mem:64GiB or model:a100"
-            )
-        if name in found:
+        field = _BESIDE.get(word)
+        if field is None or not field.pattern.fullmatch(value):
+            allowed = "after a comma comes cpu:8, mem:64GiB or model:a100"
+            raise _invalid(repr(part), allowed)
+        if field.name in fields:
             raise _invalid(repr(part), f"{word} is given twice")
+        amount = field.read(value)
         if spec.target is DeviceKind.CPU:
-            raise _invalid(
-                repr(part),
-                "a slice of the CPU takes nothing beside it; ask for gpu:... or leave it out",
-            )
-        found[name] = amount
-    return found
+            why = "a slice of the CPU takes nothing beside it; ask for gpu:... or leave it out"
+            raise _invalid(repr(part), why)
+        fields[field.name] = amount
+    return fields
 
 
 def _parse_amount(body: str, count: int, target: DeviceKind | None) -> Spec | None:
@@ -208,7 +207,7 @@ def _parse_amount(body: str, count: int, target: DeviceKind | None) -> Spec | No
             target=DeviceKind.GPU,
             profile=body,
         )
-    if _MEMORY.fullmatch(body) or re.fullmatch(r"\d+b", body):
+    if _MEMORY.fullmatch(body) or _BYTES.fullmatch(body):
         return Spec(
             unit=Unit.MEMORY,
             amount=Fraction(_positive_bytes(body)),
@@ -227,18 +226,15 @@ def _parse_share(body: str, count: int, target: DeviceKind | None) -> Spec:
         share = Fraction(body)
     except ZeroDivisionError:
         raise _invalid(repr(body), "the denominator is zero") from None
+
     if share == 1:
         return Spec(unit=Unit.DEVICES, amount=Fraction(count), target=target)
     if not 0 < share < 1:
-        raise _invalid(
-            repr(body),
-            "a share must lie between 0 and 1; whole devices are written 1, 2, ...",
-        )
+        why = "a share must lie between 0 and 1; whole devices are written 1, 2, ..."
+        raise _invalid(repr(body), why)
     if share.denominator > MAX_DENOMINATOR:
-        raise _invalid(
-            repr(body),
-            f"a share is a multiple of 1/{MAX_DENOMINATOR} or a simple fraction below that",
-        )
+        why = f"a share is a multiple of 1/{MAX_DENOMINATOR} or a simple fraction below that"
+        raise _invalid(repr(body), why)
     return Spec(unit=Unit.FRACTION, amount=share, count=count, target=target)
 
 
@@ -264,9 +260,8 @@ def _split_count(body: str) -> tuple[str, int]:
         return body, 1
     count = int(match[2])
     if not 1 <= count <= MAX_COUNT:
-        raise _invalid(
-            repr(body), f"the number after x must lie between 1 and {MAX_COUNT}"
-        )
+        why = f"the number after x must lie between 1 and {MAX_COUNT}"
+        raise _invalid(repr(body), why)
     return match[1], count
 
 
@@ -282,3 +277,21 @@ def _invalid(shown: str, why: str = "") -> InvalidRequest:
     return InvalidRequest(
         f"spec: {shown} is not a slice{because}; allowed are {_ALLOWED}", field="spec"
     )
+
+
+@dataclass(frozen=True)
+class _BesideField:
+    """What may come after a comma: the field it sets, its form, and how it is read."""
+
+    name: str
+    pattern: re.Pattern[str]
+    read: Callable[[str], Any]
+
+
+_BESIDE = {
+    "cpu": _BesideField("host_cores", _CORES, int),
+    "mem": _BesideField("host_memory_bytes", _MEMORY, _positive_bytes),
+    "model": _BesideField(
+        "models", _MODELS, lambda value: tuple(sorted(set(value.split("|"))))
+    ),
+}

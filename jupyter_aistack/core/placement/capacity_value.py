@@ -66,7 +66,7 @@ class CapacityValue:
         """How many levels a share takes away, rounded up."""
         return _taken(share_milli, self.steps)
 
-    def loss(self, free_milli: int, share_milli: int) -> float:
+    def value_lost(self, free_milli: int, share_milli: int) -> float:
         """How much more a GPU is devalued by cutting the share from it than a perfectly
         matching one would be.
         """
@@ -108,7 +108,7 @@ def rank(
     return sorted(
         fitting,
         key=lambda i: (
-            round(worth.loss(free_milli[i], share_milli), 6),
+            round(worth.value_lost(free_milli[i], share_milli), 6),
             free_milli[i],
             i,
         ),

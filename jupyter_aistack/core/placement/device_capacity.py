@@ -14,45 +14,53 @@ class DeviceCapacity:
     """What is free on one device.
 
     Floats are compared ten times as fast as fractions: `approx` decides, and the exact
-        share only where it is close.
+    share only where it is close.
+
+    Args:
+        device: the device, of which nothing is held yet.
+
+    Attributes:
+        device: as given.
+        approx: the share that is free, nearly.
+        memory: the bytes that are free.
+        slices: what is held.
     """
 
-    __slots__ = ("approx", "device", "memory", "pieces")
+    __slots__ = ("approx", "device", "memory", "slices")
 
     def __init__(self, device: Device) -> None:
+        foreign = device.foreign_memory_bytes
+        is_tolerable = foreign <= device.memory_bytes * FOREIGN_TOLERANCE
         self.device = device
         self.approx = 1.0
-        foreign = device.foreign_memory_bytes
-        self.memory = device.memory_bytes - (
-            foreign if foreign > device.memory_bytes * FOREIGN_TOLERANCE else 0
-        )
-        self.pieces: list[Slice] = []
+        self.memory = device.memory_bytes - (0 if is_tolerable else foreign)
+        self.slices: list[Slice] = []
 
     def copy(self) -> DeviceCapacity:
+        """An independent copy in the same state."""
         twin = DeviceCapacity.__new__(DeviceCapacity)
         twin.device = self.device
         twin.approx = self.approx
         twin.memory = self.memory
-        twin.pieces = self.pieces[:]
+        twin.slices = self.slices[:]
         return twin
 
     @property
     def share(self) -> Fraction:
-        """The exact share that is free; below 0 where more is spoken for than there
-        is.
-        """
-        return 1 - sum((piece.fraction for piece in self.pieces), Fraction(0))
+        """The exact share that is free; below 0 where more is held than there is."""
+        return 1 - sum((slice_.fraction for slice_ in self.slices), Fraction(0))
 
-    def take(self, piece: Slice) -> None:
-        self.pieces.append(piece)
-        self.approx -= as_float(piece.fraction)
-        self.memory -= piece.memory_bytes
+    def allocate(self, slice_: Slice) -> None:
+        """A slice is held from now on."""
+        self.slices.append(slice_)
+        self.approx -= as_float(slice_.fraction)
+        self.memory -= slice_.memory_bytes
 
-    def give(self, piece: Slice) -> None:
-        """Raises ValueError when it was not taken."""
-        self.pieces.remove(piece)
-        self.approx += as_float(piece.fraction)
-        self.memory += piece.memory_bytes
+    def release(self, slice_: Slice) -> None:
+        """A slice is held no longer. Raises ValueError when it was not held."""
+        self.slices.remove(slice_)
+        self.approx += as_float(slice_.fraction)
+        self.memory += slice_.memory_bytes
 
     def holds(self, share: Fraction, kept: Fraction | int) -> bool:
         """Whether it could give `share` now and still have `kept` for others."""
@@ -64,16 +72,26 @@ class DeviceCapacity:
 
     def uuids(self) -> set[str]:
         """The MIG instances that are held."""
-        return {piece.uuid for piece in self.pieces if piece.profile}
+        return {slice_.uuid for slice_ in self.slices if slice_.profile}
 
     def load(self) -> dict[int, Fraction]:
         """How many slices' worth of a core is granted on each core."""
         load: dict[int, Fraction] = {}
-        for piece in self.pieces:
-            for core in piece.cores:
-                each = piece.fraction * len(self.device.cores) / len(piece.cores)
+        for slice_ in self.slices:
+            for core in slice_.cores:
+                each = slice_.fraction * len(self.device.cores) / len(slice_.cores)
                 load[core] = load.get(core, Fraction(0)) + each
         return load
+
+    def quietest_cores(self, count: int) -> tuple[int, ...]:
+        """The `count` cores with the least granted on them, ascending; a slice smaller
+        than a core shares one.
+        """
+        load = self.load()
+        quietest_first = sorted(
+            self.device.cores, key=lambda core: (load.get(core, 0), core)
+        )
+        return tuple(sorted(quietest_first[:count]))
 
 
 def as_float(share: Fraction) -> float:

@@ -3,119 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations
 
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
     Inventory,
-    MIGInstance,
     Slice,
     SliceKind,
 )
 from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.model.units import format_bytes
-from jupyter_aistack.exceptions import UnknownProfile, Unsatisfiable
 
+from .cache import DeviceFacts, Sizes
 from .capacity_value import CapacityValue
 from .demand import WHOLE
 from .device_capacity import CLOSE, DeviceCapacity, as_float, bytes_of
-from .sizing import (
-    beside_share,
-    is_model,
-    most_alike,
-    no_device,
-    of_one_maker,
-    sizes_on,
-    too_much,
-)
+from .instances import place_instance
+from .refusals import no_device, too_much, why_waiting
+from .sizing import host_share, is_model, most_alike, of_one_maker, sizes_on
+from .topology import best_connected
+from .verdict import UNSATISFIABLE, PlacementFailure, PlacementVerdict
 
-UNSATISFIABLE = Unsatisfiable.__name__
-UNKNOWN_PROFILE = UnknownProfile.__name__
 NOTHING_KEPT: Mapping[str, Fraction] = {}
-MOST_COMBINATIONS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlacementFailure:
-    """Why a spec got no slices.
-
-    Attributes:
-        reason: one sentence for the one who asked.
-        never: why no state of this inventory could hold it, as the name of the error to
-            raise; empty when one could.
-    """
-
-    reason: str
-    never: str = ""
 
 
 class Capacity:
     """What is free on the devices of one host, or of several.
 
     Args:
-        inventory: the devices; each says which host it is on.
-        taken: slices that are held.
+        facts: the devices, and what is known of them.
+        held: slices that are held.
 
     Attributes:
-        worth: what room on a GPU is worth to those who are likely to ask for it; None
-            while that is not known, and then a hole is worth its size.
+        inventory: the devices; each says which host it is on.
+        value: what capacity of a GPU is worth to those who are likely to ask for it;
+            None while that is not known, and then a hole is worth its size.
     """
 
-    def __init__(self, inventory: Inventory, taken: Iterable[Slice] = ()) -> None:
-        self.inventory = inventory
-        self.worth: CapacityValue | None = None
-        self._free = {device.id: DeviceCapacity(device) for device in inventory.devices}
-        self._needs: dict[Spec, dict[str, dict[str, Fraction]]] = (
-            inventory.known.setdefault("needs", {})
-        )
-        self._hosts: dict[str, list[Device]] = {}
-        for device in inventory.devices:
-            self._hosts.setdefault(device.host, []).append(device)
-        self.take(taken)
+    def __init__(self, facts: DeviceFacts, held: Iterable[Slice] = ()) -> None:
+        self.inventory = facts.inventory
+        self.value: CapacityValue | None = None
+        self._facts = facts
+        self._hosts = facts.hosts
+        self._free = {
+            device.id: DeviceCapacity(device) for device in self.inventory.devices
+        }
+        self.allocate(held)
 
     def copy(self) -> Capacity:
-        """A room of its own in the same state."""
-        return self._twin(
-            {device_id: free.copy() for device_id, free in self._free.items()}
-        )
-
-    def emptied(self) -> Capacity:
-        """A room of its own in which nothing is held, and nobody's taste known."""
-        twin = self._twin(
-            {device.id: DeviceCapacity(device) for device in self.inventory.devices}
-        )
-        twin.worth = None
-        return twin
-
-    def _twin(self, free: dict[str, DeviceCapacity]) -> Capacity:
+        """An independent copy in the same state."""
         twin = Capacity.__new__(Capacity)
-        twin.worth = self.worth
+        twin.value = self.value
         twin.inventory = self.inventory
+        twin._facts = self._facts
         twin._hosts = self._hosts
-        twin._needs = self._needs
-        twin._free = free
+        twin._free = {device_id: free.copy() for device_id, free in self._free.items()}
         return twin
 
-    def take(self, slices: Iterable[Slice]) -> None:
-        """Slices are held from now on."""
-        for piece in slices:
-            free = self._free.get(piece.device_id)
+    def allocate(self, slices: Iterable[Slice]) -> None:
+        """Slices are held from now on; those of unknown devices do not count."""
+        for slice_ in slices:
+            free = self._free.get(slice_.device_id)
             if free is not None:
-                free.take(piece)
+                free.allocate(slice_)
 
-    def give(self, slices: Iterable[Slice]) -> None:
+    def release(self, slices: Iterable[Slice]) -> None:
         """Slices are held no longer."""
-        for piece in slices:
-            free = self._free.get(piece.device_id)
+        for slice_ in slices:
+            free = self._free.get(slice_.device_id)
             if free is not None:
-                free.give(piece)
+                free.release(slice_)
 
     def share(self, device_id: str) -> Fraction:
-        """The share of a device that could still be granted; below 0 where more is
-        spoken for than there is.
+        """The share of a device that could still be granted; below 0 where more is held
+        than there is.
         """
         return self._free[device_id].share
 
@@ -131,28 +93,32 @@ class Capacity:
         """The device of that id, which must be there."""
         return self._free[device_id].device
 
-    def hold(self, device_id: str, share: Fraction) -> None:
-        """A share of a device, memory and all, is spoken for."""
-        self.take([self.piece(device_id, share)])
+    def is_free(self, device_id: str, share: Fraction) -> bool:
+        """Whether a device answers and has `share` free now."""
+        free = self._free[device_id]
+        return free.device.is_healthy and free.holds(share, 0)
 
-    def piece(self, device_id: str, share: Fraction) -> Slice:
-        """That share of a device, of no use but to be counted."""
-        memory_bytes = bytes_of(share, self._free[device_id].device)
+    def hold(self, device_id: str, share: Fraction) -> None:
+        """A share of a device, memory and all, is held from now on."""
+        self.allocate([self.placeholder(device_id, share)])
+
+    def placeholder(self, device_id: str, share: Fraction) -> Slice:
+        """A slice of that share of a device which is only there to be counted."""
         return Slice(
             device_id=device_id,
             kind=SliceKind.SHARE,
             fraction=share,
-            memory_bytes=memory_bytes,
+            memory_bytes=bytes_of(share, self._free[device_id].device),
         )
 
     # -- placing -----------------------------------------------------------------------
 
     def place(
         self, spec: Spec, *, host: str = "", kept: Mapping[str, Fraction] = NOTHING_KEPT
-    ) -> tuple[Slice, ...] | PlacementFailure:
+    ) -> PlacementVerdict:
         """Slices for `spec`, all on one host; or why not.
 
-        A share goes to the device that loses the least worth by it and then to the
+        A share goes to the device that loses the least value by it and then to the
         fullest, so that holes which others need and whole devices stay; several whole
         devices go where NVLink joins them.
 
@@ -161,44 +127,48 @@ class Capacity:
             kept: shares of devices that are kept for others.
         """
         kind = self._kind(spec)
-        refused: PlacementFailure | None = None
+        failure: PlacementFailure | None = None
         for name in [host] if host in self._hosts else self._fullest_first(spec):
-            answer = self._place_on(name, spec, kind, kept)
-            if not isinstance(answer, PlacementFailure):
-                return answer
-            if refused is None or (refused.never and not answer.never):
-                refused = answer
-        return refused or PlacementFailure(
-            reason=no_device(spec, self.inventory), never=UNSATISFIABLE
-        )
+            verdict = self._place_on(name, spec, kind, kept)
+            if not isinstance(verdict, PlacementFailure):
+                return verdict
+            # "Not now" on one host outweighs "never" on the others.
+            if failure is None or (failure.never and not verdict.never):
+                failure = verdict
+        return failure or self._never(no_device(spec, self.inventory))
 
-    def needs(self, spec: Spec, host: str = "") -> Mapping[str, Mapping[str, Fraction]]:
+    def when_idle(self, spec: Spec, host: str = "") -> PlacementVerdict:
+        """Where `spec` would go on a host (empty: on any) if nothing were held."""
+        key = (spec, host)
+        verdict = self._facts.when_idle.get(key)
+        if verdict is None:
+            verdict = Capacity(self._facts).place(spec, host=host)
+            self._facts.when_idle[key] = verdict
+        return verdict
+
+    def needs(self, spec: Spec, host: str = "") -> Sizes:
         """For each host, the devices that could hold a slice of `spec` when idle, with
         the share it would take.
         """
-        found = self._needs.get(spec)
-        if found is None:
+        sizes = self._facts.sizes.get(spec)
+        if sizes is None:
             kind = self._kind(spec)
-            found = self._needs[spec] = sizes_on(
-                spec, {name: self._suitable(name, spec, kind) for name in self._hosts}
-            )
-        return {host: found[host]} if host in found else found
+            suitable = {name: self._suitable(name, spec, kind) for name in self._hosts}
+            sizes = sizes_on(spec, suitable)
+            self._facts.sizes[spec] = sizes
+        return {host: sizes[host]} if host in sizes else sizes
 
     def count(self, spec: Spec) -> int:
         """How many devices `spec` needs."""
         return int(spec.amount) if spec.unit is Unit.DEVICES else spec.count
 
-    def is_free(self, device_id: str, share: Fraction) -> bool:
-        """Whether a device answers and has `share` free now."""
-        free = self._free[device_id]
-        return free.device.is_healthy and free.holds(share, 0)
-
     def _fullest_first(self, spec: Spec) -> list[str]:
-        """The hosts that may have room, in the order of best fit; when there is none,
-        one that could have it.
+        """The hosts that may hold a spec now, in the order of best fit; when there is
+        none, one that could have held it.
         """
         if len(self._hosts) == 1:
             return list(self._hosts)
+
         count = self.count(spec)
         ranked = []
         able = list(self._hosts)[:1]
@@ -210,176 +180,126 @@ class Capacity:
             size = as_float(min(sizes.values())) - CLOSE
             fitting = [share for share in shares if share >= size]
             if len(fitting) >= count:
-                ranked.append((min(fitting) if count == 1 else 1.0, sum(shares), name))
+                tightest = min(fitting) if count == 1 else 1.0
+                ranked.append((tightest, sum(shares), name))
         return [name for *_, name in sorted(ranked)] or able
 
     def _kind(self, spec: Spec) -> DeviceKind:
         if spec.target is not None:
             return spec.target
-        is_gpu = (
-            spec.needs_host or spec.models or self.inventory.of_kind(DeviceKind.GPU)
-        )
-        return DeviceKind.GPU if is_gpu else DeviceKind.CPU
+        if spec.needs_host or spec.models or self.inventory.of_kind(DeviceKind.GPU):
+            return DeviceKind.GPU
+        return DeviceKind.CPU
 
     def _suitable(self, host: str, spec: Spec, kind: DeviceKind) -> list[Device]:
+        """The devices of a host that are of the kind and of the models wanted."""
         of_kind = [device for device in self._hosts[host] if device.kind is kind]
-        return (
-            [d for d in of_kind if is_model(d.name, spec.models)]
-            if spec.models
-            else of_kind
-        )
+        if not spec.models:
+            return of_kind
+        return [device for device in of_kind if is_model(device.name, spec.models)]
 
     def _place_on(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
-    ) -> tuple[Slice, ...] | PlacementFailure:
+    ) -> PlacementVerdict:
         if spec.unit is Unit.PROFILE:
-            main = self._place_profile(spec, self._suitable(host, spec, kind), kept)
+            devices = self._suitable(host, spec, kind)
+            main = place_instance(spec, devices, self._free, kept, self.inventory)
         else:
             main = self._place_shares(host, spec, kind, kept)
         if isinstance(main, PlacementFailure) or not spec.needs_host:
             return main
+
         beside = self._place_beside(host, spec, kept)
         return beside if isinstance(beside, PlacementFailure) else (*main, beside)
 
     def _place_shares(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]
-    ) -> tuple[Slice, ...] | PlacementFailure:
+    ) -> PlacementVerdict:
         sizes = self.needs(spec, host)[host]
         count = self.count(spec)
-        if len(sizes) < count or (
-            count > 1 and most_alike(self._free[i].device for i in sizes) < count
-        ):
+        if not self._are_enough(sizes, count):
             suitable = self._suitable(host, spec, kind)
-            why = (
-                too_much(spec, kind, suitable)
-                if suitable
-                else no_device(spec, self.inventory)
-            )
-            return PlacementFailure(reason=why, never=UNSATISFIABLE)
+            if not suitable:
+                return self._never(no_device(spec, self.inventory))
+            return self._never(too_much(spec, kind, suitable))
+
+        fitting = self._fitting(sizes, kept)
+        if len(fitting) < count:
+            able = [self._free[device_id] for device_id in sizes]
+            return PlacementFailure(reason=why_waiting(able, sizes, count))
+
+        fitting.sort(key=lambda free: self._waste(free, sizes[free.device.id]))
+        devices: Sequence[Device] = [free.device for free in fitting]
+        if count > 1:
+            devices = best_connected(of_one_maker(devices, count), count)
+            if not devices:
+                why = (
+                    f"waits for {count} GPUs of one maker, which one process cannot mix"
+                )
+                return PlacementFailure(reason=why)
+        return tuple(self._cut(device, sizes[device.id]) for device in devices[:count])
+
+    def _are_enough(self, sizes: Mapping[str, Fraction], count: int) -> bool:
+        """Whether an idle host has so many devices that one process can use."""
+        if len(sizes) < count:
+            return False
+        if count == 1:
+            return True
+        return most_alike(self._free[device_id].device for device_id in sizes) >= count
+
+    def _fitting(
+        self, sizes: Mapping[str, Fraction], kept: Mapping[str, Fraction]
+    ) -> list[DeviceCapacity]:
+        """The devices that answer and have that share free beside what is kept."""
         everything = self._free
+        # Most devices are full: a float tells that before anything exact is computed.
         least = as_float(min(sizes.values())) - CLOSE
         roomy = [
-            (everything[i], size)
-            for i, size in sizes.items()
-            if everything[i].approx >= least
+            (everything[device_id], size)
+            for device_id, size in sizes.items()
+            if everything[device_id].approx >= least
         ]
-        free = [
-            one
-            for one, size in roomy
-            if one.device.is_healthy and one.holds(size, kept.get(one.device.id, 0))
+        return [
+            free
+            for free, size in roomy
+            if free.device.is_healthy and free.holds(size, kept.get(free.device.id, 0))
         ]
-        if len(free) < count:
-            able = [self._free[device_id].device for device_id in sizes]
-            return PlacementFailure(reason=self._no_room(able, sizes, count))
-        free.sort(key=lambda one: self._waste(one, as_float(sizes[one.device.id])))
-        devices: Sequence[Device] = [one.device for one in free]
-        if count > 1:
-            devices = of_one_maker(devices, count)
-            if not devices:
-                return PlacementFailure(
-                    reason=f"waits for {count} GPUs of one maker, which one process cannot mix"
-                )
-        chosen = (
-            devices[:count]
-            if count == 1 or count == len(devices)
-            else _joined(devices, count)
-        )
-        return tuple(self._cut(device, sizes[device.id]) for device in chosen)
 
     def _waste(
-        self, free: DeviceCapacity, size: float
+        self, free: DeviceCapacity, share: Fraction
     ) -> tuple[float, float, int, str]:
-        """How much worth is lost by cutting `size` from a device, how much would be
+        """How much value is lost by cutting `share` from a device, how much would be
         left over, and what breaks ties.
         """
         device = free.device
+        size = as_float(share)
         loss = 0.0
-        if self.worth is not None:
+        if self.value is not None:
             # In thousandths, so that what fits exactly (thirds in two thirds) still
             # does.
-            loss = round(
-                self.worth.loss(
-                    min(WHOLE, int(free.approx * WHOLE) + 1), int(size * WHOLE + CLOSE)
-                ),
-                6,
-            )
+            free_milli = min(WHOLE, int(free.approx * WHOLE) + 1)
+            size_milli = int(size * WHOLE + CLOSE)
+            loss = round(self.value.value_lost(free_milli, size_milli), 6)
         return loss, free.approx - size, device.index, device.id
 
     def _cut(self, device: Device, share: Fraction) -> Slice:
         memory_bytes = bytes_of(share, device)
         if device.kind is DeviceKind.CPU:
-            cores = self._quietest_cores(device, max(1, int(share * len(device.cores))))
+            cores = max(1, int(share * len(device.cores)))
             return Slice(
                 device_id=device.id,
                 kind=SliceKind.CPU,
                 fraction=share,
                 memory_bytes=memory_bytes,
-                cores=cores,
+                cores=self._free[device.id].quietest_cores(cores),
             )
-        kind = SliceKind.GPU if share == 1 else SliceKind.SHARE
         return Slice(
             device_id=device.id,
-            kind=kind,
+            kind=SliceKind.GPU if share == 1 else SliceKind.SHARE,
             fraction=share,
             memory_bytes=memory_bytes,
             uuid=device.id,
         )
-
-    def _quietest_cores(self, device: Device, wanted: int) -> tuple[int, ...]:
-        """The cores with the least granted on them; a slice below one core shares
-        it.
-        """
-        load = self._free[device.id].load()
-        return tuple(
-            sorted(
-                sorted(device.cores, key=lambda core: (load.get(core, 0), core))[
-                    :wanted
-                ]
-            )
-        )
-
-    def _place_profile(
-        self, spec: Spec, devices: Sequence[Device], kept: Mapping[str, Fraction]
-    ) -> tuple[Slice, ...] | PlacementFailure:
-        if spec.count > 1:
-            why = f"{spec} cannot be had: a process uses one MIG instance; ask for {spec.profile} once for each worker"
-            return PlacementFailure(reason=why, never=UNSATISFIABLE)
-        if not devices:
-            return PlacementFailure(
-                reason=no_device(spec, self.inventory), never=UNSATISFIABLE
-            )
-        matching = [(d, m) for d in devices for m in d.mig if m.profile == spec.profile]
-        if not matching:
-            if any(spec.profile in d.mig_offers for d in devices):
-                return PlacementFailure(
-                    reason=f"waits for an instance {spec.profile} to be created; none is there yet"
-                )
-            offered = sorted({m.profile for d in devices for m in d.mig})
-            have = (
-                f"this host offers {', '.join(offered)}"
-                if offered
-                else "no GPU of this host has MIG instances"
-            )
-            return PlacementFailure(
-                reason=f"{spec} cannot be had here: {have}", never=UNKNOWN_PROFILE
-            )
-        free = [
-            (d, m)
-            for d, m in matching
-            if d.is_healthy and m.uuid not in self._free[d.id].uuids()
-        ]
-        by_device: dict[str, int] = {}
-        for device, _ in free:
-            by_device[device.id] = by_device.get(device.id, 0) + 1
-        free = [
-            (d, m) for d, m in free if by_device[d.id] > _kept_instances(d, m, kept)
-        ]
-        if not free:
-            return PlacementFailure(
-                reason=f"waits for {spec}: all {len(matching)} instances of that profile are taken"
-            )
-        device, instance = min(free, key=lambda pair: (pair[0].index, pair[1].uuid))
-        return (_cut_instance(device, instance),)
 
     def _place_beside(
         self, host: str, spec: Spec, kept: Mapping[str, Fraction]
@@ -387,137 +307,49 @@ class Capacity:
         """Cores and memory of the host that go with a device."""
         device = next((d for d in self._hosts[host] if d.kind is DeviceKind.CPU), None)
         if device is None:
-            return PlacementFailure(
-                reason=f"{spec} cannot be had: no cores of this host are leased out (providers: add cpu)",
-                never=UNSATISFIABLE,
-            )
-        share = beside_share(spec, device)
+            why = "no cores of this host are leased out (providers: add cpu)"
+            return self._never(f"{spec} cannot be had: {why}")
+
+        share = host_share(spec, device)
         if share > 1:
             have = f"{len(device.cores)} cores and {format_bytes(device.memory_bytes)}"
-            return PlacementFailure(
-                reason=f"{spec} cannot be had: this host has {have}",
-                never=UNSATISFIABLE,
-            )
+            return self._never(f"{spec} cannot be had: this host has {have}")
+
         free = self._free[device.id]
         wanted = share + kept.get(device.id, 0)
-        if (
-            wanted > free.share
-            or spec.host_memory_bytes > free.memory
-            or not device.is_healthy
-        ):
-            have = f"{int(max(free.share, Fraction(0)) * len(device.cores))} cores"
-            reason = f"waits for cores or memory of the host: {have} and {format_bytes(max(free.memory, 0))} are free"
-            return PlacementFailure(reason=reason)
-        cores = self._quietest_cores(device, spec.host_cores) if spec.host_cores else ()
-        memory_bytes = spec.host_memory_bytes
+        is_short = wanted > free.share or spec.host_memory_bytes > free.memory
+        if is_short or not device.is_healthy:
+            cores = int(max(free.share, Fraction(0)) * len(device.cores))
+            have = f"{cores} cores and {format_bytes(max(free.memory, 0))}"
+            return PlacementFailure(
+                reason=f"waits for cores or memory of the host: {have} are free"
+            )
         return Slice(
             device_id=device.id,
             kind=SliceKind.CPU,
             fraction=share,
-            memory_bytes=memory_bytes,
-            cores=cores,
+            memory_bytes=spec.host_memory_bytes,
+            cores=free.quietest_cores(spec.host_cores) if spec.host_cores else (),
         )
 
-    def _no_room(
-        self, able: Sequence[Device], sizes: Mapping[str, Fraction], count: int
-    ) -> str:
-        healthy = [d for d in able if d.is_healthy]
-        if len(healthy) < count:
-            broken = next(d for d in able if not d.is_healthy)
-            return f"waits for a device that does not answer: {broken.name} {broken.index} {broken.problem}"
-        fitting = [d for d in healthy if self._free[d.id].holds(sizes[d.id], 0)]
-        if len(fitting) >= count:
-            return "an earlier request goes first on the devices that would fit"
-        best = max(
-            healthy, key=lambda d: (self._free[d.id].approx, d.foreign_memory_bytes)
-        )
-        if self.share(best.id) >= sizes[best.id] and best not in fitting:
-            strangers = format_bytes(best.foreign_memory_bytes)
-            return f"{best.name} {best.index}: {strangers} of its memory are held by processes outside aistack"
-        if count > 1:
-            return f"waits for {sizes[best.id]} on each of {count} devices; {len(fitting)} of {count} are free"
-        return f"waits for {sizes[best.id]} of a device; the most that is free on one is {max(self.share(best.id), 0)}"
+    def _never(self, reason: str) -> PlacementFailure:
+        return PlacementFailure(reason=reason, never=UNSATISFIABLE)
 
 
 def place(
     spec: Spec,
     inventory: Inventory,
-    taken: Iterable[Slice],
+    held: Iterable[Slice],
     *,
     kept: Mapping[str, Fraction] = NOTHING_KEPT,
-) -> tuple[Slice, ...] | PlacementFailure:
-    """Slices for `spec` beside those `taken`, or why not; see
+) -> PlacementVerdict:
+    """Slices for `spec` beside those `held`, or why not; see
     :meth:`Capacity.place`.
     """
-    return Capacity(inventory, taken).place(spec, kept=kept)
+    return Capacity(DeviceFacts(inventory), held).place(spec, kept=kept)
 
 
-def free_share(device: Device, taken: Iterable[Slice]) -> Fraction:
+def free_share(device: Device, held: Iterable[Slice]) -> Fraction:
     """The share of a device that could still be granted."""
-    held = sum(
-        (piece.fraction for piece in taken if piece.device_id == device.id), Fraction(0)
-    )
-    return max(Fraction(0), 1 - held)
-
-
-def _joined(free: Sequence[Device], count: int) -> Sequence[Device]:
-    """The `count` devices with the most NVLink between them, then the most in one PCIe
-    domain, then best fit.
-
-    `free` comes in the order of best fit; where there are very many choices only the
-    first of them are compared.
-    """
-    if not any(device.peers or device.domain for device in free):
-        return free[:count]
-    best: tuple[tuple[int, int], Sequence[Device]] | None = None
-    for number, chosen in enumerate(combinations(free, count)):
-        links = sum(one.id in other.peers for one, other in combinations(chosen, 2))
-        near = sum(
-            bool(one.domain) and one.domain == other.domain
-            for one, other in combinations(chosen, 2)
-        )
-        if best is None or (links, near) > best[0]:
-            best = (links, near), chosen
-        if number >= MOST_COMBINATIONS:
-            break
-    return best[1] if best else free[:count]
-
-
-def _cut_instance(device: Device, instance: MIGInstance) -> Slice:
-    memory = (
-        Fraction(instance.memory_bytes, device.memory_bytes)
-        if device.memory_bytes
-        else Fraction(1)
-    )
-    compute = (
-        Fraction(instance.multiprocessors, device.multiprocessors)
-        if device.multiprocessors
-        else Fraction(0)
-    )
-    return Slice(
-        device_id=device.id,
-        kind=SliceKind.MIG,
-        fraction=min(max(memory, compute), Fraction(1)),
-        memory_bytes=instance.memory_bytes,
-        uuid=instance.uuid,
-        profile=instance.profile,
-        gpu_slices=instance.gpu_slices,
-        compute_slices=instance.compute_slices,
-    )
-
-
-def _kept_instances(
-    device: Device, instance: MIGInstance, kept: Mapping[str, Fraction]
-) -> int:
-    """How many instances of that size are kept for others on a device."""
-    share = kept.get(device.id, 0)
-    return (
-        0
-        if not share
-        else max(
-            1,
-            int(
-                share / max(_cut_instance(device, instance).fraction, Fraction(1, 1000))
-            ),
-        )
-    )
+    taken = (slice_.fraction for slice_ in held if slice_.device_id == device.id)
+    return max(Fraction(0), 1 - sum(taken, Fraction(0)))

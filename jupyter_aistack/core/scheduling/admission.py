@@ -1,5 +1,5 @@
-"""What is refused at the door: what could never be granted, and what its user may not
-ask for now.
+"""What is refused at once: what could never be granted, and what its user may not ask
+for now.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from jupyter_aistack.core.model.device import DeviceKind, Inventory
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.exceptions import (
     QueueClosed,
     QuotaExceeded,
@@ -23,6 +24,20 @@ from .cycle import plan
 from .fair_share import FairShare, QuotaCheck
 
 
+def problems(policy: Policy, inventory: Inventory) -> Iterator[str]:
+    """What a policy promises that this host cannot keep, one sentence each."""
+    gpus = inventory.of_kind(DeviceKind.GPU)
+    count = len(gpus) or len(inventory.devices)
+    have = f"this host has {count} {'device' if count == 1 else 'devices'}"
+    above = [queue for queue in policy.queues if queue.quota > count]
+    for queue in above:
+        yield f"queues: {queue.name!r}: quota is {queue.quota} devices, and {have}"
+
+    owed = sum((queue.quota for queue in policy.queues), Fraction(0))
+    if owed > count and not above:
+        yield f"queues: the quotas together are {owed} devices, and {have}"
+
+
 def queue_for(policy: Policy, name: str, user: str, groups: frozenset[str]) -> Queue:
     """The queue of that name, or with no name the user's own.
 
@@ -31,26 +46,30 @@ def queue_for(policy: Policy, name: str, user: str, groups: frozenset[str]) -> Q
         QueueClosed: it takes no requests, or none of this user.
     """
     queue = policy.queue(name) if name else policy.queue_for(user, groups)
-    names = ", ".join(known.name for known in policy.queues)
-    if queue is None and name:
-        raise UnknownQueue(
-            f"queue: there is no queue {name!r}; there is {names}", field="queue"
-        )
     if queue is None:
-        raise QueueClosed(
-            f"queue: no queue takes requests of {user}; there is {names}", field="queue"
-        )
+        names = ", ".join(known.name for known in policy.queues)
+        if name:
+            why = f"queue: there is no queue {name!r}; there is {names}"
+            raise UnknownQueue(why, field="queue")
+        why = f"queue: no queue takes requests of {user}; there is {names}"
+        raise QueueClosed(why, field="queue")
     if not queue.is_open:
-        raise QueueClosed(f"queue: {queue.name} takes no requests now", field="queue")
+        why = f"queue: {queue.name} takes no requests now"
+        raise QueueClosed(why, field="queue")
     if not queue.admits(user, groups):
         members = ", ".join(sorted(queue.members))
-        raise QueueClosed(
-            f"queue: {queue.name} is for {members}, not for {user}", field="queue"
-        )
+        why = f"queue: {queue.name} is for {members}, not for {user}"
+        raise QueueClosed(why, field="queue")
     return queue
 
 
-def admit(request: Request, snapshot: Snapshot, now: float) -> None:
+def admit(
+    request: Request,
+    snapshot: Snapshot,
+    now: float,
+    *,
+    cache: PlacementCache | None = None,
+) -> None:
     """Let `request`, which is not in the snapshot yet, in.
 
     Raises:
@@ -61,45 +80,34 @@ def admit(request: Request, snapshot: Snapshot, now: float) -> None:
     idle = Snapshot(
         inventory=snapshot.inventory, requests=(patient,), policy=snapshot.policy
     )
-    for rejected in plan(idle, now, ttl_seconds=0.0).rejections():
+    # What an idle host would not grant either, no state of this one ever will.
+    for rejected in plan(idle, now, ttl_seconds=0.0, cache=cache).rejections():
         field = "queue" if rejected.code == QuotaExceeded.__name__ else "spec"
-        facts = {"field": field}
-        raise error_from_dict(
-            {
-                "code": rejected.code,
-                "message": f"{field}: {rejected.reason}",
-                "facts": facts,
-            }
-        )
-    limit = _limit(request, snapshot, now) if snapshot.policy.limits else None
+        error = {
+            "code": rejected.code,
+            "message": f"{field}: {rejected.reason}",
+            "facts": {"field": field},
+        }
+        raise error_from_dict(error)
+
+    limit = _check_user(request, snapshot, now) if snapshot.policy.limits else None
     if limit is not None:
         raise QuotaExceeded(limit.reason, frees_at=limit.frees_at)
 
 
-def _limit(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck | None:
+def _check_user(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck | None:
+    """What the limits of its user say against one request more; None for nothing."""
     user = request.holder.user
     limits = snapshot.policy.limits_of(user)
-    if (
-        limits.queued is not None
-        and sum(r.holder.user == user for r in snapshot.requests) >= limits.queued
-    ):
-        reason = f"{user} has {limits.queued} requests waiting, as many as a user may have; take one back or wait"
-        return QuotaCheck(reason=reason)
+    if limits.queued is not None:
+        queued = sum(waiting.holder.user == user for waiting in snapshot.requests)
+        if queued >= limits.queued:
+            reason = f"{user} has {limits.queued} requests waiting, as many as a user may have; withdraw one or wait"
+            return QuotaCheck(reason=reason)
     if limits.hours_per_week is None:
         return None
     held = [lease for lease in snapshot.leases if lease.is_live]
-    return FairShare(
+    fair_share = FairShare(
         snapshot.policy, snapshot.inventory, held, snapshot.accounts, (), now
-    ).week_limit(user)
-
-
-def problems(policy: Policy, inventory: Inventory) -> Iterator[str]:
-    """What a policy promises that this host cannot keep, one sentence each."""
-    has = len(inventory.of_kind(DeviceKind.GPU)) or len(inventory.devices)
-    noun = "device" if has == 1 else "devices"
-    owed = sum((queue.quota for queue in policy.queues), Fraction(0))
-    above = [queue for queue in policy.queues if queue.quota > has]
-    for queue in above:
-        yield f"queues: {queue.name!r}: quota is {queue.quota} devices, and this host has {has} {noun}"
-    if owed > has and not above:
-        yield f"queues: the quotas together are {owed} devices, and this host has {has} {noun}"
+    )
+    return fair_share.check_week(user)

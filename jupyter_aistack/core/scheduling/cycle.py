@@ -1,18 +1,12 @@
-"""One turn of the broker, as a function: a snapshot in, a plan out."""
+"""One cycle of the broker, as a function: a snapshot in, a plan out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device_state import StatePhase
-from jupyter_aistack.core.model.lease import (
-    Lease,
-    LeaseState,
-    Notice,
-    NoticeKind,
-    Outcome,
-)
+from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind, Outcome
 from jupyter_aistack.core.model.plan import (
     Action,
     End,
@@ -25,257 +19,330 @@ from jupyter_aistack.core.model.plan import (
     WithdrawNotice,
     grant_to_lease,
 )
-from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.model.usage_history import Account, charged, equivalents
+from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
-from jupyter_aistack.core.suspend.feasibility import not_suspendable
-from jupyter_aistack.core.suspend.model import HostMemory, SuspendCandidate
-from jupyter_aistack.core.suspend.placement import after_moves, begun
+from jupyter_aistack.core.suspend.placement import transfer_actions, with_transfers
+from jupyter_aistack.core.suspend.transfers import TransferPlan
 
 from .fair_share import FairShare
-from .idle import NOTICED, stage, was_used_since_notice
-from .queue_pass import decide
+from .idle import (
+    exempt_from_reclaim,
+    has_idle_notice,
+    idle_notice,
+    idle_seconds,
+    is_reclaimable,
+    was_used_since_notice,
+)
+from .queue_pass import HOLDER_EXITED, serve_queue
+
+EXPIRED = "lease expired"
+RECLAIMED = "reclaimed: idle"
+PREEMPTED = "the capacity was needed by a higher-priority request"
+UNNEEDED = "the capacity is no longer needed"
+SUSPENDED_INSTEAD = "it is suspended instead"
+USED_AGAIN = "it is in use again"
+OWED_AGAIN = "its queue is owed it now"
 
 
-def plan(snapshot: Snapshot, now: float, *, ttl_seconds: float) -> Plan:
+def plan(
+    snapshot: Snapshot,
+    now: float,
+    *,
+    ttl_seconds: float,
+    cache: PlacementCache | None = None,
+) -> Plan:
     """What should happen at `now`. Pure: the same snapshot gives the same plan.
 
     Leases past their time, without a living holder, or whose notice is over end first.
-    Then suspended ones that are wanted come back, or have idle ones suspended, as
-    :mod:`.suspend` decides; the waiting are served as :mod:`.schedule` orders them, and
-    leases that were asked back for those who need them no longer are let be.
+    Then suspended ones that are wanted are resumed, or have idle ones suspended, as
+    :mod:`.suspend` decides; the waiting are served as :mod:`.queue_pass` orders them,
+    and notices of leases that are no longer needed are withdrawn.
+
+    Args:
+        ttl_seconds: how long a new lease lives unless renewed.
+        cache: what earlier plans have worked out about the devices; kept for later
+            ones.
     """
     live = [lease for lease in snapshot.leases if lease.is_live]
-    house = build_suspend_input(snapshot, live)
-    actions: list[Action] = list(_upkeep(snapshot, live, house, now))
-    held = _after(actions, live)
-    moves = start_transfers(
-        house if len(held) == len(live) else build_suspend_input(snapshot, held),
+    host = build_suspend_input(snapshot, live)
+    upkeep = list(
+        _Upkeep(
+            snapshot,
+            live,
+            now,
+            exempt=exempt_from_reclaim(
+                live, host, may_suspend=snapshot.suspend is not None
+            ),
+        ).actions()
+    )
+    held = _after(upkeep, live)
+    if len(held) != len(live):
+        # What has ended leaves its devices and the host's memory to others.
+        host = build_suspend_input(snapshot, held)
+    if upkeep:
+        snapshot = _snapshot_after(snapshot, upkeep, held, now)
+
+    # Transfers begin before the queue is served: what is wanted back has been granted
+    # already, and comes before anything new.
+    transfers = start_transfers(host, snapshot, now)
+    begun: list[TransferAction] = []
+    if transfers is not None:
+        transfers.begin()
+        begun = list(transfer_actions(transfers.steps, held))
+        held = with_transfers(begun, held)
+
+    served = _serve(
         snapshot,
+        held,
         now,
+        ttl_seconds=ttl_seconds,
+        cache=cache or PlacementCache(),
+        transfers=transfers,
     )
-    told = [
-        action for action in actions if not isinstance(action, End)
-    ]  # what ends now is for whom it was asked back
-    accounts = _charged(snapshot, {lease.id for lease in held}, now)
-    snapshot = (
-        replace(
-            snapshot, leases=tuple(_after(told, snapshot.leases)), accounts=accounts
-        )
-        if actions
-        else snapshot
-    )
-    if moves is not None:
-        moves.begin()
-        moved = list(begun(moves.operations, held))
-        actions += moved
-        held = after_moves(moved, held)
+    return Plan(version=snapshot.version, actions=(*upkeep, *begun, *served))
+
+
+def _serve(
+    snapshot: Snapshot,
+    held: list[Lease],
+    now: float,
+    *,
+    ttl_seconds: float,
+    cache: PlacementCache,
+    transfers: TransferPlan | None,
+) -> list[Action]:
+    """Serve the queue until no notice is left for a request that has been decided: each
+    lease that may stay after all may change what the others get.
+    """
+    actions: list[Action] = []
     while True:
-        decided = decide(snapshot, held, now, ttl_seconds=ttl_seconds, moves=moves)
-        actions += decided
-        gone = {_request_of(action) for action in decided}
-        held = after_moves(
-            (one for one in decided if isinstance(one, TransferAction)),
-            _after(decided, held),
-        ) + [
-            grant_to_lease(action, "", 0, now)
-            for action in decided
-            if isinstance(action, Grant)
-        ]
-        let_be = [
-            _withdraw(lease, _UNNEEDED)
-            for lease in held
-            if lease.notice and lease.notice.request_id in gone
-        ]
-        if not let_be:
-            return Plan(version=snapshot.version, actions=tuple(actions))
-        actions += let_be
-        held = _after(let_be, held)
-        snapshot = replace(
-            snapshot, requests=tuple(r for r in snapshot.requests if r.id not in gone)
+        served = serve_queue(
+            snapshot,
+            held,
+            now,
+            ttl_seconds=ttl_seconds,
+            cache=cache,
+            transfers=transfers,
         )
+        actions += served
+        held = _held_after(served, held, now)
+        decided = {_decided_request(action) for action in served}
+        unneeded = [
+            _withdraw(lease, UNNEEDED)
+            for lease in held
+            if lease.notice and lease.notice.request_id in decided
+        ]
+        if not unneeded:
+            return actions
+        actions += unneeded
+        held = _after(unneeded, held)
+        waiting = [each for each in snapshot.requests if each.id not in decided]
+        snapshot = replace(snapshot, requests=tuple(waiting))
+
+
+def _snapshot_after(
+    snapshot: Snapshot, upkeep: Sequence[Action], held: Sequence[Lease], now: float
+) -> Snapshot:
+    """The snapshot once the upkeep is done.
+
+    Leases that end stay in it with their notices: what is freed is for the requests
+    they were preempted for.
+    """
+    notices = [action for action in upkeep if not isinstance(action, End)]
+    return replace(
+        snapshot,
+        leases=tuple(_after(notices, snapshot.leases)),
+        accounts=_charged(snapshot, {lease.id for lease in held}, now),
+    )
 
 
 def _charged(snapshot: Snapshot, staying: set[str], now: float) -> tuple[Account, ...]:
-    """The accounts once the leases that do not stay are charged: who held them has used
-    them.
-    """
+    """The accounts once the leases that do not stay are charged to their users."""
     accounts = {(account.user, account.queue): account for account in snapshot.accounts}
+    half_life = snapshot.policy.half_life_seconds
     for lease in snapshot.leases:
         if lease.is_live and lease.id not in staying:
-            key = lease.holder.user, lease.queue
+            key = (lease.holder.user, lease.queue)
             account = accounts.get(key) or Account(user=key[0], queue=key[1])
-            accounts[key] = charged(
-                account, replace(lease, ended_at=now), snapshot.policy.half_life_seconds
-            )
+            ended = replace(lease, ended_at=now)
+            accounts[key] = charged(account, ended, half_life)
     return tuple(accounts.values())
 
 
-_UNNEEDED = "nobody needs its room any more"
-_SUSPENDED = "it is suspended instead"
-
-
-def _request_of(action: Action) -> str | None:
-    """The request that an action decides; None for one that decides none."""
+def _decided_request(action: Action) -> str | None:
+    """The request that an action decides; None for an action that decides none."""
     if isinstance(action, Grant):
         return action.request.id
     return action.request_id if isinstance(action, Reject) else None
 
 
-def _after(actions: Iterable[Action], leases: Iterable[Lease]) -> list[Lease]:
-    """The live leases after what `actions` say of them."""
+def _held_after(
+    served: Sequence[Action], held: Sequence[Lease], now: float
+) -> list[Lease]:
+    """The leases held once the queue has been served, new ones included."""
+    transfers = [each for each in served if isinstance(each, TransferAction)]
+    granted = [
+        grant_to_lease(action, "", 0, now)
+        for action in served
+        if isinstance(action, Grant)
+    ]
+    return [*with_transfers(transfers, _after(served, held)), *granted]
+
+
+def _after(actions: Iterable[Action], leases: Sequence[Lease]) -> list[Lease]:
+    """The leases once `actions` have ended them, or given or withdrawn notices."""
     notices: dict[str, Notice | None] = {}
     ended = set()
     for action in actions:
         if isinstance(action, End):
             ended.add(action.lease_id)
-        elif isinstance(action, Notify | WithdrawNotice):
-            notices[action.lease_id] = (
-                action.notice if isinstance(action, Notify) else None
-            )
+        elif isinstance(action, Notify):
+            notices[action.lease_id] = action.notice
+        elif isinstance(action, WithdrawNotice):
+            notices[action.lease_id] = None
     if not ended and not notices:
         return list(leases)
-    staying = [lease for lease in leases if lease.id not in ended]
     return [
         replace(lease, notice=notices[lease.id]) if lease.id in notices else lease
-        for lease in staying
+        for lease in leases
+        if lease.id not in ended
     ]
 
 
-def _upkeep(
-    snapshot: Snapshot, live: list[Lease], house: HostMemory | None, now: float
-) -> Iterator[Action]:
-    """What must happen to leases whoever waits."""
-    spared = _spared(snapshot, live, house)
-    over = list(_over(snapshot, spared, now))
-    yield from over
-    held = _after(over, live)
-    queues = {queue.name: queue for queue in snapshot.policy.queues}
-    asked_back = [
-        lease
-        for lease in held
-        if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
-    ]
-    if asked_back:
-        waiting = {request.id for request in snapshot.requests} - snapshot.dead
-        needed = [
-            lease
-            for lease in asked_back
-            if lease.notice and lease.notice.request_id in waiting
-        ]
-        yield from (
-            _withdraw(lease, _UNNEEDED) for lease in asked_back if lease not in needed
+class _Upkeep:
+    """What must happen to leases whatever waits.
+
+    Args:
+        snapshot: what there is.
+        live: the live leases of it.
+        now: seconds since the epoch.
+        exempt: leases that are not reclaimed for being idle.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        live: Sequence[Lease],
+        now: float,
+        *,
+        exempt: frozenset[str],
+    ) -> None:
+        self._snapshot = snapshot
+        self._live = live
+        self._now = now
+        self._exempt = exempt
+        self._queues = {queue.name: queue for queue in snapshot.policy.queues}
+
+    def actions(self) -> Iterator[Action]:
+        """All of it, in the order in which it must be applied."""
+        # A lease that ends needs no notice, and its queue is owed that much more: so
+        # endings come first.
+        ended = list(self._end_expired())
+        yield from ended
+        held = _after(ended, self._live)
+        preempted = [lease for lease in held if _is_preempted(lease)]
+        if preempted:
+            yield from self._withdraw_unneeded_preemptions(preempted)
+            yield from self._end_preempted(preempted, held)
+        yield from self._notify_idle(held)
+
+    def _end_expired(self) -> Iterator[End]:
+        """Leases past their time, without a living holder, or told that they are idle
+        and still not used.
+        """
+        now = self._now
+        dead = self._snapshot.dead
+        for lease in self._live:
+            if lease.is_expired(now):
+                yield _end(lease, Outcome.EXPIRED, EXPIRED)
+            elif lease.id in dead:
+                yield _end(lease, Outcome.ABANDONED, HOLDER_EXITED)
+            elif is_reclaimable(lease, now) and lease.id not in self._exempt:
+                yield _end(lease, Outcome.RECLAIMED, RECLAIMED)
+
+    def _withdraw_unneeded_preemptions(
+        self, preempted: Iterable[Lease]
+    ) -> Iterator[WithdrawNotice]:
+        """Leases may stay whose request has gone, or that are suspended meanwhile."""
+        waiting = self._waiting()
+        for lease in preempted:
+            if not _is_needed(lease, waiting):
+                yield _withdraw(lease, UNNEEDED)
+            elif lease.is_away:
+                yield _withdraw(lease, SUSPENDED_INSTEAD)
+
+    def _end_preempted(
+        self, preempted: Iterable[Lease], held: Sequence[Lease]
+    ) -> Iterator[End | WithdrawNotice]:
+        """Leases that a waiting request needs end in time, unless their queue has come
+        to be owed them.
+        """
+        waiting = self._waiting()
+        snapshot = self._snapshot
+        fair_share = FairShare(
+            snapshot.policy,
+            snapshot.inventory,
+            held,
+            (),
+            snapshot.reservations,
+            self._now,
         )
-        yield from (_withdraw(lease, _SUSPENDED) for lease in needed if lease.is_away)
-        yield from _taken_back(
-            [lease for lease in needed if not lease.is_away], held, snapshot, now
-        )
-    for lease in held:
-        if lease.id in spared:
-            if lease.notice is not None and lease.notice.kind is NoticeKind.IDLE:
-                yield _withdraw(lease, _SUSPENDED)
-        elif lease.notice is not None and was_used_since_notice(lease):
-            yield _withdraw(lease, "it is in use again")
-        elif lease.notice is None and lease.active_at is not None:
-            idle = (
-                queues[lease.queue].idle
-                if stage(lease, queues.get(lease.queue), now) == NOTICED
-                else None
+        for lease in preempted:
+            if lease.is_away or not _is_needed(lease, waiting):
+                continue
+            queue = lease.queue
+            if fair_share.remaining(queue) < fair_share.quota(queue):
+                fair_share.expect_loss(queue, -equivalents(lease.slices))
+                yield _withdraw(lease, OWED_AGAIN)
+            elif _is_notice_over(lease, self._now) and not _is_leaving(lease):
+                yield _end(lease, Outcome.PREEMPTED, PREEMPTED)
+
+    def _notify_idle(self, held: Iterable[Lease]) -> Iterator[Notify | WithdrawNotice]:
+        """Holders of idle leases are told when these will be reclaimed, and told
+        otherwise where that will not be.
+        """
+        for lease in held:
+            is_exempt = lease.id in self._exempt
+            if lease.notice is None:
+                if lease.active_at is not None and not is_exempt:
+                    yield from self._notify_if_idle(lease)
+            elif is_exempt and has_idle_notice(lease):
+                yield _withdraw(lease, SUSPENDED_INSTEAD)
+            elif not is_exempt and was_used_since_notice(lease):
+                yield _withdraw(lease, USED_AGAIN)
+
+    def _notify_if_idle(self, lease: Lease) -> Iterator[Notify]:
+        notice = idle_notice(lease, self._queues.get(lease.queue), self._now)
+        if notice is not None:
+            seconds = idle_seconds(lease, self._now) or 0.0
+            detail = f"idle for {format_duration(seconds)}"
+            yield Notify(
+                lease_id=lease.id, token=lease.token, notice=notice, detail=detail
             )
-            if idle is not None:
-                yield _idle_notice(lease, lease.active_at, idle, now)
+
+    def _waiting(self) -> set[str]:
+        ids = {request.id for request in self._snapshot.requests}
+        return ids - self._snapshot.dead
 
 
-def _spared(
-    snapshot: Snapshot, live: Iterable[Lease], house: HostMemory | None
-) -> frozenset[str]:
-    """Leases that are not taken back for being idle: they are suspended instead, or are
-    so already.
-    """
-    if house is None:
-        return frozenset()
-    with_residence = {lease.id for lease in live if lease.residence is not None}
-    stuck = (
-        not_suspendable(house)[1] if snapshot.suspend is not None else with_residence
-    )
-    tenants = [one for one in house.tenants if one.lease_id in with_residence]
-    return frozenset(
-        one.lease_id for one in tenants if _is_spared(one, one.lease_id in stuck)
-    )
+def _is_preempted(lease: Lease) -> bool:
+    return lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
 
 
-def _is_spared(tenant: SuspendCandidate, is_stuck: bool) -> bool:
-    if tenant.phase is StatePhase.RESIDENT:
-        return not tenant.pinned and not is_stuck
-    return tenant.phase is not StatePhase.LOST
+def _is_needed(lease: Lease, waiting: set[str]) -> bool:
+    """Whether the request that a lease is preempted for still waits."""
+    return lease.notice is not None and lease.notice.request_id in waiting
 
 
-def _over(snapshot: Snapshot, spared: frozenset[str], now: float) -> Iterator[End]:
-    """Leases past their time, without a living holder, or told that they are idle and
-    still not used.
-    """
-    for lease in snapshot.leases:
-        if lease.is_expired(now):
-            yield _end(lease, Outcome.EXPIRED, "its time was up")
-        elif lease.id in snapshot.dead and lease.is_live:
-            yield _end(lease, Outcome.ABANDONED, "its process has ended")
-        elif lease.id not in spared and _is_unused_to_the_end(lease, now):
-            yield _end(lease, Outcome.RECLAIMED, "nobody used it")
-
-
-def _is_unused_to_the_end(lease: Lease, now: float) -> bool:
-    notice = lease.notice
-    is_over = (
-        notice is not None and notice.kind is NoticeKind.IDLE and now >= notice.ends_at
-    )
-    return (
-        is_over
-        and not was_used_since_notice(lease)
-        and lease.state is not LeaseState.RELEASING
-    )
-
-
-def _idle_notice(
-    lease: Lease, active_at: float, idle: IdlePolicy, now: float
-) -> Notify:
-    ends_at = max(
-        active_at + idle.reclaim_seconds,
-        now + idle.reclaim_seconds - idle.notice_seconds,
-    )
-    detail = f"nobody has used it for {format_duration(now - active_at)}"
-    notice = Notice(kind=NoticeKind.IDLE, at=now, ends_at=ends_at)
-    return Notify(lease_id=lease.id, token=lease.token, notice=notice, detail=detail)
-
-
-def _taken_back(
-    needed: Iterable[Lease], held: Iterable[Lease], snapshot: Snapshot, now: float
-) -> Iterator[Action]:
-    """Leases that were asked back for one who waits: they end in time, unless their
-    queue has come to be owed them.
-    """
-    standing = FairShare(
-        snapshot.policy, snapshot.inventory, held, (), snapshot.reservations, now
-    )
-    for lease in needed:
-        if standing.staying(lease.queue) < standing.quota(lease.queue):
-            standing.leave(lease.queue, -equivalents(lease.slices))
-            yield _withdraw(lease, "its queue is owed it now")
-        elif (
-            lease.notice is not None
-            and now >= lease.notice.ends_at
-            and not _is_leaving(lease)
-        ):
-            yield _end(
-                lease,
-                Outcome.PREEMPTED,
-                "its room was needed by a request that goes first",
-            )
+def _is_notice_over(lease: Lease, now: float) -> bool:
+    return lease.notice is not None and now >= lease.notice.ends_at
 
 
 def _is_leaving(lease: Lease) -> bool:
-    """Whether its state is on its way out: its room is free as soon, and nothing of it
-    is lost.
+    """Whether its state is being moved out: its capacity is free as soon, and nothing
+    of it is lost.
     """
     return lease.residence is not None and lease.residence.phase is StatePhase.PARKING
 

@@ -1,15 +1,12 @@
-"""Where queues and users stand: what they hold, what they have used, what they may
-have.
+"""What queues and users hold, have used and may have: the fair shares and the limits.
 
-What is held is what takes room: a suspended lease counts again when it waits to come
-back, even above a limit, for a
-limit is looked at when a lease is granted. How many slices a user may have counts them
-all.
+What is held is what takes capacity: a suspended lease counts again when it waits to be
+resumed, even above a limit, for limits are checked when a lease is granted. How many
+slices a user may have counts them all.
 
-The order among queues is that of the KAI scheduler: who is below its deserved quota
-goes first; what is left over goes
-by priority and then to whoever has had least of it for their weight, past use counting
-with a half-life.
+The order among queues is that of the KAI scheduler: a queue below its deserved quota is
+served first; what is left over goes by priority and then to the queue that has had
+least of it for its weight, past use counting with a half-life.
 """
 
 from __future__ import annotations
@@ -38,20 +35,21 @@ from jupyter_aistack.core.model.usage_history import (
 
 NONE = Fraction(0)
 DESERVED, BATCH_SHARE, INTERACTIVE, BATCH = range(4)
+"""The tiers of queues, served in this order."""
 LOOKAHEAD_SECONDS = 3600.0
-"""What is held counts as if it had been used that much longer already, so that nobody
+"""What is held counts as if it had been used that much longer already, so that no user
 takes all that is free at once; short against any half-life, so that in the long run it
 is past use that decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuotaCheck:
-    """What keeps a request from being granted though there may be room.
+    """What keeps a request from being granted though there may be capacity.
 
     Attributes:
         reason: one sentence.
-        frees_at: when it will not any more, in seconds since the epoch; None when
-            nobody can say.
+        frees_at: when it will not any more, in seconds since the epoch; None when that
+            is unknown.
     """
 
     reason: str
@@ -59,7 +57,8 @@ class QuotaCheck:
 
 
 class FairShare:
-    """What everybody holds at one moment; `charge` keeps it true while a plan is made.
+    """What every queue and user has at one moment; `charge` keeps it true while a plan
+    is made.
 
     Args:
         policy: how slices are shared out.
@@ -68,6 +67,12 @@ class FairShare:
         accounts: what was used before.
         reservations: a queue is owed what is reserved for it while its window runs.
         now: seconds since the epoch.
+
+    Attributes:
+        queues: the queues of the policy by name.
+        held: device equivalents held, by queue.
+        users_devices: device equivalents held, by user.
+        users_slices: slices held, by user.
     """
 
     def __init__(
@@ -90,29 +95,29 @@ class FairShare:
         self._queues_past: defaultdict[str, float] = defaultdict(float)
         self._week: defaultdict[str, float] = defaultdict(float)
         self._leases = tuple(leases)
-        self._capacity = len(inventory.of_kind(DeviceKind.GPU)) or len(
-            inventory.devices
-        )
+        gpus = inventory.of_kind(DeviceKind.GPU)
+        self._device_count = len(gpus) or len(inventory.devices)
         self._ranks: dict[str, tuple[float, ...]] = {}
-        self._coming: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self._leaving: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self.forget_promises()
+        self._incoming: defaultdict[str, Fraction] = defaultdict(Fraction)
+        self._outgoing: defaultdict[str, Fraction] = defaultdict(Fraction)
         self._reserved: defaultdict[str, Fraction] = defaultdict(Fraction)
-        for reservation in reservations:
-            if reservation.is_running(now):
-                self._reserved[reservation.queue] += reservation.count * _rough_size(
-                    reservation
-                )
+        self.clear_promises()
+        self._add_reservations(reservations)
         self._add_past(accounts)
         self._add_held(self._leases)
+
+    def _add_reservations(self, reservations: Iterable[Reservation]) -> None:
+        for reservation in reservations:
+            if reservation.is_running(self.now):
+                size = reservation.count * _rough_size(reservation)
+                self._reserved[reservation.queue] += size
 
     def _add_past(self, accounts: Iterable[Account]) -> None:
         half_life = self.policy.half_life_seconds
         week = week_of(self.now)
         for account in accounts:
-            self._add_use(
-                account.queue, account.user, decayed_at(account, self.now, half_life)
-            )
+            used = decayed_at(account, self.now, half_life)
+            self._add_use(account.queue, account.user, used)
             if account.week == week:
                 self._week[account.user] += account.week_seconds
 
@@ -120,78 +125,81 @@ class FairShare:
         """Leases come in few sizes: fractions are added once for each size of each
         user, not once for each lease.
         """
-        counts: defaultdict[tuple[str, str, int, int], list[int]] = defaultdict(
+        counts: defaultdict[tuple[str, str, tuple[int, int]], list[int]] = defaultdict(
             lambda: [0, 0]
         )
-        half_life = self.policy.half_life_seconds
-        limits = self.policy.limits
-        week = week_of(self.now)
+        has_limits = bool(self.policy.limits)
         for lease in leases:
-            size = equivalents(lease.occupied)
             user = lease.holder.user
+            size = equivalents(lease.occupied)
             whole = equivalents(lease.slices) if lease.is_away else size
-            count = counts[lease.queue, user, size.numerator, size.denominator]
+            count = counts[lease.queue, user, size.as_integer_ratio()]
             count[0] += 1
             count[1] += len(lease.slices)
-            since = lease.used_since(self.now)
-            self._add_use(
-                lease.queue,
-                user,
-                decayed_use(whole, since, self.now, self.now, half_life),
-            )
-            if limits:
-                self._week[user] += used_in_week(whole, since, self.now, week)
+            self._add_running(lease, whole, has_limits)
             if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
-                self.leave(lease.queue, size)
-        for (queue, user, numerator, denominator), (number, slices) in counts.items():
-            self.charge(queue, user, Fraction(numerator * number, denominator), slices)
+                self.expect_loss(lease.queue, size)
+        for (queue, user, ratio), (number, slices) in counts.items():
+            numerator, denominator = ratio
+            size = Fraction(numerator * number, denominator)
+            self.charge(queue, user, size, slices)
+
+    def _add_running(self, lease: Lease, size: Fraction, has_limits: bool) -> None:
+        """The use of a lease that goes on."""
+        now = self.now
+        user = lease.holder.user
+        since = lease.used_since(now)
+        used = decayed_use(size, since, now, now, self.policy.half_life_seconds)
+        self._add_use(lease.queue, user, used)
+        if has_limits:
+            self._week[user] += used_in_week(size, since, now, week_of(now))
 
     def _add_use(self, queue: str, user: str, decayed: float) -> None:
         self._users_past[queue, user] += decayed
         self._queues_past[queue] += decayed
 
     def charge(self, queue: str, user: str, size: Fraction, slices: int) -> None:
-        """Somebody holds so much more."""
+        """A user of a queue holds so much more."""
         self._ranks.clear()
         self.held[queue] += size
         self.users_devices[user] += size
         self.users_slices[user] += slices
         self._users_held[queue, user] += float(size)
 
-    def come(self, queue: str, size: Fraction) -> None:
-        """So much is about to come to a queue: room is being made for it."""
+    def expect_gain(self, queue: str, size: Fraction) -> None:
+        """A queue will get so much: capacity is being freed for it."""
         self._ranks.clear()
-        self._coming[queue] += size
+        self._incoming[queue] += size
 
-    def leave(self, queue: str, size: Fraction) -> None:
-        """So much is about to leave a queue: it was asked back; below 0 for what is let
-        be after all.
+    def expect_loss(self, queue: str, size: Fraction) -> None:
+        """A queue will lose so much: a lease of it is being preempted; below 0 where
+        that notice is withdrawn.
         """
         self._ranks.clear()
-        self._leaving[queue] += size
+        self._outgoing[queue] += size
 
     def promise(self, queue: str, user: str, size: Fraction, slices: int) -> None:
-        """Room is being made for somebody: it counts against limits as if it were
+        """Capacity is being freed for a user: it counts against limits as if it were
         held.
         """
         self._promised[queue] += size
-        promised = self._promised_to[user]
-        self._promised_to[user] = promised[0] + size, promised[1] + slices
+        devices, number = self._promised_to[user]
+        self._promised_to[user] = (devices + size, number + slices)
 
-    def forget_promises(self) -> None:
+    def clear_promises(self) -> None:
         """Nothing is promised to anybody."""
         self._promised: defaultdict[str, Fraction] = defaultdict(Fraction)
         self._promised_to: defaultdict[str, tuple[Fraction, int]] = defaultdict(
             lambda: (NONE, 0)
         )
 
-    def bound(self, queue: str) -> Fraction:
-        """What a queue will hold once the room that is being made has changed hands."""
-        return self.staying(queue) + self._coming[queue]
+    def expected(self, queue: str) -> Fraction:
+        """What a queue will hold once the capacity being freed has changed hands."""
+        return self.remaining(queue) + self._incoming[queue]
 
-    def staying(self, queue: str) -> Fraction:
+    def remaining(self, queue: str) -> Fraction:
         """What a queue holds and will keep, whatever is to come."""
-        return self.held[queue] - self._leaving[queue]
+        return self.held[queue] - self._outgoing[queue]
 
     # -- order -------------------------------------------------------------------------
 
@@ -205,8 +213,8 @@ class FairShare:
         more.
         """
         quota = self.quota(queue)
-        bound = self.bound(queue)
-        return bound < quota and bound + size <= quota
+        expected = self.expected(queue)
+        return expected < quota and expected + size <= quota
 
     def queue_rank(self, name: str) -> tuple[float, ...]:
         """Queues of lower rank are served first; the rank of a queue only grows while
@@ -214,18 +222,18 @@ class FairShare:
         """
         rank = self._ranks.get(name)
         if rank is None:
-            rank = self._ranks[name] = self._queue_rank(name)
+            rank = self._queue_rank(name)
+            self._ranks[name] = rank
         return rank
 
     def _queue_rank(self, name: str) -> tuple[float, ...]:
         queue = self.queues.get(name) or Queue(name=name)
         tier = self._tier(queue)
+        held = self.held[name]
         if tier == DESERVED:
-            return tier, -queue.priority, float(self.held[name] / self.quota(name))
-        had = (
-            self._queues_past[name] + float(self.held[name]) * LOOKAHEAD_SECONDS
-        ) / float(queue.weight)
-        return tier, -queue.priority, had
+            return tier, -queue.priority, float(held / self.quota(name))
+        had = self._queues_past[name] + float(held) * LOOKAHEAD_SECONDS
+        return tier, -queue.priority, had / float(queue.weight)
 
     def _tier(self, queue: Queue) -> int:
         if self.is_deserved(queue.name):
@@ -236,46 +244,46 @@ class FairShare:
             (self.held[name] for name, other in self.queues.items() if other.is_batch),
             NONE,
         )
-        return (
-            BATCH_SHARE if batch < self.policy.batch_share * self._capacity else BATCH
-        )
+        kept_for_batch = self.policy.batch_share * self._device_count
+        return BATCH_SHARE if batch < kept_for_batch else BATCH
 
     def user_rank(self, queue: str, user: str) -> float:
         """Users of lower rank are served first within a queue: what they have had, and
         hold now.
         """
-        return (
-            self._users_past[queue, user]
-            + self._users_held[queue, user] * LOOKAHEAD_SECONDS
-        )
+        held = self._users_held[queue, user]
+        return self._users_past[queue, user] + held * LOOKAHEAD_SECONDS
 
     # -- limits ------------------------------------------------------------------------
 
-    def limit(self, request: Request, size: Fraction, slices: int) -> QuotaCheck | None:
+    def check_limits(
+        self, request: Request, size: Fraction, slices: int
+    ) -> QuotaCheck | None:
         """What keeps `request`, which would hold so much, from being granted now; None
         for nothing.
         """
-        return self._queue_limit(request.queue, size) or self._user_limit(
-            request.holder.user, size, slices
-        )
+        by_queue = self._check_queue(request.queue, size)
+        return by_queue or self._check_user(request.holder.user, size, slices)
 
     def excess(self, request: Request, size: Fraction) -> tuple[Fraction, Fraction]:
         """By how many devices `request` would bring its queue, and its user, above what
         they may hold; 0 for not.
         """
-        queue = self.queues.get(request.queue)
         user = request.holder.user
-        most = self.policy.limits_of(user).devices
-        by_queue = self.held[request.queue] + self._promised[request.queue] + size
-        by_user = self.users_devices[user] + self._promised_to[user][0] + size
-        return (
-            NONE
-            if queue is None or queue.limit is None
-            else max(NONE, by_queue - queue.limit),
-            NONE if most is None else max(NONE, by_user - most),
-        )
+        by_queue = NONE
+        queue = self.queues.get(request.queue)
+        if queue is not None and queue.limit is not None:
+            held = self.held[request.queue] + self._promised[request.queue]
+            by_queue = max(NONE, held + size - queue.limit)
 
-    def never(self, request: Request, size: Fraction, slices: int) -> str:
+        by_user = NONE
+        most = self.policy.limits_of(user).devices
+        if most is not None:
+            held = self.users_devices[user] + self._promised_to[user][0]
+            by_user = max(NONE, held + size - most)
+        return by_queue, by_user
+
+    def why_never(self, request: Request, size: Fraction, slices: int) -> str:
         """Why `request` could not be granted even if its user and its queue held
         nothing; empty when it could.
         """
@@ -289,7 +297,7 @@ class FairShare:
             return f"a user may hold {limits.slices} slices at once here"
         return ""
 
-    def week_limit(self, user: str) -> QuotaCheck | None:
+    def check_week(self, user: str) -> QuotaCheck | None:
         """Whether a user has used up the hours of this week."""
         hours = self.policy.limits_of(user).hours_per_week
         if hours is None or self._week[user] < hours * 3600:
@@ -297,44 +305,43 @@ class FairShare:
         reason = f"{user} has used the {hours:g} device-hours a user may have in a week; they count anew from Monday"
         return QuotaCheck(reason=reason, frees_at=week_start(week_of(self.now) + 1))
 
-    def _queue_limit(self, name: str, size: Fraction) -> QuotaCheck | None:
+    def _check_queue(self, name: str, size: Fraction) -> QuotaCheck | None:
         queue = self.queues.get(name)
-        if (
-            queue is None
-            or queue.limit is None
-            or self.held[name] + self._promised[name] + size <= queue.limit
-        ):
+        if queue is None or queue.limit is None:
             return None
-        ends = _ends(lease for lease in self._leases if lease.queue == name)
-        held = f"queue {name} holds {self.held[name]} of the {queue.limit} devices it may hold at once"
-        return QuotaCheck(reason=held, frees_at=ends)
+        if self.held[name] + self._promised[name] + size <= queue.limit:
+            return None
+        reason = f"queue {name} holds {self.held[name]} of the {queue.limit} devices it may hold at once"
+        ends = _first_end(lease for lease in self._leases if lease.queue == name)
+        return QuotaCheck(reason=reason, frees_at=ends)
 
-    def _user_limit(self, user: str, size: Fraction, slices: int) -> QuotaCheck | None:
+    def _check_user(self, user: str, size: Fraction, slices: int) -> QuotaCheck | None:
         limits = self.policy.limits_of(user)
-        held = self.users_slices[user]
-        devices = self.users_devices[user]
-        to_come, slices_to_come = self._promised_to[user]
-        if limits.slices is not None and held + slices_to_come + slices > limits.slices:
-            reason = f"{user} holds {held} of the {limits.slices} slices a user may hold at once"
-        elif limits.devices is not None and devices + to_come + size > limits.devices:
-            reason = f"{user} holds {devices} of the {limits.devices} devices a user may hold at once"
+        held_slices = self.users_slices[user]
+        held_devices = self.users_devices[user]
+        devices_to_come, slices_to_come = self._promised_to[user]
+        all_slices = held_slices + slices_to_come + slices
+        all_devices = held_devices + devices_to_come + size
+        if limits.slices is not None and all_slices > limits.slices:
+            reason = f"{user} holds {held_slices} of the {limits.slices} slices a user may hold at once"
+        elif limits.devices is not None and all_devices > limits.devices:
+            reason = f"{user} holds {held_devices} of the {limits.devices} devices a user may hold at once"
         else:
-            return self.week_limit(user)
-        return QuotaCheck(
-            reason=reason,
-            frees_at=_ends(
-                lease for lease in self._leases if lease.holder.user == user
-            ),
-        )
+            return self.check_week(user)
+        own = (lease for lease in self._leases if lease.holder.user == user)
+        return QuotaCheck(reason=reason, frees_at=_first_end(own))
 
 
 def ends_at(lease: Lease) -> float:
     """When a lease is known to end; infinity when it is not."""
-    ends = [lease.ends_at, lease.notice.ends_at if lease.notice else None]
-    return min((at for at in ends if at is not None), default=math.inf)
+    end = math.inf if lease.ends_at is None else lease.ends_at
+    if lease.notice is not None:
+        end = min(end, lease.notice.ends_at)
+    return end
 
 
-def _ends(leases: Iterable[Lease]) -> float | None:
+def _first_end(leases: Iterable[Lease]) -> float | None:
+    """When the first of these leases is known to end; None when none is."""
     end = min((ends_at(lease) for lease in leases), default=math.inf)
     return None if math.isinf(end) else end
 

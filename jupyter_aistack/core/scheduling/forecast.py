@@ -1,32 +1,34 @@
-"""What those who wait are told: their position, why they wait, and when it is likely to
-end.
+"""What those who wait are told: their position, why they wait, and when they are likely
+to be served.
 
-Nothing of this is written down: it is computed when somebody looks, from the same order
-and the same room as a plan.
+None of this is stored: it is computed when somebody asks, from the same order and the
+same capacity as a plan.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
-from jupyter_aistack.core.model.device import DeviceKind, Slice, SliceKind
+from jupyter_aistack.core.model.device import DeviceKind, SliceKind
 from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.model.units import format_about, format_bytes
-from jupyter_aistack.core.model.usage_history import equivalents
-from jupyter_aistack.core.placement.placement import PlacementFailure
+from jupyter_aistack.core.placement.cache import PlacementCache
+from jupyter_aistack.core.placement.verdict import PlacementFailure, PlacementVerdict
 from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
 
-from .capacity_holds import ReleaseTimes
+from .capacity_holds import Shares
 from .fair_share import ends_at
+from .idle import NAMED_SECONDS, idle_seconds
+from .pass_state import PassState, size_of
 from .queue_order import group_requests, ordered
-from .queue_pass import QueuePass
+from .queue_pass import OUTRANKED
+from .start_times import ReleaseTimes, Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class QueuedForecast:
         request: the request.
         position: 1 is served next.
         eta_at: when it is likely to be granted, in seconds since the epoch; None when
-            nobody can say.
+            that is unknown.
         reason: why it waits, in one sentence; it may name other users.
         public_reason: the same without names of others.
     """
@@ -49,279 +51,315 @@ class QueuedForecast:
     public_reason: str
 
 
+@dataclass(frozen=True)
+class Reason:
+    """Why a request waits: a sentence that may name other users, and one that does
+    not.
+    """
+
+    named: str
+    public: str
+
+
 def forecast(
-    snapshot: Snapshot, now: float, *, limit: int = 100
+    snapshot: Snapshot,
+    now: float,
+    *,
+    limit: int = 100,
+    cache: PlacementCache | None = None,
 ) -> tuple[QueuedForecast, ...]:
     """The waiting, first served first; those behind the first `limit` are told their
     position and no more.
 
     An ETA supposes that leases end when they are known to (their time, a notice) and no
-    sooner, and that nobody new
-    goes before: so it is the latest that can be promised, and there is none where a
-        lease in the way has no end.
+    sooner, and that no new request comes before: so it is the latest that can be
+    promised, and there is none where a lease in the way has no end.
     """
     waiting = [
         request for request in snapshot.requests if request.id not in snapshot.dead
     ]
     if not waiting:
         return ()
-    held = [lease for lease in snapshot.leases if lease.is_live]
-    walk = QueuePass(
-        snapshot,
-        held,
-        now,
-        ttl_seconds=0.0,
-        moves=start_transfers(build_suspend_input(snapshot, held), snapshot, now),
+    forecaster = _Forecaster(snapshot, now, cache or PlacementCache())
+    order = ordered(group_requests(waiting), forecaster.fair_share)
+    return tuple(
+        forecaster.forecast(request, position)
+        if position <= limit
+        else _position_only(request, position)
+        for position, request in enumerate(order, 1)
     )
-    ends = ReleaseTimes(held)
-    found = []
-    for position, request in enumerate(
-        ordered(group_requests(waiting), walk.standing), 1
-    ):
-        if position <= limit:
-            found.append(_look(request, position, walk, held, ends, now))
-        else:
-            text = f"{position - 1} requests go first"
-            found.append(
-                QueuedForecast(
-                    request=request,
-                    position=position,
-                    eta_at=None,
-                    reason=text,
-                    public_reason=text,
-                )
-            )
-    return tuple(found)
 
 
-def _look(
-    request: Request,
-    position: int,
-    walk: QueuePass,
-    held: Sequence[Lease],
-    ends: ReleaseTimes,
-    now: float,
-) -> QueuedForecast:
-    """One request, after those before it have been given their places to come."""
-    idle = walk.when_idle(request)
-    size, slices = (
-        (Fraction(0), 0)
-        if isinstance(idle, PlacementFailure)
-        else (equivalents(idle), len(idle))
-    )
-    limit = walk.standing.limit(request, size, slices)
-    if limit is not None:
-        text = f"{limit.reason}{_expected(limit.frees_at, now)}"
-        return QueuedForecast(
-            request=request,
-            position=position,
-            eta_at=limit.frees_at,
-            reason=text,
-            public_reason=text,
-        )
-    start, shares = walk.start(request, ends)
-    eta = None if math.isinf(start) else start
-    named, plain = _why(request, walk, held, shares, eta, now)
-    if eta is not None and shares:
-        _occupy(request, shares, eta, walk, ends)
+def _position_only(request: Request, position: int) -> QueuedForecast:
+    text = f"{position - 1} requests are ahead"
     return QueuedForecast(
         request=request,
         position=position,
-        eta_at=eta,
-        reason=named,
-        public_reason=plain,
+        eta_at=None,
+        reason=text,
+        public_reason=text,
     )
 
 
-def _occupy(
-    request: Request,
-    shares: dict[str, Fraction],
-    start: float,
-    walk: QueuePass,
-    ends: ReleaseTimes,
-) -> None:
-    """From its start on, those behind it must do without its room; one that has an end
-    gives it back then.
+class _Forecaster:
+    """Gives each waiting request its place to come, in order.
+
+    Args:
+        snapshot: what there is.
+        now: seconds since the epoch.
+        cache: what is known of the devices from earlier plans.
     """
-    for device_id, share in shares.items():
-        walk.room.hold(device_id, share)
-    if request.spec.unit is Unit.PROFILE:
-        ends.release_to(next(iter(shares)), request.spec.profile, start)
-    if request.lease_seconds is not None:
-        pieces = tuple(
-            walk.room.piece(device_id, share) for device_id, share in shares.items()
+
+    def __init__(self, snapshot: Snapshot, now: float, cache: PlacementCache) -> None:
+        self._now = now
+        self._held = [lease for lease in snapshot.leases if lease.is_live]
+        host = build_suspend_input(snapshot, self._held)
+        self._state = PassState(
+            snapshot,
+            self._held,
+            now,
+            facts=cache.facts(snapshot.inventory),
+            transfers=start_transfers(host, snapshot, now),
         )
-        pieces = tuple(replace(piece, profile=request.spec.profile) for piece in pieces)
-        ends.add(_lease_to_come(request, pieces, start, start + request.lease_seconds))
+        self._ends = ReleaseTimes(self._held)
+        self.fair_share = self._state.fair_share
 
-
-def _lease_to_come(
-    request: Request, pieces: tuple[Slice, ...], start: float, end: float
-) -> Lease:
-    return Lease(
-        id="",
-        token=0,
-        request_id=request.id,
-        spec=request.spec,
-        holder=request.holder,
-        slices=pieces,
-        granted_at=start,
-        expires_at=end,
-        ends_at=end,
-    )
-
-
-def _why(
-    request: Request,
-    walk: QueuePass,
-    held: Sequence[Lease],
-    shares: dict[str, Fraction],
-    eta: float | None,
-    now: float,
-) -> tuple[str, str]:
-    """The sentence with names, and without."""
-    wish = f"needs {wanted(request.spec, walk.when_idle(request))}"
-    asked = [
-        lease
-        for lease in held
-        if lease.notice and lease.notice.request_id == request.id
-    ]
-    if asked:
-        seconds = max(ends_at(lease) for lease in asked) - now
-        text = f"{wish}; room is being made for it, in {format_about(seconds)} at the latest"
-        return text, text
-    leaving = _leaving(request, walk, held)
-    if leaving:
-        return _when_suspended(wish, leaving)
-    if eta is None or not shares:
-        verdict = walk.room.place(request.spec, host=request.holder.host)
-        return _without_end(wish, verdict, held, shares, now)
-    until_then = (k for k in walk.keeps if k.blocks(request, now) and k.ends_at == eta)
-    keep = next((k for k in until_then if k.shares.keys() & shares.keys()), None)
-    if keep is not None:
-        text = f"{wish}; room is kept for the reservation {keep.name!r}{_expected(eta, now)}"
-        return text, text
-    if eta <= now:
-        refused = walk.verdict(request) if walk.moves is not None else None
-        text = (
-            refused.reason
-            if isinstance(refused, PlacementFailure)
-            else f"{wish}; it is its turn"
-        )
-        return text, text
-    blocking = [
-        lease for lease in held if ends_at(lease) == eta and _is_on(lease, shares)
-    ]
-    if not blocking:
-        text = f"{wish}; others go first{_expected(eta, now)}"
-        return text, text
-    when = f"{wish}; the next one frees in about {format_about(eta - now)} when"
-    return f"{when} {blocking[0].holder.user}'s lease ends", f"{when} a lease ends"
-
-
-def _leaving(request: Request, walk: QueuePass, held: Sequence[Lease]) -> list[Lease]:
-    """The leases that are being suspended on devices that could hold a request, where
-    there is no room for it now.
-    """
-    leaving = [
-        lease
-        for lease in held
-        if lease.residence and lease.residence.phase is StatePhase.PARKING
-    ]
-    if not leaving or not isinstance(walk.verdict(request), PlacementFailure):
-        return []
-    able = {
-        device: share
-        for sizes in walk.room.needs(request.spec, request.holder.host).values()
-        for device, share in sizes.items()
-    }
-    return [lease for lease in leaving if _is_on(lease, able)]
-
-
-def _when_suspended(wish: str, leaving: Sequence[Lease]) -> tuple[str, str]:
-    """Who is being suspended, and how much memory that frees on a device."""
-    first = leaving[0]
-    size = format_bytes(
-        max(
-            piece.memory_bytes
-            for piece in first.slices
-            if piece.kind is not SliceKind.CPU
-        )
-    )
-    who = f"{first.holder.label or first.holder.id} ({first.holder.user})"
-    return (
-        f"{wish}; waits for {who} to be suspended: {size}",
-        f"{wish}; waits for an idle kernel to be suspended: {size}",
-    )
-
-
-def _without_end(
-    wish: str,
-    verdict: object,
-    held: Sequence[Lease],
-    shares: dict[str, Fraction],
-    now: float,
-) -> tuple[str, str]:
-    """Nobody can say when: what is in the way, and whether it is in use at all."""
-    in_the_way = [
-        lease for lease in held if _is_on(lease, shares) and math.isinf(ends_at(lease))
-    ]
-    if isinstance(verdict, PlacementFailure) and not in_the_way:
-        return verdict.reason, verdict.reason
-    idle = [
-        lease
-        for lease in in_the_way
-        if lease.active_at is not None and now - lease.active_at >= 600
-    ]
-    text = f"{wish}; what is in its way has no end that is known"
-    if not idle:
-        return text, text
-    longest = min(idle, key=lambda lease: lease.active_at or 0.0)
-    since = format_about(now - (longest.active_at or now))
-    return (
-        f"{text}; {longest.holder.user}'s lease has been idle for {since}",
-        f"{text}; one lease is idle for {since}",
-    )
-
-
-def wanted(spec: Spec, when_idle: object) -> str:
-    """What a spec asks for, in words."""
-    is_cpu = isinstance(when_idle, tuple) and when_idle[0].kind is SliceKind.CPU
-    noun = (
-        "the CPU" if is_cpu or spec.target is DeviceKind.CPU else f"a {_model(spec)}GPU"
-    )
-    if spec.unit is Unit.DEVICES:
-        count = int(spec.amount)
-        if count == 1:
-            return (
-                "the whole CPU" if noun == "the CPU" else f"a whole {_model(spec)}GPU"
+    def forecast(self, request: Request, position: int) -> QueuedForecast:
+        """One request, after those before it have been given their places."""
+        size, slices = size_of(self._state.when_idle(request))
+        limit = self.fair_share.check_limits(request, size, slices)
+        if limit is not None:
+            text = f"{limit.reason}{_expected(limit.frees_at, self._now)}"
+            return QueuedForecast(
+                request=request,
+                position=position,
+                eta_at=limit.frees_at,
+                reason=text,
+                public_reason=text,
             )
-        return f"{count} whole {_model(spec)}GPUs"
+
+        start = self._state.start(request, self._ends)
+        is_known = not math.isinf(start.at)
+        reason = self._reason(request, start)
+        if is_known and start.shares:
+            self._occupy(request, start)
+        return QueuedForecast(
+            request=request,
+            position=position,
+            eta_at=start.at if is_known else None,
+            reason=reason.named,
+            public_reason=reason.public,
+        )
+
+    def _occupy(self, request: Request, start: Start) -> None:
+        """From its start on, those behind it must do without its capacity; a request
+        for a certain time gives it back then.
+        """
+        capacity = self._state.capacity
+        for device_id, share in start.shares.items():
+            capacity.hold(device_id, share)
+        profile = request.spec.profile
+        if request.spec.unit is Unit.PROFILE:
+            self._ends.release_to(next(iter(start.shares)), profile, start.at)
+        if request.lease_seconds is not None:
+            slices = tuple(
+                replace(capacity.placeholder(device_id, share), profile=profile)
+                for device_id, share in start.shares.items()
+            )
+            end = start.at + request.lease_seconds
+            lease = Lease(
+                id="",
+                token=0,
+                request_id=request.id,
+                spec=request.spec,
+                holder=request.holder,
+                slices=slices,
+                granted_at=start.at,
+                expires_at=end,
+                ends_at=end,
+            )
+            self._ends.add(lease)
+
+    # -- why ---------------------------------------------------------------------------
+
+    def _reason(self, request: Request, start: Start) -> Reason:
+        """Why a request waits: the first explanation that applies."""
+        wish = f"needs {describe(request.spec, self._state.when_idle(request))}"
+        for explain in (
+            self._why_preempting,
+            self._why_suspending,
+            self._why_unknown,
+            self._why_reserved,
+            self._why_now,
+        ):
+            reason = explain(request, start, wish)
+            if reason is not None:
+                return reason
+        return self._why_held(start, wish)
+
+    def _why_preempting(
+        self, request: Request, start: Start, wish: str
+    ) -> Reason | None:
+        """Leases are being preempted for it."""
+        ends = [
+            ends_at(lease)
+            for lease in self._held
+            if lease.notice and lease.notice.request_id == request.id
+        ]
+        if not ends:
+            return None
+        when = format_about(max(ends) - self._now)
+        return _public(
+            f"{wish}; capacity is being freed for it, in {when} at the latest"
+        )
+
+    def _why_suspending(
+        self, request: Request, start: Start, wish: str
+    ) -> Reason | None:
+        """A lease is being suspended on a device that could hold it."""
+        leaving = [lease for lease in self._held if _is_being_suspended(lease)]
+        if not leaving:
+            return None
+        if not isinstance(self._state.verdict(request), PlacementFailure):
+            return None
+        sizes = self._state.capacity.needs(request.spec, request.holder.host)
+        able = {device_id for by_device in sizes.values() for device_id in by_device}
+        first = next((lease for lease in leaving if _is_on(lease, able)), None)
+        if first is None:
+            return None
+
+        gpus = [slice_ for slice_ in first.slices if slice_.kind is not SliceKind.CPU]
+        size = format_bytes(max(slice_.memory_bytes for slice_ in gpus))
+        holder = first.holder
+        who = f"{holder.label or holder.id} ({holder.user})"
+        return Reason(
+            f"{wish}; waits for {who} to be suspended: {size}",
+            f"{wish}; waits for an idle kernel to be suspended: {size}",
+        )
+
+    def _why_unknown(self, request: Request, start: Start, wish: str) -> Reason | None:
+        """It is not known when it can start: what is in the way, and whether that is in
+        use at all.
+        """
+        if start.shares and not math.isinf(start.at):
+            return None
+        host = request.holder.host
+        verdict = self._state.capacity.place(request.spec, host=host)
+        in_the_way = [
+            lease
+            for lease in self._held
+            if _is_on(lease, start.shares) and math.isinf(ends_at(lease))
+        ]
+        if isinstance(verdict, PlacementFailure) and not in_the_way:
+            return _public(verdict.reason)
+
+        text = f"{wish}; what is in its way has no end that is known"
+        longest = max(in_the_way, key=self._idle_seconds, default=None)
+        if longest is None or self._idle_seconds(longest) < NAMED_SECONDS:
+            return _public(text)
+        since = format_about(self._idle_seconds(longest))
+        return Reason(
+            f"{text}; {longest.holder.user}'s lease has been idle for {since}",
+            f"{text}; one lease is idle for {since}",
+        )
+
+    def _why_reserved(self, request: Request, start: Start, wish: str) -> Reason | None:
+        """It waits for the end of a reservation."""
+        for hold in self._state.blocking_holds(request, self._now):
+            is_in_the_way = not hold.shares.keys().isdisjoint(start.shares)
+            if hold.ends_at == start.at and is_in_the_way:
+                expected = _expected(start.at, self._now)
+                return _public(
+                    f"{wish}; capacity is held for the reservation {hold.name!r}{expected}"
+                )
+        return None
+
+    def _why_now(self, request: Request, start: Start, wish: str) -> Reason | None:
+        """There is capacity for it already."""
+        if start.at > self._now:
+            return None
+        if self._state.transfers is not None:
+            verdict = self._state.verdict(request)
+            if isinstance(verdict, PlacementFailure):
+                return _public(verdict.reason)
+        return _public(f"{wish}; it is its turn")
+
+    def _why_held(self, start: Start, wish: str) -> Reason:
+        """It waits for a lease to end, or for the requests ahead of it."""
+        blocking = [
+            lease
+            for lease in self._held
+            if ends_at(lease) == start.at and _is_on(lease, start.shares)
+        ]
+        if not blocking:
+            return _public(f"{wish}; {OUTRANKED}{_expected(start.at, self._now)}")
+        about = format_about(start.at - self._now)
+        when = f"{wish}; the next one frees in about {about} when"
+        user = blocking[0].holder.user
+        return Reason(f"{when} {user}'s lease ends", f"{when} a lease ends")
+
+    def _idle_seconds(self, lease: Lease) -> float:
+        return idle_seconds(lease, self._now) or 0.0
+
+
+def _public(text: str) -> Reason:
+    """A sentence that names nobody."""
+    return Reason(text, text)
+
+
+def _is_being_suspended(lease: Lease) -> bool:
+    state = lease.residence
+    return state is not None and state.phase is StatePhase.PARKING
+
+
+def _is_on(lease: Lease, devices: Iterable[str] | Shares) -> bool:
+    wanted = set(devices)
+    return any(slice_.device_id in wanted for slice_ in lease.slices)
+
+
+def _expected(at: float | None, now: float) -> str:
+    if at is None or at <= now:
+        return ""
+    return f"; expected in about {format_about(at - now)}"
+
+
+# -- what is asked for, in words -------------------------------------------------------
+
+
+def describe(spec: Spec, when_idle: PlacementVerdict) -> str:
+    """What a spec asks for, in words.
+
+    Args:
+        when_idle: where it would go if nothing were held.
+    """
     if spec.unit is Unit.PROFILE:
         return f"a MIG instance {spec.profile}"
     if spec.unit is Unit.CORES:
         return f"{spec.amount} cores"
-    size = (
-        format_bytes(int(spec.amount)) if spec.unit is Unit.MEMORY else str(spec.amount)
-    )
-    if spec.count == 1:
-        return f"{size} of {noun}"
-    return f"{size} of each of {spec.count} {_model(spec)}GPUs"
+
+    is_cpu = spec.target is DeviceKind.CPU or _is_of_cpu(when_idle)
+    gpu = f"{_models(spec)}GPU"
+    if spec.unit is Unit.DEVICES:
+        if spec.amount == 1:
+            return "the whole CPU" if is_cpu else f"a whole {gpu}"
+        return f"{int(spec.amount)} whole {gpu}s"
+
+    size = str(spec.amount)
+    if spec.unit is Unit.MEMORY:
+        size = format_bytes(int(spec.amount))
+    if spec.count > 1:
+        return f"{size} of each of {spec.count} {gpu}s"
+    return f"{size} of {'the CPU' if is_cpu else f'a {gpu}'}"
 
 
-def _model(spec: Spec) -> str:
-    return (
-        f"{' or '.join(model.upper() for model in spec.models)} " if spec.models else ""
-    )
+def _is_of_cpu(when_idle: PlacementVerdict) -> bool:
+    if isinstance(when_idle, PlacementFailure):
+        return False
+    return when_idle[0].kind is SliceKind.CPU
 
 
-def _is_on(lease: Lease, shares: dict[str, Fraction]) -> bool:
-    return any(piece.device_id in shares for piece in lease.slices)
-
-
-def _expected(at: float | None, now: float) -> str:
-    return (
-        ""
-        if at is None or at <= now
-        else f"; expected in about {format_about(at - now)}"
-    )
+def _models(spec: Spec) -> str:
+    """The models a GPU may be of, to be put before the noun; empty for any."""
+    if not spec.models:
+        return ""
+    return f"{' or '.join(model.upper() for model in spec.models)} "

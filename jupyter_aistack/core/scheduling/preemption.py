@@ -1,10 +1,11 @@
-"""Whose lease is asked back when somebody who goes first finds no room: the least
-disruptive choice.
+"""Which leases are preempted when a request with higher priority does not fit: the
+least disruptive choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from jupyter_aistack.core.model.lease import Lease, LeaseState
@@ -14,91 +15,132 @@ from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import Capacity
 
 from .fair_share import FairShare
+from .idle import idle_seconds
+
+IDLE_WEIGHT = 0.4
+IDLE_SECONDS = 600.0
+RUN_WEIGHT = 0.1
+RUN_SECONDS = 86400.0
+"""A lease counts up to `IDLE_WEIGHT` less the longer it has been idle, half of that
+after `IDLE_SECONDS`, and likewise more the longer it has run."""
 
 
-def preemption(
+@dataclass(frozen=True, kw_only=True)
+class _HostChoice:
+    """The devices of one host that cost least to free, and what they cost together."""
+
+    cost: float
+    shares: Mapping[str, Fraction]
+
+
+def choose_preempted(
     request: Request,
     size: Fraction,
-    room: Capacity,
+    capacity: Capacity,
     leases: Iterable[Lease],
-    standing: FairShare,
+    fair_share: FairShare,
 ) -> tuple[Lease, ...]:
-    """The preemptible leases that must go so that `request` fits; none when that cannot
-    be had.
+    """The preemptible leases that must end so that `request` fits; none when that
+    cannot be had.
 
     Never one whose queue is within its quota, that began less than the minimum runtime
-    ago, or whose queue goes before the request's, unless the request's queue is owed
-    what it asks. A preemptible request preempts nobody. Fewest leases first, then those
-    not in use, then those that have run the shortest and so lose the least.
+    ago, or whose queue has higher priority than the request's, unless the request's
+    queue is owed what it asks. A preemptible request preempts nothing. Fewest leases
+    first, then those not in use, then those that have run the shortest and so lose the
+    least.
     """
     if request.preemptible or request.spec.unit is Unit.PROFILE:
         return ()
     candidates = [
-        lease for lease in leases if may_preempt(request, size, lease, standing)
+        lease for lease in leases if may_preempt(request, size, lease, fair_share)
     ]
     if not candidates:
         return ()
-    choices = []
-    for sizes in room.needs(request.spec, request.holder.host).values():
-        costs = sorted(
-            (cost, device_id)
-            for device_id, share in sizes.items()
-            if (cost := _cost(device_id, share, room, candidates, standing)) is not None
-        )[: room.count(request.spec)]
-        if len(costs) == room.count(request.spec):
-            choices.append(
-                (
-                    sum(cost for cost, _ in costs),
-                    {device_id: sizes[device_id] for _, device_id in costs},
-                )
-            )
+
+    choices = [
+        choice
+        for sizes in capacity.needs(request.spec, request.holder.host).values()
+        if (choice := _choose_on_host(request, sizes, capacity, candidates, fair_share))
+    ]
     if not choices:
         return ()
-    shares = min(choices, key=lambda choice: (choice[0], sorted(choice[1])))[1]
+    best = min(choices, key=lambda choice: (choice.cost, sorted(choice.shares)))
     victims = {
         lease.id: lease
-        for d, share in shares.items()
-        for lease in _victims(d, share, room, candidates, standing)
+        for device_id, share in best.shares.items()
+        for lease in _victims(device_id, share, capacity, candidates, fair_share.now)
     }
-    return tuple(victims.values()) if _within_quotas(victims.values(), standing) else ()
+    # Each alone left its queue what it is owed; all of them together may not.
+    return tuple(victims.values()) if _spare_quotas(victims, fair_share) else ()
+
+
+def _choose_on_host(
+    request: Request,
+    sizes: Mapping[str, Fraction],
+    capacity: Capacity,
+    candidates: Sequence[Lease],
+    fair_share: FairShare,
+) -> _HostChoice | None:
+    costs = []
+    for device_id, share in sizes.items():
+        cost = _cost(device_id, share, capacity, candidates, fair_share.now)
+        if cost is not None:
+            costs.append((cost, device_id))
+    count = capacity.count(request.spec)
+    cheapest = sorted(costs)[:count]
+    if len(cheapest) < count:
+        return None
+    return _HostChoice(
+        cost=sum(cost for cost, _ in cheapest),
+        shares={device_id: sizes[device_id] for _, device_id in cheapest},
+    )
 
 
 def may_preempt(
-    request: Request, size: Fraction, lease: Lease, standing: FairShare
+    request: Request, size: Fraction, lease: Lease, fair_share: FairShare
 ) -> bool:
-    """Whether a lease could be asked back for a request that would hold `size`
+    """Whether a lease could be preempted for a request that would hold `size`
     devices.
     """
-    if (
-        not lease.preemptible
-        or lease.notice is not None
-        or lease.state is LeaseState.RELEASING
-        or lease.is_away
-    ):
-        return False  # one that is suspended has given its room already
-    if standing.now - lease.granted_at <= standing.policy.min_runtime_seconds:
+    if not _is_preemptible(lease):
         return False
-    if standing.staying(lease.queue) - equivalents(lease.slices) < standing.quota(
-        lease.queue
-    ):
+    policy = fair_share.policy
+    if fair_share.now - lease.granted_at <= policy.min_runtime_seconds:
         return False
-    mine = standing.queues.get(request.queue)
-    theirs = standing.queues.get(lease.queue)
-    goes_first = mine is not None and (
-        theirs is None or theirs.priority <= mine.priority
-    )
-    return goes_first or standing.is_deserved(request.queue, size)
+    left = fair_share.remaining(lease.queue) - equivalents(lease.slices)
+    if left < fair_share.quota(lease.queue):
+        return False
+    if _has_priority_over(lease.queue, request.queue, fair_share):
+        return fair_share.is_deserved(request.queue, size)
+    return True
 
 
-def _within_quotas(victims: Iterable[Lease], standing: FairShare) -> bool:
+def _is_preemptible(lease: Lease) -> bool:
+    if not lease.preemptible or lease.notice is not None:
+        return False
+    # One that is suspended has given its capacity already.
+    return lease.state is not LeaseState.RELEASING and not lease.is_away
+
+
+def _has_priority_over(first: str, second: str, fair_share: FairShare) -> bool:
+    """Whether the queue `first` has higher priority than `second`. A queue that is not
+    configured any more has the lowest.
+    """
+    theirs = fair_share.queues.get(first)
+    mine = fair_share.queues.get(second)
+    if mine is None:
+        return True
+    return theirs is not None and theirs.priority > mine.priority
+
+
+def _spare_quotas(victims: Mapping[str, Lease], fair_share: FairShare) -> bool:
     """Whether all of them together leave their queues what they are owed."""
     lost: dict[str, Fraction] = {}
-    for lease in victims:
-        lost[lease.queue] = lost.get(lease.queue, Fraction(0)) + equivalents(
-            lease.slices
-        )
+    for lease in victims.values():
+        size = equivalents(lease.slices)
+        lost[lease.queue] = lost.get(lease.queue, Fraction(0)) + size
     return all(
-        standing.staying(queue) - size >= standing.quota(queue)
+        fair_share.remaining(queue) - size >= fair_share.quota(queue)
         for queue, size in lost.items()
     )
 
@@ -106,54 +148,58 @@ def _within_quotas(victims: Iterable[Lease], standing: FairShare) -> bool:
 def _cost(
     device_id: str,
     share: Fraction,
-    room: Capacity,
+    capacity: Capacity,
     candidates: Sequence[Lease],
-    standing: FairShare,
+    now: float,
 ) -> float | None:
-    """How disruptive it is to make room on a device; None when all candidates together
-    are not enough.
+    """How disruptive it is to free a share of a device; None when all candidates
+    together are not enough.
     """
-    if not room.device(device_id).is_healthy:
+    if not capacity.device(device_id).is_healthy:
         return None
-    victims = _victims(device_id, share, room, candidates, standing)
-    if not room.is_free(device_id, share) and not victims:
+    victims = _victims(device_id, share, capacity, candidates, now)
+    if not victims and not capacity.is_free(device_id, share):
         return None
-    return sum(_disruption(lease, standing.now) for lease in victims)
+    return sum(_disruption(lease, now) for lease in victims)
 
 
 def _victims(
     device_id: str,
     share: Fraction,
-    room: Capacity,
+    capacity: Capacity,
     candidates: Sequence[Lease],
-    standing: FairShare,
+    now: float,
 ) -> list[Lease]:
-    free = room.share(device_id)
-    memory = room.memory(device_id)
-    needed = int(share * room.device(device_id).memory_bytes)
-    here = [
-        lease
-        for lease in candidates
-        if any(piece.device_id == device_id for piece in lease.slices)
-    ]
+    """The least disruptive leases of a device that must end so that a share of it is
+    free; none when it is free, or all of them are not enough.
+    """
+    free = capacity.share(device_id)
+    memory = capacity.memory(device_id)
+    needed = int(share * capacity.device(device_id).memory_bytes)
+    here = [lease for lease in candidates if _is_on(lease, device_id)]
+    here.sort(key=lambda lease: (_disruption(lease, now), lease.id))
     chosen: list[Lease] = []
-    for lease in sorted(
-        here, key=lambda lease: (_disruption(lease, standing.now), lease.id)
-    ):
+    for lease in here:
         if free >= share and memory >= needed:
             break
         chosen.append(lease)
-        for piece in lease.slices:
-            if piece.device_id == device_id:
-                free = free + piece.fraction
-                memory = memory + piece.memory_bytes
+        for slice_ in lease.slices:
+            if slice_.device_id == device_id:
+                free = free + slice_.fraction
+                memory = memory + slice_.memory_bytes
     return chosen if free >= share and memory >= needed else []
 
 
+def _is_on(lease: Lease, device_id: str) -> bool:
+    return any(slice_.device_id == device_id for slice_ in lease.slices)
+
+
 def _disruption(lease: Lease, now: float) -> float:
-    """Each lease counts one, somewhat less the longer nobody has used it, somewhat more
-    the longer it has run.
+    """Each lease counts 1, somewhat less the longer it has been idle, somewhat more the
+    longer it has run.
     """
-    idle = 0.0 if lease.active_at is None else max(0.0, now - lease.active_at)
+    idle = idle_seconds(lease, now) or 0.0
     run = max(0.0, now - lease.granted_at)
-    return 1.0 - 0.4 * idle / (idle + 600.0) + 0.1 * run / (run + 86400.0)
+    less = IDLE_WEIGHT * idle / (idle + IDLE_SECONDS)
+    more = RUN_WEIGHT * run / (run + RUN_SECONDS)
+    return 1.0 - less + more

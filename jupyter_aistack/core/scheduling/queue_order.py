@@ -1,8 +1,7 @@
-"""Who of the waiting is served next.
+"""Which of the waiting requests is served next.
 
 Ten thousand requests wait in few shapes: those of one user in one queue for the same
-thing form a `RequestGroup`, and only
-the first of each group is looked at.
+thing form a `RequestGroup`, and only the first of each group is tried.
 """
 
 from __future__ import annotations
@@ -17,6 +16,10 @@ from jupyter_aistack.core.model.spec import Spec
 from .fair_share import FairShare
 
 Shape = tuple[Spec, str, float | None, bool]
+"""What decides where a request fits: spec, host, how long, preemptible."""
+Line = tuple[str, str]
+"""The requests of one user in one queue."""
+Rank = tuple[int, float, float, str, Line]
 
 
 @dataclass(eq=False, slots=True)
@@ -26,12 +29,12 @@ class RequestGroup:
     Attributes:
         queue, user: whose.
         priority: theirs.
-        shape: what decides where they fit: spec, host, how long, preemptible.
+        shape: what decides where they fit.
         requests: in the order they came.
         impatient: those of them that will not wait for ever.
         served: how many of them have been dealt with.
-        why: what keeps those that were looked at from being granted.
-        goes_first: room was made for it: it is served before all others.
+        why: what keeps those that were tried from being granted.
+        is_promised: capacity is being freed for it: it is served before all others.
     """
 
     queue: str
@@ -42,23 +45,26 @@ class RequestGroup:
     impatient: list[Request] = field(default_factory=list)
     served: int = 0
     why: str = ""
-    goes_first: bool = False
+    is_promised: bool = False
 
     @property
     def head(self) -> Request:
+        """The first request that has not been dealt with."""
         return self.requests[self.served]
 
     @property
     def rest(self) -> list[Request]:
-        """Those not dealt with yet."""
+        """The requests that have not been dealt with."""
         return self.requests[self.served :]
 
     @property
     def is_done(self) -> bool:
+        """Whether all of it has been dealt with."""
         return self.served >= len(self.requests)
 
     @property
     def rank(self) -> tuple[int, float, str]:
+        """Groups of lower rank are served first among those of their user."""
         head = self.head
         return -self.priority, head.submitted_at, head.id
 
@@ -66,67 +72,72 @@ class RequestGroup:
 def group_requests(requests: Iterable[Request]) -> list[RequestGroup]:
     """Requests, in the order they came, as groups."""
     groups: dict[object, RequestGroup] = {}
+    # Run over the whole queue in each cycle: nothing here may cost more than a look-up.
     for request in requests:
         kind = request.kind
         group = groups.get(kind)
         if group is None:
-            shape = (
-                request.spec,
-                request.holder.host,
-                request.lease_seconds,
-                request.preemptible,
-            )
-            group = groups[kind] = RequestGroup(
-                request.queue, request.holder.user, request.priority, shape
-            )
+            group = _new_group(request)
+            groups[kind] = group
         group.requests.append(request)
         if request.patience_seconds is not None:
             group.impatient.append(request)
     return list(groups.values())
 
 
+def _new_group(request: Request) -> RequestGroup:
+    """A group for requests like this one, without it."""
+    shape = (
+        request.spec,
+        request.holder.host,
+        request.lease_seconds,
+        request.preemptible,
+    )
+    return RequestGroup(
+        queue=request.queue,
+        user=request.holder.user,
+        priority=request.priority,
+        shape=shape,
+    )
+
+
 class QueueOrder:
     """The groups, next served first.
 
-    Who has waited longer than `Policy.age_seconds` goes first, whoever it is: nobody
-    waits for ever. Then the queues in the order of their rank; in a queue by priority,
-    then the user who has had least, then who came first.
+    A request that has waited longer than `Policy.age_seconds` is served first, whosever
+    it is: none waits for ever. Then the queues in the order of their rank; in a queue
+    by priority, then the user who has had least, then the request that came first.
 
     Args:
         groups: the waiting.
-        standing: what queues and users have; its changes are followed.
+        fair_share: what queues and users have; its changes are followed.
     """
 
-    def __init__(self, groups: Iterable[RequestGroup], standing: FairShare) -> None:
-        self._standing = standing
-        self._aged_before = standing.now - standing.policy.age_seconds
-        self._lines: dict[tuple[str, str], list[RequestGroup]] = {}
+    def __init__(self, groups: Iterable[RequestGroup], fair_share: FairShare) -> None:
+        self._fair_share = fair_share
+        self._aged_before = fair_share.now - fair_share.policy.age_seconds
+        self._lines: dict[Line, list[RequestGroup]] = {}
         self._aged: list[tuple[bool, float, str, RequestGroup]] = []
+        self._heaps: dict[str, list[Rank]] = {}
         for group in groups:
             self._lines.setdefault((group.queue, group.user), []).append(group)
             self._push_aged(group)
-        heapq.heapify(self._aged)
-        self._heaps: dict[
-            str, list[tuple[int, float, float, str, tuple[str, str]]]
-        ] = {}
-        for key in self._lines:
-            self._push_line(key)
+        for line in self._lines:
+            self._push_line(line)
 
     def pick(self) -> RequestGroup | None:
-        """The group to be served next; None when nobody is left. Say `advance` or
-        `drop` before the next pick.
+        """The group to be served next; None when none is left. Call `advance` or `drop`
+        before the next pick.
         """
         while self._aged:
             group = heapq.heappop(self._aged)[-1]
             if not group.is_done:
                 return group
         while self._heaps:
-            queue = min(
-                self._heaps, key=lambda name: (self._standing.queue_rank(name), name)
-            )
-            group_or_none = self._pick_of(queue)
-            if group_or_none is not None:
-                return group_or_none
+            queue = min(self._heaps, key=self._queue_key)
+            best = self._pick_of(queue)
+            if best is not None:
+                return best
             del self._heaps[queue]
         return None
 
@@ -137,57 +148,58 @@ class QueueOrder:
             self._push_aged(group)
 
     def drop(self, group: RequestGroup) -> None:
-        """Nobody else of a group need be looked at."""
+        """The rest of a group has been dealt with."""
         group.served = len(group.requests)
+
+    def _queue_key(self, queue: str) -> tuple[tuple[float, ...], str]:
+        return self._fair_share.queue_rank(queue), queue
 
     def _push_aged(self, group: RequestGroup) -> None:
         head = group.head
-        if group.goes_first or head.submitted_at <= self._aged_before:
-            heapq.heappush(
-                self._aged, (not group.goes_first, head.submitted_at, head.id, group)
-            )
+        if group.is_promised or head.submitted_at <= self._aged_before:
+            entry = (not group.is_promised, head.submitted_at, head.id, group)
+            heapq.heappush(self._aged, entry)
 
     def _pick_of(self, queue: str) -> RequestGroup | None:
+        """The best group of a queue. Ranks only grow, so a stale one is corrected when
+        it comes to the top of the heap.
+        """
         heap = self._heaps[queue]
         while heap:
-            rank = heap[0]
-            best = self._best(rank[-1])
+            stale = heap[0]
+            line = stale[-1]
+            best = self._best(line)
             if best is None:
                 heapq.heappop(heap)
                 continue
-            now = self._rank(rank[-1], best)
-            if now == rank:
+            rank = self._rank(line, best)
+            if rank == stale:
                 return best
-            heapq.heapreplace(heap, now)
+            heapq.heapreplace(heap, rank)
         return None
 
-    def _push_line(self, key: tuple[str, str]) -> None:
-        best = self._best(key)
+    def _push_line(self, line: Line) -> None:
+        best = self._best(line)
         if best is not None:
-            heapq.heappush(self._heaps.setdefault(key[0], []), self._rank(key, best))
+            heap = self._heaps.setdefault(line[0], [])
+            heapq.heappush(heap, self._rank(line, best))
 
-    def _best(self, key: tuple[str, str]) -> RequestGroup | None:
-        line = [group for group in self._lines[key] if not group.is_done]
-        self._lines[key] = line
-        return min(line, key=lambda group: group.rank) if line else None
+    def _best(self, line: Line) -> RequestGroup | None:
+        waiting = [group for group in self._lines[line] if not group.is_done]
+        self._lines[line] = waiting
+        return min(waiting, key=lambda group: group.rank) if waiting else None
 
-    def _rank(
-        self, key: tuple[str, str], best: RequestGroup
-    ) -> tuple[int, float, float, str, tuple[str, str]]:
-        return (
-            -best.priority,
-            self._standing.user_rank(*key),
-            best.head.submitted_at,
-            best.head.id,
-            key,
-        )
+    def _rank(self, line: Line, best: RequestGroup) -> Rank:
+        head = best.head
+        user_rank = self._fair_share.user_rank(*line)
+        return -best.priority, user_rank, head.submitted_at, head.id, line
 
 
-def ordered(groups: Iterable[RequestGroup], standing: FairShare) -> Iterator[Request]:
+def ordered(groups: Iterable[RequestGroup], fair_share: FairShare) -> Iterator[Request]:
     """All the waiting in the order in which they are served, were they served one after
     the other.
     """
-    order = QueueOrder(groups, standing)
+    order = QueueOrder(groups, fair_share)
     while (group := order.pick()) is not None:
         request = group.head
         order.advance(group)

@@ -1,17 +1,21 @@
-"""The host as the rules of suspension see it: its GPUs, and the leases on them as
-tenants.
+"""The host as the rules of suspension see it, built from a snapshot: its GPUs, and the
+leases on them as candidates.
 
-A lease that may not be suspended is a tenant that stays. Where nobody may be, and
-nobody is, there is no house.
+A lease that may not be suspended is a candidate that stays. Where suspension is off and
+nothing is suspended, there is no such view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import NOT_CHECKED, DeviceState, StatePhase
+from jupyter_aistack.core.model.device_state import (
+    NOT_CHECKED,
+    DeviceState,
+    StatePhase,
+)
 from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import SuspendPolicy
@@ -19,9 +23,9 @@ from jupyter_aistack.core.model.request import HolderKind, Request
 from jupyter_aistack.core.placement.device_capacity import DeviceCapacity
 
 from .feasibility import (
-    could_not_return,
     no_host_memory,
     not_suspendable,
+    why_not_resumable,
     why_not_suspendable,
 )
 from .model import DeviceMemory, HostMemory, SuspendCandidate, candidate_of
@@ -32,120 +36,137 @@ GIVEN_BACK = "it is being given back"
 NO_DEVICE = "its device does not answer"
 NO_WAY_BACK = "it could not come back beside others that stay"
 _MOVABLE = frozenset({SliceKind.GPU, SliceKind.SHARE})
+_OFF_GPU_MEMORY = frozenset({SliceKind.CPU, SliceKind.MIG})
+"""Slices that do not count on the memory of a GPU; instances of MIG have their own."""
 
 
 def build_suspend_input(
     snapshot: Snapshot, leases: Sequence[Lease]
 ) -> HostMemory | None:
-    """The host with these live leases; None where nobody has to do with suspension
+    """The host with these live leases; None where nothing has to do with suspension
     now.
     """
-    is_anybody = any(lease.residence is not None for lease in leases)
-    if not is_anybody and (snapshot.suspend is None or not snapshot.requests):
+    has_state = any(lease.residence is not None for lease in leases)
+    may_have = snapshot.suspend is not None and bool(snapshot.requests)
+    if not has_state and not may_have:
         return None
+
     devices = [
         device
         for device in snapshot.inventory.of_kind(DeviceKind.GPU)
         if device.is_healthy
     ]
     known = {device.id for device in devices}
-    tenants = [one for lease in leases if (one := _tenant(lease, known)) is not None]
-    held = {device.id: 0 for device in devices}
-    for one in tenants:
-        for device_id in one.devices if one.is_on_device else ():
-            held[device_id] = held.get(device_id, 0) + one.memory_bytes
+    candidates = [
+        candidate
+        for lease in leases
+        if (candidate := _candidate(lease, known)) is not None
+    ]
+    held = _held_bytes(candidates)
     return HostMemory(
-        cards={device.id: _card(device, held[device.id]) for device in devices},
-        tenants=tuple(_within_host(tenants, snapshot.host_bytes)),
+        devices={
+            device.id: _device_memory(device, held.get(device.id, 0))
+            for device in devices
+        },
+        candidates=tuple(_within_host(candidates, snapshot.host_bytes)),
         host_bytes=snapshot.host_bytes,
         policy=snapshot.suspend or SuspendPolicy(),
     )
 
 
+def _held_bytes(candidates: Iterable[SuspendCandidate]) -> Mapping[str, int]:
+    """By device, what the leases on it may hold there now."""
+    held: dict[str, int] = {}
+    for candidate in candidates:
+        if candidate.is_on_device:
+            for device_id in candidate.devices:
+                held[device_id] = held.get(device_id, 0) + candidate.memory_bytes
+    return held
+
+
 def start_transfers(
-    house: HostMemory | None, snapshot: Snapshot, now: float
+    host: HostMemory | None, snapshot: Snapshot, now: float
 ) -> TransferPlan | None:
-    """What may begin in a house; None where there is none. Who is suspended comes back
-    though nobody may be now.
+    """What may be moved on a host; None where there is nothing to move. What is
+    suspended may be resumed though nothing may be suspended now.
     """
-    return (
-        None
-        if house is None
-        else TransferPlan(house, now, may_park=snapshot.suspend is not None)
-    )
+    if host is None:
+        return None
+    return TransferPlan(host, now, may_suspend=snapshot.suspend is not None)
 
 
 def residence_for(
     request: Request, slices: Iterable[Slice], snapshot: Snapshot, now: float
 ) -> DeviceState | None:
-    """Where the state of a new lease is, if its holder may be suspended: a kernel on
-    GPUs, in a queue that says so.
+    """The device state of a new lease, if its holder may be suspended: a kernel on
+    GPUs, in a queue that says so; None for others.
 
-    It stays until its server has looked whether it can be: a kernel that nobody can
-    move must not be told to go.
+    It is pinned until its server has checked whether it can be suspended: a kernel that
+    cannot be moved must not be told to go.
     """
     queue = snapshot.policy.queue(request.queue)
-    is_asked_for = snapshot.suspend is not None and queue is not None and queue.suspend
-    gpus = [piece for piece in slices if piece.kind is not SliceKind.CPU]
-    is_able = (
-        request.holder.kind is HolderKind.KERNEL
-        and bool(gpus)
-        and all(p.kind in _MOVABLE for p in gpus)
-    )
-    return (
-        DeviceState(active_at=now, pinned=NOT_CHECKED)
-        if is_asked_for and is_able
-        else None
-    )
+    is_allowed = snapshot.suspend is not None and queue is not None and queue.suspend
+    if not is_allowed or request.holder.kind is not HolderKind.KERNEL:
+        return None
+
+    gpus = [slice_ for slice_ in slices if slice_.kind is not SliceKind.CPU]
+    if not gpus or any(slice_.kind not in _MOVABLE for slice_ in gpus):
+        return None
+    return DeviceState(active_at=now, pinned=NOT_CHECKED)
 
 
 def candidate_for(
     request: Request,
     slices: Iterable[Slice],
     residence: DeviceState | None,
-    house: HostMemory,
+    host: HostMemory,
 ) -> SuspendCandidate | None:
-    """A lease to come as a tenant, taken for one that can be suspended where it has a
-    residence; None without GPUs.
+    """A lease to come as a candidate, taken for one that can be suspended where it has
+    a residence; None without GPUs.
     """
-    pieces = _on_gpus(slices)
-    if not pieces:
+    on_gpus = _on_gpus(slices)
+    if not on_gpus:
         return None
     new = SuspendCandidate(
         lease_id=request.id,
-        devices=tuple(piece.device_id for piece in pieces),
-        memory_bytes=max(piece.memory_bytes for piece in pieces),
+        devices=tuple(slice_.device_id for slice_ in on_gpus),
+        memory_bytes=max(slice_.memory_bytes for slice_ in on_gpus),
         active_at=0.0 if residence is None else residence.active_at,
         pinned=NOT_SUBJECT if residence is None else "",
         is_subject=residence is not None,
     )
-    why = why_not_suspendable(house, new)
+    why = why_not_suspendable(host, new)
     return replace(new, pinned=why, is_subject=not why) if why else new
 
 
-def pin_reasons(house: HostMemory) -> dict[str, str]:
-    """Why leases that are there stay though nothing of their own pins them: for want of
-    room on the host, say.
+def pin_reasons(host: HostMemory) -> dict[str, str]:
+    """Why resident leases stay, by lease: because of what pins them, or for want of
+    memory, say.
 
-    That depends on all others, and may be over with the next plan, so it is not written
-    down.
+    The latter depends on all others, and may be over with the next plan, so it is not
+    written down.
     """
-    stuck = not_suspendable(house)[1]
-    there = [one for one in house.tenants if one.phase is StatePhase.RESIDENT]
-    found = {one.lease_id: one.pinned for one in there}
-    return found | {
-        one.lease_id: could_not_return(house, one) or NO_WAY_BACK
-        for one in there
-        if one.lease_id in stuck
-    }
+    _, blocked = not_suspendable(host)
+    reasons = {}
+    for candidate in host.candidates:
+        if candidate.phase is not StatePhase.RESIDENT:
+            continue
+        reasons[candidate.lease_id] = candidate.pinned
+        if candidate.lease_id in blocked:
+            why = why_not_resumable(host, candidate)
+            reasons[candidate.lease_id] = why or NO_WAY_BACK
+    return reasons
 
 
-def _tenant(lease: Lease, known: Iterable[str]) -> SuspendCandidate | None:
-    pieces = _on_gpus(lease.slices)
-    if not pieces:
+def _candidate(lease: Lease, known: Collection[str]) -> SuspendCandidate | None:
+    """A lease as a candidate; None without GPUs. `known` are the devices that
+    answer.
+    """
+    on_gpus = _on_gpus(lease.slices)
+    if not on_gpus:
         return None
-    devices = tuple(piece.device_id for piece in pieces)
-    memory_bytes = max(piece.memory_bytes for piece in pieces)
+    devices = tuple(slice_.device_id for slice_ in on_gpus)
+    memory_bytes = max(slice_.memory_bytes for slice_ in on_gpus)
     if lease.residence is None:
         return SuspendCandidate(
             lease_id=lease.id,
@@ -154,86 +175,89 @@ def _tenant(lease: Lease, known: Iterable[str]) -> SuspendCandidate | None:
             pinned=NOT_SUBJECT,
             is_subject=False,
         )
-    one = _as_lease_says(
+
+    candidate = _with_lease_facts(
         candidate_of(lease.id, devices, memory_bytes, lease.residence), lease
     )
     if lease.state is LeaseState.RELEASING:
-        return _left_alone(replace(one, is_subject=False), GIVEN_BACK)
-    return one if set(devices) <= set(known) else _left_alone(one, NO_DEVICE)
+        return _left_alone(replace(candidate, is_subject=False), GIVEN_BACK)
+    if not set(devices) <= set(known):
+        return _left_alone(candidate, NO_DEVICE)
+    return candidate
 
 
-def _as_lease_says(one: SuspendCandidate, lease: Lease) -> SuspendCandidate:
-    """A tenant with what is noted on its lease: when its devices worked last, and that
-    it was asked back.
+def _with_lease_facts(candidate: SuspendCandidate, lease: Lease) -> SuspendCandidate:
+    """A candidate with what its lease says: when its devices worked last, and whether
+    it is being preempted.
 
-    A new process that waits for room is taken for one that can be suspended, as
-    newcomers are.
+    A new process that waits for capacity is taken for one that can be suspended, as new
+    leases are.
     """
-    is_asked_back = lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT
-    is_new = one.pinned == NOT_CHECKED and one.phase is not StatePhase.RESIDENT
+    notice = lease.notice
+    is_preempted = notice is not None and notice.kind is NoticeKind.PREEMPT
+    is_resident = candidate.phase is StatePhase.RESIDENT
+    is_new = candidate.pinned == NOT_CHECKED and not is_resident
     return replace(
-        one,
-        active_at=max(one.active_at, lease.active_at or 0.0),
-        must_go=one.must_go or is_asked_back,
-        pinned="" if is_new else one.pinned,
+        candidate,
+        active_at=max(candidate.active_at, lease.active_at or 0.0),
+        must_go=candidate.must_go or is_preempted,
+        pinned="" if is_new else candidate.pinned,
     )
 
 
-def _left_alone(one: SuspendCandidate, why: str) -> SuspendCandidate:
-    return replace(one, pinned=why, wanted_at=None, must_go=False)
+def _left_alone(candidate: SuspendCandidate, why: str) -> SuspendCandidate:
+    return replace(candidate, pinned=why, wanted_at=None, must_go=False)
 
 
 def _on_gpus(slices: Iterable[Slice]) -> list[Slice]:
-    """The slices that count on the memory of a GPU; instances of MIG have their own."""
-    return [
-        piece for piece in slices if piece.kind not in (SliceKind.CPU, SliceKind.MIG)
-    ]
+    return [slice_ for slice_ in slices if slice_.kind not in _OFF_GPU_MEMORY]
 
 
-def _card(device: Device, held_bytes: int) -> DeviceMemory:
-    """Its budget is what may be granted of it. Where the driver does not say what is
-    free, the budgets do.
+def _device_memory(device: Device, held_bytes: int) -> DeviceMemory:
+    """The memory of a device. Its budget is what may be granted of it; where the driver
+    does not say what is free, what the leases on it leave of the budget is.
 
-    What would be free without its tenants is not known where somebody is there and no
-    process is seen to be.
+    Args:
+        held_bytes: what the leases on it may hold.
     """
     budget = DeviceCapacity(device).memory
     if device.free_bytes is None:
         return DeviceMemory(budget_bytes=budget, free_bytes=max(0, budget - held_bytes))
-    ours = max(
-        0,
-        sum(process.memory_bytes for process in device.processes)
-        - device.foreign_memory_bytes,
-    )
-    most = (
-        None
-        if held_bytes and not ours
-        else min(device.memory_bytes, device.free_bytes + ours)
-    )
+
+    used = sum(process.memory_bytes for process in device.processes)
+    ours = max(0, used - device.foreign_memory_bytes)
+    # What would be free without its leases is not known where there is one and no
+    # process of it is seen.
+    most = None
+    if ours or not held_bytes:
+        most = min(device.memory_bytes, device.free_bytes + ours)
     return DeviceMemory(
         budget_bytes=budget, free_bytes=device.free_bytes, most_free_bytes=most
     )
 
 
 def _within_host(
-    tenants: Sequence[SuspendCandidate], host_bytes: int
+    candidates: Sequence[SuspendCandidate], host_bytes: int
 ) -> Iterator[SuspendCandidate]:
-    """The same tenants, those pinned whose state the host could not hold beside that of
-    all others.
+    """The same candidates, those pinned whose state the host could not hold beside that
+    of all others.
 
     Those that are suspended already come first, then the others as they came, whatever
-    pins them for the time being: so who is promised a place keeps it.
+    pins them for the time being: so a lease that is promised a place keeps it.
     """
     together = 0
-    for one in sorted(tenants, key=_is_there):
-        size = one.memory_bytes * len(one.devices) if one.is_subject else 0
-        if size and _is_there(one) and together + size > host_bytes:
-            why = one.pinned or no_host_memory(together + size, host_bytes)
-            yield replace(one, pinned=why, is_subject=False)
+    for candidate in sorted(candidates, key=_is_there):
+        size = candidate.memory_bytes * len(candidate.devices)
+        if not candidate.is_subject:
+            size = 0
+        is_too_much = together + size > host_bytes
+        if size and is_too_much and _is_there(candidate):
+            why = candidate.pinned or no_host_memory(together + size, host_bytes)
+            yield replace(candidate, pinned=why, is_subject=False)
         else:
             together += size
-            yield one
+            yield candidate
 
 
-def _is_there(one: SuspendCandidate) -> bool:
-    return one.phase in (StatePhase.RESIDENT, StatePhase.LOST)
+def _is_there(candidate: SuspendCandidate) -> bool:
+    return candidate.phase in (StatePhase.RESIDENT, StatePhase.LOST)

@@ -1,9 +1,9 @@
-"""Which idle leases give their device's memory back, and which come back when:
-notebooks side by side under a budget.
+"""What can be suspended, and what must be able to be resumed: kernels side by side
+under a budget.
 
-A suspended notebook returns to its own devices only, and nowhere else: the driver does
+A suspended kernel is resumed on its own devices only, and nowhere else: the driver does
 not promise more. A restore that meets too little memory is fatal to what it restores,
-so nothing comes back before its bytes are reserved.
+so nothing is resumed before its bytes are reserved.
 """
 
 from __future__ import annotations
@@ -20,163 +20,173 @@ from .model import HostMemory, SuspendCandidate, promised_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class TransferStep:
-    """One move to begin now."""
+    """One transfer to begin now."""
 
-    act: TransferDirection
+    direction: TransferDirection
     lease_id: str
 
 
-def why_not_suspendable(house: HostMemory, tenant: SuspendCandidate) -> str:
-    """Why a tenant could not be suspended; empty when it could.
+def why_not_suspendable(host: HostMemory, candidate: SuspendCandidate) -> str:
+    """Why a candidate could not be suspended; empty when it could.
 
-    Whoever may be suspended must be able to come back, however the others stand: so all
+    What may be suspended must be able to be resumed, however the others stand: so all
     of them together fit into the host's share, and each fits on its devices beside
-    those that stay there. Then nobody waits for ever.
+    those that stay there. Then nothing waits for ever.
     """
-    if tenant.pinned:
-        return tenant.pinned
+    if candidate.pinned:
+        return candidate.pinned
     others = [
         other
-        for other in house.tenants
-        if other.lease_id != tenant.lease_id and other.is_subject
+        for other in host.candidates
+        if other.lease_id != candidate.lease_id and other.is_subject
     ]
-    together = sum(t.memory_bytes * len(t.devices) for t in [tenant, *others])
-    if together > house.host_bytes:
-        return no_host_memory(together, house.host_bytes)
-    return could_not_return(house, tenant)
+    together = sum(
+        each.memory_bytes * len(each.devices) for each in [candidate, *others]
+    )
+    if together > host.host_bytes:
+        return no_host_memory(together, host.host_bytes)
+    return why_not_resumable(host, candidate)
 
 
 def no_host_memory(together: int, host_bytes: int) -> str:
-    """The sentence for one who would bring suspended state above what the host has for
-    it.
+    """The sentence for a lease that would bring suspended state above what the host has
+    for it.
 
     In whole GB: what the host has varies from second to second, and a sentence that is
-        shown must not.
+    shown must not.
     """
     return f"the host has no room to park it: {format_bytes(together)} of {host_bytes // 10**9} GB"
 
 
-def could_not_return(house: HostMemory, tenant: SuspendCandidate) -> str:
-    """Why a tenant, once suspended, could not come back beside those that stay on its
-    devices; empty when it could.
+def why_not_resumable(host: HostMemory, candidate: SuspendCandidate) -> str:
+    """Why a candidate, once suspended, could not be resumed beside those that stay on
+    its devices; empty when it could.
     """
-    others = replace(
-        house,
-        tenants=tuple(
-            other for other in house.tenants if other.lease_id != tenant.lease_id
-        ),
+    others = tuple(
+        other for other in host.candidates if other.lease_id != candidate.lease_id
     )
-    taken, _ = not_suspendable(others)
-    for device in tenant.devices:
-        card = house.cards[device]
-        need = promised_bytes(tenant, card, house.policy)
-        if taken[device] + need > card.budget_bytes:
+    taken, _ = not_suspendable(replace(host, candidates=others))
+    for device_id in candidate.devices:
+        device = host.devices[device_id]
+        need = promised_bytes(candidate, device, host.policy)
+        if taken[device_id] + need > device.budget_bytes:
             return (
                 f"it could not come back: that takes {format_bytes(need)} of its device"
             )
     return ""
 
 
-def why_not_admitted(house: HostMemory, tenant: SuspendCandidate) -> str:
-    """Why a new tenant may not make these devices its home; empty when it may.
+def why_not_admitted(host: HostMemory, candidate: SuspendCandidate) -> str:
+    """Why a new lease may not make these devices its home; empty when it may.
 
-    One that stays must leave each tenant that is not there now the room to come back.
-    Whoever is there, and could not come back beside it any more, is not suspended from
-    then on, and so stays as well.
+    One that stays must leave each suspended lease the memory to be resumed. A resident
+    lease that could not be resumed beside it any more is not suspended from then on,
+    and so stays as well.
     """
-    taken, stuck = not_suspendable(replace(house, tenants=(*house.tenants, tenant)))
-    if not tenant.pinned and tenant.lease_id not in stuck:
+    taken, blocked = not_suspendable(
+        replace(host, candidates=(*host.candidates, candidate))
+    )
+    if not candidate.pinned and candidate.lease_id not in blocked:
         return ""
-    for device in tenant.devices:
-        card = house.cards[device]
-        away = [
-            other
-            for other in house.tenants
-            if device in other.devices and _will_need_room(other)
-        ]
-        grown = (
-            replace(other, state_bytes=None) for other in away
-        )  # as each may be when it goes the next time
-        most = max(
-            (promised_bytes(other, card, house.policy) for other in grown), default=0
-        )
-        if taken[device] + most > card.budget_bytes:
-            return f"{device} is promised to others: {format_bytes(taken[device] + most)} would be needed at once"
+    for device_id in candidate.devices:
+        needed = taken[device_id] + _largest_return(host, device_id)
+        if needed > host.devices[device_id].budget_bytes:
+            return f"{device_id} is promised to others: {format_bytes(needed)} would be needed at once"
     return ""
 
 
-def not_suspendable(house: HostMemory) -> tuple[Mapping[str, int], frozenset[str]]:
-    """The bytes of each device that nobody will give back for others, and the leases
-    that only for want of them stay.
-
-    Pinned ones stay, and each that could not come back beside those that do.
-    """
-    taken = dict.fromkeys(house.cards, 0)
-    for tenant in house.tenants:
-        if tenant.pinned and tenant.phase is not StatePhase.LOST:
-            _add(tenant, taken)
-    free = (
-        [
-            one
-            for one in house.tenants
-            if one.phase is StatePhase.RESIDENT and not one.pinned
-        ]
-        if any(taken.values())
-        else []
+def _largest_return(host: HostMemory, device_id: str) -> int:
+    """The most that a lease which is away from a device will need there."""
+    device = host.devices[device_id]
+    # As large as its budget: that is what each may have grown to when it is suspended
+    # the next time.
+    grown = (
+        replace(other, state_bytes=None)
+        for other in host.candidates
+        if device_id in other.devices and _will_return(other)
     )
-    stuck: set[str] = set()
+    return max(
+        (promised_bytes(other, device, host.policy) for other in grown), default=0
+    )
+
+
+def not_suspendable(host: HostMemory) -> tuple[Mapping[str, int], frozenset[str]]:
+    """The bytes of each device that will not be given back for others, and the leases
+    that stay only for want of them.
+
+    Pinned ones stay, and each that could not be resumed beside those that do.
+    """
+    taken = dict.fromkeys(host.devices, 0)
+    for candidate in host.candidates:
+        if candidate.pinned and candidate.phase is not StatePhase.LOST:
+            _add(candidate, taken)
+    if not any(taken.values()):
+        return taken, frozenset()
+
+    # Each lease that turns out to stay takes memory from the others: look again until
+    # no more do.
+    free = [candidate for candidate in host.candidates if _is_free(candidate)]
+    blocked: set[str] = set()
     while True:
         more = [
-            one
-            for one in free
-            if one.lease_id not in stuck and _is_blocked(one, taken, house)
+            candidate
+            for candidate in free
+            if candidate.lease_id not in blocked and _is_blocked(candidate, taken, host)
         ]
         if not more:
-            return taken, frozenset(stuck)
-        for one in more:
-            stuck.add(one.lease_id)
-            _add(one, taken)
+            return taken, frozenset(blocked)
+        for candidate in more:
+            blocked.add(candidate.lease_id)
+            _add(candidate, taken)
 
 
-def _add(tenant: SuspendCandidate, taken: dict[str, int]) -> None:
-    for device in tenant.devices:
-        taken[device] = taken.get(device, 0) + tenant.memory_bytes
+def _is_free(candidate: SuspendCandidate) -> bool:
+    return candidate.phase is StatePhase.RESIDENT and not candidate.pinned
+
+
+def _add(candidate: SuspendCandidate, taken: dict[str, int]) -> None:
+    for device_id in candidate.devices:
+        taken[device_id] = taken.get(device_id, 0) + candidate.memory_bytes
 
 
 def _is_blocked(
-    tenant: SuspendCandidate, taken: Mapping[str, int], house: HostMemory
+    candidate: SuspendCandidate, taken: Mapping[str, int], host: HostMemory
 ) -> bool:
-    cards = [(house.cards[device], taken[device]) for device in tenant.devices]
-    return any(
-        bytes_there + promised_bytes(tenant, card, house.policy) > card.budget_bytes
-        for card, bytes_there in cards
-    )
+    """Whether a resident lease could not be resumed beside what is `taken`."""
+    for device_id in candidate.devices:
+        device = host.devices[device_id]
+        needed = promised_bytes(candidate, device, host.policy)
+        if taken[device_id] + needed > device.budget_bytes:
+            return True
+    return False
 
 
-def lacks_memory(house: HostMemory, tenant: SuspendCandidate) -> str:
-    """Why a new tenant must wait though its share is free: whoever was suspended has
-    not left its memory yet.
-
-    One percent and a context's worth may be missing: the driver keeps some for itself.
+def lacks_memory(host: HostMemory, candidate: SuspendCandidate) -> str:
+    """Why a new lease must wait though its share is free: what was suspended has not
+    left its memory yet; empty when it need not.
     """
-    for device in tenant.devices:
-        card = house.cards[device]
-        is_free = (
-            card.free_bytes + card.budget_bytes // 100 + house.policy.context_bytes
-            >= tenant.memory_bytes
-        )
-        if not is_free and any(
-            device in other.devices and not other.is_on_device
-            for other in house.tenants
-        ):
-            return f"waits for memory of its device: {format_bytes(card.free_bytes)} are free"
+    for device_id in candidate.devices:
+        device = host.devices[device_id]
+        # One percent and a context's worth may be missing: the driver keeps some for
+        # itself.
+        tolerance = device.budget_bytes // 100 + host.policy.context_bytes
+        is_free = device.free_bytes + tolerance >= candidate.memory_bytes
+        if not is_free and _has_suspended(host, device_id):
+            return f"waits for memory of its device: {format_bytes(device.free_bytes)} are free"
     return ""
 
 
-def _will_need_room(tenant: SuspendCandidate) -> bool:
-    """Whether it is not there now and is not counted among those that stay; a lost one
-    will be started anew.
-    """
-    return tenant.phase is StatePhase.LOST or (
-        tenant.phase is not StatePhase.RESIDENT and not tenant.pinned
+def _has_suspended(host: HostMemory, device_id: str) -> bool:
+    return any(
+        device_id in other.devices and not other.is_on_device
+        for other in host.candidates
     )
+
+
+def _will_return(candidate: SuspendCandidate) -> bool:
+    """Whether it is not on its device now and is not counted among those that stay; a
+    lost one will be started anew.
+    """
+    if candidate.phase is StatePhase.LOST:
+        return True
+    return candidate.phase is not StatePhase.RESIDENT and not candidate.pinned

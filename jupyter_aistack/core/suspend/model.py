@@ -1,5 +1,5 @@
-"""Leases whose device memory may be given back while they are idle: how they stand, and
-what each takes where.
+"""The input of the suspend rules: a host's memory, and the leases on its devices whose
+state may be moved out while they are idle.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from jupyter_aistack.core.model.device_state import (
 )
 from jupyter_aistack.core.model.policy import SuspendPolicy
 
+ON_DEVICE = frozenset({StatePhase.RESIDENT, StatePhase.PARKING, StatePhase.RESTORING})
+MOVING = frozenset({StatePhase.PARKING, StatePhase.RESTORING})
+
 
 @dataclass(frozen=True, kw_only=True)
 class SuspendCandidate:
@@ -29,13 +32,13 @@ class SuspendCandidate:
             that.
         phase: where its state is.
         is_busy: a cell of it runs, or its device works.
-        active_at: when it was last in use or came back, in seconds since the epoch.
-        wanted_at: since when a cell of it waits to have it back; None for not.
+        active_at: when it was last in use or resumed, in seconds since the epoch.
+        wanted_at: since when a cell of it waits for it to be resumed; None for not.
         pinned: why it must stay; empty when it need not.
         is_subject: whether it may be suspended at some time, whatever pins it now: the
             host keeps memory for it.
-        must_go: its user wants it suspended, or it was asked back: it goes as soon as
-            it is idle.
+        must_go: its user wants it suspended, or it is being preempted: it is suspended
+            as soon as it is idle.
         failures, failed_at: suspends that failed in a row, and when the last one did.
     """
 
@@ -59,16 +62,19 @@ class SuspendCandidate:
         return self.memory_bytes if self.state_bytes is None else self.state_bytes
 
     @property
+    def host_bytes(self) -> int:
+        """What its suspended state takes of the host's memory."""
+        return self.copied_bytes * len(self.devices)
+
+    @property
     def is_on_device(self) -> bool:
-        return self.phase in (
-            StatePhase.RESIDENT,
-            StatePhase.PARKING,
-            StatePhase.RESTORING,
-        )
+        """Whether its memory counts on its devices, all or part of it being there."""
+        return self.phase in ON_DEVICE
 
     @property
     def is_moving(self) -> bool:
-        return self.phase in (StatePhase.PARKING, StatePhase.RESTORING)
+        """Whether its state is being moved out or in."""
+        return self.phase in MOVING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +82,10 @@ class DeviceMemory:
     """The memory of one device.
 
     Attributes:
-        budget_bytes: what its tenants may have of it together.
+        budget_bytes: what the leases on it may have of it together.
         free_bytes: what the driver says is free now.
-        most_free_bytes: what would be free if none of its tenants were there, which is
-            less than all of it: the driver keeps some for itself. None for the whole
-            budget.
+        most_free_bytes: what would be free if none of them were there, which is less
+            than all of it: the driver keeps some for itself. None for the whole budget.
     """
 
     budget_bytes: int
@@ -93,93 +98,97 @@ class HostMemory:
     """One host at one moment.
 
     Attributes:
-        cards: its devices by id.
-        tenants: all leases on them.
+        devices: the memory of its devices by id.
+        candidates: all leases on them.
         host_bytes: most that suspended state may take of its memory, see
             :func:`host_capacity`.
+        policy: when to suspend.
     """
 
-    cards: Mapping[str, DeviceMemory]
-    tenants: tuple[SuspendCandidate, ...]
+    devices: Mapping[str, DeviceMemory]
+    candidates: tuple[SuspendCandidate, ...]
     host_bytes: int
     policy: SuspendPolicy = field(default_factory=SuspendPolicy)
 
     @property
-    def parked_bytes(self) -> int:
+    def suspended_bytes(self) -> int:
         """Host memory that suspended state takes, that on its way included."""
-        there = (
-            tenant
-            for tenant in self.tenants
-            if tenant.is_moving or tenant.phase is StatePhase.PARKED
+        return sum(
+            candidate.host_bytes
+            for candidate in self.candidates
+            if candidate.is_moving or candidate.phase is StatePhase.PARKED
         )
-        return sum(tenant.copied_bytes * len(tenant.devices) for tenant in there)
 
 
-def host_capacity(available_bytes: int, *, parked_bytes: int, share: float) -> int:
+def host_capacity(available_bytes: int, *, suspended_bytes: int, share: float) -> int:
     """How much more may be moved to host memory: `share` of what would be available if
-    nothing were parked.
+    nothing were suspended.
     """
-    return max(0, int((available_bytes + parked_bytes) * share) - parked_bytes)
+    total = available_bytes + suspended_bytes
+    return max(0, int(total * share) - suspended_bytes)
 
 
-def restore_bytes(tenant: SuspendCandidate, policy: SuspendPolicy) -> int:
-    """What had better be free on each of its devices before `candidate_of` comes back."""
-    return (
-        math.ceil(tenant.copied_bytes * (1 + policy.margin_share))
-        + policy.context_bytes
-    )
+def restore_bytes(candidate: SuspendCandidate, policy: SuspendPolicy) -> int:
+    """What had better be free on each of its devices before it is resumed."""
+    with_margin = math.ceil(candidate.copied_bytes * (1 + policy.margin_share))
+    return with_margin + policy.context_bytes
 
 
 def promised_bytes(
-    tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy
+    candidate: SuspendCandidate, device: DeviceMemory, policy: SuspendPolicy
 ) -> int:
-    """What of a device's budget `candidate_of` needs to come back: all of it at most, as it
-    can be there alone.
+    """What of a device's budget it needs to be resumed: all of it at most, as it can be
+    there alone.
     """
-    return min(
-        max(tenant.memory_bytes, restore_bytes(tenant, policy)), card.budget_bytes
-    )
+    wanted = max(candidate.memory_bytes, restore_bytes(candidate, policy))
+    return min(wanted, device.budget_bytes)
 
 
 def needed_bytes(
-    tenant: SuspendCandidate, card: DeviceMemory, policy: SuspendPolicy
+    candidate: SuspendCandidate, device: DeviceMemory, policy: SuspendPolicy
 ) -> int:
-    """What must really be free on a device before `candidate_of` comes back.
+    """What must really be free on a device before it is resumed.
 
     Its state, and the margin as far as the device has that: what was there before fits
-    once nobody else is.
+    once nothing else is.
     """
-    most = card.budget_bytes if card.most_free_bytes is None else card.most_free_bytes
-    return max(tenant.copied_bytes, min(restore_bytes(tenant, policy), most))
+    most = device.most_free_bytes
+    if most is None:
+        most = device.budget_bytes
+    return max(candidate.copied_bytes, min(restore_bytes(candidate, policy), most))
 
 
-def retry_at(tenant: SuspendCandidate, policy: SuspendPolicy) -> float:
-    """When a tenant that could not be locked may be tried again: twice as long after
-    each failure.
+def retry_at(candidate: SuspendCandidate, policy: SuspendPolicy) -> float:
+    """When a candidate that could not be locked may be tried again: the pause doubles
+    with each failure.
     """
-    if not tenant.failures:
+    if not candidate.failures:
         return -math.inf
-    pause = policy.retry_seconds * 2.0 ** min(tenant.failures - 1, 60)
-    return tenant.failed_at + min(pause, policy.longest_retry_seconds)
+    pause = policy.retry_seconds * 2.0 ** min(candidate.failures - 1, 60)
+    return candidate.failed_at + min(pause, policy.longest_retry_seconds)
 
 
 def candidate_of(
-    lease_id: str, devices: tuple[str, ...], memory_bytes: int, residence: DeviceState
+    lease_id: str, devices: tuple[str, ...], memory_bytes: int, state: DeviceState
 ) -> SuspendCandidate:
-    """The lease as the rules of :mod:`.suspend` see it; `memory_bytes` on each of its
-    `devices`.
+    """A lease as the rules of suspension see it.
+
+    Args:
+        devices: the devices it is on.
+        memory_bytes: its budget on each of them.
+        state: where its device state is.
     """
     return SuspendCandidate(
         lease_id=lease_id,
         devices=devices,
         memory_bytes=memory_bytes,
-        state_bytes=residence.state_bytes,
-        phase=residence.phase,
-        is_busy=residence.is_busy,
-        active_at=residence.active_at,
-        wanted_at=residence.wanted_at,
-        pinned=why_pinned(residence),
-        must_go=residence.asked is RequestedAction.SUSPEND,
-        failures=residence.failures,
-        failed_at=residence.failed_at,
+        state_bytes=state.state_bytes,
+        phase=state.phase,
+        is_busy=state.is_busy,
+        active_at=state.active_at,
+        wanted_at=state.wanted_at,
+        pinned=why_pinned(state),
+        must_go=state.asked is RequestedAction.SUSPEND,
+        failures=state.failures,
+        failed_at=state.failed_at,
     )

@@ -1,5 +1,5 @@
-"""Which moves begin now: who waits comes back, or has idle ones suspended; one move at
-a time on each device.
+"""Which transfers begin now: a lease that waits is resumed, or has idle ones suspended;
+one transfer at a time on each device.
 """
 
 from __future__ import annotations
@@ -20,277 +20,286 @@ the memory of one host.
 """
 
 
-def decide(house: HostMemory, now: float) -> tuple[TransferStep, ...]:
-    """The moves to begin at `now` (seconds since the epoch); pure. At most one runs on
-    each device at a time.
+def plan_transfers(host: HostMemory, now: float) -> tuple[TransferStep, ...]:
+    """The transfers to begin at `now` (seconds since the epoch); pure. At most one runs
+    on each device at a time.
 
-    Whoever waits is served in order. One that cannot be yet has a claim on its devices,
-    so that later ones do not pass it there, but only as long as something runs, rests
-    or moves on them: that will end, and then it is looked at again. A claim where all
-    stands still could hold up the very ones that must go on before it can be served.
+    Leases that wait to be resumed are served in order. One that cannot be yet has a
+    claim on its devices, so that later ones do not pass it there, but only as long as
+    something runs, rests or moves on them: that will end, and then it is tried again.
+    A claim where all stands still could hold up the very ones that must go on before it
+    can be served.
     """
-    moves = TransferPlan(house, now)
-    moves.begin()
-    return tuple(moves.operations)
+    transfers = TransferPlan(host, now)
+    transfers.begin()
+    return tuple(transfers.steps)
 
 
 class TransferPlan:
-    """The moves that begin at one moment, and what they leave.
+    """The transfers that begin at one moment, and what they leave.
 
     Args:
-        house: the host, at that moment.
+        host: the host, at that moment.
         now: seconds since the epoch.
-        may_park: False where nobody is suspended any more; who is comes back all the
-            same.
+        may_suspend: False where nothing is suspended any more; what is may be resumed
+            all the same.
 
     Attributes:
-        operations: what has been decided so far.
+        steps: what has been decided so far.
     """
 
-    def __init__(self, house: HostMemory, now: float, *, may_park: bool = True) -> None:
+    def __init__(
+        self, host: HostMemory, now: float, *, may_suspend: bool = True
+    ) -> None:
         self.now = now
-        self.may_park = may_park
-        self.operations: list[TransferStep] = []
-        self._first = house
-        self._tenants = {tenant.lease_id: tenant for tenant in house.tenants}
-        self._now: HostMemory | None = house
-        self._stuck: frozenset[str] | None = None
-        self._idle: list[SuspendCandidate] | None = None
-        self._claimed: set[str] = set()
+        self.may_suspend = may_suspend
+        self.steps: list[TransferStep] = []
+        self._initial = host
+        self._candidates = {each.lease_id: each for each in host.candidates}
         self._moving = {
-            device
-            for tenant in house.tenants
-            if tenant.is_moving
-            for device in tenant.devices
+            device_id
+            for candidate in host.candidates
+            if candidate.is_moving
+            for device_id in candidate.devices
         }
-        self._host_left = house.host_bytes - house.parked_bytes
+        self._claimed: set[str] = set()
+        self._host_left = host.host_bytes - host.suspended_bytes
+        # Derived from the candidates, and worked out again after each change of them.
+        self._host: HostMemory | None = host
+        self._blocked: frozenset[str] | None = None
+        self._idle: list[SuspendCandidate] | None = None
 
     @property
     def moving(self) -> Collection[str]:
-        """The devices on which something moves."""
+        """The devices on which a transfer runs."""
         return self._moving
 
     @property
-    def house(self) -> HostMemory:
+    def host(self) -> HostMemory:
         """The host with all that has been decided."""
-        if self._now is None:
-            self._now = replace(self._first, tenants=tuple(self._tenants.values()))
-        return self._now
+        if self._host is None:
+            candidates = tuple(self._candidates.values())
+            self._host = replace(self._initial, candidates=candidates)
+        return self._host
 
-    def tenant(self, lease_id: str) -> SuspendCandidate | None:
-        """The tenant of that id, as it is now."""
-        return self._tenants.get(lease_id)
+    def candidate(self, lease_id: str) -> SuspendCandidate | None:
+        """The candidate of that id, as it is now."""
+        return self._candidates.get(lease_id)
 
-    def add(self, tenant: SuspendCandidate) -> None:
-        """Somebody moves in."""
-        self._tenants[tenant.lease_id] = tenant
-        self._now = self._stuck = self._idle = None
+    def add(self, candidate: SuspendCandidate) -> None:
+        """A candidate is new, or has changed."""
+        self._candidates[candidate.lease_id] = candidate
+        self._host = None
+        self._blocked = None
+        self._idle = None
 
     def begin(self) -> None:
-        """Whoever waits comes back, or has others parked; then who must go goes, and
-        who is idle for long.
+        """Resume the leases that wait, or suspend others for them; then suspend those
+        that must go, and those that have been idle for long.
         """
-        tenants = sorted(self._tenants.values(), key=_line)
-        for tenant in tenants:
-            if tenant.phase is StatePhase.PARKED and tenant.wanted_at is not None:
-                self._serve(tenant)
-        hard = self._first.policy.hard_seconds
-        idle = (t for t in tenants if t.must_go or self.now - t.active_at >= hard)
-        for tenant in sorted(
-            idle, key=lambda one: (not one.must_go, *_least_recent(one))
-        ):
-            if (
-                self._may_go(tenant)
-                and self._fits_host(tenant)
-                and self._claimed.isdisjoint(tenant.devices)
-            ):
-                self._park(tenant)
+        candidates = sorted(self._candidates.values(), key=_waiting_order)
+        for candidate in candidates:
+            is_parked = candidate.phase is StatePhase.PARKED
+            if is_parked and candidate.wanted_at is not None:
+                self._serve(candidate)
 
-    # -- for a newcomer ----------------------------------------------------------------
+        hard = self._initial.policy.hard_seconds
+        due = [
+            candidate
+            for candidate in candidates
+            if candidate.must_go or self.now - candidate.active_at >= hard
+        ]
+        due.sort(key=lambda each: (not each.must_go, *_least_recent(each)))
+        for candidate in due:
+            is_claimed = not self._claimed.isdisjoint(candidate.devices)
+            if not is_claimed and self._can_suspend(candidate):
+                self._suspend(candidate)
+
+    # -- for a new request -------------------------------------------------------------
 
     def idle(self) -> list[SuspendCandidate]:
-        """Who could be parked for a newcomer, now or when what moves there has moved,
-        least recently used first.
+        """Those that could be suspended for a request, now or when what moves there has
+        moved, least recently used first.
         """
-        if not self.may_park:
+        if not self.may_suspend:
             return []
         if self._idle is None:
-            self._idle = sorted(
-                (t for t in self._tenants.values() if self._is_spare(t)),
-                key=_least_recent,
-            )
+            spare = (each for each in self._candidates.values() if self._is_spare(each))
+            self._idle = sorted(spare, key=_least_recent)
         return self._idle
 
     @property
     def is_full(self) -> bool:
-        """Whether so many leave already that no more are told to go for those who
+        """Whether so many are being suspended already that no more are for those who
         wait.
         """
-        return (
-            sum(one.phase is StatePhase.PARKING for one in self._tenants.values())
-            >= MOST_LEAVING
-        )
-
-    def would_fit_host(self, tenants: Iterable[SuspendCandidate]) -> bool:
-        """Whether the host could hold the state of all of them as well."""
-        return sum(_copied(tenant) for tenant in tenants) <= self._host_left
-
-    def asked_back(self, lease_ids: Iterable[str]) -> list[SuspendCandidate]:
-        """These have been asked back: they go as soon as they are idle. The tenants
-        among them.
-        """
-        asked = [
-            one
-            for lease_id in sorted(lease_ids)
-            if (one := self._tenants.get(lease_id)) is not None
+        leaving = [
+            candidate
+            for candidate in self._candidates.values()
+            if candidate.phase is StatePhase.PARKING
         ]
-        asked = [replace(one, must_go=True) for one in asked if one.is_subject]
-        for one in asked:
-            self.add(one)
-        return asked
+        return len(leaving) >= MOST_LEAVING
 
-    def free_device(self, tenants: Iterable[SuspendCandidate]) -> None:
-        """Park those of `tenants` that can go now: one on each device. The others' turn
-        comes next time.
+    def would_fit_host(self, candidates: Iterable[SuspendCandidate]) -> bool:
+        """Whether the host could hold the state of all of them as well."""
+        return sum(candidate.host_bytes for candidate in candidates) <= self._host_left
+
+    def mark_preempted(self, lease_ids: Iterable[str]) -> list[SuspendCandidate]:
+        """These are being preempted: they are suspended as soon as they are idle.
+
+        Returns:
+            The candidates among them.
         """
-        for tenant in tenants:
-            if self._may_go(tenant) and self._fits_host(tenant):
-                self._park(tenant)
+        marked = []
+        for lease_id in sorted(lease_ids):
+            candidate = self._candidates.get(lease_id)
+            if candidate is not None and candidate.is_subject:
+                candidate = replace(candidate, must_go=True)
+                self.add(candidate)
+                marked.append(candidate)
+        return marked
+
+    def free_device(self, candidates: Iterable[SuspendCandidate]) -> None:
+        """Suspend those that can go now: one on each device. The others' turn comes
+        next time.
+        """
+        for candidate in candidates:
+            if self._can_suspend(candidate):
+                self._suspend(candidate)
 
     def after(
-        self, ended: Collection[str], parked: Iterable[SuspendCandidate] = ()
+        self, ended: Collection[str], suspended: Iterable[SuspendCandidate] = ()
     ) -> HostMemory:
-        """The host once these leases have ended, and these tenants are parked."""
-        then = self._tenants | {
-            tenant.lease_id: replace(tenant, phase=StatePhase.PARKED)
-            for tenant in parked
-        }
-        return replace(
-            self._first, tenants=tuple(one for i, one in then.items() if i not in ended)
-        )
+        """The host once these leases have ended, and these candidates are suspended."""
+        then = dict(self._candidates)
+        for candidate in suspended:
+            then[candidate.lease_id] = replace(candidate, phase=StatePhase.PARKED)
+        left = tuple(each for lease_id, each in then.items() if lease_id not in ended)
+        return replace(self._initial, candidates=left)
 
     # -- one after the other -----------------------------------------------------------
 
-    def _serve(self, tenant: SuspendCandidate) -> None:
-        """Bring a waiting tenant back, or park whoever is in its way, or let it
-        wait.
-        """
-        if not self._claimed.isdisjoint(tenant.devices):
+    def _serve(self, candidate: SuspendCandidate) -> None:
+        """Resume a waiting lease, or suspend what is in its way, or let it wait."""
+        devices = candidate.devices
+        if not self._claimed.isdisjoint(devices):
             return
-        if not self._moving.isdisjoint(tenant.devices):
-            self._claimed.update(tenant.devices)
-        elif not any(self._lacks(tenant, device) for device in tenant.devices):
-            self._begin(TransferDirection.RESUME, tenant, StatePhase.RESTORING)
-        else:
-            victims = self._victims(tenant)
-            for victim in victims:
-                self._park(victim)
-            if victims or any(
-                self._will_end(other) for other in self._on(tenant.devices)
-            ):
-                self._claimed.update(tenant.devices)
+        if not self._moving.isdisjoint(devices):
+            self._claimed.update(devices)
+            return
+        if not any(self._missing_bytes(candidate, device_id) for device_id in devices):
+            self._start(TransferDirection.RESUME, candidate, StatePhase.RESTORING)
+            return
 
-    def _lacks(self, tenant: SuspendCandidate, device: str) -> int:
-        """Bytes that are missing on a device for `tenant` to come back; 0 for none."""
-        card = self._first.cards[device]
-        policy = self._first.policy
-        taken = sum(other.memory_bytes for other in self._on([device]))
-        budget = card.budget_bytes - taken - promised_bytes(tenant, card, policy)
-        return max(
-            0, -min(budget, card.free_bytes - needed_bytes(tenant, card, policy))
-        )
+        victims = self._victims(candidate)
+        for victim in victims:
+            self._suspend(victim)
+        if victims or any(self._will_leave(other) for other in self._on(devices)):
+            self._claimed.update(devices)
 
-    def _victims(self, tenant: SuspendCandidate) -> Sequence[SuspendCandidate]:
-        """Whom to park now for `tenant`, least recently used first: one on each device;
-        nobody where that is vain.
+    def _missing_bytes(self, candidate: SuspendCandidate, device_id: str) -> int:
+        """Bytes that are missing on a device for a lease to be resumed; 0 for none."""
+        device = self._initial.devices[device_id]
+        policy = self._initial.policy
+        taken = sum(other.memory_bytes for other in self._on([device_id]))
+        promised = promised_bytes(candidate, device, policy)
+        left_of_budget = device.budget_bytes - taken - promised
+        left_free = device.free_bytes - needed_bytes(candidate, device, policy)
+        return max(0, -min(left_of_budget, left_free))
+
+    def _victims(self, candidate: SuspendCandidate) -> Sequence[SuspendCandidate]:
+        """Which to suspend now for a lease that waits, least recently used first: one
+        on each device; none where that is in vain.
         """
-        lacking = {device: self._lacks(tenant, device) for device in tenant.devices}
+        missing = {
+            device_id: self._missing_bytes(candidate, device_id)
+            for device_id in candidate.devices
+        }
         chosen = []
         host_left = self._host_left
-        for other in sorted(self._on(tenant.devices), key=_least_recent):
-            there = [device for device in other.devices if lacking.get(device, 0) > 0]
-            if there and _copied(other) <= host_left and self._may_go(other):
-                host_left -= _copied(other)
+        for other in sorted(self._on(candidate.devices), key=_least_recent):
+            helped = [device for device in other.devices if missing.get(device, 0) > 0]
+            fits_host = other.host_bytes <= host_left
+            if helped and fits_host and self._may_leave(other):
+                host_left -= other.host_bytes
                 chosen.append(other)
-                for device in there:
-                    lacking[device] -= other.memory_bytes
-        return (
-            () if any(left > 0 for left in lacking.values()) else tuple(_apart(chosen))
-        )
+                for device_id in helped:
+                    missing[device_id] -= other.memory_bytes
+        if any(left > 0 for left in missing.values()):
+            return ()
+        return tuple(_apart(chosen))
 
     def _on(self, devices: Iterable[str]) -> list[SuspendCandidate]:
         wanted = set(devices)
         return [
-            t
-            for t in self._tenants.values()
-            if t.is_on_device and not wanted.isdisjoint(t.devices)
+            candidate
+            for candidate in self._candidates.values()
+            if candidate.is_on_device and not wanted.isdisjoint(candidate.devices)
         ]
 
-    def _will_end(self, tenant: SuspendCandidate) -> bool:
-        """Whether what keeps `tenant` there now ends by itself."""
-        rests = (
-            not tenant.pinned
-            and self.now - tenant.active_at < self._first.policy.warm_seconds
-        )
-        return tenant.is_busy or rests or not self._moving.isdisjoint(tenant.devices)
+    def _will_leave(self, candidate: SuspendCandidate) -> bool:
+        """Whether what keeps it on its device now ends by itself."""
+        idle_seconds = self.now - candidate.active_at
+        rests = idle_seconds < self._initial.policy.warm_seconds
+        if candidate.is_busy or (rests and not candidate.pinned):
+            return True
+        return not self._moving.isdisjoint(candidate.devices)
 
-    def _may_go(self, tenant: SuspendCandidate) -> bool:
-        return (
-            self.may_park
-            and self._moving.isdisjoint(tenant.devices)
-            and self._is_spare(tenant)
-        )
+    def _can_suspend(self, candidate: SuspendCandidate) -> bool:
+        return self._may_leave(candidate) and candidate.host_bytes <= self._host_left
 
-    def _is_spare(self, tenant: SuspendCandidate) -> bool:
+    def _may_leave(self, candidate: SuspendCandidate) -> bool:
+        if not self.may_suspend or not self._moving.isdisjoint(candidate.devices):
+            return False
+        return self._is_spare(candidate)
+
+    def _is_spare(self, candidate: SuspendCandidate) -> bool:
         """Whether it is idle, has rested for long enough unless its user wants it gone,
-        and could come back.
+        and could be resumed.
         """
-        if tenant.phase is not StatePhase.RESIDENT or tenant.is_busy or tenant.pinned:
+        is_resident = candidate.phase is StatePhase.RESIDENT
+        if not is_resident or candidate.is_busy or candidate.pinned:
             return False
-        policy = self._first.policy
-        has_rested = (
-            tenant.must_go or self.now - tenant.active_at >= policy.warm_seconds
-        )
-        if not has_rested or self.now < retry_at(tenant, policy):
+        policy = self._initial.policy
+        idle_seconds = self.now - candidate.active_at
+        has_rested = candidate.must_go or idle_seconds >= policy.warm_seconds
+        if not has_rested or self.now < retry_at(candidate, policy):
             return False
-        if self._stuck is None:
-            self._stuck = not_suspendable(self.house)[1]
-        return tenant.lease_id not in self._stuck
+        if self._blocked is None:
+            _, self._blocked = not_suspendable(self.host)
+        return candidate.lease_id not in self._blocked
 
-    def _fits_host(self, tenant: SuspendCandidate) -> bool:
-        return _copied(tenant) <= self._host_left
+    def _suspend(self, candidate: SuspendCandidate) -> None:
+        self._host_left -= candidate.host_bytes
+        self._start(TransferDirection.SUSPEND, candidate, StatePhase.PARKING)
 
-    def _park(self, tenant: SuspendCandidate) -> None:
-        self._host_left -= _copied(tenant)
-        self._begin(TransferDirection.SUSPEND, tenant, StatePhase.PARKING)
-
-    def _begin(
-        self, act: TransferDirection, tenant: SuspendCandidate, phase: StatePhase
+    def _start(
+        self,
+        direction: TransferDirection,
+        candidate: SuspendCandidate,
+        phase: StatePhase,
     ) -> None:
-        self.operations.append(TransferStep(act=act, lease_id=tenant.lease_id))
-        self.add(replace(tenant, phase=phase))
-        self._moving.update(tenant.devices)
+        step = TransferStep(direction=direction, lease_id=candidate.lease_id)
+        self.steps.append(step)
+        self.add(replace(candidate, phase=phase))
+        self._moving.update(candidate.devices)
 
 
-def _apart(tenants: Iterable[SuspendCandidate]) -> Iterator[SuspendCandidate]:
-    """Those of `tenants` that share no device with an earlier one: the others' turn
-    comes next time.
+def _apart(candidates: Iterable[SuspendCandidate]) -> Iterator[SuspendCandidate]:
+    """Those that share no device with an earlier one: the others' turn comes next
+    time.
     """
     taken: set[str] = set()
-    for tenant in tenants:
-        if taken.isdisjoint(tenant.devices):
-            taken.update(tenant.devices)
-            yield tenant
+    for candidate in candidates:
+        if taken.isdisjoint(candidate.devices):
+            taken.update(candidate.devices)
+            yield candidate
 
 
-def _copied(tenant: SuspendCandidate) -> int:
-    """Host memory that its state takes."""
-    return tenant.copied_bytes * len(tenant.devices)
+def _waiting_order(candidate: SuspendCandidate) -> tuple[float, str]:
+    since = math.inf if candidate.wanted_at is None else candidate.wanted_at
+    return since, candidate.lease_id
 
 
-def _line(tenant: SuspendCandidate) -> tuple[float, str]:
-    return (math.inf if tenant.wanted_at is None else tenant.wanted_at, tenant.lease_id)
-
-
-def _least_recent(tenant: SuspendCandidate) -> tuple[float, str]:
-    return tenant.active_at, tenant.lease_id
+def _least_recent(candidate: SuspendCandidate) -> tuple[float, str]:
+    return candidate.active_at, candidate.lease_id

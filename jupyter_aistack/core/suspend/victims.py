@@ -1,11 +1,12 @@
-"""Who is suspended so that a request fits: the fewest idle leases, then those that have
-rested the longest.
+"""Which idle leases are suspended so that a request fits: the fewest, then those that
+have been idle the longest.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Slice
@@ -13,158 +14,188 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.spec import Unit
 from jupyter_aistack.core.model.usage_history import equivalents
+from jupyter_aistack.core.placement.device_capacity import bytes_of
 from jupyter_aistack.core.placement.placement import Capacity
 
 from .model import SuspendCandidate
 
 Slices = Mapping[str, Sequence[Slice]]
+Cost = tuple[int, bool, float]
+"""How many must go, whether they must wait for a transfer, and when the last of them
+was used: the least is the best."""
 
 
-def parking(
+@dataclass(frozen=True, kw_only=True)
+class _DeviceChoice:
+    """Who would leave one device."""
+
+    device_id: str
+    victims: Sequence[SuspendCandidate]
+    must_wait: bool
+
+    @property
+    def cost(self) -> tuple[Cost, str]:
+        last_used = max((victim.active_at for victim in self.victims), default=0.0)
+        return (len(self.victims), self.must_wait, last_used), self.device_id
+
+
+def choose_victims(
     request: Request,
-    room: Capacity,
+    capacity: Capacity,
     idle: Sequence[SuspendCandidate],
     slices: Slices,
     moving: Collection[str] = (),
 ) -> tuple[SuspendCandidate, ...]:
-    """The idle tenants that must leave so that `request` fits, in the order they should
-    go; none when that is vain.
+    """The idle leases that must be suspended so that `request` fits, in the order they
+    should go; none when that is in vain.
 
     Args:
-        room: what is free, or will be.
-        idle: who could be suspended, least recently used first.
+        capacity: what is free, or will be.
+        idle: those that could be suspended, least recently used first.
         slices: what each of them holds, by lease.
-        moving: devices on which somebody moves: they come after those where one can
+        moving: devices on which a transfer runs: they come after those where one can
             begin at once.
     """
     if not idle or request.spec.unit is Unit.PROFILE:
         return ()
-    count = room.count(request.spec)
-    choices = []
-    there = _by_device(idle)
-    for sizes in room.needs(request.spec, request.holder.host).values():
-        able = (
-            (_leavers(d, share, room, there[d], slices), d)
-            for d, share in sizes.items()
-        )
-        ranked = sorted(
-            (*_cost(leavers, d in moving), d)
-            for leavers, d in able
-            if leavers is not None
-        )[:count]
-        if len(ranked) == count:
-            choices.append(
-                (
-                    sum(number for number, *_ in ranked),
-                    max(ranked),
-                    {d: sizes[d] for *_, d in ranked},
-                )
-            )
+    choices = [
+        choice
+        for sizes in capacity.needs(request.spec, request.holder.host).values()
+        if (choice := _choose_on_host(request, capacity, sizes, idle, slices, moving))
+    ]
     if not choices:
         return ()
-    chosen = min(choices, key=lambda choice: choice[:2])[2]
-    leavers = [
-        _leavers(d, share, room, there[d], slices) or () for d, share in chosen.items()
-    ]
-    leaving = {one.lease_id for those in leavers for one in those}
-    return tuple(one for one in idle if one.lease_id in leaving)
+    chosen = min(choices, key=_host_cost)
+    leaving = {victim.lease_id for device in chosen for victim in device.victims}
+    return tuple(candidate for candidate in idle if candidate.lease_id in leaving)
 
 
-def below_limits(
+def _choose_on_host(
+    request: Request,
+    capacity: Capacity,
+    sizes: Mapping[str, Fraction],
+    idle: Sequence[SuspendCandidate],
+    slices: Slices,
+    moving: Collection[str],
+) -> list[_DeviceChoice]:
+    """The cheapest devices of one host that a request needs; empty when there are too
+    few.
+    """
+    count = capacity.count(request.spec)
+    by_device = _by_device(idle)
+    able = []
+    for device_id, share in sizes.items():
+        victims = _victims_on(device_id, share, capacity, by_device[device_id], slices)
+        if victims is not None:
+            must_wait = device_id in moving
+            choice = _DeviceChoice(
+                device_id=device_id, victims=victims, must_wait=must_wait
+            )
+            able.append(choice)
+    cheapest = sorted(able, key=lambda choice: choice.cost)[:count]
+    return cheapest if len(cheapest) == count else []
+
+
+def _host_cost(chosen: Sequence[_DeviceChoice]) -> tuple[int, tuple[Cost, str]]:
+    number = sum(len(choice.victims) for choice in chosen)
+    return number, max(choice.cost for choice in chosen)
+
+
+def victims_below_limits(
     request: Request,
     excess: tuple[Fraction, Fraction],
     leaving: Iterable[Lease],
     idle: Iterable[Lease],
 ) -> list[Lease]:
-    """The idle leases of a request's queue, or user, that must leave so that it stays
-    within limits.
+    """The idle leases of a request's queue, or user, that must be suspended so that it
+    stays within limits.
 
     Args:
         excess: by how many devices it would bring its queue, and its user, above what
             they may hold.
-        leaving: who leaves already.
-        idle: who could be suspended, least recently used first.
+        leaving: leases that are being suspended already.
+        idle: those that could be suspended, least recently used first.
 
     Returns:
-        Nobody when those who leave already are enough, or all of them together are not.
+        None of them when those being suspended are enough, or when all of them together
+        are not.
     """
     by_queue, by_user = excess
+    going = [(lease, False) for lease in leaving]
     chosen: list[Lease] = []
-    for number, lease in enumerate([*(known := list(leaving)), *idle]):
-        of_queue = lease.queue == request.queue
-        of_user = lease.holder.user == request.holder.user
-        if (by_queue > 0 and of_queue) or (by_user > 0 and of_user):
+    for lease, is_new in [*going, *((lease, True) for lease in idle)]:
+        helps_queue = lease.queue == request.queue
+        helps_user = lease.holder.user == request.holder.user
+        if (by_queue > 0 and helps_queue) or (by_user > 0 and helps_user):
             size = equivalents(lease.occupied)
-            by_queue = by_queue - size * of_queue
-            by_user = by_user - size * of_user
-            chosen += [lease] if number >= len(known) else []
+            by_queue = by_queue - size * helps_queue
+            by_user = by_user - size * helps_user
+            if is_new:
+                chosen.append(lease)
     return chosen if by_queue <= 0 and by_user <= 0 else []
 
 
 def _by_device(
-    tenants: Iterable[SuspendCandidate],
+    candidates: Iterable[SuspendCandidate],
 ) -> defaultdict[str, list[SuspendCandidate]]:
-    found: defaultdict[str, list[SuspendCandidate]] = defaultdict(list)
-    for one in tenants:
-        for device in one.devices:
-            found[device].append(one)
-    return found
+    by_device: defaultdict[str, list[SuspendCandidate]] = defaultdict(list)
+    for candidate in candidates:
+        for device_id in candidate.devices:
+            by_device[device_id].append(candidate)
+    return by_device
 
 
-def _leavers(
+def _victims_on(
     device_id: str,
     share: Fraction,
-    room: Capacity,
+    capacity: Capacity,
     idle: Sequence[SuspendCandidate],
     slices: Slices,
 ) -> list[SuspendCandidate] | None:
-    """Who must leave a device so that `share` of it is free; None when all of them
-    together are not enough.
+    """Which leases must leave a device so that `share` of it is free; None when all of
+    them together are not enough.
     """
-    device = room.device(device_id)
-    free = room.share(device_id)
-    memory = room.memory(device_id)
-    needed = share.numerator * device.memory_bytes // share.denominator
+    device = capacity.device(device_id)
+    if not device.is_healthy:
+        return None
+    free = capacity.share(device_id)
+    memory = capacity.memory(device_id)
+    needed = bytes_of(share, device)
     chosen: list[SuspendCandidate] = []
-    for one in idle if device.is_healthy else ():
+    for candidate in idle:
         if free >= share and memory >= needed:
             break
-        pieces = [
-            piece for piece in slices[one.lease_id] if piece.device_id == device_id
-        ]
-        chosen.append(one)
-        free += sum(piece.fraction for piece in pieces)
-        memory += sum(piece.memory_bytes for piece in pieces)
-    if not device.is_healthy or free < share or memory < needed:
+        chosen.append(candidate)
+        gained, gained_bytes = _held_on(device_id, slices[candidate.lease_id])
+        free += gained
+        memory += gained_bytes
+    if free < share or memory < needed:
         return None
     return _without_needless(chosen, device_id, slices, free - share, memory - needed)
+
+
+def _held_on(device_id: str, slices: Iterable[Slice]) -> tuple[Fraction, int]:
+    """The share and the bytes that slices make of a device."""
+    here = [slice_ for slice_ in slices if slice_.device_id == device_id]
+    share = sum((slice_.fraction for slice_ in here), Fraction(0))
+    return share, sum(slice_.memory_bytes for slice_ in here)
 
 
 def _without_needless(
     chosen: Sequence[SuspendCandidate],
     device_id: str,
     slices: Slices,
-    free: Fraction,
-    memory: int,
+    spare: Fraction,
+    spare_bytes: int,
 ) -> list[SuspendCandidate]:
-    """Those who must go, given what would be `free` too much: the last used stay
-    first.
+    """Those that must really go, given how much too much would be free; the last used
+    stay first.
     """
     leaving = list(chosen)
-    for one in reversed(chosen):
-        pieces = [
-            piece for piece in slices[one.lease_id] if piece.device_id == device_id
-        ]
-        less = sum(piece.fraction for piece in pieces)
-        fewer = sum(piece.memory_bytes for piece in pieces)
-        if less <= free and fewer <= memory:
-            free = free - less
-            memory = memory - fewer
-            leaving.remove(one)
+    for candidate in reversed(chosen):
+        share, size_bytes = _held_on(device_id, slices[candidate.lease_id])
+        if share <= spare and size_bytes <= spare_bytes:
+            spare = spare - share
+            spare_bytes = spare_bytes - size_bytes
+            leaving.remove(candidate)
     return leaving
-
-
-def _cost(
-    leavers: Sequence[SuspendCandidate], must_wait: bool
-) -> tuple[int, bool, float]:
-    return len(leavers), must_wait, max((one.active_at for one in leavers), default=0.0)

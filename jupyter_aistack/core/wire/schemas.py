@@ -1,35 +1,41 @@
-"""The JSON shapes of ``values.py`` as JSON Schema, for the OpenAPI document."""
+"""The JSON shapes of the interface as JSON Schema, for the OpenAPI document.
+
+Those of records come from :mod:`.records`; what is written by hand here is put together
+for one answer, or sent by users.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jupyter_aistack.core.model.condition import ConditionKind, Severity
-from jupyter_aistack.core.model.device import DeviceKind, Enforcement, SliceKind
-from jupyter_aistack.core.model.device_state import (
-    DisplayState,
-    RequestedAction,
-    StatePhase,
-    SuspendMethod,
-)
-from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.lease import LeaseState, NoticeKind, Outcome
-from jupyter_aistack.core.model.request import HolderKind, RequestState
 from jupyter_aistack.core.model.spec import MAX_COUNT
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest
+from jupyter_aistack.exceptions import AIStackError
 
-JSON = dict[str, Any]
+from .fields import JSON
+from .records import (
+    CONDITION,
+    COUNT,
+    DEVICE,
+    DEVICE_STATE,
+    EVENT,
+    FLAG,
+    HOLDER,
+    IDLE_POLICY,
+    LEASE,
+    MIG_INSTANCE,
+    NOTICE,
+    NUMBER,
+    PREPARATION,
+    QUEUE,
+    REQUEST,
+    RESERVATION,
+    SHARE,
+    SLICE,
+    SUSPEND_CAPABILITY,
+    TEXT,
+    USE,
+)
 
-TEXT: JSON = {"type": "string"}
-FLAG: JSON = {"type": "boolean"}
-COUNT: JSON = {"type": "integer", "minimum": 0}
-WHOLE: JSON = {"type": "integer"}
-NUMBER: JSON = {"type": "number"}
-SHARE: JSON = {
-    "type": "string",
-    "pattern": "^[0-9]+(/[0-9]+)?$",
-    "examples": ["1/4", "1"],
-}
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
 PATIENCE: JSON = {**SECONDS, "minimum": 0}
 MOMENT: JSON = {**NUMBER, "minimum": 0, "maximum": 10**11}
@@ -56,14 +62,6 @@ def _list(items: JSON) -> JSON:
     return {"type": "array", "items": items}
 
 
-def _one_of(kind: Any) -> JSON:
-    return {
-        "type": "string",
-        "title": kind.__name__,
-        "enum": [member.value for member in kind],
-    }
-
-
 def _default(schema: JSON, value: Any) -> JSON:
     """The schema of a field that a reader takes for `value` where an older server does
     not send it.
@@ -84,135 +82,6 @@ def _map(values: JSON) -> JSON:
     return {"type": "object", "additionalProperties": values}
 
 
-_DEVICE = _object(
-    {
-        "id": TEXT,
-        "host": TEXT,
-        "kind": _one_of(DeviceKind),
-        "index": COUNT,
-        "name": TEXT,
-        "memory_bytes": COUNT,
-        "cores": _list(COUNT),
-        "multiprocessors": COUNT,
-        "mig_enabled": FLAG,
-        "mig": _list(ref("MIGInstance")),
-        "mig_offers": _default(_list(TEXT), []),
-        "vendor": _default(TEXT, ""),
-        "is_divisible": _default(FLAG, True),
-        "foreign_memory_bytes": COUNT,
-        "simulated": FLAG,
-        "peers": _list(TEXT),
-        "domain": TEXT,
-        "problem": TEXT,
-        "level": _or_null(_one_of(Enforcement)),
-        "why_not": _default(_map(TEXT), {}),
-        "advice": _default(TEXT, ""),
-        "free_fraction": SHARE,
-    }
-)
-_LEASE = _object(
-    {
-        "id": TEXT,
-        "token": COUNT,
-        "request_id": TEXT,
-        "spec": TEXT,
-        "holder": ref("Holder"),
-        "slices": _list(ref("Slice")),
-        "queue": TEXT,
-        "state": _one_of(LeaseState),
-        "granted_at": NUMBER,
-        "expires_at": NUMBER,
-        "ends_at": _or_null(NUMBER),
-        "preemptible": FLAG,
-        "enforced_by": _or_null(_one_of(Enforcement)),
-        "enforcement": TEXT,
-        "verified": _or_null(FLAG),
-        "conditions": _list(ref("Condition")),
-        "active_at": _or_null(NUMBER),
-        "notice": _or_null(ref("Notice")),
-        "residence": _or_null(ref("DeviceState")),
-        "outcome": _or_null(_one_of(Outcome)),
-        "ended_at": _or_null(NUMBER),
-    }
-)
-_DEVICE_STATE = _object(
-    {
-        "phase": _one_of(StatePhase),
-        "state_bytes": _or_null(COUNT),
-        "is_busy": FLAG,
-        "active_at": NUMBER,
-        "wanted_at": _or_null(NUMBER),
-        "pinned": TEXT,
-        "is_kept": FLAG,
-        "failures": COUNT,
-        "failed_at": NUMBER,
-        "asked": _one_of(RequestedAction),
-        "tier": _one_of(SuspendMethod),
-        "note": TEXT,
-        "standing": _one_of(DisplayState),
-        "why": TEXT,
-    }
-)
-_REQUEST = _object(
-    {
-        "id": TEXT,
-        "spec": TEXT,
-        "holder": ref("Holder"),
-        "queue": TEXT,
-        "priority": WHOLE,
-        "lease_seconds": _or_null(NUMBER),
-        "patience_seconds": _or_null(NUMBER),
-        "preemptible": FLAG,
-        "submitted_at": NUMBER,
-        "state": _one_of(RequestState),
-        "reason": TEXT,
-        "code": TEXT,
-        "lease_id": TEXT,
-        "position": _or_null(COUNT),
-        "eta_at": _or_null(NUMBER),
-    }
-)
-_IDLE_POLICY: JSON = {
-    "title": "IdlePolicy",
-    **_object(
-        {"badge_seconds": NUMBER, "notice_seconds": NUMBER, "reclaim_seconds": NUMBER}
-    ),
-}
-_SUSPEND_CAPABILITY: JSON = {
-    "title": "SuspendCapability",
-    **_object({"tier": _one_of(SuspendMethod), "why": _default(TEXT, "")}),
-}
-_QUEUE = _object(
-    {
-        "name": TEXT,
-        "quota": SHARE,
-        "limit": _or_null(SHARE),
-        "weight": SHARE,
-        "priority": WHOLE,
-        "is_open": FLAG,
-        "is_batch": FLAG,
-        "members": _list(TEXT),
-        "idle": _or_null(_IDLE_POLICY),
-        "suspend": _default(FLAG, False),
-        "held": SHARE,
-    }
-)
-_RESERVATION = _object(
-    {
-        "id": TEXT,
-        "name": TEXT,
-        "queue": TEXT,
-        "spec": TEXT,
-        "count": COUNT,
-        "starts_at": NUMBER,
-        "ends_at": NUMBER,
-        "is_weekly": FLAG,
-        "created_by": TEXT,
-        "next_starts_at": NUMBER,
-        "next_ends_at": NUMBER,
-        "is_running": FLAG,
-    }
-)
 _RESERVATION_BODY = _object(
     {
         "name": {"type": "string", "minLength": 1},
@@ -230,18 +99,6 @@ _RESERVATION_BODY = _object(
         "queue": {"type": "string", "minLength": 1},
         "weekly": FLAG,
     },
-)
-_HOLDER = _object(
-    {
-        "kind": _one_of(HolderKind),
-        "id": TEXT,
-        "user": TEXT,
-        "host": TEXT,
-        "pid": _or_null(COUNT),
-        "root_pid": _or_null(COUNT),
-        "label": TEXT,
-        "parent": TEXT,
-    }
 )
 _REQUEST_BODY = _object(
     {
@@ -320,78 +177,64 @@ def _codes() -> list[str]:
     """The error codes REST may answer with: our error classes, and those of the web
     server.
     """
-    found, waiting = (
-        {"Forbidden", "NotFound", "MethodNotAllowed", InvalidRequest.__name__},
-        [AIStackError],
-    )
-    while waiting:
-        cls = waiting.pop()
-        found.add(cls.__name__)
-        waiting.extend(cls.__subclasses__())
-    return sorted(found)
+    codes = {"Forbidden", "NotFound", "MethodNotAllowed"}
+    classes: list[type[AIStackError]] = [AIStackError]
+    while classes:
+        cls = classes.pop()
+        codes.add(cls.__name__)
+        classes.extend(cls.__subclasses__())
+    return sorted(codes)
 
 
-SCHEMAS: JSON = {
+_RECORDS: JSON = {
+    CONDITION.name: CONDITION.schema(),
+    DEVICE.name: DEVICE.schema({"free_fraction": SHARE}),
+    DEVICE_STATE.name: DEVICE_STATE.schema(),
+    EVENT.name: EVENT.schema(),
+    HOLDER.name: HOLDER.schema(),
+    IDLE_POLICY.name: IDLE_POLICY.schema(),
+    LEASE.name: LEASE.schema(),
+    MIG_INSTANCE.name: MIG_INSTANCE.schema(),
+    NOTICE.name: NOTICE.schema(),
+    PREPARATION.name: {
+        "description": "What the process of a holder is given.",
+        **PREPARATION.schema(),
+    },
+    QUEUE.name: QUEUE.schema({"held": SHARE}),
+    REQUEST.name: REQUEST.schema(
+        {"position": _or_null(COUNT), "eta_at": _or_null(NUMBER)}
+    ),
+    RESERVATION.name: RESERVATION.schema(
+        {"next_starts_at": NUMBER, "next_ends_at": NUMBER, "is_running": FLAG}
+    ),
+    SLICE.name: SLICE.schema(),
+    SUSPEND_CAPABILITY.name: SUSPEND_CAPABILITY.schema(),
+    USE.name: USE.schema(),
+}
+_LISTS: JSON = {
+    "Leases": _object({"leases": _list(ref("Lease"))}),
+    "Queue": _object({"queue": _list(ref("Request"))}),
+    "Events": _object({"events": _list(ref("Event"))}),
+    "Reservations": _object({"reservations": _list(ref("Reservation"))}),
+    "Advices": _object({"advice": _list(_ADVICE)}),
+}
+_BODIES: JSON = {
+    "RequestBody": _REQUEST_BODY,
+    "ReservationBody": _RESERVATION_BODY,
+    "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
+}
+_ANSWERS: JSON = {
     "Host": _object(
         {
             "host": TEXT,
             "simulated": FLAG,
             "problems": _list(TEXT),
-            "suspend": _default(_SUSPEND_CAPABILITY, None),
+            "suspend": _default(ref("SuspendCapability"), None),
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),
         }
     ),
-    "Device": _DEVICE,
-    "MIGInstance": _object(
-        {
-            "uuid": TEXT,
-            "profile": TEXT,
-            "memory_bytes": COUNT,
-            "multiprocessors": COUNT,
-            "gpu_slices": _default(COUNT, 0),
-            "compute_slices": _default(COUNT, 0),
-        }
-    ),
-    "QueueSettings": _QUEUE,
-    "Notice": _object(
-        {
-            "kind": _one_of(NoticeKind),
-            "at": NUMBER,
-            "ends_at": NUMBER,
-            "request_id": TEXT,
-        }
-    ),
-    "Reservation": _RESERVATION,
-    "Reservations": _object({"reservations": _list(ref("Reservation"))}),
-    "ReservationBody": _RESERVATION_BODY,
-    "Slice": _object(
-        {
-            "device_id": TEXT,
-            "kind": _one_of(SliceKind),
-            "fraction": SHARE,
-            "memory_bytes": COUNT,
-            "uuid": TEXT,
-            "profile": TEXT,
-            "cores": _list(COUNT),
-        }
-    ),
-    "Holder": _HOLDER,
-    "Lease": _LEASE,
-    "Condition": _object(
-        {
-            "kind": _one_of(ConditionKind),
-            "severity": _one_of(Severity),
-            "message": TEXT,
-            "since": NUMBER,
-        }
-    ),
-    "DeviceState": _DEVICE_STATE,
-    "Leases": _object({"leases": _list(ref("Lease"))}),
-    "Request": _REQUEST,
-    "Queue": _object({"queue": _list(ref("Request"))}),
-    "RequestBody": _REQUEST_BODY,
     "Requested": _object(
         {
             "request": ref("Request"),
@@ -408,18 +251,26 @@ SCHEMAS: JSON = {
     "Queued": {
         "allOf": [ref("Requested"), {"type": "object", "properties": {"lease": NULL}}]
     },
-    "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
-    "Use": _object(
-        {
-            "memory_bytes": _or_null(COUNT),
-            "utilization": _or_null({**NUMBER, "minimum": 0}),
-            "power_watts": _or_null(NUMBER),
-            "energy_joules": _or_null(NUMBER),
-        }
-    ),
     "Usage": _object(
         {"at": NUMBER, "devices": _map(ref("Use")), "leases": _map(ref("Use"))}
     ),
+    "Snapshot": {
+        "description": 'What the stream sends whenever something has changed, with `type` "snapshot".',
+        "type": "object",
+        "properties": {
+            "host": ref("Host"),
+            "leases": _list(ref("Lease")),
+            "queue": _list(ref("Request")),
+            "usage": ref("Usage"),
+        },
+        "required": ["host", "leases", "queue", "usage"],
+    },
+    "StreamError": {
+        "description": "What the stream sends while it cannot look at the host.",
+        **_object({"type": {"const": "error"}, "error": ref("Error")}),
+    },
+}
+_ACCOUNTING: JSON = {
     "UsageFigures": _object(_FIGURES),
     "ReportLine": _object({"week": TEXT, "user": TEXT, **_FIGURES}),
     "Rates": _RATES,
@@ -442,46 +293,14 @@ SCHEMAS: JSON = {
             "rates": ref("Rates"),
         }
     ),
-    "Advices": _object({"advice": _list(_ADVICE)}),
-    "Event": _object(
-        {
-            "sequence": COUNT,
-            "kind": _extensible(_one_of(EventKind)),
-            "at": NUMBER,
-            "request_id": TEXT,
-            "lease_id": TEXT,
-            "detail": TEXT,
-        }
-    ),
-    "Events": _object({"events": _list(ref("Event"))}),
-    "Snapshot": {
-        "description": 'What the stream sends whenever something has changed, with `type` "snapshot".',
-        "type": "object",
-        "properties": {
-            "host": ref("Host"),
-            "leases": _list(ref("Lease")),
-            "queue": _list(ref("Request")),
-            "usage": ref("Usage"),
-        },
-        "required": ["host", "leases", "queue", "usage"],
-    },
-    "StreamError": {
-        "description": "What the stream sends while it cannot look at the host.",
-        **_object({"type": {"const": "error"}, "error": ref("Error")}),
-    },
-    "Preparation": {
-        "description": "What the process of a holder is given.",
-        **_object(
-            {
-                "environment": _map(TEXT),
-                "cores": _list(COUNT),
-                "memory_limit_bytes": COUNT,
-                "enforced_by": TEXT,
-                "expects": _map({}),
-                "conditions": _list(ref("Condition")),
-            }
-        ),
-    },
+}
+
+SCHEMAS: JSON = {
+    **_RECORDS,
+    **_LISTS,
+    **_BODIES,
+    **_ANSWERS,
+    **_ACCOUNTING,
     "OpenAPI": {"type": "object", "required": ["openapi", "paths"]},
     "Error": _object(
         {
@@ -492,3 +311,4 @@ SCHEMAS: JSON = {
         }
     ),
 }
+"""All schemas of the document, by name."""

@@ -13,7 +13,8 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 
-from .values import event_to_dict, lease_to_dict, request_to_dict
+from .records import EVENT, LEASE
+from .values import request_to_dict
 
 JSON = dict[str, Any]
 ANONYMOUS = "someone"
@@ -33,7 +34,7 @@ class Visibility:
 
     def lease(self, lease: Lease) -> JSON:
         """A lease as this user may see it, on the wire."""
-        return lease_to_dict(self.redacted(lease))
+        return LEASE.to_dict(self.redacted(lease))
 
     def redacted(self, lease: Lease) -> Lease:
         """A lease as this user may see it; a condition may name the notebook."""
@@ -62,8 +63,8 @@ class Visibility:
         where names are hidden only.
         """
         if self.sees_names or event.lease_id in own or event.request_id in own:
-            return event_to_dict(event)
-        return event_to_dict(replace(event, detail=""))
+            return EVENT.to_dict(event)
+        return EVENT.to_dict(replace(event, detail=""))
 
     def _holder(self, holder: Holder) -> Holder:
         if self.sees_names or holder.user == self.user:

@@ -1,10 +1,14 @@
-"""What a ledger keeps, to and from the columns of its tables."""
+"""What a ledger keeps, to and from the columns of its tables.
+
+The columns of a table are the fields of its record; what is different is said where the
+record is registered. Records inside others are kept as JSON.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,31 +17,16 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
-from jupyter_aistack.core.model.condition import (
-    Condition,
-    ConditionKind,
-    Conditions,
-    Severity,
-)
-from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
-from jupyter_aistack.core.model.device_state import (
-    DeviceState,
-    RequestedAction,
-    StatePhase,
-    SuspendMethod,
-)
-from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import (
-    Lease,
-    LeaseState,
-    Notice,
-    NoticeKind,
-    Outcome,
-)
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
+from jupyter_aistack.core.model.condition import Condition, Conditions
+from jupyter_aistack.core.model.device import Slice
+from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.lease import Lease, Notice
+from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
-from jupyter_aistack.core.model.spec import parse_spec
+from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.model.usage_history import Account
+from jupyter_aistack.core.wire.fields import Converter, Converters
 from jupyter_aistack.ledger.lease_end import due_at
 
 FIXED_OF_LEASE = frozenset(
@@ -62,267 +51,122 @@ FIXED_OF_QUEUED = frozenset(
 )
 """Columns of a request that never change while it waits."""
 
-_spec_from_text = functools.lru_cache(maxsize=4096)(parse_spec)
+
+def storable(text: str) -> str:
+    """`text` without what a database cannot hold: NUL and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+_PLAIN = Converter()
+_SPEC = Converter(write=str, read=functools.lru_cache(maxsize=4096)(parse_spec))
+_SCALARS: dict[Any, Converter] = {
+    str: _PLAIN,
+    bool: _PLAIN,
+    int: _PLAIN,
+    float: _PLAIN,
+    Spec: _SPEC,
+    Fraction: Converter(write=str, read=Fraction),
+}
+
+_INSIDE = Converters(_SCALARS)
+"""What is inside a JSON column."""
+# Most of a holder is empty, and it is in every row.
+_HOLDER = _INSIDE.record(Holder, sparse=True)
+_INSIDE.record(Slice)
+_INSIDE.record(Notice)
+_INSIDE.record(Condition)
+_INSIDE.record(DeviceState)
+
+
+def _json_column(hint: Any, *, is_cached: bool = False) -> Converter:
+    """A column that holds values of a type as JSON text.
+
+    Args:
+        is_cached: the same texts come again and again.
+    """
+    inside = _INSIDE.of(hint)
+    write_value = inside.write
+    read_value = inside.read
+    assert write_value is not None
+    assert read_value is not None
+
+    def write(value: Any) -> str:
+        return json.dumps(write_value(value), separators=(",", ":"))
+
+    def read(text: str) -> Any:
+        return read_value(json.loads(text))
+
+    cached = functools.lru_cache(maxsize=4096)(read) if is_cached else read
+    return Converter(write=write, read=cached)
+
+
+@functools.lru_cache(maxsize=4096)
+def _holder_from_json(text: str) -> Holder:
+    # Earlier versions left out these as well when they were empty.
+    return _HOLDER.from_dict({"id": "", "user": "", "host": "", **json.loads(text)})
+
+
+_COLUMNS = Converters(
+    {
+        **_SCALARS,
+        Holder: replace(_json_column(Holder), read=_holder_from_json),
+        tuple[Slice, ...]: _json_column(tuple[Slice, ...], is_cached=True),
+        Conditions: _json_column(Conditions, is_cached=True),
+        Notice: _json_column(Notice),
+        DeviceState: _json_column(DeviceState),
+        tuple[float, ...]: _json_column(tuple[float, ...]),
+    }
+)
+# Texts that come from outside; in a JSON column nothing need be taken out of them.
+_OUTSIDE = Converter(write=storable)
+
+
+def _outside(*names: str) -> dict[str, Converter]:
+    return dict.fromkeys(names, _OUTSIDE)
+
+
+_LEASE = _COLUMNS.record(Lease)
+_REQUEST = _COLUMNS.record(Request, formats=_outside("reason"))
+_ACCOUNT = _COLUMNS.record(Account, formats=_outside("user"))
+_RESERVATION = _COLUMNS.record(Reservation, formats=_outside("name", "created_by"))
+_METER = _COLUMNS.record(MeterState)
+_CHARGE = _COLUMNS.record(
+    UsageRecord,
+    formats=_outside("user", "queue", "owner", "label", "cell", "spec"),
+)
+_SPAN = _COLUMNS.record(CellInterval, formats=_outside("owner", "cell"))
+_EVENT = _COLUMNS.record(Event, formats=_outside("detail"))
+
+lease_from_row = _LEASE.from_dict
+request_from_row = _REQUEST.from_dict
+account_to_row = _ACCOUNT.to_dict
+account_from_row = _ACCOUNT.from_dict
+reservation_to_row = _RESERVATION.to_dict
+reservation_from_row = _RESERVATION.from_dict
+meter_to_row = _METER.to_dict
+meter_from_row = _METER.from_dict
+charge_to_row = _CHARGE.to_dict
+charge_from_row = _CHARGE.from_dict
+span_to_row = _SPAN.to_dict
+span_from_row = _SPAN.from_dict
+event_from_row = _EVENT.from_dict
 
 
 def lease_to_row(lease: Lease) -> dict[str, Any]:
     """The columns of a lease; ``due_at`` is set while it lives, so that the live ones
     are found by index.
     """
-    return {
-        "token": lease.token,
-        "id": lease.id,
-        "request_id": lease.request_id,
-        "spec": str(lease.spec),
-        "host": lease.holder.host,
-        "holder": _holder_to_json(lease.holder),
-        "slices": json.dumps(
-            [_slice_to_dict(piece) for piece in lease.slices], separators=(",", ":")
-        ),
-        "queue": lease.queue,
-        "state": lease.state.value,
-        "granted_at": lease.granted_at,
-        "expires_at": lease.expires_at,
-        "ends_at": lease.ends_at,
-        "due_at": due_at(lease) if lease.is_live else None,
-        "preemptible": lease.preemptible,
-        "enforced_by": lease.enforced_by.value if lease.enforced_by else None,
-        "verified": lease.verified,
-        "conditions": _conditions_to_json(lease.conditions),
-        "active_at": lease.active_at,
-        "notice": _notice_to_json(lease.notice) if lease.notice else None,
-        "residence": _residence_to_json(lease.residence) if lease.residence else None,
-        "outcome": lease.outcome.value if lease.outcome else None,
-        "ended_at": lease.ended_at,
-    }
-
-
-def lease_from_row(row: Mapping[str, Any]) -> Lease:
-    return Lease(
-        id=row["id"],
-        token=row["token"],
-        request_id=row["request_id"],
-        spec=_spec_from_text(row["spec"]),
-        holder=_holder_from_json(row["holder"]),
-        slices=_slices_from_json(row["slices"]),
-        queue=row["queue"],
-        state=LeaseState(row["state"]),
-        granted_at=row["granted_at"],
-        expires_at=row["expires_at"],
-        ends_at=row["ends_at"],
-        preemptible=row["preemptible"],
-        enforced_by=Enforcement(row["enforced_by"]) if row["enforced_by"] else None,
-        verified=row["verified"],
-        conditions=_conditions_from_json(row["conditions"]),
-        active_at=row["active_at"],
-        notice=_notice_from_json(row["notice"]) if row["notice"] else None,
-        residence=_residence_from_json(row["residence"]) if row["residence"] else None,
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-        ended_at=row["ended_at"],
-    )
+    due = due_at(lease) if lease.is_live else None
+    return {**_LEASE.to_dict(lease), "host": lease.holder.host, "due_at": due}
 
 
 def request_to_row(request: Request) -> dict[str, Any]:
-    return {
-        "id": request.id,
-        "spec": str(request.spec),
-        "host": request.holder.host,
-        "holder": _holder_to_json(request.holder),
-        "queue": request.queue,
-        "priority": request.priority,
-        "lease_seconds": request.lease_seconds,
-        "patience_seconds": request.patience_seconds,
-        "preemptible": request.preemptible,
-        "submitted_at": request.submitted_at,
-        "state": request.state.value,
-        "reason": storable(request.reason),
-        "code": request.code,
-        "lease_id": request.lease_id,
-    }
-
-
-def request_from_row(row: Mapping[str, Any]) -> Request:
-    return Request(
-        id=row["id"],
-        spec=_spec_from_text(row["spec"]),
-        holder=_holder_from_json(row["holder"]),
-        queue=row["queue"],
-        priority=row["priority"],
-        lease_seconds=row["lease_seconds"],
-        patience_seconds=row["patience_seconds"],
-        preemptible=row["preemptible"],
-        submitted_at=row["submitted_at"],
-        state=RequestState(row["state"]),
-        reason=row["reason"],
-        code=row["code"],
-        lease_id=row["lease_id"],
-    )
-
-
-def account_to_row(account: Account) -> dict[str, Any]:
-    return {**vars(account), "user": storable(account.user)}
-
-
-def account_from_row(row: Mapping[str, Any]) -> Account:
-    return Account(
-        user=row["user"],
-        queue=row["queue"],
-        decayed=row["decayed"],
-        at=row["at"],
-        week=row["week"],
-        week_seconds=row["week_seconds"],
-    )
-
-
-def reservation_to_row(reservation: Reservation) -> dict[str, Any]:
-    texts = {
-        "name": storable(reservation.name),
-        "created_by": storable(reservation.created_by),
-    }
-    return {**vars(reservation), **texts, "spec": str(reservation.spec)}
-
-
-def reservation_from_row(row: Mapping[str, Any]) -> Reservation:
-    return Reservation(**{**row, "spec": _spec_from_text(row["spec"])})
-
-
-def meter_to_row(meter: MeterState) -> dict[str, Any]:
-    return dict(vars(meter))
-
-
-def meter_from_row(row: Mapping[str, Any]) -> MeterState:
-    return MeterState(**row)
-
-
-def charge_to_row(charge: UsageRecord) -> dict[str, Any]:
-    """The columns of a charge; a kernel's and a cell's name come from outside and must
-    be storable in its key too.
-    """
-    names = ("user", "queue", "owner", "label", "cell", "spec")
-    texts = {name: storable(getattr(charge, name)) for name in names}
-    return {
-        **vars(charge),
-        **texts,
-        "levels": json.dumps(charge.levels, separators=(",", ":")),
-    }
-
-
-def charge_from_row(row: Mapping[str, Any]) -> UsageRecord:
-    return UsageRecord(**{**row, "levels": tuple(json.loads(row["levels"]))})
-
-
-def span_to_row(span: CellInterval) -> dict[str, Any]:
-    return {**vars(span), "owner": storable(span.owner), "cell": storable(span.cell)}
-
-
-def span_from_row(row: Mapping[str, Any]) -> CellInterval:
-    return CellInterval(**row)
+    """The columns of a request."""
+    return {**_REQUEST.to_dict(request), "host": request.holder.host}
 
 
 def event_to_row(event: Event) -> dict[str, Any]:
     """The columns of an event but its sequence, which the table gives."""
-    return {
-        "kind": event.kind.value,
-        "at": event.at,
-        "request_id": event.request_id,
-        "lease_id": event.lease_id,
-        "detail": storable(event.detail),
-    }
-
-
-def event_from_row(row: Mapping[str, Any]) -> Event:
-    return Event(
-        kind=EventKind(row["kind"]),
-        at=row["at"],
-        request_id=row["request_id"],
-        lease_id=row["lease_id"],
-        detail=row["detail"],
-        sequence=row["sequence"],
-    )
-
-
-def _conditions_to_json(conditions: Conditions) -> str:
-    if not conditions:
-        return "[]"
-    rows = [{**vars(each), "message": storable(each.message)} for each in conditions]
-    return json.dumps(rows, separators=(",", ":"))
-
-
-def _conditions_from_json(text: str) -> Conditions:
-    if text == "[]":
-        return ()
-    return tuple(
-        Condition(
-            kind=ConditionKind(fields["kind"]),
-            severity=Severity(fields["severity"]),
-            message=fields["message"],
-            since=fields["since"],
-        )
-        for fields in json.loads(text)
-    )
-
-
-def _notice_to_json(notice: Notice) -> str:
-    return json.dumps(
-        {**vars(notice), "kind": notice.kind.value}, separators=(",", ":")
-    )
-
-
-def _notice_from_json(text: str) -> Notice:
-    fields = json.loads(text)
-    return Notice(**{**fields, "kind": NoticeKind(fields["kind"])})
-
-
-def _residence_to_json(residence: DeviceState) -> str:
-    texts = {"pinned": storable(residence.pinned), "note": storable(residence.note)}
-    return json.dumps({**vars(residence), **texts}, separators=(",", ":"))
-
-
-def _residence_from_json(text: str) -> DeviceState:
-    fields = json.loads(text)
-    exact = {
-        "phase": StatePhase(fields["phase"]),
-        "asked": RequestedAction(fields["asked"]),
-        "tier": SuspendMethod(fields["tier"]),
-    }
-    return DeviceState(**{**fields, **exact})
-
-
-def _holder_to_json(holder: Holder) -> str:
-    fields = {
-        name: value for name, value in vars(holder).items() if value not in (None, "")
-    }
-    return json.dumps(fields, separators=(",", ":"))
-
-
-@functools.lru_cache(maxsize=4096)
-def _holder_from_json(text: str) -> Holder:
-    fields = {"id": "", "user": "", "host": ""} | json.loads(text)
-    return Holder(**fields | {"kind": HolderKind(fields["kind"])})
-
-
-@functools.lru_cache(maxsize=4096)
-def _slices_from_json(text: str) -> tuple[Slice, ...]:
-    return tuple(_slice_from_dict(piece) for piece in json.loads(text))
-
-
-def _slice_to_dict(piece: Slice) -> dict[str, Any]:
-    return {
-        **vars(piece),
-        "kind": piece.kind.value,
-        "fraction": str(piece.fraction),
-        "cores": piece.cores,
-    }
-
-
-def _slice_from_dict(fields: Mapping[str, Any]) -> Slice:
-    exact = {
-        "kind": SliceKind(fields["kind"]),
-        "fraction": Fraction(fields["fraction"]),
-    }
-    return Slice(**{**fields, **exact, "cores": tuple(fields["cores"])})
-
-
-def storable(text: str) -> str:
-    """`text` without what a database cannot hold: NUL and lone surrogates."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
+    row = _EVENT.to_dict(event)
+    del row["sequence"]
+    return row

@@ -115,14 +115,16 @@ class GPUCommands:
         """
         from jupyter_aistack.client.lease_handle import attached
         from jupyter_aistack.client.runtime import attach
-        from jupyter_aistack.core.wire.values import preparation_from_dict
+        from jupyter_aistack.core.wire.records import PREPARATION
 
         handle = attached()
         if handle is not None:
             handle.release()
         elif own is not None:
             self._connect().call("release", lease_id=own["id"])
-            attach.leave(preparation_from_dict(mine["prepared"][own["id"]]))
+            attach.restore_environment(
+                PREPARATION.from_dict(mine["prepared"][own["id"]])
+            )
 
     def _queue(self, _: Namespace) -> Answer:
         client = self._connect()

@@ -16,7 +16,7 @@ from jupyter_aistack.core.model.lease import Lease, NoticeKind
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder
 from jupyter_aistack.core.model.sample import Usage
-from jupyter_aistack.core.scheduling.idle import stage
+from jupyter_aistack.core.scheduling.idle import idle_stage
 
 TOUCH_SECONDS = 60.0
 """Between two notes of the same lease's use."""
@@ -65,7 +65,9 @@ def idle_leases(
     leases: Iterable[Lease], queues: Mapping[str, Queue], now: float
 ) -> int:
     """How many leases are worth a badge because nobody uses them."""
-    return sum(stage(lease, queues.get(lease.queue), now) != "" for lease in leases)
+    return sum(
+        idle_stage(lease, queues.get(lease.queue), now) != "" for lease in leases
+    )
 
 
 def _owner(holder: Holder) -> str:

@@ -183,7 +183,7 @@ class AgentMailbox:
         return None
 
     def _residence(self, lease_id: str) -> JSON | None:
-        from jupyter_aistack.core.wire.values import residence_to_dict
+        from jupyter_aistack.core.wire.records import DEVICE_STATE
 
         try:
             lease = self._context.broker.lease(lease_id)
@@ -191,7 +191,7 @@ class AgentMailbox:
             return None
         if lease.residence is None or not lease.is_live:
             return None
-        return residence_to_dict(lease.residence)
+        return DEVICE_STATE.to_dict(lease.residence)
 
     # -- the callers' side, in their threads -------------------------------------------
 

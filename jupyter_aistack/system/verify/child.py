@@ -1,6 +1,4 @@
-"""What would a process really get? A short-lived child looks, and its report is held
-against the promise.
-"""
+"""Runs the probe as a short-lived child, and compares its report with what was granted."""
 
 from __future__ import annotations
 
@@ -22,21 +20,20 @@ from jupyter_aistack.core.enforcement.verification import (
 from jupyter_aistack.exceptions import AIStackError
 
 CHILD_SECONDS = 15.0
-"""The child itself gives a driver up before that; the rest is for its start on a busy
-host.
+"""How long the child may take. It gives a driver up before that; the rest is for its
+start on a busy host.
 """
 
 IsClient = Callable[[int], bool | None]
-"""Whether the server that holds a slice to its size knows a process; None when nobody
-can say.
+"""Whether the server that limits a slice knows a process; None where that is unknown.
 """
 
 _PROGRAM = Path(__file__).with_name("probe.py")
 
 
 class ProbeResult:
-    """A child that has looked and keeps its device until this is closed, so that it can
-    be found meanwhile.
+    """A child that has reported and keeps its device until this is closed, so that a
+    server lists it as its client meanwhile.
 
     Attributes:
         seen: its report; see :mod:`jupyter_aistack.system.verify.probe`.
@@ -70,8 +67,8 @@ class ProbeResult:
         return report
 
     def close(self) -> None:
-        """Let the child go; one that does not listen is ended. It has given the device
-        no work.
+        """End the child; one that does not react is killed. It has given the device no
+        work.
         """
         assert self._child.stdin is not None
         assert self._child.stdout is not None
@@ -102,13 +99,13 @@ def verify(
     environment: Mapping[str, str],
     is_client: IsClient | None = None,
 ) -> Verdict:
-    """Compare a promise with what a child of `interpreter` with `environment` sees.
+    """Compare what was granted with what a child of `interpreter` with `environment`
+    sees.
 
     The child has the affinity of the calling thread. CUDA starts in the child alone.
 
     Args:
-        is_client: asks the server that holds the slice to its size, where the promise
-            names one.
+        is_client: asks the server that limits the slice, where there is one.
 
     Returns:
         As :func:`~jupyter_aistack.core.enforcement.verification.check_enforcement`.
@@ -128,8 +125,8 @@ def verify(
 def listed(
     expects: Expectation, seen: Mapping[str, Any], is_client: IsClient | None
 ) -> bool | None:
-    """Whether the child that is looking is on the list it was promised to be on; None
-    where that is unknown.
+    """Whether the probe is on the list of clients of the server that limits its slice;
+    None where that is unknown or there is none.
     """
     pid = seen.get("pid")
     if not expects.mps or is_client is None or not isinstance(pid, int):

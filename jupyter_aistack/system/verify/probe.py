@@ -159,9 +159,11 @@ def _spelled(digits: str) -> str:
     instance's is known from the environment.
     """
     cuts = (0, 8, 12, 16, 20, 32)
-    uuid = "-".join(digits[a:b] for a, b in itertools.pairwise(cuts))
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return f"MIG-{uuid}" if f"MIG-{uuid}" in asked.split(",") else f"GPU-{uuid}"
+    groups = [digits[start:end] for start, end in itertools.pairwise(cuts)]
+    uuid = "-".join(groups)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    kind = "MIG" if f"MIG-{uuid}" in visible else "GPU"
+    return f"{kind}-{uuid}"
 
 
 def _check(driver: Any, call: str, result: int) -> None:

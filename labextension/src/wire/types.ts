@@ -30,15 +30,15 @@ export interface IDevice {
   memory_bytes: number;
   cores: number[];
   multiprocessors: number;
-  mig_enabled: boolean;
   mig: IMIGInstance[];
+  mig_enabled: boolean;
   mig_offers: string[];
   vendor: string;
   is_divisible: boolean;
-  foreign_memory_bytes: number;
-  simulated: boolean;
   peers: string[];
   domain: string;
+  foreign_memory_bytes: number;
+  simulated: boolean;
   problem: string;
   level: Enforcement | null;
   why_not: Record<string, string>;
@@ -257,12 +257,12 @@ export interface IUsageSummary {
 }
 
 export interface IEvent {
-  sequence: number;
   kind: string;
   at: number;
   request_id: string;
   lease_id: string;
   detail: string;
+  sequence: number;
 }
 
 export interface IEvents {
@@ -297,7 +297,7 @@ export interface IPreparation {
   environment: Record<string, string>;
   cores: number[];
   memory_limit_bytes: number;
-  enforced_by: string;
+  enforced_by: Enforcement;
   expects: Record<string, unknown>;
   conditions: ICondition[];
 }

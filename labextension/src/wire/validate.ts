@@ -81,15 +81,15 @@ export const device = shape<IDevice>({
   memory_bytes: number,
   cores: list(number),
   multiprocessors: number,
-  mig_enabled: flag,
   mig: list(migInstance),
+  mig_enabled: flag,
   mig_offers: optional(list(text), []),
   vendor: optional(text, ''),
   is_divisible: optional(flag, true),
-  foreign_memory_bytes: number,
-  simulated: flag,
   peers: list(text),
   domain: text,
+  foreign_memory_bytes: number,
+  simulated: flag,
   problem: text,
   level: nullable(enforcement),
   why_not: optional(table(text), {}),
@@ -274,12 +274,12 @@ export const usageSummary = shape<IUsageSummary>({
 });
 
 export const event = shape<IEvent>({
-  sequence: number,
   kind: text,
   at: number,
   request_id: text,
   lease_id: text,
-  detail: text
+  detail: text,
+  sequence: number
 });
 
 export const events = shape<IEvents>({
@@ -309,7 +309,7 @@ export const preparation = shape<IPreparation>({
   environment: table(text),
   cores: list(number),
   memory_limit_bytes: number,
-  enforced_by: text,
+  enforced_by: enforcement,
   expects: table(anything),
   conditions: list(condition)
 });

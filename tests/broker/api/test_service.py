@@ -8,12 +8,8 @@ import pytest
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
-from jupyter_aistack.core.wire.values import (
-    lease_from_dict,
-    lease_to_dict,
-    preparation_from_dict,
-    request_to_dict,
-)
+from jupyter_aistack.core.wire.records import LEASE, PREPARATION
+from jupyter_aistack.core.wire.values import request_to_dict
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
 from jupyter_aistack.testing import simulated_broker
 from tests.paths import DATA
@@ -74,7 +70,7 @@ def test_mine_brings_what_a_kernel_needs_to_attach_a_lease_granted_meanwhile(
     service.call("release", {"lease_id": first["id"]}, BOB)
     mine = service.call("mine", {}, ANN)
     (lease,) = mine["leases"]
-    prepared = preparation_from_dict(mine["prepared"][lease["id"]])
+    prepared = PREPARATION.from_dict(mine["prepared"][lease["id"]])
     assert prepared.environment["AISTACK_LEASE"] == lease["id"]
 
 
@@ -185,8 +181,8 @@ def test_every_answer_is_json_and_reads_back_as_the_same_values(
     service: Service,
 ) -> None:
     answer = json.loads(json.dumps(ask(service, ANN)))
-    lease = lease_from_dict(answer["lease"])
-    assert lease_to_dict(lease) == answer["lease"]
+    lease = LEASE.from_dict(answer["lease"])
+    assert LEASE.to_dict(lease) == answer["lease"]
     assert set(answer["request"]) == set(
         request_to_dict(service.broker.request(answer["request"]["id"]))
     )
@@ -200,7 +196,7 @@ def test_the_samples_the_browser_is_tested_with_are_what_this_side_reads_and_wri
 ):
     samples = json.loads((DATA / "wire_samples.json").read_text())
     for lease in samples["leases"]:
-        assert lease_to_dict(lease_from_dict(lease)) == lease
+        assert LEASE.to_dict(LEASE.from_dict(lease)) == lease
 
 
 def test_the_samples_have_the_keys_the_service_answers_with(service: Service) -> None:

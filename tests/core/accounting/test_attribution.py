@@ -12,16 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.accounting.attribution import (
-    GAP_SECONDS,
-    Interval,
-    ProcessLoad,
-    calibrated,
-    charges_of,
-    holdings,
-    interval,
-    split,
-)
+from jupyter_aistack.core.accounting.attribution import charges_of, split
 from jupyter_aistack.core.accounting.charges import (
     LEVELS,
     SYSTEM,
@@ -31,6 +22,14 @@ from jupyter_aistack.core.accounting.charges import (
     added,
     level_of,
     summed,
+)
+from jupyter_aistack.core.accounting.intervals import (
+    GAP_SECONDS,
+    Interval,
+    ProcessLoad,
+    calibrated,
+    holdings,
+    interval,
 )
 from jupyter_aistack.core.model.device import Device, DeviceKind, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
@@ -239,7 +238,7 @@ def test_a_lease_that_comes_or_goes_in_between_pays_for_its_time_only():
 
 def test_a_suspended_lease_holds_nothing():
     assert set(
-        bill(replace(gone(), parked=frozenset({"l-a"})), [lease(), lease("l-b")])
+        bill(replace(gone(), suspended=frozenset({"l-a"})), [lease(), lease("l-b")])
     ) == {"l-b", SYSTEM}
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.model.device import DeviceKind
@@ -106,6 +106,8 @@ def test_what_cannot_be_understood_names_the_field_and_shows_what_is_allowed(
         ),
     )
 )
+@example("cpu:1.0")
+@example("cpu:1.0x2")
 def test_the_text_of_a_spec_reads_back_as_the_same_spec(text: str) -> None:
     spec = parse_spec(text)
     assert parse_spec(str(spec)) == spec
@@ -119,3 +121,10 @@ def test_any_text_is_a_spec_or_one_clear_error(text: str) -> None:
         return
     assert spec.amount > 0
     assert 1 <= spec.count <= 1024
+
+
+def test_a_whole_cpu_and_one_core_of_it_are_two_texts() -> None:
+    whole, core = parse_spec("cpu:1.0"), parse_spec("cpu:1")
+    assert (whole.text, core.text) == ("cpu:1/1", "cpu:1")
+    assert whole != core
+    assert hash(whole) != hash(core)

@@ -21,7 +21,7 @@ def test_thirds_are_worth_a_third_and_what_they_leave_is_worth_nothing() -> None
     worth = capacity_value(mix(320))
     assert worth.value[worth.level(350)] == pytest.approx(1 / 3)
     assert worth.value[worth.level(310)] == 0
-    assert [worth.loss(free, 320) for free in (350, 530, 1000)] == pytest.approx(
+    assert [worth.value_lost(free, 320) for free in (350, 530, 1000)] == pytest.approx(
         [1 / 3] * 3
     )
 

@@ -17,7 +17,9 @@ from jupyter_aistack.core.model.device import (
 )
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.placement.placement import Capacity, PlacementFailure, place
+from jupyter_aistack.core.placement.cache import DeviceFacts
+from jupyter_aistack.core.placement.placement import Capacity, place
+from jupyter_aistack.core.placement.verdict import PlacementFailure
 
 
 def gpu(index: int, memory_gib: int = 80, **fields: object) -> Device:
@@ -258,22 +260,22 @@ def test_all_slices_lie_on_one_host_the_fullest_that_holds_them() -> None:
         for n in range(2)
     ]
     inventory = box(*hosts)
-    room = Capacity(inventory)
+    room = Capacity(DeviceFacts(inventory))
     first = room.place(parse_spec("1/2"))
     assert isinstance(first, tuple)
-    room.take(first)
+    room.allocate(first)
     assert first[0].device_id == "a-0"
     both = room.place(parse_spec("2"))
     assert isinstance(both, tuple)
     assert [s.device_id for s in both] == ["b-0", "b-1"]
     assert isinstance(room.place(parse_spec("2"), host="a"), PlacementFailure)
     assert isinstance(room.place(parse_spec("3")), PlacementFailure)
-    room.give(first)
+    room.release(first)
     assert isinstance(room.place(parse_spec("2"), host="a"), tuple)
 
 
 def test_what_is_kept_for_others_is_not_given_away() -> None:
-    room = Capacity(box(gpu(0), gpu(1)))
+    room = Capacity(DeviceFacts(box(gpu(0), gpu(1))))
     answer = room.place(parse_spec("1/2"), kept={"GPU-0": Fraction(3, 4)})
     assert isinstance(answer, tuple)
     assert answer[0].device_id == "GPU-1"
@@ -297,13 +299,13 @@ def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(
     steps: list[tuple[str, bool]],
 ) -> None:
     devices = (gpu(0), gpu(1), cpu())
-    room, held = Capacity(box(*devices)), []
+    room, held = Capacity(DeviceFacts(box(*devices))), []
     for spec, gives_back in steps:
         if gives_back and held:
-            room.give(held.pop(0))
+            room.release(held.pop(0))
         answer = room.place(parse_spec(spec))
         if isinstance(answer, tuple):
-            room.take(answer)
+            room.allocate(answer)
             held.append(answer)
         for device in devices:
             pieces = [s for slices in held for s in slices if s.device_id == device.id]
@@ -318,5 +320,5 @@ def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(
                 >= 0
             )
     for slices in held:
-        room.give(slices)
+        room.release(slices)
     assert all(room.share(device.id) == 1 for device in devices)

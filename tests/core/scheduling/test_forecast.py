@@ -75,7 +75,7 @@ def test_those_behind_wait_for_those_before_them() -> None:
     ]
     assert (
         found["w1"].reason
-        == "needs a whole GPU; others go first; expected in about 20 min"
+        == "needs a whole GPU; requests with higher priority are ahead; expected in about 20 min"
     )
 
 
@@ -125,7 +125,7 @@ def test_room_being_made_and_room_kept_are_told() -> None:
     box.turn(1000)
     assert (
         waiting(box)["new"].reason
-        == "needs a whole GPU; room is being made for it, in 1 min at the latest"
+        == "needs a whole GPU; capacity is being freed for it, in 1 min at the latest"
     )
     kept = Reservation(
         id="v",
@@ -143,7 +143,7 @@ def test_room_being_made_and_room_kept_are_told() -> None:
     box.submit(ask("other", "1/2"))
     box.turn()
     assert waiting(box)["other"].reason == (
-        "needs 1/2 of a GPU; room is kept for the reservation 'exam'; expected in about 2 h 30 min"
+        "needs 1/2 of a GPU; capacity is held for the reservation 'exam'; expected in about 2 h 30 min"
     )
 
 
@@ -159,7 +159,7 @@ def test_ten_thousand_waiting_know_their_position_and_users_take_turns() -> None
     found = forecast(box.snapshot(), box.now)
     assert [one.position for one in found] == list(range(1, 10_001))
     assert {one.request.holder.user for one in found[:7]} == {f"u{n}" for n in range(7)}
-    assert found[500].reason == "500 requests go first"
+    assert found[500].reason == "500 requests are ahead"
 
 
 def test_mig_instances_free_up_for_one_after_the_other_and_on_devices_that_are_there() -> (

@@ -7,7 +7,7 @@ import pytest
 from jupyter_aistack.core.model.lease import NoticeKind, Outcome
 from jupyter_aistack.core.model.plan import End, Notify, WithdrawNotice
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
-from jupyter_aistack.core.scheduling.idle import idle_seconds, stage
+from jupyter_aistack.core.scheduling.idle import idle_seconds, idle_stage
 from tests.fakes.world import World, ask, gpus
 
 MINUTE = 60.0
@@ -27,7 +27,7 @@ def test_an_idle_lease_gets_a_badge_a_notice_and_is_reclaimed() -> None:
     for minute in range(1, 62):
         todo = box.turn(MINUTE)
         if "a" in box.holds():
-            seen[minute] = stage(
+            seen[minute] = idle_stage(
                 box.lease_of("a"), box.policy.queue("default"), box.now
             )
         for action in todo.actions:
@@ -37,7 +37,7 @@ def test_an_idle_lease_gets_a_badge_a_notice_and_is_reclaimed() -> None:
                     NoticeKind.IDLE,
                     60 * MINUTE,
                 )
-                assert action.detail == "nobody has used it for 55 min"
+                assert action.detail == "idle for 55 min"
             if isinstance(action, End):
                 assert (minute, action.outcome) == (60, Outcome.RECLAIMED)
     assert (seen[29], seen[30], seen[54], seen[55]) == ("", "idle", "idle", "noticed")
@@ -61,7 +61,7 @@ def test_a_lease_that_is_in_use_or_that_nobody_watches_is_never_idle() -> None:
         assert box.turn().is_empty
     unwatched = replace(box.lease_of("a"), active_at=None)
     assert idle_seconds(unwatched, box.now) is None
-    assert stage(unwatched, box.policy.queue("default"), box.now + 1e6) == ""
+    assert idle_stage(unwatched, box.policy.queue("default"), box.now + 1e6) == ""
 
 
 def test_a_server_that_was_away_gives_the_whole_notice_before_it_reclaims() -> None:

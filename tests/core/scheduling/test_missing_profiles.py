@@ -9,7 +9,7 @@ from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy, UserLimits
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.scheduling.missing_profiles import lacking
+from jupyter_aistack.core.scheduling.missing_profiles import missing_profiles
 from tests.fakes.world import World, ask, gpus
 
 ONE = MIGInstance(
@@ -34,7 +34,7 @@ def snapshot(
 
 
 def test_what_a_free_instance_serves_lacks_nothing() -> None:
-    assert lacking(snapshot(ask("a", "1g.10gb")), 1.0) == ()
+    assert missing_profiles(snapshot(ask("a", "1g.10gb")), 1.0) == ()
 
 
 def test_those_behind_the_free_ones_lack_theirs_in_order() -> None:
@@ -43,16 +43,16 @@ def test_those_behind_the_free_ones_lack_theirs_in_order() -> None:
         ask("b", "3g.40gb", 1.0),
         ask("c", "1g.10gb", 2.0),
     )
-    assert lacking(snapshot(*waiting), 3.0) == ("3g.40gb", "1g.10gb")
+    assert missing_profiles(snapshot(*waiting), 3.0) == ("3g.40gb", "1g.10gb")
 
 
 def test_an_instance_that_waits_for_cores_beside_it_is_there() -> None:
-    assert lacking(snapshot(ask("a", "1g.10gb,cpu:8")), 1.0) == ()
+    assert missing_profiles(snapshot(ask("a", "1g.10gb,cpu:8")), 1.0) == ()
 
 
 @pytest.mark.parametrize("spec", ["1/4", "1", "20GiB", "3g.40gb,model:a100", "cpu:2"])
 def test_what_no_instance_could_help_is_left_out(spec: str) -> None:
-    assert lacking(snapshot(ask("a", spec)), 1.0) == ()
+    assert missing_profiles(snapshot(ask("a", spec)), 1.0) == ()
 
 
 def test_who_is_at_a_limit_gets_none_made_and_others_do() -> None:
@@ -62,14 +62,17 @@ def test_who_is_at_a_limit_gets_none_made_and_others_do() -> None:
         ask("b", "3g.40gb", 1.0),
         ask("c", "3g.40gb", 2.0, user="bob"),
     ]
-    assert lacking(snapshot(*waiting, policy=policy), 3.0) == ("3g.40gb", "3g.40gb")
+    assert missing_profiles(snapshot(*waiting, policy=policy), 3.0) == (
+        "3g.40gb",
+        "3g.40gb",
+    )
 
 
 def test_a_dead_process_lacks_nothing() -> None:
     request = ask("a", "3g.40gb")
     seen = snapshot(request)
     assert (
-        lacking(
+        missing_profiles(
             Snapshot(
                 inventory=seen.inventory, requests=(request,), dead=frozenset({"a"})
             ),

@@ -33,7 +33,7 @@ def test_a_preemptible_lease_gets_notice_and_ends_when_that_is_over() -> None:
         NoticeKind.PREEMPT,
         box.now + 60,
     )
-    assert notify.detail == "1/2 is needed in queue default, which goes first"
+    assert notify.detail == "1/2 is needed in queue default, which has higher priority"
     assert box.turn(59).is_empty
     todo = box.turn(1)
     assert [action.outcome for action in todo.actions if isinstance(action, End)] == [

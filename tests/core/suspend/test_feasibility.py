@@ -34,7 +34,7 @@ from jupyter_aistack.core.suspend.model import (
     restore_bytes,
     retry_at,
 )
-from jupyter_aistack.core.suspend.transfers import decide
+from jupyter_aistack.core.suspend.transfers import plan_transfers
 
 GB = 10**9
 BUDGET = 80 * GB
@@ -49,7 +49,7 @@ def bytes_on(house: HostMemory, device: str) -> int:
     """What the tenants of a device take of it."""
     return sum(
         one.memory_bytes
-        for one in house.tenants
+        for one in house.candidates
         if one.is_on_device and device in one.devices
     )
 
@@ -59,19 +59,22 @@ def house(
 ) -> HostMemory:
     """A host whose devices hold exactly what their tenants have there."""
     ids = {device for one in tenants for device in one.devices} | {"G0"}
-    bare = HostMemory(cards={}, tenants=tenants, host_bytes=host * GB)
+    bare = HostMemory(devices={}, candidates=tenants, host_bytes=host * GB)
     taken = {device: bytes_on(bare, device) for device in ids}
-    cards = {
+    devices = {
         device: DeviceMemory(
             budget_bytes=budget, free_bytes=max(0, budget - taken[device])
         )
         for device in ids
     }
-    return replace(bare, cards=cards)
+    return replace(bare, devices=devices)
 
 
 def moves(one: HostMemory, now: float = 1000.0) -> list[tuple[str, str]]:
-    return [(operation.act.value, operation.lease_id) for operation in decide(one, now)]
+    return [
+        (operation.direction.value, operation.lease_id)
+        for operation in plan_transfers(one, now)
+    ]
 
 
 WAITS = {"phase": StatePhase.PARKED, "wanted_at": 900.0}
@@ -101,12 +104,12 @@ def test_who_waits_comes_back_as_soon_as_its_bytes_are_free() -> None:
 def test_what_the_driver_says_counts_beside_the_budget() -> None:
     box = house(tenant("c", **WAITS))
     foreign = replace(
-        box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=42 * GB)}
+        box, devices={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=42 * GB)}
     )
     assert moves(foreign) == []
     assert moves(
         replace(
-            box, cards={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=43 * GB)}
+            box, devices={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=43 * GB)}
         )
     ) == [("resume", "c")]
 
@@ -204,8 +207,8 @@ def test_a_restore_needs_the_context_and_a_margin_and_the_host_keeps_its_share()
     assert (
         restore_bytes(tenant("a", 40, state_bytes=10 * GB), SuspendPolicy()) == 11 * GB
     )
-    assert host_capacity(60 * GB, parked_bytes=40 * GB, share=0.6) == 20 * GB
-    assert host_capacity(10 * GB, parked_bytes=40 * GB, share=0.6) == 0
+    assert host_capacity(60 * GB, suspended_bytes=40 * GB, share=0.6) == 20 * GB
+    assert host_capacity(10 * GB, suspended_bytes=40 * GB, share=0.6) == 0
 
 
 def test_who_could_never_come_back_is_pinned() -> None:
@@ -259,12 +262,14 @@ class Life:
     def house(self) -> HostMemory:
         ids = ("G0", "G1", "G2")
         bare = HostMemory(
-            cards={}, tenants=tuple(self.tenants.values()), host_bytes=self.host * GB
+            devices={},
+            candidates=tuple(self.tenants.values()),
+            host_bytes=self.host * GB,
         )
         taken = {device: bytes_on(bare, device) for device in ids}
         return replace(
             bare,
-            cards={
+            devices={
                 d: DeviceMemory(budget_bytes=BUDGET, free_bytes=BUDGET - taken[d])
                 for d in ids
             },
@@ -318,15 +323,15 @@ class Life:
         self.tenants[one.lease_id] = replace(one, **facts)  # type: ignore[arg-type]
 
     def turn(self) -> tuple[TransferStep, ...]:
-        before, operations = self.house(), decide(self.house(), self.now)
+        before, operations = self.house(), plan_transfers(self.house(), self.now)
         for operation in operations:
             one = self.tenants[operation.lease_id]
-            if operation.act is TransferDirection.RESUME:
+            if operation.direction is TransferDirection.RESUME:
                 assert one.phase is StatePhase.PARKED
-                cards = [before.cards[device] for device in one.devices]
+                devices = [before.devices[device] for device in one.devices]
                 assert all(
                     card.free_bytes >= needed_bytes(one, card, before.policy)
-                    for card in cards
+                    for card in devices
                 )
                 self.put(one, phase=StatePhase.RESTORING)
             else:
@@ -341,11 +346,12 @@ class Life:
 
     def check(self) -> None:
         now = self.house()
-        assert now.parked_bytes <= now.host_bytes
-        for device, card in now.cards.items():
+        assert now.suspended_bytes <= now.host_bytes
+        for device, card in now.devices.items():
             assert card.free_bytes >= 0
             assert (
-                sum(one.is_moving for one in now.tenants if device in one.devices) <= 1
+                sum(one.is_moving for one in now.candidates if device in one.devices)
+                <= 1
             )
 
 
@@ -405,8 +411,8 @@ def test_where_pins_take_the_room_nobody_waits_for_what_is_free(
     settle(life)
     end = life.house()
     for one in life.tenants.values():
-        cards = [end.cards[device] for device in one.devices]
+        devices = [end.devices[device] for device in one.devices]
         lacks = any(
-            card.free_bytes < promised_bytes(one, card, end.policy) for card in cards
+            card.free_bytes < promised_bytes(one, card, end.policy) for card in devices
         )
         assert one.wanted_at is None or lacks

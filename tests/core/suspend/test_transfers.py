@@ -137,7 +137,7 @@ def acts(box: Notebooks, seconds: float = 0.0) -> list[tuple[str, str]]:
     todo = box.turn(seconds)
     names = {lease.id: lease.request_id for lease in box.leases.values()}
     return [
-        (action.act.value, names[action.lease_id])
+        (action.direction.value, names[action.lease_id])
         for action in todo.actions
         if isinstance(action, TransferAction)
     ]

@@ -19,7 +19,8 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.core.placement.placement import PlacementFailure, place
+from jupyter_aistack.core.placement.placement import place
+from jupyter_aistack.core.placement.verdict import PlacementFailure
 from jupyter_aistack.exceptions import (
     DriverNotFound,
     PrepareFailed,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.accounting.attribution import ProcessLoad
+from jupyter_aistack.core.accounting.intervals import ProcessLoad
 from jupyter_aistack.core.model.device import Enforcement, SliceKind
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.providers.cpu import CPUProvider

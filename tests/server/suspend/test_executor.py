@@ -730,13 +730,15 @@ def test_what_stays_because_it_is_not_registered_is_said(
 
 
 def test_a_standing_is_shown_with_its_reason(world: Make, kernel: int) -> None:
-    from jupyter_aistack.core.wire.values import residence_to_dict
+    from jupyter_aistack.core.wire.records import DEVICE_STATE
 
     box = resident(world(), kernel)
-    assert residence_to_dict(box.home)["standing"] == DisplayState.WARM.value
-    shown = residence_to_dict(box.suspend())
+    assert DEVICE_STATE.to_dict(box.home)["standing"] == DisplayState.WARM.value
+    shown = DEVICE_STATE.to_dict(box.suspend())
     assert (shown["standing"], shown["why"][:11]) == ("suspended", "4.0 GiB in ")
     assert (
-        residence_to_dict(replace(box.home, phase=StatePhase.LOST, note="gone"))["why"]
+        DEVICE_STATE.to_dict(replace(box.home, phase=StatePhase.LOST, note="gone"))[
+            "why"
+        ]
         == "gone"
     )

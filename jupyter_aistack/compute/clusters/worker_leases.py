@@ -1,0 +1,176 @@
+"""The leases of a cluster's workers: the only place here that speaks to a broker.
+
+Where workers get their slices from another place than this host's broker, this class is
+what changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+
+from jupyter_aistack.client.client import Client, LeaseHandle
+from jupyter_aistack.core.model.request import RequestState
+from jupyter_aistack.exceptions import AcquireTimeout, ClusterError
+
+FIRST_POLL_SECONDS = 0.1
+LAST_POLL_SECONDS = 1.0
+POLL_GROWTH = 1.5
+SELF_BLOCKED_SECONDS = 1.0
+"""How long only this notebook's own leases must stand in the way before waiting is given
+up.
+"""
+
+
+class WorkerLeases:
+    """Requests, watches and releases the leases of one cluster's workers, on this host.
+
+    Args:
+        client: to ask for leases.
+        spec: the slice each worker gets.
+        queue: where to ask for it; empty for the user's own.
+        timeout: seconds to wait for it; None for as long as another holder's lease
+            stands in the way.
+        cluster: name of the cluster, in the names of the holders.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        spec: str,
+        *,
+        queue: str,
+        timeout: float | None,
+        cluster: str,
+    ) -> None:
+        self.client = client
+        self.spec = spec
+        self.queue = queue
+        self.timeout = timeout
+        self.cluster = cluster
+
+    async def request(self, worker: object) -> LeaseHandle:
+        """Queue for a worker's slice; it may be granted at once."""
+        return await asyncio.to_thread(
+            self.client.request,
+            self.spec,
+            wait=False,
+            queue=self.queue,
+            label=f"Dask worker {worker}",
+            holder={"kind": "worker", "id": f"{self.cluster}-{worker}"},
+            attach=False,
+        )
+
+    async def await_grant(
+        self,
+        worker: object,
+        lease: LeaseHandle,
+        *,
+        is_wanted: Callable[[object], bool],
+        on_wait: Callable[[str], None],
+    ) -> None:
+        """Wait until a request is granted.
+
+        Args:
+            worker: name of the worker it is for.
+            lease: as :meth:`request` gave it.
+            is_wanted: whether the cluster still wants the worker of that name.
+            on_wait: called with the reason of the wait, before each pause.
+
+        Raises:
+            AcquireTimeout: it takes too long, or only this notebook's own leases stand
+                in the way.
+            ClusterError: the worker is no longer wanted, or the request has ended.
+        """
+        patience = _Patience(self.timeout)
+        pause = FIRST_POLL_SECONDS
+        while not lease.is_granted:
+            on_wait(lease.reason)
+            await asyncio.sleep(pause)
+            pause = min(LAST_POLL_SECONDS, pause * POLL_GROWTH)
+            if not is_wanted(worker):
+                raise ClusterError(f"worker {worker} is no longer wanted")
+            if lease.request["state"] != RequestState.QUEUED.value:
+                raise ClusterError(
+                    f"the request for {lease.spec} was {lease.state}: {lease.reason}"
+                )
+            patience.check(lease.reason, is_self_blocked=await self._is_self_blocked())
+            await asyncio.to_thread(lease.refresh)
+
+    async def _is_self_blocked(self) -> bool:
+        """Whether only leases of this notebook stand in the way, so that waiting would
+        be for ourselves.
+        """
+        all_leases = await asyncio.to_thread(self.client.leases)
+        mine = await asyncio.to_thread(self.client.mine)
+        own = {lease["id"] for lease in mine["leases"]}
+        return bool(own) and {lease["id"] for lease in all_leases} <= own
+
+    async def live_ids(self) -> set[str]:
+        """Ids of all live leases of this host. Raises `AIStackError`."""
+        leases = await asyncio.to_thread(self.client.leases)
+        return {lease["id"] for lease in leases}
+
+    async def host_memory_bytes(self, lease: LeaseHandle) -> int:
+        """Host memory that goes with a lease: the same share of the host's as it has of
+        all devices of its kind.
+        """
+        return await asyncio.to_thread(self._host_memory_bytes, lease)
+
+    def _host_memory_bytes(self, lease: LeaseHandle) -> int:
+        import psutil
+
+        kinds = {
+            device["id"]: device["kind"] for device in self.client.host()["devices"]
+        }
+        peers = [kinds.get(slice_.device_id) for slice_ in lease.slices[:1]]
+        count = sum(kind in peers for kind in kinds.values())
+        share = sum(slice_.fraction for slice_ in lease.slices) / max(1, count)
+        return int(psutil.virtual_memory().total * share)
+
+    async def release(self, lease: LeaseHandle) -> None:
+        """Give a slice back, or leave the queue. Raises `AIStackError`."""
+        giving = functools.partial(_release, lease)
+        try:
+            done = asyncio.get_running_loop().run_in_executor(None, giving)
+        except RuntimeError:
+            # The interpreter ends and starts no more threads: release on the loop.
+            giving()
+        else:
+            await done
+
+
+def _release(lease: LeaseHandle) -> None:
+    lease.release()
+    was_granted = lease.request["state"] == RequestState.GRANTED.value
+    if was_granted and not lease.is_granted:  # granted while leaving the queue
+        lease.refresh().release()
+
+
+class _Patience:
+    """How long a request is waited for."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._began = time.monotonic()
+        self._self_blocked_since: float | None = None
+
+    def check(self, reason: str, *, is_self_blocked: bool) -> None:
+        """Raises `AcquireTimeout` when it has been long enough."""
+        now = time.monotonic()
+        if self._timeout is not None:
+            if now - self._began >= self._timeout:
+                raise AcquireTimeout(reason)
+            return
+
+        if not is_self_blocked:
+            self._self_blocked_since = None
+            return
+        if self._self_blocked_since is None:
+            self._self_blocked_since = now
+        if now - self._self_blocked_since >= SELF_BLOCKED_SECONDS:
+            raise AcquireTimeout(
+                f"{reason}, and everything leased on this host is held by this notebook itself"
+            )

@@ -1,0 +1,104 @@
+"""Why a spec can never be had here, or not now, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
+from jupyter_aistack.core.model.spec import Spec, Unit
+from jupyter_aistack.core.model.units import format_bytes
+
+from .device_capacity import DeviceCapacity
+from .sizing import most_alike
+
+
+def no_device(spec: Spec, inventory: Inventory) -> str:
+    """There is no device of the kind or the model that a spec insists on."""
+    problems = f" ({'; '.join(inventory.problems)})" if inventory.problems else ""
+    gpus = inventory.of_kind(DeviceKind.GPU)
+    if spec.models and gpus:
+        names = ", ".join(sorted({device.name for device in gpus}))
+        return f"{spec} cannot be had: no GPU here is of that model; there is {names}{problems}"
+
+    is_any_kind = spec.target is not DeviceKind.GPU and not spec.needs_host
+    if is_any_kind:
+        return f"{spec} cannot be had: this host offers no device{problems}"
+
+    share = str(spec).removeprefix("gpu:").split(",")[0]
+    way_out = f"; ask for {share} to take a share of the CPU instead"
+    if spec.unit is Unit.PROFILE:
+        way_out = ""
+    return f"{spec} cannot be had: this host has no GPU{problems}{way_out}"
+
+
+def too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
+    """The devices of that kind are too few, too small or not divisible."""
+    return f"{spec} cannot be had here: {_what_there_is(spec, kind, devices)}"
+
+
+def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
+    if spec.unit is not Unit.DEVICES and _are_indivisible(devices):
+        return "whole AMD GPUs only; ask for 1"
+    if any(not device.is_uncut for device in devices):
+        offered = ", ".join(profiles_of(devices)) or "(none yet)"
+        return f"this host's GPUs are cut into MIG instances; ask for one of {offered}"
+    if spec.unit is Unit.MEMORY:
+        able = [device for device in devices if device.is_shareable] or devices
+        largest = max(device.memory_bytes for device in able)
+        return f"the largest device has {format_bytes(largest)}"
+    if spec.unit is Unit.CORES:
+        return f"this host has {max(len(device.cores) for device in devices)} cores"
+
+    alike = most_alike(devices)
+    if len(devices) >= int(spec.amount) > alike:
+        return f"its GPUs are of two makers, which one process cannot mix; at most {alike} are alike"
+    return f"this host has {_counted(spec, kind, devices)}"
+
+
+def _are_indivisible(devices: Sequence[Device]) -> bool:
+    return bool(devices) and all(
+        device.is_uncut and not device.is_divisible for device in devices
+    )
+
+
+def _counted(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
+    noun = "GPU" if kind is DeviceKind.GPU else "CPU device"
+    plural = "" if len(devices) == 1 else "s"
+    model = f" of {'|'.join(spec.models)}" if spec.models else ""
+    return f"{len(devices)} {noun}{plural}{model}"
+
+
+def profiles_of(devices: Sequence[Device]) -> list[str]:
+    """The MIG profiles of which the devices have instances."""
+    return sorted({instance.profile for device in devices for instance in device.mig})
+
+
+def why_waiting(
+    able: Sequence[DeviceCapacity], sizes: Mapping[str, Fraction], count: int
+) -> str:
+    """Why fewer than `count` of the devices that could hold a spec can do so now.
+
+    Args:
+        able: what is free on those devices.
+        sizes: the share it takes of each, by device id.
+    """
+    healthy = [free for free in able if free.device.is_healthy]
+    if len(healthy) < count:
+        broken = next(free.device for free in able if not free.device.is_healthy)
+        return f"waits for a device that does not answer: {broken.name} {broken.index} {broken.problem}"
+
+    fitting = [free for free in healthy if free.holds(sizes[free.device.id], 0)]
+    if len(fitting) >= count:
+        return "requests with higher priority are ahead on the devices that would fit"
+
+    best = max(
+        healthy, key=lambda free: (free.approx, free.device.foreign_memory_bytes)
+    )
+    size = sizes[best.device.id]
+    if best.share >= size and best not in fitting:
+        foreign = format_bytes(best.device.foreign_memory_bytes)
+        return f"{best.device.name} {best.device.index}: {foreign} of its memory are held by processes outside aistack"
+    if count > 1:
+        return f"waits for {size} on each of {count} devices; {len(fitting)} of {count} are free"
+    return f"waits for {size} of a device; the most that is free on one is {max(best.share, 0)}"

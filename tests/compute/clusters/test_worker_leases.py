@@ -1,0 +1,131 @@
+"""How long a worker waits for its slice, and how it gives it back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.compute.clusters import worker_leases
+from jupyter_aistack.compute.clusters.worker_leases import WorkerLeases
+from jupyter_aistack.exceptions import AcquireTimeout, ClusterError
+
+
+class Lease:
+    """A request that is granted at the `granted_after`-th refresh."""
+
+    def __init__(self, granted_after: int | None = None) -> None:
+        self.spec = "1/4"
+        self.reason = "no slice is free"
+        self.state = "queued"
+        self.request = {"state": "queued"}
+        self.granted_after = granted_after
+        self.refreshes = 0
+        self.releases = 0
+
+    @property
+    def is_granted(self) -> bool:
+        is_due = self.granted_after is not None and self.refreshes >= self.granted_after
+        return is_due and not self.releases
+
+    def refresh(self) -> Lease:
+        self.refreshes += 1
+        return self
+
+    def release(self) -> Lease:
+        self.releases += 1
+        return self
+
+
+class Host:
+    """The client of a host with these leases."""
+
+    def __init__(self, *, own: set[str], others: set[str]) -> None:
+        self.own = own
+        self.others = others
+
+    def leases(self) -> list[dict[str, str]]:
+        return [{"id": lease_id} for lease_id in self.own | self.others]
+
+    def mine(self) -> dict[str, Any]:
+        return {"leases": [{"id": lease_id} for lease_id in self.own]}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_leases, "FIRST_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(worker_leases, "LAST_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(worker_leases, "SELF_BLOCKED_SECONDS", 0.02)
+
+
+def wait(
+    lease: Lease,
+    host: Host | None = None,
+    *,
+    timeout: float | None = None,
+    is_wanted: bool = True,
+) -> list[str]:
+    """The reasons heard while waiting."""
+    reasons: list[str] = []
+    client: Any = host or Host(own=set(), others={"l-1"})
+    leases = WorkerLeases(client, "1/4", queue="", timeout=timeout, cluster="c")
+    waiting = leases.await_grant(
+        0,
+        lease,  # type: ignore[arg-type]
+        is_wanted=lambda worker: is_wanted,
+        on_wait=reasons.append,
+    )
+    asyncio.run(waiting)
+    return reasons
+
+
+def test_a_request_is_waited_for_and_each_wait_has_a_reason() -> None:
+    assert wait(Lease(granted_after=0)) == []
+    assert wait(Lease(granted_after=2)) == ["no slice is free"] * 2
+
+
+def test_a_timeout_ends_the_wait_with_its_reason() -> None:
+    with pytest.raises(AcquireTimeout, match=r"^no slice is free$"):
+        wait(Lease(), timeout=0.01)
+
+
+def test_a_wait_for_own_leases_alone_is_given_up() -> None:
+    with pytest.raises(AcquireTimeout, match="held by this notebook itself"):
+        wait(Lease(), Host(own={"l-1", "l-2"}, others=set()))
+
+
+def test_a_wait_for_anothers_lease_goes_on() -> None:
+    assert len(wait(Lease(granted_after=40), Host(own={"l-1"}, others={"l-2"}))) == 40
+
+
+def test_a_worker_that_is_no_longer_wanted_stops_waiting() -> None:
+    with pytest.raises(ClusterError, match="worker 0 is no longer wanted"):
+        wait(Lease(), is_wanted=False)
+
+
+def test_a_request_that_has_ended_is_named() -> None:
+    lease = Lease()
+    lease.request = {"state": "cancelled"}
+    lease.state = "cancelled"
+    with pytest.raises(ClusterError, match="was cancelled: no slice is free"):
+        wait(lease)
+
+
+def test_a_lease_granted_while_it_left_the_queue_is_released_too() -> None:
+    class GrantedMeanwhile(Lease):
+        def release(self) -> Lease:
+            self.request = {"state": "granted"}
+            return super().release()
+
+    lease = GrantedMeanwhile()
+    client: Any = Host(own=set(), others=set())
+    leases = WorkerLeases(client, "1/4", queue="", timeout=None, cluster="c")
+    asyncio.run(leases.release(lease))  # type: ignore[arg-type]
+    assert (lease.releases, lease.refreshes) == (2, 1)
+
+
+def test_live_leases_are_the_hosts() -> None:
+    client: Any = Host(own={"l-1"}, others={"l-2"})
+    leases = WorkerLeases(client, "1/4", queue="", timeout=None, cluster="c")
+    assert asyncio.run(leases.live_ids()) == {"l-1", "l-2"}

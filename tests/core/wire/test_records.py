@@ -1,0 +1,44 @@
+"""Every fact of a record is on the wire, or hidden on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from jupyter_aistack.core.wire import records
+from jupyter_aistack.core.wire.fields import Record
+from jupyter_aistack.core.wire.schemas import SCHEMAS
+
+ALL: list[Record[Any]] = [
+    value for value in vars(records).values() if isinstance(value, Record)
+]
+HIDDEN = {
+    "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
+    "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
+    "DeviceState": {"is_restored", "away_at", "away_seconds"},  # the worker's
+    "Device": {"processes", "free_bytes"},  # what is in use is told by the usage
+    "Reservation": {"host"},  # all are of the host that is asked
+    "SuspendCapability": {"is_being_tested"},
+}
+COMPUTED = {"Lease": {"enforcement"}, "DeviceState": {"standing", "why"}}
+
+
+@pytest.mark.parametrize("record", ALL, ids=lambda record: record.cls.__name__)
+def test_each_field_is_on_the_wire_unless_it_is_hidden_here(
+    record: Record[Any],
+) -> None:
+    name = record.cls.__name__
+    own = {each.name for each in fields(record.cls)}
+    sent = own - HIDDEN.get(name, set()) | COMPUTED.get(name, set())
+    assert record.written == sent
+
+
+DESCRIBED = [each for each in ALL if each is not records.EXPECTATION]
+"""What is expected is read by Python only."""
+
+
+@pytest.mark.parametrize("record", DESCRIBED, ids=lambda record: record.cls.__name__)
+def test_each_record_is_described_as_it_is_written(record: Record[Any]) -> None:
+    assert record.written <= SCHEMAS[record.name]["properties"].keys()

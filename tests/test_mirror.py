@@ -1,0 +1,356 @@
+"""Where a module is tested can be told from its path.
+
+``jupyter_aistack/core/model/lease.py`` is tested in ``tests/core/model/test_lease.py``,
+and in files beside it whose names go on (``test_lease_….py``). A module without such a
+file is listed here under the test that drives it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.house import (
+    MODULES,
+    NAMES,
+    PACKAGE,
+    PACKAGE_ROOT,
+    imported,
+    module_name,
+    module_of,
+    own_imports,
+    place,
+    tree_of,
+)
+from tests.paths import ROOT
+
+TESTS = ROOT / "tests"
+FILES = set(TESTS.rglob("*.py"))
+DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
+
+DRIVEN_BY: dict[str, set[str]] = {
+    "test_exported_members.py": {"", "_version"},
+    "broker/test_broker.py": {
+        "broker.cycle",
+        "broker.devices",
+        "broker.host_state",
+        "broker.leases",
+        "broker.maintenance",
+        "broker.processes",
+        "broker.requests",
+    },
+    "broker/test_broker_sharing.py": {"broker.reservations"},
+    "broker/test_settings.py": {"core.model.policy", "core.scheduling.admission"},
+    "broker/test_suspension.py": {
+        "broker.api.suspend_verbs",
+        "broker.suspend_support",
+        "core.suspend.capability",
+    },
+    "broker/api/test_reports.py": {
+        "broker.api.accounting_verbs",
+        "broker.api.advice",
+        "broker.api.figures",
+    },
+    "broker/api/test_service.py": {
+        "broker.api.base",
+        "broker.api.caller",
+        "broker.api.host_verbs",
+        "broker.api.lease_verbs",
+        "broker.api.request_verbs",
+        "core.wire.values",
+    },
+    "broker/api/test_service_admins.py": {
+        "broker.api.admin_verbs",
+        "core.wire.visibility",
+    },
+    "cli/test_cli.py": {
+        "cli.__main__",
+        "cli.connection",
+        "cli.host",
+        "cli.leases",
+        "cli.output",
+        "cli.queues",
+    },
+    "cli/simulate/test_commands.py": {"cli.simulate.session_options"},
+    "cli/simulate/test_place.py": {"cli.simulate.csv_io", "cli.simulate.output"},
+    "cli/simulate/test_sessions.py": {
+        "cli.simulate.assumptions",
+        "cli.simulate.baselines",
+        "cli.simulate.costs",
+        "cli.simulate.hosts",
+        "cli.simulate.metrics",
+        "cli.simulate.scenario",
+    },
+    "client/test_client.py": {
+        "client.durations",
+        "client.embedded",
+        "client.lease_guard",
+        "client.transports",
+    },
+    "client/offload/test_offload.py": {
+        "client.offload.cuda",
+        "client.offload.host_arena",
+        "client.offload.tensor_state",
+        "client.offload.tensors",
+    },
+    "client/runtime/test_memory_caps.py": {"client.runtime.frameworks"},
+    "compute/clusters/test_worker_spec.py": {
+        "compute.clusters.worker_plugins",
+        "system.parent_death",
+    },
+    "compute/training/test_train.py": {
+        "compute.training.attempt",
+        "compute.training.context",
+        "compute.training.failures",
+        "compute.training.log_tail",
+        "compute.training.rank",
+        "compute.training.rank_task",
+        "compute.training.serialize",
+        "compute.training.supervisor",
+    },
+    "core/accounting/test_attribution.py": {"core.accounting.charges"},
+    "core/enforcement/test_memory_limits.py": {"core.enforcement.faults"},
+    "core/placement/test_packing.py": {
+        "core.placement.cluster_state",
+        "core.placement.demand",
+        "core.placement.fragmentation",
+        "core.placement.scarcity",
+    },
+    "core/placement/test_placement.py": {
+        "core.placement.device_capacity",
+        "core.placement.sizing",
+    },
+    "core/scheduling/test_cycle.py": {"core.model.plan"},
+    "core/scheduling/test_forecast.py": {"core.scheduling.capacity_holds"},
+    "core/scheduling/test_reservations.py": {"core.model.reservation"},
+    "core/suspend/test_feasibility.py": {
+        "core.suspend.model",
+    },
+    "core/suspend/test_transfers.py": {
+        "core.suspend.build",
+        "core.suspend.placement",
+        "core.suspend.victims",
+    },
+    "flows/test_enforcement.py": {"system.verify.child"},
+    "flows/test_lease_life.py": {
+        "kernel.allocation",
+        "kernel.kernel_leases",
+        "kernel.process_control",
+    },
+    "flows/test_without_server.py": {
+        "kernel.launch_rejected",
+        "kernel.lease_monitor",
+        "kernel.server_link",
+        "kernel.settings",
+        "kernel.standalone",
+    },
+    "ledger/test_base.py": {
+        "core.model.events",
+        "core.model.request",
+        "ledger.apply_plan",
+        "ledger.lease_end",
+        "ledger.rows",
+    },
+    "ledger/sql/test_ledger.py": {
+        "ledger.sql.database",
+        "ledger.sql.rows",
+        "ledger.sql.schema",
+        "ledger.sql.statements",
+    },
+    "notebook/magics/test_gpu.py": {
+        "client.display",
+        "magics",
+        "notebook.magics.arguments",
+        "notebook.magics.cluster",
+        "notebook.magics.commands",
+        "notebook.magics.completion",
+        "notebook.magics.extension",
+        "notebook.magics.gpu_cell",
+        "notebook.magics.requests",
+        "notebook.panels.views",
+        "notebook.panels.wait_progress",
+        "notebook.session.cell_runner",
+        "notebook.session.launch_lease",
+        "notebook.session.lease_sync",
+    },
+    "notebook/magics/test_gpu_accounting.py": {
+        "client.text",
+        "notebook.panels.accounting",
+        "notebook.session.cell_timing",
+    },
+    "notebook/widgets/test_resource_monitor.py": {
+        "notebook.widgets",
+        "notebook.widgets.base",
+    },
+    "notebook/widgets/test_training_curve.py": {"notebook.widgets.plot"},
+    "packaging/test_generated_wire.py": {"core.wire.schemas"},
+    "providers/amd/test_provider.py": {"providers.amd.amdsmi"},
+    "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
+    "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
+    "providers/nvidia/test_provider.py": {"providers.base"},
+    "providers/nvidia/checkpoint/test_helper.py": {
+        "providers.nvidia.checkpoint",
+        "providers.nvidia.checkpoint.client",
+    },
+    "providers/nvidia/dmem/test_helper.py": {
+        "providers.nvidia.dmem",
+        "providers.nvidia.dmem.__main__",
+        "providers.nvidia.dmem.client",
+        "providers.nvidia.dmem.groups",
+        "providers.nvidia.dmem.listener",
+    },
+    "providers/nvidia/mps/test_manager.py": {
+        "providers.nvidia.mps",
+        "providers.nvidia.mps.control",
+        "providers.nvidia.mps.daemon",
+        "providers.nvidia.mps.lifecycle",
+        "providers.nvidia.mps.protocol2",
+        "providers.nvidia.mps.protocol3",
+        "providers.nvidia.mps.records",
+    },
+    "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
+    "flows/test_one_sample.py": {"core.model.sample"},
+    "server/test_app.py": {
+        "server.suspend.coordinator",
+        "server.suspend.kernel_activity",
+    },
+    "server/rest/test_openapi.py": {"server.json_body"},
+    "server/suspend/test_executor.py": {
+        "server.suspend",
+        "server.suspend.driver_checkpoint",
+        "server.suspend.kernel_agent",
+        "server.suspend.lease_lock",
+        "server.suspend.memory_probe",
+        "server.suspend.outcomes",
+        "server.suspend.worker",
+    },
+    "server/suspend/test_capability.py": {"providers.nvidia.version"},
+    "server/suspend/test_selftest.py": {"server.suspend.selftest_child"},
+    "providers/test_cpu.py": {"system.memory"},
+    "tracking/test_run.py": {"tracking.mlflow"},
+    "tracking/test_writer.py": {"tracking.store"},
+    "flows/test_gpu_broker.py": {"testing"},
+}
+"""Modules by the test that drives them; names as seen from the package, "" for the
+package itself."""
+
+DRIVERS = {
+    f"{PACKAGE}.{module}".rstrip("."): file
+    for file, modules in DRIVEN_BY.items()
+    for module in modules
+}
+
+ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "packaging"}
+"""Folders of tests that mirror no room."""
+
+
+def has_code(path: Path) -> bool:
+    """Whether a file is more than a docstring."""
+    return not all(
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for node in tree_of(path).body
+    )
+
+
+def has_mirror(path: Path) -> bool:
+    relative = path.relative_to(PACKAGE_ROOT)
+    name = relative.parent.name if path.stem == "__init__" else path.stem
+    folder = TESTS / relative.parent
+    beside = folder.glob(f"test_{name}_*.py")
+    return (folder / f"test_{name}.py").exists() or any(beside)
+
+
+@functools.cache
+def names_imported(test: Path) -> frozenset[str]:
+    """Dotted names that a file of the tests imports."""
+    package = ("tests", *test.relative_to(TESTS).parts[:-1])
+    return frozenset(imported(tree_of(test), package))
+
+
+@functools.cache
+def named(test: Path) -> set[str]:
+    """Modules of the package that a test imports, or names in code it runs as text."""
+    names = names_imported(test) | set(DOTTED.findall(test.read_text()))
+    return {module for name in names if (module := module_of(name))}
+
+
+def started(module: str) -> set[str]:
+    """Modules that a module starts as programs: beside it, by file name, or as its
+    package's own.
+    """
+    path = NAMES[module]
+    text = path.read_text()
+    beside = {name for name in NAMES if NAMES[name].parent == path.parent}
+    by_file = {name for name in beside if f'"{NAMES[name].name}"' in text}
+    return by_file | ({f"{module}.__main__"} & NAMES.keys())
+
+
+def fakes_of(test: Path) -> set[Path]:
+    """Files of the tests that a test imports, its conftests included."""
+    names = names_imported(test)
+    files = {
+        ROOT / (name.rpartition(".")[0].replace(".", "/") + ".py") for name in names
+    }
+    conftests = {folder / "conftest.py" for folder in test.parents}
+    return {file for file in files | conftests if file.is_relative_to(TESTS)} & FILES
+
+
+def reached(test: Path) -> set[str]:
+    """Modules that a test can come to: those that it or its fixtures name, and all that
+    these import.
+    """
+    files = {test}
+    while fresh := set().union(*map(fakes_of, files)) - files:
+        files |= fresh
+    modules = set().union(*map(named, files))
+    while fresh_modules := set().union(*map(led_to, modules)) - modules:
+        modules |= fresh_modules
+    return modules
+
+
+@functools.cache
+def led_to(module: str) -> set[str]:
+    """Modules that a module imports or starts; the face of the package imports nothing
+    before it is asked to.
+    """
+    if module == PACKAGE:
+        return {f"{PACKAGE}._version"}
+    package = module.rpartition(".")[0]
+    return own_imports(NAMES[module]) | started(module) | {package}
+
+
+@pytest.mark.parametrize("path", filter(has_code, MODULES), ids=place)
+def test_a_module_has_a_mirror_or_a_test_that_drives_it(path: Path) -> None:
+    is_listed = module_name(path) in DRIVERS
+    assert has_mirror(path) or is_listed, "write its test, or name what drives it"
+    assert not (has_mirror(path) and is_listed), "it has its mirror: take it off"
+
+
+@pytest.mark.parametrize("file", sorted(DRIVEN_BY))
+def test_who_is_said_to_drive_a_module_can_come_to_it(file: str) -> None:
+    modules = {module for module, driver in DRIVERS.items() if driver == file}
+    assert modules - NAMES.keys() == set(), "there is no such module"
+    assert modules - reached(TESTS / file) == set()
+
+
+def mirrored(test: Path) -> bool:
+    """Whether the file a test is named after is in the package."""
+    folder = PACKAGE_ROOT / test.parent.relative_to(TESTS)
+    words = test.stem.removeprefix("test_").split("_")
+    names = ("_".join(words[:count]) for count in range(1, len(words) + 1))
+    return any(
+        (folder / f"{name}.py").exists() or folder.name == name for name in names
+    )
+
+
+def test_every_test_of_a_room_is_named_after_a_module() -> None:
+    tests = [
+        path
+        for path in TESTS.rglob("test_*.py")
+        if path.parent != TESTS and path.relative_to(TESTS).parts[0] not in ELSEWHERE
+    ]
+    assert [str(path) for path in tests if not mirrored(path)] == []
