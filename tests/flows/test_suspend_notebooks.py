@@ -27,7 +27,8 @@ from jupyter_aistack.core.model.device_state import (
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.system.processes import is_alive
-from tests.fakes.kernel_server import WriteKernel, client_of, lease_of, pid_of, until
+from tests.fakes.kernel_server import WriteKernel, client_of, lease_of, pid_of
+from tests.fakes.waiting import until
 
 NOTEBOOK = [
     "python",
