@@ -19,13 +19,13 @@ from jupyter_aistack.core.model.device import DeviceKind
 from jupyter_aistack.core.model.spec import parse_spec
 
 from .durations import lease_seconds, patience_seconds
+from .lease_end import ended_line
 from .lease_guard import check_process
 from .lease_handle import (
     LeaseHandle,
     OnWait,
     attached,
     drop_ended,
-    ended_line,
     is_new,
     settle,
 )

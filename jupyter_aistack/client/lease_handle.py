@@ -1,4 +1,4 @@
-"""A lease in the hand: what it is, what can be done with it, and which of them this
+"""The handle of a lease: what it is, what can be done with it, and which leases this
 process has attached to itself.
 """
 
@@ -13,12 +13,10 @@ from typing import Any, Protocol
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.condition import (
     Condition,
-    ConditionKind,
     Conditions,
-    conditions_text,
 )
-from jupyter_aistack.core.model.device import Slice, SliceKind
-from jupyter_aistack.core.model.lease import LeaseState, Outcome
+from jupyter_aistack.core.model.device import Slice
+from jupyter_aistack.core.model.lease import LeaseState
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import format_bytes, format_share
 from jupyter_aistack.core.wire.records import (
@@ -38,6 +36,7 @@ from jupyter_aistack.exceptions import (
 
 from . import notices
 from .durations import lease_seconds
+from .lease_end import ended_line
 from .runtime import attach as attaching
 from .transports import JSON
 
@@ -45,7 +44,7 @@ FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
 
 OnWait = Callable[[int | None, str], None]
-"""Told about a waiting request, with its position and the reason, each time one of them
+"""Called with the position and the reason of a waiting request each time either
 changes.
 """
 
@@ -58,7 +57,7 @@ class SupportsCall(Protocol):
 
 
 class LeaseHandle:
-    """A lease in the hand, or the place in the queue that will become one.
+    """A lease, or the request in the queue that will become a lease.
 
     Use it as a context manager: it is released at the end.
     """
@@ -67,8 +66,8 @@ class LeaseHandle:
         self._client = client
         self._before: attaching.SavedEnvironment | None = None
         self.advice: str | None = answer.get("advice")
-        """One line when another size would suit this notebook better; told once, with
-        the answer to the request.
+        """A line where another size would suit this notebook better; only the answer to
+        the request has it.
         """
         self._take(answer)
 
@@ -108,7 +107,7 @@ class LeaseHandle:
     @property
     def memory_bytes(self) -> int:
         """Memory that belongs to it, over all its slices."""
-        return sum(piece.memory_bytes for piece in self.slices)
+        return sum(slice_.memory_bytes for slice_ in self.slices)
 
     @property
     def enforced_by(self) -> str:
@@ -144,19 +143,19 @@ class LeaseHandle:
         """Wait until it is granted.
 
         Raises:
-            AcquireTimeout: not within `timeout` seconds; the request has been taken
-                back.
-            Refused: it was turned down or taken back meanwhile.
+            AcquireTimeout: not within `timeout` seconds; the request has been
+                withdrawn.
+            Refused: it was rejected or withdrawn meanwhile.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_POLL_SECONDS
-        told: tuple[str, int | None] = ("", None)
+        reported: tuple[str, int | None] = ("", None)
         try:
             while not self.is_granted:
                 self._check_waiting(deadline)
                 place = self.request.get("position")
-                if on_wait and told != (self.reason, place):
-                    told = (self.reason, place)
+                if on_wait and reported != (self.reason, place):
+                    reported = (self.reason, place)
                     on_wait(place, self.reason)
                 time.sleep(
                     pause
@@ -166,7 +165,7 @@ class LeaseHandle:
                 pause = min(LAST_POLL_SECONDS, pause * 1.5)
                 self.refresh()
         except BaseException:
-            self._take_back()
+            self._withdraw()
             raise
         return self
 
@@ -193,7 +192,7 @@ class LeaseHandle:
             request_id=self.request["id"],
         )
 
-    def _take_back(self) -> None:
+    def _withdraw(self) -> None:
         with contextlib.suppress(AIStackError):
             if not self.is_granted:
                 self.refresh()  # it may have been granted just now
@@ -257,7 +256,7 @@ class LeaseHandle:
 
     def is_client(self, pid: int) -> bool | None:
         """Whether the server that holds the slice to its size knows a process; None
-        when nobody can say.
+        where that is unknown.
         """
         answer: bool | None = self._client.call("listed", lease_id=self.id, pid=pid)[
             "listed"
@@ -276,7 +275,7 @@ class LeaseHandle:
         """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end
         stays as it is.
 
-        Either counts as used now, so that it is not taken back for being idle.
+        Either counts as used now, so that it is not reclaimed for being idle.
         """
         self._granted()
         self.lease = self._client.call(
@@ -309,11 +308,11 @@ class LeaseHandle:
             attaching.detach(before)
 
     def drop(self) -> str:
-        """Let go of it if it has ended by itself (its time was up, somebody released
-        it).
+        """Let go of it if it has ended by itself (it expired, or another
+        process released it).
 
         Returns:
-            One line for the user; nothing when it is still live.
+            A line for the user; empty when it is still live.
         """
         lease = self.refresh()._granted()
         if lease["state"] in _LIVE:
@@ -341,8 +340,8 @@ class LeaseHandle:
         if not self.is_granted:
             return f"<request {self.spec}: {self.state}, {self.reason}>"
         where = ", ".join(
-            f"{format_share(piece.fraction)} of {piece.device_id}"
-            for piece in self.slices
+            f"{format_share(slice_.fraction)} of {slice_.device_id}"
+            for slice_ in self.slices
         )
         size = format_bytes(self.memory_bytes)
         return f"<lease {self.id} {self.spec}: {where}, {size}, {self.state}, {self.enforcement}>"
@@ -351,26 +350,21 @@ class LeaseHandle:
 _LIVE = frozenset(
     {LeaseState.GRANTED.value, LeaseState.ACTIVE.value, LeaseState.SUSPENDED.value}
 )
-_TAKEN_BACK = {
-    Outcome.PREEMPTED.value: "it was taken back because somebody who goes first needed the room",
-    Outcome.RECLAIMED.value: "it was taken back because nobody had used it for a while",
-    Outcome.EXPIRED.value: "its time was up",
-}
 _attached: dict[str, LeaseHandle] = {}
 _settled: set[str] = set()
 
 
 def attached() -> LeaseHandle | None:
-    """The lease this process asked for and attached to itself, if it still has one."""
+    """The lease this process asked for and attached to itself; None for none."""
     return next(iter(_attached.values()), None)
 
 
 def drop_ended(live: Collection[str] = ()) -> list[str]:
-    """Let go of attached leases that have ended by themselves; one line for the user
+    """Let go of attached leases that have ended by themselves; a line for the user
     about each.
 
     Args:
-        live: ids that are known to be live, so that nobody need be asked about them.
+        live: ids that are known to be live, and need not be asked about.
     """
     lines = [
         held.drop()
@@ -378,34 +372,6 @@ def drop_ended(live: Collection[str] = ()) -> list[str]:
         if lease_id not in live
     ]
     return [line for line in lines if line]
-
-
-def ended_line(lease: Mapping[str, Any]) -> str:
-    """What a lease's end means for this process, and the way to another one where it
-    was taken back.
-    """
-    outcome = lease["outcome"] or LeaseState.RELEASING.value
-    why = _failure(lease) if outcome == Outcome.FAILED.value else ""
-    what = (
-        f"the lease {lease['id']} has ended: {why or _TAKEN_BACK.get(outcome, outcome)}"
-    )
-    has_device = any(piece["kind"] != SliceKind.CPU.value for piece in lease["slices"])
-    if has_device and attaching.cuda_started():
-        now = "CUDA still holds its device in this kernel: restart it"
-    else:
-        now = "this kernel runs without a device now"
-    return f"{what}; {now}" + (
-        f"; %gpu request {lease['spec']} asks again" if outcome in _TAKEN_BACK else ""
-    )
-
-
-def _failure(lease: Mapping[str, Any]) -> str:
-    """Why a lease ended as failed."""
-    conditions = conditions_from_list(lease["conditions"])
-    return conditions_text(each for each in conditions if each.kind in _FAILURES)
-
-
-_FAILURES = frozenset({ConditionKind.NOT_ENFORCED, ConditionKind.FAILED})
 
 
 def is_new(lease: Mapping[str, Any]) -> bool:

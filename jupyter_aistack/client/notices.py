@@ -1,7 +1,7 @@
-"""Word that a slice will be taken back: said in the notebook in time, and to functions
+"""Notices that a slice will end: shown in the notebook in time, and passed to functions
 that save what must be saved.
 
-What is wrong with a slice (not enforced, over its memory, on a GPU that failed) is said
+What is wrong with a slice (not enforced, over its memory, on a GPU that failed) is shown
 there too.
 
 A thread asks every few seconds while this process holds something. It never raises, and
@@ -19,6 +19,7 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from jupyter_aistack.core.model.condition import Severity
+from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.lease import NoticeKind
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import format_duration
@@ -38,7 +39,7 @@ _hooks: dict[str, Hook] = {}
 
 
 def on_notice(function: H) -> H:
-    """Have `function` called when a slice of this process is about to be taken back, to
+    """Have `function` called when a slice of this process is about to end, to
     save what must be saved.
 
     Also a decorator. It is called once per notice, in a thread of its own beside the
@@ -52,14 +53,14 @@ def on_notice(function: H) -> H:
 
 
 def forget_notice(function: Hook) -> None:
-    """Take back what `on_notice` was given; one that it was never given is no error."""
+    """Call a function no longer that was given to `on_notice`; any other is ignored."""
     for name in [name for name, known in _hooks.items() if known == function]:
         del _hooks[name]
 
 
 def _name(function: Hook) -> str:
-    """What tells a function from others; one that was written with ``def`` is the same
-    again when its cell is.
+    """What tells a function from others; a function that was written with ``def`` has
+    the same name again when its cell is run again.
     """
     name = getattr(function, "__qualname__", "")
     is_named = isinstance(function, FunctionType) and "<" not in name.rpartition(".")[2]
@@ -69,22 +70,26 @@ def _name(function: Hook) -> str:
 def notice_line(lease: JSON, now: float) -> str:
     """What the holder of a lease with a notice reads."""
     notice = lease["notice"]
-    when = f"{_whose(lease)} will be taken back in {format_duration(notice['ends_at'] - now)}"
+    left = format_duration(notice["ends_at"] - now)
     if notice["kind"] == NoticeKind.IDLE.value:
-        return f"{when}: nobody uses it. Run a cell, or %gpu extend, to keep it."
+        return (
+            f"{_whose(lease)} will be reclaimed in {left}: it is idle. "
+            "Run a cell, or %gpu extend, to keep it."
+        )
+    rest = "without it" if _is_cpu(lease) else "on the CPU"
     return (
-        f"{when}: somebody who goes first needs the room. Save what you need; the kernel keeps running "
-        f"{'without it' if _is_cpu(lease) else 'on the CPU'}."
+        f"{_whose(lease)} will be preempted in {left}: a request of higher priority "
+        f"needs the capacity. Save what you need; the kernel keeps running {rest}."
     )
 
 
 def withdrawn_line(lease: JSON) -> str:
     """What the holder reads when a notice is withdrawn."""
-    return f"{_whose(lease)} stays: it is not taken back after all."
+    return f"{_whose(lease)} stays: the notice is withdrawn."
 
 
 def warning_lines(lease: JSON) -> list[str]:
-    """What the holder reads when something is wrong with the slice, one line for each
+    """What the holder reads when something is wrong with the slice: a line for each
     condition that is more than information.
     """
     return [
@@ -103,7 +108,7 @@ def _whose(lease: JSON) -> str:
 
 
 def _is_cpu(lease: JSON) -> bool:
-    return all(piece["kind"] == "cpu" for piece in lease["slices"])
+    return all(slice_["kind"] == SliceKind.CPU.value for slice_ in lease["slices"])
 
 
 class NoticeWatcher:
@@ -144,12 +149,11 @@ class NoticeWatcher:
     def _run(self) -> None:
         while True:
             time.sleep(ASK_SECONDS)
-            self._is_wanted = (
-                False  # before asking: what comes after the answer must not be missed
-            )
-            with contextlib.suppress(
-                AIStackError
-            ):  # a server that is being started again; asked once more later
+            # Cleared before asking: a lease that comes after the answer sets it again,
+            # and would otherwise be missed.
+            self._is_wanted = False
+            # A server that is being restarted is asked again later.
+            with contextlib.suppress(AIStackError):
                 if not self.look(self._leases()) and self._has_ended():
                     return
 
@@ -166,48 +170,58 @@ class NoticeWatcher:
             return not self._is_wanted
 
     def look(self, leases: Iterable[JSON]) -> bool:
-        """Tell what is new about these leases, and call the functions; whether there
+        """Show what is new about these leases, and call the functions; whether there
         are any leases.
         """
-        found = list(leases)
-        for lease in self._tell(found):
+        current = list(leases)
+        for lease in self._show_news(current):
             self._call_hooks(lease)
-        return bool(found)
+        return bool(current)
 
     def look_in_passing(self, leases: Iterable[JSON]) -> None:
-        """The same where nobody may be held up: the functions are called in a
+        """The same before a cell, which must not wait: the functions are called in a
         thread.
         """
-        for lease in self._tell(list(leases)):
-            threading.Thread(
+        for lease in self._show_news(list(leases)):
+            hooks = threading.Thread(
                 target=self._call_hooks, args=(lease,), name=THREAD, daemon=True
-            ).start()
+            )
+            hooks.start()
 
-    def _tell(self, found: list[JSON]) -> list[JSON]:
-        """Say what is new; the leases with a new notice."""
-        with self._looking:  # a cell that begins looks too
-            new = [lease for lease in found if lease["notice"] and self._is_new(lease)]
-            stays = [
-                lease
-                for lease in found
-                if not lease["notice"] and self._told.pop(lease["id"], None) is not None
-            ]
-            self._told.update({lease["id"]: lease["notice"]["at"] for lease in new})
-            warnings = [
-                (lease["id"], line) for lease in found for line in warning_lines(lease)
-            ]
-            news = [each for each in warnings if each not in self._warned]
-            self._warned = frozenset(warnings)
-        for _, line in news:
+    def _show_news(self, leases: list[JSON]) -> list[JSON]:
+        """Show what is new; the leases with a new notice."""
+        # A cell that begins looks too: each notice must be shown once.
+        with self._looking:
+            warnings = self._new_warnings(leases)
+            kept = [lease for lease in leases if self._is_kept_again(lease)]
+            noticed = [lease for lease in leases if self._has_new_notice(lease)]
+            self._told.update({lease["id"]: lease["notice"]["at"] for lease in noticed})
+
+        for line in warnings:
             self._say(line)
-        for lease in stays:
+        for lease in kept:
             self._say(withdrawn_line(lease))
-        for lease in new:
+        for lease in noticed:
             self._say(notice_line(lease, time.time()))
-        return new
+        return noticed
 
-    def _is_new(self, lease: JSON) -> bool:
-        return bool(self._told.get(lease["id"]) != lease["notice"]["at"])
+    def _new_warnings(self, leases: list[JSON]) -> list[str]:
+        warnings = [
+            (lease["id"], line) for lease in leases for line in warning_lines(lease)
+        ]
+        news = [line for key, line in warnings if (key, line) not in self._warned]
+        self._warned = frozenset(warnings)
+        return news
+
+    def _is_kept_again(self, lease: JSON) -> bool:
+        """Whether its notice was withdrawn; forgets that there was one."""
+        if lease["notice"]:
+            return False
+        return self._told.pop(lease["id"], None) is not None
+
+    def _has_new_notice(self, lease: JSON) -> bool:
+        notice = lease["notice"]
+        return bool(notice) and self._told.get(lease["id"]) != notice["at"]
 
     def _call_hooks(self, lease: JSON) -> None:
         notice = {**lease["notice"], "lease_id": lease["id"], "spec": lease["spec"]}

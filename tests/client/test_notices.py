@@ -48,9 +48,9 @@ def test_a_notice_is_told_once_in_plain_words(
     assert watcher.look([noticed])
     assert watcher.look([noticed])
     (line,) = said
-    assert line.startswith("This kernel's slice 1/4 will be taken back in ")
+    assert line.startswith("This kernel's slice 1/4 will be preempted in ")
     assert (
-        "somebody who goes first needs the room. Save what you need; the kernel keeps running on the CPU."
+        "a request of higher priority needs the capacity. Save what you need; the kernel keeps running on the CPU."
         in line
     )
 
@@ -77,7 +77,7 @@ def test_a_notice_says_whose_slice_it_is(change: dict[str, Any], words: str) -> 
 
 
 def test_an_idle_notice_says_how_to_keep_the_slice() -> None:
-    assert "nobody uses it. Run a cell, or %gpu extend, to keep it." in notice_line(
+    assert "it is idle. Run a cell, or %gpu extend, to keep it." in notice_line(
         lease(kind="idle"), time.time()
     )
 

@@ -206,7 +206,7 @@ async def test_slice_that_nobody_uses_is_taken_back_and_its_kernel_says_so_and_g
             client, "import os; print('lease:', os.environ.get('AISTACK_LEASE', ''))"
         )
         assert (
-            f"the lease {lease.id} has ended: it was taken back because nobody had used it for a while"
+            f"the lease {lease.id} has ended: it was reclaimed because it was idle"
             in said
         )
         assert "%gpu request 1/4 asks again" in said
@@ -225,7 +225,7 @@ async def test_notice_is_withdrawn_when_a_cell_runs(
     assert shown(broker, lease.id) == ("noticed", "idle")
     async with client_of(kernels.get_kernel(kernel_id)) as client:
         said = await output(client, "1 + 1")
-        assert "This kernel's slice 1/4 will be taken back in" in said, (
+        assert "This kernel's slice 1/4 will be reclaimed in" in said, (
             "told before the cell at the latest"
         )
     await settled(kernels, kernel_id)
@@ -298,7 +298,7 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         noticed = broker.lease(lease.id)
         assert noticed.notice is not None
         assert noticed.notice.kind is NoticeKind.PREEMPT
-        line = "This kernel's slice 1 will be taken back in 1 s: somebody who goes first needs the room."
+        line = "This kernel's slice 1 will be preempted in 1 s: a request of higher priority needs the capacity."
         assert line.partition(" in ")[0] in await stream_text(client)
         while not saved.exists():
             await asyncio.sleep(0.01)
@@ -320,9 +320,7 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         assert broker.lease(lease.id).outcome is Outcome.PREEMPTED
         assert [held.queue for held in broker.leases()] == ["urgent"]
         said = await output(client, "print(treasure)")
-        assert (
-            "it was taken back because somebody who goes first needed the room" in said
-        )
+        assert "it was preempted by a request of higher priority" in said
         assert (
             "this kernel runs without a device now; %gpu request 1 asks again" in said
         )

@@ -59,7 +59,7 @@ class LaunchLease:
                 self._prepared[lease_id] = PREPARATION.from_dict(preparation)
 
     def _drop(self, lease_id: str) -> str:
-        from jupyter_aistack.client.lease_handle import ended_line
+        from jupyter_aistack.client.lease_end import ended_line
 
         preparation = self._prepared.pop(lease_id, None)
         # The lease ended before its first answer: what launchers set is known.

@@ -518,7 +518,7 @@ def test_status_names_device_enforcement_memory_and_time_left():
         )
     )
     assert (
-        "will be taken back in 5 min: nobody uses it. Run a cell, or %gpu extend, to keep it."
+        "will be reclaimed in 5 min: it is idle. Run a cell, or %gpu extend, to keep it."
         in told
     )
     assert "for 20 min; taken back after 25 min" in told
