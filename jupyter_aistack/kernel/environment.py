@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from jupyter_aistack.core.enforcement import memory_caps
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
+from .allocation import KernelAllocation
+
 T = TypeVar("T")
 
 SECRETS = {
@@ -40,6 +42,41 @@ OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
 _FORCED = ("CUDA_", "ROCR_", "HIP_VISIBLE", "AISTACK_")
 _LISTS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "AISTACK_LEASE")
 _THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
+
+
+def launch_environment(
+    env: Mapping[str, str],
+    allocation: KernelAllocation,
+    *,
+    kernel_id: str,
+    socket_path: str,
+    drop: Collection[str],
+    keeps_lease: bool,
+) -> dict[str, str]:
+    """The environment a kernel is launched with.
+
+    Args:
+        env: what it would be launched with otherwise.
+        allocation: what the kernel has.
+        kernel_id: the kernel.
+        socket_path: where it reaches the server; empty for nowhere.
+        drop: names of the variables it must not get.
+        keeps_lease: a lease that `env` names already is shared, and not exchanged.
+    """
+    changed = without_secrets(env, drop, has_socket=bool(socket_path))
+    if keeps_lease and env.get("AISTACK_LEASE"):
+        return changed
+    changed = {name: value for name, value in changed.items() if name not in OURS}
+    changed["AISTACK_KERNEL"] = kernel_id
+    if socket_path:
+        changed["AISTACK_SOCKET"] = socket_path
+    if allocation.request is not None:
+        changed["AISTACK_REQUEST"] = allocation.request.id
+    # All devices are hidden first: a slice shows its own again.
+    changed |= no_device(has_gpus=bool(allocation.has_gpus), has_amd=allocation.has_amd)
+    if allocation.prepared is None:
+        return changed
+    return with_slice(changed, allocation.prepared)
 
 
 def without_secrets(

@@ -1,9 +1,9 @@
-"""What one kernel holds, kept true against the broker. Synchronous; call it in a
+"""The leases of one kernel, kept true against the broker. Synchronous; call it in a
 thread, never in an event loop.
 
 The ledger is asked each time: leases a kernel took with ``%gpu request``, or that were
-reserved for its id before it
-started, are its own as much as the one its kernelspec asks for.
+reserved for its id before it started, are its own as much as the one its kernelspec
+asks for.
 """
 
 from __future__ import annotations
@@ -12,91 +12,32 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.condition import Condition
-from jupyter_aistack.core.model.device import DeviceKind, SliceKind
+from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.device_state import reset_for_new_process
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
+from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.exceptions import (
-    InvalidRequest,
     InvalidTransition,
     LeaseError,
-    LedgerUnavailable,
     NotEnforced,
     PrepareFailed,
-    ProviderError,
 )
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.processes import groups_of, is_alive
 
+from .allocation import KernelAllocation
 from .environment import combined
 from .process_control import DeviceProcesses
+from .standalone import is_real_gpu
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
 
 RECENT_LEASES = 200
-"""So many of a host's newest leases are looked through for those of a process that is
-to be ended.
-"""
-
-_brokers: dict[tuple[str, str], Broker] = {}
-_building = threading.Lock()
-
-
-def own_broker() -> Broker:
-    """This process's own broker, for kernels launched without a Jupyter server
-    (nbclient, papermill).
-
-    Raises:
-        LedgerError: it cannot be built; a setting that makes no sense is no fault of a
-            kernel's request.
-    """
-    from jupyter_aistack.config import load_settings
-
-    key = (
-        os.environ.get("AISTACK_LEDGER", ""),
-        os.environ.get("AISTACK_PROVIDERS", ""),
-    )
-    with _building:
-        try:
-            if key not in _brokers:
-                _brokers[key] = load_settings().build_broker()
-            return _brokers[key]
-        except InvalidRequest as error:
-            raise LedgerUnavailable(
-                f"the broker could not be started: {error.message}"
-            ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class KernelAllocation:
-    """What a kernel has at one moment.
-
-    Attributes:
-        leases: its live leases.
-        prepared: what its process must be given; None when it holds nothing.
-        request: its waiting request, if any.
-        has_gpus: whether the host has real GPUs that are leased out; None when that
-            could not be found out.
-        has_amd: whether some of them are AMD's.
-        note: why it has no slice though one was asked for.
-    """
-
-    leases: tuple[Lease, ...] = ()
-    prepared: Preparation | None = None
-    request: Request | None = None
-    has_gpus: bool | None = None
-    has_amd: bool = False
-    note: str = ""
-
-    @property
-    def is_waiting(self) -> bool:
-        return self.request is not None and self.request.state is RequestState.QUEUED
+"""How many of a host's newest leases are searched for those of a process that is to be
+ended."""
 
 
 class KernelLeases:
@@ -129,44 +70,40 @@ class KernelLeases:
             AIStackError: something of ours failed.
         """
         with self._lock:
-            broker = self._broker()
-            if spec and not self._leases() and self._waiting() is None:
+            if spec:
                 holder = self._holder(label)
-                broker.submit(spec, holder, queue=queue, groups=groups_of(holder.user))
-            return self.look()
+                groups = groups_of(holder.user)
+                self._broker().acquire(spec, holder, queue=queue, groups=groups)
+            return self.prepare()
 
-    def look(self) -> KernelAllocation:
+    def prepare(self) -> KernelAllocation:
         """What the kernel holds or waits for now, its slices made ready."""
         with self._lock:
             broker = self._broker()
             leases = []
             parts = []
-            note = ""
+            why_none = ""
             for lease in self._leases():
                 try:
                     parts.append(broker.prepare(lease))
                     leases.append(self._kept(lease))
                 except (PrepareFailed, LeaseError) as error:
-                    note = error.message
+                    why_none = error.message
             waiting = self._waiting()
-            gpus = [
-                device
-                for device in broker.inventory().of_kind(DeviceKind.GPU)
-                if not device.simulated
-            ]
+            gpus = [gpu for gpu in broker.inventory().devices if is_real_gpu(gpu)]
             return KernelAllocation(
                 leases=tuple(leases),
                 prepared=combined(parts) if parts else None,
                 request=waiting,
                 has_gpus=bool(gpus),
-                has_amd=any(device.vendor == "amd" for device in gpus),
-                note=note or (self._why(waiting) if waiting else ""),
+                has_amd=any(gpu.vendor == "amd" for gpu in gpus),
+                why_none=why_none or (self._why_queued(waiting) if waiting else ""),
             )
 
-    def await_turn(self) -> KernelAllocation:
-        """Let the broker take its turn, then `look`."""
+    def poll(self) -> KernelAllocation:
+        """Run a cycle of the broker, then `prepare` what that has granted."""
         self._broker().cycle()
-        return self.look()
+        return self.prepare()
 
     def _kept(self, lease: Lease) -> Lease:
         """The lease, held by this process if its holder is not running (any more)."""
@@ -179,13 +116,11 @@ class KernelLeases:
     def _holder(self, label: str) -> Holder:
         from jupyter_aistack.system.processes import current_user
 
-        host = self._broker().host
-        user = current_user()
         return Holder(
             kind=HolderKind.KERNEL,
             id=self.kernel_id,
-            user=user,
-            host=host,
+            user=current_user(),
+            host=self._broker().host,
             pid=os.getpid(),
             label=label,
         )
@@ -194,36 +129,32 @@ class KernelLeases:
         """Leases of the kernel itself; those of its workers and runs end with their own
         processes.
         """
-        found = (
-            lease for lease in self._broker().leases() if self._is_own(lease.holder)
-        )
-        return [lease for lease in found if lease.state is not LeaseState.RELEASING]
+        return [
+            lease
+            for lease in self._broker().leases()
+            if self._is_own(lease.holder) and lease.state is not LeaseState.RELEASING
+        ]
 
     def _waiting(self) -> Request | None:
-        return next(
-            (request for request in self._requests() if self._is_own(request.holder)),
-            None,
-        )
+        for request in self._requests():
+            if self._is_own(request.holder):
+                return request
+        return None
 
     def _requests(self) -> tuple[Request, ...]:
-        broker = self._broker()
-        return broker.ledger.read(broker.host, broker.clock()).requests
+        return self._broker().host_state.read().requests
 
-    def _why(self, request: Request) -> str:
+    def _why_queued(self, request: Request) -> str:
         """Why it waits, as far as it is among the first."""
-        return next(
-            (
-                one.reason
-                for one in self._broker().waiting()
-                if one.request.id == request.id
-            ),
-            "",
-        )
+        for waiting in self._broker().waiting():
+            if waiting.request.id == request.id:
+                return waiting.reason
+        return ""
 
     def _is_own(self, holder: Holder) -> bool:
         return holder.kind is HolderKind.KERNEL and holder.id == self.kernel_id
 
-    # -- keeping -----------------------------------------------------------------------
+    # -- while a process runs ----------------------------------------------------------
 
     def bind(self, pid: int) -> None:
         """The kernel's process runs: its leases live and die with it. One that has died
@@ -234,9 +165,9 @@ class KernelLeases:
                 self._pid = pid
                 self._bind_all(pid, root_pid=pid)
 
-    def hold(self, pid: int) -> None:
-        """Process `pid` of the kernel ends or has ended: keep its leases until the
-        kernel is launched again.
+    def hold_for_restart(self, pid: int) -> None:
+        """Process `pid` of the kernel ends or has ended: keep its leases, in this
+        process's name, until the kernel is launched again.
         """
         with self._lock:
             if self._pid in (None, pid):
@@ -249,13 +180,10 @@ class KernelLeases:
                 continue
             with contextlib.suppress(LeaseError):  # it ended just now
                 self._broker().bind(lease.id, lease.token, pid=pid, root_pid=root_pid)
-                if lease.residence is not None and lease.holder.root_pid not in (
-                    None,
-                    root_pid,
-                ):
-                    self._start_anew(lease)
+                if _is_of_other_process(lease, root_pid):
+                    self._reset_device_state(lease)
 
-    def _start_anew(self, lease: Lease) -> None:
+    def _reset_device_state(self, lease: Lease) -> None:
         """Its process is another one: what was suspended of the old one is gone with
         it.
         """
@@ -263,10 +191,10 @@ class KernelLeases:
         broker.update_device_state(
             lease.id,
             lease.token,
-            lambda residence: reset_for_new_process(residence, broker.clock()),
+            lambda state: reset_for_new_process(state, broker.clock()),
         )
 
-    def follow(self, *, is_alone: bool) -> bool:
+    def refresh(self, *, is_alone: bool) -> bool:
         """Look after leases and the waiting request of a running kernel; whether one
         still waits.
 
@@ -277,17 +205,19 @@ class KernelLeases:
         with self._lock:
             if is_alone:
                 self._broker().maintain()
-            if self._pid is not None:
-                stand_in = [
-                    lease for lease in self._leases() if lease.holder.pid == os.getpid()
-                ]
-                if stand_in:  # granted while it ran, to the process that asked for it
-                    self._bind_all(self._pid, root_pid=self._pid)
+            if self._pid is not None and self._has_stand_in():
+                self._bind_all(self._pid, root_pid=self._pid)
             return self._waiting() is not None
+
+    def _has_stand_in(self) -> bool:
+        """Whether a lease was granted while the kernel ran, to this process, which
+        asked for it.
+        """
+        return any(lease.holder.pid == os.getpid() for lease in self._leases())
 
     def activate(
         self,
-        holding: KernelAllocation,
+        allocation: KernelAllocation,
         *,
         verified: bool | None,
         condition: Condition | None,
@@ -295,7 +225,7 @@ class KernelLeases:
         """Write down that the leases are in use, and what verification found; they may
         be revoked for it.
         """
-        for lease in holding.leases:
+        for lease in allocation.leases:
             # It ended before its check did, or is suspended, or is revoked now: the
             # kernel is told, and goes on.
             with contextlib.suppress(LeaseError, InvalidTransition, NotEnforced):
@@ -303,11 +233,11 @@ class KernelLeases:
                     lease.id, lease.token, verified=verified, condition=condition
                 )
 
-    def is_client(self, holding: KernelAllocation, pid: int) -> bool | None:
-        """Whether the server that holds the leases to their size knows a process; None
-        where nobody says.
+    def is_client(self, allocation: KernelAllocation, pid: int) -> bool | None:
+        """Whether the server that enforces the leases knows a process; None where no
+        server tells.
         """
-        answers = [self._broker().clients(lease) for lease in holding.leases]
+        answers = [self._broker().clients(lease) for lease in allocation.leases]
         known = [clients for clients in answers if clients is not None]
         return any(pid in clients for clients in known) if known else None
 
@@ -324,22 +254,16 @@ class KernelLeases:
             before: leases it was started with.
         """
         broker = self._broker()
-        found = {lease.id: lease for lease in before} | {
-            lease.id: lease for lease in self._had(pid)
+        family = (
+            lease for lease in broker.leases() if self._is_of_family(lease.holder)
+        )
+        leases = {
+            lease.id: lease for lease in (*before, *self._leases_of(pid), *family)
         }
-        found |= {
-            lease.id: lease
-            for lease in broker.leases()
-            if self._is_of_family(lease.holder)
-        }
-        on_gpu = [
-            one
-            for one in found.values()
-            if any(piece.kind is not SliceKind.CPU for piece in one.slices)
-        ]
+        on_gpu = [lease for lease in leases.values() if _is_on_gpu(lease)]
         return DeviceProcesses(broker, on_gpu, pid) if on_gpu else None
 
-    def _had(self, pid: int) -> list[Lease]:
+    def _leases_of(self, pid: int) -> list[Lease]:
         """Leases that a process of the kernel has or had, as far as they are among the
         newest of the host.
         """
@@ -348,9 +272,10 @@ class KernelLeases:
             broker.clock(), host=broker.host, live=False, limit=RECENT_LEASES
         )
         return [
-            one
-            for one in newest
-            if self._is_own(one.holder) and pid in (one.holder.pid, one.holder.root_pid)
+            lease
+            for lease in newest
+            if self._is_own(lease.holder)
+            and pid in (lease.holder.pid, lease.holder.root_pid)
         ]
 
     def _is_of_family(self, holder: Holder) -> bool:
@@ -371,37 +296,21 @@ class KernelLeases:
                 return
             self._pid = None
             broker = self._broker()
+            # Requests first: a lease that is released would go to the next request of
+            # the same kernel.
             for request in self._requests():
                 if self._is_of_family(request.holder):
                     broker.cancel(request.id)
             for lease in broker.leases():
                 if self._is_of_family(lease.holder):
-                    with contextlib.suppress(
-                        LeaseError
-                    ):  # it ended another way meanwhile
+                    with contextlib.suppress(LeaseError):  # it ended meanwhile
                         broker.release(lease.id, lease.token)
 
 
-def makers(providers: tuple[Provider, ...], host: str) -> frozenset[str]:
-    """Who made the host's real GPUs, asked of the drivers alone: without a ledger there
-    is nothing else to know.
+def _is_of_other_process(lease: Lease, root_pid: int) -> bool:
+    """Whether the device state of a lease is of a process before this one."""
+    return lease.residence is not None and lease.holder.root_pid not in (None, root_pid)
 
-    Raises:
-        ProviderError: none was found, and a driver does not answer.
-    """
-    found: set[str] = set()
-    silent: ProviderError | None = None
-    for provider in providers:
-        try:
-            devices = provider.discover(host)
-        except ProviderError as error:
-            silent = error
-        else:
-            found.update(
-                d.vendor
-                for d in devices
-                if d.kind is DeviceKind.GPU and not d.simulated
-            )
-    if silent is not None and not found:
-        raise silent
-    return frozenset(found)
+
+def _is_on_gpu(lease: Lease) -> bool:
+    return any(slice_.kind is not SliceKind.CPU for slice_ in lease.slices)

@@ -37,7 +37,7 @@ class LeaseMonitor:
     Its first act is to bind what the kernel holds to its process.
 
     Args:
-        tenancy: what the kernel holds.
+        leases: what the kernel holds.
         pid: its process.
         grace_seconds: how long a dead kernel keeps its leases.
         is_alone: no server's broker runs cycles; run them here.
@@ -47,7 +47,7 @@ class LeaseMonitor:
 
     def __init__(
         self,
-        tenancy: KernelLeases,
+        leases: KernelLeases,
         pid: int,
         *,
         grace_seconds: float,
@@ -55,7 +55,7 @@ class LeaseMonitor:
         is_waiting: bool = False,
         log: logging.Logger,
     ) -> None:
-        self._tenancy = tenancy
+        self._leases = leases
         self._pid = pid
         self._log = log
         self._grace_seconds = grace_seconds
@@ -63,6 +63,7 @@ class LeaseMonitor:
         self._is_waiting = is_waiting
         self._bell, self._ear = socket.socketpair()
         self._is_stopped = False
+        self._is_bound = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="aistack-kernel-keeper", daemon=True
         )
@@ -70,6 +71,12 @@ class LeaseMonitor:
     def start(self) -> LeaseMonitor:
         self._thread.start()
         return self
+
+    def wait_until_bound(self) -> None:
+        """Wait until the leases are bound to the process, or that has failed and been
+        logged.
+        """
+        self._is_bound.wait()
 
     def stop(self) -> None:
         """Stop watching; changes nothing. Stopping twice is allowed."""
@@ -88,28 +95,29 @@ class LeaseMonitor:
             )
 
     def _watch(self) -> None:
-        self._quietly(lambda: self._tenancy.bind(self._pid))
+        self._quietly(lambda: self._leases.bind(self._pid))
+        self._is_bound.set()
         with _Exit(self._pid) as ended:
             while not ended.within(self._pause(), self._ear):
                 if self._is_stopped:
                     return
-                self._quietly(self._follow)
+                self._quietly(self._refresh)
         if self._is_stopped:
             return
-        self._quietly(lambda: self._tenancy.hold(self._pid))
+        self._quietly(lambda: self._leases.hold_for_restart(self._pid))
         self._ear.settimeout(self._grace_seconds)
         with contextlib.suppress(TimeoutError):
             self._ear.recv(1)
         if not self._is_stopped:
-            self._quietly(lambda: self._tenancy.release(self._pid))
+            self._quietly(lambda: self._leases.release(self._pid))
 
     def _pause(self) -> float | None:
         if self._is_waiting:
             return WAITING_SECONDS
         return ALONE_SECONDS if self._is_alone else None
 
-    def _follow(self) -> None:
-        self._is_waiting = self._tenancy.follow(is_alone=self._is_alone)
+    def _refresh(self) -> None:
+        self._is_waiting = self._leases.refresh(is_alone=self._is_alone)
 
     def _quietly(self, step: Callable[[], None]) -> None:
         """One step; what fails is tried again at the next, and the ledger's own

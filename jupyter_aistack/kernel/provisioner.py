@@ -1,132 +1,55 @@
-"""Jupyter's door: a provisioner that keeps a lease for the life of a kernel."""
+"""The provisioner that Jupyter launches kernels through: it keeps a lease for the life
+of a kernel.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from tornado.web import HTTPError
-from traitlets import Float, List, TraitError, Unicode
 
 from jupyter_aistack.core.model.spec import parse_spec
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, Refused
+from jupyter_aistack.exceptions import InvalidRequest, Refused
 
-from .environment import OURS, SECRETS, expected, no_device, with_slice, without_secrets
-from .kernel_leases import KernelAllocation, KernelLeases, makers, own_broker
+from .allocation import KernelAllocation
+from .environment import launch_environment
+from .kernel_leases import KernelLeases
+from .launch_rejected import LaunchRejected
 from .lease_monitor import LeaseMonitor
 from .process_control import KernelControl
+from .server_link import LEDGER_SECONDS, ServerLink, describe
+from .settings import SliceSettings
+from .standalone import configured_gpu_vendors, own_broker
 from .teardown import Teardown
-from .verify import bind_process, check
+from .verify import bind_process, check_in_background
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-LEDGER_SECONDS = 10.0
-"""How long a kernel's start waits for the broker itself (its first use opens the ledger
-and the drivers).
-"""
 POLL_SECONDS = 0.1
-
-_SETTINGS = {
-    "slice": 'text such as "1/4", "20GiB" or "cpu:2"',
-    "queue": "the name of a queue",
-    "wait_seconds": "a number of seconds, 0 or more",
-    "grace_seconds": "a number of seconds, 0 or more",
-    "drop_environment": "a list of names of environment variables",
-}
+"""Between two looks whether a launch that waits has been granted its slice."""
 
 
-class LaunchRejected(HTTPError):
-    """A launch we turn down. Whichever way a server passes it on, users read the
-    sentence and nothing else.
-
-    ``POST /api/kernels`` answers with status and message, ``POST /api/sessions`` with
-    ``str()``.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(503, message, reason="Slice refused")
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class SliceProvisioner(LocalProvisioner):
+class SliceProvisioner(SliceSettings):
     """Launches a kernel on this host with a slice, and gives the slice back when the
     kernel is gone.
-
-    Settings come from ``metadata.kernel_provisioner.config`` of the kernelspec, or from
-    ``c.SliceProvisioner`` for all.
     """
-
-    slice = Unicode(
-        "",
-        help="""What a kernel leases at launch: ``1/4``, ``20GiB``, ``2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``. Empty,
-        the default, is nothing until the notebook asks.""",
-    ).tag(config=True)
-
-    queue = Unicode(
-        "",
-        help="The queue its request is charged to; empty, the default, for the user's own.",
-    ).tag(config=True)
-
-    wait_seconds = Float(
-        2.0,
-        help="""Seconds a launch waits for a slice to come free. After that the kernel starts without a device and stays
-        in the queue; the slice is attached once it is granted.""",
-    ).tag(config=True)
-
-    grace_seconds = Float(
-        30.0,
-        help="Seconds a dead kernel keeps its slice for being started again. Default 30, at least 0.",
-    ).tag(config=True)
-
-    drop_environment = List(
-        Unicode(),
-        default_value=list(SECRETS),
-        help="""Environment variables of the server that kernels do not get, because whatever runs in a notebook could
-        read them. The default is the tokens of Jupyter and JupyterHub; take JUPYTERHUB_API_TOKEN off the list for
-        notebooks that call the hub or a Dask Gateway with it. AISTACK_LEDGER is dropped too when it holds a password
-        and the kernel has a server to ask.""",
-    ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
         ours = {
             name: kwargs.pop(name) for name in tuple(kwargs) if name not in _JUPYTERS
         }
         super().__init__(**kwargs)
-        self._complaint = self._configure(ours)
-        self._tenancy: KernelLeases | None = None
-        self._keeper: LeaseMonitor | None = None
-        self._holding = KernelAllocation()
+        self._complaint = self.configure(ours)
+        self._server = ServerLink(self)
+        self._leases: KernelLeases | None = None
+        self._monitor: LeaseMonitor | None = None
+        self._allocation = KernelAllocation()
         self._command: list[str] = []
-        self._was_launched = self._is_hooked = False
-        self._was_made_way_for: int | None = None
-
-    def _configure(self, settings: Mapping[str, Any]) -> str:
-        """Take the kernelspec's settings; returns what is wrong with them. traitlets
-        would drop a typo silently.
-        """
-        for name, value in settings.items():
-            field = f"kernel_provisioner.config.{name}"
-            if name not in _SETTINGS:
-                return f"{field}: there is no such setting; there is {', '.join(_SETTINGS)}"
-            try:
-                setattr(self, name, value)
-            except TraitError:
-                return f"{field}: expected {_SETTINGS[name]}, got {value!r}"
-        if self.wait_seconds < 0 or self.grace_seconds < 0:
-            name = "wait_seconds" if self.wait_seconds < 0 else "grace_seconds"
-            return f"kernel_provisioner.config.{name}: expected {_SETTINGS[name]}"
-        return ""
+        self._was_launched = False
+        self._has_death_callback = False
+        self._freed_pid: int | None = None
 
     # -- what Jupyter calls ------------------------------------------------------------
 
@@ -135,12 +58,11 @@ class SliceProvisioner(LocalProvisioner):
         later one never is.
         """
         try:
-            self._holding = await self._claim(
-                (kwargs.get("env") or {}).get("JPY_SESSION_NAME", "")
-            )
+            session_name = (kwargs.get("env") or {}).get("JPY_SESSION_NAME", "")
+            self._allocation = await self._allocate(session_name)
             kwargs = await super().pre_launch(**kwargs)
         except BaseException:
-            await self._give_up()
+            await self._abandon_launch()
             raise
         kwargs["env"] = self._environment(kwargs["env"])
         return kwargs
@@ -155,7 +77,7 @@ class SliceProvisioner(LocalProvisioner):
         try:
             return await super().launch_kernel(cmd, **kwargs)
         except BaseException:
-            await self._give_up()
+            await self._abandon_launch()
             raise
 
     async def post_launch(self, **kwargs: Any) -> None:
@@ -163,33 +85,36 @@ class SliceProvisioner(LocalProvisioner):
         background.
         """
         await super().post_launch(**kwargs)
+        # From here on nothing may turn the kernel down: a restart must not lose it.
         self._was_launched = True
-        if self._tenancy is None or self.pid is None:
+        if self._leases is None or self.pid is None:
             return
-        self._hear_of_death()
-        holding = self._holding
-        if holding.prepared is not None:
-            bind_process(self.pid, holding.prepared.cores)
-        self._stop_keeper()
-        if holding.leases:
-            await self._quietly(self._tenancy.bind, self.pid)
-        self._keeper = LeaseMonitor(
-            self._tenancy,
+        self._release_on_death()
+        allocation = self._allocation
+        if allocation.prepared is not None:
+            # Before anything else: threads that the process starts later inherit it.
+            bind_process(self.pid, allocation.prepared.cores)
+        self._stop_monitor()
+        self._monitor = LeaseMonitor(
+            self._leases,
             self.pid,
             grace_seconds=self.grace_seconds,
-            is_alone=self._context() is None,
-            is_waiting=holding.is_waiting,
+            is_alone=self._server.context is None,
+            is_waiting=allocation.is_waiting,
             log=self.log,
         ).start()
-        if holding.prepared is not None:
-            self._start_check(self._tenancy, holding, kwargs.get("env") or {})
+        if allocation.leases:
+            # A launch that has returned has its lease bound: it dies with the process.
+            await self._server.run_changing(self._monitor.wait_until_bound)
+        if allocation.prepared is not None:
+            self._start_check(self._leases, allocation, kwargs.get("env") or {})
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         """The process is about to end, maybe to be launched again: keep what it holds
         in our name until then.
         """
         await super().shutdown_requested(restart=restart)
-        await self._hold()
+        await self._hold_for_restart()
 
     async def send_signal(self, signum: int) -> None:
         """As `shutdown_requested`, before a signal that ends the process; Jupyter's
@@ -198,64 +123,66 @@ class SliceProvisioner(LocalProvisioner):
         `kill` and `terminate` come through here, for restarts too, and never say so:
         nothing is released.
         """
-        if signum != signal.SIGINT or getattr(self.parent, "shutting_down", False):
-            await self._hold()
-        if signum in _ENDS and self.pid != self._was_made_way_for:
+        is_interrupt = signum == signal.SIGINT
+        if not is_interrupt or getattr(self.parent, "shutting_down", False):
+            # First: the moment the process ends its leases would be granted to others.
+            await self._hold_for_restart()
+        if signum in _ENDING_SIGNALS and self.pid != self._freed_pid:
             await self._before_kill()
         await super().send_signal(signum)
 
     async def terminate(self, restart: bool = False) -> None:
         """Ask the process to end, once its work on a GPU is over."""
-        await self._make_way()
+        await self._free_device()
         await super().terminate(restart=restart)
 
     async def kill(self, restart: bool = False) -> None:
         """End the process; one that uses a GPU is asked to end first, once its work
         there is over.
         """
-        teardown = await self._make_way()
+        teardown = await self._free_device()
         if teardown is not None:
             await teardown.ask()
         await super().kill(restart=restart)
 
-    async def _make_way(self) -> Teardown | None:
+    async def _free_device(self) -> Teardown | None:
         """Take the process off its GPU, if it is on one; None when there was nothing to
         do, or it is done already.
         """
         pid = self.pid
-        tenancy = self._tenancy
-        if (
-            tenancy is None or self._holding.has_gpus is False
-        ):  # most kernels, which end as ever
+        # Most kernels have no GPU to be taken off, and must end as fast as ever.
+        if self._leases is None or self._allocation.has_gpus is False:
             return None
-        if (
-            pid is None
-            or pid == self._was_made_way_for
-            or not self.has_process
-            or await self.poll() is not None
-        ):
+        if pid is None or pid == self._freed_pid or not await self._is_running():
             return None
-        self._was_made_way_for = pid
+        self._freed_pid = pid
+        # The restored state first: interrupting or ending a process that the driver has
+        # restored may hang the host.
         await self._before_kill()
-        device = await self._logged(tenancy.on_device, pid, self._holding.leases)
-        if device is None or not await self._logged(device.has_started):
+        device = await self._server.run_logged(
+            self._leases.on_device, pid, self._allocation.leases
+        )
+        if device is None or not await self._server.run_logged(device.has_started):
             return None
-        ways = KernelControl(
+        control = KernelControl(
             device,
-            self._logged,
+            self._server.run_logged,
             interrupt=self._interrupt,
             signal=self.send_signal,
             poll=self.poll,
         )
-        teardown = Teardown(ways)
+        teardown = Teardown(control)
         await teardown.free_device()
         return teardown
 
+    async def _is_running(self) -> bool:
+        return self.has_process and await self.poll() is None
+
     async def _before_kill(self) -> None:
-        """What was restored in its process is taken away before that is ended, see
+        """Take what was restored in the process off the device before it is ended, see
         `ServerContext.before_kill`.
         """
-        context = self._context()
+        context = self._server.context
         if context is None or not self.has_process or self.pid is None:
             return
         try:
@@ -272,9 +199,9 @@ class SliceProvisioner(LocalProvisioner):
         if self.kernel_spec.interrupt_mode == "signal":
             await super().send_signal(signal.SIGINT)
 
-    async def _hold(self) -> None:
-        if self._tenancy is not None and self.pid is not None and self.has_process:
-            await self._quietly(self._tenancy.hold, self.pid)
+    async def _hold_for_restart(self) -> None:
+        if self._leases is not None and self.pid is not None and self.has_process:
+            await self._server.run_changing(self._leases.hold_for_restart, self.pid)
 
     async def cleanup(self, restart: bool = False) -> None:
         """Give everything back unless the kernel comes again. The one call whose
@@ -291,10 +218,9 @@ class SliceProvisioner(LocalProvisioner):
         tokens.
         """
         info = await super().get_provisioner_info()
-        if self._holding.leases:
-            info["aistack"] = {
-                "leases": {lease.id: lease.token for lease in self._holding.leases}
-            }
+        tokens = {lease.id: lease.token for lease in self._allocation.leases}
+        if tokens:
+            info["aistack"] = {"leases": tokens}
         return info
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
@@ -304,14 +230,13 @@ class SliceProvisioner(LocalProvisioner):
         await super().load_provisioner_info(provisioner_info)
         self._was_launched = True
         if provisioner_info.get("aistack"):
-            self._tenancy = self._new_tenancy()
-            self._holding = (
-                await self._quietly(self._tenancy.look) or KernelAllocation()
-            )
+            self._leases = self._new_leases()
+            found = await self._server.run_changing(self._leases.prepare)
+            self._allocation = found or KernelAllocation()
 
     # -- getting the slice -------------------------------------------------------------
 
-    async def _claim(self, session_name: str) -> KernelAllocation:
+    async def _allocate(self, session_name: str) -> KernelAllocation:
         """What the kernel may start with.
 
         Raises:
@@ -323,143 +248,117 @@ class SliceProvisioner(LocalProvisioner):
             if self.slice:
                 parse_spec(self.slice)
             return await asyncio.wait_for(
-                self._acquire(self._label(session_name)),
+                self._acquire(self._server.label(session_name)),
                 LEDGER_SECONDS + self.wait_seconds,
             )
         except (InvalidRequest, Refused) as error:
-            if (self.slice or self._complaint) and not self._was_launched:
+            has_asked = bool(self.slice or self._complaint)
+            if has_asked and not self._was_launched:
                 raise LaunchRejected(error.message) from error
-            return self._nothing(error.message)
+            return self._no_allocation(error.message)
         except Exception as error:  # whatever fails on our side, users get their kernel
-            return self._nothing(
-                getattr(error, "message", "") or f"{type(error).__name__}: {error}"
-            )
+            return self._no_allocation(describe(error))
 
-    def _nothing(self, why: str) -> KernelAllocation:
-        what = f"without its slice {self.slice}" if self.slice else "as a plain one"
-        self.log.warning("kernel %s starts %s: %s", self.kernel_id, what, why)
-        return KernelAllocation(note=why, has_gpus=True if self.slice else None)
+    def _no_allocation(self, why: str) -> KernelAllocation:
+        how = f"without its slice {self.slice}" if self.slice else "as a plain one"
+        self.log.warning("kernel %s starts %s: %s", self.kernel_id, how, why)
+        # One that was to have a slice must not see all of the GPUs instead.
+        return KernelAllocation(why_none=why, has_gpus=True if self.slice else None)
 
     async def _acquire(self, label: str) -> KernelAllocation:
-        if not self.slice and self._context() is None:
-            found = await self._run(_makers_without_ledger)
-            return KernelAllocation(has_gpus=bool(found), has_amd="amd" in found)
-        if self._tenancy is None:
-            self._tenancy = self._new_tenancy()
-        holding = await self._run(
-            self._tenancy.acquire, self.slice, queue=self.queue, label=label
+        if not self.slice and self._server.context is None:
+            vendors = await self._server.run(configured_gpu_vendors)
+            return KernelAllocation(has_gpus=bool(vendors), has_amd="amd" in vendors)
+        if self._leases is None:
+            self._leases = self._new_leases()
+        allocation = await self._server.run(
+            self._leases.acquire, self.slice, queue=self.queue, label=label
         )
+        if not self.slice:
+            return allocation
+        if allocation.is_waiting:
+            allocation = await self._wait(self._leases, allocation)
+        if not allocation.leases:
+            self.log.warning(
+                "kernel %s starts without a device: %s",
+                self.kernel_id,
+                allocation.why_none or "no slice is free",
+            )
+        return allocation
+
+    async def _wait(
+        self, leases: KernelLeases, allocation: KernelAllocation
+    ) -> KernelAllocation:
+        """Wait for `wait_seconds` at most until the request is granted."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.wait_seconds
-        while self.slice and holding.is_waiting and (left := deadline - clock()) > 0:
-            await asyncio.sleep(min(POLL_SECONDS, left))
-            holding = await self._run(self._tenancy.await_turn)
-        if self.slice and not holding.leases:
-            why = holding.note or "no slice is free"
-            self.log.warning(
-                "kernel %s starts without a device: %s", self.kernel_id, why
-            )
-        return holding
+        while allocation.is_waiting and clock() < deadline:
+            await asyncio.sleep(min(POLL_SECONDS, deadline - clock()))
+            allocation = await self._server.run(leases.poll)
+        return allocation
 
-    def _new_tenancy(self) -> KernelLeases:
-        context = self._context()
-        return KernelLeases(
-            own_broker if context is None else lambda: context.broker,
-            self.kernel_id,
-        )
-
-    def _label(self, session_name: str) -> str:
-        """The notebook's path for people, relative to the server's root where it lies
-        below.
-        """
-        root = getattr(self._serverapp(), "root_dir", "")
-        path = Path(session_name)
-        return (
-            str(path.relative_to(root))
-            if root and path.is_relative_to(root)
-            else session_name
-        )
-
-    # -- the environment ---------------------------------------------------------------
+    def _new_leases(self) -> KernelLeases:
+        context = self._server.context
+        broker = own_broker if context is None else lambda: context.broker
+        return KernelLeases(broker, self.kernel_id)
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        context = self._context()
-        holding = self._holding
-        socket_path = getattr(context, "socket_path", "")
-        changed = without_secrets(
-            env, self.drop_environment, has_socket=bool(socket_path)
-        )
-        if context is None and not self.slice and env.get("AISTACK_LEASE"):
-            return (
-                changed  # launched by a kernel that holds a slice: it shares that one
-            )
-        changed = {name: value for name, value in changed.items() if name not in OURS}
-        changed["AISTACK_KERNEL"] = self.kernel_id
-        if socket_path:
-            changed["AISTACK_SOCKET"] = socket_path
-        if holding.request is not None:
-            changed["AISTACK_REQUEST"] = holding.request.id
-        changed |= no_device(has_gpus=bool(holding.has_gpus), has_amd=holding.has_amd)
-        return (
-            changed
-            if holding.prepared is None
-            else with_slice(changed, holding.prepared)
+        context = self._server.context
+        return launch_environment(
+            env,
+            self._allocation,
+            kernel_id=self.kernel_id,
+            socket_path=getattr(context, "socket_path", ""),
+            drop=self.drop_environment,
+            # Launched by a kernel that holds a slice: it shares that one.
+            keeps_lease=context is None and not self.slice,
         )
 
     # -- watching and checking ---------------------------------------------------------
 
     def _start_check(
-        self, tenancy: KernelLeases, holding: KernelAllocation, env: Mapping[str, str]
+        self, leases: KernelLeases, allocation: KernelAllocation, env: Mapping[str, str]
     ) -> None:
         """Check in a thread of its own what the kernel really got, and write it down;
         nothing waits for it.
         """
-        prepared = holding.prepared
-        pid = self.pid
-        command = list(self._command)
-        assert prepared is not None
-        assert pid is not None
-        poke = self._poker()
+        assert self.pid is not None
+        notify = self._server.notifier()
 
-        def run() -> None:
-            try:
-                verified, condition = check(
-                    expected(prepared, env),
-                    pid=pid,
-                    command=command,
-                    environment=env,
-                    is_client=lambda child: tenancy.is_client(holding, child),
-                )
-                tenancy.activate(holding, verified=verified, condition=condition)
-                poke()
-            except Exception as error:
-                self.log.warning(
-                    "the slice of kernel %s could not be checked: %s",
-                    self.kernel_id,
-                    error,
-                )
+        def failed(error: Exception) -> None:
+            self.log.warning(
+                "the slice of kernel %s could not be checked: %s", self.kernel_id, error
+            )
 
-        threading.Thread(target=run, name="aistack-check", daemon=True).start()
+        check_in_background(
+            leases,
+            allocation,
+            pid=self.pid,
+            command=list(self._command),
+            environment=env,
+            on_done=notify,
+            on_failure=failed,
+        )
 
-    def _hear_of_death(self) -> None:
-        """Release when the restarter gives up on the kernel; that is the only word of
-        it there is.
+    def _release_on_death(self) -> None:
+        """Release when the restarter gives up on the kernel; nothing else is called
+        then.
         """
         add = getattr(self.parent, "add_restart_callback", None)
-        if add is not None and not self._is_hooked:
+        if add is not None and not self._has_death_callback:
             add(self._on_dead, "dead")
-            self._is_hooked = True
+            self._has_death_callback = True
 
     def _on_dead(self) -> None:
-        self._stop_keeper()
-        if self._tenancy is not None:
+        self._stop_monitor()
+        if self._leases is not None:
             threading.Thread(
-                target=self._release_now, args=(self._tenancy,), daemon=True
+                target=self._release_now, args=(self._leases,), daemon=True
             ).start()
 
-    def _release_now(self, tenancy: KernelLeases) -> None:
+    def _release_now(self, leases: KernelLeases) -> None:
         try:
-            tenancy.release()
+            leases.release()
         except Exception as error:
             self.log.warning(
                 "the slice of kernel %s could not be released: %s",
@@ -469,101 +368,33 @@ class SliceProvisioner(LocalProvisioner):
 
     # -- giving back -------------------------------------------------------------------
 
-    async def _give_up(self) -> None:
-        """A launch failed: nothing more is called for it.
-
-        Jupyter keeps its id as pending, and a server with such an id hangs when it is
-        told to stop.
-        """
-        pending = getattr(
-            getattr(self.parent, "parent", None), "_pending_kernels", None
-        )
+    async def _abandon_launch(self) -> None:
+        """Give everything back: a launch has failed, and nothing more is called."""
+        # Jupyter leaves the id of such a kernel among those that are being started, and
+        # a server told to stop then waits for it for ever (`_async_shutdown_all` of
+        # jupyter_client awaits the failed launch, then looks for its kernel). There is
+        # no public way to have it forgotten.
+        kernel_manager = getattr(self.parent, "parent", None)
+        pending = getattr(kernel_manager, "_pending_kernels", None)
         if isinstance(pending, dict):
             pending.pop(self.kernel_id, None)
         await self._release()
 
     async def _release(self) -> None:
-        self._stop_keeper()
-        self._holding = KernelAllocation()
-        if self._tenancy is not None:
-            await asyncio.shield(self._quietly(self._tenancy.release))
+        self._stop_monitor()
+        self._allocation = KernelAllocation()
+        if self._leases is not None:
+            # Shielded: a server that stops cancels this, and the lease would be kept.
+            await asyncio.shield(self._server.run_changing(self._leases.release))
 
-    def _stop_keeper(self) -> None:
-        if self._keeper is not None:
-            self._keeper.stop()
-            self._keeper = None
-
-    # -- the server around us ----------------------------------------------------------
-
-    def _serverapp(self) -> Any:
-        above = self.parent
-        while above is not None and not hasattr(above, "web_app"):
-            above = getattr(above, "parent", None)
-        return above
-
-    def _context(self) -> Any:
-        """The server extension's context; None without a server or without the
-        extension.
-        """
-        serverapp = self._serverapp()
-        return None if serverapp is None else serverapp.web_app.settings.get("aistack")
-
-    async def _run(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        context = self._context()
-        run = asyncio.to_thread if context is None else context.run
-        result: T = await run(function, *args, **kwargs)
-        return result
-
-    async def _quietly(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T | None:
-        """Run what changes leases; a failure is logged and costs no kernel, for the
-        ledger has deadlines of its own.
-        """
-        try:
-            return await self._logged(function, *args, **kwargs)
-        finally:
-            self._poker()()
-
-    async def _logged(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T | None:
-        try:
-            return await asyncio.wait_for(
-                self._run(function, *args, **kwargs), LEDGER_SECONDS
-            )
-        except Exception as error:
-            why = (
-                error.message
-                if isinstance(error, AIStackError)
-                else f"{type(error).__name__}: {error}"
-            )
-            self.log.warning("leases of kernel %s: %s", self.kernel_id, why)
-            return None
-
-    def _poker(self) -> Callable[[], None]:
-        """What tells the server's listeners, from any thread, that leases may have
-        changed.
-        """
-        context = self._context()
-        if context is None:
-            return lambda: None
-        loop = asyncio.get_running_loop()
-
-        def poke() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed
-                loop.call_soon_threadsafe(context.notify_changed)
-
-        return poke
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.stop()
+            self._monitor = None
 
 
-_ENDS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
+_ENDING_SIGNALS = frozenset(
+    {signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)}
+)
 _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
-
-
-def _makers_without_ledger() -> frozenset[str]:
-    from jupyter_aistack.config import load_settings
-
-    return makers(load_settings().build_providers(), "localhost")
+"""Arguments of Jupyter; all others are settings of the kernelspec."""

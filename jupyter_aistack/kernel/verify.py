@@ -7,13 +7,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jupyter_aistack.core.enforcement.preparation import Expectation
 from jupyter_aistack.core.enforcement.verification import Verdict, not_verified
 from jupyter_aistack.system.verify.child import IsClient, verify
+
+from .allocation import KernelAllocation
+from .environment import expected
+from .kernel_leases import KernelLeases
 
 
 def bind_process(pid: int, cores: Sequence[int]) -> None:
@@ -61,6 +66,45 @@ def check(
         environment=environment,
         is_client=is_client,
     )
+
+
+def check_in_background(
+    leases: KernelLeases,
+    allocation: KernelAllocation,
+    *,
+    pid: int,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    on_done: Callable[[], None],
+    on_failure: Callable[[Exception], None],
+) -> None:
+    """Check in a thread of its own what a kernel got, and write it down.
+
+    Args:
+        leases: where it is written down.
+        allocation: what the kernel was given.
+        pid: its process.
+        command, environment: what it was started with.
+        on_done, on_failure: called from that thread.
+    """
+    prepared = allocation.prepared
+    assert prepared is not None
+
+    def run() -> None:
+        try:
+            verified, condition = check(
+                expected(prepared, environment),
+                pid=pid,
+                command=command,
+                environment=environment,
+                is_client=lambda child: leases.is_client(allocation, child),
+            )
+            leases.activate(allocation, verified=verified, condition=condition)
+            on_done()
+        except Exception as error:
+            on_failure(error)
+
+    threading.Thread(target=run, name="aistack-check", daemon=True).start()
 
 
 def _interpreter(command: Sequence[str]) -> str:

@@ -19,9 +19,13 @@ from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.kernel import lease_monitor
 from jupyter_aistack.providers.registry import build_providers
-from tests.fakes.kernel_server import WriteKernel, active, environment_of, until
-
-IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+from tests.fakes.kernel_server import (
+    IPYKERNEL,
+    WriteKernel,
+    active,
+    environment_of,
+    until,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +125,7 @@ async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
     from jupyter_aistack.kernel import provisioner
 
     monkeypatch.setattr(
-        provisioner, "_makers_without_ledger", lambda: frozenset({"nvidia", "amd"})
+        provisioner, "configured_gpu_vendors", lambda: frozenset({"nvidia", "amd"})
     )
     manager: Any = AsyncKernelManager(kernel_name=kernelspec("plain"))
     await manager.start_kernel()

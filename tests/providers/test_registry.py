@@ -85,12 +85,12 @@ def test_auto_finds_the_gpus_of_two_makers(
         "gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD
     )
     assert child("kinds('auto')") == ["gpu", "gpu", "cpu"]
-    child.run("from jupyter_aistack.kernel.kernel_leases import makers")
-    assert child("makers(build_providers('auto'), 'box')") == {"nvidia", "amd"}
+    child.run("from jupyter_aistack.kernel.standalone import gpu_vendors")
+    assert child("gpu_vendors(build_providers('auto'), 'box')") == {"nvidia", "amd"}
     fake_amdsmi.change(f"{amd}fail amdsmi_init 34\n")
-    assert child("makers(build_providers('auto'), 'box')") == {"nvidia"}
+    assert child("gpu_vendors(build_providers('auto'), 'box')") == {"nvidia"}
     with pytest.raises(DriverNotFound, match="amdgpu is not loaded"):
-        child("makers(build_providers('amd'), 'box')")
+        child("gpu_vendors(build_providers('amd'), 'box')")
 
 
 def test_auto_on_a_host_without_a_driver_is_a_healthy_cpu(fake_nvml) -> None:

@@ -348,9 +348,7 @@ class SuspendExecutor:
         """
         if lease.residence is None or not lease.residence.is_restored:
             return ""
-        states = self._driver_states(lease) if pid in self._probe.pids(lease) else {}
-        ending = tree({lease.id: pid})[lease.id]
-        states = {each: state for each, state in states.items() if each in ending}
+        states = self._states_below(lease, pid)
         pids = {each for each, state in states.items() if state in (RUNNING, LOCKED)}
         pids &= self._probe.read(lease).contexts or pids
         if not pids:
@@ -364,6 +362,14 @@ class SuspendExecutor:
             return ""
         left = self._probe.settled(lease, 0).held_bytes
         return "" if left == 0 else remainder(left)
+
+    def _states_below(self, lease: Lease, pid: int) -> dict[int, str]:
+        """The driver's states of process `pid` of a lease, and of those below it."""
+        if pid not in self._probe.pids(lease):
+            return {}
+        ending = tree({lease.id: pid})[lease.id]
+        states = self._driver_states(lease)
+        return {each: state for each, state in states.items() if each in ending}
 
     def _logged_figures(
         self, lease: Lease, size_bytes: int, begin: float, seconds: Mapping[str, float]

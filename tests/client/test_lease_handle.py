@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jupyter_aistack.client.lease_end import ended_line
+from jupyter_aistack.client.lease_handle import ended_line
 from tests.fakes.samples import lease
 from tests.paths import DATA
 
@@ -18,10 +18,10 @@ SAMPLES = json.loads((DATA / "wire_samples.json").read_text())["leases"]
     [
         (
             "preempted",
-            "it was preempted by a request of higher priority",
+            "preempted: a higher-priority request needed the capacity",
         ),
-        ("reclaimed", "it was reclaimed because it was idle"),
-        ("expired", "it has expired"),
+        ("reclaimed", "reclaimed: idle"),
+        ("expired", "lease expired"),
     ],
 )
 def test_the_end_of_a_lease_says_what_happened_and_how_to_get_another(

@@ -1,0 +1,87 @@
+"""Kernels that are launched without a Jupyter server around them (nbclient, papermill):
+their process has a broker of its own, or none.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.exceptions import (
+    InvalidRequest,
+    LedgerUnavailable,
+    ProviderError,
+)
+
+if TYPE_CHECKING:
+    from jupyter_aistack.broker.broker import Broker
+
+_brokers: dict[tuple[str, str], Broker] = {}
+_building = threading.Lock()
+
+
+def own_broker() -> Broker:
+    """This process's own broker, built at first use.
+
+    Raises:
+        LedgerError: it cannot be built; a setting that makes no sense is no fault of a
+            kernel's request.
+    """
+    from jupyter_aistack.config import load_settings
+
+    key = (
+        os.environ.get("AISTACK_LEDGER", ""),
+        os.environ.get("AISTACK_PROVIDERS", ""),
+    )
+    with _building:
+        try:
+            if key not in _brokers:
+                _brokers[key] = load_settings().build_broker()
+            return _brokers[key]
+        except InvalidRequest as error:
+            raise LedgerUnavailable(
+                f"the broker could not be started: {error.message}"
+            ) from error
+
+
+class SupportsDiscover(Protocol):
+    """Finds devices, as a provider does."""
+
+    def discover(self, host: str) -> tuple[Device, ...]:
+        """The devices of this host. Raises `ProviderError`."""
+
+
+def configured_gpu_vendors() -> frozenset[str]:
+    """`gpu_vendors` of this host, by the providers of the settings."""
+    from jupyter_aistack.config import load_settings
+
+    return gpu_vendors(load_settings().build_providers(), "localhost")
+
+
+def gpu_vendors(providers: Iterable[SupportsDiscover], host: str) -> frozenset[str]:
+    """Who made the host's real GPUs, asked of the drivers alone: without a ledger
+    nothing else has to be known.
+
+    Raises:
+        ProviderError: none was found, and a driver does not answer.
+    """
+    vendors: set[str] = set()
+    silent: ProviderError | None = None
+    for provider in providers:
+        try:
+            devices = provider.discover(host)
+        except ProviderError as error:
+            silent = error
+            continue
+        vendors |= {device.vendor for device in devices if is_real_gpu(device)}
+    if silent is not None and not vendors:
+        raise silent
+    return frozenset(vendors)
+
+
+def is_real_gpu(device: Device) -> bool:
+    """Whether a device is a GPU that processes may find, and not a simulated one."""
+    return device.kind is DeviceKind.GPU and not device.simulated
