@@ -44,7 +44,11 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
-    "broker/test_settings.py": {"core.model.policy", "core.scheduling.admission"},
+    "broker/test_settings.py": {
+        "broker.setting_values",
+        "core.model.policy",
+        "core.scheduling.admission",
+    },
     "broker/test_suspension.py": {
         "broker.api.suspend_verbs",
         "broker.suspend_support",
