@@ -25,7 +25,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     # A kernel that was launched with a share has its caps in the environment alone.
     cap_memory(os.environ)
     AIStackMagics(shell).register()
-    if attach.BORN_WITH:
+    if attach.LAUNCH_LEASES:
         notices.watcher.ask = _own_leases
         notices.watcher.watch()
 

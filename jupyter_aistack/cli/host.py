@@ -1,13 +1,18 @@
-"""Commands that look at the host: doctor, status, usage."""
+"""Commands that show the host: doctor, status, usage."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jupyter_aistack._version import __version__
-from jupyter_aistack.client.text import aligned, lease_remarks
+from jupyter_aistack.client.text import (
+    aligned,
+    bytes_text,
+    lease_remarks,
+    percent_text,
+)
 from jupyter_aistack.core.model.units import format_bytes, format_duration, format_share
 
 from . import accounting
@@ -19,17 +24,16 @@ def doctor(options: argparse.Namespace) -> int:
     """What is wrong is shown, and makes the exit code 1."""
     client = connect()
     host = client.host()
+    devices = host["devices"]
+    problems = [device["problem"] for device in devices if device["problem"]]
     report = {
         "version": __version__,
         "transport": client.transport,
         "host": host["host"],
         "suspend": host["suspend"],
-        "problems": [
-            *host["problems"],
-            *(d["problem"] for d in host["devices"] if d["problem"]),
-        ],
+        "problems": [*host["problems"], *problems],
         "devices": [
-            {**device, "enforcement": enforcement(device)} for device in host["devices"]
+            {**device, "enforcement": enforcement(device)} for device in devices
         ],
     }
     show(options, report, _doctor_lines(report))
@@ -39,49 +43,60 @@ def doctor(options: argparse.Namespace) -> int:
 def _doctor_lines(report: JSON) -> Iterable[str]:
     yield f"jupyter_aistack {report['version']} on {report['host']}, by {report['transport']}"
     for device in report["devices"]:
-        yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
-        yield from (f"  {what}: {by}" for what, by in device["enforcement"].items())
-        yield from (
-            f"  not {levels}: {why}" for levels, why in _not_reached(device["why_not"])
-        )
-        yield from (f"  advice: {advice}" for advice in [device["advice"]] if advice)
-    why = f": {report['suspend']['why']}" if report["suspend"]["why"] else ""
-    yield f"suspending idle kernels: {report['suspend']['tier']}{why}"
-    yield from (f"problem: {problem}" for problem in report["problems"])
+        yield from _device_lines(device)
+    suspend = report["suspend"]
+    why = f": {suspend['why']}" if suspend["why"] else ""
+    yield f"suspending idle kernels: {suspend['tier']}{why}"
+    for problem in report["problems"]:
+        yield f"problem: {problem}"
     if not report["problems"]:
         yield "no problems found"
 
 
+def _device_lines(device: JSON) -> Iterator[str]:
+    yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
+    for what, by in device["enforcement"].items():
+        yield f"  {what}: {by}"
+    for levels, why in _not_reached(device["why_not"]):
+        yield f"  not {levels}: {why}"
+    if device["advice"]:
+        yield f"  advice: {device['advice']}"
+
+
 def _not_reached(why_not: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Levels and why they are not reached, those with one reason together."""
-    for why in dict.fromkeys(why_not.values()):
-        yield (
-            ", ".join(level for level, reason in why_not.items() if reason == why),
-            why,
-        )
+    """Levels and why they are not reached, those with the same reason together."""
+    levels_by_reason: dict[str, list[str]] = {}
+    for level, reason in why_not.items():
+        levels_by_reason.setdefault(reason, []).append(level)
+    for reason, levels in levels_by_reason.items():
+        yield ", ".join(levels), reason
 
 
 def enforcement(device: JSON) -> dict[str, str]:
     """What would hold each kind of slice of a device to its size."""
     from jupyter_aistack.core.model.device import Enforcement
-    from jupyter_aistack.providers.nvidia import mig
 
     if device["simulated"]:
         return {"any slice": Enforcement.SIMULATED.label}
     if device["kind"] == "cpu":
         return {"share": Enforcement.CPU.label}
     if device["mig_enabled"]:
-        return {
-            m["profile"]: mig.enforcement(m["gpu_slices"], m["compute_slices"]).label
-            for m in device["mig"]
-        }
+        return _mig_enforcement(device["mig"])
     whole = {"whole": Enforcement.WHOLE.label}
+    if not device["is_divisible"]:
+        return whole
     level = Enforcement(device["level"] or Enforcement.L0)
-    return (
-        {**whole, "share": f"{level.value}, {level.label}"}
-        if device["is_divisible"]
-        else whole
-    )
+    return {**whole, "share": f"{level.value}, {level.label}"}
+
+
+def _mig_enforcement(instances: Iterable[JSON]) -> dict[str, str]:
+    from jupyter_aistack.providers.nvidia import mig
+
+    levels = {}
+    for instance in instances:
+        level = mig.enforcement(instance["gpu_slices"], instance["compute_slices"])
+        levels[instance["profile"]] = level.label
+    return levels
 
 
 def status(options: argparse.Namespace) -> int:
@@ -94,96 +109,97 @@ def status(options: argparse.Namespace) -> int:
 
 def _status_lines(report: JSON, now: float) -> Iterable[str]:
     for device in report["host"]["devices"]:
-        problem = f", {device['problem']}" if device["problem"] else ""
-        free = f"{format_bytes(device['memory_bytes'])}, {format_share(device['free_fraction'])} free"
-        yield f"{_device_name(device)}: {free}{problem}"
-        rows = [
-            row
-            for lease in report["leases"]
-            for row in _lease_rows(lease, device["id"], now)
-        ]
-        yield from (f"  {line}" for line in aligned(rows))
-    yield from (f"problem: {problem}" for problem in report["host"]["problems"])
+        yield _device_line(device)
+        rows: list[Sequence[str]] = []
+        for lease in report["leases"]:
+            rows.extend(_lease_rows(lease, device["id"], now))
+        yield from aligned(rows, indent="  ")
+    for problem in report["host"]["problems"]:
+        yield f"problem: {problem}"
+
+
+def _device_line(device: JSON) -> str:
+    memory = format_bytes(device["memory_bytes"])
+    free = format_share(device["free_fraction"])
+    problem = f", {device['problem']}" if device["problem"] else ""
+    return f"{_device_name(device)}: {memory}, {free} free{problem}"
 
 
 def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[str]]:
-    for piece in lease["slices"]:
-        if piece["device_id"] == device_id:
-            size = piece["profile"] or format_share(piece["fraction"])
-            said = "; ".join(filter(None, [lease["enforcement"], lease_remarks(lease)]))
-            where = device_state_text(lease) or lease["state"]
-            memory = format_bytes(piece["memory_bytes"])
-            yield (
-                lease["id"],
-                f"{size}, {memory}",
-                where,
-                _who(lease),
-                f"{said}{_leaving(lease, now)}",
-            )
+    where = device_state_text(lease) or lease["state"]
+    remarks = "; ".join(filter(None, [lease["enforcement"], lease_remarks(lease)]))
+    for slice_ in lease["slices"]:
+        if slice_["device_id"] != device_id:
+            continue
+        size = slice_["profile"] or format_share(slice_["fraction"])
+        memory = format_bytes(slice_["memory_bytes"])
+        yield (
+            lease["id"],
+            f"{size}, {memory}",
+            where,
+            _who(lease),
+            remarks + _notice(lease, now),
+        )
 
 
 def _who(lease: JSON) -> str:
     holder = lease["holder"]
-    return (
-        f"{holder['label'] or holder['kind'] + ' ' + holder['id']} ({holder['user']})"
-    )
+    name = holder["label"] or f"{holder['kind']} {holder['id']}"
+    return f"{name} ({holder['user']})"
 
 
-def _leaving(lease: JSON, now: float) -> str:
-    """The word that a lease will be taken back."""
+def _notice(lease: JSON, now: float) -> str:
+    """The notice that a lease will end; empty for none."""
     notice = lease["notice"]
     if notice is None:
         return ""
-    why = "nobody uses it" if notice["kind"] == "idle" else "its room is needed"
-    return f"  taken back in {format_duration(notice['ends_at'] - now)}: {why}"
+    left = format_duration(notice["ends_at"] - now)
+    if notice["kind"] == "idle":
+        return f"  reclaimed in {left}: idle"
+    return f"  preempted in {left}: capacity is needed"
 
 
 def usage(options: argparse.Namespace) -> int:
     """What is in use now; with ``--report``, or an option of it, what was used."""
-    if (
-        options.report
-        or options.all
-        or options.user
-        or options.week
-        or options.since
-        or options.csv
-    ):
+    if _is_report(options):
         return accounting.report(options)
     client = connect()
-    found = client.usage()
+    usage = client.usage()
     if options.json:
-        show(options, found, [])
+        show(options, usage, [])
         return 0
+
     names = {device["id"]: _device_name(device) for device in client.host()["devices"]}
-    whose = {lease["id"]: _who(lease) for lease in client.leases()}
+    holders = {lease["id"]: _who(lease) for lease in client.leases()}
     rows = [
-        (names.get(name, name), "", *_use_cells(use))
-        for name, use in found["devices"].items()
+        (names.get(id_, id_), "", *_use_cells(use))
+        for id_, use in usage["devices"].items()
     ]
     rows += [
-        (name, whose.get(name, ""), *_use_cells(use))
-        for name, use in found["leases"].items()
+        (id_, holders.get(id_, ""), *_use_cells(use))
+        for id_, use in usage["leases"].items()
     ]
-    show(
-        options,
-        found,
-        aligned([("", "who", "memory", "busy"), *rows])
-        if rows
-        else ["there is no device here"],
-    )
+    lines = ["there is no device here"]
+    if rows:
+        lines = aligned([("", "who", "memory", "busy"), *rows])
+    show(options, usage, lines)
     return 0
 
 
+def _is_report(options: argparse.Namespace) -> bool:
+    """Whether what was used is asked for, by an option that only a report has."""
+    names = ("report", "all", "user", "week", "since", "csv")
+    return any(getattr(options, name) for name in names)
+
+
 def _use_cells(use: JSON) -> tuple[str, str]:
-    memory = "n/a" if use["memory_bytes"] is None else format_bytes(use["memory_bytes"])
-    return memory, "n/a" if use["utilization"] is None else f"{use['utilization']:.0%}"
+    return bytes_text(use["memory_bytes"]), percent_text(use["utilization"])
 
 
 def _device_name(device: JSON) -> str:
-    simulated = (
-        " (simulated)"
-        if device["simulated"] and "simulated" not in device["name"]
-        else ""
-    )
-    number = f"GPU {device['index']}: " if device["kind"] == "gpu" else ""
-    return f"{number}{device['name']}{simulated}"
+    name = str(device["name"])
+    if device["kind"] == "gpu":
+        name = f"GPU {device['index']}: {name}"
+    if device["simulated"] and "simulated" not in device["name"]:
+        name = f"{name} (simulated)"
+    return name

@@ -1,5 +1,5 @@
-"""What a notebook, a script or a Dask client holds in its hand: ``request()`` and the
-lease it gives.
+"""The client of a notebook, a script or a Dask client: ``request()`` and the lease it
+gives.
 
 In a kernel of a Jupyter server every call goes to that server over its Unix socket.
 Elsewhere (VS Code, papermill, plain IPython, a script) the same verbs run in this
@@ -25,7 +25,6 @@ from .lease_handle import (
     OnWait,
     attached,
     drop_ended,
-    ended_line,
     is_new,
     settle,
 )
@@ -39,7 +38,6 @@ __all__ = [
     "attached",
     "connect",
     "drop_ended",
-    "ended_line",
     "is_new",
     "request",
 ]
@@ -59,7 +57,7 @@ class Client:
         return self._transport.kind
 
     def call(self, verb: str, **payload: Any) -> JSON:
-        """One verb; raises `AIStackError` with a sentence for the user."""
+        """The answer to a verb; raises `AIStackError` with a sentence for the user."""
         return self._transport.call(verb, payload)
 
     def host(self) -> JSON:
@@ -68,8 +66,8 @@ class Client:
 
     def leases(self, *, ended: bool = False) -> list[JSON]:
         """The host's live leases, or with ``ended=True`` all that are remembered."""
-        found: list[JSON] = self.call("leases", all=ended)["leases"]
-        return found
+        leases: list[JSON] = self.call("leases", all=ended)["leases"]
+        return leases
 
     def queue(self) -> list[JSON]:
         """The waiting requests, first served first."""
@@ -87,12 +85,12 @@ class Client:
         return self.call("mine")
 
     def reservations(self) -> list[JSON]:
-        """What is kept for whom, now and later."""
-        found: list[JSON] = self.call("reservations")["reservations"]
-        return found
+        """What is reserved for which queue, now and later."""
+        reservations: list[JSON] = self.call("reservations")["reservations"]
+        return reservations
 
     def cancel(self, request_id: str) -> JSON:
-        """Take a waiting request back."""
+        """Withdraw a waiting request."""
         return self.call("cancel", request_id=request_id)
 
     def request(
@@ -114,7 +112,7 @@ class Client:
         Args:
             spec: what to lease: ``1/4``, ``20GiB``, ``2``, ``1/2x2``, ``1g.18gb``,
                 ``cpu:2``, ``gpu:1/4``.
-            wait: stand in the queue until it is granted; otherwise return at once,
+            wait: wait in the queue until it is granted; otherwise return at once,
                 granted or not.
             timeout: seconds, or ``"5min"``, to wait at most; 0 does not wait, None
                 waits for ever.
@@ -149,20 +147,28 @@ class Client:
             lease_seconds=lasting,
             patience_seconds=patience if wait else None,
             preemptible=preemptible,
-            holder={**(holder or {}), **({"label": label} if label else {})},
+            holder=_holder(holder, label),
         )
-        held = LeaseHandle(self, answer)
+        handle = LeaseHandle(self, answer)
         if not attach:
-            settle(held)
+            settle(handle)
         if wait:
-            held.wait(patience, on_wait=on_wait)
-        if attach and held.is_granted:
-            held.attach()
-        return held
+            handle.wait(patience, on_wait=on_wait)
+        if attach and handle.is_granted:
+            handle.attach()
+        return handle
 
     def close(self) -> None:
-        """Let go of the transport."""
+        """Close the transport."""
         self._transport.close()
+
+
+def _holder(holder: Mapping[str, str] | None, label: str) -> JSON:
+    """The holder on the wire; the granting side fills in what it knows itself."""
+    given: JSON = dict(holder or {})
+    if label:
+        given["label"] = label
+    return given
 
 
 _connected: tuple[int, str, Client] | None = None
@@ -178,6 +184,7 @@ def connect() -> Client:
     """
     global _connected
     key = (os.getpid(), os.environ.get("AISTACK_SOCKET", ""))
+    # A fork has its own pid: it must not share the connection of its parent.
     with _connecting:
         if _connected is None or _connected[:2] != key:
             _connected = (*key, Client(_transport(key[1])))

@@ -39,43 +39,44 @@ class Panel:
     parts: Sequence[Panel] = ()
 
     def __str__(self) -> str:
-        lines = [
-            self.title,
-            *aligned([self.headings, *self.rows] if self.headings else self.rows, "  "),
-        ]
-        return "\n".join(
-            [*lines, *([self.remark] if self.remark else []), *map(str, self.parts)]
-        )
+        table = [self.headings, *self.rows] if self.headings else self.rows
+        lines = [self.title, *aligned(table, indent="  ")]
+        if self.remark:
+            lines.append(self.remark)
+        lines.extend(str(part) for part in self.parts)
+        return "\n".join(lines)
 
     __repr__ = __str__
 
     def to_html(self) -> str:
-        """The same as HTML, with every piece of text escaped."""
-        head = "".join(
-            f'<th scope="col" style="{_CELL}">{escape(name)}</th>'
-            for name in self.headings
-        )
-        body = "".join(f"<tr>{self._row_html(row)}</tr>" for row in self.rows)
-        heading = f"<thead><tr>{head}</tr></thead>" if head else ""
-        table = f'<table style="{_STYLE}">{heading}<tbody>{body}</tbody></table>'
-        remark = (
-            f'<div style="opacity:.8">{escape(self.remark)}</div>'
-            if self.remark
-            else ""
-        )
-        below = "".join(part.to_html() for part in self.parts)
+        """The same as HTML, with every text escaped."""
         title = f"<strong>{escape(self.title)}</strong>"
-        return (
-            f'<div class="aistack">{title}{table if body else ""}{remark}{below}</div>'
-        )
+        table = self._table_html() if self.rows else ""
+        remark = ""
+        if self.remark:
+            remark = f'<div style="opacity:.8">{escape(self.remark)}</div>'
+        parts = "".join(part.to_html() for part in self.parts)
+        return f'<div class="aistack">{title}{table}{remark}{parts}</div>'
+
+    def _table_html(self) -> str:
+        head = ""
+        if self.headings:
+            names = [escape(name) for name in self.headings]
+            cells = [f'<th scope="col" style="{_CELL}">{name}</th>' for name in names]
+            head = f"<thead><tr>{''.join(cells)}</tr></thead>"
+        rows = [f"<tr>{self._row_html(row)}</tr>" for row in self.rows]
+        body = f"<tbody>{''.join(rows)}</tbody>"
+        return f'<table style="{_STYLE}">{head}{body}</table>'
 
     def _row_html(self, row: Sequence[Any]) -> str:
-        first = "td" if self.headings else 'th scope="row"'
-        style = _CELL if self.headings else f"{_CELL};white-space:nowrap"
-        label = f'<{first} style="{style}">{_cell_html(row[0])}</{first.split()[0]}>'
-        return label + "".join(
-            f'<td style="{_CELL}">{_cell_html(cell)}</td>' for cell in row[1:]
-        )
+        first, *others = map(_cell_html, row)
+        if self.headings:
+            label = f'<td style="{_CELL}">{first}</td>'
+        else:
+            style = f"{_CELL};white-space:nowrap"
+            label = f'<th scope="row" style="{style}">{first}</th>'
+        cells = [f'<td style="{_CELL}">{cell}</td>' for cell in others]
+        return label + "".join(cells)
 
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None
@@ -95,9 +96,8 @@ class Bar:
 
     def to_html(self) -> str:
         width = round(100 * min(1.0, max(0.0, self.share)))
-        filled = (
-            f'<span style="display:block;width:{width}%;height:8px;{_FILL}"></span>'
-        )
+        style = f"display:block;width:{width}%;height:8px;{_FILL}"
+        filled = f'<span style="{style}"></span>'
         return f'<span style="{_TRACK}">{filled}</span>{escape(self.words)}'
 
 
@@ -105,7 +105,9 @@ def bar(part: float | None, whole: float, words: str) -> Bar | str:
     """A bar of `part` in `whole`; only the words where the part is unknown, so that
     unknown never looks like zero.
     """
-    return words if part is None or whole <= 0 else Bar(part / whole, words)
+    if part is None or whole <= 0:
+        return words
+    return Bar(part / whole, words)
 
 
 def _cell_html(cell: Any) -> str:

@@ -4,6 +4,8 @@ checked where they were typed.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from jupyter_aistack.core.model.units import MAX_SECONDS, parse_duration
 from jupyter_aistack.exceptions import InvalidRequest
 
@@ -30,21 +32,19 @@ def patience_seconds(value: object, *, field: str = "timeout") -> float:
     Raises:
         InvalidRequest: naming `field`.
     """
-    return 0.0 if _is_number(value) and value == 0 else _seconds(value, field)
+    if _is_number(value) and value == 0:
+        return 0.0
+    return _seconds(value, field)
 
 
 def _seconds(value: object, field: str) -> float:
     if isinstance(value, str):
         return parse_duration(value, field=field)
-    if (
-        isinstance(value, (int, float))
-        and _is_number(value)
-        and 0 < value <= MAX_SECONDS
-    ):
+    if _is_number(value) and 0 < value <= MAX_SECONDS:
         return float(value)
     message = f"{field}: {value!r} is not a duration; write 30min, 2h, 1h30m or seconds, at most a year"
     raise InvalidRequest(message, field=field)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,32 +1,19 @@
-"""A lease in the hand: what it is, what can be done with it, and which of them this
-process has attached to itself.
+"""A lease, or the request that will become one: what it is, what can be done with it,
+and which leases this process has attached to itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
-from jupyter_aistack.core.model.condition import (
-    Condition,
-    ConditionKind,
-    Conditions,
-    conditions_text,
-)
-from jupyter_aistack.core.model.device import Slice, SliceKind
-from jupyter_aistack.core.model.lease import LeaseState, Outcome
+from jupyter_aistack.core.model.lease import LeaseState
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import format_bytes, format_share
-from jupyter_aistack.core.wire.records import (
-    CONDITION,
-    LEASE,
-    PREPARATION,
-    conditions_from_list,
-)
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
     AIStackError,
@@ -38,48 +25,62 @@ from jupyter_aistack.exceptions import (
 
 from . import notices
 from .durations import lease_seconds
+from .lease_end import ended_line
 from .runtime import attach as attaching
 from .transports import JSON
+
+if TYPE_CHECKING:
+    from jupyter_aistack.core.model.condition import Condition, Conditions
+    from jupyter_aistack.core.model.device import Slice
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
 
 OnWait = Callable[[int | None, str], None]
-"""Told about a waiting request, with its position and the reason, each time one of them
-changes.
+"""Called with the position and the reason of a waiting request, each time one of the
+two changes.
 """
 
 
 class SupportsCall(Protocol):
-    """Whoever carries a verb to the granting side: a client."""
+    """Carries a verb to the granting side: a client."""
 
     def call(self, verb: str, **payload: Any) -> JSON:
         """The answer, or an `AIStackError`."""
 
 
 class LeaseHandle:
-    """A lease in the hand, or the place in the queue that will become one.
+    """A lease, or the place in the queue that will become one.
 
     Use it as a context manager: it is released at the end.
+
+    Attributes:
+        request: as on the wire, by the last answer.
+        lease: as on the wire, by the last answer; None while it waits.
+        prepared: what this process must be given.
+        advice: one line when another size would suit this notebook better; it comes
+            with the answer to the request only.
     """
+
+    request: JSON
+    lease: JSON | None
+    prepared: Preparation
 
     def __init__(self, client: SupportsCall, answer: Mapping[str, Any]) -> None:
         self._client = client
         self._before: attaching.SavedEnvironment | None = None
+        self._slices: tuple[Slice, ...] | None = None
         self.advice: str | None = answer.get("advice")
-        """One line when another size would suit this notebook better; told once, with
-        the answer to the request.
-        """
-        self._take(answer)
+        self._update(answer)
 
-    def _take(self, answer: Mapping[str, Any]) -> None:
-        self.request: JSON = dict(answer["request"])
-        self.lease: JSON | None = answer["lease"]
-        self.prepared = (
-            PREPARATION.from_dict(answer["prepared"])
-            if answer["prepared"]
-            else Preparation()
-        )
+    def _update(self, answer: Mapping[str, Any]) -> None:
+        self.request = dict(answer["request"])
+        self.prepared = _preparation(answer["prepared"])
+        self._update_lease(answer["lease"])
+
+    def _update_lease(self, lease: JSON | None) -> None:
+        self.lease = lease
+        self._slices = None
 
     # -- what it is --------------------------------------------------------------------
 
@@ -103,12 +104,19 @@ class LeaseHandle:
 
     @property
     def slices(self) -> tuple[Slice, ...]:
-        return LEASE.from_dict(self.lease).slices if self.lease else ()
+        """The slices by the last answer; decoded once for each."""
+        if self.lease is None:
+            return ()
+        if self._slices is None:
+            from jupyter_aistack.core.wire.records import LEASE
+
+            self._slices = LEASE.from_dict(self.lease).slices
+        return self._slices
 
     @property
     def memory_bytes(self) -> int:
         """Memory that belongs to it, over all its slices."""
-        return sum(piece.memory_bytes for piece in self.slices)
+        return sum(slice_.memory_bytes for slice_ in self.slices)
 
     @property
     def enforced_by(self) -> str:
@@ -124,11 +132,14 @@ class LeaseHandle:
 
     @property
     def verified(self) -> bool | None:
+        """Whether its process found what was granted; None when that is not known."""
         return self.lease["verified"] if self.lease else None
 
     @property
     def conditions(self) -> Conditions:
         """What the user should know of it, the gravest first; empty while it waits."""
+        from jupyter_aistack.core.wire.records import conditions_from_list
+
         return conditions_from_list(self.lease["conditions"]) if self.lease else ()
 
     @property
@@ -136,37 +147,37 @@ class LeaseHandle:
         """Why the request waits or was rejected; empty once it is granted."""
         return str(self.request.get("reason") or "")
 
-    # -- what can be done with it ------------------------------------------------------
+    # -- waiting -----------------------------------------------------------------------
 
     def wait(
         self, timeout: float | None = None, *, on_wait: OnWait | None = None
     ) -> LeaseHandle:
         """Wait until it is granted.
 
+        Args:
+            timeout: seconds to wait at most; None waits for ever.
+            on_wait: called with position and reason while it waits.
+
         Raises:
-            AcquireTimeout: not within `timeout` seconds; the request has been taken
-                back.
-            Refused: it was turned down or taken back meanwhile.
+            AcquireTimeout: not within `timeout` seconds; the request has been
+                cancelled.
+            Refused: it was rejected or withdrawn meanwhile.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause = FIRST_POLL_SECONDS
-        told: tuple[str, int | None] = ("", None)
+        shown: tuple[int | None, str] = (None, "")
+        pauses = _pauses(deadline)
         try:
             while not self.is_granted:
                 self._check_waiting(deadline)
-                place = self.request.get("position")
-                if on_wait and told != (self.reason, place):
-                    told = (self.reason, place)
-                    on_wait(place, self.reason)
-                time.sleep(
-                    pause
-                    if deadline is None
-                    else max(0.0, min(pause, deadline - time.monotonic()))
-                )
-                pause = min(LAST_POLL_SECONDS, pause * 1.5)
+                place = (self.request.get("position"), self.reason)
+                if on_wait is not None and place != shown:
+                    on_wait(*place)
+                shown = place
+                time.sleep(next(pauses))
                 self.refresh()
         except BaseException:
-            self._take_back()
+            # Ctrl-C too: a request that nobody waits for must not be granted.
+            self._withdraw()
             raise
         return self
 
@@ -193,7 +204,7 @@ class LeaseHandle:
             request_id=self.request["id"],
         )
 
-    def _take_back(self) -> None:
+    def _withdraw(self) -> None:
         with contextlib.suppress(AIStackError):
             if not self.is_granted:
                 self.refresh()  # it may have been granted just now
@@ -203,16 +214,18 @@ class LeaseHandle:
                 self._client.call("cancel", request_id=self.request["id"])
 
     def refresh(self) -> LeaseHandle:
-        """Read it anew."""
-        self._take(self._client.call("wait_for", request_id=self.request["id"]))
+        """Read it from the granting side again."""
+        self._update(self._client.call("wait_for", request_id=self.request["id"]))
         return self
 
-    def attach(self) -> LeaseHandle:
-        """Give this process what the lease says, check that it took, and say so in the
-        ledger.
+    # -- using it ----------------------------------------------------------------------
 
-        When that fails this process is as it was before, and the lease is given back,
-        unless this process was born with it.
+    def attach(self) -> LeaseHandle:
+        """Give this process what the lease says, check that it took effect, and report
+        that.
+
+        When that fails this process is as it was before, and the lease is released,
+        unless this process was launched with it.
 
         Raises:
             DeviceInUse: this process has already started CUDA.
@@ -223,17 +236,17 @@ class LeaseHandle:
         settle(self)
         try:
             self._before = attaching.attach(self.prepared)
+            # Before the check: a lease that is revoked then is dropped like others.
             _attached[self.id] = self
             verified, condition = attaching.verify(
                 self.prepared.expects, self.is_client
             )
             self.activate(verified=verified, condition=condition)
         except BaseException:
-            self._let_go()
-            if lease["id"] not in attaching.BORN_WITH:
-                with contextlib.suppress(
-                    AIStackError
-                ):  # the reaper ends what cannot be given back now
+            self._detach()
+            if lease["id"] not in attaching.LAUNCH_LEASES:
+                # What cannot be released now ends when this process stops renewing it.
+                with contextlib.suppress(AIStackError):
                     self.release()
             raise
         return self
@@ -242,65 +255,65 @@ class LeaseHandle:
         self, *, verified: bool | None, condition: Condition | None = None
     ) -> LeaseHandle:
         """Report that a holder elsewhere (a worker) uses it, and whether it found what
-        was promised.
+        was granted.
         """
-        lease = self._granted()
-        self.lease = self._client.call(
-            "activate",
-            lease_id=self.id,
-            token=lease["token"],
-            verified=verified,
-            condition=None if condition is None else CONDITION.to_dict(condition),
+        self._call_with_token(
+            "activate", verified=verified, condition=_condition_dict(condition)
         )
         notices.watcher.watch()
         return self
 
     def is_client(self, pid: int) -> bool | None:
-        """Whether the server that holds the slice to its size knows a process; None
-        when nobody can say.
+        """Whether the server that holds the slice to its size has a process as its
+        client; None when that is unknown.
         """
-        answer: bool | None = self._client.call("listed", lease_id=self.id, pid=pid)[
-            "listed"
-        ]
-        return answer
+        answer = self._client.call("listed", lease_id=self.id, pid=pid)
+        is_listed: bool | None = answer["listed"]
+        return is_listed
 
     def bind(self, root_pid: int) -> LeaseHandle:
         """Charge the use of the process tree below `root_pid` to it."""
-        lease = self._granted()
-        self.lease = self._client.call(
-            "bind", lease_id=self.id, token=lease["token"], root_pid=root_pid
-        )
+        self._call_with_token("bind", root_pid=root_pid)
         return self
+
+    def _call_with_token(self, verb: str, **payload: Any) -> None:
+        """A verb that only the holder of the last token may call."""
+        lease = self._granted()
+        self._update_lease(
+            self._client.call(verb, lease_id=self.id, token=lease["token"], **payload)
+        )
 
     def extend(self, duration: str | float) -> LeaseHandle:
-        """Move the end of a time-limited lease, e.g. by ``"30min"``; one without an end
-        stays as it is.
+        """Move the end of a time-limited lease, e.g. by ``"30min"``; a lease without an
+        end stays as it is.
 
-        Either counts as used now, so that it is not taken back for being idle.
+        Either counts as used now, so that it is not reclaimed for being idle.
         """
         self._granted()
-        self.lease = self._client.call(
-            "extend", lease_id=self.id, seconds=lease_seconds(duration)
+        seconds = lease_seconds(duration)
+        self._update_lease(
+            self._client.call("extend", lease_id=self.id, seconds=seconds)
         )
         return self
 
+    # -- its end -----------------------------------------------------------------------
+
     def release(self) -> LeaseHandle:
-        """Give it back, or leave the queue. Doing so twice is allowed."""
+        """End it, or leave the queue. Doing so twice is allowed."""
         try:
             if self.is_granted:
-                with contextlib.suppress(
-                    LeaseLost
-                ):  # it ended before we could give it back
-                    self.lease = self._client.call("release", lease_id=self.id)
+                # It may have ended by itself.
+                with contextlib.suppress(LeaseLost):
+                    lease = self._client.call("release", lease_id=self.id)
+                    self._update_lease(lease)
             else:
-                self.request = self._client.call(
-                    "cancel", request_id=self.request["id"]
-                )
+                request_id = self.request["id"]
+                self.request = self._client.call("cancel", request_id=request_id)
         finally:
-            self._let_go()
+            self._detach()
         return self
 
-    def _let_go(self) -> None:
+    def _detach(self) -> None:
         """Take from this process what `attach` gave it."""
         _attached.pop(self.id, None)
         before = self._before
@@ -309,8 +322,7 @@ class LeaseHandle:
             attaching.detach(before)
 
     def drop(self) -> str:
-        """Let go of it if it has ended by itself (its time was up, somebody released
-        it).
+        """Detach it if it has ended by itself: it expired, or was released elsewhere.
 
         Returns:
             One line for the user; nothing when it is still live.
@@ -318,7 +330,7 @@ class LeaseHandle:
         lease = self.refresh()._granted()
         if lease["state"] in _LIVE:
             return ""
-        self._let_go()
+        self._detach()
         return ended_line(lease)
 
     def _granted(self) -> JSON:
@@ -340,22 +352,46 @@ class LeaseHandle:
     def __repr__(self) -> str:
         if not self.is_granted:
             return f"<request {self.spec}: {self.state}, {self.reason}>"
-        where = ", ".join(
-            f"{format_share(piece.fraction)} of {piece.device_id}"
-            for piece in self.slices
+        slices = ", ".join(
+            f"{format_share(slice_.fraction)} of {slice_.device_id}"
+            for slice_ in self.slices
         )
         size = format_bytes(self.memory_bytes)
-        return f"<lease {self.id} {self.spec}: {where}, {size}, {self.state}, {self.enforcement}>"
+        return f"<lease {self.id} {self.spec}: {slices}, {size}, {self.state}, {self.enforcement}>"
 
+
+def _pauses(deadline: float | None) -> Iterator[float]:
+    """Seconds to sleep between two polls, longer and longer up to the deadline."""
+    pause = FIRST_POLL_SECONDS
+    while True:
+        if deadline is None:
+            yield pause
+        else:
+            yield max(0.0, min(pause, deadline - time.monotonic()))
+        pause = min(LAST_POLL_SECONDS, pause * 1.5)
+
+
+def _preparation(data: Mapping[str, Any] | None) -> Preparation:
+    if not data:
+        return Preparation()
+    from jupyter_aistack.core.wire.records import PREPARATION
+
+    return PREPARATION.from_dict(data)
+
+
+def _condition_dict(condition: Condition | None) -> JSON | None:
+    if condition is None:
+        return None
+    from jupyter_aistack.core.wire.records import CONDITION
+
+    return CONDITION.to_dict(condition)
+
+
+# -- the leases of this process --------------------------------------------------------
 
 _LIVE = frozenset(
     {LeaseState.GRANTED.value, LeaseState.ACTIVE.value, LeaseState.SUSPENDED.value}
 )
-_TAKEN_BACK = {
-    Outcome.PREEMPTED.value: "it was taken back because somebody who goes first needed the room",
-    Outcome.RECLAIMED.value: "it was taken back because nobody had used it for a while",
-    Outcome.EXPIRED.value: "its time was up",
-}
 _attached: dict[str, LeaseHandle] = {}
 _settled: set[str] = set()
 
@@ -366,61 +402,31 @@ def attached() -> LeaseHandle | None:
 
 
 def drop_ended(live: Collection[str] = ()) -> list[str]:
-    """Let go of attached leases that have ended by themselves; one line for the user
-    about each.
+    """Detach attached leases that have ended by themselves; one line for the user about
+    each.
 
     Args:
-        live: ids that are known to be live, so that nobody need be asked about them.
+        live: ids that are known to be live and need not be asked for.
     """
-    lines = [
-        held.drop()
-        for lease_id, held in list(_attached.items())
-        if lease_id not in live
-    ]
+    handles = [handle for id_, handle in _attached.items() if id_ not in live]
+    lines = [handle.drop() for handle in handles]
     return [line for line in lines if line]
-
-
-def ended_line(lease: Mapping[str, Any]) -> str:
-    """What a lease's end means for this process, and the way to another one where it
-    was taken back.
-    """
-    outcome = lease["outcome"] or LeaseState.RELEASING.value
-    why = _failure(lease) if outcome == Outcome.FAILED.value else ""
-    what = (
-        f"the lease {lease['id']} has ended: {why or _TAKEN_BACK.get(outcome, outcome)}"
-    )
-    has_device = any(piece["kind"] != SliceKind.CPU.value for piece in lease["slices"])
-    if has_device and attaching.cuda_started():
-        now = "CUDA still holds its device in this kernel: restart it"
-    else:
-        now = "this kernel runs without a device now"
-    return f"{what}; {now}" + (
-        f"; %gpu request {lease['spec']} asks again" if outcome in _TAKEN_BACK else ""
-    )
-
-
-def _failure(lease: Mapping[str, Any]) -> str:
-    """Why a lease ended as failed."""
-    conditions = conditions_from_list(lease["conditions"])
-    return conditions_text(each for each in conditions if each.kind in _FAILURES)
-
-
-_FAILURES = frozenset({ConditionKind.NOT_ENFORCED, ConditionKind.FAILED})
 
 
 def is_new(lease: Mapping[str, Any]) -> bool:
     """Whether a lease of this kernel came from elsewhere (a page, a queue) and is still
     to be attached.
 
-    Not one this process was born with, had attached before, or asked for with
+    Not a lease this process was launched with, had attached before, or asked for with
     ``attach=False``.
     """
-    is_ours = lease["id"] in attaching.BORN_WITH or lease["request_id"] in _settled
-    return lease["state"] == LeaseState.GRANTED.value and not is_ours
+    is_launched_with = lease["id"] in attaching.LAUNCH_LEASES
+    is_settled = is_launched_with or lease["request_id"] in _settled
+    return lease["state"] == LeaseState.GRANTED.value and not is_settled
 
 
-def settle(held: LeaseHandle) -> None:
+def settle(handle: LeaseHandle) -> None:
     """Remember that what this request has become, or will become, is not to be attached
     by itself any more.
     """
-    _settled.add(held.request["id"])
+    _settled.add(handle.request["id"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jupyter_aistack.core.model.condition import conditions_text
+from jupyter_aistack.core.model.condition import ConditionKind
 from jupyter_aistack.core.model.units import format_bytes
-from jupyter_aistack.core.wire.records import conditions_from_list
 
+KINDS = frozenset(ConditionKind)
 UNKNOWN = "n/a"
 """For a value that is not known, so that it never looks like zero."""
 
@@ -28,9 +28,19 @@ def percent_text(share: float | None) -> str:
     return UNKNOWN if share is None else f"{share:.0%}"
 
 
-def lease_remarks(lease: Mapping[str, Any]) -> str:
-    """The conditions of a lease in one line, the gravest first; empty for none."""
-    return conditions_text(conditions_from_list(lease["conditions"]))
+def condition_text(condition: Mapping[str, Any]) -> str:
+    """A condition as on the wire, in words: ``near its memory: ...``."""
+    label = ConditionKind(condition["kind"]).label
+    message = str(condition["message"])
+    return f"{label}: {message}" if label else message
+
+
+def lease_remarks(lease: Mapping[str, Any], kinds: Iterable[str] = KINDS) -> str:
+    """The conditions of a lease of these kinds in one line, the gravest first; empty
+    for none.
+    """
+    wanted = [each for each in lease["conditions"] if each["kind"] in set(kinds)]
+    return "; ".join(condition_text(condition) for condition in wanted)
 
 
 def aligned(rows: Iterable[Sequence[object]], indent: str = "") -> list[str]:

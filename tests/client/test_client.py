@@ -165,7 +165,7 @@ def test_a_lease_this_process_was_born_with_is_kept_when_it_cannot_be_attached(
     gpu_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = gpu_client.request("1/4", attach=False)
-    monkeypatch.setattr(attaching, "BORN_WITH", frozenset({held.id}))
+    monkeypatch.setattr(attaching, "LAUNCH_LEASES", frozenset({held.id}))
     monkeypatch.setattr(attaching, "verify", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         held.attach()
@@ -174,7 +174,7 @@ def test_a_lease_this_process_was_born_with_is_kept_when_it_cannot_be_attached(
 
 
 def test_what_a_process_is_born_with_is_read_once() -> None:
-    code = "import os; os.environ.update(AISTACK_LEASE='l-9'); print(*sorted(attach.BORN_WITH))"
+    code = "import os; os.environ.update(AISTACK_LEASE='l-9'); print(*sorted(attach.LAUNCH_LEASES))"
     code = f"from jupyter_aistack.client.runtime import attach; {code}"
     env = {**os.environ, "AISTACK_LEASE": "l-1,l-2"}
     assert subprocess.check_output(

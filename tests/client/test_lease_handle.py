@@ -18,10 +18,10 @@ SAMPLES = json.loads((DATA / "wire_samples.json").read_text())["leases"]
     [
         (
             "preempted",
-            "it was taken back because somebody who goes first needed the room",
+            "preempted: a higher-priority request needed the capacity",
         ),
-        ("reclaimed", "it was taken back because nobody had used it for a while"),
-        ("expired", "its time was up"),
+        ("reclaimed", "reclaimed: idle"),
+        ("expired", "lease expired"),
     ],
 )
 def test_the_end_of_a_lease_says_what_happened_and_how_to_get_another(

@@ -45,12 +45,12 @@ def test_a_notice_is_told_once_in_plain_words(
     watcher: NoticeWatcher, said: list[str]
 ) -> None:
     noticed = lease(kind="preempt")
-    assert watcher.look([noticed])
-    assert watcher.look([noticed])
+    assert watcher.update([noticed])
+    assert watcher.update([noticed])
     (line,) = said
-    assert line.startswith("This kernel's slice 1/4 will be taken back in ")
+    assert line.startswith("This kernel's slice 1/4 will be preempted in ")
     assert (
-        "somebody who goes first needs the room. Save what you need; the kernel keeps running on the CPU."
+        "a higher-priority request needs the capacity. Save what you need; the kernel keeps running on the CPU."
         in line
     )
 
@@ -77,7 +77,7 @@ def test_a_notice_says_whose_slice_it_is(change: dict[str, Any], words: str) -> 
 
 
 def test_an_idle_notice_says_how_to_keep_the_slice() -> None:
-    assert "nobody uses it. Run a cell, or %gpu extend, to keep it." in notice_line(
+    assert "it is idle. Run a cell, or %gpu extend, to keep it." in notice_line(
         lease(kind="idle"), time.time()
     )
 
@@ -86,7 +86,7 @@ def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(
     watcher: NoticeWatcher, said: list[str]
 ) -> None:
     for kind in ("idle", "", "", "idle"):
-        watcher.look([lease(kind=kind)])
+        watcher.update([lease(kind=kind)])
     assert [line.split(" will")[0].split(": ")[0] for line in said] == [
         "This kernel's slice 1/4",
         "This kernel's slice 1/4 stays",
@@ -111,10 +111,10 @@ def test_what_is_wrong_with_a_slice_is_told_once(
     condition = new_condition(ConditionKind(kind), message, 1.0)
     troubled = lease(conditions=[CONDITION.to_dict(condition)])
     for _ in range(2):
-        watcher.look([troubled])
+        watcher.update([troubled])
     assert said == ([f"This kernel's slice 1/4 is {condition.text}"] if is_told else [])
-    watcher.look([lease(conditions=[])])
-    watcher.look([troubled])
+    watcher.update([lease(conditions=[])])
+    watcher.update([troubled])
     assert len(said) == 2 * is_told, "and again when it comes again"
 
 
@@ -123,9 +123,9 @@ def test_each_condition_that_comes_is_told_for_itself(
 ) -> None:
     near = new_condition(ConditionKind.MEMORY_PRESSURE, "38 of 40 GiB", 1.0)
     fault = new_condition(ConditionKind.DEVICE_FAULT, "it failed", 2.0)
-    watcher.look([lease(conditions=[CONDITION.to_dict(near)])])
+    watcher.update([lease(conditions=[CONDITION.to_dict(near)])])
     both = [CONDITION.to_dict(fault), CONDITION.to_dict(near)]
-    watcher.look([lease(conditions=both)])
+    watcher.update([lease(conditions=both)])
     assert said == [
         "This kernel's slice 1/4 is near its memory: 38 of 40 GiB",
         "This kernel's slice 1/4 is on a GPU that failed: it failed",
@@ -135,7 +135,7 @@ def test_each_condition_that_comes_is_told_for_itself(
 def test_hooks_get_the_notice_as_a_dict(watcher: NoticeWatcher) -> None:
     got: list[dict[str, Any]] = []
     assert on_notice(got.append) == got.append
-    watcher.look([lease(kind="preempt")])
+    watcher.update([lease(kind="preempt")])
     (notice,) = got
     assert (notice["kind"], notice["lease_id"], notice["spec"]) == (
         "preempt",
@@ -144,7 +144,7 @@ def test_hooks_get_the_notice_as_a_dict(watcher: NoticeWatcher) -> None:
     )
     assert 0 < notice["seconds"] <= 60
     forget_notice(got.append)
-    watcher.look([lease("l-2", kind="preempt")])
+    watcher.update([lease("l-2", kind="preempt")])
     assert len(got) == 1
 
 
@@ -158,7 +158,7 @@ def test_a_hook_that_fails_is_shown_and_the_others_are_called(
         raise OSError("the disk is full")
 
     on_notice(got.append)
-    watcher.look([lease(kind="preempt")])
+    watcher.update([lease(kind="preempt")])
     assert len(got) == 1
     assert "save, called because of the notice, failed:" in said[1]
     assert "OSError: the disk is full" in said[1]
@@ -172,7 +172,7 @@ def test_defining_a_hook_again_replaces_it(watcher: NoticeWatcher) -> None:
         def save(notice: dict[str, Any], number: int = number) -> None:
             calls.append(number)
 
-    watcher.look([lease(kind="preempt")])
+    watcher.update([lease(kind="preempt")])
     assert calls == [2]
 
 
@@ -186,7 +186,7 @@ def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(
         may_go_on.wait(10)
         saved.set()
 
-    watcher.look_in_passing([lease(kind="preempt")])
+    watcher.update_in_background([lease(kind="preempt")])
     assert len(said) == 1
     assert not saved.is_set()
     may_go_on.set()

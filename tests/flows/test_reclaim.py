@@ -22,12 +22,16 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome
 from jupyter_aistack.core.scheduling.idle import idle_stage
 from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
-from tests.fakes.kernel_server import WriteKernel, active, client_of, evaluate, lease_of
+from tests.fakes.kernel_server import (
+    WITH_MAGICS,
+    WriteKernel,
+    active,
+    client_of,
+    evaluate,
+    lease_of,
+)
 
 MINUTE = 60.0
-IPYKERNEL = [
-    "python", "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext=jupyter_aistack.magics",
-]  # fmt: skip
 Turn = Callable[[], Awaitable[None]]
 
 
@@ -120,7 +124,7 @@ def shown(broker: Broker, lease_id: str) -> tuple[str, str]:
 
 @pytest.fixture
 def kernel_name(kernelspec: WriteKernel) -> str:
-    return kernelspec("quarter", slice="1/4", argv=IPYKERNEL)
+    return kernelspec("quarter", slice="1/4", argv=WITH_MAGICS)
 
 
 async def start(
@@ -205,10 +209,7 @@ async def test_slice_that_nobody_uses_is_taken_back_and_its_kernel_says_so_and_g
         said = await output(
             client, "import os; print('lease:', os.environ.get('AISTACK_LEASE', ''))"
         )
-        assert (
-            f"the lease {lease.id} has ended: it was taken back because nobody had used it for a while"
-            in said
-        )
+        assert f"the lease {lease.id} has ended: reclaimed: idle" in said
         assert "%gpu request 1/4 asks again" in said
         assert said.rstrip().endswith("lease:")
         assert "This kernel holds 1/4" in await output(
@@ -225,7 +226,7 @@ async def test_notice_is_withdrawn_when_a_cell_runs(
     assert shown(broker, lease.id) == ("noticed", "idle")
     async with client_of(kernels.get_kernel(kernel_id)) as client:
         said = await output(client, "1 + 1")
-        assert "This kernel's slice 1/4 will be taken back in" in said, (
+        assert "This kernel's slice 1/4 will be reclaimed in" in said, (
             "told before the cell at the latest"
         )
     await settled(kernels, kernel_id)
@@ -268,7 +269,7 @@ async def test_preempted_kernel_is_told_saves_and_keeps_running(
     tmp_path: Path,
 ) -> None:
     kernel_id = await kernels.start_kernel(
-        kernel_name=kernelspec("plain", argv=IPYKERNEL)
+        kernel_name=kernelspec("plain", argv=WITH_MAGICS)
     )
     saved = tmp_path / "saved"
     prepare = f"""
@@ -298,7 +299,7 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         noticed = broker.lease(lease.id)
         assert noticed.notice is not None
         assert noticed.notice.kind is NoticeKind.PREEMPT
-        line = "This kernel's slice 1 will be taken back in 1 s: somebody who goes first needs the room."
+        line = "This kernel's slice 1 will be preempted in 1 s: a higher-priority request needs the capacity."
         assert line.partition(" in ")[0] in await stream_text(client)
         while not saved.exists():
             await asyncio.sleep(0.01)
@@ -320,9 +321,7 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
         assert broker.lease(lease.id).outcome is Outcome.PREEMPTED
         assert [held.queue for held in broker.leases()] == ["urgent"]
         said = await output(client, "print(treasure)")
-        assert (
-            "it was taken back because somebody who goes first needed the room" in said
-        )
+        assert "preempted: a higher-priority request needed the capacity" in said
         assert (
             "this kernel runs without a device now; %gpu request 1 asks again" in said
         )

@@ -26,10 +26,8 @@ from .memory_caps import cap_memory
 
 CUDA_ERROR_NOT_INITIALIZED = 3
 HSA_STATUS_ERROR_NOT_INITIALIZED = 0x100B
-BORN_WITH = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
-"""Ids of the leases this process was started with; whoever started it looks after
-them.
-"""
+LAUNCH_LEASES = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
+"""Ids of the leases this process was started with; its launcher watches over them."""
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _FORCED = (
@@ -60,9 +58,8 @@ def cuda_started() -> bool:
     count = ctypes.c_int()
     with contextlib.suppress(OSError, AttributeError):
         driver = ctypes.CDLL("libcuda.so.1")
-        return bool(
-            driver.cuDeviceGetCount(ctypes.byref(count)) != CUDA_ERROR_NOT_INITIALIZED
-        )
+        code = driver.cuDeviceGetCount(ctypes.byref(count))
+        return bool(code != CUDA_ERROR_NOT_INITIALIZED)
     return False
 
 
@@ -75,18 +72,22 @@ def rocm_started() -> bool:
     major = ctypes.c_uint16()
     with contextlib.suppress(OSError, AttributeError):
         runtime = ctypes.CDLL("libhsa-runtime64.so.1")
-        return bool(
-            runtime.hsa_system_get_info(0, ctypes.byref(major))
-            != HSA_STATUS_ERROR_NOT_INITIALIZED
-        )
+        status = runtime.hsa_system_get_info(0, ctypes.byref(major))
+        return bool(status != HSA_STATUS_ERROR_NOT_INITIALIZED)
     return False
+
+
+def _started_runtime() -> str:
+    if cuda_started():
+        return "CUDA"
+    return "ROCm" if rocm_started() else ""
 
 
 def check_untouched() -> None:
     """Raise `DeviceInUse` when this process can no longer change its devices; nothing
     is changed.
     """
-    started = "CUDA" if cuda_started() else "ROCm" if rocm_started() else ""
+    started = _started_runtime()
     if started:
         raise DeviceInUse(
             f"{started} has already started in this process, so it cannot change devices any more: restart the kernel, "
@@ -101,10 +102,7 @@ def attach(prepared: Preparation) -> SavedEnvironment:
     Raises:
         DeviceInUse: CUDA or ROCm has already started and the preparation names devices.
     """
-    amd = prepared.environment.get("ROCR_VISIBLE_DEVICES")
-    if prepared.expects.visible or (
-        amd and amd != os.environ.get("ROCR_VISIBLE_DEVICES")
-    ):
+    if prepared.expects.visible or _changes_rocm(prepared):
         check_untouched()
     wanted = merge_caps(os.environ, prepared.environment, forced=_FORCED)
     before = SavedEnvironment(
@@ -112,6 +110,7 @@ def attach(prepared: Preparation) -> SavedEnvironment:
         cores=_own_cores(),
         threads=_torch_threads(),
     )
+    # From here on all or nothing: a caller that fails must find the process as it was.
     try:
         os.environ.update(wanted)
         _bind_threads(prepared.cores)
@@ -123,6 +122,12 @@ def attach(prepared: Preparation) -> SavedEnvironment:
     return before
 
 
+def _changes_rocm(prepared: Preparation) -> bool:
+    """Whether AMD devices come with it that this process does not see yet."""
+    devices = prepared.environment.get("ROCR_VISIBLE_DEVICES")
+    return bool(devices) and devices != os.environ.get("ROCR_VISIBLE_DEVICES")
+
+
 def detach(before: SavedEnvironment) -> None:
     """Put back what `attach` changed, as far as a running process allows."""
     for name, value in before.environment.items():
@@ -131,11 +136,12 @@ def detach(before: SavedEnvironment) -> None:
         else:
             os.environ[name] = value
     _bind_threads(sorted(before.cores))
-    _limit_threads(str(before.threads or len(before.cores) or 1))
+    threads = before.threads or len(before.cores) or 1
+    _limit_threads(str(threads))
     cap_memory(os.environ)
 
 
-def leave(prepared: Preparation) -> None:
+def restore_environment(prepared: Preparation) -> None:
     """Undo a preparation this process was started with, after its lease is over.
 
     It then sees no device, and may use the cores its parent may use.
@@ -157,7 +163,7 @@ def verify(expects: Expectation, is_client: child.IsClient | None = None) -> Ver
     """Find out what a process with our environment really sees; see
     :func:`jupyter_aistack.system.verify.child.verify`.
 
-    A child looks, and this process is left untouched by CUDA.
+    A child finds out, and this process is left untouched by CUDA.
     """
     return child.verify(
         expects, interpreter=sys.executable, environment=os.environ, is_client=is_client
@@ -180,11 +186,9 @@ def _is_mapped(library: str) -> bool:
 
 
 def _own_cores() -> frozenset[int]:
-    return (
-        frozenset(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else frozenset()
-    )
+    if not hasattr(os, "sched_getaffinity"):
+        return frozenset()
+    return frozenset(os.sched_getaffinity(0))
 
 
 def _bind_threads(cores: Sequence[int]) -> None:
@@ -197,11 +201,9 @@ def _bind_threads(cores: Sequence[int]) -> None:
 
 def _torch_threads() -> int | None:
     torch = sys.modules.get("torch")
-    return (
-        int(torch.get_num_threads())
-        if torch is not None and hasattr(torch, "get_num_threads")
-        else None
-    )
+    if torch is None or not hasattr(torch, "get_num_threads"):
+        return None
+    return int(torch.get_num_threads())
 
 
 def _limit_threads(count: str | None) -> None:

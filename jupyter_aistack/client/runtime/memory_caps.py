@@ -87,7 +87,7 @@ def _cap(name: str, put: Put | None) -> None:
 
 
 def _attend() -> None:
-    """Watch imports exactly as long as one is awaited."""
+    """Watch imports exactly as long as a module is awaited."""
     if _awaited and _watch not in sys.meta_path:
         sys.meta_path.insert(0, _watch)
     elif not _awaited and _watch in sys.meta_path:
@@ -116,16 +116,21 @@ class _Watch(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in _awaited:
             return None
-        others = [
-            finder
-            for finder in sys.meta_path
-            if finder is not self and hasattr(finder, "find_spec")
-        ]
-        found = (finder.find_spec(fullname, path, target) for finder in others)
-        spec = next((spec for spec in found if spec is not None), None)
+        spec = self._spec_of_others(fullname, path, target)
         if spec is not None and spec.loader is not None:
             _follow(spec.loader, fullname)
         return spec
+
+    def _spec_of_others(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> importlib.machinery.ModuleSpec | None:
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
 
 
 _watch = _Watch()
@@ -136,12 +141,14 @@ def _follow(loader: Any, name: str) -> None:
 
     def run_and_cap(module: ModuleType) -> None:
         run(module)
-        put = _awaited.pop(module.__name__, None) if module.__name__ == name else None
+        # A loader may serve other modules too.
+        if module.__name__ != name:
+            return
+        put = _awaited.pop(name, None)
         if put is not None:
             _try(name, module, put)
             _attend()
 
-    with contextlib.suppress(
-        AttributeError
-    ):  # a loader of another make: the import goes on uncapped
+    # A loader of another make: the import goes on uncapped.
+    with contextlib.suppress(AttributeError):
         loader.exec_module = run_and_cap

@@ -168,7 +168,7 @@ def _amd_options(
 
 
 def _is_simulated(preparation: Preparation) -> bool:
-    return preparation.enforced_by == Enforcement.SIMULATED.value
+    return preparation.enforced_by == Enforcement.SIMULATED
 
 
 def _gpu_slices(slices: Sequence[Slice]) -> list[Slice]:

@@ -122,7 +122,9 @@ class GPUCommands:
             handle.release()
         elif own is not None:
             self._connect().call("release", lease_id=own["id"])
-            attach.leave(PREPARATION.from_dict(mine["prepared"][own["id"]]))
+            attach.restore_environment(
+                PREPARATION.from_dict(mine["prepared"][own["id"]])
+            )
 
     def _queue(self, _: Namespace) -> Answer:
         client = self._connect()

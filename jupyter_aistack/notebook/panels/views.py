@@ -1,6 +1,4 @@
-"""What the magics show, made of the granting side's JSON. Nothing here asks anybody
-anything.
-"""
+"""What the magics show, made of the granting side's JSON; nothing here makes a call."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
-from jupyter_aistack.client.text import lease_remarks
+from jupyter_aistack.client.text import bytes_text, lease_remarks, percent_text
 from jupyter_aistack.core.model.units import (
     format_about,
     format_bytes,
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 JSON = Mapping[str, Any]
 SHOWN_IDLE_SECONDS = 120.0
 """From when on a lease is called idle; use is noted once a minute."""
+SHOWN_CORES = 8
 
 
 def status_panel(
@@ -47,45 +46,33 @@ def status_panel(
         *idle_rows(lease, host, now),
     ]
     if workers:
-        rows.append(
-            (
-                "workers",
-                f"{len(workers)} more leases: {', '.join(worker['spec'] for worker in workers)}",
-            )
-        )
-    simulated = (
-        " (simulated: nothing real stands behind it)"
-        if _is_simulated(lease, host)
-        else ""
-    )
-    return Panel(
-        title=f"This kernel holds {lease['spec']}{simulated}",
-        rows=rows,
-        remark=_problems(host),
-    )
+        specs = ", ".join(worker["spec"] for worker in workers)
+        rows.append(("workers", f"{len(workers)} more leases: {specs}"))
+    title = f"This kernel holds {lease['spec']}"
+    if _is_simulated(lease, host):
+        title += " (simulated: nothing real stands behind it)"
+    return Panel(title=title, rows=rows, remark=_problems(host))
 
 
 def device_state_rows(lease: JSON) -> Iterator[tuple[str, str]]:
     """Where its GPU memory is, where it may be elsewhere."""
-    home = lease["residence"]
-    if home is not None:
-        why = f" ({home['why']})" if home["why"] else ""
-        yield "GPU memory", _STANDINGS[home["standing"]] + why
+    device_state = lease["residence"]
+    if device_state is not None:
+        why = f" ({device_state['why']})" if device_state["why"] else ""
+        yield "GPU memory", _STANDINGS[device_state["standing"]] + why
 
 
 def device_state_panel(lease: JSON, verb: str) -> Panel:
     """What has come of ``%gpu suspend``, ``resume``, ``pin`` or ``unpin``."""
-    rows = (
-        () if verb == "suspend" else tuple(device_state_rows(lease))
-    )  # it is about to be another
-    return Panel(
-        title=f"{lease['spec']} ({lease['id']})", rows=rows, remark=_REMARKS[verb]
-    )
+    # After suspend the answer is out of date at once: the move begins with its end.
+    rows = () if verb == "suspend" else tuple(device_state_rows(lease))
+    title = f"{lease['spec']} ({lease['id']})"
+    return Panel(title=title, rows=rows, remark=_REMARKS[verb])
 
 
 _STANDINGS = {
     "held": "HELD, a cell uses it",
-    "warm": "WARM, it moves to host memory when others need the room",
+    "warm": "WARM, it moves to host memory when others need the capacity",
     "suspended": "SUSPENDED, it is in host memory and comes back with the next cell that needs it",
     "pinned": "PINNED, it stays on the GPU",
     "lost": "LOST, restart the kernel",
@@ -93,9 +80,9 @@ _STANDINGS = {
 _REMARKS = {
     "suspend": "It moves to host memory now that this cell is over. Nothing is lost: the next cell that needs it waits "
     "until it is back.",
-    "resume": "It comes back as soon as there is room.",
+    "resume": "It comes back as soon as there is capacity.",
     "pin": "It stays on the GPU until %gpu unpin.",
-    "unpin": "It may move to host memory while this kernel is idle and others need the room.",
+    "unpin": "It may move to host memory while this kernel is idle and others need the capacity.",
 }
 
 
@@ -103,7 +90,7 @@ def waiting_panel(request: JSON, now: float) -> Panel:
     """The request of this kernel that waits."""
     rows = [
         ("queue", f"{request['queue']}, {_place(request)}"),
-        ("reason", request["reason"] or "it is being looked at"),
+        ("reason", _reason(request)),
         ("expected", expected(request, now)),
     ]
     remark = "It is attached before the first cell that runs after the grant; %gpu release leaves the queue."
@@ -115,201 +102,195 @@ def waiting_panel(request: JSON, now: float) -> Panel:
 def nothing_panel(host: JSON) -> Panel:
     """This kernel holds nothing: what could be had?"""
     rows = [(device["name"], _free(device)) for device in host["devices"]]
-    remark = _problems(host) or "%gpu request 1/4 asks for a quarter of a device."
     simulated = " (simulated)" if host["simulated"] else ""
     return Panel(
         title="This kernel holds no slice",
         headings=(f"device{simulated}", "free"),
         rows=rows,
-        remark=remark,
+        remark=_problems(host) or "%gpu request 1/4 asks for a quarter of a device.",
     )
 
 
 def queue_panel(waiting: Sequence[JSON], mine: Iterable[str], now: float) -> Panel:
     """Who waits; `mine` are the ids of this kernel's requests."""
+    if not waiting:
+        return Panel(title="No request waits")
     own = set(mine)
-    rows = [
-        (
-            str(request["position"] or ""),
-            request["spec"],
-            "this kernel" if request["id"] in own else _who(request["holder"]),
-            request["queue"],
-            request["reason"],
-            expected(request, now),
-        )
-        for request in waiting
-    ]
-    if not rows:
-        return Panel(title="Nobody waits")
     return Panel(
-        title=f"{len(rows)} waiting",
+        title=f"{len(waiting)} waiting",
         headings=("", "wants", "who", "queue", "why", "expected"),
-        rows=rows,
+        rows=[_queue_row(request, own, now) for request in waiting],
+    )
+
+
+def _queue_row(request: JSON, own: set[str], now: float) -> tuple[str, ...]:
+    is_own = request["id"] in own
+    return (
+        str(request["position"] or ""),
+        request["spec"],
+        "this kernel" if is_own else _who(request["holder"]),
+        request["queue"],
+        request["reason"],
+        expected(request, now),
     )
 
 
 def usage_panel(
     leases: Sequence[JSON], usage: JSON, cost: Cost, parts: Sequence[Panel] = ()
 ) -> Panel:
-    """What the kernel's leases use now, and what they have cost; `parts` tell more of
+    """What the kernel's leases use now, and what they have cost; `parts` say more of
     the latter.
     """
-    rows: list[tuple[Any, ...]] = []
-    for lease in leases:
-        use = usage["leases"].get(lease["id"], {})
-        rows.append(
-            (
-                _holder(lease),
-                lease["spec"],
-                memory_used(lease, usage),
-                _busy(use.get("utilization")),
-            )
-        )
     remark = f"So far {cost.gpu_slice_hours:.4f} GPU and {cost.cpu_slice_hours:.4f} CPU slice-hours."
-    if not rows:
+    if not leases:
         return Panel(title="This kernel holds no slice", remark=remark, parts=parts)
-    headings = ("who", "slice", "memory", "busy")
     return Panel(
-        title="In use now", headings=headings, rows=rows, remark=remark, parts=parts
+        title="In use now",
+        headings=("who", "slice", "memory", "busy"),
+        rows=[_usage_row(lease, usage) for lease in leases],
+        remark=remark,
+        parts=parts,
+    )
+
+
+def _usage_row(lease: JSON, usage: JSON) -> tuple[Any, ...]:
+    use = usage["leases"].get(lease["id"], {})
+    return (
+        _holder(lease),
+        lease["spec"],
+        memory_used(lease, usage),
+        percent_text(use.get("utilization")),
     )
 
 
 def memory_used(lease: JSON, usage: JSON) -> Bar | str:
     """Memory in use of what the lease grants; "n/a" where it cannot be known."""
     used = usage["leases"].get(lease["id"], {}).get("memory_bytes")
-    limit = sum(piece["memory_bytes"] for piece in lease["slices"])
-    return bar(
-        used,
-        limit,
-        f"{'n/a' if used is None else format_bytes(used)} of {format_bytes(limit)}",
-    )
+    limit = sum(slice_["memory_bytes"] for slice_ in lease["slices"])
+    return bar(used, limit, f"{bytes_text(used)} of {format_bytes(limit)}")
 
 
 def time_left(lease: JSON, now: float) -> str:
     """How long the lease still lasts."""
     if lease["ends_at"] is None:
         return "until it is released"
-    return format_duration(lease["ends_at"] - now) + (
-        ", or less: preemptible" if lease["preemptible"] else ""
-    )
+    left = format_duration(lease["ends_at"] - now)
+    return f"{left}, or less: preemptible" if lease["preemptible"] else left
 
 
 def expected(request: JSON, now: float) -> str:
     """When a request is likely to be granted."""
     at = request.get("eta_at")
     if at is None:
-        return "nobody can say"
+        return "unknown"
     return f"in about {format_about(at - now)}" if at > now else "any moment"
 
 
 def idle_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
-    """How long nobody has used the lease, and the word that it will be taken back."""
-    notice = lease["notice"]
+    """How long the lease has been idle, and the notice that it will end."""
     since = lease["active_at"]
     if since is not None and now - since >= SHOWN_IDLE_SECONDS:
-        queue = next(
-            (queue for queue in host["queues"] if queue["name"] == lease["queue"]), None
-        )
-        end = (
-            f"; taken back after {format_duration(queue['idle']['reclaim_seconds'])}"
-            if queue and queue["idle"]
-            else ""
-        )
-        yield "idle", f"for {format_duration(now - since)}{end}"
-    if notice is not None:
+        yield "idle", f"for {format_duration(now - since)}{_reclaim(lease, host)}"
+    if lease["notice"] is not None:
         yield "notice", notice_line(lease, now)
+
+
+def _reclaim(lease: JSON, host: JSON) -> str:
+    """After what time an idle lease of its queue is reclaimed; empty for never."""
+    for queue in host["queues"]:
+        if queue["name"] == lease["queue"] and queue["idle"]:
+            after = format_duration(queue["idle"]["reclaim_seconds"])
+            return f"; reclaimed after {after}"
+    return ""
 
 
 def arrived_line(lease: JSON) -> str:
     """One line for a lease that was attached just before a cell."""
-    doubt = f"; {lease_remarks(lease)}" if lease["verified"] is False else ""
-    return f"This kernel now holds {lease['spec']} ({lease['id']}), enforced by {lease['enforcement']}{doubt}"
+    line = f"This kernel now holds {lease['spec']} ({lease['id']}), enforced by {lease['enforcement']}"
+    if lease["verified"] is False:
+        line += f"; {lease_remarks(lease)}"
+    return line
 
 
 def waiting_line(request: JSON) -> str:
     """One line for a request that waits."""
-    return f"Waiting for {request['spec']} ({_place(request)}): {request['reason'] or 'it is being looked at'}"
+    return f"Waiting for {request['spec']} ({_place(request)}): {_reason(request)}"
+
+
+def _reason(request: JSON) -> str:
+    return str(request["reason"] or "not planned yet")
 
 
 def _place(request: JSON) -> str:
-    return (
-        f"position {request['position']}"
-        if request.get("position")
-        else "position unknown"
-    )
+    position = request.get("position")
+    return f"position {position}" if position else "position unknown"
 
 
 def _devices(lease: JSON, host: JSON) -> str:
     names = {device["id"]: device["name"] for device in host["devices"]}
-    return "; ".join(
-        f"{piece['profile'] or format_share(piece['fraction'])} of {names.get(piece['device_id'], piece['device_id'])}"
-        + (f", cores {_cores(piece['cores'])}" if piece["cores"] else "")
-        for piece in lease["slices"]
-    )
+    return "; ".join(_slice_text(slice_, names) for slice_ in lease["slices"])
+
+
+def _slice_text(slice_: JSON, names: Mapping[str, str]) -> str:
+    device_id = slice_["device_id"]
+    size = slice_["profile"] or format_share(slice_["fraction"])
+    text = f"{size} of {names.get(device_id, device_id)}"
+    if slice_["cores"]:
+        text += f", cores {_cores(slice_['cores'])}"
+    return text
 
 
 def _cores(cores: Sequence[int]) -> str:
-    return (
-        ", ".join(str(core) for core in cores)
-        if len(cores) <= 8
-        else f"{len(cores)} of them"
-    )
+    if len(cores) > SHOWN_CORES:
+        return f"{len(cores)} of them"
+    return ", ".join(map(str, cores))
 
 
 def _enforcement(lease: JSON) -> str:
-    if not lease["enforced_by"]:
-        return "nothing yet"
     level = lease["enforced_by"]
-    return (
-        f"{level}: {lease['enforcement']}"
-        if level[0] == "L"
-        else str(lease["enforcement"])
-    )
+    if not level:
+        return "nothing yet"
+    if level[0] == "L":
+        return f"{level}: {lease['enforcement']}"
+    return str(lease["enforcement"])
+
+
+_VERIFIED = {True: "yes, from inside", False: "NO", None: "not checked"}
 
 
 def _verified(lease: JSON) -> str:
-    answer = {True: "yes, from inside", False: "NO", None: "not checked"}[
-        lease["verified"]
-    ]
-    conditions = lease_remarks(lease)
-    return f"{answer}: {conditions}" if conditions else answer
+    answer = _VERIFIED[lease["verified"]]
+    remarks = lease_remarks(lease)
+    return f"{answer}: {remarks}" if remarks else answer
 
 
 def _is_simulated(lease: JSON, host: JSON) -> bool:
+    if lease["enforced_by"] == "simulated":
+        return True
     simulated = {device["id"] for device in host["devices"] if device["simulated"]}
-    return lease["enforced_by"] == "simulated" or any(
-        piece["device_id"] in simulated for piece in lease["slices"]
-    )
+    return any(slice_["device_id"] in simulated for slice_ in lease["slices"])
 
 
 def _free(device: JSON) -> str:
     if device["problem"]:
         return str(device["problem"])
     if device["mig"]:
-        return "MIG: " + ", ".join(
-            sorted({instance["profile"] for instance in device["mig"]})
-        )
-    return f"{format_share(device['free_fraction'])} of {format_bytes(device['memory_bytes'])}"
+        profiles = {instance["profile"] for instance in device["mig"]}
+        return "MIG: " + ", ".join(sorted(profiles))
+    share = format_share(device["free_fraction"])
+    return f"{share} of {format_bytes(device['memory_bytes'])}"
 
 
 def _who(holder: JSON) -> str:
-    if (
-        not holder["label"] and holder["pid"] is None
-    ):  # a stranger's, whose name is not shown
+    # A stranger's, whose name is not shown.
+    if not holder["label"] and holder["pid"] is None:
         return str(holder["user"])
     return f"{holder['user']}: {holder['label'] or holder['id']}"
 
 
 def _holder(lease: JSON) -> str:
-    return (
-        f"worker {lease['holder']['id']}"
-        if lease["holder"]["parent"]
-        else "this kernel"
-    )
-
-
-def _busy(share: float | None) -> str:
-    return "n/a" if share is None else f"{share:.0%}"
+    holder = lease["holder"]
+    return f"worker {holder['id']}" if holder["parent"] else "this kernel"
 
 
 def _problems(host: JSON) -> str:

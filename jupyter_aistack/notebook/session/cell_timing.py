@@ -79,7 +79,8 @@ class CellTimer:
         """Send the end."""
         running = self._running
         # A beginning that was sent needs its end, even if the lease has gone meanwhile.
-        if running is not None and (self._is_begun or is_leased()):
+        is_wanted = self._is_begun or is_leased()
+        if running is not None and is_wanted:
             self._send_soon(running, ended_at=time.time())
         self._running = None
         self._is_begun = False

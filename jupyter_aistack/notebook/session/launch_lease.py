@@ -48,7 +48,7 @@ class LaunchLease:
 
     def _lease_ids(self) -> frozenset[str]:
         """Those it still lives by: `_drop` takes the others out of the environment."""
-        return attach.BORN_WITH.intersection(_leases_in_environment())
+        return attach.LAUNCH_LEASES.intersection(_leases_in_environment())
 
     def _remember(self, prepared: Mapping[str, Any], own: frozenset[str]) -> None:
         """Keep how each was prepared: an ended lease is no longer in the answer."""
@@ -59,11 +59,11 @@ class LaunchLease:
                 self._prepared[lease_id] = PREPARATION.from_dict(preparation)
 
     def _drop(self, lease_id: str) -> str:
-        from jupyter_aistack.client.lease_handle import ended_line
+        from jupyter_aistack.client.lease_end import ended_line
 
         preparation = self._prepared.pop(lease_id, None)
         # The lease ended before its first answer: what launchers set is known.
-        attach.leave(preparation or _preparation_in_environment())
+        attach.restore_environment(preparation or _preparation_in_environment())
         others = [own for own in _leases_in_environment() if own != lease_id]
         os.environ["AISTACK_LEASE"] = ",".join(others)
 

@@ -126,7 +126,7 @@ class LeaseSync:
             self._say(line)
         for line in self._launch_lease.drop_ended(mine):
             self._say(line)
-        notices.watcher.look_in_passing(mine["leases"])
+        notices.watcher.update_in_background(mine["leases"])
         if attached() is None:
             self._attach_new(mine)
 
@@ -138,7 +138,8 @@ class LeaseSync:
 
         for lease in mine["leases"]:
             is_own = lease["id"] in mine["prepared"]
-            if is_own and is_new(lease) and self._adopt(lease["request_id"]):
+            is_own_new = is_own and is_new(lease)
+            if is_own_new and self._adopt(lease["request_id"]):
                 return
         if not self._is_waiting_told and mine["requests"]:
             self._is_waiting_told = True

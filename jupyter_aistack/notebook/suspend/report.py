@@ -28,9 +28,9 @@ def trim() -> None:
     copied like live ones.
     """
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    torch_cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if torch_cuda is not None and torch_cuda.is_initialized():
+        torch_cuda.empty_cache()
     cupy = sys.modules.get("cupy")
     if cupy is not None and hasattr(cupy, "get_default_memory_pool"):
         cupy.get_default_memory_pool().free_all_blocks()

@@ -43,7 +43,7 @@ int hsa_system_get_info(int attribute, void *value) { (void)attribute; (void)val
 
 AMD_PROGRAM = """
 import ctypes, os
-from jupyter_aistack.client.runtime.attach import attach, leave, rocm_started
+from jupyter_aistack.client.runtime.attach import attach, restore_environment, rocm_started
 from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
@@ -53,7 +53,7 @@ runtime = ctypes.CDLL("libhsa-runtime64.so.1")
 os.environ["HIP_VISIBLE_DEVICES"] = "3"
 attach(wanted)
 print(os.environ["ROCR_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"])
-leave(wanted)
+restore_environment(wanted)
 print([os.environ["ROCR_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"]])
 runtime.hsa_init()
 try:

@@ -131,7 +131,7 @@ def test_a_notice_makes_the_loop_keep_a_checkpoint(
     watcher = notices.NoticeWatcher(list, lambda line: None)
 
     def give_notice(point: dict[str, Any]) -> None:
-        watcher.look([{**samples["leases"][0], "notice": notice}])
+        watcher.update([{**samples["leases"][0], "notice": notice}])
 
     result = train(
         loop, workers=cluster, on_metrics=give_notice, checkpoint_dir=tmp_path / "kept"

@@ -282,7 +282,7 @@ def test_a_lease_the_kernel_was_launched_with_is_left_to_its_launcher(
     capsys: pytest.CaptureFixture[str],
 ):
     lease = ask_from_a_page(broker)
-    monkeypatch.setattr(attach, "BORN_WITH", frozenset({lease.id}))
+    monkeypatch.setattr(attach, "LAUNCH_LEASES", frozenset({lease.id}))
     monkeypatch.setattr(attach, "attach", lambda prepared: 1 / 0)
     hook.before_cell()
     assert capsys.readouterr().out == ""
@@ -518,10 +518,10 @@ def test_status_names_device_enforcement_memory_and_time_left():
         )
     )
     assert (
-        "will be taken back in 5 min: nobody uses it. Run a cell, or %gpu extend, to keep it."
+        "will be reclaimed in 5 min: it is idle. Run a cell, or %gpu extend, to keep it."
         in told
     )
-    assert "for 20 min; taken back after 25 min" in told
+    assert "for 20 min; reclaimed after 25 min" in told
     seen = {
         "kind": "NotEnforced",
         "severity": "error",

@@ -1,0 +1,45 @@
+"""What the end of a lease means for the process that held it, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jupyter_aistack.core.model.condition import ConditionKind
+from jupyter_aistack.core.model.device import SliceKind
+from jupyter_aistack.core.model.lease import LeaseState, Outcome
+
+from .runtime import attach as attaching
+from .text import lease_remarks
+
+_REASONS = {
+    Outcome.PREEMPTED.value: "preempted: a higher-priority request needed the capacity",
+    Outcome.RECLAIMED.value: "reclaimed: idle",
+    Outcome.EXPIRED.value: "lease expired",
+}
+"""By outcome, those after which another lease may be asked for."""
+
+_FAILURES = frozenset({ConditionKind.NOT_ENFORCED, ConditionKind.FAILED})
+"""Conditions that say why a lease has failed."""
+
+
+def ended_line(lease: Mapping[str, Any]) -> str:
+    """Why a lease has ended, what that means for this process, and the way to another
+    lease where that is of use.
+    """
+    outcome = lease["outcome"] or LeaseState.RELEASING.value
+    reason = _REASONS.get(outcome, outcome)
+    if outcome == Outcome.FAILED.value:
+        reason = lease_remarks(lease, _FAILURES) or reason
+    line = f"the lease {lease['id']} has ended: {reason}; {_process_now(lease)}"
+    if outcome in _REASONS:
+        line += f"; %gpu request {lease['spec']} asks again"
+    return line
+
+
+def _process_now(lease: Mapping[str, Any]) -> str:
+    slices = lease["slices"]
+    has_device = any(slice_["kind"] != SliceKind.CPU.value for slice_ in slices)
+    if has_device and attaching.cuda_started():
+        return "CUDA still holds its device in this kernel: restart it"
+    return "this kernel runs without a device now"

@@ -1,0 +1,98 @@
+"""Which of several errors a failed attempt raises, and what its message says."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from jupyter_aistack.compute.data.shards import Shard
+from jupyter_aistack.compute.training.failures import (
+    AttemptOutcome,
+    error_of_death,
+    error_of_loop,
+)
+from jupyter_aistack.compute.training.job import RankError, TrainingJob, TrainingRun
+
+
+def jobs(folder: Path) -> list[TrainingJob]:
+    run = TrainingRun(
+        folder=folder,
+        workers=(0, 1),
+        shards=(Shard(), Shard()),
+        loop=b"",
+        config=b"",
+        epochs=1,
+        seed=0,
+        backend="gloo",
+        backend_reason="it was requested",
+        on_gpu=False,
+        checkpoints=folder,
+    )
+    return [run.job(rank, 0, folder) for rank in range(2)]
+
+
+def write_error(job: TrainingJob, kind: str, failed_at: float) -> None:
+    error = RankError(
+        type=kind, message="no", traceback="in loop\n", failed_at=failed_at
+    )
+    job.error_file.write_text(error.to_json())
+
+
+@pytest.mark.parametrize(
+    ("code", "was_stopped", "is_success", "has_died"),
+    [
+        (0, False, True, False),
+        (0, True, False, False),
+        (1, False, False, False),
+        (-9, False, False, True),
+        (-9, True, False, False),
+        (None, False, False, True),
+    ],
+)
+def test_an_outcome_is_a_success_a_death_or_neither(
+    code: int | None, was_stopped: bool, is_success: bool, has_died: bool
+) -> None:
+    outcome = AttemptOutcome(rank=0, code=code, was_stopped=was_stopped)
+    assert (outcome.is_success, outcome.has_died) == (is_success, has_died)
+
+
+def test_the_error_is_of_the_rank_that_failed_first(tmp_path: Path) -> None:
+    first, second = jobs(tmp_path)
+    write_error(first, "ConnectionError", failed_at=2.0)
+    write_error(second, "ValueError", failed_at=1.0)
+    error = error_of_loop([first, second], [])
+    assert error.message == "rank 1 failed: ValueError: no\n\nin loop\n"
+    assert error.facts["rank"] == 1
+    assert error.facts["type"] == "ValueError"
+
+
+def test_ranks_without_an_error_are_listed_with_their_exit_status(
+    tmp_path: Path,
+) -> None:
+    outcomes = [AttemptOutcome(rank=0, code=1), AttemptOutcome(rank=1, code=3)]
+    error = error_of_loop(jobs(tmp_path), outcomes)
+    assert error.message.startswith("ranks exited without an error message (rank 0: ")
+    assert "rank 1: exit status 3" in error.message
+
+
+def test_a_death_names_its_signal_and_ends_with_the_log(tmp_path: Path) -> None:
+    job = jobs(tmp_path)[1]
+    job.log_file.write_text("".join(f"line {number}\n" for number in range(30)))
+    died = AttemptOutcome(rank=1, code=-signal.SIGKILL)
+    error = error_of_death(job, died, restarts=2)
+    assert error.message.startswith(
+        "rank 1 was ended by SIGKILL (out of memory, perhaps), and had been started again 2 times"
+    )
+    assert error.message.endswith("line 29\n")
+    assert "line 9\n" not in error.message
+    assert error.facts["rank"] == 1
+
+
+def test_a_lost_worker_is_named_as_that(tmp_path: Path) -> None:
+    job = jobs(tmp_path)[0]
+    died = AttemptOutcome(rank=0, code=None, note=" (KilledWorker)")
+    error = error_of_death(job, died, restarts=0)
+    assert error.message.startswith("rank 0 lost its worker, ")
+    assert error.message.endswith("max_restarts (KilledWorker)")
