@@ -62,7 +62,11 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
     "broker/test_fault_monitor.py": {"core.enforcement.faults"},
-    "broker/test_settings.py": {"core.model.policy", "core.scheduling.admission"},
+    "broker/test_settings.py": {
+        "broker.setting_values",
+        "core.model.policy",
+        "core.scheduling.admission",
+    },
     "broker/test_suspension.py": {
         "broker.api.suspend_verbs",
         "broker.suspend_support",
