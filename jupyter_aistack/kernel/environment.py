@@ -9,6 +9,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from jupyter_aistack.core.enforcement import memory_caps
+from jupyter_aistack.core.enforcement.device_visibility import (
+    Visibilities,
+    forced_prefixes,
+    united,
+)
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
 from .allocation import KernelAllocation
@@ -30,17 +35,7 @@ SECRETS = {
 can read its environment.
 """
 
-NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""Empty, not unset (every GPU would be visible) and not -1 (which Dask refuses)."""
-
-NO_AMD_DEVICE = {"ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-"""Empty shows none of them. For hosts that have some: elsewhere other tools take these
-for the sign of an AMD host.
-"""
-
 OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
-_FORCED = ("CUDA_", "ROCR_", "HIP_VISIBLE", "AISTACK_")
-_LISTS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "AISTACK_LEASE")
 _THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
 
 
@@ -73,7 +68,7 @@ def launch_environment(
     if allocation.request is not None:
         changed["AISTACK_REQUEST"] = allocation.request.id
     # All devices are hidden first: a slice shows its own again.
-    changed |= no_device(has_gpus=bool(allocation.has_gpus), has_amd=allocation.has_amd)
+    changed |= allocation.hidden
     if allocation.prepared is None:
         return changed
     return with_slice(changed, allocation.prepared)
@@ -93,11 +88,6 @@ def without_secrets(
     return kept
 
 
-def no_device(*, has_gpus: bool, has_amd: bool) -> dict[str, str]:
-    """Variables that hide the GPUs a host has; a slice of some shows those again."""
-    return {**(NO_DEVICE if has_gpus else {}), **(NO_AMD_DEVICE if has_amd else {})}
-
-
 def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
     """`env` with a slice in it: devices are set, a framework's setting is kept where
     the user has made it.
@@ -105,9 +95,10 @@ def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
     The lower memory cap wins, and the lower thread count, so that a user's
     ``OMP_NUM_THREADS=1`` stands and an image's ``=64`` does not.
     """
+    forced = ("AISTACK_", *forced_prefixes(prepared.visibility))
     changed = {
         **env,
-        **memory_caps.merge_caps(env, prepared.environment, forced=_FORCED),
+        **memory_caps.merge_caps(env, prepared.environment, forced=forced),
     }
     for name, value in prepared.environment.items():
         if name.endswith(_THREADS) and name in env:
@@ -141,7 +132,12 @@ def combined(parts: Sequence[Preparation]) -> Preparation:
     for part in parts[1:]:
         total = replace(
             total,
-            environment=_together(total.environment, part.environment),
+            environment=_together(
+                total.environment,
+                part.environment,
+                united(total.visibility, part.visibility),
+            ),
+            visibility=united(total.visibility, part.visibility),
             cores=tuple(sorted({*total.cores, *part.cores})),
             memory_limit_bytes=total.memory_limit_bytes + part.memory_limit_bytes,
             expects=_expected_together(total.expects, part.expects),
@@ -149,18 +145,23 @@ def combined(parts: Sequence[Preparation]) -> Preparation:
     return total
 
 
-def _together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+def _together(
+    one: Mapping[str, str], other: Mapping[str, str], visibilities: Visibilities
+) -> dict[str, str]:
     both = {**one, **other, **memory_caps.together(one, other)}
+    lists = {"AISTACK_LEASE", *(name for each in visibilities for name in each.lists)}
     for name in one.keys() & other.keys():
-        if name in _LISTS:
+        if name in lists:
             both[name] = ",".join(
                 _side_by_side(one[name].split(","), other[name].split(","))
             )
         elif name.endswith(_THREADS) and one[name].isdigit() and other[name].isdigit():
             both[name] = str(int(one[name]) + int(other[name]))
-    if "HIP_VISIBLE_DEVICES" in both:  # HIP counts what ROCR leaves
-        count = len(both["ROCR_VISIBLE_DEVICES"].split(","))
-        both["HIP_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
+    counted = [pair for each in visibilities for pair in each.counted.items()]
+    for name, source in counted:
+        if name in both:
+            count = len(both[source].split(","))
+            both[name] = ",".join(map(str, range(count)))
     return both
 
 

@@ -96,7 +96,7 @@ class KernelLeases:
                 prepared=combined(parts) if parts else None,
                 request=waiting,
                 has_gpus=bool(gpus),
-                has_amd=any(gpu.vendor == "amd" for gpu in gpus),
+                hidden=broker.devices.hidden_environment(),
                 why_none=why_none or (self._why_queued(waiting) if waiting else ""),
             )
 

@@ -175,7 +175,7 @@ async def test_a_user_suspends_pins_and_hears_once_what_it_means(
         assert await ann.run("%gpu pin") == "ok"
         assert "PINNED" in ann.take()
         assert await ann.run("%gpu suspend") == "error"
-        assert "its user keeps it here" in ann.take()
+        assert "pinned by the user" in ann.take()
         assert await ann.run("%gpu unpin") == "ok"
         assert await ann.run("%gpu suspend") == "ok"
         await parked(broker, kernel_id)

@@ -8,9 +8,14 @@ wire, in the OpenAPI document and in the types of the page without another word.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from jupyter_aistack.core.enforcement.device_visibility import (
+    DeviceVisibility,
+    RuntimeProbe,
+)
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Device, MIGInstance, Slice
@@ -122,15 +127,25 @@ EVENT = _WIRE.record(
     Event, formats={"kind": described(_WIRE.of(EventKind), **{"x-extensible": True})}
 )
 EXPECTATION = _WIRE.record(Expectation, sparse=True)
+_WIRE.record(RuntimeProbe)
+_WIRE.record(DeviceVisibility)
 PREPARATION = _WIRE.record(
     Preparation,
     formats={
+        # Only Python reads it.
+        "visibility": replace(
+            _WIRE.of(tuple[DeviceVisibility, ...]),
+            schema={
+                "type": "array",
+                "items": {"type": "object", "additionalProperties": {}},
+            },
+        ),
         # Only Python reads what is expected, and the names may grow.
         "expects": Converter(
             write=EXPECTATION.to_dict,
             read=EXPECTATION.from_dict,
             schema={"type": "object", "additionalProperties": {}},
-        )
+        ),
     },
 )
 
