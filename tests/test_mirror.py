@@ -62,7 +62,11 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
     "broker/test_fault_monitor.py": {"core.enforcement.faults"},
-    "broker/test_settings.py": {"core.model.policy", "core.scheduling.admission"},
+    "broker/test_settings.py": {
+        "broker.setting_values",
+        "core.model.policy",
+        "core.scheduling.admission",
+    },
     "broker/test_suspension.py": {
         "broker.api.suspend_verbs",
         "broker.suspend_support",
@@ -176,6 +180,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "ledger.apply_plan",
         "ledger.lease_end",
         "ledger.rows",
+        "ledger.transactions",
+        "ledger.usage_transactions",
     },
     "notebook/magics/test_gpu.py": {
         "client.display",

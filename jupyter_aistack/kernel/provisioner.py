@@ -232,8 +232,8 @@ class SliceProvisioner(SliceSettings):
         self._was_launched = True
         if provisioner_info.get("aistack"):
             self._leases = self._new_leases()
-            found = await self._server.run_changing(self._leases.prepare)
-            self._allocation = found or KernelAllocation()
+            allocation = await self._server.run_changing(self._leases.prepare)
+            self._allocation = allocation or KernelAllocation()
 
     # -- getting the slice -------------------------------------------------------------
 
