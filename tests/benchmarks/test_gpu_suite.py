@@ -8,8 +8,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -36,6 +34,8 @@ from tests.benchmarks.gpu import (
 )
 from tests.benchmarks.gpu.bench import GIB, MIB, Bench, Row, by_name
 from tests.benchmarks.gpu.workers import WorkFailed, all_at_once, worker
+from tests.fakes.libraries import compiled
+from tests.paths import ROOT
 
 DOCTOR = {
     "devices": [
@@ -338,7 +338,7 @@ def test_the_sum_of_a_pattern_is_known(count: int) -> None:
 
 
 def test_a_worker_does_what_it_is_told_and_says_what_it_cannot(bench: Bench) -> None:
-    with worker(bench, {**os.environ, "PYTHONPATH": str(gpu_suite.REPOSITORY)}) as one:
+    with worker(bench, {**os.environ, "PYTHONPATH": str(ROOT)}) as one:
         assert one.ask("fill", how="memory", most=5 * MIB)["bytes"] == 4 * MIB
         with pytest.raises(WorkFailed, match="KeyError: 'dance'"):
             one.ask("run", what="dance", seconds=1)
@@ -352,21 +352,12 @@ def test_a_worker_does_what_it_is_told_and_says_what_it_cannot(bench: Bench) -> 
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def driver() -> dict[str, str]:
     """An environment in which the driver gives a process 300 MiB of 141 GiB."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the fake driver needs a C compiler (gcc)")
-    folder, source = (
-        tmp_path_factory.mktemp("driver"),
-        Path(work.__file__).with_name("fake_memory.c"),
-    )
-    subprocess.run(
-        [compiler, str(source), "-o", str(folder / "libcuda.so.1"), "-shared", "-fPIC"],
-        check=True,
-    )
+    source = Path(work.__file__).with_name("fake_memory.c")
+    folder = compiled(source, "libcuda.so.1", "-fvisibility=default")
     given = {"LD_LIBRARY_PATH": str(folder), "FAKE_CUDA_BYTES": str(300 * MIB)}
-    return {**os.environ, "PYTHONPATH": str(gpu_suite.REPOSITORY), **given}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **given}
 
 
 def test_what_the_driver_gives_is_found_and_given_back(

@@ -22,6 +22,8 @@ from traitlets.config import Config
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 
+IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+WITH_MAGICS = [*IPYKERNEL, "--ext=jupyter_aistack.magics"]
 SLEEPER = ["python", "-S", "-c", "import time; time.sleep(600)", "{connection_file}"]
 ALL = (
     len(os.sched_getaffinity(0))

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_client import BlockingKernelClient
+
 TOKEN = "a-token-for-tests"
 BASE = "/a%20b/"
 
@@ -106,3 +108,24 @@ def end(process: subprocess.Popen[bytes], seconds: float = 30) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
+
+
+def post(url: str, body: Any) -> Any:
+    headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def wait_for_kernel(server: LiveServer, kernel_id: str) -> None:
+    """Wait until a kernel answers; one that is stopped before that prints a traceback
+    of its own.
+    """
+    client = BlockingKernelClient(
+        connection_file=str(server.folder / "runtime" / f"kernel-{kernel_id}.json")
+    )
+    client.load_connection_file()
+    client.start_channels(hb=False)
+    client.kernel_info()
+    assert client.get_shell_msg(timeout=60)["msg_type"] == "kernel_info_reply"
+    client.stop_channels()

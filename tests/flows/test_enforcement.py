@@ -21,7 +21,14 @@ from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel.environment import combined
 from jupyter_aistack.system.verify.child import verify
-from tests.fakes.kernel_server import WriteKernel, active, client_of, evaluate, until
+from tests.fakes.kernel_server import (
+    WITH_MAGICS,
+    WriteKernel,
+    active,
+    client_of,
+    evaluate,
+    until,
+)
 from tests.fakes.scripted import exchange_providers
 
 GPU, OTHER = (
@@ -35,14 +42,6 @@ PROMISE: dict[str, Any] = {
     "multiprocessors": 16,
     "mps": True,
 }
-IPYKERNEL = [
-    "python",
-    "-m",
-    "ipykernel_launcher",
-    "-f",
-    "{connection_file}",
-    "--ext=jupyter_aistack.magics",
-]
 Environment = Callable[..., dict[str, str]]
 
 
@@ -281,7 +280,7 @@ class TestWhereSuchLeasesAreRevoked:
     ) -> None:
         assert broker.not_enforced_action is NotEnforcedAction.REVOKE
         promising(multiprocessors=8)
-        name = kernelspec("mps", slice="cpu:1", argv=IPYKERNEL, env=environment())
+        name = kernelspec("mps", slice="cpu:1", argv=WITH_MAGICS, env=environment())
         kernel_id = await kernels.start_kernel(kernel_name=name)
         ended = await until(
             lambda: next((x for x in broker.leases(live=False) if not x.is_live), None)
@@ -320,7 +319,7 @@ class TestWhereSuchLeasesAreRevoked:
     ) -> None:
         promising()
         name = kernelspec(
-            "plain", argv=IPYKERNEL, env=environment(FAKE_MPS_IGNORES="clients")
+            "plain", argv=WITH_MAGICS, env=environment(FAKE_MPS_IGNORES="clients")
         )
         kernel_id = await kernels.start_kernel(kernel_name=name)
         async with client_of(kernels.get_kernel(kernel_id)) as client:
@@ -351,7 +350,7 @@ async def test_a_kernel_that_asks_for_a_slice_has_its_server_look_for_the_child(
 ) -> None:
     promising()
     kernel_id = await kernels.start_kernel(
-        kernel_name=kernelspec("plain", argv=IPYKERNEL, env=environment())
+        kernel_name=kernelspec("plain", argv=WITH_MAGICS, env=environment())
     )
     async with client_of(kernels.get_kernel(kernel_id)) as client:
         ask = "[(held := __import__('jupyter_aistack').request('cpu:1')).verified, list(held.conditions)]"

@@ -14,6 +14,7 @@ from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.kernel.environment import SECRETS
 from tests.fakes.kernel_server import (
     ALL,
+    IPYKERNEL,
     WriteKernel,
     active,
     client_of,
@@ -21,8 +22,6 @@ from tests.fakes.kernel_server import (
     until,
 )
 from tests.fakes.scripted import exchange_providers
-
-IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
 
 async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_threads(

@@ -22,12 +22,16 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, NoticeKind, Outcome
 from jupyter_aistack.core.scheduling.idle import idle_stage
 from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
-from tests.fakes.kernel_server import WriteKernel, active, client_of, evaluate, lease_of
+from tests.fakes.kernel_server import (
+    WITH_MAGICS,
+    WriteKernel,
+    active,
+    client_of,
+    evaluate,
+    lease_of,
+)
 
 MINUTE = 60.0
-IPYKERNEL = [
-    "python", "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext=jupyter_aistack.magics",
-]  # fmt: skip
 Turn = Callable[[], Awaitable[None]]
 
 
@@ -120,7 +124,7 @@ def shown(broker: Broker, lease_id: str) -> tuple[str, str]:
 
 @pytest.fixture
 def kernel_name(kernelspec: WriteKernel) -> str:
-    return kernelspec("quarter", slice="1/4", argv=IPYKERNEL)
+    return kernelspec("quarter", slice="1/4", argv=WITH_MAGICS)
 
 
 async def start(
@@ -265,7 +269,7 @@ async def test_preempted_kernel_is_told_saves_and_keeps_running(
     tmp_path: Path,
 ) -> None:
     kernel_id = await kernels.start_kernel(
-        kernel_name=kernelspec("plain", argv=IPYKERNEL)
+        kernel_name=kernelspec("plain", argv=WITH_MAGICS)
     )
     saved = tmp_path / "saved"
     prepare = f"""

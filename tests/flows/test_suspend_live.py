@@ -22,9 +22,10 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from jupyter_aistack.core.model.units import GIB
+from tests.fakes.child import write_state
 from tests.fakes.kernel_server import write_kernelspec
 from tests.fakes.live_server import TOKEN, LiveServer, live_server
-from tests.fakes.nvml.plugin import fake_nvml_environment, write_state
+from tests.fakes.nvml.plugin import fake_nvml_environment
 from tests.paths import FAKES
 
 UUID = "GPU-11111111-1111-1111-1111-111111111111"

@@ -19,9 +19,13 @@ from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.kernel import lease_monitor
 from jupyter_aistack.providers.registry import build_providers
-from tests.fakes.kernel_server import WriteKernel, active, environment_of, until
-
-IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+from tests.fakes.kernel_server import (
+    IPYKERNEL,
+    WriteKernel,
+    active,
+    environment_of,
+    until,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -15,33 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.server.app import ServerContext
-from tests.fakes.live_server import TOKEN, LiveServer, end, live_server
-
-
-def post(url: str, body: Any) -> Any:
-    headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)
-
-
-def wait_for_kernel(server: LiveServer, kernel_id: str) -> None:
-    """Wait until a kernel answers; one that is stopped before that prints a traceback
-    of its own.
-    """
-    client = BlockingKernelClient(
-        connection_file=str(server.folder / "runtime" / f"kernel-{kernel_id}.json")
-    )
-    client.load_connection_file()
-    client.start_channels(hb=False)
-    client.kernel_info()
-    assert client.get_shell_msg(timeout=60)["msg_type"] == "kernel_info_reply"
-    client.stop_channels()
+from tests.fakes.live_server import (
+    end,
+    live_server,
+    post,
+    wait_for_kernel,
+)
 
 
 def test_server_takes_settings_from_the_command_line_and_leaves_nothing_behind(

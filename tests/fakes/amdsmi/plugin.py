@@ -13,51 +13,32 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.nvml.plugin import Child, write_state
+from tests.fakes.child import Child, write_state
+from tests.fakes.libraries import compiled
 
 SOURCE = Path(__file__).with_name("fake_amdsmi.c")
-FLAGS = ("-O1", "-fvisibility=hidden", "-shared", "-fPIC", "-Wl,-soname,libamd_smi.so")
 
 
 @functools.cache
 def library_folder() -> Path:
-    """The folder that holds the compiled ``libamd_smi.so``; skips the test where it
+    """The folder that holds the compiled ``libamd_smi.so``; the test is skipped where it
     cannot be built.
     """
-    compiler = shutil.which("gcc") or shutil.which("cc")
     package = importlib.util.find_spec("amdsmi")
-    if (
-        compiler is None
-        or sys.platform != "linux"
-        or package is None
-        or package.origin is None
-    ):
-        pytest.skip(
-            "the fake AMD SMI needs Linux, a C compiler (gcc) and the package amdsmi"
-        )
-    folder = Path(tempfile.mkdtemp(prefix="fake-amdsmi-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if package is None or package.origin is None:
+        pytest.skip("the fake AMD SMI needs the package amdsmi")
+    headers = Path(tempfile.mkdtemp(prefix="fake-amdsmi-headers-"))
+    atexit.register(shutil.rmtree, headers, ignore_errors=True)
     wrapper = Path(package.origin).with_name("amdsmi_wrapper.py").read_text()
-    (folder / "unknown.h").write_text(_unknown(wrapper, SOURCE.read_text()))
-    command = [
-        compiler,
-        str(SOURCE),
-        "-I",
-        str(folder),
-        "-o",
-        str(folder / "libamd_smi.so"),
-        *FLAGS,
-    ]
-    subprocess.run(command, check=True)
-    return folder
+    (headers / "unknown.h").write_text(_unknown(wrapper, SOURCE.read_text()))
+    name = "libamd_smi.so"
+    return compiled(SOURCE, name, f"-Wl,-soname,{name}", "-I", str(headers))
 
 
 def _unknown(wrapper: str, ours: str) -> str:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.libraries import compiled
+
 
 @pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> str:
+def driver() -> str:
     """A folder with a ``libcuda.so.1`` of two devices."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the fake CUDA driver needs a C compiler (gcc)")
-    folder = tmp_path_factory.mktemp("cuda")
-    source = str(Path(__file__).with_name("fake_cuda.c"))
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", source, "-o", str(folder / "libcuda.so.1")],
-        check=True,
-    )
-    return str(folder)
+    source = Path(__file__).with_name("fake_cuda.c")
+    return str(compiled(source, "libcuda.so.1", "-fvisibility=default"))

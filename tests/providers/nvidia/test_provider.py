@@ -5,7 +5,6 @@ live.
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
 
@@ -16,8 +15,6 @@ from jupyter_aistack.core.model.device import (
     Enforcement,
     Inventory,
     MIGInstance,
-    Slice,
-    SliceKind,
 )
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
@@ -26,105 +23,18 @@ from jupyter_aistack.core.placement.placement import place
 from jupyter_aistack.core.placement.verdict import PlacementFailure
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
-
-SETUP = """
-from jupyter_aistack.providers.nvidia.provider import GPUProvider
-from tests.fakes.measuring import device_usage, loads, usage
-provider = GPUProvider()
-"""
-H200_BYTES = 143771 * MIB
-
-
-def h200(index: int = 0, **more: object) -> str:
-    keys = {
-        "uuid": f"GPU-{index}",
-        "name": "NVIDIA_H200",
-        "memory": H200_BYTES,
-        "cores": 16896,
-        **more,
-    }
-    return "gpu " + " ".join(f"{key}={value}" for key, value in keys.items()) + "\n"
-
-
-def instance(slot: int, gpu: int = 0, **more: object) -> str:
-    keys = {
-        "gpu": gpu,
-        "uuid": f"MIG-{gpu}{slot}",
-        "gi": slot + 7,
-        "slot": slot,
-        "slices": 1,
-        "memory_mb": 16384,
-    }
-    return (
-        "mig "
-        + " ".join(
-            f"{key}={value}" for key, value in (keys | {"sms": 16, **more}).items()
-        )
-        + "\n"
-    )
-
-
-def shape(number: int, name: str, gpu: int = 0, **more: object) -> str:
-    keys = {
-        "gpu": gpu,
-        "profile": number,
-        "id": 19 - number,
-        "name": f"MIG_{name}",
-        "slices": 1,
-        "memory_mb": 16384,
-    }
-    return (
-        "shape "
-        + " ".join(
-            f"{key}={value}" for key, value in (keys | {"starts": 0, **more}).items()
-        )
-        + "\n"
-    )
-
-
-def described(
-    uuid: str, profile: str, memory_bytes: int, *, sms: int, slices: int
-) -> MIGInstance:
-    return MIGInstance(
-        uuid=uuid,
-        profile=profile,
-        memory_bytes=memory_bytes,
-        multiprocessors=sms,
-        gpu_slices=slices,
-        compute_slices=slices,
-    )
-
-
-def process(pid: int, memory_bytes: int, gpu: int = 0, **more: object) -> str:
-    keys = {"gpu": gpu, "pid": pid, "memory": memory_bytes, **more}
-    return "process " + " ".join(f"{key}={value}" for key, value in keys.items()) + "\n"
-
-
-def share(fraction: str, device: Device) -> Slice:
-    part = Fraction(fraction)
-    kind = SliceKind.GPU if part == 1 else SliceKind.SHARE
-    memory_bytes = int(part * device.memory_bytes)
-    return Slice(
-        device_id=device.id,
-        kind=kind,
-        fraction=part,
-        memory_bytes=memory_bytes,
-        uuid=device.id,
-    )
-
-
-def piece_of(device: Device, mig: MIGInstance) -> Slice:
-    return Slice(
-        device_id=device.id,
-        kind=SliceKind.MIG,
-        fraction=Fraction(mig.memory_bytes, device.memory_bytes),
-        memory_bytes=mig.memory_bytes,
-        uuid=mig.uuid,
-        profile=mig.profile,
-        gpu_slices=mig.gpu_slices,
-        compute_slices=mig.compute_slices,
-    )
-
+from tests.fakes.nvml.states import (
+    H200_BYTES,
+    SETUP,
+    described,
+    gpu,
+    h200,
+    instance,
+    process,
+    shape,
+    share,
+    slice_of,
+)
 
 # -- what there is ---------------------------------------------------------------------
 
@@ -436,17 +346,6 @@ def test_a_mig_slice_is_placed_by_the_name_users_know(fake_nvml) -> None:
 # -- making ready ----------------------------------------------------------------------
 
 
-def gpu(index: int = 0, **more: object) -> Device:
-    values: dict[str, object] = {
-        "name": "NVIDIA H200",
-        "memory_bytes": 80 * GIB,
-        **more,
-    }
-    return Device(
-        id=f"GPU-{index}", host="box", kind=DeviceKind.GPU, index=index, **values
-    )  # type: ignore[arg-type]
-
-
 def test_a_whole_gpu_needs_no_caps(lease) -> None:
     device = gpu()
     prepared = GPUProvider().prepare(lease(share("1", device)), {device.id: device})
@@ -481,7 +380,7 @@ def test_shares_of_unlike_gpus_take_the_tighter_cap(lease) -> None:
 def test_a_mig_instance_is_named_by_its_own_uuid_and_needs_no_caps(lease) -> None:
     mig = MIGInstance(uuid="MIG-a", profile="1g.10gb", memory_bytes=10 * GIB)
     device = gpu(mig=(mig,), mig_enabled=True)
-    prepared = GPUProvider().prepare(lease(piece_of(device, mig)), {device.id: device})
+    prepared = GPUProvider().prepare(lease(slice_of(device, mig)), {device.id: device})
     assert prepared.environment["CUDA_VISIBLE_DEVICES"] == "MIG-a"
     assert "AISTACK_MEMORY_FRACTION" not in prepared.environment
     assert (prepared.enforced_by, prepared.expects) == (
@@ -499,7 +398,7 @@ def test_a_compute_instance_shares_memory_and_does_not_claim_isolation(lease) ->
         compute_slices=1,
     )
     device = gpu(mig=(mig,), mig_enabled=True)
-    now = piece_of(device, mig)
+    now = slice_of(device, mig)
     before = replace(
         now, gpu_slices=0, compute_slices=0
     )  # as earlier versions wrote it down
@@ -517,7 +416,7 @@ def test_two_mig_instances_are_more_than_a_process_can_use(lease) -> None:
     device = gpu(mig=migs, mig_enabled=True)
     with pytest.raises(PrepareFailed, match=r"ask for 1g\.10gb once for each worker"):
         GPUProvider().prepare(
-            lease(*(piece_of(device, mig) for mig in migs)), {device.id: device}
+            lease(*(slice_of(device, mig) for mig in migs)), {device.id: device}
         )
 
 
@@ -533,7 +432,7 @@ def test_a_device_that_went_away_or_broke_cannot_be_prepared(lease) -> None:
 
 def test_a_mig_instance_that_was_destroyed_cannot_be_prepared(lease) -> None:
     mig = MIGInstance(uuid="MIG-a", profile="1g.10gb", memory_bytes=10 * GIB)
-    slice_ = piece_of(gpu(mig=(mig,)), mig)
+    slice_ = slice_of(gpu(mig=(mig,)), mig)
     with pytest.raises(PrepareFailed, match="no MIG instance MIG-a any more"):
         GPUProvider().prepare(lease(slice_), {"GPU-0": gpu(mig_enabled=True)})
 
@@ -596,7 +495,7 @@ def test_usage_on_mig_is_of_the_instance_and_has_no_utilization(
     )
     child = fake_nvml.python(state, SETUP)
     device = child("provider.discover('box')[0]")
-    held = {"l-1": lease(piece_of(device, device.mig[0]))}
+    held = {"l-1": lease(slice_of(device, device.mig[0]))}
     used = child(
         "usage(provider, held, pids)", held=held, pids={"l-1": frozenset({11})}
     )

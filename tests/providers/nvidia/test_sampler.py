@@ -17,14 +17,14 @@ from jupyter_aistack.providers.cpu import CPUProvider
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock
 from tests.fakes.measuring import loads
-from tests.providers.nvidia.test_provider import (
+from tests.fakes.nvml.states import (
     SETUP,
     gpu,
     h200,
     instance,
-    piece_of,
     process,
     share,
+    slice_of,
 )
 
 A, B = frozenset({11, 12}), frozenset({21})
@@ -122,7 +122,7 @@ def test_on_mig_each_instance_has_its_multiprocessors_activity(
 ) -> None:
     child = fake_nvml.python(mig_state(0, 0, 0, 48), SETUP)
     device = child("provider.discover('box')[0]")
-    held = {"l-a": lease(piece_of(device, device.mig[0]))}
+    held = {"l-a": lease(slice_of(device, device.mig[0]))}
     first = look(child, held, {"l-a": A}, device)
     assert (first.busy, first.others) == ({}, None)
     fake_nvml.change(mig_state(50 * 4000, 100 * 1000, 4000, 48))
@@ -137,7 +137,7 @@ def test_on_mig_each_instance_has_its_multiprocessors_activity(
 def test_on_mig_without_gpm_activity_is_unknown(fake_nvml, lease) -> None:
     child = fake_nvml.python(h200(mig=1) + instance(0) + process(11, GIB, gi=7), SETUP)
     device = child("provider.discover('box')[0]")
-    held = {"l-a": lease(piece_of(device, device.mig[0]))}
+    held = {"l-a": lease(slice_of(device, device.mig[0]))}
     for _ in range(2):
         found = look(child, held, {"l-a": A}, device)
     assert (found.busy, found.others, found.memory) == ({}, None, {"l-a": GIB})
@@ -158,7 +158,7 @@ def test_compute_instances_that_share_a_figure_are_told_apart_by_nothing(
     device = replace(
         device, mig=tuple(replace(one, profile="2g.35gb") for one in device.mig)
     )  # a name is no figure
-    held = {"l-a": lease(piece_of(device, device.mig[0]))}
+    held = {"l-a": lease(slice_of(device, device.mig[0]))}
     look(child, held, {"l-a": A}, device)
     fake_nvml.change(state(100 * 1000, 2000))
     found = look(child, held, {"l-a": A}, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.providers.nvidia.test_provider import SETUP, h200, instance
+from tests.fakes.nvml.states import SETUP, h200, instance
 
 LINKS = "link a=0 b=1\nlink a=2 b=3\n"
 FOUR = "".join(h200(index, numa=index // 2) for index in range(4))

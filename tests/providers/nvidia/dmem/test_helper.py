@@ -18,7 +18,7 @@ import pytest
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.nvidia.dmem.client import DmemClient
-from tests.providers.nvidia.test_provider import h200
+from tests.fakes.nvml.states import h200
 
 LEASE, OTHER = "l" + "0" * 16, "l" + "1" * 16
 SETUP = """
