@@ -16,7 +16,7 @@ FIRST_GPU = (
     "jupyter_aistack.magics",
     "jupyter_aistack.client.client",
     "jupyter_aistack.client.lease_guard",
-    "jupyter_aistack.core.wire.records",
+    "jupyter_aistack.core.wire.preparations",
 )
 """Imported together, all of our own that the first ``%gpu request`` of a kernel of a
 Jupyter server takes; a test holds that it takes no more.
