@@ -19,7 +19,7 @@ from tests.house import (
     room_of,
 )
 
-IN_ARRAYS = {"cluster_state.py", "fragmentation.py", "scarcity.py"}
+IN_ARRAYS = {"cluster_state.py", "fragmentation.py", "scarcity.py", "slots.py"}
 """Modules of ``core/placement`` that work in numpy; no other module of the core does."""
 
 HOMES = {

@@ -108,7 +108,7 @@ def replay(
         target = packer.place(demand)
         milli = demand.gpus * demand.share_milli
         if target is None:
-            result.refused_for[packer.fleet.why_not(demand)] += 1
+            result.refused_for[packer.cluster.why_not(demand)] += 1
             result.refused_gpus += demand.gpu_amount
         result.targets.append(target)
         arrived += milli

@@ -110,28 +110,37 @@ def advise(
         return _unknown(label, last.spec, why)
 
     own = [record for record in held if record.spec == last.spec]
-    hours = sum(record.seconds for record in own) / HOUR
-    active = _active_levels(own)
-    at_work = sum(active)
-    peak = max((record.peak_bytes or 0 for record in own), default=0)
-    if hours * HOUR < LEAST_SECONDS:
+    seconds = sum(record.seconds for record in own)
+    used = _used(own, last, memory_bytes)
+    if seconds < LEAST_SECONDS:
+        hours = seconds / HOUR
         return _unknown(label, last.spec, _too_short(hours), hours)
-    if at_work <= 0 or not peak:
-        is_new = hours <= LEAST_SECONDS / HOUR
-        why = _too_short(hours) if is_new else NOT_MEASURED
-        return _unknown(label, last.spec, why, hours)
+    if used is None:
+        return _unknown(label, last.spec, NOT_MEASURED, seconds / HOUR)
+    return _advice(label, last.spec, used, options)
 
+
+def _used(
+    records: Sequence[UsageRecord], last: UsageRecord, memory_bytes: int
+) -> _Used | None:
+    """What a notebook has used of what it held; None where memory or activity could not
+    be measured.
+    """
+    active = _active_levels(records)
+    at_work = sum(active)
+    peak = max((record.peak_bytes or 0 for record in records), default=0)
+    if at_work <= 0 or not peak:
+        return None
     share = Fraction(last.share).limit_denominator(64)
-    used = _Used(
+    return _Used(
         share=share,
         memory_bytes=int(share * memory_bytes),
         peak_bytes=peak,
         needed_share=_held_by(active),
-        activity=sum(record.busy_seconds for record in own) / at_work,
-        hours=hours,
-        weeks=_weeks(own),
+        activity=sum(record.busy_seconds for record in records) / at_work,
+        hours=sum(record.seconds for record in records) / HOUR,
+        weeks=_weeks(records),
     )
-    return _advice(label, last.spec, used, options)
 
 
 def _counts(record: UsageRecord) -> bool:

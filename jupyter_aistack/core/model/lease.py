@@ -185,7 +185,7 @@ class Lease:
         """
         if not self.is_away:
             return self.slices
-        return tuple(piece for piece in self.slices if piece.kind is SliceKind.CPU)
+        return tuple(slice_ for slice_ in self.slices if slice_.kind is SliceKind.CPU)
 
     @property
     def enforcement(self) -> str:

@@ -48,15 +48,16 @@ def equivalents(slices: Iterable[Slice]) -> Fraction:
     A slice's fraction is already the larger of its memory and compute shares, so this
     is the dominant share of Ghodsi et al., NSDI 2011, in units of one device.
     """
-    pieces = tuple(slices)
-    if len(pieces) == 1:
-        return pieces[0].fraction
-    gpus = cpus = Fraction(0)
-    for piece in pieces:
-        if piece.kind is SliceKind.CPU:
-            cpus += piece.fraction
+    parts = tuple(slices)
+    if len(parts) == 1:
+        return parts[0].fraction
+    gpus = Fraction(0)
+    cpus = Fraction(0)
+    for slice_ in parts:
+        if slice_.kind is SliceKind.CPU:
+            cpus += slice_.fraction
         else:
-            gpus += piece.fraction
+            gpus += slice_.fraction
     return max(gpus, cpus)
 
 
@@ -86,18 +87,15 @@ def decayed_use(
     rate = math.log(2) / half_life_seconds
     until = max(0.0, now - end)
     since = max(0.0, now - start)
-    return (
-        size.numerator
-        / size.denominator
-        * (math.exp(-rate * until) - math.exp(-rate * since))
-        / rate
-    )
+    decay = math.exp(-rate * until) - math.exp(-rate * since)
+    return size.numerator / size.denominator * decay / rate
 
 
 def used_in_week(size: Fraction, start: float, end: float, week: int) -> float:
     """Device-equivalent seconds of that use that fall into `week`."""
     begin = week_start(week)
-    return float(size) * max(0.0, min(end, begin + WEEK_SECONDS) - max(start, begin))
+    seconds = min(end, begin + WEEK_SECONDS) - max(start, begin)
+    return float(size) * max(0.0, seconds)
 
 
 def charged(account: Account, lease: Lease, half_life_seconds: float) -> Account:
@@ -105,26 +103,26 @@ def charged(account: Account, lease: Lease, half_life_seconds: float) -> Account
     was suspended.
 
     When that was is not known any more: it counts as the beginning, which charges too
-        much rather than too little.
+    much rather than too little.
     """
     end = lease.ended_at if lease.ended_at is not None else lease.granted_at
     at = max(account.at, end)
     size = equivalents(lease.slices)
     week = week_of(end)
     start = lease.used_since(end)
-    kept = account.week_seconds if account.week == week else 0.0
-    if (
-        account.week > week and account.week_seconds
-    ):  # a lease whose end is noticed late: that week is over
+    used = account.week_seconds if account.week == week else 0.0
+    # A lease whose end is noticed late: that week is over.
+    if account.week > week and account.week_seconds:
         week = account.week
-        kept = account.week_seconds
+        used = account.week_seconds
+    half_life = half_life_seconds
     return replace(
         account,
-        decayed=decayed_at(account, at, half_life_seconds)
-        + decayed_use(size, start, end, at, half_life_seconds),
+        decayed=decayed_at(account, at, half_life)
+        + decayed_use(size, start, end, at, half_life),
         at=at,
         week=week,
-        week_seconds=kept + used_in_week(size, start, end, week),
+        week_seconds=used + used_in_week(size, start, end, week),
     )
 
 

@@ -1,11 +1,11 @@
-"""What a GPU with some room left is still worth, given the sizes that people ask for.
+"""What a GPU that is partly free is still worth, given the sizes that people ask for.
 
 A free share of 350/1000 is worth a third of a GPU where tasks of 320 are common, and
-nothing where all ask for halves. The worth of a size is the price at which the best
+nothing where all ask for halves. The value of a size is the price at which the best
 packing of all expected tasks breaks even: the dual of the cutting stock program
 (Gilmore and Gomory, *A linear programming approach to the cutting-stock problem*,
-Operations Research 9, 1961), found by generating patterns with a knapsack. The worth of
-a hole is the dearest set of tasks that fits in it.
+Operations Research 9, 1961), found by generating patterns with a knapsack. The value of
+a hole is the most valuable set of tasks that fits in it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CapacityValue:
 
     Attributes:
         steps: how many equal steps make a whole GPU.
-        value: GPUs' worth of tasks that still fit, 0 to 1.
+        value: the tasks that still fit, in GPUs, 0 to 1.
         cpu_milli: CPU that the tasks which will fill it are expected to need.
         memory_mib: host memory that they are expected to need.
     """
@@ -94,28 +94,25 @@ def capacity_value(mix: DemandMix) -> CapacityValue:
 
 
 def rank(
-    worth: CapacityValue, free_milli: Sequence[int], share_milli: int
+    table: CapacityValue, free_milli: Sequence[int], share_milli: int
 ) -> list[int]:
     """The positions of the GPUs of one host that hold the share, the best to cut it
     from first.
 
-    Least worth is lost on the first; among equals least is left over, so that whole
+    Least value is lost on the first; among equals least is left over, so that whole
     GPUs stay whole.
     """
-    fitting = [
-        position for position, free in enumerate(free_milli) if free >= share_milli
-    ]
+
+    def cost(position: int) -> tuple[float, int, int]:
+        free = free_milli[position]
+        return round(table.value_lost(free, share_milli), 6), free, position
+
     return sorted(
-        fitting,
-        key=lambda i: (
-            round(worth.value_lost(free_milli[i], share_milli), 6),
-            free_milli[i],
-            i,
-        ),
+        (i for i, free in enumerate(free_milli) if free >= share_milli), key=cost
     )
 
 
-def prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
+def unit_prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
     """The dual price of each size in the cutting stock program: no pattern that fits
     `capacity` is worth more than 1.
 
@@ -124,7 +121,7 @@ def prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
         capacity: the size of one bin.
 
     The revised simplex method with one row for each size; a column enters while the
-    knapsack at the present prices finds a pattern worth more than 1.
+    knapsack at the present prices has a pattern worth more than 1.
     """
     order = sorted(sizes)
     rows = range(len(order))
@@ -137,36 +134,33 @@ def prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
         (sizes[size] + 1e-7 * (i + 1)) / (capacity // size)
         for i, size in enumerate(order)
     ]
-    found: list[float] = []
+    price: list[float] = []
     for _ in range(20 * len(order) + 50):
-        found = [sum(row[j] for row in inverse) for j in rows]
-        pattern, worth = _knapsack(order, found, capacity)
-        if worth <= 1 + TOLERANCE:
+        price = [sum(row[j] for row in inverse) for j in rows]
+        pattern, value = _knapsack(order, price, capacity)
+        if value <= 1 + TOLERANCE:
             break
-        _pivot(
-            inverse,
-            amount,
-            [sum(row[j] * n for j, n in pattern.items()) for row in inverse],
-        )
-    return {size: max(0.0, price) for size, price in zip(order, found, strict=True)}
+        column = [sum(row[j] * n for j, n in pattern.items()) for row in inverse]
+        _pivot(inverse, amount, column)
+    return {size: max(0.0, own) for size, own in zip(order, price, strict=True)}
 
 
 def _steady_prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
     """The mean of the prices for the mix and for two slightly tilted ones.
 
     Where partners balance (as many of 650 as of 320), the program has many solutions
-    that share the worth of a GPU among them quite differently, and one task more of
+    that share the value of a GPU among them quite differently, and one task more of
     either kind turns it over. The mean is a calm one of them.
     """
-    found = dict.fromkeys(sizes, 0.0)
+    mean = dict.fromkeys(sizes, 0.0)
     for tilt in (-TILT, 0.0, TILT):
         tilted = {
             size: count * (1 + tilt * (2 * size / capacity - 1))
             for size, count in sizes.items()
         }
-        for size, price in prices(tilted, capacity).items():
-            found[size] += price / 3
-    return found
+        for size, price in unit_prices(tilted, capacity).items():
+            mean[size] += price / 3
+    return mean
 
 
 def _pivot(
@@ -190,29 +184,29 @@ def _pivot(
 def _knapsack(
     order: Sequence[int], price: Sequence[float], capacity: int
 ) -> tuple[dict[int, int], float]:
-    """The dearest pattern that fits, as count by row, and its worth."""
+    """The most valuable pattern that fits, as count by row, and its value."""
     best = [0.0] * (capacity + 1)
-    taken = [-1] * (capacity + 1)
+    last_row = [-1] * (capacity + 1)
     for row, size in enumerate(order):
         gain = price[row]
         if gain <= TOLERANCE:
             continue
-        for room in range(size, capacity + 1):
-            if best[room - size] + gain > best[room] + TOLERANCE:
-                best[room] = best[room - size] + gain
-                taken[room] = row
+        for level in range(size, capacity + 1):
+            if best[level - size] + gain > best[level] + TOLERANCE:
+                best[level] = best[level - size] + gain
+                last_row[level] = row
+
     pattern: dict[int, int] = {}
-    room = capacity
-    while room > 0:
-        row = taken[room]
-        if row < 0:
-            break
+    level = capacity
+    while level > 0 and last_row[level] >= 0:
+        row = last_row[level]
         pattern[row] = pattern.get(row, 0) + 1
-        room -= order[row]
+        level -= order[row]
     return pattern, best[capacity]
 
 
 def _taken(share_milli: int, steps: int) -> int:
+    """How many steps a share takes, rounded up."""
     return -(-share_milli * steps // WHOLE)
 
 
@@ -222,24 +216,23 @@ def _wanted(mix: DemandMix) -> dict[int, float]:
     """
     counts: dict[int, float] = {}
     for demand, count in mix.items():
-        if 0 < demand.share_milli < WHOLE:
-            counts[demand.share_milli] = (
-                counts.get(demand.share_milli, 0) + count * demand.gpus
-            )
-    kept = sorted(counts, key=lambda size: (-size * counts[size], size))[:MAX_SIZES]
-    return {size: counts[size] for size in kept}
+        share = demand.share_milli
+        if 0 < share < WHOLE:
+            counts[share] = counts.get(share, 0) + count * demand.gpus
+    priced = sorted(counts, key=lambda size: (-size * counts[size], size))[:MAX_SIZES]
+    return {size: counts[size] for size in priced}
 
 
 def _values(price: Mapping[int, float], steps: int) -> list[float]:
-    """The knapsack's worth for every capacity up to a whole GPU, which is always worth
+    """The knapsack's value for every capacity up to a whole GPU, which is always worth
     1.
     """
     value = [0.0] * (steps + 1)
     for size, gain in sorted(price.items()):
-        for room in range(size, steps + 1):
-            value[room] = max(value[room], value[room - size] + gain)
+        for level in range(size, steps + 1):
+            value[level] = max(value[level], value[level - size] + gain)
     value[steps] = 1.0
-    return [min(1.0, worth) for worth in accumulate(value, max)]
+    return [min(1.0, best) for best in accumulate(value, max)]
 
 
 def _needs(
@@ -248,33 +241,51 @@ def _needs(
     """CPU and memory expected to be used on a GPU of each level, if it is filled
     without loss.
     """
-    pieces = list(_pieces(mix, steps))
-    alone = {piece[0]: _alone(value, piece[0]) for piece in pieces}
+    tasks = _tasks(mix, steps)
+    least_value = {task.size: _least_value(value, task.size) for task in tasks}
     cpu = [0.0] * len(value)
     memory = [0.0] * len(value)
-    for room in range(1, len(value)):
-        if value[room] <= TOLERANCE:
+    for level in range(1, len(value)):
+        if value[level] <= TOLERANCE:
             continue
-        good = [
-            p
-            for p in pieces
-            if p[0] <= room
-            and value[room] - value[room - p[0]] <= alone[p[0]] + FREE_OF_LOSS
+        lossless = [
+            task
+            for task in tasks
+            if task.size <= level
+            and _lost(value, level, task.size) <= least_value[task.size] + FREE_OF_LOSS
         ]
-        total = sum(p[1] for p in good)
+        total = sum(task.count for task in lossless)
         if not total:
-            cpu[room] = cpu[room - 1]
-            memory[room] = memory[room - 1]
+            cpu[level] = cpu[level - 1]
+            memory[level] = memory[level - 1]
             continue
-        cpu[room] = sum(n * (c + cpu[room - s]) for s, n, c, _ in good) / total
-        memory[room] = sum(n * (m + memory[room - s]) for s, n, _, m in good) / total
+        by_cpu = [task.count * (task.cpu + cpu[level - task.size]) for task in lossless]
+        by_memory = [
+            task.count * (task.memory + memory[level - task.size]) for task in lossless
+        ]
+        cpu[level] = sum(by_cpu) / total
+        memory[level] = sum(by_memory) / total
     return cpu, memory
 
 
-def _pieces(mix: DemandMix, steps: int) -> list[tuple[int, float, float, float]]:
-    """By size in steps: how many GPUs or shares of it are asked for, and the mean CPU
-    and memory beside each.
+@dataclass(frozen=True)
+class _Tasks:
+    """The tasks of one size.
+
+    Attributes:
+        size: in steps.
+        count: how many GPUs or shares of it are asked for.
+        cpu, memory: the mean of what they ask for beside each.
     """
+
+    size: int
+    count: float
+    cpu: float
+    memory: float
+
+
+def _tasks(mix: DemandMix, steps: int) -> list[_Tasks]:
+    """The tasks of a mix by size, ascending."""
     sums: dict[int, list[float]] = {}
     for demand, count in mix.items():
         if demand.gpus:
@@ -283,11 +294,15 @@ def _pieces(mix: DemandMix, steps: int) -> list[tuple[int, float, float, float]]
             entry[1] += count * demand.cpu_milli
             entry[2] += count * demand.memory_mib
     return [
-        (size, n, cpu / n, memory / n)
-        for size, (n, cpu, memory) in sorted(sums.items())
+        _Tasks(size, count, cpu / count, memory / count)
+        for size, (count, cpu, memory) in sorted(sums.items())
     ]
 
 
-def _alone(value: Sequence[float], size: int) -> float:
+def _least_value(value: Sequence[float], size: int) -> float:
     """What a size is worth: the least that it takes from any level."""
-    return min(value[room] - value[room - size] for room in range(size, len(value)))
+    return min(_lost(value, level, size) for level in range(size, len(value)))
+
+
+def _lost(value: Sequence[float], level: int, size: int) -> float:
+    return value[level] - value[level - size]

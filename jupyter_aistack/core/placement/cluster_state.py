@@ -42,7 +42,7 @@ class ClusterState:
         self.shares = np.array(rows, dtype=np.int64).reshape(len(nodes), widest)
         self.free_milli = WHOLE * sum(node.gpus for node in nodes)
         self.watchers: list[Callable[[int], None]] = []
-        self._roomiest = self.shares.max(axis=1, initial=-1)
+        self._largest_share = self.shares.max(axis=1, initial=-1)
         self.whole = (self.shares == WHOLE).sum(axis=1)
         self._of_models: dict[frozenset[str], Mask] = {}
 
@@ -52,7 +52,7 @@ class ClusterState:
         if demand.models:
             mask &= self.of_models(demand.models)
         if demand.gpus == 1:
-            mask &= self._roomiest >= demand.share_milli
+            mask &= self._largest_share >= demand.share_milli
         elif demand.gpus:
             mask &= self.able(demand.share_milli) >= demand.gpus
         return mask
@@ -60,10 +60,10 @@ class ClusterState:
     def could_hold(self, demand: Demand) -> Mask:
         """Which nodes could hold the demand if they were empty."""
         fits = [
-            n.cpu_milli >= demand.cpu_milli
-            and n.memory_mib >= demand.memory_mib
-            and n.gpus >= demand.gpus
-            for n in self.nodes
+            node.cpu_milli >= demand.cpu_milli
+            and node.memory_mib >= demand.memory_mib
+            and node.gpus >= demand.gpus
+            for node in self.nodes
         ]
         mask: Mask = np.array(fits, dtype=np.bool_)
         return mask & self.of_models(demand.models) if demand.models else mask
@@ -84,62 +84,70 @@ class ClusterState:
             )
         return self._of_models[models]
 
-    def take(self, demand: Demand, spot: PlacementTarget) -> None:
-        """Give the spot to the demand."""
-        self._change(demand, spot, -1)
+    def allocate(self, demand: Demand, target: PlacementTarget) -> None:
+        """Give the target to the demand.
 
-    def free(self, demand: Demand, spot: PlacementTarget) -> None:
-        """Take back what was given."""
-        self._change(demand, spot, +1)
+        Raises:
+            InvalidRequest: it does not fit there.
+        """
+        self._change(demand, target, -1)
+
+    def free(self, demand: Demand, target: PlacementTarget) -> None:
+        """Take back what was given.
+
+        Raises:
+            InvalidRequest: that was never placed there.
+        """
+        self._change(demand, target, +1)
 
     def why_not(self, demand: Demand) -> str:
         """Why no node holds the demand now, in a few words: the first wish, in this
         order, that leaves no node.
         """
-        mask = (
-            self.of_models(demand.models)
-            if demand.models
-            else np.ones(len(self.nodes), dtype=np.bool_)
-        )
+        mask = np.ones(len(self.nodes), dtype=np.bool_)
+        if demand.models:
+            mask = self.of_models(demand.models)
         if not mask.any():
             return "no such model"
-        mask = (
-            mask & (self.able(demand.share_milli) >= demand.gpus)
-            if demand.gpus
-            else mask
-        )
+        if demand.gpus:
+            mask = mask & (self.able(demand.share_milli) >= demand.gpus)
         if not mask.any():
             return "no GPUs free" if demand.share_milli == WHOLE else "no share free"
         mask = mask & (self.cpu >= demand.cpu_milli)
         return "no memory beside free GPUs" if mask.any() else "no CPU beside free GPUs"
 
-    def _change(self, demand: Demand, spot: PlacementTarget, sign: int) -> None:
-        i = spot.node
-        node = self.nodes[spot.node]
-        cpu = self.cpu[i] + sign * demand.cpu_milli
-        memory = self.memory[i] + sign * demand.memory_mib
-        shares: list[int] = self.shares[i].tolist()
-        inside = 0 <= cpu <= node.cpu_milli and 0 <= memory <= node.memory_mib
-        sound = len(set(spot.gpus)) == demand.gpus and all(
-            0 <= gpu < node.gpus for gpu in spot.gpus
-        )
-        for gpu in spot.gpus if sound else ():
-            shares[gpu] += sign * demand.share_milli
-        if (
-            not inside
-            or not sound
-            or not all(0 <= shares[gpu] <= WHOLE for gpu in spot.gpus)
-        ):
+    def _change(self, demand: Demand, target: PlacementTarget, sign: int) -> None:
+        """Add (+1) or take (-1) what a demand asks for, and tell the watchers."""
+        position = target.node
+        node = self.nodes[position]
+        cpu = self.cpu[position] + sign * demand.cpu_milli
+        memory = self.memory[position] + sign * demand.memory_mib
+        shares: list[int] = self.shares[position].tolist()
+        is_within = 0 <= cpu <= node.cpu_milli and 0 <= memory <= node.memory_mib
+        if not is_within or not _change_shares(shares, demand, target, node, sign):
             what = "does not fit on" if sign < 0 else "was never placed on"
+            gpus = list(target.gpus)
             raise InvalidRequest(
-                f"spot: the demand {what} GPUs {list(spot.gpus)} of node {node.name}",
-                field="spot",
+                f"spot: the demand {what} GPUs {gpus} of node {node.name}", field="spot"
             )
-        self.cpu[i] = cpu
-        self.memory[i] = memory
-        self.shares[i] = shares
+
+        self.cpu[position] = cpu
+        self.memory[position] = memory
+        self.shares[position] = shares
         self.free_milli += sign * demand.gpus * demand.share_milli
-        self._roomiest[i] = max(shares, default=-1)
-        self.whole[i] = shares.count(WHOLE)
-        for tell in self.watchers:
-            tell(i)
+        self._largest_share[position] = max(shares, default=-1)
+        self.whole[position] = shares.count(WHOLE)
+        for notify in self.watchers:
+            notify(position)
+
+
+def _change_shares(
+    shares: list[int], demand: Demand, target: PlacementTarget, node: Node, sign: int
+) -> bool:
+    """Change the shares of the GPUs of a node. Returns whether that makes sense."""
+    is_count_right = len(set(target.gpus)) == demand.gpus
+    if not is_count_right or any(not 0 <= gpu < node.gpus for gpu in target.gpus):
+        return False
+    for gpu in target.gpus:
+        shares[gpu] += sign * demand.share_milli
+    return all(0 <= shares[gpu] <= WHOLE for gpu in target.gpus)

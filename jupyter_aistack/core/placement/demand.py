@@ -61,7 +61,7 @@ class PlacementTarget:
     """Where a demand goes.
 
     Attributes:
-        node: position of the node in its fleet.
+        node: position of the node in its cluster.
         gpus: positions of the GPUs on that node, ascending.
     """
 

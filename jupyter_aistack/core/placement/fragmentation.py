@@ -1,4 +1,5 @@
-"""The policies that ours is measured by: Fragmentation Gradient Descent, and best fit.
+"""The policies that ours is compared with: Fragmentation Gradient Descent, and best
+fit.
 
 Weng et al., *Beware of Fragmentation: Scheduling GPU-Sharing Workloads with
 Fragmentation Gradient Descent*, USENIX
@@ -22,7 +23,7 @@ POPULAR = 0.95
 """The share of all tasks that the typical ones make up."""
 FIRST_LESSON = 32
 NEXT_LESSON = 1.5
-"""The typical tasks are chosen anew after that many arrivals, and whenever that many
+"""The typical tasks are chosen again after that many arrivals, and whenever that many
 times more tasks are known.
 """
 
@@ -60,22 +61,22 @@ class _Scores:
 
 
 class FragmentationGradient:
-    """FGD on one fleet.
+    """FGD on one cluster.
 
     Args:
-        fleet: the nodes.
+        cluster: the nodes.
         history: the tasks whose mix is expected; arrivals are added to it.
     """
 
-    def __init__(self, fleet: ClusterState, history: Iterable[Demand] = ()) -> None:
-        self._fleet = fleet
+    def __init__(self, cluster: ClusterState, history: Iterable[Demand] = ()) -> None:
+        self._cluster = cluster
         self._mix = DemandMix(history)
-        self._state = np.zeros(len(fleet.nodes), dtype=np.int64)
+        self._state = np.zeros(len(cluster.nodes), dtype=np.int64)
         self._learn()
-        fleet.watchers.append(self._changed)
+        cluster.watchers.append(self._changed)
 
     def arrived(self, demand: Demand) -> None:
-        """Count an arrival into the mix, and choose the typical tasks anew when enough
+        """Count an arrival into the mix, and choose the typical tasks again when enough
         is new.
         """
         self._mix.add(demand)
@@ -83,10 +84,10 @@ class FragmentationGradient:
             self._learn()
 
     def choose(self, demand: Demand) -> PlacementTarget | None:
-        """The spot where fragments grow least, or None when no node holds the
+        """The target where fragments grow least, or None when no node holds the
         demand.
         """
-        fitting = self._fleet.fitting(demand)
+        fitting = self._cluster.fitting(demand)
         if not fitting.any():
             return None
         known = self._known(demand)
@@ -97,17 +98,14 @@ class FragmentationGradient:
         node = int(np.where(fitting, known.score, -1).argmax())
         if demand.gpus == 1:
             return PlacementTarget(node=node, gpus=(int(known.gpu[node]),))
-        able = np.flatnonzero(
-            (self._fleet.shares[node] >= demand.share_milli)
-            & (self._fleet.shares[node] > 0)
-        )
-        return PlacementTarget(
-            node=node, gpus=tuple(int(gpu) for gpu in able[: demand.gpus])
-        )
+        shares = self._cluster.shares[node]
+        able = np.flatnonzero((shares >= demand.share_milli) & (shares > 0))
+        chosen = tuple(int(gpu) for gpu in able[: demand.gpus])
+        return PlacementTarget(node=node, gpus=chosen)
 
     def _known(self, demand: Demand) -> _Scores:
         if demand not in self._scores:
-            count = len(self._fleet.nodes)
+            count = len(self._cluster.nodes)
             zeros = np.zeros(count, dtype=np.int64)
             self._scores[demand] = _Scores(
                 score=zeros, gpu=zeros.copy(), state=np.full(count, -1)
@@ -118,13 +116,13 @@ class FragmentationGradient:
         """The best score on each node, 0 to 100, and the GPU it is had on."""
         rows, gpus, shares = self._outcomes(demand, nodes)
         at = nodes[rows]
-        cpu = self._fleet.cpu[at] - demand.cpu_milli
-        memory = self._fleet.memory[at] - demand.memory_mib
+        cpu = self._cluster.cpu[at] - demand.cpu_milli
+        memory = self._cluster.memory[at] - demand.memory_mib
         growth = self._fragments(at, cpu, memory, shares) - self._present[at]
         score = (100 / (1 + np.exp(growth / WHOLE))).astype(np.int64)
-        # One number for both: the higher score goes first, then the lower GPU.
+        # One number for both: the higher score wins, then the lower GPU.
         ranks = np.full(len(nodes), -1)
-        width = self._fleet.shares.shape[1] + 1
+        width = self._cluster.shares.shape[1] + 1
         np.maximum.at(ranks, rows, score * width + (width - 1 - gpus))
         return ranks // width, width - 1 - ranks % width
 
@@ -134,7 +132,7 @@ class FragmentationGradient:
         """Every way to place the demand: the position in `nodes`, the first GPU taken,
         and all shares afterwards.
         """
-        shares = self._fleet.shares[nodes]
+        shares = self._cluster.shares[nodes]
         able = (shares >= demand.share_milli) & (shares > 0)
         if demand.gpus == 1:
             rows, gpus = np.nonzero(able)
@@ -152,35 +150,37 @@ class FragmentationGradient:
         """Thousandths of GPUs on each node that the next task is expected to find
         useless.
         """
-        t = self._typical
+        typical = self._typical
         free = shares.clip(0)[:, :, None]
-        enough = free >= t.sizes
+        enough = free >= typical.sizes
         able = enough.sum(axis=1)
         small = np.where(enough, 0, free).sum(axis=1)
         fits = (
-            (cpu[:, None] >= t.cpu)
-            & (memory[:, None] >= t.memory)
-            & (able[:, t.size] >= t.gpus)
+            (cpu[:, None] >= typical.cpu)
+            & (memory[:, None] >= typical.memory)
+            & (able[:, typical.size] >= typical.gpus)
         )
-        fits &= t.hosts[nodes] & (t.gpus > 0)
-        found: Floats = np.where(fits, small[:, t.size], free.sum(axis=1)) @ t.weight
-        return found
+        fits &= typical.hosts[nodes] & (typical.gpus > 0)
+        fragments: Floats = (
+            np.where(fits, small[:, typical.size], free.sum(axis=1)) @ typical.weight
+        )
+        return fragments
 
     def _learn(self) -> None:
         self._lesson = max(FIRST_LESSON, NEXT_LESSON * self._mix.total)
-        self._typical = _typical(self._mix, self._fleet)
+        self._typical = _typical(self._mix, self._cluster)
         self._scores: dict[Demand, _Scores] = {}
-        fleet = self._fleet
+        cluster = self._cluster
         self._present = self._fragments(
-            np.arange(len(fleet.nodes)), fleet.cpu, fleet.memory, fleet.shares
+            np.arange(len(cluster.nodes)), cluster.cpu, cluster.memory, cluster.shares
         )
 
     def _changed(self, node: int) -> None:
-        fleet = self._fleet
-        one = slice(node, node + 1)
+        cluster = self._cluster
+        row = slice(node, node + 1)
         self._state[node] += 1
-        self._present[one] = self._fragments(
-            np.array([node]), fleet.cpu[one], fleet.memory[one], fleet.shares[one]
+        self._present[row] = self._fragments(
+            np.array([node]), cluster.cpu[row], cluster.memory[row], cluster.shares[row]
         )
 
 
@@ -189,34 +189,33 @@ class BestFit:
     the fullest GPU on it.
     """
 
-    def __init__(self, fleet: ClusterState) -> None:
-        self._fleet = fleet
-        self._cpu = max((node.cpu_milli for node in fleet.nodes), default=0) or 1
-        self._gpu = WHOLE * (max((node.gpus for node in fleet.nodes), default=0) or 1)
+    def __init__(self, cluster: ClusterState) -> None:
+        self._cluster = cluster
+        self._cpu = max((node.cpu_milli for node in cluster.nodes), default=0) or 1
+        self._gpu = WHOLE * (max((node.gpus for node in cluster.nodes), default=0) or 1)
 
     def arrived(self, demand: Demand) -> None:
         """Nothing to learn."""
 
     def choose(self, demand: Demand) -> PlacementTarget | None:
         """The fullest node that fits, or None."""
-        fleet = self._fleet
-        left = fleet.cpu / self._cpu + fleet.shares.clip(0).sum(axis=1) / self._gpu
-        fitting = fleet.fitting(demand)
+        cluster = self._cluster
+        left = cluster.cpu / self._cpu + cluster.shares.clip(0).sum(axis=1) / self._gpu
+        fitting = cluster.fitting(demand)
         if not fitting.any():
             return None
         node = int(np.where(fitting, left, np.inf).argmin())
-        free = [int(share) for share in fleet.shares[node]]
+        least = max(1, demand.share_milli)
         able = sorted(
-            (free[g], g)
-            for g in range(len(free))
-            if free[g] >= max(1, demand.share_milli)
+            (share, gpu)
+            for gpu, share in enumerate(cluster.shares[node].tolist())
+            if share >= least
         )
-        return PlacementTarget(
-            node=node, gpus=tuple(sorted(g for _, g in able[: demand.gpus]))
-        )
+        fullest = sorted(gpu for _, gpu in able[: demand.gpus])
+        return PlacementTarget(node=node, gpus=tuple(fullest))
 
 
-def _typical(mix: DemandMix, fleet: ClusterState) -> _Typical:
+def _typical(mix: DemandMix, cluster: ClusterState) -> _Typical:
     popular = sorted(mix.items(), key=lambda item: -item[1])
     kept: list[tuple[Demand, float]] = []
     total = 0.0
@@ -226,9 +225,9 @@ def _typical(mix: DemandMix, fleet: ClusterState) -> _Typical:
         kept.append((demand, count))
         total += count
     sizes = sorted({demand.share_milli for demand, _ in kept} | {WHOLE})
-    everywhere = np.ones(len(fleet.nodes), dtype=np.bool_)
+    everywhere = np.ones(len(cluster.nodes), dtype=np.bool_)
     hosts = [
-        fleet.of_models(demand.models) if demand.models else everywhere
+        cluster.of_models(demand.models) if demand.models else everywhere
         for demand, _ in kept
     ]
     return _Typical(
@@ -242,6 +241,6 @@ def _typical(mix: DemandMix, fleet: ClusterState) -> _Typical:
             [sizes.index(demand.share_milli) for demand, _ in kept], dtype=np.int64
         ),
         hosts=np.array(hosts, dtype=np.bool_)
-        .reshape(len(kept), len(fleet.nodes))
+        .reshape(len(kept), len(cluster.nodes))
         .T.copy(),
     )

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True, kw_only=True)
 class MIGPermission:
-    """Which instances an administrator lets be created when somebody waits for one.
+    """Which instances an administrator lets be created when a request waits for one.
 
     Attributes:
         everywhere: any, on any GPU in MIG mode.
@@ -23,10 +23,11 @@ class MIGPermission:
 
     def allows(self, device_id: str, index: int, profile: str) -> bool:
         """Whether that profile may be created on that GPU."""
-        named = self.profiles.get(device_id, frozenset()) | self.profiles.get(
-            str(index), frozenset()
-        )
-        return self.everywhere or profile in named
+        if self.everywhere:
+            return True
+        by_id = self.profiles.get(device_id, frozenset())
+        by_index = self.profiles.get(str(index), frozenset())
+        return profile in by_id or profile in by_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,8 @@ class MIGPlacement:
 
     def overlaps(self, other: MIGPlacement) -> bool:
         """Whether both cannot be there at once."""
-        return (
-            self.start < other.start + other.size
-            and other.start < self.start + self.size
-        )
+        end = self.start + self.size
+        return self.start < other.start + other.size and other.start < end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ class GPUInstance:
         id: the driver's number for it.
         profile: the name of its shape.
         span: where it is.
-        in_use: what it must stay for, as a phrase; empty when nobody uses it.
+        in_use: what it must stay for, as a phrase; empty when it is unused.
     """
 
     id: int
@@ -141,7 +140,8 @@ class MIGPlan:
 
 
 def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
-    """Make room for one instance of each of `wanted`, those named first going first.
+    """The steps to have an instance of each of `wanted`; those named first are served
+    first.
 
     An unused instance that is there already is taken as it is. Else one is created
     where nothing is, from the far end of a GPU, so that its beginning stays whole for
@@ -154,11 +154,8 @@ def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
     for profile in wanted:
         if any(gpu.claim(profile) for gpu in gpus):
             continue
-        best = min(
-            (place for gpu in gpus for place in gpu.ways(profile)),
-            key=lambda way: way.cost,
-            default=None,
-        )
+        options = [option for gpu in gpus for option in gpu.options(profile)]
+        best = min(options, key=lambda option: option.cost, default=None)
         if best is None:
             refused.append((profile, _why_not(gpus, profile)))
         else:
@@ -167,82 +164,89 @@ def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Option:
+    """A place where an instance could be created, with what would have to go.
+
+    Attributes:
+        gpu: the GPU.
+        shape: what is created.
+        span: where.
+        removed: the unused instances in the way.
+    """
+
     gpu: _GPU
     shape: MIGProfile
     span: MIGPlacement
-    gone: tuple[GPUInstance, ...]
+    removed: tuple[GPUInstance, ...]
 
     @property
     def cost(self) -> tuple[int, int, int, int]:
         """Slices given up, then instances, then the GPU's number; of places alike the
         farthest.
         """
-        return (
-            sum(one.span.size for one in self.gone),
-            len(self.gone),
-            self.gpu.layout.index,
-            -self.span.start,
-        )
+        slices = sum(instance.span.size for instance in self.removed)
+        index = self.gpu.layout.index
+        return slices, len(self.removed), index, -self.span.start
 
 
 class _GPU:
-    """A layout that changes as a plan is made."""
+    """A layout that changes as a plan is made.
+
+    Attributes:
+        layout: as it was.
+        unused: the instances that may be taken or removed.
+        fixed: where nothing may be created any more.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.free = [one for one in layout.instances if not one.in_use]
-        self.fixed = [one.span for one in layout.instances if one.in_use]
+        self.unused = [each for each in layout.instances if not each.in_use]
+        self.fixed = [each.span for each in layout.instances if each.in_use]
 
     def claim(self, profile: str) -> bool:
-        """Take an unused instance that is there."""
-        found = next((one for one in self.free if one.profile == profile), None)
-        if found is None:
-            return False
-        self.free.remove(found)
-        self.fixed.append(found.span)
-        return True
+        """Take an unused instance of a profile; whether there was any."""
+        for instance in self.unused:
+            if instance.profile == profile:
+                self.unused.remove(instance)
+                self.fixed.append(instance.span)
+                return True
+        return False
 
     def shapes(self, profile: str) -> list[MIGProfile]:
+        """The shapes of that name; variants of one size may share it."""
         return [shape for shape in self.layout.shapes if shape.name == profile]
 
-    def ways(self, profile: str) -> list[_Way]:
-        """The places where one could be, with what would have to go."""
-        spans = [
-            (shape, span) for shape in self.shapes(profile) for span in shape.places
-        ]
-        able = [
-            (shape, span)
-            for shape, span in spans
-            if not any(span.overlaps(other) for other in self.fixed)
-        ]
+    def options(self, profile: str) -> list[_Option]:
+        """The places where an instance could be created."""
         return [
-            _Way(
-                self, shape, span, tuple(o for o in self.free if o.span.overlaps(span))
-            )
-            for shape, span in able
+            _Option(self, shape, span, self._in_the_way(span))
+            for shape in self.shapes(profile)
+            for span in shape.places
+            if not any(span.overlaps(fixed) for fixed in self.fixed)
         ]
 
-    def cut(self, way: _Way) -> list[MIGStep]:
-        """The steps of one way; what comes is spoken for."""
-        self.free = [one for one in self.free if one not in way.gone]
-        self.fixed.append(way.span)
-        gone = [
-            self._step(MIGAction.DESTROY, one.profile, one.span, one.id)
-            for one in way.gone
+    def _in_the_way(self, span: MIGPlacement) -> tuple[GPUInstance, ...]:
+        return tuple(each for each in self.unused if each.span.overlaps(span))
+
+    def cut(self, option: _Option) -> list[MIGStep]:
+        """The steps of an option; what is created is taken."""
+        self.unused = [each for each in self.unused if each not in option.removed]
+        self.fixed.append(option.span)
+        steps = [
+            self._step(MIGAction.DESTROY, each.profile, each.span, each.id)
+            for each in option.removed
         ]
-        made = self._step(MIGAction.CREATE, way.shape.name, way.span, way.shape.id)
-        return [*gone, replace(made, gpu_slices=way.shape.gpu_slices)]
+        shape = option.shape
+        created = self._step(MIGAction.CREATE, shape.name, option.span, shape.id)
+        return [*steps, replace(created, gpu_slices=shape.gpu_slices)]
 
     def _step(
         self, action: MIGAction, profile: str, span: MIGPlacement, number: int
     ) -> MIGStep:
-        device_id = self.layout.device_id
-        index = self.layout.index
         return MIGStep(
             action=action,
-            device_id=device_id,
-            index=index,
+            device_id=self.layout.device_id,
+            index=self.layout.index,
             profile=profile,
             span=span,
             id=number,
@@ -250,15 +254,19 @@ class _GPU:
 
 
 def _why_not(gpus: Sequence[_GPU], profile: str) -> str:
+    """Why no instance of a profile can be created anywhere."""
     if not gpus:
         return "no GPU here is in MIG mode; the administrator switches it on, this never does"
     able = [gpu for gpu in gpus if gpu.shapes(profile)]
     if not able:
-        names = ", ".join(
-            dict.fromkeys(shape.name for gpu in gpus for shape in gpu.layout.shapes)
-        )
-        return f"no GPU here may be cut into {profile}; there may be {names or 'none'}"
-    uses = dict.fromkeys(
-        one.in_use for gpu in able for one in gpu.layout.instances if one.in_use
-    )
-    return f"every place for {profile} is taken: {'; '.join(uses) or 'by what goes before it'}"
+        shapes = [shape.name for gpu in gpus for shape in gpu.layout.shapes]
+        names = ", ".join(dict.fromkeys(shapes)) or "none"
+        return f"no GPU here may be cut into {profile}; there may be {names}"
+    uses = [
+        instance.in_use
+        for gpu in able
+        for instance in gpu.layout.instances
+        if instance.in_use
+    ]
+    taken = "; ".join(dict.fromkeys(uses)) or "by what goes before it"
+    return f"every place for {profile} is taken: {taken}"

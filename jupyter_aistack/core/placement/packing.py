@@ -37,7 +37,7 @@ class Packer:
             matter.
 
     Attributes:
-        fleet: what is free on the nodes.
+        cluster: what is free on the nodes.
 
     Raises:
         InvalidRequest: on an unknown policy.
@@ -53,42 +53,42 @@ class Packer:
         make = _maker(policy)
         from .cluster_state import ClusterState
 
-        self.fleet = ClusterState(nodes)
-        self._policy = make(self.fleet, history)
+        self.cluster = ClusterState(nodes)
+        self._policy = make(self.cluster, history)
 
     def place(self, demand: Demand) -> PlacementTarget | None:
-        """Give the demand a spot, or None when no node holds it now."""
+        """Place the demand, or None when no node holds it now."""
         self._policy.arrived(demand)
-        spot = self._policy.choose(demand)
-        if spot is not None:
-            self.fleet.take(demand, spot)
-        return spot
+        target = self._policy.choose(demand)
+        if target is not None:
+            self.cluster.allocate(demand, target)
+        return target
 
-    def free(self, demand: Demand, spot: PlacementTarget) -> None:
+    def free(self, demand: Demand, target: PlacementTarget) -> None:
         """Take back what `place` gave.
 
         Raises:
-            InvalidRequest: when the spot does not hold that much.
+            InvalidRequest: when the target does not hold that much.
         """
-        self.fleet.free(demand, spot)
+        self.cluster.free(demand, target)
 
 
-def _scarcity(fleet: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
+def _scarcity(cluster: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
     from .scarcity import Scarcity
 
-    return Scarcity(fleet, history)
+    return Scarcity(cluster, history)
 
 
-def _fgd(fleet: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
+def _fgd(cluster: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
     from .fragmentation import FragmentationGradient
 
-    return FragmentationGradient(fleet, history)
+    return FragmentationGradient(cluster, history)
 
 
-def _best_fit(fleet: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
+def _best_fit(cluster: ClusterState, history: Iterable[Demand]) -> PackingPolicy:
     from .fragmentation import BestFit
 
-    return BestFit(fleet)
+    return BestFit(cluster)
 
 
 POLICIES: Mapping[str, Callable[[ClusterState, Iterable[Demand]], PackingPolicy]] = {

@@ -44,9 +44,7 @@ def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> s
         offered = ", ".join(profiles_of(devices)) or "(none yet)"
         return f"this host's GPUs are cut into MIG instances; ask for one of {offered}"
     if spec.unit is Unit.MEMORY:
-        able = [device for device in devices if device.is_shareable] or devices
-        largest = max(device.memory_bytes for device in able)
-        return f"the largest device has {format_bytes(largest)}"
+        return f"the largest device has {format_bytes(_largest_memory(devices))}"
     if spec.unit is Unit.CORES:
         return f"this host has {max(len(device.cores) for device in devices)} cores"
 
@@ -54,6 +52,14 @@ def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> s
     if len(devices) >= int(spec.amount) > alike:
         return f"its GPUs are of two makers, which one process cannot mix; at most {alike} are alike"
     return f"this host has {_counted(spec, kind, devices)}"
+
+
+def _largest_memory(devices: Sequence[Device]) -> int:
+    """The memory of the largest device that can be shared; of the largest at all where
+    none can.
+    """
+    able = [device for device in devices if device.is_shareable] or devices
+    return max(device.memory_bytes for device in able)
 
 
 def _are_indivisible(devices: Sequence[Device]) -> bool:

@@ -218,24 +218,25 @@ class _Forecaster:
     ) -> Reason | None:
         """A lease is being suspended on a device that could hold it."""
         leaving = [lease for lease in self._held if _is_being_suspended(lease)]
-        if not leaving:
-            return None
-        if not isinstance(self._state.verdict(request), PlacementFailure):
-            return None
-        sizes = self._state.capacity.needs(request.spec, request.holder.host)
-        able = {device_id for by_device in sizes.values() for device_id in by_device}
-        first = next((lease for lease in leaving if _is_on(lease, able)), None)
-        if first is None:
+        first = self._first_on_able(request, leaving)
+        if first is None or not isinstance(
+            self._state.verdict(request), PlacementFailure
+        ):
             return None
 
-        gpus = [slice_ for slice_ in first.slices if slice_.kind is not SliceKind.CPU]
-        size = format_bytes(max(slice_.memory_bytes for slice_ in gpus))
+        size = format_bytes(_gpu_memory_bytes(first))
         holder = first.holder
         who = f"{holder.label or holder.id} ({holder.user})"
         return Reason(
             f"{wish}; waits for {who} to be suspended: {size}",
             f"{wish}; waits for an idle kernel to be suspended: {size}",
         )
+
+    def _first_on_able(self, request: Request, leases: Iterable[Lease]) -> Lease | None:
+        """The first of these leases that is on a device which could hold a request."""
+        sizes = self._state.capacity.needs(request.spec, request.holder.host)
+        able = {device_id for by_device in sizes.values() for device_id in by_device}
+        return next((lease for lease in leases if _is_on(lease, able)), None)
 
     def _why_unknown(self, request: Request, start: Start, wish: str) -> Reason | None:
         """It is not known when it can start: what is in the way, and whether that is in
@@ -310,6 +311,15 @@ def _public(text: str) -> Reason:
 def _is_being_suspended(lease: Lease) -> bool:
     state = lease.residence
     return state is not None and state.phase is StatePhase.PARKING
+
+
+def _gpu_memory_bytes(lease: Lease) -> int:
+    """The memory of a lease on each of its GPUs."""
+    return max(
+        slice_.memory_bytes
+        for slice_ in lease.slices
+        if slice_.kind is not SliceKind.CPU
+    )
 
 
 def _is_on(lease: Lease, devices: Iterable[str] | Shares) -> bool:

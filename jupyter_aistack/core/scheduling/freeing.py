@@ -146,22 +146,12 @@ class CapacityFreeing:
         once they have left.
         """
         state = self._state
-        if self._transfers is None:
+        transfers = self._transfers
+        if transfers is None:
             return None
-        going = {lease.id for lease in state.held if _is_preempted(lease)}
-        idle = self._idle(self._transfers, going)
-        if not idle:
-            return None
-
         capacity = self._to_come or state.capacity
-        victims = choose_victims(
-            request,
-            state.open_capacity(request, state.now, capacity),
-            idle,
-            {lease.id: lease.occupied for lease in state.held},
-            self._transfers.moving,
-        )
-        if not victims or not self._transfers.would_fit_host(victims):
+        victims = self._suspend_victims(request, transfers, capacity)
+        if not victims or not transfers.would_fit_host(victims):
             return None
 
         gone = {victim.lease_id for victim in victims}
@@ -173,8 +163,25 @@ class CapacityFreeing:
             return None  # those who are suspended could not be resumed beside it
         self._to_come = to_come
         self._leaving = self._leaving | gone
-        self._suspend(self._transfers, victims, leases)
+        self._suspend(transfers, victims, leases)
         return place
+
+    def _suspend_victims(
+        self, request: Request, transfers: TransferPlan, capacity: Capacity
+    ) -> tuple[SuspendCandidate, ...]:
+        """The idle leases that must leave `capacity` so that a request fits."""
+        state = self._state
+        going = {lease.id for lease in state.held if _is_preempted(lease)}
+        idle = self._idle(transfers, going)
+        if not idle:
+            return ()
+        return choose_victims(
+            request,
+            state.open_capacity(request, state.now, capacity),
+            idle,
+            {lease.id: lease.occupied for lease in state.held},
+            transfers.moving,
+        )
 
     def suspend_own(self, request: Request, size: Fraction) -> None:
         """Have idle leases of a queue, or of a user, suspended that keep a request of

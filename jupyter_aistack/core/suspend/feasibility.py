@@ -116,10 +116,7 @@ def not_suspendable(host: HostMemory) -> tuple[Mapping[str, int], frozenset[str]
 
     Pinned ones stay, and each that could not be resumed beside those that do.
     """
-    taken = dict.fromkeys(host.devices, 0)
-    for candidate in host.candidates:
-        if candidate.pinned and candidate.phase is not StatePhase.LOST:
-            _add(candidate, taken)
+    taken = _pinned_bytes(host)
     if not any(taken.values()):
         return taken, frozenset()
 
@@ -138,6 +135,15 @@ def not_suspendable(host: HostMemory) -> tuple[Mapping[str, int], frozenset[str]
         for candidate in more:
             blocked.add(candidate.lease_id)
             _add(candidate, taken)
+
+
+def _pinned_bytes(host: HostMemory) -> dict[str, int]:
+    """The bytes of each device that pinned leases hold."""
+    taken = dict.fromkeys(host.devices, 0)
+    for candidate in host.candidates:
+        if candidate.pinned and candidate.phase is not StatePhase.LOST:
+            _add(candidate, taken)
+    return taken
 
 
 def _is_free(candidate: SuspendCandidate) -> bool:

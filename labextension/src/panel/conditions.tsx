@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { conditionText, conditionTitle, errorsOf } from '../text/condition';
-import type { ICondition, ILease } from '../wire/types';
+import type { ConditionKind, ICondition, ILease } from '../wire/types';
 import { Problem, Warning } from './badges';
 
 export interface IConditionsProps {
@@ -10,12 +10,16 @@ export interface IConditionsProps {
   trans: TranslationBundle;
 }
 
+/** The card shows it among its facts, as why nothing is verified. */
+const SHOWN_AS_FACT: ConditionKind = 'NotVerified';
+
 /** A line for each condition of a lease, gravest first. */
 export function Conditions(props: IConditionsProps): JSX.Element {
   const { lease, trans } = props;
+  const shown = lease.conditions.filter(({ kind }) => kind !== SHOWN_AS_FACT);
   return (
     <>
-      {lease.conditions.map(condition => (
+      {shown.map(condition => (
         <ConditionLine
           key={condition.kind}
           condition={condition}

@@ -158,9 +158,8 @@ function Verified(props: {
 }): JSX.Element {
   const { lease, trans } = props;
   if (lease.verified === null) {
-    const isImpossible = conditionOf(lease, 'NotVerified') !== null;
-    const text = isImpossible ? trans.__('not possible') : trans.__('not yet');
-    return <span>{text}</span>;
+    const reason = conditionOf(lease, 'NotVerified')?.message;
+    return <span>{reason || trans.__('not yet')}</span>;
   }
   return lease.verified ? (
     <span className="jp-AIStack-verified">

@@ -12,12 +12,23 @@ import {
   table,
   text
 } from './decoders';
+import {
+  conditionKind,
+  deviceKind,
+  displayState,
+  enforcement,
+  holderKind,
+  leaseState,
+  noticeKind,
+  outcome,
+  requestedAction,
+  requestState,
+  severity,
+  sliceKind,
+  statePhase,
+  suspendMethod
+} from './enums';
 import type {
-  ConditionKind,
-  DeviceKind,
-  DisplayState,
-  Enforcement,
-  HolderKind,
   ICondition,
   IDevice,
   IDeviceState,
@@ -44,31 +55,13 @@ import type {
   ISuspendCapability,
   IUsage,
   IUsageSummary,
-  IUse,
-  LeaseState,
-  NoticeKind,
-  Outcome,
-  RequestedAction,
-  RequestState,
-  Severity,
-  SliceKind,
-  StatePhase,
-  SuspendMethod
+  IUse
 } from './types';
-
-export const suspendMethod = oneOf<SuspendMethod>(
-  'checkpoint',
-  'simulated',
-  'offload',
-  'off'
-);
 
 export const suspendCapability = shape<ISuspendCapability>({
   tier: suspendMethod,
   why: optional(text, '')
 });
-
-export const deviceKind = oneOf<DeviceKind>('gpu', 'cpu');
 
 export const migInstance = shape<IMIGInstance>({
   uuid: text,
@@ -78,17 +71,6 @@ export const migInstance = shape<IMIGInstance>({
   gpu_slices: optional(number, 0),
   compute_slices: optional(number, 0)
 });
-
-export const enforcement = oneOf<Enforcement>(
-  'L4',
-  'L3',
-  'L2',
-  'L1',
-  'L0',
-  'whole',
-  'C',
-  'simulated'
-);
 
 export const device = shape<IDevice>({
   id: text,
@@ -160,13 +142,6 @@ export const host = shape<IHost>({
   reservations: list(reservation)
 });
 
-export const holderKind = oneOf<HolderKind>(
-  'kernel',
-  'worker',
-  'run',
-  'process'
-);
-
 export const holder = shape<IHolder>({
   kind: holderKind,
   id: text,
@@ -178,8 +153,6 @@ export const holder = shape<IHolder>({
   parent: text
 });
 
-export const sliceKind = oneOf<SliceKind>('gpu', 'mig', 'mps', 'share', 'cpu');
-
 export const slice = shape<ISlice>({
   device_id: text,
   kind: sliceKind,
@@ -190,28 +163,6 @@ export const slice = shape<ISlice>({
   cores: list(number)
 });
 
-export const leaseState = oneOf<LeaseState>(
-  'granted',
-  'active',
-  'suspended',
-  'releasing',
-  'ended'
-);
-
-export const conditionKind = oneOf<ConditionKind>(
-  'DeviceFault',
-  'MemoryExceeded',
-  'NotEnforced',
-  'Failed',
-  'MemoryPressure',
-  'MemoryUnknown',
-  'NotVerified',
-  'EnforcementReduced',
-  'Note'
-);
-
-export const severity = oneOf<Severity>('info', 'warning', 'error');
-
 export const condition = shape<ICondition>({
   kind: conditionKind,
   severity,
@@ -219,32 +170,12 @@ export const condition = shape<ICondition>({
   since: number
 });
 
-export const noticeKind = oneOf<NoticeKind>('preempt', 'idle');
-
 export const notice = shape<INotice>({
   kind: noticeKind,
   at: number,
   ends_at: number,
   request_id: text
 });
-
-export const statePhase = oneOf<StatePhase>(
-  'resident',
-  'parking',
-  'parked',
-  'restoring',
-  'lost'
-);
-
-export const requestedAction = oneOf<RequestedAction>('', 'suspend', 'resume');
-
-export const displayState = oneOf<DisplayState>(
-  'held',
-  'warm',
-  'suspended',
-  'pinned',
-  'lost'
-);
 
 export const deviceState = shape<IDeviceState>({
   phase: statePhase,
@@ -262,15 +193,6 @@ export const deviceState = shape<IDeviceState>({
   standing: displayState,
   why: text
 });
-
-export const outcome = oneOf<Outcome>(
-  'released',
-  'expired',
-  'preempted',
-  'failed',
-  'abandoned',
-  'reclaimed'
-);
 
 export const lease = shape<ILease>({
   id: text,
@@ -299,13 +221,6 @@ export const lease = shape<ILease>({
 export const leases = shape<ILeases>({
   leases: list(lease)
 });
-
-export const requestState = oneOf<RequestState>(
-  'queued',
-  'granted',
-  'rejected',
-  'cancelled'
-);
 
 export const request = shape<IRequest>({
   id: text,

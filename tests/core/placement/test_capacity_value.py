@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.placement.capacity_value import capacity_value, prices, rank
+from jupyter_aistack.core.placement.capacity_value import (
+    capacity_value,
+    rank,
+    unit_prices,
+)
 from jupyter_aistack.core.placement.demand import WHOLE, Demand, DemandMix
 
 
@@ -67,7 +71,7 @@ def test_needs_follow_what_will_fill_a_gpu() -> None:
 def test_prices_are_feasible_and_no_pattern_is_worth_more_than_a_bin(
     sizes: dict[int, int],
 ) -> None:
-    found = prices(sizes, 20)
+    found = unit_prices(sizes, 20)
     assert set(found) == set(sizes)
     for pattern in product(*(range(20 // size + 1) for size in sizes)):
         if sum(n * size for n, size in zip(pattern, sizes, strict=True)) <= 20:

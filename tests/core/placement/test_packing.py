@@ -104,10 +104,10 @@ def test_nothing_is_over_granted_and_only_what_fits_nowhere_is_refused(
     could_go_somewhere(nodes, held, Demand())
     for demand, spot in held:
         packer.free(demand, spot)
-    fresh = Packer(nodes).fleet
-    assert (packer.fleet.cpu == fresh.cpu).all()
-    assert (packer.fleet.shares == fresh.shares).all()
-    assert packer.fleet.free_milli == fresh.free_milli
+    fresh = Packer(nodes).cluster
+    assert (packer.cluster.cpu == fresh.cpu).all()
+    assert (packer.cluster.shares == fresh.shares).all()
+    assert packer.cluster.free_milli == fresh.free_milli
 
 
 @policies
@@ -240,5 +240,5 @@ def test_ours_allocates_more_than_best_fit_where_cpu_is_short_on_some_nodes() ->
         packer = Packer(tight + ample, policy=policy)
         for demand in arrivals:
             packer.place(demand)
-        left[policy] = packer.fleet.free_milli
+        left[policy] = packer.cluster.free_milli
     assert left["scarcity"] < 0.95 * left["best-fit"]
