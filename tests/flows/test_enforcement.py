@@ -27,9 +27,9 @@ from tests.fakes.kernel_server import (
     active,
     client_of,
     evaluate,
-    until,
 )
 from tests.fakes.scripted import exchange_providers
+from tests.fakes.waiting import until
 
 GPU, OTHER = (
     "GPU-11111111-1111-1111-1111-111111111111",
