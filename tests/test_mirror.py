@@ -34,22 +34,6 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "test_exported_members.py": {"", "_version"},
-    "broker/test_broker.py": {
-        "broker.cycle",
-        "broker.devices",
-        "broker.host_state",
-        "broker.leases",
-        "broker.maintenance",
-        "broker.processes",
-        "broker.requests",
-    },
-    "broker/test_broker_sharing.py": {"broker.reservations"},
-    "broker/test_settings.py": {"core.model.policy", "core.scheduling.admission"},
-    "broker/test_suspension.py": {
-        "broker.api.suspend_verbs",
-        "broker.suspend_support",
-        "core.suspend.capability",
-    },
     "broker/api/test_reports.py": {
         "broker.api.accounting_verbs",
         "broker.api.advice",
@@ -67,13 +51,26 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.admin_verbs",
         "core.wire.visibility",
     },
-    "cli/test_cli.py": {
-        "cli.__main__",
-        "cli.connection",
-        "cli.host",
-        "cli.leases",
-        "cli.output",
-        "cli.queues",
+    "broker/test_broker.py": {
+        "broker.cycle",
+        "broker.devices",
+        "broker.host_state",
+        "broker.leases",
+        "broker.maintenance",
+        "broker.processes",
+        "broker.requests",
+    },
+    "broker/test_broker_sharing.py": {"broker.reservations"},
+    "broker/test_fault_monitor.py": {"core.enforcement.faults"},
+    "broker/test_settings.py": {
+        "broker.setting_values",
+        "core.model.policy",
+        "core.scheduling.admission",
+    },
+    "broker/test_suspension.py": {
+        "broker.api.suspend_verbs",
+        "broker.suspend_support",
+        "core.suspend.capability",
     },
     "cli/simulate/test_commands.py": {"cli.simulate.session_options"},
     "cli/simulate/test_place.py": {"cli.simulate.csv_io", "cli.simulate.output"},
@@ -85,11 +82,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.simulate.metrics",
         "cli.simulate.scenario",
     },
-    "client/test_client.py": {
-        "client.durations",
-        "client.embedded",
-        "client.lease_guard",
-        "client.transports",
+    "cli/test_cli.py": {
+        "cli.__main__",
+        "cli.connection",
+        "cli.host",
+        "cli.leases",
+        "cli.output",
+        "cli.queues",
     },
     "client/offload/test_offload.py": {
         "client.offload.cuda",
@@ -98,6 +97,12 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.offload.tensors",
     },
     "client/runtime/test_memory_caps.py": {"client.runtime.frameworks"},
+    "client/test_client.py": {
+        "client.durations",
+        "client.lease_guard",
+        "client.transports",
+    },
+    
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
         "system.parent_death",
@@ -105,15 +110,16 @@ DRIVEN_BY: dict[str, set[str]] = {
     "compute/training/test_train.py": {
         "compute.training.attempt",
         "compute.training.context",
-        "compute.training.failures",
         "compute.training.log_tail",
         "compute.training.rank",
         "compute.training.rank_task",
         "compute.training.serialize",
         "compute.training.supervisor",
     },
-    "core/accounting/test_attribution.py": {"core.accounting.charges"},
-    "core/enforcement/test_memory_limits.py": {"core.enforcement.faults"},
+    "core/accounting/test_attribution.py": {
+        "core.accounting.charges",
+        "core.accounting.intervals",
+    },
     "core/placement/test_packing.py": {
         "core.placement.cluster_state",
         "core.placement.demand",
@@ -121,26 +127,40 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.placement.scarcity",
     },
     "core/placement/test_placement.py": {
+        "core.placement.cache",
         "core.placement.device_capacity",
+        "core.placement.instances",
+        "core.placement.refusals",
         "core.placement.sizing",
+        "core.placement.topology",
+        "core.placement.verdict",
     },
     "core/scheduling/test_cycle.py": {"core.model.plan"},
-    "core/scheduling/test_forecast.py": {"core.scheduling.capacity_holds"},
-    "core/scheduling/test_reservations.py": {"core.model.reservation"},
-    "core/suspend/test_feasibility.py": {
-        "core.suspend.model",
+    "core/scheduling/test_forecast.py": {
+        "core.scheduling.capacity_holds",
+        "core.scheduling.start_times",
     },
+    "core/scheduling/test_queue_pass.py": {
+        "core.scheduling.freeing",
+        "core.scheduling.grants",
+        "core.scheduling.pass_state",
+    },
+    "core/scheduling/test_reservations.py": {"core.model.reservation"},
+    "core/suspend/test_feasibility.py": {"core.suspend.model"},
     "core/suspend/test_transfers.py": {
         "core.suspend.build",
         "core.suspend.placement",
         "core.suspend.victims",
     },
     "flows/test_enforcement.py": {"system.verify.child"},
+    "flows/test_gpu_broker.py": {"testing"},
     "flows/test_lease_life.py": {
         "kernel.allocation",
         "kernel.kernel_leases",
         "kernel.process_control",
     },
+    "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
+    "flows/test_one_sample.py": {"core.model.sample"},
     "flows/test_without_server.py": {
         "kernel.launch_rejected",
         "kernel.lease_monitor",
@@ -148,18 +168,20 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
+    "kernel/test_environment.py": {"core.enforcement.preparation", "kernel.combine"},
+    "ledger/sql/test_ledger.py": {
+        "ledger.sql.database",
+        "ledger.sql.rows",
+        "ledger.sql.statements",
+    },
     "ledger/test_base.py": {
         "core.model.events",
         "core.model.request",
         "ledger.apply_plan",
         "ledger.lease_end",
         "ledger.rows",
-    },
-    "ledger/sql/test_ledger.py": {
-        "ledger.sql.database",
-        "ledger.sql.rows",
-        "ledger.sql.schema",
-        "ledger.sql.statements",
+        "ledger.transactions",
+        "ledger.usage_transactions",
     },
     "notebook/magics/test_gpu.py": {
         "client.display",
@@ -189,9 +211,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "notebook/widgets/test_training_curve.py": {"notebook.widgets.plot"},
     "packaging/test_generated_wire.py": {"core.wire.schemas"},
     "providers/amd/test_provider.py": {"providers.amd.amdsmi"},
-    "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
-    "providers/nvidia/test_provider.py": {"providers.base"},
     "providers/nvidia/checkpoint/test_helper.py": {
         "providers.nvidia.checkpoint",
         "providers.nvidia.checkpoint.client",
@@ -212,13 +231,12 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.protocol3",
         "providers.nvidia.mps.records",
     },
-    "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
-    "flows/test_one_sample.py": {"core.model.sample"},
-    "server/test_app.py": {
-        "server.suspend.coordinator",
-        "server.suspend.kernel_activity",
-    },
+    "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
+    "providers/nvidia/test_provider.py": {"providers.base"},
+    "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
+    "providers/test_cpu.py": {"system.memory"},
     "server/rest/test_openapi.py": {"server.json_body"},
+    "server/suspend/test_capability.py": {"providers.nvidia.version"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",
@@ -228,12 +246,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.outcomes",
         "server.suspend.worker",
     },
-    "server/suspend/test_capability.py": {"providers.nvidia.version"},
     "server/suspend/test_selftest.py": {"server.suspend.selftest_child"},
-    "providers/test_cpu.py": {"system.memory"},
+    "server/test_app.py": {
+        "server.suspend.coordinator",
+        "server.suspend.kernel_activity",
+    },
     "tracking/test_run.py": {"tracking.mlflow"},
     "tracking/test_writer.py": {"tracking.store"},
-    "flows/test_gpu_broker.py": {"testing"},
 }
 """Modules by the test that drives them; names as seen from the package, "" for the
 package itself."""

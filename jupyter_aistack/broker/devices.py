@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.condition import Conditions, with_condition
 from jupyter_aistack.core.model.device import (
@@ -143,6 +144,15 @@ class DeviceManager:
             return inventory
         return inventory.with_foreign(self._ours())
 
+    def hidden_environment(self) -> dict[str, str]:
+        """Variables that hide the real GPUs of this host from a process; a slice shows
+        those of its own again.
+        """
+        gpus = self.inventory().of_kind(DeviceKind.GPU)
+        owners = [self._owners.get(gpu.id) for gpu in gpus if not gpu.simulated]
+        known = dict.fromkeys(owner for owner in owners if owner is not None)
+        return hidden_environment(provider.visibility for provider in known)
+
     def prepared(self) -> tuple[Lease, ...]:
         """The leases whose preparation has not been undone."""
         return tuple(self._prepared.values())
@@ -158,7 +168,7 @@ class DeviceManager:
         try:
             return _merge(
                 [
-                    provider.prepare(lease, devices)
+                    _prepared_by(provider, lease, devices)
                     for provider in self._providers_of(lease)
                 ]
             )
@@ -450,7 +460,17 @@ def _merge(parts: Sequence[Preparation]) -> Preparation:
         memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
         enforced_by=parts[0].enforced_by,
         conditions=conditions,
+        visibility=tuple(each for part in parts for each in part.visibility),
     )
+
+
+def _prepared_by(
+    provider: Provider, lease: Lease, devices: Mapping[str, Device]
+) -> Preparation:
+    """What a provider prepares, with how its devices are shown to a process."""
+    prepared = provider.prepare(lease, devices)
+    visibility = (provider.visibility,) if provider.visibility.hidden else ()
+    return replace(prepared, visibility=visibility)
 
 
 def _promised(expects: Expectation) -> dict[str, Any]:

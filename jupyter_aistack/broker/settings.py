@@ -1,11 +1,10 @@
-"""A policy as admins write it: queues, limits and durations, checked one by one. Each
-error names setting and field.
+"""A policy as admins write it: queues, limits and durations. Each error names the
+setting and the field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from fractions import Fraction
+from collections.abc import Mapping
 from typing import Any
 
 from jupyter_aistack.core.model.policy import (
@@ -17,16 +16,26 @@ from jupyter_aistack.core.model.policy import (
     UserLimits,
 )
 from jupyter_aistack.core.model.spec import is_profile
-from jupyter_aistack.core.model.units import parse_bytes, parse_duration
 from jupyter_aistack.core.placement.mig_plan import MIGPermission
 from jupyter_aistack.exceptions import InvalidRequest
 
-Reader = Callable[[Any], Any]
-"""Gives what a value means, or raises `_Wrong`."""
-
-
-class _Wrong(Exception):
-    """A value that makes no sense; the text reads on after its name."""
+from .setting_values import (
+    Reader,
+    WrongValue,
+    as_float,
+    or_none,
+    read_amount,
+    read_bytes,
+    read_count,
+    read_duration,
+    read_flag,
+    read_hours,
+    read_integer,
+    read_members,
+    read_positive,
+    read_share,
+    read_wait,
+)
 
 
 def read_policy(
@@ -48,11 +57,11 @@ def read_policy(
     return Policy(
         queues=read_queues(queues),
         limits=read_limits(user_limits),
-        half_life_seconds=_setting("half_life", half_life, _duration),
-        batch_share=_setting("batch_share", batch_share, _share),
-        notice_seconds=_setting("notice_seconds", notice_seconds, _wait),
-        min_runtime_seconds=_setting("min_runtime", min_runtime, _wait),
-        age_seconds=_setting("age", age, _duration),
+        half_life_seconds=_setting("half_life", half_life, read_duration),
+        batch_share=_setting("batch_share", batch_share, read_share),
+        notice_seconds=_setting("notice_seconds", notice_seconds, read_wait),
+        min_runtime_seconds=_setting("min_runtime", min_runtime, read_wait),
+        age_seconds=_setting("age", age, read_duration),
     )
 
 
@@ -69,7 +78,7 @@ def read_queues(table: Mapping[str, Any]) -> tuple[Queue, ...]:
 
 
 def read_limits(table: Mapping[str, Any]) -> dict[str, UserLimits]:
-    """Limits by login name from settings; ``"*"`` is for everybody else.
+    """Limits by login name from settings; ``"*"`` is for all others.
 
     Raises:
         InvalidRequest: naming ``user_limits``, the user and the field.
@@ -94,42 +103,17 @@ def read_suspend(setting: Any) -> SuspendPolicy | None:
             f"suspend: expected {allowed}, got {setting!r}", field="suspend"
         )
     readers = {name: read for name, (_, read) in _SUSPEND.items()}
+    fields = _fields("suspend", "", setting, readers)
     policy = SuspendPolicy(
-        **{
-            _SUSPEND[name][0]: value
-            for name, value in _table("suspend", setting, readers).items()
-        }
+        **{_SUSPEND[name][0]: value for name, value in fields.items()}
     )
     for shorter, longer in (("warm", "hard"), ("retry", "longest_retry")):
         least = getattr(policy, _SUSPEND[shorter][0])
         most = getattr(policy, _SUSPEND[longer][0])
         if least > most:
-            raise InvalidRequest(
-                f"suspend: {longer}: {most:g} s is less than {shorter}, {least:g} s",
-                field="suspend",
-                entry_field=longer,
-            )
+            why = f"{most:g} s is less than {shorter}, {least:g} s"
+            raise _refuse("suspend", "", longer, why)
     return policy
-
-
-def _table(
-    setting: str, table: Mapping[Any, Any], readers: Mapping[str, Reader]
-) -> dict[str, Any]:
-    """The fields of a setting that is one table."""
-    found = {}
-    for field, value in table.items():
-        if field not in readers:
-            why = f"there is no such field; there is {', '.join(readers)}"
-            raise InvalidRequest(
-                f"{setting}: {field}: {why}", field=setting, entry_field=str(field)
-            )
-        try:
-            found[field] = readers[field](value)
-        except _Wrong as wrong:
-            raise InvalidRequest(
-                f"{setting}: {field}: {wrong}", field=setting, entry_field=field
-            ) from None
-    return found
 
 
 def read_mig_create(value: Any) -> MIGPermission | None:
@@ -149,13 +133,15 @@ def read_mig_create(value: Any) -> MIGPermission | None:
 def _profiles_on(gpu: str, names: Any) -> frozenset[str]:
     if not gpu.isdigit() and not gpu.startswith("GPU-"):
         raise _no_permission(gpu, "a GPU is named by its number or its UUID (GPU-...)")
-    if not isinstance(names, (list, tuple)) or not all(
-        isinstance(name, str) and is_profile(name) for name in names
-    ):
-        raise _no_permission(
-            gpu, f"expected a list of profiles such as 1g.18gb, got {names!r}"
-        )
+    is_list = isinstance(names, (list, tuple))
+    if not is_list or not all(map(_is_profile, names)):
+        why = f"expected a list of profiles such as 1g.18gb, got {names!r}"
+        raise _no_permission(gpu, why)
     return frozenset(names)
+
+
+def _is_profile(name: Any) -> bool:
+    return isinstance(name, str) and is_profile(name)
 
 
 def _no_permission(gpu: str, why: str) -> InvalidRequest:
@@ -168,39 +154,41 @@ def _read_queue(name: str, entry: Any) -> Queue:
     fields = _fields("queues", name, entry, _QUEUE)
     queue = Queue(name=name, **fields)
     if queue.limit is not None and queue.quota > queue.limit:
-        raise _refuse(
-            "queues",
-            name,
-            "quota",
-            f"{queue.quota} is above the queue's limit, {queue.limit}",
-        )
+        why = f"{queue.quota} is above the queue's limit, {queue.limit}"
+        raise _refuse("queues", name, "quota", why)
     return queue
 
 
 def _fields(
     setting: str, name: str, entry: Any, readers: Mapping[str, Reader]
 ) -> dict[str, Any]:
-    """The entry `name` of a table, field by field."""
+    """The entry `name` of a table, field by field; `name` is empty for a setting that
+    is a single table.
+    """
     allowed = ", ".join(readers)
     if not isinstance(entry, Mapping):
         raise InvalidRequest(
             f"{setting}: {name!r}: expected a table with {allowed}, got {entry!r}",
             field=setting,
         )
-    found = {}
+    fields = {}
     for field, value in entry.items():
         if field not in readers:
-            raise _refuse(
-                setting, name, str(field), f"there is no such field; there is {allowed}"
-            )
+            why = f"there is no such field; there is {allowed}"
+            raise _refuse(setting, name, str(field), why)
         try:
-            found[field] = readers[field](value)
-        except _Wrong as wrong:
+            fields[field] = readers[field](value)
+        except WrongValue as wrong:
             raise _refuse(setting, name, str(field), str(wrong)) from None
-    return found
+    return fields
 
 
 def _refuse(setting: str, name: str, field: str, why: str) -> InvalidRequest:
+    """The error about a field of a setting."""
+    if not name:
+        return InvalidRequest(
+            f"{setting}: {field}: {why}", field=setting, entry_field=field
+        )
     return InvalidRequest(
         f"{setting}: {name!r}: {field}: {why}",
         field=setting,
@@ -212,142 +200,36 @@ def _refuse(setting: str, name: str, field: str, why: str) -> InvalidRequest:
 def _setting(name: str, value: Any, read: Reader) -> Any:
     try:
         return read(value)
-    except _Wrong as wrong:
+    except WrongValue as wrong:
         raise InvalidRequest(f"{name}: {wrong}", field=name) from None
 
 
-# -- values ----------------------------------------------------------------------------
-
-
-def _fraction(value: Any) -> Fraction:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise _Wrong(f'expected a number such as 2 or "1/2", got {value!r}') from None
-
-
-def _amount(value: Any) -> Fraction:
-    number = _fraction(value)
-    if number < 0:
-        raise _Wrong(f"expected 0 or more, got {value!r}")
-    return number
-
-
-def _positive(value: Any) -> Fraction:
-    number = _fraction(value)
-    if number <= 0:
-        raise _Wrong(f"expected a number above 0, got {value!r}")
-    return number
-
-
-def _share(value: Any) -> Fraction:
-    number = _fraction(value)
-    if not 0 <= number <= 1:
-        raise _Wrong(f"expected a share from 0 to 1, got {value!r}")
-    return number
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _Wrong(f"expected a whole number, got {value!r}")
-    return value
-
-
-def _count(value: Any) -> int:
-    number = _whole(value)
-    if number < 0:
-        raise _Wrong(f"expected 0 or more, got {value!r}")
-    return number
-
-
-def _hours(value: Any) -> float:
-    return float(_amount(value))
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _Wrong(f"expected true or false, got {value!r}")
-    return value
-
-
-def _or_none(read: Reader) -> Reader:
-    return lambda value: None if value is None else read(value)
-
-
-def _members(value: Any) -> frozenset[str]:
-    is_list = isinstance(value, (list, tuple, set, frozenset))
-    if not is_list or not all(
-        isinstance(member, str) and member.strip("@ ") for member in value
-    ):
-        raise _Wrong(f'expected a list of logins and "@group" names, got {value!r}')
-    return frozenset(value)
-
-
-def _duration(value: Any) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise InvalidRequest
-        return parse_duration(value)
-    except InvalidRequest:
-        raise _Wrong(
-            f'expected a duration such as "30min", "2h" or "7d", above 0, got {value!r}'
-        ) from None
-
-
-def _wait(value: Any) -> float:
-    """A duration that may be none at all."""
-    return (
-        0.0 if value in (0, "0") and not isinstance(value, bool) else _duration(value)
-    )
-
-
 def _idle(value: Any) -> IdlePolicy | None:
-    """When idle leases are taken back; ``False`` for never."""
+    """When idle leases are reclaimed; ``False`` for never."""
     if value is False or value is None:
         return None
     if value is True:
         return IdlePolicy()
     if not isinstance(value, Mapping) or not set(value) <= _IDLE.keys():
-        raise _Wrong(
+        raise WrongValue(
             f"expected false, or a table with {', '.join(_IDLE)}, got {value!r}"
         )
     policy = IdlePolicy(
-        **{_IDLE[key]: _step(key, given) for key, given in value.items()}
+        **{_IDLE[key]: _idle_step(key, given) for key, given in value.items()}
     )
     if not policy.badge_seconds <= policy.notice_seconds <= policy.reclaim_seconds:
         steps = ", ".join(
             f"{key} {getattr(policy, field):g} s" for key, field in _IDLE.items()
         )
-        raise _Wrong(f"badge comes first, then notice, then reclaim; got {steps}")
+        raise WrongValue(f"badge comes first, then notice, then reclaim; got {steps}")
     return policy
 
 
-def _step(key: str, value: Any) -> float:
+def _idle_step(key: str, value: Any) -> float:
     try:
-        return _duration(value)
-    except _Wrong as wrong:
-        raise _Wrong(f"{key}: {wrong}") from None
-
-
-def _bytes(value: Any) -> int:
-    try:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (str, int))
-            or (isinstance(value, int) and value < 0)
-        ):
-            raise InvalidRequest
-        return value if isinstance(value, int) else parse_bytes(value)
-    except InvalidRequest:
-        raise _Wrong(
-            f'expected an amount of memory such as "500MB", got {value!r}'
-        ) from None
-
-
-def _as_float(read: Reader) -> Reader:
-    return lambda value: float(read(value))
+        return read_duration(value)
+    except WrongValue as wrong:
+        raise WrongValue(f"{key}: {wrong}") from None
 
 
 _IDLE = {
@@ -356,30 +238,30 @@ _IDLE = {
     "reclaim": "reclaim_seconds",
 }
 _QUEUE: dict[str, Reader] = {
-    "quota": _amount,
-    "limit": _or_none(_positive),
-    "weight": _positive,
-    "priority": _whole,
-    "is_open": _flag,
-    "is_batch": _flag,
-    "members": _members,
+    "quota": read_amount,
+    "limit": or_none(read_positive),
+    "weight": read_positive,
+    "priority": read_integer,
+    "is_open": read_flag,
+    "is_batch": read_flag,
+    "members": read_members,
     "idle": _idle,
-    "suspend": _flag,
+    "suspend": read_flag,
 }
 _SUSPEND: dict[str, tuple[str, Reader]] = {
-    "warm": ("warm_seconds", _wait),
-    "hard": ("hard_seconds", _duration),
-    "context": ("context_bytes", _bytes),
-    "margin": ("margin_share", _as_float(_share)),
-    "host_share": ("host_share", _as_float(_share)),
-    "lock": ("lock_seconds", _duration),
-    "retry": ("retry_seconds", _duration),
-    "longest_retry": ("longest_retry_seconds", _duration),
+    "warm": ("warm_seconds", read_wait),
+    "hard": ("hard_seconds", read_duration),
+    "context": ("context_bytes", read_bytes),
+    "margin": ("margin_share", as_float(read_share)),
+    "host_share": ("host_share", as_float(read_share)),
+    "lock": ("lock_seconds", read_duration),
+    "retry": ("retry_seconds", read_duration),
+    "longest_retry": ("longest_retry_seconds", read_duration),
 }
 """What a table calls a field of :class:`SuspendPolicy`, and how it is read."""
 _LIMITS: dict[str, Reader] = {
-    "slices": _or_none(_count),
-    "devices": _or_none(_amount),
-    "hours_per_week": _or_none(_hours),
-    "queued": _or_none(_count),
+    "slices": or_none(read_count),
+    "devices": or_none(read_amount),
+    "hours_per_week": or_none(read_hours),
+    "queued": or_none(read_count),
 }

@@ -8,8 +8,8 @@ from typing import Any
 from jupyter_aistack.core.model.condition import ConditionKind
 from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.lease import LeaseState, Outcome
+from jupyter_aistack.system.runtimes import started_runtime
 
-from .runtime import attach as attaching
 from .text import lease_remarks
 
 _REASONS = {
@@ -40,6 +40,7 @@ def ended_line(lease: Mapping[str, Any]) -> str:
 def _process_now(lease: Mapping[str, Any]) -> str:
     slices = lease["slices"]
     has_device = any(slice_["kind"] != SliceKind.CPU.value for slice_ in slices)
-    if has_device and attaching.cuda_started():
-        return "CUDA still holds its device in this kernel: restart it"
+    started = started_runtime() if has_device else ""
+    if started:
+        return f"{started} still holds its device in this kernel: restart it"
     return "this kernel runs without a device now"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.lease import Lease
@@ -19,7 +20,7 @@ class KernelAllocation:
         request: its waiting request, if any.
         has_gpus: whether the host has real GPUs that are leased out; None when that
             could not be found out.
-        has_amd: whether some of them are AMD's.
+        hidden: variables that hide those from its process.
         why_none: why it has no slice though one was asked for.
     """
 
@@ -27,7 +28,7 @@ class KernelAllocation:
     prepared: Preparation | None = None
     request: Request | None = None
     has_gpus: bool | None = None
-    has_amd: bool = False
+    hidden: Mapping[str, str] = field(default_factory=dict)
     why_none: str = ""
 
     @property

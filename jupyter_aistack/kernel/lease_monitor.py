@@ -1,4 +1,4 @@
-"""The thread that watches over one running kernel and what it holds."""
+"""The thread that watches a running kernel, and keeps or frees its leases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLL_SECONDS = 0.5
 
 
 class LeaseMonitor:
-    """Keeps a kernel's leases through a crash, and frees them when nobody starts it
+    """Keeps a kernel's leases through a crash, and frees them when it is not started
     again.
 
     The broker gives a dead holder's slices to others at once. A crashed kernel is
@@ -65,7 +65,7 @@ class LeaseMonitor:
         self._is_stopped = False
         self._is_bound = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, name="aistack-kernel-keeper", daemon=True
+            target=self._run, name="aistack-lease-monitor", daemon=True
         )
 
     def start(self) -> LeaseMonitor:
@@ -104,6 +104,7 @@ class LeaseMonitor:
                 self._quietly(self._refresh)
         if self._is_stopped:
             return
+        # At once: a cycle of the broker would give a dead holder's slices to others.
         self._quietly(lambda: self._leases.hold_for_restart(self._pid))
         self._ear.settimeout(self._grace_seconds)
         with contextlib.suppress(TimeoutError):

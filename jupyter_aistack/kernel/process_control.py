@@ -1,4 +1,4 @@
-"""What can be done to a kernel, or to one process below it, before it is ended: through
+"""What can be done to a kernel, or to a process below it, before it is ended: through
 the broker, and by signals.
 """
 
@@ -43,7 +43,7 @@ class DeviceProcesses:
         self._pid = pid
 
     def has_started(self) -> bool:
-        """Whether one of them holds memory of a device, or is known to a server; True
+        """Whether any of them holds memory of a device, or is known to a server; True
         where that cannot be read.
         """
         pids = self._pids()
@@ -55,8 +55,8 @@ class DeviceProcesses:
         return bool(self.clients())
 
     def is_working(self, since: float) -> bool | None:
-        """Whether a device has worked for one of them since then; None when nobody can
-        tell.
+        """Whether a device has worked for any of them since then; None when the driver
+        does not say.
         """
         pids = self._pids()
         return is_working(self._measure(pids, since), self._slices(), pids)
@@ -90,11 +90,11 @@ class DeviceProcesses:
         )
 
     def _slices(self) -> list[Slice]:
-        return [piece for lease in self._leases for piece in lease.slices]
+        return [slice_ for lease in self._leases for slice_ in lease.slices]
 
 
 class PidControl:
-    """The ways with one process that is no kernel: a worker, or a child of one.
+    """Control of a process that is no kernel: a worker, or a child of a kernel.
 
     Args:
         device: as its devices see it.
@@ -139,7 +139,7 @@ class PidControl:
 
 
 class KernelControl(PidControl):
-    """The ways with a kernel's process.
+    """Control of a kernel's process.
 
     Args:
         device: as its devices see it.

@@ -14,6 +14,7 @@ from jupyter_client.connect import KernelConnectionInfo
 
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import InvalidRequest, Refused
+from jupyter_aistack.system.runtimes import blindly_hidden_environment
 
 from .allocation import KernelAllocation
 from .environment import launch_environment
@@ -23,7 +24,7 @@ from .lease_monitor import LeaseMonitor
 from .process_control import KernelControl
 from .server_link import LEDGER_SECONDS, ServerLink, describe
 from .settings import SliceSettings
-from .standalone import configured_gpu_vendors, own_broker
+from .standalone import configured_hidden_environment, own_broker
 from .teardown import Teardown
 from .verify import bind_process, check_in_background
 
@@ -231,8 +232,8 @@ class SliceProvisioner(SliceSettings):
         self._was_launched = True
         if provisioner_info.get("aistack"):
             self._leases = self._new_leases()
-            found = await self._server.run_changing(self._leases.prepare)
-            self._allocation = found or KernelAllocation()
+            allocation = await self._server.run_changing(self._leases.prepare)
+            self._allocation = allocation or KernelAllocation()
 
     # -- getting the slice -------------------------------------------------------------
 
@@ -262,13 +263,16 @@ class SliceProvisioner(SliceSettings):
     def _no_allocation(self, why: str) -> KernelAllocation:
         how = f"without its slice {self.slice}" if self.slice else "as a plain one"
         self.log.warning("kernel %s starts %s: %s", self.kernel_id, how, why)
-        # One that was to have a slice must not see all of the GPUs instead.
-        return KernelAllocation(why_none=why, has_gpus=True if self.slice else None)
+        if not self.slice:
+            return KernelAllocation(why_none=why)
+        # It was to have a slice, and must not see all of the GPUs instead.
+        hidden = blindly_hidden_environment()
+        return KernelAllocation(why_none=why, has_gpus=True, hidden=hidden)
 
     async def _acquire(self, label: str) -> KernelAllocation:
         if not self.slice and self._server.context is None:
-            vendors = await self._server.run(configured_gpu_vendors)
-            return KernelAllocation(has_gpus=bool(vendors), has_amd="amd" in vendors)
+            hidden = await self._server.run(configured_hidden_environment)
+            return KernelAllocation(has_gpus=bool(hidden), hidden=hidden)
         if self._leases is None:
             self._leases = self._new_leases()
         allocation = await self._server.run(
@@ -351,14 +355,12 @@ class SliceProvisioner(SliceSettings):
 
     def _on_dead(self) -> None:
         self._stop_monitor()
-        if self._leases is not None:
-            threading.Thread(
-                target=self._release_now, args=(self._leases,), daemon=True
-            ).start()
+        threading.Thread(target=self._release_now, daemon=True).start()
 
-    def _release_now(self, leases: KernelLeases) -> None:
+    def _release_now(self) -> None:
         try:
-            leases.release()
+            if self._leases is not None:
+                self._leases.release()
         except Exception as error:
             self.log.warning(
                 "the slice of kernel %s could not be released: %s",
@@ -393,8 +395,6 @@ class SliceProvisioner(SliceSettings):
             self._monitor = None
 
 
-_ENDING_SIGNALS = frozenset(
-    {signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)}
-)
+_ENDING_SIGNALS = (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM))
 _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 """Arguments of Jupyter; all others are settings of the kernelspec."""

@@ -9,6 +9,10 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from jupyter_aistack.core.enforcement.device_visibility import (
+    DeviceVisibility,
+    hidden_environment,
+)
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.exceptions import (
     InvalidRequest,
@@ -48,27 +52,33 @@ def own_broker() -> Broker:
 
 
 class SupportsDiscover(Protocol):
-    """Finds devices, as a provider does."""
+    """Finds devices, as a provider does, and tells how to hide them."""
+
+    @property
+    def visibility(self) -> DeviceVisibility:
+        """How a process is shown some of these devices and no others."""
 
     def discover(self, host: str) -> tuple[Device, ...]:
         """The devices of this host. Raises `ProviderError`."""
 
 
-def configured_gpu_vendors() -> frozenset[str]:
-    """`gpu_vendors` of this host, by the providers of the settings."""
+def configured_hidden_environment() -> dict[str, str]:
+    """`hidden_environment_of` this host, by the providers of the settings."""
     from jupyter_aistack.config import load_settings
 
-    return gpu_vendors(load_settings().build_providers(), "localhost")
+    return hidden_environment_of(load_settings().build_providers(), "localhost")
 
 
-def gpu_vendors(providers: Iterable[SupportsDiscover], host: str) -> frozenset[str]:
-    """Who made the host's real GPUs, asked of the drivers alone: without a ledger
-    nothing else has to be known.
+def hidden_environment_of(
+    providers: Iterable[SupportsDiscover], host: str
+) -> dict[str, str]:
+    """Variables that hide the host's real GPUs, asked of the drivers alone: without a
+    ledger nothing else has to be known.
 
     Raises:
         ProviderError: none was found, and a driver does not answer.
     """
-    vendors: set[str] = set()
+    visibilities: list[DeviceVisibility] = []
     silent: ProviderError | None = None
     for provider in providers:
         try:
@@ -76,10 +86,11 @@ def gpu_vendors(providers: Iterable[SupportsDiscover], host: str) -> frozenset[s
         except ProviderError as error:
             silent = error
             continue
-        vendors |= {device.vendor for device in devices if is_real_gpu(device)}
-    if silent is not None and not vendors:
+        if any(is_real_gpu(device) for device in devices):
+            visibilities.append(provider.visibility)
+    if silent is not None and not visibilities:
         raise silent
-    return frozenset(vendors)
+    return hidden_environment(visibilities)
 
 
 def is_real_gpu(device: Device) -> bool:

@@ -6,8 +6,8 @@ NVIDIA calls what follows from killing a client of MPS with work in flight undef
 Jupyter kills a kernel when it does not answer. So, before that: the cell is
 interrupted, the device's work is waited for, the clients are ended through their
 server, and the process is asked to end. A Python kernel runs nothing on its control
-channel, so nobody can have it synchronise its device: that the driver sees no work of
-it any more must do.
+channel, so it cannot be asked to synchronise its device: that the driver sees no work
+of it any more must do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ProcessControl(Protocol):
 
     async def is_working(self, since: float) -> bool | None:
         """Whether a device has worked for it since that moment (seconds since the
-        epoch); None: nobody can tell.
+        epoch); None where the driver does not say.
         """
 
     async def clients(self) -> frozenset[int]:
@@ -59,51 +59,54 @@ class Teardown:
     """Ends one process, step by step.
 
     Args:
-        ways: what can be done to it.
+        control: what can be done to it.
         clock: seconds since the epoch.
         sleep: waits.
     """
 
     def __init__(
         self,
-        ways: ProcessControl,
+        control: ProcessControl,
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._ways = ways
+        self._control = control
         self._clock = clock
         self._sleep = sleep
 
     async def free_device(self) -> None:
         """Everything before the signal that ends it: it may be killed afterwards."""
-        await self._ways.interrupt()
+        # The order matters: a client of MPS that is ended with work in flight may hang
+        # its neighbours, so first nothing new is started, then what runs is waited for,
+        # and only then are the clients ended.
+        await self._control.interrupt()
         await self._settle()
-        for pid in sorted(await self._ways.clients()):
-            await self._ways.terminate(pid)
+        for pid in sorted(await self._control.clients()):
+            await self._control.terminate(pid)
 
     async def ask(self) -> None:
         """Ask it to end, and give it time to."""
-        if not await self._ways.has_ended():
-            await self._ways.signal(signal.SIGTERM)
-            await self._wait(TERM_SECONDS, self._ways.has_ended)
+        if not await self._control.has_ended():
+            await self._control.signal(signal.SIGTERM)
+            await self._wait(TERM_SECONDS, self._control.has_ended)
 
     async def end(self) -> None:
         """All of it."""
         await self.free_device()
         await self.ask()
-        if not await self._ways.has_ended():
-            await self._ways.signal(signal.SIGKILL)
+        if not await self._control.has_ended():
+            await self._control.signal(signal.SIGKILL)
 
     async def _settle(self) -> None:
-        await self._wait(SURE_SECONDS, self._ways.has_ended)
+        await self._wait(SURE_SECONDS, self._control.has_ended)
         await self._wait(SETTLE_SECONDS - SURE_SECONDS, self._is_quiet)
 
     async def _is_quiet(self) -> bool:
-        """Where nobody can tell, the wait so far must do."""
-        if await self._ways.has_ended():
+        """Where the driver does not say, the wait so far must do."""
+        if await self._control.has_ended():
             return True
-        return not await self._ways.is_working(self._clock() - SURE_SECONDS)
+        return not await self._control.is_working(self._clock() - SURE_SECONDS)
 
     async def _wait(
         self, seconds: float, is_over: Callable[[], Awaitable[bool]]

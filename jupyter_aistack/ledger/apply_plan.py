@@ -33,6 +33,8 @@ from jupyter_aistack.exceptions import LedgerConflict
 from .lease_end import end
 from .rows import Rows, find_lease, find_request, guarded_lease, lease_event
 
+LeaseAction = End | Notify | WithdrawNotice | TransferAction
+
 _STEPS = {
     Outcome.EXPIRED: LeaseTransition.EXPIRE,
     Outcome.PREEMPTED: LeaseTransition.PREEMPT,
@@ -58,15 +60,15 @@ def check(rows: Rows, plan: Plan, now: float) -> None:
     if plan.version != rows.version:
         raise LedgerConflict(version=rows.version, planned_for=plan.version)
     for action in plan.actions:
-        if isinstance(action, Grant | Reject):
-            _check_waits(
-                rows,
-                action.request.id if isinstance(action, Grant) else action.request_id,
-            )
+        if isinstance(action, Grant):
+            _check_waits(rows, action.request.id)
+        elif isinstance(action, Reject):
+            _check_waits(rows, action.request_id)
         else:
-            _check_lease(
-                guarded_lease(rows, action.lease_id, action.token), action, now
-            )
+            lease = guarded_lease(rows, action.lease_id, action.token)
+            # What the plan says of a lease that has ended meanwhile is left out.
+            if lease.is_live:
+                _check_lease(lease, action, now)
 
 
 def _check_waits(rows: Rows, request_id: str) -> None:
@@ -76,30 +78,39 @@ def _check_waits(rows: Rows, request_id: str) -> None:
         )
 
 
-def _check_lease(
-    lease: Lease, action: End | Notify | WithdrawNotice | TransferAction, now: float
-) -> None:
-    """Refuse what a renewal or a use has overtaken: these leave the version alone."""
-    if not lease.is_live:
-        return
-    if isinstance(action, TransferAction) and (
-        lease.residence is None
-        or lease.residence.phase is not _BEFORE[action.direction]
-    ):
+def _check_lease(lease: Lease, action: LeaseAction, now: float) -> None:
+    """Refuse what a renewal, a use or a move of the state has overtaken.
+
+    These leave the version alone, so that a plan need not be made anew for each. Without
+    the check a lease would end though its holder had just renewed or used it.
+    """
+    if isinstance(action, TransferAction):
+        _check_transfer(lease, action)
+    elif isinstance(action, Notify):
+        _check_idle(replace(lease, notice=action.notice))
+    elif isinstance(action, End):
+        _check_end(lease, action.outcome, now)
+
+
+def _check_transfer(lease: Lease, action: TransferAction) -> None:
+    phase = None if lease.residence is None else lease.residence.phase
+    if phase is not _BEFORE[action.direction]:
         raise LedgerConflict(
             f"the state of lease {lease.id} has moved meanwhile", lease_id=lease.id
         )
-    outcome = action.outcome if isinstance(action, End) else None
+
+
+def _check_end(lease: Lease, outcome: Outcome, now: float) -> None:
     if outcome is Outcome.EXPIRED and not lease.is_expired(now):
         raise LedgerConflict(
             f"lease {lease.id} was renewed meanwhile", lease_id=lease.id
         )
-    noticed = (
-        replace(lease, notice=action.notice) if isinstance(action, Notify) else lease
-    )
-    if (
-        outcome is Outcome.RECLAIMED or isinstance(action, Notify)
-    ) and was_used_since_notice(noticed):
+    if outcome is Outcome.RECLAIMED:
+        _check_idle(lease)
+
+
+def _check_idle(lease: Lease) -> None:
+    if was_used_since_notice(lease):
         raise LedgerConflict(f"lease {lease.id} was used meanwhile", lease_id=lease.id)
 
 
@@ -112,35 +123,41 @@ def apply_action(
     if isinstance(action, Grant):
         return [_grant(rows, action, now)]
     if isinstance(action, Reject):
-        request = find_request(rows, action.request_id)
-        rejected = replace(
-            request,
-            state=RequestState.REJECTED,
-            reason=action.reason,
-            code=action.code,
-        )
-        return [set_request_state(rows, rejected, EventKind.REQUEST_REJECTED, now)]
+        return [_reject(rows, action, now)]
     lease = find_lease(rows, action.lease_id)
     if not lease.is_live:
         return []
     if isinstance(action, End):
-        return [
-            end(
-                rows,
-                lease,
-                _STEPS[action.outcome],
-                now,
-                half_life_seconds,
-                action.detail,
-            )[1]
-        ]
+        step = _STEPS[action.outcome]
+        _, event = end(rows, lease, step, now, half_life_seconds, action.detail)
+        return [event]
+    return _apply_to_live(rows, lease, action, now)
+
+
+def _apply_to_live(
+    rows: Rows,
+    lease: Lease,
+    action: Notify | WithdrawNotice | TransferAction,
+    now: float,
+) -> list[Event]:
     if isinstance(action, TransferAction):
-        return _begin_move(rows, lease, action, now)
+        _begin_transfer(rows, lease, action, now)
+        return []  # nothing has happened yet that is worth an event
     if isinstance(action, Notify):
         return [_notify(rows, lease, action, now)]
-    return (
-        [withdraw(rows, lease, now, action.detail)] if lease.notice is not None else []
+    if lease.notice is None:
+        return []
+    return [withdraw(rows, lease, now, action.detail)]
+
+
+def _reject(rows: Rows, action: Reject, now: float) -> Event:
+    rejected = replace(
+        find_request(rows, action.request_id),
+        state=RequestState.REJECTED,
+        reason=action.reason,
+        code=action.code,
     )
+    return set_request_state(rows, rejected, EventKind.REQUEST_REJECTED, now)
 
 
 def _grant(rows: Rows, grant: Grant, now: float) -> Event:
@@ -159,26 +176,24 @@ def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
     return rows.append(lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail))
 
 
-def _begin_move(
-    rows: Rows, lease: Lease, move: TransferAction, now: float
-) -> list[Event]:
-    """Nothing has happened yet that anybody should be told: the state is on its way."""
+def _begin_transfer(
+    rows: Rows, lease: Lease, action: TransferAction, now: float
+) -> None:
     assert lease.residence is not None  # checked
-    begin = (
-        begin_suspend if move.direction is TransferDirection.SUSPEND else begin_resume
-    )
-    keep_residence(rows, lease, begin(lease.residence), now)
-    return []
+    if action.direction is TransferDirection.SUSPEND:
+        begun = begin_suspend(lease.residence)
+    else:
+        begun = begin_resume(lease.residence)
+    keep_residence(rows, lease, begun, now)
 
 
 def keep_residence(
     rows: Rows, lease: Lease, residence: DeviceState, now: float
 ) -> Lease:
     """Write down where a lease's state is; plans made before hold no more."""
-    assert lease.residence is not None  # none gets one later
-    changed = replace(
-        lease, residence=with_suspended_time(lease.residence, residence, now)
-    )
+    assert lease.residence is not None  # a lease never gets one later
+    counted = with_suspended_time(lease.residence, residence, now)
+    changed = replace(lease, residence=counted)
     rows.keep_lease(changed)
     rows.version += 1
     return changed

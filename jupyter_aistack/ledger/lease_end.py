@@ -45,7 +45,7 @@ def expire_due(rows: Rows, now: float, half_life_seconds: float) -> list[Event]:
             LeaseTransition.EXPIRE,
             due_at(lease),
             half_life_seconds,
-            "its time was up",
+            "lease expired",
         )[1]
         for lease in late
     ]
@@ -60,7 +60,7 @@ def end(
     detail: str = "",
     changes: dict[str, Any] | None = None,
 ) -> tuple[Lease, Event]:
-    """End `lease` by `step` at time `at`, whoever asked for it, and charge it to its
+    """End `lease` by `step` at time `at`, and charge it to its
     user's account.
 
     Raises:

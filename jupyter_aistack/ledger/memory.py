@@ -148,13 +148,13 @@ class _MemoryRows:
         label: str | None,
         owner: str | None,
     ) -> list[UsageRecord]:
-        def is_wanted(one: UsageRecord) -> bool:
+        def is_wanted(record: UsageRecord) -> bool:
             is_whose = (
-                user in (None, one.user)
-                and label in (None, one.label)
-                and owner in (None, one.owner)
+                user in (None, record.user)
+                and label in (None, record.label)
+                and owner in (None, record.owner)
             )
-            return since <= one.day <= until and is_whose
+            return since <= record.day <= until and is_whose
 
         return [charge for charge in self._charges.values() if is_wanted(charge)]
 

@@ -6,19 +6,11 @@ begins and ends, and how rows are found and kept (`Rows`).
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from jupyter_aistack.core.accounting.charges import (
-    CellInterval,
-    MeterState,
-    UsageRecord,
-    UsageSummary,
-)
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -33,11 +25,9 @@ from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
-from jupyter_aistack.exceptions import InvalidTransition, LeaseError
 
-from . import accounting
 from .apply_plan import apply_action, check, keep_residence, set_request_state, touch
-from .base import Ledger, LedgerState
+from .base import LedgerState
 from .lease_end import end, expire_due
 from .rows import (
     Rows,
@@ -50,15 +40,11 @@ from .rows import (
     live_lease,
     refuse_ended,
 )
-
-REFUSALS = (LeaseError, InvalidTransition)
-"""Errors raised before a write has changed anything; the expiries that came first in
-its transaction are kept.
-"""
+from .transactions import LARGEST, within
+from .usage_transactions import UsageTransactions
 
 STEP_FIELDS = frozenset({"holder", "enforced_by", "verified"})
 BIND_FIELDS = frozenset({"holder", "enforced_by", "active_at", "notice"})
-LARGEST = 2**63 - 1
 
 _STEP_EVENTS = {
     LeaseTransition.ACTIVATE: EventKind.LEASE_ACTIVATED,
@@ -67,38 +53,8 @@ _STEP_EVENTS = {
 }
 
 
-class TransactionalLedger(Ledger):
+class TransactionalLedger(UsageTransactions):
     """The port over two kinds of transactions, which a medium provides."""
-
-    @abstractmethod
-    def _reading(self) -> AbstractContextManager[Rows]:
-        """A transaction that sees one moment and changes nothing."""
-
-    @abstractmethod
-    def _writing(self) -> AbstractContextManager[Rows]:
-        """A transaction that no other write runs beside. Kept on success and on
-        `REFUSALS`, undone on other errors.
-        """
-
-    @contextmanager
-    def _seeing(self, now: float) -> Iterator[Rows]:
-        """A reading transaction in which no lease lives past its time.
-
-        Those that do are ended for real first, not merely hidden: a plan may count on
-        their slices.
-        """
-        with self._reading() as rows:
-            if not rows.is_any_due(now):
-                yield rows
-                return
-        with self._changing(now) as rows:
-            yield rows
-
-    @contextmanager
-    def _changing(self, now: float) -> Iterator[Rows]:
-        with self._writing() as rows:
-            expire_due(rows, now, self.half_life_seconds)
-            yield rows
 
     def read(self, host: str, now: float) -> LedgerState:
         with self._seeing(now) as rows:
@@ -336,49 +292,6 @@ class TransactionalLedger(Ledger):
             )
             return reservation
 
-    def meters(self, host: str) -> tuple[MeterState, ...]:
-        with self._reading() as rows:
-            return tuple(sorted(rows.meters(host), key=attrgetter("device_id")))
-
-    def settle(self, bill: UsageSummary) -> None:
-        with self._writing() as rows:
-            accounting.settle(rows, bill)
-
-    def charges(
-        self,
-        since: int,
-        until: int,
-        *,
-        user: str | None = None,
-        label: str | None = None,
-        owner: str | None = None,
-    ) -> tuple[UsageRecord, ...]:
-        with self._reading() as rows:
-            found = rows.charges(since, until, user=user, label=label, owner=owner)
-        return tuple(sorted(found, key=attrgetter("key")))
-
-    def aggregate_cells(self, before: int, limit: int = 1000) -> int:
-        with self._writing() as rows:
-            return accounting.fold(rows, before, _within(limit))
-
-    def record_cells(self, spans: Iterable[CellInterval]) -> None:
-        noted = tuple(spans)
-        if noted:
-            with self._writing() as rows:
-                accounting.note(rows, noted)
-
-    def cells(self, host: str, since: float) -> tuple[CellInterval, ...]:
-        with self._reading() as rows:
-            return tuple(
-                sorted(
-                    rows.spans(host, since), key=attrgetter("began_at", "owner", "cell")
-                )
-            )
-
-    def delete_cells(self, host: str, before: float) -> None:
-        with self._writing() as rows:
-            rows.remove_spans(host, before, before - accounting.LONGEST_CELL_SECONDS)
-
     def lease(self, lease_id: str, now: float) -> Lease:
         with self._seeing(now) as rows:
             return find_lease(rows, lease_id)
@@ -396,11 +309,11 @@ class TransactionalLedger(Ledger):
         limit: int = 1000,
     ) -> tuple[Lease, ...]:
         with self._seeing(now) as rows:
-            return tuple(rows.leases(host=host, live=live, limit=_within(limit)))
+            return tuple(rows.leases(host=host, live=live, limit=within(limit)))
 
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         with self._reading() as rows:
-            return tuple(rows.events(_within(after), _within(limit)))
+            return tuple(rows.events(within(after), within(limit)))
 
 
 def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
@@ -426,7 +339,3 @@ def _allow(changes: dict[str, object], fields: frozenset[str]) -> None:
         raise TypeError(
             f"cannot change {', '.join(strange)}; only {', '.join(sorted(fields))}"
         )
-
-
-def _within(number: int) -> int:
-    return min(max(number, 0), LARGEST)

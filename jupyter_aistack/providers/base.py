@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from jupyter_aistack.core.enforcement.device_visibility import DeviceVisibility
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, Fault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
-from jupyter_aistack.core.placement.mig_plan import MIGPlan
+from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderOptions:
+    """What the administrator has set for providers; each takes what concerns it.
+
+    Attributes:
+        argument: what is written behind the name, as in ``simulated:8xH100-80GB``.
+        is_optional: it was named by ``auto``: a host without its driver is no problem.
+        is_advisory: shares are held by the caps of frameworks alone.
+        mps_strict: an MPS daemon for each lease instead of one for each GPU.
+        mig_create: which MIG instances may be created for requests that wait; None for
+            none.
+    """
+
+    argument: str = ""
+    is_optional: bool = False
+    is_advisory: bool = False
+    mps_strict: bool = False
+    mig_create: MIGPermission | None = None
 
 
 class Provider(ABC):
@@ -22,9 +44,34 @@ class Provider(ABC):
     """
 
     name: str
-    """Short name, as `AISTACK_PROVIDERS` spells it."""
+    """Short name: that of its entry point, as `AISTACK_PROVIDERS` spells it."""
 
     simulated: bool = False
+
+    is_automatic: bool = True
+    """Whether ``auto`` includes it."""
+
+    order: int = 50
+    """Its place among the providers of ``auto``: devices of a lower one are listed
+    first.
+    """
+
+    takes_argument: str = ""
+    """What must be written behind the name and a colon, e.g. ``TABLE``; empty for
+    nothing.
+    """
+
+    visibility: DeviceVisibility = DeviceVisibility()
+    """How a process is shown some of these devices and no others."""
+
+    @classmethod
+    def build(cls, options: ProviderOptions) -> Provider:
+        """A provider as configured. Opens nothing.
+
+        Raises:
+            InvalidRequest: naming the field ``providers``.
+        """
+        return cls()
 
     @abstractmethod
     def discover(self, host: str) -> tuple[Device, ...]:

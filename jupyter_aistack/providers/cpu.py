@@ -51,6 +51,7 @@ class CPUProvider(Provider):
     """
 
     name = "cpu"
+    order = 90  # the last resort
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

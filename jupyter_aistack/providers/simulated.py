@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from jupyter_aistack.core.enforcement.device_visibility import DeviceVisibility
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
@@ -29,7 +30,7 @@ from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
-from .base import Provider
+from .base import Provider, ProviderOptions
 
 MAX_DEVICES = 1024
 MEMORY_IN_USE = Fraction(7, 8)
@@ -171,6 +172,14 @@ class SimulatedProvider(Provider):
 
     name = "simulated"
     simulated = True
+    is_automatic = False
+    takes_argument = "TABLE"
+    # Real GPUs are hidden: a process on a simulated one must not find any.
+    visibility = DeviceVisibility(
+        hidden={"CUDA_VISIBLE_DEVICES": ""},
+        lists=("CUDA_VISIBLE_DEVICES",),
+        prefixes=("CUDA_",),
+    )
 
     def __init__(
         self, table: str, *, clock: Callable[[], float] = time.monotonic
@@ -181,6 +190,10 @@ class SimulatedProvider(Provider):
         self._leases: dict[str, Lease] = {}
         self._meters: dict[str, _Meter] = {}
         self._faults = _Faults()
+
+    @classmethod
+    def build(cls, options: ProviderOptions) -> SimulatedProvider:
+        return cls(options.argument)
 
     def discover(self, host: str) -> tuple[Device, ...]:
         """The devices of the table, those told to fail with their problem."""

@@ -1,5 +1,5 @@
 """The kernels of this server: which process is which, what people call them, and which
-are gone.
+have ended.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from jupyter_aistack.broker.api.caller import Caller
 
 GRACE_SECONDS = 10.0
-"""How long a kernel must look dead before its leases are taken: a crashed one is
-restarted within a few seconds.
+"""How long a kernel must look dead before its leases are released: a crashed kernel
+is restarted within a few seconds.
 """
 LABEL_SECONDS = 5.0
+"""How long the name of a notebook is believed."""
 AT_WORK = frozenset({"busy", "starting", "restarting"})
 """Jupyter's words for a kernel that is not waiting for its user."""
 
@@ -47,12 +48,12 @@ class KernelRegistry:
         """The process of each running kernel, by kernel id; kernels that run elsewhere
         are left out.
         """
-        found = {
+        pids = {
             kernel_id: getattr(self._provisioner(kernel_id), "pid", None)
             for kernel_id in self._ids()
         }
         return {
-            kernel_id: pid for kernel_id, pid in found.items() if isinstance(pid, int)
+            kernel_id: pid for kernel_id, pid in pids.items() if isinstance(pid, int)
         }
 
     def _ids(self) -> list[str]:
@@ -112,7 +113,9 @@ class KernelRegistry:
             listener(kernel_id, change["new"] == "busy")
 
     async def interrupt(self, kernel_id: str) -> bool:
-        """Interrupt the cell that runs in a kernel of this server; whether one did."""
+        """Interrupt the cell that runs in a kernel of this server; False where none
+        runs.
+        """
         manager = self._serverapp.kernel_manager.get_kernel(kernel_id)
         if _state(manager) not in AT_WORK:
             return False
@@ -201,26 +204,23 @@ class KernelRegistry:
             sessions = await ensure_async(
                 self._serverapp.session_manager.list_sessions()
             )
-        except Exception:  # another session manager may be plugged in; a label is never worth a failure
+        except Exception:
+            # Another session manager may be plugged in; without a label all goes on.
             self._serverapp.log.debug("sessions cannot be listed", exc_info=True)
             return ""
-        return next(
-            (
-                _path_of(s)
-                for s in sessions
-                if (s.get("kernel") or {}).get("id") == kernel_id
-            ),
-            "",
-        )
+        for session in sessions:
+            if (session.get("kernel") or {}).get("id") == kernel_id:
+                return _path_of(session)
+        return ""
 
-    # -- who is gone -------------------------------------------------------------------
+    # -- which have ended --------------------------------------------------------------
 
-    async def gone(self) -> frozenset[str]:
+    async def terminated(self) -> frozenset[str]:
         """Kernels this server ran that have been dead for a while; call it every few
         seconds.
 
-        A kernel being started, or crashed and about to be restarted, is not gone.
-        Kernels of other servers never are.
+        A kernel being started, or crashed and about to be restarted, is not among
+        them, and no kernel of another server ever is.
         """
         now = time.monotonic()
         running = {
@@ -231,22 +231,24 @@ class KernelRegistry:
         self._missing_since = {
             kernel_id: self._missing_since.get(kernel_id, now) for kernel_id in missing
         }
-        gone = frozenset(
-            k
-            for k, since in self._missing_since.items()
+        terminated = frozenset(
+            kernel_id
+            for kernel_id, since in self._missing_since.items()
             if now - since >= GRACE_SECONDS
         )
-        self._known -= gone - set(self._ids())
+        # One that Jupyter still lists is told again: its leases may not all be released.
+        self._known -= terminated - set(self._ids())
         self._labels = {
-            k: label for k, label in self._labels.items() if k in self._known
+            kernel_id: label
+            for kernel_id, label in self._labels.items()
+            if kernel_id in self._known
         }
-        return gone
+        return terminated
 
     async def _is_dead(self, kernel_id: str) -> bool:
         provisioner = self._provisioner(kernel_id)
-        if (
-            getattr(provisioner, "pid", None) is None
-        ):  # not started yet; polling it would answer "ended"
+        # One that has not been started yet would answer "ended" to a poll.
+        if getattr(provisioner, "pid", None) is None:
             return False
         return await provisioner.poll() is not None
 
@@ -263,13 +265,13 @@ def _nearest(pid: int, kernels: Mapping[int, str]) -> int | None:
     """`pid` or its nearest ancestor that is a kernel's process."""
     from jupyter_aistack.system.processes import ancestors
 
-    return next((ancestor for ancestor in ancestors(pid) if ancestor in kernels), None)
+    for ancestor in ancestors(pid):
+        if ancestor in kernels:
+            return ancestor
+    return None
 
 
 def _path_of(session: Mapping[str, Any]) -> str:
     is_file = session.get("type") in ("notebook", "file")
-    return str(
-        (session.get("path") if is_file else session.get("name"))
-        or session.get("path")
-        or ""
-    )
+    name = session.get("path") if is_file else session.get("name")
+    return str(name or session.get("path") or "")

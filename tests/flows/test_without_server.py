@@ -19,13 +19,8 @@ from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.kernel import lease_monitor
 from jupyter_aistack.providers.registry import build_providers
-from tests.fakes.kernel_server import (
-    IPYKERNEL,
-    WriteKernel,
-    active,
-    environment_of,
-    until,
-)
+from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, environment_of
+from tests.fakes.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -122,10 +117,14 @@ async def test_setting_that_makes_no_sense_stops_no_kernel(
 async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
     kernelspec: WriteKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
     from jupyter_aistack.kernel import provisioner
+    from jupyter_aistack.system.runtimes import installed_visibilities
 
     monkeypatch.setattr(
-        provisioner, "configured_gpu_vendors", lambda: frozenset({"nvidia", "amd"})
+        provisioner,
+        "configured_hidden_environment",
+        lambda: hidden_environment(installed_visibilities()),
     )
     manager: Any = AsyncKernelManager(kernel_name=kernelspec("plain"))
     await manager.start_kernel()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
+from jupyter_aistack.kernel.combine import combine_preparations
 from jupyter_aistack.kernel.environment import (
     SECRETS,
-    combined,
     expected,
-    no_device,
     with_slice,
     without_secrets,
 )
+from jupyter_aistack.providers.amd.visibility import VISIBILITY as AMD
+from jupyter_aistack.providers.nvidia.visibility import VISIBILITY as NVIDIA
 
 GPU = Preparation(
     environment={
@@ -22,6 +24,7 @@ GPU = Preparation(
     },
     memory_limit_bytes=20,
     expects=Expectation(visible=("GPU-1",)),
+    visibility=(NVIDIA,),
 )
 CPU = Preparation(
     environment={"AISTACK_LEASE": "l-2", "OMP_NUM_THREADS": "2"},
@@ -83,8 +86,9 @@ def test_two_leases_add_up() -> None:
         cores=(1,),
         memory_limit_bytes=1,
         expects=Expectation(visible=("GPU-2",), cores=(1,), threads="1"),
+        visibility=(NVIDIA,),
     )
-    both = combined([GPU, CPU, other])
+    both = combine_preparations([GPU, CPU, other])
     assert both.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
     assert both.environment["AISTACK_LEASE"] == "l-1,l-2,l-3"
     assert both.environment["OMP_NUM_THREADS"] == "3"
@@ -100,6 +104,7 @@ def shown(uuid: str, memory: int) -> Preparation:
         environment={"CUDA_VISIBLE_DEVICES": uuid},
         memory_limit_bytes=memory,
         expects=Expectation(visible=(uuid,), memory_total=memory),
+        visibility=(NVIDIA,),
     )
 
 
@@ -116,7 +121,7 @@ def shown(uuid: str, memory: int) -> Preparation:
 def test_what_two_leases_show_together(
     parts: list[Preparation], visible: list[str], total: int
 ) -> None:
-    both = combined(parts)
+    both = combine_preparations(parts)
     assert (
         both.environment["CUDA_VISIBLE_DEVICES"].split(",")
         == list(both.expects.visible or ())
@@ -131,11 +136,11 @@ def amd(uuid: str) -> Preparation:
         "HIP_VISIBLE_DEVICES": "0",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    return Preparation(environment=own, memory_limit_bytes=192)
+    return Preparation(environment=own, memory_limit_bytes=192, visibility=(AMD,))
 
 
 def test_two_amd_gpus_are_numbered_anew_for_hip() -> None:
-    both = combined([amd("GPU-a0"), amd("GPU-a1"), GPU]).environment
+    both = combine_preparations([amd("GPU-a0"), amd("GPU-a1"), GPU]).environment
     assert (both["ROCR_VISIBLE_DEVICES"], both["HIP_VISIBLE_DEVICES"]) == (
         "GPU-a0,GPU-a1",
         "0,1",
@@ -145,18 +150,18 @@ def test_two_amd_gpus_are_numbered_anew_for_hip() -> None:
 
 def test_cores_alone_show_none_of_the_hosts_gpus() -> None:
     before = {"CUDA_VISIBLE_DEVICES": "0,1", "HIP_VISIBLE_DEVICES": "3"}
-    env = with_slice({**before, **no_device(has_gpus=True, has_amd=True)}, CPU)
+    env = with_slice({**before, **hidden_environment([NVIDIA, AMD])}, CPU)
     assert {
         name: env[name] for name in (*before, "ROCR_VISIBLE_DEVICES")
     } == dict.fromkeys((*before, "ROCR_VISIBLE_DEVICES"), "")
     assert (
-        with_slice({**before, **no_device(has_gpus=True, has_amd=True)}, amd("GPU-a0"))[
+        with_slice({**before, **hidden_environment([NVIDIA, AMD])}, amd("GPU-a0"))[
             "HIP_VISIBLE_DEVICES"
         ]
         == "0"
     )
-    assert no_device(has_gpus=False, has_amd=False) == {}
-    assert "ROCR_VISIBLE_DEVICES" not in no_device(has_gpus=True, has_amd=False)
+    assert hidden_environment([]) == {}
+    assert "ROCR_VISIBLE_DEVICES" not in hidden_environment([NVIDIA])
 
 
 def test_two_shares_of_one_kernel_have_the_tighter_cap_of_both() -> None:
@@ -167,7 +172,10 @@ def test_two_shares_of_one_kernel_have_the_tighter_cap_of_both() -> None:
         }
     )
     for parts in ([GPU, small], [small, GPU]):
-        assert combined(parts).environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.1"
+        assert (
+            combine_preparations(parts).environment["XLA_PYTHON_CLIENT_MEM_FRACTION"]
+            == "0.1"
+        )
 
 
 def test_named_secrets_are_dropped_and_nothing_else() -> None:

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
+from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
 from jupyter_aistack.exceptions import DriverNotFound, InvalidRequest
+from jupyter_aistack.providers.amd.visibility import VISIBILITY as AMD
+from jupyter_aistack.providers.nvidia.visibility import VISIBILITY as NVIDIA
 from jupyter_aistack.providers.registry import build_providers
 
 BUILD = """
@@ -37,10 +40,10 @@ def test_the_setting_names_providers_in_order(text: str, names: list[str]) -> No
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "allowed are auto, gpu, amd, cpu or simulated:TABLE"),
+        ("", "allowed are auto, amd, cpu, gpu or simulated:TABLE"),
         (
             "tpu",
-            "'tpu' is not a provider; allowed are auto, gpu, amd, cpu or simulated:TABLE",
+            "'tpu' is not a provider; allowed are auto, amd, cpu, gpu or simulated:TABLE",
         ),
         ("cpu,", "allowed are auto"),
         ("cpu:2", "allowed are auto"),
@@ -85,12 +88,16 @@ def test_auto_finds_the_gpus_of_two_makers(
         "gpu uuid=GPU-a name=NVIDIA_L4 memory=25769803776\n", BUILD
     )
     assert child("kinds('auto')") == ["gpu", "gpu", "cpu"]
-    child.run("from jupyter_aistack.kernel.standalone import gpu_vendors")
-    assert child("gpu_vendors(build_providers('auto'), 'box')") == {"nvidia", "amd"}
+    child.run(
+        "from jupyter_aistack.kernel.standalone import hidden_environment_of as hidden"
+    )
+    assert child("hidden(build_providers('auto'), 'box')") == hidden_environment(
+        [NVIDIA, AMD]
+    )
     fake_amdsmi.change(f"{amd}fail amdsmi_init 34\n")
-    assert child("gpu_vendors(build_providers('auto'), 'box')") == {"nvidia"}
+    assert child("hidden(build_providers('auto'), 'box')") == NVIDIA.hidden
     with pytest.raises(DriverNotFound, match="amdgpu is not loaded"):
-        child("gpu_vendors(build_providers('amd'), 'box')")
+        child("hidden(build_providers('amd'), 'box')")
 
 
 def test_auto_on_a_host_without_a_driver_is_a_healthy_cpu(fake_nvml) -> None:

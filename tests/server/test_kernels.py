@@ -15,7 +15,7 @@ from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import holder, simulated_broker
-from tests.fakes.rest_server import until
+from tests.fakes.waiting import until
 
 
 async def start_kernel(jp_fetch: Any) -> str:
@@ -55,7 +55,7 @@ async def test_kernels_of_other_servers_are_left_alone(
         "kernel-of-another-server", host=context.broker.host, pid=os.getpid()
     )
     lease_id = context.broker.submit("1/4", theirs).lease_id
-    gone = await _kernels(server).gone()
+    gone = await _kernels(server).terminated()
     await context.run(renew_leases, context.broker, gone)
     assert context.broker.lease(lease_id).is_live
 
@@ -65,16 +65,16 @@ async def test_crashed_kernel_is_not_gone_before_its_grace_is_over(
 ) -> None:
     kernel_id = await start_kernel(jp_fetch)
     kernels = KernelRegistry(server)
-    assert await kernels.gone() == frozenset()
+    assert await kernels.terminated() == frozenset()
     pid = kernels.pids()[kernel_id]
     manager = server.kernel_manager.get_kernel(kernel_id)
     manager.stop_restarter()
     os.kill(pid, signal.SIGKILL)
     while await manager.provisioner.poll() is None:
         await asyncio.sleep(0.01)
-    assert await kernels.gone() == frozenset()
+    assert await kernels.terminated() == frozenset()
     kernels._missing_since[kernel_id] -= kernels_module.GRACE_SECONDS
-    assert await kernels.gone() == {kernel_id}
+    assert await kernels.terminated() == {kernel_id}
     await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
 
 
@@ -90,7 +90,7 @@ async def test_kernel_being_started_is_not_gone(
     assert await provisioner.poll() == 0, (
         "a kernel without a process looks ended to whoever only polls"
     )
-    assert await kernels.gone() == frozenset()
+    assert await kernels.terminated() == frozenset()
     monkeypatch.undo()
     await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
 

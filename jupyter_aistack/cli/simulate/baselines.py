@@ -58,7 +58,7 @@ class UpperBound(SessionPolicy):
         )
 
 
-class Batch(UpperBound):
+class BatchPolicy(UpperBound):
     """Every task is a job: first come first served, and each starts a container and
     loads its state.
     """

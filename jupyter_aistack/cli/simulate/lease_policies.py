@@ -268,7 +268,7 @@ class LeaseSimulation(SessionPolicy):
         notebook.host = ""
 
 
-class Reservation(LeaseSimulation):
+class ReservationPolicy(LeaseSimulation):
     """A session holds its GPUs from its opening to its end; or, as a variant, until it
     has been idle for too long.
     """

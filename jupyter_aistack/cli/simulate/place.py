@@ -45,7 +45,7 @@ CURVE_POINTS = 400
 
 
 @dataclass(kw_only=True)
-class Replay:
+class PlacementResult:
     """What became of the arrivals.
 
     Attributes:
@@ -81,7 +81,7 @@ def replay(
     history: Sequence[Demand] = (),
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int], None] = lambda done: None,
-) -> Replay:
+) -> PlacementResult:
     """Place the arrivals on the empty nodes, in the given order.
 
     Args:
@@ -96,7 +96,7 @@ def replay(
     Raises:
         InvalidRequest: on an unknown policy.
     """
-    result = Replay()
+    result = PlacementResult()
     started = clock()
     packer = Packer(nodes, policy=policy, history=history)
     capacity = sum(node.gpus for node in nodes) * WHOLE
@@ -193,7 +193,10 @@ def run_place(options: argparse.Namespace) -> int:
 
 
 def summary(
-    nodes: Sequence[Node], arrivals: Sequence[Arrival], result: Replay, policy: str
+    nodes: Sequence[Node],
+    arrivals: Sequence[Arrival],
+    result: PlacementResult,
+    policy: str,
 ) -> dict[str, Any]:
     """What the replay showed, as JSON; percentages are of the cluster's GPUs."""
     arrived, allocated = result.curve[-1] if result.curve else (0.0, 0.0)
@@ -216,7 +219,7 @@ def summary(
     }
 
 
-def _allocated_at_loads(result: Replay) -> dict[str, float]:
+def _allocated_at_loads(result: PlacementResult) -> dict[str, float]:
     allocated = {str(load): result.at(load) for load in LOADS}
     return {
         load: round(percent, 4)
@@ -245,7 +248,7 @@ def _report_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _placements(
-    nodes: Sequence[Node], arrivals: Sequence[Arrival], result: Replay
+    nodes: Sequence[Node], arrivals: Sequence[Arrival], result: PlacementResult
 ) -> list[tuple[int, str, str]]:
     return [
         (
@@ -283,11 +286,11 @@ def _check_numpy() -> None:
         )
 
 
-def _drawing() -> Callable[[Replay, str, Path], None]:
+def _drawing() -> Callable[[PlacementResult, str, Path], None]:
     """The function that draws the curve."""
     from matplotlib.figure import Figure
 
-    def draw(result: Replay, policy: str, path: Path) -> None:
+    def draw(result: PlacementResult, policy: str, path: Path) -> None:
         step = max(1, len(result.curve) // CURVE_POINTS)
         points = [(0.0, 0.0), *result.curve[::step], *result.curve[-1:]]
         arrived, allocated = zip(*points, strict=True)

@@ -11,12 +11,12 @@ from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.units import GIB, TIB
 from jupyter_aistack.exceptions import InvalidRequest
 
-from .baselines import Batch, NotebookOS
+from .baselines import BatchPolicy, NotebookOS
 from .costs import Costs
 from .hosts import HostPool
-from .lease_policies import ReclaimPolicy, Reservation
+from .lease_policies import ReclaimPolicy, ReservationPolicy
 from .replay import SessionPolicy
-from .suspend_policy import Suspend
+from .suspend_policy import SuspensionPolicy
 from .trace import MINUTE, SessionModel
 
 
@@ -73,15 +73,15 @@ def reservation(pool: HostPool, scenario: Scenario) -> SessionPolicy:
     """Sessions hold whole GPUs, for good or until they have been idle for long."""
     seconds = scenario.reclaim_seconds
     if seconds is None:
-        return Reservation(pool, scenario.costs, None)
+        return ReservationPolicy(pool, scenario.costs, None)
     idle = IdlePolicy(
         badge_seconds=seconds, notice_seconds=seconds, reclaim_seconds=seconds
     )
-    return Reservation(pool, scenario.costs, idle)
+    return ReservationPolicy(pool, scenario.costs, idle)
 
 
 def _batch(pool: HostPool, scenario: Scenario) -> SessionPolicy:
-    return Batch(pool, scenario.costs, seed=scenario.session_model.seed)
+    return BatchPolicy(pool, scenario.costs, seed=scenario.session_model.seed)
 
 
 def _notebookos(pool: HostPool, scenario: Scenario) -> SessionPolicy:
@@ -93,7 +93,7 @@ def _reclaim(pool: HostPool, scenario: Scenario) -> SessionPolicy:
 
 
 def _suspend(pool: HostPool, scenario: Scenario) -> SessionPolicy:
-    return Suspend(
+    return SuspensionPolicy(
         pool,
         scenario.costs,
         park_seconds=scenario.park_seconds,

@@ -30,7 +30,7 @@ SCALED_FIGURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class SimulationResult:
     """A report, and the measurements that a plot is drawn from."""
 
     report: JSON
@@ -45,7 +45,7 @@ def simulate(
     source: str = "trace",
     is_scaled: bool = True,
     progress: Progress | None = None,
-) -> Result:
+) -> SimulationResult:
     """Replay `tasks` under `policy`, and under `reservation` beside it.
 
     Args:
@@ -78,7 +78,9 @@ def simulate(
         sizes = _sensitivity(tasks, policy, gpus, scenario, report, progress)
         report["sensitivity"] = sizes
     report["assumptions"] = assumptions(policy, scenario)
-    return Result(report=report, meters={"reservation": baseline, policy: meter})
+    return SimulationResult(
+        report=report, meters={"reservation": baseline, policy: meter}
+    )
 
 
 def gpus_reserved(trace: Trace, scenario: Scenario) -> int:

@@ -22,7 +22,7 @@ from .lease_policies import LeaseSimulation
 from .replay import Notebook
 
 
-class Suspend(LeaseSimulation):
+class SuspensionPolicy(LeaseSimulation):
     """Sessions share GPUs under a memory budget; the state of idle sessions is suspended
     to the host's memory.
 

@@ -1,45 +1,38 @@
 """Giving a running process what its lease says: environment, cores, threads and memory
 caps.
 
-The devices a process sees are fixed when CUDA starts, once and for good. So before
-anything is changed, :func:`cuda_started` asks the driver library itself; asking torch
+The devices a process sees are fixed when CUDA or ROCm starts, once and for good. So before
+anything is changed, `started_runtime` asks the driver library itself; asking torch
 alone would miss CuPy, JAX and the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jupyter_aistack.core.enforcement.device_visibility import (
+    Visibilities,
+    forced_prefixes,
+    hidden_environment,
+)
 from jupyter_aistack.core.enforcement.memory_caps import merge_caps
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.enforcement.verification import Verdict
 from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.system.processes import own_threads
+from jupyter_aistack.system.runtimes import started_runtime
 from jupyter_aistack.system.verify import child
 
 from .memory_caps import cap_memory
 
-CUDA_ERROR_NOT_INITIALIZED = 3
-HSA_STATUS_ERROR_NOT_INITIALIZED = 0x100B
 LAUNCH_LEASES = frozenset(os.environ.get("AISTACK_LEASE", "").split(",")) - {""}
 """Ids of the leases this process was started with; its launcher watches over them."""
 
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-_FORCED = (
-    *_VISIBLE,
-    "CUDA_",
-    "AISTACK_",
-    "OMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "NUMEXPR_",
-    "VECLIB_",
-)
+_FORCED = ("AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,48 +44,23 @@ class SavedEnvironment:
     threads: int | None
 
 
-def cuda_started() -> bool:
-    """Whether this process has started CUDA, and so chosen its devices for good."""
-    if not _is_mapped("libcuda.so"):
-        return False
-    count = ctypes.c_int()
-    with contextlib.suppress(OSError, AttributeError):
-        driver = ctypes.CDLL("libcuda.so.1")
-        code = driver.cuDeviceGetCount(ctypes.byref(count))
-        return bool(code != CUDA_ERROR_NOT_INITIALIZED)
-    return False
-
-
-def rocm_started() -> bool:
-    """Whether this process has started ROCm's runtime, beneath HIP and OpenCL, and so
-    chosen its AMD devices.
-    """
-    if not _is_mapped("libhsa-runtime64.so"):
-        return False
-    major = ctypes.c_uint16()
-    with contextlib.suppress(OSError, AttributeError):
-        runtime = ctypes.CDLL("libhsa-runtime64.so.1")
-        status = runtime.hsa_system_get_info(0, ctypes.byref(major))
-        return bool(status != HSA_STATUS_ERROR_NOT_INITIALIZED)
-    return False
-
-
-def _started_runtime() -> str:
-    if cuda_started():
-        return "CUDA"
-    return "ROCm" if rocm_started() else ""
-
-
-def check_untouched() -> None:
+def check_untouched(visibilities: Visibilities = ()) -> None:
     """Raise `DeviceInUse` when this process can no longer change its devices; nothing
     is changed.
     """
-    started = _started_runtime()
+    started = started_runtime(visibilities)
     if started:
         raise DeviceInUse(
             f"{started} has already started in this process, so it cannot change devices any more: restart the kernel, "
             f"then request the slice before the first {started} call (or start the kernel with a slice)"
         )
+
+
+def _changes_devices(prepared: Preparation) -> bool:
+    """Whether it shows devices that this process does not see already."""
+    lists = [name for each in prepared.visibility for name in each.lists]
+    shown = {name: prepared.environment.get(name) for name in lists}
+    return any(value and value != os.environ.get(name) for name, value in shown.items())
 
 
 def attach(prepared: Preparation) -> SavedEnvironment:
@@ -102,9 +70,10 @@ def attach(prepared: Preparation) -> SavedEnvironment:
     Raises:
         DeviceInUse: CUDA or ROCm has already started and the preparation names devices.
     """
-    if prepared.expects.visible or _changes_rocm(prepared):
-        check_untouched()
-    wanted = merge_caps(os.environ, prepared.environment, forced=_FORCED)
+    if prepared.expects.visible or _changes_devices(prepared):
+        check_untouched(prepared.visibility)
+    forced = (*_FORCED, *forced_prefixes(prepared.visibility))
+    wanted = merge_caps(os.environ, prepared.environment, forced=forced)
     before = SavedEnvironment(
         environment={name: os.environ.get(name) for name in wanted},
         cores=_own_cores(),
@@ -120,12 +89,6 @@ def attach(prepared: Preparation) -> SavedEnvironment:
         detach(before)
         raise
     return before
-
-
-def _changes_rocm(prepared: Preparation) -> bool:
-    """Whether AMD devices come with it that this process does not see yet."""
-    devices = prepared.environment.get("ROCR_VISIBLE_DEVICES")
-    return bool(devices) and devices != os.environ.get("ROCR_VISIBLE_DEVICES")
 
 
 def detach(before: SavedEnvironment) -> None:
@@ -149,9 +112,10 @@ def restore_environment(prepared: Preparation) -> None:
     for name, value in prepared.environment.items():
         if os.environ.get(name) == value:
             del os.environ[name]
-    for name in _VISIBLE:
-        if name in prepared.environment:
-            os.environ[name] = ""
+    hidden = hidden_environment(prepared.visibility)
+    os.environ.update(
+        {name: value for name, value in hidden.items() if name in prepared.environment}
+    )
     cap_memory(os.environ)
     if prepared.cores and hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(os.getppid()))
@@ -175,14 +139,6 @@ def start_probe() -> child.ProbeResult:
     close it. Raises as `ProbeResult` does.
     """
     return child.ProbeResult(interpreter=sys.executable, environment=os.environ)
-
-
-def _is_mapped(library: str) -> bool:
-    try:
-        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-            return any(library in line for line in maps)
-    except OSError:
-        return False
 
 
 def _own_cores() -> frozenset[int]:

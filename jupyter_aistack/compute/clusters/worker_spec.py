@@ -20,9 +20,12 @@ from jupyter_aistack.core.enforcement.memory_caps import (
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.exceptions import ClusterError
+from jupyter_aistack.system.runtimes import blindly_hidden_environment
 
 from .worker_plugins import RMMCeiling, SliceGuard
 
+CUDA = "CUDA"
+"""The runtime that dask-cuda speaks."""
 SPILL_SHARE = 0.8
 """Share of a GPU slice that Dask may fill before it spills to the host: CUDA's context
 and torch need the rest.
@@ -57,8 +60,7 @@ def nanny_options(
     if not is_gpu(slices, preparation):
         cores = max(1, len(preparation.cores))
         return _cpu_options(preparation, host_memory_bytes, threads or cores)
-    is_amd = "ROCR_VISIBLE_DEVICES" in preparation.environment
-    options = _amd_options if is_amd else _nvidia_options
+    options = _dask_cuda_options if _has_cuda(preparation) else _plain_gpu_options
     return options(slices, preparation, host_memory_bytes, threads or 1)
 
 
@@ -112,13 +114,13 @@ def _cpu_options(
         "memory_limit": limit or None,
         # Without this a CPU worker on a GPU host shows the first GPU's figures as its
         # own.
-        "env": {**preparation.environment, "CUDA_VISIBLE_DEVICES": ""},
+        "env": {**preparation.environment, **blindly_hidden_environment()},
         "config": _without_nvml(),
         "plugins": (SliceGuard(preparation),),
     }
 
 
-def _nvidia_options(
+def _dask_cuda_options(
     slices: Sequence[Slice],
     preparation: Preparation,
     host_memory_bytes: int,
@@ -148,14 +150,14 @@ def _nvidia_options(
     }
 
 
-def _amd_options(
+def _plain_gpu_options(
     slices: Sequence[Slice],
     preparation: Preparation,
     host_memory_bytes: int,
     threads: int,
 ) -> dict[str, Any]:
-    """A plain worker that sees its AMD GPUs: dask-cuda speaks CUDA alone, so nothing is
-    spilled from them.
+    """A plain worker that sees its GPUs: dask-cuda speaks CUDA alone, so nothing is
+    spilled from those of other runtimes.
     """
     return {
         "nthreads": threads,
@@ -165,6 +167,11 @@ def _amd_options(
         "resources": {"GPU": _gpus(slices)},
         "plugins": (SliceGuard(preparation),),
     }
+
+
+def _has_cuda(preparation: Preparation) -> bool:
+    runtimes = [each.runtime for each in preparation.visibility]
+    return any(runtime is not None and runtime.name == CUDA for runtime in runtimes)
 
 
 def _is_simulated(preparation: Preparation) -> bool:

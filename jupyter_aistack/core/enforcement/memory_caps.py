@@ -49,19 +49,19 @@ def merge_caps(
     return wanted
 
 
-def together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+def combine_caps(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
     """The caps of a process with two slices: frameworks take one figure for all
     devices, so the tighter of each.
     """
     both = {
         name: value
-        for part in (one, other)
+        for part in (first, second)
         for name, value in part.items()
         if name in CAPS
     }
     for name in both:
-        if name in one and name in other:
-            both[name] = min(one[name], other[name], key=float)
+        if name in first and name in second:
+            both[name] = min(first[name], second[name], key=float)
     return both
 
 

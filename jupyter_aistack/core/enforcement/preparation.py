@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from jupyter_aistack.core.model.condition import Conditions
 from jupyter_aistack.core.model.device import Enforcement
 
+from .device_visibility import Visibilities
+
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
@@ -55,6 +57,7 @@ class Preparation:
         expects: what a process with this environment must find.
         conditions: what the user should know of it: why a share is enforced at a lower
             level than shares of its device can be.
+        visibility: how the runtimes of its devices are shown them.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -63,3 +66,4 @@ class Preparation:
     enforced_by: Enforcement = Enforcement.L0
     expects: Expectation = NOTHING_EXPECTED
     conditions: Conditions = ()
+    visibility: Visibilities = ()

@@ -22,7 +22,7 @@ from .spec import Spec
 class LeaseState(StrEnum):
     GRANTED = "granted"  # in the ledger
     ACTIVE = "active"  # prepared, verified and in use
-    SUSPENDED = "suspended"  # its GPU state is parked in host memory
+    SUSPENDED = "suspended"  # its device state is in host memory
     RELEASING = "releasing"  # being torn down; still holds its slices
     ENDED = "ended"
 
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     PREEMPTED = "preempted"
     FAILED = "failed"
     ABANDONED = "abandoned"  # its holder died without releasing it
-    RECLAIMED = "reclaimed"  # nobody used it
+    RECLAIMED = "reclaimed"  # it was not used
 
 
 class LeaseTransition(StrEnum):
@@ -91,21 +91,21 @@ LIVE_STATES = frozenset({_G, _A, _S, _R})
 
 
 class NoticeKind(StrEnum):
-    """Why a lease is asked back."""
+    """Why a lease will end."""
 
-    PREEMPT = "preempt"  # somebody who goes first needs the room
-    IDLE = "idle"  # nobody uses it
+    PREEMPT = "preempt"  # a request with higher priority needs the capacity
+    IDLE = "idle"  # it is not used
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """The word that a lease will be taken back.
+    """The notice that a lease will end.
 
     Attributes:
         kind: why.
         at: when it was given, in seconds since the epoch.
         ends_at: when the lease ends, unless the notice is withdrawn.
-        request_id: the request that needs the room; empty for an idle lease.
+        request_id: the request that needs the capacity; empty for an idle lease.
     """
 
     kind: NoticeKind
@@ -138,8 +138,8 @@ class Lease:
         conditions: what the user should know, at most one of each kind, the gravest
             first.
         active_at: when it was last seen in use (a cell ran, or its device worked); None
-            when nobody watches that.
-        notice: the word that it will be taken back; None for none.
+            when that is not observed.
+        notice: the notice that it will end; None for none.
         residence: where its device state is, where its holder may be suspended; None
             elsewhere.
         outcome, ended_at: how and when it ended; None while it lives.
@@ -173,15 +173,15 @@ class Lease:
 
     @property
     def is_away(self) -> bool:
-        """Whether it is suspended, and takes no room on its GPUs."""
+        """Whether it is suspended, and takes no capacity of its GPUs."""
         return self.residence is not None and self.residence.is_away
 
     @property
     def occupied(self) -> tuple[Slice, ...]:
-        """Its slices that take room: all, but for one that is suspended. That keeps
-        only what it has of the CPU.
+        """Its slices that take capacity: all of them, and for a suspended lease only those
+        of the CPU.
 
-        The room of one that waits to come back is taken: it is promised to it.
+        The capacity of a lease that waits to be resumed is taken: it is promised to it.
         """
         if not self.is_away:
             return self.slices
@@ -200,7 +200,7 @@ class Lease:
         """Since when it would have been in use had it been so without a break until
         `now`; seconds since the epoch.
 
-        While it is suspended and nobody waits for it, others have its room.
+        While it is suspended and not wanted back, others have its capacity.
         """
         home = self.residence
         if home is None:

@@ -39,7 +39,7 @@ def too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
 
 def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
     if spec.unit is not Unit.DEVICES and _are_indivisible(devices):
-        return "whole AMD GPUs only; ask for 1"
+        return "its GPUs are leased whole only; ask for 1"
     if any(not device.is_uncut for device in devices):
         offered = ", ".join(profiles_of(devices)) or "(none yet)"
         return f"this host's GPUs are cut into MIG instances; ask for one of {offered}"

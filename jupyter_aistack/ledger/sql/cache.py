@@ -38,14 +38,14 @@ class DecodeCache(Generic[T]):
             load: reads and decodes the rows with these keys, in the same transaction.
         """
         known = self._known.get(host, {})
-        found = [known.get(row) for row in rows]
+        cached = [known.get(row) for row in rows]
         missing = [
-            row[0] for row, value in zip(rows, found, strict=True) if value is None
+            row[0] for row, value in zip(rows, cached, strict=True) if value is None
         ]
         loaded = load(missing) if missing else {}
         values = [
             loaded[row[0]] if value is None else value
-            for row, value in zip(rows, found, strict=True)
+            for row, value in zip(rows, cached, strict=True)
         ]
         if missing or len(known) != len(rows):
             self._known[host] = dict(zip(rows, values, strict=True))

@@ -170,7 +170,7 @@ def _begin(driver: Any, *, writes: bool, sqlite: bool) -> None:
 def transaction(
     engine: sa.Engine, *, writes: bool
 ) -> Iterator[sa.PoolProxiedConnection]:
-    """A transaction on the driver's own connection; whoever uses it commits, and what
+    """A transaction on the driver's own connection; its user commits, and what
     is not committed is undone.
     """
     lent = engine.raw_connection()
@@ -207,7 +207,7 @@ def alone(lock: threading.Lock) -> Iterator[None]:
 
 @contextmanager
 def explained(url: URL) -> Iterator[None]:
-    """Turn whatever the database raises inside into one sentence.
+    """Turn what the database raises inside into one sentence.
 
     Raises:
         LedgerUnavailable: with the facts ``field`` and ``ledger_url``.

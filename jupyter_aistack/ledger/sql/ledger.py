@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from jupyter_aistack.ledger.base import LedgerState
 from jupyter_aistack.ledger.rows import Rows
-from jupyter_aistack.ledger.transactional import REFUSALS, TransactionalLedger
+from jupyter_aistack.ledger.transactional import TransactionalLedger
+from jupyter_aistack.ledger.transactions import REFUSALS
 
 from . import database, schema
 from .rows import OpenDatabase, SQLRows

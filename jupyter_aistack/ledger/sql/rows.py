@@ -75,24 +75,24 @@ class SQLRows:
 
     def begin(self, shown_url: str, *, writes: bool) -> None:
         """Read the counters; for a write that takes the ledger's lock as well."""
-        found = self._execute(
+        counters = self._execute(
             self._statements.lock_meta if writes else self._statements.read_meta
         ).fetchone()
-        if found is None:
+        if counters is None:
             message = f"ledger_url: {shown_url} {schema.NO_VERSION}"
             raise LedgerUnavailable(message, field="ledger_url", ledger_url=shown_url)
-        schema_version, self.version, self._token = found
+        schema_version, self.version, self._token = counters
         schema.check_schema(
             schema_version, shown_url
         )  # another process may have migrated it since
         self._writes = writes
-        self._found = (self.version, self._token)
+        self._counters_read = (self.version, self._token)
 
     def commit(self) -> None:
         """End the transaction and keep what it has done, the counters too if they have
         moved.
         """
-        if (self.version, self._token) != self._found:
+        if (self.version, self._token) != self._counters_read:
             self._execute(
                 self._statements.write_meta, version=self.version, token=self._token
             )
@@ -142,8 +142,10 @@ class SQLRows:
 
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         if live:
-            found = self._live() if host is None else self._live_of(host)
-            return sorted(found, key=lambda lease: lease.token, reverse=True)[:limit]
+            live_leases = self._live() if host is None else self._live_of(host)
+            return sorted(live_leases, key=lambda lease: lease.token, reverse=True)[
+                :limit
+            ]
         if host is None:
             rows = self._select(self._statements.leases, at_most=limit)
         else:
@@ -212,10 +214,10 @@ class SQLRows:
         ]
 
     def account(self, user: str, queue: str) -> Account | None:
-        found = self._select(
+        rows = self._select(
             self._statements.account, of_user=codec.storable(user), of_queue=queue
         )
-        return next((codec.account_from_row(row) for row in found), None)
+        return next((codec.account_from_row(row) for row in rows), None)
 
     def keep_account(self, account: Account, *, is_new: bool = False) -> None:
         row = codec.account_to_row(account)
@@ -230,8 +232,8 @@ class SQLRows:
             )
 
     def reservation(self, reservation_id: str) -> Reservation | None:
-        found = self._select(self._statements.reservation, key=reservation_id)
-        return next((codec.reservation_from_row(row) for row in found), None)
+        rows = self._select(self._statements.reservation, key=reservation_id)
+        return next((codec.reservation_from_row(row) for row in rows), None)
 
     def reservations(self, host: str, now: float) -> list[Reservation]:
         rows = self._select(self._statements.reservations, of_host=host, now=now)
@@ -264,8 +266,8 @@ class SQLRows:
             )
 
     def charge(self, key: Key) -> UsageRecord | None:
-        found = self._select(self._statements.charge, **_of_charge(key))
-        return next((codec.charge_from_row(row) for row in found), None)
+        rows = self._select(self._statements.charge, **_of_charge(key))
+        return next((codec.charge_from_row(row) for row in rows), None)
 
     def charges(
         self,
@@ -276,10 +278,10 @@ class SQLRows:
         label: str | None,
         owner: str | None,
     ) -> list[UsageRecord]:
-        said = {"user": user, "label": label, "owner": owner}
+        questions = {"user": user, "label": label, "owner": owner}
         asked = {
             name: codec.storable(value)
-            for name, value in said.items()
+            for name, value in questions.items()
             if value is not None
         }
         statement = self._statements.charges[tuple(asked)]
@@ -306,8 +308,8 @@ class SQLRows:
         self._execute(self._statements.delete_charge, **_of_charge(key))
 
     def span(self, span: CellInterval) -> CellInterval | None:
-        found = self._select(self._statements.span, **_of_span(span))
-        return next((codec.span_from_row(row) for row in found), None)
+        rows = self._select(self._statements.span, **_of_span(span))
+        return next((codec.span_from_row(row) for row in rows), None)
 
     def keep_span(self, span: CellInterval, *, is_new: bool = False) -> None:
         row = codec.span_to_row(span)

@@ -1,10 +1,10 @@
 """The tables, and how an older ledger becomes a current one.
 
-Version 1 had no ``leases.due_at``: the leases past their time were found by looking at
-all the live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used,
-what notices they were given, what users have used, and reservations. Version 4 knows
-where the device state of each lease is. Version 5 keeps meters, charges and when cells
-ran. Version 6 keeps the conditions of leases, which were one note before, and the code
+Version 1 had no ``leases.due_at``: leases past their time were looked for among all the
+live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used, what
+notices they were given, what users have used, and reservations. Version 4 knows where
+the device state of each lease is. Version 5 keeps meters, charges and when cells ran.
+Version 6 keeps the conditions of leases, which were one note before, and the code
 of the error for which a request was rejected.
 """
 
@@ -330,28 +330,28 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> None:
             )
         )
         return
-    found = connection.execute(sa.select(meta.c.schema_version)).scalar()
-    if found is None:
+    version = connection.execute(sa.select(meta.c.schema_version)).scalar()
+    if version is None:
         raise LedgerUnavailable(
             f"ledger_url: {shown_url} {NO_VERSION}",
             field="ledger_url",
             ledger_url=shown_url,
         )
-    check_schema(found, shown_url)
-    for migrate in MIGRATIONS[found - 1 :]:
+    check_schema(version, shown_url)
+    for migrate in MIGRATIONS[version - 1 :]:
         migrate(connection)
-    if found < SCHEMA_VERSION:
+    if version < SCHEMA_VERSION:
         connection.execute(meta.update().values(schema_version=SCHEMA_VERSION))
 
 
-def check_schema(found: int, shown_url: str) -> None:
+def check_schema(version: int, shown_url: str) -> None:
     """Refuse a ledger of a version we do not know."""
-    if not 1 <= found <= SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise SchemaMismatch(
-            f"ledger_url: {shown_url} was written by a newer jupyter_aistack (its schema is {found},"
+            f"ledger_url: {shown_url} was written by a newer jupyter_aistack (its schema is {version},"
             f" this one knows {SCHEMA_VERSION}); upgrade jupyter_aistack or name another ledger",
             field="ledger_url",
             ledger_url=shown_url,
-            found=found,
+            found=version,
             known=SCHEMA_VERSION,
         )

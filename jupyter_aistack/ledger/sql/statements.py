@@ -1,4 +1,4 @@
-"""Every statement the ledger sends, said once in SQLAlchemy and compiled once for each
+"""Every statement the ledger sends, written once in SQLAlchemy and compiled once for each
 database.
 
 They go to the driver as text: building and unpacking each through SQLAlchemy's layers
@@ -72,12 +72,24 @@ class Statements:
 
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
+        self._add_meta()
+        self._add_leases()
+        self._add_requests()
+        self._add_accounts()
+        self._add_reservations()
+        self._add_meters()
+        self._add_charges()
+        self._add_cells()
+        self._add_events()
+
+    def _add_meta(self) -> None:
         meta = sa.select(_M.schema_version, _M.version, _M.token)
         self.read_meta = self._query(meta)
-        self.lock_meta = self._query(
-            meta.with_for_update()
-        )  # SQLite has no such clause and needs none
+        # SQLite has no such clause and needs none: there a write transaction locks.
+        self.lock_meta = self._query(meta.with_for_update())
         self.write_meta = self._change(schema.meta.update(), ("version", "token"))
+
+    def _add_leases(self) -> None:
         self.is_any_due = self._query(sa.select(_L.token).where(_IS_DUE).limit(1))
         self.due = self._query(sa.select(schema.leases).where(_IS_DUE))
         self.lease = self._query(
@@ -103,6 +115,8 @@ class Statements:
             schema.leases.update().where(_L.token == sa.bindparam("key")),
             schema.leases.c.keys(),
         )
+
+    def _add_requests(self) -> None:
         self.request = self._query(
             sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
         )
@@ -117,6 +131,8 @@ class Statements:
             schema.requests.update().where(_R.id == sa.bindparam("key")),
             schema.requests.c.keys(),
         )
+
+    def _add_accounts(self) -> None:
         of_account = sa.and_(
             _A.user == sa.bindparam("of_user"), _A.queue == sa.bindparam("of_queue")
         )
@@ -128,6 +144,8 @@ class Statements:
         self.update_account = self._change(
             schema.accounts.update().where(of_account), schema.accounts.c.keys()
         )
+
+    def _add_reservations(self) -> None:
         is_reservation = _V.id == sa.bindparam("key")
         is_to_come = sa.or_(
             _V.is_weekly, _V.ends_at > sa.bindparam("now", type_=sa.Double())
@@ -144,24 +162,8 @@ class Statements:
         self.delete_reservation = self._change(
             schema.reservations.delete().where(is_reservation), ()
         )
-        self._books()
-        event = schema.events.insert().inline()
-        told = (
-            event if dialect.name == "sqlite" else event.returning(_E.sequence)
-        )  # SQLite's driver tells by itself
-        self.insert_event = self._change(
-            told,
-            [column.name for column in schema.events.c if column is not _E.sequence],
-        )
-        self.events = self._query(
-            sa.select(schema.events)
-            .where(_E.sequence > sa.bindparam("after"))
-            .order_by(_E.sequence)
-            .limit(_LIMIT)
-        )
 
-    def _books(self) -> None:
-        """Meters, charges and the spans of cells."""
+    def _add_meters(self) -> None:
         is_meter = sa.and_(
             _T.host == _OF_HOST, _T.device_id == sa.bindparam("of_device")
         )
@@ -170,6 +172,8 @@ class Statements:
         self.update_meter = self._change(
             schema.meters.update().where(is_meter), schema.meters.c.keys()
         )
+
+    def _add_charges(self) -> None:
         is_charge = _is_key(_C, ("host", "device_id", "lease_id", "cell", "day"))
         is_within = sa.and_(
             _C.day >= sa.bindparam("since"), _C.day <= sa.bindparam("until")
@@ -197,6 +201,8 @@ class Statements:
             schema.charges.update().where(is_charge), schema.charges.c.keys()
         )
         self.delete_charge = self._change(schema.charges.delete().where(is_charge), ())
+
+    def _add_cells(self) -> None:
         is_span = _is_key(_S, ("host", "owner", "cell", "began_at"))
         is_later = sa.or_(_S.ended_at.is_(None), _S.ended_at > sa.bindparam("since"))
         is_forgotten = sa.or_(
@@ -213,6 +219,22 @@ class Statements:
         )
         self.delete_spans = self._change(
             schema.cells.delete().where(_S.host == _OF_HOST, is_forgotten), ()
+        )
+
+    def _add_events(self) -> None:
+        event: Any = schema.events.insert().inline()
+        # SQLite's driver tells the sequence by itself.
+        if self._dialect.name != "sqlite":
+            event = event.returning(_E.sequence)
+        self.insert_event = self._change(
+            event,
+            [column.name for column in schema.events.c if column is not _E.sequence],
+        )
+        self.events = self._query(
+            sa.select(schema.events)
+            .where(_E.sequence > sa.bindparam("after"))
+            .order_by(_E.sequence)
+            .limit(_LIMIT)
         )
 
     def _query(self, query: sa.Select[Any]) -> Statement:

@@ -197,13 +197,12 @@ class GPUCommands:
 
 
 def _released_panel(lease: JSON) -> Panel:
-    from jupyter_aistack.client.runtime import attach
+    from jupyter_aistack.system.runtimes import started_runtime
 
     remark = ""
-    if attach.cuda_started():
-        remark = (
-            "CUDA still holds memory in this kernel: restart it to free the device."
-        )
+    started = started_runtime()
+    if started:
+        remark = f"{started} still holds memory in this kernel: restart it to free the device."
     return Panel(title=f"Released {lease['spec']}", remark=remark)
 
 

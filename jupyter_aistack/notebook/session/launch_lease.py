@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client
     from jupyter_aistack.core.enforcement.preparation import Preparation
 
-_DEVICE_VARIABLES = (
-    "AISTACK_LEASE",
-    "CUDA_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-)
-
 
 class LaunchLease:
     """Takes from this process what it was launched with, once that lease has ended.
@@ -78,7 +71,11 @@ def _leases_in_environment() -> list[str]:
 
 
 def _preparation_in_environment() -> Preparation:
+    from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
     from jupyter_aistack.core.enforcement.preparation import Preparation
+    from jupyter_aistack.system.runtimes import installed_visibilities
 
-    present = [name for name in _DEVICE_VARIABLES if name in os.environ]
-    return Preparation(environment={name: os.environ[name] for name in present})
+    visibility = installed_visibilities()
+    names = ["AISTACK_LEASE", *hidden_environment(visibility)]
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    return Preparation(environment=environment, visibility=visibility)

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from jupyter_aistack.client.runtime.attach import cuda_started
 from jupyter_aistack.notebook.module_names import OFFLOAD_REGISTRY
+from jupyter_aistack.system.runtimes import started_runtime
 
 JSON = dict[str, Any]
 IPC_HANDLE_BYTES = 64
@@ -49,7 +49,7 @@ def report(kinds: Collection[str]) -> JSON:
             ``registered_bytes``: what `offloadable` objects hold on devices.
     """
     return {
-        "cuda": cuda_started(),
+        "cuda": bool(started_runtime()),
         "managed": managed(),
         "nccl": has_communicator(),
         "ipc": shares_memory(),

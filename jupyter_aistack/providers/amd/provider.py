@@ -21,9 +21,10 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.providers.base import Provider, ProviderOptions
 
 from .amdsmi import AMDSMI
+from .visibility import VISIBILITY
 
 VENDOR = "amd"
 RETRY_LOST_SECONDS = 30.0
@@ -51,6 +52,8 @@ class AMDProvider(Provider):
     """
 
     name = VENDOR
+    order = 20
+    visibility = VISIBILITY
 
     def __init__(
         self,
@@ -65,6 +68,10 @@ class AMDProvider(Provider):
         self._known: dict[str, Device] = {}
         self._handles: dict[str, Any] = {}
         self._reopened_at = -math.inf
+
+    @classmethod
+    def build(cls, options: ProviderOptions) -> AMDProvider:
+        return cls(optional=options.is_optional)
 
     def discover(self, host: str) -> tuple[Device, ...]:
         """Every GPU, the unusable ones with their problem; one seen before that is gone

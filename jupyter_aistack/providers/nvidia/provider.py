@@ -22,17 +22,19 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
-from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.providers.base import Provider, ProviderOptions
 
 from . import mig
 from .enforcement import ShareEnforcer
 from .memory_caps import caps, for_suspension, seen_bytes
 from .mig_reconfigure import MIGReconfigurer
+from .mps import MPSManager
 from .nvml import NVML
 from .sampler import GPUSampler
 from .topology import PCILocation, places
 from .usage import read_processes
 from .version import driver_version
+from .visibility import VISIBILITY
 
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does one that was
@@ -82,6 +84,8 @@ class GPUProvider(Provider):
     """
 
     name = "gpu"
+    order = 10
+    visibility = VISIBILITY
 
     def __init__(
         self,
@@ -102,6 +106,21 @@ class GPUProvider(Provider):
         self._makes: dict[str, _Make] = {}
         self._reopened_at = self._placed_at = -math.inf
         self._places: dict[str, PCILocation] = {}
+
+    @classmethod
+    def build(cls, options: ProviderOptions) -> GPUProvider:
+        nvml = NVML()
+        enforcer = ShareEnforcer(
+            nvml,
+            is_advisory=options.is_advisory,
+            mps=MPSManager(strict=options.mps_strict),
+        )
+        return cls(
+            nvml,
+            optional=options.is_optional,
+            sharing=enforcer,
+            mig_create=options.mig_create,
+        )
 
     def discover(self, host: str) -> tuple[Device, ...]:
         """Every GPU, the unusable ones with their problem; one seen before that is gone

@@ -100,7 +100,7 @@ class MaintenanceLoop:
         broker = await self._context.ready()
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
         activity = self._activity(broker)
-        gone = await self._kernels.gone()
+        gone = await self._kernels.terminated()
         await self._context.run(renew_leases, broker, gone, activity)
         self._warden.act(broker)
         if self._then is not None:

@@ -35,9 +35,20 @@ CODES = {
 }
 
 
-def error_answer(error: AIStackError) -> tuple[int, dict[str, Any]]:
-    """The one place where an error becomes an HTTP status and a body."""
-    return error.http_status, {**error.as_dict(), "reason": None}
+def error_body(error: object, status_code: int) -> dict[str, Any]:
+    """An error as the body of an answer."""
+    if isinstance(error, AIStackError):
+        return {**error.as_dict(), "reason": None}
+    message = responses.get(status_code, "Unknown error")
+    # The message of an HTTPError is for users; that of a bug is not.
+    if isinstance(error, HTTPError) and error.log_message:
+        message = error.log_message
+    return {
+        "code": CODES.get(status_code, "AIStackError"),
+        "message": message,
+        "facts": {},
+        "reason": getattr(error, "reason", None),
+    }
 
 
 class RESTHandler(ExtensionHandlerMixin, APIHandler):
@@ -111,33 +122,16 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Take the status from our own errors."""
         error = kwargs.get("exc_info", (None, None))[1]
-        super().send_error(
-            error.http_status if isinstance(error, AIStackError) else status_code,
-            **kwargs,
-        )
+        if isinstance(error, AIStackError):
+            status_code = error.http_status
+        super().send_error(status_code, **kwargs)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error has ``code``, ``message``, ``facts`` and, for JupyterLab,
         ``reason``.
         """
         error = kwargs.get("exc_info", (None, None))[1]
-        if isinstance(error, AIStackError):
-            _, body = error_answer(error)
-        else:
-            is_ours = isinstance(error, HTTPError) and error.log_message
-            message = (
-                error.log_message
-                if is_ours
-                else responses.get(status_code, "Unknown error")
-            )
-            code = CODES.get(status_code, "AIStackError")
-            body = {
-                "code": code,
-                "message": message,
-                "facts": {},
-                "reason": getattr(error, "reason", None),
-            }
-        self.finish(json.dumps(body))
+        self.finish(json.dumps(error_body(error, status_code)))
 
 
 def checked_id(text: str) -> str:
@@ -173,9 +167,8 @@ class LeasesHandler(RESTHandler):
         fields = self.body(REQUEST_FIELDS)
         kernel_id = text_field(fields, "kernel_id") if "kernel_id" in fields else None
         payload = {name: value for name, value in fields.items() if name != "kernel_id"}
-        answer = await self.context.call(
-            "request", payload, await self.kernels.caller_in_browser(kernel_id)
-        )
+        caller = await self.kernels.caller_in_browser(kernel_id)
+        answer = await self.context.call("request", payload, caller)
         self.set_status(201 if answer["lease"] else 202)
         self.finish({name: answer[name] for name in ("request", "lease", "advice")})
 
@@ -201,8 +194,8 @@ class SuspendHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
-        """Move an idle lease's device state to host memory, so that others may have the
-        room.
+        """Move an idle lease's device state to host memory, so that others may use the
+        device.
         """
         self.no_fields()
         await self.reply("suspend", {"lease_id": checked_id(lease_id)})
@@ -212,7 +205,7 @@ class ResumeHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
-        """Move it back, once there is room."""
+        """Move it back, once there is capacity."""
         self.no_fields()
         await self.reply("resume", {"lease_id": checked_id(lease_id)})
 
@@ -221,7 +214,7 @@ class PinHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
-        """Keep it on the device whoever needs the room."""
+        """Keep it on the device whatever others need."""
         self.no_fields()
         await self.reply("pin", {"lease_id": checked_id(lease_id)})
 
@@ -249,7 +242,7 @@ class QueuedHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:queue")
     async def delete(self, request_id: str) -> None:
-        """Take a waiting request back."""
+        """Withdraw a waiting request."""
         await self.reply("cancel", {"request_id": checked_id(request_id)})
 
 

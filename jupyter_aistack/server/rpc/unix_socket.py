@@ -82,7 +82,7 @@ class SocketServer:
                 self._path.parent.rmdir()
             self._path = None
 
-    # -- one connection ----------------------------------------------------------------
+    # -- a connection ------------------------------------------------------------------
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -91,30 +91,31 @@ class SocketServer:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            await self._answer_calls(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(
+    async def _answer_calls(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         caller = await self._caller_or_error(writer)
         while True:
             try:
                 line = await reader.readline()
-            except ValueError:  # the rest of such a line cannot be told from the next call, so the connection ends
+            except ValueError:
+                # The rest of such a line cannot be told from the next call, so the
+                # connection ends.
                 too_long = InvalidRequest(
                     f"a line may hold {MAX_LINE_BYTES} bytes", field="body"
                 )
                 return await _send(writer, {"error": too_long.as_dict()})
             if not line:
                 return None
-            if isinstance(
-                caller, AIStackError
-            ):  # said only now: closing earlier breaks the caller's pipe
+            # Answered only now: closing before the first call breaks the caller's pipe.
+            if isinstance(caller, AIStackError):
                 return await _send(writer, {"error": caller.as_dict()})
             await _send(writer, await self._answer(line, caller))
 
@@ -142,20 +143,15 @@ class SocketServer:
         try:
             message = read_object(line)
             check_fields(message, FIELDS)
-            return {
-                "result": await self._context.call(
-                    str(message.get("verb")), message.get("payload", {}), caller
-                )
-            }
+            verb = str(message.get("verb"))
+            payload = message.get("payload", {})
+            return {"result": await self._context.call(verb, payload, caller)}
         except AIStackError as error:
             return {"error": error.as_dict()}
         except Exception:
             self._context.log.exception("a call on the socket failed")
-            return {
-                "error": AIStackError(
-                    "the server failed to answer; its log says why"
-                ).as_dict()
-            }
+            failure = AIStackError("the server failed to answer; its log says why")
+            return {"error": failure.as_dict()}
 
 
 async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
@@ -168,10 +164,8 @@ def _choose_path(runtime_dir: Path) -> Path:
     for a socket.
     """
     name = f"aistack-{os.getpid()}.sock"
-    for folder in (
-        runtime_dir,
-        Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")),
-    ):
+    user_dir = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"))
+    for folder in (runtime_dir, user_dir):
         path = folder / name
         if folder.is_dir() and len(os.fsencode(path)) <= MAX_PATH_BYTES:
             return path
@@ -179,9 +173,10 @@ def _choose_path(runtime_dir: Path) -> Path:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A listening socket that nobody else could open, not even for a moment."""
+    """A listening socket that no other user can open, not even for a moment."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Set before binding: a mode that is set afterwards comes a moment too late.
     before = os.umask(0o177)
     try:
         listener.bind(str(path))

@@ -1,5 +1,5 @@
-"""How well this host can suspend, found out once a server has a broker: what is known
-of its driver, then a trial.
+"""Finds out how well this host can suspend, once a server has a broker: from what is
+known of its driver, then by a trial.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
 from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.suspend.capability import (
     NO_GPU,
@@ -43,7 +43,7 @@ def find_out(
     Args:
         broker: knows the devices.
         helper: who speaks to the driver.
-        results: what was found before.
+        results: of the tests before.
         driver: asks for the driver's version.
         test: tries one GPU.
     """
@@ -82,13 +82,18 @@ def _tried(
 
     def held(pid: int) -> int | None:
         broker.devices.forget()
-        now = next((one for one in broker.inventory().devices if one.id == gpu.id), gpu)
-        found = next(
-            (use.memory_bytes for use in now.processes if use.pid == pid), None
-        )
-        is_listed = any(use.pid == pid for use in now.processes)
-        return (found or None) if is_listed else 0
+        uses = {use.pid: use.memory_bytes for use in _processes_on(broker, gpu)}
+        if pid not in uses:
+            return 0
+        return uses[pid] or None
 
     why = test(gpu.id, helper, held)
     results.note(driver, gpu.id, has_passed=not why)
     return f"{gpu.name}: {why}" if why else ""
+
+
+def _processes_on(broker: Broker, gpu: Device) -> tuple[ProcessUse, ...]:
+    for device in broker.inventory().devices:
+        if device.id == gpu.id:
+            return device.processes
+    return gpu.processes

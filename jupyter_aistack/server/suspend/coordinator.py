@@ -129,19 +129,21 @@ class SuspendCoordinator:
 
         try:
             results = Results(self._results())
-            found = find_out(broker, helper, results, broker.devices.driver_version)
+            capability = find_out(
+                broker, helper, results, broker.devices.driver_version
+            )
         except Exception as error:  # whatever a driver does, kernels must run
             why = (
                 error.message
                 if isinstance(error, AIStackError)
                 else f"{type(error).__name__}: {error}"
             )
-            found = SuspendCapability(why=f"it could not be tested: {why}")
-        broker.suspend_support.update(found)
+            capability = SuspendCapability(why=f"it could not be tested: {why}")
+        broker.suspend_support.update(capability)
         if self._worker is not None:
             self._worker.forget()
         self._context.log.info(
-            "suspending idle kernels: %s: %s", found.tier.value, found.why
+            "suspending idle kernels: %s: %s", capability.tier.value, capability.why
         )
         self._notify_from_thread()
 

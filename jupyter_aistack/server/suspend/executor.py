@@ -41,7 +41,7 @@ from .outcomes import (
     still_suspended,
     suspended,
 )
-from .preflight import PreflightReport, look, why_not
+from .preflight import PreflightReport, inspect_processes, why_not
 
 STATE_UNKNOWN = "the driver does not say how it is"
 
@@ -101,7 +101,7 @@ class SuspendExecutor:
         reading = self._probe.read(lease)
         capability = self._capability()
         return PreflightReport(
-            processes=look(reading.pids, reading.contexts),
+            processes=inspect_processes(reading.pids, reading.contexts),
             root_pid=root_pid(lease.holder),
             report=self._agent.report(lease, trims=trims),
             elsewhere=reading.elsewhere,
@@ -115,7 +115,7 @@ class SuspendExecutor:
         """What the driver says of the lease's processes that may use CUDA, by pid."""
         if self._probe.is_simulated(lease):
             return {}
-        processes = look(self._probe.pids(lease), ())
+        processes = inspect_processes(self._probe.pids(lease), ())
         return self._checkpoints.states(
             process.pid
             for process in processes

@@ -136,12 +136,12 @@ class MemoryProbe:
         what is free.
         """
         self._broker.devices.forget()
-        found = (
+        devices_here = (
             device
             for device in self._broker.inventory().devices
             if device.id in devices
         )
-        return {device.id: _card(device) for device in found}
+        return {device.id: _card(device) for device in devices_here}
 
     def is_simulated(self, lease: Lease) -> bool:
         """Whether nothing real stands behind its devices."""
@@ -177,6 +177,8 @@ def home_of(lease: Lease) -> tuple[str, ...]:
     """The GPUs of a lease."""
     return tuple(
         dict.fromkeys(
-            piece.device_id for piece in lease.slices if piece.kind is not SliceKind.CPU
+            slice_.device_id
+            for slice_ in lease.slices
+            if slice_.kind is not SliceKind.CPU
         )
     )

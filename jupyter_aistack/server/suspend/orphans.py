@@ -1,4 +1,4 @@
-"""Kernels whose server is gone: any server of the same user takes care of their
+"""Kernels whose server has ended: any server of the same user takes care of their
 state.
 """
 
@@ -38,12 +38,12 @@ def _socket_of(environ: Path) -> str:
         entries = environ.read_bytes().split(b"\0")
     except OSError:
         return ""
-    said = (
+    paths = (
         entry.partition(b"=")[2]
         for entry in entries
         if entry.startswith(b"AISTACK_SOCKET=")
     )
-    return os.fsdecode(next(said, b""))
+    return os.fsdecode(next(paths, b""))
 
 
 def _answers(path: str) -> bool:

@@ -1,5 +1,5 @@
-"""May the state of a kernel be moved? A look at its processes from outside, and a
-judgement of what was seen.
+"""Whether the state of a kernel may be moved: what its processes look like from outside,
+and what stands against it.
 
 What the driver cannot checkpoint must be refused beforehand: a process on which it was
 tried is not kept in a good state (NVIDIA/cuda-checkpoint README, "Functionality").
@@ -83,55 +83,56 @@ class PreflightReport:
         )
 
 
-def why_not(found: PreflightReport) -> str:
+def why_not(facts: PreflightReport) -> str:
     """Why its state must stay where it is, in one sentence; empty when it may be
     moved.
     """
-    if found.is_mig:
+    if facts.is_mig:
         return "it runs on a MIG instance, which the driver cannot suspend (NVIDIA/cuda-checkpoint#42)"
-    if found.is_simulated:
+    if facts.is_simulated:
         return ""
-    if found.tier is SuspendMethod.OFF:
-        return f"nothing is suspended on this host: {found.why_tier}"
-    return _of_its_processes(found) or (
-        _of_its_contents(found) if found.contexts else ""
-    )
+    if facts.tier is SuspendMethod.OFF:
+        return f"nothing is suspended on this host: {facts.why_tier}"
+    why = _against_processes(facts)
+    if why or not facts.contexts:
+        return why
+    return _against_contents(facts)
 
 
-def _of_its_processes(found: PreflightReport) -> str:
-    for process in found.processes:
+def _against_processes(facts: PreflightReport) -> str:
+    for process in facts.processes:
         if not process.is_own:
             return f"its process {process.pid} belongs to another user, whom this server may not suspend"
         if process.is_mps_client:
             return "it runs under MPS, which the driver cannot suspend"
         if process.has_context and process.uses is None:
             return f"what its process {process.pid} uses cannot be read"
-    if found.elsewhere:
-        return f"it holds memory on {', '.join(found.elsewhere)}, which is not of its lease"
-    if not found.contexts and _uses_cuda(found):
+    if facts.elsewhere:
+        return f"it holds memory on {', '.join(facts.elsewhere)}, which is not of its lease"
+    if not facts.contexts and _uses_cuda(facts):
         return "it uses CUDA, but the driver does not list its process: it may run in another process namespace"
     return ""
 
 
-def _uses_cuda(found: PreflightReport) -> bool:
+def _uses_cuda(facts: PreflightReport) -> bool:
     """Whether a process has started CUDA, or has its library mapped and cannot be asked
     whether it has.
     """
     mapped = {
         process.pid
-        for process in found.processes
+        for process in facts.processes
         if process.uses and "cuda" in process.uses
     }
-    if found.report is not None and found.root_pid is not None:
-        mapped.discard(found.root_pid)
-        return bool(found.report.get("cuda")) or bool(mapped)
+    if facts.report is not None and facts.root_pid is not None:
+        mapped.discard(facts.root_pid)
+        return bool(facts.report.get("cuda")) or bool(mapped)
     return bool(mapped)
 
 
-def _of_its_contents(found: PreflightReport) -> str:
-    report = found.report
-    if found.tier is not SuspendMethod.CHECKPOINT:
-        return _of_registered(found)
+def _against_contents(facts: PreflightReport) -> str:
+    report = facts.report
+    if facts.tier is not SuspendMethod.CHECKPOINT:
+        return _against_offload(facts)
     if report is not None:
         if report.get("managed"):
             return f"{report['managed']} has managed memory in it, which the driver cannot suspend"
@@ -139,42 +140,41 @@ def _of_its_contents(found: PreflightReport) -> str:
             return "NCCL has a communicator in it: its peers would hang (NVIDIA/cuda-checkpoint#30)"
         if report.get("ipc"):
             return "it shares GPU memory with another process, which the driver cannot suspend"
-    return _of_what_cannot_be_asked(found)
+    return _against_libraries(facts)
 
 
-def _of_what_cannot_be_asked(found: PreflightReport) -> str:
+def _against_libraries(facts: PreflightReport) -> str:
     """Libraries in processes that no agent speaks for: what they do cannot be told, so
     it counts.
     """
-    for process in found.processes:
-        if not process.has_context or (
-            found.report is not None and process.pid == found.root_pid
-        ):
+    for process in facts.processes:
+        has_agent = facts.report is not None and process.pid == facts.root_pid
+        if has_agent or not process.has_context:
             continue
         for meaning, what in (("managed", "managed memory"), ("nccl", "NCCL")):
             if process.uses and meaning in process.uses:
-                return f"its process {process.pid} may use {what}, and there is nobody to ask"
+                return f"its process {process.pid} may use {what}, and no agent can be asked"
     return ""
 
 
-def _of_registered(found: PreflightReport) -> str:
-    how = f"here only what aistack.offloadable() has registered can be moved ({found.why_tier})"
-    if found.report is None:
+def _against_offload(facts: PreflightReport) -> str:
+    how = f"here only what aistack.offloadable() has registered can be moved ({facts.why_tier})"
+    if facts.report is None:
         return f"{how}, and nothing in its kernel answers"
-    if found.report.get("graphs"):
+    if facts.report.get("graphs"):
         return "a CUDA graph in it holds addresses; delete it first"
-    return "" if found.report.get("registered_bytes") else f"{how}, and nothing is"
+    return "" if facts.report.get("registered_bytes") else f"{how}, and nothing is"
 
 
-def look(
+def inspect_processes(
     pids: Iterable[int], contexts: Iterable[int], proc: Path = Path("/proc")
 ) -> tuple[Process, ...]:
     """The processes `pids`, of which the driver lists `contexts`; those that have ended
     are left out.
     """
     listed = frozenset(contexts)
-    found = (_process(pid, pid in listed, proc / str(pid)) for pid in sorted(pids))
-    return tuple(process for process in found if process is not None)
+    processes = (_process(pid, pid in listed, proc / str(pid)) for pid in sorted(pids))
+    return tuple(process for process in processes if process is not None)
 
 
 def _process(pid: int, has_context: bool, folder: Path) -> Process | None:
@@ -215,8 +215,7 @@ def _names_mps(environ: Path) -> bool:
     named = dict(
         entry.decode(errors="replace").partition("=")[::2] for entry in entries
     )
-    if (
-        named.get("CUDA_MPS_PIPE_DIRECTORY") == os.devnull
-    ):  # what keeps a suspendable lease away from any MPS server
+    # What keeps a suspendable lease away from any MPS server.
+    if named.get("CUDA_MPS_PIPE_DIRECTORY") == os.devnull:
         return False
     return not named.keys().isdisjoint(MPS_VARIABLES)

@@ -80,7 +80,7 @@ def run(
 def _try(
     child: subprocess.Popen[str], checkpoints: DriverCheckpoint, held: Held
 ) -> None:
-    _check(_said(child), "its process could not use the GPU")
+    _check(_read_answer(child), "its process could not use the GPU")
     if not held(child.pid):
         raise SelfTestFailed(
             "the driver does not say what its process holds: it may run in another process namespace"
@@ -90,10 +90,9 @@ def _try(
     assert child.stdin is not None
     child.stdin.write("compare\n")
     child.stdin.flush()
-    compared = _said(child)
-    _suspend(
-        child, checkpoints, held
-    )  # whatever was found: killing one that was restored has hung hosts
+    compared = _read_answer(child)
+    # Whatever the answer: killing a process that was restored has hung hosts.
+    _suspend(child, checkpoints, held)
     _check(compared, "what came back is not what was suspended")
 
 
@@ -108,12 +107,12 @@ def _suspend(
         time.sleep(0.05)
 
 
-def _check(said: Mapping[str, Any], otherwise: str) -> None:
-    if not said.get("ok"):
-        raise SelfTestFailed(str(said.get("message") or otherwise))
+def _check(answer: Mapping[str, Any], otherwise: str) -> None:
+    if not answer.get("ok"):
+        raise SelfTestFailed(str(answer.get("message") or otherwise))
 
 
-def _said(child: subprocess.Popen[str]) -> dict[str, Any]:
+def _read_answer(child: subprocess.Popen[str]) -> dict[str, Any]:
     """The child's next line. One that hangs in the driver is killed, which ends its
     line.
     """
@@ -121,16 +120,16 @@ def _said(child: subprocess.Popen[str]) -> dict[str, Any]:
     guard = threading.Timer(VICTIM_SECONDS, child.kill)
     guard.start()
     try:
-        said = json.loads(child.stdout.readline() or "{}")
+        answer = json.loads(child.stdout.readline() or "{}")
     except ValueError:
-        said = {}
+        answer = {}
     finally:
         guard.cancel()
-    return said if isinstance(said, dict) else {}
+    return answer if isinstance(answer, dict) else {}
 
 
 class Results:
-    """What self-tests have found, by driver, GPU and user, in a file beside the ledger.
+    """The results of self-tests, by driver, GPU and user, in a file beside the ledger.
 
     Args:
         file: where; unreadable is empty.
@@ -147,7 +146,7 @@ class Results:
         return isinstance(at, (int, float)) and 0 <= self._clock() - at < KEEP_SECONDS
 
     def note(self, driver: str, uuid: str, *, has_passed: bool) -> None:
-        """Remember a result; one that cannot be written is found out again."""
+        """Remember a result; where it cannot be written the test is made again."""
         known = {
             key: at for key, at in self._read().items() if key != _key(driver, uuid)
         }
@@ -161,10 +160,10 @@ class Results:
 
     def _read(self) -> Mapping[str, Any]:
         try:
-            found = json.loads(self._file.read_text())
+            results = json.loads(self._file.read_text())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return results if isinstance(results, dict) else {}
 
 
 def _key(driver: str, uuid: str) -> str:

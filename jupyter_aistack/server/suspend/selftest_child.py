@@ -69,9 +69,11 @@ class TestPattern:
 
     def is_whole(self) -> bool:
         """Whether the GPU still holds it."""
-        found = ctypes.create_string_buffer(SIZE_BYTES)
-        self._call("cuMemcpyDtoH_v2", found, self._address, ctypes.c_size_t(SIZE_BYTES))
-        return found.raw == self._bytes
+        copied = ctypes.create_string_buffer(SIZE_BYTES)
+        self._call(
+            "cuMemcpyDtoH_v2", copied, self._address, ctypes.c_size_t(SIZE_BYTES)
+        )
+        return copied.raw == self._bytes
 
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._driver, name)(*arguments)

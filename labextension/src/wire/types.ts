@@ -300,6 +300,7 @@ export interface IPreparation {
   enforced_by: Enforcement;
   expects: Record<string, unknown>;
   conditions: ICondition[];
+  visibility: Record<string, unknown>[];
 }
 
 export interface IRequestBody {

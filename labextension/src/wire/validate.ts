@@ -311,5 +311,6 @@ export const preparation = shape<IPreparation>({
   memory_limit_bytes: number,
   enforced_by: enforcement,
   expects: table(anything),
-  conditions: list(condition)
+  conditions: list(condition),
+  visibility: list(table(anything))
 });

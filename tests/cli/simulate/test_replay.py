@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jupyter_aistack.cli.simulate.replay import Notebook, Replay
 from jupyter_aistack.cli.simulate.scenario import POLICIES, Scenario
-from jupyter_aistack.cli.simulate.suspend_policy import Suspend
+from jupyter_aistack.cli.simulate.suspend_policy import SuspensionPolicy
 from jupyter_aistack.cli.simulate.trace import (
     HOUR,
     MINUTE,
@@ -136,7 +136,7 @@ def test_never_more_gpus_than_there_are_and_all_are_given_back(
     assert meter.held.total >= meter.occupied.total - 1e-6 * HOUR
 
 
-class Checked(Suspend):
+class Checked(SuspensionPolicy):
     """Suspension that looks at itself whenever a task begins, and at each step of a
     lease.
     """

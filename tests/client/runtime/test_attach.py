@@ -14,19 +14,25 @@ int cuDeviceGetCount(int *count) { *count = 1; return started ? 0 : 3; }
 
 PROGRAM = """
 import ctypes, os
-from jupyter_aistack.client.runtime.attach import attach, cuda_started
+from jupyter_aistack.client.runtime.attach import attach
+from jupyter_aistack.providers.nvidia.visibility import VISIBILITY
+from jupyter_aistack.system.runtimes import started_runtime
 from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
-wanted = Preparation(environment={"CUDA_VISIBLE_DEVICES": "GPU-7"}, expects=Expectation(visible=("GPU-7",)))
-assert not cuda_started()
+wanted = Preparation(
+    environment={"CUDA_VISIBLE_DEVICES": "GPU-7"},
+    expects=Expectation(visible=("GPU-7",)),
+    visibility=(VISIBILITY,),
+)
+assert not started_runtime()
 driver = ctypes.CDLL("libcuda.so.1")
-assert not cuda_started(), "a library that is loaded is not yet CUDA that has started"
+assert not started_runtime(), "a library that is loaded is not yet CUDA that has started"
 attach(wanted)
 assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-7"
 os.environ["CUDA_VISIBLE_DEVICES"] = "before"
 driver.cuInit(0)
-assert cuda_started()
+assert started_runtime() == "CUDA"
 try:
     attach(wanted)
 except DeviceInUse as error:
@@ -43,12 +49,17 @@ int hsa_system_get_info(int attribute, void *value) { (void)attribute; (void)val
 
 AMD_PROGRAM = """
 import ctypes, os
-from jupyter_aistack.client.runtime.attach import attach, restore_environment, rocm_started
+from jupyter_aistack.client.runtime.attach import attach, restore_environment
+from jupyter_aistack.providers.amd.visibility import VISIBILITY
+from jupyter_aistack.system.runtimes import started_runtime
 from jupyter_aistack.exceptions import DeviceInUse
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
-wanted = Preparation(environment={"ROCR_VISIBLE_DEVICES": "GPU-7", "HIP_VISIBLE_DEVICES": "0"})
-assert not rocm_started()
+wanted = Preparation(
+    environment={"ROCR_VISIBLE_DEVICES": "GPU-7", "HIP_VISIBLE_DEVICES": "0"},
+    visibility=(VISIBILITY,),
+)
+assert not started_runtime()
 runtime = ctypes.CDLL("libhsa-runtime64.so.1")
 os.environ["HIP_VISIBLE_DEVICES"] = "3"
 attach(wanted)

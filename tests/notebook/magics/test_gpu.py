@@ -412,7 +412,7 @@ def test_each_mistake_is_one_line_fails_the_cell_and_changes_nothing(
 def test_after_cuda_was_touched_nothing_changes_and_the_way_out_is_said(
     shell: InteractiveShell, broker: client.Client, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(attach, "cuda_started", lambda: True)
+    monkeypatch.setattr(attach, "started_runtime", lambda known: "CUDA")
     environment = dict(os.environ)
     with pytest.raises(DeviceInUse, match="restart the kernel"):
         gpu(shell, "request gpu:1/4")

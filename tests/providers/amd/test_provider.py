@@ -239,7 +239,7 @@ def test_a_share_is_refused_with_what_can_be_had(spec: str) -> None:
     )
     assert isinstance(placed, PlacementFailure)
     assert placed.never == Unsatisfiable.__name__
-    assert "whole AMD GPUs only" in placed.reason
+    assert "GPUs are leased whole only" in placed.reason
 
 
 @pytest.mark.parametrize(("spec", "count"), [("1", 1), ("2", 2), ("192GiB", 1)])
@@ -421,5 +421,5 @@ def test_a_broker_leases_whole_amd_gpus_beside_strangers(fake_amdsmi) -> None:
     fake_amdsmi.change(mi300x(0) + mi300x(1))
     child.run("clock.advance(10); broker.cycle()")
     assert child("broker.request(waiting).state.value", waiting=waiting) == "granted"
-    with pytest.raises(Unsatisfiable, match="whole AMD GPUs only"):
+    with pytest.raises(Unsatisfiable, match="GPUs are leased whole only"):
         child("submit('1/2', 'kernel-3')")

@@ -15,8 +15,8 @@ from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.server.suspend.preflight import (
     PreflightReport,
     Process,
+    inspect_processes,
     libraries,
-    look,
     why_not,
 )
 
@@ -68,7 +68,7 @@ def test_a_plain_kernel_on_its_own_gpu_may_be_moved() -> None:
             found(report={**CLEAN, "ipc": True}),
             "shares GPU memory with another process",
         ),
-        (found(report=None), "process 7 may use NCCL, and there is nobody to ask"),
+        (found(report=None), "process 7 may use NCCL, and no agent can be asked"),
         (
             found(Process(pid=8, has_context=True, uses=frozenset({"managed"}))),
             "process 8 may use managed memory",
@@ -127,11 +127,11 @@ def test_registered_objects_and_simulated_devices_may_be_moved_without_the_drive
 
 
 def test_a_real_process_is_looked_at(process: subprocess.Popen[str]) -> None:
-    (seen,) = look([process.pid, 2**22 + 1], [process.pid])
+    (seen,) = inspect_processes([process.pid, 2**22 + 1], [process.pid])
     assert seen == Process(
         pid=process.pid, has_context=True, uses=frozenset({"cuda"}), is_mps_client=True
     )
-    (own,) = look([os.getpid()], [])
+    (own,) = inspect_processes([os.getpid()], [])
     assert (own.is_own, own.has_context, own.is_mps_client) == (True, False, False)
 
 
@@ -139,7 +139,7 @@ def test_a_real_process_is_looked_at(process: subprocess.Popen[str]) -> None:
 def test_a_process_that_is_kept_away_from_mps_is_none_of_its_clients(
     process: subprocess.Popen[str],
 ) -> None:
-    (seen,) = look([process.pid], [process.pid])
+    (seen,) = inspect_processes([process.pid], [process.pid])
     assert (seen.has_context, seen.is_mps_client) == (True, False)
 
 

@@ -1,0 +1,73 @@
+"""How a process is shown some devices of a vendor and no others. Each vendor's facts are
+given by its provider; nothing here knows one by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeProbe:
+    """How a process finds out whether it has started a vendor's runtime, and so chosen
+    its devices for good: a function of its library answers with a certain error until
+    then.
+
+    Attributes:
+        name: the runtime, for people.
+        library: the library as the loader knows it.
+        function: a function that changes nothing.
+        arguments: its arguments; None stands for a pointer to a number it writes.
+        not_started: what it returns as long as the runtime has not started.
+    """
+
+    name: str
+    library: str
+    function: str
+    arguments: tuple[int | None, ...]
+    not_started: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceVisibility:
+    """The environment variables by which a runtime chooses its devices.
+
+    Attributes:
+        hidden: the variables, each with the value that shows no device.
+        lists: those of them that name devices, separated by commas: for several leases
+            of one process they are joined.
+        counted: a variable that numbers anew what another one leaves, by its name.
+        prefixes: beginnings of variables that a lease sets whatever the user had set.
+        is_safe_to_hide: devices may be hidden where none was found; some tools take a
+            vendor's variable for the sign of a host that has its devices.
+        runtime: tells when the choice is made; None where it is never fixed.
+    """
+
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
+    counted: Mapping[str, str] = field(default_factory=dict)
+    prefixes: tuple[str, ...] = ()
+    is_safe_to_hide: bool = False
+    runtime: RuntimeProbe | None = None
+
+
+Visibilities = tuple[DeviceVisibility, ...]
+
+
+def hidden_environment(visibilities: Iterable[DeviceVisibility]) -> dict[str, str]:
+    """Variables that hide all devices of these vendors."""
+    hidden: dict[str, str] = {}
+    for visibility in visibilities:
+        hidden.update(visibility.hidden)
+    return hidden
+
+
+def forced_prefixes(visibilities: Iterable[DeviceVisibility]) -> tuple[str, ...]:
+    """Beginnings of variables that a lease sets whatever the user had set."""
+    return tuple(prefix for each in visibilities for prefix in each.prefixes)
+
+
+def united(first: Visibilities, second: Visibilities) -> Visibilities:
+    """Both, each vendor once."""
+    return first + tuple(each for each in second if each not in first)
