@@ -148,7 +148,7 @@ def combined(parts: Sequence[Preparation]) -> Preparation:
 def _together(
     one: Mapping[str, str], other: Mapping[str, str], visibilities: Visibilities
 ) -> dict[str, str]:
-    both = {**one, **other, **memory_caps.together(one, other)}
+    both = {**one, **other, **memory_caps.sum_caps(one, other)}
     lists = {"AISTACK_LEASE", *(name for each in visibilities for name in each.lists)}
     for name in one.keys() & other.keys():
         if name in lists:
