@@ -168,7 +168,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
-    "kernel/test_environment.py": {"core.enforcement.preparation"},
+    "kernel/test_environment.py": {"core.enforcement.preparation", "kernel.combine"},
     "ledger/sql/test_ledger.py": {
         "ledger.sql.database",
         "ledger.sql.rows",

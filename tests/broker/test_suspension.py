@@ -182,7 +182,7 @@ def test_what_is_kept_stays_whoever_waits() -> None:
     host.ask("b")
     host.turn(1000.0)
     assert host.broker.transfers() == ()
-    with pytest.raises(LeaseError, match="its user keeps it here until it is unpinned"):
+    with pytest.raises(LeaseError, match="pinned by the user"):
         host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     host.broker.set_pinned(lease.id, False)
     assert [one.id for one in host.broker.transfers()] == [lease.id]
@@ -249,7 +249,7 @@ def test_what_may_be_parked_is_bounded_by_the_hosts_memory() -> None:
     )  # 60 % of that hold one whole GPU, and not two
     leases = [host.start("a"), host.start("b")]
     host.broker.request_action(leases[0].id, RequestedAction.SUSPEND)
-    with pytest.raises(LeaseError, match="the host has no room to park it: 160"):
+    with pytest.raises(LeaseError, match="not enough host memory to suspend it: 160"):
         host.broker.request_action(leases[1].id, RequestedAction.SUSPEND)
     assert [lease.id for lease in host.broker.transfers()] == [leases[0].id]
     assert host.home("b").asked is RequestedAction.NOTHING
@@ -309,7 +309,7 @@ def test_who_stays_as_the_host_has_no_room_for_all_is_shown_with_that_reason() -
     shown = {lease["holder"]["id"]: lease["residence"] for lease in said}
     assert (shown["a"]["standing"], shown["a"]["why"]) == ("warm", "")
     assert shown["b"]["standing"] == "pinned"
-    assert shown["b"]["why"].startswith("the host has no room to park it: 160")
+    assert shown["b"]["why"].startswith("not enough host memory to suspend it: 160")
     assert host.home("b").pinned == "", (
         "that may be over any time, and is not written down"
     )
@@ -327,7 +327,7 @@ def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason
     ]
     whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
     assert whys["b"] == PINNED_BY_USER
-    assert whys["a"].startswith("it could not come back: that takes ")
+    assert whys["a"].startswith("it could not be resumed: that takes ")
 
 
 @pytest.mark.parametrize("has_ended", [False, True])

@@ -175,8 +175,8 @@ def test_a_host_without_devices_says_so_when_its_use_is_asked_for(
         ({"standing": "warm", "asked": "suspend"}, "warm (to be suspended)"),
         ({"standing": "suspended", "phase": "restoring"}, "suspended (coming back)"),
         (
-            {"standing": "pinned", "why": "its user keeps it here"},
-            "pinned (its user keeps it here)",
+            {"standing": "pinned", "why": "pinned by the user"},
+            "pinned (pinned by the user)",
         ),
         ({"standing": "warm"}, "warm"),
     ],

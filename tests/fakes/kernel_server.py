@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from traitlets.config import Config
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, LeaseState
+from tests.fakes.waiting import until
 
 IPYKERNEL = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 WITH_MAGICS = [*IPYKERNEL, "--ext=jupyter_aistack.magics"]
@@ -147,15 +147,6 @@ def lease_of(broker: Broker, kernel_id: str) -> Lease | None:
     found = [lease for lease in broker.leases() if lease.holder.id == kernel_id]
     assert len(found) <= 1
     return found[0] if found else None
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """The first true value of `condition`, looked at often; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
-    return value
 
 
 async def active(broker: Broker, kernel_id: str) -> Lease:

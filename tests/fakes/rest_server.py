@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -85,12 +84,3 @@ def ask(server: Any, jp_fetch: Any) -> Ask:
         return response.code, json.loads(response.body)
 
     return call
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """The first true value of `condition`, looked at often; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
-    return value

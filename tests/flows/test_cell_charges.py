@@ -9,7 +9,8 @@ from typing import Any
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.accounting.charges import UsageRecord
 from jupyter_aistack.system.processes import current_user
-from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, client_of, until
+from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, client_of
+from tests.fakes.waiting import until
 
 BUSY = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 

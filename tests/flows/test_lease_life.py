@@ -27,8 +27,8 @@ from tests.fakes.kernel_server import (
     environment_of,
     lease_of,
     pid_of,
-    until,
 )
+from tests.fakes.waiting import until
 
 
 def holder(name: str, pid: int | None = None) -> Holder:

@@ -15,9 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.fakes.kernel_server import environment_of, write_kernelspec
 from tests.fakes.live_server import TOKEN, LiveServer, live_server
 from tests.fakes.mps.host import Stand
 from tests.fakes.nvml.plugin import FakeNVML
+from tests.fakes.waiting import wait_until
 
 GPU = "GPU-11111111-1111-1111-1111-111111111111"
 HARDWARE = f"gpu uuid={GPU} name=NVIDIA_H100 memory={20 * GIB} cores={66 * 128}\n"
@@ -120,8 +120,10 @@ class Host:
         client.
         """
         kernel_id = self.ask("POST", "api/kernels", {"name": "quarter"})["id"]
-        lease = until(lambda: self.checked(kernel_id))
-        until(lambda: list(self.stand.root.glob(f"*/p/**/{lease['holder']['pid']}")))
+        lease = wait_until(lambda: self.checked(kernel_id))
+        wait_until(
+            lambda: list(self.stand.root.glob(f"*/p/**/{lease['holder']['pid']}"))
+        )
         return kernel_id, lease
 
     def checked(self, kernel_id: str) -> Any:
@@ -148,14 +150,6 @@ class Host:
             asked, capture_output=True, text=True, timeout=60, env=environment
         )
         return json.loads(done.stdout)
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture
@@ -196,7 +190,7 @@ def test_a_quarter_is_held_seen_from_inside_and_given_back_through_its_server(
     )
     assert heard[0] == "SIGINT False"
     assert host.leases() == []
-    until(lambda: host.stand.running(GPU) is None)
+    wait_until(lambda: host.stand.running(GPU) is None)
 
 
 def test_a_kernel_whose_slice_was_taken_back_is_ended_through_the_server_it_is_still_a_client_of(
@@ -242,7 +236,7 @@ def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_a
         assert said(client, f"held.release()\n{look}") == "[] ['']\n"
         assert host.leases() == []
         client.execute(DEAF)  # it is in the midst of something when it is ended
-        until(
+        wait_until(
             lambda: (
                 "deaf" in client.get_iopub_msg(timeout=30)["content"].get("text", "")
             )
@@ -274,7 +268,7 @@ def test_pipes_that_are_removed_are_told_to_those_who_use_them(
 ) -> None:
     _, lease = host.start()
     shutil.rmtree(next(host.stand.root.glob("*/p")))
-    told = until(
+    told = wait_until(
         lambda: next((one for one in host.leases() if one["conditions"]), None)
     )
     lost = "lost the directory of its MPS daemon, which somebody removed; it opens when its processes have ended"
@@ -282,7 +276,7 @@ def test_pipes_that_are_removed_are_told_to_those_who_use_them(
         lease["id"],
         f"on a GPU that failed: GPU 0 {lost}; restart the kernel",
     )
-    assert until(lambda: host.device()["problem"]) == lost
+    assert wait_until(lambda: host.device()["problem"]) == lost
 
 
 def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_namespace_again(
@@ -292,13 +286,13 @@ def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_name
     pid = lease["holder"]["pid"]
     log = next(stand.root.glob("*/log/control.log"))
     before = log.read_text().count("namespace list")
-    until(
+    wait_until(
         lambda: log.read_text().count("namespace list") > before
     )  # the watch has seen who is connected
     running = stand.running(GPU)
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
-    told = until(
+    told = wait_until(
         lambda: next((one for one in host.leases() if one["conditions"]), None)
     )
     assert (
@@ -307,7 +301,7 @@ def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_name
     )
     assert host.device()["problem"] == ""
     host.ask("POST", f"api/kernels/{kernel_id}/restart")
-    again = until(
+    again = wait_until(
         lambda: next((one for one in host.leases() if not one["conditions"]), None)
     )
     assert (again["id"], *said_of(again)) == (lease["id"], "L2", True, "")

@@ -19,9 +19,9 @@ from tests.fakes.kernel_server import (
     active,
     client_of,
     evaluate,
-    until,
 )
 from tests.fakes.scripted import exchange_providers
+from tests.fakes.waiting import until
 
 
 async def test_process_and_its_children_run_on_the_granted_cores_with_as_many_threads(

@@ -11,14 +11,8 @@ import pytest
 from tornado.httpclient import HTTPClientError
 
 from jupyter_aistack.broker.broker import Broker
-from tests.fakes.kernel_server import (
-    ALL,
-    WriteKernel,
-    environment_of,
-    lease_of,
-    pid_of,
-    until,
-)
+from tests.fakes.kernel_server import ALL, WriteKernel, environment_of, lease_of, pid_of
+from tests.fakes.waiting import until
 
 Post = Callable[..., Awaitable[tuple[int, Any]]]
 

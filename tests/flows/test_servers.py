@@ -26,6 +26,7 @@ from jupyter_aistack.providers.registry import build_providers
 from jupyter_aistack.system.processes import parents
 from tests.fakes.kernel_server import ALL, SLEEPER, environment_of, write_kernelspec
 from tests.fakes.nvml.plugin import fake_nvml_environment
+from tests.fakes.waiting import wait_until
 
 TOKEN = "only-for-this-test"
 SURVIVOR = ["python", "-S", "-c", "import time; time.sleep(600)"]
@@ -104,11 +105,8 @@ class Server:
         return self.process.wait(timeout=15)
 
 
-def wait(condition: Callable[[], Any], log: Path, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+def wait(condition: Callable[[], Any], log: Path) -> None:
+    wait_until(condition, otherwise=log.read_text)
 
 
 @pytest.fixture

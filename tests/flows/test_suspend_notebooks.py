@@ -27,7 +27,8 @@ from jupyter_aistack.core.model.device_state import (
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.system.processes import is_alive
-from tests.fakes.kernel_server import WriteKernel, client_of, lease_of, pid_of, until
+from tests.fakes.kernel_server import WriteKernel, client_of, lease_of, pid_of
+from tests.fakes.waiting import until
 
 NOTEBOOK = [
     "python",
@@ -174,7 +175,7 @@ async def test_a_user_suspends_pins_and_hears_once_what_it_means(
         assert await ann.run("%gpu pin") == "ok"
         assert "PINNED" in ann.take()
         assert await ann.run("%gpu suspend") == "error"
-        assert "its user keeps it here" in ann.take()
+        assert "pinned by the user" in ann.take()
         assert await ann.run("%gpu unpin") == "ok"
         assert await ann.run("%gpu suspend") == "ok"
         await parked(broker, kernel_id)

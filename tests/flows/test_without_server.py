@@ -19,13 +19,8 @@ from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.kernel import lease_monitor
 from jupyter_aistack.providers.registry import build_providers
-from tests.fakes.kernel_server import (
-    IPYKERNEL,
-    WriteKernel,
-    active,
-    environment_of,
-    until,
-)
+from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, environment_of
+from tests.fakes.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -29,8 +29,9 @@ from jupyter_aistack.kernel.teardown import (
 from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
-from tests.fakes.kernel_server import SLEEPER, WriteKernel, active, pid_of, until
+from tests.fakes.kernel_server import SLEEPER, WriteKernel, active, pid_of
 from tests.fakes.scripted import exchange_providers
+from tests.fakes.waiting import until
 
 # -- the order of things ---------------------------------------------------------------
 

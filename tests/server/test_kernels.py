@@ -15,7 +15,7 @@ from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import holder, simulated_broker
-from tests.fakes.rest_server import until
+from tests.fakes.waiting import until
 
 
 async def start_kernel(jp_fetch: Any) -> str:

@@ -49,13 +49,19 @@ def merge_caps(
     return wanted
 
 
-def sum_caps(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
-    """The caps of a process with two slices: frameworks take a single figure for all
+def combine_caps(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """The caps of a process with two slices: frameworks take one figure for all
     devices, so the tighter of each.
     """
-    both = {name: value for name, value in {**first, **second}.items() if name in CAPS}
-    for name in both.keys() & first.keys() & second.keys():
-        both[name] = min(first[name], second[name], key=float)
+    both = {
+        name: value
+        for part in (first, second)
+        for name, value in part.items()
+        if name in CAPS
+    }
+    for name in both:
+        if name in first and name in second:
+            both[name] = min(first[name], second[name], key=float)
     return both
 
 

@@ -1,9 +1,9 @@
 """Where the device state of a lease is, as the ledger keeps it, and each step it may
 take; pure.
 
-A lease has a residence where its holder may be suspended. Each function here gives the
-residence after something has happened; one that does not apply raises and changes
-nothing. Times are seconds since the epoch.
+A lease has a device state where its holder may be suspended: its field `residence`.
+Each function here gives the state after something has happened; a step that does not
+apply raises and changes nothing. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jupyter_aistack.exceptions import LeaseError
 
 
 class StatePhase(StrEnum):
-    """Where the state of a tenant is."""
+    """Where the device state of a lease is."""
 
     RESIDENT = "resident"
     PARKING = (
@@ -30,7 +30,7 @@ class DisplayState(StrEnum):
     """How the device memory of a lease is seen."""
 
     HELD = "held"  # a cell runs
-    WARM = "warm"  # idle, and may be suspended when somebody needs the room
+    WARM = "warm"  # idle, and may be suspended when its capacity is needed
     SUSPENDED = "suspended"  # its state is in host memory
     PINNED = "pinned"  # idle, but stays: it must not or cannot be suspended
     LOST = "lost"  # its state is gone; the kernel must be restarted
@@ -46,7 +46,7 @@ class SuspendMethod(StrEnum):
 
 
 class RequestedAction(StrEnum):
-    """What its user wants, whoever else needs the room."""
+    """What its user wants, whatever else needs the capacity."""
 
     NOTHING = ""
     SUSPEND = "suspend"
@@ -59,19 +59,19 @@ class DeviceState:
 
     Attributes:
         phase: where it is.
-        state_bytes: what it held on each of its devices when it was parked; None while
-            that is not known.
+        state_bytes: what it held on each of its devices when it was suspended; None
+            while that is not known.
         is_busy: a cell of it runs.
-        active_at: when it was last in use, came or came back.
-        wanted_at: since when a cell of it waits to have it back; None for not.
+        active_at: when it was last in use, granted or resumed.
+        wanted_at: since when a cell of it waits for it to be resumed; None for not.
         pinned: why it must stay; empty when it need not.
-        is_kept: it is its user who says so.
+        is_kept: its user has pinned it.
         failures, failed_at: suspends that failed in a row, and when the last one did.
         asked: what its user wants now.
-        tier: how it was parked; off while it never was.
+        tier: how it was suspended; off while it never was.
         is_restored: the driver has restored its processes, or may have: they must not
             be killed with state on a device.
-        away_at: since when it takes no room on its devices; None while it does.
+        away_at: since when it takes no capacity of its devices; None while it does.
         away_seconds: how long it took none before that, all in all.
         note: what became of it when it was lost, or why the last suspend failed.
     """
@@ -106,123 +106,144 @@ class DeviceState:
 
     @property
     def is_away(self) -> bool:
-        """Whether it takes no room on its devices, and none is promised to it."""
+        """Whether it takes no capacity of its devices, and none is promised to it."""
         return self.phase is StatePhase.LOST or (
             self.phase is StatePhase.PARKED and self.wanted_at is None
         )
 
 
-PINNED_BY_USER = "its user keeps it here until it is unpinned"
-NOT_CHECKED = "its server has not looked yet whether it can be suspended"
+PINNED_BY_USER = "pinned by the user"
+NOT_CHECKED = "suspend support not checked yet"
 
 
-def why_pinned(residence: DeviceState) -> str:
+def why_pinned(state: DeviceState) -> str:
     """Why it must stay, its user's wish included; empty when it need not."""
-    return PINNED_BY_USER if residence.is_kept else residence.pinned
+    return PINNED_BY_USER if state.is_kept else state.pinned
 
 
-def display_state(residence: DeviceState) -> DisplayState:
-    """How it is shown; why it is pinned says `why_pinned`."""
-    if residence.phase is StatePhase.LOST:
+def display_state(state: DeviceState) -> DisplayState:
+    """How it is shown; `why_pinned` says why it is pinned."""
+    if state.phase is StatePhase.LOST:
         return DisplayState.LOST
-    if residence.phase in (StatePhase.PARKED, StatePhase.RESTORING):
+    if state.phase in (StatePhase.PARKED, StatePhase.RESTORING):
         return DisplayState.SUSPENDED
-    if residence.is_busy:
+    if state.is_busy:
         return DisplayState.HELD
-    return DisplayState.PINNED if why_pinned(residence) else DisplayState.WARM
+    return DisplayState.PINNED if why_pinned(state) else DisplayState.WARM
 
 
-def cell_begins(residence: DeviceState, now: float) -> DeviceState:
+# -- cells -----------------------------------------------------------------------------
+
+
+def cell_begins(state: DeviceState, now: float) -> DeviceState:
     """A cell wants the device: it runs where the state is there, and waits for it
     otherwise.
     """
-    if residence.phase is StatePhase.LOST:
-        return residence
-    if residence.phase is StatePhase.RESIDENT:
+    if state.phase is StatePhase.LOST:
+        return state
+    if state.phase is StatePhase.RESIDENT:
         return replace(
-            residence, is_busy=True, active_at=now, asked=RequestedAction.NOTHING
+            state, is_busy=True, active_at=now, asked=RequestedAction.NOTHING
         )
-    since = now if residence.wanted_at is None else residence.wanted_at
-    return replace(residence, wanted_at=since, asked=RequestedAction.NOTHING)
+    since = now if state.wanted_at is None else state.wanted_at
+    return replace(state, wanted_at=since, asked=RequestedAction.NOTHING)
 
 
-def cell_ends(residence: DeviceState, now: float) -> DeviceState:
+def cell_ends(state: DeviceState, now: float) -> DeviceState:
     """Its cell is over, or has given up waiting."""
-    used = now if residence.is_busy else residence.active_at
-    return replace(residence, is_busy=False, wanted_at=None, active_at=used)
+    used_at = now if state.is_busy else state.active_at
+    return replace(state, is_busy=False, wanted_at=None, active_at=used_at)
 
 
-def begin_suspend(residence: DeviceState) -> DeviceState:
+# -- suspending ------------------------------------------------------------------------
+
+
+def begin_suspend(state: DeviceState) -> DeviceState:
     """Its state begins to move out."""
-    _check(residence, StatePhase.RESIDENT, "suspend")
-    return replace(residence, phase=StatePhase.PARKING, asked=RequestedAction.NOTHING)
+    _check(state, StatePhase.RESIDENT, "begin to suspend")
+    return replace(state, phase=StatePhase.PARKING, asked=RequestedAction.NOTHING)
 
 
 def suspended(
-    residence: DeviceState, *, state_bytes: int, tier: SuspendMethod
+    state: DeviceState, *, state_bytes: int, tier: SuspendMethod
 ) -> DeviceState:
     """All of its state is in host memory."""
-    _check(residence, StatePhase.PARKING, "be parked")
-    gone = replace(
-        residence, phase=StatePhase.PARKED, state_bytes=state_bytes, tier=tier
+    _check(state, StatePhase.PARKING, "be suspended")
+    return replace(
+        state,
+        phase=StatePhase.PARKED,
+        state_bytes=state_bytes,
+        tier=tier,
+        failures=0,
+        is_busy=False,
+        note="",
     )
-    return replace(gone, failures=0, is_busy=False, note="")
 
 
-def suspend_failed(residence: DeviceState, now: float, note: str) -> DeviceState:
+def suspend_failed(state: DeviceState, now: float, note: str) -> DeviceState:
     """It could not be moved out, and goes on where it was."""
-    _check(residence, StatePhase.PARKING, "stay")
-    there = _is_there(residence)
-    return replace(there, failures=residence.failures + 1, failed_at=now, note=note)
+    _check(state, StatePhase.PARKING, "fail to suspend")
+    return replace(
+        _back_on_device(state), failures=state.failures + 1, failed_at=now, note=note
+    )
 
 
-def begin_resume(residence: DeviceState) -> DeviceState:
-    """Its bytes are reserved, and its state begins to move in; who does it may end
+# -- resuming --------------------------------------------------------------------------
+
+
+def begin_resume(state: DeviceState) -> DeviceState:
+    """Its bytes are reserved, and its state begins to move in.
+
+    That the driver has restored it is noted now: the process that does it may end
     before it can say that it did.
     """
-    _check(residence, StatePhase.PARKED, "resume")
-    is_restored = residence.is_restored or residence.tier is SuspendMethod.CHECKPOINT
-    return replace(residence, phase=StatePhase.RESTORING, is_restored=is_restored)
-
-
-def resumed(residence: DeviceState, now: float) -> DeviceState:
-    """All of its state is back; the cell that waited for it goes on."""
-    _check(residence, StatePhase.RESTORING, "come back")
-    return replace(_is_there(residence), state_bytes=None, active_at=now, note="")
-
-
-def mark_restored(residence: DeviceState) -> DeviceState:
-    """The driver has copied state back to a device in one of its processes."""
-    return replace(residence, is_restored=True)
-
-
-def _is_there(residence: DeviceState) -> DeviceState:
-    """On its device; a cell that waited for it runs, where it was not its user alone
-    who wanted it back.
-    """
-    runs = (
-        residence.wanted_at is not None
-        and residence.asked is not RequestedAction.RESUME
-    )
+    _check(state, StatePhase.PARKED, "begin to resume")
+    is_by_driver = state.tier is SuspendMethod.CHECKPOINT
     return replace(
-        residence,
+        state,
+        phase=StatePhase.RESTORING,
+        is_restored=state.is_restored or is_by_driver,
+    )
+
+
+def resumed(state: DeviceState, now: float) -> DeviceState:
+    """All of its state is back; the cell that waited for it goes on."""
+    _check(state, StatePhase.RESTORING, "be resumed")
+    return replace(_back_on_device(state), state_bytes=None, active_at=now, note="")
+
+
+def resume_failed(state: DeviceState, note: str) -> DeviceState:
+    """It is still suspended whole, and may be tried again."""
+    _check(state, StatePhase.RESTORING, "fail to resume")
+    return replace(state, phase=StatePhase.PARKED, note=note)
+
+
+def mark_restored(state: DeviceState) -> DeviceState:
+    """The driver has copied state back to a device in one of its processes."""
+    return replace(state, is_restored=True)
+
+
+def _back_on_device(state: DeviceState) -> DeviceState:
+    """On its device; a cell that waited for it runs, where it was not its user alone
+    who wanted it resumed.
+    """
+    is_for_user = state.asked is RequestedAction.RESUME
+    return replace(
+        state,
         phase=StatePhase.RESIDENT,
-        is_busy=runs,
+        is_busy=state.wanted_at is not None and not is_for_user,
         wanted_at=None,
         asked=RequestedAction.NOTHING,
     )
 
 
-def resume_failed(residence: DeviceState, note: str) -> DeviceState:
-    """It is still parked whole, and may be tried again."""
-    _check(residence, StatePhase.RESTORING, "stay parked")
-    return replace(residence, phase=StatePhase.PARKED, note=note)
+# -- what else may happen --------------------------------------------------------------
 
 
-def mark_lost(residence: DeviceState, note: str) -> DeviceState:
+def mark_lost(state: DeviceState, note: str) -> DeviceState:
     """Its state is gone."""
     return replace(
-        residence,
+        state,
         phase=StatePhase.LOST,
         is_busy=False,
         wanted_at=None,
@@ -231,93 +252,92 @@ def mark_lost(residence: DeviceState, note: str) -> DeviceState:
     )
 
 
-def reset_for_new_process(residence: DeviceState, now: float) -> DeviceState:
-    """Its process is another one: its state went with the old one, and nobody knows yet
-    whether this one may move.
+def reset_for_new_process(state: DeviceState, now: float) -> DeviceState:
+    """Its process is another one: its state went with the old one, and whether this one
+    may be suspended is not known yet.
 
-    One whose room was given away has none until its first cell asks for it, and then
-    nothing to bring back.
+    A lease whose capacity was given away has none until its first cell asks for it, and
+    then nothing to move in.
     """
-    new = DeviceState(active_at=now, is_kept=residence.is_kept, pinned=NOT_CHECKED)
-    has_room = residence.phase not in (StatePhase.PARKED, StatePhase.LOST)
-    return new if has_room else replace(new, phase=StatePhase.PARKED, state_bytes=0)
+    new = DeviceState(active_at=now, is_kept=state.is_kept, pinned=NOT_CHECKED)
+    if state.phase in (StatePhase.PARKED, StatePhase.LOST):
+        return replace(new, phase=StatePhase.PARKED, state_bytes=0)
+    return new
 
 
 def request_action(
-    residence: DeviceState, asked: RequestedAction, now: float
+    state: DeviceState, asked: RequestedAction, now: float
 ) -> DeviceState:
-    """Its user wants it suspended or back.
+    """Its user wants it suspended or resumed.
 
     Raises:
         LeaseError: that makes no sense now; says why.
     """
-    if residence.phase is StatePhase.LOST:
-        raise LeaseError(f"its state is lost ({residence.note}); restart the kernel")
-    if asked is RequestedAction.SUSPEND and residence.is_busy:
-        raise LeaseError("a cell of it runs; suspend it once that is done")
-    if asked is RequestedAction.SUSPEND and why_pinned(residence):
-        raise LeaseError(f"it cannot be suspended: {why_pinned(residence)}")
+    if state.phase is StatePhase.LOST:
+        raise LeaseError(f"its state is lost ({state.note}); restart the kernel")
     if asked is RequestedAction.RESUME:
-        return _asks_back(residence, now)
-    if asked is RequestedAction.SUSPEND and residence.phase is StatePhase.RESTORING:
-        raise LeaseError("it is on its way back; suspend it once it is there")
-    if residence.phase is not StatePhase.RESIDENT:
-        return _asks_nothing(residence)
-    return replace(residence, asked=asked)
+        return _request_resume(state, now)
+    if asked is RequestedAction.SUSPEND:
+        _check_may_be_asked_to_suspend(state)
+    if state.phase is StatePhase.RESIDENT:
+        return replace(state, asked=asked)
+    return _withdraw_resume(state)
 
 
-def _asks_back(residence: DeviceState, now: float) -> DeviceState:
-    """One that is there stays there; one that a cell waits for is on its way
+def _check_may_be_asked_to_suspend(state: DeviceState) -> None:
+    if state.is_busy:
+        raise LeaseError("a cell is running; suspend when it finishes")
+    if why_pinned(state):
+        raise LeaseError(f"it cannot be suspended: {why_pinned(state)}")
+    if state.phase is StatePhase.RESTORING:
+        raise LeaseError("it is being resumed; suspend it once it is there")
+
+
+def _request_resume(state: DeviceState, now: float) -> DeviceState:
+    """A lease that is there stays there; one that a cell waits for is on its way
     already.
     """
-    if residence.phase is StatePhase.RESIDENT or residence.wanted_at is not None:
-        return replace(
-            residence,
-            asked=RequestedAction.NOTHING
-            if residence.phase is StatePhase.RESIDENT
-            else residence.asked,
-        )
-    return replace(residence, asked=RequestedAction.RESUME, wanted_at=now)
+    if state.phase is StatePhase.RESIDENT:
+        return replace(state, asked=RequestedAction.NOTHING)
+    if state.wanted_at is not None:
+        return state
+    return replace(state, asked=RequestedAction.RESUME, wanted_at=now)
 
 
-def _asks_nothing(residence: DeviceState) -> DeviceState:
-    """One that is away stays away, but for a cell that waits for it."""
-    wanted_at = (
-        None if residence.asked is RequestedAction.RESUME else residence.wanted_at
-    )
-    return replace(residence, asked=RequestedAction.NOTHING, wanted_at=wanted_at)
+def _withdraw_resume(state: DeviceState) -> DeviceState:
+    """A suspended lease stays so, but for a cell that waits for it."""
+    wanted_at = state.wanted_at
+    if state.asked is RequestedAction.RESUME:
+        wanted_at = None
+    return replace(state, asked=RequestedAction.NOTHING, wanted_at=wanted_at)
 
 
-def pin(residence: DeviceState, is_kept: bool) -> DeviceState:
-    """Its user wants it to stay on the device whoever needs the room, or no longer."""
-    return replace(residence, is_kept=is_kept)
+def pin(state: DeviceState, is_kept: bool) -> DeviceState:
+    """Its user wants it to stay on the device whatever else needs the capacity, or no
+    longer.
+    """
+    return replace(state, is_kept=is_kept)
 
 
-def with_pin_reason(residence: DeviceState, why: str) -> DeviceState:
+def with_pin_reason(state: DeviceState, why: str) -> DeviceState:
     """Something makes it unfit to be suspended (empty: nothing does)."""
-    return replace(residence, pinned=why)
+    return replace(state, pinned=why)
 
 
 def with_suspended_time(
     before: DeviceState, after: DeviceState, now: float
 ) -> DeviceState:
-    """`after` any step from `before`, with how long it has taken no room."""
-    since = before.away_at if before.away_at is not None else now
-    back = (
-        max(0.0, now - since)
-        if before.away_at is not None and not after.is_away
-        else 0.0
-    )
-    return replace(
-        after,
-        away_at=since if after.is_away else None,
-        away_seconds=before.away_seconds + back,
-    )
+    """`after` any step from `before`, with how long it has taken no capacity."""
+    since = now if before.away_at is None else before.away_at
+    if after.is_away:
+        return replace(after, away_at=since, away_seconds=before.away_seconds)
+    just_ended = max(0.0, now - since)
+    return replace(after, away_at=None, away_seconds=before.away_seconds + just_ended)
 
 
-def _check(residence: DeviceState, phase: StatePhase, what: str) -> None:
-    if residence.phase is not phase:
+def _check(state: DeviceState, phase: StatePhase, step: str) -> None:
+    if state.phase is not phase:
         raise LeaseError(
-            f"a lease whose state is {residence.phase.value} cannot {what}",
-            phase=residence.phase.value,
+            f"a lease whose state is {state.phase.value} cannot {step}",
+            phase=state.phase.value,
         )

@@ -22,7 +22,7 @@ from .spec import Spec
 class LeaseState(StrEnum):
     GRANTED = "granted"  # in the ledger
     ACTIVE = "active"  # prepared, verified and in use
-    SUSPENDED = "suspended"  # its GPU state is parked in host memory
+    SUSPENDED = "suspended"  # its device state is in host memory
     RELEASING = "releasing"  # being torn down; still holds its slices
     ENDED = "ended"
 
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     PREEMPTED = "preempted"
     FAILED = "failed"
     ABANDONED = "abandoned"  # its holder died without releasing it
-    RECLAIMED = "reclaimed"  # it was idle
+    RECLAIMED = "reclaimed"  # it was not used
 
 
 class LeaseTransition(StrEnum):
@@ -89,15 +89,15 @@ LIVE_STATES = frozenset({_G, _A, _S, _R})
 
 
 class NoticeKind(StrEnum):
-    """Why a lease is to end."""
+    """Why a lease will end."""
 
-    PREEMPT = "preempt"  # a request of higher priority needs the capacity
+    PREEMPT = "preempt"  # a request with higher priority needs the capacity
     IDLE = "idle"  # it is not used
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """Tells the holder of a lease that it will be preempted or reclaimed.
+    """The notice that a lease will end.
 
     Attributes:
         kind: why.
@@ -136,8 +136,8 @@ class Lease:
         conditions: what the user should know, at most one of each kind, the gravest
             first.
         active_at: when it was last seen in use (a cell ran, or its device worked); None
-            when that is not watched.
-        notice: that it will be preempted or reclaimed; None for none.
+            when that is not observed.
+        notice: the notice that it will end; None for none.
         residence: where its device state is, where its holder may be suspended; None
             elsewhere.
         outcome, ended_at: how and when it ended; None while it lives.
@@ -176,11 +176,10 @@ class Lease:
 
     @property
     def occupied(self) -> tuple[Slice, ...]:
-        """Its slices that take capacity: all of them, or only those of the CPU while it
-        is suspended.
+        """Its slices that take capacity: all of them, and for a suspended lease only those
+        of the CPU.
 
-        A suspended lease that waits to be resumed takes its capacity again: that is
-        promised to it.
+        The capacity of a lease that waits to be resumed is taken: it is promised to it.
         """
         if not self.is_away:
             return self.slices
@@ -199,7 +198,7 @@ class Lease:
         """Since when it would have been in use had it been so without a break until
         `now`; seconds since the epoch.
 
-        The time in which it was suspended does not count: others had its capacity.
+        While it is suspended and not wanted back, others have its capacity.
         """
         home = self.residence
         if home is None:

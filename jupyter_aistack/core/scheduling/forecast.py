@@ -1,7 +1,7 @@
 """What those who wait are told: their position, why they wait, and when they are likely
 to be served.
 
-None of this is stored: it is computed when somebody asks, from the same order and the
+None of this is stored: it is computed on demand, from the same order and the
 same capacity as a plan.
 """
 
@@ -304,7 +304,7 @@ class _Forecaster:
 
 
 def _public(text: str) -> Reason:
-    """A sentence that names nobody."""
+    """A sentence that names no user."""
     return Reason(text, text)
 
 

@@ -34,7 +34,7 @@ from .transfers import TransferPlan
 NOT_SUBJECT = "it is not subject to suspension"
 GIVEN_BACK = "it is being given back"
 NO_DEVICE = "its device does not answer"
-NO_WAY_BACK = "it could not come back beside others that stay"
+NO_WAY_BACK = "it could not be resumed beside others that stay"
 _MOVABLE = frozenset({SliceKind.GPU, SliceKind.SHARE})
 _OFF_GPU_MEMORY = frozenset({SliceKind.CPU, SliceKind.MIG})
 """Slices that do not count on the memory of a GPU; instances of MIG have their own."""

@@ -55,7 +55,7 @@ def no_host_memory(together: int, host_bytes: int) -> str:
     In whole GB: what the host has varies from second to second, and a sentence that is
     shown must not.
     """
-    return f"the host has no room to park it: {format_bytes(together)} of {host_bytes // 10**9} GB"
+    return f"not enough host memory to suspend it: {format_bytes(together)} of {host_bytes // 10**9} GB"
 
 
 def why_not_resumable(host: HostMemory, candidate: SuspendCandidate) -> str:
@@ -70,9 +70,7 @@ def why_not_resumable(host: HostMemory, candidate: SuspendCandidate) -> str:
         device = host.devices[device_id]
         need = promised_bytes(candidate, device, host.policy)
         if taken[device_id] + need > device.budget_bytes:
-            return (
-                f"it could not come back: that takes {format_bytes(need)} of its device"
-            )
+            return f"it could not be resumed: that takes {format_bytes(need)} of its device"
     return ""
 
 
@@ -191,7 +189,7 @@ def _has_suspended(host: HostMemory, device_id: str) -> bool:
 
 def _will_return(candidate: SuspendCandidate) -> bool:
     """Whether it is not on its device now and is not counted among those that stay; a
-    lost one will be started anew.
+    lost one will be started again.
     """
     if candidate.phase is StatePhase.LOST:
         return True

@@ -14,13 +14,12 @@ from jupyter_aistack.core.model.units import (
     format_duration,
     format_share,
 )
+from jupyter_aistack.core.scheduling.idle import SHOWN_SECONDS
 
 if TYPE_CHECKING:
     from jupyter_aistack.tracking.cost import Cost
 
 JSON = Mapping[str, Any]
-SHOWN_IDLE_SECONDS = 120.0
-"""From when on a lease is called idle; use is noted once a minute."""
 SHOWN_CORES = 8
 
 
@@ -189,7 +188,7 @@ def expected(request: JSON, now: float) -> str:
 def idle_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
     """How long the lease has been idle, and the notice that it will end."""
     since = lease["active_at"]
-    if since is not None and now - since >= SHOWN_IDLE_SECONDS:
+    if since is not None and now - since >= SHOWN_SECONDS:
         yield "idle", f"for {format_duration(now - since)}{_reclaim(lease, host)}"
     if lease["notice"] is not None:
         yield "notice", notice_line(lease, now)

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -22,13 +20,7 @@ from jupyter_aistack.exceptions import (
     InvalidRequest,
     Unsatisfiable,
 )
-
-
-def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+from tests.fakes.waiting import wait_until
 
 
 def runs(process: psutil.Process) -> bool:
@@ -96,11 +88,11 @@ def test_repr_names_worker_lease_and_enforcement(cluster: Cluster) -> None:
 def test_scaling_down_gives_the_lease_back_and_up_takes_one(cluster: Cluster) -> None:
     before = lease_ids()
     cluster.scale(1)
-    eventually(
+    wait_until(
         lambda: len(lease_ids()) == 1 and len(cluster.scheduler_info["workers"]) == 1
     )
     cluster.scale(2)
-    eventually(
+    wait_until(
         lambda: sum(worker.stage == "ready" for worker in cluster.workers.values()) == 2
     )
     assert len(lease_ids()) == 2
@@ -111,11 +103,11 @@ def test_scaling_beyond_the_host_says_why_and_keeps_what_there_is(
     cluster: Cluster,
 ) -> None:
     cluster.scale(9)
-    eventually(lambda: cluster.problem, 40)
+    wait_until(lambda: cluster.problem, 40)
     assert "workers got their slice of cpu:1/4; the next one waits: " in cluster.problem
     assert cluster.problem in repr(cluster)
     cluster.scale(2)
-    eventually(
+    wait_until(
         lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2
     )
     assert client.connect().queue() == []
@@ -125,7 +117,7 @@ def test_a_worker_that_dies_is_replaced_on_the_same_lease(cluster: Cluster) -> N
     worker = cluster.workers[0]
     before, lease = worker.pid, worker.lease.id
     os.kill(before, signal.SIGKILL)
-    eventually(lambda: worker.pid not in (None, before))
+    wait_until(lambda: worker.pid not in (None, before))
 
     def bound_pid() -> int:
         return next(
@@ -134,24 +126,24 @@ def test_a_worker_that_dies_is_replaced_on_the_same_lease(cluster: Cluster) -> N
             if found["id"] == lease
         )
 
-    eventually(lambda: bound_pid() == worker.pid)
-    eventually(lambda: len(cluster.scheduler_info["workers"]) == 2)
+    wait_until(lambda: bound_pid() == worker.pid)
+    wait_until(lambda: len(cluster.scheduler_info["workers"]) == 2)
 
 
 def test_a_worker_whose_lease_has_ended_is_closed_and_said_so(cluster: Cluster) -> None:
     lost = cluster.workers[0]
     process = psutil.Process(lost.pid)
     client.connect().call("release", lease_id=lost.lease.id)
-    eventually(lambda: not runs(process))
+    wait_until(lambda: not runs(process))
     assert f"its lease {lost.lease.id} has ended" in cluster.problem
     assert cluster.problem in repr(cluster)
     assert len(lease_ids()) == 1
-    eventually(lambda: len(cluster.scheduler_info["workers"]) == 1)
+    wait_until(lambda: len(cluster.scheduler_info["workers"]) == 1)
     cluster.scale(2)
-    eventually(
+    wait_until(
         lambda: len(lease_ids()) == 2 and len(cluster.scheduler_info["workers"]) == 2
     )
-    eventually(lambda: not cluster.problem)
+    wait_until(lambda: not cluster.problem)
 
 
 def test_more_workers_than_fit_is_one_error_that_counts_and_leaves_nothing(
@@ -218,9 +210,9 @@ def test_workers_and_leases_end_with_a_killed_owner(
         workers = [psutil.Process(pid) for pid in said["workers"]]
         owner.kill()
         owner.wait()
-        eventually(lambda: not any(map(runs, workers)), 15)
+        wait_until(lambda: not any(map(runs, workers)), 15)
         broker = load_settings().build_broker()
-        eventually(lambda: not broker.cycle() and broker.leases() == (), 15)
+        wait_until(lambda: not broker.cycle() and broker.leases() == (), 15)
         broker.close()
     finally:
         os.kill(said["forked"], signal.SIGKILL)
@@ -240,7 +232,7 @@ def test_adapting_takes_leases_for_work_and_gives_them_back_when_idle(
             dask.submit(lambda: os.environ["AISTACK_LEASE"]).result(timeout=60)
             in lease_ids() - before
         )
-        eventually(lambda: lease_ids() == before)
+        wait_until(lambda: lease_ids() == before)
 
 
 def test_a_stranger_on_the_same_host_cannot_reach_a_cluster(cpu_host: Path) -> None:

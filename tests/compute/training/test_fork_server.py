@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
+
+from tests.fakes.waiting import wait_until
 
 
 def test_nothing_outlives_a_killed_notebook(own_ledger: str) -> None:
@@ -24,10 +25,9 @@ def test_nothing_outlives_a_killed_notebook(own_ledger: str) -> None:
     owner.wait()
     owner.stdout.close()
     assert len(set(processes)) == 6
-    deadline = time.monotonic() + 15
-    while any(
-        process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        for process in processes
-    ):
-        assert time.monotonic() < deadline, f"these live on: {processes}"
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(runs, processes)), otherwise=lambda: str(processes))
+
+
+def runs(process: psutil.Process) -> bool:
+    """A zombie that nobody has collected yet has ended."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

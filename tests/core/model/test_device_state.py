@@ -179,7 +179,7 @@ def test_who_asks_for_the_opposite_takes_back_what_was_asked_before() -> None:
     waits = steps.cell_begins(PARKED, 9.0)
     assert steps.request_action(waits, RequestedAction.SUSPEND, 11.0) == waits
     assert steps.request_action(waits, RequestedAction.RESUME, 11.0) == waits
-    with pytest.raises(LeaseError, match="on its way back"):
+    with pytest.raises(LeaseError, match="being resumed"):
         steps.request_action(steps.begin_resume(waits), RequestedAction.SUSPEND, 11.0)
 
 
@@ -190,7 +190,7 @@ def test_its_user_may_ask_and_is_told_why_not() -> None:
     )
     assert steps.request_action(PARKED, RequestedAction.RESUME, 10.0).wanted_at == 10.0
     assert steps.request_action(HERE, RequestedAction.RESUME, 10.0).wanted_at is None
-    with pytest.raises(LeaseError, match="a cell of it runs"):
+    with pytest.raises(LeaseError, match="a cell is running"):
         steps.request_action(
             steps.cell_begins(HERE, 1.0), RequestedAction.SUSPEND, 10.0
         )

@@ -218,10 +218,10 @@ def test_who_could_never_come_back_is_pinned() -> None:
     )  # alone, what was there before fits again
     stays = house(tenant("b", 10, pinned="MPS"))
     assert why_not_suspendable(stays, tenant("a", 68)).startswith(
-        "it could not come back: that takes"
+        "it could not be resumed: that takes"
     )
     assert why_not_suspendable(house(tenant("b")), tenant("a", pinned="MPS")) == "MPS"
-    assert "the host has no room to park it" in why_not_suspendable(
+    assert "not enough host memory to suspend it" in why_not_suspendable(
         house(tenant("b"), host=70), tenant("a")
     )
 

@@ -27,6 +27,7 @@ from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.notebook.panels import accounting
 from jupyter_aistack.notebook.session.cell_timing import MAX_WAITING, CellTimer
 from jupyter_aistack.system.processes import current_user
+from tests.fakes.waiting import wait_until
 from tests.notebook.magics.test_gpu import broker, gpu, magics, shell  # noqa: F401
 
 
@@ -97,12 +98,11 @@ def test_a_cell_on_a_lease_of_its_own_is_charged_to_it(
     shell.run_cell("%%gpu 1/4\nimport time\ntime.sleep(0.05)", store_history=True)
     (span,) = told(broker, 1)
     books_of(broker).record_usage(settle=True)
-    for _ in range(600):
-        charges = books_of(broker).ledger.charges(0, 99_999)
-        if any(charge.cell for charge in charges):
-            break
-        time.sleep(0.01)
-    assert {charge.cell for charge in charges if charge.cell} == {span.cell}
+    ledger = books_of(broker).ledger
+    cells = wait_until(
+        lambda: {each.cell for each in ledger.charges(0, 99_999) if each.cell}
+    )
+    assert cells == {span.cell}
 
 
 class Answering:
@@ -132,10 +132,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield clock, answering
     answering.is_silent = False
     answering.gate.set()
-    for _ in range(600):  # its thread must not tell another test's stand-in
-        if not clock._waiting:
-            break
-        time.sleep(0.01)
+    # its thread must not tell another test's stand-in
+    wait_until(lambda: not clock._waiting)
 
 
 def run(clock: CellTimer, code: str = "1") -> float:
@@ -160,10 +158,7 @@ def test_what_could_not_be_told_is_told_later_but_not_without_end(clock: Any):
     for number in range(MAX_WAITING + 20):
         run(cells, str(number))
     answering.is_silent = False
-    for _ in range(600):
-        if answering.calls:
-            break
-        time.sleep(0.01)
+    wait_until(lambda: answering.calls)
     sent = [span for call in answering.calls for span in call]
     assert 0 < len(sent) <= MAX_WAITING
     assert all(span["ended_at"] >= span["began_at"] for span in sent)

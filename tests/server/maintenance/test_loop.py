@@ -11,7 +11,8 @@ from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import holder, simulated_broker
-from tests.fakes.rest_server import Ask, until
+from tests.fakes.rest_server import Ask
+from tests.fakes.waiting import until
 
 
 async def test_living_holder_is_renewed_and_dead_one_reaped(

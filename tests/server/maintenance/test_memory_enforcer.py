@@ -25,8 +25,8 @@ from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import holder
 from tests.fakes.live_server import LiveServer, live_server, post, wait_for_kernel
-from tests.fakes.rest_server import until
 from tests.fakes.scripted import Lists, exchange_providers
+from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
     from tests.fakes.nvml.plugin import FakeNVML

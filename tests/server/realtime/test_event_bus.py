@@ -10,7 +10,8 @@ import pytest
 
 from jupyter_aistack.server.realtime.event_bus import SCHEMA_ID, last_sequence
 from jupyter_aistack.testing import holder, simulated_broker
-from tests.fakes.rest_server import Ask, until
+from tests.fakes.rest_server import Ask
+from tests.fakes.waiting import until
 
 
 async def test_lease_events_reach_the_bus_with_opaque_ids_only(

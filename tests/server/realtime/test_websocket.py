@@ -117,7 +117,7 @@ async def test_broker_that_cannot_be_built_is_explained_on_the_stream(
 async def test_watching_ends_with_the_socket(
     server: Any, jp_ws_fetch: Any, context: ServerContext
 ) -> None:
-    from tests.fakes.rest_server import until
+    from tests.fakes.waiting import until
 
     sampler = next(
         iter(server.extension_manager.extension_apps["jupyter_aistack"])

@@ -13,7 +13,8 @@ from traitlets.config import Config
 
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.system.processes import current_user
-from tests.fakes.rest_server import Ask, until
+from tests.fakes.rest_server import Ask
+from tests.fakes.waiting import until
 
 
 @pytest.fixture

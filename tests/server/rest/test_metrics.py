@@ -79,7 +79,7 @@ async def test_scrape_shows_what_is_leased_and_who_waits(
 
 
 async def test_scrape_sees_a_change_made_just_before(ask: Ask, jp_fetch: Any) -> None:
-    from tests.fakes.rest_server import until
+    from tests.fakes.waiting import until
 
     await jp_fetch("aistack", "metrics")
     await ask("POST", "leases", {"spec": "1/4"})
