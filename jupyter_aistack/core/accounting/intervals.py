@@ -139,7 +139,7 @@ def interval(
 
 
 def _moved(before: int | None, now: int | None) -> int | None:
-    """By how much a counter moved; unknown after it began anew, which it does when the
+    """By how much a counter moved; unknown after it was reset, which happens when the
     driver is loaded again.
     """
     if before is None or now is None or now < before:

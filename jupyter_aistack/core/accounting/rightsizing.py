@@ -221,7 +221,7 @@ def _advice(
     if best is not None and best.share > used.share:
         return _larger(advice, used, best)
     if best is None or used.is_short:
-        text = f"{_facts(used)}: no size here holds it with room"
+        text = f"{_facts(used)}: no size here holds it with a margin"
         return replace(advice, verdict="more", text=text)
     return advice
 

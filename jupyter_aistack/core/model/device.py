@@ -1,5 +1,5 @@
-"""What a host has: devices, the slices they can be cut into, and how firmly a slice
-holds.
+"""What a host has: devices, the slices they can be cut into, and what enforces a
+slice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 FOREIGN_TOLERANCE = Fraction(1, 100)
-"""Share of a GPU's memory that strangers (a display server, say) may hold while the GPU
+"""Share of a GPU's memory that foreign processes (a display server, say) may hold while the GPU
 still counts as whole.
 """
 
@@ -114,7 +114,7 @@ class Device:
         multiprocessors: number of SMs; 0 when unknown or not a GPU.
         mig: the MIG instances; a device that has any is granted by instance only.
         mig_enabled: MIG mode is on (it may be on with no instance).
-        mig_offers: profiles that may be created on it when somebody waits for one;
+        mig_offers: profiles that may be created on it when a request waits for one;
             empty unless the admin allows it.
         vendor: who made it, as far as that decides what may be mixed in one process:
             ``nvidia``, ``amd`` or empty.
@@ -125,12 +125,12 @@ class Device:
         processes: who holds memory on it now.
         foreign_memory_bytes: memory held by processes outside any lease (see
             `with_foreign`).
-        free_bytes: memory that the driver says is free now; None when it does not. Not
+        free_bytes: memory that is free now, by the driver; None where it does not say. Not
             part of what it is.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
-        level: the firmest that shares of it are held now (see `ladder`); None where no
-            share of it can be granted, or nobody has looked.
+        level: the firmest that shares of it are held now (see `highest_level`); None where no
+            share of it can be granted, or that is not known.
         why_not: each level above that one, and in one sentence why it is not reached.
         advice: what an administrator could do to have shares held more firmly; empty
             for nothing.
@@ -184,12 +184,12 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that broke what holds the shares of a device, and with it the work of
-    everybody who shares it.
+    """Something that broke what enforces the shares of a device, and with it the work
+    of all who share it.
 
     Attributes:
         device_id: the device.
-        pid: the process that caused it; None when nobody knows.
+        pid: the process that caused it; None when unknown.
         message: one sentence for those whose work is lost.
     """
 

@@ -22,7 +22,7 @@ from .spec import Spec
 class LeaseState(StrEnum):
     GRANTED = "granted"  # in the ledger
     ACTIVE = "active"  # prepared, verified and in use
-    SUSPENDED = "suspended"  # its GPU state is parked in host memory
+    SUSPENDED = "suspended"  # its device state is in host memory
     RELEASING = "releasing"  # being torn down; still holds its slices
     ENDED = "ended"
 
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     PREEMPTED = "preempted"
     FAILED = "failed"
     ABANDONED = "abandoned"  # its holder died without releasing it
-    RECLAIMED = "reclaimed"  # nobody used it
+    RECLAIMED = "reclaimed"  # it was not used
 
 
 class LeaseTransition(StrEnum):
@@ -75,10 +75,8 @@ TRANSITIONS: dict[tuple[LeaseState, LeaseTransition], LeaseState] = {
     (_A, LeaseTransition.ACTIVATE): _A,  # verified again, after a kernel restart
     (_A, LeaseTransition.SUSPEND): _S,
     (_S, LeaseTransition.RESUME): _A,
-    (
-        _S,
-        LeaseTransition.ACTIVATE,
-    ): _S,  # its kernel was restarted, and verified, before it has come back
+    # Its kernel was restarted and verified before its state has come back.
+    (_S, LeaseTransition.ACTIVATE): _S,
     (_G, LeaseTransition.RELEASE): _R,
     (_A, LeaseTransition.RELEASE): _R,
     (_S, LeaseTransition.RELEASE): _R,
@@ -91,21 +89,21 @@ LIVE_STATES = frozenset({_G, _A, _S, _R})
 
 
 class NoticeKind(StrEnum):
-    """Why a lease is asked back."""
+    """Why a lease will end."""
 
-    PREEMPT = "preempt"  # somebody who goes first needs the room
-    IDLE = "idle"  # nobody uses it
+    PREEMPT = "preempt"  # a request with higher priority needs the capacity
+    IDLE = "idle"  # it is not used
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """The word that a lease will be taken back.
+    """The notice that a lease will end.
 
     Attributes:
         kind: why.
         at: when it was given, in seconds since the epoch.
         ends_at: when the lease ends, unless the notice is withdrawn.
-        request_id: the request that needs the room; empty for an idle lease.
+        request_id: the request that needs the capacity; empty for an idle lease.
     """
 
     kind: NoticeKind
@@ -138,8 +136,8 @@ class Lease:
         conditions: what the user should know, at most one of each kind, the gravest
             first.
         active_at: when it was last seen in use (a cell ran, or its device worked); None
-            when nobody watches that.
-        notice: the word that it will be taken back; None for none.
+            when that is not observed.
+        notice: the notice that it will end; None for none.
         residence: where its device state is, where its holder may be suspended; None
             elsewhere.
         outcome, ended_at: how and when it ended; None while it lives.
@@ -173,15 +171,15 @@ class Lease:
 
     @property
     def is_away(self) -> bool:
-        """Whether it is suspended, and takes no room on its GPUs."""
+        """Whether it is suspended, and takes no capacity of its GPUs."""
         return self.residence is not None and self.residence.is_away
 
     @property
     def occupied(self) -> tuple[Slice, ...]:
-        """Its slices that take room: all, but for one that is suspended. That keeps
-        only what it has of the CPU.
+        """Its slices that take capacity: all of them, and for a suspended lease only those
+        of the CPU.
 
-        The room of one that waits to come back is taken: it is promised to it.
+        The capacity of a lease that waits to be resumed is taken: it is promised to it.
         """
         if not self.is_away:
             return self.slices
@@ -200,21 +198,20 @@ class Lease:
         """Since when it would have been in use had it been so without a break until
         `now`; seconds since the epoch.
 
-        While it is suspended and nobody waits for it, others have its room.
+        While it is suspended and not wanted back, others have its capacity.
         """
         home = self.residence
         if home is None:
             return self.granted_at
-        away = home.away_seconds + (
-            0.0 if home.away_at is None else max(0.0, now - home.away_at)
-        )
+        away = home.away_seconds
+        if home.away_at is not None:
+            away += max(0.0, now - home.away_at)
         return min(max(now, self.granted_at), self.granted_at + away)
 
     def is_expired(self, now: float) -> bool:
         """Whether it is live but past its time."""
-        return self.is_live and (
-            now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at)
-        )
+        has_ended = self.ends_at is not None and now >= self.ends_at
+        return self.is_live and (has_ended or now >= self.expires_at)
 
 
 def advance(lease: Lease, step: LeaseTransition, now: float) -> Lease:

@@ -1,4 +1,4 @@
-"""What a turn of the broker is made from, and what it comes to: snapshots, actions and
+"""What a cycle of the broker is made from, and what it comes to: snapshots, actions and
 plans.
 """
 
@@ -44,7 +44,7 @@ class Grant:
 
 @dataclass(frozen=True, kw_only=True)
 class Notify:
-    """Tell the holder of a lease that it will be taken back."""
+    """Tell the holder of a lease that it will end."""
 
     lease_id: str
     token: int
@@ -54,7 +54,7 @@ class Notify:
 
 @dataclass(frozen=True, kw_only=True)
 class WithdrawNotice:
-    """Take a notice back."""
+    """Withdraw a notice: the lease will not end."""
 
     lease_id: str
     token: int
@@ -73,9 +73,7 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """Turn a waiting request down; `code` names the error it means for the one who
-    asked.
-    """
+    """Reject a waiting request; `code` names the error that this means for its user."""
 
     request_id: str
     reason: str
@@ -143,7 +141,7 @@ class Plan:
         return not self.actions
 
     def rejections(self) -> tuple[Reject, ...]:
-        """The requests it turns down."""
+        """The requests it rejects."""
         return tuple(action for action in self.actions if isinstance(action, Reject))
 
     def ended(self) -> frozenset[str]:

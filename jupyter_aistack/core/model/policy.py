@@ -13,7 +13,7 @@ WEEK_SECONDS = 7 * 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class IdlePolicy:
-    """When a lease that nobody uses is taken back; seconds since it was last in use.
+    """When an unused lease is reclaimed; seconds since it was last in use.
 
     Attributes:
         badge_seconds: it is shown as idle.
@@ -32,8 +32,8 @@ class Queue:
 
     Attributes:
         name: what `Request.queue` names.
-        quota: device equivalents it is owed: below that it goes first, and its leases
-            are never preempted.
+        quota: device equivalents it is owed: below that it is served first, and its
+            leases are never preempted.
         limit: most device equivalents its leases may hold at once; None for no limit.
         weight: its share of what is left over, beside the other queues of its priority;
             above 0.
@@ -42,8 +42,8 @@ class Queue:
         is_batch: its requests give way to interactive ones, but for the share that is
             kept for batch.
         members: who may use it: login names, or ``@group`` for a Unix group (a
-            project); empty for everybody.
-        idle: when its idle leases are taken back; None for never.
+            project); empty for every user.
+        idle: when its idle leases are reclaimed; None for never.
         suspend: its kernels may be suspended while they are idle, where the host can do
             that.
     """
@@ -95,13 +95,13 @@ class Policy:
 
     Attributes:
         queues: all queues.
-        limits: limits by login name; ``"*"`` holds for everybody else.
+        limits: limits by login name; ``"*"`` holds for all other users.
         half_life_seconds: use this long ago counts half in fair shares.
         batch_share: share of the host's devices kept for batch queues while they ask
             for it, 0 to 1.
         notice_seconds: between the notice of a preemption and the preemption.
         min_runtime_seconds: a preemptible lease is left alone this long.
-        age_seconds: who has waited this long goes before everybody who has not.
+        age_seconds: a request that has waited this long is served before all that have not.
     """
 
     queues: tuple[Queue, ...] = (Queue(name=DEFAULT_QUEUE),)
@@ -136,12 +136,12 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class SuspendPolicy:
-    """When to suspend, and how much room to leave.
+    """When to suspend, and how much memory to leave.
 
     Attributes:
         warm_seconds: a lease is left alone this long after its last use or return,
-            whoever waits (hysteresis).
-        hard_seconds: after so long without use it is suspended though nobody waits.
+            whatever waits (hysteresis).
+        hard_seconds: after so long without use it is suspended though nothing waits.
         context_bytes, margin_share: what a restore needs beside its state: the driver's
             context, and a share of it.
         host_share: most of the host's available memory that suspended state may take, 0

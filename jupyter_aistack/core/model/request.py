@@ -55,18 +55,18 @@ class Holder:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One wish for slices, as the ledger keeps it.
+    """A request for slices, as the ledger keeps it.
 
     Attributes:
         id: unique, opaque.
         spec: what is wanted.
         holder: who wants it.
         queue: where it waits.
-        priority: higher goes first within its queue.
+        priority: higher is served first within its queue.
         lease_seconds: how long it is wanted; None for as long as the holder lives.
         patience_seconds: how long it may wait before it is rejected; 0 is now or never,
             None is for ever.
-        preemptible: may be ended for others.
+        preemptible: its lease may be ended for others.
         submitted_at: seconds since the epoch.
         state: where it stands.
         reason: why it waits or was rejected, in one sentence.

@@ -1,4 +1,4 @@
-"""Capacity that is held for somebody: for a reservation, for the head of the queue, for
+"""Capacity that is held: for a reservation, for the head of the queue, for
 a request for which leases are being preempted or suspended.
 """
 
@@ -126,7 +126,7 @@ def _capacity_at(
     starts_at, end = window
     then = capacity.copy()
     if starts_at > now:
-        # What ends before the window begins, or must give way, is in nobody's way.
+        # What ends before the window begins, or must give way, is not in its way.
         for lease in leases:
             if lease.preemptible or ends_at(lease) <= starts_at:
                 then.release(lease.occupied)

@@ -1,7 +1,7 @@
 """What those who wait are told: their position, why they wait, and when they are likely
 to be served.
 
-None of this is stored: it is computed when somebody asks, from the same order and the
+None of this is stored: it is computed on demand, from the same order and the
 same capacity as a plan.
 """
 
@@ -24,7 +24,8 @@ from jupyter_aistack.core.suspend.build import build_suspend_input, start_transf
 
 from .capacity_holds import Shares
 from .fair_share import ends_at
-from .idle import NAMED_SECONDS, idle_seconds
+from .idle import idle_seconds
+from .idle_thresholds import NAMED_SECONDS
 from .pass_state import PassState, size_of
 from .queue_order import group_requests, ordered
 from .queue_pass import OUTRANKED
@@ -304,7 +305,7 @@ class _Forecaster:
 
 
 def _public(text: str) -> Reason:
-    """A sentence that names nobody."""
+    """A sentence that names no user."""
     return Reason(text, text)
 
 

@@ -56,7 +56,7 @@ class CapacityFreeing:
 
     def start_pass(self) -> None:
         """The queue is gone through again."""
-        # Once something was suspended, places in the capacity to come are given anew,
+        # Once something was suspended, places in the capacity to come are given again,
         # as the next plan will give them.
         if self._has_suspended:
             self._reset_places()

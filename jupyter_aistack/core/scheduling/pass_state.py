@@ -41,7 +41,7 @@ class PassState:
         capacity: what is free beside them.
         fair_share: what queues and users hold, likewise.
         placement: where requests may be placed beside suspended kernels.
-        holds: capacity that is held for somebody.
+        holds: capacity that is held for others.
         reserved_queues: the queues that have reservations.
         actions: what has been decided, in order.
         decided: ids of the requests that are granted or rejected.

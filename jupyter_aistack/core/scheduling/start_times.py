@@ -70,7 +70,7 @@ class ReleaseTimes:
         return twin
 
     def release_to(self, device_id: str, profile: str, end: float) -> None:
-        """The MIG instance of a device that is free at `end` is somebody else's from
+        """The MIG instance of a device that is free at `end` is another request's from
         then on.
         """
         for lease in self.leases:

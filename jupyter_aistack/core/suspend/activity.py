@@ -1,10 +1,9 @@
-"""When a kernel that is seen at work gets its parked device state back, whoever runs
-it, in whatever language; pure.
+"""When a kernel that is observed at work gets its suspended device state back, whatever
+runs it, in whatever language; pure.
 
 Calls into the driver wait while the state is away, so coming late costs time only. What
-is over in a moment, or works
-on the CPU, need not bring it back therefore: a completion, an inspector of variables, a
-cell without the GPU.
+is over in a moment, or works on the CPU, need not have it resumed therefore: a
+completion, an inspector of variables, a cell without the GPU.
 """
 
 from __future__ import annotations
@@ -18,52 +17,51 @@ GRACE_SECONDS = 0.15
 """What is over sooner wanted nothing of the device; completions and inspections take
 less.
 """
-BURNING = 0.5
-"""Share of one core from which a kernel works on the CPU, and does not wait for its
+CPU_BOUND = 0.5
+"""Share of a core from which a kernel works on the CPU, and does not wait for its
 device: a thread that waits in the driver sleeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelWork:
-    """One kernel, as seen from outside.
+    """One kernel, as observed from outside.
 
     Attributes:
         busy_at: since when something runs in it; None for nothing.
-        looked_at, cpu_seconds: when its CPU time was last read, and what it was then.
-        is_noted: it was noted as at work for what runs now, and its end must be noted
-            too.
+        inspected_at, cpu_seconds: when its CPU time was last read, and what it was
+            then.
+        is_recorded: it was recorded as at work for what runs now, and its end must be
+            recorded too.
     """
 
     busy_at: float | None = None
-    looked_at: float = 0.0
+    inspected_at: float = 0.0
     cpu_seconds: float | None = None
-    is_noted: bool = False
+    is_recorded: bool = False
 
 
 class ActivityVerdict(StrEnum):
-    """What is to be noted of a kernel now."""
+    """What is to be recorded of a kernel now."""
 
     NOTHING = ""
     BEGINS = "begins"  # something in it needs its device
     ENDS = "ends"
 
 
-def turns_busy(work: KernelWork, now: float, cpu_seconds: float | None) -> KernelWork:
+def begin_work(work: KernelWork, now: float, cpu_seconds: float | None) -> KernelWork:
     """Something begins to run; what runs already goes on."""
     if work.busy_at is not None:
         return work
-    return replace(work, busy_at=now, looked_at=now, cpu_seconds=cpu_seconds)
+    return replace(work, busy_at=now, inspected_at=now, cpu_seconds=cpu_seconds)
 
 
-def turns_idle(work: KernelWork) -> tuple[KernelWork, ActivityVerdict]:
+def end_work(work: KernelWork) -> tuple[KernelWork, ActivityVerdict]:
     """Nothing runs any more."""
-    return (
-        KernelWork(),
-        ActivityVerdict.ENDS if work.is_noted else ActivityVerdict.NOTHING,
-    )
+    verdict = ActivityVerdict.ENDS if work.is_recorded else ActivityVerdict.NOTHING
+    return KernelWork(), verdict
 
 
-def look(
+def inspect(
     work: KernelWork,
     phase: StatePhase,
     *,
@@ -72,7 +70,7 @@ def look(
     now: float,
     is_wanted: bool = False,
 ) -> tuple[KernelWork, ActivityVerdict]:
-    """What to note now; look again every `GRACE_SECONDS` while it is busy.
+    """What to record now; inspect again every `GRACE_SECONDS` while it is busy.
 
     Args:
         phase: where its state is.
@@ -81,26 +79,29 @@ def look(
             widget's callback, a thread), and is not waited for.
         cpu_seconds: CPU time it has wanted so far, whether it got it or stood in line
             for it; None where it cannot be read, which is no sign of work.
-        is_wanted: it is on its way back already, or waits for room.
+        is_wanted: it is being resumed already, or waits for that.
     """
-    if (
-        work.busy_at is None
-        or work.is_noted
-        or phase is StatePhase.LOST
-        or now - work.looked_at < GRACE_SECONDS
-    ):
+    if not _is_due(work, now) or phase is StatePhase.LOST:
         return work, ActivityVerdict.NOTHING
-    seen = replace(work, looked_at=now, cpu_seconds=cpu_seconds)
-    if phase is StatePhase.RESIDENT and has_agent:
-        return seen, ActivityVerdict.NOTHING
-    if phase is not StatePhase.RESIDENT and (
-        is_wanted or _burns(work, cpu_seconds, now)
-    ):
-        return seen, ActivityVerdict.NOTHING
-    return replace(seen, is_noted=True), ActivityVerdict.BEGINS
+    inspected = replace(work, inspected_at=now, cpu_seconds=cpu_seconds)
+    if phase is StatePhase.RESIDENT:
+        needs_device = not has_agent
+    else:
+        needs_device = not is_wanted and not _is_cpu_bound(work, cpu_seconds, now)
+    if not needs_device:
+        return inspected, ActivityVerdict.NOTHING
+    return replace(inspected, is_recorded=True), ActivityVerdict.BEGINS
 
 
-def _burns(work: KernelWork, cpu_seconds: float | None, now: float) -> bool:
+def _is_due(work: KernelWork, now: float) -> bool:
+    """Whether something runs that is not recorded, and has run for long enough."""
+    if work.busy_at is None or work.is_recorded:
+        return False
+    return now - work.inspected_at >= GRACE_SECONDS
+
+
+def _is_cpu_bound(work: KernelWork, cpu_seconds: float | None, now: float) -> bool:
     if cpu_seconds is None or work.cpu_seconds is None:
         return False
-    return cpu_seconds - work.cpu_seconds >= BURNING * (now - work.looked_at)
+    used = cpu_seconds - work.cpu_seconds
+    return used >= CPU_BOUND * (now - work.inspected_at)

@@ -189,7 +189,7 @@ def _has_suspended(host: HostMemory, device_id: str) -> bool:
 
 def _will_return(candidate: SuspendCandidate) -> bool:
     """Whether it is not on its device now and is not counted among those that stay; a
-    lost one will be started anew.
+    lost one will be started again.
     """
     if candidate.phase is StatePhase.LOST:
         return True

@@ -49,7 +49,7 @@ def report(kinds: Collection[str]) -> JSON:
             ``registered_bytes``: what `offloadable` objects hold on devices.
     """
     return {
-        "cuda": started_runtime() == "CUDA",
+        "cuda": bool(started_runtime()),
         "managed": managed(),
         "nccl": has_communicator(),
         "ipc": shares_memory(),

@@ -13,9 +13,9 @@ from jupyter_aistack.core.suspend.activity import (
     GRACE_SECONDS,
     ActivityVerdict,
     KernelWork,
-    look,
-    turns_busy,
-    turns_idle,
+    begin_work,
+    end_work,
+    inspect,
 )
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.server.context import ServerContext
@@ -63,12 +63,12 @@ class KernelActivityWatcher:
             return
         work = self._works.get(kernel_id, KernelWork())
         if is_busy:
-            self._works[kernel_id] = turns_busy(work, self._now(), _cpu_seconds(lease))
+            self._works[kernel_id] = begin_work(work, self._now(), _cpu_seconds(lease))
             if work.busy_at is None:
                 self._start(self._poll_while_busy(kernel_id))
             return
 
-        self._works[kernel_id], verdict = turns_idle(work)
+        self._works[kernel_id], verdict = end_work(work)
         if verdict is ActivityVerdict.ENDS:
             self._start(self._note(lease, verdict))
         else:
@@ -103,7 +103,7 @@ class KernelActivityWatcher:
         work = self._works.get(kernel_id)
         if state is None or work is None or work.busy_at is None:
             return
-        self._works[kernel_id], verdict = look(
+        self._works[kernel_id], verdict = inspect(
             work,
             state.phase,
             has_agent=self._agents.is_present(kernel_id),

@@ -9,15 +9,15 @@ from jupyter_aistack.core.suspend.activity import (
     GRACE_SECONDS,
     ActivityVerdict,
     KernelWork,
-    look,
-    turns_busy,
-    turns_idle,
+    begin_work,
+    end_work,
+    inspect,
 )
 from jupyter_aistack.testing import ManualClock
 
 
 def busy(clock: ManualClock, cpu: float | None = 0.0) -> KernelWork:
-    return turns_busy(KernelWork(), clock(), cpu)
+    return begin_work(KernelWork(), clock(), cpu)
 
 
 @pytest.mark.parametrize(
@@ -28,26 +28,28 @@ def test_what_runs_on_without_its_state_and_without_the_cpu_waits_for_it(
     phase: StatePhase, has_agent: bool
 ) -> None:
     clock = ManualClock()
-    work, said = look(
+    work, said = inspect(
         busy(clock), phase, has_agent=has_agent, cpu_seconds=0.0, now=clock()
     )
     assert said is ActivityVerdict.NOTHING, (
         "a moment is left to completions and inspectors"
     )
     clock.advance(GRACE_SECONDS)
-    work, said = look(work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock())
+    work, said = inspect(
+        work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock()
+    )
     assert said is ActivityVerdict.BEGINS
     clock.advance(1)
     assert (
-        look(work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock())[1]
+        inspect(work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock())[1]
         is ActivityVerdict.NOTHING
     ), "once"
-    assert turns_idle(work) == (KernelWork(), ActivityVerdict.ENDS)
+    assert end_work(work) == (KernelWork(), ActivityVerdict.ENDS)
 
 
 def test_what_is_over_at_once_was_no_use_of_the_device() -> None:
     clock = ManualClock()
-    assert turns_idle(busy(clock)) == (KernelWork(), ActivityVerdict.NOTHING)
+    assert end_work(busy(clock)) == (KernelWork(), ActivityVerdict.NOTHING)
 
 
 def test_what_works_on_the_cpu_is_left_alone_until_it_stops_doing_so() -> None:
@@ -56,13 +58,13 @@ def test_what_works_on_the_cpu_is_left_alone_until_it_stops_doing_so() -> None:
     for _ in range(5):
         clock.advance(0.2)
         cpu += 0.19
-        work, said = look(
+        work, said = inspect(
             work, StatePhase.PARKED, has_agent=False, cpu_seconds=cpu, now=clock()
         )
         assert said is ActivityVerdict.NOTHING
     clock.advance(0.2)
     assert (
-        look(
+        inspect(
             work,
             StatePhase.PARKED,
             has_agent=False,
@@ -78,7 +80,9 @@ def test_cpu_time_that_cannot_be_read_is_no_excuse() -> None:
     work = busy(clock, None)
     clock.advance(GRACE_SECONDS)
     assert (
-        look(work, StatePhase.PARKED, has_agent=False, cpu_seconds=None, now=clock())[1]
+        inspect(
+            work, StatePhase.PARKED, has_agent=False, cpu_seconds=None, now=clock()
+        )[1]
         is ActivityVerdict.BEGINS
     )
 
@@ -87,13 +91,15 @@ def test_a_kernel_that_tells_by_itself_is_believed_while_its_state_is_there() ->
     clock = ManualClock()
     work = busy(clock)
     clock.advance(1)
-    work, said = look(
+    work, said = inspect(
         work, StatePhase.RESIDENT, has_agent=True, cpu_seconds=0.0, now=clock()
     )
     assert said is ActivityVerdict.NOTHING
     clock.advance(1)
     assert (
-        look(work, StatePhase.PARKING, has_agent=True, cpu_seconds=0.0, now=clock())[1]
+        inspect(work, StatePhase.PARKING, has_agent=True, cpu_seconds=0.0, now=clock())[
+            1
+        ]
         is ActivityVerdict.BEGINS
     )
 
@@ -105,9 +111,9 @@ def test_any_other_kernel_is_in_use_while_something_runs_in_it_so_that_it_is_not
     work = busy(clock)
     clock.advance(GRACE_SECONDS)
     assert (
-        look(work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=99.0, now=clock())[
-            1
-        ]
+        inspect(
+            work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=99.0, now=clock()
+        )[1]
         is ActivityVerdict.BEGINS
     )
 
@@ -116,7 +122,7 @@ def test_what_is_on_its_way_back_is_not_asked_for_again() -> None:
     clock = ManualClock()
     work = busy(clock)
     clock.advance(1)
-    work, said = look(
+    work, said = inspect(
         work,
         StatePhase.PARKED,
         has_agent=False,
@@ -127,9 +133,9 @@ def test_what_is_on_its_way_back_is_not_asked_for_again() -> None:
     assert said is ActivityVerdict.NOTHING, "its user's own wish stands"
     clock.advance(1)
     assert (
-        look(work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=0.0, now=clock())[
-            1
-        ]
+        inspect(
+            work, StatePhase.RESIDENT, has_agent=False, cpu_seconds=0.0, now=clock()
+        )[1]
         is ActivityVerdict.BEGINS
     )
 
@@ -138,12 +144,12 @@ def test_what_is_lost_is_not_woken_and_a_second_message_changes_nothing() -> Non
     clock = ManualClock()
     work = busy(clock)
     clock.advance(1)
-    assert turns_busy(work, clock(), 5.0) == work
-    assert look(
+    assert begin_work(work, clock(), 5.0) == work
+    assert inspect(
         work, StatePhase.LOST, has_agent=False, cpu_seconds=0.0, now=clock()
     ) == (work, ActivityVerdict.NOTHING)
     assert (
-        look(
+        inspect(
             KernelWork(),
             StatePhase.PARKED,
             has_agent=False,
