@@ -69,7 +69,7 @@ def tour_path() -> Path:
         if path.is_file():
             return path
     raise DemoFailed(
-        "the tour notebook is missing from this installation; install jupyter_aistack anew"
+        "the tour notebook is missing from this installation; install jupyter_aistack again"
     )
 
 
@@ -121,7 +121,7 @@ def open_lab(folder: Path, *, browser: bool = True) -> int:
 
 def run_headless(tell: Callable[[str], None], *, notebook: Path | None = None) -> JSON:
     """Execute the tour through a real Jupyter server, its provisioner and kernel;
-    return what it found out.
+    return its summary.
 
     Args:
         tell: is given a line of progress per step.
