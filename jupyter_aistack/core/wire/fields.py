@@ -47,10 +47,14 @@ class Converters:
 
     Args:
         basic: those of types that are neither enums, containers nor registered records.
+
+    Attributes:
+        records: the registered records.
     """
 
     def __init__(self, basic: Mapping[Any, Converter]) -> None:
         self._known: dict[Any, Converter] = dict(basic)
+        self.records: list[Record[Any]] = []
 
     def record(self, cls: type[T], **options: Any) -> Record[T]:
         """Register a dataclass, so that it may be a field of others too.
@@ -59,6 +63,7 @@ class Converters:
             options: as those of `Record`.
         """
         made = Record(cls, self, **options)
+        self.records.append(made)
         self._known[cls] = Converter(
             write=made.to_dict,
             read=made.from_dict,

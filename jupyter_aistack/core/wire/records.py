@@ -148,6 +148,10 @@ PREPARATION = _WIRE.record(
         ),
     },
 )
+DESCRIBED = tuple(record for record in _WIRE.records if record is not EXPECTATION)
+"""The records that the OpenAPI document describes; expectations are read by Python
+only.
+"""
 
 
 def conditions_from_list(data: Iterable[Mapping[str, Any]]) -> Conditions:

@@ -11,9 +11,7 @@ from jupyter_aistack.core.wire import records
 from jupyter_aistack.core.wire.fields import Record
 from jupyter_aistack.core.wire.schemas import SCHEMAS
 
-ALL: list[Record[Any]] = [
-    value for value in vars(records).values() if isinstance(value, Record)
-]
+ALL = (*records.DESCRIBED, records.EXPECTATION)
 HIDDEN = {
     "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
@@ -35,10 +33,8 @@ def test_each_field_is_on_the_wire_unless_it_is_hidden_here(
     assert record.written == sent
 
 
-DESCRIBED = [each for each in ALL if each is not records.EXPECTATION]
-"""What is expected is read by Python only."""
-
-
-@pytest.mark.parametrize("record", DESCRIBED, ids=lambda record: record.cls.__name__)
+@pytest.mark.parametrize(
+    "record", records.DESCRIBED, ids=lambda record: record.cls.__name__
+)
 def test_each_record_is_described_as_it_is_written(record: Record[Any]) -> None:
     assert record.written <= SCHEMAS[record.name]["properties"].keys()
