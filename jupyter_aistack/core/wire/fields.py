@@ -114,6 +114,7 @@ class Record(Generic[T]):
             leaves them out.
         formats: converters of fields that are not written as their type is.
         sparse: fields at their default are not written.
+        is_described: the interface's description has a schema of its name.
     """
 
     def __init__(
@@ -126,9 +127,11 @@ class Record(Generic[T]):
         properties: Mapping[str, str] | None = None,
         formats: Mapping[str, Converter] | None = None,
         sparse: bool = False,
+        is_described: bool = True,
     ) -> None:
         self.cls = cls
         self.name = name or cls.__name__
+        self.is_described = is_described
         self._fields = _fields_of(cls, set(hidden))
         self._names = _with_properties(self._fields, properties or {})
 

@@ -12,18 +12,8 @@ from jupyter_aistack.core.model.spec import MAX_COUNT
 from jupyter_aistack.exceptions import AIStackError
 
 from .fields import JSON
-from .records import (
-    COUNT,
-    DESCRIBED,
-    DEVICE,
-    FLAG,
-    NUMBER,
-    QUEUE,
-    REQUEST,
-    RESERVATION,
-    SHARE,
-    TEXT,
-)
+from .formats import COUNT, FLAG, NUMBER, SHARE, TEXT
+from .records import DESCRIBED, DEVICE, QUEUE, REQUEST, RESERVATION
 
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
 PATIENCE: JSON = {**SECONDS, "minimum": 0}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.wire import records
 from jupyter_aistack.core.wire.fields import Record
+from jupyter_aistack.core.wire.formats import WIRE
+from jupyter_aistack.core.wire.records import DESCRIBED
 from jupyter_aistack.core.wire.schemas import SCHEMAS
 
-ALL = (*records.DESCRIBED, records.EXPECTATION)
 HIDDEN = {
     "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
@@ -23,7 +23,7 @@ HIDDEN = {
 COMPUTED = {"Lease": {"enforcement"}, "DeviceState": {"standing", "why"}}
 
 
-@pytest.mark.parametrize("record", ALL, ids=lambda record: record.cls.__name__)
+@pytest.mark.parametrize("record", WIRE.records, ids=lambda record: record.cls.__name__)
 def test_each_field_is_on_the_wire_unless_it_is_hidden_here(
     record: Record[Any],
 ) -> None:
@@ -33,8 +33,6 @@ def test_each_field_is_on_the_wire_unless_it_is_hidden_here(
     assert record.written == sent
 
 
-@pytest.mark.parametrize(
-    "record", records.DESCRIBED, ids=lambda record: record.cls.__name__
-)
+@pytest.mark.parametrize("record", DESCRIBED, ids=lambda record: record.cls.__name__)
 def test_each_record_is_described_as_it_is_written(record: Record[Any]) -> None:
     assert record.written <= SCHEMAS[record.name]["properties"].keys()
