@@ -102,7 +102,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_guard",
         "client.transports",
     },
-    "client/test_lease_handle.py": {"client.lease_end"},
+    
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
         "system.parent_death",
@@ -168,7 +168,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
-    "kernel/test_environment.py": {"core.enforcement.preparation"},
+    "kernel/test_environment.py": {"core.enforcement.preparation", "kernel.combine"},
     "ledger/sql/test_ledger.py": {
         "ledger.sql.database",
         "ledger.sql.rows",

@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
-from jupyter_aistack.core.model.lease import LeaseState
-from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import format_bytes, format_share
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
@@ -25,7 +23,6 @@ from jupyter_aistack.exceptions import (
 
 from . import notices
 from .durations import lease_seconds
-from .lease_end import ended_line
 from .runtime import attach as attaching
 from .transports import JSON
 
@@ -138,7 +135,7 @@ class LeaseHandle:
     @property
     def conditions(self) -> Conditions:
         """What the user should know of it, the gravest first; empty while it waits."""
-        from jupyter_aistack.core.wire.records import conditions_from_list
+        from jupyter_aistack.core.wire.preparations import conditions_from_list
 
         return conditions_from_list(self.lease["conditions"]) if self.lease else ()
 
@@ -182,6 +179,8 @@ class LeaseHandle:
         return self
 
     def _check_waiting(self, deadline: float | None) -> None:
+        from jupyter_aistack.core.model.request import RequestState
+
         state = self.request["state"]
         if state == RequestState.CANCELLED.value:
             raise Refused(f"the request for {self.spec} was withdrawn")
@@ -327,8 +326,10 @@ class LeaseHandle:
         Returns:
             One line for the user; nothing when it is still live.
         """
+        from .lease_end import ended_line
+
         lease = self.refresh()._granted()
-        if lease["state"] in _LIVE:
+        if _is_usable(lease):
             return ""
         self._detach()
         return ended_line(lease)
@@ -374,24 +375,29 @@ def _pauses(deadline: float | None) -> Iterator[float]:
 def _preparation(data: Mapping[str, Any] | None) -> Preparation:
     if not data:
         return Preparation()
-    from jupyter_aistack.core.wire.records import PREPARATION
+    from jupyter_aistack.core.wire.preparations import PREPARATION
 
     return PREPARATION.from_dict(data)
+
+
+def _is_usable(lease: JSON) -> bool:
+    """Whether its slices are this process's still: not when it is being released."""
+    from jupyter_aistack.core.model.lease import LeaseState
+
+    state = LeaseState(lease["state"])
+    return state in (LeaseState.GRANTED, LeaseState.ACTIVE, LeaseState.SUSPENDED)
 
 
 def _condition_dict(condition: Condition | None) -> JSON | None:
     if condition is None:
         return None
-    from jupyter_aistack.core.wire.records import CONDITION
+    from jupyter_aistack.core.wire.preparations import CONDITION
 
     return CONDITION.to_dict(condition)
 
 
 # -- the leases of this process --------------------------------------------------------
 
-_LIVE = frozenset(
-    {LeaseState.GRANTED.value, LeaseState.ACTIVE.value, LeaseState.SUSPENDED.value}
-)
 _attached: dict[str, LeaseHandle] = {}
 _settled: set[str] = set()
 
@@ -420,6 +426,8 @@ def is_new(lease: Mapping[str, Any]) -> bool:
     Not a lease this process was launched with, had attached before, or asked for with
     ``attach=False``.
     """
+    from jupyter_aistack.core.model.lease import LeaseState
+
     is_launched_with = lease["id"] in attaching.LAUNCH_LEASES
     is_settled = is_launched_with or lease["request_id"] in _settled
     return lease["state"] == LeaseState.GRANTED.value and not is_settled

@@ -19,8 +19,6 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from jupyter_aistack.core.model.condition import Severity
-from jupyter_aistack.core.model.lease import NoticeKind
-from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.exceptions import AIStackError
 
@@ -70,6 +68,8 @@ def _name(function: Hook) -> str:
 
 def notice_line(lease: JSON, now: float) -> str:
     """What the holder of a lease with a notice reads."""
+    from jupyter_aistack.core.model.lease import NoticeKind
+
     notice = lease["notice"]
     left = format_duration(notice["ends_at"] - now)
     if notice["kind"] == NoticeKind.IDLE.value:
@@ -98,6 +98,8 @@ def warning_lines(lease: JSON) -> list[str]:
 
 
 def _whose(lease: JSON) -> str:
+    from jupyter_aistack.core.model.request import HolderKind
+
     holder = lease["holder"]
     if holder["kind"] in (HolderKind.WORKER.value, HolderKind.RUN.value):
         return f"The slice {lease['spec']} of {holder['kind']} {holder['id']}"

@@ -4,21 +4,14 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from jupyter_aistack.core.enforcement import memory_caps
-from jupyter_aistack.core.enforcement.device_visibility import (
-    Visibilities,
-    forced_prefixes,
-    united,
-)
+from jupyter_aistack.core.enforcement.device_visibility import forced_prefixes
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 
 from .allocation import KernelAllocation
-
-T = TypeVar("T")
 
 SECRETS = {
     "JUPYTERHUB_API_TOKEN": "acts for the user, and for their server, on the hub",
@@ -36,7 +29,10 @@ can read its environment.
 """
 
 OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
-_THREADS = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
+"""Variables of ours: a kernel launched by another kernel must not inherit them."""
+
+THREAD_SUFFIXES = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
+"""How names of variables end that limit the threads of a library."""
 
 
 def launch_environment(
@@ -96,22 +92,19 @@ def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
     ``OMP_NUM_THREADS=1`` stands and an image's ``=64`` does not.
     """
     forced = ("AISTACK_", *forced_prefixes(prepared.visibility))
-    changed = {
-        **env,
-        **memory_caps.merge_caps(env, prepared.environment, forced=forced),
-    }
+    caps = memory_caps.merge_caps(env, prepared.environment, forced=forced)
+    changed = {**env, **caps}
     for name, value in prepared.environment.items():
-        if name.endswith(_THREADS) and name in env:
-            changed[name] = _lower(env[name], value)
+        if name.endswith(THREAD_SUFFIXES) and name in env:
+            changed[name] = _lower_count(env[name], value)
     return changed
 
 
-def _lower(own: str, granted: str) -> str:
-    return (
-        own
-        if own.isdigit() and granted.isdigit() and 0 < int(own) <= int(granted)
-        else granted
-    )
+def _lower_count(own: str, granted: str) -> str:
+    """The lower of two thread counts; the granted one where the user's is no count."""
+    if not own.isdigit() or not granted.isdigit():
+        return granted
+    return own if 0 < int(own) <= int(granted) else granted
 
 
 def expected(prepared: Preparation, env: Mapping[str, str]) -> Expectation:
@@ -122,109 +115,3 @@ def expected(prepared: Preparation, env: Mapping[str, str]) -> Expectation:
     if expects.threads is None or "OMP_NUM_THREADS" not in env:
         return expects
     return replace(expects, threads=env["OMP_NUM_THREADS"])
-
-
-def combined(parts: Sequence[Preparation]) -> Preparation:
-    """Several leases of one kernel as one preparation: devices and cores side by side,
-    thread counts added up.
-    """
-    total = parts[0]
-    for part in parts[1:]:
-        total = replace(
-            total,
-            environment=_together(
-                total.environment,
-                part.environment,
-                united(total.visibility, part.visibility),
-            ),
-            visibility=united(total.visibility, part.visibility),
-            cores=tuple(sorted({*total.cores, *part.cores})),
-            memory_limit_bytes=total.memory_limit_bytes + part.memory_limit_bytes,
-            expects=_expected_together(total.expects, part.expects),
-        )
-    return total
-
-
-def _together(
-    one: Mapping[str, str], other: Mapping[str, str], visibilities: Visibilities
-) -> dict[str, str]:
-    both = {**one, **other, **memory_caps.together(one, other)}
-    lists = {"AISTACK_LEASE", *(name for each in visibilities for name in each.lists)}
-    for name in one.keys() & other.keys():
-        if name in lists:
-            both[name] = ",".join(
-                _side_by_side(one[name].split(","), other[name].split(","))
-            )
-        elif name.endswith(_THREADS) and one[name].isdigit() and other[name].isdigit():
-            both[name] = str(int(one[name]) + int(other[name]))
-    counted = [pair for each in visibilities for pair in each.counted.items()]
-    for name, source in counted:
-        if name in both:
-            count = len(both[source].split(","))
-            both[name] = ",".join(map(str, range(count)))
-    return both
-
-
-def _expected_together(first: Expectation, second: Expectation) -> Expectation:
-    if not (first.visible and second.visible):
-        limits = first if first.visible else second
-        fallback = second if first.visible else first
-        memory_total = _either(limits.memory_total, fallback.memory_total)
-        memory_free = _either(limits.memory_free, fallback.memory_free)
-        multiprocessors = _either(limits.multiprocessors, fallback.multiprocessors)
-    else:
-        visible = _side_by_side(first.visible, second.visible)
-        # What the leases say of a device that they share is said twice, and of one that
-        # a MIG instance hides it is said in vain: the limits add up only where every
-        # device is seen.
-        are_all_seen = len(visible) == len(first.visible) + len(second.visible)
-        total = sum if are_all_seen else max
-        memory_total = _limit(total, first.memory_total, second.memory_total)
-        memory_free = _limit(total, first.memory_free, second.memory_free)
-        multiprocessors = _limit(total, first.multiprocessors, second.multiprocessors)
-    return Expectation(
-        visible=_united(first.visible, second.visible),
-        cores=_united(first.cores, second.cores),
-        threads=_added(first.threads, second.threads),
-        memory_total=memory_total,
-        memory_free=memory_free,
-        multiprocessors=multiprocessors,
-        mps=_either(second.mps, first.mps),
-    )
-
-
-def _either(value: T | None, other: T | None) -> T | None:
-    return other if value is None else value
-
-
-def _limit(
-    total: Callable[[list[int]], int], first: int | None, second: int | None
-) -> int | None:
-    """A figure over all devices a process sees: what one lease leaves open is open for
-    all of them.
-    """
-    if first is None or second is None:
-        return None
-    return total([first, second])
-
-
-def _united(
-    first: tuple[T, ...] | None, second: tuple[T, ...] | None
-) -> tuple[T, ...] | None:
-    if first is None or second is None:
-        return _either(first, second)
-    return tuple(_side_by_side(first, second))
-
-
-def _added(first: str | None, second: str | None) -> str | None:
-    if first is None or second is None:
-        return _either(first, second)
-    return str(int(first) + int(second))
-
-
-def _side_by_side(one: Sequence[Any], other: Sequence[Any]) -> list[Any]:
-    """Each of both once. Beside a MIG instance a process sees nothing: the first that
-    it was given stays alone.
-    """
-    both = [item for item in dict.fromkeys([*one, *other]) if item != ""]
-    return both[:1] if any(str(item).startswith("MIG-") for item in both) else both

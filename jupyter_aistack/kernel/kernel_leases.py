@@ -28,7 +28,7 @@ from jupyter_aistack.exceptions import (
 from jupyter_aistack.system.processes import groups_of, is_alive
 
 from .allocation import KernelAllocation
-from .environment import combined
+from .combine import combine_preparations
 from .process_control import DeviceProcesses
 from .standalone import is_real_gpu
 
@@ -93,7 +93,7 @@ class KernelLeases:
             gpus = [gpu for gpu in broker.inventory().devices if is_real_gpu(gpu)]
             return KernelAllocation(
                 leases=tuple(leases),
-                prepared=combined(parts) if parts else None,
+                prepared=combine_preparations(parts) if parts else None,
                 request=waiting,
                 has_gpus=bool(gpus),
                 hidden=broker.devices.hidden_environment(),

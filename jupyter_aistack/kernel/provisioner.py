@@ -263,9 +263,9 @@ class SliceProvisioner(SliceSettings):
     def _no_allocation(self, why: str) -> KernelAllocation:
         how = f"without its slice {self.slice}" if self.slice else "as a plain one"
         self.log.warning("kernel %s starts %s: %s", self.kernel_id, how, why)
-        # One that was to have a slice must not see all of the GPUs instead.
         if not self.slice:
             return KernelAllocation(why_none=why)
+        # It was to have a slice, and must not see all of the GPUs instead.
         hidden = blindly_hidden_environment()
         return KernelAllocation(why_none=why, has_gpus=True, hidden=hidden)
 
@@ -355,14 +355,12 @@ class SliceProvisioner(SliceSettings):
 
     def _on_dead(self) -> None:
         self._stop_monitor()
-        if self._leases is not None:
-            threading.Thread(
-                target=self._release_now, args=(self._leases,), daemon=True
-            ).start()
+        threading.Thread(target=self._release_now, daemon=True).start()
 
-    def _release_now(self, leases: KernelLeases) -> None:
+    def _release_now(self) -> None:
         try:
-            leases.release()
+            if self._leases is not None:
+                self._leases.release()
         except Exception as error:
             self.log.warning(
                 "the slice of kernel %s could not be released: %s",
@@ -397,8 +395,6 @@ class SliceProvisioner(SliceSettings):
             self._monitor = None
 
 
-_ENDING_SIGNALS = frozenset(
-    {signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)}
-)
+_ENDING_SIGNALS = (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM))
 _JUPYTERS = frozenset({"parent", "config", "log", "kernel_id", "kernel_spec"})
 """Arguments of Jupyter; all others are settings of the kernelspec."""

@@ -78,7 +78,7 @@ def hidden_environment_of(
     Raises:
         ProviderError: none was found, and a driver does not answer.
     """
-    found: list[DeviceVisibility] = []
+    visibilities: list[DeviceVisibility] = []
     silent: ProviderError | None = None
     for provider in providers:
         try:
@@ -87,10 +87,10 @@ def hidden_environment_of(
             silent = error
             continue
         if any(is_real_gpu(device) for device in devices):
-            found.append(provider.visibility)
-    if silent is not None and not found:
+            visibilities.append(provider.visibility)
+    if silent is not None and not visibilities:
         raise silent
-    return hidden_environment(found)
+    return hidden_environment(visibilities)
 
 
 def is_real_gpu(device: Device) -> bool:

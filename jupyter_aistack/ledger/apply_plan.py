@@ -200,7 +200,7 @@ def keep_residence(
 
 
 def withdraw(rows: Rows, lease: Lease, now: float, detail: str) -> Event:
-    """Take the notice of a lease back."""
+    """Withdraw the notice of a lease."""
     rows.keep_lease(replace(lease, notice=None))
     rows.version += 1
     return rows.append(

@@ -43,7 +43,7 @@ class LedgerState:
             alone.
         leases: the live leases of the host asked for.
         requests: its queued requests.
-        accounts: what everybody's ended leases have used, on all hosts.
+        accounts: what the ended leases of all users have used, on all hosts.
         reservations: those of the host that are running or have a window to come, the
             first to start first.
     """
@@ -81,7 +81,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
-        """Take a queued request back; one already decided is returned as it stands.
+        """Withdraw a queued request; a request already decided is returned as it stands.
 
         Raises:
             LeaseNotFound: no such request.
@@ -176,7 +176,7 @@ class Ledger(ABC):
         write in between.
 
         A lease whose state has left its device becomes suspended, one whose state is
-        back active; that and its loss are events. One that has no residence, or on
+        back active; that and its loss are events. A lease that has no residence, or on
         which `change` has no effect, stays as it is.
 
         Args:
@@ -206,7 +206,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def unreserve(self, reservation_id: str, now: float) -> Reservation:
-        """Take a reservation back and return it. Raises `LeaseNotFound`."""
+        """Cancel a reservation and return it. Raises `LeaseNotFound`."""
 
     @abstractmethod
     def meters(self, host: str) -> tuple[MeterState, ...]:
@@ -262,16 +262,16 @@ class Ledger(ABC):
     @abstractmethod
     def delete_cells(self, host: str, before: float) -> None:
         """Drop the spans of cells that ended before that time, and of those that never
-        told their end.
+        reported their end.
         """
 
     @abstractmethod
     def lease(self, lease_id: str, now: float) -> Lease:
-        """One lease, live or ended. Raises `LeaseNotFound`."""
+        """A lease, live or ended. Raises `LeaseNotFound`."""
 
     @abstractmethod
     def request(self, request_id: str) -> Request:
-        """One request. Raises `LeaseNotFound`."""
+        """A request. Raises `LeaseNotFound`."""
 
     @abstractmethod
     def leases(

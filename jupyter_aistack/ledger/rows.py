@@ -78,7 +78,7 @@ class Rows(Protocol):
         owner: str | None,
     ) -> list[UsageRecord]:
         """Charges of the days from `since` to `until`, in any order; None is
-        everybody's.
+        all users'.
         """
 
     def old_cells(self, before: int, limit: int) -> list[UsageRecord]:

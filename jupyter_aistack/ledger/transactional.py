@@ -1,7 +1,7 @@
 """What every ledger does, written once over the few rows a medium must keep.
 
 `TransactionalLedger` is the whole contract of the port; a medium adds how a transaction
-begins and ends, and how rows are found and kept (`Rows`).
+begins and ends, and how rows are read and written (`Rows`).
 """
 
 from __future__ import annotations
@@ -53,38 +53,35 @@ _STEP_EVENTS = {
 }
 
 
+_RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
+
+
 class TransactionalLedger(UsageTransactions):
     """The port over two kinds of transactions, which a medium provides."""
 
     def read(self, host: str, now: float) -> LedgerState:
         with self._seeing(now) as rows:
+            leases = rows.leases(host=host, live=True, limit=LARGEST)
+            requests = sorted(rows.queued(host), key=attrgetter("submitted_at", "id"))
+            accounts = sorted(rows.accounts(), key=attrgetter("user", "queue"))
+            reservations = sorted(
+                rows.reservations(host, now), key=attrgetter("starts_at", "id")
+            )
             return LedgerState(
                 version=rows.version,
-                leases=tuple(
-                    reversed(rows.leases(host=host, live=True, limit=LARGEST))
-                ),
-                requests=tuple(
-                    sorted(rows.queued(host), key=attrgetter("submitted_at", "id"))
-                ),
-                accounts=tuple(
-                    sorted(
-                        rows.accounts(),
-                        key=lambda account: (account.user, account.queue),
-                    )
-                ),
-                reservations=tuple(
-                    sorted(
-                        rows.reservations(host, now),
-                        key=lambda kept: (kept.starts_at, kept.id),
-                    )
-                ),
+                leases=tuple(reversed(leases)),
+                requests=tuple(requests),
+                accounts=tuple(accounts),
+                reservations=tuple(reservations),
             )
 
     def submit(self, request: Request) -> Request:
         with self._changing(request.submitted_at) as rows:
+            # A caller that got no answer sends the same request again.
             known = rows.request(request.id)
             if known is not None:
                 return known
+
             written = replace(request, state=RequestState.QUEUED, lease_id="")
             rows.keep_request(written, is_new=True)
             rows.version += 1
@@ -129,16 +126,15 @@ class TransactionalLedger(UsageTransactions):
         _allow(changes, STEP_FIELDS)
         with self._changing(now) as rows:
             lease = guarded_lease(rows, lease_id, token)
-            if lease.outcome is Outcome.RELEASED and step in (
-                LeaseTransition.RELEASE,
-                LeaseTransition.FINISH,
-            ):
+            # Releasing a lease twice is releasing it once; any other step on a lease
+            # that ended without its holder's wish tells the holder so.
+            if lease.outcome is Outcome.RELEASED and step in _RELEASING:
                 return lease
             if lease.outcome is not Outcome.RELEASED:
                 refuse_ended(lease)
-            return self._take(rows, lease, step, now, changes, conditions)
+            return self._advance(rows, lease, step, now, changes, conditions)
 
-    def _take(
+    def _advance(
         self,
         rows: Rows,
         lease: Lease,
@@ -147,25 +143,22 @@ class TransactionalLedger(UsageTransactions):
         changes: dict[str, Any],
         conditions: ConditionUpdate | None = None,
     ) -> Lease:
+        # Applied to the row as it is in this transaction: a condition that another
+        # process has set since the caller read the lease must not be lost.
         update = conditions or ConditionUpdate()
         changes = {**changes, "conditions": update.apply(lease.conditions)}
         after = replace(advance(lease, step, now), **changes)
         if after.state is LeaseState.ENDED:
-            end(
-                rows,
-                lease,
-                step,
-                now,
-                self.half_life_seconds,
-                update.text if step is LeaseTransition.FAIL else "",
-                changes,
-            )
+            # Its end, and what its user is charged for it, are one transaction: a
+            # lease that ended uncharged could never be found again.
+            reason = update.text if step is LeaseTransition.FAIL else ""
+            end(rows, lease, step, now, self.half_life_seconds, reason, changes)
         else:
             rows.keep_lease(after)
+
         if step in _STEP_EVENTS:
-            rows.append(
-                lease_event(_STEP_EVENTS[step], after, now, _detail(after, step))
-            )
+            detail = _detail(after, step)
+            rows.append(lease_event(_STEP_EVENTS[step], after, now, detail))
         if changes.get("verified") is False:
             rows.append(
                 lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, update.text)
@@ -175,21 +168,18 @@ class TransactionalLedger(UsageTransactions):
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
-            until = (
-                expires_at if lease.ends_at is None else min(expires_at, lease.ends_at)
-            )
-            return _keep(rows, lease, expires_at=until)
+            if lease.ends_at is not None:
+                expires_at = min(expires_at, lease.ends_at)
+            return _keep(rows, lease, expires_at=expires_at)
 
     def extend(
         self, lease_id: str, token: int, now: float, ends_at: float | None
     ) -> Lease:
         with self._changing(now) as rows:
             lease = _keep(rows, live_lease(rows, lease_id, token), ends_at=ends_at)
-            detail = (
-                "no end of its own"
-                if ends_at is None
-                else f"ends in {format_duration(ends_at - now)}"
-            )
+            detail = "no end of its own"
+            if ends_at is not None:
+                detail = f"ends in {format_duration(ends_at - now)}"
             rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
             return lease
 
@@ -205,8 +195,8 @@ class TransactionalLedger(UsageTransactions):
         _allow(changes, BIND_FIELDS)
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
-            # A plan that takes its old holder for dead, or goes by its old notice,
-            # holds no more.
+            # Plans that take its old holder for dead, or go by its old notice, must be
+            # made anew.
             if "holder" in changes or "notice" in changes:
                 rows.version += 1
             if conditions is not None:
@@ -249,9 +239,9 @@ class TransactionalLedger(UsageTransactions):
     ) -> Lease:
         kept = keep_residence(rows, lease, after, now)
         if after.phase is StatePhase.PARKED and kept.state is LeaseState.ACTIVE:
-            return self._take(rows, kept, LeaseTransition.SUSPEND, now, {})
+            return self._advance(rows, kept, LeaseTransition.SUSPEND, now, {})
         if after.phase is StatePhase.RESIDENT and kept.state is LeaseState.SUSPENDED:
-            return self._take(rows, kept, LeaseTransition.RESUME, now, {})
+            return self._advance(rows, kept, LeaseTransition.RESUME, now, {})
         if after.phase is StatePhase.LOST:
             rows.append(lease_event(EventKind.LEASE_STATE_LOST, kept, now, after.note))
         return kept
@@ -323,14 +313,13 @@ def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
 
 
 def _detail(lease: Lease, step: LeaseTransition) -> str:
-    """What is to be said of a step: of a move of its device state, how much that was
+    """The words of a step's event: for a move of the device state, how much that was
     and how long it took.
     """
-    is_move = (
-        step in (LeaseTransition.SUSPEND, LeaseTransition.RESUME)
-        and lease.residence is not None
-    )
-    return lease.residence.note if is_move and lease.residence is not None else ""
+    is_move = step in (LeaseTransition.SUSPEND, LeaseTransition.RESUME)
+    if not is_move or lease.residence is None:
+        return ""
+    return lease.residence.note
 
 
 def _allow(changes: dict[str, object], fields: frozenset[str]) -> None:

@@ -20,7 +20,7 @@ from jupyter_aistack.client.notices import (
     on_notice,
 )
 from jupyter_aistack.core.model.condition import ConditionKind, new_condition
-from jupyter_aistack.core.wire.records import CONDITION
+from jupyter_aistack.core.wire.preparations import CONDITION
 from jupyter_aistack.exceptions import LedgerUnavailable
 from tests.fakes.samples import SAMPLES, lease
 

@@ -19,7 +19,7 @@ from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.kernel.environment import combined
+from jupyter_aistack.kernel.combine import combine_preparations
 from jupyter_aistack.system.verify.child import verify
 from tests.fakes.kernel_server import (
     WITH_MAGICS,
@@ -183,11 +183,13 @@ def test_less_memory_in_all_than_promised_is_what_a_limit_of_the_control_group_m
 def test_what_one_of_two_leases_leaves_open_is_open_for_the_process() -> None:
     whole = Preparation(expects=Expectation(visible=(OTHER,), memory_total=80))
     share = Preparation(expects=Expectation(**PROMISE))
-    assert combined([whole, share]).expects == Expectation(
+    assert combine_preparations([whole, share]).expects == Expectation(
         visible=(OTHER, GPU), memory_total=80 + (20 << 30), mps=True
     )
     cpu = Preparation(expects=Expectation(threads="2"))
-    assert combined([cpu, share]).expects == Expectation(threads="2", **PROMISE)
+    assert combine_preparations([cpu, share]).expects == Expectation(
+        threads="2", **PROMISE
+    )
 
 
 # -- on a real server ------------------------------------------------------------------

@@ -6,9 +6,9 @@ import pytest
 
 from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
+from jupyter_aistack.kernel.combine import combine_preparations
 from jupyter_aistack.kernel.environment import (
     SECRETS,
-    combined,
     expected,
     with_slice,
     without_secrets,
@@ -88,7 +88,7 @@ def test_two_leases_add_up() -> None:
         expects=Expectation(visible=("GPU-2",), cores=(1,), threads="1"),
         visibility=(NVIDIA,),
     )
-    both = combined([GPU, CPU, other])
+    both = combine_preparations([GPU, CPU, other])
     assert both.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
     assert both.environment["AISTACK_LEASE"] == "l-1,l-2,l-3"
     assert both.environment["OMP_NUM_THREADS"] == "3"
@@ -121,7 +121,7 @@ def shown(uuid: str, memory: int) -> Preparation:
 def test_what_two_leases_show_together(
     parts: list[Preparation], visible: list[str], total: int
 ) -> None:
-    both = combined(parts)
+    both = combine_preparations(parts)
     assert (
         both.environment["CUDA_VISIBLE_DEVICES"].split(",")
         == list(both.expects.visible or ())
@@ -140,7 +140,7 @@ def amd(uuid: str) -> Preparation:
 
 
 def test_two_amd_gpus_are_numbered_anew_for_hip() -> None:
-    both = combined([amd("GPU-a0"), amd("GPU-a1"), GPU]).environment
+    both = combine_preparations([amd("GPU-a0"), amd("GPU-a1"), GPU]).environment
     assert (both["ROCR_VISIBLE_DEVICES"], both["HIP_VISIBLE_DEVICES"]) == (
         "GPU-a0,GPU-a1",
         "0,1",
@@ -172,7 +172,10 @@ def test_two_shares_of_one_kernel_have_the_tighter_cap_of_both() -> None:
         }
     )
     for parts in ([GPU, small], [small, GPU]):
-        assert combined(parts).environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.1"
+        assert (
+            combine_preparations(parts).environment["XLA_PYTHON_CLIENT_MEM_FRACTION"]
+            == "0.1"
+        )
 
 
 def test_named_secrets_are_dropped_and_nothing_else() -> None:

@@ -9,7 +9,7 @@ from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.fields import JSON
-from jupyter_aistack.core.wire.records import PREPARATION
+from jupyter_aistack.core.wire.preparations import PREPARATION
 from jupyter_aistack.core.wire.values import flag_field, number_field, text_field
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 

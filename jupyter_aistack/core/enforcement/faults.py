@@ -66,7 +66,7 @@ def _who(
 
 
 def affected(fault: Fault, leases: Iterable[Lease]) -> list[Lease]:
-    """The leases on the device that have not been told; the condition stays until the
+    """The leases on the device without this condition yet; it stays until the
     kernel is checked anew.
 
     What breaks is an MPS server; a lease that is known to be held another way has none,
@@ -85,7 +85,7 @@ def _is_affected(fault: Fault, lease: Lease) -> bool:
 def culprit_of(
     fault: Fault, leases: Iterable[Lease], pids: Mapping[str, frozenset[int]]
 ) -> Holder | None:
-    """Whose process caused it, by each lease's processes; None when it is nobody's
+    """Whose process caused it, by each lease's processes; None when it has none
     here.
     """
     return next(

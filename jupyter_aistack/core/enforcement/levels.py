@@ -1,9 +1,8 @@
-"""How firmly a GPU's shares can be held: from what is known of the GPU and its host to
-a level, and why not a better.
+"""At which level a GPU's shares can be enforced: from what is known of the GPU and its
+host to a level, and why not a higher one.
 
-The levels, firmest first: L4, MIG instances; L3, an MPS namespace and a control group
-for each lease; L2, the namespace
-alone; L1, an MPS daemon for each GPU and limits in the clients' environment; L0,
+The levels, highest first: L4, MIG instances; L3, an MPS namespace and a control group
+for each lease; L2, the namespace alone; L1, an MPS daemon for each GPU and limits in the clients' environment; L0,
 framework caps.
 """
 
@@ -84,8 +83,8 @@ def major(driver: str) -> int:
     return int(first) if first.isdecimal() else 0
 
 
-def ladder(facts: HostCapabilities) -> EnforcementOption:
-    """The firmest level that shares of a GPU reach, and why none above it is
+def highest_level(facts: HostCapabilities) -> EnforcementOption:
+    """The highest level that shares of a GPU reach, and why none above it is
     reached.
     """
     if facts.mig:
@@ -102,7 +101,9 @@ def ladder(facts: HostCapabilities) -> EnforcementOption:
         (level for level, reason in reasons.items() if not reason), Enforcement.L0
     )
     above = tuple(
-        (one.value, why) for one, why in reasons.items() if one.value > level.value
+        (higher.value, why)
+        for higher, why in reasons.items()
+        if higher.value > level.value
     )
     return EnforcementOption(level=level, why_not=above, advice=_advice(facts, level))
 
@@ -110,27 +111,25 @@ def ladder(facts: HostCapabilities) -> EnforcementOption:
 def _with_mig(facts: HostCapabilities) -> EnforcementOption:
     if facts.instances:
         return EnforcementOption(level=Enforcement.L4)
-    under_mps = (one for one in Enforcement if one.is_by_mps)
-    others = tuple(
-        (one.value, "a GPU in MIG mode is granted by the instance") for one in under_mps
+    level = Enforcement.L0 if facts.parts else None
+    reason = (
+        "its instances are compute instances, and share their memory with each other"
+        if facts.parts
+        else "MIG mode is on but there is no instance; "
+        f"create some with nvidia-smi mig -i {facts.index} -cgi, as root"
     )
-    if facts.parts:
-        shared = "its instances are compute instances, and share their memory with one another"
-        return EnforcementOption(
-            level=Enforcement.L0, why_not=((Enforcement.L4.value, shared), *others)
-        )
-    nothing = f"MIG mode is on but there is no instance; create some with nvidia-smi mig -i {facts.index} -cgi, as root"
+    under_mps = (level for level in Enforcement if level.is_by_mps)
+    whole_instances = "a GPU in MIG mode is granted by the instance"
+    others = tuple((level.value, whole_instances) for level in under_mps)
     return EnforcementOption(
-        level=None, why_not=((Enforcement.L4.value, nothing), *others)
+        level=level, why_not=((Enforcement.L4.value, reason), *others)
     )
 
 
 def _no_mig(facts: HostCapabilities) -> str:
-    return (
-        "this GPU has no MIG"
-        if facts.mig is None
-        else "MIG mode is off; only an administrator may change that"
-    )
+    if facts.mig is None:
+        return "this GPU has no MIG"
+    return "MIG mode is off; only an administrator may change that"
 
 
 def _no_mps(facts: HostCapabilities) -> str:
@@ -148,7 +147,7 @@ def _no_mps(facts: HostCapabilities) -> str:
         return f"its compute mode is PROHIBITED; nvidia-smi -i {facts.index} -c DEFAULT, as root, opens it"
     if facts.foreign and facts.compute_mode is ComputeMode.EXCLUSIVE_PROCESS:
         return (
-            f"another MPS daemon ({facts.foreign}) runs, and in compute mode EXCLUSIVE_PROCESS one server alone may "
+            f"another MPS daemon ({facts.foreign}) runs, and in compute mode EXCLUSIVE_PROCESS only one server may "
             "use the GPU; stop that daemon (echo quit | nvidia-cuda-mps-control), or leave the GPU to it"
         )
     return f"MPS could not be started: {facts.failure}" if facts.failure else ""
@@ -158,7 +157,7 @@ def _no_namespaces(facts: HostCapabilities) -> str:
     if major(facts.driver) < NAMESPACES_DRIVER:
         return f"MPS namespaces need driver {NAMESPACES_DRIVER} or newer, and this is {facts.driver or 'unknown'}"
     if 3 not in facts.protocols:
-        return "nvidia-cuda-mps-control does not speak protocol 3; install the one that belongs to the driver"
+        return "nvidia-cuda-mps-control does not speak protocol 3; install the version that belongs to the driver"
     return ""
 
 

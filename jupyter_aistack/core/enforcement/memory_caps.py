@@ -21,7 +21,7 @@ JAX = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 JAX_NEW = "XLA_CLIENT_MEM_FRACTION"
 """Two names of one setting. jaxlib refuses to start when both are set
 (``generate_pjrt_gpu_plugin_options``), and its releases so far read the older, so that
-is the one we set."""
+is the name we set."""
 
 CAPS = (SHARE, RMM_BYTES, TENSORFLOW_MIB, CUPY, JAX, JAX_NEW)
 TORCH_KEY = "per_process_memory_fraction"
@@ -49,53 +49,50 @@ def merge_caps(
     return wanted
 
 
-def together(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+def combine_caps(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
     """The caps of a process with two slices: frameworks take one figure for all
     devices, so the tighter of each.
     """
     both = {
         name: value
-        for part in (one, other)
+        for part in (first, second)
         for name, value in part.items()
         if name in CAPS
     }
     for name in both:
-        if name in one and name in other:
-            both[name] = min(one[name], other[name], key=float)
+        if name in first and name in second:
+            both[name] = min(first[name], second[name], key=float)
     return both
 
 
 def with_torch_share(conf: str, share: str) -> str:
-    """An allocator configuration of torch with a share of the memory in it; a lower one
-    that is there stands.
+    """An allocator configuration of torch with a share of the memory in it; a lower
+    share that is there already stands.
     """
-    found = _TORCH_SHARE.search(conf)
-    if found is None:
+    match = _TORCH_SHARE.search(conf)
+    if match is None:
         return f"{conf},{TORCH_KEY}:{share}" if conf.strip() else f"{TORCH_KEY}:{share}"
-    start, end = found.span(1)
-    return conf[:start] + _lower_number(found[1], share) + conf[end:]
+    start, end = match.span(1)
+    return conf[:start] + _lower_number(match[1], share) + conf[end:]
 
 
 def _lower(name: str, own: str, granted: str, beside: Mapping[str, str]) -> str:
     if name == CUPY and own.strip().endswith("%"):
         percent = _number(own.strip()[:-1])
-        share = _number(beside.get(SHARE, ""))
-        return (
-            own
-            if percent is not None and share is not None and 0 < percent / 100 <= share
-            else granted
-        )
+        own_share = None if percent is None else percent / 100
+        is_lower = _is_within(own_share, _number(beside.get(SHARE, "")))
+        return own if is_lower else granted
     return _lower_number(own, granted)
 
 
 def _lower_number(own: str, granted: str) -> str:
-    number = _number(own)
-    most = _number(granted)
-    return (
-        own
-        if number is not None and most is not None and 0 < number <= most
-        else granted
-    )
+    return own if _is_within(_number(own), _number(granted)) else granted
+
+
+def _is_within(number: float | None, most: float | None) -> bool:
+    if number is None or most is None:
+        return False
+    return 0 < number <= most
 
 
 def _number(text: str) -> float | None:

@@ -2,8 +2,8 @@
 about it?
 
 Limits of a driver hold each process to the slice, so that two may hold it twice
-(NVIDIA/k8s-device-plugin#720); and where nothing but good will limits them, one may
-hold it all. So a lease's processes are added up at every level.
+(NVIDIA/k8s-device-plugin#720); and where nothing but good will limits them, a process
+may hold it all. So a lease's processes are added up at every level.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ the two it stays as it was.
 """
 SLACK_BYTES = 512 * MIB
 SLACK_SHARE = 0.05
-"""How far above its slice a lease is told so and left alone: the smaller of the two.
+"""How far above its slice a lease is warned and left alone: the smaller of the two.
 The driver's context lies outside any framework's pool and takes 300 to 500 MiB, not
 always the same; work is not cut off for that."""
 
@@ -41,13 +41,13 @@ MEMORY_KINDS = frozenset(
         ConditionKind.MEMORY_UNKNOWN,
     }
 )
-"""What may be said of a lease's memory; at most one of them at a time."""
+"""What a lease may carry about its memory; at most one of them at a time."""
 
 
 class MemoryAction(StrEnum):
     """What is done about a lease whose processes hold more than it has."""
 
-    WARN = "warn"  # it is said
+    WARN = "warn"  # the user is told
     INTERRUPT = "interrupt"  # the cell is interrupted
     TERMINATE = "terminate"  # the process that holds the most is ended, the kernel's own only if it is alone
 
@@ -100,11 +100,11 @@ class WatchedLease:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What is to be made of one look.
+    """What follows from one measurement.
 
     Attributes:
         watched: where the lease stands now.
-        is_worse: it has come closer to its bound, or crossed it, since the last look.
+        is_worse: it has come closer to its bound, or crossed it, since the last one.
         culprit: the process to do something about now; None for nothing to do.
     """
 
@@ -134,12 +134,9 @@ def fullest(
     ]
     known = [fill for fill in fills if fill is not None]
     worst = max(known, key=lambda fill: fill.share, default=None)
-    # A breach that is seen is one, whatever cannot be seen beside it.
-    return (
-        worst
-        if len(known) == len(fills) or (worst is not None and worst.share > 1)
-        else None
-    )
+    # A breach that was measured counts, whatever could not be measured beside it.
+    is_breach = worst is not None and worst.share > 1
+    return worst if is_breach or len(known) == len(fills) else None
 
 
 def _fill(

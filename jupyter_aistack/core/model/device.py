@@ -129,7 +129,7 @@ class Device:
             part of what it is.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
-        level: the firmest that shares of it are held now (see `ladder`); None where no
+        level: the firmest that shares of it are held now (see `highest_level`); None where no
             share of it can be granted, or that is not known.
         why_not: each level above that one, and in one sentence why it is not reached.
         advice: what an administrator could do to have shares held more firmly; empty

@@ -75,10 +75,8 @@ TRANSITIONS: dict[tuple[LeaseState, LeaseTransition], LeaseState] = {
     (_A, LeaseTransition.ACTIVATE): _A,  # verified again, after a kernel restart
     (_A, LeaseTransition.SUSPEND): _S,
     (_S, LeaseTransition.RESUME): _A,
-    (
-        _S,
-        LeaseTransition.ACTIVATE,
-    ): _S,  # its kernel was restarted, and verified, before it has come back
+    # Its kernel was restarted and verified before its state has come back.
+    (_S, LeaseTransition.ACTIVATE): _S,
     (_G, LeaseTransition.RELEASE): _R,
     (_A, LeaseTransition.RELEASE): _R,
     (_S, LeaseTransition.RELEASE): _R,
@@ -205,16 +203,15 @@ class Lease:
         home = self.residence
         if home is None:
             return self.granted_at
-        away = home.away_seconds + (
-            0.0 if home.away_at is None else max(0.0, now - home.away_at)
-        )
+        away = home.away_seconds
+        if home.away_at is not None:
+            away += max(0.0, now - home.away_at)
         return min(max(now, self.granted_at), self.granted_at + away)
 
     def is_expired(self, now: float) -> bool:
         """Whether it is live but past its time."""
-        return self.is_live and (
-            now >= self.expires_at or (self.ends_at is not None and now >= self.ends_at)
-        )
+        has_ended = self.ends_at is not None and now >= self.ends_at
+        return self.is_live and (has_ended or now >= self.expires_at)
 
 
 def advance(lease: Lease, step: LeaseTransition, now: float) -> Lease:

@@ -12,27 +12,22 @@ from jupyter_aistack.core.model.spec import MAX_COUNT
 from jupyter_aistack.exceptions import AIStackError
 
 from .fields import JSON
+from .formats import COUNT, FLAG, NUMBER, SHARE, TEXT
+from .preparations import CONDITION, PREPARATION
 from .records import (
-    CONDITION,
-    COUNT,
     DEVICE,
     DEVICE_STATE,
     EVENT,
-    FLAG,
     HOLDER,
     IDLE_POLICY,
     LEASE,
     MIG_INSTANCE,
     NOTICE,
-    NUMBER,
-    PREPARATION,
     QUEUE,
     REQUEST,
     RESERVATION,
-    SHARE,
     SLICE,
     SUSPEND_CAPABILITY,
-    TEXT,
     USE,
 )
 

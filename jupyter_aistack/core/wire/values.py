@@ -1,9 +1,9 @@
-"""Core values to and from JSON: the one contract that both towers and the TypeScript
-side share.
+"""What the granting side answers, put together from records, and checks of what users
+send.
 
 Times are seconds since the epoch, sizes are bytes, shares are text such as ``"1/4"``.
 What users send is checked field by field (``*_field``) and named in `InvalidRequest`;
-what the other side of a wire sends is taken at its word.
+what the other side of a wire sends is not checked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .fields import JSON
 from .records import DEVICE, QUEUE, REQUEST, RESERVATION, SUSPEND_CAPABILITY
 
 END_OF_TIME = 1e11
-"""In seconds since the epoch; beyond the year 5000 nobody reserves anything."""
+"""In seconds since the epoch; no reservation is beyond the year 5000."""
 
 
 def request_to_dict(
@@ -127,7 +127,7 @@ def number_field(
     most: float = 366 * 86400.0,
 ) -> float | None:
     """The number under `name`, or None when absent; raises `InvalidRequest` when it is
-    not one in [least, most].
+    not in [least, most].
     """
     value = payload.get(name)
     if value is None:
@@ -165,7 +165,7 @@ def integer_field(
 
 def moment_field(payload: Mapping[str, Any], name: str) -> float:
     """The time under `name`, in seconds since the epoch; raises `InvalidRequest` when
-    it is missing or not one.
+    it is missing or no time.
     """
     value = number_field(payload, name, most=END_OF_TIME)
     if value is None:

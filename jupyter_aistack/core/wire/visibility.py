@@ -1,4 +1,4 @@
-"""What one caller sees of leases, requests and events: all of its own, and of others as
+"""What a caller sees of leases, requests and events: all of its own, and of others as
 much as the settings allow.
 """
 
@@ -22,7 +22,7 @@ ANONYMOUS = "someone"
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """The eyes of one user.
+    """What a user may see.
 
     Attributes:
         user: whose they are.
@@ -47,16 +47,16 @@ class Visibility:
         """A request that is decided."""
         return request_to_dict(replace(request, holder=self._holder(request.holder)))
 
-    def waiting(self, one: QueuedForecast) -> JSON:
+    def waiting(self, forecast: QueuedForecast) -> JSON:
         """A request that waits, with position, reason and the moment it is expected to
         be granted.
         """
         request = replace(
-            one.request,
-            holder=self._holder(one.request.holder),
-            reason=self._reason(one),
+            forecast.request,
+            holder=self._holder(forecast.request.holder),
+            reason=self._reason(forecast),
         )
-        return request_to_dict(request, one.position, one.eta_at)
+        return request_to_dict(request, forecast.position, forecast.eta_at)
 
     def event(self, event: Event, own: Collection[str]) -> JSON:
         """An event; `own` are the ids of this user's leases and requests, asked for
@@ -71,11 +71,11 @@ class Visibility:
             return holder
         return replace(holder, user=ANONYMOUS, label="", pid=None, root_pid=None)
 
-    def _reason(self, one: QueuedForecast) -> str:
-        """The sentence; one about the limits of another user names that user."""
+    def _reason(self, forecast: QueuedForecast) -> str:
+        """Why it waits; the limits of another user would name that user."""
         if self.sees_names:
-            return one.reason
-        owner = one.request.holder.user
-        if owner != self.user and owner in one.public_reason:
+            return forecast.reason
+        owner = forecast.request.holder.user
+        if owner != self.user and owner in forecast.public_reason:
             return "a limit of its user is reached"
-        return one.public_reason
+        return forecast.public_reason

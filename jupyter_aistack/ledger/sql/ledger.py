@@ -135,7 +135,7 @@ def _close_before_fork() -> None:
 def _renew_locks() -> None:
     for ledger in list(
         _open_ledgers
-    ):  # a thread that held one is not in the child, and would never give it back
+    ):  # a thread that held a lock is not in the child, and would never release it
         ledger._renew_locks()
 
 

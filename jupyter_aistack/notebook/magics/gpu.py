@@ -115,7 +115,7 @@ class GPUCommands:
         """
         from jupyter_aistack.client.lease_handle import attached
         from jupyter_aistack.client.runtime import attach
-        from jupyter_aistack.core.wire.records import PREPARATION
+        from jupyter_aistack.core.wire.preparations import PREPARATION
 
         handle = attached()
         if handle is not None:

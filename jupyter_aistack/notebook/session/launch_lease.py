@@ -45,7 +45,7 @@ class LaunchLease:
 
     def _remember(self, prepared: Mapping[str, Any], own: frozenset[str]) -> None:
         """Keep how each was prepared: an ended lease is no longer in the answer."""
-        from jupyter_aistack.core.wire.records import PREPARATION
+        from jupyter_aistack.core.wire.preparations import PREPARATION
 
         for lease_id, preparation in prepared.items():
             if lease_id in own:

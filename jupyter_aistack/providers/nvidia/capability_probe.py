@@ -1,4 +1,4 @@
-"""Finding out how firmly each GPU's shares can be held: what `ladder` judges by,
+"""Finding out how firmly each GPU's shares can be held: what `highest_level` judges by,
 gathered once a minute.
 """
 
@@ -17,7 +17,7 @@ from jupyter_aistack.core.enforcement.levels import (
     ComputeMode,
     EnforcementOption,
     HostCapabilities,
-    ladder,
+    highest_level,
     major,
 )
 from jupyter_aistack.core.enforcement.mps_limits import NAMESPACES_DRIVER
@@ -116,7 +116,7 @@ class CapabilityProbe:
             for instance in device.mig
         ]
         whole = held.count(Enforcement.L4)
-        return ladder(
+        return highest_level(
             HostCapabilities(
                 index=device.index,
                 mig=device.mig_enabled if own.has_mig else None,

@@ -117,7 +117,7 @@ def _paths() -> JSON:
         "/leases/{id}/extend": {
             "post": _verb(
                 "extendLease",
-                "Move the end of a time-limited lease; one without an end stays without. An idle one is kept.",
+                "Move the end of a time-limited lease; a lease without an end stays without. An idle lease is kept.",
                 {200: "Lease"},
                 (400, 403, 404, 409, 503),
                 [_id()],
@@ -130,10 +130,10 @@ def _paths() -> JSON:
         ),
         "/leases/{id}/resume": _move(
             "resumeLease",
-            "Move it back once there is room; the next cell does so by itself.",
+            "Resume it once there is capacity; the next cell does so by itself.",
         ),
         "/leases/{id}/pin": _move(
-            "pinLease", "Keep it on its GPU whoever needs the room."
+            "pinLease", "Keep it on its GPU even if the capacity is needed."
         ),
         "/leases/{id}/unpin": _move("unpinLease", "Let it be suspended again."),
         "/queue": {
@@ -183,7 +183,7 @@ def _paths() -> JSON:
         "/report": {
             "get": _verb(
                 "getReport",
-                "What users have used, by week (UTC): one's own unless more is asked for.",
+                "What users have used, by week (UTC): the caller's own unless more is asked for.",
                 {200: "Report"},
                 (400, 403, 503),
                 [
@@ -233,7 +233,7 @@ def _paths() -> JSON:
         "/advice": {
             "get": _verb(
                 "getAdvice",
-                "Which size would have done, told from what was used.",
+                "Which size would have done, judging by what was used.",
                 {200: "Advices"},
                 (400, 403, 503),
                 [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jupyter_aistack.core.enforcement.levels import (
     ComputeMode,
     HostCapabilities,
-    ladder,
+    highest_level,
 )
 from jupyter_aistack.core.model.device import Enforcement
 
@@ -26,7 +26,7 @@ BEST = HostCapabilities(
 
 
 def told(**changes: object) -> tuple[str, dict[str, str]]:
-    rung = ladder(replace(BEST, **changes))  # type: ignore[arg-type]
+    rung = highest_level(replace(BEST, **changes))  # type: ignore[arg-type]
     return (rung.level.value if rung.level else "none"), dict(rung.why_not)
 
 
@@ -99,7 +99,7 @@ def test_mig_mode_without_an_instance_grants_no_share_and_says_what_to_do() -> N
 def test_compute_instances_that_share_memory_are_not_called_hardware() -> None:
     level, why = told(mig=True, parts=2)
     assert level == "L0"
-    assert "share their memory with one another" in why["L4"]
+    assert "share their memory with each other" in why["L4"]
 
 
 def test_a_gpu_without_mig_says_so() -> None:
@@ -107,19 +107,22 @@ def test_a_gpu_without_mig_says_so() -> None:
 
 
 def test_the_advice_is_given_where_a_wrong_directory_would_cost_something() -> None:
-    advice = ladder(
+    advice = highest_level(
         replace(BEST, compute_mode=ComputeMode.DEFAULT, foreign="process 7", index=3)
     ).advice
     assert "nvidia-smi -i 3 -c EXCLUSIVE_PROCESS, as root" in advice
     assert "processes of another MPS daemon (process 7) are not held by it" in advice
-    assert ladder(BEST).advice == ""
+    assert highest_level(BEST).advice == ""
     assert (
-        ladder(replace(BEST, compute_mode=ComputeMode.DEFAULT, control="")).advice == ""
+        highest_level(
+            replace(BEST, compute_mode=ComputeMode.DEFAULT, control="")
+        ).advice
+        == ""
     )
 
 
 def test_an_unknown_compute_mode_is_no_reason() -> None:
-    assert ladder(replace(BEST, compute_mode=None)).level is Enforcement.L3
+    assert highest_level(replace(BEST, compute_mode=None)).level is Enforcement.L3
 
 
 REASONS = st.sampled_from(["", "because"])
@@ -146,7 +149,7 @@ REASONS = st.sampled_from(["", "because"])
 def test_each_level_above_the_one_reached_has_a_reason_and_none_below(
     facts: HostCapabilities,
 ) -> None:
-    rung = ladder(facts)
+    rung = highest_level(facts)
     reached = rung.level.value if rung.level else "L0"
     above = [
         level.value

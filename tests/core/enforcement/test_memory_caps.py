@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jupyter_aistack.core.enforcement.memory_caps import (
+    combine_caps,
     merge_caps,
-    together,
     with_torch_share,
 )
 
@@ -83,7 +83,7 @@ def test_two_slices_of_one_process_have_the_tighter_caps() -> None:
         "CUPY_GPU_MEMORY_LIMIT": "9000000000",
         "OMP_NUM_THREADS": "2",
     }
-    assert together(GRANTED, other) == {
+    assert combine_caps(GRANTED, other) == {
         "AISTACK_MEMORY_FRACTION": "0.245000",
         "CUPY_GPU_MEMORY_LIMIT": "9000000000",
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.232750",

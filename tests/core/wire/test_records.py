@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.wire import records
+from jupyter_aistack.core.wire import preparations, records
 from jupyter_aistack.core.wire.fields import Record
 from jupyter_aistack.core.wire.schemas import SCHEMAS
 
 ALL: list[Record[Any]] = [
-    value for value in vars(records).values() if isinstance(value, Record)
+    value
+    for module in (records, preparations)
+    for value in vars(module).values()
+    if isinstance(value, Record)
 ]
 HIDDEN = {
     "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
@@ -35,7 +38,7 @@ def test_each_field_is_on_the_wire_unless_it_is_hidden_here(
     assert record.written == sent
 
 
-DESCRIBED = [each for each in ALL if each is not records.EXPECTATION]
+DESCRIBED = [each for each in ALL if each is not preparations.EXPECTATION]
 """What is expected is read by Python only."""
 
 

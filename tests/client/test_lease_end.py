@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jupyter_aistack.client.lease_handle import ended_line
+from jupyter_aistack.client.lease_end import ended_line
 from tests.fakes.samples import lease
 from tests.paths import DATA
 
