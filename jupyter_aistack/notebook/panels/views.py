@@ -14,7 +14,7 @@ from jupyter_aistack.core.model.units import (
     format_duration,
     format_share,
 )
-from jupyter_aistack.core.scheduling.idle import SHOWN_SECONDS
+from jupyter_aistack.core.scheduling.idle_thresholds import SHOWN_SECONDS
 
 if TYPE_CHECKING:
     from jupyter_aistack.tracking.cost import Cost
