@@ -127,9 +127,9 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.placement.demand",
         "core.placement.fragmentation",
         "core.placement.scarcity",
+        "core.placement.slots",
     },
     "core/placement/test_placement.py": {
-        "core.placement.cache",
         "core.placement.device_capacity",
         "core.placement.instances",
         "core.placement.refusals",

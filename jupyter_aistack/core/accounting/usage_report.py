@@ -208,7 +208,10 @@ def cost_of(gpu_hours: float, kwh: float | None, rates: Rates) -> float | None:
         return None
     if of_energy is not None and kwh is None:
         return None
-    return gpu_hours * (of_hours or 0.0) + (kwh or 0.0) * (of_energy or 0.0)
+
+    hours_cost = gpu_hours * (of_hours or 0.0)
+    energy_cost = (kwh or 0.0) * (of_energy or 0.0)
+    return hours_cost + energy_cost
 
 
 def lines(records: Iterable[UsageRecord], rates: Rates) -> tuple[UsageLine, ...]:
@@ -218,7 +221,9 @@ def lines(records: Iterable[UsageRecord], rates: Rates) -> tuple[UsageLine, ...]
     groups: dict[tuple[str, str], list[UsageRecord]] = {}
     for record in records:
         user = SYSTEM_USER if record.lease_id == SYSTEM else record.user
-        groups.setdefault((week_name(record.day), user), []).append(record)
+        key = (week_name(record.day), user)
+        groups.setdefault(key, []).append(record)
+
     return tuple(
         UsageLine(week=week, user=user, figures=figures(own, rates))
         for (week, user), own in sorted(groups.items())
@@ -238,11 +243,14 @@ def days_of_week(text: str) -> tuple[int, int]:
         InvalidRequest: naming ``week``.
     """
     year, separator, week = text.strip().upper().partition("-W")
+    monday = EPOCH
     try:
-        monday = date.fromisocalendar(int(year), int(week), 1) if separator else None
+        if separator:
+            monday = date.fromisocalendar(int(year), int(week), 1)
     except ValueError:
-        monday = None
-    if monday is None or monday < EPOCH:
+        separator = ""
+
+    if not separator or monday < EPOCH:
         raise InvalidRequest(
             f"week: {text[:32]!r} is not a week; write 2026-W48", field="week"
         )
@@ -260,6 +268,7 @@ def cells(records: Iterable[UsageRecord], most: int) -> list[dict[str, Any]]:
     for record in records:
         if record.lease_id != SYSTEM:
             groups.setdefault(record.cell, []).append(record)
+
     rows = [_cell(name, own) for name, own in groups.items()]
     return sorted(rows, key=_most_expensive_first)[:most]
 

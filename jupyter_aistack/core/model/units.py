@@ -16,6 +16,9 @@ _AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)", re.ASCII)
 MAX_SECONDS = 366 * 86400
 
 
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]*)", re.ASCII)
+
+
 def parse_bytes(text: str, *, field: str = "memory") -> int:
     """Bytes in a text such as ``20GiB``, ``512MB`` or ``1.5 gib``, rounded down.
 
@@ -39,10 +42,10 @@ def parse_duration(text: str | float, *, field: str = "duration") -> float:
     Raises:
         InvalidRequest: naming `field`; durations are positive and at most a year.
     """
-    seconds = (
-        text if isinstance(text, (int, float)) else _sum_of_parts(text.strip().lower())
-    )
-    if seconds is None or not math.isfinite(seconds) or not 0 < seconds <= MAX_SECONDS:
+    seconds = _sum_of_parts(text) if isinstance(text, str) else text
+
+    # A comparison with NaN is false, so NaN is refused as well.
+    if seconds is None or not 0 < seconds <= MAX_SECONDS:
         raise InvalidRequest(
             f"{field}: {text!r} is not a duration; write 30min, 2h, 1h30m or seconds, at most a year",
             field=field,
@@ -51,14 +54,21 @@ def parse_duration(text: str | float, *, field: str = "duration") -> float:
 
 
 def _sum_of_parts(text: str) -> float | None:
-    parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]*)", text, re.ASCII)
-    if (
-        not parts
-        or "".join(n + u for n, u in parts) != text
-        or any(u not in _SECONDS for _, u in parts)
-    ):
+    """The seconds of numbers with units, added up; None where the text is no such
+    sum.
+    """
+    text = text.strip().lower()
+    parts = _PART.findall(text)
+    is_whole_text = "".join(number + unit for number, unit in parts) == text
+    if not parts or not is_whole_text:
         return None
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+    seconds = 0.0
+    for number, unit in parts:
+        if unit not in _SECONDS:
+            return None
+        seconds += float(number) * _SECONDS[unit]
+    return seconds
 
 
 def format_bytes(amount: int | float) -> str:
@@ -95,9 +105,11 @@ def format_duration(seconds: float) -> str:
         ("h", 3600, "min", 60),
         ("min", 60, "s", 1),
     ):
-        if total >= size:
-            rest = total % size // lesser_size
-            return f"{total // size} {unit}" + (f" {rest} {lesser}" if rest else "")
+        if total < size:
+            continue
+        text = f"{total // size} {unit}"
+        rest = total % size // lesser_size
+        return f"{text} {rest} {lesser}" if rest else text
     return f"{total} s"
 
 
@@ -105,7 +117,7 @@ def format_about(seconds: float) -> str:
     """A duration that is only roughly known: rounded up to minutes, or to ten seconds
     where there are few.
 
-    It says the same for a while, so that whoever is shown it is not shown it anew every
+    It says the same for a while, so that those who are shown it are not shown something else every
     second.
     """
     step = 60 if seconds > 60 else 10

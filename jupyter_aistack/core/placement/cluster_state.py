@@ -35,20 +35,24 @@ class ClusterState:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = tuple(nodes)
-        widest = max((node.gpus for node in nodes), default=0)
+        self.watchers: list[Callable[[int], None]] = []
+
         self.cpu = np.array([node.cpu_milli for node in nodes], dtype=np.float64)
         self.memory = np.array([node.memory_mib for node in nodes], dtype=np.float64)
+        self.free_milli = WHOLE * sum(node.gpus for node in nodes)
+
+        widest = max((node.gpus for node in nodes), default=0)
         rows = [[WHOLE] * node.gpus + [-1] * (widest - node.gpus) for node in nodes]
         self.shares = np.array(rows, dtype=np.int64).reshape(len(nodes), widest)
-        self.free_milli = WHOLE * sum(node.gpus for node in nodes)
-        self.watchers: list[Callable[[int], None]] = []
         self._largest_share = self.shares.max(axis=1, initial=-1)
         self.whole = (self.shares == WHOLE).sum(axis=1)
         self._of_models: dict[frozenset[str], Mask] = {}
 
     def fitting(self, demand: Demand) -> Mask:
         """Which nodes could hold the demand now."""
-        mask: Mask = (self.cpu >= demand.cpu_milli) & (self.memory >= demand.memory_mib)
+        has_cpu = self.cpu >= demand.cpu_milli
+        has_memory = self.memory >= demand.memory_mib
+        mask: Mask = has_cpu & has_memory
         if demand.models:
             mask &= self.of_models(demand.models)
         if demand.gpus == 1:

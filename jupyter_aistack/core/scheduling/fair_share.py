@@ -34,6 +34,10 @@ from jupyter_aistack.core.model.usage_history import (
 )
 
 NONE = Fraction(0)
+Amounts = defaultdict[str, Fraction]
+"""Device equivalents by queue or by user."""
+UsedByUser = defaultdict[tuple[str, str], float]
+"""Device-equivalent seconds, or devices held, by queue and user."""
 DESERVED, BATCH_SHARE, INTERACTIVE, BATCH = range(4)
 """The tiers of queues, served in this order."""
 LOOKAHEAD_SECONDS = 3600.0
@@ -87,21 +91,26 @@ class FairShare:
         self.policy = policy
         self.now = now
         self.queues = {queue.name: queue for queue in policy.queues}
-        self.held: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self.users_devices: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self.users_slices: defaultdict[str, int] = defaultdict(int)
-        self._users_held: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self._users_past: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self._queues_past: defaultdict[str, float] = defaultdict(float)
-        self._week: defaultdict[str, float] = defaultdict(float)
         self._leases = tuple(leases)
         gpus = inventory.of_kind(DeviceKind.GPU)
         self._device_count = len(gpus) or len(inventory.devices)
-        self._ranks: dict[str, tuple[float, ...]] = {}
-        self._incoming: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self._outgoing: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self._reserved: defaultdict[str, Fraction] = defaultdict(Fraction)
+
+        # What is held now, and what was used before: by queue, by user, and by both.
+        self.held: Amounts = defaultdict(Fraction)
+        self.users_devices: Amounts = defaultdict(Fraction)
+        self.users_slices: defaultdict[str, int] = defaultdict(int)
+        self._users_held: UsedByUser = defaultdict(float)
+        self._users_past: UsedByUser = defaultdict(float)
+        self._queues_past: defaultdict[str, float] = defaultdict(float)
+        self._week: defaultdict[str, float] = defaultdict(float)
+
+        # What will change hands, and what is owed.
+        self._incoming: Amounts = defaultdict(Fraction)
+        self._outgoing: Amounts = defaultdict(Fraction)
+        self._reserved: Amounts = defaultdict(Fraction)
         self.clear_promises()
+
+        self._ranks: dict[str, tuple[float, ...]] = {}
         self._add_reservations(reservations)
         self._add_past(accounts)
         self._add_held(self._leases)
@@ -125,24 +134,24 @@ class FairShare:
         """Leases come in few sizes: fractions are added once for each size of each
         user, not once for each lease.
         """
-        counts: defaultdict[tuple[str, str, tuple[int, int]], list[int]] = defaultdict(
-            lambda: [0, 0]
-        )
+        counts: dict[tuple[str, str, tuple[int, int]], list[int]] = {}
         has_limits = bool(self.policy.limits)
         for lease in leases:
             user = lease.holder.user
             size = equivalents(lease.occupied)
             whole = equivalents(lease.slices) if lease.is_away else size
-            count = counts[lease.queue, user, size.as_integer_ratio()]
+            key = (lease.queue, user, size.as_integer_ratio())
+            count = counts.setdefault(key, [0, 0])
             count[0] += 1
             count[1] += len(lease.slices)
             self._add_running(lease, whole, has_limits)
             if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
                 self.expect_loss(lease.queue, size)
+
         for (queue, user, ratio), (number, slices) in counts.items():
             numerator, denominator = ratio
-            size = Fraction(numerator * number, denominator)
-            self.charge(queue, user, size, slices)
+            total = Fraction(numerator * number, denominator)
+            self.charge(queue, user, total, slices)
 
     def _add_running(self, lease: Lease, size: Fraction, has_limits: bool) -> None:
         """The use of a lease that goes on."""
@@ -183,15 +192,14 @@ class FairShare:
         held.
         """
         self._promised[queue] += size
-        devices, number = self._promised_to[user]
-        self._promised_to[user] = (devices + size, number + slices)
+        self._promised_devices[user] += size
+        self._promised_slices[user] += slices
 
     def clear_promises(self) -> None:
         """Nothing is promised to anybody."""
-        self._promised: defaultdict[str, Fraction] = defaultdict(Fraction)
-        self._promised_to: defaultdict[str, tuple[Fraction, int]] = defaultdict(
-            lambda: (NONE, 0)
-        )
+        self._promised: Amounts = defaultdict(Fraction)
+        self._promised_devices: Amounts = defaultdict(Fraction)
+        self._promised_slices: defaultdict[str, int] = defaultdict(int)
 
     def expected(self, queue: str) -> Fraction:
         """What a queue will hold once the capacity being freed has changed hands."""
@@ -279,7 +287,7 @@ class FairShare:
         by_user = NONE
         most = self.policy.limits_of(user).devices
         if most is not None:
-            held = self.users_devices[user] + self._promised_to[user][0]
+            held = self.users_devices[user] + self._promised_devices[user]
             by_user = max(NONE, held + size - most)
         return by_queue, by_user
 
@@ -319,9 +327,9 @@ class FairShare:
         limits = self.policy.limits_of(user)
         held_slices = self.users_slices[user]
         held_devices = self.users_devices[user]
-        devices_to_come, slices_to_come = self._promised_to[user]
-        all_slices = held_slices + slices_to_come + slices
-        all_devices = held_devices + devices_to_come + size
+        all_slices = held_slices + self._promised_slices[user] + slices
+        all_devices = held_devices + self._promised_devices[user] + size
+
         if limits.slices is not None and all_slices > limits.slices:
             reason = f"{user} holds {held_slices} of the {limits.slices} slices a user may hold at once"
         elif limits.devices is not None and all_devices > limits.devices:
