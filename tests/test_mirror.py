@@ -233,11 +233,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.records",
     },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
-    "providers/nvidia/test_provider.py": {"providers.base"},
+    "providers/nvidia/test_provider.py": {
+        "providers.base",
+        "providers.nvidia.version",
+    },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
     "providers/test_cpu.py": {"system.memory"},
     "server/rest/test_openapi.py": {"server.json_body"},
-    "server/suspend/test_capability.py": {"providers.nvidia.version"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",
