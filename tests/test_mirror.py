@@ -41,6 +41,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.advice",
         "broker.api.figures",
     },
+    "broker/test_usage_meter.py": {"broker.charged_totals"},
+    "client/runtime/test_attach.py": {"system.runtimes"},
     "broker/api/test_service.py": {
         "broker.api.base",
         "broker.api.caller",
@@ -56,6 +58,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "broker/test_broker.py": {
         "broker.cycle",
         "broker.devices",
+        "broker.host_sampler",
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
@@ -170,7 +173,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
-    "kernel/test_environment.py": {"core.enforcement.preparation", "kernel.combine"},
+    "kernel/test_environment.py": {
+        "core.enforcement.device_visibility",
+        "providers.amd.visibility",
+        "providers.nvidia.visibility",
+        "core.enforcement.preparation",
+        "kernel.combine",
+    },
     "ledger/sql/test_ledger.py": {
         "ledger.sql.database",
         "ledger.sql.rows",
@@ -235,6 +244,8 @@ DRIVEN_BY: dict[str, set[str]] = {
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
     "providers/nvidia/test_provider.py": {
         "providers.base",
+        "providers.nvidia.discovery",
+        "providers.nvidia.slices",
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
