@@ -107,6 +107,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_guard",
         "client.lease_handle",
         "client.transports",
+        "client.waiting",
     },
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
