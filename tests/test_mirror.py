@@ -42,7 +42,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.figures",
     },
     "broker/test_usage_meter.py": {"broker.charged_totals"},
-    "client/runtime/test_attach.py": {"system.runtimes"},
     "broker/api/test_service.py": {
         "broker.api.base",
         "broker.api.caller",
@@ -108,6 +107,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_guard",
         "client.lease_handle",
         "client.transports",
+        "client.waiting",
     },
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
