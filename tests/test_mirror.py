@@ -41,6 +41,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.advice",
         "broker.api.figures",
     },
+    "broker/test_usage_meter.py": {"broker.charged_totals"},
     "broker/api/test_service.py": {
         "broker.api.base",
         "broker.api.caller",
@@ -56,6 +57,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "broker/test_broker.py": {
         "broker.cycle",
         "broker.devices",
+        "broker.host_sampler",
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
@@ -98,12 +100,14 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.offload.tensor_state",
         "client.offload.tensors",
     },
+    "client/runtime/test_attach.py": {"system.runtimes"},
     "client/runtime/test_memory_caps.py": {"client.runtime.frameworks"},
     "client/test_client.py": {
         "client.durations",
         "client.lease_guard",
         "client.lease_handle",
         "client.transports",
+        "client.waiting",
     },
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
@@ -170,7 +174,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
-    "kernel/test_environment.py": {"core.enforcement.preparation", "kernel.combine"},
+    "kernel/test_environment.py": {
+        "core.enforcement.device_visibility",
+        "providers.amd.visibility",
+        "providers.nvidia.visibility",
+        "core.enforcement.preparation",
+        "kernel.combine",
+    },
     "ledger/sql/test_ledger.py": {
         "ledger.sql.database",
         "ledger.sql.rows",
@@ -233,11 +243,15 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.records",
     },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
-    "providers/nvidia/test_provider.py": {"providers.base"},
+    "providers/nvidia/test_provider.py": {
+        "providers.base",
+        "providers.nvidia.discovery",
+        "providers.nvidia.slices",
+        "providers.nvidia.version",
+    },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
     "providers/test_cpu.py": {"system.memory"},
     "server/rest/test_openapi.py": {"server.json_body"},
-    "server/suspend/test_capability.py": {"providers.nvidia.version"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",

@@ -4,11 +4,9 @@ measured.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,22 +21,17 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
-from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.sample import DeviceSample, HostSample, UnitSample
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Provider
 
+from .host_sampler import HostSampler, OwnedDevices, Processes
+
 log = logging.getLogger("jupyter_aistack")
 
 INVENTORY_SECONDS = 2.0
-MEASURED_SECONDS = 2.5
-"""How far back activity is told of leases that are measured out of turn."""
-KEPT_SAMPLES = 64
-"""So many samples wait for whoever charges by them."""
-
-Processes = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
-"""Gives the processes of leases, by lease id."""
 
 
 class DeviceManager:
@@ -69,9 +62,7 @@ class DeviceManager:
         self._prepared: dict[str, Lease] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
-        self._sampling = threading.Lock()
-        self._samples: deque[HostSample] = deque(maxlen=KEPT_SAMPLES)
-        self._numbers = itertools.count(1)
+        self._sampler = HostSampler(self.inventory, self._by_owner, clock)
 
     def inventory(self) -> Inventory:
         """The devices, at most two seconds old, with the memory of strangers marked."""
@@ -277,38 +268,17 @@ class DeviceManager:
     @property
     def latest(self) -> HostSample | None:
         """The newest sample; None before the first."""
-        return self._samples[-1] if self._samples else None
+        return self._sampler.latest
 
     def samples_after(self, number: int) -> tuple[HostSample, ...]:
-        """The samples taken since the one of this number, oldest first; the last
-        `KEPT_SAMPLES` of them at most.
-        """
-        return tuple(sample for sample in self._samples if sample.number > number)
+        """The samples taken since the one of this number, oldest first."""
+        return self._sampler.after(number)
 
     def sample(
         self, leases: Sequence[Lease], pids: Processes, *, max_age_seconds: float = 0.0
     ) -> HostSample:
-        """What every device reports, asked anew only where the newest sample is older
-        than `max_age_seconds` or was taken for other leases.
-
-        Whoever comes first in a tick has the drivers asked; all others read the same
-        object.
-
-        Args:
-            leases: the live leases of the host.
-            pids: gives the processes of leases, where they are known; called only when
-                a sample is taken, as it walks all processes of the host.
-            max_age_seconds: how old the answer may be.
-        """
-        with self._sampling:
-            latest = self.latest
-            if latest is not None and _serves(
-                latest, leases, self._clock(), max_age_seconds
-            ):
-                return latest
-            sample = self._take_sample(leases, pids(leases), latest)
-            self._samples.append(sample)
-            return sample
+        """What every device reports; see `HostSampler.sample`."""
+        return self._sampler.sample(leases, pids, max_age_seconds)
 
     def measure(
         self,
@@ -316,111 +286,24 @@ class DeviceManager:
         pids: Mapping[str, frozenset[int]],
         since: float | None = None,
     ) -> HostSample:
-        """What the devices of some leases report at this very moment, activity since
-        `since` or over the last seconds. It is kept for nobody, and cuts no sample's
-        time short.
+        """What the devices of some leases report at this very moment; see
+        `HostSampler.measure`.
         """
-        now = self._clock()
-        home = {slice_.device_id for lease in leases for slice_ in lease.slices}
-        devices = {d.id: d for d in self.inventory().devices if d.id in home}
-        held = {lease.id: lease for lease in leases}
-        start = now - MEASURED_SECONDS if since is None else since
-        return HostSample(
-            number=0,
-            at=now,
-            leases=held,
-            pids=pids,
-            devices=devices,
-            readings=self._readings(devices, held, pids, start),
-        )
+        return self._sampler.measure(leases, pids, since)
 
-    def _take_sample(
-        self,
-        leases: Sequence[Lease],
-        pids: Mapping[str, frozenset[int]],
-        before: HostSample | None,
-    ) -> HostSample:
-        live = {lease.id: lease for lease in leases}
-        processes = dict(pids)
-        ended: dict[str, Lease] = {}
-        if before is not None:
-            # A lease that ended between two samples worked until then: its processes
-            # are as they were, and the driver still has samples of them.
-            known = {i: lease for i, lease in before.leases.items() if lease.is_live}
-            ended = {i: _ended(known[i]) for i in known.keys() - live.keys()}
-            old = {i: before.pids[i] for i in ended if i in before.pids}
-            processes = {**old, **pids}
-        devices = {device.id: device for device in self.inventory().devices}
-        held = {**ended, **live}
-        return HostSample(
-            number=next(self._numbers),
-            at=self._clock(),
-            leases=held,
-            pids=processes,
-            devices=devices,
-            readings=self._readings(devices, held, processes, None),
-        )
-
-    def _readings(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None,
-    ) -> dict[str, DeviceSample]:
-        """One question to each provider."""
-        readings: dict[str, DeviceSample] = {}
+    def _by_owner(self, devices: Mapping[str, Device]) -> list[OwnedDevices]:
+        """Devices by the provider they belong to."""
+        owned: list[OwnedDevices] = []
         for provider in self.providers:
             own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
-            if not own:
-                continue
-            held = {i: lease for i, lease in leases.items() if _is_on(lease, own)}
-            try:
-                readings.update(provider.sample(own, held, pids, since))
-            except ProviderError as error:
-                log.warning("%s cannot be measured: %s", provider.name, error.message)
-                readings.update(_unread(own, held.values()))
-            except Exception:
-                # A mistake in one provider must neither hide the others' devices nor
-                # stop the upkeep of leases.
-                log.exception("%s cannot be measured", provider.name)
-                readings.update(_unread(own, held.values()))
-        return readings
+            if own:
+                owned.append((provider, own))
+        return owned
 
     def close(self) -> None:
         """Let go of the drivers."""
         for provider in self.providers:
             provider.close()
-
-
-def _serves(
-    sample: HostSample, leases: Iterable[Lease], now: float, max_age_seconds: float
-) -> bool:
-    """Whether a sample is young enough and was taken for these leases."""
-    age = now - sample.at
-    is_young = age == 0 or 0 < age < max_age_seconds
-    return is_young and all(lease.id in sample.leases for lease in leases)
-
-
-def _ended(lease: Lease) -> Lease:
-    return replace(lease, state=LeaseState.ENDED)
-
-
-def _is_on(lease: Lease, devices: Container[str]) -> bool:
-    return any(slice_.device_id in devices for slice_ in lease.slices)
-
-
-def _unread(devices: Iterable[str], leases: Iterable[Lease]) -> dict[str, DeviceSample]:
-    """Samples of devices that could not be read: the lists of processes on them exist,
-    and are unknown.
-    """
-    slices = [slice_ for lease in leases for slice_ in lease.slices if slice_.uuid]
-    return {
-        device_id: DeviceSample(
-            units={s.uuid: UnitSample() for s in slices if s.device_id == device_id}
-        )
-        for device_id in devices
-    }
 
 
 def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:

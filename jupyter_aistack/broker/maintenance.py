@@ -70,7 +70,7 @@ class Maintenance:
         self._record_usage_or_log()
 
         leases = self._host_state.leases()
-        self._memory.look(leases, lambda: self.sample(leases))
+        self._memory.check(leases, lambda: self.sample(leases))
         self._faults.look(leases, lambda: self._processes.pids(leases))
 
         events = self._cycle.run()

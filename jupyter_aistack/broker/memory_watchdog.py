@@ -6,7 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 
 from jupyter_aistack.core.accounting.measurement import (
@@ -73,7 +80,7 @@ Trees = Mapping[str, frozenset[int]]
 
 
 class MemoryWatchdog:
-    """Looks at all leases of a host.
+    """Checks all leases of a host against their memory.
 
     Args:
         ledger: where it is said.
@@ -95,9 +102,10 @@ class MemoryWatchdog:
         self._breaches: dict[int, MemoryBreach] = {}
         self._strays: dict[str, frozenset[int]] = {}
         self._by_process: set[str] = set()
-        self._looked_at = self._host_looked_at = float("-inf")
+        self._looked_at = float("-inf")
+        self._host_looked_at = float("-inf")
 
-    def look(self, leases: Sequence[Lease], sample: Callable[[], HostSample]) -> None:
+    def check(self, leases: Sequence[Lease], sample: Callable[[], HostSample]) -> None:
         """Check what is due, and say what is new. What cannot be measured is said, and
         stops nothing.
 
@@ -105,31 +113,34 @@ class MemoryWatchdog:
             leases: the host's live leases.
             sample: gives what the devices report; called only when a check is due.
         """
+        self._forget_ended({lease.id for lease in leases})
         now = self._clock()
-        live = {lease.id for lease in leases}
-        self._watched = {
-            lease_id: watched
-            for lease_id, watched in self._watched.items()
-            if lease_id in live
-        }
+        # A clock that was set back makes everything due.
+        is_gpu_due = not 0 <= now - self._looked_at < GPU_SECONDS
+        is_host_due = not 0 <= now - self._host_looked_at < HOST_SECONDS
+        on_gpu = [lease for lease in leases if _is_on_gpu(lease)]
+        checks_gpus = is_gpu_due and bool(on_gpu)
+        checks_host = is_host_due and bool(leases)
+        if not checks_gpus and not checks_host:
+            return
+
+        # Asked for only now: a sample walks all processes of the host.
+        measured = sample()
+        if checks_gpus:
+            self._looked_at = now
+            self._check_by_process(on_gpu, measured)
+        if checks_host:
+            # After the GPUs: a lease that was checked there is not checked twice.
+            self._host_looked_at = now
+            self._check_in_all(leases, measured)
+
+    def _forget_ended(self, live: Container[str]) -> None:
+        self._watched = {i: each for i, each in self._watched.items() if i in live}
         self._breaches = {
             pid: breach
             for pid, breach in self._breaches.items()
             if breach.lease.id in live
         }
-        # A clock that was set back makes everything due.
-        is_due = not 0 <= now - self._looked_at < GPU_SECONDS
-        is_host_due = not 0 <= now - self._host_looked_at < HOST_SECONDS
-        on_gpu = [lease for lease in leases if _is_on_gpu(lease)] if is_due else []
-        if not on_gpu and not (is_host_due and leases):
-            return
-        measured = sample()
-        if on_gpu:
-            self._looked_at = now
-            self._look_by_process(on_gpu, measured)
-        if is_host_due:
-            self._host_looked_at = now
-            self._look_in_all(leases, measured)
 
     def orphan_processes(self, lease_id: str) -> frozenset[int]:
         """Processes of a lease outside its tree, as of the last look."""
@@ -171,33 +182,42 @@ class MemoryWatchdog:
             if lease.id in sample.pids
         }
 
-    def _look_by_process(self, leases: Sequence[Lease], sample: HostSample) -> None:
+    def _check_by_process(self, leases: Sequence[Lease], sample: HostSample) -> None:
         trees = self._trees(leases, sample)
         held = memory_by_unit(sample, [s for lease in leases for s in lease.slices])
         listed = {pid for processes in held.values() for pid in processes or ()}
         self._strays = find_orphan_processes(leases, trees, listed)
         self._by_process = set()
-        for group in _together([lease for lease in leases if lease.id in trees], trees):
-            pids = frozenset().union(
-                *(trees[lease.id] | self.orphan_processes(lease.id) for lease in group)
-            )
-            slices = [
-                (piece.uuid, piece.memory_bytes)
-                for lease in group
-                for piece in lease.slices
-                if piece.uuid
-            ]
-            granted = granted_together(slices)
-            if not granted.keys() & held.keys():
-                continue  # nobody lists processes there
-            self._by_process |= {lease.id for lease in group}
-            fill = fullest(
-                granted, held, pids, {pid: program_of(pid) for pid in pids & listed}
-            )
-            for lease in group:
-                self._judge(lease, fill, self._action)
+        rooted = [lease for lease in leases if lease.id in trees]
+        for group in _together(rooted, trees):
+            self._check_group(group, self._pids_of(group, trees), held)
 
-    def _look_in_all(self, leases: Sequence[Lease], sample: HostSample) -> None:
+    def _pids_of(self, group: Sequence[Lease], trees: Trees) -> frozenset[int]:
+        parts = [trees[lease.id] | self.orphan_processes(lease.id) for lease in group]
+        return frozenset().union(*parts)
+
+    def _check_group(
+        self,
+        group: Sequence[Lease],
+        pids: frozenset[int],
+        held: Mapping[str, Mapping[int, int | None] | None],
+    ) -> None:
+        """Check leases that the same processes use: they have one limit together."""
+        slices = [slice_ for lease in group for slice_ in lease.slices if slice_.uuid]
+        granted = granted_together([(s.uuid, s.memory_bytes) for s in slices])
+        if not granted.keys() & held.keys():
+            return  # nobody lists processes there
+
+        self._by_process |= {lease.id for lease in group}
+        lists = [processes or {} for processes in held.values()]
+        programs = {
+            pid: program_of(pid) for pid in pids if any(pid in own for own in lists)
+        }
+        fill = fullest(granted, held, pids, programs)
+        for lease in group:
+            self._judge(lease, fill, self._action)
+
+    def _check_in_all(self, leases: Sequence[Lease], sample: HostSample) -> None:
         """The host's memory, and devices whose processes nobody can list; they are
         measured all together.
         """
@@ -205,12 +225,9 @@ class MemoryWatchdog:
         for lease in leases:
             memory = used[lease.id].memory_bytes
             if memory is not None and lease.id not in self._by_process:
-                granted = sum(piece.memory_bytes for piece in lease.slices)
-                self._judge(
-                    lease,
-                    MemoryFill(memory_bytes=memory, granted_bytes=granted),
-                    MemoryAction.WARN,
-                )
+                granted = sum(slice_.memory_bytes for slice_ in lease.slices)
+                fill = MemoryFill(memory_bytes=memory, granted_bytes=granted)
+                self._judge(lease, fill, MemoryAction.WARN)
 
     # -- saying it ---------------------------------------------------------------------
 
@@ -305,4 +322,4 @@ def _together(leases: Iterable[Lease], trees: Trees) -> Iterable[list[Lease]]:
 
 
 def _is_on_gpu(lease: Lease) -> bool:
-    return any(piece.kind is not SliceKind.CPU for piece in lease.slices)
+    return any(slice_.kind is not SliceKind.CPU for slice_ in lease.slices)

@@ -13,8 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from jupyter_aistack.core.accounting.attribution import charges_of
 from jupyter_aistack.core.accounting.charges import (
@@ -38,6 +37,7 @@ from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.exceptions import LedgerConflict
 from jupyter_aistack.ledger.base import Ledger
 
+from .charged_totals import ChargedTotals, with_records
 from .devices import DeviceManager
 
 SETTLE_SECONDS = 10.0
@@ -58,23 +58,6 @@ so many of those at a time.
 """
 LATE_SECONDS = 60.0
 """So late may the word arrive that a cell ran."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChargedTotals:
-    """A running count of what was charged.
-
-    Attributes:
-        user: to whom; empty for the system.
-        lease_id: for which lease; empty for all that have ended.
-        millijoules: energy, where any of it was known; None where none was.
-        gpu_seconds: share of GPUs times time.
-    """
-
-    user: str
-    lease_id: str = ""
-    millijoules: int | None = None
-    gpu_seconds: float = 0.0
 
 
 Pids = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
@@ -315,7 +298,7 @@ class UsageMeter:
             self._close()
             self._away_until = now + SETTLE_SECONDS
             return
-        self.charged = _counted(self.charged, bill.charges, self._live)
+        self.charged = with_records(self.charged, bill.charges, self._live)
         self._tidy(now)
         if is_last:
             self._close()
@@ -372,47 +355,3 @@ class UsageMeter:
                 < FOLDED
             ):
                 return
-
-
-def _counted(
-    before: Mapping[str, ChargedTotals],
-    charges: Iterable[UsageRecord],
-    live: Mapping[str, Lease],
-) -> dict[str, ChargedTotals]:
-    """The counts with these charges; a lease that has ended is counted with its user,
-    so that counts stay few.
-    """
-    found = dict(before)
-    for one in charges:
-        if one.kind != "cpu":
-            _count(
-                found,
-                ChargedTotals(user=one.user, lease_id=one.lease_id, **_amounts(one)),
-            )
-    for name, count in list(found.items()):
-        if count.lease_id and count.lease_id not in live:
-            del found[name]
-            _count(found, replace(count, lease_id=""))
-    return found
-
-
-def _amounts(charge: UsageRecord) -> dict[str, Any]:
-    seconds = charge.share_seconds if charge.lease_id else 0.0
-    return {
-        "millijoules": charge.millijoules if charge.metered_seconds else None,
-        "gpu_seconds": seconds,
-    }
-
-
-def _count(counts: dict[str, ChargedTotals], more: ChargedTotals) -> None:
-    name = more.lease_id or f"user:{more.user}"
-    known = counts.get(name)
-    if known is None:
-        counts[name] = more
-        return
-    parts = [part for part in (known.millijoules, more.millijoules) if part is not None]
-    counts[name] = replace(
-        known,
-        millijoules=sum(parts) if parts else None,
-        gpu_seconds=known.gpu_seconds + more.gpu_seconds,
-    )

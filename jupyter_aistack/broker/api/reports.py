@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.broker.host_state import HostState
-from jupyter_aistack.broker.usage_meter import ChargedTotals, UsageMeter
+from jupyter_aistack.broker.usage_meter import UsageMeter
 from jupyter_aistack.core.accounting import usage_report
 from jupyter_aistack.core.accounting.charges import (
     DAY_SECONDS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.usage_meter import ChargedTotals
+from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.exceptions import InvalidRequest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from jupyter_aistack.core.model.device import Device, MIGInstance, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
@@ -16,6 +17,7 @@ from jupyter_aistack.core.model.sample import (
 
 from .intervals import ProcessLoad
 
+T = TypeVar("T")
 Activity = tuple[dict[str, float], float | None]
 """Activity of each lease as a share of the device, and of all other processes."""
 
@@ -43,20 +45,29 @@ def usage_of(
     """
     parts: list[Usage] = []
     for device_id in dict.fromkeys(slice_.device_id for slice_ in lease.slices):
-        reading = readings.get(device_id)
-        slices = [each for each in lease.slices if each.device_id == device_id]
-        if reading is None:
-            parts.append(Usage())
-        elif lease.id in reading.leases:
-            parts.append(reading.leases[lease.id])
-        else:
-            parts.extend(_usage_on(slice_, lease, pids, reading) for slice_ in slices)
-    memory = [part.memory_bytes for part in parts if part.memory_bytes is not None]
-    shares = [part.utilization for part in parts if part.utilization is not None]
+        parts.extend(_usage_on_device(device_id, lease, pids, readings.get(device_id)))
+    memory = _known(part.memory_bytes for part in parts)
+    shares = _known(part.utilization for part in parts)
     return Usage(
         memory_bytes=sum(memory) if _is_complete(memory, parts) else None,
         utilization=sum(shares) / len(parts) if _is_complete(shares, parts) else None,
     )
+
+
+def _usage_on_device(
+    device_id: str, lease: Lease, pids: frozenset[int], reading: DeviceSample | None
+) -> list[Usage]:
+    """The use of each slice on a device, or of all of them together."""
+    if reading is None:
+        return [Usage()]
+    if lease.id in reading.leases:
+        return [reading.leases[lease.id]]
+    slices = [slice_ for slice_ in lease.slices if slice_.device_id == device_id]
+    return [_usage_on(slice_, lease, pids, reading) for slice_ in slices]
+
+
+def _known(figures: Iterable[T | None]) -> list[T]:
+    return [figure for figure in figures if figure is not None]
 
 
 def _is_complete(known: Sequence[object], parts: Sequence[Usage]) -> bool:
@@ -242,22 +253,24 @@ def activity_by_process(
     """
     if busy is None:
         return {}, None
-    shares = {
-        lease_id: sum(share for pid, share in busy.items() if pid in own)
-        for lease_id, own in pids.items()
-    }
+    shares = {lease_id: _sum_of(busy, own) for lease_id, own in pids.items()}
     ours = frozenset().union(*pids.values())
-    others = sum(share for pid, share in busy.items() if pid not in ours)
+    others = _sum_of(busy, busy.keys() - ours)
     total = sum(shares.values()) + others
     scale = _scale(total, whole)
     if total <= 0 and whole is not None:
         others = min(1.0, whole)
+    hidden = by_mps if others > 0 else ()
     known = {
         lease_id: share * scale
         for lease_id, share in shares.items()
-        if share > 0 or others <= 0 or lease_id not in by_mps
+        if share > 0 or lease_id not in hidden
     }
     return known, others * scale
+
+
+def _sum_of(busy: Mapping[int, float], pids: Collection[int]) -> float:
+    return sum(share for pid, share in busy.items() if pid in pids)
 
 
 def _scale(total: float, whole: float | None) -> float:
@@ -280,26 +293,33 @@ def activity_by_instance(
     Compute instances of one GPU instance share one figure and cannot be told apart;
     theirs goes to the others.
     """
-    total = sum(instance.multiprocessors for instance in device.mig)
-    activity = {uuid: unit.activity for uuid, unit in units.items()}
-    worked = {
-        instance.uuid: min(1.0, share) * instance.multiprocessors / total
-        for instance in device.mig
-        if total and (share := activity.get(instance.uuid)) is not None
-    }
-    if not total or len(worked) < len(device.mig):
+    worked = _worked(device, units)
+    if not worked or len(worked) < len(device.mig):
         return {}, None
     holders = Counter(each.uuid for held in slices.values() for each in held)
     whole = {each.uuid for each in device.mig if not _shares_figure(each)}
-    own = {lease_id: [each.uuid for each in held] for lease_id, held in slices.items()}
-    known = {lease_id: uuids for lease_id, uuids in own.items() if whole >= set(uuids)}
-    # One lease may have ended since the sample before and another begun on the same
-    # instance: each is charged half of what the instance did.
-    busy = {
-        lease_id: sum(worked[uuid] / holders[uuid] for uuid in uuids)
-        for lease_id, uuids in known.items()
-    }
+    busy: dict[str, float] = {}
+    for lease_id, held in slices.items():
+        uuids = [each.uuid for each in held]
+        if whole.issuperset(uuids):
+            # One lease may have ended since the sample before and another begun on the
+            # same instance: each is charged half of what the instance did.
+            busy[lease_id] = sum(worked[uuid] / holders[uuid] for uuid in uuids)
     return busy, max(0.0, sum(worked.values()) - sum(busy.values()))
+
+
+def _worked(device: Device, units: Mapping[str, UnitSample]) -> dict[str, float]:
+    """The share of the GPU's multiprocessors that worked in each instance, where it is
+    known.
+    """
+    total = sum(instance.multiprocessors for instance in device.mig)
+    worked: dict[str, float] = {}
+    for instance in device.mig:
+        activity = units.get(instance.uuid, UnitSample()).activity
+        if total and activity is not None:
+            share = instance.multiprocessors / total
+            worked[instance.uuid] = min(1.0, activity) * share
+    return worked
 
 
 def _shares_figure(instance: MIGInstance) -> bool:

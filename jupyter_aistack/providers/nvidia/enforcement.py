@@ -103,7 +103,7 @@ class ShareEnforcer:
 
     # -- telling -----------------------------------------------------------------------
 
-    def shown(self, device: Device) -> Device:
+    def visible_level(self, device: Device) -> Device:
         """A GPU with its level, and with what MPS has against its use."""
         if not device.is_healthy:
             return device
@@ -140,7 +140,7 @@ class ShareEnforcer:
             return frozenset()
         return frozenset(pid for pid in pids if not daemons.isdisjoint(ancestors(pid)))
 
-    def is_reopened(self, device: Device) -> Device:
+    def reopened(self, device: Device) -> Device:
         """A GPU as it stands now, where MPS had closed it: the process that is to start
         may be what was waited for.
         """
@@ -163,7 +163,7 @@ class ShareEnforcer:
 
     # -- holding -----------------------------------------------------------------------
 
-    def grip(
+    def enforce(
         self, lease: Lease, slices: Sequence[Slice], devices: Mapping[str, Device]
     ) -> EnforcementHandle:
         """Hold a lease as firmly as its GPU allows; the second time changes nothing.
@@ -173,31 +173,26 @@ class ShareEnforcer:
                 its holder has a lease under MPS.
         """
         self._check_holder(lease)
-        is_suspendable = lease.residence is not None
-        shares = [piece for piece in slices if piece.kind is SliceKind.SHARE]
-        device = devices[shares[0].device_id] if shares else None
-        if (
-            device is None
-            or is_suspendable
-            or lease.enforced_by is Enforcement.L0
-            or device.level not in _PROTOCOLS
-        ):
-            reason = (
-                self._mps.failure(device.id)
-                if device is not None and not is_suspendable
-                else ""
-            )
-            return self._unheld(lease, reason, _NO_MPS if is_suspendable else {})
+        if lease.residence is not None:
+            # The driver cannot suspend a client of MPS.
+            return self._unheld(lease, "", _NO_MPS)
+        shares = [slice_ for slice_ in slices if slice_.kind is SliceKind.SHARE]
+        if not shares:
+            return self._unheld(lease, "")
+        device = devices[shares[0].device_id]
+        is_refused = lease.enforced_by is Enforcement.L0
+        if is_refused or device.level not in _PROTOCOLS:
+            return self._unheld(lease, self._mps.failure(device.id))
         if reason := self._unfit(lease, slices):
             return self._unheld(lease, reason)
         try:
-            grip = self._hold(lease, shares[0], device)
+            handle = self._hold(lease, shares[0], device)
         except PrepareFailed:
             raise
         except ProviderError as error:
             return self._unheld(lease, error.message)
         self._prepared[lease.id] = (lease, True)
-        return grip
+        return handle
 
     def release(self, lease: Lease, devices: Sequence[tuple[str, int]]) -> None:
         """Hold a lease no longer. Must not raise.

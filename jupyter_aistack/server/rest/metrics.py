@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from jupyter_aistack.broker.api.figures import HostFigures
-from jupyter_aistack.broker.usage_meter import ChargedTotals
+from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import SYSTEM_USER, Rates
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.events import EventKind
@@ -30,6 +30,8 @@ LEASE_LABELS = ("host", "lease", "user", "queue")
 QUEUE_LABELS = ("host", "queue")
 USER_LABELS = ("host", "user")
 
+
+Rows = list[tuple[tuple[str, ...], Any]]
 
 COUNTED = (EventKind.LEASE_PREEMPTED, EventKind.LEASE_RECLAIMED)
 
@@ -253,29 +255,30 @@ class _ChargeCollector(Collector):
         )
 
     def _users(self) -> Iterator[Metric]:
-        users = sorted({total.user for total in self._charged})
-        own = {
-            user: [total for total in self._charged if total.user == user]
-            for user in users
-        }
-        labels = {user: (self._host, user or SYSTEM_USER) for user in users}
-        joules = {user: _sum_known(map(_joules, own[user])) for user in users}
+        by_user: dict[str, list[ChargedTotals]] = {}
+        for total in sorted(self._charged, key=lambda total: total.user):
+            by_user.setdefault(total.user, []).append(total)
+
+        seconds: Rows = []
+        joules: Rows = []
+        for user, totals in by_user.items():
+            labels = (self._host, user or SYSTEM_USER)
+            joules.append((labels, _sum_known(map(_joules, totals))))
+            if user:
+                seconds.append((labels, sum(total.gpu_seconds for total in totals)))
+
         yield _counter(
             "aistack_user_gpu_seconds",
             "Share of GPUs a user was granted, times time.",
             USER_LABELS,
-            [
-                (labels[user], sum(total.gpu_seconds for total in own[user]))
-                for user in users
-                if user
-            ],
+            seconds,
         )
         yield _counter(
             "aistack_user_energy_joules",
             "Energy charged to a user; what no lease can be shown to have used is the "
             "system's.",
             USER_LABELS,
-            [(labels[user], joules[user]) for user in users],
+            joules,
         )
         rate = self._rates.carbon_g_per_kwh
         if rate is not None:
@@ -283,7 +286,7 @@ class _ChargeCollector(Collector):
                 "aistack_user_co2e_grams",
                 "Carbon of that energy, by the grid's rate.",
                 USER_LABELS,
-                [(labels[user], _grams(joules[user], rate)) for user in users],
+                [(labels, _grams(energy, rate)) for labels, energy in joules],
             )
 
 

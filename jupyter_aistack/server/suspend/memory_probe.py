@@ -63,32 +63,25 @@ class MemoryProbe:
         self._broker.devices.forget()
         devices = self._broker.inventory().of_kind(DeviceKind.GPU)
         pids = self.pids(lease)
-        listed = {
-            device: {use.pid: use.memory_bytes for use in device.processes}
-            for device in devices
-        }
         home = set(home_of(lease))
-        contexts = {pid for held in listed.values() for pid in held if pid in pids}
-        elsewhere = tuple(
-            d.name
-            for d, held in listed.items()
-            if d.id not in home and not pids.isdisjoint(held)
-        )
+        contexts: set[int] = set()
+        elsewhere: list[str] = []
+        most = 0
+        for device in devices:
+            own = [use for use in device.processes if use.pid in pids]
+            contexts |= {use.pid for use in own}
+            if device.id in home:
+                most = max(most, sum(use.memory_bytes for use in own))
+            elif own:
+                elsewhere.append(device.name)
+
         sample = self._broker.devices.measure([lease], {lease.id: pids})
         usage = usage_of(lease, pids, sample.readings)
-        most = max(
-            (
-                sum(held.get(pid, 0) for pid in pids)
-                for d, held in listed.items()
-                if d.id in home
-            ),
-            default=0,
-        )
         is_known = usage.memory_bytes is not None
         return MemoryReading(
             pids=pids,
             contexts=frozenset(contexts),
-            elsewhere=elsewhere,
+            elsewhere=tuple(elsewhere),
             held_bytes=most if is_known else None,
             busy=usage.utilization,
         )

@@ -122,7 +122,7 @@ def test_a_process_that_starts_between_plan_and_step_keeps_its_instance(
     state = GPU + SHAPES + cut(7, 0) + cut(8, 4)
     child = fake_nvml.python(state, SETUP)
     child.run(
-        "plan = provider._cutter.plan; old = plan(provider._known.values(), ['3g.71gb'], {})"
+        "plan = provider._cutter.plan; old = plan(provider._discovery.known.values(), ['3g.71gb'], {})"
     )
     child.run("provider._cutter.plan = lambda *given: old")
     fake_nvml.change(state + "process gpu=0 pid=4242 memory=1048576 gi=8\n")

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from jupyter_aistack.broker.api.figures import HostFigures
-from jupyter_aistack.broker.usage_meter import ChargedTotals
+from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
 from jupyter_aistack.core.model.lease import Lease

@@ -1,0 +1,191 @@
+"""One sample of all devices of a host, for everybody who reads what is in use."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from jupyter_aistack.core.model.device import Device, Inventory
+from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.sample import DeviceSample, HostSample, UnitSample
+from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.providers.base import Provider
+
+log = logging.getLogger("jupyter_aistack")
+
+MEASURED_SECONDS = 2.5
+"""How far back activity is told of leases that are measured out of turn."""
+KEPT_SAMPLES = 64
+"""So many samples wait for the usage meter."""
+
+Pids = Mapping[str, frozenset[int]]
+"""The processes of leases, by lease id."""
+Processes = Callable[[Iterable[Lease]], Pids]
+OwnedDevices = tuple[Provider, Mapping[str, Device]]
+"""A provider, and its devices by id."""
+
+
+class HostSampler:
+    """Asks each provider once, and keeps what they answer.
+
+    Args:
+        inventory: gives the devices of the host.
+        by_owner: gives devices by their provider.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        inventory: Callable[[], Inventory],
+        by_owner: Callable[[Mapping[str, Device]], list[OwnedDevices]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._inventory = inventory
+        self._by_owner = by_owner
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._samples: deque[HostSample] = deque(maxlen=KEPT_SAMPLES)
+        self._numbers = itertools.count(1)
+
+    @property
+    def latest(self) -> HostSample | None:
+        """The newest sample; None before the first."""
+        return self._samples[-1] if self._samples else None
+
+    def after(self, number: int) -> tuple[HostSample, ...]:
+        """The samples taken since the one of this number, oldest first; the last
+        `KEPT_SAMPLES` of them at most.
+        """
+        return tuple(sample for sample in self._samples if sample.number > number)
+
+    def sample(
+        self, leases: Sequence[Lease], pids: Processes, max_age_seconds: float
+    ) -> HostSample:
+        """What every device reports, asked anew only where the newest sample is older
+        than `max_age_seconds` or was taken for other leases.
+
+        The first caller in a tick has the drivers asked; all others read the same
+        object.
+
+        Args:
+            leases: the live leases of the host.
+            pids: gives the processes of leases, where they are known; called only when
+                a sample is taken, as it walks all processes of the host.
+            max_age_seconds: how old the answer may be.
+        """
+        with self._lock:
+            latest = self.latest
+            now = self._clock()
+            if latest is not None and _serves(latest, leases, now, max_age_seconds):
+                return latest
+
+            sample = self._take(leases, pids(leases), latest)
+            self._samples.append(sample)
+            return sample
+
+    def measure(
+        self, leases: Sequence[Lease], pids: Pids, since: float | None
+    ) -> HostSample:
+        """What the devices of some leases report at this very moment, activity since
+        `since` or over the last seconds.
+
+        It is kept for nobody, and cuts no sample's time short.
+        """
+        now = self._clock()
+        start = now - MEASURED_SECONDS if since is None else since
+        home = {slice_.device_id for lease in leases for slice_ in lease.slices}
+        devices = {d.id: d for d in self._inventory().devices if d.id in home}
+        held = {lease.id: lease for lease in leases}
+        readings = self._readings(devices, held, pids, start)
+        return HostSample(
+            number=0,
+            at=now,
+            leases=held,
+            pids=pids,
+            devices=devices,
+            readings=readings,
+        )
+
+    def _take(
+        self, leases: Sequence[Lease], pids: Pids, before: HostSample | None
+    ) -> HostSample:
+        live = {lease.id: lease for lease in leases}
+        # A lease that ended between two samples worked until then: its processes are as
+        # they were, and the driver still has samples of them.
+        ended = {} if before is None else _ended_since(before, live)
+        known = {} if before is None else before.pids
+        own = {lease_id: known[lease_id] for lease_id in ended if lease_id in known}
+
+        held = {**ended, **live}
+        processes = {**own, **pids}
+        devices = {device.id: device for device in self._inventory().devices}
+        readings = self._readings(devices, held, processes, None)
+        return HostSample(
+            number=next(self._numbers),
+            at=self._clock(),
+            leases=held,
+            pids=processes,
+            devices=devices,
+            readings=readings,
+        )
+
+    def _readings(
+        self,
+        devices: Mapping[str, Device],
+        leases: Mapping[str, Lease],
+        pids: Pids,
+        since: float | None,
+    ) -> dict[str, DeviceSample]:
+        """One question to each provider."""
+        readings: dict[str, DeviceSample] = {}
+        for provider, own in self._by_owner(devices):
+            held = {i: lease for i, lease in leases.items() if _is_on(lease, own)}
+            try:
+                readings.update(provider.sample(own, held, pids, since))
+            except ProviderError as error:
+                log.warning("%s cannot be measured: %s", provider.name, error.message)
+                readings.update(_unread(own, held.values()))
+            except Exception:
+                # A mistake in one provider must neither hide the others' devices nor
+                # stop the upkeep of leases.
+                log.exception("%s cannot be measured", provider.name)
+                readings.update(_unread(own, held.values()))
+        return readings
+
+
+def _serves(
+    sample: HostSample, leases: Iterable[Lease], now: float, max_age_seconds: float
+) -> bool:
+    """Whether a sample is young enough and was taken for these leases."""
+    age = now - sample.at
+    is_young = age == 0 or 0 < age < max_age_seconds
+    return is_young and all(lease.id in sample.leases for lease in leases)
+
+
+def _ended_since(before: HostSample, live: Container[str]) -> dict[str, Lease]:
+    return {
+        lease_id: replace(lease, state=LeaseState.ENDED)
+        for lease_id, lease in before.leases.items()
+        if lease.is_live and lease_id not in live
+    }
+
+
+def _is_on(lease: Lease, devices: Container[str]) -> bool:
+    return any(slice_.device_id in devices for slice_ in lease.slices)
+
+
+def _unread(devices: Iterable[str], leases: Iterable[Lease]) -> dict[str, DeviceSample]:
+    """Samples of devices that could not be read: the lists of processes on them exist,
+    and are unknown.
+    """
+    slices = [slice_ for lease in leases for slice_ in lease.slices if slice_.uuid]
+    unread = {}
+    for device_id in devices:
+        own = [slice_ for slice_ in slices if slice_.device_id == device_id]
+        units = {slice_.uuid: UnitSample() for slice_ in own}
+        unread[device_id] = DeviceSample(units=units)
+    return unread

@@ -1,0 +1,229 @@
+"""What GPUs there are, as the driver describes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
+from jupyter_aistack.exceptions import ProviderError
+
+from . import mig
+from .mig_reconfigure import MIGReconfigurer
+from .nvml import NVML
+from .topology import PCILocation, places
+from .usage import read_processes
+
+RETRY_LOST_SECONDS = 30.0
+"""How often the driver is opened anew while a GPU is lost: only then does one that was
+reset come back.
+"""
+
+PLACES_SECONDS = 60.0
+"""How often the driver is asked what joins the GPUs; a question for each pair, and the
+answer hardly ever changes.
+"""
+
+# CUDA cores in one multiprocessor, by compute capability (major, minor) or major alone.
+_CORES_PER_MULTIPROCESSOR = {
+    7: 64,
+    (8, 0): 64,
+    8: 128,
+    9: 128,
+    10: 128,
+    11: 128,
+    12: 128,
+}
+
+_NAMELESS = "GPU-unknown-"  # prefix of the id of a GPU that never told its UUID
+_GONE = "is no longer there; it fell off the bus or was removed"
+_UNREADABLE = "does not let this user read its memory; ask the administrator for access"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Make:
+    """A GPU's model: its name, and its number of multiprocessors (0: unknown)."""
+
+    name: str
+    multiprocessors: int
+
+
+class GPUDiscovery:
+    """Describes GPUs again and again; one that was there before and is gone stays
+    listed.
+
+    Args:
+        nvml: the connection to the driver.
+        cutter: tells which MIG instances may be created.
+        clock: seconds.
+        on_reopen: called when the driver has been closed to be opened anew.
+    """
+
+    def __init__(
+        self,
+        nvml: NVML,
+        cutter: MIGReconfigurer,
+        clock: Callable[[], float],
+        on_reopen: Callable[[], None],
+    ) -> None:
+        self._nvml = nvml
+        self._cutter = cutter
+        self._clock = clock
+        self._on_reopen = on_reopen
+        self.known: dict[str, Device] = {}
+        self._makes: dict[str, _Make] = {}
+        self._places: dict[str, PCILocation] = {}
+        self._reopened_at = -math.inf
+        self._placed_at = -math.inf
+
+    def discover(self, host: str) -> list[Device]:
+        """Every GPU, the unusable ones with their problem.
+
+        Raises:
+            DriverNotFound, ProviderError: the driver does not answer.
+        """
+        self._reopen_if_lost()
+        count = self._nvml.query("nvmlDeviceGetCount")
+        listed = self._placed([self._device(index, host) for index in range(count)])
+        present = {device.id: device for device in listed}
+        gone = {
+            device_id: replace(device, problem=_GONE, processes=())
+            for device_id, device in self.known.items()
+            if device_id not in present
+        }
+        devices = {**gone, **present}
+        self.known = {
+            device_id: device
+            for device_id, device in devices.items()
+            if not device_id.startswith(_NAMELESS)
+        }
+        return sorted(devices.values(), key=lambda device: (device.index, device.id))
+
+    def _reopen_if_lost(self) -> None:
+        # Handles do not outlive a reset: a lost GPU comes back only to a driver that is
+        # opened anew.
+        is_due = not 0 <= self._clock() - self._reopened_at < RETRY_LOST_SECONDS
+        if is_due and any(not device.is_healthy for device in self.known.values()):
+            self._reopened_at = self._clock()
+            self._makes = {}
+            self._nvml.close()
+            self._on_reopen()
+
+    def _placed(self, devices: list[Device]) -> list[Device]:
+        """The same GPUs with what joins them; instances of MIG are joined to
+        nothing.
+        """
+        whole = {
+            device.id: device.index
+            for device in devices
+            if device.is_healthy and not device.mig_enabled
+        }
+        is_old = not 0 <= self._clock() - self._placed_at < PLACES_SECONDS
+        if is_old or whole.keys() != self._places.keys():
+            self._places = places(self._nvml, whole)
+            self._placed_at = self._clock()
+        placed = []
+        for device in devices:
+            place = self._places.get(device.id, PCILocation())
+            placed.append(replace(device, peers=place.peers, domain=place.domain))
+        return placed
+
+    def _device(self, index: int, host: str) -> Device:
+        """The GPU at `index`; when it does not answer, what is known of it and why."""
+        try:
+            handle = self._nvml.query("nvmlDeviceGetHandleByIndex", index)
+            return self._describe(handle, index, host)
+        except ProviderError as error:
+            if "problem" not in error.facts:
+                raise  # it concerns the driver, not this GPU
+            return self._unusable(index, host, str(error.facts["problem"]))
+
+    def _unusable(self, index: int, host: str, problem: str) -> Device:
+        known = next(
+            (device for device in self.known.values() if device.index == index), None
+        )
+        if known is not None:
+            return replace(known, problem=problem, processes=())
+        return Device(
+            id=f"{_NAMELESS}{index}",
+            host=host,
+            kind=DeviceKind.GPU,
+            index=index,
+            name=f"GPU {index}",
+            memory_bytes=0,
+            problem=problem,
+        )
+
+    def _describe(self, handle: Any, index: int, host: str) -> Device:
+        ask = self._nvml.query
+        uuid = ask("nvmlDeviceGetUUID", handle)
+        mig_enabled = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == 1
+        memory = ask("nvmlDeviceGetMemoryInfo", handle, default=None)
+        handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
+        total = memory.total if memory else 0
+        make = self._make(handle, uuid)
+        known = mig.shapes(self._nvml, handle, total) if mig_enabled else ()
+        instances = tuple(mig.describe(self._nvml, h, total, known) for h in handles)
+        return Device(
+            id=uuid,
+            host=host,
+            kind=DeviceKind.GPU,
+            index=index,
+            name=make.name or f"GPU {index}",
+            # Where MIG is on, an ordinary user may read the instances' memory but not
+            # the GPU's.
+            memory_bytes=total or sum(instance.memory_bytes for instance in instances),
+            multiprocessors=make.multiprocessors,
+            mig=instances,
+            mig_enabled=mig_enabled,
+            mig_offers=self._cutter.offers(uuid, index, known),
+            vendor="nvidia",
+            processes=self._processes((handle, *handles)),
+            free_bytes=memory.free if memory else None,
+            problem="" if memory or mig_enabled else _UNREADABLE,
+        )
+
+    def _make(self, handle: Any, uuid: str) -> _Make:
+        """What never changes of a GPU; the driver is asked until it has told all."""
+        known = self._makes.get(uuid)
+        if known is not None:
+            return known
+        make = _Make(
+            name=str(self._nvml.query("nvmlDeviceGetName", handle, default="")),
+            multiprocessors=self._multiprocessors(handle),
+        )
+        if make.name and make.multiprocessors:
+            self._makes[uuid] = make
+        return make
+
+    def _multiprocessors(self, handle: Any) -> int:
+        cores = self._nvml.query("nvmlDeviceGetNumGpuCores", handle, default=0)
+        capability = tuple(
+            self._nvml.query(
+                "nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0)
+            )
+        )
+        by_generation = _CORES_PER_MULTIPROCESSOR.get(capability[0], 0)
+        each = _CORES_PER_MULTIPROCESSOR.get(capability) or by_generation
+        return int(cores // each) if each else 0
+
+    def _processes(self, handles: Iterable[Any]) -> tuple[ProcessUse, ...]:
+        """Who holds memory through any of the handles; a MIG instance's processes may
+        show on the GPU's list too.
+        """
+        memory: dict[int, int] = {}
+        for handle in handles:
+            for pid, held in (read_processes(self._nvml, handle) or {}).items():
+                memory[pid] = max(memory.get(pid, 0), held or 0)
+        return tuple(
+            ProcessUse(pid=p, memory_bytes=m, name=self._process_name(p))
+            for p, m in sorted(memory.items())
+        )
+
+    def _process_name(self, pid: int) -> str:
+        # The program alone: its arguments are nobody else's business.
+        command = str(self._nvml.query("nvmlSystemGetProcessName", pid, default=""))
+        path = command.split(" ")[0]
+        return path.rsplit("/", 1)[-1]
