@@ -42,7 +42,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.figures",
     },
     "broker/test_usage_meter.py": {"broker.charged_totals"},
-    "client/runtime/test_attach.py": {"system.runtimes"},
     "broker/api/test_service.py": {
         "broker.api.base",
         "broker.api.caller",
@@ -101,12 +100,14 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.offload.tensor_state",
         "client.offload.tensors",
     },
+    "client/runtime/test_attach.py": {"system.runtimes"},
     "client/runtime/test_memory_caps.py": {"client.runtime.frameworks"},
     "client/test_client.py": {
         "client.durations",
         "client.lease_guard",
         "client.lease_handle",
         "client.transports",
+        "client.waiting",
     },
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",

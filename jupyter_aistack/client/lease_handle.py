@@ -6,32 +6,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.units import format_bytes, format_share
 from jupyter_aistack.exceptions import (
-    AcquireTimeout,
     AIStackError,
     LeaseError,
     LeaseLost,
-    Refused,
-    error_from_dict,
 )
 
 from . import notices
 from .durations import lease_seconds
 from .runtime import attach as attaching
 from .transports import JSON
+from .waiting import check_waiting, pauses_until
 
 if TYPE_CHECKING:
     from jupyter_aistack.core.model.condition import Condition, Conditions
     from jupyter_aistack.core.model.device import Slice
-
-FIRST_POLL_SECONDS = 0.1
-LAST_POLL_SECONDS = 1.0
 
 OnWait = Callable[[int | None, str], None]
 """Called with the position and the reason of a waiting request, each time one of the
@@ -162,10 +157,10 @@ class LeaseHandle:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         shown: tuple[int | None, str] = (None, "")
-        pauses = _pauses(deadline)
+        pauses = pauses_until(deadline)
         try:
             while not self.is_granted:
-                self._check_waiting(deadline)
+                check_waiting(self.request, deadline)
                 place = (self.request.get("position"), self.reason)
                 if on_wait is not None and place != shown:
                     on_wait(*place)
@@ -173,35 +168,10 @@ class LeaseHandle:
                 time.sleep(next(pauses))
                 self.refresh()
         except BaseException:
-            # Ctrl-C too: a request that nobody waits for must not be granted.
+            # Ctrl-C too: a request that is given up must not be granted later.
             self._withdraw()
             raise
         return self
-
-    def _check_waiting(self, deadline: float | None) -> None:
-        from jupyter_aistack.core.model.request import RequestState
-
-        state = self.request["state"]
-        if state == RequestState.CANCELLED.value:
-            raise Refused(f"the request for {self.spec} was withdrawn")
-        if state == RequestState.REJECTED.value:
-            raise self._rejection()
-        if deadline is not None and time.monotonic() >= deadline:
-            raise self._timeout()
-
-    def _rejection(self) -> AIStackError:
-        code = self.request["code"]
-        if code == AcquireTimeout.__name__:
-            return self._timeout()
-        message = f"the request for {self.spec} was rejected: {self.reason}"
-        facts = {"request_id": self.request["id"]}
-        return error_from_dict({"code": code, "message": message, "facts": facts})
-
-    def _timeout(self) -> AcquireTimeout:
-        return AcquireTimeout(
-            f"no slice came free in time for {self.spec}: {self.reason}",
-            request_id=self.request["id"],
-        )
 
     def _withdraw(self) -> None:
         with contextlib.suppress(AIStackError):
@@ -359,17 +329,6 @@ class LeaseHandle:
         )
         size = format_bytes(self.memory_bytes)
         return f"<lease {self.id} {self.spec}: {slices}, {size}, {self.state}, {self.enforcement}>"
-
-
-def _pauses(deadline: float | None) -> Iterator[float]:
-    """Seconds to sleep between two polls, longer and longer up to the deadline."""
-    pause = FIRST_POLL_SECONDS
-    while True:
-        if deadline is None:
-            yield pause
-        else:
-            yield max(0.0, min(pause, deadline - time.monotonic()))
-        pause = min(LAST_POLL_SECONDS, pause * 1.5)
 
 
 def _preparation(data: Mapping[str, Any] | None) -> Preparation:

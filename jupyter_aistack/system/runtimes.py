@@ -1,6 +1,6 @@
 """The GPU runtimes of this process: which there are, and whether one has started.
 
-Who makes them is not known here: each installed provider says how its devices are
+No vendor is known by name here: each installed provider says how its devices are
 shown, by an entry point of the group ``jupyter_aistack.visibility``.
 """
 
@@ -27,15 +27,15 @@ def installed_visibilities() -> Visibilities:
     """How the devices of the installed providers are shown to a process. One that
     cannot be loaded is left out: its provider says why where leases are granted.
     """
-    found = []
+    visibilities = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             visibility = entry.load()
         except Exception:
             continue
         if isinstance(visibility, DeviceVisibility):
-            found.append(visibility)
-    return tuple(found)
+            visibilities.append(visibility)
+    return tuple(visibilities)
 
 
 def blindly_hidden_environment() -> dict[str, str]:

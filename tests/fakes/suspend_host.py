@@ -219,14 +219,14 @@ class Machine:
             kernel.waits = True
         elif draw < 0.024:
             with contextlib.suppress(LeaseError):  # it is told why not
-                self._broker(kernel).ask(
+                self._broker(kernel).request_action(
                     lease.id,
                     self.random.choice(
                         [RequestedAction.SUSPEND, RequestedAction.RESUME]
                     ),
                 )
         elif draw < 0.026:
-            self._broker(kernel).keep(
+            self._broker(kernel).set_pinned(
                 lease.id, not home.is_kept and self.random.random() < 0.3
             )
 

@@ -47,10 +47,14 @@ class Converters:
 
     Args:
         basic: those of types that are neither enums, containers nor registered records.
+
+    Attributes:
+        records: the registered records.
     """
 
     def __init__(self, basic: Mapping[Any, Converter]) -> None:
         self._known: dict[Any, Converter] = dict(basic)
+        self.records: list[Record[Any]] = []
 
     def record(self, cls: type[T], **options: Any) -> Record[T]:
         """Register a dataclass, so that it may be a field of others too.
@@ -59,6 +63,7 @@ class Converters:
             options: as those of `Record`.
         """
         made = Record(cls, self, **options)
+        self.records.append(made)
         self._known[cls] = Converter(
             write=made.to_dict,
             read=made.from_dict,
@@ -109,6 +114,7 @@ class Record(Generic[T]):
             leaves them out.
         formats: converters of fields that are not written as their type is.
         sparse: fields at their default are not written.
+        is_described: the interface's description has a schema of its name.
     """
 
     def __init__(
@@ -121,9 +127,11 @@ class Record(Generic[T]):
         properties: Mapping[str, str] | None = None,
         formats: Mapping[str, Converter] | None = None,
         sparse: bool = False,
+        is_described: bool = True,
     ) -> None:
         self.cls = cls
         self.name = name or cls.__name__
+        self.is_described = is_described
         self._fields = _fields_of(cls, set(hidden))
         self._names = _with_properties(self._fields, properties or {})
 

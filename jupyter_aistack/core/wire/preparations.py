@@ -21,9 +21,9 @@ from .fields import Converter
 from .formats import WIRE
 
 CONDITION = WIRE.record(Condition)
-EXPECTATION = WIRE.record(Expectation, sparse=True)
-WIRE.record(RuntimeProbe)
-WIRE.record(DeviceVisibility)
+EXPECTATION = WIRE.record(Expectation, sparse=True, is_described=False)
+WIRE.record(RuntimeProbe, is_described=False)
+WIRE.record(DeviceVisibility, is_described=False)
 PREPARATION = WIRE.record(
     Preparation,
     formats={

@@ -96,3 +96,6 @@ USE = WIRE.record(
 EVENT = WIRE.record(
     Event, formats={"kind": described(WIRE.of(EventKind), **{"x-extensible": True})}
 )
+
+DESCRIBED = tuple(record for record in WIRE.records if record.is_described)
+"""The records that the OpenAPI document has a schema of."""

@@ -13,23 +13,7 @@ from jupyter_aistack.exceptions import AIStackError
 
 from .fields import JSON
 from .formats import COUNT, FLAG, NUMBER, SHARE, TEXT
-from .preparations import CONDITION, PREPARATION
-from .records import (
-    DEVICE,
-    DEVICE_STATE,
-    EVENT,
-    HOLDER,
-    IDLE_POLICY,
-    LEASE,
-    MIG_INSTANCE,
-    NOTICE,
-    QUEUE,
-    REQUEST,
-    RESERVATION,
-    SLICE,
-    SUSPEND_CAPABILITY,
-    USE,
-)
+from .records import DESCRIBED, DEVICE, QUEUE, REQUEST, RESERVATION
 
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
 PATIENCE: JSON = {**SECONDS, "minimum": 0}
@@ -181,30 +165,19 @@ def _codes() -> list[str]:
     return sorted(codes)
 
 
-_RECORDS: JSON = {
-    CONDITION.name: CONDITION.schema(),
-    DEVICE.name: DEVICE.schema({"free_fraction": SHARE}),
-    DEVICE_STATE.name: DEVICE_STATE.schema(),
-    EVENT.name: EVENT.schema(),
-    HOLDER.name: HOLDER.schema(),
-    IDLE_POLICY.name: IDLE_POLICY.schema(),
-    LEASE.name: LEASE.schema(),
-    MIG_INSTANCE.name: MIG_INSTANCE.schema(),
-    NOTICE.name: NOTICE.schema(),
-    PREPARATION.name: {
-        "description": "What the process of a holder is given.",
-        **PREPARATION.schema(),
+_ADDED: dict[str, JSON] = {
+    DEVICE.name: {"free_fraction": SHARE},
+    QUEUE.name: {"held": SHARE},
+    REQUEST.name: {"position": _or_null(COUNT), "eta_at": _or_null(NUMBER)},
+    RESERVATION.name: {
+        "next_starts_at": NUMBER,
+        "next_ends_at": NUMBER,
+        "is_running": FLAG,
     },
-    QUEUE.name: QUEUE.schema({"held": SHARE}),
-    REQUEST.name: REQUEST.schema(
-        {"position": _or_null(COUNT), "eta_at": _or_null(NUMBER)}
-    ),
-    RESERVATION.name: RESERVATION.schema(
-        {"next_starts_at": NUMBER, "next_ends_at": NUMBER, "is_running": FLAG}
-    ),
-    SLICE.name: SLICE.schema(),
-    SUSPEND_CAPABILITY.name: SUSPEND_CAPABILITY.schema(),
-    USE.name: USE.schema(),
+}
+"""What answers add to a record (see :mod:`.values`)."""
+_RECORDS: JSON = {
+    record.name: record.schema(_ADDED.get(record.name)) for record in DESCRIBED
 }
 _LISTS: JSON = {
     "Leases": _object({"leases": _list(ref("Lease"))}),

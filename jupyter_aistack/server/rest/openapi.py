@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jupyter_server.utils import url_path_join
 
 from jupyter_aistack._version import __version__
-from jupyter_aistack.core.model.condition import Condition
-from jupyter_aistack.core.model.device import Device, MIGInstance, Slice
-from jupyter_aistack.core.model.device_state import DeviceState
-from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.lease import Lease, Notice
-from jupyter_aistack.core.model.policy import Queue
-from jupyter_aistack.core.model.request import Holder, Request
-from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.wire import schemas
 from jupyter_aistack.core.wire.descriptions import described
+from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.records import DESCRIBED
 
-JSON = dict[str, Any]
-
-_RECORDS: dict[str, type] = {
-    "Condition": Condition,
-    "Device": Device,
-    "DeviceState": DeviceState,
-    "Event": Event,
-    "Holder": Holder,
-    "Lease": Lease,
-    "MIGInstance": MIGInstance,
-    "Notice": Notice,
-    "QueueSettings": Queue,
-    "Request": Request,
-    "Reservation": Reservation,
-    "Slice": Slice,
-}
-"""The class whose docstring says what the fields of a schema mean."""
 ERRORS = {
     400: "The request cannot be understood; the message names the field.",
     403: "Not logged in, not allowed, or it belongs to someone else.",
@@ -57,7 +32,7 @@ def document(base_url: str) -> JSON:
         "security": [{"token": []}],
         "paths": _paths(),
         "components": {
-            "schemas": described(schemas.SCHEMAS, _RECORDS),
+            "schemas": described(schemas.SCHEMAS, _classes()),
             "responses": {"Error": _json("Error", "What went wrong, in one sentence.")},
             "securitySchemes": {
                 "token": {
@@ -71,14 +46,29 @@ def document(base_url: str) -> JSON:
     }
 
 
+_TEXT: JSON = {"type": "string"}
+_SWITCH: JSON = {"type": "integer", "enum": [0, 1]}
+
+
+def _classes() -> dict[str, type]:
+    """The classes whose docstrings say what the fields of schemas mean."""
+    return {record.name: record.cls for record in DESCRIBED}
+
+
 def _paths() -> JSON:
+    return {
+        **_host_paths(),
+        **_lease_paths(),
+        **_queue_paths(),
+        **_accounting_paths(),
+    }
+
+
+def _host_paths() -> JSON:
     after = _query(
         "after",
         "Only events with a higher sequence.",
         {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
-    )
-    ended = _query(
-        "all", "1 shows ended leases as well.", {"type": "integer", "enum": [0, 1]}
     )
     return {
         "/host": {
@@ -89,6 +79,27 @@ def _paths() -> JSON:
                 (403, 503),
             )
         },
+        "/usage": {
+            "get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))
+        },
+        "/events": {
+            "get": _verb(
+                "listEvents",
+                "What has happened.",
+                {200: "Events"},
+                (400, 403, 503),
+                [after],
+            )
+        },
+        "/openapi.json": {
+            "get": _verb("getOpenAPI", "This document.", {200: "OpenAPI"}, (403,))
+        },
+    }
+
+
+def _lease_paths() -> JSON:
+    ended = _query("all", "1 shows ended leases as well.", _SWITCH)
+    return {
         "/leases": {
             "get": _verb(
                 "listLeases",
@@ -136,6 +147,11 @@ def _paths() -> JSON:
             "pinLease", "Keep it on its GPU even if the capacity is needed."
         ),
         "/leases/{id}/unpin": _move("unpinLease", "Let it be suspended again."),
+    }
+
+
+def _queue_paths() -> JSON:
+    return {
         "/queue": {
             "get": _verb(
                 "listQueue",
@@ -147,7 +163,7 @@ def _paths() -> JSON:
         "/queue/{id}": {
             "delete": _verb(
                 "cancelRequest",
-                "Take a request back.",
+                "Withdraw a request.",
                 {200: "Request"},
                 (403, 404, 409, 503),
                 [_id()],
@@ -171,42 +187,24 @@ def _paths() -> JSON:
         "/reservations/{id}": {
             "delete": _verb(
                 "unreserve",
-                "Take a reservation back.",
+                "Cancel a reservation.",
                 {200: "Reservation"},
                 (403, 404, 409, 503),
                 [_id()],
             ),
         },
-        "/usage": {
-            "get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))
-        },
+    }
+
+
+def _accounting_paths() -> JSON:
+    return {
         "/report": {
             "get": _verb(
                 "getReport",
                 "What users have used, by week (UTC): the caller's own unless more is asked for.",
                 {200: "Report"},
                 (400, 403, 503),
-                [
-                    _query(
-                        "week",
-                        "Such as 2026-W48; not together with since and until.",
-                        {"type": "string"},
-                    ),
-                    _query("since", "From the day of this moment.", schemas.MOMENT),
-                    _query(
-                        "until",
-                        "Up to the day before this moment ends.",
-                        schemas.MOMENT,
-                    ),
-                    _query(
-                        "user",
-                        "Another user, where names are shown.",
-                        {"type": "string"},
-                    ),
-                    _query(
-                        "all", "1 shows all users.", {"type": "integer", "enum": [0, 1]}
-                    ),
-                ],
+                _report_parameters(),
             )
         },
         "/bill": {
@@ -219,12 +217,12 @@ def _paths() -> JSON:
                     _query(
                         "kernel_id",
                         "A running kernel; this server itself without it.",
-                        {"type": "string"},
+                        _TEXT,
                     ),
                     _query(
                         "notebook",
                         "1 counts all kernels of its notebook.",
-                        {"type": "integer", "enum": [0, 1]},
+                        _SWITCH,
                     ),
                     _query("since", "From the day of this moment.", schemas.MOMENT),
                 ],
@@ -240,24 +238,34 @@ def _paths() -> JSON:
                     _query(
                         "kernel_id",
                         "Of its notebook; of all your notebooks without it.",
-                        {"type": "string"},
+                        _TEXT,
                     )
                 ],
             )
         },
-        "/events": {
-            "get": _verb(
-                "listEvents",
-                "What has happened.",
-                {200: "Events"},
-                (400, 403, 503),
-                [after],
-            )
-        },
-        "/openapi.json": {
-            "get": _verb("getOpenAPI", "This document.", {200: "OpenAPI"}, (403,))
-        },
     }
+
+
+def _report_parameters() -> list[JSON]:
+    return [
+        _query(
+            "week",
+            "Such as 2026-W48; not together with since and until.",
+            _TEXT,
+        ),
+        _query("since", "From the day of this moment.", schemas.MOMENT),
+        _query(
+            "until",
+            "Up to the day before this moment ends.",
+            schemas.MOMENT,
+        ),
+        _query(
+            "user",
+            "Another user, where names are shown.",
+            _TEXT,
+        ),
+        _query("all", "1 shows all users.", _SWITCH),
+    ]
 
 
 def _move(name: str, summary: str) -> JSON:

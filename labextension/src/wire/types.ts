@@ -292,7 +292,6 @@ export interface IStreamError {
   error: IError;
 }
 
-/** What the process of a holder is given. */
 export interface IPreparation {
   environment: Record<string, string>;
   cores: number[];

@@ -14,6 +14,8 @@ from jupyter_aistack.compute.clusters.worker_spec import (
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.exceptions import ClusterError
+from jupyter_aistack.providers.amd.visibility import VISIBILITY as AMD
+from jupyter_aistack.providers.nvidia.visibility import VISIBILITY as NVIDIA
 
 GiB = 1 << 30
 
@@ -47,7 +49,8 @@ def test_a_cpu_worker_has_a_thread_per_core_and_the_slices_memory() -> None:
     )
     options = nanny_options([CPU_SLICE], prepared, host_memory_bytes=1)
     assert (options["nthreads"], options["memory_limit"]) == (2, 8 * GiB)
-    assert options["env"] == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
+    assert options["env"] == {"OMP_NUM_THREADS": "2", **NVIDIA.hidden}
+    assert options["env"]["CUDA_VISIBLE_DEVICES"] == ""
     assert options["config"]["distributed"]["diagnostics"]["nvml"] is False
     assert options["config"]["distributed"]["worker"]["memory"], (
         "the rest of Dask's settings must stay"
@@ -69,17 +72,19 @@ def test_threads_may_be_chosen() -> None:
 )
 def test_limits_of_a_gpu_worker_are_bytes_of_its_slice(kind: SliceKind) -> None:
     pytest.importorskip("dask_cuda")
-    piece = gpu_slice(kind)
+    slice_ = gpu_slice(kind)
     prepared = Preparation(
-        environment={"CUDA_VISIBLE_DEVICES": piece.uuid}, enforced_by="L0"
+        environment={"CUDA_VISIBLE_DEVICES": slice_.uuid},
+        enforced_by="L0",
+        visibility=(NVIDIA,),
     )
-    options = nanny_options([piece], prepared, host_memory_bytes=7 * GiB)
+    options = nanny_options([slice_], prepared, host_memory_bytes=7 * GiB)
     assert options["data"][1] == {
         "device_memory_limit": int(20 * GiB * SPILL_SHARE),
         "memory_limit": 7 * GiB,
     }
     assert options["memory_limit"] == 7 * GiB
-    assert options["env"] == {"CUDA_VISIBLE_DEVICES": piece.uuid}
+    assert options["env"] == {"CUDA_VISIBLE_DEVICES": slice_.uuid}
     assert options["resources"] == {"GPU": 0.25}
     assert options["preload"] == ["dask_cuda.initialize"]
 
@@ -98,7 +103,7 @@ def test_rmm_gets_a_ceiling_only_where_it_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("dask_cuda")
-    prepared = Preparation(enforced_by="L4")
+    prepared = Preparation(enforced_by="L4", visibility=(NVIDIA,))
     monkeypatch.setattr(
         "jupyter_aistack.compute.clusters.worker_spec.find_spec", lambda name: None
     )
@@ -123,7 +128,9 @@ def test_limits_are_whole_bytes_of_the_gpu_alone_and_rmm_keeps_within_the_shares
     )
     pool = 20 * GiB - 400 * (1 << 20)
     prepared = Preparation(
-        environment={"AISTACK_RMM_MAXIMUM_POOL_SIZE": str(pool)}, enforced_by="L0"
+        environment={"AISTACK_RMM_MAXIMUM_POOL_SIZE": str(pool)},
+        enforced_by="L0",
+        visibility=(NVIDIA,),
     )
     options = nanny_options([gpu_slice(), CPU_SLICE], prepared, host_memory_bytes=1)
     assert options["plugins"][1].device_bytes == pool
@@ -156,7 +163,9 @@ def test_a_worker_on_an_amd_gpu_is_a_plain_one_that_sees_it() -> None:
         "HIP_VISIBLE_DEVICES": "0",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    prepared = Preparation(environment=environment, enforced_by="whole")
+    prepared = Preparation(
+        environment=environment, enforced_by="whole", visibility=(AMD,)
+    )
     options = nanny_options(
         [gpu_slice(SliceKind.GPU)], prepared, host_memory_bytes=7 * GiB
     )

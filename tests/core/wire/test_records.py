@@ -7,16 +7,11 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.wire import preparations, records
 from jupyter_aistack.core.wire.fields import Record
+from jupyter_aistack.core.wire.formats import WIRE
+from jupyter_aistack.core.wire.records import DESCRIBED
 from jupyter_aistack.core.wire.schemas import SCHEMAS
 
-ALL: list[Record[Any]] = [
-    value
-    for module in (records, preparations)
-    for value in vars(module).values()
-    if isinstance(value, Record)
-]
 HIDDEN = {
     "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
@@ -28,7 +23,7 @@ HIDDEN = {
 COMPUTED = {"Lease": {"enforcement"}, "DeviceState": {"standing", "why"}}
 
 
-@pytest.mark.parametrize("record", ALL, ids=lambda record: record.cls.__name__)
+@pytest.mark.parametrize("record", WIRE.records, ids=lambda record: record.cls.__name__)
 def test_each_field_is_on_the_wire_unless_it_is_hidden_here(
     record: Record[Any],
 ) -> None:
@@ -36,10 +31,6 @@ def test_each_field_is_on_the_wire_unless_it_is_hidden_here(
     own = {each.name for each in fields(record.cls)}
     sent = own - HIDDEN.get(name, set()) | COMPUTED.get(name, set())
     assert record.written == sent
-
-
-DESCRIBED = [each for each in ALL if each is not preparations.EXPECTATION]
-"""What is expected is read by Python only."""
 
 
 @pytest.mark.parametrize("record", DESCRIBED, ids=lambda record: record.cls.__name__)
