@@ -101,7 +101,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.offload.tensor_state",
         "client.offload.tensors",
     },
-    "client/runtime/test_attach.py": {"system.runtimes"},
     "client/runtime/test_memory_caps.py": {"client.runtime.frameworks"},
     "client/test_client.py": {
         "client.durations",
