@@ -2,33 +2,34 @@
 
 ::
 
-    AIStackError
-     x InvalidRequest 400            cannot be understood; names the field, shows what is allowed
+    AIStackError 500
+     x InvalidRequest 400            cannot be understood; names the field
        + UnknownProfile 400
        + UnknownQueue 404
-     x Refused 409                   understood, not granted by policy; the reason is
-       public + QuotaExceeded + Unsatisfiable               no state of this inventory
-       could ever hold it + QueueClosed
+     x Refused 409                   understood, not granted by policy
+       + QuotaExceeded 409
+       + Unsatisfiable 409           no state of this inventory could ever hold it
+       + QueueClosed 409
      x LeaseError 409
        + LeaseNotFound 404
-       + StaleToken
-       + LeaseLost                   expired or preempted
+       + StaleToken 409
+       + LeaseLost 409               expired, reclaimed or preempted
        + AcquireTimeout 504          also a TimeoutError
-       + PermissionDenied 403
-       + DeviceInUse               the process has already chosen its devices
+       + PermissionDenied 403        only the holder of a lease may change it
+       + DeviceInUse 409             the process has already chosen its devices
      x LedgerError 503
-       + LedgerUnavailable
-       + LedgerConflict              the ledger moved on since the snapshot; retried
-       + SchemaMismatch
+       + LedgerUnavailable 503
+       + LedgerConflict 503          the ledger moved on since the snapshot; retried
+       + SchemaMismatch 503
      x ProviderError 503
-       + DriverNotFound
-       + DeviceLost
-       + PrepareFailed
-       + NotEnforced                 a process found more than its lease grants
-       + CheckpointFailed            the GPU state of a process could not be moved
-     x ClusterError
-     x TrainingError
-     x TrackingError
+       + DriverNotFound 503
+       + DeviceLost 503
+       + PrepareFailed 503
+       + NotEnforced 503             a process found more than its lease grants
+       + CheckpointFailed 503        the GPU state of a process could not be moved
+     x ClusterError 500
+     x TrainingError 500
+     x TrackingError 500
      x InvalidTransition 500         a bug of ours
 
 An error's message is its class docstring's first line unless one is given. Facts travel
@@ -87,7 +88,7 @@ class AIStackError(Exception):
 
     @property
     def code(self) -> str:
-        """The class name; the one word by which both ends of a wire know the error."""
+        """The class name, by which both ends of a wire know the error."""
         return type(self).__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,7 +128,7 @@ class Refused(AIStackError):
 
 
 class QuotaExceeded(Refused):
-    """The queue's limit leaves no room for this request."""
+    """The queue's limit leaves no capacity for this request."""
 
 
 class Unsatisfiable(Refused):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 
@@ -31,9 +32,26 @@ def test_every_error_has_a_sentence_of_its_own_and_a_status(
     assert 400 <= cls.http_status < 600
 
 
-def test_the_drawn_tree_names_every_error() -> None:
-    drawn = exceptions.__doc__ or ""
-    assert not [cls.__name__ for cls in ERRORS if cls.__name__ not in drawn]
+DRAWN = re.compile(r"^ {4}(?: +([x+]) )?(\w+) (\d{3})", re.MULTILINE)
+"""A line of the tree: the mark of its depth, the name, and the status."""
+
+
+def drawn_tree() -> dict[str, tuple[str, int]]:
+    """By name, the parent and the status that the docstring draws."""
+    tree: dict[str, tuple[str, int]] = {}
+    group = "AIStackError"
+    for mark, name, status in DRAWN.findall(exceptions.__doc__ or ""):
+        parent = {"": "Exception", "x": "AIStackError", "+": group}[mark]
+        tree[name] = (parent, int(status))
+        group = name if mark == "x" else group
+    return tree
+
+
+def test_the_drawn_tree_is_that_of_the_classes() -> None:
+    classes = {
+        cls.__name__: (cls.__bases__[0].__name__, cls.http_status) for cls in ERRORS
+    }
+    assert drawn_tree() == classes
 
 
 def test_a_code_nobody_knows_becomes_the_plain_error() -> None:

@@ -42,7 +42,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.figures",
     },
     "broker/test_usage_meter.py": {"broker.charged_totals"},
-    "client/runtime/test_attach.py": {"system.runtimes"},
     "broker/api/test_service.py": {
         "broker.api.base",
         "broker.api.caller",

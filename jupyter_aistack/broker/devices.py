@@ -67,15 +67,15 @@ class DeviceManager:
     def inventory(self) -> Inventory:
         """The devices, at most two seconds old, with the memory of strangers marked."""
         with self._lock:
-            found = self._found
+            known = self._found
             if (
-                found is None
+                known is None
                 or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS
             ):
                 fresh = self._discover()
-                self._found = found = _kept(found, fresh)
+                self._found = known = _kept(known, fresh)
                 self._found_at = self._clock()
-            return found
+            return known
 
     def forget(self) -> None:
         """Look anew next time: processes have become ours, or strangers. Without a real
@@ -91,7 +91,7 @@ class DeviceManager:
         at anew.
         """
         for provider in dict.fromkeys(
-            self._owners.get(piece.device_id) for piece in lease.slices
+            self._owners.get(slice_.device_id) for slice_ in lease.slices
         ):
             if provider is not None:
                 provider.has_moved(lease)
@@ -102,8 +102,8 @@ class DeviceManager:
         """Bytes that a lease would have on each of its devices if they were real; None
         where they are.
         """
-        gpus = [piece for piece in lease.slices if piece.kind is not SliceKind.CPU]
-        owners = {self._owners.get(piece.device_id) for piece in gpus}
+        gpus = [slice_ for slice_ in lease.slices if slice_.kind is not SliceKind.CPU]
+        owners = {self._owners.get(slice_.device_id) for slice_ in gpus}
         states = [
             None if owner is None else owner.simulated_state(lease) for owner in owners
         ]
@@ -167,7 +167,7 @@ class DeviceManager:
             raise PrepareFailed(error.message, lease_id=lease.id) from error
 
     def _providers_of(self, lease: Lease) -> list[Provider]:
-        owners = [self._owners.get(piece.device_id) for piece in lease.slices]
+        owners = [self._owners.get(slice_.device_id) for slice_ in lease.slices]
         if any(owner is None for owner in owners):
             raise PrepareFailed(
                 "a device of this lease is no longer there", lease_id=lease.id
@@ -176,7 +176,7 @@ class DeviceManager:
 
     def _owners_of(self, lease: Lease) -> list[Provider]:
         """The providers of a lease's devices, as far as they are known."""
-        owners = dict.fromkeys(self._owner(piece) for piece in lease.slices)
+        owners = dict.fromkeys(self._owner(slice_) for slice_ in lease.slices)
         return [owner for owner in owners if owner is not None]
 
     def unprepare(self, lease: Lease) -> None:
@@ -238,11 +238,11 @@ class DeviceManager:
         for provider in self._owners_of(lease):
             provider.terminate(lease, pid)
 
-    def _owner(self, piece: Slice) -> Provider | None:
+    def _owner(self, slice_: Slice) -> Provider | None:
         """The provider of a slice's device, which nobody may have looked for yet."""
-        if piece.device_id not in self._owners:
+        if slice_.device_id not in self._owners:
             self.inventory()
-        return self._owners.get(piece.device_id)
+        return self._owners.get(slice_.device_id)
 
     def driver_version(self) -> str:
         """Version of the driver of the first provider that tells one; else empty."""
@@ -253,15 +253,15 @@ class DeviceManager:
         """The faults that devices have not been cleared of yet; a provider that cannot
         tell is passed over.
         """
-        found: list[Fault] = []
+        faults: list[Fault] = []
         for provider in self.providers:
             try:
-                found.extend(provider.faults())
+                faults.extend(provider.faults())
             except ProviderError as error:
                 log.warning(
                     "%s cannot tell of faults: %s", provider.name, error.message
                 )
-        return tuple(found)
+        return tuple(faults)
 
     # -- measuring ---------------------------------------------------------------------
 
@@ -306,22 +306,25 @@ class DeviceManager:
             provider.close()
 
 
-def _kept(found: Inventory | None, fresh: Inventory) -> Inventory:
+def _kept(known: Inventory | None, fresh: Inventory) -> Inventory:
     """The known inventory where nothing has changed, so that what was worked out for it
     is known by identity.
     """
-    if found is None or found != fresh:
+    if known is None or known != fresh:
         return fresh
-    if [device.free_bytes for device in found.devices] == [
+    if [device.free_bytes for device in known.devices] == [
         device.free_bytes for device in fresh.devices
     ]:
-        return found
+        return known
     return fresh
 
 
 def _leased(leases: Iterable[Lease]) -> dict[str, str]:
     return {
-        piece.uuid: lease.id for lease in leases for piece in lease.slices if piece.uuid
+        slice_.uuid: lease.id
+        for lease in leases
+        for slice_ in lease.slices
+        if slice_.uuid
     }
 
 

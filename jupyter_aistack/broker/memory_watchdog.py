@@ -159,8 +159,8 @@ class MemoryWatchdog:
         watched = self._watched.get(breach.lease.id, WatchedLease())
         if watched.condition is None:
             return
-        told = f"{watched.condition.message}; {words}"
-        update = memory_update(replace(watched.condition, message=told))
+        message = f"{watched.condition.message}; {words}"
+        update = memory_update(replace(watched.condition, message=message))
         with contextlib.suppress(LeaseError):  # it has ended since
             lease = breach.lease
             self._ledger.bind(lease.id, lease.token, self._clock(), conditions=update)
@@ -239,12 +239,12 @@ class MemoryWatchdog:
         is_kernel = holder.kind is HolderKind.KERNEL
         root = root_pid(holder) if is_kernel else None
         label = holder.label or f"{holder.kind.value} {holder.id}"
-        found = evaluate_memory(
+        judgement = evaluate_memory(
             before, fill, action=action, label=label, root=root, now=self._clock()
         )
-        self._watched[lease.id] = found.watched
-        self._say(lease, found)
-        if (process := found.culprit) is not None:
+        self._watched[lease.id] = judgement.watched
+        self._say(lease, judgement)
+        if (process := judgement.culprit) is not None:
             self._breaches[process.pid] = MemoryBreach(
                 lease=lease,
                 action=action,
@@ -253,19 +253,19 @@ class MemoryWatchdog:
                 is_root=process.pid == root,
             )
 
-    def _say(self, lease: Lease, found: Judgement) -> None:
+    def _say(self, lease: Lease, judgement: Judgement) -> None:
         """On the lease, and as an event; another broker of this host may have said it
         already.
         """
-        condition = found.watched.condition
+        condition = judgement.watched.condition
         known = memory_condition(lease)
         if _kind(condition) is _kind(known):
             return
         update = memory_update(condition)
         now = self._clock()
         with contextlib.suppress(LeaseError):  # it ended just now
-            if found.is_worse:
-                kind = _EVENTS[found.watched.level]
+            if judgement.is_worse:
+                kind = _EVENTS[judgement.watched.level]
                 self._ledger.remark(
                     lease.id, lease.token, now, kind, update.text, conditions=update
                 )

@@ -69,26 +69,27 @@ def tour_path() -> Path:
         if path.is_file():
             return path
     raise DemoFailed(
-        "the tour notebook is missing from this installation; install jupyter_aistack anew"
+        "the tour notebook is missing from this installation; install jupyter_aistack again"
     )
 
 
 def steps(notebook: Path) -> list[TourStep]:
     """The code cells of a notebook, each with the last heading above it."""
-    found = []
+    tour_steps = []
     title = notebook.stem
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            headings = [
-                line.lstrip("# ")
-                for line in source.splitlines()
-                if line.startswith("#")
-            ]
-            title = headings[-1] if headings else title
+            title = _last_heading(source) or title
         elif cell["cell_type"] == "code" and source.strip():
-            found.append(TourStep(title=title, source=source))
-    return found
+            tour_steps.append(TourStep(title=title, source=source))
+    return tour_steps
+
+
+def _last_heading(markdown: str) -> str:
+    lines = markdown.splitlines()
+    headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    return headings[-1] if headings else ""
 
 
 def open_lab(folder: Path, *, browser: bool = True) -> int:
@@ -100,12 +101,18 @@ def open_lab(folder: Path, *, browser: bool = True) -> int:
     notebook = folder / "tour.ipynb"
     if not notebook.exists():
         shutil.copy(tour_path(), notebook)
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
-    command += [
-        "--LabApp.default_url=/lab/tree/tour.ipynb"
-    ]  # also in the address that is printed, unlike a file's name
-    command += [] if browser else ["--no-browser"]
-    process = subprocess.Popen([*command, *_allow_root()])
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={folder}",
+        # Also in the address that is printed, unlike a file's name.
+        "--LabApp.default_url=/lab/tree/tour.ipynb",
+        *_allow_root(),
+    ]
+    if not browser:
+        command.append("--no-browser")
+    process = subprocess.Popen(command)
     with contextlib.suppress(KeyboardInterrupt):
         return process.wait()
     _stop(process)
@@ -114,7 +121,7 @@ def open_lab(folder: Path, *, browser: bool = True) -> int:
 
 def run_headless(tell: Callable[[str], None], *, notebook: Path | None = None) -> JSON:
     """Execute the tour through a real Jupyter server, its provisioner and kernel;
-    return what it found out.
+    return its summary.
 
     Args:
         tell: is given a line of progress per step.
@@ -124,25 +131,30 @@ def run_headless(tell: Callable[[str], None], *, notebook: Path | None = None) -
         DemoFailed: a step failed, with its error, or the tour's result is not what it
             must be.
     """
-    began = time.monotonic()
+    began_at = time.monotonic()
     _check_installed(("websocket",) if notebook else NEEDED, extra="demo")
     source = notebook or tour_path()
     with tempfile.TemporaryDirectory(prefix="aistack-demo-") as folder:
         shutil.copy(source, Path(folder) / "tour.ipynb")
         with _server(Path(folder)) as server, _Kernel(server, "tour.ipynb") as kernel:
-            todo = steps(source)
-            for number, step in enumerate(todo, 1):
-                started = time.monotonic()
-                name = f"[{number}/{len(todo)}] {step.title}"
-                tell(f"{name} ...")
-                kernel.execute(step.source)
-                tell(f"{name}: {time.monotonic() - started:.1f} s")
-            summary: JSON = json.loads(
-                kernel.evaluate("__import__('json').dumps(summary)")
-            )
-    if notebook is None and (wrong := list(broken_promises(summary))):
+            _execute(kernel, steps(source), tell)
+            text = kernel.evaluate("__import__('json').dumps(summary)")
+    summary: JSON = json.loads(text)
+    wrong = [] if notebook else list(broken_promises(summary))
+    if wrong:
         raise DemoFailed("the tour ran, but " + "; ".join(wrong), summary=summary)
-    return {**summary, "seconds": round(time.monotonic() - began, 1)}
+    return {**summary, "seconds": round(time.monotonic() - began_at, 1)}
+
+
+def _execute(
+    kernel: _Kernel, todo: Sequence[TourStep], tell: Callable[[str], None]
+) -> None:
+    for number, step in enumerate(todo, 1):
+        began_at = time.monotonic()
+        name = f"[{number}/{len(todo)}] {step.title}"
+        tell(f"{name} ...")
+        kernel.execute(step.source)
+        tell(f"{name}: {time.monotonic() - began_at:.1f} s")
 
 
 def broken_promises(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -210,18 +222,18 @@ class _Server:
 def _server(folder: Path) -> Iterator[_Server]:
     """A Jupyter server on `folder`, ended by its own pid."""
     server = _Server(url=f"http://127.0.0.1:{_free_port()}", token=uuid.uuid4().hex)
+    port = server.url.rpartition(":")[2]
     command = [
         sys.executable,
         "-m",
         "jupyter_server",
         "--no-browser",
         "--ServerApp.ip=127.0.0.1",
-    ]
-    command += [
-        f"--ServerApp.port={server.url.rpartition(':')[2]}",
+        f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={folder}",
+        *_allow_root(),
     ]
-    command += [f"--ServerApp.root_dir={folder}", *_allow_root()]
     log = folder / "server.log"
     with log.open("wb") as output:
         environment = {**os.environ, "JUPYTER_TOKEN": server.token}
@@ -286,9 +298,8 @@ class _Kernel:
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
-        with contextlib.suppress(
-            OSError, DemoFailed
-        ):  # a server that has died took its kernels along
+        # A server that has died took its kernels along.
+        with contextlib.suppress(OSError, DemoFailed):
             self.server.call("DELETE", f"/api/sessions/{self.session['id']}")
 
     def execute(self, source: str) -> None:
@@ -318,27 +329,29 @@ class _Kernel:
 
     def _ask(self, kind: str, content: JSON) -> JSON:
         """Send a request on the shell channel and return the content of its reply."""
+        message_id = uuid.uuid4().hex
         header = {
-            "msg_id": uuid.uuid4().hex,
+            "msg_id": message_id,
             "msg_type": kind,
             "session": uuid.uuid4().hex,
             "username": "demo",
+            "version": "5.3",
+            "date": "",
         }
         message = {
-            "header": {**header, "version": "5.3", "date": ""},
+            "header": header,
             "parent_header": {},
             "metadata": {},
+            "content": content,
+            "channel": "shell",
         }
-        self.socket.send(
-            json.dumps({**message, "content": content, "channel": "shell"})
-        )
+        self.socket.send(json.dumps(message))
         deadline = time.monotonic() + CELL_SECONDS
         while True:
             answer = self._receive(deadline)
-            if (
-                answer.get("channel") == "shell"
-                and answer["parent_header"].get("msg_id") == header["msg_id"]
-            ):
+            if answer.get("channel") != "shell":
+                continue
+            if answer["parent_header"].get("msg_id") == message_id:
                 reply: JSON = answer["content"]
                 return reply
 
@@ -359,13 +372,17 @@ class _Kernel:
             raise DemoFailed(
                 f"the connection to the kernel was lost: {error}"
             ) from error
-        if answer.get("msg_type") == "status" and answer["content"].get(
-            "execution_state"
-        ) in ("restarting", "dead"):
+        if _is_of_dead_kernel(answer):
             raise DemoFailed(
                 "the kernel died during the step; it may have run out of memory"
             )
         return answer
+
+
+def _is_of_dead_kernel(message: JSON) -> bool:
+    if message.get("msg_type") != "status":
+        return False
+    return message["content"].get("execution_state") in ("restarting", "dead")
 
 
 def _failure(source: str, reply: JSON) -> str:

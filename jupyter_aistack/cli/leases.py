@@ -19,7 +19,7 @@ SHOWN_LABEL = 80
 DEVICE_STATE_VERBS = {
     "suspend": "Move the GPU state of one of your idle leases to host memory, so that others may have the capacity.",
     "resume": "Move it back once there is capacity; the notebook's next cell does so by itself.",
-    "pin": "Keep one of your leases on its GPU whoever needs the capacity.",
+    "pin": "Keep one of your leases on its GPU even if others need the capacity.",
     "unpin": "Let it be suspended again while it is idle.",
 }
 """What each does, for its help."""

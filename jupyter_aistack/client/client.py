@@ -131,7 +131,7 @@ class Client:
             InvalidRequest: spec, queue, timeout or duration cannot be understood.
             Refused: this host could never hold it, or policy says no.
             AcquireTimeout: not within `timeout`; nothing is left behind.
-            LeaseError: this process has one attached already.
+            LeaseError: this process has a lease attached already.
             DeviceInUse: this process has already started CUDA; nothing was changed.
         """
         parsed = parse_spec(spec)
@@ -176,7 +176,7 @@ _connecting = threading.Lock()
 
 
 def connect() -> Client:
-    """This process's client: to its Jupyter server when it is a kernel of one, else on
+    """This process's client: to its Jupyter server when it runs under one, else on
     the ledger itself.
 
     Raises:

@@ -74,7 +74,7 @@ class EmbeddedTransport(Transport):
             # A ledger that does not answer now is asked again in the next round.
             with contextlib.suppress(AIStackError):
                 self._tick(is_due=is_due)
-            # Counted from after the tick: one that is slower than the interval must
+            # Counted from after the tick: a tick that is slower than the interval must
             # not be followed by the next at once.
             if time.monotonic() >= renew_at:
                 renew_at = self._next_renewal()

@@ -42,7 +42,7 @@ def check_kernel(mine: Mapping[str, Any], spec: str) -> JSON | None:
         spec: what is asked for, in its canonical form.
 
     Raises:
-        LeaseError: it holds another one, or waits for one.
+        LeaseError: it holds another lease, or waits for one.
     """
     own = own_lease(mine)
     if own is not None:
@@ -71,7 +71,7 @@ def check_process(spec: str, *, takes_device: bool) -> None:
 
     Raises:
         DeviceInUse: CUDA or ROCm has started and fixed the devices for good.
-        LeaseError: one is attached already.
+        LeaseError: a lease is attached already.
     """
     for line in drop_ended():
         log.warning(line)

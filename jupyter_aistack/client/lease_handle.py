@@ -168,7 +168,7 @@ class LeaseHandle:
                 time.sleep(next(pauses))
                 self.refresh()
         except BaseException:
-            # Ctrl-C too: a request that nobody waits for must not be granted.
+            # Ctrl-C too: a request that is given up must not be granted later.
             self._withdraw()
             raise
         return self

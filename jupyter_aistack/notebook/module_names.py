@@ -1,6 +1,6 @@
 """Names of modules that are looked up in ``sys.modules``, never imported for it.
 
-Whether one of them is loaded tells whether this kernel uses what it holds; to import it
+Whether such a module is loaded says whether this kernel uses what it holds; to import it
 for the question would load it. A name that is wrong turns the feature off in silence,
 so the names stand here alone, where a test imports each.
 """

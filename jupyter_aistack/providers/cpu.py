@@ -81,12 +81,12 @@ class CPUProvider(Provider):
         own.
         """
         slices = _cpu_slices(lease)
-        cores = tuple(sorted({core for piece in slices for core in piece.cores}))
+        cores = tuple(sorted({core for slice_ in slices for core in slice_.cores}))
         there = {
             core
-            for piece in slices
-            if piece.device_id in devices
-            for core in devices[piece.device_id].cores
+            for slice_ in slices
+            if slice_.device_id in devices
+            for core in devices[slice_.device_id].cores
         }
         if not cores or not there.issuperset(cores):
             raise PrepareFailed(
@@ -98,7 +98,7 @@ class CPUProvider(Provider):
         return Preparation(
             environment=dict.fromkeys(THREAD_VARIABLES, threads),
             cores=cores,
-            memory_limit_bytes=sum(piece.memory_bytes for piece in slices),
+            memory_limit_bytes=sum(slice_.memory_bytes for slice_ in slices),
             enforced_by=Enforcement.CPU,
             expects=Expectation(cores=bound, threads=threads),
         )
@@ -292,4 +292,4 @@ def _model_name() -> str:
 
 
 def _cpu_slices(lease: Lease) -> tuple[Slice, ...]:
-    return tuple(piece for piece in lease.slices if piece.kind is SliceKind.CPU)
+    return tuple(slice_ for slice_ in lease.slices if slice_.kind is SliceKind.CPU)

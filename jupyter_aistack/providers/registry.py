@@ -86,12 +86,12 @@ def _named(
     if kind not in installed:
         raise _invalid(name, _allowed(installed))
     try:
-        found = _load(installed[kind])
+        provider = _load(installed[kind])
     except ProviderError as error:
         raise _invalid(name, error.message) from error
-    if bool(colon) != bool(found.takes_argument):
+    if bool(colon) != bool(provider.takes_argument):
         raise _invalid(name, _allowed(installed))
-    return [found.build(replace(options, argument=argument))]
+    return [provider.build(replace(options, argument=argument))]
 
 
 def _automatic(
@@ -100,9 +100,9 @@ def _automatic(
     providers: list[Provider] = []
     for entry in entries:
         try:
-            found = _load(entry)
-            if found.is_automatic:
-                providers.append(found.build(options))
+            provider = _load(entry)
+            if provider.is_automatic:
+                providers.append(provider.build(options))
         except ProviderError as error:
             providers.append(BrokenProvider(entry.name, error))
         except Exception as error:
@@ -118,15 +118,15 @@ def _load(entry: EntryPoint) -> type[Provider]:
         ProviderError: it cannot be imported, or is no provider.
     """
     try:
-        found = entry.load()
+        loaded = entry.load()
     except Exception as error:
         raise _cannot(entry, error) from error
-    if not (isinstance(found, type) and issubclass(found, Provider)):
+    if not (isinstance(loaded, type) and issubclass(loaded, Provider)):
         raise ProviderError(
             f"the provider {entry.name} of {_package(entry)} cannot be loaded: "
             f"{entry.value} is no Provider"
         )
-    return found
+    return loaded
 
 
 def _cannot(entry: EntryPoint, error: Exception) -> ProviderError:

@@ -202,8 +202,8 @@ class SimulatedProvider(Provider):
         with self._lock:
             held: defaultdict[str, int] = defaultdict(int)
             for lease in self._leases.values():
-                for piece in lease.slices:
-                    held[piece.device_id] += _memory_in_use(piece, lease)
+                for slice_ in lease.slices:
+                    held[slice_.device_id] += _memory_in_use(slice_, lease)
         return tuple(
             replace(
                 d,
@@ -224,7 +224,7 @@ class SimulatedProvider(Provider):
             self._leases[lease.id] = lease
         return Preparation(
             environment={"CUDA_VISIBLE_DEVICES": "", "AISTACK_SIMULATED": "1"},
-            memory_limit_bytes=sum(piece.memory_bytes for piece in own),
+            memory_limit_bytes=sum(slice_.memory_bytes for slice_ in own),
             enforced_by=Enforcement.SIMULATED,
         )
 
@@ -240,9 +240,9 @@ class SimulatedProvider(Provider):
 
     def simulated_state(self, lease: Lease) -> int | None:
         """What `sample` makes believe that it holds."""
-        gpus = [piece for piece in lease.slices if piece.kind is not SliceKind.CPU]
+        gpus = [slice_ for slice_ in lease.slices if slice_.kind is not SliceKind.CPU]
         return max(
-            (int(piece.memory_bytes * MEMORY_IN_USE) for piece in gpus), default=0
+            (int(slice_.memory_bytes * MEMORY_IN_USE) for slice_ in gpus), default=0
         )
 
     def sample(
@@ -330,9 +330,9 @@ def _instance(group: Group, index: int, number: int, host: str) -> MIGInstance:
 
 def _own_slices(lease: Lease, devices: Mapping[str, Device]) -> list[Slice]:
     simulated = {i for i, device in devices.items() if device.simulated}
-    own = [piece for piece in lease.slices if piece.device_id in simulated]
-    for piece in own:
-        device = devices[piece.device_id]
+    own = [slice_ for slice_ in lease.slices if slice_.device_id in simulated]
+    for slice_ in own:
+        device = devices[slice_.device_id]
         if device.problem:
             raise PrepareFailed(
                 f"{device.name} {device.problem}",
@@ -350,8 +350,8 @@ def _use_on(lease: Lease, device: Device) -> Usage:
     )
 
 
-def _memory_in_use(piece: Slice, lease: Lease) -> int:
-    return 0 if _has_left(lease) else int(piece.memory_bytes * MEMORY_IN_USE)
+def _memory_in_use(slice_: Slice, lease: Lease) -> int:
+    return 0 if _has_left(lease) else int(slice_.memory_bytes * MEMORY_IN_USE)
 
 
 def _has_left(lease: Lease) -> bool:

@@ -498,7 +498,7 @@ def test_a_step_that_does_not_apply_to_a_state_changes_nothing(
     ledger: Ledger, wish: Wish, grant: Granter
 ) -> None:
     lease = resident(ledger, wish)
-    with pytest.raises(LeaseError, match="cannot be parked"):
+    with pytest.raises(LeaseError, match="cannot be suspended"):
         ledger.update_device_state(
             lease.id,
             lease.token,

@@ -49,7 +49,7 @@ class Device(Protocol):
         """
 
     def trim(self) -> int:
-        """Drop what nobody refers to and give back memory that nothing lives in; the
+        """Drop garbage and give back memory that nothing lives in; the
         bytes given back.
         """
 
@@ -157,7 +157,7 @@ class Cpu:
         return self.give_back()
 
     def give_back(self) -> int:
-        """How much is not told: the system does not count it."""
+        """How much is unknown: the system does not count it."""
         return_unused()
         return 0
 

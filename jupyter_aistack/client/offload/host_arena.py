@@ -79,7 +79,7 @@ class Arena:
         return locations
 
     def _block(self, size: int, rest: int) -> HostBlock:
-        """A block with so many free bytes; a new one is made for the `rest` too."""
+        """A block with so many free bytes; a new block is made large enough for the `rest`."""
         for block in self.blocks:
             if block.used + size <= len(block.buffer):
                 return block

@@ -17,11 +17,11 @@ ADVISE_HUGE = 14
 was built with it.
 """
 LEAST_BYTES = 4 << 20
-"""Two large pages of x86-64: below that, a stretch rarely holds one that is aligned."""
+"""Two large pages of x86-64: below that, a stretch rarely holds an aligned page."""
 
 
 def prefer_large(address: int, size_bytes: int) -> None:
-    """Ask for large pages under memory that nobody has touched yet. A wish: not
+    """Ask for large pages under memory that has not been touched yet. A wish: not
     granted, it changes nothing.
     """
     advise = _advise()

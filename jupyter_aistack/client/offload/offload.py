@@ -22,7 +22,7 @@ def offloadable(*objects: Any, device: str = "cuda", keep_host: bool = True) -> 
             each time.
         device: whose memory is given back; ``cpu`` is for trying it out without a GPU.
         keep_host: keep the host memory from one time to the next, which is faster than
-            to get it anew.
+            to allocate it again.
 
     Raises:
         InvalidRequest: one of `objects` holds no tensors that can be found.

@@ -14,15 +14,15 @@ from .tensor_state import Offload, TransferResult
 
 _live: weakref.WeakSet[Offload] = weakref.WeakSet()
 _out: list[Offload] = []
-"""What :func:`move_out` has moved, in that order. Held here: an object that nobody
-refers to any more must come back all the same.
+"""What :func:`move_out` has moved, in that order. Held here: an object that is not
+referred to any more must come back all the same.
 """
 
 KINDS = frozenset({"cuda"})
 
 
 def remember(offload: Offload) -> Offload:
-    """Have `offload` moved with the others for as long as somebody refers to it."""
+    """Have `offload` moved with the others for as long as it is referred to."""
     _live.add(offload)
     return offload
 

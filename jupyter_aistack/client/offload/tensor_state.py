@@ -32,7 +32,7 @@ _transfer_lock = threading.RLock()
 
 @dataclass(frozen=True, kw_only=True)
 class TransferResult:
-    """What one move came to.
+    """What a transfer came to.
 
     Attributes:
         storages: how many there were; tensors that share one count once.
@@ -71,7 +71,7 @@ class _Parked:
 
 
 class Offload:
-    """Objects whose tensors leave the device when told to, and come back. Made by
+    """Objects whose tensors leave the device on `suspend`, and come back. Made by
     :func:`~.offload.offloadable`.
 
     As a context manager it brings them back at the end, and frees the host memory. Safe
@@ -176,7 +176,7 @@ class Offload:
             self.resume()
 
     def close(self) -> None:
-        """Bring everything back and let go of the host memory."""
+        """Bring everything back and free the host memory."""
         with _transfer_lock:
             self.resume()
             self._arena.drop()
@@ -253,7 +253,7 @@ class Offload:
     def _tensors_by_storage(
         self, storages: dict[int, _Named], tensors: list[Any]
     ) -> dict[int, tuple[_Offset, ...]]:
-        """The tensors on each storage, views that nobody registered included; garbage
+        """The tensors on each storage, unregistered views included; garbage
         is dropped where it may matter.
         """
         registered = _by_storage(tensors)

@@ -42,8 +42,8 @@ def check(objects: tuple[Any, ...]) -> None:
 
 
 def named_tensors(objects: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    """Each tensor that `objects` hold now, as ``("Linear.weight", tensor)``; one that
-    two hold comes twice.
+    """Each tensor that `objects` hold now, as ``("Linear.weight", tensor)``; a tensor
+    that two hold comes twice.
     """
     for thing in objects:
         yield from _walk(type(thing).__name__, thing, set())
@@ -82,7 +82,7 @@ def _parts(thing: Any) -> Iterator[tuple[Any, Any]]:
 
 def tensors_on(storages: set[int]) -> list[Any]:
     """Every tensor Python knows whose storage (by its C address) is one of `storages`:
-    views that nobody registered.
+    views that were not registered too.
     """
     import torch
 
@@ -90,7 +90,7 @@ def tensors_on(storages: set[int]) -> list[Any]:
 
 
 def alive(kind: type) -> list[Any]:
-    """Every object of a class, or of one made from it, that Python's search for garbage
+    """Every object of a class, or of a subclass, that Python's search for garbage
     knows of.
 
     The classes are collected once: a notebook has hundreds of thousands of objects.

@@ -1,5 +1,5 @@
-"""How each framework that reads no cap from the environment is held to one, and let go
-again.
+"""How each framework that reads no cap from the environment is held to a cap, and freed
+of it.
 
 Each function is given the module after it was imported; none starts CUDA by itself.
 """
@@ -79,8 +79,8 @@ def _own_share(torch: Any, index: int) -> float:
     torch is too old to tell.
     """
     ask = getattr(torch.cuda, "get_per_process_memory_fraction", None)
-    told = next((float(share) for _, _, share in _torch_conf.values()), 1.0)
-    own, put = _torch.get(index, (1.0, told))
+    put_share = next((float(share) for _, _, share in _torch_conf.values()), 1.0)
+    own, put = _torch.get(index, (1.0, put_share))
     now = put if ask is None else float(ask(index))
     return own if math.isclose(now, put, rel_tol=1e-6) else now  # it is kept as bytes
 
@@ -181,7 +181,7 @@ def lift_tensorflow(context: Any) -> None:
 
 def cap_vllm(arguments: Any, share: float) -> None:
     """vLLM sizes itself by ``gpu_memory_utilization`` of the total it is shown, 0.9
-    unless told otherwise.
+    unless it is set.
     """
     lift_vllm(arguments)
     settle = arguments.EngineArgs.__post_init__
@@ -195,12 +195,12 @@ def cap_vllm(arguments: Any, share: float) -> None:
 
 
 def lift_vllm(arguments: Any) -> None:
-    """Let vLLM size itself as it is told."""
+    """Let vLLM size itself as its settings say."""
     arguments.EngineArgs.__post_init__ = _unwrapped(arguments.EngineArgs.__post_init__)
 
 
 def _unwrapped(function: Any) -> Any:
-    """What one of ours stands before, else the function itself."""
+    """What a wrapper of ours stands before, else the function itself."""
     is_ours = (
         getattr(function, "__code__", None) is not None
         and function.__code__.co_filename == __file__

@@ -1,8 +1,8 @@
 """Memory caps for the frameworks that read none from the environment: torch,
 TensorFlow, RMM and vLLM.
 
-A framework that is not imported yet is waited for. Nothing here imports one or starts
-CUDA by itself. Where a program has set a lower cap of its own, that one stands.
+A framework that is not imported yet is waited for. Nothing here imports a framework or
+starts CUDA by itself. Where a program has set a lower cap of its own, that cap stands.
 """
 
 from __future__ import annotations

@@ -136,7 +136,9 @@ def is_working(
     uuids = dict.fromkeys(slice_.uuid for slice_ in slices if slice_.uuid)
     units = [sample.unit(uuid) for uuid in uuids]
     workers = frozenset().union(*(_workers(unit) for unit in units if unit))
-    servers = frozenset().union(*(one.servers for one in sample.readings.values()))
+    servers = frozenset().union(
+        *(reading.servers for reading in sample.readings.values())
+    )
     if pids & workers:
         return True
     is_known = all(unit is not None and unit.busy is not None for unit in units)

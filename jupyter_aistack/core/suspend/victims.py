@@ -124,14 +124,18 @@ def victims_below_limits(
     going = [(lease, False) for lease in leaving]
     chosen: list[Lease] = []
     for lease, is_new in [*going, *((lease, True) for lease in idle)]:
-        helps_queue = lease.queue == request.queue
-        helps_user = lease.holder.user == request.holder.user
-        if (by_queue > 0 and helps_queue) or (by_user > 0 and helps_user):
-            size = equivalents(lease.occupied)
-            by_queue = by_queue - size * helps_queue
-            by_user = by_user - size * helps_user
-            if is_new:
-                chosen.append(lease)
+        is_of_queue = lease.queue == request.queue
+        is_of_user = lease.holder.user == request.holder.user
+        helps_queue = is_of_queue and by_queue > 0
+        helps_user = is_of_user and by_user > 0
+        if not helps_queue and not helps_user:
+            continue
+
+        size = equivalents(lease.occupied)
+        by_queue -= size * is_of_queue
+        by_user -= size * is_of_user
+        if is_new:
+            chosen.append(lease)
     return chosen if by_queue <= 0 and by_user <= 0 else []
 
 

@@ -87,12 +87,12 @@ _GPU_VERBS = {
     "request": "ask for a slice, and give it to this kernel",
     "release": "give the slice back, or leave the queue",
     "queue": "who waits for what, why, and until when",
-    "extend": "move the end of a lease that has one, and keep one that is idle",
+    "extend": "move the end of a lease that has an end, and keep a lease that is idle",
     "usage": "what is in use now, and what it has cost so far, cell by cell",
-    "advise": "which size would have done, told from what this notebook has used",
+    "advise": "which size would have done, judged by what this notebook has used",
     "suspend": "move this kernel's GPU memory to host memory, so that others may have the capacity",
     "resume": "move it back once there is capacity; the next cell that needs it does so by itself",
-    "pin": "keep it on the GPU whoever needs the capacity",
+    "pin": "keep it on the GPU even if others need the capacity",
     "unpin": "let it be suspended again while this kernel is idle",
 }
 """The subcommands of ``%gpu``, each with its help, in the order of the help."""

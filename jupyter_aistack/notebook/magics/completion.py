@@ -39,7 +39,7 @@ class Completer:
         before = words if is_between else words[:-1]
         typed = words[-1] if len(words) > len(before) else ""
         possible = suggestions(self._parsers[name], before, self._host_profiles())
-        # IPython completes from the last of its delimiters on, and a colon is one.
+        # IPython completes from the last of its delimiters on, and a colon is a delimiter.
         skip = len(typed) - len(event.symbol)
         return [word[skip:] for word in possible if word.startswith(typed)]
 

@@ -68,7 +68,7 @@ class GPUCell:
             try:
                 yield
             finally:
-                # Before the release: use after it is nobody's.
+                # Before the release: what is used after it is charged to no cell.
                 self._cell_timer.tell_now(is_over=True)
 
     def _request(self, arguments: Namespace) -> LeaseHandle:

@@ -157,5 +157,5 @@ def _cell_number(shell: Any) -> int:
 
 
 def is_leased() -> bool:
-    """Whether this kernel holds a lease, or its workers may; asks nobody."""
+    """Whether this kernel holds a lease, or its workers may; makes no call."""
     return bool(os.environ.get("AISTACK_LEASE")) or CLUSTER in sys.modules

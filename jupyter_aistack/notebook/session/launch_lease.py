@@ -1,5 +1,5 @@
 """The lease a kernel was launched with: its launcher watches over it, but its end must
-be told and acted on here.
+be shown and acted on here.
 """
 
 from __future__ import annotations

@@ -85,12 +85,12 @@ class LeaseSync:
             self._say(error.message)
 
     def _may_change(self) -> bool:
-        """Whether a lease may have come or gone; asks nobody and imports nothing."""
+        """Whether a lease may have come or gone; makes no call and imports nothing."""
         if self.pending is not None or self._launch_request:
             return True
         if os.environ.get("AISTACK_SOCKET"):
             return True
-        # A client that nobody has opened yet has attached nothing.
+        # A client that is not imported yet has attached nothing.
         handles = sys.modules.get(LEASE_HANDLE)
         return handles is not None and handles.attached() is not None
 

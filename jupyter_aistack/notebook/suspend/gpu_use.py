@@ -217,7 +217,7 @@ def _check_library(name: str) -> None:
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    """Names that the code reads, sets or deletes: what is let go of may hold the
+    """Names that the code reads, sets or deletes: what is deleted may hold the
     device.
     """
     harmless: set[ast.AST] = set()

@@ -17,7 +17,7 @@ from .plot import curve_image
 
 UPDATE_SECONDS = 0.2
 MAX_SHOWN = 300
-"""Points drawn of each curve; a longer one is thinned out evenly."""
+"""Points drawn of each curve; a longer curve is thinned out evenly."""
 
 Points = list[tuple[float, float]]
 

@@ -85,21 +85,21 @@ class AMDProvider(Provider):
                 return ()
             raise
         self._handles = {}
-        seen = [
+        listed = [
             self._device(handle, index, host) for index, handle in enumerate(handles)
         ]
-        found = {device.id: device for device in _told_apart(seen)}
+        present = {device.id: device for device in _told_apart(listed)}
         gone = {
             i: replace(d, problem=_GONE, processes=())
             for i, d in self._known.items()
-            if i not in found
+            if i not in present
         }
         self._known = {
-            i: d for i, d in {**gone, **found}.items() if not i.startswith(_NAMELESS)
+            i: d for i, d in {**gone, **present}.items() if not i.startswith(_NAMELESS)
         }
         return tuple(
             sorted(
-                (gone | found).values(), key=lambda device: (device.index, device.id)
+                (gone | present).values(), key=lambda device: (device.index, device.id)
             )
         )
 
@@ -112,9 +112,9 @@ class AMDProvider(Provider):
         ROCR devices (``torch.cuda._parse_visible_devices``).
         """
         own = [
-            _usable(piece, devices)
-            for piece in lease.slices
-            if _is_ours(piece, devices)
+            _usable(slice_, devices)
+            for slice_ in lease.slices
+            if _is_ours(slice_, devices)
         ]
         if not own:
             raise PrepareFailed("its AMD GPU is no longer there", lease_id=lease.id)
@@ -192,18 +192,18 @@ class AMDProvider(Provider):
         """The name by which ROCm knows the GPU, ``GPU-`` and sixteen digits of its
         unique id; empty for none.
         """
-        told = self._smi.query(
+        hip_uuid = self._smi.query(
             "amdsmi_get_gpu_enumeration_info", handle, default={}
         ).get("hip_uuid", "")
         serial = str(asic["asic_serial"]).removeprefix("0x").lower()
         uuid = (
-            told.lower().replace("gpu-", "GPU-")
-            if told
+            hip_uuid.lower().replace("gpu-", "GPU-")
+            if hip_uuid
             else f"GPU-{serial.rjust(16, '0')}"
         )
         return (
             ""
-            if (serial == "n/a" and not told)
+            if (serial == "n/a" and not hip_uuid)
             or not uuid.removeprefix("GPU-").strip("0")
             else uuid
         )
@@ -306,13 +306,13 @@ def _told_apart(devices: Sequence[Device]) -> list[Device]:
     ]
 
 
-def _is_ours(piece: Slice, devices: Mapping[str, Device]) -> bool:
-    device = devices.get(piece.device_id)
+def _is_ours(slice_: Slice, devices: Mapping[str, Device]) -> bool:
+    device = devices.get(slice_.device_id)
     return device is not None and device.vendor == VENDOR
 
 
-def _usable(piece: Slice, devices: Mapping[str, Device]) -> Device:
-    device = devices[piece.device_id]
+def _usable(slice_: Slice, devices: Mapping[str, Device]) -> Device:
+    device = devices[slice_.device_id]
     if device.problem:
         raise PrepareFailed(f"{device.name} {device.problem}", device_id=device.id)
     return device

@@ -227,24 +227,24 @@ class ShareEnforcer:
         """Watch no longer; what holds leases stays."""
         self._mps.close()
 
-    def _hold(self, lease: Lease, piece: Slice, device: Device) -> EnforcementHandle:
+    def _hold(self, lease: Lease, slice_: Slice, device: Device) -> EnforcementHandle:
         assert device.level is not None
         held = self._mps.prepare(
             lease.id,
             device.id,
             device.index,
-            percent=percent(piece.fraction),
-            mib=limit_mib(piece.memory_bytes),
+            percent=percent(slice_.fraction),
+            mib=limit_mib(slice_.memory_bytes),
             protocol=_PROTOCOLS[device.level],
             slots=slots(self.prober.driver),
         )
         if device.level is Enforcement.L3 and held.protocol == 3:
-            self._make_group(lease, piece, held)
+            self._make_group(lease, slice_, held)
         by_namespace = Enforcement.L2 if held.protocol == 3 else Enforcement.L1
         level = Enforcement.L3 if lease.id in self._groups else by_namespace
         return EnforcementHandle(
             level=level,
-            environment=_environment(held, piece),
+            environment=_environment(held, slice_),
             expects=_expects(held, device),
             conditions=_reduced(self._why_less(lease, level, device.level)),
         )
@@ -259,12 +259,12 @@ class ShareEnforcer:
             or "the MPS daemon of its GPU speaks the older protocol"
         )
 
-    def _make_group(self, lease: Lease, piece: Slice, held: MPSAssignment) -> None:
+    def _make_group(self, lease: Lease, slice_: Slice, held: MPSAssignment) -> None:
         """Give the lease a control group, unless it has one or could not have one."""
         if lease.id in self._groups or lease.id in self._no_group:
             return
         try:
-            self._dmem.hold(held.limit.name, piece.device_id, piece.memory_bytes)
+            self._dmem.hold(held.limit.name, slice_.device_id, slice_.memory_bytes)
             self._groups[lease.id] = held.limit.name
         except ProviderError as error:
             self._no_group[lease.id] = error.message
@@ -306,20 +306,20 @@ class ShareEnforcer:
     def _others(self, lease: Lease) -> list[tuple[Lease, bool]]:
         known = tuple(self._prepared.values())  # at once: other threads prepare, too
         return [
-            one
-            for one in known
-            if one[0].holder.id == lease.holder.id and one[0].id != lease.id
+            entry
+            for entry in known
+            if entry[0].holder.id == lease.holder.id and entry[0].id != lease.id
         ]
 
 
-def _environment(held: MPSAssignment, piece: Slice) -> dict[str, str]:
+def _environment(held: MPSAssignment, slice_: Slice) -> dict[str, str]:
     """What a client of MPS must be given. The limit names the one GPU that it sees: any
     other entry would lift all.
     """
     return {
         "CUDA_MPS_PIPE_DIRECTORY": str(held.directory),
         "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(held.limit.percent),
-        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{piece.uuid}={held.limit.mib}M",
+        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{slice_.uuid}={held.limit.mib}M",
     }
 
 

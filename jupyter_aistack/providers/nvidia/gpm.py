@@ -49,14 +49,14 @@ class GPM:
             taken.update(self._take(device, handle_of))
         before = self._samples
         self._samples = taken
-        found = {
+        shares = {
             uuid: self._between(before[uuid], sample)
             for uuid, sample in taken.items()
             if uuid in before
         }
         for sample in before.values():
             self._ask("nvmlGpmSampleFree", sample)
-        return {uuid: share for uuid, share in found.items() if share is not None}
+        return {uuid: share for uuid, share in shares.items() if share is not None}
 
     def _take(self, device: Device, handle_of: Callable[[str], Any]) -> dict[str, Any]:
         """New samples of a GPU, or of each of its instances."""

@@ -46,7 +46,7 @@ def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
 
 
 def seen_bytes(
-    piece: Slice, device_bytes: int, level: Enforcement = Enforcement.L0
+    slice_: Slice, device_bytes: int, level: Enforcement = Enforcement.L0
 ) -> int:
     """Bytes of memory a process is shown as the total of a slice's device.
 
@@ -54,9 +54,9 @@ def seen_bytes(
     under MPS and where nothing but good will holds, the total is that of the GPU,
     whatever may be allocated (measured by ai-dynamo/dynamo).
     """
-    if piece.kind is SliceKind.MIG:
-        return mig.memory_seen(piece)
-    return piece.memory_bytes if level is Enforcement.L3 else device_bytes
+    if slice_.kind is SliceKind.MIG:
+        return mig.memory_seen(slice_)
+    return slice_.memory_bytes if level is Enforcement.L3 else device_bytes
 
 
 def for_suspension(lease: Lease) -> dict[str, str]:

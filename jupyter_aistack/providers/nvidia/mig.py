@@ -40,8 +40,8 @@ def shapes(nvml: NVML, gpu: Any, gpu_bytes: int) -> tuple[MIGProfile, ...]:
 
     `gpu_bytes` is all memory of the GPU; 0 where this user may not read it.
     """
-    found = (_profile(nvml, gpu, number) for number in PROFILES)
-    return tuple(_shape(info, gpu_bytes) for info in found if info is not None)
+    infos = (_profile(nvml, gpu, number) for number in PROFILES)
+    return tuple(_shape(info, gpu_bytes) for info in infos if info is not None)
 
 
 def _profile(nvml: NVML, gpu: Any, number: int) -> Any:
@@ -54,8 +54,8 @@ def _profile(nvml: NVML, gpu: Any, number: int) -> Any:
 
 
 def _shape(info: Any, gpu_bytes: int) -> MIGProfile:
-    said = getattr(info, "name", "")
-    text = said.decode() if isinstance(said, bytes) else said
+    raw = getattr(info, "name", "")
+    text = raw.decode() if isinstance(raw, bytes) else raw
     name = text.rpartition(" ")[2].lower()
     memory_bytes = info.memorySizeMB * MIB
     return MIGProfile(
@@ -158,23 +158,23 @@ def profile_name(
     return f"{compute}{gpu_slices}g.{gigabytes}gb"
 
 
-def counted(piece: Slice, device: Device) -> Slice:
+def counted(slice_: Slice, device: Device) -> Slice:
     """The slice with the slice counts of its instance, which ledgers of earlier
     versions do not keep.
     """
-    instance = next((one for one in device.mig if one.uuid == piece.uuid), None)
-    if instance is None or piece.gpu_slices:
-        return piece
+    instance = next((each for each in device.mig if each.uuid == slice_.uuid), None)
+    if instance is None or slice_.gpu_slices:
+        return slice_
     return replace(
-        piece, gpu_slices=instance.gpu_slices, compute_slices=instance.compute_slices
+        slice_, gpu_slices=instance.gpu_slices, compute_slices=instance.compute_slices
     )
 
 
-def shares_memory(piece: Slice) -> bool:
+def shares_memory(slice_: Slice) -> bool:
     """Whether a slice is a compute instance (``1c.2g.35gb``), whose memory is its
     neighbours' too.
     """
-    return 0 < piece.compute_slices < piece.gpu_slices
+    return 0 < slice_.compute_slices < slice_.gpu_slices
 
 
 def enforcement(gpu_slices: int, compute_slices: int) -> Enforcement:
@@ -184,12 +184,12 @@ def enforcement(gpu_slices: int, compute_slices: int) -> Enforcement:
     return Enforcement.L0 if 0 < compute_slices < gpu_slices else Enforcement.L4
 
 
-def memory_seen(piece: Slice) -> int:
+def memory_seen(slice_: Slice) -> int:
     """Bytes a process on this instance is shown: for a compute instance, all of its GPU
     instance's.
     """
     return (
-        piece.memory_bytes * piece.gpu_slices // piece.compute_slices
-        if shares_memory(piece)
-        else piece.memory_bytes
+        slice_.memory_bytes * slice_.gpu_slices // slice_.compute_slices
+        if shares_memory(slice_)
+        else slice_.memory_bytes
     )

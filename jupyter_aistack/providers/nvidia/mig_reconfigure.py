@@ -138,7 +138,7 @@ class MIGReconfigurer:
         known = mig.shapes(self._nvml, gpu, device.memory_bytes)
         uses = self._uses(gpu, leased)
         standing = tuple(
-            one for shape in known for one in self._standing(gpu, shape, uses)
+            each for shape in known for each in self._standing(gpu, shape, uses)
         )
         able = [shape for shape in known if self._may(device, shape)]
         placed = tuple(
@@ -175,10 +175,10 @@ class MIGReconfigurer:
             MIGPlacement(start=info.placement.start, size=info.placement.size)
             for info in infos
         ]
-        found = zip(infos, spans, strict=True)
+        pairs = zip(infos, spans, strict=True)
         return [
             GPUInstance(id=i.id, profile=shape.name, span=s, in_use=uses.get(i.id, ""))
-            for i, s in found
+            for i, s in pairs
         ]
 
     def _uses(self, gpu: Any, leased: Mapping[str, str]) -> dict[int, str]:
@@ -241,15 +241,15 @@ class MIGReconfigurer:
 
     def _whole_part(self, instance: Any, slices: int) -> int:
         """The kind of compute instance that has as many slices as its GPU instance."""
-        found = next(
+        profile_id = next(
             (part.id for part in self._parts(instance) if part.sliceCount == slices),
             None,
         )
-        if found is None:
+        if profile_id is None:
             raise ProviderError(
                 f"the driver knows no compute instance with {slices} slices in it"
             )
-        return int(found)
+        return int(profile_id)
 
     def _parts(self, instance: Any) -> list[Any]:
         ask = "nvmlGpuInstanceGetComputeInstanceProfileInfo"

@@ -138,7 +138,7 @@ class MaintenanceLoop:
 
 
 def renew_leases(
-    broker: Broker, gone: frozenset[str], seen: ActivitySample | None = None
+    broker: Broker, gone: frozenset[str], activity: ActivitySample | None = None
 ) -> None:
     """End what belongs to kernels that are `gone`, note what is in use, then run the
     broker's maintenance.
@@ -159,21 +159,21 @@ def renew_leases(
         if _is_of(lease, gone):
             with contextlib.suppress(LeaseError):  # it ended between the two calls
                 broker.release(lease.id, lease.token)
-    _touch(broker, state.leases, seen)
+    _touch(broker, state.leases, activity)
     broker.maintain()
 
 
 def _touch(
-    broker: Broker, leases: Iterable[Lease], seen: ActivitySample | None
+    broker: Broker, leases: Iterable[Lease], activity: ActivitySample | None
 ) -> None:
     """Note use before the idle are told: a lease must not be reclaimed in the moment it
     is used again.
     """
     from .activity import to_touch
 
-    if seen is None or not seen.kernels:
+    if activity is None or not activity.kernels:
         return
-    used = to_touch(leases, seen, broker.policy, broker.clock())
+    used = to_touch(leases, activity, broker.policy, broker.clock())
     if used:
         broker.record_activity(used)
 

@@ -126,11 +126,11 @@ class Sampler:
 
     def _run(self) -> None:
         while self._sleep_until_wanted():
-            found = self._sample_or_error()
+            sample = self._sample_or_error()
             with self._wake:
                 watches = list(self._watches)
             for watch in watches:
-                self._tell(watch, found)
+                self._tell(watch, sample)
 
     def _sleep_until_wanted(self) -> bool:
         with self._wake:
@@ -159,9 +159,9 @@ class Sampler:
             self._log.exception("the host cannot be looked at")
             return AIStackError(f"the host cannot be looked at: {type(error).__name__}")
 
-    def _tell(self, watch: SamplerSubscription, found: Sample | AIStackError) -> None:
+    def _tell(self, watch: SamplerSubscription, sample: Sample | AIStackError) -> None:
         try:
-            watch.listener(found)
+            watch.listener(sample)
         except RuntimeError:  # its event loop has closed
             self.unsubscribe(watch)
 

@@ -87,16 +87,16 @@ class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     # -- sending -----------------------------------------------------------------------
 
-    def _from_thread(self, found: Sample | AIStackError) -> None:
-        self._loop.call_soon_threadsafe(self._show, found)
+    def _from_thread(self, sample: Sample | AIStackError) -> None:
+        self._loop.call_soon_threadsafe(self._show, sample)
 
-    def _show(self, found: Sample | AIStackError) -> None:
-        if isinstance(found, AIStackError):
-            self._send(_error_frame(found))
-        elif found.revision != self._sent_revision or self._is_due():
-            self._sent_revision = found.revision
+    def _show(self, sample: Sample | AIStackError) -> None:
+        if isinstance(sample, AIStackError):
+            self._send(_error_frame(sample))
+        elif sample.revision != self._sent_revision or self._is_due():
+            self._sent_revision = sample.revision
             self._sent_at = self._loop.time()
-            self._send(found.text)
+            self._send(sample.text)
 
     def _is_due(self) -> bool:
         seconds = self._watch.seconds if self._watch is not None else 1.0

@@ -98,17 +98,17 @@ class CheckpointClient:
     def _ask(self, question: dict[str, Any]) -> CheckpointReply:
         with self._turn:
             self._asked += 1
-            said = self._exchange(
+            answer = self._exchange(
                 json.dumps({"id": self._asked, **question}) + "\n", str(question["op"])
             )
-        if not said.get("ok"):
+        if not answer.get("ok"):
             facts = {
-                "step": said.get("step", ""),
-                "state": said.get("state", "unknown"),
+                "step": answer.get("step", ""),
+                "state": answer.get("state", "unknown"),
             }
-            raise CheckpointFailed(str(said.get("message") or "") or None, **facts)
+            raise CheckpointFailed(str(answer.get("message") or "") or None, **facts)
         return CheckpointReply(
-            state=str(said.get("state", "")), seconds=dict(said.get("seconds", {}))
+            state=str(answer.get("state", "")), seconds=dict(answer.get("seconds", {}))
         )
 
     def _exchange(self, line: str, operation: str) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class CheckpointClient:
         try:
             process.stdin.write(line)
             process.stdin.flush()
-            said = json.loads(process.stdout.readline())
+            answer = json.loads(process.stdout.readline())
         except (OSError, ValueError) as error:
             self._process = None
             code = self._end(process)
@@ -129,7 +129,7 @@ class CheckpointClient:
             raise CheckpointFailed(
                 message, step=operation, state="unknown", helper_ended=True
             ) from error
-        return said if isinstance(said, dict) else {}
+        return answer if isinstance(answer, dict) else {}
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:

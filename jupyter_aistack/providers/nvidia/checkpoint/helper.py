@@ -106,7 +106,7 @@ class Helper:
         seconds: dict[str, float] = {}
         steps: list[str] = []
         try:
-            found = self._do(question, seconds, steps)
+            result = self._do(question, seconds, steps)
         except (
             Exception
         ) as error:  # whatever a driver says, the next question must find us here
@@ -120,7 +120,7 @@ class Helper:
                 "state": state,
                 "message": message,
             } | {"seconds": seconds}
-        return {"id": question.get("id"), "ok": True, **found}
+        return {"id": question.get("id"), "ok": True, **result}
 
     def _do(self, question: JSON, seconds: dict[str, float], steps: list[str]) -> JSON:
         operation = question.get("op")

@@ -85,8 +85,8 @@ class DmemClient:
                 f"the root helper at {self.path} does not answer: {error}"
             ) from error
         if not isinstance(answer, dict) or not answer.get("ok"):
-            said = answer.get("message") if isinstance(answer, dict) else None
-            raise ProviderError(f"the root helper refuses {op}: {said}")
+            reason = answer.get("message") if isinstance(answer, dict) else None
+            raise ProviderError(f"the root helper refuses {op}: {reason}")
         return answer
 
     def _check_peer(self, line: socket.socket) -> None:

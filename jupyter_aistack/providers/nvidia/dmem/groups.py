@@ -48,12 +48,12 @@ class Groups:
     def names(self, uid: int) -> list[str]:
         """The user's groups."""
         folder = self.base / f"u{uid}"
-        found = (
+        names = (
             [path.name for path in folder.iterdir() if path.is_dir()]
             if folder.is_dir()
             else []
         )
-        return sorted(name for name in found if name != REST)
+        return sorted(name for name in names if name != REST)
 
     def forgotten(self, uid: int, before: float) -> list[str]:
         """The user's groups that have no process and were made before a time, in

@@ -98,8 +98,8 @@ class Helper:
         group = self._groups.make(uid, lease)
         try:
             self._limit(handle, group, soft=limit, hard=limit)
-            found = self._limits(handle, group)
-            if found is None or found.hardLimit > limit:
+            limits = self._limits(handle, group)
+            if limits is None or limits.hardLimit > limit:
                 raise ProviderError(
                     "the driver does not keep the memory limit it was given"
                 )
@@ -125,13 +125,13 @@ class Helper:
         """Bytes in use by lease and GPU index, all processes and all memory counted."""
         leases = {}
         for name in self._groups.names(uid):
-            found = {
+            by_gpu = {
                 index: self._limits(handle, self._groups.path(uid, name))
                 for index, handle in self._handles()
             }
             leases[name] = {
                 index: limits.currentUsed
-                for index, limits in found.items()
+                for index, limits in by_gpu.items()
                 if limits is not None
             }
         return {"leases": leases}
@@ -157,11 +157,11 @@ class Helper:
 
     def _handles(self) -> list[tuple[int, Any]]:
         count = self._nvml.query("nvmlDeviceGetCount")
-        found = [
+        handles = [
             (index, self._nvml.query("nvmlDeviceGetHandleByIndex", index, default=None))
             for index in range(count)
         ]
-        return [(index, handle) for index, handle in found if handle is not None]
+        return [(index, handle) for index, handle in handles if handle is not None]
 
     def _limit(self, handle: Any, group: Path, *, soft: int, hard: int) -> None:
         limits = self._nvml.structure(

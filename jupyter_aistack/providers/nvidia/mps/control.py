@@ -169,8 +169,8 @@ class MPSControl(ABC):
 
     def start(self) -> None:
         """Start the daemon in the background. Raises `ProviderError`."""
-        said = self.folder.path / "start.log"
-        with said.open(
+        log = self.folder.path / "start.log"
+        with log.open(
             "w+"
         ) as output:  # a file: a pipe would stay open for as long as the daemon lives
             code = self._run(self.arguments(), output)
@@ -222,10 +222,10 @@ class MPSControl(ABC):
 
 
 def _program() -> str:
-    found = shutil.which(PROGRAM)
-    if found is None:
+    path = shutil.which(PROGRAM)
+    if path is None:
         raise ProviderError(f"{PROGRAM} is not on the server's PATH")
-    return found
+    return path
 
 
 def _unanswered(error: Exception, seconds: float) -> str:

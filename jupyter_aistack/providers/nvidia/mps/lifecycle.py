@@ -1,4 +1,4 @@
-"""How an MPS daemon begins and how it ends."""
+"""The life of an MPS daemon: how it is started and how it is ended."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ _PROTOCOLS: dict[int, type[MPSControl]] = {2: Protocol2, 3: Protocol3}
 
 
 class DaemonLifecycle:
-    """The process of one daemon. Whoever calls has the daemon to themselves
-    (`DaemonRecords.locked`).
+    """The process of one daemon. A caller holds `DaemonRecords.locked`: two processes
+    of a user would otherwise start a daemon each, and the second would take the first
+    one's pipes.
 
     Args:
         folder, records: the daemon's folder, and what is written there.
@@ -82,10 +83,14 @@ class DaemonLifecycle:
         """Start a daemon with a server that is ready, holding all leases written down.
         Raises as `hold` does.
         """
+        # A pipe directory of a dead daemon makes the new one refuse to start, and its
+        # logs would be read as the new one's faults.
         self._clear()
         control = self.control(protocol)
         control.start()
         pid = self._started_pid()
+        # Written down before anything is asked of it: if this process dies now, the
+        # next one ends the daemon instead of leaving a stranger on the GPU for good.
         self._records.write_running(
             DaemonRecord(
                 pid=pid,
@@ -98,11 +103,17 @@ class DaemonLifecycle:
             control = self._follow(control)
             limits = self._records.limits()
             control.open_server(limits)
+            # Limits are refused until the server is ready, and clients that connect
+            # before they are set would run without any.
             self._await_server(control)
+            # Before the leases' own limits: processes of no lease must not take the
+            # memory that those have been promised.
             control.limit_orphan_memory()
             for limit in limits:
                 control.hold(limit, [other for other in limits if other is not limit])
         except ProviderError:
+            # One that holds only some of the leases looks well, and would be given the
+            # next lease.
             self.end()
             raise
 
@@ -141,8 +152,8 @@ class DaemonLifecycle:
         )
 
     def _epitaph(self) -> str:
-        said = last_words(self._folder.logs)
-        why = f" ({said})" if said else ""
+        last_line = last_words(self._folder.logs)
+        why = f" ({last_line})" if last_line else ""
         return f"the MPS server of GPU {self._index} ({self._gpu}) ended as soon as it started{why}"
 
     def end(self) -> None:
@@ -151,6 +162,8 @@ class DaemonLifecycle:
         if running is not None and running.is_alive:
             with contextlib.suppress(ProviderError):
                 self.control().quit()
+            # Asked first: a daemon that is killed leaves its server behind, which holds
+            # memory of the GPU until the last client goes.
             for number in (None, signal.SIGTERM, signal.SIGKILL):
                 if self._is_over(number):
                     break
@@ -173,6 +186,8 @@ class DaemonLifecycle:
         """Leave nothing of a daemon that has ended but its leases, and its logs for
         people.
         """
+        # The record goes first: without it nobody asks a daemon whose pipes are gone,
+        # and would take its silence for one that hangs.
         self._records.forget_running()
         shutil.rmtree(self._folder.pipes, ignore_errors=True)
         self._folder.create()

@@ -72,11 +72,11 @@ def find_fault(lines: Iterable[str]) -> LoggedFault | None:
     """The first line that tells of a fault, with the client that it or a later one
     names.
     """
-    told = [line for line in lines if _FAULT.search(line)]
-    named = [found for line in told if (found := _CLIENT.search(line))]
-    if not told:
+    faults = [line for line in lines if _FAULT.search(line)]
+    named = [match for line in faults if (match := _CLIENT.search(line))]
+    if not faults:
         return None
-    return LoggedFault(line=told[0], pid=int(named[0][1]) if named else None)
+    return LoggedFault(line=faults[0], pid=int(named[0][1]) if named else None)
 
 
 def last_words(folder: Path) -> str:

@@ -234,7 +234,7 @@ class MPSManager:
     def own_pids(self) -> frozenset[int]:
         """The daemons of this user."""
         running = (DaemonRecords(folder).running() for folder in self._folders())
-        return frozenset(one.pid for one in running if one is not None)
+        return frozenset(record.pid for record in running if record is not None)
 
     def check(self) -> None:
         """Look at every daemon, and see to those that need it."""
@@ -320,9 +320,9 @@ class MPSManager:
             return [
                 *daemons,
                 *(
-                    one
-                    for one in self._daemons.values()
-                    if one.gpu == gpu and one.is_lost
+                    daemon
+                    for daemon in self._daemons.values()
+                    if daemon.gpu == gpu and daemon.is_lost
                 ),
             ]
 
@@ -333,10 +333,10 @@ class MPSManager:
     def _folders(self, gpu: str = "") -> list[DaemonPaths]:
         """The folders of a GPU's daemons, or of all."""
         try:
-            found = self.root().glob(f"{short(gpu)}*" if gpu else "*")
+            paths = self.root().glob(f"{short(gpu)}*" if gpu else "*")
         except ProviderError:
             return []
-        return [DaemonPaths(path) for path in sorted(found) if path.is_dir()]
+        return [DaemonPaths(path) for path in sorted(paths) if path.is_dir()]
 
 
 def _is_needy(records: DaemonRecords) -> bool:

@@ -113,11 +113,11 @@ def _refusal(root: Path, mounts: Path) -> str:
 
 def _not_private(root: Path) -> str:
     """Why a folder is not ours alone; empty when it is."""
-    found = root.lstat()
+    status = root.lstat()
     if (
-        not stat.S_ISDIR(found.st_mode)
-        or found.st_uid != os.getuid()
-        or found.st_mode & 0o077
+        not stat.S_ISDIR(status.st_mode)
+        or status.st_uid != os.getuid()
+        or status.st_mode & 0o077
     ):
         return f"{root} belongs to somebody else, or others may enter it"
     return ""
@@ -134,4 +134,4 @@ def file_system(path: Path, mounts: Path = MOUNTS) -> str:
     place = Path(os.path.realpath(path))
     holding = [(len(at), kind) for _, at, kind, *_ in lines if place.is_relative_to(at)]
     # Of two mounts at one point the later covers the earlier.
-    return max(reversed(holding), key=lambda one: one[0], default=(0, ""))[1]
+    return max(reversed(holding), key=lambda mount: mount[0], default=(0, ""))[1]

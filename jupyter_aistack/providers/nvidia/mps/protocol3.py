@@ -150,8 +150,8 @@ def _limits(percent: int, mib: int) -> tuple[str, str]:
 
 
 def _size_mib(text: str) -> float | None:
-    found = _SIZE.fullmatch(text)
-    return float(found[1]) * _MIB[found[2].upper()] if found else None
+    match = _SIZE.fullmatch(text)
+    return float(match[1]) * _MIB[match[2].upper()] if match else None
 
 
 def _number(text: str) -> float | None:

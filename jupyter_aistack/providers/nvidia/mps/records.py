@@ -96,18 +96,18 @@ class DaemonRecords:
             yield
 
     def running(self) -> DaemonRecord | None:
-        said = _read(self._daemon)
-        return None if said is None else DaemonRecord(**said)
+        data = _read(self._daemon)
+        return None if data is None else DaemonRecord(**data)
 
     def write_running(self, running: DaemonRecord) -> None:
         _write(self._daemon, asdict(running))
 
     def trouble(self) -> DaemonFault | None:
-        said = _read(self._trouble)
+        data = _read(self._trouble)
         return (
             None
-            if said is None
-            else DaemonFault(**{**said, "affected": tuple(said["affected"])})
+            if data is None
+            else DaemonFault(**{**data, "affected": tuple(data["affected"])})
         )
 
     def write_trouble(self, trouble: DaemonFault | None) -> None:
@@ -121,10 +121,10 @@ class DaemonRecords:
 
     def entries(self) -> dict[str, DaemonLease]:
         """The leases by name."""
-        found = {
+        files = {
             path.stem: _read(path) for path in sorted(self.folder.leases.glob("*.json"))
         }
-        return {name: _entry(said) for name, said in found.items() if said is not None}
+        return {name: _entry(data) for name, data in files.items() if data is not None}
 
     def limits(self, *, beside: str = "") -> list[MPSLimit]:
         """The limits of all leases, or of those beside one."""
@@ -149,18 +149,18 @@ class DaemonRecords:
         return self.folder.leases / f"{name}.json"
 
 
-def _entry(said: dict[str, Any]) -> DaemonLease:
-    return DaemonLease(**{**said, "limit": MPSLimit(**said["limit"])})
+def _entry(data: dict[str, Any]) -> DaemonLease:
+    return DaemonLease(**{**data, "limit": MPSLimit(**data["limit"])})
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        said = json.loads(path.read_text())
+        data = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return said if isinstance(said, dict) else None
+    return data if isinstance(data, dict) else None
 
 
-def _write(path: Path, said: dict[str, Any]) -> None:
+def _write(path: Path, data: dict[str, Any]) -> None:
     # Whole or not at all: others read without the lock.
-    write_atomic(path, json.dumps(said))
+    write_atomic(path, json.dumps(data))
