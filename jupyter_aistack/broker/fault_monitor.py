@@ -53,7 +53,7 @@ class FaultMonitor:
         self._show_names = show_names
         self._known: frozenset[Fault] = frozenset()
 
-    def look(
+    def check(
         self, leases: Sequence[Lease], pids: Callable[[], Mapping[str, frozenset[int]]]
     ) -> None:
         """Tell what is new.

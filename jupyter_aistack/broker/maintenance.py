@@ -71,7 +71,7 @@ class Maintenance:
 
         leases = self._host_state.leases()
         self._memory.check(leases, lambda: self.sample(leases))
-        self._faults.look(leases, lambda: self._processes.pids(leases))
+        self._faults.check(leases, lambda: self._processes.pids(leases))
 
         events = self._cycle.run()
         if self._mig.serve(self._cycle.snapshot):

@@ -209,10 +209,8 @@ class MemoryWatchdog:
             return  # nobody lists processes there
 
         self._by_process |= {lease.id for lease in group}
-        lists = [processes or {} for processes in held.values()]
-        programs = {
-            pid: program_of(pid) for pid in pids if any(pid in own for own in lists)
-        }
+        listed = frozenset().union(*(processes or () for processes in held.values()))
+        programs = {pid: program_of(pid) for pid in pids & listed}
         fill = fullest(granted, held, pids, programs)
         for lease in group:
             self._judge(lease, fill, self._action)

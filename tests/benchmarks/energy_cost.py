@@ -23,7 +23,7 @@ GPUS, LEASES_EACH, SECONDS = 8, 4, 120
 SETUP = """
 import os, time
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.accounting.charges import CellSpan
+from jupyter_aistack.core.accounting.charges import CellInterval
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from jupyter_aistack.testing import ManualClock, holder
@@ -43,7 +43,7 @@ def run(seconds):
     began, cpu = time.perf_counter(), time.process_time()
     for second in range(seconds):
         owner = f"kernel-{second % count}"
-        ledger.record_cells([CellSpan(host="box", owner=owner, cell=f"{second}:ab", began_at=clock.now)])
+        ledger.record_cells([CellInterval(host="box", owner=owner, cell=f"{second}:ab", began_at=clock.now)])
         look()
     return time.process_time() - cpu, time.perf_counter() - began
 """

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
-from jupyter_aistack.cli import demo, main
+from jupyter_aistack.cli import demo, demo_server, main
 
 SEES_TOO_MUCH = {
     "kind": "NotEnforced",
@@ -164,10 +164,11 @@ def test_a_step_that_takes_too_long_is_one_sentence(
     path = notebook(tmp_path, "import time; print(1); time.sleep(600)")
 
     def hurry(line: str) -> None:
-        monkeypatch.setattr(demo, "CELL_SECONDS", 0.5)
+        monkeypatch.setattr(demo_server, "CELL_SECONDS", 0.5)
 
     with pytest.raises(
-        demo.DemoFailed, match=r"^a step took longer than 0\.5 s and was given up$"
+        demo_server.DemoFailed,
+        match=r"^a step took longer than 0\.5 s and was given up$",
     ):
         demo.run_headless(hurry, notebook=path)
     assert children() == before

@@ -49,7 +49,7 @@ def report(kinds: Collection[str]) -> JSON:
             ``registered_bytes``: what `offloadable` objects hold on devices.
     """
     return {
-        "cuda": bool(started_runtime()),
+        "cuda": started_runtime() == "CUDA",
         "managed": managed(),
         "nccl": has_communicator(),
         "ipc": shares_memory(),
