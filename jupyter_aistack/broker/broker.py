@@ -1,8 +1,7 @@
 """The broker of one host: it turns snapshots into plans and plans into fact.
 
 Each of its methods is that of one of its parts. There may be many brokers over one
-ledger, one per Jupyter server or script; fencing tokens and the ledger's version keep
-them honest. All methods are synchronous; call them from a thread in async code.
+ledger; fencing tokens and its version keep them honest. Synchronous: use threads.
 """
 
 from __future__ import annotations
@@ -136,7 +135,6 @@ class Broker:
         self.reservations = reservations.current
         self.reserve = reservations.reserve
         self.unreserve = reservations.unreserve
-
         suspension = Suspension(state, cycle, self.suspend_support)
         self.suspend_capacity_bytes = suspension.capacity_bytes
         self.with_pin_reasons = suspension.with_pin_reasons

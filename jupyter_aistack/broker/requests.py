@@ -192,7 +192,7 @@ def _with_start_time(holder: Holder) -> Holder:
 
 
 def _rejection(request: Request) -> AIStackError:
-    """The error that a rejected request means for whoever made it."""
+    """The error that a rejected request means for its caller."""
     facts = {"request_id": request.id}
     return error_from_dict(
         {"code": request.code, "message": request.reason, "facts": facts}

@@ -18,7 +18,7 @@ class Reservations:
 
     Args:
         host_state: where they are written down, and what they must fit into.
-        cycle: run when one is taken back.
+        cycle: run when a reservation is withdrawn.
     """
 
     def __init__(self, host_state: HostState, cycle: SchedulingCycle) -> None:
@@ -69,7 +69,7 @@ class Reservations:
         return self._host_state.ledger.reserve(reservation, self._host_state.now())
 
     def unreserve(self, reservation_id: str) -> Reservation:
-        """Take a reservation back, and grant what has waited for its slices. Raises
+        """Withdraw a reservation, and grant what has waited for its slices. Raises
         `LeaseNotFound`.
         """
         reservation = self._host_state.ledger.unreserve(

@@ -28,7 +28,7 @@ class LeaseMonitor:
     The broker gives a dead holder's slices to others at once. A crashed kernel is
     started again within seconds, so the moment its process ends its leases are put in
     this process's name. When it is not back after `grace_seconds` they
-    are released: Jupyter tells nobody about a kernel it has given up on, and some
+    are released: Jupyter does not tell of a kernel it has given up on, and some
         programs never clean up.
 
     A thread, not a task: synchronous kernel managers run no event loop between two

@@ -18,7 +18,7 @@ CHECKPOINTED = "checkpointed"
 FAILED = "failed"
 UNKNOWN = "unknown"
 AWAY = frozenset({LOCKED, CHECKPOINTED, FAILED})
-"""States in which a process cannot use its device, whoever has brought it there: an
+"""States in which a process cannot use its device, whatever has brought it there: an
 earlier server, say.
 """
 ATTEMPTS = 3
