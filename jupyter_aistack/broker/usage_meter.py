@@ -9,10 +9,11 @@ known in sum, and of whom it was only as far as leases and whole devices tell.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.accounting.attribution import charges_of
@@ -305,9 +306,10 @@ class UsageMeter:
             return
         self._written = dict(self._reached)
         self._gone_by = []
-        self._unmetered = []
-        self._settled_at = now
         self._known = dict(self._live)
+        if not math.isinf(self._settled_at):
+            self._unmetered = []
+        self._settled_at = now
 
     def _bill(self, now: float, *, is_last: bool) -> UsageSummary:
         writer = "" if is_last else self._name
@@ -322,11 +324,19 @@ class UsageMeter:
         return UsageSummary(
             before=tuple(meter for i, meter in written.items() if i in self._reached),
             after=tuple(self._reached.values()),
-            charges=tuple(self._charges(now)),
+            charges=tuple(self._charges(self._due_intervals(is_last=is_last), now)),
         )
 
-    def _charges(self, now: float) -> list[UsageRecord]:
-        intervals = [*self._unmetered, *self._gone_by]
+    def _due_intervals(self, *, is_last: bool) -> list[Interval]:
+        """What is charged now. The first bill only claims the meters: the moments
+        before it are charged with the next one.
+        """
+        is_first = math.isinf(self._settled_at)
+        if is_first and not is_last:
+            return self._gone_by
+        return [*self._unmetered, *self._gone_by]
+
+    def _charges(self, intervals: Sequence[Interval], now: float) -> list[UsageRecord]:
         if not intervals:
             return []
         start = min(gone.start for gone in intervals)
