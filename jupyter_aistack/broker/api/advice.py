@@ -44,6 +44,11 @@ class Owner:
         return {"user": self.user, "owner": self.id}
 
 
+RECENT_SECONDS = 10.0
+"""Usage is written down every ten seconds; sooner there is nothing new to advise by."""
+MOST_OWNERS = 256
+
+
 class Advisor:
     """Advises on sizes, on the devices of one host.
 
@@ -53,6 +58,7 @@ class Advisor:
 
     def __init__(self, host_state: HostState) -> None:
         self._host_state = host_state
+        self._given: dict[Owner, tuple[float, Advice]] = {}
 
     def for_owner(self, owner: Owner) -> Advice:
         """Advice for a notebook, or for a kernel without one."""
@@ -78,11 +84,24 @@ class Advisor:
         A failure is not passed on: a request must not be refused for want of advice.
         """
         with suppress(AIStackError):
-            advice = self.for_owner(owner)
+            advice = self._recent(owner)
             is_other = bool(advice.advised) and advice.advised != str(spec)
             if is_other and self._applies_to(advice, spec):
                 return f"this notebook {advice.text}"
         return None
+
+    def _recent(self, owner: Owner) -> Advice:
+        """Advice at most `RECENT_SECONDS` old: a notebook that asks again and again must
+        not have its whole history read each time.
+        """
+        now = self._host_state.now()
+        at, advice = self._given.get(owner, (now, None))
+        if advice is None or not 0 <= now - at < RECENT_SECONDS:
+            advice = self.for_owner(owner)
+            if len(self._given) >= MOST_OWNERS:
+                self._given.clear()
+            self._given[owner] = (now, advice)
+        return advice
 
     def _applies_to(self, advice: Advice, spec: Spec) -> bool:
         """Whether the advice, made from another spec, is true of this one too."""
