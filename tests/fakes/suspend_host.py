@@ -203,7 +203,7 @@ class Machine:
 
     def settle_in(self, kernel: Kernel, lease: Lease) -> None:
         """Its server has looked at a kernel that nobody has looked at yet."""
-        if lease.residence is not None and lease.residence.pinned == steps.NOT_CHECKED:
+        if lease.residence is not None and not lease.residence.is_checked:
             broker = self._broker(kernel)
             broker.prepare(lease)
             broker.activate(lease.id, lease.token, verified=True)

@@ -65,6 +65,8 @@ class DeviceState:
         active_at: when it was last in use, granted or resumed.
         wanted_at: since when a cell of it waits for it to be resumed; None for not.
         pinned: why it must stay; empty when it need not.
+        is_checked: its server has found out whether it can be suspended; until then
+            it stays.
         is_kept: its user has pinned it.
         failures, failed_at: suspends that failed in a row, and when the last one did.
         asked: what its user wants now.
@@ -82,6 +84,7 @@ class DeviceState:
     active_at: float = 0.0
     wanted_at: float | None = None
     pinned: str = ""
+    is_checked: bool = True
     is_kept: bool = False
     failures: int = 0
     failed_at: float = 0.0
@@ -252,6 +255,11 @@ def mark_lost(state: DeviceState, note: str) -> DeviceState:
     )
 
 
+def unchecked(now: float) -> DeviceState:
+    """The state of a process of which nobody knows yet whether it can be suspended."""
+    return DeviceState(active_at=now, pinned=NOT_CHECKED, is_checked=False)
+
+
 def reset_for_new_process(state: DeviceState, now: float) -> DeviceState:
     """Its process is another one: its state went with the old one, and whether this one
     may be suspended is not known yet.
@@ -259,7 +267,7 @@ def reset_for_new_process(state: DeviceState, now: float) -> DeviceState:
     A lease whose capacity was given away has none until its first cell asks for it, and
     then nothing to move in.
     """
-    new = DeviceState(active_at=now, is_kept=state.is_kept, pinned=NOT_CHECKED)
+    new = replace(unchecked(now), is_kept=state.is_kept)
     if state.phase in (StatePhase.PARKED, StatePhase.LOST):
         return replace(new, phase=StatePhase.PARKED, state_bytes=0)
     return new
@@ -321,7 +329,7 @@ def pin(state: DeviceState, is_kept: bool) -> DeviceState:
 
 def with_pin_reason(state: DeviceState, why: str) -> DeviceState:
     """Something makes it unfit to be suspended (empty: nothing does)."""
-    return replace(state, pinned=why)
+    return replace(state, pinned=why, is_checked=True)
 
 
 def with_suspended_time(

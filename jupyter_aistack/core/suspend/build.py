@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Device, DeviceKind, Slice, SliceKind
 from jupyter_aistack.core.model.device_state import (
-    NOT_CHECKED,
     DeviceState,
     StatePhase,
+    unchecked,
 )
 from jupyter_aistack.core.model.lease import Lease, LeaseState, NoticeKind
 from jupyter_aistack.core.model.plan import Snapshot
@@ -112,7 +112,7 @@ def residence_for(
     gpus = [slice_ for slice_ in slices if slice_.kind is not SliceKind.CPU]
     if not gpus or any(slice_.kind not in _MOVABLE for slice_ in gpus):
         return None
-    return DeviceState(active_at=now, pinned=NOT_CHECKED)
+    return unchecked(now)
 
 
 def candidate_for(
@@ -177,7 +177,9 @@ def _candidate(lease: Lease, known: Collection[str]) -> SuspendCandidate | None:
         )
 
     candidate = _with_lease_facts(
-        candidate_of(lease.id, devices, memory_bytes, lease.residence), lease
+        candidate_of(lease.id, devices, memory_bytes, lease.residence),
+        lease,
+        lease.residence,
     )
     if lease.state is LeaseState.RELEASING:
         return _left_alone(replace(candidate, is_subject=False), GIVEN_BACK)
@@ -186,7 +188,9 @@ def _candidate(lease: Lease, known: Collection[str]) -> SuspendCandidate | None:
     return candidate
 
 
-def _with_lease_facts(candidate: SuspendCandidate, lease: Lease) -> SuspendCandidate:
+def _with_lease_facts(
+    candidate: SuspendCandidate, lease: Lease, state: DeviceState
+) -> SuspendCandidate:
     """A candidate with what its lease says: when its devices worked last, and whether
     it is being preempted.
 
@@ -196,7 +200,8 @@ def _with_lease_facts(candidate: SuspendCandidate, lease: Lease) -> SuspendCandi
     notice = lease.notice
     is_preempted = notice is not None and notice.kind is NoticeKind.PREEMPT
     is_resident = candidate.phase is StatePhase.RESIDENT
-    is_new = candidate.pinned == NOT_CHECKED and not is_resident
+    is_unchecked = not state.is_checked and not state.is_kept
+    is_new = is_unchecked and not is_resident
     return replace(
         candidate,
         active_at=max(candidate.active_at, lease.active_at or 0.0),

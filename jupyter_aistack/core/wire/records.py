@@ -56,7 +56,7 @@ NOTICE = WIRE.record(Notice)
 DEVICE_STATE = WIRE.record(
     DeviceState,
     # What only the ledger and the worker that moves the state need.
-    hidden=["is_restored", "away_at", "away_seconds"],
+    hidden=["is_checked", "is_restored", "away_at", "away_seconds"],
     properties={"standing": "note", "why": "standing"},
 )
 LEASE = WIRE.record(Lease, properties={"enforcement": "enforced_by"})

@@ -86,9 +86,14 @@ def test_a_return_that_does_not_succeed_may_be_tried_again_and_a_lost_state_may_
 def test_a_new_process_is_looked_at_anew_and_keeps_the_room_there_is(
     before: DeviceState,
 ) -> None:
-    assert steps.reset_for_new_process(before, 40.0) == DeviceState(
-        active_at=40.0, pinned=steps.NOT_CHECKED
-    )
+    assert steps.reset_for_new_process(before, 40.0) == steps.unchecked(40.0)
+
+
+def test_a_process_is_unchecked_until_its_server_gives_a_reason_or_none() -> None:
+    new = steps.unchecked(40.0)
+    assert (new.is_checked, new.pinned) == (False, steps.NOT_CHECKED)
+    assert steps.with_pin_reason(new, "").is_checked
+    assert steps.with_pin_reason(new, steps.NOT_CHECKED).is_checked
 
 
 @pytest.mark.parametrize(

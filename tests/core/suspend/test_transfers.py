@@ -152,7 +152,7 @@ def test_a_kernel_on_gpus_in_a_queue_that_suspends_has_a_residence_and_stays_unt
     box = Notebooks()
     box.submit(ask("a", "1/4"))
     box.turn(5.0)
-    assert box.home("a") == DeviceState(active_at=5.0, pinned=steps.NOT_CHECKED)
+    assert box.home("a") == steps.unchecked(5.0)
 
 
 @pytest.mark.parametrize("case", ["queue", "process", "off", "mig", "cpu"])
@@ -654,10 +654,7 @@ def lived(
         happen(box, kind, number, request)
         turn(box)
         for lease in list(box.leases.values()):
-            if (
-                lease.residence is not None
-                and lease.residence.pinned == steps.NOT_CHECKED
-            ):
+            if lease.residence is not None and not lease.residence.is_checked:
                 box.see(lease.request_id)
 
 
@@ -666,7 +663,7 @@ def settle(box: Notebooks) -> None:
     for _ in range(12 * (len(box.leases) + len(box.requests) + 1)):
         for lease in list(box.leases.values()):
             if lease.residence is not None:
-                if lease.residence.pinned == steps.NOT_CHECKED:
+                if not lease.residence.is_checked:
                     lease = box.see(lease.request_id)
                 box.moved(lease)
                 if (box.leases[lease.id].residence or DeviceState()).is_busy:

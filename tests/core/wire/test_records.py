@@ -15,7 +15,12 @@ from jupyter_aistack.core.wire.schemas import SCHEMAS
 HIDDEN = {
     "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
-    "DeviceState": {"is_restored", "away_at", "away_seconds"},  # the worker's
+    "DeviceState": {
+        "is_checked",
+        "is_restored",
+        "away_at",
+        "away_seconds",
+    },  # the worker's
     "Device": {"processes", "free_bytes"},  # what is in use is told by the usage
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},
