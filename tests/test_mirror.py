@@ -357,7 +357,7 @@ def led_to(module: str) -> set[str]:
     return own_imports(NAMES[module]) | started(module) | {package}
 
 
-@pytest.mark.parametrize("path", filter(has_code, MODULES), ids=place)
+@pytest.mark.parametrize("path", list(filter(has_code, MODULES)), ids=place)
 def test_a_module_has_a_mirror_or_a_test_that_drives_it(path: Path) -> None:
     is_listed = module_name(path) in DRIVERS
     assert has_mirror(path) or is_listed, "write its test, or name what drives it"

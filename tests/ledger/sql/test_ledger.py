@@ -54,6 +54,9 @@ Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
 
 fork = multiprocessing.get_context("fork")
+# A fork of a process that shares the cores with others of the same run now and then
+# hangs: it inherits locks that the threads of pytest-xdist hold. Alone it never does.
+forks = pytest.mark.service
 
 
 def at(path: Path) -> SQLLedger:
@@ -633,6 +636,7 @@ def in_processes(count: int, work: Callable[[int], object]) -> list[int]:
     ]
 
 
+@forks
 @pytest.mark.parametrize(
     "age", ["new", "version 1", "version 2", "version 3", "version 4"]
 )
@@ -657,6 +661,7 @@ def test_processes_that_open_a_ledger_together_create_or_migrate_it_once(
 # -- processes -------------------------------------------------------------------------
 
 
+@forks
 def test_processes_with_the_same_version_make_one_grant(url: str, wish: Wish) -> None:
     ledger = SQLLedger(url)
     ledger.submit(wish("r-1"))
@@ -692,6 +697,7 @@ def test_a_reading_transaction_sees_one_moment(
     other.close()
 
 
+@forks
 def test_a_forked_child_does_not_use_its_parents_connections(
     url: str, wish: Wish
 ) -> None:
@@ -706,6 +712,7 @@ def test_a_forked_child_does_not_use_its_parents_connections(
     ledger.close()
 
 
+@forks
 def test_what_was_returned_survives_a_sudden_end(
     url: str, wish: Wish, grant: Granter
 ) -> None:
@@ -778,6 +785,7 @@ def test_a_failure_in_the_middle_of_a_write_undoes_all_of_it(
     ledger.close()
 
 
+@forks
 def test_a_fork_inherits_nothing_of_an_open_ledger(tmp_path: Path, wish: Wish) -> None:
     def count_open_files(number: int = 0) -> int:
         folder = Path("/proc/self/fd")
