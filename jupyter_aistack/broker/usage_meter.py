@@ -1,7 +1,7 @@
-"""Keeps the books of a host: looks at its devices every few seconds, and writes down
+"""Records the usage of a host: reads its devices every few seconds, and writes down
 who used how much.
 
-Several processes may have a broker on one host; one of them keeps the books. It has its
+Several processes may have a broker on one host; one of them records usage. It has its
 name on the meters, and each bill names the meters it goes on from, so that nothing is
 ever charged twice. When it falls silent another takes over; what happened meanwhile is
 known in sum, and of whom it was only as far as leases and whole devices tell.
@@ -46,7 +46,7 @@ SETTLE_SECONDS = 10.0
 LEAST_LOOK_SECONDS = 1.0
 """Between two looks: utilisation figures of the driver are no finer."""
 SILENT_SECONDS = 30.0
-"""A keeper of the books that has not moved a meter for so long is gone."""
+"""A recorder that has not moved a meter for so long is gone."""
 KEEP_CELLS_DAYS = 30
 """After so many days what cells cost becomes part of their leases."""
 RECENT_LEASES = 200
@@ -69,16 +69,15 @@ class UsageMeter:
     does.
 
     Args:
-        ledger: where the books are.
+        ledger: where usage is recorded.
         devices: what is looked at.
         host: name of the machine.
         clock: seconds since the epoch.
         pids: tells the processes of leases.
     """
 
-    _written: (
-        dict[str, MeterState] | None
-    )  # as the ledger has them; None while somebody else keeps the books
+    # As the ledger has them; None while another process records usage.
+    _written: dict[str, MeterState] | None
     _reached: dict[str, MeterState]  # as they were looked at last
     _gone_by: list[Interval]  # not written down yet
     _unmetered: list[Interval]  # the same, from before a device's first reading
@@ -116,7 +115,7 @@ class UsageMeter:
 
     @property
     def is_open(self) -> bool:
-        """Whether this process keeps the books now."""
+        """Whether this process records the host's usage now."""
         return self._written is not None
 
     def record(
@@ -125,7 +124,7 @@ class UsageMeter:
         """Measure what was used since the last time; write it down every ten seconds,
         or at once.
 
-        With no leases left the books are closed: a device that nobody holds is left
+        With no leases left recording ends: a device that nobody holds is left
         asleep. What it draws until the next lease is the system's.
 
         Args:
@@ -150,8 +149,8 @@ class UsageMeter:
                 self._settle(now, is_last=is_last)
 
     def transfer_metering(self) -> None:
-        """Write down what was seen, and let somebody else keep the books from now
-        on.
+        """Write down what was measured, and let another process record usage from
+        now on.
         """
         with self._lock:
             if self.is_open:
@@ -164,7 +163,7 @@ class UsageMeter:
     ) -> bool:
         """Whether there is use to record, and nobody else records it.
 
-        Leases that came and went while the books were closed are found in the ledger;
+        Leases that came and went while recording was off are found in the ledger;
         it is searched for them once a second at most, as leases may be very short.
         """
         if live:
@@ -190,7 +189,7 @@ class UsageMeter:
         )
 
     def _opened(self, now: float) -> bool:
-        """Take the books up, unless somebody else has them."""
+        """Start to record, unless another process does."""
         if now < self._away_until <= now + SETTLE_SECONDS:
             return False
         meters = self._ledger.meters(self._host)
@@ -225,7 +224,7 @@ class UsageMeter:
         newest = self._devices.sample(
             list(live.values()),
             self._pids,
-            # The first reading must be newer than what whoever kept the books before
+            # The first reading must be newer than what the recorder before this one
             # has written: an older counter would be charged twice.
             max_age_seconds=0.0 if anew or before is None else LEAST_LOOK_SECONDS,
         )

@@ -98,7 +98,7 @@ class MeterState:
             seen.
         is_idle_seen: `idle_watts` was measured while nothing worked; else it is the
             least power seen at all.
-        writer: the process that keeps the books of the host now; empty when none does.
+        writer: the process that records the host's usage now; empty when none does.
     """
 
     host: str
