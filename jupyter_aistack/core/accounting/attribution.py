@@ -3,8 +3,8 @@ driver.
 
 Of what a device's counter has moved by, the idle part (idle watts x time) is divided by
 the share each lease was granted, and the rest, the dynamic part, by how active each
-was. What is left (shares that are not held, processes of no lease, work that cannot be told
-apart) is the system's. The parts add up to the counter exactly.
+was. What is left (shares that are not held, processes of no lease, work that cannot be
+attributed) is the system's. The parts add up to the counter exactly.
 
 A lease that holds a whole device alone needs no figures of activity: all is its own.
 Any other whose activity cannot be known has no energy for that time, and no zero
@@ -212,8 +212,8 @@ def _does_work(cell: str, times: Mapping[str, float]) -> bool:
 def _energy_by_cell(
     times: Mapping[str, float], holding: SliceHolding, part: tuple[int, int]
 ) -> dict[str, int]:
-    """A lease's millijoules by cell: the idle ones by time, the dynamic ones by time at
-    work. The last takes what rounding has left, so that they add up exactly.
+    """A lease's millijoules by cell: the idle part by time, the dynamic part by time at
+    work. The last cell takes what rounding has left, so that they add up exactly.
     """
     idle, dynamic = part
     working = _working_seconds(times, holding)
@@ -272,8 +272,8 @@ def _cell_times(
     own = sorted(
         (cell for cell in cells if cell.owner == owner), key=lambda cell: cell.began_at
     )
-    # One cell runs at a time: one whose end was never told, for its kernel died, ended
-    # when the next one began.
+    # One cell runs at a time: a cell whose end was never reported, because its kernel
+    # died, ended when the next cell began.
     next_starts = [*(cell.began_at for cell in own[1:]), holding.end]
     times: dict[str, float] = {}
     for cell, next_start in zip(own, next_starts, strict=False):

@@ -2,8 +2,8 @@
 was measured meanwhile.
 
 Energy is kept in whole millijoules, the driver's own unit, so that parts add up to its
-counter exactly, in whatever order they are added. What cannot be measured is told apart
-from nothing: beside each sum stands for how many seconds it is known.
+counter exactly, in whatever order they are added. What cannot be measured is
+distinguished from nothing: beside each sum stands for how many seconds it is known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SYSTEM = ""
 LEVELS = (0.001, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
 """Upper ends of the levels of activity, as shares of a device; the first is "did
 nothing". The others lie at the sizes that are commonly asked for, so that it can be
-told which would have held the work."""
+determined which would have held the work."""
 NO_LEVELS = (0.0,) * len(LEVELS)
 
 Key = tuple[str, str, str, str, int]
@@ -87,13 +87,13 @@ class UsageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class MeterState:
-    """How far a device's counter has been charged. Whoever moves it must name what it
-    was, so nothing counts twice.
+    """How far a device's counter has been charged. A caller that moves it must name
+    what it was, so nothing counts twice.
 
     Attributes:
         host, device_id: where.
         at: up to when, in seconds since the epoch.
-        millijoules: what the counter said then; None where there is none.
+        millijoules: what the counter read then; None where there is no counter.
         idle_watts: what the device draws when nothing works on it; None before it was
             seen.
         is_idle_seen: `idle_watts` was measured while nothing worked; else it is the
@@ -134,7 +134,7 @@ class UsageSummary:
     all.
 
     Attributes:
-        before: the meters it goes on from; a device without one is new.
+        before: the meters it goes on from; a device without a meter is new.
         after: the same meters, moved.
         charges: what was used between.
     """
@@ -158,8 +158,8 @@ def level_of(activity: float) -> int:
 
 
 def added(first: UsageRecord, second: UsageRecord) -> UsageRecord:
-    """Both together, under the key of the first; what is said of the lease comes from
-    the later, the second.
+    """Both records together, under the key of the first; what is recorded of the lease
+    comes from the later, the second.
     """
     peaks = [peak for peak in (first.peak_bytes, second.peak_bytes) if peak is not None]
     return replace(

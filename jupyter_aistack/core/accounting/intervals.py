@@ -171,7 +171,7 @@ def _share_of(lease: Lease, device_id: str) -> float:
 
 
 def calibrated(meter: MeterState, intervals: Sequence[Interval]) -> MeterState:
-    """The meter with what the intervals tell of its device's idle watts.
+    """The meter with what the intervals show of its device's idle watts.
 
     Idle is the least power seen while no process worked; before that was ever seen, the
     least power seen at all, which is too much rather than too little and so leaves more

@@ -1,4 +1,4 @@
-"""Whose use it is: a sample of a host's devices, told apart by lease."""
+"""Whose use it is: a sample of a host's devices, divided by lease."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def memory_by_unit(
     """Bytes each process holds, by UUID of the GPU or MIG instance the slices are cut
     from.
 
-    None for a unit whose list cannot be read now; a unit that nobody can list is left
-    out.
+    None for a unit whose list cannot be read now; a unit that no provider can list is
+    left out.
     """
     uuids = dict.fromkeys(slice_.uuid for slice_ in slices if slice_.uuid)
     units = {uuid: sample.unit(uuid) for uuid in uuids}
@@ -248,8 +248,8 @@ def activity_by_process(
             tell.
         pids: the processes of each lease.
         by_mps: leases behind an MPS server. NVIDIA's MPS documentation has tools count
-            what clients do as the server's: where a stranger works and such a lease
-            does not, the lease may be what works, and is not known.
+            what clients do as the server's: where a process outside any lease works and
+            such a lease does not, the lease may be what works, and is not known.
         whole: the activity of the GPU's multiprocessors, if it is known; it is divided
             as `busy` is.
     """
@@ -292,7 +292,7 @@ def activity_by_instance(
     """The same on a GPU that is cut into MIG instances, each with its activity and its
     multiprocessors.
 
-    Compute instances of one GPU instance share one figure and cannot be told apart;
+    Compute instances of one GPU instance share one figure and cannot be distinguished;
     theirs goes to the others.
     """
     worked = _worked(device, units)

@@ -186,7 +186,7 @@ class _Used:
         return needed <= size.memory_bytes and self.needed_share <= size.share
 
     def best_of(self, options: Sequence[SizeOption]) -> SizeOption | None:
-        """The smallest size that would have done; one larger than it held where that
+        """The smallest size that would have done; a size larger than it held where that
         was short of memory.
         """
         able = [size for size in options if self.is_held_by(size)]

@@ -199,8 +199,8 @@ def carbon_of(kwh: float | None, rates: Rates) -> float | None:
 
 
 def cost_of(gpu_hours: float, kwh: float | None, rates: Rates) -> float | None:
-    """What energy and GPU-hours cost; None where no price is set, or one is for energy
-    that is unknown.
+    """What energy and GPU-hours cost; None where no price is set, or a price is for
+    energy that is unknown.
     """
     of_energy = rates.price_per_kwh
     of_hours = rates.price_per_gpu_hour

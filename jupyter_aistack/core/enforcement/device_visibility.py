@@ -1,5 +1,5 @@
 """How a process is shown some devices of a vendor and no others. Each vendor's facts are
-given by its provider; nothing here knows one by name.
+given by its provider; nothing here knows a vendor by name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DeviceVisibility:
         hidden: the variables, each with the value that shows no device.
         lists: those of them that name devices, separated by commas: for several leases
             of one process they are joined.
-        counted: a variable that numbers anew what another one leaves, by its name.
+        counted: a variable that numbers anew what another variable leaves, by its name.
         prefixes: beginnings of variables that a lease sets whatever the user had set.
         is_safe_to_hide: devices may be hidden where none was found; some tools take a
             vendor's variable for the sign of a host that has its devices.

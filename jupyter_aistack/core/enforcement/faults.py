@@ -24,11 +24,11 @@ def fault_condition(
     now: float,
 ) -> Condition:
     """What the holder of `lease` should know: who caused it, as far as that is known
-    and may be told, and what to do.
+    and may be disclosed, and what to do.
 
     Args:
-        culprit: the holder whose process caused it; None for a stranger, or when it is
-            not known.
+        culprit: the holder whose process caused it; None for a process outside any
+            lease, or when it is not known.
         program: what that process runs; empty when it is gone.
         show_names: whether users see the names of others.
         now: seconds since the epoch.

@@ -1,5 +1,5 @@
 """At which level a GPU's shares can be enforced: from what is known of the GPU and its
-host to a level, and why not a higher one.
+host to a level, and why not a higher level.
 
 The levels, highest first: L4, MIG instances; L3, an MPS namespace and a control group
 for each lease; L2, the namespace alone; L1, an MPS daemon for each GPU and limits in the clients' environment; L0,

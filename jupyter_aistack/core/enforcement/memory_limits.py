@@ -47,7 +47,7 @@ MEMORY_KINDS = frozenset(
 class MemoryAction(StrEnum):
     """What is done about a lease whose processes hold more than it has."""
 
-    WARN = "warn"  # the user is told
+    WARN = "warn"  # the user is notified
     INTERRUPT = "interrupt"  # the cell is interrupted
     TERMINATE = "terminate"  # the process that holds the most is ended, the kernel's own only if it is alone
 
@@ -104,7 +104,8 @@ class Judgement:
 
     Attributes:
         watched: where the lease stands now.
-        is_worse: it has come closer to its bound, or crossed it, since the last one.
+        is_worse: it has come closer to its bound, or crossed it, since the last
+            measurement.
         culprit: the process to do something about now; None for nothing to do.
     """
 
@@ -174,9 +175,9 @@ def evaluate_memory(
 ) -> Judgement:
     """What one measurement of a lease's memory means, given where it stood.
 
-    A lease is told once that it comes near its bound or crosses it, and each process is
-    acted on once, until the lease has been calm again. Memory that cannot be measured
-    is a condition of its own, and no all-clear.
+    A lease is notified once that it comes near its bound or crosses it, and each
+    process is acted on once, until the lease has been calm again. Memory that cannot be
+    measured is a condition of its own, and no all-clear.
 
     Args:
         fill: what was measured; None when nothing could be.
@@ -225,8 +226,8 @@ def _level(before: PressureLevel, fill: MemoryFill) -> PressureLevel:
 def _culprit(
     watched: WatchedLease, fill: MemoryFill, root: int | None
 ) -> ProcessUse | None:
-    """The largest process, others before the root; none while the one acted on last is
-    still there.
+    """The largest process, others before the root; none while the process acted on last
+    is still there.
     """
     holding = [process for process in fill.processes if process.memory_bytes]
     if (
@@ -275,13 +276,13 @@ def process_name(process: ProcessUse) -> str:
 
 
 def memory_update(condition: Condition | None) -> ConditionUpdate:
-    """Has a lease say this of its memory, and nothing else."""
+    """The update by which a lease has this memory condition and no other."""
     put = () if condition is None else (condition,)
     return ConditionUpdate(put=put, clear=MEMORY_KINDS)
 
 
 def memory_condition(lease: Lease) -> Condition | None:
-    """What a lease says of its memory; None for nothing."""
+    """The memory condition of a lease; None without."""
     of_memory = (each for each in lease.conditions if each.kind in MEMORY_KINDS)
     return next(of_memory, None)
 

@@ -30,7 +30,7 @@ know of it.
 class NotEnforcedAction(StrEnum):
     """What becomes of a lease whose process finds more than was granted."""
 
-    WARN = "warn"  # the user is told, and the lease stays
+    WARN = "warn"  # the user is notified, and the lease stays
     REVOKE = "revoke"  # the lease ends as failed
 
 
@@ -41,7 +41,7 @@ def mismatch(expects: Expectation, seen: Mapping[str, object]) -> str:
     Args:
         expects: what was promised.
         seen: the same keys as a short-lived child of the holder reports them; ``mps``
-            is added by whoever asked the server.
+            is added by the caller that queried the server.
     """
     return next(_differences(expects, seen), "")
 

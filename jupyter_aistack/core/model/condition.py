@@ -1,8 +1,8 @@
 """What the user of a lease should know about it, one condition for each kind.
 
-A lease carries at most one condition of each kind, the gravest first. Whoever finds
-something out sets the conditions of its own kinds and clears them again, so that
-nothing hides what another part has found.
+A lease carries at most one condition of each kind, the gravest first. The component
+that finds something out sets the conditions of its own kinds and clears them again, so
+that nothing hides what another component has found.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def worst(conditions: Conditions) -> Condition | None:
 
 
 def with_condition(conditions: Conditions, condition: Condition) -> Conditions:
-    """The conditions with this one instead of the one of its kind.
+    """The conditions, with `condition` in place of the condition of its kind.
 
     A condition that held before has held since then, whatever its words are now.
     """

@@ -256,13 +256,13 @@ def mark_lost(state: DeviceState, note: str) -> DeviceState:
 
 
 def unchecked(now: float) -> DeviceState:
-    """The state of a process of which nobody knows yet whether it can be suspended."""
+    """The state of a process not known yet to be suspendable or not."""
     return DeviceState(active_at=now, pinned=NOT_CHECKED, is_checked=False)
 
 
 def reset_for_new_process(state: DeviceState, now: float) -> DeviceState:
-    """Its process is another one: its state went with the old one, and whether this one
-    may be suspended is not known yet.
+    """The device state of a lease whose process was replaced: its state went with the
+    old process, and whether the new process may be suspended is not known yet.
 
     A lease whose capacity was given away has none until its first cell asks for it, and
     then nothing to move in.
@@ -302,7 +302,7 @@ def _check_may_be_asked_to_suspend(state: DeviceState) -> None:
 
 
 def _request_resume(state: DeviceState, now: float) -> DeviceState:
-    """A lease that is there stays there; one that a cell waits for is on its way
+    """A resident lease stays resident; a lease that a cell waits for is on its way
     already.
     """
     if state.phase is StatePhase.RESIDENT:

@@ -53,11 +53,11 @@ class UnitSample:
 class DeviceSample:
     """What one device reports at one moment.
 
-    A provider tells who caused it either by process (`units`) or, where it knows that
+    A provider attributes the use either by process (`units`) or, where it knows that
     better, by lease (`leases` and `others`).
 
     Attributes:
-        memory_bytes: memory in use, whoever uses it.
+        memory_bytes: memory in use, whatever uses it.
         utilization: busy share of the device, 0 to 1.
         power_watts: power drawn now.
         millijoules: energy counter since some fixed moment; it only grows.
@@ -67,7 +67,7 @@ class DeviceSample:
             count the work of their clients as theirs.
         leases: use by lease id; ``utilization`` is a share of the lease's part.
         others: with `leases`, the activity of processes of no lease as a share of the
-            device; None where activity cannot be told apart.
+            device; None where activity cannot be attributed.
     """
 
     memory_bytes: int | None = None
@@ -93,7 +93,7 @@ class DeviceSample:
 
 @dataclass(frozen=True, kw_only=True)
 class HostSample:
-    """All devices of a host at one moment. One sample serves everyone who reads use.
+    """All devices of a host at one moment. One sample serves all readers of usage.
 
     Attributes:
         number: counts the samples of this process.
@@ -102,7 +102,7 @@ class HostSample:
             ended since the sample before (their state is ``ended``).
         pids: the processes of each lease; a lease that is missing has none known.
         devices: by id.
-        readings: by device id; a device whose provider failed has an empty one.
+        readings: by device id; a device whose provider failed has an empty reading.
     """
 
     number: int
@@ -113,12 +113,12 @@ class HostSample:
     readings: Mapping[str, DeviceSample]
 
     def unit(self, uuid: str) -> UnitSample | None:
-        """The processes on a GPU or MIG instance; None where nobody lists them."""
+        """The processes on a GPU or MIG instance; None where no provider lists them."""
         for reading in self.readings.values():
             if uuid in reading.units:
                 return reading.units[uuid]
         return None
 
     def device_usage(self) -> dict[str, Usage]:
-        """Use by device id, whoever causes it."""
+        """Use by device id, whatever causes it."""
         return {i: reading.usage for i, reading in self.readings.items()}

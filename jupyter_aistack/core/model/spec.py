@@ -153,7 +153,7 @@ class Spec:
 
 
 def is_profile(text: str) -> bool:
-    """Whether a name is one that a MIG profile can be asked for by."""
+    """Whether a MIG profile can be asked for by this name."""
     return _PROFILE.fullmatch(text) is not None
 
 

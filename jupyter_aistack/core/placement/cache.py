@@ -3,7 +3,8 @@ same.
 
 A plan asks the same few questions of the same devices again and again: which of them
 could hold this spec, and where would it go if nothing were held. The answers depend on
-nothing else, so whoever plans repeatedly keeps a `PlacementCache` between its plans.
+nothing else, so callers that plan repeatedly keep a `PlacementCache` between their
+plans.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class PlacementCache:
         self._facts: DeviceFacts | None = None
 
     def facts(self, inventory: Inventory) -> DeviceFacts:
-        """The facts of an inventory: those known already where it equals the last one.
+        """The facts of an inventory: those known already where it equals the last
+        inventory.
 
         Two inventories are equal though the driver reports other free memory, which no
         placement depends on.

@@ -34,14 +34,14 @@ COARSE_STEPS = 240
 sixths and eighths stay exact.
 """
 FREE_OF_LOSS = 0.02
-"""A filling that loses less than this share of a GPU counts as one that a good packing
-would choose.
+"""A filling that loses less than this share of a GPU counts as a filling that a good
+packing would choose.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class CapacityValue:
-    """Tables over the free share of one GPU, from none (index 0) to a whole one (index
+    """Tables over the free share of one GPU, from none (index 0) to a whole GPU (index
     `steps`).
 
     Attributes:
@@ -68,7 +68,7 @@ class CapacityValue:
 
     def value_lost(self, free_milli: int, share_milli: int) -> float:
         """How much more a GPU is devalued by cutting the share from it than a perfectly
-        matching one would be.
+        matching GPU would be.
         """
         before = self.level(free_milli)
         return self.value[before] - self.value[max(0, before - self.taken(share_milli))]
@@ -146,11 +146,11 @@ def unit_prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
 
 
 def _steady_prices(sizes: Mapping[int, float], capacity: int) -> dict[int, float]:
-    """The mean of the prices for the mix and for two slightly tilted ones.
+    """The mean of the prices for the mix and for two slightly tilted mixes.
 
     Where partners balance (as many of 650 as of 320), the program has many solutions
     that share the value of a GPU among them quite differently, and one task more of
-    either kind turns it over. The mean is a calm one of them.
+    either kind turns it over. The mean is a stable one of them.
     """
     mean = dict.fromkeys(sizes, 0.0)
     for tilt in (-TILT, 0.0, TILT):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 WHOLE = 1000
-"""Thousandths of a GPU that make a whole one."""
+"""Thousandths of a GPU that make a whole GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Demand:
 
     @property
     def gpu_amount(self) -> float:
-        """GPUs it takes, as a number of whole ones."""
+        """GPUs it takes, as a number of whole GPUs."""
         return self.gpus * self.share_milli / WHOLE
 
 

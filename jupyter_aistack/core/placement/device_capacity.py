@@ -85,7 +85,7 @@ class DeviceCapacity:
 
     def quietest_cores(self, count: int) -> tuple[int, ...]:
         """The `count` cores with the least granted on them, ascending; a slice smaller
-        than a core shares one.
+        than a core shares a core.
         """
         load = self.load()
         quietest_first = sorted(

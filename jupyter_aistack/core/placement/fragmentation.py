@@ -20,7 +20,7 @@ from .cluster_state import ClusterState, Floats, Integers, Mask
 from .demand import WHOLE, Demand, DemandMix, PlacementTarget
 
 POPULAR = 0.95
-"""The share of all tasks that the typical ones make up."""
+"""The share of all tasks that the typical tasks make up."""
 FIRST_LESSON = 32
 NEXT_LESSON = 1.5
 """The typical tasks are chosen again after that many arrivals, and whenever that many

@@ -1,5 +1,5 @@
-"""Which MIG instances to create, and which unused ones to give up for them: a decision
-without effect.
+"""Which MIG instances to create, and which unused instances to give up for them: a
+decision without effect.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class MIGProfile:
         memory_bytes: its memory.
         engines: its copy, decoder, encoder, JPEG and optical flow engines, which tell
             variants of one size apart.
-        places: where the GPU can hold one.
+        places: where the GPU can hold such an instance.
     """
 
     id: int
@@ -143,10 +143,10 @@ def plan_cuts(layouts: Sequence[Layout], wanted: Sequence[str]) -> MIGPlan:
     """The steps to have an instance of each of `wanted`; those named first are served
     first.
 
-    An unused instance that is there already is taken as it is. Else one is created
-    where nothing is, from the far end of a GPU, so that its beginning stays whole for
-    large ones; else where the fewest unused slices must be given up. What is in use is
-    never touched.
+    An unused instance that is there already is taken as it is. Else an instance is
+    created where nothing is, from the far end of a GPU, so that its beginning stays
+    whole for large instances; else where the fewest unused slices must be given up.
+    What is in use is never touched.
     """
     gpus = [_GPU(layout) for layout in layouts]
     steps: list[MIGStep] = []

@@ -123,7 +123,7 @@ class Capacity:
         devices go where NVLink joins them.
 
         Args:
-            host: on which machine; one that has no device here means any.
+            host: on which machine; a machine that has no device here means any.
             kept: shares of devices that are kept for others.
         """
         kind = self._kind(spec)
@@ -164,7 +164,7 @@ class Capacity:
 
     def _fullest_first(self, spec: Spec) -> list[str]:
         """The hosts that may hold a spec now, in the order of best fit; when there is
-        none, one that could have held it.
+        none, a host that could have held it.
         """
         if len(self._hosts) == 1:
             return list(self._hosts)

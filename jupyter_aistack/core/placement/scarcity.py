@@ -48,8 +48,8 @@ to need, for each GPU.
 """
 SPARE_CPU_MILLI = 100.0
 SPARE_MEMORY_MIB = 400.0
-"""Added to what is left on a node, so that an exhausted node has a large risk and not
-an infinite one.
+"""Added to what is left on a node, so that an exhausted node has a large and not an
+infinite risk.
 """
 SLOT = 0.3
 SLOT_POWER = 4
@@ -64,8 +64,8 @@ NEGLIGIBLE = 1e-4
 REPRICE = 0.01
 """Prices are recomputed when this share of the cluster has been granted or released."""
 HISTORY = 8000
-"""How many arrivals a history weighs as much as, at most: what really comes overrules
-one that does not match it.
+"""How many arrivals a history weighs as much as, at most: what really comes overrules a
+history that does not match it.
 """
 FIRST_LESSON = 32
 NEXT_LESSON = 1.5
@@ -79,7 +79,7 @@ class _Cut:
     """What a demand would take from each candidate node.
 
     Attributes:
-        gpus: positions of the GPUs, a row for each node; None when the first whole ones
+        gpus: positions of the GPUs, a row for each node; None when the first whole GPUs
             will do.
         loss: price of the hole.
         value, cpu, memory: how much the free GPUs' value and their needs shrink.
@@ -238,7 +238,9 @@ class Scarcity:
         self._reprice()
 
     def _changed(self, node: int) -> None:
-        """Follow a change of a node; plain numbers are faster than arrays of one."""
+        """Follow a change of a node; plain numbers are faster than arrays of one
+        element.
+        """
         cluster = self._cluster
         table = self._table
         shares = cluster.shares[node].tolist()

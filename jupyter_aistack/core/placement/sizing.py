@@ -69,7 +69,9 @@ def _could_hold(device: Device, share: Fraction) -> bool:
 
 
 def most_alike(devices: Iterable[Device]) -> int:
-    """How many there are at most of one maker; one process cannot use GPUs of two."""
+    """How many devices are of the same maker, at most; one process cannot use GPUs of
+    two makers.
+    """
     return max(Counter(device.vendor for device in devices).values(), default=0)
 
 

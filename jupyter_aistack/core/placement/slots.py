@@ -27,7 +27,7 @@ class Slot:
 
     Attributes:
         demand: the most that one of them asks for.
-        weight: how often it is asked for, or one that is harder still to place.
+        weight: how often it is asked for, or a kind that is harder still to place.
         price: GPUs lost with a slot for it.
     """
 
@@ -52,7 +52,7 @@ class _Demands:
 
 
 def hard_to_place(mix: DemandMix, cluster: ClusterState) -> list[Slot]:
-    """The kinds of demands for several GPUs, told apart by how many GPUs and which
+    """The kinds of demands for several GPUs, distinguished by how many GPUs and which
     empty nodes they need.
     """
     kinds: dict[Kind, _Demands] = {}
@@ -71,7 +71,7 @@ def hard_to_place(mix: DemandMix, cluster: ClusterState) -> list[Slot]:
 
 
 def _weight(key: Kind, kinds: dict[Kind, _Demands]) -> float:
-    """How often a kind is asked for, or one that is harder still to place."""
+    """How often a kind, or a kind that is harder still to place, is asked for."""
     return sum(
         other.count
         for other_key, other in kinds.items()

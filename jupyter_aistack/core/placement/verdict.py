@@ -18,7 +18,7 @@ class PlacementFailure:
     Attributes:
         reason: one sentence for the user who asked.
         never: why no state of this inventory could hold it, as the name of the error to
-            raise; empty when one could.
+            raise; empty when a state could.
     """
 
     reason: str

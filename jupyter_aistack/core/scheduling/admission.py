@@ -80,7 +80,7 @@ def admit(
     idle = Snapshot(
         inventory=snapshot.inventory, requests=(patient,), policy=snapshot.policy
     )
-    # What an idle host would not grant either, no state of this one ever will.
+    # What an idle host would not grant either, no state of this host ever will.
     for rejected in plan(idle, now, ttl_seconds=0.0, cache=cache).rejections():
         field = "queue" if rejected.code == QuotaExceeded.__name__ else "spec"
         error = {

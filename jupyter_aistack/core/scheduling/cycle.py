@@ -56,14 +56,14 @@ def plan(
     """What should happen at `now`. Pure: the same snapshot gives the same plan.
 
     Leases past their time, without a living holder, or whose notice is over end first.
-    Then suspended ones that are wanted are resumed, or have idle ones suspended, as
+    Then suspended leases that are wanted are resumed, or have idle leases suspended, as
     :mod:`.suspend` decides; the waiting are served as :mod:`.queue_pass` orders them,
     and notices of leases that are no longer needed are withdrawn.
 
     Args:
         ttl_seconds: how long a new lease lives unless renewed.
         cache: what earlier plans have worked out about the devices; kept for later
-            ones.
+            plans.
     """
     live = [lease for lease in snapshot.leases if lease.is_live]
     host = build_suspend_input(snapshot, live)
@@ -181,7 +181,7 @@ def _decided_request(action: Action) -> str | None:
 def _held_after(
     served: Sequence[Action], held: Sequence[Lease], now: float
 ) -> list[Lease]:
-    """The leases held once the queue has been served, new ones included."""
+    """The leases held once the queue has been served, new leases included."""
     transfers = [each for each in served if isinstance(each, TransferAction)]
     granted = [
         grant_to_lease(action, "", 0, now)
@@ -249,8 +249,8 @@ class _Upkeep:
         yield from self._notify_idle(held)
 
     def _end_expired(self) -> Iterator[End]:
-        """Leases past their time, without a living holder, or told that they are idle
-        and still not used.
+        """Leases past their time, without a living holder, or notified that they are
+        idle and still not used.
         """
         now = self._now
         dead = self._snapshot.dead
@@ -300,8 +300,8 @@ class _Upkeep:
                 yield _end(lease, Outcome.PREEMPTED, PREEMPTED)
 
     def _notify_idle(self, held: Iterable[Lease]) -> Iterator[Notify | WithdrawNotice]:
-        """Holders of idle leases are told when these will be reclaimed, and told
-        otherwise where that will not be.
+        """Notices to the holders of idle leases of when these will be reclaimed, and
+        withdrawals where that will not be.
         """
         for lease in held:
             is_exempt = lease.id in self._exempt

@@ -1,5 +1,5 @@
-"""What those who wait are told: their position, why they wait, and when they are likely
-to be served.
+"""The forecast for waiting requests: their position, why they wait, and when they are
+likely to be served.
 
 None of this is stored: it is computed on demand, from the same order and the
 same capacity as a plan.
@@ -54,8 +54,8 @@ class QueuedForecast:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a request waits: a sentence that may name other users, and one that does
-    not.
+    """Why a request waits: a sentence that may name other users, and a sentence that
+    does not.
     """
 
     named: str
@@ -69,8 +69,8 @@ def forecast(
     limit: int = 100,
     cache: PlacementCache | None = None,
 ) -> tuple[QueuedForecast, ...]:
-    """The waiting, first served first; those behind the first `limit` are told their
-    position and no more.
+    """The waiting requests, first served first; those behind the first `limit` get
+    their position and no more.
 
     An ETA supposes that leases end when they are known to (their time, a notice) and no
     sooner, and that no new request comes before: so it is the latest that can be

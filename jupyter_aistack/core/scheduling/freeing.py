@@ -227,9 +227,7 @@ class CapacityFreeing:
     # -- by preempting -----------------------------------------------------------------
 
     def _preempt_for(self, request: Request, size: Fraction) -> CapacityHold | None:
-        """Have preemptible leases told to go, so that a request fits once they have
-        ended.
-        """
+        """Give preemptible leases notice, so that a request fits once they end."""
         state = self._state
         then = state.now + state.snapshot.policy.notice_seconds
         patience = request.patience_seconds
@@ -274,7 +272,7 @@ class CapacityFreeing:
         )
 
     def _notify(self, request: Request, victims: Sequence[Lease]) -> None:
-        """Tell the holders of leases that these will end for a request."""
+        """Notify the holders of leases that these will end for a request."""
         state = self._state
         notice = Notice(
             kind=NoticeKind.PREEMPT,

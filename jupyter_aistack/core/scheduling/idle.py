@@ -1,9 +1,9 @@
-"""When a lease is idle, what its holder is told, and when it is reclaimed: the whole
-rule; its thresholds are in :mod:`.idle_thresholds`.
+"""When a lease is idle, what its holder is notified of, and when it is reclaimed: the
+whole rule; its thresholds are in :mod:`.idle_thresholds`.
 
 A lease is in use while a cell of its kernel runs or its device works, as the server of
-that kernel sees it. One that is not observed (a script's, say) is never idle: what
-cannot be seen is taken to be in use.
+that kernel sees it. A lease that is not observed (a script's, for example) is never
+idle: what cannot be seen is taken to be in use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class IdleStage(StrEnum):
 
     IN_USE = ""
     IDLE = "idle"  # it is marked as idle
-    NOTICED = "noticed"  # its holder should be told when it ends
+    NOTICED = "noticed"  # its holder should be notified of when it ends
 
 
 def idle_seconds(lease: Lease, now: float) -> float | None:
@@ -69,12 +69,12 @@ def is_record_due(
 
 
 def has_idle_notice(lease: Lease) -> bool:
-    """Whether its holder was told that it will be reclaimed for being idle."""
+    """Whether its holder was notified that it will be reclaimed for being idle."""
     return lease.notice is not None and lease.notice.kind is NoticeKind.IDLE
 
 
 def was_used_since_notice(lease: Lease) -> bool:
-    """Whether a lease that was told it is idle has been used since."""
+    """Whether a lease with an idle notice has been used since."""
     notice = lease.notice
     if notice is None or notice.kind is not NoticeKind.IDLE:
         return False

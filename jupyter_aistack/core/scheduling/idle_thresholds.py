@@ -16,4 +16,4 @@ SHOWN_SECONDS = 2 * RECORD_SECONDS
 """From when on its own holder is shown that a lease is idle: before that it may be in
 use, and not recorded yet."""
 NAMED_SECONDS = 600.0
-"""From when on those who wait are told that a lease in their way is idle."""
+"""From when on waiting users are shown that a lease in their way is idle."""

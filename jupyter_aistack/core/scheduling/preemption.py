@@ -43,11 +43,11 @@ def choose_preempted(
     """The preemptible leases that must end so that `request` fits; none when that
     cannot be had.
 
-    Never one whose queue is within its quota, that began less than the minimum runtime
-    ago, or whose queue has higher priority than the request's, unless the request's
-    queue is owed what it asks. A preemptible request preempts nothing. Fewest leases
-    first, then those not in use, then those that have run the shortest and so lose the
-    least.
+    Never a lease whose queue is within its quota, that began less than the minimum
+    runtime ago, or whose queue has higher priority than the request's, unless the
+    request's queue is owed what it asks. A preemptible request preempts nothing. Fewest
+    leases first, then those not in use, then those that have run the shortest and so
+    lose the least.
     """
     if request.preemptible or request.spec.unit is Unit.PROFILE:
         return ()

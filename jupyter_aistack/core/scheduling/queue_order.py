@@ -86,7 +86,7 @@ def group_requests(requests: Iterable[Request]) -> list[RequestGroup]:
 
 
 def _new_group(request: Request) -> RequestGroup:
-    """A group for requests like this one, without it."""
+    """A group for requests like `request`, without it."""
     shape = (
         request.spec,
         request.holder.host,
@@ -161,7 +161,7 @@ class QueueOrder:
             heapq.heappush(self._aged, entry)
 
     def _pick_of(self, queue: str) -> RequestGroup | None:
-        """The best group of a queue. Ranks only grow, so a stale one is corrected when
+        """The best group of a queue. Ranks only grow, so a stale rank is corrected when
         it comes to the top of the heap.
         """
         heap = self._heaps[queue]

@@ -81,10 +81,10 @@ class QueuePass:
     def run(self) -> list[Action]:
         """All actions.
 
-        A request that was granted falls back behind others, for one that was rejected
-        no capacity is held, and one for which leases were preempted is served first:
-        each lets others be granted in the next pass. So passes are made until one
-        decides nothing, and the plan after this one has nothing left to do.
+        A request that was granted falls back behind others, for a rejected request no
+        capacity is held, and a request for which leases were preempted is served first:
+        each lets others be granted in the next pass. So passes are made until a pass
+        decides nothing, and the following plan has nothing left to do.
         """
         state = self._state
         waiting = self._without_dead(

@@ -102,7 +102,7 @@ def residence_for(
     GPUs, in a queue that says so; None for others.
 
     It is pinned until its server has checked whether it can be suspended: a kernel that
-    cannot be moved must not be told to go.
+    cannot be moved must not be asked to leave.
     """
     queue = snapshot.policy.queue(request.queue)
     is_allowed = snapshot.suspend is not None and queue is not None and queue.suspend
@@ -121,8 +121,8 @@ def candidate_for(
     residence: DeviceState | None,
     host: HostMemory,
 ) -> SuspendCandidate | None:
-    """A lease to come as a candidate, taken for one that can be suspended where it has
-    a residence; None without GPUs.
+    """A lease to come as a candidate, assumed to be suspendable where it has a
+    residence; None without GPUs.
     """
     on_gpus = _on_gpus(slices)
     if not on_gpus:
@@ -194,8 +194,8 @@ def _with_lease_facts(
     """A candidate with what its lease says: when its devices worked last, and whether
     it is being preempted.
 
-    A new process that waits for capacity is taken for one that can be suspended, as new
-    leases are.
+    A new process that waits for capacity is assumed to be suspendable, as new leases
+    are.
     """
     notice = lease.notice
     is_preempted = notice is not None and notice.kind is NoticeKind.PREEMPT
@@ -231,7 +231,7 @@ def _device_memory(device: Device, held_bytes: int) -> DeviceMemory:
 
     used = sum(process.memory_bytes for process in device.processes)
     ours = max(0, used - device.foreign_memory_bytes)
-    # What would be free without its leases is not known where there is one and no
+    # What would be free without its leases is not known where there is a lease and no
     # process of it is seen.
     most = None
     if ours or not held_bytes:

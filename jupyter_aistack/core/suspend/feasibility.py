@@ -112,7 +112,7 @@ def not_suspendable(host: HostMemory) -> tuple[Mapping[str, int], frozenset[str]
     """The bytes of each device that will not be given back for others, and the leases
     that stay only for want of them.
 
-    Pinned ones stay, and each that could not be resumed beside those that do.
+    Pinned leases stay, and each lease that could not be resumed beside those that do.
     """
     taken = _pinned_bytes(host)
     if not any(taken.values()):
@@ -188,8 +188,8 @@ def _has_suspended(host: HostMemory, device_id: str) -> bool:
 
 
 def _will_return(candidate: SuspendCandidate) -> bool:
-    """Whether it is not on its device now and is not counted among those that stay; a
-    lost one will be started again.
+    """Whether a candidate is not on its device now and is not counted among those that
+    stay; a lost lease will be started again.
     """
     if candidate.phase is StatePhase.LOST:
         return True

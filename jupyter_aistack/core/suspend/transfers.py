@@ -1,5 +1,5 @@
-"""Which transfers begin now: a lease that waits is resumed, or has idle ones suspended;
-one transfer at a time on each device.
+"""Which transfers begin now: a lease that waits is resumed, or has idle leases
+suspended; one transfer at a time on each device.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .feasibility import TransferStep, not_suspendable
 from .model import HostMemory, SuspendCandidate, needed_bytes, promised_bytes, retry_at
 
 MOST_LEAVING = 16
-"""How many are suspended at once for requests that wait: all their state goes through
-the memory of one host.
+"""How many leases are suspended at once for requests that wait: all their state goes
+through the memory of one host.
 """
 
 
@@ -24,11 +24,11 @@ def plan_transfers(host: HostMemory, now: float) -> tuple[TransferStep, ...]:
     """The transfers to begin at `now` (seconds since the epoch); pure. At most one runs
     on each device at a time.
 
-    Leases that wait to be resumed are served in order. One that cannot be yet has a
-    claim on its devices, so that later ones do not pass it there, but only as long as
-    something runs, rests or moves on them: that will end, and then it is tried again.
-    A claim where all stands still could hold up the very ones that must go on before it
-    can be served.
+    Leases that wait to be resumed are served in order. A lease that cannot be resumed
+    yet has a claim on its devices, so that later leases do not pass it there, but only
+    as long as something runs, rests or moves on them: that will end, and then it is
+    tried again. A claim where all stands still could hold up the very leases that must
+    go on before it can be served.
     """
     transfers = TransferPlan(host, now)
     transfers.begin()
@@ -160,8 +160,8 @@ class TransferPlan:
         return marked
 
     def free_device(self, candidates: Iterable[SuspendCandidate]) -> None:
-        """Suspend those that can go now: one on each device. The others' turn comes
-        next time.
+        """Suspend the candidates that can go now: one on each device. The others' turn
+        comes next time.
         """
         for candidate in candidates:
             if self._can_suspend(candidate):
@@ -208,8 +208,8 @@ class TransferPlan:
         return max(0, -min(left_of_budget, left_free))
 
     def _victims(self, candidate: SuspendCandidate) -> Sequence[SuspendCandidate]:
-        """Which to suspend now for a lease that waits, least recently used first: one
-        on each device; none where that is in vain.
+        """Which leases to suspend now for a lease that waits, least recently used
+        first: one on each device; none where that is in vain.
         """
         missing = {
             device_id: self._missing_bytes(candidate, device_id)
@@ -286,8 +286,8 @@ class TransferPlan:
 
 
 def _apart(candidates: Iterable[SuspendCandidate]) -> Iterator[SuspendCandidate]:
-    """Those that share no device with an earlier one: the others' turn comes next
-    time.
+    """The candidates that share no device with an earlier candidate: the others' turn
+    comes next time.
     """
     taken: set[str] = set()
     for candidate in candidates:

@@ -27,7 +27,7 @@ was used: the least is the best."""
 
 @dataclass(frozen=True, kw_only=True)
 class _DeviceChoice:
-    """Who would leave one device."""
+    """The leases that would leave one device."""
 
     device_id: str
     victims: Sequence[SuspendCandidate]
@@ -53,8 +53,8 @@ def choose_victims(
         capacity: what is free, or will be.
         idle: those that could be suspended, least recently used first.
         slices: what each of them holds, by lease.
-        moving: devices on which a transfer runs: they come after those where one can
-            begin at once.
+        moving: devices on which a transfer runs: they come after devices where a
+            transfer can begin at once.
     """
     if not idle or request.spec.unit is Unit.PROFILE:
         return ()

@@ -1,9 +1,9 @@
 """Dataclasses to and from JSON, derived from their fields and type hints.
 
 A record is described once, by its dataclass. What is different on a wire (a field that
-is not sent, a property that is, a list in place of a mapping) is said where the record
-is registered. All hints are read when a converter is built, so that writing a value
-costs little more than copying its fields.
+is not sent, a property that is, a list in place of a mapping) is stated where the
+record is registered. All hints are read when a converter is built, so that writing a
+value costs little more than copying its fields.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 dataclass.
 
 This is the one table of exceptions. A field that is added to a dataclass is on the
-wire, in the OpenAPI document and in the types of the page without another word.
+wire, in the OpenAPI document and in the types of the page without further registration.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ MIG_INSTANCE = WIRE.record(
 )
 DEVICE = WIRE.record(
     Device,
-    # What is in use is told by the usage.
+    # What is in use is reported by the usage.
     hidden=["processes", "free_bytes"],
     formats={
         "mig_offers": _expected(tuple[str, ...], []),
