@@ -284,7 +284,7 @@ class AIStack(LoggingConfigurable):
         """What energy and devices cost here.
 
         Raises:
-            InvalidRequest: one is negative or no number; it is named.
+            InvalidRequest: a rate is negative or no number; it is named.
         """
         rates = {
             "carbon_g_per_kwh": self.carbon_g_per_kwh,
@@ -352,7 +352,7 @@ def load_settings() -> AIStack:
     ``jupyter_aistack_config`` files say.
 
     Raises:
-        InvalidRequest: one is of a kind that makes no sense; it is named.
+        InvalidRequest: a setting is of a kind that makes no sense; it is named.
     """
     application = _Settings()
     application.load()

@@ -17,7 +17,7 @@ CAN_SUSPEND = SuspendCapability(tier=SuspendMethod.CHECKPOINT)
 
 
 class ManualClock:
-    """A clock that stands still until told otherwise."""
+    """A clock that stands still until it is advanced."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now

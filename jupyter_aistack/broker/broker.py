@@ -1,6 +1,6 @@
 """The broker of one host: it turns snapshots into plans and plans into fact.
 
-Each of its methods is that of one of its parts. There may be many brokers over one
+Each of its methods is a method of one of its parts. There may be many brokers over one
 ledger; fencing tokens and its version keep them honest. Synchronous: use threads.
 """
 
@@ -41,7 +41,8 @@ class Broker:
 
     Args:
         ledger: where everything is written down.
-        providers: what finds and prepares devices; the one that found a device owns it.
+        providers: discover and prepare devices; the provider that discovered a device
+            owns it.
         policy: how slices are shared out: queues, limits, fairness.
         host: name of this machine.
         clock: seconds since the epoch.
@@ -52,7 +53,7 @@ class Broker:
         host_memory: bytes of free host memory; None for what the system says.
         not_enforced_action: about a lease whose process finds more than was granted.
         memory_action: about processes that hold more GPU memory than their lease has.
-        show_names: whether users are told the names of others.
+        show_names: whether users see the names of others.
     """
 
     def __init__(

@@ -26,12 +26,12 @@ class SchedulingCycle:
 
     Args:
         host_state: what plans are made from, and where they are written.
-        processes: tells whose holder is dead.
+        processes: finds the leases whose holder is dead.
         suspend_support: whether kernels can be suspended, and into how much memory.
 
     Attributes:
-        placement_cache: what plans have worked out about the devices, kept from one to
-            the next.
+        placement_cache: what plans have worked out about the devices, kept from one
+            plan to the next.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class SchedulingCycle:
         Raises:
             LedgerConflict: other brokers changed the ledger each time a plan was ready.
         """
-        # Two threads of one broker would only overtake each other: each one's plan
-        # would be refused because the other's came first.
+        # Two threads of one broker would only overtake each other: the plan of
+        # each would be refused because the other's came first.
         with self._turn:
             return self._run()
 
@@ -61,7 +61,7 @@ class SchedulingCycle:
         inventory = self._host_state.inventory()
 
         # Read before the snapshot: a lease granted and prepared by another thread in
-        # between is in neither, and would be taken for one that has ended and have its
+        # between is in neither, and would be taken for an ended lease and have its
         # devices closed under it.
         prepared = self._host_state.devices.prepared()
 

@@ -35,10 +35,11 @@ INVENTORY_SECONDS = 2.0
 
 
 class DeviceManager:
-    """All providers of a host as one.
+    """All providers of a host behind one interface.
 
     Args:
-        providers: what finds and prepares devices; the one that found a device owns it.
+        providers: discover and prepare devices; the provider that discovered a device
+            owns it.
         host: name of the machine.
         clock: seconds since the epoch.
         ours: the processes that use leases; memory others hold is foreign.
@@ -65,7 +66,9 @@ class DeviceManager:
         self._sampler = HostSampler(self.inventory, self._by_owner, clock)
 
     def inventory(self) -> Inventory:
-        """The devices, at most two seconds old, with the memory of strangers marked."""
+        """The devices, at most two seconds old, with the memory of foreign processes
+        marked.
+        """
         with self._lock:
             known = self._found
             if (
@@ -78,8 +81,8 @@ class DeviceManager:
             return known
 
     def forget(self) -> None:
-        """Look anew next time: processes have become ours, or strangers. Without a real
-        GPU nobody can be one.
+        """Discover devices anew next time: processes have become ours, or foreign.
+        Without a real GPU no process can be foreign.
         """
         with self._lock:
             devices = self._found.of_kind(DeviceKind.GPU) if self._found else ()
@@ -208,8 +211,8 @@ class DeviceManager:
     def make_room(
         self, wanted: Sequence[str], leases: Iterable[Lease]
     ) -> tuple[str, ...]:
-        """Create MIG instances for `wanted`; what was done, one phrase each. Raises
-        `Refused` and `ProviderError`.
+        """Create MIG instances for `wanted`; what was done, one phrase per step.
+        Raises `Refused` and `ProviderError`.
         """
         self.inventory()
         try:
@@ -239,13 +242,13 @@ class DeviceManager:
             provider.terminate(lease, pid)
 
     def _owner(self, slice_: Slice) -> Provider | None:
-        """The provider of a slice's device, which nobody may have looked for yet."""
+        """The provider of a slice's device, which may not have been discovered yet."""
         if slice_.device_id not in self._owners:
             self.inventory()
         return self._owners.get(slice_.device_id)
 
     def driver_version(self) -> str:
-        """Version of the driver of the first provider that tells one; else empty."""
+        """Version of the driver of the first provider that reports one; else empty."""
         versions = (provider.driver_version() for provider in self.providers)
         return next((version for version in versions if version), "")
 
@@ -271,7 +274,7 @@ class DeviceManager:
         return self._sampler.latest
 
     def samples_after(self, number: int) -> tuple[HostSample, ...]:
-        """The samples taken since the one of this number, oldest first."""
+        """The samples taken since the sample of this number, oldest first."""
         return self._sampler.after(number)
 
     def sample(

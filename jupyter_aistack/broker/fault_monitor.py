@@ -1,5 +1,5 @@
-"""Looks out for GPUs that failed for all who share them, and tells each of them who
-caused it.
+"""Watches for GPUs that failed for all who share them, and tells each holder
+which process caused the fault.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ log = logging.getLogger("jupyter_aistack")
 
 
 class FaultMonitor:
-    """Tells the holders of a host's leases of faults, once each.
+    """Notifies the holders of a host's leases of faults, once each.
 
     No grant is made on such a device meanwhile: it has a problem until its provider has
         verified it again.
 
     Args:
         devices: what knows of faults.
-        ledger: where they are told.
+        ledger: where faults are recorded.
         clock: seconds since the epoch.
         show_names: whether users see the names of others.
     """

@@ -1,4 +1,4 @@
-"""One sample of all devices of a host, for everybody who reads what is in use."""
+"""One sample of all devices of a host, for all readers of what is in use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jupyter_aistack.providers.base import Provider
 log = logging.getLogger("jupyter_aistack")
 
 MEASURED_SECONDS = 2.5
-"""How far back activity is told of leases that are measured out of turn."""
+"""How far back activity is reported for leases that are measured out of turn."""
 KEPT_SAMPLES = 64
 """So many samples wait for the usage meter."""
 
@@ -57,7 +57,7 @@ class HostSampler:
         return self._samples[-1] if self._samples else None
 
     def after(self, number: int) -> tuple[HostSample, ...]:
-        """The samples taken since the one of this number, oldest first; the last
+        """The samples taken since the sample of this number, oldest first; the last
         `KEPT_SAMPLES` of them at most.
         """
         return tuple(sample for sample in self._samples if sample.number > number)
@@ -93,7 +93,7 @@ class HostSampler:
         """What the devices of some leases report at this very moment, activity since
         `since` or over the last seconds.
 
-        It is kept for nobody, and cuts no sample's time short.
+        It is not kept, and cuts no sample's time short.
         """
         now = self._clock()
         start = now - MEASURED_SECONDS if since is None else since

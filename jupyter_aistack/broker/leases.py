@@ -55,8 +55,8 @@ class Leases:
 
     Args:
         host_state: where they are written down, and the devices they are of.
-        cycle: run when one has ended.
-        processes: tells whose holder is dead.
+        cycle: run when a lease has ended.
+        processes: finds the leases whose holder is dead.
         not_enforced_action: what becomes of a lease whose process finds more than was
             granted.
     """
@@ -80,8 +80,8 @@ class Leases:
         what enforces them.
 
         Raises:
-            PrepareFailed: the lease has been ended as failed. Not so one that was in
-                use and whose GPU is closed: it opens as soon as all whose work broke
+            PrepareFailed: the lease has been ended as failed. Not so a lease that was
+                in use and whose GPU is closed: it opens as soon as all whose work broke
                 have ended, and a kernel that is restarted first must not lose it.
         """
         try:
@@ -186,7 +186,7 @@ class Leases:
         fail = LeaseTransition.FAIL
         ended = self._step(lease_id, token, fail, verified=False, conditions=update)
         self._host_state.devices.unprepare(ended)
-        # Its process may use the device still, and is a foreign one from now on.
+        # Its process may use the device still, and is foreign from now on.
         self._host_state.devices.forget()
         self._cycle.run()
 
@@ -217,7 +217,7 @@ class Leases:
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
         """Processes known to the server that enforces a lease; None where no server
-        tells. See `Provider.clients`.
+        reports them. See `Provider.clients`.
         """
         return self._host_state.devices.clients(lease)
 
@@ -246,8 +246,8 @@ class Leases:
         """
         soon = self._host_state.now() + self._host_state.ttl_seconds * 2 / 3
         for lease in self._host_state.leases():
-            # One that is being released is left to expire: the process that was tearing
-            # it down may be gone, and others wait for its slices.
+            # A lease being released is left to expire: the process that was tearing it
+            # down may be gone, and others wait for its slices.
             if lease.state is LeaseState.RELEASING or lease.holder.pid is None:
                 continue
             if lease.expires_at < soon and not self._processes.is_dead(lease.holder):
@@ -255,10 +255,10 @@ class Leases:
                     self.renew(lease.id, lease.token)
 
     def extend(self, lease_id: str, token: int, seconds: float) -> Lease:
-        """Move the end of a time-limited lease `seconds` further; one without an end
-        stays without.
+        """Move the end of a time-limited lease `seconds` further; a lease without an
+        end stays without.
 
-        It counts as used now: one that was to be reclaimed for being idle is kept.
+        It counts as used now: a lease to be reclaimed for being idle is kept.
 
         Raises:
             Refused: it is being preempted for a request of higher priority.
@@ -280,21 +280,21 @@ class Leases:
     # -- the end -----------------------------------------------------------------------
 
     def release(self, lease_id: str, token: int) -> Lease:
-        """Give a lease back. Releasing one that has ended already returns it as it
-        ended.
+        """Give a lease back. Releasing a lease that has ended already returns it as
+        it ended.
         """
         lease = self._host_state.lease(lease_id)
         if not lease.is_live:
             return lease
         try:
-            # Finished only after its devices are closed: once it has ended another may
-            # be granted them, and would meet what this one left.
+            # Finished only after its devices are closed: once it has ended another
+            # lease may be granted them, and would meet what this lease left.
             lease = self._step(lease_id, token, LeaseTransition.RELEASE)
             self._host_state.devices.unprepare(lease)
             lease = self._step(lease_id, token, LeaseTransition.FINISH)
         except LeaseLost:  # it expired just now
             lease = self._host_state.lease(lease_id)
-        # Its processes are foreign ones from now on, with all they still use.
+        # Its processes are foreign from now on, with all they still use.
         self._host_state.devices.forget()
         self._cycle.run()
         return lease

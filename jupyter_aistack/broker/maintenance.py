@@ -32,10 +32,10 @@ class Maintenance:
     """What has to happen on a host every few seconds.
 
     Args:
-        host_state: tells the leases.
+        host_state: provides the leases.
         cycle: run at the end of each turn.
         leases: renews them.
-        processes: tells which processes use them.
+        processes: finds which processes use them.
         usage_meter, memory, faults: what measures.
         mig: creates MIG instances for waiting requests.
     """

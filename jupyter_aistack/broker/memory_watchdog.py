@@ -64,7 +64,7 @@ class MemoryBreach:
         lease: the lease.
         action: what; never ``warn``.
         process: about whom.
-        started_at: when that process started, so that nobody else is taken for it.
+        started_at: when that process started, so that no other process is taken for it.
         is_root: it is the kernel's own process.
     """
 
@@ -83,7 +83,7 @@ class MemoryWatchdog:
     """Checks all leases of a host against their memory.
 
     Args:
-        ledger: where it is said.
+        ledger: where breaches are recorded.
         clock: seconds since the epoch.
         action: what is done about breaches on GPUs; the host's memory is warned of
             only.
@@ -106,8 +106,8 @@ class MemoryWatchdog:
         self._host_looked_at = float("-inf")
 
     def check(self, leases: Sequence[Lease], sample: Callable[[], HostSample]) -> None:
-        """Check what is due, and say what is new. What cannot be measured is said, and
-        stops nothing.
+        """Check what is due, and record what is new. What cannot be measured is
+        reported, and stops nothing.
 
         Args:
             leases: the host's live leases.
@@ -147,7 +147,7 @@ class MemoryWatchdog:
         return self._strays.get(lease_id, frozenset())
 
     def take_breaches(self) -> tuple[MemoryBreach, ...]:
-        """What is to be done, once; for whoever can interrupt a cell or end a
+        """What is to be done, once; for a caller that can interrupt a cell or end a
         process.
         """
         breaches = self._breaches
@@ -206,7 +206,7 @@ class MemoryWatchdog:
         slices = [slice_ for lease in group for slice_ in lease.slices if slice_.uuid]
         granted = granted_together([(s.uuid, s.memory_bytes) for s in slices])
         if not granted.keys() & held.keys():
-            return  # nobody lists processes there
+            return  # no provider lists processes there
 
         self._by_process |= {lease.id for lease in group}
         listed = frozenset().union(*(processes or () for processes in held.values()))
@@ -216,7 +216,7 @@ class MemoryWatchdog:
             self._judge(lease, fill, self._action)
 
     def _check_in_all(self, leases: Sequence[Lease], sample: HostSample) -> None:
-        """The host's memory, and devices whose processes nobody can list; they are
+        """The host's memory, and devices whose processes no provider can list; they are
         measured all together.
         """
         used = usage_by_lease(sample, leases)
@@ -252,8 +252,8 @@ class MemoryWatchdog:
             )
 
     def _say(self, lease: Lease, judgement: Judgement) -> None:
-        """On the lease, and as an event; another broker of this host may have said it
-        already.
+        """Record it as a condition of the lease, and as an event; another broker of
+        this host may have recorded it already.
         """
         condition = judgement.watched.condition
         known = memory_condition(lease)
@@ -312,7 +312,9 @@ def _strays_of(lease: Lease, named: Mapping[int, frozenset[str]]) -> Iterator[in
 
 
 def _together(leases: Iterable[Lease], trees: Trees) -> Iterable[list[Lease]]:
-    """The leases by the processes that use them: two of one kernel have one bound."""
+    """The leases by the processes that use them: two leases of one kernel have one
+    bound.
+    """
     groups: dict[frozenset[int], list[Lease]] = {}
     for lease in leases:
         groups.setdefault(trees[lease.id], []).append(lease)

@@ -54,8 +54,8 @@ class MIGReconfigurer:
         )
 
     def make(self, snapshot: Snapshot, profiles: Sequence[str] = ()) -> tuple[str, ...]:
-        """Do it; what was done, one phrase each. Raises `Refused` and
-        `ProviderError`.
+        """Create the instances; what was done, one phrase per step. Raises `Refused`
+        and `ProviderError`.
         """
         wanted = tuple(profiles) or missing_profiles(snapshot, self._clock())
         return self._devices.make_room(wanted, _live(snapshot.leases)) if wanted else ()
@@ -64,7 +64,7 @@ class MIGReconfigurer:
         """Create what those who wait lack, where that is allowed; whether anything
         changed.
 
-        A step that fails is told in the log, and not tried again for a minute.
+        A step that fails is logged, and not tried again for a minute.
         """
         if not self.is_allowed or 0 <= self._clock() - self._failed_at < RETRY_SECONDS:
             return False

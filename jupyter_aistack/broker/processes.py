@@ -18,15 +18,15 @@ crashed is put in its server's name within milliseconds, and must not lose its s
 a cycle that happens to run in between."""
 
 SELF_HOLDING = (HolderKind.KERNEL, HolderKind.PROCESS)
-"""Holders that use a lease by themselves; a worker or a run is another process than the
-one that asked for it."""
+"""Holders that use a lease by themselves; a worker or a run is another process than
+the requester."""
 
 
 class HolderProcesses:
     """The processes of this host's leases and requests.
 
     Args:
-        host_state: tells the leases.
+        host_state: provides the leases.
         is_alive: whether a process (pid, start time) still runs.
         orphans: the processes of a lease, by its id, that are outside its process tree.
     """

@@ -95,8 +95,8 @@ class Requests:
             groups: the Unix groups of the holder's user, which may open queues.
 
         Returns:
-            The request: granted (with ``lease_id``), queued (`forecasts` tells why), or
-                cancelled by another process meanwhile.
+            The request: granted (with ``lease_id``), queued (`forecasts` explains why),
+                or cancelled by another process meanwhile.
 
         Raises:
             InvalidRequest: the spec or the queue cannot be understood.
@@ -136,7 +136,7 @@ class Requests:
         return decided
 
     def cancel(self, request_id: str) -> Request:
-        """Withdraw a waiting request; one already decided is returned as it stands."""
+        """Withdraw a waiting request; a decided request is returned as it stands."""
         request = self._host_state.ledger.cancel(
             request_id, self._host_state.now(), "withdrawn"
         )
@@ -181,7 +181,7 @@ class Requests:
 
 
 def is_held_by(item: Lease | Request, holder: Holder) -> bool:
-    """Whether a lease or a request is a holder's own, and not one of its workers'."""
+    """Whether a lease or a request is a holder's own, and not its worker's."""
     return item.holder.kind is holder.kind and item.holder.id == holder.id
 
 

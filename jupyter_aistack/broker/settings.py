@@ -66,7 +66,7 @@ def read_policy(
 
 
 def read_queues(table: Mapping[str, Any]) -> tuple[Queue, ...]:
-    """Queues from settings; always with one named ``default``.
+    """Queues from settings; always with a queue named ``default``.
 
     Raises:
         InvalidRequest: naming ``queues``, the queue at fault and its field.

@@ -22,7 +22,7 @@ class SuspendSupport:
     """The one place that knows how well this host can suspend.
 
     Args:
-        host_state: tells whether the devices are simulated.
+        host_state: knows whether the devices are simulated.
         policy: when idle kernels are suspended; None for never.
         capability: how well the host can suspend, as far as it is known.
         host_memory: bytes of the host's memory that could be used now; None for what

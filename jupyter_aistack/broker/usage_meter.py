@@ -65,20 +65,20 @@ Pids = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
 
 
 class UsageMeter:
-    """Charges what the devices of a host and their leases use, as long as nobody else
-    does.
+    """Charges what the devices of a host and their leases use, as long as no other
+    process does.
 
     Args:
         ledger: where usage is recorded.
-        devices: what is looked at.
+        devices: what is measured.
         host: name of the machine.
         clock: seconds since the epoch.
-        pids: tells the processes of leases.
+        pids: finds the processes of leases.
     """
 
     # As the ledger has them; None while another process records usage.
     _written: dict[str, MeterState] | None
-    _reached: dict[str, MeterState]  # as they were looked at last
+    _reached: dict[str, MeterState]  # as they were measured last
     _gone_by: list[Interval]  # not written down yet
     _unmetered: list[Interval]  # the same, from before a device's first reading
     _closed_at: float  # leases that ended until then are not ours to charge
@@ -124,7 +124,7 @@ class UsageMeter:
         """Measure what was used since the last time; write it down every ten seconds,
         or at once.
 
-        With no leases left recording ends: a device that nobody holds is left
+        With no leases left recording ends: a device without a lease is left
         asleep. What it draws until the next lease is the system's.
 
         Args:
@@ -161,7 +161,7 @@ class UsageMeter:
     def _opens(
         self, live: Mapping[str, Lease], version: int, now: float, settle: bool
     ) -> bool:
-        """Whether there is use to record, and nobody else records it.
+        """Whether there is use to record, and no other process records it.
 
         Leases that came and went while recording was off are found in the ledger;
         it is searched for them once a second at most, as leases may be very short.
@@ -224,8 +224,8 @@ class UsageMeter:
         newest = self._devices.sample(
             list(live.values()),
             self._pids,
-            # The first reading must be newer than what the recorder before this one
-            # has written: an older counter would be charged twice.
+            # The first reading must be newer than what the previous recorder has
+            # written: an older counter would be charged twice.
             max_age_seconds=0.0 if anew or before is None else LEAST_LOOK_SECONDS,
         )
         is_first = before is None
@@ -259,7 +259,7 @@ class UsageMeter:
         if before is not None:
             is_silent = load.millijoules is None and before.millijoules is not None
             if is_silent and 0 <= now - before.at <= GAP_SECONDS:
-                return  # its counter could not be read this time; the next one tells for both
+                return  # its counter could not be read; the next reading covers both
             gone = interval(
                 device, before, load, now, is_watched=device.id in self._watched
             )
@@ -294,7 +294,7 @@ class UsageMeter:
         try:
             bill = self._bill(now, is_last=is_last)
             self._ledger.settle(bill)
-        except LedgerConflict:  # somebody else has charged this time
+        except LedgerConflict:  # another process has charged this time
             self._close()
             self._away_until = now + SETTLE_SECONDS
             return
@@ -328,7 +328,7 @@ class UsageMeter:
 
     def _due_intervals(self, *, is_last: bool) -> list[Interval]:
         """What is charged now. The first bill only claims the meters: the moments
-        before it are charged with the next one.
+        before it are charged with the next bill.
         """
         is_first = math.isinf(self._settled_at)
         if is_first and not is_last:

@@ -176,8 +176,8 @@ _connecting = threading.Lock()
 
 
 def connect() -> Client:
-    """This process's client: to its Jupyter server when it runs under one, else on
-    the ledger itself.
+    """This process's client: to the Jupyter server it runs under, if any, else on the
+    ledger itself.
 
     Raises:
         LedgerError: the ledger cannot be opened.

@@ -1,7 +1,7 @@
 """The way to the granting side in this process: a broker of our own on the ledger.
 
-The one door of the client to the granting side. What it opens is imported when a
-transport is made: a process that speaks to a Jupyter server never loads it.
+The client's only module that imports the granting side. It does so when a transport is
+made: a process that speaks to a Jupyter server never loads it.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class EmbeddedTransport(Transport):
             return self._service.call(verb, payload, self._caller)
         finally:
             # A first lease begins: what the device drew before is not its own. Later
-            # ones are seen in the ticks.
+            # leases are seen in the ticks.
             if verb in GRANTING_VERBS and not self._broker.usage_meter.is_open:
                 self._wake.set()
 

@@ -42,7 +42,7 @@ def check_kernel(mine: Mapping[str, Any], spec: str) -> JSON | None:
         spec: what is asked for, in its canonical form.
 
     Raises:
-        LeaseError: it holds another lease, or waits for one.
+        LeaseError: it holds another lease, or waits for a lease.
     """
     own = own_lease(mine)
     if own is not None:

@@ -1,5 +1,5 @@
-"""A lease, or the request that will become one: what it is, what can be done with it,
-and which leases this process has attached to itself.
+"""A lease, or the request that will become a lease: what it is, what can be done with
+it, and which leases this process has attached to itself.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from jupyter_aistack.core.model.device import Slice
 
 OnWait = Callable[[int | None, str], None]
-"""Called with the position and the reason of a waiting request, each time one of the
-two changes.
+"""Called with the position and the reason of a waiting request, each time either
+changes.
 """
 
 
@@ -42,7 +42,7 @@ class SupportsCall(Protocol):
 
 
 class LeaseHandle:
-    """A lease, or the place in the queue that will become one.
+    """A lease, or the place in the queue that will become a lease.
 
     Use it as a context manager: it is released at the end.
 
@@ -362,7 +362,7 @@ _settled: set[str] = set()
 
 
 def attached() -> LeaseHandle | None:
-    """The lease this process asked for and attached to itself, if it still has one."""
+    """The lease this process asked for and attached to itself, if it still has it."""
     return next(iter(_attached.values()), None)
 
 

@@ -21,7 +21,7 @@ class KernelAllocation:
         has_gpus: whether the host has real GPUs that are leased out; None when that
             could not be found out.
         hidden: variables that hide those from its process.
-        why_none: why it has no slice though one was asked for.
+        why_none: why it has no slice though a slice was requested.
     """
 
     leases: tuple[Lease, ...] = ()

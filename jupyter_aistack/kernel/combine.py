@@ -96,8 +96,8 @@ def _total_of_limits(first: Expectation, second: Expectation) -> Total | None:
     if not first.visible or not second.visible:
         return None
     visible = _side_by_side(first.visible, second.visible)
-    # Both leases limit a device that they share, and the limit on one that a MIG
-    # instance hides means nothing: limits add up only where every device is seen.
+    # Both leases limit a device that they share, and the limit on a device that a
+    # MIG instance hides means nothing: limits add up only where every device is seen.
     are_all_seen = len(visible) == len(first.visible) + len(second.visible)
     return sum if are_all_seen else max
 

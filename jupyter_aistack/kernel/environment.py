@@ -1,5 +1,5 @@
-"""The environment a kernel is launched with. Pure functions: a mapping in, a new one
-out.
+"""The environment a kernel is launched with. Pure functions: a mapping in,
+a new mapping out.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def with_slice(env: Mapping[str, str], prepared: Preparation) -> dict[str, str]:
 
 
 def _lower_count(own: str, granted: str) -> str:
-    """The lower of two thread counts; the granted one where the user's is no count."""
+    """The lower of two thread counts; `granted` where the user's is no count."""
     if not own.isdigit() or not granted.isdigit():
         return granted
     return own if 0 < int(own) <= int(granted) else granted

@@ -2,8 +2,8 @@
 thread, never in an event loop.
 
 The ledger is asked each time: leases a kernel took with ``%gpu request``, or that were
-reserved for its id before it started, are its own as much as the one its kernelspec
-asks for.
+reserved for its id before it started, are its own as much as the lease its
+kernelspec asks for.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ class KernelLeases:
     # -- while a process runs ----------------------------------------------------------
 
     def bind(self, pid: int) -> None:
-        """The kernel's process runs: its leases live and die with it. One that has died
-        already changes nothing.
+        """The kernel's process runs: its leases live and die with it. A process that
+        has died already changes nothing.
         """
         with self._lock:
             if is_alive(pid, None):
@@ -184,8 +184,8 @@ class KernelLeases:
                     self._reset_device_state(lease)
 
     def _reset_device_state(self, lease: Lease) -> None:
-        """Its process is another one: what was suspended of the old one is gone with
-        it.
+        """Its process is a new process: what was suspended of the old process is gone
+        with it.
         """
         broker = self._broker()
         broker.update_device_state(
@@ -195,8 +195,8 @@ class KernelLeases:
         )
 
     def refresh(self, *, is_alone: bool) -> bool:
-        """Look after leases and the waiting request of a running kernel; whether one
-        still waits.
+        """Look after leases and the waiting request of a running kernel; whether a
+        request still waits.
 
         Args:
             is_alone: no server's broker renews leases and grants requests, so do it
@@ -227,7 +227,7 @@ class KernelLeases:
         """
         for lease in allocation.leases:
             # It ended before its check did, or is suspended, or is revoked now: the
-            # kernel is told, and goes on.
+            # kernel is notified, and goes on.
             with contextlib.suppress(LeaseError, InvalidTransition, NotEnforced):
                 self._broker().activate(
                     lease.id, lease.token, verified=verified, condition=condition
@@ -235,7 +235,7 @@ class KernelLeases:
 
     def is_client(self, allocation: KernelAllocation, pid: int) -> bool | None:
         """Whether the server that enforces the leases knows a process; None where no
-        server tells.
+        server reports it.
         """
         answers = [self._broker().clients(lease) for lease in allocation.leases]
         known = [clients for clients in answers if clients is not None]
@@ -289,7 +289,7 @@ class KernelLeases:
         it. Twice is once.
 
         Args:
-            pid: only if no other process has been bound since this one.
+            pid: only if no other process has been bound since this process.
         """
         with self._lock:
             if pid is not None and self._pid not in (None, pid):
@@ -308,7 +308,7 @@ class KernelLeases:
 
 
 def _is_of_other_process(lease: Lease, root_pid: int) -> bool:
-    """Whether the device state of a lease is of a process before this one."""
+    """Whether the device state of a lease is of a process before `root_pid`."""
     return lease.residence is not None and lease.holder.root_pid not in (None, root_pid)
 
 

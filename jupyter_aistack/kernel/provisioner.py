@@ -56,7 +56,7 @@ class SliceProvisioner(SliceSettings):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Get the slice, then the environment. A first launch may be turned down, a
-        later one never is.
+        later launch never is.
         """
         try:
             session_name = (kwargs.get("env") or {}).get("JPY_SESSION_NAME", "")
@@ -138,8 +138,8 @@ class SliceProvisioner(SliceSettings):
         await super().terminate(restart=restart)
 
     async def kill(self, restart: bool = False) -> None:
-        """End the process; one that uses a GPU is asked to end first, once its work
-        there is over.
+        """End the process; a process that uses a GPU is asked to end first, once its
+        work there is over.
         """
         teardown = await self._free_device()
         if teardown is not None:
@@ -147,8 +147,8 @@ class SliceProvisioner(SliceSettings):
         await super().kill(restart=restart)
 
     async def _free_device(self) -> Teardown | None:
-        """Take the process off its GPU, if it is on one; None when there was nothing to
-        do, or it is done already.
+        """Take the process off its GPU, if it uses a GPU; None when there was nothing
+        to do, or it is done already.
         """
         pid = self.pid
         # Most kernels have no GPU to be taken off, and must end as fast as ever.
@@ -194,8 +194,8 @@ class SliceProvisioner(SliceSettings):
             )
 
     async def _interrupt(self) -> None:
-        """Interrupt the cell. Kernels that want a message instead of the signal had one
-        when their shutdown began.
+        """Interrupt the cell. Kernels that want a message instead of the signal had
+        that message when their shutdown began.
         """
         if self.kernel_spec.interrupt_mode == "signal":
             await super().send_signal(signal.SIGINT)
@@ -205,8 +205,8 @@ class SliceProvisioner(SliceSettings):
             await self._server.run_changing(self._leases.hold_for_restart, self.pid)
 
     async def cleanup(self, restart: bool = False) -> None:
-        """Give everything back unless the kernel comes again. The one call whose
-        `restart` tells the truth.
+        """Give everything back unless the kernel comes again. The only call whose
+        `restart` is reliable.
         """
         try:
             await super().cleanup(restart=restart)
@@ -314,7 +314,7 @@ class SliceProvisioner(SliceSettings):
             kernel_id=self.kernel_id,
             socket_path=getattr(context, "socket_path", ""),
             drop=self.drop_environment,
-            # Launched by a kernel that holds a slice: it shares that one.
+            # Launched by a kernel that holds a slice: it shares that slice.
             keeps_lease=context is None and not self.slice,
         )
 
@@ -373,9 +373,9 @@ class SliceProvisioner(SliceSettings):
     async def _abandon_launch(self) -> None:
         """Give everything back: a launch has failed, and nothing more is called."""
         # Jupyter leaves the id of such a kernel among those that are being started, and
-        # a server told to stop then waits for it for ever (`_async_shutdown_all` of
-        # jupyter_client awaits the failed launch, then looks for its kernel). There is
-        # no public way to have it forgotten.
+        # a server that is asked to stop then waits for it for ever
+        # (`_async_shutdown_all` of jupyter_client awaits the failed launch, then looks
+        # for its kernel). There is no public way to have it forgotten.
         kernel_manager = getattr(self.parent, "parent", None)
         pending = getattr(kernel_manager, "_pending_kernels", None)
         if isinstance(pending, dict):

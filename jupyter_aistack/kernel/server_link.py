@@ -1,4 +1,4 @@
-"""The Jupyter server around a kernel's provisioner, where there is one."""
+"""The Jupyter server around a kernel's provisioner, where there is a server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ServerLink:
 
     @property
     def serverapp(self) -> Any:
-        """The Jupyter server; None for kernels started without one."""
+        """The Jupyter server; None for kernels started without a server."""
         above = self._provisioner.parent
         while above is not None and not hasattr(above, "web_app"):
             above = getattr(above, "parent", None)
@@ -91,7 +91,7 @@ class ServerLink:
             self.notifier()()
 
     def notifier(self) -> Callable[[], None]:
-        """What tells the server's listeners, from any thread, that leases may have
+        """What notifies the server's listeners, from any thread, that leases may have
         changed.
         """
         context = self.context

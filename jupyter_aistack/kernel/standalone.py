@@ -52,7 +52,7 @@ def own_broker() -> Broker:
 
 
 class SupportsDiscover(Protocol):
-    """Finds devices, as a provider does, and tells how to hide them."""
+    """Discovers devices, as a provider does, and knows how to hide them."""
 
     @property
     def visibility(self) -> DeviceVisibility:
@@ -94,5 +94,5 @@ def hidden_environment_of(
 
 
 def is_real_gpu(device: Device) -> bool:
-    """Whether a device is a GPU that processes may find, and not a simulated one."""
+    """Whether a device is a GPU that processes may find, and not a simulated GPU."""
     return device.kind is DeviceKind.GPU and not device.simulated

@@ -25,8 +25,8 @@ def bind_process(pid: int, cores: Sequence[int]) -> None:
     """Let every thread of a process run on `cores` alone; threads and children it
     starts later inherit that.
 
-    A process that has ended already is left alone, and so is one on a system without
-    CPU affinity.
+    A process that has ended already is left alone, and so is a process on a system
+    without CPU affinity.
     """
     if not cores or not hasattr(os, "sched_setaffinity"):
         return

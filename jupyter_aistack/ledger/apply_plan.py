@@ -191,7 +191,7 @@ def keep_residence(
     rows: Rows, lease: Lease, residence: DeviceState, now: float
 ) -> Lease:
     """Write down where a lease's state is; plans made before hold no more."""
-    assert lease.residence is not None  # a lease never gets one later
+    assert lease.residence is not None  # a lease never gets a residence later
     counted = with_suspended_time(lease.residence, residence, now)
     changed = replace(lease, residence=counted)
     rows.keep_lease(changed)

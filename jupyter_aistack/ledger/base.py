@@ -5,9 +5,9 @@ It is their only writer.
 
 A ledger knows no devices and makes no choices. It promises four things: what it returns
 has been written; a write guarded by a stale token or version changes nothing; no
-transaction ever sees a lease alive past its time, because every one of them first ends
-those that are; and a lease that ends, however it does, is charged to the account of its
-user and queue in the same transaction.
+transaction ever sees a lease alive past its time, because every transaction first ends
+the leases that are; and a lease that ends, however it does, is charged to the account
+of its user and queue in the same transaction.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Ledger(ABC):
     @abstractmethod
     def submit(self, request: Request) -> Request:
         """Write a new request down as queued. Submitting the same id twice returns the
-        first one unchanged.
+        first request unchanged.
         """
 
     @abstractmethod
@@ -175,9 +175,9 @@ class Ledger(ABC):
         """Replace a live lease's residence by what `change` makes of it, with no other
         write in between.
 
-        A lease whose state has left its device becomes suspended, one whose state is
-        back active; that and its loss are events. A lease that has no residence, or on
-        which `change` has no effect, stays as it is.
+        A lease whose state has left its device becomes suspended, a lease whose state
+        is back active; that and its loss are events. A lease that has no residence, or
+        on which `change` has no effect, stays as it is.
 
         Args:
             change: a step of :mod:`..core.residence`; what it raises is raised here,
@@ -198,8 +198,8 @@ class Ledger(ABC):
 
     @abstractmethod
     def reserve(self, reservation: Reservation, now: float) -> Reservation:
-        """Write a reservation down. Reserving the same id twice returns the first one
-        unchanged.
+        """Write a reservation down. Reserving the same id twice returns the first
+        reservation unchanged.
 
         Whether the host can hold it is for the caller to check.
         """
@@ -241,7 +241,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def aggregate_cells(self, before: int, limit: int = 1000) -> int:
-        """Add the charges of cells before that day to the ones of their leases; how
+        """Add the charges of cells before that day to the charges of their leases; how
         many there were, at most `limit`.
 
         No sum changes; the peaks of a lease's cells become the lease's.
@@ -249,8 +249,8 @@ class Ledger(ABC):
 
     @abstractmethod
     def record_cells(self, spans: Iterable[CellInterval]) -> None:
-        """Note when cells ran. A span noted again (of one that runs, when it has ended)
-        replaces the first.
+        """Note when cells ran. A span noted again (of a cell that runs, when it has
+        ended) replaces the first.
         """
 
     @abstractmethod
@@ -282,7 +282,7 @@ class Ledger(ABC):
         live: bool = True,
         limit: int = 1000,
     ) -> tuple[Lease, ...]:
-        """Leases, newest first; the live ones, or with ``live=False`` all of them."""
+        """Leases, newest first; the live leases, or with ``live=False`` all of them."""
 
     @abstractmethod
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:

@@ -56,5 +56,5 @@ class Transactions(Ledger):
 
 
 def within(number: int) -> int:
-    """The number, or the nearest one that a database keeps and a limit may be."""
+    """The number, or the nearest number that a database keeps and a limit may be."""
     return min(max(number, 0), LARGEST)

@@ -52,8 +52,8 @@ class Provider(ABC):
     """Whether ``auto`` includes it."""
 
     order: int = 50
-    """Its place among the providers of ``auto``: devices of a lower one are listed
-    first.
+    """Its place among the providers of ``auto``: devices of a provider with a lower
+    order are listed first.
     """
 
     takes_argument: str = ""
@@ -79,7 +79,7 @@ class Provider(ABC):
 
     @abstractmethod
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        """Make the lease's slices ready. Called before use and whenever somebody asks
+        """Make the lease's slices ready. Called before use and whenever a caller asks
         what its process was given, so it must be repeatable and quick, and change
         nothing the second time.
 
@@ -97,8 +97,8 @@ class Provider(ABC):
         device. Called when a process is tied to a prepared lease, maybe twice.
 
         Raises:
-            ProviderError: it is held less firmly than `prepare` said; the next
-                `prepare` says how.
+            ProviderError: it is held less firmly than `prepare` reported; the next
+                `prepare` reports how.
         """
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
@@ -144,15 +144,15 @@ class Provider(ABC):
             devices: this provider's devices, by id.
             leases: the leases on them: those that are live, and those that ended since
                 the sample before (their state is ``ended``), so that what they did
-                until then can be told.
+                until then can be reported.
             pids: the processes of each lease; those of a lease that is missing are not
                 known.
-            since: None: activity is told since the last sample for which it was None.
-                Otherwise since that moment (seconds since the epoch), for one caller
-                who must not cut the others' time short.
+            since: None: activity is reported since the last sample for which it was
+                None. Otherwise since that moment (seconds since the epoch), for one
+                caller who must not cut the others' time short.
 
         Raises:
-            ProviderError: nothing can be told now.
+            ProviderError: nothing can be reported now.
         """
 
     def has_moved(self, lease: Lease) -> None:  # noqa: B027 - a driver knows by itself

@@ -39,7 +39,7 @@ THREAD_VARIABLES = (
 )
 SHORTEST_SECONDS = 0.2
 """CPU time is counted in steps of 0.01 s: a busy share over less than this would be
-noise, so the last one is kept.
+noise, so the last busy share is kept.
 """
 
 
@@ -234,7 +234,7 @@ def _usable_cores(host: str) -> tuple[int, ...]:
     """The cores this process may run on; where a container's CPU time is worth fewer,
     as many of them.
 
-    Which ones depends on the host's name, so that containers that share a machine do
+    Which cores depends on the host's name, so that containers that share a machine do
     not all crowd its first cores.
     """
     allowed = (

@@ -1,8 +1,8 @@
 """The providers that are installed, by the name of their entry point. Importing this
 module opens nothing.
 
-A package adds one by an entry point of the group ``jupyter_aistack.providers`` whose
-value is a subclass of `Provider`.
+A package adds a provider by an entry point of the group ``jupyter_aistack.providers``
+whose value is a subclass of `Provider`.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ class SimulatedProvider(Provider):
     simulated = True
     is_automatic = False
     takes_argument = "TABLE"
-    # Real GPUs are hidden: a process on a simulated one must not find any.
+    # Real GPUs are hidden: a process on a simulated GPU must not find any.
     visibility = DeviceVisibility(
         hidden={"CUDA_VISIBLE_DEVICES": ""},
         lists=("CUDA_VISIBLE_DEVICES",),
@@ -196,7 +196,7 @@ class SimulatedProvider(Provider):
         return cls(options.argument)
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        """The devices of the table, those told to fail with their problem."""
+        """The devices of the table, those configured to fail with their problem."""
         models = [group for group in self._groups for _ in range(group.count)]
         devices = [_device(group, index, host) for index, group in enumerate(models)]
         with self._lock:

@@ -44,7 +44,7 @@ class AIStackExtension(ExtensionApp):
 
     def initialize_settings(self) -> None:
         """Leave the context where handlers and the provisioner find it; a second load
-        finds the first one's.
+        finds the context of the first.
         """
         serverapp = self.serverapp
         assert serverapp is not None

@@ -59,8 +59,8 @@ class ServerContext:
     """The one object the extension leaves in ``web_app.settings["aistack"]``.
 
     The broker is built at first use, because opening a ledger and asking drivers takes
-    longer than a server's start may. One that cannot be built raises its error each
-    time it is asked for, and is tried again every ten seconds.
+    longer than a server's start may. A broker that cannot be built raises its error
+    each time it is asked for, and is tried again every ten seconds.
 
     Args:
         build: makes the broker.
@@ -164,7 +164,7 @@ class ServerContext:
     async def call(
         self, verb: str, payload: Mapping[str, Any], caller: Caller
     ) -> dict[str, Any]:
-        """Answer one call of the service, and tell the listeners when it may have
+        """Answer one call of the service, and notify the listeners when it may have
         changed something.
         """
         if verb in self._async_verbs and isinstance(payload, Mapping):
@@ -193,8 +193,8 @@ class ServerContext:
         self._on_change.append(listener)
 
     def on_built(self, listener: Callable[[Broker], None]) -> None:
-        """Have `listener` called, in a thread, with the broker as soon as there is
-        one.
+        """Have `listener` called, in a thread, with the broker as soon as it
+        is built.
         """
         self._on_built.append(listener)
 
@@ -216,7 +216,7 @@ async def _nothing_to_do(kernel_id: str, pid: int) -> None:
 
 
 def _unavailable(error: Exception) -> AIStackError:
-    """Any failure to build a broker, as one that REST answers with 503."""
+    """Any failure to build a broker, as an error that REST answers with 503."""
     if isinstance(error, (LedgerError, ProviderError)):
         return error
     reason = (

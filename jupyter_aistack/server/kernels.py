@@ -131,8 +131,8 @@ class KernelRegistry:
     # -- who is asking -----------------------------------------------------------------
 
     async def caller_with_pid(self, pid: int, uid: int) -> Caller:
-        """The caller that process `pid` is: a kernel of this server, something below
-        one, or any other process.
+        """The caller that process `pid` is: a kernel of this server, a descendant of
+        such a kernel, or any other process.
         """
         from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.system.processes import current_user
@@ -157,7 +157,7 @@ class KernelRegistry:
     async def caller_in_browser(self, kernel_id: str | None = None) -> Caller:
         """The caller a browser is: it acts for a kernel it names, or for this server.
 
-        Whoever may use a single-user server acts as the login it runs under; that login
+        Users of a single-user server act as the login it runs under; that login
         owns its kernels' leases.
 
         Raises:
@@ -236,7 +236,8 @@ class KernelRegistry:
             for kernel_id, since in self._missing_since.items()
             if now - since >= GRACE_SECONDS
         )
-        # One that Jupyter still lists is told again: its leases may not all be released.
+        # A kernel that Jupyter still lists is reported again: its leases may not all be
+        # released.
         self._known -= terminated - set(self._ids())
         self._labels = {
             kernel_id: label
@@ -247,7 +248,7 @@ class KernelRegistry:
 
     async def _is_dead(self, kernel_id: str) -> bool:
         provisioner = self._provisioner(kernel_id)
-        # One that has not been started yet would answer "ended" to a poll.
+        # A kernel that has not been started yet would answer "ended" to a poll.
         if getattr(provisioner, "pid", None) is None:
             return False
         return await provisioner.poll() is not None

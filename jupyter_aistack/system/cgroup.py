@@ -42,7 +42,7 @@ def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
 
 def _folders(controller: str, root: Path, membership: Path) -> Iterator[Path]:
     """The group's folder and those above it, innermost first. In a container, the
-    outermost may be the only one.
+    outermost may be the only folder.
     """
     for line in _text(membership).splitlines():
         _, controllers, path = line.split(":", 2)

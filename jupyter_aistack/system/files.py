@@ -1,4 +1,4 @@
-"""Files that are replaced whole: no reader, and no crash, leaves half of one."""
+"""Files that are replaced whole: no reader, and no crash, leaves half of a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader finds either the old content or the new.
 
     Raises:
-        OSError: the file cannot be written; the old one is as it was.
+        OSError: the file cannot be written; the old file is as it was.
     """
     with replacing(path) as part:
         if isinstance(content, str):
@@ -34,7 +34,7 @@ def replacing(
         suffix: how the temporary file's name ends, for libraries that choose a format
             by it. The default matches no pattern such as ``*.json``.
         is_durable: write the content to the disk before it is put in place, so that a
-            power cut leaves the old file and not an empty one.
+            power cut leaves the old file and not an empty file.
     """
     # Processes and threads may write the same file at once: each needs its own part.
     writer = f"{os.getpid()}-{threading.get_native_id()}"

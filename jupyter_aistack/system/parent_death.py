@@ -1,5 +1,5 @@
-"""Ending with the process that started this one. Kept apart from Dask, which a training
-rank has no use for.
+"""Ending with the process that started this process. Kept apart from Dask, which a
+training rank has no use for.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Processes of this host: which run, since when, and which descend from which.
 
-Read straight from ``/proc`` where there is one (a hundred times cheaper than asking for
+Read straight from ``/proc`` where it exists (a hundred times cheaper than asking for
 each process), else by psutil.
 """
 
@@ -171,7 +171,7 @@ def ancestors(pid: int) -> list[int]:
 
 def tree(roots: Mapping[str, int]) -> dict[str, frozenset[int]]:
     """The processes below each root, the root included; a process below two roots
-    belongs to the nearer one.
+    belongs to the nearer root.
 
     Names with one root share its processes.
     """

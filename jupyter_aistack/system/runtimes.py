@@ -1,4 +1,4 @@
-"""The GPU runtimes of this process: which there are, and whether one has started.
+"""The GPU runtimes of this process: which there are, and whether any has started.
 
 No vendor is known by name here: each installed provider says how its devices are
 shown, by an entry point of the group ``jupyter_aistack.visibility``.
@@ -24,8 +24,9 @@ GROUP = "jupyter_aistack.visibility"
 
 @functools.cache
 def installed_visibilities() -> Visibilities:
-    """How the devices of the installed providers are shown to a process. One that
-    cannot be loaded is left out: its provider says why where leases are granted.
+    """How the devices of the installed providers are shown to a process. An entry
+    point that cannot be loaded is left out: its provider says why where leases are
+    granted.
     """
     visibilities = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
@@ -74,7 +75,7 @@ def has_started(runtime: RuntimeProbe) -> bool:
 
 
 def _is_mapped(library: str) -> bool:
-    # Only one that is there already: loading it here would cost memory and time.
+    # Only a library that is there already: loading it here would cost memory and time.
     stem = library.partition(".so")[0] + ".so"
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:

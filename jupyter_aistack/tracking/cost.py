@@ -113,7 +113,7 @@ def own_leases(
     """Those of `leases` that belong to this kernel or process and its workers.
 
     Args:
-        leases: any leases as on the wire, ended ones included.
+        leases: any leases as on the wire, ended leases included.
         known: leases of this kernel's that the broker has named as such; they tell
             under which ids it is known.
     """

@@ -226,7 +226,7 @@ def code_tags() -> dict[str, str]:
 
 
 def _cells() -> Iterator[str]:
-    """The cells run so far, the running one included; none outside IPython, which is
+    """The cells run so far, the running cell included; none outside IPython, which is
     not imported for this.
     """
     ipython: Any = sys.modules.get("IPython")

@@ -103,11 +103,11 @@ class MLflowStore(Store):
 
 
 def default_uri() -> str:
-    """Where runs go by default: where MLflow was told to store them, else beside the
+    """Where runs go by default: where MLflow is set to store them, else beside the
     notebook, else with the user's data.
 
     ``mlflow.set_tracking_uri`` and MLFLOW_TRACKING_URI go first; then an ``mlflow.db``
-    in the working folder, which is where MLflow itself keeps one; then
+    in the working folder, which is where MLflow itself keeps its database; then
     ``aistack/mlflow.db`` in Jupyter's data directory.
     """
     mlflow: Any = sys.modules.get("mlflow")

@@ -13,7 +13,7 @@ from jupyter_aistack.exceptions import TrackingError
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint
 
-# Up to the last @: a password may hold one.
+# Up to the last @: a password may contain an @.
 _PASSWORD = re.compile(r"(\w://[^\s/:@?#]*):[^\s/]*(?=@)")
 _QUERY = re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\"#)]*")
 
@@ -95,7 +95,7 @@ class Store(ABC):
 
 def without_secrets(text: str) -> str:
     """`text` with the URLs in it stripped of what may be secret: password and query
-    (which can carry one too).
+    (which can carry a password too).
     """
     return _QUERY.sub(r"\1", _PASSWORD.sub(r"\1", text))
 

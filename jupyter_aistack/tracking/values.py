@@ -18,7 +18,7 @@ from .store import MetricPoint
 
 MAX_PARAM = 6000
 MAX_TAG = 8000
-"""Characters a param and a tag may have; longer ones are cut."""
+"""Characters a param and a tag may have; longer values are cut."""
 
 MAX_STEP = 2**63
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
@@ -56,7 +56,7 @@ def checked_step(step: Any) -> int:
 
 
 def checked_number(name: str, value: Any) -> float:
-    """The value of a metric: a number, or an array or tensor of one.
+    """The value of a metric: a number, or an array or tensor of one number.
 
     Raises:
         InvalidRequest: it is neither; the metric is named.
@@ -83,7 +83,7 @@ def shortened(value: Any, most: int) -> str:
 
 @dataclass(kw_only=True)
 class MetricSeries:
-    """The points of one metric as far as the next one depends on them.
+    """The points of one metric as far as the next point depends on them.
 
     Attributes:
         name: the metric.
@@ -99,7 +99,7 @@ class MetricSeries:
         """The next point, now.
 
         Args:
-            step: its place on the curve; None for the one after the last.
+            step: its place on the curve; None for the step after the last.
             value: any float.
         """
         place = self._step + 1 if step is None else checked_step(step)
@@ -108,8 +108,8 @@ class MetricSeries:
         return MetricPoint(name=self.name, value=value, timestamp_ms=stamp, step=place)
 
     def _stamp(self, key: tuple[int, float | None]) -> int:
-        """Now in milliseconds, one later where the store would take this point for one
-        it has already.
+        """Now in milliseconds, or one more where the store would take this point for a
+        point it has already.
         """
         now = time.time_ns() // 1_000_000
         if now <= self._timestamp_ms:

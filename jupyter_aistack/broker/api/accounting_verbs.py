@@ -49,8 +49,8 @@ class AccountingVerbs(VerbGroup):
 
 
 def _owner(payload: Payload, caller: Caller) -> Owner:
-    """Whose usage is meant: a caller's own, under the name of its notebook where one is
-    known.
+    """Whose usage is meant: a caller's own, under the name of its notebook where that
+    name is known.
     """
     label = caller.label or text_field(payload, "label", "")[:MAX_LABEL]
     return Owner(user=caller.user, id=caller.owner_id, label=label)

@@ -77,8 +77,8 @@ class AdminVerbs(VerbGroup):
     def _mig_apply(self, payload: Payload, caller: Caller) -> JSON:
         self._access.check_admin(caller, "GPUs are cut")
         profiles = _profiles(payload)
-        # Planned first: what is refused can no longer be told apart once the rest is
-        # made.
+        # Planned first: refused profiles can no longer be distinguished once the
+        # other instances are made.
         refused = self._mig_plan(payload, caller)["refused"]
         done = self._mig.make(self._broker.snapshot(), profiles)
         self._broker.cycle()

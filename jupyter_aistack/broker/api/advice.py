@@ -1,4 +1,4 @@
-"""What a notebook should ask for next time, told from what it has used."""
+"""What a notebook should ask for next time, derived from what it has used."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Advisor:
     """Advises on sizes, on the devices of one host.
 
     Args:
-        host_state: tells the devices, and what was used.
+        host_state: provides the devices, and what was used.
     """
 
     def __init__(self, host_state: HostState) -> None:
@@ -61,7 +61,7 @@ class Advisor:
         self._given: dict[Owner, tuple[float, Advice]] = {}
 
     def for_owner(self, owner: Owner) -> Advice:
-        """Advice for a notebook, or for a kernel without one."""
+        """Advice for a notebook, or for a kernel without a notebook."""
         history = self._history(**owner.as_filter(by_notebook=True))
         return self._advice(owner.label or owner.id, history)
 
@@ -104,7 +104,7 @@ class Advisor:
         return advice
 
     def _applies_to(self, advice: Advice, spec: Spec) -> bool:
-        """Whether the advice, made from another spec, is true of this one too."""
+        """Whether the advice, made from another spec, is true of this spec too."""
         asked = self._share(spec)
         advised = self._shares().get(advice.advised)
         if asked is None or advised is None:

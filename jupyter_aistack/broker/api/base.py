@@ -16,11 +16,11 @@ from .caller import Access, Caller
 
 Payload = Mapping[str, Any]
 Verb = Callable[[Payload, Caller], JSON]
-"""Answers one call: its payload and who asks in, JSON out. Raises `AIStackError`."""
+"""Answers one call: its payload and caller in, JSON out. Raises `AIStackError`."""
 
 
 class VerbGroup(ABC):
-    """Verbs about one noun.
+    """Verbs about one kind of resource.
 
     Args:
         broker: what answers.

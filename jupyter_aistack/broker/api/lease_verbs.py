@@ -72,7 +72,7 @@ class LeaseVerbs(VerbGroup):
 
     def _listed(self, payload: Payload, caller: Caller) -> JSON:
         """Whether the server that enforces a lease knows a process; null where no
-        server tells.
+        server reports it.
         """
         lease = self._owned(payload, caller)
         pid = integer_field(payload, "pid", least=1)

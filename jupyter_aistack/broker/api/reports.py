@@ -126,8 +126,8 @@ class AccountingAPI:
         }
 
     def report(self, payload: Payload, visibility: Visibility) -> JSON:
-        """What users have used, by week; one's own unless ``user`` or ``all`` asks for
-        more.
+        """What users have used, by week; the caller's own use unless ``user`` or
+        ``all`` asks for more.
 
         Raises:
             InvalidRequest: naming the field.

@@ -145,8 +145,8 @@ class RequestVerbs(VerbGroup):
         """What its process was given; None when the lease is over or a device does not
         answer now.
 
-        A question must never end a lease that is in use, so a failure here is not one
-        of the lease.
+        A question must never end a lease that is in use, so a failure here is no
+        failure of the lease.
         """
         if not lease.is_live:
             return None

@@ -88,7 +88,7 @@ class BatchPolicy(UpperBound):
 
 class NotebookOS(UpperBound):
     """Standby replicas of each session on several hosts; a task binds GPUs where a
-    replica is, or moves one.
+    replica is, or moves a replica.
 
     After NotebookOS (ASPLOS 2026), in its favour: choosing a replica and loading its
     state onto the GPU take no time, replicas hold no GPU, and the cluster has all its
@@ -170,7 +170,7 @@ class NotebookOS(UpperBound):
         return True
 
     def _move(self, notebook: Notebook, to: str) -> None:
-        """The replica on the busiest host goes to another, unless that one has as many
+        """The replica on the busiest host goes to another, unless that host has as many
         replicas as it may.
         """
         hosts = self._hosts[notebook]

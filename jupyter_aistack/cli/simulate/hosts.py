@@ -87,7 +87,7 @@ class HostPool:
         return None
 
     def emptiest(self, hosts: Iterable[str], gpus: int) -> str | None:
-        """Of `hosts`, the one with most free GPUs that has so many."""
+        """The host of `hosts` with most free GPUs, if it has so many."""
         best = max(hosts, key=lambda host: self.free[host], default=None)
         return best if best is not None and self.free[best] >= gpus else None
 

@@ -76,8 +76,8 @@ class Meter:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """The usual ones by nearest rank: the smallest value that so many percent do not
-    exceed. 0 for no values.
+    """The usual percentiles by nearest rank: the smallest value that so many percent
+    do not exceed. 0 for no values.
     """
     ranked = sorted(values)
     return {f"p{percent}": _percentile(ranked, percent) for percent in PERCENTILES}

@@ -2,8 +2,7 @@
 allocated is shown.
 
 Nothing departs, and a refused demand is gone: the hardest case for a placement policy,
-and the one that published
-policies are compared by.
+and the case that published policies are compared by.
 """
 
 from __future__ import annotations

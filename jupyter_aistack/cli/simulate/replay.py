@@ -79,7 +79,7 @@ class Notebook:
 
 
 class EventQueue:
-    """What happens when; of events at the same time, the one added first comes first."""
+    """What happens when; events at the same time come in the order they were added."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Event, Any]] = []

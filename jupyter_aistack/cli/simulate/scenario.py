@@ -1,5 +1,5 @@
 """On what, and by which rules, sessions are replayed: a scenario, and the policies that
-are built from one.
+are built from a scenario.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class SuspensionPolicy(LeaseSimulation):
 
     def _home_for(self, notebook: Notebook) -> Sequence[str]:
         """The GPUs, of one host, where fewest are resident and fewest at home; of equal
-        ones, where it fits best.
+        GPUs, where it fits best.
         """
         gpus = notebook.session.gpus
         best: tuple[tuple[int, int], int, str] | None = None
@@ -204,7 +204,7 @@ class SuspensionPolicy(LeaseSimulation):
         self._serve_requests(now)
 
     def _claim(self, notebook: Notebook) -> list[str]:
-        """The GPUs that later sessions leave to a waiting one: none if nothing runs
+        """The GPUs that later sessions leave to a waiting session: none if nothing runs
         there.
 
         Then it is memory of the host that is short, to suspend others in. They must be
@@ -319,7 +319,7 @@ class SuspensionPolicy(LeaseSimulation):
         self.meter.add_parked(-_suspended_bytes(notebook), notebook.host, now)
 
     def _copy(self, notebook: Notebook, seconds: float, now: float) -> float:
-        """Each GPU copies one state at a time; when this one is done."""
+        """When this state is copied; each GPU copies one state at a time."""
         devices = _devices(notebook)
         end = self._copied(devices, now) + seconds
         self._copied_at.update(dict.fromkeys(devices, end))

@@ -2,8 +2,8 @@
 not tell.
 
 A row is one task. Rows come session by session in the order of time; where a row begins
-before the one above it has ended, a new session begins (or where the column ``session``
-changes, if the trace has one).
+before the row above it has ended, a new session begins (or where the column ``session``
+changes, if the trace has that column).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Task:
         row: its line in the file.
         gpus: how many it uses.
         submitted_at, seconds: when it came and how long it ran.
-        session: what the column ``session`` says; empty without one.
+        session: what the column ``session`` says; empty without that column.
     """
 
     row: int
@@ -51,7 +51,7 @@ class Session:
 
     Attributes:
         number: its place in the trace, from 0.
-        row: the line of its first task; 0 for one without tasks.
+        row: the line of its first task; 0 for a notebook without tasks.
         gpus: what it has reserved, the most any of its tasks uses.
         memory_bytes: what its state takes on each of its GPUs.
         opens_at: when it is opened.
@@ -172,7 +172,7 @@ def split_sessions(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 
 
 def _begins_session(task: Task, before: Task) -> bool:
-    """Whether a task is of another session than the one above it in the file."""
+    """Whether a task is of another session than the task above it in the file."""
     if task.session or before.session:
         return task.session != before.session
     return task.submitted_at < before.submitted_at + before.seconds

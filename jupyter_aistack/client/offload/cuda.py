@@ -149,7 +149,7 @@ class Cpu:
             prefer_large(storage.data_ptr(), storage.nbytes())
 
     def has_more(self, sizes: Sequence[int]) -> bool:
-        """Nobody waits for what garbage holds of the host's memory."""
+        """False: no process waits for what garbage holds of the host's memory."""
         return False
 
     def trim(self) -> int:

@@ -65,7 +65,7 @@ def move_out(kinds: Collection[str] = KINDS) -> TransferResult:
 
 
 def move_in() -> TransferResult:
-    """Bring back what :func:`move_out` moved, the last one first. Raises `LeaseError`;
+    """Bring back what :func:`move_out` moved, in reverse order. Raises `LeaseError`;
     the rest may be tried again.
     """
     began_at = time.perf_counter()

@@ -35,7 +35,7 @@ class TransferResult:
     """What a transfer came to.
 
     Attributes:
-        storages: how many there were; tensors that share one count once.
+        storages: how many there were; a storage that tensors share counts once.
         size_bytes: what they hold together; 0 when there was nothing to do.
         seconds: how long the move took, trimming included.
         trimmed_bytes: what the device had cached for nothing, given back beside it.

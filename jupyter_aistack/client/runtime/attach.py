@@ -163,7 +163,7 @@ def _torch_threads() -> int | None:
 
 
 def _limit_threads(count: str | None) -> None:
-    """Tell the thread pools that exist already; later ones read the environment."""
+    """Tell the thread pools that exist already; later pools read the environment."""
     if not count:
         return
     torch = sys.modules.get("torch")

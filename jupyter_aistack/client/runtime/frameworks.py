@@ -41,7 +41,7 @@ def tolerance(name: str) -> Iterator[None]:
 
 
 _torch: dict[int, tuple[float, float]] = {}
-"""By device, the share that a program had chosen itself, and the one that was put in
+"""By device, the share that a program had chosen itself, and the share that was put in
 its place.
 """
 _torch_conf: dict[str, tuple[str | None, str, str]] = {}

@@ -61,7 +61,7 @@ class Cluster(SpecCluster):
         InvalidRequest: `workers` or `slice` cannot be understood.
         Refused: this host could never hold such a slice, or policy says no.
         ClusterError: not all workers could get their slice (``AcquireTimeout`` is its
-            cause), or one did not start. What had been acquired is released again.
+            cause), or a worker did not start. What had been acquired is released again.
     """
 
     def __init__(

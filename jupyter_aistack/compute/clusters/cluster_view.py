@@ -38,7 +38,7 @@ class StartProgress:
         self._shown = ""
 
     def update(self, workers: Iterable[LeasedWorker], wanted: int) -> None:
-        """Show how many of the wanted workers are ready, and what another one waits
+        """Show how many of the wanted workers are ready, and what another worker waits
         for.
         """
         if time.monotonic() - self._began < QUIET_SECONDS:

@@ -1,4 +1,4 @@
-"""One Dask worker and the lease it runs on, as one thing that starts and ends
+"""One Dask worker and the lease it runs on, as a unit that starts and ends
 together.
 """
 

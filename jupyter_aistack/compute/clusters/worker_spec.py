@@ -1,8 +1,8 @@
 """From what a lease grants to what a Dask worker needs. Nothing is started here.
 
 Why not ``dask_cuda.LocalCUDACluster``: it names workers by device, so two can never
-share one, and takes its limits from the parent GPU of a MIG instance. The same parts,
-given absolute bytes, serve slices of every kind.
+share a device, and takes its limits from the parent GPU of a MIG instance. The same
+parts, given absolute bytes, serve slices of every kind.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def withheld(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]
     and the way to an MPS server.
 
     A worker on a whole GPU would otherwise be a client of the server that holds its
-    notebook to a share of another one.
+    notebook to a share of another GPU.
 
     Args:
         own: the notebook's environment.
@@ -203,8 +203,8 @@ def _rmm_bytes(slices: Sequence[Slice], preparation: Preparation) -> int:
 
 
 def _without_nvml() -> dict[str, Any]:
-    """Dask's settings, but for this one: a nanny replaces whole sections with what it
-    is given.
+    """Dask's settings with its NVML diagnostics off: a nanny replaces whole sections
+    with what it is given.
     """
     import dask
 

@@ -1,5 +1,5 @@
-"""A rank's rows as batches of tensors. Whole blocks are read ahead, shuffled as one,
-and cut into batches on arrival.
+"""A rank's rows as batches of tensors. Whole blocks are read ahead, each
+shuffled as a whole, and cut into batches on arrival.
 
 Never row by row: collating rows is 15 to 30 times slower than cutting a block.
 """
@@ -76,7 +76,7 @@ class ShardReader:
         shuffle: bool,
         skip_rows: int,
     ) -> Iterator[Block]:
-        """The shard's parts in this epoch's order, the next ones read ahead."""
+        """The shard's parts in this epoch's order, the next parts read ahead."""
         parts = self.shard.parts
         order = self._order(epoch, shuffle, skip_rows)
         with ThreadPoolExecutor(1, thread_name_prefix="aistack-feed") as pool:

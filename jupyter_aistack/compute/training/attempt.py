@@ -182,7 +182,7 @@ class Attempt:
 
 
 def _outcome(rank: int, future: Future) -> AttemptOutcome:
-    """How a rank ended, from its future; one that is not done has lost its worker."""
+    """How a rank ended, from its future; a future not done has lost its worker."""
     if future.status == "finished":
         ended = future.result()
         return AttemptOutcome(rank=rank, code=ended.code, was_stopped=ended.was_stopped)

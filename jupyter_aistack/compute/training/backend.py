@@ -16,8 +16,8 @@ def choose_backend(
     """The backend for ranks on these slices, one entry per rank, and why.
 
     NCCL refuses two ranks on one physical GPU ("Duplicate GPU detected"), and MIG
-    instances are parts of one, without NVLink or CUDA IPC between them (NVIDIA MIG user
-    guide).
+    instances are parts of one GPU, without NVLink or CUDA IPC between them (NVIDIA MIG
+    user guide).
 
     Args:
         slices: of each rank.

@@ -79,7 +79,7 @@ class Context:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run has been told to stop; `epochs` and `data` then end by
+        """Whether the run has been asked to stop; `epochs` and `data` then end by
         themselves.
         """
         return self._stopped.is_set()
@@ -192,7 +192,7 @@ class Context:
             "step": step,
             "metrics": {name: float(value) for name, value in metrics.items()},
         }
-        # One write for a line, so that no reader finds half of one.
+        # One write for a line, so that no reader finds half a line.
         os.write(self._metrics_descriptor, json.dumps(point).encode() + b"\n")
 
     # -- checkpoints -------------------------------------------------------------------
@@ -222,8 +222,8 @@ class Context:
         """Write the state from which a restart goes on; call it in all ranks, rank 0
         writes.
 
-        The file is replaced whole: a rank that dies while writing leaves the one
-        before.
+        The file is replaced whole: a rank that dies while writing leaves the previous
+        checkpoint.
         """
         if self.rank:
             return

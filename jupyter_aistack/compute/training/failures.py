@@ -21,7 +21,7 @@ class AttemptOutcome:
     Attributes:
         rank: which.
         code: its exit status, negative for a signal; None when its worker is gone.
-        was_stopped: whether it was told to end because another one had failed.
+        was_stopped: whether it was asked to end because another rank had failed.
         note: what Dask says of it, in parentheses.
     """
 

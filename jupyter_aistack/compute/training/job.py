@@ -199,7 +199,7 @@ class RankExit:
 
     Attributes:
         code: its exit status, negative for a signal.
-        was_stopped: whether it had been told to stop.
+        was_stopped: whether it had been asked to stop.
     """
 
     code: int | None

@@ -88,7 +88,7 @@ def _request_fork(request: ForkRequest) -> subprocess.Popen[bytes]:
     line = request.to_json().encode() + b"\n"
     with _lock:
         if _server is not None and _server.poll() is None:
-            # One that ended for lack of use a moment ago takes no request.
+            # A server that ended for lack of use a moment ago takes no request.
             with contextlib.suppress(BrokenPipeError):
                 return _send(_server, line)
         _server = _start_server(request.log_file)

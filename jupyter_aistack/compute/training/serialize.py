@@ -30,7 +30,7 @@ def dump_by_value(thing: Any) -> bytes:
 
 def _is_known_elsewhere(module: ModuleType) -> bool:
     """Whether other processes import the same module: of Python, of an installed
-    package, or of this one.
+    package, or of this package.
     """
     # cloudpickle sends what is defined in __main__ by value by itself.
     package = module.__name__.partition(".")[0]

@@ -1,9 +1,9 @@
 """Carries a training run through its attempts, and decides what a failure means. Runs in
 the notebook.
 
-Dask neither restarts the right rank nor stops a running one: a task pinned to a worker
+Dask neither restarts the right rank nor stops a running rank: a task pinned to a worker
 that died waits for ever, and cancelling a future leaves its thread at work. So ranks
-are processes, told to stop by a file, and started anew as a whole.
+are processes, asked to stop by a file, and started anew as a whole.
 """
 
 from __future__ import annotations

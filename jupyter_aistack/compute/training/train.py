@@ -95,12 +95,12 @@ def train(
             most five times a second.
         max_restarts: how often to start all ranks again from the last checkpoint when
             one of them, or its worker, dies. A loop that raises is not started again.
-        checkpoint_dir: where checkpoints are kept; if one is there, ``ctx.restore()``
-            goes on from it. By default they last as long as this call.
+        checkpoint_dir: where checkpoints are kept; ``ctx.restore()`` goes on from a
+            checkpoint found there. By default they last as long as this call.
         timeout: seconds the whole run may take.
         seed: for torch in every rank, and for the order of the data.
-        backend: ``nccl`` or ``gloo`` to insist on one of torch's; ``auto`` takes NCCL
-            where every rank has whole GPUs of its own, and gloo elsewhere.
+        backend: ``nccl`` or ``gloo`` to insist on that torch backend; ``auto`` takes
+            NCCL where every rank has whole GPUs of its own, and gloo elsewhere.
 
     Raises:
         TrainingError: a rank failed; the message ends with the traceback of the first
@@ -221,7 +221,7 @@ def _remove_orphaned_folders() -> None:
     name.
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        # Another user's, or one that another kernel is removing at the same time.
+        # Another user's folder, or a folder that another kernel is removing right now.
         with contextlib.suppress(OSError):
             if _is_orphaned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -268,8 +268,8 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
 
 
 def _slices(cluster: Cluster) -> SlicesByWorker:
-    """The slices of a cluster's workers. torch sees no simulated GPU, so slices of one
-    are as good as unknown.
+    """The slices of a cluster's workers. torch sees no simulated GPU, so slices of a
+    simulated GPU are as good as unknown.
     """
     return {} if cluster.is_simulated else cluster.slices
 

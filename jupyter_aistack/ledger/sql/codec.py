@@ -1,7 +1,7 @@
 """What a ledger keeps, to and from the columns of its tables.
 
-The columns of a table are the fields of its record; what is different is said where the
-record is registered. Records inside others are kept as JSON.
+The columns of a table are the fields of its record; what is different is noted where
+the record is registered. Records inside others are kept as JSON.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ event_from_row = _EVENT.from_dict
 
 
 def lease_to_row(lease: Lease) -> dict[str, Any]:
-    """The columns of a lease; ``due_at`` is set while it lives, so that the live ones
-    are found by index.
+    """The columns of a lease; ``due_at`` is set while it lives, so that live leases are
+    found by index.
     """
     due = due_at(lease) if lease.is_live else None
     return {**_LEASE.to_dict(lease), "host": lease.holder.host, "due_at": due}

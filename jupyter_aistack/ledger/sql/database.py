@@ -35,7 +35,7 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (sa.exc.ArgumentError, ValueError):
-        # The text is not shown: it may hold a password that could not be told apart.
+        # The text is not shown: it may hold a password that could not be recognized.
         raise LedgerUnavailable(
             f"ledger_url: this is not a database URL; {_ALLOWED}", field="ledger_url"
         ) from None
@@ -46,8 +46,8 @@ def parse_url(text: str) -> URL:
             f"ledger_url: {url.drivername} is not supported; {_ALLOWED}",
             field="ledger_url",
         )
-    # SQLite would open "file:..." by rules of its own, at another place than the one
-    # looked at here.
+    # SQLite would open "file:..." by rules of its own, at another place than the path
+    # checked here.
     if is_sqlite(url) and (
         url.database in (None, "", ":memory:") or str(url.database).startswith("file:")
     ):
@@ -104,7 +104,7 @@ def create(url: URL) -> sa.Engine:
         url,
         max_overflow=-1,
         pool_reset_on_return=None,
-        pool_use_lifo=True,  # the one used last knows most of what has been read
+        pool_use_lifo=True,  # the connection used last knows most of what has been read
         paramstyle="named",
         connect_args=arguments,
     )

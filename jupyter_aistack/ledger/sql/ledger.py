@@ -1,6 +1,6 @@
 """The ledger in a database: one SQLite file, or PostgreSQL for many servers.
 
-Every write transaction holds the ledger's one write lock from its first statement
+Every write transaction holds the ledger's only write lock from its first statement
 (SQLite: ``BEGIN IMMEDIATE``; PostgreSQL: the row of ``aistack_meta``), so writes happen
 one after another and what a transaction has read stays true until it commits.
 """
@@ -31,11 +31,11 @@ class SQLLedger(TransactionalLedger):
     ``postgresql+psycopg://user@server/database``.
 
     Nothing is opened, created or migrated before the first call; a call that fails
-    leaves the next one free to succeed. Safe across threads, and across processes,
-    those forked from this one included.
+    leaves the next call free to succeed. Safe across threads, and across processes,
+    those forked from this process included.
 
     Raises:
-        LedgerUnavailable: at once when the URL is not one of these; later from any
+        LedgerUnavailable: at once when the URL is neither of these; later from any
             method.
     """
 

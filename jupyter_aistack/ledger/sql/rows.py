@@ -102,12 +102,12 @@ class SQLRows:
 
     def picture(self, host: str) -> CachedSnapshot:
         """The picture of a host to be filled or, as long as nothing at all has been
-        written since, looked at.
+        written since, read.
         """
         if not self._is_sqlite:
             return CachedSnapshot((0, 0))
-        # SQLite counts for each connection what any other one has committed, whichever
-        # process it belongs to.
+        # SQLite counts for each connection what any other connection has committed,
+        # whichever process it belongs to.
         data_version = int(self._driver.execute("PRAGMA data_version").fetchone()[0])
         stamp = (data_version, self._info.get(_OWN_WRITES, 0))
         pictures = self._info.setdefault(_PICTURES, {})

@@ -1,10 +1,10 @@
-"""The tables, and how an older ledger becomes a current one.
+"""The tables, and how an older ledger becomes a current ledger.
 
 Version 1 had no ``leases.due_at``: leases past their time were looked for among all the
-live ones. Version 2 keeps it, with an index. Version 3 knows when leases were used, what
-notices they were given, what users have used, and reservations. Version 4 knows where
-the device state of each lease is. Version 5 keeps meters, charges and when cells ran.
-Version 6 keeps the conditions of leases, which were one note before, and the code
+live leases. Version 2 keeps it, with an index. Version 3 knows when leases were used,
+what notices they were given, what users have used, and reservations. Version 4 knows
+where the device state of each lease is. Version 5 keeps meters, charges and when cells
+ran. Version 6 keeps the conditions of leases, which were one note before, and the code
 of the error for which a request was rejected.
 """
 
@@ -302,8 +302,8 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_charges,
     _add_conditions,
 )
-"""In order: the first turns version 1 into version 2. Never edit one that has been
-released; append.
+"""In order: the first turns version 1 into version 2. Never edit a migration that has
+been released; append.
 """
 
 SCHEMA_VERSION = len(MIGRATIONS) + 1

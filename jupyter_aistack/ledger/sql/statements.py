@@ -66,8 +66,7 @@ class Statements:
     """All of them, for one database.
 
     Args:
-        dialect: whose parameters are named ones (``paramstyle`` ``named`` or
-            ``pyformat``).
+        dialect: whose parameters are named (``paramstyle`` ``named`` or ``pyformat``).
     """
 
     def __init__(self, dialect: sa.Dialect) -> None:
@@ -270,7 +269,7 @@ def _but(table: sa.Table, fixed: Collection[str]) -> list[sa.Column[Any]]:
 
 
 def _of(name: str) -> sa.BindParameter[Any]:
-    """A parameter for the value looked for, apart from the one a column is set to."""
+    """A parameter for the value looked for, apart from the value a column is set to."""
     return sa.bindparam(f"of_{name}")
 
 

@@ -23,7 +23,7 @@ Answer = tuple[JSON, Any]
 """What ``--json`` prints, and what is shown otherwise."""
 
 Verbs = Mapping[str, Callable[[Namespace], Answer]]
-"""The subcommands of a magic, by name; ``status`` is the one without a name."""
+"""The subcommands of a magic, by name; ``status`` is the subcommand without a name."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class KernelRequests:
 
         Raises:
             InvalidRequest: `spec` cannot be understood.
-            LeaseError: this kernel holds another lease, or waits for one.
+            LeaseError: this kernel holds another lease, or waits for a lease.
         """
         from jupyter_aistack.client.lease_guard import check_kernel
         from jupyter_aistack.core.model.spec import parse_spec

@@ -281,7 +281,7 @@ def _free(device: JSON) -> str:
 
 
 def _who(holder: JSON) -> str:
-    # A stranger's, whose name is not shown.
+    # Another user's holder, whose name is not shown.
     if not holder["label"] and holder["pid"] is None:
         return str(holder["user"])
     return f"{holder['user']}: {holder['label'] or holder['id']}"

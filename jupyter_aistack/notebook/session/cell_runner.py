@@ -41,7 +41,7 @@ def needs_await(codes: Sequence[CodeType]) -> bool:
 
 
 def run(codes: Sequence[CodeType], shell: Shell) -> Any:
-    """Run the parts in the notebook's namespace; the value of the last one."""
+    """Run the parts in the notebook's namespace; the value of the last part."""
     value = None
     for code in codes:
         value = eval(code, shell.user_global_ns, shell.user_ns)

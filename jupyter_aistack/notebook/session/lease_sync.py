@@ -38,7 +38,7 @@ class LeaseSync:
     may be.
 
     A lease may come when a request of this kernel waits, or when a Jupyter server runs
-    it, whose pages can ask for one. A lease may end when one is attached.
+    it, whose pages can ask for a lease. A lease may end when a lease is attached.
 
     Args:
         connect: gives the client.

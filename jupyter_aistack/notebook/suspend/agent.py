@@ -17,8 +17,8 @@ from .execution_lock import ExecutionLock
 JSON = dict[str, Any]
 THREAD = "aistack-agent"
 PATIENCE_SECONDS = 2.0
-"""How long a command waits for the end of a cell: the one with ``%gpu suspend`` in it,
-say.
+"""How long a command waits for the end of a cell, such as the cell that contains
+``%gpu suspend``.
 """
 RETRY_SECONDS = 5.0
 """After a call that was not answered: the server is being started again."""

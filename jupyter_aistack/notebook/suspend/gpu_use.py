@@ -259,7 +259,7 @@ def _names_of(code: types.CodeType) -> Iterator[str]:
 
 def _is_filled(cell: types.CellType) -> bool:
     try:
-        cell.cell_contents  # noqa: B018 - an empty one raises
+        cell.cell_contents  # noqa: B018 - an empty cell raises
     except ValueError:
         return False
     return True

@@ -25,7 +25,7 @@ circle.
 
 def trim() -> None:
     """Drop garbage and free what torch and CuPy keep cached: cached blocks would be
-    copied like live ones.
+    copied like live blocks.
     """
     gc.collect()
     torch_cuda = getattr(sys.modules.get("torch"), "cuda", None)
@@ -102,7 +102,7 @@ def _cupy_is_managed() -> bool:
 
 
 def has_communicator() -> bool:
-    """Whether NCCL has one in this process, through torch or CuPy."""
+    """Whether this process has an NCCL communicator, through torch or CuPy."""
     if _torch_has_communicator():
         return True
     objects = _instances("cupy")

@@ -23,7 +23,7 @@ from .execution_lock import ExecutionLock
 FIRST_POLL_SECONDS = 0.05
 LAST_POLL_SECONDS = 0.5
 ENDING_SECONDS = 2.0
-"""How long a cell waits until the server knows of the end of the one before."""
+"""How long a cell waits until the server knows of the end of the previous cell."""
 ONCE = (
     "While this notebook was idle its GPU memory was moved to host memory for others to use. Nothing is lost: it comes "
     "back with the next cell that needs it. %gpu pin keeps it on the GPU."
@@ -139,7 +139,7 @@ class ResumeHooks:
             return True
 
     def _begin(self) -> None:
-        # The end of the cell before must arrive first, or it would end this one.
+        # The end of the previous cell must arrive first, or it would end this cell.
         if self._ending is not None:
             self._ending.join(ENDING_SECONDS)
         self._is_in_use = True

@@ -1,4 +1,5 @@
-"""The one door to AMD SMI, AMD's management library. No other module imports `amdsmi`.
+"""The only access to AMD SMI, AMD's management library. No other module imports
+`amdsmi`.
 
 Nothing is opened before the first question. The package comes with ROCm, or from PyPI,
 and binds the driver's library ``libamd_smi.so`` when it is imported.
@@ -83,7 +84,7 @@ class AMDSMI:
         Args:
             function: its name; a library too old to have it counts as "cannot be
                 known".
-            args: its arguments; a name of ``AmdSmiMemoryType`` for one of those.
+            args: its arguments; a name of ``AmdSmiMemoryType`` stands for that member.
             default: given back where the answer cannot be known here.
 
         Raises:

@@ -1,5 +1,5 @@
-"""AMD GPUs, whole ones only: what there is, what is in use, and the environment that
-shows a process its own.
+"""Whole AMD GPUs only: what there is, what is in use, and the environment that shows a
+process its own.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class AMDProvider(Provider):
         return cls(optional=options.is_optional)
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        """Every GPU, the unusable ones with their problem; one seen before that is gone
+        """Every GPU, unusable GPUs with their problem; a GPU seen before that is gone
         stays listed as lost.
         """
         self._reopen_if_lost()
@@ -337,7 +337,7 @@ def _held(process: Mapping[str, Any]) -> int:
 
 
 def _program(process: Mapping[str, Any]) -> str:
-    # The program alone: its arguments are nobody else's business.
+    # The program alone: its arguments may be private to its user.
     name = str(process.get("name", "")).split(" ")[0]
     return "" if name == "N/A" else name.rsplit("/", 1)[-1]
 

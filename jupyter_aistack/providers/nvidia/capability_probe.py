@@ -67,7 +67,7 @@ class CapabilityProbe:
 
     Args:
         nvml: the connection to the driver.
-        mps: knows which daemons are ours, and where one could not be started.
+        mps: knows which daemons are ours, and where a daemon could not be started.
         dmem: the root helper.
         refusal: why no share is to be held by MPS at all; empty for no reason.
         cgroups: where control groups are mounted.

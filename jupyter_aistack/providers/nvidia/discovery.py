@@ -17,8 +17,8 @@ from .topology import PCILocation, places
 from .usage import read_processes
 
 RETRY_LOST_SECONDS = 30.0
-"""How often the driver is opened anew while a GPU is lost: only then does one that was
-reset come back.
+"""How often the driver is opened anew while a GPU is lost: only then does a GPU that
+was reset come back.
 """
 
 PLACES_SECONDS = 60.0
@@ -37,7 +37,7 @@ _CORES_PER_MULTIPROCESSOR = {
     12: 128,
 }
 
-_NAMELESS = "GPU-unknown-"  # prefix of the id of a GPU that never told its UUID
+_NAMELESS = "GPU-unknown-"  # prefix of the id of a GPU that never reported its UUID
 _GONE = "is no longer there; it fell off the bus or was removed"
 _UNREADABLE = "does not let this user read its memory; ask the administrator for access"
 
@@ -51,7 +51,7 @@ class _Make:
 
 
 class GPUDiscovery:
-    """Describes GPUs again and again; one that was there before and is gone stays
+    """Describes GPUs again and again; a GPU that was there before and is gone stays
     listed.
 
     Args:
@@ -79,7 +79,7 @@ class GPUDiscovery:
         self._placed_at = -math.inf
 
     def discover(self, host: str) -> list[Device]:
-        """Every GPU, the unusable ones with their problem.
+        """Every GPU, unusable GPUs with their problem.
 
         Raises:
             DriverNotFound, ProviderError: the driver does not answer.
@@ -186,7 +186,9 @@ class GPUDiscovery:
         )
 
     def _make(self, handle: Any, uuid: str) -> _Make:
-        """What never changes of a GPU; the driver is asked until it has told all."""
+        """What never changes of a GPU; the driver is queried until all of it is
+        known.
+        """
         known = self._makes.get(uuid)
         if known is not None:
             return known
@@ -223,7 +225,7 @@ class GPUDiscovery:
         )
 
     def _process_name(self, pid: int) -> str:
-        # The program alone: its arguments are nobody else's business.
+        # The program alone: its arguments may be private to its user.
         command = str(self._nvml.query("nvmlSystemGetProcessName", pid, default=""))
         path = command.split(" ")[0]
         return path.rsplit("/", 1)[-1]

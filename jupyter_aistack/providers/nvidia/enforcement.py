@@ -48,7 +48,7 @@ ADVISORY = (
 SERVER = "nvidia-cuda-mps-server"
 _PROTOCOLS = {Enforcement.L1: 2, Enforcement.L2: 3, Enforcement.L3: 3}
 _NO_MPS = {"CUDA_MPS_PIPE_DIRECTORY": os.devnull}
-"""Keeps a process away from any MPS daemon: nobody can ever listen there."""
+"""Keeps a process away from any MPS daemon: no daemon can ever listen there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +260,7 @@ class ShareEnforcer:
         )
 
     def _make_group(self, lease: Lease, slice_: Slice, held: MPSAssignment) -> None:
-        """Give the lease a control group, unless it has one or could not have one."""
+        """Give the lease a control group, unless it exists or could not be created."""
         if lease.id in self._groups or lease.id in self._no_group:
             return
         try:

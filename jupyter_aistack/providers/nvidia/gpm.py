@@ -35,8 +35,8 @@ class GPM:
     def sample(
         self, devices: Iterable[Device], handle_of: Callable[[str], Any]
     ) -> dict[str, float]:
-        """Activity since the sample before, 0 to 1, by UUID of a GPU, or of a MIG instance
-        on one that is cut.
+        """Activity since the sample before, 0 to 1, by UUID of a GPU, or of a MIG
+        instance on a GPU that is partitioned.
 
         What has no GPM, or was not sampled before, is missing.
 
@@ -101,7 +101,7 @@ class GPM:
             return self._nvml.query(function, *args, default=None)
         except (
             ProviderError
-        ):  # samples of before a reset are refused; the next look has new ones
+        ):  # samples from before a reset are refused; the next look has new samples
             return None
 
 

@@ -178,8 +178,8 @@ def shares_memory(slice_: Slice) -> bool:
 
 
 def enforcement(gpu_slices: int, compute_slices: int) -> Enforcement:
-    """What holds an instance: hardware, but for one with a part of its GPU instance's
-    slices only its cores.
+    """What holds an instance: hardware, but for an instance with a part of its GPU
+    instance's slices only its cores.
     """
     return Enforcement.L0 if 0 < compute_slices < gpu_slices else Enforcement.L4
 

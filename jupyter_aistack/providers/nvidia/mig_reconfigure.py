@@ -2,7 +2,7 @@
 where the administrator allows it.
 
 MIG mode itself is never switched. An instance that a lease or any process uses is never
-destroyed, and one whose processes cannot be read counts as used.
+destroyed, and an instance whose processes cannot be read counts as used.
 """
 
 from __future__ import annotations
@@ -284,8 +284,8 @@ class MIGReconfigurer:
 
 @contextlib.contextmanager
 def _in_our_words() -> Iterator[None]:
-    """What the driver refuses to do with instances, said so that an administrator knows
-    why.
+    """What the driver refuses to do with instances, worded so that an administrator
+    knows why.
     """
     try:
         yield

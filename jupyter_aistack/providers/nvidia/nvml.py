@@ -1,6 +1,7 @@
-"""The one door to NVML, NVIDIA's management library. No other module imports `pynvml`.
+"""The only access to NVML, NVIDIA's management library. No other module imports
+`pynvml`.
 
-Nothing is opened before the first question, and the door opens itself again after the
+Nothing is opened before the first question, and the connection reopens itself after the
 driver was reset or another library in this process closed NVML.
 """
 

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: whole ones, MIG instances that an administrator cut, and shares."""
+"""NVIDIA GPUs: whole GPUs, MIG instances that an administrator cut, and shares."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class GPUProvider(Provider):
         )
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        """Every GPU, the unusable ones with their problem; one seen before that is gone
+        """Every GPU, unusable GPUs with their problem; a GPU seen before that is gone
         stays listed as lost.
         """
         try:
@@ -102,8 +102,8 @@ class GPUProvider(Provider):
         """CUDA_VISIBLE_DEVICES by UUID, what holds a share to its size, and caps for
         the frameworks.
         """
-        # One that MPS had closed may stand open again: the process that is to start may
-        # be what was waited for.
+        # A GPU that MPS had closed may stand open again: the process that is to start
+        # may be what was waited for.
         devices = {i: self._sharing.reopened(device) for i, device in devices.items()}
         slices = usable_slices(lease, devices)
         handle = self._sharing.enforce(lease, slices, devices)
@@ -138,7 +138,7 @@ class GPUProvider(Provider):
         self._sharing.release(lease, [(i, self._index(i)) for i in ids])
 
     def enter(self, lease: Lease, pid: int) -> None:
-        """Put the lease's control group around a process, where it has one."""
+        """Move a process into the lease's control group, where the lease has a group."""
         self._sharing.enter(lease, pid)
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
@@ -189,7 +189,7 @@ class GPUProvider(Provider):
         return self._sampler.sample(devices, uuids, self._clock(), since)
 
     def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
-        """Which MIG instances would be created, and which unused ones destroyed."""
+        """Which MIG instances to create, and which unused instances to destroy."""
         return self._cutter.plan(self._discovery.known.values(), wanted, leased)
 
     def make_room(

@@ -4,8 +4,8 @@ work since the sample before.
 Activity is the share of a GPU's multiprocessors that worked. Where the driver has GPM
 (Hopper and later) it says so of each GPU and MIG instance; elsewhere the share of time
 in which a process had a kernel running (``smUtil``) is the best there is. Several
-processes on one GPU are told apart by ``smUtil`` alone, which the driver does not have
-on MIG.
+processes on one GPU are distinguished by ``smUtil`` alone, which the driver does not
+have on MIG.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .nvml import NVML
 from .usage import UsageReader
 
 FIRST_SECONDS = 2.5
-"""The time that a first sample is about; the driver takes one of its own every 0.2 to
-1 second.
+"""The time that a first sample is about; the driver takes a sample of its own every 0.2
+to 1 second.
 """
 LEAST_SECONDS = 1.0
-"""Two samples that follow closer than the driver's own would find nobody at work."""
+"""Two samples that follow closer than the driver's own would find no active process."""
 MOST_SECONDS = 30.0
 """The driver keeps its own samples for less; a sample after a longer pause is a first
-one.
+sample.
 """
 
 
@@ -61,9 +61,9 @@ class GPUSampler:
             uuids: by device id, those whose processes are to be listed: the GPU itself
                 or its MIG instances.
             now: seconds since the epoch.
-            since: activity is told since then. None: since the last sample for which it
-                was None, which only such a sample moves on: others must not cut its
-                time short.
+            since: activity is reported since then. None: since the last sample for
+                which it was None, which only such a sample moves on: others must not
+                cut its time short.
         """
         reader = UsageReader(self._nvml, self._start(now) if since is None else since)
         activity: Mapping[str, float] = {}

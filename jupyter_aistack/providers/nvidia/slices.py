@@ -73,8 +73,8 @@ def framework_caps(
     """Caps for the tightest of the slices that need any, as the frameworks take one
     figure for all devices.
 
-    Under MPS too: a framework that is refused memory ends, and one that is capped makes
-    do.
+    Under MPS too: a framework that is refused memory ends, and a framework that is
+    capped makes do.
     """
     sizes: list[tuple[int, int]] = []
     for slice_ in slices:

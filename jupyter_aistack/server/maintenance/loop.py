@@ -166,8 +166,8 @@ def renew_leases(
 def _touch(
     broker: Broker, leases: Iterable[Lease], activity: ActivitySample | None
 ) -> None:
-    """Note use before the idle are told: a lease must not be reclaimed in the moment it
-    is used again.
+    """Note use before the holders of idle leases are notified: a lease must not be
+    reclaimed in the moment it is used again.
     """
     from .activity import to_touch
 

@@ -1,4 +1,4 @@
-"""Jupyter's event bus: tells every open front end that something happened, not to
+"""Jupyter's event bus: notifies every open front end that something happened, not to
 whom.
 """
 

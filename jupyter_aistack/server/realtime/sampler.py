@@ -1,5 +1,5 @@
-"""One thread that looks at the host for everybody, so that ten open browsers cost what
-one does.
+"""One thread that samples the host for all clients, so that ten open browsers cost what
+one browser does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.server.context import ServerContext
 
-LEASED_SECONDS = 5.0  # nobody watches, but there is use to notice
+LEASED_SECONDS = 5.0  # no client watches, but there is use to notice
 LEAST_GAP_SECONDS = 0.05  # between two looks, however much changes
 
 

@@ -21,7 +21,7 @@ from .sampler import Sample, Sampler, SamplerSubscription
 
 SHOWN = ("aistack:host", "aistack:leases", "aistack:queue", "aistack:usage")
 FRESH_SECONDS = 2.0
-SLACK = 0.8  # a tick that comes a little early is still the next one
+SLACK = 0.8  # a tick that comes a little early still counts as the next tick
 
 
 class UpdatesWebSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):

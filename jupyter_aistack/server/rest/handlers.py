@@ -155,7 +155,7 @@ class LeasesHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:leases")
     async def get(self) -> None:
-        """The live leases, or with ``all=1`` the ended ones as well; newest first."""
+        """The live leases, or with ``all=1`` the ended leases as well; newest first."""
         await self.reply("leases", {"all": self.flag("all")})
 
     @authenticated
@@ -185,7 +185,7 @@ class ExtendHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:leases")
     async def post(self, lease_id: str) -> None:
-        """Move the end of a lease, and keep an idle one."""
+        """Move the end of a lease, and keep an idle lease."""
         fields = self.body(frozenset({"seconds"}))
         await self.reply("extend", {**fields, "lease_id": checked_id(lease_id)})
 
@@ -281,8 +281,8 @@ class ReportHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:report")
     async def get(self) -> None:
-        """What users have used, by week; one's own unless ``user`` or ``all=1`` asks
-        for more.
+        """What users have used, by week; the caller's own use unless ``user`` or
+        ``all=1`` asks for more.
         """
         payload = {
             "all": self.flag("all"),
@@ -311,8 +311,8 @@ class AdviceHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:report")
     async def get(self) -> None:
-        """Which size would have done: for a kernel's notebook, or without one for each
-        of the user's.
+        """Which size would have done: for a kernel's notebook, or without a kernel for
+        each notebook of the user.
         """
         kernel_id = self.get_query_argument("kernel_id", None)
         caller = await self.kernels.caller_in_browser(kernel_id)

@@ -2,8 +2,8 @@
 suspend and resume, fetched and acknowledged by the agents.
 
 An agent asks over the socket for its next command, and the answer is held back until
-there is one, or for a while. No thread of the broker waits for that: agents wait on the
-event loop, and callers of an agent wait in a thread of their own.
+there is a command, or for a while. No thread of the broker waits for that:
+agents wait on the event loop, and callers of an agent wait in a thread of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 HOLD_SECONDS = 20.0
-"""How long an agent waits for a command before it is told that there is none. The
+"""How long an agent waits for a command before the answer is that there is none. The
 client gives up after a minute."""
 PRESENT_SECONDS = 30.0
 """How long after its last question an agent still counts as present: it asks again
@@ -86,7 +86,7 @@ class AgentMailbox:
     """The mailboxes of all kernels.
 
     Args:
-        context: tells what the ledger says of a kernel's lease.
+        context: provides what the ledger records of a kernel's lease.
     """
 
     def __init__(self, context: ServerContext) -> None:
@@ -242,7 +242,7 @@ class AgentMailbox:
         self, kernel_id: str, command: AgentCommand, seconds: float
     ) -> JSON:
         """The answer to a command that its agent has fetched. The agent may end before
-        it gives one, so its life is checked meanwhile.
+        it answers, so its life is checked meanwhile.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

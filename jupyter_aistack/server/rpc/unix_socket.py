@@ -1,9 +1,8 @@
 """The Unix socket on which kernels and their children speak to the broker.
 
 One JSON object per line each way: ``{"verb", "payload"}`` brings ``{"result"}`` or
-``{"error"}``. The kernel tells who
-is at the other end (``SO_PEERCRED``); nothing a client says of itself is believed, so
-nothing secret is needed.
+``{"error"}``. The operating system's kernel identifies the peer
+(``SO_PEERCRED``); nothing a client says of itself is believed, so no secret is needed.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class SocketServer:
 
     Args:
         context: answers the calls.
-        kernels: tells which process is which kernel.
+        kernels: identifies the kernel a process is.
         runtime_dir: where the socket is made, if its path is short enough.
     """
 
@@ -106,8 +105,8 @@ class SocketServer:
             try:
                 line = await reader.readline()
             except ValueError:
-                # The rest of such a line cannot be told from the next call, so the
-                # connection ends.
+                # The rest of such a line cannot be distinguished from the next call, so
+                # the connection ends.
                 too_long = InvalidRequest(
                     f"a line may hold {MAX_LINE_BYTES} bytes", field="body"
                 )
@@ -160,8 +159,8 @@ async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
 
 
 def _choose_path(runtime_dir: Path) -> Path:
-    """Jupyter's runtime directory, or a short private one where its path is too long
-    for a socket.
+    """Jupyter's runtime directory, or a short private directory where its path is
+    too long for a socket.
     """
     name = f"aistack-{os.getpid()}.sock"
     user_dir = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"))

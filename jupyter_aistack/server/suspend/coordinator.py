@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .worker import SuspendWorker
 
 THREADS = 4
-"""Leases that may be moved at once; on one GPU the plan moves one after the other."""
+"""Leases that may be moved at once; on one GPU the plan moves one lease after
+the other."""
 
 
 class SuspendCoordinator:
@@ -38,8 +39,8 @@ class SuspendCoordinator:
     from the event loop.
 
     Args:
-        context: has the broker, and tells of changes.
-        kernels: tells which kernels are this server's.
+        context: has the broker, and notifies of changes.
+        kernels: knows which kernels are this server's.
         agents: speak for the kernels.
         activity: watches the kernels from outside.
         results: gives the file in which self-tests are remembered.
@@ -156,7 +157,7 @@ class SuspendCoordinator:
 
     def poll_soon(self) -> None:
         """Something may have to be moved. Calls that come while a poll runs are served
-        by one more.
+        by one more poll.
         """
         self._is_poll_due = True
         if self._polling is None or self._polling.done():

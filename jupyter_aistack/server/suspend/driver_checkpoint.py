@@ -22,8 +22,8 @@ AWAY = frozenset({LOCKED, CHECKPOINTED, FAILED})
 earlier server, say.
 """
 ATTEMPTS = 3
-"""Of one operation, over as many helpers; each but the last ended in the middle of
-it.
+"""Of one operation, over as many helpers; each but the last helper ended in the
+middle of it.
 """
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 """In CUDA's name for it. A restore that met it cannot be tried again, whatever state is

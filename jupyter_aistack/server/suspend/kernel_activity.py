@@ -35,7 +35,7 @@ class KernelActivityWatcher:
 
     Args:
         context: has the broker.
-        agents: tells which kernels speak for themselves.
+        agents: know which kernels speak for themselves.
     """
 
     def __init__(self, context: ServerContext, agents: AgentMailbox) -> None:

@@ -32,7 +32,7 @@ class AgentCall(Protocol):
 
 
 class Busy(Exception):
-    """A cell runs in the kernel, so it cannot be looked at now; the argument says
+    """A cell runs in the kernel, so it cannot be inspected now; the argument says
     so.
     """
 

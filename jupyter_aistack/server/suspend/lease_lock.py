@@ -1,5 +1,5 @@
-"""A lock by which one server moves a lease at a time, though several may look after a
-kernel whose own server is gone.
+"""A lock by which one server moves a lease at a time, though several servers may manage
+a kernel whose own server is gone.
 """
 
 from __future__ import annotations

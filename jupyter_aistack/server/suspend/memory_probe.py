@@ -34,7 +34,7 @@ background.
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryReading:
-    """One look.
+    """One measurement of memory.
 
     Attributes:
         pids: all processes of the lease.
@@ -96,8 +96,8 @@ class MemoryProbe:
         )
 
     def at_rest(self, lease: Lease) -> MemoryReading:
-        """A reading once the lease's device rests, or the last one before patience ran
-        out.
+        """A reading once the lease's device rests, or the last reading before patience
+        ran out.
         """
         deadline = time.monotonic() + REST_SECONDS
         while True:
@@ -111,8 +111,8 @@ class MemoryProbe:
             time.sleep(SETTLE_POLL_SECONDS)
 
     def settled(self, lease: Lease, most_bytes: int) -> MemoryReading:
-        """A reading once the lease holds `most_bytes` at most, or the last one before
-        patience ran out.
+        """A reading once the lease holds `most_bytes` at most, or the last reading
+        before patience ran out.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:

@@ -57,7 +57,7 @@ class PreflightReport:
 
     Attributes:
         processes: its processes.
-        root_pid: the one its agent speaks for.
+        root_pid: the process its agent speaks for.
         report: what the agent says (see ``notebook.report``); None where none answers.
         elsewhere: names of devices it holds memory on that are not its lease's.
         is_mig: a slice of it is a MIG instance.
@@ -144,7 +144,7 @@ def _against_contents(facts: PreflightReport) -> str:
 
 
 def _against_libraries(facts: PreflightReport) -> str:
-    """Libraries in processes that no agent speaks for: what they do cannot be told, so
+    """Libraries in processes that no agent speaks for: what they do is not known, so
     it counts.
     """
     for process in facts.processes:

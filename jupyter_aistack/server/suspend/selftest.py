@@ -113,8 +113,8 @@ def _check(answer: Mapping[str, Any], otherwise: str) -> None:
 
 
 def _read_answer(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """The child's next line. One that hangs in the driver is killed, which ends its
-    line.
+    """The child's next line. A child that hangs in the driver is killed, which ends
+    its line.
     """
     assert child.stdout is not None
     guard = threading.Timer(VICTIM_SECONDS, child.kill)

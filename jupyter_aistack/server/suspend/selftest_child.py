@@ -1,8 +1,9 @@
 """The process a self-test is made on: holds a pattern on the first GPU it sees, and
-compares it when told to.
+compares it on request.
 
 Run as ``python -I -S victim.py``; it needs the driver's library alone. One JSON object
-per line: the first once the pattern is on the GPU, one more for each line it reads.
+per line: the first once the pattern is on the GPU, one more object for each line it
+reads.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class SuspendWorker:
     Args:
         broker: reads and writes the ledger.
         executor: moves the states.
-        is_own: whether a lease's kernel is one that this server looks after.
+        is_own: whether a lease's kernel is managed by this server.
         log: where failures go.
     """
 
@@ -73,7 +73,7 @@ class SuspendWorker:
     # -- what is to be done ------------------------------------------------------------
 
     def owned_leases(self) -> list[Lease]:
-        """The suspendable leases that this server looks after."""
+        """The suspendable leases that this server manages."""
         return [
             lease for lease in self._broker.leases() if self._is_looked_after(lease)
         ]
@@ -84,8 +84,8 @@ class SuspendWorker:
         return self._is_own(lease)
 
     def claim(self, lease: Lease) -> bool:
-        """Whether there is something to do for a lease that no one does yet; the caller
-        does it then, by `work`.
+        """Whether there is unclaimed work for a lease; the caller does it then, by
+        `work`.
         """
         if not self._is_due(lease):
             return False
@@ -101,11 +101,11 @@ class SuspendWorker:
     def _is_due(self, lease: Lease) -> bool:
         if self.is_in_transfer(lease):
             return True
-        # A pinned one is checked again once it has been in use, or is another process.
+        # A pinned lease is checked again once it was in use or its process changed.
         return _may_be_checked(lease) and self._checked.get(lease.id) != _mark(lease)
 
     def is_in_transfer(self, lease: Lease) -> bool:
-        """Whether its state is on its way, and not only to be looked at."""
+        """Whether its state is on its way, and not only to be inspected."""
         return lease.residence is not None and lease.residence.phase in IN_TRANSFER
 
     # -- doing it ----------------------------------------------------------------------
@@ -116,7 +116,7 @@ class SuspendWorker:
             lease = self._broker.lease(lease.id)
             if lease.residence is not None and lease.is_live:
                 self._do(lease, lease.residence)
-        except LeaseError as error:  # it ended, or its process is another one now
+        except LeaseError as error:  # it ended, or has another process now
             self._log.info("lease %s: %s", lease.id, error.message)
         except Exception:
             self._log.warning(

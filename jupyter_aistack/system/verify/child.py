@@ -67,8 +67,8 @@ class ProbeResult:
         return report
 
     def close(self) -> None:
-        """End the child; one that does not react is killed. It has given the device no
-        work.
+        """End the child; a child that does not react is killed. It has given the device
+        no work.
         """
         assert self._child.stdin is not None
         assert self._child.stdout is not None
@@ -105,7 +105,7 @@ def verify(
     The child has the affinity of the calling thread. CUDA starts in the child alone.
 
     Args:
-        is_client: asks the server that limits the slice, where there is one.
+        is_client: asks the server that limits the slice, where such a server exists.
 
     Returns:
         As :func:`~jupyter_aistack.core.enforcement.verification.check_enforcement`.

@@ -101,9 +101,9 @@ def _device(driver: Any, index: int) -> tuple[str, int, int, int]:
     """UUID, free and total memory in bytes, and number of multiprocessors of one
     device.
 
-    Its context is kept, as a client of MPS is listed as long as it has one; the number
-    of multiprocessors is asked for after it is there, as it is a limit of MPS that
-    makes it smaller.
+    Its context is kept, as a client of MPS is listed as long as it has a context; the
+    number of multiprocessors is asked for after it is there, as it is a limit of MPS
+    that makes it smaller.
     """
     device = ctypes.c_int()
     number = ctypes.c_int()
@@ -128,7 +128,7 @@ def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
     """Free and total memory as a process sees them: limits of MPS and cgroups show in a
     context only, not on the device.
 
-    A limit of MPS shows in what is free alone, one of a cgroup in both
+    A limit of MPS shows in what is free alone, a limit of a cgroup in both
     (ai-dynamo/dynamo, measured with driver 615).
     """
     context = ctypes.c_void_p()

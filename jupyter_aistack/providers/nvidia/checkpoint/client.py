@@ -1,5 +1,5 @@
-"""Whoever speaks to the helper: starts it at first need, asks one question at a time,
-and never ends it amid one.
+"""The client of the helper: starts it at first need, asks one question at a time, and
+never ends it amid a question.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CheckpointClient:
 
     So there is at most one operation on all GPUs together. There is no time limit: an
     operation that was given up half way would leave the driver and the process at odds.
-    The wait for a busy process has one (`lock_seconds`).
+    The wait for a busy process has a time limit (`lock_seconds`).
     """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
@@ -60,12 +60,12 @@ class CheckpointClient:
         """running, locked, checkpointed or failed.
 
         Raises:
-            CheckpointFailed: that cannot be told.
+            CheckpointFailed: the state cannot be determined.
         """
         return self._ask({"op": "state", "pid": pid}).state
 
     def suspend(self, *pids: int, lock_seconds: float = 5.0) -> CheckpointReply:
-        """Move the GPU state of processes to host memory, all or none; one that is
+        """Move the GPU state of processes to host memory, all or none; state that is
         there already stays there.
 
         Args:
@@ -113,7 +113,7 @@ class CheckpointClient:
 
     def _exchange(self, line: str, operation: str) -> dict[str, Any]:
         """The answer to one line; a helper that has ended is replaced at the next
-        question, and says so at this one.
+        question, and this question fails with that reason.
         """
         process = self._running()
         assert process.stdin is not None

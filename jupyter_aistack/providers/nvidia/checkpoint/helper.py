@@ -1,7 +1,7 @@
 """The helper: ``python -m jupyter_aistack.providers.nvidia.checkpoint.helper``, one for
 each server, for as long as it lives.
 
-Reads one JSON object per line, answers with one::
+Reads one JSON object per line, answers with an object::
 
     {"id": 1, "op": "probe"}                                       {"id": 1, "ok": true}
     {"id": 2, "op": "state", "pid": 7}                             {"id": 2, "ok": true, "state": "running"}
@@ -75,7 +75,7 @@ def cuda_process(pid: int) -> CheckpointTarget:
 
 
 def start_cuda() -> None:
-    """Make this process one that may restore others.
+    """Enable this process to restore others.
 
     Raises:
         Exception: there is no driver, or none that checkpoints.
@@ -140,8 +140,8 @@ class Helper:
         return {"state": _state_of(targets), "seconds": seconds}
 
     def _start_once(self) -> None:
-        """One that replaces a helper that crashed is asked to restore at once, and
-        nobody probes it before.
+        """A replacement for a helper that crashed is asked to restore at once, and no
+        client probes it before.
         """
         if not self._has_started:
             self._start()
@@ -190,8 +190,8 @@ def _state_of(targets: Sequence[CheckpointTarget]) -> str:
 def _suspend(
     targets: Sequence[CheckpointTarget], lock_seconds: float, timed: _Timed
 ) -> None:
-    """From wherever they are to checkpointed. Where one cannot be, all go on; all are
-    locked before one is copied.
+    """From wherever they are to checkpointed. Where a process cannot be, all go on; all
+    are locked before any is copied.
     """
     if lock_seconds <= 0:
         raise ValueError(
@@ -210,8 +210,8 @@ def _suspend(
 
 
 def _undo(targets: Sequence[CheckpointTarget]) -> None:
-    """Let all of them go on: a failed one among them stays as it is, and so do those
-    that cannot be helped then.
+    """Let all of them go on: a failed process among them stays as it is, and so do
+    those that cannot be helped then.
     """
     for target in targets:
         if target.state == "checkpointed":

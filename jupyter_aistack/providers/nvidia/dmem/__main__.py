@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Listener(
         options.socket, Helper(NVML(), Groups(options.root, options.base))
     ) as listener:
-        # From another thread: the loop that is to end waits for whoever tells it to.
+        # From another thread: the loop that is to end waits for the handler that
+        # tells it to.
         signal.signal(
             signal.SIGTERM,
             lambda *_: threading.Thread(target=listener.shutdown).start(),

@@ -21,8 +21,8 @@ class DmemClient:
 
     Args:
         path: the helper's socket.
-        trusted: users that a helper may run as; another one's limits would be worth
-            nothing.
+        trusted: users that a helper may run as; the limits of any other user would be
+            worth nothing.
     """
 
     def __init__(self, path: Path = SOCKET, *, trusted: Collection[int] = (0,)) -> None:
@@ -67,7 +67,7 @@ class DmemClient:
         return leases
 
     def drop(self, lease: str) -> None:
-        """Remove a lease's group; one that is not there is gone already. Raises
+        """Remove a lease's group; a group that is not there is gone already. Raises
         `ProviderError`.
         """
         self._ask("drop", lease=lease)

@@ -67,7 +67,7 @@ class Helper:
         }
 
     def answer(self, uid: int, question: object) -> JSON:
-        """The answer to a user's question; whatever is wrong with it is said in the
+        """The answer to a user's question; whatever is wrong with it is reported in the
         answer.
         """
         try:

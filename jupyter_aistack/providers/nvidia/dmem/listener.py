@@ -12,11 +12,11 @@ from .helper import Helper
 
 MAX_LINE = 4096
 PEER_SECONDS = 5.0
-"""How long somebody may take to put a question."""
+"""How long a client may take to send a question."""
 
 
 class Listener(socketserver.ThreadingUnixStreamServer):
-    """Takes one question on each connection. Anybody may connect: each works in a part
+    """Takes one question on each connection. Any user may connect: each works in a part
     of the tree of their own.
     """
 

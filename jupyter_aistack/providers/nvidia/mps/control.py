@@ -17,8 +17,8 @@ from .paths import DaemonPaths
 
 PROGRAM = "nvidia-cuda-mps-control"
 ANSWER_SECONDS = 5.0
-"""How long the control program may take; it answers within milliseconds, so a longer
-one has a daemon that hangs.
+"""How long the control program may take; it answers within milliseconds, so a call that
+takes longer means a daemon that hangs.
 """
 _REFUSAL = re.compile(
     r"\b(?:unknown|unrecognized|invalid|error|failed|cannot)\b", re.IGNORECASE
@@ -76,7 +76,7 @@ class MPSControl(ABC):
 
     protocol: int
     needs_server: bool = False
-    """Whether clients find nobody, and so no limit, while the daemon has no server."""
+    """Whether clients find no limit while the daemon has no server."""
 
     def __init__(
         self,
@@ -118,8 +118,8 @@ class MPSControl(ABC):
         clients must name.
 
         Raises:
-            ProviderError: it is not set; nobody was given a directory that would hold
-                nothing.
+            ProviderError: it is not set; no client was given a directory that would
+                hold nothing.
         """
 
     @abstractmethod
@@ -132,7 +132,7 @@ class MPSControl(ABC):
         """
 
     def sweep(self, kept: Collection[str]) -> None:  # noqa: B027 - protocol 2 has nothing of a lease to sweep
-        """Remove what is left of leases that are not `kept`, once nobody uses it.
+        """Remove what is left of leases that are not `kept`, once no client uses it.
         Raises `ProviderError`.
         """
 

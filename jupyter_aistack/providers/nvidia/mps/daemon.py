@@ -116,8 +116,8 @@ class Daemon:
             )
 
     def _restore(self) -> None:
-        """Write down anew what is known, when somebody has cleaned the folder away
-        under a running daemon.
+        """Write down anew what is known, when the folder was cleaned away under a
+        running daemon.
         """
         if self.folder.leases.exists():
             return
@@ -134,7 +134,7 @@ class Daemon:
                 self.records.enter(limit)
 
     def drop(self, name: str) -> None:
-        """Hold a lease no longer; the last one ends the daemon as soon as it has no
+        """Hold a lease no longer; the last lease ends the daemon as soon as it has no
         clients.
         """
         self._restore()
@@ -159,7 +159,7 @@ class Daemon:
     # -- watching ----------------------------------------------------------------------
 
     def check(self) -> None:
-        """Look whether all is well; see to it where it is not, as far as nobody is
+        """Look whether all is well; see to it where it is not, as far as no client is
         harmed. Raises nothing.
         """
         try:
@@ -265,8 +265,8 @@ class Daemon:
             )
 
     def _recover(self, trouble: DaemonFault) -> None:
-        """Open again what is closed, once nobody is harmed by it and a fresh server has
-        proved that it is well.
+        """Open again what is closed, once no client is harmed by it and a fresh server
+        has proved that it is well.
         """
         if trouble.heals and self._is_well():
             self.records.write_trouble(None)
@@ -290,8 +290,8 @@ class Daemon:
         self.records.write_trouble(None)
 
     def _remaining(self, trouble: DaemonFault) -> tuple[int, ...]:
-        """Processes that must end first: the affected ones, and whoever else the daemon
-        says is connected.
+        """Processes that must end first: the affected processes, and any other that the
+        daemon reports as connected.
         """
         connected: frozenset[int] = frozenset()
         if trouble.is_closed:
@@ -318,8 +318,8 @@ class Daemon:
     # -- beginning and ending ----------------------------------------------------------
 
     def _ready(self, protocol: int) -> MPSControl:
-        """A daemon that answers: the one there is, in its own protocol, or a new
-        one.
+        """A daemon that answers: the existing daemon, in its own protocol, or a new
+        daemon.
         """
         if self.trouble is not None:
             self._recover(self.trouble)
@@ -328,7 +328,7 @@ class Daemon:
         if running is None or not running.is_alive:
             begin = (
                 self._restart if self._affected() else self._begin
-            )  # who was connected is to be told
+            )  # the clients that were connected are to be reported
             begin(protocol)
             self._refuse_if_closed()
         servers = self._life.control().servers()
@@ -350,7 +350,7 @@ class Daemon:
         self._misses = 0
 
     def _drop_orphans(self, clients: frozenset[int]) -> None:
-        """Drop leases whose keeper is gone: a server that crashed gives nothing back. A
+        """Drop leases whose owner is gone: a server that crashed gives nothing back. A
         client keeps them all.
         """
         if clients:
@@ -365,8 +365,8 @@ class Daemon:
             self._life.end()
 
     def abandon(self) -> None:
-        """End the process of a lost daemon that no lease needs any more; nobody can
-        reach it another way.
+        """End the process of a lost daemon that no lease needs any more; it cannot be
+        reached another way.
         """
         if self._running is not None and self._running.is_alive:
             with contextlib.suppress(ProcessLookupError):

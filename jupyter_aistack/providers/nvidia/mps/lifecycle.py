@@ -22,11 +22,13 @@ from .records import DaemonRecord, DaemonRecords
 
 POLL_SECONDS = 0.1
 POLLS = 60
-"""How often a daemon is looked at while it starts or ends: six seconds in all, as a
-kernel that starts waits for it; a server is ready within one or two."""
+"""How often a daemon is checked while it starts or ends: six seconds in all, as a
+kernel that starts waits for it; a server is ready within one or two seconds.
+"""
 ABSENT_POLLS = 20
-"""So often in a row a server may be missing from the list before it counts as dead: one
-with a GPU that is not there is made without complaint, and ends by itself."""
+"""So often in a row a server may be missing from the list before it counts as dead: a
+server with a GPU that is not there is made without complaint, and ends by itself.
+"""
 PID_FILE = "nvidia-cuda-mps-control.pid"
 
 _PROTOCOLS: dict[int, type[MPSControl]] = {2: Protocol2, 3: Protocol3}
@@ -35,7 +37,7 @@ _PROTOCOLS: dict[int, type[MPSControl]] = {2: Protocol2, 3: Protocol3}
 class DaemonLifecycle:
     """The process of one daemon. A caller holds `DaemonRecords.locked`: two processes
     of a user would otherwise start a daemon each, and the second would take the first
-    one's pipes.
+    daemon's pipes.
 
     Args:
         folder, records: the daemon's folder, and what is written there.
@@ -65,7 +67,7 @@ class DaemonLifecycle:
         self.logs = Logs(folder.logs, from_end=True)
 
     def control(self, protocol: int = 0) -> MPSControl:
-        """How to speak to the daemon: in its own protocol, or in another one."""
+        """How to speak to the daemon: in its own protocol, or in another."""
         running = self._records.running()
         wanted = _PROTOCOLS[protocol or (running.protocol if running else 2)]
         index = running.index if running else self._index
@@ -83,14 +85,15 @@ class DaemonLifecycle:
         """Start a daemon with a server that is ready, holding all leases written down.
         Raises as `hold` does.
         """
-        # A pipe directory of a dead daemon makes the new one refuse to start, and its
-        # logs would be read as the new one's faults.
+        # A pipe directory of a dead daemon makes the new daemon refuse to start, and
+        # its logs would be read as the new daemon's faults.
         self._clear()
         control = self.control(protocol)
         control.start()
         pid = self._started_pid()
         # Written down before anything is asked of it: if this process dies now, the
-        # next one ends the daemon instead of leaving a stranger on the GPU for good.
+        # next process ends the daemon instead of leaving an unknown daemon on the GPU
+        # for good.
         self._records.write_running(
             DaemonRecord(
                 pid=pid,
@@ -112,8 +115,8 @@ class DaemonLifecycle:
             for limit in limits:
                 control.hold(limit, [other for other in limits if other is not limit])
         except ProviderError:
-            # One that holds only some of the leases looks well, and would be given the
-            # next lease.
+            # A daemon that holds only some of the leases looks well, and would be given
+            # the next lease.
             self.end()
             raise
 
@@ -186,8 +189,8 @@ class DaemonLifecycle:
         """Leave nothing of a daemon that has ended but its leases, and its logs for
         people.
         """
-        # The record goes first: without it nobody asks a daemon whose pipes are gone,
-        # and would take its silence for one that hangs.
+        # The record goes first: without it no process asks a daemon whose pipes are
+        # gone, and would take its silence for a daemon that hangs.
         self._records.forget_running()
         shutil.rmtree(self._folder.pipes, ignore_errors=True)
         self._folder.create()

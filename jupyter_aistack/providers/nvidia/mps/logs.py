@@ -33,7 +33,7 @@ class Logs:
 
     Args:
         folder: where they are.
-        from_end: what is in them already is somebody else's past.
+        from_end: skip what is in them already; it is from before this process watched.
     """
 
     def __init__(self, folder: Path, *, from_end: bool = False) -> None:
@@ -69,7 +69,7 @@ class Logs:
 
 
 def find_fault(lines: Iterable[str]) -> LoggedFault | None:
-    """The first line that tells of a fault, with the client that it or a later one
+    """The first line that tells of a fault, with the client that it or a later line
     names.
     """
     faults = [line for line in lines if _FAULT.search(line)]

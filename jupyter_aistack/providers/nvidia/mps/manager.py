@@ -113,7 +113,8 @@ class MPSManager:
 
         Args:
             gpu, index: the GPU's UUID, and its number on the host.
-            protocol: what a new daemon is to speak; one that runs is taken as it is.
+            protocol: what a new daemon is to speak; a daemon that runs is taken as it
+                is.
             slots: how many clients the GPU takes.
 
         Raises:
@@ -144,8 +145,8 @@ class MPSManager:
         return held
 
     def unprepare(self, lease_id: str, gpu: str, index: int) -> None:
-        """Hold a lease no longer, whoever began it. Raises nothing; the daemon's own
-        watch finishes what fails here.
+        """Hold a lease no longer, whichever process began it. Raises nothing; the
+        daemon's own watch finishes what fails here.
         """
         known = self._held.pop(lease_id, None)
         daemon = (
@@ -271,7 +272,8 @@ class MPSManager:
         while not self._is_closed.wait(self._interval):
             try:
                 self.check()
-            except Exception:  # the next look may succeed, and without any nobody would hear of a fault
+            except Exception:
+                # A later check may succeed; without checks no fault would be reported.
                 log.warning("an MPS daemon could not be looked at", exc_info=True)
 
     def _daemon(self, gpu: str, index: int, folder: DaemonPaths) -> Daemon:
@@ -307,8 +309,8 @@ class MPSManager:
         return left if left is not None and left.protocol else None
 
     def _needy(self, gpu: str, index: int) -> list[Daemon]:
-        """The daemons of a GPU with which something is wrong, or that nobody looks
-        after; from now on we do.
+        """The daemons of a GPU with which something is wrong, or that no process looks
+        after; from now on this process does.
         """
         folders = [
             folder for folder in self._folders(gpu) if _is_needy(DaemonRecords(folder))

@@ -1,5 +1,5 @@
 """Where MPS daemons of this user live: short, private folders on a local disk, each
-daemon in one of its own.
+daemon in a folder of its own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DaemonPaths:
                 folder.mkdir(mode=0o700, exist_ok=True)
             refusal = _not_private(
                 root
-            )  # looked at once it is there, and cannot be another's any more
+            )  # checked once it is there, and cannot be another's any more
         except OSError as error:
             raise ProviderError(
                 f"the MPS folder {self.path} cannot be made: {error.strerror}"
@@ -79,8 +79,8 @@ def runtime_root(
 ) -> Path:
     """The folder for all daemons of this user, whether it is there already or not.
 
-    It lies in ``XDG_RUNTIME_DIR`` where that exists and leaves room for the sockets'
-    names, else in ``/tmp``.
+    It lies in ``XDG_RUNTIME_DIR`` where that exists and leaves enough path length for
+    the sockets' names, else in ``/tmp``.
 
     Raises:
         ProviderError: there is no place that is private, local and short enough.

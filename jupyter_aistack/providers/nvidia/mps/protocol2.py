@@ -85,7 +85,7 @@ class Protocol2(MPSControl):
         most = max(limit.percent for limit in limits)
         mib = max(limit.mib for limit in limits)
         # By number: the daemon sees one GPU, a name it does not know is ignored, and
-        # old ones know no UUIDs.
+        # old daemons know no UUIDs.
         lines = [
             f"set_default_active_thread_percentage {most}",
             f"set_default_device_pinned_mem_limit 0 {mib}M",

@@ -3,7 +3,7 @@ Interface", release 615).
 
 Each lease has a namespace with both limits of its own, and its clients reach that by
 the directory they name. A namespace without limits has the whole GPU, so both are set
-and read back before anybody hears of the directory.
+and read back before any client is given the directory.
 """
 
 from __future__ import annotations

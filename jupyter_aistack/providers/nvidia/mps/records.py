@@ -48,9 +48,9 @@ class DaemonFault:
 
     Attributes:
         message: one sentence that follows the GPU's name.
-        pid: the client that caused it; None when nobody knows.
+        pid: the client that caused it; None when it is not known.
         affected: clients whose work is lost; it is over when they have gone.
-        is_closed: the daemon takes no one until then.
+        is_closed: the daemon accepts no client until then.
         heals: it is over as soon as the daemon answers again.
         protocol: what the daemon spoke that is to be started again, where none is left.
     """
@@ -127,11 +127,11 @@ class DaemonRecords:
         return {name: _entry(data) for name, data in files.items() if data is not None}
 
     def limits(self, *, beside: str = "") -> list[MPSLimit]:
-        """The limits of all leases, or of those beside one."""
+        """The limits of all leases, or of those beside a given lease."""
         return [entry.limit for name, entry in self.entries().items() if name != beside]
 
     def enter(self, limit: MPSLimit) -> None:
-        """Write a lease down; whoever looks after it already goes on doing so."""
+        """Write a lease down; a process that manages it already goes on doing so."""
         known = self.entries().get(limit.name)
         own = known is None or known.is_orphan
         owner = os.getpid() if known is None or own else known.owner
@@ -142,7 +142,7 @@ class DaemonRecords:
         )
 
     def remove(self, name: str) -> None:
-        """Take a lease off the list; one that is not there is gone already."""
+        """Take a lease off the list; a lease that is not there is gone already."""
         self._lease(name).unlink(missing_ok=True)
 
     def _lease(self, name: str) -> Path:
