@@ -4,9 +4,12 @@ machine's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from jupyter_aistack.client import client
 
 pytest_plugins = (
     "pytest_jupyter.jupyter_server",
@@ -64,3 +67,16 @@ def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     monkeypatch.setenv("AISTACK_LEDGER", url)
     return url
+
+
+@pytest.fixture(autouse=True)
+def no_client_left(own_ledger: str) -> Iterator[None]:
+    """Close the client that a test has opened for this process: the thread that renews
+    its leases would use SQLite amid other tests, and whoever forks just then inherits
+    SQLite's lock and hangs.
+    """
+    before = client._connected
+    yield
+    after = client._connected
+    if after is not None and after is not before:
+        after[2].close()

@@ -6,26 +6,17 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jupyter_aistack as aistack
-from jupyter_aistack.client import client
 from jupyter_aistack.exceptions import InvalidRequest, TrackingError
 from jupyter_aistack.tracking import run as running
 from jupyter_aistack.tracking.mlflow import MLflowStore, default_uri
 
 mlflow = pytest.importorskip("mlflow")
-
-
-@pytest.fixture(autouse=True)
-def _close_broker() -> Iterator[None]:
-    yield
-    if client._connected is not None:
-        client._connected[2].close()
 
 
 @pytest.fixture

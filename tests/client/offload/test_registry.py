@@ -11,6 +11,7 @@ import jupyter_aistack as aistack
 from jupyter_aistack.client.offload import registry
 from jupyter_aistack.notebook.suspend.agent import SuspendAgent
 from jupyter_aistack.notebook.suspend.execution_lock import ExecutionLock
+from tests.fakes.shells import new_shell
 
 torch = pytest.importorskip("torch")
 JSON = dict[str, Any]
@@ -64,11 +65,10 @@ def test_what_its_user_has_moved_out_stays_out() -> None:
 def test_what_is_out_though_all_is_said_to_be_here_is_brought_in_before_the_cell() -> (
     None
 ):
-    from IPython.core.interactiveshell import InteractiveShell
 
     from jupyter_aistack.notebook.suspend.resume_hooks import ResumeHooks
 
-    shell = InteractiveShell()
+    shell = new_shell()
     hooks = ResumeHooks(
         shell, lambda verb, **payload: {"residence": {"phase": "resident"}, "ahead": 0}
     )

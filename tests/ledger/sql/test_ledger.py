@@ -54,8 +54,8 @@ Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
 
 fork = multiprocessing.get_context("fork")
-# A fork of a process that shares the cores with others of the same run now and then
-# hangs: it inherits locks that the threads of pytest-xdist hold. Alone it never does.
+# A child that is forked while another thread of this process is inside SQLite inherits
+# its lock and hangs in `connect`. In a parallel run there may be such threads.
 forks = pytest.mark.service
 
 

@@ -22,6 +22,7 @@ from jupyter_aistack.exceptions import AIStackError, DeviceInUse, LeaseError
 from jupyter_aistack.notebook.magics.extension import AIStackMagics
 from jupyter_aistack.notebook.panels import views
 from jupyter_aistack.notebook.session.lease_sync import LeaseSync
+from tests.fakes.shells import new_shell
 from tests.paths import DATA
 
 HOLD = {"kind": "run", "id": "somebody-else"}
@@ -53,7 +54,7 @@ def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.C
 @pytest.fixture
 def shell(broker: client.Client) -> Iterator[InteractiveShell]:
     """A real shell with the magics in it, which speak to the client above."""
-    shell = InteractiveShell()
+    shell = new_shell()
     shell.colors = "nocolor"
     magics = AIStackMagics(shell, lambda: broker)
     magics.register()
@@ -68,7 +69,7 @@ def shell_without_server(
     """A shell whose Jupyter server has gone."""
     path = str(tmp_path / "gone.sock")
     monkeypatch.setenv("AISTACK_SOCKET", path)
-    shell = InteractiveShell()
+    shell = new_shell()
     connected = client.Client(SocketTransport(path))
     AIStackMagics(shell, lambda: connected).register()
     return shell
@@ -352,7 +353,7 @@ def test_the_hook_asks_nobody_when_nothing_may_come(broker: client.Client):
     def connect() -> client.Client:
         raise AssertionError("nobody should be asked")
 
-    shell = InteractiveShell()
+    shell = new_shell()
     AIStackMagics(shell, connect).register()
     assert shell.run_cell("1 + 1").result == 2
 
@@ -786,7 +787,7 @@ def test_loading_twice_is_loading_once(shell: InteractiveShell):
 
 
 def test_ipython_loads_the_magics_and_unloads_them(broker: client.Client):
-    shell = InteractiveShell()
+    shell = new_shell()
     callbacks = {name: len(hooks) for name, hooks in shell.events.callbacks.items()}
     shell.run_line_magic("load_ext", "jupyter_aistack.magics")
     assert "This kernel holds no slice" in gpu(shell, "")

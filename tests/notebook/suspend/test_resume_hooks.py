@@ -9,10 +9,10 @@ import threading
 from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.notebook.suspend.resume_hooks import ONCE, ResumeHooks
+from tests.fakes.shells import new_shell
 from tests.fakes.suspend_orders import JSON, residence
 
 
@@ -40,7 +40,7 @@ class Notebook:
 
     def __init__(self, *phases: str, has_lease: bool = True) -> None:
         self.server, self.said = Server(*phases), list[str]()
-        self.shell = InteractiveShell()
+        self.shell = new_shell()
         self.hooks = ResumeHooks(self.shell, self.server, self.said.append)
         self.hooks.register()
         if has_lease:

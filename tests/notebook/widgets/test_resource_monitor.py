@@ -10,6 +10,7 @@ import pytest
 
 from jupyter_aistack.client import client
 from jupyter_aistack.exceptions import InvalidRequest, LedgerUnavailable
+from tests.fakes.shells import new_shell
 from tests.paths import DATA
 
 pytest.importorskip("anywidget")
@@ -134,7 +135,7 @@ def test_displaying_makes_a_live_view_and_a_picture_that_follows(
 ):
     from IPython.core.interactiveshell import InteractiveShell
 
-    shell = InteractiveShell()
+    shell = new_shell()
     monkeypatch.setattr(
         "IPython.core.interactiveshell.InteractiveShell._instance", shell
     )

@@ -1,0 +1,13 @@
+"""IPython shells for tests."""
+
+from __future__ import annotations
+
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+
+def new_shell() -> InteractiveShell:
+    """A shell without a history: each history is a thread and an SQLite connection that
+    outlive the test.
+    """
+    return InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
