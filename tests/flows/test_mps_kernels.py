@@ -271,7 +271,7 @@ def test_pipes_that_are_removed_are_told_to_those_who_use_them(
     told = wait_until(
         lambda: next((one for one in host.leases() if one["conditions"]), None)
     )
-    lost = "lost the directory of its MPS daemon, which somebody removed; it opens when its processes have ended"
+    lost = "lost the directory of its MPS daemon, which was removed; it opens when its processes have ended"
     assert (told["id"], lease_remarks(told)) == (
         lease["id"],
         f"on a GPU that failed: GPU 0 {lost}; restart the kernel",

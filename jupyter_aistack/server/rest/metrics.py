@@ -189,13 +189,13 @@ class _HostCollector(Collector):
         idle = idle_leases(self._figures.leases, queues, self._figures.at)
         yield _gauge(
             "aistack_leases_idle",
-            "Leases that nobody uses.",
+            "Leases that are idle.",
             ("host",),
             [((self._host,), idle)],
         )
         family = CounterMetricFamily(
             "aistack_leases_taken_back",
-            "Leases taken back since the server started, by reason.",
+            "Leases reclaimed since the server started, by reason.",
             labels=("host", "reason"),
         )
         for kind in COUNTED:

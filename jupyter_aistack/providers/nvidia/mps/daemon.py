@@ -213,7 +213,7 @@ class Daemon:
         affected = self._affected()
         self._misses += 1
         if not self._is_listening:
-            what = "lost the directory of its MPS daemon, which somebody removed"
+            what = "lost the directory of its MPS daemon, which was removed"
             self._close(
                 DaemonFault(
                     message=f"{what}; it opens when its processes have ended",

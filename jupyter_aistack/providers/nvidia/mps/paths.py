@@ -119,7 +119,7 @@ def _not_private(root: Path) -> str:
         or status.st_uid != os.getuid()
         or status.st_mode & 0o077
     ):
-        return f"{root} belongs to somebody else, or others may enter it"
+        return f"{root} belongs to another user, or others may enter it"
     return ""
 
 

@@ -123,7 +123,7 @@ class Protocol3(MPSControl):
         )
         if not (directory / "control").exists():
             raise ProviderError(
-                f"MPS names a directory that nobody listens in: {directory}"
+                f"MPS names a directory in which no daemon listens: {directory}"
             )
         return directory
 
