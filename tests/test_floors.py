@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.house import (
     MAY_IMPORT,
     MODULES,
@@ -40,10 +38,10 @@ HOMES = {
 """Where a third-party library may be imported."""
 
 
-@pytest.mark.parametrize("path", MODULES, ids=place)
-def test_every_module_imports_only_what_its_room_may(path: Path) -> None:
-    assert room_of(path) in MAY_IMPORT, "a module in no room: name its room"
-    assert against_the_order(path) == set()
+def test_every_module_is_in_a_room_and_imports_only_what_that_may() -> None:
+    assert [place(path) for path in MODULES if room_of(path) not in MAY_IMPORT] == []
+    wrong = {place(path): against_the_order(path) for path in MODULES}
+    assert {name: rooms for name, rooms in wrong.items() if rooms} == {}
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -56,19 +54,25 @@ def test_a_circle_is_told_from_what_leads_to_it() -> None:
     assert in_circles({"a": {"b"}, "b": set()}) == []
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if room_of(path) == "core"], ids=place
-)
-def test_the_core_takes_the_standard_library_only(path: Path) -> None:
+def libraries_of(path: Path) -> set[str]:
+    """What a module imports that is neither Python's own nor ours."""
     libraries = {name.partition(".")[0] for name in imports(path)}
-    others = libraries - set(sys.stdlib_module_names) - {PACKAGE}
-    assert others == ({"numpy"} if path.name in IN_ARRAYS else set())
+    return libraries - set(sys.stdlib_module_names) - {PACKAGE}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=place)
-def test_each_library_has_one_home(path: Path) -> None:
-    for name in imports(path):
-        library = name.partition(".")[0]
-        homes = HOMES.get(library)
-        is_home = homes is None or place(path).startswith(tuple(homes))
-        assert is_home, f"{library} does not live here"
+def test_the_core_takes_the_standard_library_only() -> None:
+    core = [path for path in MODULES if room_of(path) == "core"]
+    taken = {place(path): libraries_of(path) for path in core}
+    assert {name: others for name, others in taken.items() if others} == {
+        place(path): {"numpy"} for path in core if path.name in IN_ARRAYS
+    }
+
+
+def test_each_library_has_one_home() -> None:
+    strays = [
+        f"{place(path)}: {library}"
+        for path in MODULES
+        for library in libraries_of(path) & HOMES.keys()
+        if not place(path).startswith(tuple(HOMES[library]))
+    ]
+    assert strays == []
