@@ -38,12 +38,25 @@ minute.
 NO_SERVICES = ("flows/test_gpu_broker.py", "flows/test_ledger_stress.py")
 
 
+def starts_services(path: Path) -> bool:
+    """Whether all tests of a file start something real."""
+    place = path.relative_to(Path(__file__).parent).as_posix()
+    return place.startswith(SERVICES) and place not in NO_SERVICES
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import files of services where those are left out: torch, Dask and
+    MLflow take longer than many tests.
+    """
+    is_left_out = "not service" in config.option.markexpr
+    is_file = collection_path.suffix == ".py"
+    return (is_left_out and is_file and starts_services(collection_path)) or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts a service, so that `make test-unit` can leave it for later."""
     for item in items:
-        place = item.path.relative_to(Path(__file__).parent).as_posix()
-        is_service = place.startswith(SERVICES) and place not in NO_SERVICES
-        if is_service or item.get_closest_marker("postgres"):
+        if starts_services(item.path) or item.get_closest_marker("postgres"):
             item.add_marker("service")
 
 
