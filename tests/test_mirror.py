@@ -33,7 +33,6 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
-    "core/scheduling/test_idle.py": {"core.scheduling.idle_thresholds"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
