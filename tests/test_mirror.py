@@ -259,7 +259,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.outcomes",
         "server.suspend.worker",
     },
-    "server/suspend/test_selftest.py": {"server.suspend.selftest_child"},
+    "server/suspend/test_preflight.py": {"providers.nvidia.checkpoint.inspection"},
+    "server/suspend/test_selftest.py": {"providers.nvidia.checkpoint.selftest_child"},
     "server/test_app.py": {
         "server.suspend.coordinator",
         "server.suspend.kernel_activity",
