@@ -113,11 +113,9 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "compute/training/test_train.py": {
         "compute.training.attempt",
-        "compute.training.context",
         "compute.training.log_tail",
         "compute.training.rank",
         "compute.training.rank_task",
-        "compute.training.serialize",
         "compute.training.supervisor",
     },
     "core/accounting/test_attribution.py": {

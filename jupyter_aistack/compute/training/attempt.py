@@ -13,6 +13,7 @@ from .failures import AttemptOutcome
 from .job import RankResult, TrainingRun
 from .log_tail import LogTail
 from .rank_task import run_rank
+from .serialize import load_value
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -91,11 +92,13 @@ class Attempt:
         return [outcomes[rank] for rank in range(self.training_run.world_size)]
 
     def results(self) -> list[RankResult]:
-        """What the ranks left, on the CPU."""
-        import torch
+        """What the ranks left, on the CPU.
 
+        Raises:
+            TrainingError: a result cannot be read in this process.
+        """
         return [
-            torch.load(job.result_file, map_location="cpu", weights_only=False)
+            load_value(job.result_file, "cpu", name=f"the result of rank {job.rank}")
             for job in self.jobs
         ]
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jupyter_aistack.client.runtime.memory_caps import cap_torch_memory
 from jupyter_aistack.exceptions import TrainingError
-from jupyter_aistack.system.files import replacing, write_atomic
+from jupyter_aistack.system.files import write_atomic
 from jupyter_aistack.system.parent_death import die_with_parent
 
 from .job import RankError, RankResult, TrainingJob
+from .serialize import save_value
 
 if TYPE_CHECKING:
     from .context import Context
@@ -69,7 +70,8 @@ def _run(job: TrainingJob) -> None:
         raise TrainingError("stopped")
 
     seconds = time.monotonic() - began
-    _write_result(job, RankResult(value=value, rows=context.rows, seconds=seconds))
+    result = RankResult(value=value, rows=context.rows, seconds=seconds)
+    save_value(result, job.result_file, name="what the loop returned")
     _await_others(store, job)
 
 
@@ -145,14 +147,6 @@ def _context(job: TrainingJob, device: Any) -> Context:
         checkpoint_folder=job.checkpoint_folder,
         notice_file=job.notice_file,
     )
-
-
-def _write_result(job: TrainingJob, result: RankResult) -> None:
-    import cloudpickle
-    import torch
-
-    with replacing(job.result_file) as part:
-        torch.save(result, part, pickle_module=cloudpickle)
 
 
 def _await_others(store: Any, job: TrainingJob) -> None:
