@@ -114,7 +114,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "compute/training/test_train.py": {
         "compute.training.attempt",
         "compute.training.log_tail",
-        "compute.training.rank",
         "compute.training.rank_task",
         "compute.training.supervisor",
     },

@@ -106,6 +106,6 @@ def test_a_checkpoint_keeps_values_and_classes_of_the_notebook(
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last(context: Context) -> None:
     model = torch.nn.Linear(1, 1)
     context.checkpoint(model, step=1)
-    with pytest.raises(TrainingError, match="^the checkpoint cannot be pickled"):
+    with pytest.raises(TrainingError, match=r"^the checkpoint cannot be pickled"):
         context.checkpoint(model, generator=iter(x for x in [1]))
     assert context.restore(model) == {"step": 1}

@@ -47,7 +47,9 @@ def test_a_class_that_no_module_holds_travels_whole(tmp_path: Path) -> None:
 def test_what_cannot_be_pickled_leaves_the_old_file(value: Any, tmp_path: Path) -> None:
     file = tmp_path / "file"
     save_value(1, file, name="it")
-    with pytest.raises(TrainingError, match="^it cannot be pickled: .*keep to numbers"):
+    with pytest.raises(
+        TrainingError, match=r"^it cannot be pickled: .*keep to numbers"
+    ):
         save_value(value, file, name="it")
     assert load_value(file, "cpu", name="it") == 1
     assert list(tmp_path.iterdir()) == [file]
@@ -68,7 +70,8 @@ def test_what_is_too_large_says_where_and_leaves_the_old_file(
     file = tmp_path / "file"
     save_value(1, file, name="the checkpoint")
     with pytest.raises(
-        TrainingError, match=f"^the checkpoint cannot be written to {tmp_path}: File too"
+        TrainingError,
+        match=f"^the checkpoint cannot be written to {tmp_path}: File too",
     ):
         save_value(torch.zeros(100_000), file, name="the checkpoint")
     assert load_value(file, "cpu", name="it") == 1
@@ -95,6 +98,6 @@ def test_a_file_that_holds_something_else_is_named(tmp_path: Path) -> None:
 
 def test_an_argument_that_cannot_be_sent_is_named() -> None:
     lock = threading.Lock()
-    with pytest.raises(InvalidRequest, match="^loop: it cannot be sent") as caught:
+    with pytest.raises(InvalidRequest, match=r"^loop: it cannot be sent") as caught:
         dump_argument("loop", lambda: lock)
     assert caught.value.facts == {"field": "loop"}
