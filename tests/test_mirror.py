@@ -33,7 +33,6 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
-    "core/scheduling/test_idle.py": {"core.scheduling.idle_thresholds"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
@@ -249,7 +248,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "providers/test_cpu.py": {"system.memory"},
     "server/rest/test_openapi.py": {"server.json_body"},
     "server/suspend/test_executor.py": {
         "server.suspend",

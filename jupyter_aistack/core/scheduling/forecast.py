@@ -24,8 +24,7 @@ from jupyter_aistack.core.suspend.build import build_suspend_input, start_transf
 
 from .capacity_holds import Shares
 from .fair_share import ends_at
-from .idle import idle_seconds
-from .idle_thresholds import NAMED_SECONDS
+from .idle import NAMED_SECONDS, idle_seconds
 from .pass_state import PassState, size_of
 from .queue_order import group_requests, ordered
 from .queue_pass import OUTRANKED

@@ -1,5 +1,5 @@
 """When a lease is idle, what its holder is notified of, and when it is reclaimed: the
-whole rule; its thresholds are in :mod:`.idle_thresholds`.
+whole rule and its constants.
 
 A lease is in use while a cell of its kernel runs or its device works, as the server of
 that kernel sees it. A lease that is not observed (a script's, for example) is never
@@ -17,7 +17,18 @@ from jupyter_aistack.core.model.policy import IdlePolicy, Queue
 from jupyter_aistack.core.suspend.feasibility import not_suspendable
 from jupyter_aistack.core.suspend.model import HostMemory, SuspendCandidate
 
-from .idle_thresholds import RECORD_SECONDS
+RECORD_SECONDS = 60.0
+"""Between two records of the same lease's use, so that the ledger is not written all
+the time."""
+GPU_WORKING = 0.01
+CPU_WORKING = 0.05
+"""Busy share from which a GPU slice, or a CPU slice, counts as working; a Python that
+does nothing but keep a page's widgets up to date takes a hundredth or two of a core."""
+SHOWN_SECONDS = 2 * RECORD_SECONDS
+"""From when on its own holder is shown that a lease is idle: before that it may be in
+use, and not recorded yet."""
+NAMED_SECONDS = 600.0
+"""From when on waiting users are shown that a lease in their way is idle."""
 
 
 class IdleStage(StrEnum):

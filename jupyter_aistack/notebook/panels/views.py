@@ -14,7 +14,6 @@ from jupyter_aistack.core.model.units import (
     format_duration,
     format_share,
 )
-from jupyter_aistack.core.scheduling.idle_thresholds import SHOWN_SECONDS
 
 if TYPE_CHECKING:
     from jupyter_aistack.tracking.cost import Cost
@@ -188,10 +187,18 @@ def expected(request: JSON, now: float) -> str:
 def idle_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
     """How long the lease has been idle, and the notice that it will end."""
     since = lease["active_at"]
-    if since is not None and now - since >= SHOWN_SECONDS:
+    if since is not None and _is_shown_idle(now - since):
         yield "idle", f"for {format_duration(now - since)}{_reclaim(lease, host)}"
     if lease["notice"] is not None:
         yield "notice", notice_line(lease, now)
+
+
+def _is_shown_idle(seconds: float) -> bool:
+    # Here: the rule loads the models of leases and queues, which the first `%gpu` of a
+    # kernel would wait for, and a lease that is new has not been used yet.
+    from jupyter_aistack.core.scheduling.idle import SHOWN_SECONDS
+
+    return seconds >= SHOWN_SECONDS
 
 
 def _reclaim(lease: JSON, host: JSON) -> str:

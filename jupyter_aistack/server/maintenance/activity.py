@@ -17,11 +17,12 @@ from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Holder
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.scheduling.idle import (
+    CPU_WORKING,
+    GPU_WORKING,
     IdleStage,
     idle_stage,
     is_record_due,
 )
-from jupyter_aistack.core.scheduling.idle_thresholds import CPU_WORKING, GPU_WORKING
 
 
 @dataclass(frozen=True, kw_only=True)

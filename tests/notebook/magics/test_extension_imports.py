@@ -17,7 +17,7 @@ from jupyter_aistack.client import client
 from jupyter_aistack.magics import AIStackMagics
 
 samples = json.load(open({str(DATA / "wire_samples.json")!r}))
-lease = samples["leases"][0]
+lease = {{**samples["leases"][0], "active_at": None}}  # it is new
 waiting = samples["queue"][0]
 granted = {{"request": waiting, "lease": lease, "prepared": None, "advice": None}}
 mine = [{{"leases": [], "requests": [], "prepared": {{}}}},
