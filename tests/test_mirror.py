@@ -245,7 +245,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "providers/test_cpu.py": {"system.memory"},
     "server/rest/test_openapi.py": {"server.json_body"},
     "server/suspend/test_executor.py": {
         "server.suspend",
