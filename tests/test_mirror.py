@@ -113,11 +113,8 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "compute/training/test_train.py": {
         "compute.training.attempt",
-        "compute.training.context",
         "compute.training.log_tail",
-        "compute.training.rank",
         "compute.training.rank_task",
-        "compute.training.serialize",
         "compute.training.supervisor",
     },
     "core/accounting/test_attribution.py": {
@@ -248,7 +245,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "providers/test_cpu.py": {"system.memory"},
     "server/rest/test_openapi.py": {"server.json_body"},
     "server/suspend/test_executor.py": {
         "server.suspend",
