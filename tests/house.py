@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": CORE
     | {"_version", "system", "broker", "providers", "config", "kernel", "server"},
     "client": CORE | {"system", "client"},
-    "tracking": CORE | {"client", "tracking"},
+    "tracking": CORE | {"system", "client", "tracking"},
     "compute": CORE | {"system", "client", "tracking", "compute"},
     "notebook": CORE | {"system", "client", "tracking", "compute", "notebook"},
     "magics": {"client", "notebook"},
