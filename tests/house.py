@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exceptions": set(),
     "core": CORE,
     "system": CORE | {"system"},
-    "ledger": CORE | {"ledger"},
+    "ledger": CORE | {"system", "ledger"},
     "providers": CORE | {"system", "providers"},
     "broker": CORE | {"system", "ledger", "providers", "broker"},
     "config": CORE | {"system", "ledger", "providers", "broker"},

@@ -114,11 +114,8 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "compute/training/test_train.py": {
         "compute.training.attempt",
-        "compute.training.context",
         "compute.training.log_tail",
-        "compute.training.rank",
         "compute.training.rank_task",
-        "compute.training.serialize",
         "compute.training.supervisor",
     },
     "core/accounting/test_attribution.py": {
@@ -249,7 +246,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "providers/test_cpu.py": {"system.memory"},
     "server/rest/test_openapi.py": {"server.json_body"},
     "server/suspend/test_executor.py": {
         "server.suspend",
@@ -260,7 +256,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.outcomes",
         "server.suspend.worker",
     },
-    "server/suspend/test_selftest.py": {"server.suspend.selftest_child"},
+    "server/suspend/test_preflight.py": {"providers.nvidia.checkpoint.inspection"},
+    "server/suspend/test_selftest.py": {"providers.nvidia.checkpoint.selftest_child"},
     "server/test_app.py": {
         "server.suspend.coordinator",
         "server.suspend.kernel_activity",

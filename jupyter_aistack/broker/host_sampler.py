@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -13,9 +13,8 @@ from jupyter_aistack.core.model.device import Device, Inventory
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.sample import DeviceSample, HostSample, UnitSample
 from jupyter_aistack.exceptions import ProviderError
-from jupyter_aistack.providers.base import Provider
 
-log = logging.getLogger("jupyter_aistack")
+from .guarded_provider import GuardedProvider
 
 MEASURED_SECONDS = 2.5
 """How far back activity is reported for leases that are measured out of turn."""
@@ -25,7 +24,7 @@ KEPT_SAMPLES = 64
 Pids = Mapping[str, frozenset[int]]
 """The processes of leases, by lease id."""
 Processes = Callable[[Iterable[Lease]], Pids]
-OwnedDevices = tuple[Provider, Mapping[str, Device]]
+OwnedDevices = tuple[GuardedProvider, Mapping[str, Device]]
 """A provider, and its devices by id."""
 
 
@@ -144,16 +143,10 @@ class HostSampler:
         readings: dict[str, DeviceSample] = {}
         for provider, own in self._by_owner(devices):
             held = {i: lease for i, lease in leases.items() if _is_on(lease, own)}
-            try:
+            # A device of which nothing is reported is there, and unknown.
+            readings.update(_unread(own, held.values()))
+            with contextlib.suppress(ProviderError):  # the inventory says it
                 readings.update(provider.sample(own, held, pids, since))
-            except ProviderError as error:
-                log.warning("%s cannot be measured: %s", provider.name, error.message)
-                readings.update(_unread(own, held.values()))
-            except Exception:
-                # A mistake in one provider must neither hide the others' devices nor
-                # stop the upkeep of leases.
-                log.exception("%s cannot be measured", provider.name)
-                readings.update(_unread(own, held.values()))
         return readings
 
 
