@@ -34,6 +34,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
+    "ledger/test_host_transactions.py": {"core.model.host"},
     "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
@@ -65,6 +66,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
+    "broker/test_one_machine.py": {"broker.liveness"},
     "broker/test_fault_monitor.py": {"core.enforcement.faults"},
     "broker/test_settings.py": {
         "broker.setting_values",

@@ -41,6 +41,7 @@ class DeviceManager:
         host: name of the machine.
         clock: seconds since the epoch.
         ours: the processes that use leases; memory others hold is foreign.
+        host_name: what people call it; empty where that is `host`.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class DeviceManager:
         host: str,
         clock: Callable[[], float],
         ours: Callable[[], Iterable[int]],
+        host_name: str = "",
     ) -> None:
         self.providers = tuple(providers)
         self._guarded = tuple(GuardedProvider(provider) for provider in providers)
         self.host = host
+        self._host_name = host_name
         self._clock = clock
         self._ours = ours
         self._lock = threading.RLock()
@@ -133,6 +136,7 @@ class DeviceManager:
             host=self.host,
             devices=tuple(d for each in self._guarded for d in self._seen[each]),
             problems=tuple(problems),
+            host_name=self._host_name,
         )
         if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
             return inventory

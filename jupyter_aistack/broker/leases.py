@@ -29,7 +29,6 @@ from jupyter_aistack.exceptions import (
     ProviderError,
     Refused,
 )
-from jupyter_aistack.system.processes import started_at
 
 from .cycle import SchedulingCycle
 from .host_state import HostState
@@ -196,11 +195,10 @@ class Leases:
         """Tie a lease's life to process `pid`, and its use to the tree below
         `root_pid`.
         """
-        holder = replace(
-            self._host_state.lease(lease_id).holder,
-            pid=pid,
-            pid_started_at=started_at(pid),
-            root_pid=root_pid,
+        self._host_state.show_presence()
+        before = self._host_state.lease(lease_id).holder
+        holder = self._host_state.identified(
+            replace(before, pid=pid, pid_started_at=None, root_pid=root_pid)
         )
         bound = self._host_state.ledger.bind(
             lease_id, token, self._host_state.now(), holder=holder
@@ -250,7 +248,7 @@ class Leases:
             # down may be gone, and others wait for its slices.
             if lease.state is LeaseState.RELEASING or lease.holder.pid is None:
                 continue
-            if lease.expires_at < soon and not self._processes.is_dead(lease.holder):
+            if lease.expires_at < soon and self._processes.is_seen_alive(lease.holder):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
 

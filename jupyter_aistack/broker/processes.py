@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.system.processes import tree
 
 from .host_state import HostState
+from .liveness import is_here
 
 REAP_SECONDS = 1.0
 """How long a holder must have been seen dead before its lease ends: a kernel that
@@ -27,7 +29,7 @@ class HolderProcesses:
 
     Args:
         host_state: provides the leases.
-        is_alive: whether a process (pid, start time) still runs.
+        liveness: whether the process of a holder lives.
         orphans: the processes of a lease, by its id, that are outside its process tree.
     """
 
@@ -35,11 +37,11 @@ class HolderProcesses:
         self,
         host_state: HostState,
         *,
-        is_alive: Callable[[int, float | None], bool],
+        liveness: Callable[[Holder], Liveness],
         orphans: Callable[[str], frozenset[int]],
     ) -> None:
         self._host_state = host_state
-        self._is_alive = is_alive
+        self._liveness = liveness
         self._orphans = orphans
         self._lock = threading.Lock()
         self._dead_since: dict[str, float] = {}
@@ -47,10 +49,12 @@ class HolderProcesses:
     # -- who is alive ------------------------------------------------------------------
 
     def is_dead(self, holder: Holder) -> bool:
-        """Whether the process of a holder has ended; False while none is known."""
-        return holder.pid is not None and not self._is_alive(
-            holder.pid, holder.pid_started_at
-        )
+        """Whether the process of a holder is known to have ended."""
+        return self._liveness(holder) is Liveness.GONE
+
+    def is_seen_alive(self, holder: Holder) -> bool:
+        """Whether the process of a holder is known to live."""
+        return self._liveness(holder) is Liveness.ALIVE
 
     def reapable(self, items: Iterable[Lease | Request], now: float) -> frozenset[str]:
         """Ids of the leases and requests whose process has been seen dead for
@@ -69,14 +73,14 @@ class HolderProcesses:
 
     def _dead(self, items: Iterable[Lease | Request]) -> set[str]:
         """Ids of those whose process has ended; each process is asked for once."""
-        known: dict[tuple[int, float | None], bool] = {}
+        known: dict[ProcessIdentity, bool] = {}
         dead = set()
         for item in items:
             holder = item.holder
-            if holder.pid is None:
+            process = holder.process
+            if process is None:
                 continue
 
-            process = (holder.pid, holder.pid_started_at)
             if process not in known:
                 known[process] = self.is_dead(holder)
             if known[process]:
@@ -112,7 +116,11 @@ class HolderProcesses:
 
 
 def root_pid(holder: Holder) -> int | None:
-    """Root of the process tree that uses a lease; None while it is not known."""
+    """Root of the process tree that uses a lease; None while it is not known, and where
+    its number means another process here.
+    """
+    if not is_here(holder):
+        return None
     if holder.root_pid:
         return holder.root_pid
     return holder.pid if holder.kind in SELF_HOLDING else None
