@@ -58,7 +58,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "broker/test_broker.py": {
         "broker.cycle",
         "broker.devices",
-        "broker.host_sampler",
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
