@@ -65,7 +65,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
-    "broker/test_one_machine.py": {"broker.liveness"},
     "broker/test_fault_monitor.py": {"core.enforcement.faults"},
     "broker/test_settings.py": {
         "broker.setting_values",

@@ -136,8 +136,9 @@ class HostState:
         state = self.ledger.read(host, self.now())
         if any(lease.expires_at > self.now() for lease in state.leases):
             return False
-        items = [*state.leases, *state.requests]
-        processes = [item.holder.process for item in items]
+        holders = [lease.holder for lease in state.leases]
+        holders += [request.holder for request in state.requests]
+        processes = [holder.process for holder in holders]
         return not any(
             process is not None and self.ledger.has_witness(process)
             for process in processes

@@ -23,7 +23,7 @@ TTL = 2.0
 pytestmark = needs_namespaces
 
 
-def opening(url: str) -> tuple[str, ...]:
+def opening(ledger_url: str) -> tuple[str, ...]:
     """Statements that make a broker on a ledger, and a holder."""
     return (
         "import os",
@@ -32,7 +32,7 @@ def opening(url: str) -> tuple[str, ...]:
         "from jupyter_aistack.ledger.sql.ledger import SQLLedger",
         "from jupyter_aistack.providers.simulated import SimulatedProvider",
         "gpu = SimulatedProvider('1xH100-80GB')",
-        f"broker = Broker(SQLLedger({url!r}), [gpu], ttl_seconds={TTL})",
+        f"broker = Broker(SQLLedger({ledger_url!r}), [gpu], ttl_seconds={TTL})",
         "me = Holder(kind=HolderKind.PROCESS, id='pid-1', user='ann',"
         " host=broker.host, pid=os.getpid())",
         "ask = lambda spec: broker.submit(spec, me).state.value",
