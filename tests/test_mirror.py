@@ -106,6 +106,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_handle",
         "client.transports",
         "client.waiting",
+        "client.wire",
     },
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
