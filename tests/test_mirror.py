@@ -139,6 +139,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "core/scheduling/test_cycle.py": {"core.model.plan"},
     "core/scheduling/test_forecast.py": {
         "core.scheduling.capacity_holds",
+        "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
     "core/scheduling/test_queue_pass.py": {
