@@ -60,7 +60,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
-        "broker.processes",
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},

@@ -29,11 +29,11 @@ from .capacity_holds import BACKFILL_SECONDS, CapacityHold, head_kind
 from .demand_value import demand_value
 from .freeing import CapacityFreeing
 from .grants import grant, offer
+from .lease_ends import HOLDER_EXITED
 from .pass_state import PassState, size_of
 from .queue_order import QueueOrder, RequestGroup, group_requests
 from .start_times import ReleaseTimes
 
-HOLDER_EXITED = "holder process exited"
 OUTRANKED = "requests with higher priority are ahead"
 
 
