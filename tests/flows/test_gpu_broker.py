@@ -41,7 +41,7 @@ def process(pid: int, memory_bytes: int) -> str:
 def test_what_a_leases_own_process_holds_is_not_foreign(fake_nvml) -> None:
     child = fake_nvml.python(GPU, SETUP)
     child.run("first = submit('1/2')")
-    fake_nvml.change(GPU + process(child.process.pid, 38 * GIB))
+    fake_nvml.change(GPU + process(child.pid, 38 * GIB))
     child.run("clock.advance(10)")
     assert child("broker.inventory().devices[0].foreign_memory_bytes") == 0
     assert child("submit('1/2', 'kernel-2').state") is RequestState.GRANTED
