@@ -20,6 +20,7 @@ from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.system.sqlite_files import sqlite_path, sqlite_url
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
@@ -333,17 +334,15 @@ def default_ledger_url() -> str:
     """
     from jupyter_core.paths import jupyter_data_dir
 
-    return f"sqlite:///{Path(jupyter_data_dir()) / 'aistack' / 'ledger.sqlite'}"
+    return sqlite_url(Path(jupyter_data_dir()) / "aistack" / "ledger.sqlite")
 
 
 def results_file(ledger_url: str, data_dir: Path) -> Path:
     """Where results of the self-test of suspending are kept: beside an SQLite ledger,
     else in Jupyter's data directory.
     """
-    prefix = "sqlite:///"
-    folder = data_dir / "aistack"
-    if ledger_url.startswith(prefix):
-        folder = Path(ledger_url.removeprefix(prefix)).parent
+    path = sqlite_path(ledger_url)
+    folder = data_dir / "aistack" if path is None else path.parent
     return folder / "suspend-tested.json"
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exceptions": set(),
     "core": CORE,
     "system": CORE | {"system"},
-    "ledger": CORE | {"ledger"},
+    "ledger": CORE | {"system", "ledger"},
     "providers": CORE | {"system", "providers"},
     "broker": CORE | {"system", "ledger", "providers", "broker"},
     "config": CORE | {"system", "ledger", "providers", "broker"},
@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": CORE
     | {"_version", "system", "broker", "providers", "config", "kernel", "server"},
     "client": CORE | {"system", "client"},
-    "tracking": CORE | {"client", "tracking"},
+    "tracking": CORE | {"system", "client", "tracking"},
     "compute": CORE | {"system", "client", "tracking", "compute"},
     "notebook": CORE | {"system", "client", "tracking", "compute", "notebook"},
     "magics": {"client", "notebook"},

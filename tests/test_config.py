@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.config import AIStack, load_settings
+from jupyter_aistack.config import AIStack, load_settings, results_file
 from jupyter_aistack.exceptions import InvalidRequest
 
 
@@ -25,6 +25,22 @@ def test_settings_are_read_from_the_same_files_as_a_servers(
     )
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     assert load_settings().providers == "simulated:1xL4-24GB"
+
+
+@pytest.mark.parametrize("name", ["what?", "50%41", "a#b c"])
+def test_the_default_ledger_is_in_jupyters_folder_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("AISTACK_LEDGER", raising=False)
+    monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xL4-24GB")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / name))
+    settings = AIStack()
+    broker = settings.build_broker()
+    assert list(broker.leases()) == []
+    broker.close()
+    folder = tmp_path / name / "aistack"
+    assert (folder / "ledger.sqlite").stat().st_size > 0
+    assert results_file(settings.chosen_ledger_url, tmp_path).parent == folder
 
 
 def test_a_setting_of_the_wrong_kind_is_named(

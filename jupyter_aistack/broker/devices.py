@@ -4,7 +4,6 @@ measured.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -27,9 +26,8 @@ from jupyter_aistack.core.placement.mig_plan import MIGPlan
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Provider
 
+from .guarded_provider import GuardedProvider
 from .host_sampler import HostSampler, OwnedDevices, Processes
-
-log = logging.getLogger("jupyter_aistack")
 
 INVENTORY_SECONDS = 2.0
 
@@ -54,12 +52,13 @@ class DeviceManager:
         ours: Callable[[], Iterable[int]],
     ) -> None:
         self.providers = tuple(providers)
+        self._guarded = tuple(GuardedProvider(provider) for provider in providers)
         self.host = host
         self._clock = clock
         self._ours = ours
         self._lock = threading.RLock()
-        self._owners: dict[str, Provider] = {}
-        self._seen: dict[Provider, tuple[Device, ...]] = {}
+        self._owners: dict[str, GuardedProvider] = {}
+        self._seen: dict[GuardedProvider, tuple[Device, ...]] = {}
         self._prepared: dict[str, Lease] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
@@ -114,9 +113,8 @@ class DeviceManager:
         return max(known) if known and len(known) == len(states) else None
 
     def _discover(self) -> Inventory:
-        devices: list[Device] = []
         problems: list[str] = []
-        for provider in self.providers:
+        for provider in self._guarded:
             try:
                 self._seen[provider] = provider.discover(self.host)
             except ProviderError as error:
@@ -130,9 +128,11 @@ class DeviceManager:
             self._owners.update(
                 {device.id: provider for device in self._seen[provider]}
             )
-            devices.extend(self._seen[provider])
+        problems.extend(each.problem for each in self._guarded if each.problem)
         inventory = Inventory(
-            host=self.host, devices=tuple(devices), problems=tuple(problems)
+            host=self.host,
+            devices=tuple(d for each in self._guarded for d in self._seen[each]),
+            problems=tuple(problems),
         )
         if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
             return inventory
@@ -169,7 +169,7 @@ class DeviceManager:
         except ProviderError as error:
             raise PrepareFailed(error.message, lease_id=lease.id) from error
 
-    def _providers_of(self, lease: Lease) -> list[Provider]:
+    def _providers_of(self, lease: Lease) -> list[GuardedProvider]:
         owners = [self._owners.get(slice_.device_id) for slice_ in lease.slices]
         if any(owner is None for owner in owners):
             raise PrepareFailed(
@@ -177,7 +177,7 @@ class DeviceManager:
             )
         return list(dict.fromkeys(owner for owner in owners if owner is not None))
 
-    def _owners_of(self, lease: Lease) -> list[Provider]:
+    def _owners_of(self, lease: Lease) -> list[GuardedProvider]:
         """The providers of a lease's devices, as far as they are known."""
         owners = dict.fromkeys(self._owner(slice_) for slice_ in lease.slices)
         return [owner for owner in owners if owner is not None]
@@ -201,7 +201,7 @@ class DeviceManager:
         """
         self.inventory()
         plans = [
-            provider.plan_room(wanted, _leased(leases)) for provider in self.providers
+            provider.plan_room(wanted, _leased(leases)) for provider in self._guarded
         ]
         nobody = MIGPlan(
             refused=tuple((profile, "no device here can be cut") for profile in wanted)
@@ -218,7 +218,7 @@ class DeviceManager:
         try:
             return tuple(
                 d
-                for provider in self.providers
+                for provider in self._guarded
                 for d in provider.make_room(wanted, _leased(leases))
             )
         finally:
@@ -241,7 +241,7 @@ class DeviceManager:
         for provider in self._owners_of(lease):
             provider.terminate(lease, pid)
 
-    def _owner(self, slice_: Slice) -> Provider | None:
+    def _owner(self, slice_: Slice) -> GuardedProvider | None:
         """The provider of a slice's device, which may not have been discovered yet."""
         if slice_.device_id not in self._owners:
             self.inventory()
@@ -249,22 +249,14 @@ class DeviceManager:
 
     def driver_version(self) -> str:
         """Version of the driver of the first provider that reports one; else empty."""
-        versions = (provider.driver_version() for provider in self.providers)
+        versions = (provider.driver_version() for provider in self._guarded)
         return next((version for version in versions if version), "")
 
     def faults(self) -> tuple[Fault, ...]:
         """The faults that devices have not been cleared of yet; a provider that cannot
         tell is passed over.
         """
-        faults: list[Fault] = []
-        for provider in self.providers:
-            try:
-                faults.extend(provider.faults())
-            except ProviderError as error:
-                log.warning(
-                    "%s cannot tell of faults: %s", provider.name, error.message
-                )
-        return tuple(faults)
+        return tuple(fault for provider in self._guarded for fault in provider.faults())
 
     # -- measuring ---------------------------------------------------------------------
 
@@ -283,21 +275,21 @@ class DeviceManager:
         """What every device reports; see `HostSampler.sample`."""
         return self._sampler.sample(leases, pids, max_age_seconds)
 
-    def measure(
+    def fresh(
         self,
         leases: Sequence[Lease],
         pids: Mapping[str, frozenset[int]],
         since: float | None = None,
     ) -> HostSample:
         """What the devices of some leases report at this very moment; see
-        `HostSampler.measure`.
+        `HostSampler.fresh`.
         """
-        return self._sampler.measure(leases, pids, since)
+        return self._sampler.fresh(leases, pids, since)
 
     def _by_owner(self, devices: Mapping[str, Device]) -> list[OwnedDevices]:
         """Devices by the provider they belong to."""
         owned: list[OwnedDevices] = []
-        for provider in self.providers:
+        for provider in self._guarded:
             own = {i: d for i, d in devices.items() if self._owners.get(i) is provider}
             if own:
                 owned.append((provider, own))
@@ -305,7 +297,7 @@ class DeviceManager:
 
     def close(self) -> None:
         """Let go of the drivers."""
-        for provider in self.providers:
+        for provider in self._guarded:
             provider.close()
 
 

@@ -27,6 +27,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.system import cgroup
+from jupyter_aistack.system.memory import total_bytes
 
 from .base import Provider
 
@@ -71,7 +72,7 @@ class CPUProvider(Provider):
                 kind=DeviceKind.CPU,
                 index=0,
                 name=_model_name(),
-                memory_bytes=_memory_bytes(),
+                memory_bytes=total_bytes(),
                 cores=self._cores,
             ),
         )
@@ -247,13 +248,6 @@ def _usable_cores(host: str) -> tuple[int, ...]:
         return tuple(allowed)
     start = zlib.crc32(host.encode()) % len(allowed)
     return tuple(sorted((allowed[start:] + allowed[:start])[: math.ceil(limit)]))
-
-
-def _memory_bytes() -> int:
-    import psutil
-
-    total = int(psutil.virtual_memory().total)
-    return min(total, cgroup.memory_limit() or total)
 
 
 def _memory_used(device: Device) -> int:

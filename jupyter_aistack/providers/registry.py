@@ -16,7 +16,7 @@ from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission
-from jupyter_aistack.exceptions import InvalidRequest, ProviderError
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest, ProviderError
 
 from .base import Provider, ProviderOptions
 
@@ -91,7 +91,13 @@ def _named(
         raise _invalid(name, error.message) from error
     if bool(colon) != bool(provider.takes_argument):
         raise _invalid(name, _allowed(installed))
-    return [provider.build(replace(options, argument=argument))]
+    try:
+        return [provider.build(replace(options, argument=argument))]
+    except AIStackError:
+        raise
+    except Exception as error:
+        why = f"it cannot be built: {type(error).__name__}: {error}"
+        raise _invalid(name, why) from error
 
 
 def _automatic(

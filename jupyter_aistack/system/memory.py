@@ -1,19 +1,26 @@
-"""How much of the host's memory is available."""
+"""How much memory the host has, and how much of it is available; in a container, of
+what the container may use.
+"""
 
 from __future__ import annotations
 
 from . import cgroup
 
 
+def total_bytes() -> int:
+    """Bytes that this process and its neighbours may use together."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    return min(total, cgroup.memory_limit() or total)
+
+
 def available_bytes() -> int:
-    """Bytes that can be used without swapping another process out, nor reaching a
-    container's limit.
+    """Bytes that can be used without swapping another process out, nor reaching the
+    limit of any control group that this process is in.
     """
     import psutil
 
     available = int(psutil.virtual_memory().available)
-    limit = cgroup.memory_limit()
-    used = cgroup.memory_used()
-    if limit is None or used is None:
-        return available
-    return max(0, min(available, limit - used))
+    left = cgroup.memory_left()
+    return available if left is None else max(0, min(available, left))

@@ -72,9 +72,11 @@ while True:
 
 
 def write_state(file: Path, state: str) -> None:
-    """Replace the state in one step, so that no reader sees half of it."""
+    """Replace the state in one step, so that no reader sees half of it. Surrogates
+    stand for bytes that are no text.
+    """
     fresh = file.with_suffix(".new")
-    fresh.write_text(state)
+    fresh.write_text(state, encoding="utf-8", errors="surrogateescape")
     fresh.replace(file)
 
 

@@ -152,3 +152,47 @@ async def test_the_panel_is_sent_it(ask: Any) -> None:
     assert status in (200, 201)
     _, usage = await ask("GET", "usage")
     assert usage["devices"][device["id"]]["memory_bytes"] == 3 * GIB
+
+
+@pytest.mark.service
+async def test_one_that_fails_is_said_and_keeps_nothing_else_from_going_on(
+    ask: Any, jp_fetch: Any, abaci: Path
+) -> None:
+    _, host = await ask("GET", "host")
+    (device,) = (d for d in host["devices"] if d["vendor"] == "abacus")
+    status, answer = await ask("POST", "leases", {"spec": "1"})
+    assert status in (200, 201)
+
+    # What says how much is in use is gone: discovery still answers, measuring raises.
+    (abaci / "a0.json").write_text(json.dumps({"memory_bytes": 16 * GIB}))
+    for _ in range(3):
+        status, usage = await ask("GET", "usage")
+        assert status == 200
+    assert usage["devices"][device["id"]]["memory_bytes"] in (None, 3 * GIB)
+    assert (await jp_fetch("aistack", "metrics")).code == 200
+
+    # And now nothing of it can be read at all.
+    (abaci / "a0.json").write_text("no beads")
+    status, _ = await ask("GET", "usage")
+    assert status == 200
+    assert (await jp_fetch("aistack", "metrics")).code == 200
+    status, beside = await ask("POST", "leases", {"spec": "cpu:1"})
+    assert status in (200, 201)
+    status, _ = await ask("DELETE", f"leases/{answer['lease']['id']}")
+    assert status == 200
+    assert beside["lease"]["state"] != "ended"
+
+
+def test_one_that_cannot_be_built_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build(options: object) -> None:
+        raise OSError("no beads")
+
+    (provider,) = build_providers("abacus")
+    monkeypatch.setattr(type(provider), "build", build)
+    with pytest.raises(InvalidRequest, match="cannot be built: OSError: no beads"):
+        build_providers("abacus")
+    providers = {each.name: each for each in build_providers("auto")}
+    with pytest.raises(ProviderError, match="OSError: no beads"):
+        providers["abacus"].discover("box")

@@ -55,6 +55,58 @@ def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None
     assert cgroup.cpu_limit(**where) == 0.5
 
 
+def test_what_is_left_is_the_least_over_all_groups(tmp_path: Path) -> None:
+    """A wide group that its neighbours have filled leaves less than the tight group in
+    it.
+    """
+    files = {
+        "memory.max": "max\n",
+        "memory.current": f"{60 * GIB}\n",
+        "a/memory.max": f"{16 * GIB}\n",
+        "a/memory.current": f"{15 * GIB}\n",
+        "a/b/memory.max": f"{8 * GIB}\n",
+        "a/b/memory.current": f"{2 * GIB}\n",
+        "a/b/c/memory.max": "max\n",
+        "a/b/c/memory.current": f"{GIB}\n",
+    }
+    where = lay_out(tmp_path, "0::/a/b/c\n", files)
+    assert cgroup.memory_left(**where) == GIB
+    # Limit and use are of one group.
+    assert cgroup.memory_limit(**where) == 8 * GIB
+    assert cgroup.memory_used(**where) == 2 * GIB
+
+
+def test_a_group_whose_use_cannot_be_read_leaves_its_limit_at_most(
+    tmp_path: Path,
+) -> None:
+    files = {"a/memory.max": f"{8 * GIB}\n"}
+    where = lay_out(tmp_path, "0::/a\n", files)
+    assert (cgroup.memory_left(**where), cgroup.memory_used(**where)) == (8 * GIB, None)
+
+
+def test_a_group_that_is_full_leaves_nothing(tmp_path: Path) -> None:
+    files = {"memory.max": f"{GIB}\n", "memory.current": f"{2 * GIB}\n"}
+    assert cgroup.memory_left(**lay_out(tmp_path, "0::/\n", files)) == 0
+
+
+def test_the_limit_that_slows_processes_down_counts(tmp_path: Path) -> None:
+    files = {"a/memory.max": f"{8 * GIB}\n", "a/memory.high": f"{6 * GIB}\n"}
+    assert cgroup.memory_limit(**lay_out(tmp_path, "0::/a\n", files)) == 6 * GIB
+
+
+def test_version_1_tells_of_limits_above_a_container(tmp_path: Path) -> None:
+    files = {
+        "memory/memory.limit_in_bytes": "9223372036854771712\n",
+        "memory/memory.usage_in_bytes": f"{GIB}\n",
+        "memory/memory.stat": f"hierarchical_memory_limit {4 * GIB}\n",
+    }
+    where = lay_out(tmp_path, "4:memory:/docker/0123\n", files)
+    assert (cgroup.memory_limit(**where), cgroup.memory_left(**where)) == (
+        4 * GIB,
+        3 * GIB,
+    )
+
+
 @pytest.mark.parametrize(
     "files",
     [
@@ -69,6 +121,7 @@ def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None
 def test_no_limit_is_none(tmp_path: Path, files: dict[str, str]) -> None:
     where = lay_out(tmp_path, "3:memory:/\n2:cpu:/\n0::/\n", files)
     assert (cgroup.memory_limit(**where), cgroup.cpu_limit(**where)) == (None, None)
+    assert cgroup.memory_left(**where) is None
 
 
 def test_a_system_without_control_groups_has_no_limits(tmp_path: Path) -> None:

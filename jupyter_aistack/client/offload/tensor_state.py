@@ -21,6 +21,7 @@ from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.core.suspend.model import host_capacity
 from jupyter_aistack.exceptions import LeaseError
+from jupyter_aistack.system.memory import available_bytes
 
 from .cuda import Device
 from .host_arena import Arena, StorageLocation
@@ -282,7 +283,7 @@ class Offload:
 
     def _check_host_memory(self, sizes: list[int]) -> None:
         capacity = host_capacity(
-            _available_bytes(),
+            available_bytes(),
             suspended_bytes=self._arena.size_bytes,
             share=SuspendPolicy().host_share,
         )
@@ -366,9 +367,3 @@ def _bytes_of(storage: Any) -> Any:
 
 def _size(parked: tuple[_Parked, ...]) -> int:
     return sum(each.location.size_bytes for each in parked)
-
-
-def _available_bytes() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)

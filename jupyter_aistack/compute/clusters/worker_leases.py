@@ -14,6 +14,7 @@ from collections.abc import Callable
 from jupyter_aistack.client.client import Client, LeaseHandle
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import AcquireTimeout, ClusterError
+from jupyter_aistack.system.memory import total_bytes
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
@@ -114,21 +115,19 @@ class WorkerLeases:
         return {lease["id"] for lease in leases}
 
     async def host_memory_bytes(self, lease: LeaseHandle) -> int:
-        """Host memory that goes with a lease: the same share of the host's as it has of
-        all devices of its kind.
+        """Host memory that goes with a lease: the same share of the host's, or of the
+        container's, as it has of all devices of its kind.
         """
         return await asyncio.to_thread(self._host_memory_bytes, lease)
 
     def _host_memory_bytes(self, lease: LeaseHandle) -> int:
-        import psutil
-
         kinds = {
             device["id"]: device["kind"] for device in self.client.host()["devices"]
         }
         peers = [kinds.get(slice_.device_id) for slice_ in lease.slices[:1]]
         count = sum(kind in peers for kind in kinds.values())
         share = sum(slice_.fraction for slice_ in lease.slices) / max(1, count)
-        return int(psutil.virtual_memory().total * share)
+        return int(total_bytes() * share)
 
     async def release(self, lease: LeaseHandle) -> None:
         """Give a slice back, or leave the queue. Raises `AIStackError`."""

@@ -10,9 +10,10 @@ from jupyter_aistack.exceptions import TrainingError
 from jupyter_aistack.system.files import write_atomic
 
 from .failures import AttemptOutcome
-from .job import RankResult, TrainingRun
+from .job import RankResult, TrainingJob, TrainingRun
 from .log_tail import LogTail
 from .rank_task import run_rank
+from .serialize import load_value
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -91,11 +92,13 @@ class Attempt:
         return [outcomes[rank] for rank in range(self.training_run.world_size)]
 
     def results(self) -> list[RankResult]:
-        """What the ranks left, on the CPU."""
-        import torch
+        """What the ranks left, on the CPU.
 
+        Raises:
+            TrainingError: a result cannot be read in this process.
+        """
         return [
-            torch.load(job.result_file, map_location="cpu", weights_only=False)
+            load_value(job.result_file, "cpu", name=f"the result of rank {job.rank}")
             for job in self.jobs
         ]
 
@@ -114,7 +117,7 @@ class Attempt:
             for rank, future in enumerate(futures):
                 has_ended = future.done() or addresses[rank] in lost
                 if has_ended and rank not in outcomes:
-                    outcomes[rank] = _outcome(rank, future)
+                    outcomes[rank] = _outcome(self.jobs[rank], future)
                     yield outcomes[rank]
             yield None
             time.sleep(POLL_SECONDS)
@@ -181,14 +184,19 @@ class Attempt:
             self._on_points(tail.records())
 
 
-def _outcome(rank: int, future: Future) -> AttemptOutcome:
+def _outcome(job: TrainingJob, future: Future) -> AttemptOutcome:
     """How a rank ended, from its future; a future not done has lost its worker."""
     if future.status == "finished":
         ended = future.result()
-        return AttemptOutcome(rank=rank, code=ended.code, was_stopped=ended.was_stopped)
+        return AttemptOutcome(
+            rank=job.rank,
+            code=ended.code,
+            was_stopped=ended.was_stopped,
+            has_result=job.result_file.exists(),
+        )
     if future.status == "error":
         error = future.exception()
         is_worker_lost = type(error).__name__ == "KilledWorker"
         code = None if is_worker_lost else 1
-        return AttemptOutcome(rank=rank, code=code, note=f" ({error})")
-    return AttemptOutcome(rank=rank, code=None)
+        return AttemptOutcome(rank=job.rank, code=code, note=f" ({error})")
+    return AttemptOutcome(rank=job.rank, code=None)

@@ -5,19 +5,21 @@ checkpoints. Runs in a rank.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import torch.distributed as dist
 
 from jupyter_aistack.compute.data.batches import ShardReader
-from jupyter_aistack.exceptions import TrainingError
-from jupyter_aistack.system.files import replacing
+from jupyter_aistack.exceptions import InvalidRequest, TrainingError
+
+from .serialize import load_value, save_value
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -106,7 +108,7 @@ class Context:
 
     def data(
         self,
-        batch_size: int = 1024,
+        batch_size: SupportsIndex = 1024,
         *,
         features: Sequence[str] | None = None,
         label: str | None = None,
@@ -128,11 +130,17 @@ class Context:
         """
         if not self._reader.shard.rows:
             raise TrainingError("data: train() was given none", field="data")
+        rows = _whole_number("batch_size", batch_size)
+        if rows < 1:
+            raise InvalidRequest(
+                f"batch_size: expected a whole number from 1 up, got {rows}",
+                field="batch_size",
+            )
         epoch, done = self._next
         first = done if epoch == self.epoch else 0
         batches = self._reader.batches(
             self.epoch,
-            size=batch_size,
+            size=rows,
             features=features,
             label=label,
             shuffle=shuffle,
@@ -170,7 +178,7 @@ class Context:
 
     def log(
         self,
-        step: int | None = None,
+        step: SupportsIndex | None = None,
         *,
         every_rank: bool = False,
         **metrics: float | torch.Tensor,
@@ -178,9 +186,12 @@ class Context:
         """Send metrics to the notebook; costs microseconds, never waits.
 
         Args:
-            step: what to plot them against.
+            step: a whole number of any kind to plot them against.
             every_rank: also from ranks other than 0.
-            metrics: numbers, or tensors of one number.
+            metrics: numbers, or arrays and tensors of one number.
+
+        Raises:
+            InvalidRequest: one of them is no number; nothing is sent.
         """
         if self.rank and not every_rank:
             return
@@ -189,8 +200,8 @@ class Context:
             "rank": self.rank,
             "attempt": self.attempt,
             "epoch": self.epoch,
-            "step": step,
-            "metrics": {name: float(value) for name, value in metrics.items()},
+            "step": None if step is None else _whole_number("step", step),
+            "metrics": {name: _number(name, value) for name, value in metrics.items()},
         }
         # One write for a line, so that no reader finds half a line.
         os.write(self._metrics_descriptor, json.dumps(point).encode() + b"\n")
@@ -224,6 +235,10 @@ class Context:
 
         The file is replaced whole: a rank that dies while writing leaves the previous
         checkpoint.
+
+        Raises:
+            TrainingError: it cannot be pickled or written; the previous checkpoint is
+                kept.
         """
         if self.rank:
             return
@@ -233,8 +248,7 @@ class Context:
             "next": self._next,
             "extra": extra,
         }
-        with replacing(self._checkpoint, is_durable=True) as part:
-            torch.save(state, part)
+        save_value(state, self._checkpoint, name="the checkpoint", is_durable=True)
 
     def restore(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
@@ -244,18 +258,40 @@ class Context:
         Returns:
             What was kept as ``extra``, or None when there is no checkpoint, and nothing
             was changed.
+
+        Raises:
+            TrainingError: the file is not a checkpoint.
         """
         if not self._checkpoint.exists():
             return None
-        state = torch.load(
-            self._checkpoint, map_location=self.device, weights_only=False
-        )
+        state = load_value(self._checkpoint, self.device, name="the checkpoint")
         _unwrapped(model).load_state_dict(state["model"])
         if optimizer is not None and state["optimizer"] is not None:
             optimizer.load_state_dict(state["optimizer"])
         self._next = tuple(state["next"])
         extra: dict[str, Any] = state["extra"]
         return extra
+
+
+def _whole_number(name: str, value: Any) -> int:
+    """`value`, of whatever library, as Python's own number."""
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidRequest(
+            f"{name}: expected a whole number, got {value!r}", field=name
+        ) from None
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        # An array of one number is no float to NumPy, but has an item.
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidRequest(
+            f"{name}: expected a number, or a tensor of one number, got {value!r}",
+            field=name,
+        ) from None
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -31,7 +31,8 @@ class TrainingJob:
         notice_file: says that a slice will be reclaimed soon; read.
         stop_file: once it exists, holds the seconds the rank has left; read by its
             worker.
-        port_file: the port of rank 0's store; written by rank 0, read by the others.
+        store_file: the key-value store by which ranks find one another; read and
+            written.
         metrics_file, out_file, log_file: logged points, prints and the process's own
             errors; written.
         error_file, result_file: how the loop ended; one of them is written.
@@ -50,7 +51,7 @@ class TrainingJob:
     checkpoint_folder: Path
     notice_file: Path
     stop_file: Path
-    port_file: Path
+    store_file: Path
     metrics_file: Path
     out_file: Path
     log_file: Path
@@ -145,7 +146,7 @@ class TrainingRun:
             checkpoint_folder=self.checkpoints,
             notice_file=self.notice_file,
             stop_file=folder / "stop",
-            port_file=folder / "port",
+            store_file=folder / "store",
             metrics_file=folder / f"rank-{rank}.metrics",
             out_file=folder / f"rank-{rank}.out",
             log_file=folder / f"rank-{rank}.log",

@@ -5,6 +5,7 @@ in the notebook.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from jupyter_aistack.compute.data.shards import Shard, plan_shards
 from jupyter_aistack.core.model.device import Slice
@@ -21,7 +22,7 @@ from jupyter_aistack.exceptions import InvalidRequest
 from .attempt import Metrics
 from .backend import choose_backend
 from .job import RankResult, TrainingRun
-from .serialize import dump_by_value
+from .serialize import dump_argument
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ def train(
     data: Any = None,
     *,
     workers: Any,
-    epochs: int = 1,
+    epochs: SupportsIndex = 1,
     config: Mapping[str, Any] | None = None,
     on_metrics: Callable[[Metrics], None] | None = None,
-    max_restarts: int = 0,
+    max_restarts: SupportsIndex = 0,
     checkpoint_dir: str | Path | None = None,
     timeout: float | None = None,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
     backend: str = "auto",
 ) -> Result:
     """Run ``loop(ctx)`` in one torch rank per worker and wait for all of them.
@@ -108,7 +109,10 @@ def train(
         InvalidRequest: an argument makes no sense; it is named.
         KeyboardInterrupt: after all ranks have been stopped.
     """
-    _check_arguments(loop, epochs, max_restarts)
+    _check_loop(loop)
+    epochs = _whole_number("epochs", epochs, minimum=1)
+    max_restarts = _whole_number("max_restarts", max_restarts, minimum=0)
+    seed = _whole_number("seed", seed, minimum=0)
     began = time.monotonic()
     with _run_folder() as folder, _dask_client(workers) as (client, slices):
         run = _plan_run(
@@ -155,8 +159,8 @@ def _plan_run(
         folder=folder,
         workers=tuple(names),
         shards=tuple(_shards(client, data, len(names), folder)),
-        loop=dump_by_value(loop),
-        config=dump_by_value(dict(config)),
+        loop=dump_argument("loop", loop),
+        config=dump_argument("config", dict(config)),
         epochs=epochs,
         seed=seed,
         backend=chosen,
@@ -184,23 +188,23 @@ def _result(
     )
 
 
-def _check_arguments(loop: Any, epochs: int, max_restarts: int) -> None:
+def _check_loop(loop: Any) -> None:
     if not callable(loop):
         raise InvalidRequest(
             f"loop: expected a function of one context, got {type(loop).__name__}",
             field="loop",
         )
-    _check_count("epochs", epochs, minimum=1)
-    _check_count("max_restarts", max_restarts, minimum=0)
 
 
-def _check_count(name: str, value: Any, *, minimum: int) -> None:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if not is_number or value < minimum:
+def _whole_number(name: str, value: Any, *, minimum: int) -> int:
+    """A count of whatever library, as Python's own number."""
+    is_number = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not is_number or operator.index(value) < minimum:
         raise InvalidRequest(
             f"{name}: expected a whole number from {minimum} up, got {value!r}",
             field=name,
         )
+    return operator.index(value)
 
 
 @contextlib.contextmanager
@@ -248,7 +252,7 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
 
     from jupyter_aistack.compute.clusters.cluster import Cluster
 
-    is_count = isinstance(workers, int) and not isinstance(workers, bool)
+    is_count = hasattr(workers, "__index__") and not isinstance(workers, bool)
     if isinstance(workers, Client):
         cluster = workers.cluster
         yield workers, _slices(cluster) if isinstance(cluster, Cluster) else {}
@@ -258,7 +262,7 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
             client.wait_for_workers(count, timeout=START_SECONDS)
             yield client, _slices(workers)
     elif is_count and workers > 0:
-        with Cluster(workers) as own, _dask_client(own) as connected:
+        with Cluster(operator.index(workers)) as own, _dask_client(own) as connected:
             yield connected
     else:
         raise InvalidRequest(

@@ -40,18 +40,36 @@ def too_much(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
 def _what_there_is(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
     if spec.unit is not Unit.DEVICES and _are_indivisible(devices):
         return "its GPUs are leased whole only; ask for 1"
-    if any(not device.is_uncut for device in devices):
+    uncut = [device for device in devices if device.is_uncut]
+    if not uncut:
         offered = ", ".join(profiles_of(devices)) or "(none yet)"
         return f"this host's GPUs are cut into MIG instances; ask for one of {offered}"
-    if spec.unit is Unit.MEMORY:
-        return f"the largest device has {format_bytes(_largest_memory(devices))}"
+    if len(uncut) < len(devices):
+        return f"{_of_those(spec, kind, uncut)}; {_cut_beside(devices)}"
+    return _of_those(spec, kind, uncut)
+
+
+def _of_those(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
+    """What there is of devices that are granted as a whole or by shares."""
+    largest = _largest_memory(devices)
+    if spec.unit is Unit.MEMORY and spec.amount > largest:
+        return f"the largest device has {format_bytes(largest)}"
     if spec.unit is Unit.CORES:
         return f"this host has {max(len(device.cores) for device in devices)} cores"
 
     alike = most_alike(devices)
-    if len(devices) >= int(spec.amount) > alike:
+    wanted = int(spec.amount) if spec.unit is Unit.DEVICES else spec.count
+    if len(devices) >= wanted > alike:
         return f"its GPUs are of two makers, which one process cannot mix; at most {alike} are alike"
     return f"this host has {_counted(spec, kind, devices)}"
+
+
+def _cut_beside(devices: Sequence[Device]) -> str:
+    """What there is beside uncut devices."""
+    cut = sum(not device.is_uncut for device in devices)
+    verb = "is" if cut == 1 else "are"
+    offered = ", ".join(profiles_of(devices)) or "(none yet)"
+    return f"{cut} more {verb} cut into MIG instances ({offered})"
 
 
 def _largest_memory(devices: Sequence[Device]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import sys
 import threading
 import time
@@ -17,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from jupyter_aistack.exceptions import LedgerUnavailable
+from jupyter_aistack.system.sqlite_files import create_private
 
 _BUSY_SECONDS = 15
-_SHARED = stat.S_ISGID | stat.S_IWGRP
 _CONNECT_SECONDS = 5
 _ALLOWED = (
     "write sqlite:///path/to/ledger.sqlite or postgresql+psycopg://user@server/database"
@@ -98,7 +97,7 @@ def create(url: URL) -> sa.Engine:
         return sa.create_engine(
             url, pool_pre_ping=True, max_overflow=-1, connect_args=arguments
         )
-    _make_file(Path(str(url.database)))
+    create_private(Path(str(url.database)))
     arguments = {"timeout": _BUSY_SECONDS, "isolation_level": None}
     engine = sa.create_engine(
         url,
@@ -111,25 +110,6 @@ def create(url: URL) -> sa.Engine:
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
-
-
-def _make_file(path: Path) -> None:
-    """Readable by its owner alone; by the group as well in a folder that an admin has
-    set up to be shared by it.
-
-    SQLite gives the files beside it (``-wal``, ``-shm``) the same mode, whatever the
-    umask.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.exists():
-        return
-    mode = 0o660 if path.parent.stat().st_mode & _SHARED == _SHARED else 0o600
-    opened = os.open(path, os.O_RDWR | os.O_CREAT, mode)
-    try:
-        if mode == 0o660:
-            os.fchmod(opened, mode)  # most umasks would take the group's part away
-    finally:
-        os.close(opened)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -181,3 +181,8 @@ def _ask(library: Any, function: str, args: tuple[Any, ...]) -> tuple[int, Any]:
         return 0, call(*args)
     except library.AmdSmiLibraryException as error:
         return int(error.get_error_code()), None
+    except Exception as error:
+        # The binding itself fails, over an answer it cannot decode, say: that is one
+        # question about one GPU, and no reason to lose sight of the others.
+        problem = f"cannot be asked {function} ({type(error).__name__}: {error})"
+        raise ProviderError(f"an AMD GPU {problem}", problem=problem) from error

@@ -198,6 +198,11 @@ def _ask(library: Any, function: str, args: tuple[Any, ...]) -> tuple[int, Any]:
         library.NVMLLibraryMismatchError
     ):  # pynvml's word for "function not found" where there are versions of it
         return FUNCTION_NOT_FOUND, None
+    except Exception as error:
+        # The binding itself fails, over an answer it cannot decode, say: that is one
+        # question about one GPU, and no reason to lose sight of the others.
+        problem = f"cannot be asked {function} ({type(error).__name__}: {error})"
+        raise ProviderError(f"a GPU {problem}", problem=problem) from error
 
 
 def _import_pynvml() -> Any:

@@ -372,7 +372,7 @@ def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(
 def test_no_room_on_the_host_moves_nothing(
     offload: Offload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_available_bytes", lambda: 1000)
+    monkeypatch.setattr(module, "available_bytes", lambda: 1000)
     with pytest.raises(LeaseError, match="would not fit into the 600 B of host memory"):
         offload.suspend()
     assert not offload.is_suspended

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jupyter_aistack.compute.clusters import worker_leases
 from jupyter_aistack.compute.clusters.worker_leases import WorkerLeases
+from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import AcquireTimeout, ClusterError
+from jupyter_aistack.system import cgroup
+from jupyter_aistack.system.cgroup import MemoryGroup
 
 
 class Lease:
@@ -129,3 +134,17 @@ def test_live_leases_are_the_hosts() -> None:
     client: Any = Host(own={"l-1"}, others={"l-2"})
     leases = WorkerLeases(client, "1/4", queue="", timeout=None, cluster="c")
     assert asyncio.run(leases.live_ids()) == {"l-1", "l-2"}
+
+
+def test_a_worker_on_a_gpu_has_its_share_of_the_containers_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited = (MemoryGroup(limit=GIB, used=0),)
+    monkeypatch.setattr(cgroup, "memory_groups", lambda *_: limited)
+    gpus = [{"id": f"GPU-{n}", "kind": "gpu"} for n in range(2)]
+    host = SimpleNamespace(host=lambda: {"devices": gpus})
+    half = SimpleNamespace(device_id="GPU-0", fraction=Fraction(1, 2))
+    lease: Any = SimpleNamespace(slices=(half,))
+    client: Any = host
+    leases = WorkerLeases(client, "1/2", queue="", timeout=None, cluster="c")
+    assert asyncio.run(leases.host_memory_bytes(lease)) == GIB // 4

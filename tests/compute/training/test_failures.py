@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -58,6 +59,35 @@ def test_an_outcome_is_a_success_a_death_or_neither(
     assert (outcome.is_success, outcome.has_died) == (is_success, has_died)
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(0, "0"), (3, "3"), (137, r"137 \(128 \+ SIGKILL\)"), (163, r".* signal 35\)")],
+)
+def test_a_rank_that_left_before_its_loop_returned_is_a_failure(
+    code: int, status: str, tmp_path: Path
+) -> None:
+    first, second = jobs(tmp_path)
+    write_error(first, "RuntimeError", failed_at=1.0)  # it lost the other
+    lost = AttemptOutcome(rank=0, code=1, has_result=False)
+    left = AttemptOutcome(rank=1, code=code, has_result=False)
+    assert not left.is_success
+    error = error_of_loop([first, second], [lost, left])
+    assert re.match(
+        f"rank 1 ended its process with exit status {status} before its loop returned",
+        error.message,
+    )
+    assert error.facts["rank"] == 1
+
+
+def test_a_loop_that_calls_exit_is_told_as_that(tmp_path: Path) -> None:
+    first, second = jobs(tmp_path)
+    write_error(second, "SystemExit", failed_at=1.0)
+    error = error_of_loop([first, second], [])
+    assert error.message.startswith(
+        "rank 1 left with sys.exit(no) before its loop returned\n\nin loop"
+    )
+
+
 def test_the_error_is_of_the_rank_that_failed_first(tmp_path: Path) -> None:
     first, second = jobs(tmp_path)
     write_error(first, "ConnectionError", failed_at=2.0)
@@ -83,7 +113,7 @@ def test_a_death_names_its_signal_and_ends_with_the_log(tmp_path: Path) -> None:
     died = AttemptOutcome(rank=1, code=-signal.SIGKILL)
     error = error_of_death(job, died, restarts=2)
     assert error.message.startswith(
-        "rank 1 was ended by SIGKILL (out of memory, perhaps), and had been started again 2 times"
+        "rank 1 was ended by SIGKILL (exit status 137; out of memory, perhaps), and had been started again 2 times"
     )
     assert error.message.endswith("line 29\n")
     assert "line 9\n" not in error.message

@@ -49,7 +49,7 @@ def test_jobs_of_a_run_differ_in_rank_shard_and_own_files(tmp_path: Path) -> Non
     own = ("metrics", "out", "log", "error", "result", "job")
     for name in own:
         assert getattr(first, f"{name}_file") != getattr(second, f"{name}_file")
-    for name in ("loop", "config", "notice", "stop", "port"):
+    for name in ("loop", "config", "notice", "stop", "store"):
         assert getattr(first, f"{name}_file") == getattr(second, f"{name}_file")
 
 

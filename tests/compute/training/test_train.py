@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -248,6 +249,7 @@ def test_what_a_killed_kernel_left_is_removed_and_the_living_keep_theirs(
         folder.mkdir()
     with train_module._run_folder() as folder:
         assert sorted(tmp_path.iterdir()) == sorted([*kept, folder])
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 

@@ -135,6 +135,31 @@ def test_mig_instances_are_granted_by_profile_and_only_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("2", "this host has 1 GPU; 1 more is cut into MIG instances (1g.10gb)"),
+        ("1/2x2", "this host has 1 GPU; 1 more is cut into MIG instances (1g.10gb)"),
+        (
+            "100GiB",
+            "the largest device has 80.0 GiB; 1 more is cut into MIG instances (1g.10gb)",
+        ),
+        ("20GiBx2", "this host has 1 GPU; 1 more is cut into MIG instances (1g.10gb)"),
+    ],
+)
+def test_a_cut_gpu_beside_a_whole_one_does_not_hide_it(spec: str, why: str) -> None:
+    instance = MIGInstance(uuid="MIG-0", profile="1g.10gb", memory_bytes=10 * GIB)
+    mixed = box(gpu(0, mig=(instance,), mig_enabled=True), gpu(1))
+    answer = unplaced(spec, mixed)
+    assert (answer.never, answer.reason) == (
+        "Unsatisfiable",
+        f"{parse_spec(spec)} cannot be had here: {why}",
+    )
+    assert [slice_.uuid for slice_ in placed("1", mixed)] == ["GPU-1"]
+    two = box(gpu(0, mig=(instance,), mig_enabled=True), gpu(1), gpu(2))
+    assert len(placed("2", two)) == 2
+
+
+@pytest.mark.parametrize(
     ("spec", "words"),
     [("3", "2 GPUs"), ("100GiB", "80.0 GiB"), ("cpu:9", "8 cores"), ("1024", "2 GPUs")],
 )

@@ -196,6 +196,17 @@ def test_one_gpu_in_trouble_says_why_and_hides_no_other(
     assert words in devices[1].problem
 
 
+def test_an_answer_that_cannot_be_decoded_is_the_trouble_of_one_gpu(
+    fake_amdsmi,
+) -> None:
+    state = mi300x(0) + mi300x(1, name="\udcff\udcfe")
+    first, second = fake_amdsmi.python(state, SETUP)("provider.discover('box')")
+    assert (first.problem, first.memory_bytes) == ("", MEMORY)
+    assert second.problem.startswith(
+        "cannot be asked amdsmi_get_gpu_asic_info (UnicodeDecodeError: "
+    )
+
+
 def test_a_gpu_lost_from_the_start_is_listed_and_comes_back(fake_amdsmi) -> None:
     child = fake_amdsmi.python(mi300x(lost=12), SETUP)
     assert child("[(d.id, d.is_healthy) for d in provider.discover('box')]") == [

@@ -83,6 +83,15 @@ def test_multiprocessors_follow_the_architecture(
     assert child("provider.discover('box')[0].multiprocessors") == multiprocessors
 
 
+def test_an_answer_that_cannot_be_decoded_is_the_trouble_of_one_gpu(fake_nvml) -> None:
+    state = h200(0) + h200(1, name="\udcff\udcfe")
+    first, second = fake_nvml.python(state, SETUP)("provider.discover('box')")
+    assert (first.problem, first.memory_bytes) == ("", H200_BYTES)
+    assert second.problem.startswith(
+        "cannot be asked nvmlDeviceGetName (UnicodeDecodeError: "
+    )
+
+
 def test_eight_gpus_keep_their_order(fake_nvml) -> None:
     child = fake_nvml.python("".join(h200(i) for i in range(8)), SETUP)
     assert [(d.index, d.id) for d in child("provider.discover('box')")] == [
