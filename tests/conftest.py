@@ -53,11 +53,12 @@ def leaves_out_services(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the fixtures of Jupyter servers where servers are tested: the import of a
-    server takes two seconds, mostly for the grammar of a validator.
+    """Load the fixtures of Jupyter servers where servers are tested, else those of
+    Jupyter alone: the import of a server takes two seconds, mostly for the grammar of a
+    validator.
     """
-    if not leaves_out_services(config):
-        config.pluginmanager.import_plugin("pytest_jupyter.jupyter_server")
+    part = "jupyter_core" if leaves_out_services(config) else "jupyter_server"
+    config.pluginmanager.import_plugin(f"pytest_jupyter.{part}")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
