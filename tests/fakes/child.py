@@ -137,7 +137,7 @@ class _Nursery:
         with other_end:
             subprocess.Popen(
                 [sys.executable, "-c", _NURSERY],
-                stdin=other_end,
+                stdin=other_end.fileno(),
                 env={**os.environ, "PYTHONPATH": path, _PATH: library_path},
             )
 
