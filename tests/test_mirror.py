@@ -34,6 +34,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
+    "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
         "broker.api.accounting_verbs",
@@ -56,7 +57,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "broker/test_broker.py": {
         "broker.cycle",
         "broker.devices",
-        "broker.host_sampler",
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
@@ -255,7 +255,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.outcomes",
         "server.suspend.worker",
     },
-    "server/suspend/test_selftest.py": {"server.suspend.selftest_child"},
+    "server/suspend/test_preflight.py": {"providers.nvidia.checkpoint.inspection"},
+    "server/suspend/test_selftest.py": {"providers.nvidia.checkpoint.selftest_child"},
     "server/test_app.py": {
         "server.suspend.coordinator",
         "server.suspend.kernel_activity",

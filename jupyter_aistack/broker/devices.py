@@ -275,16 +275,16 @@ class DeviceManager:
         """What every device reports; see `HostSampler.sample`."""
         return self._sampler.sample(leases, pids, max_age_seconds)
 
-    def measure(
+    def fresh(
         self,
         leases: Sequence[Lease],
         pids: Mapping[str, frozenset[int]],
         since: float | None = None,
     ) -> HostSample:
         """What the devices of some leases report at this very moment; see
-        `HostSampler.measure`.
+        `HostSampler.fresh`.
         """
-        return self._sampler.measure(leases, pids, since)
+        return self._sampler.fresh(leases, pids, since)
 
     def _by_owner(self, devices: Mapping[str, Device]) -> list[OwnedDevices]:
         """Devices by the provider they belong to."""

@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from jupyter_aistack.core.model.device import Device, Inventory
 from jupyter_aistack.core.model.lease import Lease, LeaseState
@@ -26,6 +26,36 @@ Pids = Mapping[str, frozenset[int]]
 Processes = Callable[[Iterable[Lease]], Pids]
 OwnedDevices = tuple[GuardedProvider, Mapping[str, Device]]
 """A provider, and its devices by id."""
+
+
+JOIN_SECONDS = 0.25
+"""How far apart the beginnings of activity may be that one answer is for."""
+
+
+@dataclass
+class _FreshBatch:
+    """Callers who are answered by one fresh sample.
+
+    Attributes:
+        start: since when activity is reported.
+        leases, pids: of all of them.
+        sample: the answer; None before it is there.
+    """
+
+    start: float
+    leases: dict[str, Lease] = field(default_factory=dict)
+    pids: dict[str, frozenset[int]] = field(default_factory=dict)
+    sample: HostSample | None = None
+
+    def is_open_to(self, start: float) -> bool:
+        return abs(start - self.start) <= JOIN_SECONDS
+
+    def join(self, leases: Iterable[Lease], pids: Pids, start: float) -> None:
+        self.start = min(self.start, start)
+        for lease in leases:
+            known = self.pids.get(lease.id, frozenset())
+            self.leases[lease.id] = lease
+            self.pids[lease.id] = known | pids.get(lease.id, frozenset())
 
 
 class HostSampler:
@@ -49,6 +79,11 @@ class HostSampler:
         self._lock = threading.Lock()
         self._samples: deque[HostSample] = deque(maxlen=KEPT_SAMPLES)
         self._numbers = itertools.count(1)
+        self._batch: _FreshBatch | None = None
+        self._joining = threading.Lock()
+        # Beside the lock of the samples: a tick that hangs in a driver must not keep
+        # the end of a process waiting.
+        self._refreshing = threading.Lock()
 
     @property
     def latest(self) -> HostSample | None:
@@ -86,25 +121,49 @@ class HostSampler:
             self._samples.append(sample)
             return sample
 
-    def measure(
+    def fresh(
         self, leases: Sequence[Lease], pids: Pids, since: float | None
     ) -> HostSample:
         """What the devices of some leases report at this very moment, activity since
         `since` or over the last seconds.
 
-        It is not kept, and cuts no sample's time short.
+        It is not kept, and cuts no sample's time short. Callers who come while the
+        drivers are being asked share the next answer: a slow driver is asked once for
+        all of them.
         """
+        start = self._clock() - MEASURED_SECONDS if since is None else since
+        with self._joining:
+            batch = self._batch
+            if batch is None or not batch.is_open_to(start):
+                batch = self._batch = _FreshBatch(start=start)
+            batch.join(leases, pids, start)
+
+        with self._refreshing:
+            if batch.sample is None:
+                self._close(batch)
+                batch.sample = self._take_fresh(batch)
+            return batch.sample
+
+    def _close(self, batch: _FreshBatch) -> None:
+        # Who comes from here on must not be answered by what is read now.
+        with self._joining:
+            if self._batch is batch:
+                self._batch = None
+
+    def _take_fresh(self, batch: _FreshBatch) -> HostSample:
         now = self._clock()
-        start = now - MEASURED_SECONDS if since is None else since
-        home = {slice_.device_id for lease in leases for slice_ in lease.slices}
+        home = {
+            slice_.device_id
+            for lease in batch.leases.values()
+            for slice_ in lease.slices
+        }
         devices = {d.id: d for d in self._inventory().devices if d.id in home}
-        held = {lease.id: lease for lease in leases}
-        readings = self._readings(devices, held, pids, start)
+        readings = self._readings(devices, batch.leases, batch.pids, batch.start)
         return HostSample(
             number=0,
             at=now,
-            leases=held,
-            pids=pids,
+            leases=batch.leases,
+            pids=batch.pids,
             devices=devices,
             readings=readings,
         )

@@ -38,7 +38,7 @@ class EmbeddedTransport(Transport):
     def __init__(self) -> None:
         from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.config import load_settings
-        from jupyter_aistack.system.processes import current_user
+        from jupyter_aistack.system.users import current_user
 
         settings = load_settings()
         self._broker = settings.build_broker()

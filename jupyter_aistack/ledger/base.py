@@ -28,6 +28,7 @@ from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
@@ -287,6 +288,29 @@ class Ledger(ABC):
     @abstractmethod
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Events with a sequence above `after`, in order."""
+
+    # -- who lives ---------------------------------------------------------------------
+
+    @abstractmethod
+    def hold_presence(self, process: ProcessIdentity) -> None:
+        """Show all who share the ledger that this process lives, until it ends or the
+        ledger is closed; stopped, it still does. Holding twice is holding once.
+
+        Args:
+            process: this process.
+        """
+
+    @abstractmethod
+    def presence(self, process: ProcessIdentity) -> Liveness:
+        """Whether a process that may be in another PID namespace lives; unknown unless
+        it has shown that it does.
+        """
+
+    @abstractmethod
+    def has_witness(self, process: ProcessIdentity) -> bool:
+        """Whether a process lives on this ledger that sees `process`: of the same
+        machine and PID namespace. It is for that one to say when `process` has ended.
+        """
 
     @abstractmethod
     def close(self) -> None:

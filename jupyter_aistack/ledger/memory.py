@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
@@ -40,6 +42,16 @@ class MemoryLedger(TransactionalLedger):
         # Nothing needs undoing: the rules check first and change afterwards.
         with self._lock:
             yield self._rows
+
+    def hold_presence(self, process: ProcessIdentity) -> None:
+        pass
+
+    def presence(self, process: ProcessIdentity) -> Liveness:
+        is_self = process.pid == os.getpid()
+        return Liveness.ALIVE if is_self else Liveness.UNKNOWN
+
+    def has_witness(self, process: ProcessIdentity) -> bool:
+        return False
 
     def close(self) -> None:
         pass

@@ -5,7 +5,6 @@ last.
 from __future__ import annotations
 
 import atexit
-import getpass
 import logging
 import os
 import threading
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_aistack.client.display import Panel
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, TrackingError
+from jupyter_aistack.system.users import current_user
 
 from .cost import Cost
 from .fingerprint import code_tags, data_fingerprint
@@ -226,7 +226,7 @@ class Run:
         self._meter = _start_meter()
         tags = {
             **code_tags(),
-            "mlflow.user": _user(),
+            "mlflow.user": current_user(),
             **self._slice_tags(),
             **self._first_tags,
         }
@@ -364,10 +364,3 @@ def _status(error: BaseException | None) -> str:
     if error is None:
         return "FINISHED"
     return "FAILED" if isinstance(error, Exception) else "KILLED"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid-{os.getuid()}"

@@ -75,7 +75,7 @@ class MemoryProbe:
             elif own:
                 elsewhere.append(device.name)
 
-        sample = self._broker.devices.measure([lease], {lease.id: pids})
+        sample = self._broker.devices.fresh([lease], {lease.id: pids})
         usage = usage_of(lease, pids, sample.readings)
         is_known = usage.memory_bytes is not None
         return MemoryReading(

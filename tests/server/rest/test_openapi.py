@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 
 from jupyter_aistack.server.rest.handlers import ROUTES
 from jupyter_aistack.server.rest.openapi import document
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 from tests.fakes.live_server import TOKEN, LiveServer, live_server
 
 CHECKS = [
