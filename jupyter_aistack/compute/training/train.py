@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from jupyter_aistack.compute.data.shards import Shard, plan_shards
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .attempt import Metrics
 from .backend import choose_backend
@@ -243,7 +244,7 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
         yield workers, _slices(cluster) if isinstance(cluster, Cluster) else {}
     elif isinstance(workers, Cluster):
         count = max(1, len(workers.worker_spec))
-        with Client(workers, set_as_default=False) as client:
+        with _connected(workers) as client:
             client.wait_for_workers(count, timeout=START_SECONDS)
             yield client, _slices(workers)
     elif is_count and workers > 0:
@@ -254,6 +255,25 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
             f"workers: expected a Cluster, a Dask client or a number of workers, got {workers!r}",
             field="workers",
         )
+
+
+@contextlib.contextmanager
+def _connected(cluster: Cluster) -> Iterator[Client]:
+    """A client of its own, connected and closed whole: Dask leaves threads behind where
+    Ctrl-C breaks that off.
+    """
+    from distributed import Client
+
+    with contextlib.ExitStack() as stack:
+        with DeferredInterrupts():
+            client = Client(cluster, set_as_default=False)
+            stack.callback(_close, client)
+        yield client
+
+
+def _close(client: Client) -> None:
+    with DeferredInterrupts():
+        client.close()
 
 
 def _slices(cluster: Cluster) -> SlicesByWorker:
