@@ -18,6 +18,7 @@ from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.system.pid_namespace import PidNamespace
 from jupyter_aistack.system.processes import is_alive
 
 from .cycle import SchedulingCycle
@@ -54,6 +55,7 @@ class Broker:
         not_enforced_action: about a lease whose process finds more than was granted.
         memory_action: about processes that hold more GPU memory than their lease has.
         show_names: whether users see the names of others.
+        pid_namespace: tells which ids that a driver lists are of processes here.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Broker:
         not_enforced_action: NotEnforcedAction = NotEnforcedAction.WARN,
         memory_action: MemoryAction = MemoryAction.INTERRUPT,
         show_names: bool = True,
+        pid_namespace: PidNamespace | None = None,
     ) -> None:
         self.ledger = ledger
         self.host = host or socket.gethostname()
@@ -82,7 +85,8 @@ class Broker:
             providers,
             host=self.host,
             clock=clock,
-            ours=lambda: self.processes.leased_pids(),
+            held=lambda: self.processes.holders(),
+            namespace=pid_namespace,
         )
         self.host_state = state = HostState(
             ledger, devices, policy or Policy(), clock, ttl_seconds

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from jupyter_aistack.core.model.foreign_memory import Holders
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.system.processes import tree
@@ -105,10 +107,16 @@ class HolderProcesses:
             for lease_id, pids in self.trees(leases).items()
         }
 
-    def leased_pids(self) -> frozenset[int]:
-        """The processes of all live leases: memory that others hold is foreign."""
-        pids = self.pids(self._host_state.leases())
-        return frozenset().union(*pids.values())
+    def holders(self) -> Holders:
+        """The processes of all live leases, and what these were granted of each device:
+        memory that others hold is foreign.
+        """
+        leases = self._host_state.leases()
+        granted: Counter[str] = Counter()
+        for slice_ in (slice_ for lease in leases for slice_ in lease.occupied):
+            granted[slice_.device_id] += slice_.memory_bytes
+        ours = frozenset().union(*self.pids(leases).values())
+        return Holders(ours=ours, granted=granted)
 
 
 def root_pid(holder: Holder) -> int | None:

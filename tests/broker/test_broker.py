@@ -37,6 +37,7 @@ from jupyter_aistack.exceptions import (
 )
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.system.pid_namespace import PidNamespace
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 
@@ -111,6 +112,7 @@ def broker(bench: Bench, clock: ManualClock, living: set[int]) -> Iterator[Broke
         host="testbox",
         clock=clock,
         is_alive=lambda pid, since: pid in living,
+        pid_namespace=PidNamespace(is_initial=lambda: True),
     )
     yield broker
     broker.close()

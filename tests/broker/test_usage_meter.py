@@ -525,7 +525,7 @@ def later(seconds):
 def test_a_drivers_counter_is_charged_to_the_leases_on_it(fake_nvml: Any) -> None:
     def state(joules: int, sm: int) -> str:
         gpu = f"gpu uuid=GPU-a name=NVIDIA_H200 memory={140 * GIB} cores=16896 energy_mj={joules * 1000}\n"
-        return gpu + f"process gpu=0 pid={child.process.pid} memory={9 * GIB} sm={sm}\n"
+        return gpu + f"process gpu=0 pid={child.pid} memory={9 * GIB} sm={sm}\n"
 
     child = fake_nvml.python(
         f"gpu uuid=GPU-a name=NVIDIA_H200 memory={140 * GIB} energy_mj=0\n", DRIVEN

@@ -68,7 +68,7 @@ MIG_INSTANCE = WIRE.record(
 DEVICE = WIRE.record(
     Device,
     # What is in use is reported by the usage.
-    hidden=["processes", "free_bytes"],
+    hidden=["processes", "own_memory_bytes", "used_bytes", "free_bytes"],
     formats={
         "mig_offers": _expected(tuple[str, ...], []),
         "vendor": _expected(str, ""),

@@ -62,8 +62,21 @@ class Statement:
         return named
 
 
+_by_dialect: dict[tuple[str, str], Statements] = {}
+
+
+def statements_for(dialect: sa.Dialect) -> Statements:
+    """The statements in a dialect, compiled at its first use in this process: that
+    takes longer than all else in opening a ledger.
+    """
+    key = (dialect.name, dialect.paramstyle)
+    if key not in _by_dialect:
+        _by_dialect[key] = Statements(dialect)
+    return _by_dialect[key]
+
+
 class Statements:
-    """All of them, for one database.
+    """All of them, in the dialect of a database.
 
     Args:
         dialect: whose parameters are named (``paramstyle`` ``named`` or ``pyformat``).

@@ -37,7 +37,7 @@ export interface IDevice {
   is_divisible: boolean;
   peers: string[];
   domain: string;
-  foreign_memory_bytes: number;
+  foreign_memory_bytes: number | null;
   simulated: boolean;
   problem: string;
   level: Enforcement | null;

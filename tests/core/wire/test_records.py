@@ -21,7 +21,12 @@ HIDDEN = {
         "away_at",
         "away_seconds",
     },  # the worker's
-    "Device": {"processes", "free_bytes"},  # what is in use is told by the usage
+    "Device": {
+        "processes",
+        "free_bytes",
+        "own_memory_bytes",
+        "used_bytes",
+    },  # what is in use is told by the usage
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},
 }
