@@ -111,7 +111,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "system.parent_death",
     },
     "compute/training/test_train.py": {
-        "compute.training.attempt",
         "compute.training.log_tail",
         "compute.training.rank_task",
         "compute.training.supervisor",
