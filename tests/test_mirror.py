@@ -60,7 +60,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
-        "broker.processes",
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
@@ -113,7 +112,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "system.parent_death",
     },
     "compute/training/test_train.py": {
-        "compute.training.attempt",
         "compute.training.log_tail",
         "compute.training.rank_task",
         "compute.training.supervisor",
@@ -140,6 +138,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "core/scheduling/test_cycle.py": {"core.model.plan"},
     "core/scheduling/test_forecast.py": {
         "core.scheduling.capacity_holds",
+        "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
     "core/scheduling/test_queue_pass.py": {
