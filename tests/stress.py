@@ -32,18 +32,16 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
-from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.usage_history import Account, decayed_use, equivalents
 from jupyter_aistack.exceptions import LeaseError, Refused
 from jupyter_aistack.ledger.lease_end import due_at
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.providers.base import Provider
+from tests.fakes.bare_provider import BareProvider
 
 HOST = "stress"
 TTL_SECONDS = 0.5
@@ -81,7 +79,7 @@ ENDINGS = {
 }
 
 
-class FixedDevices(Provider):
+class FixedDevices(BareProvider):
     """Devices that exist for the broker alone."""
 
     name = "fixed"
@@ -89,18 +87,6 @@ class FixedDevices(Provider):
 
     def discover(self, host: str) -> tuple[Device, ...]:
         return DEVICES
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation()
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
-    ) -> Mapping[str, DeviceSample]:
-        return {}
 
 
 @dataclass

@@ -23,6 +23,8 @@ from jupyter_aistack.core.model.condition import ConditionKind, new_condition
 from jupyter_aistack.core.wire.preparations import CONDITION
 from jupyter_aistack.exceptions import LedgerUnavailable
 from tests.fakes.samples import SAMPLES, lease
+from tests.fakes.threads import NewThreads
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture
@@ -210,12 +212,10 @@ def test_the_watcher_asks_until_nothing_is_left_and_survives_a_server_that_is_go
 
     on_notice(lambda notice: called_in.append(threading.current_thread().name))
     watcher = NoticeWatcher(ask, messages.append)
+    started = NewThreads()
     watcher.watch()
-    thread = watcher._thread
     watcher.watch()
-    assert thread is not None
-    thread.join(10)
-    assert not thread.is_alive()
+    wait_until(lambda: not started.named("aistack-notices"))
     assert len(messages) == 1
     assert called_in == ["aistack-notices"]
     assert list(answers) == []
@@ -235,10 +235,9 @@ def test_a_lease_that_comes_while_the_last_answer_is_read_is_looked_after(
         return [lease(kind="preempt")] if len(asked) == 2 else []
 
     watcher = NoticeWatcher(ask, messages.append)
+    started = NewThreads()
     watcher.watch()
-    thread = watcher._thread
-    assert thread is not None
-    thread.join(10)
+    wait_until(lambda: not started.named("aistack-notices"))
     assert (len(asked), len(messages)) == (3, 1)
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
 from jupyter_aistack.core.model.device_state import (
@@ -23,11 +21,11 @@ from jupyter_aistack.core.model.device_state import (
     SuspendMethod,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LeaseError
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.testing import ManualClock, holder
+
+from .bare_provider import BareProvider
 
 GPU_BYTES = 80 * GIB
 KEPT_BY_DRIVER = GIB // 2
@@ -95,7 +93,7 @@ NO_FAULTS = Faults(
 )
 
 
-class FakeGPUs(Provider):
+class FakeGPUs(BareProvider):
     """The GPUs of a machine, with what is free on them to the byte."""
 
     name = "gpu"
@@ -117,18 +115,6 @@ class FakeGPUs(Provider):
             )
             for index, device_id in enumerate(self.machine.held)
         )
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation()
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
-    ) -> Mapping[str, DeviceSample]:
-        return {}
 
 
 @dataclass

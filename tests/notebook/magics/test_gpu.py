@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,44 +22,10 @@ from jupyter_aistack.exceptions import AIStackError, DeviceInUse, LeaseError
 from jupyter_aistack.notebook.magics.extension import AIStackMagics
 from jupyter_aistack.notebook.panels import views
 from jupyter_aistack.notebook.session.lease_sync import LeaseSync
-from tests.fakes.shells import new_shell
+from tests.fakes.shells import gpu, new_shell
 from tests.paths import DATA
 
 HOLD = {"kind": "run", "id": "somebody-else"}
-
-
-@pytest.fixture
-def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Client]:
-    """A client on a ledger of its own with one simulated GPU; no server."""
-    for name in (
-        "AISTACK_SOCKET",
-        "AISTACK_KERNEL",
-        "AISTACK_REQUEST",
-        "AISTACK_LEASE",
-        "JPY_SESSION_NAME",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
-    monkeypatch.setattr(client, "_connected", None)
-    result = client.connect()
-    yield result
-    held = client.attached()
-    if held is not None:
-        held.release()
-    result.close()
-
-
-@pytest.fixture
-def shell(broker: client.Client) -> Iterator[InteractiveShell]:
-    """A real shell with the magics in it, which speak to the client above."""
-    shell = new_shell()
-    shell.colors = "nocolor"
-    magics = AIStackMagics(shell, lambda: broker)
-    magics.register()
-    yield shell
-    magics.unregister()
 
 
 @pytest.fixture
@@ -73,18 +39,6 @@ def shell_without_server(
     connected = client.Client(SocketTransport(path))
     AIStackMagics(shell, lambda: connected).register()
     return shell
-
-
-@pytest.fixture
-def magics(shell: InteractiveShell) -> AIStackMagics:
-    result = shell.magics_manager.registry["AIStackMagics"]
-    assert isinstance(result, AIStackMagics)
-    return result
-
-
-def gpu(shell: InteractiveShell, line: str) -> str:
-    """What ``%gpu line`` shows as text."""
-    return str(shell.run_line_magic("gpu", line))
 
 
 # -- status, request, release ----------------------------------------------------------

@@ -11,6 +11,8 @@ import pytest
 
 from jupyter_aistack.exceptions import AIStackError, DeviceLost
 from jupyter_aistack.server.realtime.sampler import Sample, Sampler
+from tests.fakes.threads import NewThreads
+from tests.fakes.waiting import wait_until
 
 log = logging.getLogger("test")
 EMPTY: dict[str, Any] = {"leases": [], "queue": [], "usage": {}}
@@ -46,10 +48,16 @@ def sampler(host: Host) -> Iterator[Sampler]:
     sampler.stop()
 
 
+@pytest.fixture
+def started() -> NewThreads:
+    return NewThreads()
+
+
 def test_nobody_looks_before_someone_wants_to_know(
-    sampler: Sampler, host: Host
+    sampler: Sampler, host: Host, started: NewThreads
 ) -> None:
-    assert (sampler.latest, host.looks, sampler._thread) == (None, 0, None)
+    assert (sampler.latest, host.looks) == (None, 0)
+    assert started.named("aistack-sampler") == []
 
 
 def test_sleeps_when_nobody_watches_and_nothing_is_leased(sampler: Sampler) -> None:
@@ -110,7 +118,9 @@ def test_error_reaches_watchers_and_looking_goes_on(
     assert isinstance(results[-1], Sample)
 
 
-def test_watcher_whose_loop_has_closed_is_forgotten(sampler: Sampler) -> None:
+def test_watcher_whose_loop_has_closed_is_forgotten(
+    sampler: Sampler, started: NewThreads
+) -> None:
     came = threading.Event()
 
     def closed(result: Sample | AIStackError) -> None:
@@ -120,12 +130,11 @@ def test_watcher_whose_loop_has_closed_is_forgotten(sampler: Sampler) -> None:
     sampler.watch(closed, 60.0)
     assert came.wait(WAIT)
     sampler.stop()
-    assert sampler._thread is not None
-    sampler._thread.join(WAIT)
+    wait_until(lambda: not started.named("aistack-sampler"))
     assert sampler._watches == set()
 
 
-def test_stopped_sampler_stays_stopped(sampler: Sampler, host: Host) -> None:
+def test_stopped_sampler_stays_stopped(sampler: Sampler, started: NewThreads) -> None:
     sampler.stop()
     sampler.poke()
-    assert sampler._thread is None
+    assert started.named("aistack-sampler") == []
