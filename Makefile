@@ -12,6 +12,8 @@ BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 REPORTS := $(VENV)/reports
 PARTS := unit service browser notebook
+# A plugin of a library of the services, which takes a second to import in every process.
+NO_PLUGINS := -p no:schemathesis
 # Only the unit tests share the cores: servers and kernels that wait for a core are late, and tests of them fail for that.
 PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 LABEXTENSION := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
@@ -83,7 +85,7 @@ wire: $(VENV)/.test ## types and decoders of the panel, generated from the OpenA
 .PHONY: test-unit
 test-unit: $(VENV)/.test system-packages ## Python tests that start no service, on all cores: a minute
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest $(PARALLEL) -m "not service and not browser and not notebook" --junitxml=$(REPORTS)/unit.xml
+	$(BIN)/python -m pytest $(PARALLEL) $(NO_PLUGINS) -m "not service and not browser and not notebook" --junitxml=$(REPORTS)/unit.xml
 
 .PHONY: test-service
 test-service: $(VENV)/.test system-packages ## Python tests with real servers, kernels, clusters, ranks, databases and builds
