@@ -29,43 +29,6 @@ HOLD = {"kind": "run", "id": "somebody-else"}
 
 
 @pytest.fixture
-<<<<<<< HEAD
-=======
-def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Client]:
-    """A client on a ledger of its own with one simulated GPU; no server."""
-    for name in (
-        "AISTACK_SOCKET",
-        "AISTACK_KERNEL",
-        "AISTACK_REQUEST",
-        "AISTACK_LEASE",
-        "JPY_SESSION_NAME",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
-    monkeypatch.setattr(client, "_connected", None)
-    found = client.connect()
-    yield found
-    held = client.attached()
-    if held is not None:
-        held.release()
-    found.close()
-
-
-@pytest.fixture
-def shell(broker: client.Client) -> Iterator[InteractiveShell]:
-    """A real shell with the magics in it, which speak to the client above."""
-    shell = new_shell()
-    shell.colors = "nocolor"
-    magics = AIStackMagics(shell, lambda: broker)
-    magics.register()
-    yield shell
-    magics.unregister()
-
-
-@pytest.fixture
->>>>>>> main
 def shell_without_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> InteractiveShell:
@@ -78,21 +41,6 @@ def shell_without_server(
     return shell
 
 
-<<<<<<< HEAD
-=======
-@pytest.fixture
-def magics(shell: InteractiveShell) -> AIStackMagics:
-    found = shell.magics_manager.registry["AIStackMagics"]
-    assert isinstance(found, AIStackMagics)
-    return found
-
-
-def gpu(shell: InteractiveShell, line: str) -> str:
-    """What ``%gpu line`` shows as text."""
-    return str(shell.run_line_magic("gpu", line))
-
-
->>>>>>> main
 # -- status, request, release ----------------------------------------------------------
 
 
