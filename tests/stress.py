@@ -288,26 +288,26 @@ def replay(events: Iterable[Event], leases: Mapping[str, Lease]) -> int:
 
 def is_within(held: Sequence[Lease], newest: Lease) -> bool:
     """Whether the devices of the newest lease can hold all that is held on them."""
-    touched = {piece.device_id for piece in newest.slices}
+    touched = {slice_.device_id for slice_ in newest.slices}
     for device in DEVICES:
         pieces = [
-            piece
+            slice_
             for lease in held
-            for piece in lease.slices
-            if piece.device_id == device.id
+            for slice_ in lease.slices
+            if slice_.device_id == device.id
         ]
         if device.id not in touched:
             continue
-        if sum((piece.fraction for piece in pieces), Fraction(0)) > 1:
+        if sum((slice_.fraction for slice_ in pieces), Fraction(0)) > 1:
             return False
-        if sum(piece.memory_bytes for piece in pieces) > device.memory_bytes:
+        if sum(slice_.memory_bytes for slice_ in pieces) > device.memory_bytes:
             return False
         # All CPU specs here are whole cores, so no core may be in two leases.
         cores = Counter(
             core
-            for piece in pieces
-            if piece.kind is SliceKind.CPU
-            for core in piece.cores
+            for slice_ in pieces
+            if slice_.kind is SliceKind.CPU
+            for core in slice_.cores
         )
         if any(times > 1 for times in cores.values()):
             return False
@@ -454,10 +454,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.seed,
         )
     print(json.dumps(figures))
-    found = (
+    result = (
         figures["double_grants"] or figures["alive_after_ttl"] or figures["problems"]
     )
-    return 1 if found else 0
+    return 1 if result else 0
 
 
 if __name__ == "__main__":

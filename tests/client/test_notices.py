@@ -114,7 +114,9 @@ def test_what_is_wrong_with_a_slice_is_told_once(
     troubled = lease(conditions=[CONDITION.to_dict(condition)])
     for _ in range(2):
         watcher.update([troubled])
-    assert messages == ([f"This kernel's slice 1/4 is {condition.text}"] if is_told else [])
+    assert messages == (
+        [f"This kernel's slice 1/4 is {condition.text}"] if is_told else []
+    )
     watcher.update([lease(conditions=[])])
     watcher.update([troubled])
     assert len(messages) == 2 * is_told, "and again when it comes again"
