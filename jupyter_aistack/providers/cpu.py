@@ -5,6 +5,7 @@ leased, for real.
 from __future__ import annotations
 
 import math
+import os
 import platform
 import sys
 import threading
@@ -76,6 +77,12 @@ class CPUProvider(Provider):
                 cores=self._cores,
             ),
         )
+
+    @property
+    def allowance(self) -> str:
+        """Its cores, where the host has more."""
+        is_all = len(self._cores) in (0, os.cpu_count())
+        return "" if is_all else f"cores {','.join(map(str, self._cores))}"
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """The lease's cores, and as many threads in each library that starts its

@@ -46,8 +46,8 @@ class AMDAllowance:
         self._environment: Mapping[str, str] | None = None
         self._chosen: frozenset[str] | None = None
         self._opened: set[str] = set()
-        self.is_narrowed = False
-        """Whether there are GPUs on this host that are left out."""
+        self.text = ""
+        """The GPUs that may be granted, where those are not all."""
 
     def narrowed(
         self, devices: Sequence[Device], handles: Mapping[str, Any]
@@ -69,7 +69,8 @@ class AMDAllowance:
                 self._chosen = _choice(lists, _in_order(reachable, infos))
             chosen = self._chosen
             allowed = [device for device in reachable if device.id in chosen]
-        self.is_narrowed = allowed != list(devices)
+        names = ",".join(sorted(device.id for device in allowed))
+        self.text = "" if allowed == list(devices) else names or "no AMD GPU"
         return allowed
 
     def _reachable(

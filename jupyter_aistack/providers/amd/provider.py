@@ -145,6 +145,10 @@ class AMDProvider(Provider):
         """
         return {i: self._sample_of(i, leases, pids) for i in devices}
 
+    @property
+    def allowance(self) -> str:
+        return self._allowance.text
+
     def close(self) -> None:
         """Close the library."""
         self._smi.close()

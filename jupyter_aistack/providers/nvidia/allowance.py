@@ -52,8 +52,8 @@ class GPUAllowance:
         self._chosen: frozenset[str] | None = None
         self._uuids: tuple[str, ...] | None = None
         self._opened: dict[str, bool | None] = {}
-        self.is_narrowed = False
-        """Whether there are GPUs on this host that are left out."""
+        self.text = ""
+        """The GPUs and MIG instances that may be granted, where that is not all."""
 
     def narrowed(
         self, devices: Sequence[Device], refused: Collection[str]
@@ -75,7 +75,7 @@ class GPUAllowance:
         if text is not None:
             chosen = self._choice(text, reachable, self._launcher.environment)
             allowed = _of_choice(reachable, chosen)
-        self.is_narrowed = allowed != list(devices)
+        self.text = "" if allowed == list(devices) else _text(allowed)
         return allowed
 
     # -- device files ------------------------------------------------------------------
@@ -204,6 +204,11 @@ def _of_choice(devices: Sequence[Device], chosen: frozenset[str]) -> list[Device
         elif parts:
             allowed.append(_cut_down(device, parts))
     return allowed
+
+
+def _text(allowed: Sequence[Device]) -> str:
+    uuids = (part.uuid for device in allowed for part in device.mig)
+    return ",".join(sorted({*uuids, *(device.id for device in allowed)})) or "no GPU"
 
 
 def _cut_down(device: Device, parts: tuple[MIGInstance, ...]) -> Device:

@@ -161,6 +161,10 @@ class GPUProvider(Provider):
             raise ProviderError(f"no MPS server holds lease {lease.id}")
         self._sharing.terminate(lease, device, pid)
 
+    @property
+    def allowance(self) -> str:
+        return self._allowance.text
+
     def driver_version(self) -> str:
         return driver_version()
 
