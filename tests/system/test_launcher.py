@@ -15,8 +15,8 @@ from tests.paths import ROOT
 SHOW = """
 import os
 from jupyter_aistack.system.launcher import allowed_cores, launcher
-found = launcher()
-print(found.environment.get("SHOWN"), found.pid == os.getpid(), len(allowed_cores()))
+asked = launcher()
+print(asked.environment.get("SHOWN"), asked.pid == os.getpid(), len(allowed_cores()))
 """
 BELOW = f"""
 import os, subprocess, sys
@@ -71,6 +71,6 @@ def test_where_no_launcher_can_be_seen_no_more_than_the_slice_is_allowed(
 ) -> None:
     monkeypatch.setenv("AISTACK_LEASE", "l-1")
     monkeypatch.setenv("SHOWN", "slice")
-    found = launcher(tmp_path)
-    assert (found.pid, found.environment["SHOWN"]) == (os.getpid(), "slice")
+    asked = launcher(tmp_path)
+    assert (asked.pid, asked.environment["SHOWN"]) == (os.getpid(), "slice")
     assert set(allowed_cores(tmp_path)) == os.sched_getaffinity(0)

@@ -29,14 +29,14 @@ def four(**more: object) -> str:
     return "".join(mi300x(n, **more) for n in range(4))
 
 
-def found(child: Any, **environment: str) -> tuple[str, ...]:
+def listed(child: Any, **environment: str) -> tuple[str, ...]:
     child.run("provider = build(**environment)", environment=environment)
     return tuple(child(FIND))
 
 
 def test_only_what_the_launcher_sees_is_found(fake_amdsmi) -> None:
     child = fake_amdsmi.python(four(), SETUP + FILES)
-    assert found(child) == IDS
+    assert listed(child) == IDS
     for text, ids in {
         "2": IDS[2:3],
         "0,3": (IDS[0], IDS[3]),
@@ -46,22 +46,22 @@ def test_only_what_the_launcher_sees_is_found(fake_amdsmi) -> None:
         "-1": (),
         "1,9,2": IDS[1:2],
     }.items():
-        assert found(child, ROCR_VISIBLE_DEVICES=text) == ids, text
+        assert listed(child, ROCR_VISIBLE_DEVICES=text) == ids, text
 
 
 def test_hip_numbers_anew_what_rocr_leaves(fake_amdsmi) -> None:
     child = fake_amdsmi.python(four(), SETUP + FILES)
     rocr = {"ROCR_VISIBLE_DEVICES": "1,3"}
-    assert found(child, **rocr, HIP_VISIBLE_DEVICES="1") == IDS[3:]
-    assert found(child, **rocr, CUDA_VISIBLE_DEVICES="0") == IDS[1:2]
+    assert listed(child, **rocr, HIP_VISIBLE_DEVICES="1") == IDS[3:]
+    assert listed(child, **rocr, CUDA_VISIBLE_DEVICES="0") == IDS[1:2]
     both = {"HIP_VISIBLE_DEVICES": "2", "CUDA_VISIBLE_DEVICES": "0"}
-    assert found(child, **both) == IDS[2:3]
+    assert listed(child, **both) == IDS[2:3]
 
 
 def test_numbers_are_hips_and_not_the_librarys(fake_amdsmi) -> None:
     turned = "".join(mi300x(n, hip=str(3 - n)) for n in range(4))
     child = fake_amdsmi.python(turned, SETUP + FILES)
-    assert found(child, HIP_VISIBLE_DEVICES="0") == IDS[3:]
+    assert listed(child, HIP_VISIBLE_DEVICES="0") == IDS[3:]
 
 
 def test_a_job_is_granted_what_its_device_group_lets_it_open(

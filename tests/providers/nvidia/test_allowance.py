@@ -56,10 +56,10 @@ def test_only_what_the_launcher_sees_is_found(fake_nvml) -> None:
         "NoDevFiles": (),
         "1,9,2": IDS[1:2],
     }
-    found = {
+    listed = {
         text: tuple(shown(child, CUDA_VISIBLE_DEVICES=text)(FIND)) for text in expected
     }
-    assert found == expected
+    assert listed == expected
 
 
 def test_a_request_gets_the_launchers_gpu_and_not_somebody_elses(
@@ -103,8 +103,8 @@ def below(fake_nvml: Any, *, shown: str | None, slice_: str, mark: str) -> list[
 def test_a_slice_is_no_narrowing_of_the_host(
     fake_nvml, given: str | None, ids: tuple[str, ...]
 ) -> None:
-    found = below(fake_nvml, shown=given, slice_="GPU-b1", mark="AISTACK_LEASE")
-    assert tuple(found) == ids
+    listed = below(fake_nvml, shown=given, slice_="GPU-b1", mark="AISTACK_LEASE")
+    assert tuple(listed) == ids
 
 
 def test_a_kernel_whose_gpus_are_hidden_can_still_ask_for_them(fake_nvml) -> None:
@@ -122,7 +122,7 @@ MIXED = h200(0, uuid=SLOW, name="NVIDIA_T4") + h200(1, uuid=FAST)
 def test_a_number_means_what_cuda_means_by_it(fake_nvml, driver) -> None:
     child = fake_nvml.python(MIXED, SETUP)
     orders = {"PCI_BUS_ID": SLOW, "FASTEST_FIRST": FAST, "": FAST}
-    found = {
+    listed = {
         order: shown(
             child,
             LD_LIBRARY_PATH=driver,
@@ -132,7 +132,7 @@ def test_a_number_means_what_cuda_means_by_it(fake_nvml, driver) -> None:
         )(FIND)
         for order in orders
     }
-    assert found == {order: [device] for order, device in orders.items()}
+    assert listed == {order: [device] for order, device in orders.items()}
 
 
 def test_numbers_that_nobody_can_tell_grant_nothing(fake_nvml, monkeypatch) -> None:
@@ -175,8 +175,8 @@ def test_of_a_cut_gpu_the_launchers_instances_are_found(fake_nvml) -> None:
         "1": {"GPU-1": ["MIG-10"]},
         "GPU-0": {"GPU-0": ["MIG-00", "MIG-01"]},
     }
-    found = {text: shown(child, CUDA_VISIBLE_DEVICES=text)(PARTS) for text in expected}
-    assert found == expected
+    listed = {text: shown(child, CUDA_VISIBLE_DEVICES=text)(PARTS) for text in expected}
+    assert listed == expected
     # Where only an instance was given, the GPU is not the launcher's to cut.
     shown(child, CUDA_VISIBLE_DEVICES="MIG-01")(FIND)
     assert child("provider.plan_room(['1g.18gb'], {}).steps") == ()
