@@ -78,6 +78,7 @@ ENDINGS = {
     EventKind.LEASE_FAILED,
     EventKind.LEASE_ABANDONED,
     EventKind.LEASE_RECLAIMED,
+    EventKind.LEASE_LAPSED,
 }
 
 
@@ -109,7 +110,7 @@ class Findings:
 
     Attributes:
         double_grants: grants of something that somebody else still held.
-        alive_after_ttl: leases seen alive, or ended by other means, past their time.
+        alive_after_ttl: leases seen alive, or ended by other means, past their end.
         problems: anything else, one sentence each.
     """
 
@@ -155,7 +156,11 @@ class Worker:
         patience = self.chance.choice([0.0, 0.0, 0.3, None])
         self.count()
         request = self.broker.submit(
-            self.chance.choice(SPECS), self.holder, patience_seconds=patience
+            self.chance.choice(SPECS),
+            self.holder,
+            # What a living process forgets ends then, and at no other time.
+            lease_seconds=self.chance.choice([TTL_SECONDS, 4 * TTL_SECONDS]),
+            patience_seconds=patience,
         )
         if request.state is RequestState.QUEUED and self.chance.random() < 0.8:
             request = self.broker.cancel(request.id)
@@ -173,7 +178,7 @@ class Worker:
             self.broker.release(lease.id, lease.token)
 
     def forget(self) -> None:
-        """Neither renew nor release: time must end it."""
+        """Neither renew nor release: its own end must come."""
         if self.held and self.chance.random() < 0.3:
             self.held.remove(self.chance.choice(self.held))
 

@@ -34,6 +34,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
+    "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
         "broker.api.accounting_verbs",
@@ -56,11 +57,9 @@ DRIVEN_BY: dict[str, set[str]] = {
     "broker/test_broker.py": {
         "broker.cycle",
         "broker.devices",
-        "broker.host_sampler",
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
-        "broker.processes",
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
@@ -106,18 +105,15 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_handle",
         "client.transports",
         "client.waiting",
+        "client.wire",
     },
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
         "system.parent_death",
     },
     "compute/training/test_train.py": {
-        "compute.training.attempt",
-        "compute.training.context",
         "compute.training.log_tail",
-        "compute.training.rank",
         "compute.training.rank_task",
-        "compute.training.serialize",
         "compute.training.supervisor",
     },
     "core/accounting/test_attribution.py": {
@@ -142,6 +138,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "core/scheduling/test_cycle.py": {"core.model.plan"},
     "core/scheduling/test_forecast.py": {
         "core.scheduling.capacity_holds",
+        "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
     "core/scheduling/test_queue_pass.py": {
@@ -258,16 +255,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.outcomes",
         "server.suspend.worker",
     },
-    "server/suspend/test_selftest.py": {"server.suspend.selftest_child"},
+    "server/suspend/test_preflight.py": {"providers.nvidia.checkpoint.inspection"},
+    "server/suspend/test_selftest.py": {"providers.nvidia.checkpoint.selftest_child"},
     "server/test_app.py": {
         "server.suspend.coordinator",
         "server.suspend.kernel_activity",
     },
-    "tracking/test_run.py": {
-        "tracking.ending",
-        "tracking.mlflow",
-        "tracking.run_panel",
-    },
+    "tracking/test_run.py": {"tracking.mlflow", "tracking.run_panel"},
     "tracking/test_writer.py": {"tracking.store"},
 }
 """Modules by the test that drives them; names as seen from the package, "" for the

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from jupyter_aistack.core.model.device import Device, Inventory
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.sample import DeviceSample, HostSample, UnitSample
 from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .guarded_provider import GuardedProvider
 
@@ -28,6 +28,36 @@ OwnedDevices = tuple[GuardedProvider, Mapping[str, Device]]
 """A provider, and its devices by id."""
 
 
+JOIN_SECONDS = 0.25
+"""How far apart the beginnings of activity may be that one answer is for."""
+
+
+@dataclass
+class _FreshBatch:
+    """Callers who are answered by one fresh sample.
+
+    Attributes:
+        start: since when activity is reported.
+        leases, pids: of all of them.
+        sample: the answer; None before it is there.
+    """
+
+    start: float
+    leases: dict[str, Lease] = field(default_factory=dict)
+    pids: dict[str, frozenset[int]] = field(default_factory=dict)
+    sample: HostSample | None = None
+
+    def is_open_to(self, start: float) -> bool:
+        return abs(start - self.start) <= JOIN_SECONDS
+
+    def join(self, leases: Iterable[Lease], pids: Pids, start: float) -> None:
+        self.start = min(self.start, start)
+        for lease in leases:
+            known = self.pids.get(lease.id, frozenset())
+            self.leases[lease.id] = lease
+            self.pids[lease.id] = known | pids.get(lease.id, frozenset())
+
+
 class HostSampler:
     """Asks each provider once, and keeps what they answer.
 
@@ -35,6 +65,7 @@ class HostSampler:
         inventory: gives the devices of the host.
         by_owner: gives devices by their provider.
         clock: seconds since the epoch.
+        namespace: tells which listed ids are of processes here.
     """
 
     def __init__(
@@ -42,13 +73,20 @@ class HostSampler:
         inventory: Callable[[], Inventory],
         by_owner: Callable[[Mapping[str, Device]], list[OwnedDevices]],
         clock: Callable[[], float],
+        namespace: PidNamespace,
     ) -> None:
         self._inventory = inventory
         self._by_owner = by_owner
         self._clock = clock
+        self._namespace = namespace
         self._lock = threading.Lock()
         self._samples: deque[HostSample] = deque(maxlen=KEPT_SAMPLES)
         self._numbers = itertools.count(1)
+        self._batch: _FreshBatch | None = None
+        self._joining = threading.Lock()
+        # Beside the lock of the samples: a tick that hangs in a driver must not keep
+        # the end of a process waiting.
+        self._refreshing = threading.Lock()
 
     @property
     def latest(self) -> HostSample | None:
@@ -86,25 +124,49 @@ class HostSampler:
             self._samples.append(sample)
             return sample
 
-    def measure(
+    def fresh(
         self, leases: Sequence[Lease], pids: Pids, since: float | None
     ) -> HostSample:
         """What the devices of some leases report at this very moment, activity since
         `since` or over the last seconds.
 
-        It is not kept, and cuts no sample's time short.
+        It is not kept, and cuts no sample's time short. Callers who come while the
+        drivers are being asked share the next answer: a slow driver is asked once for
+        all of them.
         """
+        start = self._clock() - MEASURED_SECONDS if since is None else since
+        with self._joining:
+            batch = self._batch
+            if batch is None or not batch.is_open_to(start):
+                batch = self._batch = _FreshBatch(start=start)
+            batch.join(leases, pids, start)
+
+        with self._refreshing:
+            if batch.sample is None:
+                self._close(batch)
+                batch.sample = self._take_fresh(batch)
+            return batch.sample
+
+    def _close(self, batch: _FreshBatch) -> None:
+        # Who comes from here on must not be answered by what is read now.
+        with self._joining:
+            if self._batch is batch:
+                self._batch = None
+
+    def _take_fresh(self, batch: _FreshBatch) -> HostSample:
         now = self._clock()
-        start = now - MEASURED_SECONDS if since is None else since
-        home = {slice_.device_id for lease in leases for slice_ in lease.slices}
+        home = {
+            slice_.device_id
+            for lease in batch.leases.values()
+            for slice_ in lease.slices
+        }
         devices = {d.id: d for d in self._inventory().devices if d.id in home}
-        held = {lease.id: lease for lease in leases}
-        readings = self._readings(devices, held, pids, start)
+        readings = self._readings(devices, batch.leases, batch.pids, batch.start)
         return HostSample(
             number=0,
             at=now,
-            leases=held,
-            pids=pids,
+            leases=batch.leases,
+            pids=batch.pids,
             devices=devices,
             readings=readings,
         )
@@ -144,10 +206,39 @@ class HostSampler:
         for provider, own in self._by_owner(devices):
             held = {i: lease for i, lease in leases.items() if _is_on(lease, own)}
             # A device of which nothing is reported is there, and unknown.
-            readings.update(_unread(own, held.values()))
-            with contextlib.suppress(ProviderError):  # the inventory says it
+            readings.update({device_id: DeviceSample() for device_id in own})
+            try:
                 readings.update(provider.sample(own, held, pids, since))
-        return readings
+            except ProviderError:  # the inventory says it
+                readings.update(_unread(own, held.values()))
+        return self._told_apart(readings, pids)
+
+    def _told_apart(
+        self, readings: Mapping[str, DeviceSample], pids: Pids
+    ) -> dict[str, DeviceSample]:
+        """The readings, without the lists of processes that are of another PID
+        namespace: whose those are cannot be told.
+        """
+        ours = frozenset().union(*pids.values())
+        listed = {
+            pid
+            for reading in readings.values()
+            for unit in reading.units.values()
+            for pid in (*(unit.memory or ()), *(unit.busy or ()))
+        }
+        elsewhere = self._namespace.elsewhere(listed - ours)
+        if not elsewhere:
+            return dict(readings)
+        return {
+            device_id: replace(
+                reading,
+                units={
+                    uuid: _without(unit, elsewhere)
+                    for uuid, unit in reading.units.items()
+                },
+            )
+            for device_id, reading in readings.items()
+        }
 
 
 def _serves(
@@ -165,6 +256,17 @@ def _ended_since(before: HostSample, live: Container[str]) -> dict[str, Lease]:
         for lease_id, lease in before.leases.items()
         if lease.is_live and lease_id not in live
     }
+
+
+def _without(unit: UnitSample, elsewhere: frozenset[int]) -> UnitSample:
+    """A unit, each of its lists unknown that names such a process."""
+    is_held_elsewhere = not elsewhere.isdisjoint(unit.memory or ())
+    is_busy_elsewhere = not elsewhere.isdisjoint(unit.busy or ())
+    return replace(
+        unit,
+        memory=None if is_held_elsewhere else unit.memory,
+        busy=None if is_busy_elsewhere else unit.busy,
+    )
 
 
 def _is_on(lease: Lease, devices: Container[str]) -> bool:

@@ -25,7 +25,8 @@ from jupyter_aistack.exceptions import (
     NotEnforced,
     PrepareFailed,
 )
-from jupyter_aistack.system.processes import groups_of, is_alive
+from jupyter_aistack.system.processes import is_alive
+from jupyter_aistack.system.users import groups_of
 
 from .allocation import KernelAllocation
 from .combine import combine_preparations
@@ -114,7 +115,7 @@ class KernelLeases:
         )
 
     def _holder(self, label: str) -> Holder:
-        from jupyter_aistack.system.processes import current_user
+        from jupyter_aistack.system.users import current_user
 
         return Holder(
             kind=HolderKind.KERNEL,

@@ -82,7 +82,7 @@ class DeviceProcesses:
 
     def _measure(self, pids: frozenset[int], since: float | None = None) -> HostSample:
         own = dict.fromkeys((lease.id for lease in self._leases), pids)
-        return self._broker.devices.measure(self._leases, own, since)
+        return self._broker.devices.fresh(self._leases, own, since)
 
     def _pids(self) -> frozenset[int]:
         return tree({"": self._pid})[""].union(

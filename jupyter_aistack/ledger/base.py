@@ -5,9 +5,12 @@ It is their only writer.
 
 A ledger knows no devices and makes no choices. It promises four things: what it returns
 has been written; a write guarded by a stale token or version changes nothing; no
-transaction ever sees a lease alive past its time, because every transaction first ends
-the leases that are; and a lease that ends, however it does, is charged to the account
-of its user and queue in the same transaction.
+transaction ever sees a lease alive past the end its user asked for, because every
+transaction first ends the leases that are; and a lease that ends, however it does, is
+charged to the account of its user and queue in the same transaction.
+
+A lease that is merely not renewed is ended by a plan alone: its holder may live, and only
+a broker of its host can see that.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
@@ -75,8 +79,8 @@ class Ledger(ABC):
 
     @abstractmethod
     def submit(self, request: Request) -> Request:
-        """Write a new request down as queued. Submitting the same id twice returns the
-        first request unchanged.
+        """Write a new request down as queued. Submitting the same id, or the same key of
+        the same user, twice returns the first request unchanged.
         """
 
     @abstractmethod
@@ -88,6 +92,12 @@ class Ledger(ABC):
         """
 
     @abstractmethod
+    def request_of_key(self, user: str, key: str) -> Request | None:
+        """The request that a user has submitted under an idempotency key, and that was
+        not taken back; None for none.
+        """
+
+    @abstractmethod
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         """Carry out a plan, whole or not at all, and return what happened.
 
@@ -96,8 +106,8 @@ class Ledger(ABC):
 
         Raises:
             LedgerConflict: the ledger has moved on since `plan.version`, or a lease
-                that was to end or to be noticed has been renewed or used since; nothing
-                was changed.
+                that was to end or to be noticed has been renewed, extended or used
+                since; nothing was changed.
             LeaseNotFound, StaleToken: it names what is not there; nothing was changed.
         """
 
@@ -130,9 +140,17 @@ class Ledger(ABC):
 
     @abstractmethod
     def extend(
-        self, lease_id: str, token: int, now: float, ends_at: float | None
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        ends_at: float | None,
+        *,
+        expires_at: float | None = None,
     ) -> Lease:
-        """Move a live lease's `ends_at`. Raises as `step` does."""
+        """Move a live lease's `ends_at`, and with `expires_at` renew it as well. Raises
+        as `step` does.
+        """
 
     @abstractmethod
     def bind(
@@ -287,6 +305,29 @@ class Ledger(ABC):
     @abstractmethod
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Events with a sequence above `after`, in order."""
+
+    # -- who lives ---------------------------------------------------------------------
+
+    @abstractmethod
+    def hold_presence(self, process: ProcessIdentity) -> None:
+        """Show all who share the ledger that this process lives, until it ends or the
+        ledger is closed; stopped, it still does. Holding twice is holding once.
+
+        Args:
+            process: this process.
+        """
+
+    @abstractmethod
+    def presence(self, process: ProcessIdentity) -> Liveness:
+        """Whether a process that may be in another PID namespace lives; unknown unless
+        it has shown that it does.
+        """
+
+    @abstractmethod
+    def has_witness(self, process: ProcessIdentity) -> bool:
+        """Whether a process lives on this ledger that sees `process`: of the same
+        machine and PID namespace. It is for that one to say when `process` has ended.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -31,6 +31,7 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
 
 from .base import Provider, ProviderOptions
+from .nvidia.visibility import VISIBILITY as NVIDIA
 
 MAX_DEVICES = 1024
 MEMORY_IN_USE = Fraction(7, 8)
@@ -176,9 +177,7 @@ class SimulatedProvider(Provider):
     takes_argument = "TABLE"
     # Real GPUs are hidden: a process on a simulated GPU must not find any.
     visibility = DeviceVisibility(
-        hidden={"CUDA_VISIBLE_DEVICES": ""},
-        lists=("CUDA_VISIBLE_DEVICES",),
-        prefixes=("CUDA_",),
+        hidden=NVIDIA.hidden, lists=NVIDIA.lists, prefixes=NVIDIA.prefixes
     )
 
     def __init__(
@@ -223,7 +222,7 @@ class SimulatedProvider(Provider):
         with self._lock:
             self._leases[lease.id] = lease
         return Preparation(
-            environment={"CUDA_VISIBLE_DEVICES": "", "AISTACK_SIMULATED": "1"},
+            environment={**self.visibility.hidden, "AISTACK_SIMULATED": "1"},
             memory_limit_bytes=sum(slice_.memory_bytes for slice_ in own),
             enforced_by=Enforcement.SIMULATED,
         )

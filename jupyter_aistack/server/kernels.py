@@ -135,7 +135,7 @@ class KernelRegistry:
         such a kernel, or any other process.
         """
         from jupyter_aistack.broker.api.caller import Caller
-        from jupyter_aistack.system.processes import current_user
+        from jupyter_aistack.system.users import current_user
 
         kernels = {
             kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()
@@ -164,7 +164,7 @@ class KernelRegistry:
             InvalidRequest: no such kernel runs here.
         """
         from jupyter_aistack.broker.api.caller import Caller
-        from jupyter_aistack.system.processes import current_user
+        from jupyter_aistack.system.users import current_user
 
         if kernel_id is None:
             return Caller(

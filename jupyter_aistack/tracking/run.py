@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Panel
+from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.exceptions import InvalidRequest, TrackingError
 from jupyter_aistack.system.users import current_user
 
@@ -30,6 +31,7 @@ from .values import (
     MAX_PARAM,
     MAX_TAG,
     MetricSeries,
+    checked_experiment,
     checked_name,
     checked_number,
     checked_step,
@@ -47,8 +49,6 @@ FLUSH_SECONDS = 30.0
 
 TERMINATED_SECONDS = 5.0
 """The same when the process is told to end: who tells it will not wait for long."""
-
-MAX_EXPERIMENT = 500
 
 
 def track(
@@ -83,14 +83,8 @@ def track(
     Raises (on leaving it):
         TrackingError: how much could not be stored, and why.
     """
-    is_name = isinstance(experiment, str) and bool(experiment.strip())
-    if not is_name or len(experiment) > MAX_EXPERIMENT:
-        raise InvalidRequest(
-            f"experiment: expected a name of 1 to {MAX_EXPERIMENT} characters, got {experiment!r}",
-            field="experiment",
-        )
     return Run(
-        experiment,
+        checked_experiment(experiment),
         run_name=run_name,
         tags=tags or {},
         params=params or {},
@@ -386,8 +380,16 @@ class Run:
 
     def panel(self) -> Panel:
         """The run for people."""
-        age = time.time() - self._started_at if self._started_at else None
-        return run_panel(self, age)
+        age = "not begun"
+        if self._started_at:
+            age = format_duration(time.time() - self._started_at)
+        rows = [
+            ("run", self.run_id),
+            ("status", self.status),
+            ("metrics stored", self.metrics_logged),
+            ("age", age),
+        ]
+        return run_panel(self.experiment, rows, uri=self.tracking_uri, url=self.url)
 
     def __repr__(self) -> str:
         return f"<run {self.run_id or '-'} of {self.experiment!r}: {self.status}, {self.metrics_logged} metrics stored>"

@@ -17,6 +17,7 @@ from jupyter_aistack.exceptions import InvalidRequest
 
 from .store import MetricPoint
 
+MAX_EXPERIMENT = 500
 MAX_PARAM = 6000
 MAX_TAG = 8000
 """Characters a param and a tag may have; longer values are cut."""
@@ -26,6 +27,17 @@ TRUTHS = ("bool", "torch.bool")
 NO_NUMBERS = ("complex", "datetime", "timedelta", "<U", "|S", "<M", "<m")
 """How the names of types begin whose values are no numbers, in numpy and torch."""
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
+
+
+def checked_experiment(name: Any) -> str:
+    """The name of an experiment. Raises `InvalidRequest` for what is none."""
+    is_name = isinstance(name, str) and bool(name.strip())
+    if not is_name or len(name) > MAX_EXPERIMENT:
+        raise InvalidRequest(
+            f"experiment: expected a name of 1 to {MAX_EXPERIMENT} characters, got {_shown(name)}",
+            field="experiment",
+        )
+    return str(name)
 
 
 def checked_name(kind: str, name: Any) -> str:

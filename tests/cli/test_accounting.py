@@ -24,7 +24,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.accounting.usage_report import week_name
 from jupyter_aistack.core.model.units import GIB
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 
 TODAY = day_of(time.time())
 WEEK = week_name(TODAY)

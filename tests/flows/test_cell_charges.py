@@ -8,7 +8,7 @@ from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.accounting.charges import UsageRecord
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, client_of
 from tests.fakes.waiting import until
 

@@ -47,8 +47,8 @@ def history(tmp_path: Path, wish: Wish, grant: Granter) -> SQLLedger:
     first = grant(ledger, wish("r-1"), 1.0)
     ledger.step(first.id, first.token, LeaseTransition.RELEASE, 2.0)
     ledger.step(first.id, first.token, LeaseTransition.FINISH, 2.0)
-    grant(ledger, wish("r-2"), 3.0)
-    grant(ledger, wish("r-3"), 4.0)
+    grant(ledger, wish("r-2"), 3.0, ends_at=63.0)
+    grant(ledger, wish("r-3"), 4.0, ends_at=64.0)
     return ledger
 
 

@@ -27,6 +27,14 @@ def tick():
     broker.usage()
     return fake.fakeCalls() - before
 """
+FRESH = """
+def fresh():
+    (lease, _) = broker.leases()
+    broker.inventory()
+    before = fake.fakeCalls()
+    broker.devices.fresh([lease], {lease.id: frozenset({os.getpid()})})
+    return fake.fakeCalls() - before
+"""
 CALLS_PER_TICK = 36
 """With two GPUs, one of them leased to two kernels. 17 find out what there is; the
 sample takes 7 of each GPU (handle, GPM, work by process, memory, utilisation, power,
@@ -47,3 +55,17 @@ def test_a_tick_with_a_panel_open_asks_the_driver_so_often(fake_nvml: Any) -> No
     child = fake_nvml.python(state(), SETUP)
     child("[tick() for _ in range(3)]")
     assert child("[tick() for _ in range(5)]") == [CALLS_PER_TICK] * 5
+
+
+CALLS_OF_A_FRESH_SAMPLE = 11
+"""Of the leased GPU alone: who asks for figures of now has no other device asked."""
+
+
+def test_a_fresh_sample_asks_the_leased_gpu_alone(fake_nvml: Any) -> None:
+    child = fake_nvml.python(state(), SETUP)
+    child.run(FRESH)
+    child("[tick() for _ in range(3)]")
+    assert child("[fresh() for _ in range(3)]") == [CALLS_OF_A_FRESH_SAMPLE] * 3
+    assert child("[tick() for _ in range(3)]") == [CALLS_PER_TICK] * 3, (
+        "it cuts no tick's time short, and makes none of them ask again"
+    )

@@ -36,11 +36,11 @@ VERDICTS = [
     ),
     (
         {"visible": ["GPU-1"]},
-        {"visible": None, "cuda": "no driver"},
+        {"visible": None, "problem": "no driver"},
         None,
         "could not be verified: no driver",
     ),
-    ({"visible": []}, {"visible": None, "cuda": "no driver"}, True, ""),
+    ({"visible": []}, {"visible": None, "problem": "no driver"}, True, ""),
     ({"visible": []}, {"visible": ["GPU-1"]}, False, "not enforced: "),
     (
         {"visible": ("GPU-1",), "cores": (0,)},

@@ -145,6 +145,7 @@ def test_prepare_gives_nothing_real(lease) -> None:
     prepared = provider.prepare(lease(share(device)), {device.id: device})
     assert prepared.environment == {
         "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "AISTACK_SIMULATED": "1",
     }
     assert prepared.enforced_by is Enforcement.SIMULATED

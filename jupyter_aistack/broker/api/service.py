@@ -13,7 +13,7 @@ from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.system.processes import groups_of
+from jupyter_aistack.system.users import groups_of
 
 from .accounting_verbs import AccountingVerbs
 from .admin_verbs import AdminVerbs

@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from jupyter_aistack.core.enforcement.device_visibility import shown_count
 from jupyter_aistack.core.enforcement.memory_caps import (
     RMM_BYTES,
     SHARE,
     TENSORFLOW_MIB,
 )
+from jupyter_aistack.system.runtimes import installed_visibilities
 
 from . import frameworks
 from .frameworks import TENSORFLOW, VLLM, Put
@@ -29,11 +31,10 @@ def cap_memory(environment: Mapping[str, str]) -> None:
     """Hold each framework to what `environment` says of it; where it says nothing, lift
     what was set before.
     """
-    devices = len(environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
     share = environment.get(SHARE)
     mib = environment.get(TENSORFLOW_MIB)
     cap_torch_memory(share)
-    cap_rmm_memory(environment.get(RMM_BYTES), devices)
+    cap_rmm_memory(environment.get(RMM_BYTES), environment)
     _cap(
         TENSORFLOW,
         (lambda context: frameworks.cap_tensorflow(context, int(mib))) if mib else None,
@@ -54,16 +55,15 @@ def cap_torch_memory(fraction: str | None) -> None:
     )
 
 
-def cap_rmm_memory(limit_bytes: str | None, devices: int = 1) -> None:
-    """Let RMM allocate at most `limit_bytes` on each of so many visible devices; None
-    lifts that.
+def cap_rmm_memory(limit_bytes: str | None, environment: Mapping[str, str]) -> None:
+    """Let RMM allocate at most `limit_bytes` on each device that `environment` shows;
+    None lifts that.
     """
-    _cap(
-        "rmm",
-        (lambda rmm: frameworks.cap_rmm(rmm, int(limit_bytes), devices))
-        if limit_bytes
-        else None,
-    )
+    if not limit_bytes:
+        _cap("rmm", None)
+        return
+    devices = max(1, shown_count(environment, installed_visibilities()))
+    _cap("rmm", lambda rmm: frameworks.cap_rmm(rmm, int(limit_bytes), devices))
 
 
 _awaited: dict[str, Put] = {}

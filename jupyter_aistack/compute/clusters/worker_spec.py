@@ -7,11 +7,11 @@ parts, given absolute bytes, serve slices of every kind.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from jupyter_aistack.core.enforcement.device_visibility import detached_environment
 from jupyter_aistack.core.enforcement.memory_caps import (
     RMM_BYTES,
     SHARE,
@@ -20,7 +20,10 @@ from jupyter_aistack.core.enforcement.memory_caps import (
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.exceptions import ClusterError
-from jupyter_aistack.system.runtimes import blindly_hidden_environment
+from jupyter_aistack.system.runtimes import (
+    blindly_hidden_environment,
+    installed_visibilities,
+)
 
 from .worker_plugins import RMMCeiling, SliceGuard
 
@@ -98,7 +101,7 @@ def withheld(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]
     neutral = {SHARE: "", RMM_BYTES: "", TENSORFLOW_MIB: ""}
     if own.get("AISTACK_LEASE"):
         # Without a lease it is the way to a daemon of the host's.
-        neutral["CUDA_MPS_PIPE_DIRECTORY"] = os.devnull
+        neutral.update(detached_environment(installed_visibilities()))
     inherited = own.keys() - given.keys()
     return {name: value for name, value in neutral.items() if name in inherited}
 

@@ -182,21 +182,49 @@ def _write_arrays(
 ) -> tuple[list[ShardPart], dict[str, str]]:
     import numpy as np
 
-    lengths = {name: len(array) for name, array in data.items()}
+    arrays = {name: _as_array(name, values) for name, values in data.items()}
+    lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise TrainingError(
-            f"data: all arrays need the same number of rows, got {lengths}",
+            f"data: expected arrays with the same number of rows, got {lengths}",
             field="data",
         )
     files = {}
-    for number, (name, array) in enumerate(data.items()):
-        # A tensor may be on a GPU or need gradients.
-        values = array.numpy(force=True) if hasattr(array, "numpy") else array
+    for number, (name, array) in enumerate(arrays.items()):
         file = folder / f"array-{number}.npy"
-        np.save(file, np.ascontiguousarray(values))
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
         files[name] = str(file)
     rows = next(iter(lengths.values()))
     return list(_blocks(rows)), files
+
+
+def _as_array(name: Any, values: Any) -> Any:
+    """An array of numbers by its name.
+
+    Raises:
+        TrainingError: torch could not take it up in the ranks.
+    """
+    import numpy as np
+
+    if not isinstance(name, str):
+        raise TrainingError(
+            f"data: expected names of arrays to be text, got {name!r}", field="data"
+        )
+    try:
+        # A tensor may be on a GPU or need gradients.
+        is_tensor = hasattr(values, "numpy")
+        array = np.asarray(values.numpy(force=True) if is_tensor else values)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"data: array {name!r} is no array of NumPy's: {error}", field="data"
+        ) from error
+    if array.dtype.kind not in "fiubc" or not array.ndim:
+        raise TrainingError(
+            f"data: array {name!r} holds {array.dtype} in {array.ndim} dimensions; "
+            "expected rows of numbers",
+            field="data",
+        )
+    return array
 
 
 def _blocks(rows: int) -> Iterable[ShardPart]:

@@ -5,21 +5,22 @@ checkpoints. Runs in a rank.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import torch.distributed as dist
 
 from jupyter_aistack.compute.data.batches import ShardReader
-from jupyter_aistack.exceptions import TrainingError
-from jupyter_aistack.system.files import replacing
+from jupyter_aistack.exceptions import InvalidRequest, TrainingError
 
-CHECKPOINT = "checkpoint.pt"
+from .heartbeat import Heartbeat
+from .serialize import load_value, save_value
 
 
 class Context:
@@ -51,8 +52,9 @@ class Context:
         attempt: int,
         reader: ShardReader,
         metrics_file: Path,
-        checkpoint_folder: Path,
+        checkpoint_file: Path,
         notice_file: Path,
+        heartbeat: Heartbeat,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -65,7 +67,7 @@ class Context:
         self.rows = 0
         self._epochs = epochs
         self._reader = reader
-        self._checkpoint = checkpoint_folder / CHECKPOINT
+        self._checkpoint = checkpoint_file
         self._metrics_descriptor = os.open(
             metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
         )
@@ -74,6 +76,7 @@ class Context:
         self._stopped = threading.Event()
         self._notice_file = notice_file
         self._last_notice = ""
+        self._heartbeat = heartbeat
 
     # -- epochs and data ---------------------------------------------------------------
 
@@ -97,6 +100,7 @@ class Context:
             if self.stopped:
                 return
             self.epoch = epoch
+            self._heartbeat.advance(epoch=epoch, batch=0)
             if not has_data:
                 # Without batches to count, a checkpoint belongs to its epoch's end.
                 self._next = (epoch + 1, 0)
@@ -106,7 +110,7 @@ class Context:
 
     def data(
         self,
-        batch_size: int = 1024,
+        batch_size: SupportsIndex = 1024,
         *,
         features: Sequence[str] | None = None,
         label: str | None = None,
@@ -128,11 +132,17 @@ class Context:
         """
         if not self._reader.shard.rows:
             raise TrainingError("data: train() was given none", field="data")
+        rows = _whole_number("batch_size", batch_size)
+        if rows < 1:
+            raise InvalidRequest(
+                f"batch_size: expected a whole number from 1 up, got {rows}",
+                field="batch_size",
+            )
         epoch, done = self._next
         first = done if epoch == self.epoch else 0
         batches = self._reader.batches(
             self.epoch,
-            size=batch_size,
+            size=rows,
             features=features,
             label=label,
             shuffle=shuffle,
@@ -142,6 +152,7 @@ class Context:
             # Before the batch is used: a checkpoint written after this step must not
             # repeat it.
             self._next = (self.epoch, count)
+            self._heartbeat.advance(batch=count)
             self.rows += len(_first_tensor(batch))
             yield batch
             if self.stopped:
@@ -164,13 +175,14 @@ class Context:
         total = tensor.detach().clone()
         if self.world_size > 1:
             dist.all_reduce(total)
+        self._heartbeat.advance()
         return float(total) / self.world_size
 
     # -- metrics -----------------------------------------------------------------------
 
     def log(
         self,
-        step: int | None = None,
+        step: SupportsIndex | None = None,
         *,
         every_rank: bool = False,
         **metrics: float | torch.Tensor,
@@ -178,10 +190,14 @@ class Context:
         """Send metrics to the notebook; costs microseconds, never waits.
 
         Args:
-            step: what to plot them against.
+            step: a whole number of any kind to plot them against.
             every_rank: also from ranks other than 0.
-            metrics: numbers, or tensors of one number.
+            metrics: numbers, or arrays and tensors of one number.
+
+        Raises:
+            InvalidRequest: one of them is no number; nothing is sent.
         """
+        self._heartbeat.advance()
         if self.rank and not every_rank:
             return
         point = {
@@ -189,8 +205,8 @@ class Context:
             "rank": self.rank,
             "attempt": self.attempt,
             "epoch": self.epoch,
-            "step": step,
-            "metrics": {name: float(value) for name, value in metrics.items()},
+            "step": None if step is None else _whole_number("step", step),
+            "metrics": {name: _number(name, value) for name, value in metrics.items()},
         }
         # One write for a line, so that no reader finds half a line.
         os.write(self._metrics_descriptor, json.dumps(point).encode() + b"\n")
@@ -224,7 +240,12 @@ class Context:
 
         The file is replaced whole: a rank that dies while writing leaves the previous
         checkpoint.
+
+        Raises:
+            TrainingError: it cannot be pickled or written; the previous checkpoint is
+                kept.
         """
+        self._heartbeat.advance()
         if self.rank:
             return
         state = {
@@ -233,8 +254,7 @@ class Context:
             "next": self._next,
             "extra": extra,
         }
-        with replacing(self._checkpoint, is_durable=True) as part:
-            torch.save(state, part)
+        save_value(state, self._checkpoint, name="the checkpoint", is_durable=True)
 
     def restore(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
@@ -244,18 +264,40 @@ class Context:
         Returns:
             What was kept as ``extra``, or None when there is no checkpoint, and nothing
             was changed.
+
+        Raises:
+            TrainingError: the file is not a checkpoint.
         """
         if not self._checkpoint.exists():
             return None
-        state = torch.load(
-            self._checkpoint, map_location=self.device, weights_only=False
-        )
+        state = load_value(self._checkpoint, self.device, name="the checkpoint")
         _unwrapped(model).load_state_dict(state["model"])
         if optimizer is not None and state["optimizer"] is not None:
             optimizer.load_state_dict(state["optimizer"])
         self._next = tuple(state["next"])
         extra: dict[str, Any] = state["extra"]
         return extra
+
+
+def _whole_number(name: str, value: Any) -> int:
+    """`value`, of whatever library, as Python's own number."""
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidRequest(
+            f"{name}: expected a whole number, got {value!r}", field=name
+        ) from None
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        # An array of one number is no float to NumPy, but has an item.
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidRequest(
+            f"{name}: expected a number, or a tensor of one number, got {value!r}",
+            field=name,
+        ) from None
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -42,6 +42,13 @@ class DeviceVisibility:
         is_safe_to_hide: devices may be hidden where none was found; some tools take a
             vendor's variable for the sign of a host that has its devices.
         runtime: tells when the choice is made; None where it is never fixed.
+        detached: variables by which a lease ties a process to a server, each with the
+            value that ties it to none: a child with a lease of its own inherits them.
+        probe: the module that asks the vendor's driver, in a child, which devices a
+            process is shown: its ``ask_devices`` returns ``visible``, ``memory_total``,
+            ``memory_free`` and ``multiprocessors``, or ``problem``, and ``release``
+            ends that. It may import the standard library alone. Empty: nothing can be
+            asked.
     """
 
     hidden: Mapping[str, str] = field(default_factory=dict)
@@ -50,6 +57,8 @@ class DeviceVisibility:
     prefixes: tuple[str, ...] = ()
     is_safe_to_hide: bool = False
     runtime: RuntimeProbe | None = None
+    detached: Mapping[str, str] = field(default_factory=dict)
+    probe: str = ""
 
 
 Visibilities = tuple[DeviceVisibility, ...]
@@ -61,6 +70,27 @@ def hidden_environment(visibilities: Iterable[DeviceVisibility]) -> dict[str, st
     for visibility in visibilities:
         hidden.update(visibility.hidden)
     return hidden
+
+
+def shown_environment(visibility: DeviceVisibility, uuid: str) -> dict[str, str]:
+    """Variables that show a process one device of a vendor."""
+    return {**visibility.hidden, **dict.fromkeys(visibility.lists, uuid)}
+
+
+def detached_environment(visibilities: Iterable[DeviceVisibility]) -> dict[str, str]:
+    """Variables that tie a process to no server of these vendors."""
+    detached: dict[str, str] = {}
+    for visibility in visibilities:
+        detached.update(visibility.detached)
+    return detached
+
+
+def shown_count(
+    environment: Mapping[str, str], visibilities: Iterable[DeviceVisibility]
+) -> int:
+    """How many devices of one vendor an environment lists, at most."""
+    lists = {environment.get(name, "") for each in visibilities for name in each.lists}
+    return max((len(names.split(",")) for names in lists if names), default=0)
 
 
 def forced_prefixes(visibilities: Iterable[DeviceVisibility]) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def check_enforcement(
 ) -> Verdict:
     """What a child's report means for a promise; both as in `mismatch`.
 
-    A child that cannot ask CUDA reports ``visible`` as None and the reason as ``cuda``.
+    A child that cannot ask a driver reports ``visible`` as None and the reason as ``problem``.
     No driver shows no device, so a promise of none is kept; whether promised devices
     are there cannot be known then, but a wrong core still can.
 
@@ -115,7 +115,9 @@ def check_enforcement(
     if difference := mismatch(checked, seen):
         return False, new_condition(ConditionKind.NOT_ENFORCED, difference, now)
     if is_blind and expects.visible:
-        return not_verified(str(seen.get("cuda") or "CUDA does not answer"), now)
+        return not_verified(
+            str(seen.get("problem") or "the driver does not answer"), now
+        )
     needs_server = expects.mps and expects.visible
     if needs_server and seen.get("mps") is None:
         return not_verified(

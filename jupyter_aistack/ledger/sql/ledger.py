@@ -13,15 +13,18 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.ledger.base import LedgerState
 from jupyter_aistack.ledger.rows import Rows
 from jupyter_aistack.ledger.transactional import TransactionalLedger
 from jupyter_aistack.ledger.transactions import REFUSALS
 
 from . import database, schema
+from .presence import FilePresence, Presence, SessionPresence
 from .rows import OpenDatabase, SQLRows
-from .statements import Statements
+from .statements import statements_for
 
 _open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
 
@@ -45,6 +48,7 @@ class SQLLedger(TransactionalLedger):
         """The URL without its password, for people."""
         self._renew_locks()
         self._opened: OpenDatabase | None = None
+        self._presence: Presence | None = None
 
     def read(self, host: str, now: float) -> LedgerState:
         """As the port says. What has not changed since the last time is not read again,
@@ -87,9 +91,48 @@ class SQLLedger(TransactionalLedger):
                 raise
             rows.commit()
 
+    # -- who lives ---------------------------------------------------------------------
+
+    def hold_presence(self, process: ProcessIdentity) -> None:
+        with self._present() as locks:
+            locks.hold(process)
+
+    def presence(self, process: ProcessIdentity) -> Liveness:
+        with self._present() as locks:
+            return locks.liveness(process)
+
+    def has_witness(self, process: ProcessIdentity) -> bool:
+        with self._present() as locks:
+            return locks.has_witness(process)
+
+    @contextmanager
+    def _present(self) -> Iterator[Presence]:
+        self._open()
+        with self._presence_lock, database.explained(self._url):
+            if self._presence is None and database.is_sqlite(self._url):
+                self._presence = FilePresence(Path(str(self._url.database)))
+            elif self._presence is None:
+                self._presence = SessionPresence(lambda: self._open().engine.connect())
+            yield self._presence
+
+    def _leave_presence_to_parent(self) -> None:
+        """In a forked child: what the parent shows is not the child's."""
+        if self._presence is not None:
+            self._presence.forget()
+        self._presence = None
+
     def close(self) -> None:
+        with self._presence_lock:
+            if self._presence is not None:
+                self._presence.drop()
+            self._presence = None
+        self._close_connections()
+
+    def _close_connections(self) -> None:
         with self._lock:
             self._forget()
+
+    # -- opening and closing -----------------------------------------------------------
 
     def _open(self) -> OpenDatabase:
         identity = database.identity(self._url)
@@ -116,20 +159,20 @@ class SQLLedger(TransactionalLedger):
             engine = database.create(self._url)
             with engine.begin() as connection:
                 schema.bring_up_to_date(connection, self.shown_url)
-        return OpenDatabase(
-            engine, Statements(engine.dialect), database.identity(self._url)
-        )
+        statements = statements_for(engine.dialect)
+        return OpenDatabase(engine, statements, database.identity(self._url))
 
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
+        self._presence_lock = threading.Lock()
 
 
 def _close_before_fork() -> None:
     # SQLite's locks do not cross a fork, but what a child inherits would make it
     # believe that it holds them.
     for ledger in list(_open_ledgers):
-        ledger.close()
+        ledger._close_connections()
 
 
 def _renew_locks() -> None:
@@ -137,6 +180,7 @@ def _renew_locks() -> None:
         _open_ledgers
     ):  # a thread that held a lock is not in the child, and would never release it
         ledger._renew_locks()
+        ledger._leave_presence_to_parent()
 
 
 if hasattr(os, "register_at_fork"):
@@ -167,6 +211,15 @@ class _Within(TransactionalLedger):
 
     def _writing(self) -> AbstractContextManager[Rows]:
         raise AssertionError("nothing is due, so nothing is written")
+
+    def hold_presence(self, process: ProcessIdentity) -> None:
+        raise AssertionError("who lives is not in the rows")
+
+    def presence(self, process: ProcessIdentity) -> Liveness:
+        raise AssertionError("who lives is not in the rows")
+
+    def has_witness(self, process: ProcessIdentity) -> bool:
+        raise AssertionError("who lives is not in the rows")
 
     def close(self) -> None:
         pass

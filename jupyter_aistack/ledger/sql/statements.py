@@ -62,8 +62,21 @@ class Statement:
         return named
 
 
+_by_dialect: dict[tuple[str, str], Statements] = {}
+
+
+def statements_for(dialect: sa.Dialect) -> Statements:
+    """The statements in a dialect, compiled at its first use in this process: that
+    takes longer than all else in opening a ledger.
+    """
+    key = (dialect.name, dialect.paramstyle)
+    if key not in _by_dialect:
+        _by_dialect[key] = Statements(dialect)
+    return _by_dialect[key]
+
+
 class Statements:
-    """All of them, for one database.
+    """All of them, in the dialect of a database.
 
     Args:
         dialect: whose parameters are named (``paramstyle`` ``named`` or ``pyformat``).
@@ -118,6 +131,9 @@ class Statements:
     def _add_requests(self) -> None:
         self.request = self._query(
             sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
+        )
+        self.requests_of_key = self._query(
+            sa.select(schema.requests).where(_R.idempotency_key == _of("key"))
         )
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
         self.queued_traits = self._query(

@@ -13,14 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_aistack.core.enforcement.levels import (
-    ComputeMode,
-    EnforcementOption,
-    HostCapabilities,
-    highest_level,
-    major,
-)
-from jupyter_aistack.core.enforcement.mps_limits import NAMESPACES_DRIVER
 from jupyter_aistack.core.model.device import Device, Enforcement
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.nvidia.dmem.groups import ROOT
@@ -29,7 +21,15 @@ from jupyter_aistack.providers.nvidia.mps.foreign_daemons import foreign_daemon
 
 from . import mig
 from .dmem import DmemClient
+from .levels import (
+    ComputeMode,
+    EnforcementOption,
+    HostCapabilities,
+    highest_level,
+    major,
+)
 from .mps import MPSManager
+from .mps.limits import NAMESPACES_DRIVER
 from .nvml import NVML
 
 PROBE_SECONDS = 60.0

@@ -5,17 +5,10 @@ caps of frameworks alone.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from jupyter_aistack.core.enforcement.mps_limits import (
-    limit_mib,
-    multiprocessors_at_most,
-    percent,
-    slots,
-)
 from jupyter_aistack.core.enforcement.preparation import NOTHING_EXPECTED, Expectation
 from jupyter_aistack.core.model.condition import (
     ConditionKind,
@@ -38,7 +31,14 @@ from jupyter_aistack.system.processes import ancestors, is_alive
 from .capability_probe import CapabilityProbe
 from .dmem import DmemClient
 from .mps import MPSAssignment, MPSManager
+from .mps.limits import (
+    limit_mib,
+    multiprocessors_at_most,
+    percent,
+    slots,
+)
 from .nvml import NVML
+from .visibility import VISIBILITY
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -47,8 +47,6 @@ ADVISORY = (
 )
 SERVER = "nvidia-cuda-mps-server"
 _PROTOCOLS = {Enforcement.L1: 2, Enforcement.L2: 3, Enforcement.L3: 3}
-_NO_MPS = {"CUDA_MPS_PIPE_DIRECTORY": os.devnull}
-"""Keeps a process away from any MPS daemon: no daemon can ever listen there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +123,12 @@ class ShareEnforcer:
             processes=self._without_servers(device),
         )
 
-    def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
+    def _without_servers(self, device: Device) -> tuple[ProcessUse, ...] | None:
         """Who holds memory, without our own MPS servers: what they hold belongs to the
         leases they serve.
         """
+        if device.processes is None:
+            return None
         named = [use.pid for use in device.processes if use.name == SERVER]
         servers = self.servers_among(named)
         return tuple(use for use in device.processes if use.pid not in servers)
@@ -175,7 +175,7 @@ class ShareEnforcer:
         self._check_holder(lease)
         if lease.residence is not None:
             # The driver cannot suspend a client of MPS.
-            return self._unheld(lease, "", _NO_MPS)
+            return self._unheld(lease, "", VISIBILITY.detached)
         shares = [slice_ for slice_ in slices if slice_.kind is SliceKind.SHARE]
         if not shares:
             return self._unheld(lease, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from jupyter_aistack.core.enforcement.device_visibility import (
     DeviceVisibility,
     RuntimeProbe,
@@ -22,4 +24,7 @@ VISIBILITY = DeviceVisibility(
         arguments=(None,),
         not_started=CUDA_ERROR_NOT_INITIALIZED,
     ),
+    # No daemon can ever listen there.
+    detached={"CUDA_MPS_PIPE_DIRECTORY": os.devnull},
+    probe="jupyter_aistack.providers.nvidia.device_probe",
 )

@@ -171,7 +171,7 @@ def snapshot(context: ServerContext) -> dict[str, Any]:
     `AIStackError`.
     """
     from jupyter_aistack.broker.api.caller import Caller
-    from jupyter_aistack.system.processes import current_user
+    from jupyter_aistack.system.users import current_user
 
     service = context.service
     login = Caller(user=current_user(), uid=os.getuid())

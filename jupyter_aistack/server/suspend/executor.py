@@ -19,6 +19,7 @@ from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.core.suspend.capability import SuspendCapability
 from jupyter_aistack.core.suspend.model import candidate_of, needed_bytes
 from jupyter_aistack.exceptions import CheckpointFailed
+from jupyter_aistack.providers.nvidia.checkpoint.inspection import inspect_processes
 from jupyter_aistack.system.processes import tree
 
 from .driver_checkpoint import (
@@ -41,7 +42,7 @@ from .outcomes import (
     still_suspended,
     suspended,
 )
-from .preflight import PreflightReport, inspect_processes, why_not
+from .preflight import PreflightReport, why_not
 
 STATE_UNKNOWN = "the driver does not say how it is"
 

@@ -18,13 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jupyter_aistack.core.enforcement.device_visibility import shown_environment
 from jupyter_aistack.exceptions import CheckpointFailed
+from jupyter_aistack.providers.nvidia.checkpoint import selftest_child
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
+from jupyter_aistack.providers.nvidia.visibility import VISIBILITY
 from jupyter_aistack.system.files import write_atomic
 
 from .driver_checkpoint import DriverCheckpoint
 
-VICTIM = Path(__file__).with_name("selftest_child.py")
+VICTIM = Path(selftest_child.__file__)
 VICTIM_SECONDS = 60.0
 """For the child to start CUDA, and to read its pattern back."""
 GONE_SECONDS = 2.0
@@ -60,7 +63,7 @@ def run(
     problem = helper.probe()
     if problem:
         return problem
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": uuid}
+    environment = {**os.environ, **shown_environment(VISIBILITY, uuid)}
     with subprocess.Popen(
         command or (sys.executable, "-I", "-S", str(VICTIM)),
         stdin=subprocess.PIPE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import select
 import subprocess
@@ -18,6 +20,7 @@ from jupyter_aistack.core.enforcement.verification import (
     not_verified,
 )
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.runtimes import installed_visibilities
 
 CHILD_SECONDS = 15.0
 """How long the child may take. It gives a driver up before that; the rest is for its
@@ -46,7 +49,7 @@ class ProbeResult:
     def __init__(self, *, interpreter: str, environment: Mapping[str, str]) -> None:
         # Isolated: neither a module of the user's that is called json nor a slow
         # site-packages may get in the way.
-        program = [interpreter, "-I", "-S", str(_PROGRAM), "--hold"]
+        program = [interpreter, "-I", "-S", str(_PROGRAM), "--hold", *_device_probes()]
         pipes: dict[str, Any] = {
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,
@@ -92,6 +95,14 @@ class ProbeResult:
         self.close()
 
 
+@functools.cache
+def _device_probes() -> tuple[str, ...]:
+    """The files of the installed providers that ask their vendor's driver."""
+    modules = [each.probe for each in installed_visibilities() if each.probe]
+    specs = [importlib.util.find_spec(module) for module in modules]
+    return tuple(spec.origin for spec in specs if spec is not None and spec.origin)
+
+
 def verify(
     expects: Expectation,
     *,
@@ -102,7 +113,7 @@ def verify(
     """Compare what was granted with what a child of `interpreter` with `environment`
     sees.
 
-    The child has the affinity of the calling thread. CUDA starts in the child alone.
+    The child has the affinity of the calling thread. A runtime is started in the child alone.
 
     Args:
         is_client: asks the server that limits the slice, where such a server exists.

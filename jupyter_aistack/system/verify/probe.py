@@ -1,27 +1,29 @@
 """The probe: run as a short-lived child, it prints what a process with its environment
 really sees, as a JSON object.
 
-``visible`` (UUIDs of the devices CUDA shows), ``memory_total`` and ``memory_free``
-(bytes, over all of them) and ``multiprocessors`` (likewise); all null when CUDA does
-not answer, with the reason in ``cuda``. ``cores`` (CPU affinity), ``threads``
-(OMP_NUM_THREADS), ``pid``. With ``--hold`` it keeps its contexts after that until its
-input ends, so that it is on a server's list of clients meanwhile. It
-uses the standard library alone, so any interpreter can run this file, and it ends
-within seconds whatever the driver does.
+Its arguments are files of providers that ask one vendor's driver each (see
+`DeviceVisibility.probe`). ``visible`` (UUIDs of the devices that the drivers show),
+``memory_total`` and ``memory_free`` (bytes, over all of them) and ``multiprocessors``
+(likewise); all null when no driver answers, with the reason in ``problem``. ``cores``
+(CPU affinity), ``threads`` (OMP_NUM_THREADS), ``pid``. With ``--hold`` it keeps its
+contexts after that until its input ends, so that it is on a server's list of clients
+meanwhile. It uses the standard library alone, so any interpreter can run this file, and
+it ends within seconds whatever a driver does.
 """
 
 from __future__ import annotations
 
-import ctypes
-import itertools
+import importlib.util
 import json
 import os
 import select
 import sys
 import threading
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
-CUDA_SECONDS = 8.0
+DRIVER_SECONDS = 8.0
 HOLD_SECONDS = 10.0
 """The longest it keeps its contexts."""
 
@@ -32,28 +34,23 @@ NOTHING = {
     "memory_free": None,
     "multiprocessors": None,
 }
-CUDA_ERROR_NO_DEVICE = 100
-ATTRIBUTE_MULTIPROCESSOR_COUNT = 16
 
 
-class CudaError(Exception):
-    """A call of the driver failed; the message says which and how."""
-
-
-def report() -> dict[str, Any]:
-    """What this process sees. Starts CUDA in it, so never call this in a process that
-    goes on living.
+def report(probes: Sequence[ModuleType]) -> dict[str, Any]:
+    """What this process sees. Starts the vendors' runtimes in it, so never call this in
+    a process that goes on living.
     """
-    seen: dict[str, Any] = dict(NOTHING)
+    devices: dict[str, Any] = {}
     # In a thread: a driver that hangs must not keep the rest from being reported.
-    asking = threading.Thread(target=_ask_cuda, args=(seen,), daemon=True)
+    asking = threading.Thread(target=_ask, args=(probes, devices), daemon=True)
     asking.start()
-    asking.join(CUDA_SECONDS)
+    asking.join(DRIVER_SECONDS)
     if asking.is_alive():
-        seen = dict(NOTHING)
-        seen["cuda"] = f"the driver did not answer within {CUDA_SECONDS:.0f} seconds"
+        problem = f"the driver did not answer within {DRIVER_SECONDS:.0f} seconds"
+        devices = {"problem": problem}
     return {
-        **seen,
+        **NOTHING,
+        **devices,
         "cores": _cores(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "pid": os.getpid(),
@@ -66,127 +63,51 @@ def _cores() -> list[int] | None:
     return sorted(os.sched_getaffinity(0))
 
 
-def _ask_cuda(seen: dict[str, Any]) -> None:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        seen.update(_devices(driver))
-    except OSError:
-        seen["cuda"] = "there is no CUDA driver (libcuda.so.1)"
-    except (AttributeError, CudaError) as error:
-        seen["cuda"] = str(error)
+def _ask(probes: Sequence[ModuleType], devices: dict[str, Any]) -> None:
+    devices.update(_combined([probe.ask_devices() for probe in probes]))
 
 
-def _devices(driver: Any) -> dict[str, Any]:
-    started = driver.cuInit(0)
-    if started == CUDA_ERROR_NO_DEVICE:
-        return {
-            "visible": [],
-            "memory_total": 0,
-            "memory_free": 0,
-            "multiprocessors": 0,
-        }
-    _check(driver, "cuInit", started)
-    count = ctypes.c_int()
-    _check(driver, "cuDeviceGetCount", driver.cuDeviceGetCount(ctypes.byref(count)))
-    devices = [_device(driver, index) for index in range(count.value)]
+def _combined(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The devices of all vendors that answer; where none does, the reasons."""
+    known = [answer for answer in answers if "problem" not in answer]
+    if not known:
+        return {"problem": "; ".join(answer["problem"] for answer in answers)}
     return {
-        "visible": [uuid for uuid, _, _, _ in devices],
-        "memory_free": sum(free for _, free, _, _ in devices),
-        "memory_total": sum(total for _, _, total, _ in devices),
-        "multiprocessors": sum(number for _, _, _, number in devices),
+        "visible": [uuid for answer in known for uuid in answer["visible"]],
+        "memory_total": sum(answer["memory_total"] for answer in known),
+        "memory_free": sum(answer["memory_free"] for answer in known),
+        "multiprocessors": sum(answer["multiprocessors"] for answer in known),
     }
 
 
-def _device(driver: Any, index: int) -> tuple[str, int, int, int]:
-    """UUID, free and total memory in bytes, and number of multiprocessors of one
-    device.
-
-    Its context is kept, as a client of MPS is listed as long as it has a context; the
-    number of multiprocessors is asked for after it is there, as it is a limit of MPS
-    that makes it smaller.
-    """
-    device = ctypes.c_int()
-    number = ctypes.c_int()
-    _check(driver, "cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), index))
-    free, total = _memory(driver, device)
-    attribute = driver.cuDeviceGetAttribute(
-        ctypes.byref(number), ATTRIBUTE_MULTIPROCESSOR_COUNT, device
-    )
-    _check(driver, "cuDeviceGetAttribute", attribute)
-    return _uuid(driver, device), free, total, number.value
+def _load(path: str) -> ModuleType:
+    """The module of one vendor: by path, as the package need not be importable here."""
+    spec = importlib.util.spec_from_file_location("aistack_device_probe", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _uuid(driver: Any, device: ctypes.c_int) -> str:
-    uuid = ctypes.create_string_buffer(16)
-    # Only _v2 names a MIG instance; older drivers have none of it.
-    get = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
-    _check(driver, "cuDeviceGetUuid", get(uuid, device))
-    return _spelled(uuid.raw.hex())
+def _release(probes: Sequence[ModuleType]) -> None:
+    for probe in probes:
+        probe.release()
 
 
-def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
-    """Free and total memory as a process sees them: limits of MPS and cgroups show in a
-    context only, not on the device.
-
-    A limit of MPS shows in what is free alone, a limit of a cgroup in both
-    (ai-dynamo/dynamo, measured with driver 615).
-    """
-    context = ctypes.c_void_p()
-    free = ctypes.c_size_t()
-    total = ctypes.c_size_t()
-    retained = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
-    _check(driver, "cuDevicePrimaryCtxRetain", retained)
-    _retained.append((driver, device))
-    _check(driver, "cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
-    measured = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-    _check(driver, "cuMemGetInfo", measured)
-    return free.value, total.value
-
-
-_retained: list[tuple[Any, ctypes.c_int]] = []
-
-
-def _release() -> None:
-    """Release all contexts, so that a server of MPS learns of this client's end at
-    once.
-    """
-    for driver, device in _retained:
-        driver.cuDevicePrimaryCtxRelease_v2(device)
-
-
-def _spelled(digits: str) -> str:
-    """A UUID as NVML spells it. CUDA gives bare digits; whether they are a MIG
-    instance's is known from the environment.
-    """
-    cuts = (0, 8, 12, 16, 20, 32)
-    groups = [digits[start:end] for start, end in itertools.pairwise(cuts)]
-    uuid = "-".join(groups)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    kind = "MIG" if f"MIG-{uuid}" in visible else "GPU"
-    return f"{kind}-{uuid}"
-
-
-def _check(driver: Any, call: str, result: int) -> None:
-    if result == 0:
-        return
-    text = ctypes.c_char_p()
-    driver.cuGetErrorString(result, ctypes.byref(text))
-    reason = (text.value or b"unknown error").decode()
-    raise CudaError(f"{call} failed: {reason} ({result})")
-
-
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Print the report, stay until input ends where asked to, and exit without waiting
     for a driver that hangs.
     """
-    print(json.dumps(report()), flush=True)
-    if "--hold" in sys.argv[1:]:
+    probes = [_load(path) for path in arguments if path != "--hold"]
+    print(json.dumps(report(probes)), flush=True)
+    if "--hold" in arguments:
         select.select([sys.stdin], [], [], HOLD_SECONDS)
-    leaving = threading.Thread(target=_release, daemon=True)
+    leaving = threading.Thread(target=_release, args=(probes,), daemon=True)
     leaving.start()
     leaving.join(RELEASE_SECONDS)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -209,12 +209,12 @@ def test_a_version_that_works_another_way_does_not_break_the_users_import(
 ) -> None:
     (tmp_path / "rmm.py").write_text("answer = 42")
     assert run(
-        "caps.cap_rmm_memory('1024'); import rmm; print(rmm.answer)", tmp_path
+        "caps.cap_rmm_memory('1024', {}); import rmm; print(rmm.answer)", tmp_path
     ) == ["42"]
 
 
 def test_what_is_awaited_may_be_missing() -> None:
-    program = "caps.cap_rmm_memory('1024')\ntry: import rmm\nexcept ImportError: print('missing')"
+    program = "caps.cap_rmm_memory('1024', {})\ntry: import rmm\nexcept ImportError: print('missing')"
     assert run(program) == ["missing"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +43,19 @@ def test_every_rank_gets_equally_many_rows_and_none_twice(
         (3, "data: expected a Parquet folder, a DataFrame"),
         (
             {"x": np.zeros(3), "y": np.zeros(4)},
-            "data: all arrays need the same number of rows",
+            "data: expected arrays with the same number of rows, got {'x': 3, 'y': 4}",
+        ),
+        ({}, "data: expected arrays with the same number of rows, got {}"),
+        ({0: np.zeros(3)}, "data: expected names of arrays to be text, got 0"),
+        (
+            {"x": np.array([object(), object()])},
+            "data: array 'x' holds object in 1 dimensions; expected rows of numbers",
+        ),
+        ({"x": np.array(["a", "b"])}, "data: array 'x' holds <U1 in 1 dimensions"),
+        ({"x": np.float64(3)}, "data: array 'x' holds float64 in 0 dimensions"),
+        (
+            {"x": torch.zeros(2, dtype=torch.bfloat16)},
+            "data: array 'x' is no array of NumPy's: .*BFloat16",
         ),
         ({"x": np.zeros(1)}, "data: 1 rows are too few for 2 workers"),
     ],

@@ -41,10 +41,10 @@ from jupyter_aistack.core.model.condition import ConditionKind, new_condition
         ),
         (
             {"visible": ["GPU-a"]},
-            {"visible": None, "cuda": "no driver"},
+            {"visible": None, "problem": "no driver"},
             (None, "could not be verified: no driver"),
         ),
-        ({"visible": []}, {"visible": None, "cuda": "no driver"}, (True, "")),
+        ({"visible": []}, {"visible": None, "problem": "no driver"}, (True, "")),
         (
             {"visible": ["GPU-a"], "cores": [0]},
             {"visible": None, "cores": [0, 1]},

@@ -3,12 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from hypothesis import given, settings
+
 from jupyter_aistack.core.model.device import Inventory, MIGInstance
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
+from tests.fakes.queues import REQUESTS, asked, world
 from tests.fakes.world import World, ask, gpus
 
 
@@ -56,6 +59,63 @@ def test_nobody_is_promised_what_hangs_on_a_lease_without_an_end() -> None:
     box.leases[lease.id] = replace(lease, active_at=-2040.0)
     assert waiting(box)["whole"].reason.endswith("bob's lease has been idle for 34 min")
     assert "bob" not in waiting(box)["whole"].public_reason
+
+
+def test_behind_a_request_without_a_known_start_nobody_is_promised_a_turn() -> None:
+    box = World(gpus(1))
+    box.submit(ask("b", "3/4", user="bob"))
+    box.turn()
+    box.submit(
+        ask("whole", "1", at=1.0, user="eve"),
+        ask("small", "1/8", at=2.0, user="ann"),
+        ask("brief", "1/8", at=3.0, user="ann", lease_seconds=60.0),
+    )
+    for _ in range(3):
+        box.turn(60)
+        shown = waiting(box)
+        assert "brief" not in shown, "it is done before it is missed"
+        small = shown["small"]
+        assert (small.position, small.eta_at) == (2, None)
+        assert small.reason == (
+            "needs 1/8 of a GPU; held back for whole.ipynb (eve), who is ahead and "
+            "needs a whole GPU, and when that can start is not known"
+        )
+        assert small.public_reason == (
+            "needs 1/8 of a GPU; held back for a request ahead that needs a whole GPU, "
+            "and when that can start is not known"
+        )
+    box.release("b")
+    box.turn()
+    assert "whole" in box.holds()
+
+
+def test_what_is_beside_a_request_without_a_known_start_has_its_time() -> None:
+    box = World(gpus(2))
+    box.submit(
+        ask("b", "3/4", user="bob"),
+        ask("c", "3/4", user="bob"),
+        ask("d", "1/4", user="bob", lease_seconds=720.0),
+        ask("e", "1/4", user="bob", lease_seconds=900.0),
+    )
+    box.turn()
+    box.submit(
+        ask("whole", "1", at=1.0, user="eve"),
+        ask("small", "1/4", at=2.0, user="ann"),
+    )
+    shown = waiting(box)
+    assert shown["whole"].eta_at is None
+    assert shown["small"].eta_at in (720.0, 900.0), "the device the other waits not for"
+
+
+@given(REQUESTS)
+@settings(deadline=None)
+def test_nobody_who_still_waits_after_a_plan_is_told_that_it_is_its_turn(
+    wanted: list[tuple],  # type: ignore[type-arg]
+) -> None:
+    box = world(*asked(wanted))
+    box.turn(100)
+    for forecast_ in waiting(box).values():
+        assert forecast_.eta_at is None or forecast_.eta_at > box.now, forecast_
 
 
 def test_those_behind_wait_for_those_before_them() -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jupyter_aistack.core.enforcement.mps_limits import SLOTS
+from jupyter_aistack.providers.nvidia.mps.limits import SLOTS
 from jupyter_aistack.providers.nvidia.mps.manager import MPSAssignment, MPSManager
 from jupyter_aistack.providers.nvidia.mps.paths import DaemonPaths, short
 from jupyter_aistack.providers.nvidia.mps.records import DaemonRecord, DaemonRecords

@@ -26,7 +26,7 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.notebook.panels import accounting
 from jupyter_aistack.notebook.session.cell_timing import MAX_WAITING, CellTimer
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 from tests.fakes.waiting import wait_until
 from tests.notebook.magics.test_gpu import broker, gpu, magics, shell  # noqa: F401
 

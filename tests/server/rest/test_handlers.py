@@ -12,7 +12,7 @@ import pytest
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary, day_of
 from jupyter_aistack.core.accounting.usage_report import week_name
 from jupyter_aistack.server.app import ServerContext
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 from tests.fakes.rest_server import Ask
 
 

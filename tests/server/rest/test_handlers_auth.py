@@ -17,7 +17,7 @@ from traitlets.config import Config
 
 from jupyter_aistack.server.realtime.websocket import UpdatesWebSocket
 from jupyter_aistack.server.rest.handlers import ROUTES
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 from tests.fakes.rest_server import Ask
 
 

@@ -12,7 +12,7 @@ import pytest
 from traitlets.config import Config
 
 from jupyter_aistack.server.app import ServerContext
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 from tests.fakes.rest_server import Ask
 from tests.fakes.waiting import until
 

@@ -22,7 +22,7 @@ from jupyter_aistack.server.rpc.unix_socket import (
     SocketServer,
     remove_stale,
 )
-from jupyter_aistack.system.processes import current_user
+from jupyter_aistack.system.users import current_user
 
 Say = Callable[..., Awaitable[Any]]
 

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.core.model.device_state import SuspendMethod
-from jupyter_aistack.server.suspend.preflight import (
-    PreflightReport,
+from jupyter_aistack.providers.nvidia.checkpoint.inspection import (
     Process,
     inspect_processes,
     libraries,
-    why_not,
 )
+from jupyter_aistack.server.suspend.preflight import PreflightReport, why_not
 
 ROOT = Process(pid=7, has_context=True, uses=frozenset({"cuda", "nccl"}))
 CLEAN = {

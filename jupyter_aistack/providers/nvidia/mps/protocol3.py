@@ -12,10 +12,10 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from jupyter_aistack.core.enforcement.mps_limits import STRAY_MIB, STRAY_PERCENT
 from jupyter_aistack.exceptions import ProviderError
 
 from .control import MPSControl, MPSLimit, MPSServer
+from .limits import STRAY_MIB, STRAY_PERCENT
 
 _CSV = "--format=csv,noheader"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG])i?B?", re.IGNORECASE)

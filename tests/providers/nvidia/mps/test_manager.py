@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from jupyter_aistack.core.enforcement.mps_limits import SLOTS, multiprocessors_at_most
 from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.providers.nvidia.mps.limits import SLOTS, multiprocessors_at_most
 from jupyter_aistack.providers.nvidia.mps.paths import short
 from tests.fakes.mps.host import GPU, H200, Stand
 

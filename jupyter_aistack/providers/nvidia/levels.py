@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from jupyter_aistack.core.model.device import Enforcement
 
-from .mps_limits import LIMITS_DRIVER, NAMESPACES_DRIVER
+from .mps.limits import LIMITS_DRIVER, NAMESPACES_DRIVER
 
 VOLTA = (7, 0)
 """First compute capability whose MPS knows limits (NVIDIA MPS documentation)."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from jupyter_aistack.core.enforcement.mps_limits import (
+from jupyter_aistack.core.model.units import MIB
+from jupyter_aistack.providers.nvidia.mps.limits import (
     limit_mib,
     multiprocessors_at_most,
     percent,
     slots,
 )
-from jupyter_aistack.core.model.units import MIB
 
 
 def test_percent_is_rounded_down_and_multiprocessors_as_the_driver_does() -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_aistack.core.enforcement.levels import (
+from jupyter_aistack.core.model.device import Enforcement
+from jupyter_aistack.providers.nvidia.levels import (
     ComputeMode,
     HostCapabilities,
     highest_level,
 )
-from jupyter_aistack.core.model.device import Enforcement
 
 BEST = HostCapabilities(
     mig=False,

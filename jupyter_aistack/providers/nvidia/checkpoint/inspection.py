@@ -1,0 +1,100 @@
+"""What the processes of a kernel look like from outside: what of the driver's libraries
+they use, and whether they are clients of an MPS server.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+MPS_VARIABLES = (
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_CLIENT_PRIORITY",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+)
+LIBRARIES = {
+    "libcuda.so": "cuda",
+    "libnccl.so": "nccl",
+    "libcudf.so": "managed",
+    "librmm.so": "managed",
+    "libbitsandbytes": "managed",
+}
+"""What a mapped library may mean. Each process of CUDA opens /dev/nvidia-uvm, so open
+files tell nothing.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One process of a kernel, from outside.
+
+    Attributes:
+        pid: its id.
+        is_own: it runs as this server's user.
+        has_context: the driver lists it on a device.
+        uses: of `LIBRARIES`, what is mapped; None where that cannot be read.
+        is_mps_client: its environment names an MPS server.
+    """
+
+    pid: int
+    is_own: bool = True
+    has_context: bool = False
+    uses: frozenset[str] | None = frozenset()
+    is_mps_client: bool = False
+
+
+def inspect_processes(
+    pids: Iterable[int], contexts: Iterable[int], proc: Path = Path("/proc")
+) -> tuple[Process, ...]:
+    """The processes `pids`, of which the driver lists `contexts`; those that have ended
+    are left out.
+    """
+    listed = frozenset(contexts)
+    processes = (_process(pid, pid in listed, proc / str(pid)) for pid in sorted(pids))
+    return tuple(process for process in processes if process is not None)
+
+
+def _process(pid: int, has_context: bool, folder: Path) -> Process | None:
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return None
+    return Process(
+        pid=pid,
+        is_own=owner == os.getuid(),
+        has_context=has_context,
+        uses=libraries(folder / "maps"),
+        is_mps_client=_names_mps(folder / "environ"),
+    )
+
+
+def libraries(maps: Path) -> frozenset[str] | None:
+    """What the libraries in a process's memory map may mean; None where it cannot be
+    read.
+    """
+    try:
+        with maps.open(encoding="utf-8", errors="replace") as lines:
+            files = {line.rpartition("/")[2] for line in lines if ".so" in line}
+    except OSError:
+        return None
+    return frozenset(
+        meaning
+        for name, meaning in LIBRARIES.items()
+        if any(file.startswith(name) for file in files)
+    )
+
+
+def _names_mps(environ: Path) -> bool:
+    try:
+        entries = environ.read_bytes().split(b"\0")
+    except OSError:
+        return False
+    named = dict(
+        entry.decode(errors="replace").partition("=")[::2] for entry in entries
+    )
+    # What keeps a suspendable lease away from any MPS server.
+    if named.get("CUDA_MPS_PIPE_DIRECTORY") == os.devnull:
+        return False
+    return not named.keys().isdisjoint(MPS_VARIABLES)
