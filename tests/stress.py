@@ -78,6 +78,7 @@ ENDINGS = {
     EventKind.LEASE_FAILED,
     EventKind.LEASE_ABANDONED,
     EventKind.LEASE_RECLAIMED,
+    EventKind.LEASE_LAPSED,
 }
 
 
@@ -109,7 +110,7 @@ class Findings:
 
     Attributes:
         double_grants: grants of something that somebody else still held.
-        alive_after_ttl: leases seen alive, or ended by other means, past their time.
+        alive_after_ttl: leases seen alive, or ended by other means, past their end.
         problems: anything else, one sentence each.
     """
 
@@ -155,7 +156,11 @@ class Worker:
         patience = self.chance.choice([0.0, 0.0, 0.3, None])
         self.count()
         request = self.broker.submit(
-            self.chance.choice(SPECS), self.holder, patience_seconds=patience
+            self.chance.choice(SPECS),
+            self.holder,
+            # What a living process forgets ends then, and at no other time.
+            lease_seconds=self.chance.choice([TTL_SECONDS, 4 * TTL_SECONDS]),
+            patience_seconds=patience,
         )
         if request.state is RequestState.QUEUED and self.chance.random() < 0.8:
             request = self.broker.cancel(request.id)
@@ -173,7 +178,7 @@ class Worker:
             self.broker.release(lease.id, lease.token)
 
     def forget(self) -> None:
-        """Neither renew nor release: time must end it."""
+        """Neither renew nor release: its own end must come."""
         if self.held and self.chance.random() < 0.3:
             self.held.remove(self.chance.choice(self.held))
 
@@ -297,26 +302,26 @@ def replay(events: Iterable[Event], leases: Mapping[str, Lease]) -> int:
 
 def is_within(held: Sequence[Lease], newest: Lease) -> bool:
     """Whether the devices of the newest lease can hold all that is held on them."""
-    touched = {slice_.device_id for slice_ in newest.slices}
+    touched = {piece.device_id for piece in newest.slices}
     for device in DEVICES:
         pieces = [
-            slice_
+            piece
             for lease in held
-            for slice_ in lease.slices
-            if slice_.device_id == device.id
+            for piece in lease.slices
+            if piece.device_id == device.id
         ]
         if device.id not in touched:
             continue
-        if sum((slice_.fraction for slice_ in pieces), Fraction(0)) > 1:
+        if sum((piece.fraction for piece in pieces), Fraction(0)) > 1:
             return False
-        if sum(slice_.memory_bytes for slice_ in pieces) > device.memory_bytes:
+        if sum(piece.memory_bytes for piece in pieces) > device.memory_bytes:
             return False
         # All CPU specs here are whole cores, so no core may be in two leases.
         cores = Counter(
             core
-            for slice_ in pieces
-            if slice_.kind is SliceKind.CPU
-            for core in slice_.cores
+            for piece in pieces
+            if piece.kind is SliceKind.CPU
+            for core in piece.cores
         )
         if any(times > 1 for times in cores.values()):
             return False
@@ -463,10 +468,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.seed,
         )
     print(json.dumps(figures))
-    result = (
+    found = (
         figures["double_grants"] or figures["alive_after_ttl"] or figures["problems"]
     )
-    return 1 if result else 0
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -60,7 +60,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
-        "broker.processes",
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
@@ -106,6 +105,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_handle",
         "client.transports",
         "client.waiting",
+        "client.wire",
     },
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
@@ -138,6 +138,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "core/scheduling/test_cycle.py": {"core.model.plan"},
     "core/scheduling/test_forecast.py": {
         "core.scheduling.capacity_holds",
+        "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
     "core/scheduling/test_queue_pass.py": {

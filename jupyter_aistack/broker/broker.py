@@ -35,6 +35,7 @@ from .reservations import Reservations
 from .suspend_support import SuspendSupport
 from .suspension import Suspension
 from .usage_meter import UsageMeter
+from .withdrawals import Withdrawals
 
 
 class Broker:
@@ -103,40 +104,35 @@ class Broker:
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
+        self._withdrawals = withdrawals = Withdrawals(state)
+        self._cycle = SchedulingCycle(
+            state, self.processes, self.suspend_support, withdrawals
+        )
         self._delegate()
+        self._delegate_leases()
 
     def _delegate(self) -> None:
         """Build the parts that answer; their methods are the broker's."""
         state = self.host_state
+        cycle = self._cycle
         self.inventory = state.inventory
         self.leases = state.leases
         self.lease = state.lease
         self.request = state.request
         self.faults = state.faults
         self.events = state.ledger.events
-        cycle = SchedulingCycle(state, self.processes, self.suspend_support)
         self.cycle = cycle.run
         self.snapshot = cycle.snapshot
-        requests = Requests(state, cycle)
+        self.withdraw = self._withdrawals.withdraw
+        self.withdraw_key = self._withdrawals.withdraw_key
+        requests = Requests(state, cycle, self._withdrawals)
         self.waiting = requests.forecasts
         self.queue = requests.queued
         self.acquire = requests.acquire
         self.submit = requests.submit
         self.cancel = requests.cancel
 
-        leases = Leases(state, cycle, self.processes, self.not_enforced_action)
-        self.prepare = leases.prepare
-        self.preparation = leases.preparation
-        self.activate = leases.activate
-        self.bind = leases.bind
-        self.record_activity = leases.record_activity
-        self.clients = leases.clients
-        self.terminate = leases.terminate
-        self.renew = leases.renew
-        self.extend = leases.extend
-        self.release = leases.release
-
-        reservations = Reservations(state, cycle)
+        reservations = Reservations(state, cycle, self._withdrawals)
         self.reservations = reservations.current
         self.reserve = reservations.reserve
         self.unreserve = reservations.unreserve
@@ -150,9 +146,30 @@ class Broker:
         self.request_action = suspension.request_action
         self.set_pinned = suspension.set_pinned
 
+    def _delegate_leases(self) -> None:
+        state = self.host_state
+        leases = Leases(
+            state,
+            self._cycle,
+            self.processes,
+            self._withdrawals,
+            self.not_enforced_action,
+        )
+        self.current_leases = leases.current
+        self.prepare = leases.prepare
+        self.preparation = leases.preparation
+        self.activate = leases.activate
+        self.bind = leases.bind
+        self.record_activity = leases.record_activity
+        self.clients = leases.clients
+        self.terminate = leases.terminate
+        self.renew = leases.renew
+        self.extend = leases.extend
+        self.release = leases.release
+
         maintenance = Maintenance(
             state,
-            cycle,
+            self._cycle,
             leases,
             self.processes,
             usage_meter=self.usage_meter,
@@ -179,6 +196,7 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""
+        self._withdrawals.settle()
         with contextlib.suppress(AIStackError):
             self.usage_meter.transfer_metering()
         self.devices.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
 
@@ -11,11 +12,14 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
-from jupyter_aistack.exceptions import LedgerConflict
+from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
 from .processes import HolderProcesses
 from .suspend_support import SuspendSupport
+from .withdrawals import Withdrawals
+
+log = logging.getLogger("jupyter_aistack")
 
 MAX_CONFLICTS = 200
 """How often a plan is made anew because another broker changed the ledger first."""
@@ -28,6 +32,7 @@ class SchedulingCycle:
         host_state: what plans are made from, and where they are written.
         processes: finds the leases whose holder is dead.
         suspend_support: whether kernels can be suspended, and into how much memory.
+        withdrawals: what must be taken back first.
 
     Attributes:
         placement_cache: what plans have worked out about the devices, kept from one
@@ -39,10 +44,12 @@ class SchedulingCycle:
         host_state: HostState,
         processes: HolderProcesses,
         suspend_support: SuspendSupport,
+        withdrawals: Withdrawals,
     ) -> None:
         self._host_state = host_state
         self._processes = processes
         self._suspend_support = suspend_support
+        self._withdrawals = withdrawals
         self._turn = threading.Lock()
         self.placement_cache = PlacementCache()
 
@@ -55,7 +62,17 @@ class SchedulingCycle:
         # Two threads of one broker would only overtake each other: the plan of
         # each would be refused because the other's came first.
         with self._turn:
+            self._withdrawals.settle()
             return self._run()
+
+    def follow_up(self) -> None:
+        """Run after a change that has been written down. A failure is none of the
+        change: what waits is served by the next regular cycle.
+        """
+        try:
+            self.run()
+        except AIStackError as error:
+            log.warning("what waits is served later: %s", error.message)
 
     def _run(self) -> tuple[Event, ...]:
         inventory = self._host_state.inventory()
@@ -97,6 +114,7 @@ class SchedulingCycle:
 
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
         state = self._host_state.ledger.read(self._host_state.host, now)
+        verdicts = self._processes.verdicts([*state.leases, *state.requests], now)
         return Snapshot(
             inventory=inventory,
             leases=state.leases,
@@ -105,7 +123,8 @@ class SchedulingCycle:
             accounts=state.accounts,
             reservations=state.reservations,
             version=state.version,
-            dead=self._processes.reapable([*state.leases, *state.requests], now),
+            dead=verdicts.dead,
+            unvouched=verdicts.unvouched,
             suspend=self._suspend_support.policy_in_force(),
             host_bytes=self._suspend_support.capacity_bytes(state.leases),
         )

@@ -83,7 +83,7 @@ class Maintenance:
         """What is in use now: per lease id, and per device id; at most two seconds
         old.
         """
-        leases = self._host_state.leases()
+        leases = self._leases.current()
         sample = self.sample(leases, USAGE_SECONDS)
         return usage_by_lease(sample, leases), sample.device_usage()
 

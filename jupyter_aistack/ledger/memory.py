@@ -67,6 +67,7 @@ class _MemoryRows:
         self._live: dict[str, Lease] = {}
         self._requests: dict[str, Request] = {}
         self._queued: dict[str, Request] = {}
+        self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
         self._meters: dict[tuple[str, str], MeterState] = {}
@@ -105,6 +106,10 @@ class _MemoryRows:
     def request(self, request_id: str) -> Request | None:
         return self._requests.get(request_id)
 
+    def requests_of_key(self, key: str) -> list[Request]:
+        ids = self._ids_of_key.get(key, ())
+        return [self._requests[request_id] for request_id in ids]
+
     def queued(self, host: str) -> list[Request]:
         return [
             request for request in self._queued.values() if request.holder.host == host
@@ -112,6 +117,9 @@ class _MemoryRows:
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
         self._requests[request.id] = request
+        if is_new and request.idempotency_key:
+            ids = self._ids_of_key.setdefault(request.idempotency_key, [])
+            ids.append(request.id)
         if request.state is RequestState.QUEUED:
             self._queued[request.id] = request
         else:

@@ -251,13 +251,10 @@ def _daemon(
     command: Sequence[str], environment: dict[str, str], folder: Path
 ) -> Iterator[None]:
     """A daemon in the foreground, ended with the block."""
-    result = shutil.which(command[0], path=environment["PATH"])
+    found = shutil.which(command[0], path=environment["PATH"])
     with (folder / f"{command[0]}.out").open("wb") as log:
         process = subprocess.Popen(
-            [result or command[0], *command[1:]],
-            env=environment,
-            stdout=log,
-            stderr=log,
+            [found or command[0], *command[1:]], env=environment, stdout=log, stderr=log
         )
     try:
         yield
@@ -270,9 +267,9 @@ def _daemon(
 
 
 def _says(command: Sequence[str], environment: dict[str, str]) -> str:
-    result = shutil.which(command[0], path=environment["PATH"]) or command[0]
+    found = shutil.which(command[0], path=environment["PATH"]) or command[0]
     done = subprocess.run(
-        [result, *command[1:]],
+        [found, *command[1:]],
         env=environment,
         capture_output=True,
         text=True,

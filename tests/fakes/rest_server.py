@@ -53,9 +53,9 @@ def server(
 
 @pytest.fixture
 def context(server: Any) -> ServerContext:
-    result = server.web_app.settings["aistack"]
-    assert isinstance(result, ServerContext)
-    return result
+    found = server.web_app.settings["aistack"]
+    assert isinstance(found, ServerContext)
+    return found
 
 
 @pytest.fixture

@@ -194,9 +194,7 @@ class Machine:
 
     def lease_of(self, kernel: Kernel) -> Lease | None:
         leases = (
-            lease
-            for lease in self._broker(kernel).leases()
-            if lease.holder.id == kernel.name
+            one for one in self._broker(kernel).leases() if one.holder.id == kernel.name
         )
         return next(leases, None)
 
@@ -210,7 +208,7 @@ class Machine:
             broker.prepare(lease)
             broker.activate(lease.id, lease.token, verified=True)
             broker.update_device_state(
-                lease.id, lease.token, lambda item: steps.with_pin_reason(item, "")
+                lease.id, lease.token, lambda one: steps.with_pin_reason(one, "")
             )
 
     def use(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
@@ -247,7 +245,7 @@ class Machine:
                 f"{kernel.name} has {kernel.number}, not {kernel.expected}"
             )
             kernel.number = kernel.expected = self.random.randrange(10**9)
-            each = min(slice_.memory_bytes for slice_ in lease.slices)
+            each = min(piece.memory_bytes for piece in lease.slices)
             kernel.held_bytes = int(each * self.random.uniform(0.05, 0.95))
             self.take(kernel.pid, devices_of(lease), kernel.held_bytes)
             kernel.runs_until = now + self.random.choice([1.0, 5.0, 30.0, 90.0])
@@ -267,7 +265,7 @@ class Machine:
         broker, now = self._broker(kernel), self.clock.now
         broker.bind(lease.id, lease.token, pid=kernel.pid)
         broker.update_device_state(
-            lease.id, lease.token, lambda item: steps.reset_for_new_process(item, now)
+            lease.id, lease.token, lambda one: steps.reset_for_new_process(one, now)
         )
 
     def kill(self, kernel: Kernel) -> None:
@@ -334,31 +332,31 @@ class Machine:
             size = kernel.held_bytes
             self._tell(
                 work,
-                lambda item: steps.suspended(
-                    item, state_bytes=size, tier=SuspendMethod.CHECKPOINT
+                lambda one: steps.suspended(
+                    one, state_bytes=size, tier=SuspendMethod.CHECKPOINT
                 ),
             )
         elif outcome == "stayed":
             self._tell(
                 work,
-                lambda item: steps.suspend_failed(
-                    item, now, "the kernel could not be locked"
+                lambda one: steps.suspend_failed(
+                    one, now, "the kernel could not be locked"
                 ),
             )
         elif outcome == "returned":
             if work.pid in self.vaults:  # a new process has nothing to bring back
                 kernel.number, _ = self.vaults.pop(work.pid)
-            self._tell(work, lambda item: steps.resumed(item, now))
+            self._tell(work, lambda one: steps.resumed(one, now))
         elif outcome == "not returned":
             self._tell(
-                work, lambda item: steps.resume_failed(item, "the helper has ended")
+                work, lambda one: steps.resume_failed(one, "the helper has ended")
             )
         else:
             del self.vaults[work.pid]
             kernel.is_lost, self.lost = True, self.lost + 1
             self._tell(
                 work,
-                lambda item: steps.mark_lost(item, "the driver met too little memory"),
+                lambda one: steps.mark_lost(one, "the driver met too little memory"),
             )
 
     def _tell(self, work: Work, change: object) -> None:
@@ -398,4 +396,4 @@ class Machine:
 
 
 def devices_of(lease: Lease) -> tuple[str, ...]:
-    return tuple(slice_.device_id for slice_ in lease.slices)
+    return tuple(piece.device_id for piece in lease.slices)

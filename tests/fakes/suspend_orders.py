@@ -12,5 +12,5 @@ def residence(phase: str, **more: Any) -> JSON:
 
 
 def orders(*acts: str) -> JSON:
-    results = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
-    return {"residence": residence("parking"), "orders": results}
+    found = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
+    return {"residence": residence("parking"), "orders": found}

@@ -73,6 +73,9 @@ class Request:
         code: the error that its rejection means, as the name of its class; empty while
             it is not rejected.
         lease_id: the lease it became, once granted.
+        idempotency_key: the asker's own name for it, unlike that of any other of its
+            requests: who asks again, for want of an answer, gets the same request;
+            empty for none.
     """
 
     id: str
@@ -88,6 +91,7 @@ class Request:
     reason: str = ""
     code: str = ""
     lease_id: str = ""
+    idempotency_key: str = ""
 
     @cached_property
     def kind(self) -> tuple[object, ...]:

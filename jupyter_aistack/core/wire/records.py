@@ -60,7 +60,12 @@ DEVICE_STATE = WIRE.record(
     properties={"standing": "note", "why": "standing"},
 )
 LEASE = WIRE.record(Lease, properties={"enforcement": "enforced_by"})
-REQUEST = WIRE.record(Request, formats={"priority": _RANK})
+REQUEST = WIRE.record(
+    Request,
+    # The asker's own name for it is nobody else's business.
+    hidden=["idempotency_key"],
+    formats={"priority": _RANK},
+)
 MIG_INSTANCE = WIRE.record(
     MIGInstance,
     formats={"gpu_slices": _expected(int, 0), "compute_slices": _expected(int, 0)},

@@ -47,7 +47,7 @@ FIXED_OF_QUEUED = frozenset(
         "patience_seconds",
         "preemptible",
     }
-    | {"submitted_at", "state", "reason", "code", "lease_id"}
+    | {"submitted_at", "state", "reason", "code", "lease_id", "idempotency_key"}
 )
 """Columns of a request that never change while it waits."""
 
@@ -126,7 +126,7 @@ def _outside(*names: str) -> dict[str, Converter]:
 
 
 _LEASE = _COLUMNS.record(Lease)
-_REQUEST = _COLUMNS.record(Request, formats=_outside("reason"))
+_REQUEST = _COLUMNS.record(Request, formats=_outside("reason", "idempotency_key"))
 _ACCOUNT = _COLUMNS.record(Account, formats=_outside("user"))
 _RESERVATION = _COLUMNS.record(Reservation, formats=_outside("name", "created_by"))
 _METER = _COLUMNS.record(MeterState)

@@ -185,6 +185,12 @@ class SQLRows:
         rows = self._select(self._statements.request, key=request_id)
         return next((codec.request_from_row(row) for row in rows), None)
 
+    def requests_of_key(self, key: str) -> list[Request]:
+        rows = self._select(
+            self._statements.requests_of_key, of_key=codec.storable(key)
+        )
+        return [codec.request_from_row(row) for row in rows]
+
     def queued(self, host: str) -> list[Request]:
         def load(ids: list[str]) -> dict[str, Request]:
             if len(ids) > _FEW:

@@ -132,6 +132,9 @@ class Statements:
         self.request = self._query(
             sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
         )
+        self.requests_of_key = self._query(
+            sa.select(schema.requests).where(_R.idempotency_key == _of("key"))
+        )
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
         self.queued_traits = self._query(
             sa.select(*_but(schema.requests, codec.FIXED_OF_QUEUED)).where(_IS_QUEUED)

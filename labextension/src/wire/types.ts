@@ -173,7 +173,13 @@ export interface IDeviceState {
 }
 
 export type Outcome =
-  'released' | 'expired' | 'preempted' | 'failed' | 'abandoned' | 'reclaimed';
+  | 'released'
+  | 'expired'
+  | 'preempted'
+  | 'failed'
+  | 'abandoned'
+  | 'reclaimed'
+  | 'lapsed';
 
 export interface ILease {
   id: string;
@@ -309,4 +315,5 @@ export interface IRequestBody {
   lease_seconds?: number | null;
   patience_seconds?: number | null;
   preemptible?: boolean;
+  idempotency_key?: string;
 }

@@ -39,7 +39,7 @@ def run_section(
     row says how if not well.
     """
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
-    begin, result = time.monotonic(), list[Row]()
+    begin, found = time.monotonic(), list[Row]()
     process = subprocess.Popen(
         command,
         env={**environment, MARK: mark},
@@ -49,7 +49,7 @@ def run_section(
     )
 
     def take(row: Row) -> None:
-        result.append(row)
+        found.append(row)
         show(row)
 
     try:
@@ -79,7 +79,7 @@ def run_section(
                 most=0.0,
             )
         )
-    return result
+    return found
 
 
 def _hear(
@@ -130,38 +130,36 @@ def end_all(process: subprocess.Popen[str], mark: str) -> list[str]:
     alive: list[psutil.Process] = []
     for word in ("", "terminate", "kill"):
         others = marked(mark)
-        for other in others:
+        for one in others:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if word and not _is_helper(other):
-                    getattr(other, word)()
+                if word and not _is_helper(one):
+                    getattr(one, word)()
         _, alive = psutil.wait_procs(others, timeout=GRACE_SECONDS)
         if not alive:
             return []
     _, alive = psutil.wait_procs(alive, timeout=HELPER_SECONDS)
-    return [f"{other.pid} {' '.join(_command(other))[:80]}" for other in alive]
+    return [f"{one.pid} {' '.join(_command(one))[:80]}" for one in alive]
 
 
 def marked(mark: str) -> list[psutil.Process]:
     """This user's processes with that mark in their environment."""
-    return [
-        each for each in psutil.process_iter() if _environment(each).get(MARK) == mark
-    ]
+    return [one for one in psutil.process_iter() if _environment(one).get(MARK) == mark]
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str]:
     try:
-        result: Mapping[str, str] = process.environ()
+        found: Mapping[str, str] = process.environ()
     except psutil.Error:  # another user's, or gone
         return {}
-    return result
+    return found
 
 
 def _command(process: psutil.Process) -> list[str]:
     try:
-        result: list[str] = process.cmdline()
+        found: list[str] = process.cmdline()
     except psutil.Error:
         return []
-    return result
+    return found
 
 
 def _is_helper(process: psutil.Process) -> bool:

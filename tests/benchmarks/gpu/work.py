@@ -90,14 +90,14 @@ class Work:
         """A product that fills a GPU: 137 GFLOP."""
         torch = _torch()
         width = 32 if self.small else 4096
-        entry, other = (
+        one, other = (
             torch.randn(width, width, device=self.device, dtype=torch.bfloat16)
             for _ in range(2)
         )
-        target = torch.empty_like(entry)
+        target = torch.empty_like(one)
 
         def step() -> None:
-            torch.matmul(entry, other, out=target)
+            torch.matmul(one, other, out=target)
 
         return step
 
@@ -139,10 +139,10 @@ class Work:
         total = 0
         for chunk in CHUNKS:
             while total + chunk <= most:
-                slice_ = take(chunk)
-                if slice_ is None:
+                piece = take(chunk)
+                if piece is None:
                     break
-                taken.append(slice_)
+                taken.append(piece)
                 total += chunk
         if how == "driver":
             for pointer in taken:
@@ -199,8 +199,8 @@ class Work:
 
         def is_right() -> bool:
             right = all(
-                int((each % 251).sum(dtype=torch.int64)) == _sum_of(len(each))
-                for each in data
+                int((one % 251).sum(dtype=torch.int64)) == _sum_of(len(one))
+                for one in data
             )
             if self.device == "cuda":
                 torch.cuda.empty_cache()  # what was only needed to look must not be moved as if it were state
@@ -226,9 +226,7 @@ class Work:
                 for _ in range(cycles)
             ]
         expected = _sum_of(size // pieces // 4)
-        right = all(
-            int((each % 251).sum(dtype=torch.int64)) == expected for each in data
-        )
+        right = all(int((one % 251).sum(dtype=torch.int64)) == expected for one in data)
         return {
             "out": [out for out, _ in moves],
             "back": [back for _, back in moves],
@@ -309,12 +307,12 @@ def answer(work: Work, line: str) -> JSON:
     """The answer to one line; never raises."""
     try:
         told = json.loads(line)
-        result: JSON = getattr(work, told.pop("do"))(**told)
+        found: JSON = getattr(work, told.pop("do"))(**told)
     except Exception as error:
         return {
             "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         }
-    return result
+    return found
 
 
 def main() -> None:

@@ -73,10 +73,10 @@ def test_amounts_are_shown_for_people() -> None:
 
 
 def test_what_is_roughly_known_is_said_roughly() -> None:
-    messages = [
+    said = [
         format_about(seconds) for seconds in (-1, 0, 1, 10, 59, 60, 61, 697, 720, 7500)
     ]
-    assert messages == [
+    assert said == [
         "0 s",
         "0 s",
         "10 s",

@@ -14,6 +14,7 @@ from jupyter_aistack.core.wire.schemas import SCHEMAS
 
 HIDDEN = {
     "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
+    "Request": {"idempotency_key"},  # the asker's own name for it
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
     "DeviceState": {
         "is_checked",

@@ -168,30 +168,30 @@ def test_what_could_not_be_told_is_told_later_but_not_without_end(clock: Any):
 
 
 def charge(**fields: Any) -> UsageRecord:
-    text: dict[str, Any] = {
+    said: dict[str, Any] = {
         "host": "h",
         "device_id": "GPU-0",
         "lease_id": "l-1",
         "day": day_of(time.time()),
     }
-    text |= {
+    said |= {
         "user": current_user(),
         "owner": f"pid-{os.getpid()}",
         "label": "a.ipynb",
         "spec": "1/2",
     }
-    text |= {
+    said |= {
         "seconds": 3600.0,
         "share_seconds": 1800.0,
         "levels": (0.0, 3600.0, *NO_LEVELS[2:]),
     }
-    text |= {
+    said |= {
         "millijoules": 3_600_000,
         "metered_seconds": 3600.0,
         "busy_seconds": 180.0,
         "peak_bytes": 9 * GIB,
     }
-    return UsageRecord(**text | fields)
+    return UsageRecord(**said | fields)
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_looks_now_and_then_while_something_is_leased(
 def test_many_watchers_cost_one_look_per_tick(sampler: Sampler, host: Host) -> None:
     seen = threading.Semaphore(0)
     for _ in range(10):
-        sampler.watch(lambda result: seen.release(), 60.0)
+        sampler.watch(lambda found: seen.release(), 60.0)
     for _ in range(10):
         assert seen.acquire(timeout=WAIT)
     assert (
@@ -98,22 +98,22 @@ def test_revision_follows_leases_and_queue_but_not_use(
 def test_error_reaches_watchers_and_looking_goes_on(
     sampler: Sampler, host: Host, error: Exception
 ) -> None:
-    results: list[Sample | AIStackError] = []
+    found: list[Sample | AIStackError] = []
     came = threading.Semaphore(0)
     host.error = error
-    sampler.watch(lambda sample: (results.append(sample), came.release()), 60.0)  # type: ignore[func-returns-value]
+    sampler.watch(lambda sample: (found.append(sample), came.release()), 60.0)  # type: ignore[func-returns-value]
     assert came.acquire(timeout=WAIT)
-    assert isinstance(results[0], AIStackError)
+    assert isinstance(found[0], AIStackError)
     host.error = None
     sampler.poke()
     assert came.acquire(timeout=WAIT)
-    assert isinstance(results[-1], Sample)
+    assert isinstance(found[-1], Sample)
 
 
 def test_watcher_whose_loop_has_closed_is_forgotten(sampler: Sampler) -> None:
     came = threading.Event()
 
-    def closed(result: Sample | AIStackError) -> None:
+    def closed(found: Sample | AIStackError) -> None:
         came.set()
         raise RuntimeError("Event loop is closed")
 

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.service
     ],
 )
 def test_a_fault_in_the_log_names_its_client(line: str, pid: int | None) -> None:
-    result = find_fault(
+    found = find_fault(
         [
             "[t Control 1] Set default active thread percentage of client 7",
             f"[t Server 9] {line}",
         ]
     )
-    assert result is not None
-    assert result.pid == pid
+    assert found is not None
+    assert found.pid == pid
 
 
 def test_a_line_about_defaults_tells_of_no_fault() -> None:

@@ -174,14 +174,14 @@ def test_each_gpu_has_its_own_daemon(stand: Stand) -> None:
     manager = stand.manager()
     stand.hold(manager, "l-1")
     stand.hold(manager, "l-2", gpu="GPU-1", index=1)
-    entry, other = stand.running(), stand.running("GPU-1")
-    assert entry is not None
+    one, other = stand.running(), stand.running("GPU-1")
+    assert one is not None
     assert other is not None
-    assert entry.pid != other.pid
-    assert manager.own_pids() == {entry.pid, other.pid}
+    assert one.pid != other.pid
+    assert manager.own_pids() == {one.pid, other.pid}
     assert stand.dump("GPU-1")["name"] == "g1"
     manager.unprepare("l-1", GPU, 0)
-    assert (entry.is_alive, other.is_alive) == (False, True)
+    assert (one.is_alive, other.is_alive) == (False, True)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
