@@ -60,7 +60,7 @@ def open_experiment(uri: str, name: str) -> tuple[Any, str]:
             client = _client(uri)
             _knock(uri, lambda: _repeated(lambda: client.get_experiment_by_name(name)))
         elif _dialect(uri) in SQL:
-            client = _open_database(uri)
+            client = open_database(uri)
         else:
             client = _client(uri)
     with one_sentence(f"no run can be started in {shown}"):
@@ -168,12 +168,12 @@ def _repeated(ask: Callable[[], T]) -> T:
 # -- databases -------------------------------------------------------------------------
 
 
-def _open_database(uri: str) -> Any:
+def open_database(uri: str) -> Any:
     """A client of a database, whose tables are made where there are none."""
     path = sqlite_path(uri)
     if path is not None:
         _make_file(path)
-    with _making(uri, path):
+    with making(uri, path):
         is_new = _connect(uri, path)
         pauses = iter(MAKING_PAUSES_SECONDS if is_new else ())
         while True:
@@ -258,7 +258,7 @@ os.register_at_fork(after_in_child=_forget_connections)
 
 
 @contextlib.contextmanager
-def _making(uri: str, path: Path | None) -> Iterator[None]:
+def making(uri: str, path: Path | None) -> Iterator[None]:
     """One process of this user at a time may make the tables of a database. Where files
     cannot be locked, all may.
     """

@@ -38,7 +38,7 @@ class TerminationGuard:
             return
         for number in SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, self._on_signal)
+                signal.signal(number, self.on_signal)
 
     def remove(self, end: Callable[[], None]) -> None:
         """Call `end` no more. Removing twice is allowed."""
@@ -48,10 +48,11 @@ class TerminationGuard:
         if self._ends or not is_main:
             return
         for number in SIGNALS:
-            if signal.getsignal(number) == self._on_signal:
+            if signal.getsignal(number) == self.on_signal:
                 signal.signal(number, signal.SIG_DFL)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """End all that is open, and let the signal do what it does by default."""
         # A second signal ends the process at once.
         signal.signal(number, signal.SIG_DFL)
         try:

@@ -37,9 +37,9 @@ def test_what_mlflow_logs_inside_the_with_is_in_the_run(
         run.log(ours=1.0)
     assert active.info.run_id == run.run_id
     assert mlflow.active_run() is None
-    found = mlflow.MlflowClient(mlflow_uri).get_run(run.run_id)
-    assert found.data.metrics == {"theirs": 2.0, "ours": 1.0}
-    assert found.info.status == "FINISHED"
+    logged = mlflow.MlflowClient(mlflow_uri).get_run(run.run_id)
+    assert logged.data.metrics == {"theirs": 2.0, "ours": 1.0}
+    assert logged.info.status == "FINISHED"
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -55,13 +55,19 @@ def test_autolog_adds_to_the_run_and_begins_none_of_its_own(
             models.LinearRegression().fit([[0.0], [1.0], [2.0]], [1.0, 2.0, 3.0])
     finally:
         mlflow.sklearn.autolog(disable=True, silent=True)
-    found = client.get_run(run.run_id)
-    assert found.data.params["mine"] == "1"
-    assert found.data.params["fit_intercept"] == "True"
-    assert found.data.metrics["training_r2_score"] == pytest.approx(1.0)
-    assert found.info.status == "FINISHED"
-    assert len(client.search_runs([found.info.experiment_id])) == 1
+    logged = client.get_run(run.run_id)
+    assert logged.data.params["mine"] == "1"
+    assert logged.data.params["fit_intercept"] == "True"
+    assert logged.data.metrics["training_r2_score"] == pytest.approx(1.0)
+    assert logged.info.status == "FINISHED"
+    assert len(client.search_runs([logged.info.experiment_id])) == 1
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def settings() -> tuple[str, str, str | None]:
+    """Where runs of ours go, where MLflow's go, and what child processes inherit."""
+    inherited = os.environ.get("MLFLOW_TRACKING_URI")
+    return default_uri(), mlflow.get_tracking_uri(), inherited
 
 
 @pytest.mark.parametrize("variable", [None, "http://from.environment"])
@@ -73,22 +79,13 @@ def test_mlflow_is_afterwards_as_it_was(
         mlflow.set_tracking_uri(chosen)
     if variable is not None:
         os.environ["MLFLOW_TRACKING_URI"] = variable
-    before = (
-        mlflow.tracking._tracking_service.utils._tracking_uri,
-        os.environ.get("MLFLOW_TRACKING_URI"),
-        default_uri(),
-    )
+    before = settings()
     with aistack.track("outer", tracking_uri=mlflow_uri):
         assert mlflow.get_tracking_uri() == mlflow_uri
-        assert default_uri() == before[2]
+        assert default_uri() == before[0]
         with aistack.track("inner", tracking_uri=mlflow_uri) as inner:
             assert mlflow.active_run().info.run_id == inner.run_id
-    after = (
-        mlflow.tracking._tracking_service.utils._tracking_uri,
-        os.environ.get("MLFLOW_TRACKING_URI"),
-        default_uri(),
-    )
-    assert after == before
+    assert settings() == before
 
 
 def test_a_store_chosen_inside_the_with_stays_chosen(mlflow_uri: str) -> None:

@@ -253,9 +253,9 @@ def test_making_tables_beside_another_host_is_tried_again(
     uri = sqlite_url(tmp_path / "x.db")
     if expected is None:
         with pytest.raises(RuntimeError):
-            opening._open_database(uri)
+            opening.open_database(uri)
     else:
-        assert opening._open_database(uri) == expected
+        assert opening.open_database(uri) == expected
 
 
 def in_thread(call: Callable[[], None]) -> threading.Thread:
@@ -274,7 +274,7 @@ def test_one_at_a_time_makes_the_tables(
     alone: list[bool] = []
 
     def make() -> None:
-        with opening._making(uri, path):
+        with opening.making(uri, path):
             is_alone = inside.acquire(blocking=False)
             alone.append(is_alone)
             os.sched_yield()
@@ -292,5 +292,5 @@ def test_a_lock_whose_holder_hangs_is_passed_over_after_a_while(
 ) -> None:
     monkeypatch.setattr(opening, "LOCK_SECONDS", 0.2)
     monkeypatch.setattr(opening, "FIRST_SECONDS", 0.05)
-    with opening._making("x", tmp_path / "x.db"), opening._making("x", tmp_path / "y"):
+    with opening.making("x", tmp_path / "x.db"), opening.making("x", tmp_path / "y"):
         assert "waiting for another process" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_the_handler_is_there_only_while_a_run_is_open() -> None:
     for end in ends:
         guard.add(end)
     guard.remove(ends[0])
-    assert signal.getsignal(signal.SIGTERM) == guard._on_signal
+    assert signal.getsignal(signal.SIGTERM) == guard.on_signal
     guard.remove(ends[1])
     guard.remove(ends[1])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -113,7 +114,7 @@ def test_the_handler_is_there_only_while_a_run_is_open() -> None:
 
 @pytest.mark.usefixtures("default_handlers")
 @pytest.mark.parametrize("theirs", [signal.SIG_IGN, lambda number, frame: None])
-def test_a_handler_of_the_users_own_stays(theirs: signal._HANDLER) -> None:
+def test_a_handler_of_the_users_own_stays(theirs: Any) -> None:
     signal.signal(signal.SIGTERM, theirs)
     try:
         guard = TerminationGuard()
