@@ -90,9 +90,11 @@ test: lint test-unit test-js test-service test-browser test-notebook ## everythi
 lint: $(VENV)/.test ## ruff, mypy, eslint, stylelint, prettier; generated files are what they should be
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/python labextension/generate_wire.py --check
-	npm --prefix labextension run --silent lint:check
+	@echo "mypy and, beside it, the linters of the labextension"; \
+	$(BIN)/mypy & types=$$!; \
+	npm --prefix labextension run --silent lint:check || { wait $$types || true; exit 1; }; \
+	wait $$types
 
 .PHONY: wire
 wire: $(VENV)/.test ## types and decoders of the panel, generated from the OpenAPI document

@@ -170,8 +170,8 @@ def test_bare_install_asks_for_nothing_heavy(metadata: Message) -> None:
 def test_sdist_builds_without_node_because_the_labextension_is_in_it(
     dist: Path,
 ) -> None:
-    (found,) = dist.glob("*.tar.gz")
-    with tarfile.open(found) as opened:
+    (result,) = dist.glob("*.tar.gz")
+    with tarfile.open(result) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert "jupyter_aistack/labextension_static/static/style.js" in names
     assert "labextension/hatch_build.py" in names
