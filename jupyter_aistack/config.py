@@ -224,7 +224,7 @@ class AIStack(LoggingConfigurable):
             InvalidRequest: a setting makes no sense; the field is named.
             LedgerError: the ledger cannot be opened.
         """
-        self._take_shared_rules()
+        self.take_shared_rules()
         settings = {**self._broker_options(), **options}
         policy = self.build_policy()
         providers = self.build_providers()
@@ -235,7 +235,7 @@ class AIStack(LoggingConfigurable):
         ledger.half_life_seconds = policy.half_life_seconds
         return Broker(ledger, providers, policy=policy, **settings)
 
-    def _take_shared_rules(self) -> None:
+    def take_shared_rules(self) -> None:
         """On a ledger that others share, take the rules for all from configuration that
         this user cannot write; who is an admin, from nowhere else.
         """
@@ -302,7 +302,7 @@ class AIStack(LoggingConfigurable):
         """The verbs of a broker, with who may do what as configured."""
         from jupyter_aistack.broker.api.service import Service
 
-        self._take_shared_rules()
+        self.take_shared_rules()
         return Service(
             broker,
             admins=frozenset(self.admins),

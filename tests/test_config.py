@@ -125,7 +125,7 @@ def test_nobody_names_itself_an_admin_of_a_shared_ledger(
     configured("own", "c.AIStack.admins = ['me']", 0o666)
     configured("guarded", "c.AIStack.admins = ['prof']", 0o644)
     settings = load_settings()
-    settings._take_shared_rules()
+    settings.take_shared_rules()
     assert settings.admins == ["prof"]
     assert "me is left out: the ledger is shared" in capsys.readouterr().err
 
@@ -139,7 +139,7 @@ def test_limits_of_a_shared_ledger_are_those_that_its_users_cannot_write(
     rules = "c.AIStack.user_limits = {'*': {'slices': 1}}\nc.AIStack.show_names = False"
     configured("guarded", rules, 0o644)
     settings = load_settings()
-    settings._take_shared_rules()
+    settings.take_shared_rules()
     assert settings.user_limits == {"*": {"slices": 1}}
     assert settings.show_names is False
     assert settings.providers == "cpu", "what one's own devices are is one's own"
@@ -151,5 +151,5 @@ def test_on_a_ledger_of_ones_own_ones_own_settings_hold(
     monkeypatch.setenv("AISTACK_LEDGER", "memory:")
     configured("own", "c.AIStack.admins = ['me']", 0o666)
     settings = load_settings()
-    settings._take_shared_rules()
+    settings.take_shared_rules()
     assert settings.admins == ["me"]

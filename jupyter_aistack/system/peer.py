@@ -39,7 +39,7 @@ class Peer(NamedTuple):
         In a user namespace all users that have no number there share one, which may
         be this process's own.
         """
-        is_ambiguous = self.uid == _overflow_uid() and not is_first_user_namespace()
+        is_ambiguous = self.uid == overflow_uid() and not is_first_user_namespace()
         return self.uid == os.getuid() and not is_ambiguous
 
 
@@ -57,7 +57,8 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(pid, uid)
 
 
-def _overflow_uid() -> int:
+def overflow_uid() -> int:
+    """What users are called here that have no number in this user namespace."""
     try:
         return int(_OVERFLOW_FILE.read_text(encoding="ascii"))
     except (OSError, ValueError):

@@ -45,7 +45,7 @@ def test_another_process_is_named(tmp_path: Path) -> None:
 def test_a_user_without_a_number_here_may_be_anybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nobody = Peer(pid=1, uid=peer_module._overflow_uid())
+    nobody = Peer(pid=1, uid=peer_module.overflow_uid())
     monkeypatch.setattr(peer_module.os, "getuid", lambda: nobody.uid)
     monkeypatch.setattr(peer_module, "is_first_user_namespace", lambda: True)
     assert nobody.is_own_user, "a server may run as nobody"
