@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 INSIST_SECONDS = 20.0
 """Who still interrupts so long after the first time is not kept waiting any more."""
@@ -46,7 +46,7 @@ class DeferredInterrupts:
         self._on_interrupt = on_interrupt
         self._undo = undo
         self._first_at: float | None = None
-        self._before: Callable[[int, FrameType | None], object] | None = None
+        self._before: Any = None
 
     @property
     def is_pending(self) -> bool:
