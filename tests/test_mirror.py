@@ -107,6 +107,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.transports",
         "client.waiting",
     },
+    "compute/clusters/test_cluster_interrupts.py": {"compute.clusters.interruptible"},
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
         "system.parent_death",
