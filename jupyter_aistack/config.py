@@ -78,7 +78,8 @@ class AIStack(LoggingConfigurable):
 
     lease_ttl_seconds = Float(
         60.0,
-        help="Seconds a lease lives without renewal, once nothing on its host keeps it any more. At least 1.",
+        help="Seconds a renewal of a lease holds. A lease whose process lives outlasts it; after it, one whose process "
+        "cannot be seen by anybody on its host lapses. At least 1.",
     ).tag(config=True)
 
     cycle_seconds = Float(

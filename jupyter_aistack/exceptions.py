@@ -14,7 +14,7 @@
        + LeaseNotFound 404
        + StaleToken 409
        + LeaseLost 409               expired, reclaimed or preempted
-       + AcquireTimeout 504          also a TimeoutError
+       + AcquireTimeout 409          also a TimeoutError
        + PermissionDenied 403        only the holder of a lease may change it
        + DeviceInUse 409             the process has already chosen its devices
      x LedgerError 503
@@ -161,8 +161,6 @@ class LeaseLost(LeaseError):
 
 class AcquireTimeout(LeaseError, TimeoutError):
     """No slice came free within the time given."""
-
-    http_status = 504
 
 
 class PermissionDenied(LeaseError):

@@ -12,7 +12,6 @@ import pytest
 from jupyter_aistack.client import client
 
 pytest_plugins = (
-    "pytest_jupyter.jupyter_server",
     "tests.fakes.nvml.plugin",
     "tests.fakes.amdsmi.plugin",
     "tests.fakes.cuda.plugin",
@@ -21,6 +20,7 @@ pytest_plugins = (
 
 SERVICES = (
     "benchmarks/",
+    "browser/",
     "cli/test_demo.py",
     "client/offload/",
     "compute/",
@@ -39,18 +39,33 @@ NO_SERVICES = ("flows/test_gpu_broker.py", "flows/test_ledger_stress.py")
 
 
 def starts_services(path: Path) -> bool:
-    """Whether all tests of a file start something real."""
+    """Whether all tests of a file or folder start something real."""
     place = path.relative_to(Path(__file__).parent).as_posix()
-    return place.startswith(SERVICES) and place not in NO_SERVICES
+    if path.is_dir():
+        place += "/"
+    has_others = any(other.startswith(place) for other in NO_SERVICES)
+    return place.startswith(SERVICES) and not has_others
+
+
+def leaves_out_services(config: pytest.Config) -> bool:
+    """Whether this run is of tests without services alone."""
+    return "not service" in config.option.markexpr
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the fixtures of Jupyter servers where servers are tested, else those of
+    Jupyter alone: the import of a server takes two seconds, mostly for the grammar of a
+    validator.
+    """
+    part = "jupyter_core" if leaves_out_services(config) else "jupyter_server"
+    config.pluginmanager.import_plugin(f"pytest_jupyter.{part}")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import files of services where those are left out: torch, Dask and
     MLflow take longer than many tests.
     """
-    is_left_out = "not service" in config.option.markexpr
-    is_file = collection_path.suffix == ".py"
-    return (is_left_out and is_file and starts_services(collection_path)) or None
+    return (leaves_out_services(config) and starts_services(collection_path)) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,18 +32,16 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
-from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.usage_history import Account, decayed_use, equivalents
 from jupyter_aistack.exceptions import LeaseError, Refused
 from jupyter_aistack.ledger.lease_end import due_at
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.providers.base import Provider
+from tests.fakes.bare_provider import BareProvider
 
 HOST = "stress"
 TTL_SECONDS = 0.5
@@ -78,10 +76,11 @@ ENDINGS = {
     EventKind.LEASE_FAILED,
     EventKind.LEASE_ABANDONED,
     EventKind.LEASE_RECLAIMED,
+    EventKind.LEASE_LAPSED,
 }
 
 
-class FixedDevices(Provider):
+class FixedDevices(BareProvider):
     """Devices that exist for the broker alone."""
 
     name = "fixed"
@@ -90,18 +89,6 @@ class FixedDevices(Provider):
     def discover(self, host: str) -> tuple[Device, ...]:
         return DEVICES
 
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation()
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
-    ) -> Mapping[str, DeviceSample]:
-        return {}
-
 
 @dataclass
 class Findings:
@@ -109,7 +96,7 @@ class Findings:
 
     Attributes:
         double_grants: grants of something that somebody else still held.
-        alive_after_ttl: leases seen alive, or ended by other means, past their time.
+        alive_after_ttl: leases seen alive, or ended by other means, past their end.
         problems: anything else, one sentence each.
     """
 
@@ -155,7 +142,11 @@ class Worker:
         patience = self.chance.choice([0.0, 0.0, 0.3, None])
         self.count()
         request = self.broker.submit(
-            self.chance.choice(SPECS), self.holder, patience_seconds=patience
+            self.chance.choice(SPECS),
+            self.holder,
+            # What a living process forgets ends then, and at no other time.
+            lease_seconds=self.chance.choice([TTL_SECONDS, 4 * TTL_SECONDS]),
+            patience_seconds=patience,
         )
         if request.state is RequestState.QUEUED and self.chance.random() < 0.8:
             request = self.broker.cancel(request.id)
@@ -173,7 +164,7 @@ class Worker:
             self.broker.release(lease.id, lease.token)
 
     def forget(self) -> None:
-        """Neither renew nor release: time must end it."""
+        """Neither renew nor release: its own end must come."""
         if self.held and self.chance.random() < 0.3:
             self.held.remove(self.chance.choice(self.held))
 
@@ -297,26 +288,26 @@ def replay(events: Iterable[Event], leases: Mapping[str, Lease]) -> int:
 
 def is_within(held: Sequence[Lease], newest: Lease) -> bool:
     """Whether the devices of the newest lease can hold all that is held on them."""
-    touched = {piece.device_id for piece in newest.slices}
+    touched = {slice_.device_id for slice_ in newest.slices}
     for device in DEVICES:
         pieces = [
-            piece
+            slice_
             for lease in held
-            for piece in lease.slices
-            if piece.device_id == device.id
+            for slice_ in lease.slices
+            if slice_.device_id == device.id
         ]
         if device.id not in touched:
             continue
-        if sum((piece.fraction for piece in pieces), Fraction(0)) > 1:
+        if sum((slice_.fraction for slice_ in pieces), Fraction(0)) > 1:
             return False
-        if sum(piece.memory_bytes for piece in pieces) > device.memory_bytes:
+        if sum(slice_.memory_bytes for slice_ in pieces) > device.memory_bytes:
             return False
         # All CPU specs here are whole cores, so no core may be in two leases.
         cores = Counter(
             core
-            for piece in pieces
-            if piece.kind is SliceKind.CPU
-            for core in piece.cores
+            for slice_ in pieces
+            if slice_.kind is SliceKind.CPU
+            for core in slice_.cores
         )
         if any(times > 1 for times in cores.values()):
             return False
@@ -463,10 +454,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.seed,
         )
     print(json.dumps(figures))
-    found = (
+    result = (
         figures["double_grants"] or figures["alive_after_ttl"] or figures["problems"]
     )
-    return 1 if found else 0
+    return 1 if result else 0
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
+    "ledger/test_host_transactions.py": {"core.model.host"},
     "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
@@ -60,7 +61,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.host_state",
         "broker.leases",
         "broker.maintenance",
-        "broker.processes",
         "broker.requests",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
@@ -106,6 +106,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_handle",
         "client.transports",
         "client.waiting",
+        "client.wire",
     },
     "compute/clusters/test_cluster_interrupts.py": {"compute.clusters.interruptible"},
     "compute/clusters/test_worker_spec.py": {
@@ -113,7 +114,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "system.parent_death",
     },
     "compute/training/test_train.py": {
-        "compute.training.attempt",
         "compute.training.log_tail",
         "compute.training.rank_task",
         "compute.training.supervisor",
@@ -140,6 +140,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "core/scheduling/test_cycle.py": {"core.model.plan"},
     "core/scheduling/test_forecast.py": {
         "core.scheduling.capacity_holds",
+        "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
     "core/scheduling/test_queue_pass.py": {

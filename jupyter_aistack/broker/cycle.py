@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapshot
+from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
-from jupyter_aistack.exceptions import LedgerConflict
+from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
+from .liveness import is_here
 from .processes import HolderProcesses
 from .suspend_support import SuspendSupport
+from .withdrawals import Withdrawals
+
+log = logging.getLogger("jupyter_aistack")
 
 MAX_CONFLICTS = 200
 """How often a plan is made anew because another broker changed the ledger first."""
@@ -28,6 +35,7 @@ class SchedulingCycle:
         host_state: what plans are made from, and where they are written.
         processes: finds the leases whose holder is dead.
         suspend_support: whether kernels can be suspended, and into how much memory.
+        withdrawals: what must be taken back first.
 
     Attributes:
         placement_cache: what plans have worked out about the devices, kept from one
@@ -39,10 +47,12 @@ class SchedulingCycle:
         host_state: HostState,
         processes: HolderProcesses,
         suspend_support: SuspendSupport,
+        withdrawals: Withdrawals,
     ) -> None:
         self._host_state = host_state
         self._processes = processes
         self._suspend_support = suspend_support
+        self._withdrawals = withdrawals
         self._turn = threading.Lock()
         self.placement_cache = PlacementCache()
 
@@ -55,7 +65,17 @@ class SchedulingCycle:
         # Two threads of one broker would only overtake each other: the plan of
         # each would be refused because the other's came first.
         with self._turn:
+            self._withdrawals.settle()
             return self._run()
+
+    def follow_up(self) -> None:
+        """Run after a change that has been written down. A failure is none of the
+        change: what waits is served by the next regular cycle.
+        """
+        try:
+            self.run()
+        except AIStackError as error:
+            log.warning("what waits is served later: %s", error.message)
 
     def _run(self) -> tuple[Event, ...]:
         inventory = self._host_state.inventory()
@@ -76,6 +96,8 @@ class SchedulingCycle:
                 ttl_seconds=self._host_state.ttl_seconds,
                 cache=self.placement_cache,
             )
+            requests = {request.id: request for request in snapshot.requests}
+            todo = _own_part(todo, requests, snapshot.dead)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()
@@ -96,7 +118,8 @@ class SchedulingCycle:
         return self._snapshot(self._host_state.inventory(), self._host_state.now())
 
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
-        state = self._host_state.ledger.read(self._host_state.host, now)
+        state = self._host_state.read()
+        verdicts = self._processes.verdicts([*state.leases, *state.requests], now)
         return Snapshot(
             inventory=inventory,
             leases=state.leases,
@@ -105,7 +128,8 @@ class SchedulingCycle:
             accounts=state.accounts,
             reservations=state.reservations,
             version=state.version,
-            dead=self._processes.reapable([*state.leases, *state.requests], now),
+            dead=verdicts.dead,
+            unvouched=verdicts.unvouched,
             suspend=self._suspend_support.policy_in_force(),
             host_bytes=self._suspend_support.capacity_bytes(state.leases),
         )
@@ -117,3 +141,25 @@ class SchedulingCycle:
         for lease in prepared:
             if lease.id not in live:
                 self._host_state.devices.unprepare(lease)
+
+
+def _own_part(
+    todo: Plan, requests: Mapping[str, Request], dead: Container[str]
+) -> Plan:
+    """A plan without the answers to requests of other PID namespaces: their brokers may
+    see other devices, and prepare what they grant.
+
+    The places that it keeps for them stay theirs.
+    """
+
+    def is_own(action: Action) -> bool:
+        if isinstance(action, Grant):
+            return is_here(action.request.holder)
+        if isinstance(action, Reject):
+            is_dead = action.request_id in dead
+            return is_dead or is_here(requests[action.request_id].holder)
+        return True
+
+    if all(map(is_own, todo.actions)):
+        return todo
+    return replace(todo, actions=tuple(filter(is_own, todo.actions)))

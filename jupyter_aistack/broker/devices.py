@@ -20,11 +20,17 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
+from jupyter_aistack.core.model.foreign_memory import (
+    Holders,
+    is_to_be_told_apart,
+    with_foreign,
+)
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .guarded_provider import GuardedProvider
 from .host_sampler import HostSampler, OwnedDevices, Processes
@@ -40,7 +46,10 @@ class DeviceManager:
             owns it.
         host: name of the machine.
         clock: seconds since the epoch.
-        ours: the processes that use leases; memory others hold is foreign.
+        held: who holds memory by right: the processes of the live leases, and what was
+            granted to these; what others hold is foreign.
+        namespace: tells which listed ids are of processes here.
+        host_name: what people call the machine; empty where that is `host`.
     """
 
     def __init__(
@@ -49,20 +58,26 @@ class DeviceManager:
         *,
         host: str,
         clock: Callable[[], float],
-        ours: Callable[[], Iterable[int]],
+        held: Callable[[], Holders],
+        namespace: PidNamespace | None = None,
+        host_name: str = "",
     ) -> None:
         self.providers = tuple(providers)
         self._guarded = tuple(GuardedProvider(provider) for provider in providers)
         self.host = host
+        self._host_name = host_name
         self._clock = clock
-        self._ours = ours
+        self._held = held
+        self._namespace = namespace or PidNamespace()
         self._lock = threading.RLock()
         self._owners: dict[str, GuardedProvider] = {}
         self._seen: dict[GuardedProvider, tuple[Device, ...]] = {}
         self._prepared: dict[str, Lease] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
-        self._sampler = HostSampler(self.inventory, self._by_owner, clock)
+        self._sampler = HostSampler(
+            self.inventory, self._by_owner, clock, self._namespace
+        )
 
     def inventory(self) -> Inventory:
         """The devices, at most two seconds old, with the memory of foreign processes
@@ -133,10 +148,19 @@ class DeviceManager:
             host=self.host,
             devices=tuple(d for each in self._guarded for d in self._seen[each]),
             problems=tuple(problems),
+            host_name=self._host_name,
         )
-        if not any(d.processes for d in inventory.of_kind(DeviceKind.GPU)):
+        return self._told_apart(inventory)
+
+    def _told_apart(self, inventory: Inventory) -> Inventory:
+        """The inventory with foreign memory marked."""
+        gpus = inventory.of_kind(DeviceKind.GPU)
+        if not any(is_to_be_told_apart(gpu) for gpu in gpus):
             return inventory
-        return inventory.with_foreign(self._ours())
+        holders = self._held()
+        listed = {use.pid for gpu in gpus for use in gpu.processes or ()}
+        elsewhere = self._namespace.elsewhere(listed - holders.ours)
+        return with_foreign(inventory, replace(holders, elsewhere=elsewhere))
 
     def hidden_environment(self) -> dict[str, str]:
         """Variables that hide the real GPUs of this host from a process; a slice shows

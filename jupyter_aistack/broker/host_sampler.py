@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 from collections import deque
@@ -13,6 +12,7 @@ from jupyter_aistack.core.model.device import Device, Inventory
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.sample import DeviceSample, HostSample, UnitSample
 from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .guarded_provider import GuardedProvider
 
@@ -65,6 +65,7 @@ class HostSampler:
         inventory: gives the devices of the host.
         by_owner: gives devices by their provider.
         clock: seconds since the epoch.
+        namespace: tells which listed ids are of processes here.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class HostSampler:
         inventory: Callable[[], Inventory],
         by_owner: Callable[[Mapping[str, Device]], list[OwnedDevices]],
         clock: Callable[[], float],
+        namespace: PidNamespace,
     ) -> None:
         self._inventory = inventory
         self._by_owner = by_owner
         self._clock = clock
+        self._namespace = namespace
         self._lock = threading.Lock()
         self._samples: deque[HostSample] = deque(maxlen=KEPT_SAMPLES)
         self._numbers = itertools.count(1)
@@ -203,10 +206,39 @@ class HostSampler:
         for provider, own in self._by_owner(devices):
             held = {i: lease for i, lease in leases.items() if _is_on(lease, own)}
             # A device of which nothing is reported is there, and unknown.
-            readings.update(_unread(own, held.values()))
-            with contextlib.suppress(ProviderError):  # the inventory says it
+            readings.update({device_id: DeviceSample() for device_id in own})
+            try:
                 readings.update(provider.sample(own, held, pids, since))
-        return readings
+            except ProviderError:  # the inventory says it
+                readings.update(_unread(own, held.values()))
+        return self._told_apart(readings, pids)
+
+    def _told_apart(
+        self, readings: Mapping[str, DeviceSample], pids: Pids
+    ) -> dict[str, DeviceSample]:
+        """The readings, without the lists of processes that are of another PID
+        namespace: whose those are cannot be told.
+        """
+        ours = frozenset().union(*pids.values())
+        listed = {
+            pid
+            for reading in readings.values()
+            for unit in reading.units.values()
+            for pid in (*(unit.memory or ()), *(unit.busy or ()))
+        }
+        elsewhere = self._namespace.elsewhere(listed - ours)
+        if not elsewhere:
+            return dict(readings)
+        return {
+            device_id: replace(
+                reading,
+                units={
+                    uuid: _without(unit, elsewhere)
+                    for uuid, unit in reading.units.items()
+                },
+            )
+            for device_id, reading in readings.items()
+        }
 
 
 def _serves(
@@ -224,6 +256,17 @@ def _ended_since(before: HostSample, live: Container[str]) -> dict[str, Lease]:
         for lease_id, lease in before.leases.items()
         if lease.is_live and lease_id not in live
     }
+
+
+def _without(unit: UnitSample, elsewhere: frozenset[int]) -> UnitSample:
+    """A unit, each of its lists unknown that names such a process."""
+    is_held_elsewhere = not elsewhere.isdisjoint(unit.memory or ())
+    is_busy_elsewhere = not elsewhere.isdisjoint(unit.busy or ())
+    return replace(
+        unit,
+        memory=None if is_held_elsewhere else unit.memory,
+        busy=None if is_busy_elsewhere else unit.busy,
+    )
 
 
 def _is_on(lease: Lease, devices: Container[str]) -> bool:

@@ -13,15 +13,17 @@ from jupyter_aistack.core.model.condition import (
     Condition,
     ConditionKind,
     ConditionUpdate,
-    new_condition,
 )
 from jupyter_aistack.core.model.lease import (
     Lease,
     LeaseState,
     LeaseTransition,
     NoticeKind,
+    advance,
 )
+from jupyter_aistack.core.model.process import Liveness
 from jupyter_aistack.exceptions import (
+    AIStackError,
     LeaseError,
     LeaseLost,
     NotEnforced,
@@ -29,14 +31,16 @@ from jupyter_aistack.exceptions import (
     ProviderError,
     Refused,
 )
-from jupyter_aistack.system.processes import started_at
+from jupyter_aistack.ledger.rows import refuse_ended
 
 from .cycle import SchedulingCycle
 from .host_state import HostState
 from .processes import HolderProcesses, running_pid
+from .withdrawals import Withdrawals
 
 log = logging.getLogger("jupyter_aistack")
 
+_UNPREPARED = "its preparation was broken off"
 _OF_PREPARATION = frozenset({ConditionKind.ENFORCEMENT_REDUCED})
 _OF_CHECK = frozenset(
     {
@@ -57,6 +61,7 @@ class Leases:
         host_state: where they are written down, and the devices they are of.
         cycle: run when a lease has ended.
         processes: finds the leases whose holder is dead.
+        withdrawals: ends what could not be prepared.
         not_enforced_action: what becomes of a lease whose process finds more than was
             granted.
     """
@@ -66,11 +71,14 @@ class Leases:
         host_state: HostState,
         cycle: SchedulingCycle,
         processes: HolderProcesses,
+        withdrawals: Withdrawals,
         not_enforced_action: NotEnforcedAction,
     ) -> None:
         self._host_state = host_state
         self._cycle = cycle
         self._processes = processes
+        self._withdrawals = withdrawals
+        self._releasing: set[str] = set()
         self._not_enforced_action = not_enforced_action
 
     # -- before a process uses it ------------------------------------------------------
@@ -79,18 +87,30 @@ class Leases:
         """Make a lease's slices ready before a process starts to use them, and note
         what enforces them.
 
+        Whatever else comes in between (the ledger fails, the user interrupts), a lease
+        that has not been in use yet ends: nobody would use it.
+
         Raises:
             PrepareFailed: the lease has been ended as failed. Not so a lease that was
                 in use and whose GPU is closed: it opens as soon as all whose work broke
                 have ended, and a kernel that is restarted first must not lose it.
         """
         try:
-            prepared = self.preparation(lease)
-        except PrepareFailed as error:
-            if lease.state is LeaseState.GRANTED or not self._is_on_faulty(lease):
-                self._fail_unprepared(lease, error.message)
+            return self._prepare(lease)
+        except BaseException as error:
+            if self._is_lost_by(error, lease):
+                why = error.message if isinstance(error, AIStackError) else ""
+                self._fail_unprepared(lease, why or _UNPREPARED)
             raise
 
+    def _is_lost_by(self, error: BaseException, lease: Lease) -> bool:
+        """Whether a lease ends because it could not be prepared."""
+        if lease.state is LeaseState.GRANTED:
+            return True
+        return isinstance(error, PrepareFailed) and not self._is_on_faulty(lease)
+
+    def _prepare(self, lease: Lease) -> Preparation:
+        prepared = self.preparation(lease)
         self._record_enforcement(lease, prepared)
         pid = running_pid(lease.holder)
         reduced = None if pid is None else self._enter(lease, pid)
@@ -112,11 +132,9 @@ class Leases:
         return any(slice_.device_id in faulty for slice_ in lease.slices)
 
     def _fail_unprepared(self, lease: Lease, why: str) -> None:
-        failed = new_condition(ConditionKind.FAILED, why, self._host_state.now())
-        update = ConditionUpdate(put=(failed,))
-        self._step(lease.id, lease.token, LeaseTransition.FAIL, conditions=update)
+        self._withdrawals.withdraw(lease.request_id, why)
         self._host_state.devices.unprepare(lease)
-        self._cycle.run()
+        self._cycle.follow_up()
 
     def _record_enforcement(self, lease: Lease, prepared: Preparation) -> None:
         """Write down what enforces a lease, and why that is not more."""
@@ -188,7 +206,7 @@ class Leases:
         self._host_state.devices.unprepare(ended)
         # Its process may use the device still, and is foreign from now on.
         self._host_state.devices.forget()
-        self._cycle.run()
+        self._cycle.follow_up()
 
     def bind(
         self, lease_id: str, token: int, *, pid: int, root_pid: int | None = None
@@ -196,11 +214,10 @@ class Leases:
         """Tie a lease's life to process `pid`, and its use to the tree below
         `root_pid`.
         """
-        holder = replace(
-            self._host_state.lease(lease_id).holder,
-            pid=pid,
-            pid_started_at=started_at(pid),
-            root_pid=root_pid,
+        self._host_state.show_presence()
+        before = self._host_state.lease(lease_id).holder
+        holder = self._host_state.identified(
+            replace(before, pid=pid, pid_started_at=None, root_pid=root_pid)
         )
         bound = self._host_state.ledger.bind(
             lease_id, token, self._host_state.now(), holder=holder
@@ -227,6 +244,39 @@ class Leases:
         """
         self._host_state.devices.terminate(lease, pid)
 
+    # -- what people are shown ---------------------------------------------------------
+
+    def current(self, *, live: bool = True) -> tuple[Lease, ...]:
+        """The leases of this host, newest first; with `live` only those that have not
+        ended.
+
+        Those whose process is gone are ended first. Where this process may not write,
+        or somebody may take them over in a moment, they are shown as they will be.
+        """
+        leases = self._host_state.leases(live=live)
+        gone = self._gone(leases)
+        if gone:
+            self._cycle.follow_up()
+            leases = self._host_state.leases(live=live)
+        now = self._host_state.now()
+        shown = (
+            advance(lease, LeaseTransition.REAP, now)
+            if lease.id in gone and lease.is_live
+            else lease
+            for lease in leases
+        )
+        return tuple(lease for lease in shown if lease.is_live or not live)
+
+    def _gone(self, leases: Iterable[Lease]) -> frozenset[str]:
+        """Ids of the live leases whose process is gone; not of those that somebody
+        tears down.
+        """
+        return self._processes.gone(
+            lease
+            for lease in leases
+            if lease.is_live and lease.state is not LeaseState.RELEASING
+        )
+
     # -- staying alive -----------------------------------------------------------------
 
     def renew(self, lease_id: str, token: int) -> Lease:
@@ -246,13 +296,17 @@ class Leases:
         """
         soon = self._host_state.now() + self._host_state.ttl_seconds * 2 / 3
         for lease in self._host_state.leases():
-            # A lease being released is left to expire: the process that was tearing it
-            # down may be gone, and others wait for its slices.
-            if lease.state is LeaseState.RELEASING or lease.holder.pid is None:
-                continue
-            if lease.expires_at < soon and not self._processes.is_dead(lease.holder):
+            if lease.expires_at < soon and self._is_vouched_for(lease):
                 with contextlib.suppress(LeaseError):  # it ended between the two calls
                     self.renew(lease.id, lease.token)
+
+    def _is_vouched_for(self, lease: Lease) -> bool:
+        """Whether its process lives. A lease being released is kept by whom tears it
+        down: that process may be gone, and others wait for its slices.
+        """
+        if lease.state is LeaseState.RELEASING:
+            return lease.id in self._releasing
+        return self._processes.liveness(lease.holder) is Liveness.ALIVE
 
     def extend(self, lease_id: str, token: int, seconds: float) -> Lease:
         """Move the end of a time-limited lease `seconds` further; a lease without an
@@ -261,9 +315,11 @@ class Leases:
         It counts as used now: a lease to be reclaimed for being idle is kept.
 
         Raises:
+            LeaseLost: it has ended.
             Refused: it is being preempted for a request of higher priority.
         """
         lease = self._host_state.lease(lease_id)
+        refuse_ended(lease)
         if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
             raise Refused(
                 "cannot extend: the capacity is needed by a higher-priority request"
@@ -272,10 +328,15 @@ class Leases:
             self.record_activity([lease_id])
         if lease.ends_at is None:
             return self._host_state.lease(lease_id)
-        self._host_state.ledger.extend(
-            lease_id, token, self._host_state.now(), lease.ends_at + seconds
+        now = self._host_state.now()
+        # Renewed as well: renewals stopped at the old end.
+        return self._host_state.ledger.extend(
+            lease_id,
+            token,
+            now,
+            lease.ends_at + seconds,
+            expires_at=now + self._host_state.ttl_seconds,
         )
-        return self.renew(lease_id, token)  # renewals stopped at the old end
 
     # -- the end -----------------------------------------------------------------------
 
@@ -286,6 +347,7 @@ class Leases:
         lease = self._host_state.lease(lease_id)
         if not lease.is_live:
             return lease
+        self._releasing.add(lease_id)
         try:
             # Finished only after its devices are closed: once it has ended another
             # lease may be granted them, and would meet what this lease left.
@@ -294,9 +356,11 @@ class Leases:
             lease = self._step(lease_id, token, LeaseTransition.FINISH)
         except LeaseLost:  # it expired just now
             lease = self._host_state.lease(lease_id)
+        finally:
+            self._releasing.discard(lease_id)
         # Its processes are foreign from now on, with all they still use.
         self._host_state.devices.forget()
-        self._cycle.run()
+        self._cycle.follow_up()
         return lease
 
     def _step(

@@ -65,6 +65,7 @@ class Maintenance:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
         Returns what the cycle did.
         """
+        self._host_state.show_presence()
         # Renewed first: the cycle at the end would take for expired what lives.
         self._leases.renew_living()
         self._record_usage_or_log()
@@ -83,7 +84,7 @@ class Maintenance:
         """What is in use now: per lease id, and per device id; at most two seconds
         old.
         """
-        leases = self._host_state.leases()
+        leases = self._leases.current()
         sample = self.sample(leases, USAGE_SECONDS)
         return usage_by_lease(sample, leases), sample.device_usage()
 

@@ -2,24 +2,72 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
+from jupyter_aistack.core.model.foreign_memory import Holders
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.system.processes import tree
 
 from .host_state import HostState
+from .liveness import is_here
 
 REAP_SECONDS = 1.0
-"""How long a holder must have been seen dead before its lease ends: a kernel that
+"""How long a kernel must have been seen dead before its renewed lease ends: one that
 crashed is put in its server's name within milliseconds, and must not lose its slice to
 a cycle that happens to run in between."""
+LAPSE_SHARE = 1 / 3
+"""For this share of the TTL a lease must have been seen unrenewed before it lapses: after
+a pause of the whole host, those who keep leases that only they can see need a moment."""
 
 SELF_HOLDING = (HolderKind.KERNEL, HolderKind.PROCESS)
 """Holders that use a lease by themselves; a worker or a run is another process than
 the requester."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HolderVerdicts:
+    """Which leases and requests have nobody who holds them.
+
+    Attributes:
+        dead: ids of those whose process is known to have ended, and of the requests
+            whose process nobody has seen though there was time to.
+        unvouched: ids of the leases whose process cannot be seen from here, and that
+            nobody has renewed though there was time to.
+    """
+
+    dead: frozenset[str]
+    unvouched: frozenset[str]
+
+
+class _Sightings:
+    """Since when something has been seen at every look.
+
+    Args:
+        longest_gap: after more seconds without a look, what was seen before says
+            nothing: the looking process itself may have been stopped.
+    """
+
+    def __init__(self, longest_gap: float = math.inf) -> None:
+        self._longest_gap = longest_gap
+        self._looked_at = -math.inf
+        self._since: dict[str, float] = {}
+
+    def update(self, ids: Iterable[str], now: float) -> Mapping[str, float]:
+        """Note what is seen at `now`; since when, by id. A clock that was set back
+        begins anew.
+        """
+        is_broken = now - self._looked_at > self._longest_gap
+        known = {} if is_broken else self._since
+        self._since = {each: min(known.get(each, now), now) for each in ids}
+        self._looked_at = now
+        return self._since
 
 
 class HolderProcesses:
@@ -27,7 +75,7 @@ class HolderProcesses:
 
     Args:
         host_state: provides the leases.
-        is_alive: whether a process (pid, start time) still runs.
+        liveness: whether the process of a holder lives.
         orphans: the processes of a lease, by its id, that are outside its process tree.
     """
 
@@ -35,53 +83,72 @@ class HolderProcesses:
         self,
         host_state: HostState,
         *,
-        is_alive: Callable[[int, float | None], bool],
+        liveness: Callable[[Holder], Liveness],
         orphans: Callable[[str], frozenset[int]],
     ) -> None:
         self._host_state = host_state
-        self._is_alive = is_alive
+        self._liveness = liveness
         self._orphans = orphans
         self._lock = threading.Lock()
-        self._dead_since: dict[str, float] = {}
+        self._gone = _Sightings()
+        self._late = _Sightings(longest_gap=host_state.ttl_seconds * LAPSE_SHARE)
 
     # -- who is alive ------------------------------------------------------------------
 
-    def is_dead(self, holder: Holder) -> bool:
-        """Whether the process of a holder has ended; False while none is known."""
-        return holder.pid is not None and not self._is_alive(
-            holder.pid, holder.pid_started_at
+    def liveness(self, holder: Holder) -> Liveness:
+        """Whether the process of a holder lives; unknown while none is named."""
+        return self._liveness(holder)
+
+    def gone(self, items: Iterable[Lease | Request]) -> frozenset[str]:
+        """Ids of the leases and requests whose process is known to have ended, those
+        included that may be put in another's name in a moment.
+        """
+        items = tuple(items)
+        seen = self._look(items)
+        return frozenset(item.id for item in items if seen[item.id] is Liveness.GONE)
+
+    def verdicts(self, items: Iterable[Lease | Request], now: float) -> HolderVerdicts:
+        """Which leases and requests have nobody who holds them, at `now` (seconds since
+        the epoch); to be asked about all of the host's.
+        """
+        items = tuple(items)
+        seen = self._look(items)
+        gone = [item for item in items if seen[item.id] is Liveness.GONE]
+        late = [
+            item
+            for item in items
+            if seen[item.id] is Liveness.UNKNOWN and _is_late(item, now)
+        ]
+        with self._lock:
+            gone_since = self._gone.update((item.id for item in gone), now)
+            late_since = self._late.update((item.id for item in late), now)
+        dead = {
+            item.id
+            for item in gone
+            if not _may_return(item, now) or now - gone_since[item.id] >= REAP_SECONDS
+        }
+        patience = self._host_state.ttl_seconds * LAPSE_SHARE
+        lost = [
+            item
+            for item in late
+            if item.holder.pid is None or now - late_since[item.id] >= patience
+        ]
+        requests = {item.id for item in lost if isinstance(item, Request)}
+        leases = {item.id for item in lost if isinstance(item, Lease)}
+        return HolderVerdicts(
+            dead=frozenset(dead | requests), unvouched=frozenset(leases)
         )
 
-    def reapable(self, items: Iterable[Lease | Request], now: float) -> frozenset[str]:
-        """Ids of the leases and requests whose process has been seen dead for
-        `REAP_SECONDS`.
-        """
-        dead = self._dead(items)
-        with self._lock:
-            self._dead_since = {
-                item_id: self._dead_since.get(item_id, now) for item_id in dead
-            }
-            return frozenset(
-                item_id
-                for item_id, since in self._dead_since.items()
-                if now - since >= REAP_SECONDS
-            )
-
-    def _dead(self, items: Iterable[Lease | Request]) -> set[str]:
-        """Ids of those whose process has ended; each process is asked for once."""
-        known: dict[tuple[int, float | None], bool] = {}
-        dead = set()
+    def _look(self, items: Iterable[Lease | Request]) -> dict[str, Liveness]:
+        """Whether the process of each lives, by id; each process is looked for once."""
+        by_process: dict[ProcessIdentity | None, Liveness] = {}
+        seen = {}
         for item in items:
-            holder = item.holder
-            if holder.pid is None:
-                continue
-
-            process = (holder.pid, holder.pid_started_at)
-            if process not in known:
-                known[process] = self.is_dead(holder)
-            if known[process]:
-                dead.add(item.id)
-        return dead
+            process = item.holder.process
+            if process not in by_process:
+                by_process[process] = self.liveness(item.holder)
+            seen[item.id] = by_process[process]
+        return seen
 
     # -- who uses a lease --------------------------------------------------------------
 
@@ -105,14 +172,39 @@ class HolderProcesses:
             for lease_id, pids in self.trees(leases).items()
         }
 
-    def leased_pids(self) -> frozenset[int]:
-        """The processes of all live leases: memory that others hold is foreign."""
-        pids = self.pids(self._host_state.leases())
-        return frozenset().union(*pids.values())
+    def holders(self) -> Holders:
+        """The processes of all live leases, and what these were granted of each device:
+        memory that others hold is foreign.
+        """
+        leases = self._host_state.leases()
+        granted: Counter[str] = Counter()
+        for slice_ in (slice_ for lease in leases for slice_ in lease.occupied):
+            granted[slice_.device_id] += slice_.memory_bytes
+        ours = frozenset().union(*self.pids(leases).values())
+        return Holders(ours=ours, granted=granted)
+
+
+def _may_return(item: Lease | Request, now: float) -> bool:
+    """Whether somebody may be about to put a lease in a living process's name."""
+    is_renewed = isinstance(item, Lease) and item.is_renewed(now)
+    return is_renewed and item.holder.kind is HolderKind.KERNEL
+
+
+def _is_late(item: Lease | Request, now: float) -> bool:
+    """Whether somebody should have spoken for it: a lease is not renewed any more, or a
+    request names a process.
+    """
+    if isinstance(item, Lease):
+        return not item.is_renewed(now)
+    return item.holder.pid is not None
 
 
 def root_pid(holder: Holder) -> int | None:
-    """Root of the process tree that uses a lease; None while it is not known."""
+    """Root of the process tree that uses a lease; None while it is not known, and where
+    its number means another process here.
+    """
+    if not is_here(holder):
+        return None
     if holder.root_pid:
         return holder.root_pid
     return holder.pid if holder.kind in SELF_HOLDING else None

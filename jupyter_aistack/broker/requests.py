@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory
-from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition
+from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
 from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.scheduling.admission import admit, queue_for
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
-from jupyter_aistack.exceptions import AIStackError, error_from_dict
-from jupyter_aistack.system.processes import started_at
+from jupyter_aistack.exceptions import AIStackError, Refused, error_from_dict
 
 from .cycle import SchedulingCycle
 from .host_state import HostState
+from .withdrawals import Withdrawals
 
 
 class Requests:
@@ -26,11 +25,18 @@ class Requests:
     Args:
         host_state: where they are written down.
         cycle: decides about them.
+        withdrawals: takes back what its asker is not told of.
     """
 
-    def __init__(self, host_state: HostState, cycle: SchedulingCycle) -> None:
+    def __init__(
+        self,
+        host_state: HostState,
+        cycle: SchedulingCycle,
+        withdrawals: Withdrawals,
+    ) -> None:
         self._host_state = host_state
         self._cycle = cycle
+        self._withdrawals = withdrawals
         self._admitted_to: Inventory | None = None
         self._admitted: set[tuple[Spec, str]] = set()
 
@@ -87,10 +93,16 @@ class Requests:
         patience_seconds: float | None = None,
         preemptible: bool = False,
         groups: frozenset[str] = frozenset(),
+        idempotency_key: str = "",
     ) -> Request:
         """Ask for slices and try to grant them at once.
 
+        Whatever fails, nothing is left behind that the asker does not know of: what was
+        written is taken back, once the ledger answers again.
+
         Args:
+            idempotency_key: the asker's own name for the request: asked again under the
+                same name, it is the same request.
             queue: where to wait; empty for the user's own queue.
             groups: the Unix groups of the holder's user, which may open queues.
 
@@ -106,41 +118,54 @@ class Requests:
             QueueClosed: the queue takes no requests, or none of this user.
             AcquireTimeout: it was not to wait (``patience_seconds=0``) and would have
                 to.
-            Refused: its process has ended meanwhile.
+            Refused: its process has ended meanwhile, or it has been taken back.
         """
+        key = idempotency_key
+        known = self._known(holder.user, key)
+        if known is not None:
+            return known
         parsed = parse_spec(spec) if isinstance(spec, str) else spec
         target = queue_for(self._host_state.policy, queue, holder.user, groups)
         request = Request(
             id=f"r-{uuid.uuid4().hex[:12]}",
             spec=parsed,
-            holder=_with_start_time(holder),
+            holder=self._host_state.identified(holder),
             queue=target.name,
             priority=priority,
             lease_seconds=lease_seconds,
             patience_seconds=patience_seconds,
             preemptible=preemptible,
             submitted_at=self._host_state.now(),
+            idempotency_key=key,
         )
         self._admit(request)
-        self._host_state.ledger.submit(request)
+        self._host_state.show_presence()
         try:
+            written = self._host_state.ledger.submit(request)
             self._cycle.run()
-            decided = self._host_state.request(request.id)
+            decided = self._host_state.request(written.id)
+            if key and self._withdrawals.is_withdrawn(holder.user, key):
+                raise Refused(f"the request for {parsed} was withdrawn")
         except BaseException:
             # The caller does not know its id, so it could neither cancel the request
             # nor release the lease it may have become.
-            self._withdraw(request.id)
+            self._withdrawals.withdraw(request.id)
             raise
-        if decided.state is RequestState.REJECTED:
-            raise _rejection(decided)
-        return decided
+        return _answer(decided)
+
+    def _known(self, user: str, key: str) -> Request | None:
+        """What has become of the request of a key, if there is one."""
+        if not key:
+            return None
+        known = self._host_state.ledger.request_of_key(user, key)
+        return None if known is None else _answer(known)
 
     def cancel(self, request_id: str) -> Request:
         """Withdraw a waiting request; a decided request is returned as it stands."""
         request = self._host_state.ledger.cancel(
             request_id, self._host_state.now(), "withdrawn"
         )
-        self._cycle.run()
+        self._cycle.follow_up()
         return request
 
     def _admit(self, request: Request) -> None:
@@ -167,28 +192,17 @@ class Requests:
         admit(request, idle, self._host_state.now(), cache=cache)
         self._admitted.add(key)
 
-    def _withdraw(self, request_id: str) -> None:
-        state = self._host_state
-        with contextlib.suppress(AIStackError):
-            request = state.ledger.cancel(
-                request_id, state.now(), "it could not be answered"
-            )
-            if request.lease_id:
-                lease = state.lease(request.lease_id)
-                state.ledger.step(
-                    lease.id, lease.token, LeaseTransition.FAIL, state.now()
-                )
-
 
 def is_held_by(item: Lease | Request, holder: Holder) -> bool:
     """Whether a lease or a request is a holder's own, and not its worker's."""
-    return item.holder.kind is holder.kind and item.holder.id == holder.id
+    return item.holder.is_same(holder)
 
 
-def _with_start_time(holder: Holder) -> Holder:
-    if holder.pid is None or holder.pid_started_at is not None:
-        return holder
-    return replace(holder, pid_started_at=started_at(holder.pid))
+def _answer(decided: Request) -> Request:
+    """What its asker is told of a request; raises what its rejection means."""
+    if decided.state is RequestState.REJECTED:
+        raise _rejection(decided)
+    return decided
 
 
 def _rejection(request: Request) -> AIStackError:

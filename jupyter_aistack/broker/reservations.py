@@ -11,6 +11,7 @@ from jupyter_aistack.exceptions import Refused, UnknownQueue
 
 from .cycle import SchedulingCycle
 from .host_state import HostState
+from .withdrawals import Withdrawals
 
 
 class Reservations:
@@ -19,11 +20,18 @@ class Reservations:
     Args:
         host_state: where they are written down, and what they must fit into.
         cycle: run when a reservation is withdrawn.
+        withdrawals: takes back what its admin was not told of.
     """
 
-    def __init__(self, host_state: HostState, cycle: SchedulingCycle) -> None:
+    def __init__(
+        self,
+        host_state: HostState,
+        cycle: SchedulingCycle,
+        withdrawals: Withdrawals,
+    ) -> None:
         self._host_state = host_state
         self._cycle = cycle
+        self._withdrawals = withdrawals
 
     def current(self) -> tuple[Reservation, ...]:
         """The reservations that are running or to come."""
@@ -66,7 +74,12 @@ class Reservations:
         why = conflict(reservation, self.current(), self._host_state.inventory())
         if why:
             raise Refused(why)
-        return self._host_state.ledger.reserve(reservation, self._host_state.now())
+        try:
+            return self._host_state.ledger.reserve(reservation, self._host_state.now())
+        except BaseException:
+            # It may have been written: its admin does not know its id.
+            self._withdrawals.unreserve(reservation.id)
+            raise
 
     def unreserve(self, reservation_id: str) -> Reservation:
         """Withdraw a reservation, and grant what has waited for its slices. Raises
@@ -75,7 +88,7 @@ class Reservations:
         reservation = self._host_state.ledger.unreserve(
             reservation_id, self._host_state.now()
         )
-        self._cycle.run()
+        self._cycle.follow_up()
         return reservation
 
     def _check_queue(self, queue: str) -> None:

@@ -105,7 +105,7 @@ class Suspension:
         )
         if lease.residence is None or lease.residence.wanted_at is None:
             return lease
-        self._cycle.run()
+        self._cycle.follow_up()
         return self._host_state.lease(lease_id)
 
     def end_cell(self, lease_id: str) -> Lease:
@@ -129,7 +129,7 @@ class Suspension:
             lease_id,
             lambda state: request_action(state, action, self._host_state.now()),
         )
-        self._cycle.run()
+        self._cycle.follow_up()
         return self._host_state.lease(lease_id)
 
     def set_pinned(self, lease_id: str, is_pinned_by_user: bool) -> Lease:
@@ -140,7 +140,7 @@ class Suspension:
         """
         self._check_suspendable(lease_id)
         self._change(lease_id, lambda state: pin(state, is_pinned_by_user))
-        self._cycle.run()
+        self._cycle.follow_up()
         return self._host_state.lease(lease_id)
 
     def _change(self, lease_id: str, change: Change) -> Lease:

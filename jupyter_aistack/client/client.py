@@ -8,6 +8,7 @@ process on the same ledger.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -17,18 +18,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jupyter_aistack.core.model.device import DeviceKind
 from jupyter_aistack.core.model.spec import parse_spec
+from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .durations import lease_seconds, patience_seconds
 from .lease_guard import check_process
-from .lease_handle import (
-    LeaseHandle,
-    OnWait,
-    attached,
-    drop_ended,
-    is_new,
-    settle,
-)
+from .lease_handle import LeaseHandle, OnWait
 from .notices import watcher
+from .process_leases import attached, drop_ended, is_new, place_for, settle
 from .transports import JSON, SocketTransport, Transport
 
 __all__ = [
@@ -131,32 +128,53 @@ class Client:
             InvalidRequest: spec, queue, timeout or duration cannot be understood.
             Refused: this host could never hold it, or policy says no.
             AcquireTimeout: not within `timeout`; nothing is left behind.
-            LeaseError: this process has a lease attached already.
+            LeaseError: this process has a lease attached already, or another of its
+                threads is asking for one.
             DeviceInUse: this process has already started CUDA; nothing was changed.
         """
         parsed = parse_spec(spec)
         patience = None if timeout is None else patience_seconds(timeout)
         lasting = None if duration is None else lease_seconds(duration)
+        payload = {
+            "spec": str(parsed),
+            "queue": queue,
+            "lease_seconds": lasting,
+            "patience_seconds": patience if wait else None,
+            "preemptible": preemptible,
+            "holder": _holder(holder, label),
+        }
         if attach:
-            takes_device = parsed.target is not DeviceKind.CPU
-            check_process(str(parsed), takes_device=takes_device)
-        answer = self.call(
-            "request",
-            spec=str(parsed),
-            queue=queue,
-            lease_seconds=lasting,
-            patience_seconds=patience if wait else None,
-            preemptible=preemptible,
-            holder=_holder(holder, label),
-        )
-        handle = LeaseHandle(self, answer)
-        if not attach:
-            settle(handle)
-        if wait:
-            handle.wait(patience, on_wait=on_wait)
-        if attach and handle.is_granted:
-            handle.attach()
-        return handle
+            check_process(takes_device=parsed.target is not DeviceKind.CPU)
+        return self._ask(payload, is_attached=attach, wait=wait, on_wait=on_wait)
+
+    def _ask(
+        self, payload: JSON, *, is_attached: bool, wait: bool, on_wait: OnWait | None
+    ) -> LeaseHandle:
+        """Ask, wait and attach; an interrupt in between is raised when nothing is left
+        of it.
+        """
+        handle: LeaseHandle | None = None
+
+        def give_back() -> None:
+            # What cannot be released now ends with this process.
+            if handle is not None:
+                with contextlib.suppress(AIStackError):
+                    handle.release()
+
+        place = place_for(payload["spec"]) if is_attached else contextlib.nullcontext()
+        try:
+            with DeferredInterrupts(undo=give_back), place:
+                handle = LeaseHandle(self, self.call("request", **payload))
+                if not is_attached:
+                    settle(handle.request["id"])
+                if wait:
+                    handle.wait(payload["patience_seconds"], on_wait=on_wait)
+                if is_attached and handle.is_granted:
+                    handle.attach_in_place()
+            return handle
+        except KeyboardInterrupt:
+            give_back()  # it came when the block was over
+            raise
 
     def close(self) -> None:
         """Close the transport."""
@@ -175,6 +193,16 @@ _connected: tuple[int, str, Client] | None = None
 _connecting = threading.Lock()
 
 
+def _renew_lock() -> None:
+    """In a process that was just forked: a thread that held the lock is not in it."""
+    global _connecting
+    _connecting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def connect() -> Client:
     """This process's client: to the Jupyter server it runs under, if any, else on the
     ledger itself.
@@ -185,7 +213,7 @@ def connect() -> Client:
     global _connected
     key = (os.getpid(), os.environ.get("AISTACK_SOCKET", ""))
     # A fork has its own pid: it must not share the connection of its parent.
-    with _connecting:
+    with DeferredInterrupts(), _connecting:
         if _connected is None or _connected[:2] != key:
             _connected = (*key, Client(_transport(key[1])))
             watcher.ask = own_leases

@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,12 +31,25 @@ class EmbeddedTransport(Transport):
     share.
 
     A thread renews what this process holds; a process that dies stops renewing and
-    loses it.
+    loses it. A process that is forked from this one gets a broker of its own with its
+    first call.
     """
 
     kind = "embedded"
 
     def __init__(self) -> None:
+        self._opening = threading.Lock()
+        self._of_parents: list[object] = []
+        self._open()
+        _transports.add(self)
+
+    def renew_lock(self) -> None:
+        """In a process that was just forked: a thread that held the lock is not in
+        it.
+        """
+        self._opening = threading.Lock()
+
+    def _open(self) -> None:
         from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.config import load_settings
         from jupyter_aistack.system.users import current_user
@@ -56,6 +70,7 @@ class EmbeddedTransport(Transport):
             target=self._run, name="aistack-renewer", daemon=True
         )
         self._renewer.start()
+        self._pid = os.getpid()
 
     def _run(self) -> None:
         renew_at = self._next_renewal()
@@ -95,7 +110,16 @@ class EmbeddedTransport(Transport):
         else:
             self._broker.record_usage()
 
+    def _reopen(self) -> None:
+        """Leave what was inherited alone, unclosed: it is the parent's."""
+        with self._opening:
+            if self._pid != os.getpid():
+                self._of_parents.append((self._broker, self._service))
+                self._open()
+
     def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
+        if self._pid != os.getpid():
+            self._reopen()
         try:
             return self._service.call(verb, payload, self._caller)
         finally:
@@ -105,7 +129,21 @@ class EmbeddedTransport(Transport):
                 self._wake.set()
 
     def close(self) -> None:
+        if self._pid != os.getpid():
+            return
         self._stop.set()
         self._wake.set()
         self._renewer.join(timeout=STOP_SECONDS)
         self._broker.close()
+
+
+_transports: weakref.WeakSet[EmbeddedTransport] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for transport in list(_transports):
+        transport.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

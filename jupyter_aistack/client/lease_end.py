@@ -16,6 +16,8 @@ _REASONS = {
     Outcome.PREEMPTED.value: "preempted: a higher-priority request needed the capacity",
     Outcome.RECLAIMED.value: "reclaimed: idle",
     Outcome.EXPIRED.value: "lease expired",
+    Outcome.ABANDONED.value: Outcome.ABANDONED.label,
+    Outcome.LAPSED.value: Outcome.LAPSED.label,
 }
 """By outcome, those after which another lease may be asked for."""
 

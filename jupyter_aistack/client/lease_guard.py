@@ -1,7 +1,8 @@
 """One lease for each kernel and process: who holds what, and the refusal of a second.
 
 A kernel is guarded by what the granting side says (``mine``), which knows leases of
-pages and of the launch too. A process is guarded by what it has attached itself.
+pages and of the launch too. A process is guarded by what it has attached itself, see
+:mod:`.process_leases`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from jupyter_aistack.exceptions import LeaseError
 
-from .lease_handle import attached, drop_ended
+from .process_leases import drop_ended
 from .runtime import attach as attaching
 
 JSON = dict[str, Any]
@@ -60,26 +61,17 @@ def check_kernel(mine: Mapping[str, Any], spec: str) -> JSON | None:
     return None
 
 
-def check_process(spec: str, *, takes_device: bool) -> None:
-    """Raise when this process cannot attach another lease.
-
-    A lease that has ended does not stand in the way: it is dropped here.
+def check_process(*, takes_device: bool) -> None:
+    """Drop what this process has attached and what has ended, and raise when it can
+    attach no lease any more.
 
     Args:
-        spec: what is asked for, in its canonical form.
         takes_device: a GPU may come with it.
 
     Raises:
         DeviceInUse: CUDA or ROCm has started and fixed the devices for good.
-        LeaseError: a lease is attached already.
     """
     for line in drop_ended():
         log.warning(line)
     if takes_device:
         attaching.check_untouched()
-
-    held = attached()
-    if held is not None:
-        raise LeaseError(
-            f"this process already holds {held.spec} ({held.id}); release it to ask for {spec}"
-        )

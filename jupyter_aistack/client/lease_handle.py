@@ -1,12 +1,13 @@
-"""A lease, or the request that will become a lease: what it is, what can be done with
-it, and which leases this process has attached to itself.
+"""A lease, or the request that will become a lease: what it is, and what can be done
+with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,12 +18,14 @@ from jupyter_aistack.exceptions import (
     LeaseError,
     LeaseLost,
 )
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
-from . import notices
+from . import notices, process_leases
 from .durations import lease_seconds
 from .runtime import attach as attaching
 from .transports import JSON
 from .waiting import check_waiting, pauses_until
+from .wire import condition_dict, is_usable, preparation_of
 
 if TYPE_CHECKING:
     from jupyter_aistack.core.model.condition import Condition, Conditions
@@ -44,7 +47,8 @@ class SupportsCall(Protocol):
 class LeaseHandle:
     """A lease, or the place in the queue that will become a lease.
 
-    Use it as a context manager: it is released at the end.
+    Use it as a context manager: it is released at the end. It belongs to the process
+    that asked for it: a process that is forked from it may read it and never ends it.
 
     Attributes:
         request: as on the wire, by the last answer.
@@ -60,6 +64,7 @@ class LeaseHandle:
 
     def __init__(self, client: SupportsCall, answer: Mapping[str, Any]) -> None:
         self._client = client
+        self._owner_pid = os.getpid()
         self._before: attaching.SavedEnvironment | None = None
         self._slices: tuple[Slice, ...] | None = None
         self.advice: str | None = answer.get("advice")
@@ -67,7 +72,7 @@ class LeaseHandle:
 
     def _update(self, answer: Mapping[str, Any]) -> None:
         self.request = dict(answer["request"])
-        self.prepared = _preparation(answer["prepared"])
+        self.prepared = preparation_of(answer["prepared"])
         self._update_lease(answer["lease"])
 
     def _update_lease(self, lease: JSON | None) -> None:
@@ -156,24 +161,38 @@ class LeaseHandle:
             Refused: it was rejected or withdrawn meanwhile.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        shown: tuple[int | None, str] = (None, "")
-        pauses = pauses_until(deadline)
-        try:
-            while not self.is_granted:
-                check_waiting(self.request, deadline)
-                place = (self.request.get("position"), self.reason)
-                if on_wait is not None and place != shown:
-                    on_wait(*place)
-                shown = place
-                time.sleep(next(pauses))
-                self.refresh()
-        except BaseException:
-            # Ctrl-C too: a request that is given up must not be granted later.
-            self._withdraw()
-            raise
+        with DeferredInterrupts() as interrupts:
+            try:
+                self._poll(deadline, interrupts, on_wait)
+            except BaseException:
+                # Ctrl-C too: a request that is given up must not be granted later.
+                self._withdraw()
+                raise
         return self
 
+    def _poll(
+        self,
+        deadline: float | None,
+        interrupts: DeferredInterrupts,
+        on_wait: OnWait | None,
+    ) -> None:
+        """Ask again and again; Ctrl-C is heard between two questions only, so that each
+        answer is known.
+        """
+        shown: tuple[int | None, str] = (None, "")
+        pauses = pauses_until(deadline)
+        while not self.is_granted:
+            check_waiting(self.request, deadline)
+            place = (self.request.get("position"), self.reason)
+            if on_wait is not None and place != shown:
+                on_wait(*place)
+            shown = place
+            interrupts.sleep(next(pauses))
+            self.refresh()
+
     def _withdraw(self) -> None:
+        if not self._is_own:
+            return
         with contextlib.suppress(AIStackError):
             if not self.is_granted:
                 self.refresh()  # it may have been granted just now
@@ -201,24 +220,44 @@ class LeaseHandle:
             NotEnforced: it got more than was granted, and such leases are revoked on
                 this host.
         """
-        lease = self._granted()
-        settle(self)
-        try:
-            self._before = attaching.attach(self.prepared)
-            # Before the check: a lease that is revoked then is dropped like others.
-            _attached[self.id] = self
-            verified, condition = attaching.verify(
-                self.prepared.expects, self.is_client
-            )
-            self.activate(verified=verified, condition=condition)
-        except BaseException:
-            self._detach()
-            if lease["id"] not in attaching.LAUNCH_LEASES:
-                # What cannot be released now ends when this process stops renewing it.
-                with contextlib.suppress(AIStackError):
-                    self.release()
-            raise
+        self._granted()
+        with process_leases.place_for(self.spec):
+            return self.attach_in_place()
+
+    def attach_in_place(self) -> LeaseHandle:
+        """As `attach`, by who has taken this process's place already, see
+        :func:`.process_leases.place_for`.
+        """
+        process_leases.settle(self.request["id"])
+        with DeferredInterrupts(undo=self._give_up):
+            try:
+                self._enter()
+                verified, condition = attaching.verify(
+                    self.prepared.expects, self.is_client
+                )
+                self.activate(verified=verified, condition=condition)
+            except BaseException:
+                self._give_up()
+                raise
         return self
+
+    def _enter(self) -> None:
+        """Change this process. Before the check, so that a lease that is revoked then
+        is dropped like others.
+        """
+        with process_leases.changing():
+            self._before = attaching.attach(self.prepared)
+            process_leases.add(self)
+
+    def _give_up(self) -> None:
+        """Leave the process as it was, and give the lease back unless it was launched
+        with it.
+        """
+        self._detach()
+        if self.id not in attaching.LAUNCH_LEASES:
+            # What cannot be released now ends with this process.
+            with contextlib.suppress(AIStackError):
+                self.release()
 
     def activate(
         self, *, verified: bool | None, condition: Condition | None = None
@@ -227,7 +266,7 @@ class LeaseHandle:
         was granted.
         """
         self._call_with_token(
-            "activate", verified=verified, condition=_condition_dict(condition)
+            "activate", verified=verified, condition=condition_dict(condition)
         )
         notices.watcher.watch()
         return self
@@ -267,28 +306,47 @@ class LeaseHandle:
 
     # -- its end -----------------------------------------------------------------------
 
+    @property
+    def _is_own(self) -> bool:
+        """Whether this is the process that asked for it, and no child of it."""
+        return self._owner_pid == os.getpid()
+
     def release(self) -> LeaseHandle:
-        """End it, or leave the queue. Doing so twice is allowed."""
-        try:
-            if self.is_granted:
-                # It may have ended by itself.
-                with contextlib.suppress(LeaseLost):
-                    lease = self._client.call("release", lease_id=self.id)
-                    self._update_lease(lease)
-            else:
-                request_id = self.request["id"]
-                self.request = self._client.call("cancel", request_id=request_id)
-        finally:
-            self._detach()
+        """End it, or leave the queue. Doing so twice is allowed.
+
+        In a process that was forked meanwhile it changes nothing: the lease is the
+        parent's.
+        """
+        if not self._is_own:
+            self._before = None
+            return self
+        with DeferredInterrupts():
+            try:
+                self._end()
+            finally:
+                self._detach()
         return self
+
+    def _end(self) -> None:
+        if self.is_granted:
+            # It may have ended by itself.
+            with contextlib.suppress(LeaseLost):
+                lease = self._client.call("release", lease_id=self.id)
+                self._update_lease(lease)
+        else:
+            request_id = self.request["id"]
+            self.request = self._client.call("cancel", request_id=request_id)
 
     def _detach(self) -> None:
         """Take from this process what `attach` gave it."""
-        _attached.pop(self.id, None)
-        before = self._before
-        self._before = None
-        if before is not None:
-            attaching.detach(before)
+        if not self._is_own:
+            return
+        with process_leases.changing():
+            before = self._before
+            self._before = None
+            if before is not None:
+                attaching.detach(before)
+            process_leases.remove(self.id)
 
     def drop(self) -> str:
         """Detach it if it has ended by itself: it expired, or was released elsewhere.
@@ -299,7 +357,7 @@ class LeaseHandle:
         from .lease_end import ended_line
 
         lease = self.refresh()._granted()
-        if _is_usable(lease):
+        if is_usable(lease):
             return ""
         self._detach()
         return ended_line(lease)
@@ -329,71 +387,3 @@ class LeaseHandle:
         )
         size = format_bytes(self.memory_bytes)
         return f"<lease {self.id} {self.spec}: {slices}, {size}, {self.state}, {self.enforcement}>"
-
-
-def _preparation(data: Mapping[str, Any] | None) -> Preparation:
-    if not data:
-        return Preparation()
-    from jupyter_aistack.core.wire.preparations import PREPARATION
-
-    return PREPARATION.from_dict(data)
-
-
-def _is_usable(lease: JSON) -> bool:
-    """Whether its slices are this process's still: not when it is being released."""
-    from jupyter_aistack.core.model.lease import LeaseState
-
-    state = LeaseState(lease["state"])
-    return state in (LeaseState.GRANTED, LeaseState.ACTIVE, LeaseState.SUSPENDED)
-
-
-def _condition_dict(condition: Condition | None) -> JSON | None:
-    if condition is None:
-        return None
-    from jupyter_aistack.core.wire.preparations import CONDITION
-
-    return CONDITION.to_dict(condition)
-
-
-# -- the leases of this process --------------------------------------------------------
-
-_attached: dict[str, LeaseHandle] = {}
-_settled: set[str] = set()
-
-
-def attached() -> LeaseHandle | None:
-    """The lease this process asked for and attached to itself, if it still has it."""
-    return next(iter(_attached.values()), None)
-
-
-def drop_ended(live: Collection[str] = ()) -> list[str]:
-    """Detach attached leases that have ended by themselves; one line for the user about
-    each.
-
-    Args:
-        live: ids that are known to be live and need not be asked for.
-    """
-    handles = [handle for id_, handle in _attached.items() if id_ not in live]
-    lines = [handle.drop() for handle in handles]
-    return [line for line in lines if line]
-
-
-def is_new(lease: Mapping[str, Any]) -> bool:
-    """Whether a lease of this kernel came from elsewhere (a page, a queue) and is still
-    to be attached.
-
-    Not a lease this process was launched with, had attached before, or asked for with
-    ``attach=False``.
-    """
-    from jupyter_aistack.core.model.lease import LeaseState
-
-    is_launched_with = lease["id"] in attaching.LAUNCH_LEASES
-    is_settled = is_launched_with or lease["request_id"] in _settled
-    return lease["state"] == LeaseState.GRANTED.value and not is_settled
-
-
-def settle(handle: LeaseHandle) -> None:
-    """Remember that what this request has become, or will become, is not to be attached
-    by itself any more.
-    """
-    _settled.add(handle.request["id"])

@@ -28,6 +28,7 @@ from jupyter_aistack.core.model.plan import (
 )
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.scheduling.idle import was_used_since_notice
+from jupyter_aistack.core.scheduling.lease_ends import ended_at
 from jupyter_aistack.exceptions import LedgerConflict
 
 from .lease_end import end
@@ -41,7 +42,11 @@ _STEPS = {
     Outcome.FAILED: LeaseTransition.FAIL,
     Outcome.ABANDONED: LeaseTransition.REAP,
     Outcome.RECLAIMED: LeaseTransition.RECLAIM,
+    Outcome.LAPSED: LeaseTransition.LAPSE,
+    Outcome.RELEASED: LeaseTransition.FINISH,
 }
+_OF_UNRENEWED = frozenset({Outcome.LAPSED, Outcome.RELEASED})
+"""Ends that a renewal since the plan was made prevents."""
 
 
 _BEFORE = {
@@ -101,7 +106,9 @@ def _check_transfer(lease: Lease, action: TransferAction) -> None:
 
 
 def _check_end(lease: Lease, outcome: Outcome, now: float) -> None:
-    if outcome is Outcome.EXPIRED and not lease.is_expired(now):
+    is_extended = outcome is Outcome.EXPIRED and not lease.is_expired(now)
+    is_renewed = outcome in _OF_UNRENEWED and lease.is_renewed(now)
+    if is_extended or is_renewed:
         raise LedgerConflict(
             f"lease {lease.id} was renewed meanwhile", lease_id=lease.id
         )
@@ -129,7 +136,8 @@ def apply_action(
         return []
     if isinstance(action, End):
         step = _STEPS[action.outcome]
-        _, event = end(rows, lease, step, now, half_life_seconds, action.detail)
+        at = ended_at(lease, action.outcome, now)
+        _, event = end(rows, lease, step, at, half_life_seconds, action.detail)
         return [event]
     return _apply_to_live(rows, lease, action, now)
 

@@ -5,9 +5,12 @@ It is their only writer.
 
 A ledger knows no devices and makes no choices. It promises four things: what it returns
 has been written; a write guarded by a stale token or version changes nothing; no
-transaction ever sees a lease alive past its time, because every transaction first ends
-the leases that are; and a lease that ends, however it does, is charged to the account
-of its user and queue in the same transaction.
+transaction ever sees a lease alive past the end its user asked for, because every
+transaction first ends the leases that are; and a lease that ends, however it does, is
+charged to the account of its user and queue in the same transaction.
+
+A lease that is merely not renewed is ended by a plan alone: its holder may live, and only
+a broker of its host can see that.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from jupyter_aistack.core.accounting.charges import (
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
@@ -76,8 +80,8 @@ class Ledger(ABC):
 
     @abstractmethod
     def submit(self, request: Request) -> Request:
-        """Write a new request down as queued. Submitting the same id twice returns the
-        first request unchanged.
+        """Write a new request down as queued. Submitting the same id, or the same key of
+        the same user, twice returns the first request unchanged.
         """
 
     @abstractmethod
@@ -89,6 +93,12 @@ class Ledger(ABC):
         """
 
     @abstractmethod
+    def request_of_key(self, user: str, key: str) -> Request | None:
+        """The request that a user has submitted under an idempotency key, and that was
+        not taken back; None for none.
+        """
+
+    @abstractmethod
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         """Carry out a plan, whole or not at all, and return what happened.
 
@@ -97,8 +107,8 @@ class Ledger(ABC):
 
         Raises:
             LedgerConflict: the ledger has moved on since `plan.version`, or a lease
-                that was to end or to be noticed has been renewed or used since; nothing
-                was changed.
+                that was to end or to be noticed has been renewed, extended or used
+                since; nothing was changed.
             LeaseNotFound, StaleToken: it names what is not there; nothing was changed.
         """
 
@@ -131,9 +141,17 @@ class Ledger(ABC):
 
     @abstractmethod
     def extend(
-        self, lease_id: str, token: int, now: float, ends_at: float | None
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        ends_at: float | None,
+        *,
+        expires_at: float | None = None,
     ) -> Lease:
-        """Move a live lease's `ends_at`. Raises as `step` does."""
+        """Move a live lease's `ends_at`, and with `expires_at` renew it as well. Raises
+        as `step` does.
+        """
 
     @abstractmethod
     def bind(
@@ -288,6 +306,26 @@ class Ledger(ABC):
     @abstractmethod
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Events with a sequence above `after`, in order."""
+
+    # -- hosts -------------------------------------------------------------------------
+
+    @abstractmethod
+    def register_host(self, host: HostIdentity, now: float) -> tuple[str, ...]:
+        """Write down what a machine is called. Registering twice is registering once.
+
+        What was written under its name alone, by versions that knew no better, becomes
+        its own.
+
+        Returns:
+            Ids of machines that it may have been before it was started again.
+        """
+
+    @abstractmethod
+    def succeed_host(self, before: str, host: HostIdentity, now: float) -> None:
+        """A machine has been started again, and all processes of its run `before` are
+        gone: its leases end as abandoned, its requests are withdrawn, its reservations
+        are the new run's.
+        """
 
     # -- who lives ---------------------------------------------------------------------
 

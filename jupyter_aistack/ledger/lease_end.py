@@ -4,6 +4,7 @@ one transaction.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -20,22 +21,23 @@ _EVENTS = {
     Outcome.FAILED: EventKind.LEASE_FAILED,
     Outcome.ABANDONED: EventKind.LEASE_ABANDONED,
     Outcome.RECLAIMED: EventKind.LEASE_RECLAIMED,
+    Outcome.LAPSED: EventKind.LEASE_LAPSED,
 }
 
 
 def due_at(lease: Lease) -> float:
-    """When a lease ends unless renewed or extended, in seconds since the epoch."""
-    ends: list[float] = (
-        [lease.expires_at]
-        if lease.ends_at is None
-        else [lease.expires_at, lease.ends_at]
-    )
-    return min(ends)
+    """When time alone ends a lease, in seconds since the epoch: at the end that its user
+    asked for; infinity without one.
+    """
+    return math.inf if lease.ends_at is None else lease.ends_at
 
 
 def expire_due(rows: Rows, now: float, half_life_seconds: float) -> list[Event]:
-    """End every live lease that is past its time. It ended when its time was up, not
+    """End every live lease that is past the end its user asked for. It ended then, not
     when that was noticed.
+
+    Nothing else ends by time here: whether a holder lives cannot be seen from inside a
+    transaction.
     """
     late = sorted(rows.due(now), key=lambda lease: lease.token)
     return [

@@ -15,6 +15,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Request, RequestState
@@ -67,6 +68,8 @@ class _MemoryRows:
         self._live: dict[str, Lease] = {}
         self._requests: dict[str, Request] = {}
         self._queued: dict[str, Request] = {}
+        self._hosts: dict[tuple[str, str], HostIdentity] = {}
+        self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
         self._meters: dict[tuple[str, str], MeterState] = {}
@@ -105,6 +108,10 @@ class _MemoryRows:
     def request(self, request_id: str) -> Request | None:
         return self._requests.get(request_id)
 
+    def requests_of_key(self, key: str) -> list[Request]:
+        ids = self._ids_of_key.get(key, ())
+        return [self._requests[request_id] for request_id in ids]
+
     def queued(self, host: str) -> list[Request]:
         return [
             request for request in self._queued.values() if request.holder.host == host
@@ -112,10 +119,23 @@ class _MemoryRows:
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
         self._requests[request.id] = request
+        if is_new and request.idempotency_key:
+            ids = self._ids_of_key.setdefault(request.idempotency_key, [])
+            ids.append(request.id)
         if request.state is RequestState.QUEUED:
             self._queued[request.id] = request
         else:
             self._queued.pop(request.id, None)
+
+    def hosts(self) -> list[HostIdentity]:
+        return list(self._hosts.values())
+
+    def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
+        self._hosts[host.id, host.name] = host
+
+    def remove_host(self, host_id: str) -> None:
+        kept = self._hosts.items()
+        self._hosts = {key: host for key, host in kept if host.id != host_id}
 
     def accounts(self) -> list[Account]:
         return list(self._accounts.values())

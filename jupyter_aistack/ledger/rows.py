@@ -11,6 +11,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -29,10 +30,10 @@ class Rows(Protocol):
         """A number larger than any given before."""
 
     def is_any_due(self, now: float) -> bool:
-        """Whether a live lease is past its time; cheap."""
+        """Whether a live lease is past the end its user asked for; cheap."""
 
     def due(self, now: float) -> list[Lease]:
-        """The live leases past their time."""
+        """The live leases past the end their users asked for."""
 
     def lease(self, lease_id: str) -> Lease | None: ...
 
@@ -43,9 +44,20 @@ class Rows(Protocol):
 
     def request(self, request_id: str) -> Request | None: ...
 
+    def requests_of_key(self, key: str) -> list[Request]:
+        """The requests of an idempotency key, of any user."""
+
     def queued(self, host: str) -> list[Request]: ...
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None: ...
+
+    def hosts(self) -> list[HostIdentity]: ...
+
+    def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
+        """Write a machine down under its id and name."""
+
+    def remove_host(self, host_id: str) -> None:
+        """Forget a machine, under all its names."""
 
     def accounts(self) -> list[Account]: ...
 
@@ -161,9 +173,9 @@ def live_lease(rows: Rows, lease_id: str, token: int) -> Lease:
 def refuse_ended(lease: Lease) -> None:
     """Raise `LeaseLost` when `lease` has ended."""
     if lease.outcome is not None:
-        outcome = lease.outcome.value
-        message = f"lease {lease.id} has ended ({outcome}); request a new one"
-        raise LeaseLost(message, lease_id=lease.id, outcome=outcome)
+        outcome = lease.outcome
+        message = f"lease {lease.id} has ended ({outcome.label}); request a new one"
+        raise LeaseLost(message, lease_id=lease.id, outcome=outcome.value)
 
 
 def lease_event(kind: EventKind, lease: Lease, at: float, detail: str = "") -> Event:

@@ -28,6 +28,7 @@ from jupyter_aistack.core.model.units import format_duration
 
 from .apply_plan import apply_action, check, keep_residence, set_request_state, touch
 from .base import LedgerState
+from .host_transactions import HostTransactions
 from .lease_end import end, expire_due
 from .rows import (
     Rows,
@@ -56,7 +57,7 @@ _STEP_EVENTS = {
 _RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
 
 
-class TransactionalLedger(UsageTransactions):
+class TransactionalLedger(HostTransactions, UsageTransactions):
     """The port over two kinds of transactions, which a medium provides."""
 
     def read(self, host: str, now: float) -> LedgerState:
@@ -79,6 +80,9 @@ class TransactionalLedger(UsageTransactions):
         with self._changing(request.submitted_at) as rows:
             # A caller that got no answer sends the same request again.
             known = rows.request(request.id)
+            if known is None:
+                user = request.holder.user
+                known = _request_of_key(rows, user, request.idempotency_key)
             if known is not None:
                 return known
 
@@ -102,6 +106,10 @@ class TransactionalLedger(UsageTransactions):
             cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
             set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
             return cancelled
+
+    def request_of_key(self, user: str, key: str) -> Request | None:
+        with self._reading() as rows:
+            return _request_of_key(rows, user, key)
 
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         with self._writing() as rows:
@@ -168,15 +176,22 @@ class TransactionalLedger(UsageTransactions):
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
-            if lease.ends_at is not None:
-                expires_at = min(expires_at, lease.ends_at)
-            return _keep(rows, lease, expires_at=expires_at)
+            return _keep(rows, lease, expires_at=_within_end(expires_at, lease.ends_at))
 
     def extend(
-        self, lease_id: str, token: int, now: float, ends_at: float | None
+        self,
+        lease_id: str,
+        token: int,
+        now: float,
+        ends_at: float | None,
+        *,
+        expires_at: float | None = None,
     ) -> Lease:
         with self._changing(now) as rows:
-            lease = _keep(rows, live_lease(rows, lease_id, token), ends_at=ends_at)
+            lease = live_lease(rows, lease_id, token)
+            renewed = lease.expires_at if expires_at is None else expires_at
+            kept_until = _within_end(renewed, ends_at)
+            lease = _keep(rows, lease, ends_at=ends_at, expires_at=kept_until)
             detail = "no end of its own"
             if ends_at is not None:
                 detail = f"ends in {format_duration(ends_at - now)}"
@@ -310,6 +325,22 @@ def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
     changed = replace(lease, **changes)
     rows.keep_lease(changed)
     return changed
+
+
+def _within_end(expires_at: float, ends_at: float | None) -> float:
+    """Until when a lease is renewed: no longer than to the end its user asked for."""
+    return expires_at if ends_at is None else min(expires_at, ends_at)
+
+
+def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:
+    """The user's request of a key; what was taken back may be asked for again."""
+    if not key:
+        return None
+    for request in rows.requests_of_key(key):
+        is_taken_back = request.state is RequestState.CANCELLED
+        if request.holder.user == user and not is_taken_back:
+            return request
+    return None
 
 
 def _detail(lease: Lease, step: LeaseTransition) -> str:

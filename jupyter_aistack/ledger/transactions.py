@@ -36,7 +36,7 @@ class Transactions(Ledger):
 
     @contextmanager
     def _seeing(self, now: float) -> Iterator[Rows]:
-        """A reading transaction in which no lease lives past its time.
+        """A reading transaction in which no lease lives past the end its user asked for.
 
         Those that do are ended for real first, not merely hidden: a plan may count on
         their slices.

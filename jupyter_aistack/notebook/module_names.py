@@ -7,7 +7,7 @@ so the names stand here alone, where a test imports each.
 
 from __future__ import annotations
 
-LEASE_HANDLE = "jupyter_aistack.client.lease_handle"
+PROCESS_LEASES = "jupyter_aistack.client.process_leases"
 """Loaded once this process may have attached a lease."""
 
 OFFLOAD_REGISTRY = "jupyter_aistack.client.offload.registry"

@@ -154,7 +154,11 @@ class CPUProvider(Provider):
         self, slices: Iterable[Slice], pids: Iterable[int], share: _BusyShare
     ) -> Usage:
         cores = len({core for slice_ in slices for core in slice_.cores})
-        observed = [process for process in map(_observe, pids) if process is not None]
+        try:
+            seen = [_observe(pid) for pid in pids]
+        except PermissionError:  # one that cannot be looked at has not done nothing
+            return Usage()
+        observed = [process for process in seen if process is not None]
         busy = share.update(
             {process.key: process.cpu_seconds for process in observed},
             self._clock(),
@@ -203,7 +207,11 @@ class _Process:
 
 
 def _observe(pid: int) -> _Process | None:
-    """What a process uses; None when it is gone."""
+    """What a process uses; None when it is gone.
+
+    Raises:
+        PermissionError: it may not be looked at.
+    """
     import psutil
 
     try:
@@ -215,6 +223,8 @@ def _observe(pid: int) -> _Process | None:
                 cpu_seconds=times.user + times.system,
                 memory_bytes=_private_bytes(process.memory_info()),
             )
+    except psutil.AccessDenied as error:
+        raise PermissionError(str(error)) from error
     except psutil.Error:
         return None
 

@@ -15,6 +15,14 @@ INSIST_SECONDS = 20.0
 """Who still interrupts so long after the first time is not kept waiting any more."""
 
 
+# Those of the module itself go on for some steps of Python, between any of which an
+# interrupt may come; these are one step.
+_set_handler: Callable[..., Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+_get_handler: Callable[..., Any] = getattr(
+    signal.getsignal, "__wrapped__", signal.getsignal
+)
+
+
 def _do_nothing() -> None:
     pass
 
@@ -46,6 +54,7 @@ class DeferredInterrupts:
         self._on_interrupt = on_interrupt
         self._undo = undo
         self._first_at: float | None = None
+        self._is_asleep = False
         self._before: Any = None
 
     @property
@@ -53,11 +62,23 @@ class DeferredInterrupts:
         """Whether there was an interrupt."""
         return self._first_at is not None
 
+    def sleep(self, seconds: float) -> None:
+        """Sleep inside the block; an interrupt is raised here at once, and one that
+        comes while it is dealt with is deferred again.
+        """
+        if self.is_pending:
+            raise KeyboardInterrupt
+        self._is_asleep = True
+        try:
+            time.sleep(seconds)
+        finally:
+            self._is_asleep = False
+
     def __enter__(self) -> Self:
-        handler = signal.getsignal(signal.SIGINT)
+        handler = _get_handler(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and _raises(handler):
             self._before = handler
-            signal.signal(signal.SIGINT, self._note)
+            _set_handler(signal.SIGINT, self._note)
         return self
 
     def __exit__(
@@ -66,12 +87,16 @@ class DeferredInterrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # Undone while interrupts are deferred still: another must not break that off.
+        is_undone = self.is_pending
+        if is_undone and error is None:
+            self._undo()
         if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+            _set_handler(signal.SIGINT, self._before)
             self._before = None
         if not self.is_pending:
             return
-        if error is None:
+        if error is None and not is_undone:
             self._undo()
         if not isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt from None
@@ -83,6 +108,9 @@ class DeferredInterrupts:
         elif now - self._first_at > INSIST_SECONDS:
             raise KeyboardInterrupt
         self._on_interrupt()
+        if self._is_asleep:
+            self._is_asleep = False
+            raise KeyboardInterrupt
 
 
 def _raises(handler: object) -> bool:

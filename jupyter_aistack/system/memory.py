@@ -7,11 +7,16 @@ from __future__ import annotations
 from . import cgroup
 
 
-def total_bytes() -> int:
-    """Bytes that this process and its neighbours may use together."""
+def installed_bytes() -> int:
+    """Bytes of memory that the machine has, whatever a container may use of it."""
     import psutil
 
-    total = int(psutil.virtual_memory().total)
+    return int(psutil.virtual_memory().total)
+
+
+def total_bytes() -> int:
+    """Bytes that this process and its neighbours may use together."""
+    total = installed_bytes()
     return min(total, cgroup.memory_limit() or total)
 
 

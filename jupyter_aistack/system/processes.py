@@ -204,6 +204,14 @@ def cpu_seconds(pid: int) -> float | None:
     return ticks / _ticks_per_second() + _run_delay_seconds(pid)
 
 
+def state_of(pid: int) -> str:
+    """What a process does, by the kernel's letter: ``T`` for stopped, ``D`` for a wait
+    for a disk, ...; empty where that cannot be read.
+    """
+    fields = _stat(pid)
+    return "" if fields is None else fields[_STATE].decode()
+
+
 def _run_delay_seconds(pid: int) -> float:
     """Seconds that a process's first thread was runnable and did not run; 0 where the
     system does not count them.

@@ -37,6 +37,7 @@ from jupyter_aistack.exceptions import (
 )
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.system.pid_namespace import PidNamespace
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 
@@ -111,6 +112,7 @@ def broker(bench: Bench, clock: ManualClock, living: set[int]) -> Iterator[Broke
         host="testbox",
         clock=clock,
         is_alive=lambda pid, since: pid in living,
+        pid_namespace=PidNamespace(is_initial=lambda: True),
     )
     yield broker
     broker.close()
@@ -192,7 +194,7 @@ def test_a_waiting_request_of_a_dead_process_is_turned_down(
 def test_a_lease_that_runs_out_while_being_released_is_shown_as_it_ended(
     broker: Broker, bench: Bench, clock: ManualClock
 ) -> None:
-    lease = lease_of(broker, "1/4")
+    lease = lease_of(broker, "1/4", lease_seconds=50.0)
     bench.unprepare = lambda _: clock.advance(100)  # type: ignore[method-assign]
     assert broker.release(lease.id, lease.token).outcome is Outcome.EXPIRED
 

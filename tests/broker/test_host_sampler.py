@@ -16,6 +16,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.providers.simulated import SimulatedProvider
+from jupyter_aistack.system.pid_namespace import PidNamespace
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.waiting import wait_until
 
@@ -100,6 +101,7 @@ def sampler(
         lambda: Inventory(host="box", devices=devices),
         lambda wanted: [(driver, wanted)],
         clock,
+        PidNamespace(),
     )
 
 

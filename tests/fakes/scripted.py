@@ -63,6 +63,6 @@ def exchange_providers(broker: Broker, *providers: Provider) -> None:
         providers,
         host=broker.host,
         clock=broker.clock,
-        ours=broker.processes.leased_pids,
+        held=broker.processes.holders,
     )
     vars(broker.devices).update(vars(made))

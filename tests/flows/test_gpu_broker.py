@@ -4,6 +4,7 @@ hardware that changes meanwhile.
 
 from __future__ import annotations
 
+import psutil
 import pytest
 
 from jupyter_aistack.core.model.lease import Outcome
@@ -41,12 +42,132 @@ def process(pid: int, memory_bytes: int) -> str:
 def test_what_a_leases_own_process_holds_is_not_foreign(fake_nvml) -> None:
     child = fake_nvml.python(GPU, SETUP)
     child.run("first = submit('1/2')")
-    fake_nvml.change(GPU + process(child.process.pid, 38 * GIB))
+    fake_nvml.change(GPU + process(child.pid, 38 * GIB))
     child.run("clock.advance(10)")
     assert child("broker.inventory().devices[0].foreign_memory_bytes") == 0
     assert child("submit('1/2', 'kernel-2').state") is RequestState.GRANTED
     used = child("broker.usage()[0][first.lease_id]")
     assert (used.memory_bytes, used.utilization) == (38 * GIB, 0.5)
+
+
+# -- what cannot be seen is not absent -------------------------------------------------
+
+# As in a container that is given the host's process ids: no other id is known here.
+CONTAINER = """
+from jupyter_aistack.system.pid_namespace import PidNamespace
+broker.close()
+broker = Broker(MemoryLedger(), [GPUProvider()], host="testbox", clock=clock, ttl_seconds=3600.0,
+                pid_namespace=PidNamespace(is_initial=lambda: False))
+"""
+OF_HOST = 4242017
+NO_LIST = GPU.replace("\n", f" nolist=1 used={78 * GIB}\n")
+NO_FIGURES = GPU.replace("\n", f" used={78 * GIB}\n") + process(1, -1)
+HALF_USED = GPU.replace("\n", f" used={38 * GIB}\n")
+
+
+@pytest.mark.parametrize("full", [NO_LIST, NO_FIGURES], ids=["WSL", "WDDM"])
+@pytest.mark.parametrize("spec", ["1", "1/2"])
+def test_a_full_gpu_is_not_granted_where_its_processes_cannot_be_seen(
+    fake_nvml, full: str, spec: str
+) -> None:
+    child = fake_nvml.python(full, SETUP)
+    assert child(f"submit({spec!r}).state") is RequestState.QUEUED
+    assert "78.0 GiB of its memory are held by processes outside aistack" in child(
+        "broker.queue()[0].reason"
+    )
+    fake_nvml.change(GPU.replace("\n", " nolist=1 used=300000000\n"))
+    child.run("later()")
+    assert child("broker.leases()[0].is_live")
+
+
+def test_a_gap_in_the_list_counts_what_is_in_use_without_ours(fake_nvml) -> None:
+    child = fake_nvml.python(GPU + GPU.replace("GPU-a", "GPU-b"), SETUP)
+    child.run("first = submit('1/2')")
+    gaps = GPU.replace("\n", f" used={75 * GIB}\n") + GPU.replace("GPU-a", "GPU-b")
+    fake_nvml.change(gaps + process(child.pid, 30 * GIB) + process(1, -1))
+    child.run("clock.advance(10)")
+    first, second = child("broker.inventory().devices")
+    assert (first.foreign_memory_bytes, first.own_memory_bytes) == (45 * GIB, 30 * GIB)
+    assert second.foreign_memory_bytes == 0
+    # What is left of the first is too little, so the second is cut.
+    child.run("next_one = lease_of(submit('1/2', 'kernel-2'))")
+    assert child("next_one.slices[0].device_id") == "GPU-b"
+
+
+def test_ids_of_another_namespace_are_nobodys_and_refuse_nothing(fake_nvml) -> None:
+    child = fake_nvml.python(GPU, SETUP + CONTAINER)
+    child.run("first = submit('1/2')")
+    fake_nvml.change(HALF_USED + process(OF_HOST, 38 * GIB))
+    child.run("clock.advance(10)")
+    assert child("broker.inventory().devices[0].foreign_memory_bytes") is None
+    assert child("submit('1/2', 'kernel-2').state") is RequestState.GRANTED
+    used = child("broker.usage()[0][first.lease_id]")
+    assert (used.memory_bytes, used.utilization) == (None, None)
+
+
+def test_in_a_container_what_no_lease_can_hold_is_others(fake_nvml) -> None:
+    child = fake_nvml.python(NO_LIST.replace(" nolist=1", ""), SETUP + CONTAINER)
+    fake_nvml.change(NO_LIST.replace(" nolist=1", "") + process(OF_HOST, 78 * GIB))
+    assert child("submit('1/2').state") is RequestState.QUEUED
+    assert "78.0 GiB" in child("broker.queue()[0].reason")
+
+
+def test_in_a_container_the_watchdog_says_that_it_is_blind(fake_nvml) -> None:
+    child = fake_nvml.python(GPU, SETUP + CONTAINER)
+    child.run("first = submit('1/2')")
+    fake_nvml.change(HALF_USED + process(OF_HOST, 38 * GIB))
+    child.run("clock.advance(10); broker.maintain()")
+    kinds = child("[each.kind.value for each in lease_of(first).conditions]")
+    assert kinds == ["MemoryUnknown"]
+
+
+def test_in_a_container_teardown_takes_a_kernel_for_one_that_uses_its_gpu(
+    fake_nvml,
+) -> None:
+    child = fake_nvml.python(GPU, SETUP + CONTAINER)
+    child.run(
+        "from jupyter_aistack.kernel.process_control import DeviceProcesses\n"
+        "first = lease_of(submit('1/2'))\n"
+        "seen = DeviceProcesses(broker, [first], os.getpid())"
+    )
+    assert not child("seen.has_started()")
+    fake_nvml.change(HALF_USED + process(OF_HOST, 38 * GIB))
+    child.run("clock.advance(10)")
+    assert child("seen.has_started()")
+    assert child("seen.is_working(clock() - 1.0)") is None
+
+
+@pytest.mark.parametrize("spec", ["1/2", "1"])
+def test_in_a_container_energy_is_unknown_but_for_who_has_all_of_it(
+    fake_nvml, spec: str
+) -> None:
+    def drawn(joules: int) -> str:
+        return HALF_USED.replace("\n", f" energy_mj={joules * 1000}\n")
+
+    child = fake_nvml.python(drawn(0), SETUP + CONTAINER)
+    child.run(f"first = submit({spec!r}); broker.record_usage(settle=True)")
+    for step in range(1, 4):
+        fake_nvml.change(drawn(1000 * step) + process(OF_HOST, 38 * GIB))
+        child.run("clock.advance(5.0); broker.record_usage(settle=True)")
+    (charge,) = child(
+        "[c for c in broker.ledger.charges(0, 99_999) if c.lease_id == first.lease_id]"
+    )
+    known = (charge.seconds, charge.metered_seconds, charge.millijoules)
+    assert known == ((15.0, 15.0, 3_000_000) if spec == "1" else (15.0, 0.0, 0))
+
+
+def test_a_gpu_that_works_in_the_hosts_memory_can_be_shared(fake_nvml) -> None:
+    unified = GPU.replace("\n", " unified=1\n").replace("H100_80GB_HBM3", "GB10")
+    child = fake_nvml.python(unified + process(1, GIB), SETUP)
+    device = child("broker.inventory().devices[0]")
+    assert device.problem == ""
+    assert device.memory_bytes == psutil.virtual_memory().total
+    assert 0 < device.free_bytes <= device.memory_bytes
+    half = child("lease_of(submit('1/2'))")
+    assert half.slices[0].memory_bytes == device.memory_bytes // 2
+
+
+# -- strangers and hardware ------------------------------------------------------------
 
 
 def test_a_request_waits_for_a_stranger_to_leave_and_says_so(fake_nvml) -> None:

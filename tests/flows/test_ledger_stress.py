@@ -47,8 +47,8 @@ def history(tmp_path: Path, wish: Wish, grant: Granter) -> SQLLedger:
     first = grant(ledger, wish("r-1"), 1.0)
     ledger.step(first.id, first.token, LeaseTransition.RELEASE, 2.0)
     ledger.step(first.id, first.token, LeaseTransition.FINISH, 2.0)
-    grant(ledger, wish("r-2"), 3.0)
-    grant(ledger, wish("r-3"), 4.0)
+    grant(ledger, wish("r-2"), 3.0, ends_at=63.0)
+    grant(ledger, wish("r-3"), 4.0, ends_at=64.0)
     return ledger
 
 
@@ -82,8 +82,8 @@ def on_gpu_0(ledger: SQLLedger) -> dict[str, Lease]:
     """The leases, as if their slices were of the stress test's first GPU."""
     leases = ledger.leases(5.0, live=False)
     return {
-        one.id: replace(one, slices=(replace(one.slices[0], device_id="GPU-0"),))
-        for one in leases
+        lease.id: replace(lease, slices=(replace(lease.slices[0], device_id="GPU-0"),))
+        for lease in leases
     }
 
 

@@ -160,6 +160,26 @@ def test_what_is_not_there_is_not_found(
         ledger.renew(strange, 1, 0.0, 1.0)
 
 
+def test_a_key_finds_the_request_of_its_user_until_that_is_taken_back(
+    ledger: Ledger, wish: Wish
+) -> None:
+    first = ledger.submit(wish("r-1", idempotency_key="key"))
+    assert ledger.submit(wish("r-2", 1.0, idempotency_key="key")) == first
+    assert ledger.request_of_key("ann", "key") == first
+    assert ledger.request_of_key("ann", "other") is None
+    bobs = wish("r-3", idempotency_key="key")
+    bobs = replace(bobs, holder=replace(bobs.holder, user="bob"))
+    assert ledger.submit(bobs) == bobs == ledger.request_of_key("bob", "key")
+    ledger.cancel("r-1", 2.0)
+    assert ledger.request_of_key("ann", "key") is None
+    assert ledger.submit(wish("r-4", 3.0, idempotency_key="key")).id == "r-4"
+
+
+def test_requests_without_a_key_are_each_their_own(ledger: Ledger, wish: Wish) -> None:
+    assert [ledger.submit(wish(name)).id for name in ("r-1", "r-2")] == ["r-1", "r-2"]
+    assert ledger.request_of_key("ann", "") is None
+
+
 # -- plans -----------------------------------------------------------------------------
 
 
@@ -282,9 +302,43 @@ def test_a_plan_that_ends_a_lease_renewed_meanwhile_is_refused(
     lease = grant(ledger, wish("r-1"))
     seen = version(ledger, 59.0)
     ledger.renew(lease.id, lease.token, 59.5, 119.5)
-    with pytest.raises(LedgerConflict):
-        ledger.apply(Plan(version=seen, actions=(end(lease, Outcome.EXPIRED),)), 61.0)
+    for outcome in (Outcome.LAPSED, Outcome.EXPIRED):
+        with pytest.raises(LedgerConflict):
+            ledger.apply(Plan(version=seen, actions=(end(lease, outcome),)), 61.0)
     assert ledger.lease(lease.id, 61.0).is_live
+
+
+def test_no_time_ends_a_lease_that_is_only_not_renewed(
+    ledger: Ledger, wish: Wish, grant: Granter
+) -> None:
+    lease = grant(ledger, wish("r-1"))
+    later = 1e9
+    for look in LOOKS.values():
+        look(ledger, lease.id, later)
+    ledger.submit(wish("r-2", later))
+    assert ledger.lease(lease.id, later) == lease
+    assert ledger.renew(lease.id, lease.token, later, later + 60.0).is_live
+
+
+def test_a_plan_ends_what_nobody_kept_when_its_last_renewal_was_over(
+    ledger: Ledger, wish: Wish, grant: Granter
+) -> None:
+    lapsed = grant(ledger, wish("r-1"))
+    left = grant(ledger, wish("r-2"))
+    ledger.step(left.id, left.token, LeaseTransition.RELEASE, 1.0)
+    actions = (end(lapsed, Outcome.LAPSED), end(left, Outcome.RELEASED))
+    seen = version(ledger, 75.0)
+    with pytest.raises(LedgerConflict):
+        ledger.apply(Plan(version=seen, actions=actions), 59.0)
+    events = ledger.apply(Plan(version=seen, actions=actions), 75.0)
+    assert [(event.kind, event.at) for event in events] == [
+        (EventKind.LEASE_LAPSED, 60.0),
+        (EventKind.LEASE_RELEASED, 60.0),
+    ]
+    ended = ledger.lease(lapsed.id, 75.0)
+    assert (ended.outcome, ended.ended_at) == (Outcome.LAPSED, 60.0)
+    with pytest.raises(LeaseLost, match="nobody kept it"):
+        ledger.renew(lapsed.id, lapsed.token, 75.0, 135.0)
 
 
 def test_a_plan_with_a_stale_token_changes_nothing(
@@ -340,7 +394,7 @@ def test_the_version_moves_when_leases_or_requests_come_and_go(
     seen.append(version(ledger))
     release(ledger, lease, 1.0)
     seen.append(version(ledger))
-    grant(ledger, wish("r-2", 2.0), 2.0)
+    grant(ledger, wish("r-2", 2.0), 2.0, ends_at=62.0)
     seen.append(version(ledger, 2.0))
     seen.append(version(ledger, 100.0))  # it expires
     assert seen == sorted(set(seen))
@@ -633,6 +687,7 @@ def test_a_stale_token_changes_nothing(
         LeaseTransition.FAIL,
         LeaseTransition.REAP,
         LeaseTransition.RECLAIM,
+        LeaseTransition.LAPSE,
     ],
 )
 def test_a_lease_that_ended_against_its_holders_will_is_lost(
@@ -684,9 +739,10 @@ def test_extending_moves_the_end_or_takes_it_away(
         EventKind.LEASE_EXTENDED,
         "ends in 2 h",
     )
+    extended = ledger.extend(lease.id, lease.token, 10.0, 90.0, expires_at=120.0)
+    assert (extended.ends_at, extended.expires_at) == (90.0, 90.0)
     assert ledger.extend(lease.id, lease.token, 10.0, None).ends_at is None
-    assert ledger.lease(lease.id, 55.0).is_live
-    assert not ledger.lease(lease.id, 60.0).is_live
+    assert ledger.lease(lease.id, 95.0).is_live
 
 
 def test_binding_changes_the_holder_without_a_step(
@@ -745,10 +801,10 @@ LOOKS: dict[str, Callable[[Ledger, str, float], object]] = {
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_no_reading_sees_a_lease_alive_past_its_time(
+def test_no_reading_sees_a_lease_alive_past_its_end(
     ledger: Ledger, wish: Wish, grant: Granter, look: str
 ) -> None:
-    lease = grant(ledger, wish("r-1"))
+    lease = grant(ledger, wish("r-1"), ends_at=60.0)
     LOOKS[look](ledger, lease.id, 59.9)
     assert EventKind.LEASE_EXPIRED not in kinds(ledger)
     LOOKS[look](ledger, lease.id, 75.0)
@@ -758,10 +814,10 @@ def test_no_reading_sees_a_lease_alive_past_its_time(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_lease_past_its_time_is_lost_even_if_nobody_had_noticed(
+def test_a_lease_past_its_end_is_lost_even_if_nobody_had_noticed(
     ledger: Ledger, wish: Wish, grant: Granter, call: str
 ) -> None:
-    lease = grant(ledger, wish("r-1"))
+    lease = grant(ledger, wish("r-1"), ends_at=60.0)
     with pytest.raises(LeaseLost) as lost:
         CALLS[call](ledger, lease.id, lease.token, 60.0)
     assert lost.value.facts["outcome"] == "expired"
@@ -782,7 +838,7 @@ def test_an_expired_lease_ended_when_its_time_was_up_not_when_that_was_noticed(
 
 
 def test_a_lease_expires_once(ledger: Ledger, wish: Wish, grant: Granter) -> None:
-    lease = grant(ledger, wish("r-1"))
+    lease = grant(ledger, wish("r-1"), ends_at=60.0)
     for now in (60.0, 61.0, 62.0):
         ledger.read("box", now)
     ledger.step(
@@ -797,7 +853,7 @@ def test_a_lease_expires_once(ledger: Ledger, wish: Wish, grant: Granter) -> Non
 def test_a_plan_may_end_what_has_expired_since(
     ledger: Ledger, wish: Wish, grant: Granter
 ) -> None:
-    lease = grant(ledger, wish("r-1"))
+    lease = grant(ledger, wish("r-1"), ends_at=60.0)
     seen = version(ledger, 59.0)
     events = ledger.apply(
         Plan(version=seen, actions=(end(lease, Outcome.ABANDONED),)), 61.0

@@ -83,7 +83,13 @@ CHANGES = st.fixed_dictionaries(
     },
 )
 ENDINGS = st.sampled_from(
-    [Outcome.EXPIRED, Outcome.ABANDONED, Outcome.PREEMPTED, Outcome.RECLAIMED]
+    [
+        Outcome.EXPIRED,
+        Outcome.ABANDONED,
+        Outcome.LAPSED,
+        Outcome.PREEMPTED,
+        Outcome.RECLAIMED,
+    ]
 )
 
 OPERATIONS = st.one_of(

@@ -238,7 +238,7 @@ def test_touching_what_has_ended_or_never_was_is_nothing(
 def test_touching_does_not_keep_a_lease_alive(
     ledger: Ledger, wish: Wish, grant: Granter
 ) -> None:
-    lease = grant(ledger, wish("r-1"))
+    lease = grant(ledger, wish("r-1"), ends_at=60.0)
     ledger.touch([lease.id], 60.0)
     assert ledger.lease(lease.id, 60.0).outcome is Outcome.EXPIRED
     assert ledger.lease(lease.id, 60.0).active_at is None
@@ -312,7 +312,7 @@ def lease_request(ledger: Ledger, lease: Lease) -> Request:
 def test_every_end_of_a_lease_is_charged_once_to_its_user_and_queue(
     ledger: Ledger, wish: Wish, grant: Granter, way: str
 ) -> None:
-    lease = grant(ledger, wish("r-1", queue="night"), 5.0)
+    lease = grant(ledger, wish("r-1", queue="night"), 5.0, ends_at=65.0)
     assert ledger.read("box", 5.0).accounts == ()
     ENDS[way](ledger, lease)
     ended = ledger.lease(lease.id, 99.0)

@@ -9,7 +9,7 @@ from jupyter_aistack.notebook import module_names
 
 NAMES = {name: value for name, value in vars(module_names).items() if name.isupper()}
 ATTRIBUTES = {
-    "LEASE_HANDLE": ["attached"],
+    "PROCESS_LEASES": ["attached"],
     "OFFLOAD_REGISTRY": ["is_out", "move_in", "registered_bytes"],
     "CLUSTER": [],
 }

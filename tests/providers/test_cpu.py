@@ -22,6 +22,7 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
+from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.core.placement.placement import place
@@ -168,6 +169,18 @@ def test_usage_counts_the_memory_of_the_leases_processes(
     assert used.memory_bytes is not None
     assert 64 * MIB < used.memory_bytes < 64 * MIB + 40 * MIB
     assert used.utilization is None
+
+
+def test_a_process_that_may_not_be_looked_at_is_unknown_and_not_nothing(
+    device: Device, lease, child: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "create_time", refuse)
+    held = {"l-1": lease(slice_of(device))}
+    used = usage(CPUProvider(), held, {"l-1": frozenset({child.pid})})["l-1"]
+    assert used == Usage()
 
 
 def test_memory_that_processes_share_is_counted_at_most_once(

@@ -111,3 +111,47 @@ def test_other_threads_leave_the_handler_alone(steps: list[str]) -> None:
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler]
+
+
+def test_sleep_is_broken_off_at_once_and_what_follows_is_not(steps: list[str]) -> None:
+    def sleep_and_clean_up() -> None:
+        with DeferredInterrupts() as interrupts:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
+                interrupts.sleep(60.0)
+            except KeyboardInterrupt:
+                interrupt()
+                steps.append("cleaned up")
+                raise
+
+    before = signal.signal(signal.SIGALRM, lambda *_: interrupt())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sleep_and_clean_up()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert steps == ["cleaned up"]
+
+
+def test_sleep_does_not_begin_after_an_interrupt(steps: list[str]) -> None:
+    def sleep_too_late() -> None:
+        with DeferredInterrupts() as interrupts:
+            interrupt()
+            interrupts.sleep(60.0)
+            steps.append("slept")
+
+    with pytest.raises(KeyboardInterrupt):
+        sleep_too_late()
+    assert steps == []
+
+
+def test_an_interrupt_while_a_block_is_undone_waits_for_its_end(
+    steps: list[str],
+) -> None:
+    def undo() -> None:
+        interrupt()
+        steps.append("undone")
+
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupts(undo=undo):
+        interrupt()
+    assert steps == ["undone"]

@@ -41,13 +41,15 @@ class HostFigures:
 def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:
     """The figures of a broker's host; use is at most two seconds old."""
     lease_usage, device_usage = broker.usage()
+    leases = broker.current_leases()
     state = broker.host_state.read()
+    gone = broker.processes.gone(state.requests)
     return HostFigures(
         at=broker.clock(),
         inventory=broker.inventory(),
         queues=broker.policy.queues,
-        leases=tuple(visibility.redacted(lease) for lease in state.leases),
-        requests=state.requests,
+        leases=tuple(visibility.redacted(lease) for lease in leases),
+        requests=tuple(each for each in state.requests if each.id not in gone),
         device_usage=device_usage,
         lease_usage=lease_usage,
     )

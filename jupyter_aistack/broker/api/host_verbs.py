@@ -34,7 +34,7 @@ class HostVerbs(VerbGroup):
         inventory = broker.inventory()
         return host_to_dict(
             inventory,
-            broker.leases(),
+            broker.current_leases(),
             broker.policy.queues,
             reservations=broker.reservations(),
             problems=tuple(problems(broker.policy, inventory)),

@@ -31,7 +31,7 @@ class LeaseVerbs(VerbGroup):
         }
 
     def _leases(self, payload: Payload, caller: Caller) -> JSON:
-        leases = self._broker.leases(live=not payload.get("all"))
+        leases = self._broker.current_leases(live=not payload.get("all"))
         pinned = self._broker.with_pin_reasons(leases)
         return {"leases": [self._shown(lease, caller) for lease in pinned]}
 

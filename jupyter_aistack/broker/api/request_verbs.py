@@ -23,7 +23,7 @@ MAX_SHOWN = 1000
 
 
 class RequestVerbs(VerbGroup):
-    """``request``, ``wait_for``, ``cancel``, ``queue`` and ``mine``.
+    """``request``, ``wait_for``, ``cancel``, ``take_back``, ``queue`` and ``mine``.
 
     Args:
         broker: what answers.
@@ -43,6 +43,7 @@ class RequestVerbs(VerbGroup):
             "request": self._request,
             "wait_for": self._wait_for,
             "cancel": self._cancel,
+            "take_back": self._take_back,
             "mine": self._mine,
         }
 
@@ -57,7 +58,16 @@ class RequestVerbs(VerbGroup):
             patience_seconds=number_field(payload, "patience_seconds"),
             preemptible=flag_field(payload, "preemptible"),
             groups=self._access.groups_of(caller),
+            idempotency_key=text_field(payload, "idempotency_key", "")[:MAX_LABEL],
         )
+        try:
+            return self._first_answer(request, caller)
+        except BaseException:
+            # The caller has no id of it yet, and would never know of the lease.
+            self._broker.withdraw(request.id)
+            raise
+
+    def _first_answer(self, request: Request, caller: Caller) -> JSON:
         owner = Owner(user=caller.user, id=caller.owner_id, label=request.holder.label)
         advice = self._accounting.advice_on_request(request.spec, owner)
         return {**self._outcome(request, caller), "advice": advice}
@@ -97,6 +107,12 @@ class RequestVerbs(VerbGroup):
         request = self._owned_request(payload, caller)
         cancelled = self._broker.cancel(request.id)
         return self._visibility(caller).request(cancelled)
+
+    def _take_back(self, payload: Payload, caller: Caller) -> JSON:
+        """The caller does not know what became of its request, and wants it no more."""
+        key = text_field(payload, "idempotency_key")[:MAX_LABEL]
+        self._broker.withdraw_key(caller.user, key)
+        return {}
 
     def _owned_request(self, payload: Payload, caller: Caller) -> Request:
         request = self._broker.request(text_field(payload, "request_id"))
@@ -166,7 +182,8 @@ class RequestVerbs(VerbGroup):
         """The leases and requests of a caller. Each kernel asks before each cell, so it
         must cost little where nothing waits.
         """
-        leases = [lease for lease in self._broker.leases() if caller.owns(lease.holder)]
+        current = self._broker.current_leases()
+        leases = [lease for lease in current if caller.owns(lease.holder)]
         requests = [
             request
             for request in self._broker.host_state.read().requests

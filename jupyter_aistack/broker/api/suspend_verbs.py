@@ -66,7 +66,7 @@ class SuspendVerbs(VerbGroup):
             return 0
         devices = _devices(lease)
         ahead = 0
-        for other in self._broker.leases():
+        for other in self._broker.current_leases():
             other_since = _wanted_at(other)
             if other.id == lease.id or other_since is None:
                 continue

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from jupyter_aistack.core.enforcement.device_visibility import (
     Visibilities,
@@ -37,11 +38,28 @@ _FORCED = ("AISTACK_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "VECLIB_")
 
 @dataclass(frozen=True, kw_only=True)
 class SavedEnvironment:
-    """What `attach` changed, so that `detach` can put it back."""
+    """What `attach` changed, so that `detach` can put it back.
+
+    Attributes:
+        environment: the variables; None where there was none.
+        cores: those of the thread that attached.
+        cores_of_threads: those of each thread, which a program may have bound itself.
+        threads: how many torch used; None where there is no torch.
+        pools: sets the thread pools that were there back; None where numpy was not.
+    """
 
     environment: Mapping[str, str | None]
     cores: frozenset[int]
+    cores_of_threads: Mapping[int, frozenset[int]]
     threads: int | None
+    pools: ThreadPools | None
+
+
+class ThreadPools(Protocol):
+    """Thread pools of numerical libraries, and how many threads they had."""
+
+    def restore_original_limits(self) -> None:
+        """Give each as many again."""
 
 
 def check_untouched(visibilities: Visibilities = ()) -> None:
@@ -76,8 +94,10 @@ def attach(prepared: Preparation) -> SavedEnvironment:
     wanted = merge_caps(os.environ, prepared.environment, forced=forced)
     before = SavedEnvironment(
         environment={name: os.environ.get(name) for name in wanted},
-        cores=_own_cores(),
+        cores=_cores_of(0),
+        cores_of_threads={thread: _cores_of(thread) for thread in own_threads()},
         threads=_torch_threads(),
+        pools=_thread_pools(),
     )
     # From here on all or nothing: a caller that fails must find the process as it was.
     try:
@@ -98,9 +118,14 @@ def detach(before: SavedEnvironment) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    # Threads that came since inherited the binding; those that were there get theirs.
     _bind_threads(sorted(before.cores))
+    for thread, cores in before.cores_of_threads.items():
+        _bind_thread(thread, sorted(cores))
     threads = before.threads or len(before.cores) or 1
     _limit_threads(str(threads))
+    if before.pools is not None:
+        before.pools.restore_original_limits()
     cap_memory(os.environ)
 
 
@@ -141,18 +166,28 @@ def start_probe() -> child.ProbeResult:
     return child.ProbeResult(interpreter=sys.executable, environment=os.environ)
 
 
-def _own_cores() -> frozenset[int]:
+def _cores_of(thread: int) -> frozenset[int]:
+    """The cores that one of our threads may use (0: this one); none where that cannot
+    be said.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return frozenset()
-    return frozenset(os.sched_getaffinity(0))
+    try:
+        return frozenset(os.sched_getaffinity(thread))
+    except OSError:  # it ended meanwhile
+        return frozenset()
 
 
 def _bind_threads(cores: Sequence[int]) -> None:
+    for thread in own_threads():
+        _bind_thread(thread, cores)
+
+
+def _bind_thread(thread: int, cores: Sequence[int]) -> None:
     if not cores or not hasattr(os, "sched_setaffinity"):
         return
-    for thread in own_threads():
-        with contextlib.suppress(OSError):  # the thread ended meanwhile
-            os.sched_setaffinity(thread, cores)
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        os.sched_setaffinity(thread, cores)
 
 
 def _torch_threads() -> int | None:
@@ -174,3 +209,15 @@ def _limit_threads(count: str | None) -> None:
             from threadpoolctl import threadpool_limits
 
             threadpool_limits(int(count))
+
+
+def _thread_pools() -> ThreadPools | None:
+    """The pools of the libraries that numpy has loaded."""
+    if "numpy" not in sys.modules:
+        return None
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return None
+    pools: ThreadPools = threadpool_limits(limits=None)
+    return pools

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.exceptions import TrainingError
 from jupyter_aistack.system.files import write_atomic
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
-from .failures import AttemptOutcome
+from .failures import AttemptOutcome, error_of_deadlock
 from .job import RankResult, TrainingJob, TrainingRun
 from .log_tail import LogTail
+from .lookout import Lookout
 from .rank_task import run_rank
 from .serialize import load_value
 
@@ -22,8 +24,10 @@ Metrics = dict[str, Any]
 GRACE_SECONDS = 5.0
 """How long ranks may take to end by themselves when the run is broken off."""
 
-KILL_SECONDS = 2.0
-"""How long the end of a rank that was killed may take to arrive."""
+KILL_SECONDS = 4.0
+"""How long the end of a rank that was killed may take to arrive; its worker waits half
+as long.
+"""
 
 POLL_SECONDS = 0.05
 DELIVER_SECONDS = 0.2
@@ -60,36 +64,63 @@ class Attempt:
         self._stop_file = folder / "stop"
         self._metrics = [LogTail(job.metrics_file) for job in self.jobs]
         self._prints = [LogTail(job.out_file) for job in self.jobs]
+        self._lookout = Lookout(self.jobs, run.stall_timeout)
         self._delivered_at = time.monotonic()
         self._workers_asked_at = time.monotonic()
+        self._interrupts = 0
 
     def run(self, deadline: float | None) -> list[AttemptOutcome]:
         """How every rank ended, by rank.
 
         Raises:
-            TrainingError: `deadline`, on the monotonic clock, has passed, or a worker
-                did not come back.
+            TrainingError: `deadline`, on the monotonic clock, has passed, a worker did
+                not come back, or the ranks wait for one another.
+            KeyboardInterrupt: after all ranks have been stopped; at a second interrupt
+                they get no time to save.
         """
         addresses = self._await_workers()
-        futures = [
-            self._submit(rank, address) for rank, address in enumerate(addresses)
-        ]
+        with DeferredInterrupts(self._note_interrupt):
+            return self._run_on(addresses, deadline)
+
+    def _note_interrupt(self) -> None:
+        self._interrupts += 1
+
+    def _run_on(
+        self, addresses: list[str], deadline: float | None
+    ) -> list[AttemptOutcome]:
+        futures: list[Future] = []
         outcomes: dict[int, AttemptOutcome] = {}
         try:
+            for rank, address in enumerate(addresses):
+                futures.append(self._submit(rank, address))
             for ended in self._ends(futures, addresses, outcomes):
                 if ended is not None and not ended.is_success:
-                    # The others would wait for it until their group times out.
+                    # The others would wait for it.
                     self._stop_ranks(0)
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise TrainingError("the run took longer than the time given")
+                self._check(deadline)
         except BaseException:
             self._stop_ranks(GRACE_SECONDS)
-            self._await_end(futures)
             raise
         finally:
+            # A rank that stalled is being killed still; a lost worker says no more.
+            self._await_end(
+                [
+                    future
+                    for rank, future in enumerate(futures)
+                    if rank not in outcomes or not outcomes[rank].has_lost_worker
+                ]
+            )
             self.client.cancel([future for future in futures if not future.done()])
         self._deliver()
         return [outcomes[rank] for rank in range(self.training_run.world_size)]
+
+    def _check(self, deadline: float | None) -> None:
+        if self._interrupts:
+            raise KeyboardInterrupt
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TrainingError(
+                "the run took longer than the time given; allow more with timeout"
+            )
 
     def results(self) -> list[RankResult]:
         """What the ranks left, on the CPU.
@@ -119,8 +150,26 @@ class Attempt:
                 if has_ended and rank not in outcomes:
                     outcomes[rank] = _outcome(self.jobs[rank], future)
                     yield outcomes[rank]
-            yield None
+            stalled = self._stalled(outcomes)
+            if stalled is not None:
+                outcomes[stalled.rank] = stalled
+            yield stalled
             time.sleep(POLL_SECONDS)
+
+    def _stalled(self, outcomes: Mapping[int, AttemptOutcome]) -> AttemptOutcome | None:
+        """A rank that holds the others up.
+
+        Raises:
+            TrainingError: all wait for one another.
+        """
+        stall = self._lookout.look(
+            [job for job in self.jobs if job.rank not in outcomes]
+        )
+        if stall is None:
+            return None
+        if stall.rank is None:
+            raise error_of_deadlock(stall)
+        return AttemptOutcome(rank=stall.rank, code=None, stall=stall)
 
     def _lost_workers(self, addresses: list[str]) -> set[str]:
         """Workers that the scheduler has no more; it is asked once a second."""
@@ -140,7 +189,8 @@ class Attempt:
                 return [addresses[name] for name in names]
             if time.monotonic() >= deadline:
                 raise TrainingError(
-                    f"worker {', '.join(missing)} did not come back within {RESTART_SECONDS:g} s"
+                    f"worker {', '.join(missing)} did not come back within {RESTART_SECONDS:g} s; "
+                    "look at the cluster, and scale it if a worker is gone"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -164,10 +214,14 @@ class Attempt:
         write_atomic(self._stop_file, str(grace_seconds))
 
     def _await_end(self, futures: list[Future]) -> None:
+        has_hurried = False
         deadline = time.monotonic() + GRACE_SECONDS + KILL_SECONDS
         while time.monotonic() < deadline:
             if all(future.done() for future in futures):
                 return
+            if self._interrupts > 1 and not has_hurried:
+                has_hurried = True
+                self._stop_ranks(0)
             time.sleep(POLL_SECONDS)
 
     def _deliver(self, at_least_seconds: float = 0.0) -> None:

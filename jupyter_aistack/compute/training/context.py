@@ -19,9 +19,8 @@ import torch.distributed as dist
 from jupyter_aistack.compute.data.batches import ShardReader
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
 
+from .heartbeat import Heartbeat
 from .serialize import load_value, save_value
-
-CHECKPOINT = "checkpoint.pt"
 
 
 class Context:
@@ -53,8 +52,9 @@ class Context:
         attempt: int,
         reader: ShardReader,
         metrics_file: Path,
-        checkpoint_folder: Path,
+        checkpoint_file: Path,
         notice_file: Path,
+        heartbeat: Heartbeat,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -67,7 +67,7 @@ class Context:
         self.rows = 0
         self._epochs = epochs
         self._reader = reader
-        self._checkpoint = checkpoint_folder / CHECKPOINT
+        self._checkpoint = checkpoint_file
         self._metrics_descriptor = os.open(
             metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
         )
@@ -76,6 +76,7 @@ class Context:
         self._stopped = threading.Event()
         self._notice_file = notice_file
         self._last_notice = ""
+        self._heartbeat = heartbeat
 
     # -- epochs and data ---------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class Context:
             if self.stopped:
                 return
             self.epoch = epoch
+            self._heartbeat.advance(epoch=epoch, batch=0)
             if not has_data:
                 # Without batches to count, a checkpoint belongs to its epoch's end.
                 self._next = (epoch + 1, 0)
@@ -150,6 +152,7 @@ class Context:
             # Before the batch is used: a checkpoint written after this step must not
             # repeat it.
             self._next = (self.epoch, count)
+            self._heartbeat.advance(batch=count)
             self.rows += len(_first_tensor(batch))
             yield batch
             if self.stopped:
@@ -172,6 +175,7 @@ class Context:
         total = tensor.detach().clone()
         if self.world_size > 1:
             dist.all_reduce(total)
+        self._heartbeat.advance()
         return float(total) / self.world_size
 
     # -- metrics -----------------------------------------------------------------------
@@ -193,6 +197,7 @@ class Context:
         Raises:
             InvalidRequest: one of them is no number; nothing is sent.
         """
+        self._heartbeat.advance()
         if self.rank and not every_rank:
             return
         point = {
@@ -240,6 +245,7 @@ class Context:
             TrainingError: it cannot be pickled or written; the previous checkpoint is
                 kept.
         """
+        self._heartbeat.advance()
         if self.rank:
             return
         state = {

@@ -8,10 +8,19 @@ from dataclasses import dataclass
 
 from jupyter_aistack.exceptions import TrainingError
 
+from .heartbeat import RankBeat
 from .job import RankError, TrainingJob
+from .stalls import Stall
 
 LOG_LINES = 20
 """How much of a rank's log goes into an error."""
+
+_STATES = {
+    "T": ", which is stopped (SIGSTOP)",
+    "t": ", which a debugger has stopped",
+    "D": ", which waits for a disk or a mount",
+}
+"""What the kernel says a stalled process does, for people; see proc(5)."""
 
 SIGNAL_BASE = 128
 """A process that signal n has ended is known to shells by the exit status 128 + n."""
@@ -26,6 +35,7 @@ class AttemptOutcome:
         code: its exit status, negative for a signal; None when its worker is gone.
         was_stopped: whether it was asked to end because another rank had failed.
         has_result: whether it left what its loop returned.
+        stall: why it was ended: it held the others up.
         note: what Dask says of it, in parentheses.
     """
 
@@ -33,6 +43,7 @@ class AttemptOutcome:
     code: int | None
     was_stopped: bool = False
     has_result: bool = True
+    stall: Stall | None = None
     note: str = ""
 
     @property
@@ -45,6 +56,11 @@ class AttemptOutcome:
         """Whether its process ended by itself, and before the loop returned."""
         has_exited = self.code is not None and self.code >= 0
         return has_exited and not self.has_result and not self.was_stopped
+
+    @property
+    def has_lost_worker(self) -> bool:
+        """Whether nobody can tell how it ended."""
+        return self.code is None and self.stall is None
 
     @property
     def has_died(self) -> bool:
@@ -109,10 +125,69 @@ def _status(code: int | None) -> str:
     return f"{code} ({SIGNAL_BASE} + {_signal_name(code - SIGNAL_BASE)})"
 
 
+def error_of_deadlock(stall: Stall) -> TrainingError:
+    """The error of ranks that wait for one another."""
+    places = "; ".join(
+        f"rank {rank} {where(beat)}" for rank, beat in sorted(stall.beats.items())
+    )
+    return TrainingError(
+        f"all ranks have waited for one another for {stall.seconds:.0f} s, perhaps because they do not all "
+        f"make the same collective calls or equally many steps: {places}"
+    )
+
+
+def error_of_stall(job: TrainingJob, stall: Stall, *, restarts: int) -> TrainingError:
+    """The error of a rank that held the others up.
+
+    Args:
+        job: of the rank.
+        stall: what was seen.
+        restarts: how often it had been started again.
+    """
+    beat = stall.beats[job.rank]
+    seen = f"{where(beat)}{_STATES.get(stall.state, '')}"
+    message = (
+        f"rank {job.rank} has stalled: for {stall.seconds:.0f} s it has neither gone on nor computed while the "
+        f"other ranks waited for it; it was last seen {seen}; {_checkpoint(job)}. It had been started again "
+        f"{restarts} times; allow more with max_restarts, or a longer wait with stall_timeout"
+    )
+    return TrainingError(
+        message,
+        rank=job.rank,
+        seconds=stall.seconds,
+        epoch=None if beat is None else beat.epoch,
+        batch=None if beat is None else beat.batch,
+        host=None if beat is None else beat.host,
+        pid=None if beat is None else beat.pid,
+    )
+
+
+def _checkpoint(job: TrainingJob) -> str:
+    """What became of the checkpoint, for people."""
+    if not job.checkpoint_file.exists():
+        return "no checkpoint was written"
+    if not job.outlives_run:
+        return "its checkpoint ends with the run, for want of a checkpoint_dir"
+    return f"the last checkpoint is kept in {job.checkpoint_file}"
+
+
+def where(beat: RankBeat | None) -> str:
+    """Where a rank was, for people."""
+    if beat is None:
+        return "before its first sign of life"
+    place = f" ({beat.place})" if beat.place else ""
+    return (
+        f"in epoch {beat.epoch} after batch {beat.batch}, {beat.phase}{place}, "
+        f"as process {beat.pid} on {beat.host}"
+    )
+
+
 def error_of_death(
     job: TrainingJob, outcome: AttemptOutcome, *, restarts: int
 ) -> TrainingError:
     """The error of a rank that neither returned nor raised, with the end of its log."""
+    if outcome.stall is not None:
+        return error_of_stall(job, outcome.stall, restarts=restarts)
     message = (
         f"rank {outcome.rank} {_cause(outcome.code)}, and had been started again "
         f"{restarts} times; allow more with max_restarts{outcome.note}"

@@ -13,11 +13,14 @@ another with its exit status.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import select
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +30,8 @@ from .job import ForkRequest, exit_file, pid_file
 
 POLL_SECONDS = 0.02
 READ_BYTES = 65536
+END_SECONDS = 1.0
+_PR_SET_CHILD_SUBREAPER = 36
 IDLE_SECONDS = 600.0
 """A fork server without a rank ends after this, for the memory's sake; the next run
 starts another.
@@ -56,12 +61,14 @@ class ForkServer:
 
     def serve(self) -> None:
         """Fork and reap until the worker is gone; then end the ranks that still run."""
+        _adopt_orphans()
         while self._is_needed() and self._read_requests():
             self._reap()
             if self._jobs:
                 self._used_at = time.monotonic()
-        for pid in self._jobs:
-            os.kill(pid, signal.SIGKILL)
+        for pid in list(self._jobs):
+            _kill_group(pid)
+        _end_children()
 
     def _is_needed(self) -> bool:
         is_idle = time.monotonic() - self._used_at >= IDLE_SECONDS
@@ -79,12 +86,73 @@ class ForkServer:
         return bool(received)
 
     def _reap(self) -> None:
-        """Write down which ranks have ended, and how."""
+        """Write down which ranks have ended, and how; what a rank has started ends with
+        it.
+        """
         for pid in list(self._jobs):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                code = os.waitstatus_to_exitcode(status)
-                write_atomic(exit_file(self._jobs.pop(pid)), str(code))
+            # Looked at first and reaped last: until then its number is nobody else's.
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            _kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            _write(exit_file(self._jobs.pop(pid)), str(code))
+        adopted = _children() - self._jobs.keys()
+        if not self._jobs:
+            _kill(adopted)
+        _reap(adopted)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what a rank leaves behind (Linux), so that it can be ended
+    also where it has left the rank's process group.
+    """
+    with contextlib.suppress(AttributeError):  # no such call in this system's library
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _kill_group(rank: int) -> None:
+    """End a rank and what it has started in its own session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(rank, signal.SIGKILL)
+
+
+def _end_children() -> None:
+    """End all that is left below this process, as far as that takes no long wait."""
+    deadline = time.monotonic() + END_SECONDS
+    while (children := _children()) and time.monotonic() < deadline:
+        _kill(children)
+        _reap(children)
+        time.sleep(POLL_SECONDS / 4)
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _reap(pids: Iterable[int]) -> None:
+    """Collect those that have ended."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _children() -> set[int]:
+    """This process's children (Linux)."""
+    own = os.getpid()
+    try:
+        text = Path(f"/proc/{own}/task/{own}/children").read_text()
+    except OSError:
+        return set()
+    return {int(pid) for pid in text.split()}
+
+
+def _write(file: Path, text: str) -> None:
+    """Write for the worker, unless the run's folder is gone: nobody reads it then."""
+    with contextlib.suppress(OSError):
+        write_atomic(file, text)
 
 
 def fork(request: ForkRequest) -> int:
@@ -93,7 +161,7 @@ def fork(request: ForkRequest) -> int:
     pid = os.fork()
     if pid == 0:
         _run_rank(request, server)
-    write_atomic(pid_file(request.job_file), str(pid))
+    _write(pid_file(request.job_file), str(pid))
     return pid
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from jupyter_aistack.compute.data.shards import Shard
 
+from .run_folder import OWNER_FILE
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
@@ -31,8 +33,10 @@ class TrainingJob:
         notice_file: says that a slice will be reclaimed soon; read.
         stop_file: once it exists, holds the seconds the rank has left; read by its
             worker.
+        owner_file: locked as long as the notebook's process lives; read by its worker.
         store_file: the key-value store by which ranks find one another; read and
             written.
+        beat_file: where the rank was when its heart beat last; written.
         metrics_file, out_file, log_file: logged points, prints and the process's own
             errors; written.
         error_file, result_file: how the loop ended; one of them is written.
@@ -51,12 +55,24 @@ class TrainingJob:
     checkpoint_folder: Path
     notice_file: Path
     stop_file: Path
+    owner_file: Path
     store_file: Path
+    beat_file: Path
     metrics_file: Path
     out_file: Path
     log_file: Path
     error_file: Path
     result_file: Path
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """The checkpoint, once there is one."""
+        return self.checkpoint_folder / "checkpoint.pt"
+
+    @property
+    def outlives_run(self) -> bool:
+        """Whether the checkpoint is kept when the run has ended."""
+        return self.checkpoint_folder.parent != self.loop_file.parent
 
     @property
     def job_file(self) -> Path:
@@ -102,6 +118,9 @@ class TrainingRun:
         backend_reason: why that backend.
         on_gpu: whether the slices are of GPUs.
         checkpoints: where they are kept.
+        stall_timeout: seconds the other ranks may wait for one that does nothing; None
+            for ever.
+        max_restarts: how often all ranks may be started again.
     """
 
     folder: Path
@@ -115,6 +134,8 @@ class TrainingRun:
     backend_reason: str
     on_gpu: bool
     checkpoints: Path
+    stall_timeout: float | None
+    max_restarts: int
 
     @property
     def world_size(self) -> int:
@@ -146,7 +167,9 @@ class TrainingRun:
             checkpoint_folder=self.checkpoints,
             notice_file=self.notice_file,
             stop_file=folder / "stop",
+            owner_file=self.folder / OWNER_FILE,
             store_file=folder / "store",
+            beat_file=folder / f"rank-{rank}.beat",
             metrics_file=folder / f"rank-{rank}.metrics",
             out_file=folder / f"rank-{rank}.out",
             log_file=folder / f"rank-{rank}.log",

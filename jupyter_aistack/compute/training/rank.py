@@ -24,6 +24,7 @@ from jupyter_aistack.exceptions import TrainingError
 from jupyter_aistack.system.files import write_atomic
 from jupyter_aistack.system.parent_death import die_with_parent
 
+from .heartbeat import Heartbeat, Phase
 from .job import RankError, RankResult, TrainingJob
 from .serialize import save_value
 
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 LOOPBACK_NAMES = ("lo", "lo0")
 """The loopback interface of Linux, and of macOS and BSD."""
 
-GROUP_SECONDS = 60.0
-"""How long a rank waits in a collective for the others: torch's own limit of half an
-hour leaves a notebook hanging.
+GROUP_SECONDS = {"gloo": 86400.0, "nccl": 1800.0}
+"""How long a rank waits in a collective for the others, by torch's clock, which runs on
+while all ranks are stopped together. The notebook sees who holds them up much sooner;
+but with NCCL a rank that waits looks as if it computed, so there torch ends the wait.
 """
 
 
@@ -73,14 +75,18 @@ def _run(job: TrainingJob) -> None:
     cap_torch_memory(os.environ.get("AISTACK_MEMORY_FRACTION"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     torch.manual_seed(job.seed)
+    heartbeat = Heartbeat(job.beat_file)
+    heartbeat.start()
     device = _device(job)
+    heartbeat.phase = Phase.JOINING
     store = _join_group(job, device)
-    context = _context(job, device)
+    context = _context(job, device, heartbeat)
     signal.signal(signal.SIGTERM, lambda *_: context.stop())
     loop = pickle.loads(job.loop_file.read_bytes())
 
     own = os.getpid()
     began = time.monotonic()
+    heartbeat.phase = Phase.COMPUTING
     value = loop(context)
     if os.getpid() != own:
         return  # a child that the loop has forked: the result is its parent's to leave
@@ -90,6 +96,7 @@ def _run(job: TrainingJob) -> None:
     seconds = time.monotonic() - began
     result = RankResult(value=value, rows=context.rows, seconds=seconds)
     save_value(result, job.result_file, name="what the loop returned")
+    heartbeat.phase = Phase.FINISHED
     _await_others(store, job)
 
 
@@ -109,7 +116,7 @@ def _join_group(job: TrainingJob, device: Any) -> Any:
     import torch.distributed
 
     dist: Any = torch.distributed  # its stores are exported, but not to type checkers
-    timeout = timedelta(seconds=GROUP_SECONDS)
+    timeout = timedelta(seconds=GROUP_SECONDS[job.backend])
     store = dist.FileStore(str(job.store_file), job.world_size)
     store.set_timeout(timeout)
     os.environ.update(
@@ -140,7 +147,7 @@ def _keep_to_loopback() -> None:
         os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)
 
 
-def _context(job: TrainingJob, device: Any) -> Context:
+def _context(job: TrainingJob, device: Any, heartbeat: Heartbeat) -> Context:
     from jupyter_aistack.compute.data.batches import ShardReader
 
     from .context import Context
@@ -156,8 +163,9 @@ def _context(job: TrainingJob, device: Any) -> Context:
         attempt=job.attempt,
         reader=ShardReader(job.shard, seed=job.seed, device=device),
         metrics_file=job.metrics_file,
-        checkpoint_folder=job.checkpoint_folder,
+        checkpoint_file=job.checkpoint_file,
         notice_file=job.notice_file,
+        heartbeat=heartbeat,
     )
 
 

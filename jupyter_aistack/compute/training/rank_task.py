@@ -13,9 +13,14 @@ import threading
 import time
 from pathlib import Path
 
+from jupyter_aistack.system.processes import is_alive, started_at
+
 from .job import ForkRequest, RankExit, TrainingJob, exit_file, pid_file
+from .run_folder import has_owner
 
 POLL_SECONDS = 0.02
+KILL_SECONDS = 2.0
+"""How long the end of a rank that was killed may take to arrive."""
 
 
 def run_rank(job: TrainingJob) -> RankExit:
@@ -29,25 +34,40 @@ def run_rank(job: TrainingJob) -> RankExit:
     )
     process = RankProcess(_request_fork(request), job.job_file)
     try:
-        was_stopped = _await_end(process, job.stop_file)
+        was_stopped = _await_end(process, job)
     finally:
         process.signal(signal.SIGKILL)
     return RankExit(code=process.poll(), was_stopped=was_stopped)
 
 
-def _await_end(process: RankProcess, stop_file: Path) -> bool:
-    """Wait for the rank's end, and bring it about once `stop_file` says so; returns
-    whether it had to.
+def _await_end(process: RankProcess, job: TrainingJob) -> bool:
+    """Wait for the rank's end, and bring it about once the notebook says so or is gone;
+    returns whether it had to.
     """
-    deadline: float | None = None
+    stopped_at: float | None = None
     while process.poll() is None:
-        if deadline is None and stop_file.exists():
-            deadline = time.monotonic() + float(stop_file.read_text())
-            process.signal(signal.SIGTERM)
-        if deadline is not None and time.monotonic() >= deadline:
-            process.signal(signal.SIGKILL)
+        grace = _grace_seconds(job)
+        if grace is not None:
+            now = time.monotonic()
+            if stopped_at is None:
+                stopped_at = now
+                process.signal(signal.SIGTERM)
+            if now - stopped_at >= grace:
+                process.signal(signal.SIGKILL)
+            if now - stopped_at >= grace + KILL_SECONDS:
+                # It waits for a disk, and ends when that answers.
+                break
         time.sleep(POLL_SECONDS)
-    return deadline is not None
+    return stopped_at is not None
+
+
+def _grace_seconds(job: TrainingJob) -> float | None:
+    """How long after its stop a rank may still run; None while it is not to stop."""
+    try:
+        return float(job.stop_file.read_text())
+    except FileNotFoundError:
+        is_wanted = job.job_file.exists() and has_owner(job.owner_file)
+        return None if is_wanted else 0.0
 
 
 class RankProcess:
@@ -57,6 +77,8 @@ class RankProcess:
         self._server = server
         self._pid_file = pid_file(job_file)
         self._exit_file = exit_file(job_file)
+        self._pid: int | None = None
+        self._started: float | None = None
 
     def poll(self) -> int | None:
         """The exit status; None while it runs. A rank does not outlive its fork
@@ -65,15 +87,26 @@ class RankProcess:
         # Asked before the file is read: a server may write the status and end in
         # between, and the rank would pass for killed.
         server_is_gone = self._server.poll() is not None
+        self._read_pid()
         with contextlib.suppress(FileNotFoundError):
             return int(self._exit_file.read_text())
         return -signal.SIGKILL if server_is_gone else None
 
     def signal(self, number: int) -> None:
         """Send a signal, if it runs."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if self.poll() is None:
-                os.kill(int(self._pid_file.read_text()), number)
+        if self.poll() is not None or self._pid is None:
+            return
+        if is_alive(self._pid, self._started):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    def _read_pid(self) -> None:
+        """Keep the pid: the folder may be removed while the rank runs."""
+        if self._pid is None:
+            with contextlib.suppress(FileNotFoundError):
+                pid = int(self._pid_file.read_text())
+                self._started = started_at(pid)
+                self._pid = pid
 
 
 _server: subprocess.Popen[bytes] | None = None

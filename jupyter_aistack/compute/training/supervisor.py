@@ -38,11 +38,9 @@ class Supervisor:
         *,
         on_metrics: Callable[[Metrics], None] | None,
         timeout: float | None,
-        max_restarts: int,
     ) -> None:
         self.client = client
         self.training_run = run
-        self.max_restarts = max_restarts
         self.history: list[Metrics] = []
         self.restarts = 0
         self._on_metrics = on_metrics
@@ -55,8 +53,8 @@ class Supervisor:
             TrainingError: a rank failed and is not started again, or time is up.
         """
         self.training_run.write_inputs()
-        on_notice(self._forward_notice)
         try:
+            on_notice(self._forward_notice)
             return self._run_attempts()
         finally:
             forget_notice(self._forward_notice)
@@ -80,9 +78,9 @@ class Supervisor:
             died = next((outcome for outcome in outcomes if outcome.has_died), None)
             if died is None:
                 raise error_of_loop(attempt.jobs, outcomes)
-            if self.restarts >= self.max_restarts:
+            if self.restarts >= self.training_run.max_restarts:
                 job = attempt.jobs[died.rank]
-                raise error_of_death(job, died, restarts=self.max_restarts)
+                raise error_of_death(job, died, restarts=self.restarts)
             self.restarts += 1
 
     def _on_points(self, points: list[Metrics]) -> None:

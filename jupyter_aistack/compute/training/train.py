@@ -5,10 +5,8 @@ in the notebook.
 from __future__ import annotations
 
 import contextlib
+import numbers
 import operator
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +16,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from jupyter_aistack.compute.data.shards import Shard, plan_shards
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .attempt import Metrics
 from .backend import choose_backend
 from .job import RankResult, TrainingRun
+from .run_folder import run_folder
 from .serialize import dump_argument
 from .supervisor import Supervisor
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SlicesByWorker = Mapping[object, Sequence[Slice]]
 
 START_SECONDS = 60.0
-_PREFIX = "aistack-run-"
+STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,7 @@ def train(
     max_restarts: SupportsIndex = 0,
     checkpoint_dir: str | Path | None = None,
     timeout: float | None = None,
+    stall_timeout: float | None = STALL_SECONDS,
     seed: SupportsIndex = 0,
     backend: str = "auto",
 ) -> Result:
@@ -95,10 +96,13 @@ def train(
         on_metrics: called here, in the notebook's thread, with every point logged, at
             most five times a second.
         max_restarts: how often to start all ranks again from the last checkpoint when
-            one of them, or its worker, dies. A loop that raises is not started again.
+            one of them or its worker dies or stalls; never after a loop that raises.
         checkpoint_dir: where checkpoints are kept; ``ctx.restore()`` goes on from a
             checkpoint found there. By default they last as long as this call.
         timeout: seconds the whole run may take.
+        stall_timeout: seconds that the other ranks wait for a rank that neither goes on
+            nor computes, because it was stopped or waits for a disk. Time in which all
+            ranks are stopped together does not count. None waits for ever.
         seed: for torch in every rank, and for the order of the data.
         backend: ``nccl`` or ``gloo`` to insist on that torch backend; ``auto`` takes
             NCCL where every rank has whole GPUs of its own, and gloo elsewhere.
@@ -113,8 +117,9 @@ def train(
     epochs = _whole_number("epochs", epochs, minimum=1)
     max_restarts = _whole_number("max_restarts", max_restarts, minimum=0)
     seed = _whole_number("seed", seed, minimum=0)
+    _check_seconds(timeout=timeout, stall_timeout=stall_timeout)
     began = time.monotonic()
-    with _run_folder() as folder, _dask_client(workers) as (client, slices):
+    with run_folder() as folder, _dask_client(workers) as (client, slices):
         run = _plan_run(
             client,
             slices,
@@ -126,16 +131,23 @@ def train(
             seed=seed,
             backend=backend,
             checkpoint_dir=checkpoint_dir,
-        )
-        supervisor = Supervisor(
-            client,
-            run,
-            on_metrics=on_metrics,
-            timeout=timeout,
+            stall_timeout=stall_timeout,
             max_restarts=max_restarts,
         )
+        supervisor = Supervisor(client, run, on_metrics=on_metrics, timeout=timeout)
         ranks = supervisor.run()
     return _result(ranks, supervisor, seconds=time.monotonic() - began)
+
+
+def _check_seconds(**times: Any) -> None:
+    for name, value in times.items():
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        is_time = is_number and value > 0  # nan is not
+        if value is not None and not is_time:
+            raise InvalidRequest(
+                f"{name}: expected a number of seconds above 0, or None, got {value!r}",
+                field=name,
+            )
 
 
 def _plan_run(
@@ -150,6 +162,8 @@ def _plan_run(
     seed: int,
     backend: str,
     checkpoint_dir: str | Path | None,
+    stall_timeout: float | None,
+    max_restarts: int,
 ) -> TrainingRun:
     """What is fixed for the run; data that must be written is written to `folder`."""
     names = sorted(_worker_names(client), key=str)
@@ -167,6 +181,8 @@ def _plan_run(
         backend_reason=reason,
         on_gpu=any(slice_.uuid for own in slices.values() for slice_ in own),
         checkpoints=_checkpoint_folder(checkpoint_dir, folder),
+        stall_timeout=stall_timeout,
+        max_restarts=max_restarts,
     )
 
 
@@ -207,36 +223,6 @@ def _whole_number(name: str, value: Any, *, minimum: int) -> int:
     return operator.index(value)
 
 
-@contextlib.contextmanager
-def _run_folder() -> Iterator[Path]:
-    """Where notebook and ranks of one run meet; leases are of this host, so they all
-    see it.
-    """
-    _remove_orphaned_folders()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_orphaned_folders() -> None:
-    """Remove what kernels that were killed have left; their pid is in the folder's
-    name.
-    """
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        # Another user's folder, or a folder that another kernel is removing right now.
-        with contextlib.suppress(OSError):
-            if _is_orphaned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_orphaned(folder: Path) -> bool:
-    pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-    is_own = folder.stat().st_uid == os.getuid()
-    return is_own and pid.isdigit() and not Path("/proc", pid).exists()
-
-
 def _checkpoint_folder(chosen: str | Path | None, folder: Path) -> Path:
     kept = folder / "checkpoints" if chosen is None else Path(chosen).resolve()
     kept.mkdir(parents=True, exist_ok=True)
@@ -258,7 +244,7 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
         yield workers, _slices(cluster) if isinstance(cluster, Cluster) else {}
     elif isinstance(workers, Cluster):
         count = max(1, len(workers.worker_spec))
-        with Client(workers, set_as_default=False) as client:
+        with _connected(workers) as client:
             client.wait_for_workers(count, timeout=START_SECONDS)
             yield client, _slices(workers)
     elif is_count and workers > 0:
@@ -269,6 +255,25 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
             f"workers: expected a Cluster, a Dask client or a number of workers, got {workers!r}",
             field="workers",
         )
+
+
+@contextlib.contextmanager
+def _connected(cluster: Cluster) -> Iterator[Client]:
+    """A client of its own, connected and closed whole: Dask leaves threads behind where
+    Ctrl-C breaks that off.
+    """
+    from distributed import Client
+
+    with contextlib.ExitStack() as stack:
+        with DeferredInterrupts():
+            client = Client(cluster, set_as_default=False)
+            stack.callback(_close, client)
+        yield client
+
+
+def _close(client: Client) -> None:
+    with DeferredInterrupts():
+        client.close()
 
 
 def _slices(cluster: Cluster) -> SlicesByWorker:

@@ -156,7 +156,7 @@ def _fill(
         ProcessUse(pid=pid, memory_bytes=memory, name=names.get(pid, ""))
         for pid, memory in known.items()
     ]
-    processes.sort(key=lambda process: (-process.memory_bytes, process.pid))
+    processes.sort(key=lambda process: (-(process.memory_bytes or 0), process.pid))
     return MemoryFill(
         memory_bytes=sum(known.values()),
         granted_bytes=granted,
@@ -266,7 +266,7 @@ def sentence(fill: MemoryFill, label: str) -> str:
     largest = process_name(holding[0])
     if len(holding) == 1:
         return f"{largest} of {label} holds {amounts}"
-    most = format_bytes(holding[0].memory_bytes)
+    most = format_bytes(holding[0].memory_bytes or 0)
     return f"{len(holding)} processes of {label} hold {amounts}, {largest} the most ({most})"
 
 

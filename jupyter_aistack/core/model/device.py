@@ -4,8 +4,7 @@ slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
@@ -69,10 +68,12 @@ _ENFORCEMENT_LABELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessUse:
-    """Memory one process holds on one device."""
+    """Memory one process holds on one device; None for a figure that the driver keeps
+    to itself.
+    """
 
     pid: int
-    memory_bytes: int
+    memory_bytes: int | None
     name: str = ""
 
 
@@ -122,11 +123,13 @@ class Device:
         peers: ids of the devices of this host that it reaches by NVLink.
         domain: what it shares a PCIe root or NUMA node with others by; empty when
             unknown.
-        processes: who holds memory on it now.
-        foreign_memory_bytes: memory held by processes outside any lease (see
-            `with_foreign`).
-        free_bytes: memory that is free now, by the driver; None where it does not say. Not
-            part of what it is.
+        processes: who holds memory on it now; None where they cannot be listed.
+        foreign_memory_bytes: memory held by processes outside any lease, at least; None
+            where they cannot be told from those of leases (see `told_apart`).
+        own_memory_bytes: memory held by processes of leases; None where that is unknown.
+        used_bytes: memory in use, by the driver, whoever uses it; None where it does not
+            say. Not part of what the device is, and neither is `free_bytes`.
+        free_bytes: memory that is free now, by the driver; None where it does not say.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
         level: the firmest that shares of it are held now (see `highest_level`); None where no
@@ -151,8 +154,10 @@ class Device:
     is_divisible: bool = True
     peers: frozenset[str] = frozenset()
     domain: str = ""
-    processes: tuple[ProcessUse, ...] = ()
-    foreign_memory_bytes: int = 0
+    processes: tuple[ProcessUse, ...] | None = ()
+    foreign_memory_bytes: int | None = 0
+    own_memory_bytes: int | None = 0
+    used_bytes: int | None = field(default=None, compare=False)
     free_bytes: int | None = field(default=None, compare=False)
     simulated: bool = False
     problem: str = ""
@@ -173,13 +178,6 @@ class Device:
     def is_shareable(self) -> bool:
         """Whether fractions of it may be granted."""
         return self.is_uncut and self.is_divisible
-
-    def with_foreign(self, ours: frozenset[int]) -> Device:
-        """This device, with the memory of processes not in `ours` counted as
-        foreign.
-        """
-        foreign = sum(p.memory_bytes for p in self.processes if p.pid not in ours)
-        return replace(self, foreign_memory_bytes=foreign)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +229,8 @@ class Inventory:
     """The devices of one host as seen at one moment.
 
     Attributes:
-        host: its name.
+        host: its id.
+        host_name: what people call it; empty where that is `host`.
         devices: of one host, or of several where a cluster is simulated; each says
             which it is on.
         problems: providers that could not answer, one sentence each.
@@ -240,6 +239,11 @@ class Inventory:
     host: str
     devices: tuple[Device, ...] = ()
     problems: tuple[str, ...] = ()
+    host_name: str = ""
+
+    def name_of(self, host: str) -> str:
+        """What people call a host of which there are devices here."""
+        return self.host_name if self.host_name and host == self.host else host
 
     def device(self, device_id: str) -> Device | None:
         return next((d for d in self.devices if d.id == device_id), None)
@@ -250,10 +254,3 @@ class Inventory:
     @property
     def is_simulated(self) -> bool:
         return any(d.simulated for d in self.devices)
-
-    def with_foreign(self, ours: Iterable[int]) -> Inventory:
-        """This inventory, with memory of processes outside `ours` marked foreign on
-        every GPU.
-        """
-        pids = frozenset(ours)
-        return replace(self, devices=tuple(d.with_foreign(pids) for d in self.devices))

@@ -30,6 +30,7 @@ class EventKind(StrEnum):
     LEASE_FAILED = "LeaseFailed"
     LEASE_ABANDONED = "LeaseAbandoned"
     LEASE_RECLAIMED = "LeaseReclaimed"
+    LEASE_LAPSED = "LeaseLapsed"
     RESERVATION_MADE = "ReservationMade"
     RESERVATION_CANCELLED = "ReservationCancelled"
 

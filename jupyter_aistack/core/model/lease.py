@@ -36,6 +36,19 @@ class Outcome(StrEnum):
     FAILED = "failed"
     ABANDONED = "abandoned"  # its holder died without releasing it
     RECLAIMED = "reclaimed"  # it was not used
+    LAPSED = "lapsed"  # nobody renewed it, and its holder cannot be seen
+
+    @property
+    def label(self) -> str:
+        """The outcome in words."""
+        why = _WHY.get(self)
+        return f"{self.value}: {why}" if why else self.value
+
+
+_WHY = {
+    Outcome.ABANDONED: "its holder was gone",
+    Outcome.LAPSED: "nobody kept it",
+}
 
 
 class LeaseTransition(StrEnum):
@@ -51,6 +64,7 @@ class LeaseTransition(StrEnum):
     FAIL = "fail"
     REAP = "reap"
     RECLAIM = "reclaim"
+    LAPSE = "lapse"
 
 
 _G, _A, _S, _R, _E = LeaseState
@@ -61,6 +75,7 @@ _ENDINGS: dict[LeaseTransition, Outcome] = {
     LeaseTransition.FAIL: Outcome.FAILED,
     LeaseTransition.REAP: Outcome.ABANDONED,
     LeaseTransition.RECLAIM: Outcome.RECLAIMED,
+    LeaseTransition.LAPSE: Outcome.LAPSED,
 }
 _SUDDEN = (
     LeaseTransition.EXPIRE,
@@ -68,6 +83,7 @@ _SUDDEN = (
     LeaseTransition.FAIL,
     LeaseTransition.REAP,
     LeaseTransition.RECLAIM,
+    LeaseTransition.LAPSE,
 )
 
 TRANSITIONS: dict[tuple[LeaseState, LeaseTransition], LeaseState] = {
@@ -126,9 +142,11 @@ class Lease:
         slices: what was granted.
         queue: the queue it is charged to.
         state: where it stands.
-        granted_at, expires_at: seconds since the epoch; it ends at `expires_at` unless
-            renewed.
-        ends_at: when it ends however often it is renewed; None for no such end.
+        granted_at: seconds since the epoch.
+        expires_at: until when it was last renewed. That time alone ends no lease: after
+            it a lease ends if its holder cannot be seen to live.
+        ends_at: when it ends however often it is renewed, as its user asked; None for
+            no such end.
         preemptible: may be ended for others.
         enforced_by: what holds it to its size, known once prepared.
         verified: True when checked from inside and found as granted, False when found
@@ -209,9 +227,12 @@ class Lease:
         return min(max(now, self.granted_at), self.granted_at + away)
 
     def is_expired(self, now: float) -> bool:
-        """Whether it is live but past its time."""
-        has_ended = self.ends_at is not None and now >= self.ends_at
-        return self.is_live and (has_ended or now >= self.expires_at)
+        """Whether it is live but past the end that its user asked for."""
+        return self.is_live and self.ends_at is not None and now >= self.ends_at
+
+    def is_renewed(self, now: float) -> bool:
+        """Whether its last renewal still holds."""
+        return now < self.expires_at
 
 
 def advance(lease: Lease, step: LeaseTransition, now: float) -> Lease:

@@ -63,7 +63,9 @@ class WithdrawNotice:
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """End a live lease with an outcome (expired, abandoned, preempted, reclaimed)."""
+    """End a live lease with an outcome (expired, abandoned, lapsed, preempted,
+    reclaimed; released where its release was begun).
+    """
 
     lease_id: str
     token: int
@@ -107,6 +109,8 @@ class Snapshot:
         reservations: devices kept for certain hours.
         version: of the ledger it was read from.
         dead: ids of leases and requests whose holder no longer runs.
+        unvouched: ids of leases whose holder cannot be seen from here, and that nobody
+            has renewed though there was time to.
         suspend: when idle kernels are suspended; None where none may be.
         host_bytes: most of the host's memory that suspended state may take, all
             together.
@@ -120,6 +124,7 @@ class Snapshot:
     reservations: tuple[Reservation, ...] = ()
     version: int = 0
     dead: frozenset[str] = frozenset()
+    unvouched: frozenset[str] = frozenset()
     suspend: SuspendPolicy | None = None
     host_bytes: int = 0
 

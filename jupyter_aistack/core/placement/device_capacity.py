@@ -29,7 +29,8 @@ class DeviceCapacity:
     __slots__ = ("approx", "device", "memory", "slices")
 
     def __init__(self, device: Device) -> None:
-        foreign = device.foreign_memory_bytes
+        # At least so much; what cannot be told from leases is in what they were granted.
+        foreign = device.foreign_memory_bytes or 0
         is_tolerable = foreign <= device.memory_bytes * FOREIGN_TOLERANCE
         self.device = device
         self.approx = 1.0

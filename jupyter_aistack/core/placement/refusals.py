@@ -117,11 +117,11 @@ def why_waiting(
         return "requests with higher priority are ahead on the devices that would fit"
 
     best = max(
-        healthy, key=lambda free: (free.approx, free.device.foreign_memory_bytes)
+        healthy, key=lambda free: (free.approx, free.device.foreign_memory_bytes or 0)
     )
     size = sizes[best.device.id]
     if best.share >= size and best not in fitting:
-        foreign = format_bytes(best.device.foreign_memory_bytes)
+        foreign = format_bytes(best.device.foreign_memory_bytes or 0)
         return f"{best.device.name} {best.device.index}: {foreign} of its memory are held by processes outside aistack"
     if count > 1:
         return f"waits for {size} on each of {count} devices; {len(fitting)} of {count} are free"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from jupyter_aistack.core.model.device import Slice
+from jupyter_aistack.core.model.device import Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -63,6 +63,17 @@ class CapacityHold:
     def is_for_members(self, queue: str, now: float) -> bool:
         """Whether it is a running reservation whose members are those of `queue`."""
         return bool(self.queue) and self.queue == queue and self.starts_at <= now
+
+
+def head_kind(request: Request, when_idle: Sequence[Slice]) -> tuple[str, SliceKind]:
+    """The kind of devices for whose first waiting request capacity is held.
+
+    Args:
+        request: the request.
+        when_idle: where it would go if nothing were held.
+    """
+    is_cpu = when_idle[0].kind is SliceKind.CPU
+    return request.holder.host, SliceKind.CPU if is_cpu else SliceKind.GPU
 
 
 def held_for_others(

@@ -35,9 +35,9 @@ from .idle import (
     is_reclaimable,
     was_used_since_notice,
 )
-from .queue_pass import HOLDER_EXITED, serve_queue
+from .lease_ends import ended_at, reason_of, why_over
+from .queue_pass import serve_queue
 
-EXPIRED = "lease expired"
 RECLAIMED = "reclaimed: idle"
 PREEMPTED = "the capacity was needed by a higher-priority request"
 UNNEEDED = "the capacity is no longer needed"
@@ -55,7 +55,7 @@ def plan(
 ) -> Plan:
     """What should happen at `now`. Pure: the same snapshot gives the same plan.
 
-    Leases past their time, without a living holder, or whose notice is over end first.
+    Leases past their end, without a living holder, or whose notice is over end first.
     Then suspended leases that are wanted are resumed, or have idle leases suspended, as
     :mod:`.suspend` decides; the waiting are served as :mod:`.queue_pass` orders them,
     and notices of leases that are no longer needed are withdrawn.
@@ -154,19 +154,25 @@ def _snapshot_after(
     return replace(
         snapshot,
         leases=tuple(_after(notices, snapshot.leases)),
-        accounts=_charged(snapshot, {lease.id for lease in held}, now),
+        accounts=_charged(snapshot, upkeep, now),
     )
 
 
-def _charged(snapshot: Snapshot, staying: set[str], now: float) -> tuple[Account, ...]:
-    """The accounts once the leases that do not stay are charged to their users."""
+def _charged(
+    snapshot: Snapshot, upkeep: Iterable[Action], now: float
+) -> tuple[Account, ...]:
+    """The accounts once the leases that end are charged to their users."""
+    endings = {
+        action.lease_id: action.outcome for action in upkeep if isinstance(action, End)
+    }
     accounts = {(account.user, account.queue): account for account in snapshot.accounts}
     half_life = snapshot.policy.half_life_seconds
     for lease in snapshot.leases:
-        if lease.is_live and lease.id not in staying:
+        outcome = endings.get(lease.id)
+        if outcome is not None:
             key = (lease.holder.user, lease.queue)
             account = accounts.get(key) or Account(user=key[0], queue=key[1])
-            ended = replace(lease, ended_at=now)
+            ended = replace(lease, ended_at=ended_at(lease, outcome, now))
             accounts[key] = charged(account, ended, half_life)
     return tuple(accounts.values())
 
@@ -239,7 +245,7 @@ class _Upkeep:
         """All of it, in the order in which it must be applied."""
         # A lease that ends needs no notice, and its queue is owed that much more: so
         # endings come first.
-        ended = list(self._end_expired())
+        ended = list(self._end_over())
         yield from ended
         held = _after(ended, self._live)
         preempted = [lease for lease in held if _is_preempted(lease)]
@@ -248,17 +254,21 @@ class _Upkeep:
             yield from self._end_preempted(preempted, held)
         yield from self._notify_idle(held)
 
-    def _end_expired(self) -> Iterator[End]:
-        """Leases past their time, without a living holder, or notified that they are
-        idle and still not used.
+    def _end_over(self) -> Iterator[End]:
+        """Leases past their end, without a holder that lives as far as can be seen, or
+        notified that they are idle and still not used.
         """
         now = self._now
-        dead = self._snapshot.dead
+        snapshot = self._snapshot
         for lease in self._live:
-            if lease.is_expired(now):
-                yield _end(lease, Outcome.EXPIRED, EXPIRED)
-            elif lease.id in dead:
-                yield _end(lease, Outcome.ABANDONED, HOLDER_EXITED)
+            outcome = why_over(
+                lease,
+                now,
+                is_dead=lease.id in snapshot.dead,
+                is_unvouched=lease.id in snapshot.unvouched,
+            )
+            if outcome is not None:
+                yield _end(lease, outcome, reason_of(outcome))
             elif is_reclaimable(lease, now) and lease.id not in self._exempt:
                 yield _end(lease, Outcome.RECLAIMED, RECLAIMED)
 

@@ -11,23 +11,24 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from jupyter_aistack.core.model.device import DeviceKind, SliceKind
+from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.device_state import StatePhase
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.request import Request
-from jupyter_aistack.core.model.spec import Spec, Unit
+from jupyter_aistack.core.model.spec import Unit
 from jupyter_aistack.core.model.units import format_about, format_bytes
 from jupyter_aistack.core.placement.cache import PlacementCache
-from jupyter_aistack.core.placement.verdict import PlacementFailure, PlacementVerdict
+from jupyter_aistack.core.placement.verdict import PlacementFailure
 from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
 
-from .capacity_holds import Shares
+from .capacity_holds import BACKFILL_SECONDS, CapacityHold, Shares, head_kind
 from .fair_share import ends_at
 from .idle import NAMED_SECONDS, idle_seconds
 from .pass_state import PassState, size_of
 from .queue_order import group_requests, ordered
 from .queue_pass import OUTRANKED
+from .spec_words import describe
 from .start_times import ReleaseTimes, Start
 
 
@@ -59,6 +60,14 @@ class Reason:
 
     named: str
     public: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """A request for which capacity is held though its start is not known."""
+
+    request: Request
+    hold: CapacityHold
 
 
 def forecast(
@@ -122,6 +131,7 @@ class _Forecaster:
             transfers=start_transfers(host, snapshot, now),
         )
         self._ends = ReleaseTimes(self._held)
+        self._heads: dict[tuple[str, SliceKind], _Head] = {}
         self.fair_share = self._state.fair_share
 
     def forecast(self, request: Request, position: int) -> QueuedForecast:
@@ -139,16 +149,64 @@ class _Forecaster:
             )
 
         start = self._state.start(request, self._ends)
+        head = self._head_before(request, start)
+        if head is not None:
+            beside = self._state.start(request, self._ends, [head.hold])
+            if math.isinf(beside.at):
+                return self._held_back(request, position, head)
+            start = beside
         is_known = not math.isinf(start.at)
         reason = self._reason(request, start)
         if is_known and start.shares:
             self._occupy(request, start)
+        elif start.shares:
+            self._hold_for_head(request, start)
         return QueuedForecast(
             request=request,
             position=position,
             eta_at=start.at if is_known else None,
             reason=reason.named,
             public_reason=reason.public,
+        )
+
+    # -- behind a request whose start is not known -------------------------------------
+
+    def _hold_for_head(self, request: Request, start: Start) -> None:
+        """As in the pass over the queue: for the first of its kind capacity is held,
+        however long that takes.
+        """
+        when_idle = self._state.when_idle(request)
+        if isinstance(when_idle, PlacementFailure):
+            return
+        hold = CapacityHold(shares=start.shares, starts_at=self._now + BACKFILL_SECONDS)
+        kind = head_kind(request, when_idle)
+        self._heads.setdefault(kind, _Head(request=request, hold=hold))
+
+    def _head_before(self, request: Request, start: Start) -> _Head | None:
+        """The request ahead for which the capacity is held that `request` would start
+        on; None for none, or where it is done before it is missed.
+        """
+        for head in self._heads.values():
+            is_on_same = not head.hold.shares.keys().isdisjoint(start.shares)
+            if is_on_same and head.hold.applies_to(request, self._now):
+                return head
+        return None
+
+    def _held_back(
+        self, request: Request, position: int, head: _Head
+    ) -> QueuedForecast:
+        wish = f"needs {describe(request.spec, self._state.when_idle(request))}"
+        ahead = describe(head.request.spec, self._state.when_idle(head.request))
+        holder = head.request.holder
+        who = f"{holder.label or holder.id} ({holder.user})"
+        back = f"{wish}; held back for"
+        rest = "and when that can start is not known"
+        return QueuedForecast(
+            request=request,
+            position=position,
+            eta_at=None,
+            reason=f"{back} {who}, who is ahead and needs {ahead}, {rest}",
+            public_reason=f"{back} a request ahead that needs {ahead}, {rest}",
         )
 
     def _occupy(self, request: Request, start: Start) -> None:
@@ -331,45 +389,3 @@ def _expected(at: float | None, now: float) -> str:
     if at is None or at <= now:
         return ""
     return f"; expected in about {format_about(at - now)}"
-
-
-# -- what is asked for, in words -------------------------------------------------------
-
-
-def describe(spec: Spec, when_idle: PlacementVerdict) -> str:
-    """What a spec asks for, in words.
-
-    Args:
-        when_idle: where it would go if nothing were held.
-    """
-    if spec.unit is Unit.PROFILE:
-        return f"a MIG instance {spec.profile}"
-    if spec.unit is Unit.CORES:
-        return f"{spec.amount} cores"
-
-    is_cpu = spec.target is DeviceKind.CPU or _is_of_cpu(when_idle)
-    gpu = f"{_models(spec)}GPU"
-    if spec.unit is Unit.DEVICES:
-        if spec.amount == 1:
-            return "the whole CPU" if is_cpu else f"a whole {gpu}"
-        return f"{int(spec.amount)} whole {gpu}s"
-
-    size = str(spec.amount)
-    if spec.unit is Unit.MEMORY:
-        size = format_bytes(int(spec.amount))
-    if spec.count > 1:
-        return f"{size} of each of {spec.count} {gpu}s"
-    return f"{size} of {'the CPU' if is_cpu else f'a {gpu}'}"
-
-
-def _is_of_cpu(when_idle: PlacementVerdict) -> bool:
-    if isinstance(when_idle, PlacementFailure):
-        return False
-    return when_idle[0].kind is SliceKind.CPU
-
-
-def _models(spec: Spec) -> str:
-    """The models a GPU may be of, to be put before the noun; empty for any."""
-    if not spec.models:
-        return ""
-    return f"{' or '.join(model.upper() for model in spec.models)} "

@@ -130,10 +130,21 @@ class PassState:
             left.hold(device_id, share)
         return left
 
-    def start(self, request: Request, ends: ReleaseTimes) -> Start:
-        """When a request can start as far as is known, and on which devices."""
+    def start(
+        self,
+        request: Request,
+        ends: ReleaseTimes,
+        beside: Sequence[CapacityHold] = (),
+    ) -> Start:
+        """When a request can start as far as is known, and on which devices.
+
+        Args:
+            request: the request.
+            ends: when held slices are given back.
+            beside: what it must do without as well.
+        """
         return earliest_start_beside(
-            self.blocking_holds(request, self.now),
+            [*self.blocking_holds(request, self.now), *beside],
             request.spec,
             self.capacity,
             ends,

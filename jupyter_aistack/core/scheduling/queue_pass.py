@@ -25,15 +25,15 @@ from jupyter_aistack.core.placement.verdict import PlacementFailure
 from jupyter_aistack.core.suspend.transfers import TransferPlan
 from jupyter_aistack.exceptions import AcquireTimeout, QuotaExceeded
 
-from .capacity_holds import BACKFILL_SECONDS, CapacityHold
+from .capacity_holds import BACKFILL_SECONDS, CapacityHold, head_kind
 from .demand_value import demand_value
 from .freeing import CapacityFreeing
 from .grants import grant, offer
+from .lease_ends import HOLDER_EXITED
 from .pass_state import PassState, size_of
 from .queue_order import QueueOrder, RequestGroup, group_requests
 from .start_times import ReleaseTimes
 
-HOLDER_EXITED = "holder process exited"
 OUTRANKED = "requests with higher priority are ahead"
 
 
@@ -220,8 +220,7 @@ class QueuePass:
             # It waits for a device that does not answer, or for foreign processes:
             # others need not wait with it.
             return
-        is_cpu = when_idle[0].kind is SliceKind.CPU
-        head = (request.holder.host, SliceKind.CPU if is_cpu else SliceKind.GPU)
+        head = head_kind(request, when_idle)
         if head in self._heads:
             return
         self._heads.add(head)

@@ -229,8 +229,7 @@ def _device_memory(device: Device, held_bytes: int) -> DeviceMemory:
     if device.free_bytes is None:
         return DeviceMemory(budget_bytes=budget, free_bytes=max(0, budget - held_bytes))
 
-    used = sum(process.memory_bytes for process in device.processes)
-    ours = max(0, used - device.foreign_memory_bytes)
+    ours = device.own_memory_bytes or 0
     # What would be free without its leases is not known where there is a lease and no
     # process of it is seen.
     most = None

@@ -50,7 +50,12 @@ _NAMED_TEXTS = Converter(
     schema={"type": "object", "additionalProperties": TEXT, "default": {}},
 )
 
-HOLDER = WIRE.record(Holder, hidden=["pid_started_at"])
+HOLDER = WIRE.record(
+    Holder,
+    # What only those need who look for its process.
+    hidden=["pid_started_at", "host_name", "boot_id", "pid_namespace"],
+    sources={"host": "shown_host"},
+)
 SLICE = WIRE.record(Slice, hidden=["gpu_slices", "compute_slices"])
 NOTICE = WIRE.record(Notice)
 DEVICE_STATE = WIRE.record(
@@ -60,7 +65,12 @@ DEVICE_STATE = WIRE.record(
     properties={"standing": "note", "why": "standing"},
 )
 LEASE = WIRE.record(Lease, properties={"enforcement": "enforced_by"})
-REQUEST = WIRE.record(Request, formats={"priority": _RANK})
+REQUEST = WIRE.record(
+    Request,
+    # The asker's own name for it is nobody else's business.
+    hidden=["idempotency_key"],
+    formats={"priority": _RANK},
+)
 MIG_INSTANCE = WIRE.record(
     MIGInstance,
     formats={"gpu_slices": _expected(int, 0), "compute_slices": _expected(int, 0)},
@@ -68,7 +78,7 @@ MIG_INSTANCE = WIRE.record(
 DEVICE = WIRE.record(
     Device,
     # What is in use is reported by the usage.
-    hidden=["processes", "free_bytes"],
+    hidden=["processes", "own_memory_bytes", "used_bytes", "free_bytes"],
     formats={
         "mig_offers": _expected(tuple[str, ...], []),
         "vendor": _expected(str, ""),

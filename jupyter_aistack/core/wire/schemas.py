@@ -79,6 +79,10 @@ _RESERVATION_BODY = _object(
         "weekly": FLAG,
     },
 )
+ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What an id of a lease, a request or a reservation looks like. None begins with a dot:
+clients and proxies take such parts out of a path, which then names something else.
+"""
 _REQUEST_BODY = _object(
     {
         "spec": {
@@ -97,6 +101,11 @@ _REQUEST_BODY = _object(
         "lease_seconds": SECONDS,
         "patience_seconds": PATIENCE,
         "preemptible": FLAG,
+        "idempotency_key": {
+            "type": "string",
+            "maxLength": 512,
+            "description": "Your own name for the request: asked again under the same, it is the same request.",
+        },
     },
 )
 

@@ -24,7 +24,7 @@ from jupyter_aistack.ledger.transactions import REFUSALS
 from . import database, schema
 from .presence import FilePresence, Presence, SessionPresence
 from .rows import OpenDatabase, SQLRows
-from .statements import Statements
+from .statements import statements_for
 
 _open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
 
@@ -159,9 +159,8 @@ class SQLLedger(TransactionalLedger):
             engine = database.create(self._url)
             with engine.begin() as connection:
                 schema.bring_up_to_date(connection, self.shown_url)
-        return OpenDatabase(
-            engine, Statements(engine.dialect), database.identity(self._url)
-        )
+        statements = statements_for(engine.dialect)
+        return OpenDatabase(engine, statements, database.identity(self._url))
 
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()

@@ -5,12 +5,15 @@ live leases. Version 2 keeps it, with an index. Version 3 knows when leases were
 what notices they were given, what users have used, and reservations. Version 4 knows
 where the device state of each lease is. Version 5 keeps meters, charges and when cells
 ran. Version 6 keeps the conditions of leases, which were one note before, and the code
-of the error for which a request was rejected.
+of the error for which a request was rejected. Version 7 knows the keys of those who ask,
+and ends no lease for want of a renewal. Version 8 knows machines by what they are, and
+what they are called only for people.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -52,6 +55,7 @@ requests = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("code", sa.Text, nullable=False),
     sa.Column("lease_id", sa.Text, nullable=False),
+    sa.Column("idempotency_key", sa.Text, nullable=False, index=True),
 )
 
 leases = sa.Table(
@@ -77,10 +81,18 @@ leases = sa.Table(
     sa.Column("ended_at", sa.Double),
     sa.Column(
         "due_at", sa.Double, index=True
-    ),  # when it ends unless renewed; NULL once it has ended
+    ),  # when time alone ends it, infinity for never; NULL once it has ended
     sa.Column("active_at", sa.Double),
     sa.Column("notice", sa.Text),  # JSON
     sa.Column("residence", sa.Text),  # JSON
+)
+
+hosts = sa.Table(
+    "aistack_hosts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("machine", sa.Text, nullable=False),
 )
 
 accounts = sa.Table(
@@ -295,12 +307,40 @@ def _add_conditions(connection: sa.Connection) -> None:
     connection.execute(code, {"late": "%it was not to wait any longer"})
 
 
+def _add_idempotency_keys(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_requests"
+        " ADD COLUMN idempotency_key TEXT NOT NULL DEFAULT ''"
+    )
+    connection.exec_driver_sql(
+        "CREATE INDEX ix_aistack_requests_idempotency_key"
+        " ON aistack_requests (idempotency_key)"
+    )
+    # Time alone ends a lease only where its user has asked for that.
+    due = sa.text(
+        "UPDATE aistack_leases SET due_at = COALESCE(ends_at, :never)"
+        " WHERE outcome IS NULL"
+    )
+    connection.execute(due.bindparams(sa.bindparam("never", math.inf, sa.Double())))
+
+
+def _add_hosts(connection: sa.Connection) -> None:
+    # Whose rows are whose is found out when each machine registers: what they were
+    # called is all that the rows of version 7 say.
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_hosts (id TEXT NOT NULL, name TEXT NOT NULL,"
+        " machine TEXT NOT NULL, PRIMARY KEY (id, name))"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
     _add_residence,
     _add_charges,
     _add_conditions,
+    _add_idempotency_keys,
+    _add_hosts,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

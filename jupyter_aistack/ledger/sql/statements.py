@@ -24,6 +24,7 @@ _R = schema.requests.c
 _E = schema.events.c
 _M = schema.meta.c
 _A = schema.accounts.c
+_H = schema.hosts.c
 _V = schema.reservations.c
 _T = schema.meters.c
 _C = schema.charges.c
@@ -62,8 +63,21 @@ class Statement:
         return named
 
 
+_by_dialect: dict[tuple[str, str], Statements] = {}
+
+
+def statements_for(dialect: sa.Dialect) -> Statements:
+    """The statements in a dialect, compiled at its first use in this process: that
+    takes longer than all else in opening a ledger.
+    """
+    key = (dialect.name, dialect.paramstyle)
+    if key not in _by_dialect:
+        _by_dialect[key] = Statements(dialect)
+    return _by_dialect[key]
+
+
 class Statements:
-    """All of them, for one database.
+    """All of them, in the dialect of a database.
 
     Args:
         dialect: whose parameters are named (``paramstyle`` ``named`` or ``pyformat``).
@@ -74,6 +88,7 @@ class Statements:
         self._add_meta()
         self._add_leases()
         self._add_requests()
+        self._add_hosts()
         self._add_accounts()
         self._add_reservations()
         self._add_meters()
@@ -119,6 +134,9 @@ class Statements:
         self.request = self._query(
             sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
         )
+        self.requests_of_key = self._query(
+            sa.select(schema.requests).where(_R.idempotency_key == _of("key"))
+        )
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
         self.queued_traits = self._query(
             sa.select(*_but(schema.requests, codec.FIXED_OF_QUEUED)).where(_IS_QUEUED)
@@ -129,6 +147,17 @@ class Statements:
         self.update_request = self._change(
             schema.requests.update().where(_R.id == sa.bindparam("key")),
             schema.requests.c.keys(),
+        )
+
+    def _add_hosts(self) -> None:
+        self.hosts = self._query(sa.select(schema.hosts))
+        self.insert_host = self._change(schema.hosts.insert(), schema.hosts.c.keys())
+        self.update_host = self._change(
+            schema.hosts.update().where(_is_key(_H, ("id", "name"))),
+            schema.hosts.c.keys(),
+        )
+        self.delete_host = self._change(
+            schema.hosts.delete().where(_H.id == sa.bindparam("key")), ()
         )
 
     def _add_accounts(self) -> None:

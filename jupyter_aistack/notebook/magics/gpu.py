@@ -113,7 +113,7 @@ class GPUCommands:
         """Release what this process has attached, or what the kernel was launched
         with.
         """
-        from jupyter_aistack.client.lease_handle import attached
+        from jupyter_aistack.client.process_leases import attached
         from jupyter_aistack.client.runtime import attach
         from jupyter_aistack.core.wire.preparations import PREPARATION
 

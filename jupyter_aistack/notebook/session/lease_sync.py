@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client import notices
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.notebook.module_names import LEASE_HANDLE
+from jupyter_aistack.notebook.module_names import PROCESS_LEASES
 from jupyter_aistack.notebook.panels.views import arrived_line, waiting_line
 
 from .launch_lease import LaunchLease
@@ -91,7 +91,7 @@ class LeaseSync:
         if os.environ.get("AISTACK_SOCKET"):
             return True
         # A client that is not imported yet has attached nothing.
-        handles = sys.modules.get(LEASE_HANDLE)
+        handles = sys.modules.get(PROCESS_LEASES)
         return handles is not None and handles.attached() is not None
 
     def _poll(self) -> None:
@@ -119,7 +119,7 @@ class LeaseSync:
         Raises:
             AIStackError: the granting side does not answer.
         """
-        from jupyter_aistack.client.lease_handle import attached, drop_ended
+        from jupyter_aistack.client.process_leases import attached, drop_ended
 
         live = {lease["id"] for lease in mine["leases"]}
         for line in drop_ended(live):
@@ -134,7 +134,7 @@ class LeaseSync:
         """Attach the first lease that came from elsewhere, or say what is waited
         for.
         """
-        from jupyter_aistack.client.lease_handle import is_new
+        from jupyter_aistack.client.process_leases import is_new
 
         for lease in mine["leases"]:
             is_own = lease["id"] in mine["prepared"]
@@ -149,7 +149,8 @@ class LeaseSync:
         """Attach what a request has become, unless that has changed since the answer
         was made.
         """
-        from jupyter_aistack.client.lease_handle import LeaseHandle, is_new
+        from jupyter_aistack.client.lease_handle import LeaseHandle
+        from jupyter_aistack.client.process_leases import is_new
 
         client = self._connect()
         handle = LeaseHandle(client, client.call("wait_for", request_id=request_id))

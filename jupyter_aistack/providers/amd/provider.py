@@ -22,6 +22,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Provider, ProviderOptions
+from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .amdsmi import AMDSMI
 from .visibility import VISIBILITY
@@ -49,6 +50,7 @@ class AMDProvider(Provider):
         smi: the connection to the library.
         optional: a host without the library is not a problem, it just has no AMD GPU.
         clock: seconds.
+        namespace: tells which listed ids are of processes here.
     """
 
     name = VENDOR
@@ -61,7 +63,9 @@ class AMDProvider(Provider):
         *,
         optional: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        namespace: PidNamespace | None = None,
     ) -> None:
+        self._namespace = namespace or PidNamespace()
         self._smi = smi or AMDSMI()
         self._optional = optional
         self._clock = clock
@@ -184,6 +188,12 @@ class AMDProvider(Provider):
             memory_bytes=self._smi.query(
                 "amdsmi_get_gpu_memory_total", handle, self._smi.video_memory
             ),
+            used_bytes=self._smi.query(
+                "amdsmi_get_gpu_memory_usage",
+                handle,
+                self._smi.video_memory,
+                default=None,
+            ),
             multiprocessors=units if isinstance(units, int) else 0,
             processes=self._processes(handle),
         )
@@ -208,12 +218,15 @@ class AMDProvider(Provider):
             else uuid
         )
 
-    def _processes(self, handle: Any) -> tuple[ProcessUse, ...]:
-        listed = self._smi.query("amdsmi_get_gpu_process_list", handle, default=())
-        known = [process for process in listed if isinstance(process, Mapping)]
+    def _processes(self, handle: Any) -> tuple[ProcessUse, ...] | None:
+        listed = _complete(
+            self._smi.query("amdsmi_get_gpu_process_list", handle, default=None)
+        )
+        if listed is None:
+            return None
         return tuple(
             ProcessUse(pid=p["pid"], memory_bytes=_held(p), name=_program(p))
-            for p in known
+            for p in listed
         )
 
     # -- measuring ---------------------------------------------------------------------
@@ -228,7 +241,7 @@ class AMDProvider(Provider):
         holders = [
             lease_id for lease_id, lease in leases.items() if _holds(lease, device_id)
         ]
-        listed = self._ask(device_id, "amdsmi_get_gpu_process_list") if holders else ()
+        listed = self._listed(device_id) if holders else ()
         return DeviceSample(
             memory_bytes=self._ask(
                 device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory
@@ -245,6 +258,14 @@ class AMDProvider(Provider):
             },
             others=None if busy is None else 0.0,
         )
+
+    def _listed(self, device_id: str) -> Sequence[Mapping[str, Any]] | None:
+        """The processes on a GPU; None where they cannot be told, or are of another
+        PID namespace and so may be anybody's.
+        """
+        listed = _complete(self._ask(device_id, "amdsmi_get_gpu_process_list"))
+        pids = [process["pid"] for process in listed or ()]
+        return None if self._namespace.elsewhere(pids) else listed
 
     def _watts(self, device_id: str) -> float | None:
         power = self._ask(device_id, "amdsmi_get_power_info") or {}
@@ -327,13 +348,23 @@ def _memory_of(
 ) -> int | None:
     if listed is None or pids is None:
         return None
-    return sum(_held(process) for process in listed if process["pid"] in pids)
+    held = [_held(process) for process in listed if process["pid"] in pids]
+    known = [size for size in held if size is not None]
+    return sum(known) if len(known) == len(held) else None
 
 
-def _held(process: Mapping[str, Any]) -> int:
-    return int(
-        process.get("memory_usage", {}).get("vram_mem") or process.get("mem") or 0
-    )
+def _complete(listed: Any) -> Sequence[Mapping[str, Any]] | None:
+    """A list of processes; None where there is none, or an entry is kept secret."""
+    if listed is None or not all(isinstance(each, Mapping) for each in listed):
+        return None
+    return tuple(listed)
+
+
+def _held(process: Mapping[str, Any]) -> int | None:
+    """Video memory that a process holds; None where the library does not say."""
+    figures = (process.get("memory_usage", {}).get("vram_mem"), process.get("mem"))
+    known = [figure for figure in figures if isinstance(figure, int)]
+    return next((figure for figure in known if figure), min(known, default=None))
 
 
 def _program(process: Mapping[str, Any]) -> str:

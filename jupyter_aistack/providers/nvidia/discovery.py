@@ -11,10 +11,11 @@ from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
 from jupyter_aistack.exceptions import ProviderError
 
 from . import mig
+from .gpu_memory import memory_of
 from .mig_reconfigure import MIGReconfigurer
 from .nvml import NVML
 from .topology import PCILocation, places
-from .usage import read_processes
+from .usage import processes_if_known
 
 RETRY_LOST_SECONDS = 30.0
 """How often the driver is opened anew while a GPU is lost: only then does a GPU that
@@ -160,7 +161,7 @@ class GPUDiscovery:
         ask = self._nvml.query
         uuid = ask("nvmlDeviceGetUUID", handle)
         mig_enabled = ask("nvmlDeviceGetMigMode", handle, default=(0, 0))[0] == 1
-        memory = ask("nvmlDeviceGetMemoryInfo", handle, default=None)
+        memory = memory_of(self._nvml, handle, is_cut=mig_enabled)
         handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
         total = memory.total if memory else 0
         make = self._make(handle, uuid)
@@ -181,6 +182,7 @@ class GPUDiscovery:
             mig_offers=self._cutter.offers(uuid, index, known),
             vendor="nvidia",
             processes=self._processes((handle, *handles)),
+            used_bytes=memory.used if memory else None,
             free_bytes=memory.free if memory else None,
             problem="" if memory or mig_enabled else _UNREADABLE,
         )
@@ -211,14 +213,18 @@ class GPUDiscovery:
         each = _CORES_PER_MULTIPROCESSOR.get(capability) or by_generation
         return int(cores // each) if each else 0
 
-    def _processes(self, handles: Iterable[Any]) -> tuple[ProcessUse, ...]:
-        """Who holds memory through any of the handles; a MIG instance's processes may
-        show on the GPU's list too.
+    def _processes(self, handles: Iterable[Any]) -> tuple[ProcessUse, ...] | None:
+        """Who holds memory through any of the handles, None where no list can be read;
+        a MIG instance's processes may show on the GPU's list too.
         """
-        memory: dict[int, int] = {}
-        for handle in handles:
-            for pid, held in (read_processes(self._nvml, handle) or {}).items():
-                memory[pid] = max(memory.get(pid, 0), held or 0)
+        lists = [processes_if_known(self._nvml, handle) for handle in handles]
+        if all(listed is None for listed in lists):
+            return None
+        memory: dict[int, int | None] = {}
+        for listed in lists:
+            for pid, held in (listed or {}).items():
+                known = [size for size in (memory.get(pid), held) if size is not None]
+                memory[pid] = max(known, default=None)
         return tuple(
             ProcessUse(pid=p, memory_bytes=m, name=self._process_name(p))
             for p, m in sorted(memory.items())

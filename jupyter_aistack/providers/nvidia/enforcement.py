@@ -123,10 +123,12 @@ class ShareEnforcer:
             processes=self._without_servers(device),
         )
 
-    def _without_servers(self, device: Device) -> tuple[ProcessUse, ...]:
+    def _without_servers(self, device: Device) -> tuple[ProcessUse, ...] | None:
         """Who holds memory, without our own MPS servers: what they hold belongs to the
         leases they serve.
         """
+        if device.processes is None:
+            return None
         named = [use.pid for use in device.processes if use.name == SERVER]
         servers = self.servers_among(named)
         return tuple(use for use in device.processes if use.pid not in servers)

@@ -26,6 +26,11 @@ RESET_REQUIRED = 16
 LIB_RM_VERSION_MISMATCH = 18
 ARGUMENT_VERSION_MISMATCH = 25
 
+MEMORY_V2 = 0x02000028
+"""The version of ``nvmlMemory_t`` that tells what the driver reserves for itself from
+what is in use.
+"""
+
 CANNOT_KNOW = frozenset(
     {
         NOT_SUPPORTED,
@@ -86,7 +91,12 @@ class NVML:
         self._library: Any = None
 
     def query(
-        self, function: str, *args: Any, default: Any = _RAISE, not_found: Any = _RAISE
+        self,
+        function: str,
+        *args: Any,
+        default: Any = _RAISE,
+        not_found: Any = _RAISE,
+        not_supported: Any = _RAISE,
     ) -> Any:
         """What ``pynvml.<function>(*args)`` answers.
 
@@ -98,6 +108,7 @@ class NVML:
                 permitted, not found).
             not_found: given back for "not found" alone, where that is an answer (an
                 empty slot, no samples).
+            not_supported: the same for "not supported" (a GPU without that at all).
 
         Raises:
             DriverNotFound: no driver, or it is not loaded. ``facts["library_missing"]``
@@ -112,8 +123,9 @@ class NVML:
                 code, answer = _ask(self._open(), function, args)
         if code == 0:
             return answer
-        if code == NOT_FOUND and not_found is not _RAISE:
-            return not_found
+        answers = {NOT_FOUND: not_found, NOT_SUPPORTED: not_supported}
+        if answers.get(code, _RAISE) is not _RAISE:
+            return answers[code]
         if code in CANNOT_KNOW and default is not _RAISE:
             return default
         raise error_of(code, function)

@@ -90,15 +90,10 @@ class UsageReader:
             return None
 
 
-def read_processes(nvml: NVML, handle: Any) -> dict[int, int | None]:
-    """Bytes held by process id on a GPU or MIG instance; None for a figure the driver
-    keeps to itself.
-    """
-    return processes_if_known(nvml, handle) or {}
-
-
 def processes_if_known(nvml: NVML, handle: Any) -> dict[int, int | None] | None:
-    """The same, or None where no list can be read."""
+    """Bytes held by process id on a GPU or MIG instance, None for a figure the driver
+    keeps to itself; None where no list can be read.
+    """
     return _merge(
         [nvml.query(function, handle, default=None) for function in _PROCESS_LISTS]
     )

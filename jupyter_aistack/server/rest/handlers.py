@@ -14,6 +14,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado.web import HTTPError, authenticated
 
+from jupyter_aistack.core.wire import schemas
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, LeaseNotFound
 from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.json_body import check_fields, read_object
@@ -21,12 +22,20 @@ from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.realtime.sampler import Sampler
 
 REQUEST_FIELDS = frozenset(
-    {"spec", "kernel_id", "queue", "lease_seconds", "patience_seconds", "preemptible"}
+    {
+        "spec",
+        "kernel_id",
+        "queue",
+        "lease_seconds",
+        "patience_seconds",
+        "preemptible",
+        "idempotency_key",
+    }
 )
 RESERVATION_FIELDS = frozenset(
     {"name", "spec", "count", "queue", "starts_at", "ends_at", "weekly"}
 )
-ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ID = re.compile(schemas.ID_PATTERN)
 CODES = {
     400: "InvalidRequest",
     403: "Forbidden",

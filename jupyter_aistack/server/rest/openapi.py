@@ -320,5 +320,5 @@ def _query(name: str, description: str, schema: JSON) -> JSON:
 
 
 def _id() -> JSON:
-    schema = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+    schema = {"type": "string", "pattern": schemas.ID_PATTERN}
     return {"name": "id", "in": "path", "required": True, "schema": schema}

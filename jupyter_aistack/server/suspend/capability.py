@@ -82,17 +82,18 @@ def _tried(
 
     def held(pid: int) -> int | None:
         broker.devices.forget()
-        uses = {use.pid: use.memory_bytes for use in _processes_on(broker, gpu)}
-        if pid not in uses:
-            return 0
-        return uses[pid] or None
+        listed = _processes_on(broker, gpu)
+        if listed is None:
+            return None
+        uses = {use.pid: use.memory_bytes for use in listed}
+        return (uses[pid] or None) if pid in uses else 0
 
     why = test(gpu.id, helper, held)
     results.note(driver, gpu.id, has_passed=not why)
     return f"{gpu.name}: {why}" if why else ""
 
 
-def _processes_on(broker: Broker, gpu: Device) -> tuple[ProcessUse, ...]:
+def _processes_on(broker: Broker, gpu: Device) -> tuple[ProcessUse, ...] | None:
     for device in broker.inventory().devices:
         if device.id == gpu.id:
             return device.processes

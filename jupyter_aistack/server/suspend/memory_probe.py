@@ -68,10 +68,10 @@ class MemoryProbe:
         elsewhere: list[str] = []
         most = 0
         for device in devices:
-            own = [use for use in device.processes if use.pid in pids]
+            own = [use for use in device.processes or () if use.pid in pids]
             contexts |= {use.pid for use in own}
             if device.id in home:
-                most = max(most, sum(use.memory_bytes for use in own))
+                most = max(most, sum(use.memory_bytes or 0 for use in own))
             elif own:
                 elsewhere.append(device.name)
 
@@ -154,11 +154,9 @@ def _card(device: Device) -> DeviceMemory | None:
     """Without its leases' processes, what they hold would be free as well."""
     if device.free_bytes is None:
         return None
-    ours = (
-        sum(process.memory_bytes for process in device.processes)
-        - device.foreign_memory_bytes
-    )
-    most = min(device.memory_bytes, device.free_bytes + max(0, ours))
+    most = None
+    if device.own_memory_bytes is not None:
+        most = min(device.memory_bytes, device.free_bytes + device.own_memory_bytes)
     return DeviceMemory(
         budget_bytes=device.memory_bytes,
         free_bytes=device.free_bytes,

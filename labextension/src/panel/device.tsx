@@ -49,7 +49,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
         title={title}
         trans={trans}
       />
-      {(slices.length > 0 || device.foreign_memory_bytes > 0) && (
+      {(slices.length > 0 || device.foreign_memory_bytes !== 0) && (
         <ul className="jp-AIStack-slices">
           {slices.map(entry => (
             <SliceRow
@@ -63,7 +63,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
               trans={trans}
             />
           ))}
-          {device.foreign_memory_bytes > 0 && <ForeignRow {...props} />}
+          {device.foreign_memory_bytes !== 0 && <ForeignRow {...props} />}
         </ul>
       )}
     </li>
@@ -100,7 +100,9 @@ function ForeignRow(props: IDeviceProps): JSX.Element {
           {trans.__('others, without a lease')}
         </span>
         <span className="jp-AIStack-sliceSize">
-          {formatBytes(device.foreign_memory_bytes)}
+          {device.foreign_memory_bytes === null
+            ? trans.__('n/a')
+            : formatBytes(device.foreign_memory_bytes)}
         </span>
       </div>
     </li>

@@ -52,7 +52,8 @@ export function segments(
       text: slice.fraction,
       leaseId: lease.id
     }));
-  const foreign = device.foreign_memory_bytes / (device.memory_bytes || 1);
+  const foreign =
+    (device.foreign_memory_bytes ?? 0) / (device.memory_bytes || 1);
   if (foreign > 0) {
     taken.push(
       segment('foreign', trans.__('others, without a lease'), foreign)

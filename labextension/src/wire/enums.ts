@@ -95,7 +95,8 @@ export const outcome = oneOf<Outcome>(
   'preempted',
   'failed',
   'abandoned',
-  'reclaimed'
+  'reclaimed',
+  'lapsed'
 );
 
 export const requestState = oneOf<RequestState>(

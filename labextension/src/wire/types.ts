@@ -37,7 +37,7 @@ export interface IDevice {
   is_divisible: boolean;
   peers: string[];
   domain: string;
-  foreign_memory_bytes: number;
+  foreign_memory_bytes: number | null;
   simulated: boolean;
   problem: string;
   level: Enforcement | null;
@@ -173,7 +173,13 @@ export interface IDeviceState {
 }
 
 export type Outcome =
-  'released' | 'expired' | 'preempted' | 'failed' | 'abandoned' | 'reclaimed';
+  | 'released'
+  | 'expired'
+  | 'preempted'
+  | 'failed'
+  | 'abandoned'
+  | 'reclaimed'
+  | 'lapsed';
 
 export interface ILease {
   id: string;
@@ -309,4 +315,5 @@ export interface IRequestBody {
   lease_seconds?: number | null;
   patience_seconds?: number | null;
   preemptible?: boolean;
+  idempotency_key?: string;
 }

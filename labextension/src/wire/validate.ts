@@ -88,7 +88,7 @@ export const device = shape<IDevice>({
   is_divisible: optional(flag, true),
   peers: list(text),
   domain: text,
-  foreign_memory_bytes: number,
+  foreign_memory_bytes: nullable(number),
   simulated: flag,
   problem: text,
   level: nullable(enforcement),

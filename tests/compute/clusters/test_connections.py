@@ -37,13 +37,13 @@ def listening(cluster: Cluster) -> list[tuple[str, int]]:
 
 def own_addresses() -> list[str]:
     """Addresses of this host that other hosts may use."""
-    found = [
+    addresses = [
         address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
         if address.family is socket.AF_INET
     ]
-    return [address for address in found if not address.startswith("127.")]
+    return [address for address in addresses if not address.startswith("127.")]
 
 
 def test_scheduler_nannies_workers_and_dashboard_listen_on_loopback_only(

@@ -14,6 +14,7 @@ import torch
 from jupyter_aistack.compute.data.batches import ShardReader
 from jupyter_aistack.compute.data.shards import plan_shards
 from jupyter_aistack.compute.training.context import Context
+from jupyter_aistack.compute.training.heartbeat import Heartbeat
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
 
 CPU = torch.device("cpu")
@@ -34,8 +35,9 @@ def context(tmp_path: Path) -> Context:
         attempt=0,
         reader=ShardReader(shard, seed=0, device=CPU),
         metrics_file=tmp_path / "metrics",
-        checkpoint_folder=tmp_path,
+        checkpoint_file=tmp_path / "checkpoint.pt",
         notice_file=tmp_path / "notice",
+        heartbeat=Heartbeat(tmp_path / "beat"),
     )
 
 

@@ -14,7 +14,9 @@ from jupyter_aistack.compute.training.failures import (
     error_of_death,
     error_of_loop,
 )
+from jupyter_aistack.compute.training.heartbeat import Phase, RankBeat
 from jupyter_aistack.compute.training.job import RankError, TrainingJob, TrainingRun
+from jupyter_aistack.compute.training.stalls import Stall
 
 
 def jobs(folder: Path) -> list[TrainingJob]:
@@ -30,6 +32,8 @@ def jobs(folder: Path) -> list[TrainingJob]:
         backend_reason="it was requested",
         on_gpu=False,
         checkpoints=folder,
+        stall_timeout=None,
+        max_restarts=0,
     )
     return [run.job(rank, 0, folder) for rank in range(2)]
 
@@ -118,6 +122,32 @@ def test_a_death_names_its_signal_and_ends_with_the_log(tmp_path: Path) -> None:
     assert error.message.endswith("line 29\n")
     assert "line 9\n" not in error.message
     assert error.facts["rank"] == 1
+
+
+def test_a_stall_names_rank_place_process_and_checkpoint(tmp_path: Path) -> None:
+    beat = RankBeat(
+        number=9,
+        host="lab",
+        pid=4242,
+        phase=Phase.COMPUTING,
+        progress=3,
+        epoch=2,
+        batch=17,
+        place="line 12 of fit",
+    )
+    (tmp_path / "checkpoint.pt").touch()
+    stall = Stall(rank=1, seconds=61.2, beats={0: None, 1: beat}, state="D")
+    outcome = AttemptOutcome(rank=1, code=None, stall=stall)
+    assert outcome.has_died
+    error = error_of_death(jobs(tmp_path)[1], outcome, restarts=1)
+    assert error.message == (
+        "rank 1 has stalled: for 61 s it has neither gone on nor computed while the "
+        "other ranks waited for it; it was last seen in epoch 2 after batch 17, in its "
+        "loop (line 12 of fit), as process 4242 on lab, which waits for a disk or a "
+        f"mount; the last checkpoint is kept in {tmp_path}/checkpoint.pt. It had been "
+        "started again 1 times; allow more with max_restarts, or a longer wait with "
+        "stall_timeout"
+    )
 
 
 def test_a_lost_worker_is_named_as_that(tmp_path: Path) -> None:

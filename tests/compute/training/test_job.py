@@ -31,6 +31,8 @@ def run(folder: Path) -> TrainingRun:
         backend_reason="it was requested",
         on_gpu=False,
         checkpoints=folder / "checkpoints",
+        stall_timeout=2.5,
+        max_restarts=1,
     )
 
 
@@ -46,10 +48,10 @@ def test_jobs_of_a_run_differ_in_rank_shard_and_own_files(tmp_path: Path) -> Non
     first, second = (run(tmp_path).job(rank, 0, tmp_path) for rank in range(2))
     assert (first.rank, second.rank) == (0, 1)
     assert (first.shard, second.shard) == SHARDS
-    own = ("metrics", "out", "log", "error", "result", "job")
+    own = ("beat", "metrics", "out", "log", "error", "result", "job")
     for name in own:
         assert getattr(first, f"{name}_file") != getattr(second, f"{name}_file")
-    for name in ("loop", "config", "notice", "stop", "store"):
+    for name in ("loop", "config", "notice", "stop", "store", "owner"):
         assert getattr(first, f"{name}_file") == getattr(second, f"{name}_file")
 
 

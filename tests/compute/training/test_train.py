@@ -3,9 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
-import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,26 +12,26 @@ import numpy as np
 import psutil
 import pytest
 
-from jupyter_aistack import Cluster, train
+from jupyter_aistack import Cluster
 from jupyter_aistack.client import notices
-from jupyter_aistack.compute.training import train as train_module
+from jupyter_aistack.compute.training.train import train
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
 from tests.paths import DATA
 
 
 def ranks_alive() -> list[psutil.Process]:
     """Rank processes anywhere below this one."""
-    found = []
+    results = []
     for process in psutil.Process().children(recursive=True):
         try:
             if (
                 "jupyter_aistack.compute.training.fork_server" in process.cmdline()
                 and _is_rank(process)
             ):
-                found.append(process)
+                results.append(process)
         except psutil.Error:
             continue
-    return found
+    return results
 
 
 def _is_rank(process: psutil.Process) -> bool:
@@ -234,25 +231,6 @@ def test_a_callback_that_raises_ends_the_ranks_and_its_error_is_seen(
     assert ranks_alive() == []
 
 
-def test_what_a_killed_kernel_left_is_removed_and_the_living_keep_theirs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    kept = [
-        tmp_path / f"aistack-run-{os.getpid()}-a",
-        tmp_path / "aistack-run-of-another",
-        tmp_path / "other",
-    ]
-    for folder in [*kept, tmp_path / f"aistack-run-{ended.pid}-b"]:
-        folder.mkdir()
-    with train_module._run_folder() as folder:
-        assert sorted(tmp_path.iterdir()) == sorted([*kept, folder])
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
-
-
 def test_a_run_that_takes_too_long_is_ended(cluster: Cluster) -> None:
     with pytest.raises(TrainingError, match="took longer than the time given"):
         train(lambda ctx: time.sleep(60), workers=cluster, timeout=3)
@@ -303,6 +281,13 @@ def test_a_kept_checkpoint_is_taken_up_by_the_next_run(
         ({"loop": 3}, "loop: expected a function"),
         ({"epochs": 0}, "epochs: expected a whole number from 1 up"),
         ({"max_restarts": -1}, "max_restarts: expected a whole number from 0 up"),
+        ({"seed": -1}, "seed: expected a whole number from 0 up"),
+        ({"seed": "one"}, "seed: expected a whole number from 0 up"),
+        ({"timeout": 0}, "timeout: expected a number of seconds above 0, or None"),
+        (
+            {"stall_timeout": float("nan")},
+            "stall_timeout: expected a number of seconds",
+        ),
         ({"workers": "two"}, "workers: expected a Cluster, a Dask client or a number"),
     ],
 )

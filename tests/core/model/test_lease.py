@@ -79,8 +79,18 @@ def test_finishing_a_release_is_the_only_way_to_have_been_released() -> None:
     assert advance(LEASE, LeaseTransition.REAP, 3.0).outcome is Outcome.ABANDONED
 
 
-def test_a_lease_is_over_at_its_expiry_or_its_end_whichever_comes_first() -> None:
-    assert not LEASE.is_expired(59.9)
-    assert LEASE.is_expired(60.0)
-    assert replace(LEASE, ends_at=10.0).is_expired(10.0)
-    assert not replace(LEASE, state=LeaseState.ENDED).is_expired(1e9)
+def test_a_lease_is_over_at_the_end_its_user_asked_for_and_at_no_other_time() -> None:
+    assert not LEASE.is_expired(1e9)
+    limited = replace(LEASE, ends_at=10.0)
+    assert (limited.is_expired(9.9), limited.is_expired(10.0)) == (False, True)
+    assert not replace(limited, state=LeaseState.ENDED).is_expired(1e9)
+
+
+def test_a_renewal_holds_until_its_time() -> None:
+    assert (LEASE.is_renewed(59.9), LEASE.is_renewed(60.0)) == (True, False)
+
+
+def test_each_outcome_has_words_and_a_lapsed_lease_was_kept_by_nobody() -> None:
+    assert Outcome.EXPIRED.label == "expired"
+    assert Outcome.LAPSED.label == "lapsed: nobody kept it"
+    assert Outcome.ABANDONED.label == "abandoned: its holder was gone"

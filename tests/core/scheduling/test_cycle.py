@@ -12,12 +12,15 @@ from tests.fakes.queues import POLICY, QUEUES, REQUESTS, asked, world
 from tests.fakes.world import ask
 
 
-def test_leases_past_their_time_or_without_a_living_holder_end() -> None:
+def test_leases_past_their_end_or_without_a_living_holder_end() -> None:
     leases = tuple(
         grant_to_lease(
-            Grant(request=ask(f"r{n}"), slices=(), expires_at=at), f"l{n}", n, 0.0
+            Grant(request=ask(f"r{n}"), slices=(), expires_at=50, ends_at=end),
+            f"l{n}",
+            n,
+            0.0,
         )
-        for n, at in ((1, 5), (2, 50), (3, 50))
+        for n, end in ((1, 5), (2, None), (3, None))
     )
     snapshot = replace(world().snapshot(), leases=leases, dead=frozenset({"l2"}))
     assert [

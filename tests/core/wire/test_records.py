@@ -13,7 +13,9 @@ from jupyter_aistack.core.wire.records import DESCRIBED
 from jupyter_aistack.core.wire.schemas import SCHEMAS
 
 HIDDEN = {
-    "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
+    # They tell processes apart, on their host only; its name is sent in place of its id.
+    "Holder": {"pid_started_at", "host_name", "boot_id", "pid_namespace"},
+    "Request": {"idempotency_key"},  # the asker's own name for it
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
     "DeviceState": {
         "is_checked",
@@ -21,7 +23,12 @@ HIDDEN = {
         "away_at",
         "away_seconds",
     },  # the worker's
-    "Device": {"processes", "free_bytes"},  # what is in use is told by the usage
+    "Device": {
+        "processes",
+        "free_bytes",
+        "own_memory_bytes",
+        "used_bytes",
+    },  # what is in use is told by the usage
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},
 }

@@ -7,7 +7,7 @@
  *   driver 615.71.09                    its version; 580.65.06 unless said
  *   gpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096 used=0 reserved=0 cc=9.0 cores=16896
  *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0 mode=0      (one line; `_` in a name is a space;
- *       noperm=1 refuses the memory of the GPU; lost=15 makes every call on it answer 15; energy_mj=-1: no counter)
+ *       noperm=1 refuses the memory of the GPU; unified=1 has none of its own (GB10); nolist=1 lists no processes (WSL); lost=15 makes every call on it answer 15; energy_mj=-1: no counter)
  *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb jpeg=0 gpm_ms=0
  *   shape gpu=0 profile=0 id=19 name=MIG_1g.18gb slices=1 memory_mb=16384 sms=16 starts=0:1:2:3:4:5:6 size=1 jpeg=0
  *       (a GPU instance that may be made; its compute instance has id 100 + slices)
@@ -228,6 +228,7 @@ DEVICE_CALL(nvmlDeviceGetNumGpuCores, (Handle h, u32 *out),
 
 static int memory_of(Handle h, u64 *total, u64 *used, u64 *reserved) {
     if (!is_mig(h) && number_of(gpu_line(h), "noperm", 0)) return NO_PERMISSION;
+    if (!is_mig(h) && number_of(gpu_line(h), "unified", 0)) return NOT_SUPPORTED;
     *total = is_mig(h) ? (u64)number_of(mig_line(h), "memory_mb", 0) << 20 : (u64)number_of(gpu_line(h), "memory", 0);
     *used = (u64)number_of(own_line(h), "used", 0);
     *reserved = (u64)number_of(own_line(h), "reserved", 0);
@@ -280,6 +281,7 @@ DEVICE_CALL(nvmlDeviceGetPciInfo_v3, (Handle h, Pci *out),
 static int processes(Handle h, char type, u32 *count, Process *out) {
     u32 found = 0;
     char kind[8];
+    if (number_of(gpu_line(h), "nolist", 0)) return NOT_SUPPORTED;
     for (int i = 0; nth("process", i); i++) {
         const char *line = nth("process", i);
         if (!text_of(line, "type", kind, sizeof kind)) strcpy(kind, "C");

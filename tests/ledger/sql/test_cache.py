@@ -145,7 +145,7 @@ def test_a_remembered_lease_still_ends_when_its_time_is_up(
     pair: Pair, wish: Wish, grant: Granter
 ) -> None:
     ledger, _ = pair
-    grant(ledger, wish("r-1"))
+    grant(ledger, wish("r-1"), ends_at=60.0)
     assert (
         len(ledger.read("box", 59.0).leases)
         == len(ledger.read("box", 59.5).leases)

@@ -418,6 +418,33 @@ def submit(spec, name="kernel-1"):
 """
 
 
+def test_a_full_gpu_without_a_list_of_processes_is_not_granted(fake_amdsmi) -> None:
+    secret = "fail amdsmi_get_gpu_process_list 2\n"
+    child = fake_amdsmi.python(mi300x(used=180 * GIB) + secret, BROKER)
+    assert child("broker.inventory().devices[0].processes") is None
+    assert child("submit('1').state.value") == "queued"
+    assert "180.0 GiB of its memory are held by processes outside aistack" in child(
+        "broker.queue()[0].reason"
+    )
+
+
+def test_what_processes_of_another_namespace_hold_is_nobodys(fake_amdsmi) -> None:
+    child = fake_amdsmi.python(mi300x(), BROKER)
+    child.run(
+        "from jupyter_aistack.providers.amd.provider import AMDProvider\n"
+        "from jupyter_aistack.system.pid_namespace import PidNamespace\n"
+        "there = PidNamespace(is_initial=lambda: False)\n"
+        "broker = Broker(MemoryLedger(), [AMDProvider(namespace=there)], host='testbox',\n"
+        "                clock=clock, ttl_seconds=3600.0, pid_namespace=there)\n"
+        "held = submit('1').lease_id"
+    )
+    assert child("broker.usage()[0][held].memory_bytes") == 0
+    fake_amdsmi.change(mi300x(used=90 * GIB) + process(4242017, 90 * GIB))
+    child.run("clock.advance(10)")
+    assert child("broker.usage()[0][held].memory_bytes") is None
+    assert child("broker.inventory().devices[0].foreign_memory_bytes") is None
+
+
 def test_a_broker_leases_whole_amd_gpus_beside_strangers(fake_amdsmi) -> None:
     child = fake_amdsmi.python(mi300x(0) + mi300x(1) + process(1, 90 * GIB), BROKER)
     child.run("held = broker.lease(submit('1').lease_id)")

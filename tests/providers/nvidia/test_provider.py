@@ -16,6 +16,7 @@ from jupyter_aistack.core.model.device import (
     Inventory,
     MIGInstance,
 )
+from jupyter_aistack.core.model.foreign_memory import Holders, with_foreign
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB, MIB
@@ -219,7 +220,7 @@ def test_processes_of_every_list_are_seen_once(fake_nvml) -> None:
     assert [(p.pid, p.memory_bytes, p.name) for p in held] == [
         (11, 3 * GIB, "python3.11"),
         (12, GIB, ""),
-        (13, 0, ""),
+        (13, None, ""),
     ]
 
 
@@ -330,16 +331,14 @@ def test_half_a_gpu_is_refused_while_strangers_hold_most_of_it(fake_nvml) -> Non
     inventory = Inventory(
         host="box", devices=fake_nvml.python(state, SETUP)("provider.discover('box')")
     )
-    placed = place(parse_spec("1/2"), inventory.with_foreign(()), ())
+    strangers = with_foreign(inventory, Holders())
+    placed = place(parse_spec("1/2"), strangers, ())
     assert isinstance(placed, PlacementFailure)
     assert "60.0 GiB" in placed.reason
     assert "outside aistack" in placed.reason
-    assert not isinstance(
-        place(parse_spec("1/4"), inventory.with_foreign(()), ()), PlacementFailure
-    )
-    assert not isinstance(
-        place(parse_spec("1/2"), inventory.with_foreign([4242]), ()), PlacementFailure
-    )
+    assert not isinstance(place(parse_spec("1/4"), strangers, ()), PlacementFailure)
+    ours = with_foreign(inventory, Holders(ours=frozenset({4242})))
+    assert not isinstance(place(parse_spec("1/2"), ours, ()), PlacementFailure)
 
 
 def test_a_mig_slice_is_placed_by_the_name_users_know(fake_nvml) -> None:

@@ -4,6 +4,7 @@ requests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from jupyter_aistack.core.wire import schemas
 from jupyter_aistack.server.rest.handlers import ROUTES
 from jupyter_aistack.server.rest.openapi import document
 from jupyter_aistack.system.users import current_user
@@ -117,6 +119,61 @@ def test_server_keeps_to_its_description(
             )
 
     check()
+
+
+IDS = ("l-none", "r-1", "extend", "0", "a..b", "x" * 64)
+"""Ids of nothing, as the description allows them."""
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [each for each in OPERATIONS if "{id}" in each[1]]
+)
+@pytest.mark.parametrize("name", IDS)
+def test_an_id_of_nothing_is_answered_as_described(
+    schema: Any, method: str, path: str, name: str
+) -> None:
+    body = {"body": {"seconds": 60}, "media_type": "application/json"}
+    parts = body if path.endswith("/extend") else {}
+    case = schema[path][method].Case(path_parameters={"id": name}, **parts)
+    response = case.call_and_validate(
+        headers={"Authorization": f"token {TOKEN}"}, checks=CHECKS
+    )
+    assert (response.status_code, response.json()["code"]) == (404, "LeaseNotFound")
+
+
+def test_no_id_is_one_that_clients_take_out_of_a_path() -> None:
+    pattern = re.compile(schemas.ID_PATTERN)
+    assert [
+        name for name in (".", "..", ".a", "", "x" * 65) if pattern.match(name)
+    ] == []
+    assert all(map(pattern.match, IDS))
+
+
+def test_who_will_not_wait_on_a_full_host_is_refused_as_described(schema: Any) -> None:
+    def call(method: str, path: str, **parts: Any) -> Any:
+        case = schema[path][method].Case(**parts)
+        response = case.call_and_validate(
+            headers={"Authorization": f"token {TOKEN}"}, checks=CHECKS
+        )
+        return response.status_code, response.json()
+
+    json_body: dict[str, Any] = {"media_type": "application/json"}
+    full = {"spec": "2", "idempotency_key": "the whole host"}
+    status, held = call("POST", "/leases", body=full, **json_body)
+    assert status == 201
+    status, same = call("POST", "/leases", body=full, **json_body)
+    assert (status, same["lease"]["id"]) == (201, held["lease"]["id"])
+    impatient = {"spec": "1/4", "patience_seconds": 0}
+    status, error = call("POST", "/leases", body=impatient, **json_body)
+    assert (status, error["code"]) == (409, "AcquireTimeout")
+    lease = {"path_parameters": {"id": held["lease"]["id"]}}
+    assert call("DELETE", "/leases/{id}", **lease)[0] == 200
+    extension = {"body": {"seconds": 60}, **json_body}
+    for verb in ("extend", "suspend", "resume", "pin", "unpin"):
+        parts = {**lease, **(extension if verb == "extend" else {})}
+        status, error = call("POST", f"/leases/{{id}}/{verb}", **parts)
+        assert (status, error["code"]) == (409, "LeaseLost"), verb
+    assert call("DELETE", "/leases/{id}", **lease)[0] == 200, "twice is once"
 
 
 def test_whole_life_of_a_lease_keeps_to_the_description(schema: Any) -> None:

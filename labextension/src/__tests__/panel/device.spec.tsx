@@ -248,6 +248,13 @@ describe('a device', () => {
     expect(stranger?.textContent).toBe('others, without a lease4 GiB');
   });
 
+  it('does not take strangers who cannot be told apart for none', () => {
+    const given = props();
+    given.device.foreign_memory_bytes = null;
+    const stranger = render(given).querySelector('.jp-AIStack-foreign');
+    expect(stranger?.textContent).toBe('others, without a leasen/a');
+  });
+
   it('warns of a problem and marks what is simulated', () => {
     const sick = render(props(1)).textContent;
     expect(sick).toContain('⚠ the driver reports a pending reset');

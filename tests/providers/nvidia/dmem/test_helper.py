@@ -91,7 +91,7 @@ def test_a_leases_group_is_limited_strictly_on_its_gpu_alone(host: Host) -> None
 def test_a_process_of_the_user_is_moved_in(host: Host) -> None:
     host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
     host.ask("client.enter(lease, os.getpid())", lease=LEASE)
-    assert (host.group() / "cgroup.procs").read_text() == str(host.ask.process.pid)
+    assert (host.group() / "cgroup.procs").read_text() == str(host.ask.pid)
 
 
 def test_what_a_lease_uses_is_told(host: Host) -> None:
@@ -109,9 +109,7 @@ def test_the_reservation_is_given_up_before_the_group_goes_and_processes_go_on(
     host.ask("client.drop(lease)", lease=LEASE)
     assert host.ask("seen") == ["nvidia/00000000:01:00.0/vidmem 0\n"]
     assert not host.group().exists()
-    assert (host.group("rest") / "cgroup.procs").read_text() == str(
-        host.ask.process.pid
-    )
+    assert (host.group("rest") / "cgroup.procs").read_text() == str(host.ask.pid)
     host.ask("client.drop(lease)", lease=LEASE)  # twice is once
 
 

@@ -1,0 +1,86 @@
+"""Whose memory it is: what is in use on a device, told apart into that of leases and
+that of others.
+
+What cannot be seen is unknown, and not absent. A driver may list no processes at all
+(WSL), keep the memory of each to itself (WDDM, vGPU), or list ids of another PID
+namespace (a container). Then the device's own figure still tells how much is in use:
+what leases cannot hold of it is others'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from .device import Device, Inventory, ProcessUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holders:
+    """Who may hold memory on the devices of a host.
+
+    Attributes:
+        ours: the processes of its live leases.
+        elsewhere: ids on the devices' lists that name no process of this PID namespace:
+            they may be ours, or not.
+        granted: bytes that the live leases have of each device, by its id.
+    """
+
+    ours: frozenset[int] = frozenset()
+    elsewhere: frozenset[int] = frozenset()
+    granted: Mapping[str, int] = field(default_factory=dict)
+
+
+def is_to_be_told_apart(device: Device) -> bool:
+    """Whether anybody may hold memory on a device that a lease does not know of."""
+    return not device.simulated and (device.processes is None or bool(device.processes))
+
+
+def with_foreign(inventory: Inventory, holders: Holders) -> Inventory:
+    """The inventory, each of its devices as `told_apart` has it."""
+    devices = tuple(told_apart(device, holders) for device in inventory.devices)
+    return replace(inventory, devices=devices)
+
+
+def told_apart(device: Device, holders: Holders) -> Device:
+    """The device, with the memory that processes of leases hold, and that others do.
+
+    Where all processes are listed with what they hold, both are sums. Elsewhere the
+    others hold at least what is in use and cannot be the leases': these hold what their
+    processes are known to, or at most what was granted.
+    """
+    listed = device.processes or ()
+    ours = [use for use in listed if use.pid in holders.ours]
+    others = [
+        use
+        for use in listed
+        if use.pid not in holders.ours and use.pid not in holders.elsewhere
+    ]
+    own_bytes = _known_bytes(ours)
+    granted_bytes = holders.granted.get(device.id, 0)
+    is_listed = device.processes is not None and not any(
+        use.pid in holders.elsewhere for use in listed
+    )
+    # A device without a lease has nothing of ours, whatever cannot be seen there.
+    is_own_known = not granted_bytes or (is_listed and _is_complete(ours))
+    is_all_known = is_listed and _is_complete(listed)
+    own_most = own_bytes if is_own_known else max(own_bytes, granted_bytes)
+    foreign = _known_bytes(others)
+    if not is_all_known and device.used_bytes is not None:
+        foreign = max(foreign, device.used_bytes - own_most)
+
+    is_exact = is_own_known and device.used_bytes is not None
+    is_known = is_all_known or is_exact or foreign > 0
+    return replace(
+        device,
+        own_memory_bytes=own_bytes if is_own_known else None,
+        foreign_memory_bytes=foreign if is_known else None,
+    )
+
+
+def _known_bytes(uses: Iterable[ProcessUse]) -> int:
+    return sum(use.memory_bytes or 0 for use in uses)
+
+
+def _is_complete(uses: Iterable[ProcessUse]) -> bool:
+    return all(use.memory_bytes is not None for use in uses)

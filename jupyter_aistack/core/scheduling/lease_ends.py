@@ -1,0 +1,60 @@
+"""What ends a lease whatever waits: the end that its user asked for, the death of its
+holder, or that nobody can vouch for it.
+
+A living holder keeps its lease. However late a renewal is (processes were stopped, the
+machine slept, a clock was set, the ledger was locked), time alone ends a lease only
+where its user asked for that, or where no process can be seen that has it.
+"""
+
+from __future__ import annotations
+
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
+
+EXPIRED = "lease expired"
+HOLDER_EXITED = "holder process exited"
+NOBODY_KEPT_IT = "nobody kept it: it was not renewed, and its holder cannot be seen"
+RELEASE_UNFINISHED = "it was being released, and nobody finished that"
+
+_REASONS = {
+    Outcome.EXPIRED: EXPIRED,
+    Outcome.ABANDONED: HOLDER_EXITED,
+    Outcome.LAPSED: NOBODY_KEPT_IT,
+    Outcome.RELEASED: RELEASE_UNFINISHED,
+}
+_UNRENEWED = frozenset({Outcome.ABANDONED, Outcome.LAPSED, Outcome.RELEASED})
+"""Ends of leases that nobody renewed any more."""
+
+
+def why_over(
+    lease: Lease, now: float, *, is_dead: bool, is_unvouched: bool
+) -> Outcome | None:
+    """How a live lease ends at `now`; None for one that goes on.
+
+    Args:
+        lease: the lease.
+        now: seconds since the epoch.
+        is_dead: its holder is known to be gone.
+        is_unvouched: its holder cannot be seen from its host, and nobody has renewed
+            it though there was time to.
+    """
+    if lease.is_expired(now):
+        return Outcome.EXPIRED
+    is_renewed = lease.is_renewed(now)
+    if lease.state is LeaseState.RELEASING:
+        # Whoever tears it down may outlive its holder: its devices are not free yet.
+        return None if is_renewed else Outcome.RELEASED
+    if is_dead:
+        return Outcome.ABANDONED
+    return Outcome.LAPSED if is_unvouched and not is_renewed else None
+
+
+def reason_of(outcome: Outcome) -> str:
+    """An outcome of `why_over` in words."""
+    return _REASONS[outcome]
+
+
+def ended_at(lease: Lease, outcome: Outcome, now: float) -> float:
+    """When a lease that is ended at `now` ended, in seconds since the epoch: nobody is
+    charged for longer than the last renewal held.
+    """
+    return min(now, lease.expires_at) if outcome in _UNRENEWED else now
