@@ -84,6 +84,13 @@ class Holder:
             pid_namespace=self.pid_namespace,
         )
 
+    def ends_with(self, kernel_id: str) -> bool:
+        """Whether its lease ends with a kernel: it is the kernel, or a worker or a run
+        of it. A process that the kernel started may outlive it.
+        """
+        is_child = self.kind is HolderKind.PROCESS
+        return self.id == kernel_id or (self.parent == kernel_id and not is_child)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
