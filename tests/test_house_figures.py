@@ -37,6 +37,7 @@ DENSE_ROOMS: dict[str, float] = {
     "core/scheduling": 6.1,
     "core/wire": 6.15,
     "exceptions": 6.65,
+    "system": 6.05,
 }
 """Rooms that are denser yet, and how dense they may be: the figures may only fall."""
 
