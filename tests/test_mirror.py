@@ -108,6 +108,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.waiting",
         "client.wire",
     },
+    "compute/clusters/test_cluster_interrupts.py": {"compute.clusters.interruptible"},
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
         "system.parent_death",
