@@ -29,6 +29,7 @@ class Shown(Provider):
 
     def __init__(self, numbers: tuple[int, ...]) -> None:
         self._numbers = numbers
+        self.counter = 0
 
     @property
     def allowance(self) -> str:
@@ -57,7 +58,10 @@ class Shown(Provider):
         pids: Mapping[str, frozenset[int]],
         since: float | None = None,
     ) -> Mapping[str, DeviceSample]:
-        return {}
+        return {
+            device_id: DeviceSample(millijoules=self.counter, others=0.0)
+            for device_id in devices
+        }
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -164,3 +168,34 @@ def test_a_dead_request_is_ended_by_whoever_sees_it(
         clock.advance(2.0)
         wide.cycle()
     assert wide.request(dead.id).state is RequestState.REJECTED
+
+
+def pass_time(clock: ManualClock, seconds: float, *brokers: Broker) -> None:
+    for _ in range(int(seconds / 2)):
+        clock.advance(2.0)
+        for broker in brokers:
+            for provider in broker.devices.providers:
+                provider.counter += 200_000  # type: ignore[attr-defined]
+            broker.maintain()
+
+
+def charged(broker: Broker, request: Request) -> float:
+    lease_id = broker.request(request.id).lease_id
+    charges = broker.ledger.charges(0, 99_999)
+    return sum(charge.seconds for charge in charges if charge.lease_id == lease_id)
+
+
+def test_each_records_what_no_other_does_and_nothing_counts_twice(
+    launched, clock: ManualClock
+) -> None:
+    narrow, wide = launched((2,)), launched(ALL)
+    first = ask(narrow, "a-1")
+    pass_time(clock, 20.0, narrow)
+    second = ask(wide, "b-1")
+    pass_time(clock, 40.0, narrow, wide)
+    # The one ends, and the other takes over.
+    narrow.close()
+    pass_time(clock, 60.0, wide)
+    wide.record_usage(settle=True)
+    assert charged(wide, first) == pytest.approx(120.0)
+    assert charged(wide, second) == pytest.approx(100.0)
