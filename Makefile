@@ -24,6 +24,8 @@ comma := ,
 DEMO_EXTRAS := demo$(if $(wildcard /dev/nvidiactl),$(comma)gpu)
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 HEADLESS ?=
+# How long a busy package manager is waited for.
+APT_SECONDS := 600
 
 export PATH := $(BIN):$(PATH)
 
@@ -50,8 +52,22 @@ if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "The tests need$$missing, and only root may install that with apt: run 'sudo apt-get install$$missing', then make test again." >&2
   exit 1
 fi
-apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+# Another package manager may be at work, as on a machine that has just started. apt-get waits for the lock of dpkg
+# when it is told to, but never for that of the package lists.
+APT="apt-get -qq -o DPkg::Lock::Timeout=$(APT_SECONDS)"
+"$$(bash -c "$$FIND_PYTHON")" - /var/lib/apt/lists/lock <<'END'
+import fcntl, signal, sys
+lock = open(sys.argv[1], "w")
+try:
+    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit("Another package manager has held " + sys.argv[1] + " for $(APT_SECONDS) s: make test again when it has ended."))
+    signal.alarm($(APT_SECONDS))
+    print("waiting for another package manager, up to $(APT_SECONDS) s", file=sys.stderr)
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+END
+$$APT update
+DEBIAN_FRONTEND=noninteractive $$APT install -y --no-install-recommends $$missing >/dev/null
 endef
 export SYSTEM_PACKAGES
 
@@ -74,9 +90,11 @@ test: lint test-unit test-js test-service test-browser test-notebook ## everythi
 lint: $(VENV)/.test ## ruff, mypy, eslint, stylelint, prettier; generated files are what they should be
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/python labextension/generate_wire.py --check
-	npm --prefix labextension run --silent lint:check
+	@echo "mypy and, beside it, the linters of the labextension"; \
+	$(BIN)/mypy & types=$$!; \
+	npm --prefix labextension run --silent lint:check || { wait $$types || true; exit 1; }; \
+	wait $$types
 
 .PHONY: wire
 wire: $(VENV)/.test ## types and decoders of the panel, generated from the OpenAPI document

@@ -32,18 +32,16 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
-from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.usage_history import Account, decayed_use, equivalents
 from jupyter_aistack.exceptions import LeaseError, Refused
 from jupyter_aistack.ledger.lease_end import due_at
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.providers.base import Provider
+from tests.fakes.bare_provider import BareProvider
 
 HOST = "stress"
 TTL_SECONDS = 0.5
@@ -82,7 +80,7 @@ ENDINGS = {
 }
 
 
-class FixedDevices(Provider):
+class FixedDevices(BareProvider):
     """Devices that exist for the broker alone."""
 
     name = "fixed"
@@ -90,18 +88,6 @@ class FixedDevices(Provider):
 
     def discover(self, host: str) -> tuple[Device, ...]:
         return DEVICES
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation()
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
-    ) -> Mapping[str, DeviceSample]:
-        return {}
 
 
 @dataclass
@@ -302,26 +288,26 @@ def replay(events: Iterable[Event], leases: Mapping[str, Lease]) -> int:
 
 def is_within(held: Sequence[Lease], newest: Lease) -> bool:
     """Whether the devices of the newest lease can hold all that is held on them."""
-    touched = {piece.device_id for piece in newest.slices}
+    touched = {slice_.device_id for slice_ in newest.slices}
     for device in DEVICES:
         pieces = [
-            piece
+            slice_
             for lease in held
-            for piece in lease.slices
-            if piece.device_id == device.id
+            for slice_ in lease.slices
+            if slice_.device_id == device.id
         ]
         if device.id not in touched:
             continue
-        if sum((piece.fraction for piece in pieces), Fraction(0)) > 1:
+        if sum((slice_.fraction for slice_ in pieces), Fraction(0)) > 1:
             return False
-        if sum(piece.memory_bytes for piece in pieces) > device.memory_bytes:
+        if sum(slice_.memory_bytes for slice_ in pieces) > device.memory_bytes:
             return False
         # All CPU specs here are whole cores, so no core may be in two leases.
         cores = Counter(
             core
-            for piece in pieces
-            if piece.kind is SliceKind.CPU
-            for core in piece.cores
+            for slice_ in pieces
+            if slice_.kind is SliceKind.CPU
+            for core in slice_.cores
         )
         if any(times > 1 for times in cores.values()):
             return False
@@ -468,10 +454,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.seed,
         )
     print(json.dumps(figures))
-    found = (
+    result = (
         figures["double_grants"] or figures["alive_after_ttl"] or figures["problems"]
     )
-    return 1 if found else 0
+    return 1 if result else 0
 
 
 if __name__ == "__main__":

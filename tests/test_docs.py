@@ -18,9 +18,9 @@ each = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name
 
 def headings(document: Path) -> set[str]:
     """The anchors of a document as GitHub makes them."""
-    found = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    result = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {
-        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in result
     }
 
 

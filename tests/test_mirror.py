@@ -34,6 +34,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
+    "ledger/test_host_transactions.py": {"core.model.host"},
     "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {

@@ -7,25 +7,28 @@ ledger; fencing tokens and its version keep them honest. Synchronous: use thread
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Sequence
 
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.policy import Policy, SuspendPolicy
+from jupyter_aistack.core.model.process import Liveness
+from jupyter_aistack.core.model.request import Holder
 from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.providers.base import Provider
+from jupyter_aistack.system.host import this_host
 from jupyter_aistack.system.pid_namespace import PidNamespace
-from jupyter_aistack.system.processes import is_alive
 
 from .cycle import SchedulingCycle
 from .devices import DeviceManager
 from .fault_monitor import FaultMonitor
 from .host_state import HostState
 from .leases import Leases
+from .liveness import HolderLiveness
 from .maintenance import Maintenance
 from .memory_watchdog import MemoryWatchdog
 from .mig import MIGReconfigurer
@@ -46,10 +49,12 @@ class Broker:
         providers: discover and prepare devices; the provider that discovered a device
             owns it.
         policy: how slices are shared out: queues, limits, fairness.
-        host: name of this machine.
+        host: this machine; a text is both its id and its name, None is what the system
+            says.
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
-        is_alive: whether a process (pid, start time) still runs.
+        is_alive: whether a process (pid, start time) still runs; None for what the
+            system and the ledger say.
         suspend: when idle kernels are suspended; None for never.
         capability: how well the host can suspend, as far as it is known yet.
         host_memory: bytes of free host memory; None for what the system says.
@@ -65,10 +70,10 @@ class Broker:
         providers: Sequence[Provider],
         *,
         policy: Policy | None = None,
-        host: str | None = None,
+        host: HostIdentity | str | None = None,
         clock: Callable[[], float] = time.time,
         ttl_seconds: float = 60.0,
-        is_alive: Callable[[int, float | None], bool] = is_alive,
+        is_alive: Callable[[int, float | None], bool] | None = None,
         suspend: SuspendPolicy | None = None,
         capability: SuspendCapability = UNTESTED,
         host_memory: Callable[[], int] | None = None,
@@ -78,7 +83,8 @@ class Broker:
         pid_namespace: PidNamespace | None = None,
     ) -> None:
         self.ledger = ledger
-        self.host = host or socket.gethostname()
+        identity = _identity(host)
+        self.host = identity.id
         self.ttl_seconds = ttl_seconds
         self.suspend = suspend
         self.not_enforced_action = not_enforced_action
@@ -88,15 +94,18 @@ class Broker:
             clock=clock,
             held=lambda: self.processes.holders(),
             namespace=pid_namespace,
+            host_name=identity.name,
         )
         self.host_state = state = HostState(
-            ledger, devices, policy or Policy(), clock, ttl_seconds
+            ledger, devices, policy or Policy(), clock, ttl_seconds, identity
         )
         self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self._faults = FaultMonitor(devices, ledger, state.now, show_names=show_names)
         self.mig = MIGReconfigurer(devices, state.now)
         self.processes = HolderProcesses(
-            state, is_alive=is_alive, orphans=self.memory.orphan_processes
+            state,
+            liveness=_liveness(ledger, is_alive),
+            orphans=self.memory.orphan_processes,
         )
         self.usage_meter = UsageMeter(
             ledger, devices, host=self.host, clock=state.now, pids=self.processes.pids
@@ -201,3 +210,24 @@ class Broker:
             self.usage_meter.transfer_metering()
         self.devices.close()
         self.ledger.close()
+
+
+def _identity(host: HostIdentity | str | None) -> HostIdentity:
+    if isinstance(host, str) and host:
+        return HostIdentity(id=host, name=host)
+    return host if isinstance(host, HostIdentity) else this_host()
+
+
+def _liveness(
+    ledger: Ledger, is_alive: Callable[[int, float | None], bool] | None
+) -> Callable[[Holder], Liveness]:
+    if is_alive is None:
+        return HolderLiveness(ledger)
+
+    def asked(holder: Holder) -> Liveness:
+        if holder.pid is None:
+            return Liveness.UNKNOWN
+        is_seen = is_alive(holder.pid, holder.pid_started_at)
+        return Liveness.ALIVE if is_seen else Liveness.GONE
+
+    return asked

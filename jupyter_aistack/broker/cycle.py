@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapshot
+from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
+from .liveness import is_here
 from .processes import HolderProcesses
 from .suspend_support import SuspendSupport
 from .withdrawals import Withdrawals
@@ -93,6 +96,8 @@ class SchedulingCycle:
                 ttl_seconds=self._host_state.ttl_seconds,
                 cache=self.placement_cache,
             )
+            requests = {request.id: request for request in snapshot.requests}
+            todo = _own_part(todo, requests, snapshot.dead)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()
@@ -113,7 +118,7 @@ class SchedulingCycle:
         return self._snapshot(self._host_state.inventory(), self._host_state.now())
 
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
-        state = self._host_state.ledger.read(self._host_state.host, now)
+        state = self._host_state.read()
         verdicts = self._processes.verdicts([*state.leases, *state.requests], now)
         return Snapshot(
             inventory=inventory,
@@ -136,3 +141,25 @@ class SchedulingCycle:
         for lease in prepared:
             if lease.id not in live:
                 self._host_state.devices.unprepare(lease)
+
+
+def _own_part(
+    todo: Plan, requests: Mapping[str, Request], dead: Container[str]
+) -> Plan:
+    """A plan without the answers to requests of other PID namespaces: their brokers may
+    see other devices, and prepare what they grant.
+
+    The places that it keeps for them stay theirs.
+    """
+
+    def is_own(action: Action) -> bool:
+        if isinstance(action, Grant):
+            return is_here(action.request.holder)
+        if isinstance(action, Reject):
+            is_dead = action.request_id in dead
+            return is_dead or is_here(requests[action.request_id].holder)
+        return True
+
+    if all(map(is_own, todo.actions)):
+        return todo
+    return replace(todo, actions=tuple(filter(is_own, todo.actions)))

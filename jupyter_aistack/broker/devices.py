@@ -49,6 +49,7 @@ class DeviceManager:
         held: who holds memory by right: the processes of the live leases, and what was
             granted to these; what others hold is foreign.
         namespace: tells which listed ids are of processes here.
+        host_name: what people call the machine; empty where that is `host`.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class DeviceManager:
         clock: Callable[[], float],
         held: Callable[[], Holders],
         namespace: PidNamespace | None = None,
+        host_name: str = "",
     ) -> None:
         self.providers = tuple(providers)
         self._guarded = tuple(GuardedProvider(provider) for provider in providers)
         self.host = host
+        self._host_name = host_name
         self._clock = clock
         self._held = held
         self._namespace = namespace or PidNamespace()
@@ -145,6 +148,7 @@ class DeviceManager:
             host=self.host,
             devices=tuple(d for each in self._guarded for d in self._seen[each]),
             problems=tuple(problems),
+            host_name=self._host_name,
         )
         return self._told_apart(inventory)
 

@@ -4,13 +4,19 @@ clock. The other parts of the broker read through it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Fault, Inventory
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy
-from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.request import Holder, Request
+from jupyter_aistack.exceptions import LedgerError
 from jupyter_aistack.ledger.base import Ledger, LedgerState
+from jupyter_aistack.system.processes import identity_of
 
 from .devices import DeviceManager
 
@@ -24,6 +30,7 @@ class HostState:
         policy: how slices are shared out.
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
+        identity: the host.
     """
 
     def __init__(
@@ -33,13 +40,17 @@ class HostState:
         policy: Policy,
         clock: Callable[[], float],
         ttl_seconds: float,
+        identity: HostIdentity,
     ) -> None:
         self.ledger = ledger
         self.devices = devices
         self.policy = policy
-        self.host = devices.host
+        self.identity = identity
+        self.host = identity.id
         self.clock = clock
         self.ttl_seconds = ttl_seconds
+        self._is_registered = False
+        self._before: frozenset[str] = frozenset()
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -47,6 +58,7 @@ class HostState:
 
     def read(self) -> LedgerState:
         """All that the ledger holds of this host and that a plan needs."""
+        self._register()
         return self.ledger.read(self.host, self.now())
 
     def inventory(self) -> Inventory:
@@ -59,6 +71,7 @@ class HostState:
         """This host's leases, newest first; with `live` only those that have not
         ended.
         """
+        self._register()
         return self.ledger.leases(self.now(), host=self.host, live=live)
 
     def lease(self, lease_id: str) -> Lease:
@@ -74,3 +87,59 @@ class HostState:
         share its device.
         """
         return self.devices.faults()
+
+    # -- who is who --------------------------------------------------------------------
+
+    def identified(self, holder: Holder) -> Holder:
+        """A holder of this host, its process marked so that nobody takes it for
+        another.
+        """
+        named = replace(holder, host_name=holder.host_name or self.identity.name)
+        if holder.pid is None:
+            return named
+        process = identity_of(holder.pid)
+        known = holder.pid_started_at
+        return replace(
+            named,
+            pid_started_at=process.started if known is None else known,
+            boot_id=process.boot_id,
+            pid_namespace=process.pid_namespace,
+        )
+
+    def show_presence(self) -> None:
+        """Show those who cannot see this process that it lives. Where there is no way
+        to, it is known by its leases being renewed.
+        """
+        with contextlib.suppress(LedgerError):
+            self.ledger.hold_presence(identity_of(os.getpid()))
+
+    def _register(self) -> None:
+        """Write down what this host is called, and end what it left when it was started
+        again. What fails is tried again at the next reading.
+        """
+        if self._is_registered and not self._before:
+            return
+        with contextlib.suppress(LedgerError):
+            if not self._is_registered:
+                before = self.ledger.register_host(self.identity, self.now())
+                self._before = frozenset(before)
+                self._is_registered = True
+            for host in self._before:
+                if self._is_over(host):
+                    self.ledger.succeed_host(host, self.identity, self.now())
+                    self._before -= {host}
+
+    def _is_over(self, host: str) -> bool:
+        """Whether nothing lives on what may be an earlier run of this host, and not a
+        machine that is called like it.
+        """
+        state = self.ledger.read(host, self.now())
+        if any(lease.expires_at > self.now() for lease in state.leases):
+            return False
+        holders = [lease.holder for lease in state.leases]
+        holders += [request.holder for request in state.requests]
+        processes = [holder.process for holder in holders]
+        return not any(
+            process is not None and self.ledger.has_witness(process)
+            for process in processes
+        )

@@ -32,7 +32,6 @@ from jupyter_aistack.exceptions import (
     Refused,
 )
 from jupyter_aistack.ledger.rows import refuse_ended
-from jupyter_aistack.system.processes import started_at
 
 from .cycle import SchedulingCycle
 from .host_state import HostState
@@ -215,11 +214,10 @@ class Leases:
         """Tie a lease's life to process `pid`, and its use to the tree below
         `root_pid`.
         """
-        holder = replace(
-            self._host_state.lease(lease_id).holder,
-            pid=pid,
-            pid_started_at=started_at(pid),
-            root_pid=root_pid,
+        self._host_state.show_presence()
+        before = self._host_state.lease(lease_id).holder
+        holder = self._host_state.identified(
+            replace(before, pid=pid, pid_started_at=None, root_pid=root_pid)
         )
         bound = self._host_state.ledger.bind(
             lease_id, token, self._host_state.now(), holder=holder

@@ -65,6 +65,7 @@ class Maintenance:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
         Returns what the cycle did.
         """
+        self._host_state.show_presence()
         # Renewed first: the cycle at the end would take for expired what lives.
         self._leases.renew_living()
         self._record_usage_or_log()

@@ -48,6 +48,7 @@ from jupyter_aistack.system.processes import (
     uid_of,
 )
 
+from .liveness import is_here
 from .processes import root_pid
 
 GPU_SECONDS = 1.5
@@ -301,12 +302,13 @@ def find_orphan_processes(
 
 def _strays_of(lease: Lease, named: Mapping[int, frozenset[str]]) -> Iterator[int]:
     root = lease.holder.root_pid or lease.holder.pid
-    if root is None:
+    if root is None or not is_here(lease.holder):
         return
+    owner = uid_of(root)
     group = cgroup_of(root) if lease.enforced_by is Enforcement.L3 else b""
     has_own_group = bool(group) and group != cgroup_of(os.getpid())
     for pid, leases in named.items():
-        is_named = lease.id in leases and uid_of(pid) == uid_of(root)
+        is_named = lease.id in leases and owner is not None and uid_of(pid) == owner
         if is_named or (has_own_group and cgroup_of(pid) == group):
             yield pid
 

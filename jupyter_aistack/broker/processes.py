@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from jupyter_aistack.core.model.foreign_memory import Holders
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.process import Liveness
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.system.processes import tree
 
 from .host_state import HostState
+from .liveness import is_here
 
 REAP_SECONDS = 1.0
 """How long a kernel must have been seen dead before its renewed lease ends: one that
@@ -35,7 +36,8 @@ class HolderVerdicts:
     """Which leases and requests have nobody who holds them.
 
     Attributes:
-        dead: ids of those whose process is known to have ended.
+        dead: ids of those whose process is known to have ended, and of the requests
+            whose process nobody has seen though there was time to.
         unvouched: ids of the leases whose process cannot be seen from here, and that
             nobody has renewed though there was time to.
     """
@@ -73,7 +75,7 @@ class HolderProcesses:
 
     Args:
         host_state: provides the leases.
-        is_alive: whether a process (pid, start time) still runs.
+        liveness: whether the process of a holder lives.
         orphans: the processes of a lease, by its id, that are outside its process tree.
     """
 
@@ -81,11 +83,11 @@ class HolderProcesses:
         self,
         host_state: HostState,
         *,
-        is_alive: Callable[[int, float | None], bool],
+        liveness: Callable[[Holder], Liveness],
         orphans: Callable[[str], frozenset[int]],
     ) -> None:
         self._host_state = host_state
-        self._is_alive = is_alive
+        self._liveness = liveness
         self._orphans = orphans
         self._lock = threading.Lock()
         self._gone = _Sightings()
@@ -95,10 +97,7 @@ class HolderProcesses:
 
     def liveness(self, holder: Holder) -> Liveness:
         """Whether the process of a holder lives; unknown while none is named."""
-        if holder.pid is None:
-            return Liveness.UNKNOWN
-        is_alive = self._is_alive(holder.pid, holder.pid_started_at)
-        return Liveness.ALIVE if is_alive else Liveness.GONE
+        return self._liveness(holder)
 
     def gone(self, items: Iterable[Lease | Request]) -> frozenset[str]:
         """Ids of the leases and requests whose process is known to have ended, those
@@ -118,30 +117,34 @@ class HolderProcesses:
         late = [
             item
             for item in items
-            if seen[item.id] is Liveness.UNKNOWN and _is_unrenewed(item, now)
+            if seen[item.id] is Liveness.UNKNOWN and _is_late(item, now)
         ]
         with self._lock:
             gone_since = self._gone.update((item.id for item in gone), now)
             late_since = self._late.update((item.id for item in late), now)
-        dead = (
+        dead = {
             item.id
             for item in gone
             if not _may_return(item, now) or now - gone_since[item.id] >= REAP_SECONDS
-        )
+        }
         patience = self._host_state.ttl_seconds * LAPSE_SHARE
-        unvouched = (
-            item.id
+        lost = [
+            item
             for item in late
             if item.holder.pid is None or now - late_since[item.id] >= patience
+        ]
+        requests = {item.id for item in lost if isinstance(item, Request)}
+        leases = {item.id for item in lost if isinstance(item, Lease)}
+        return HolderVerdicts(
+            dead=frozenset(dead | requests), unvouched=frozenset(leases)
         )
-        return HolderVerdicts(dead=frozenset(dead), unvouched=frozenset(unvouched))
 
     def _look(self, items: Iterable[Lease | Request]) -> dict[str, Liveness]:
         """Whether the process of each lives, by id; each process is looked for once."""
-        by_process: dict[tuple[int | None, float | None], Liveness] = {}
+        by_process: dict[ProcessIdentity | None, Liveness] = {}
         seen = {}
         for item in items:
-            process = (item.holder.pid, item.holder.pid_started_at)
+            process = item.holder.process
             if process not in by_process:
                 by_process[process] = self.liveness(item.holder)
             seen[item.id] = by_process[process]
@@ -187,13 +190,21 @@ def _may_return(item: Lease | Request, now: float) -> bool:
     return is_renewed and item.holder.kind is HolderKind.KERNEL
 
 
-def _is_unrenewed(item: Lease | Request, now: float) -> bool:
-    """Whether it is a lease that is not renewed any more."""
-    return isinstance(item, Lease) and not item.is_renewed(now)
+def _is_late(item: Lease | Request, now: float) -> bool:
+    """Whether somebody should have spoken for it: a lease is not renewed any more, or a
+    request names a process.
+    """
+    if isinstance(item, Lease):
+        return not item.is_renewed(now)
+    return item.holder.pid is not None
 
 
 def root_pid(holder: Holder) -> int | None:
-    """Root of the process tree that uses a lease; None while it is not known."""
+    """Root of the process tree that uses a lease; None while it is not known, and where
+    its number means another process here.
+    """
+    if not is_here(holder):
+        return None
     if holder.root_pid:
         return holder.root_pid
     return holder.pid if holder.kind in SELF_HOLDING else None

@@ -13,7 +13,6 @@ from jupyter_aistack.core.model.spec import Spec, parse_spec
 from jupyter_aistack.core.scheduling.admission import admit, queue_for
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast, forecast
 from jupyter_aistack.exceptions import AIStackError, Refused, error_from_dict
-from jupyter_aistack.system.processes import started_at
 
 from .cycle import SchedulingCycle
 from .host_state import HostState
@@ -130,7 +129,7 @@ class Requests:
         request = Request(
             id=f"r-{uuid.uuid4().hex[:12]}",
             spec=parsed,
-            holder=_with_start_time(holder),
+            holder=self._host_state.identified(holder),
             queue=target.name,
             priority=priority,
             lease_seconds=lease_seconds,
@@ -140,6 +139,7 @@ class Requests:
             idempotency_key=key,
         )
         self._admit(request)
+        self._host_state.show_presence()
         try:
             written = self._host_state.ledger.submit(request)
             self._cycle.run()
@@ -195,13 +195,7 @@ class Requests:
 
 def is_held_by(item: Lease | Request, holder: Holder) -> bool:
     """Whether a lease or a request is a holder's own, and not its worker's."""
-    return item.holder.kind is holder.kind and item.holder.id == holder.id
-
-
-def _with_start_time(holder: Holder) -> Holder:
-    if holder.pid is None or holder.pid_started_at is not None:
-        return holder
-    return replace(holder, pid_started_at=started_at(holder.pid))
+    return item.holder.is_same(holder)
 
 
 def _answer(decided: Request) -> Request:

@@ -15,6 +15,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Request, RequestState
@@ -67,6 +68,7 @@ class _MemoryRows:
         self._live: dict[str, Lease] = {}
         self._requests: dict[str, Request] = {}
         self._queued: dict[str, Request] = {}
+        self._hosts: dict[tuple[str, str], HostIdentity] = {}
         self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
@@ -124,6 +126,16 @@ class _MemoryRows:
             self._queued[request.id] = request
         else:
             self._queued.pop(request.id, None)
+
+    def hosts(self) -> list[HostIdentity]:
+        return list(self._hosts.values())
+
+    def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
+        self._hosts[host.id, host.name] = host
+
+    def remove_host(self, host_id: str) -> None:
+        kept = self._hosts.items()
+        self._hosts = {key: host for key, host in kept if host.id != host_id}
 
     def accounts(self) -> list[Account]:
         return list(self._accounts.values())

@@ -11,6 +11,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -49,6 +50,14 @@ class Rows(Protocol):
     def queued(self, host: str) -> list[Request]: ...
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None: ...
+
+    def hosts(self) -> list[HostIdentity]: ...
+
+    def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
+        """Write a machine down under its id and name."""
+
+    def remove_host(self, host_id: str) -> None:
+        """Forget a machine, under all its names."""
 
     def accounts(self) -> list[Account]: ...
 

@@ -20,18 +20,18 @@ def run(name: str) -> dict[str, Any] | None:
     """
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    found: dict[str, Any] | None = (
+    result: dict[str, Any] | None = (
         json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
     )
-    return found
+    return result
 
 
-def table(found: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
+def table(result: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
     """The ratios of all benchmarks; one that failed or could not be run here says
     so.
     """
     yield f"{'benchmark':<16}{'ratio':<32}{'median':>10}"
-    for name, report in found.items():
+    for name, report in result.items():
         if report is not None and "skipped" in report:
             yield f"{name:<16}skipped: {report['skipped']}"
             continue
@@ -43,9 +43,9 @@ def table(found: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
 
 def main() -> int:
     names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    found = {name: run(name) for name in names if name not in NOT_BENCHMARKS}
-    print("", *table(found), sep="\n")
-    return 1 if None in found.values() else 0
+    result = {name: run(name) for name in names if name not in NOT_BENCHMARKS}
+    print("", *table(result), sep="\n")
+    return 1 if None in result.values() else 0
 
 
 if __name__ == "__main__":

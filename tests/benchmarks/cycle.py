@@ -108,15 +108,15 @@ def full_broker(ledger: Ledger) -> Broker:
     grants = []
     for number in range(LEASES):
         asked = ledger.submit(request(number, "1/8"))
-        piece = share(devices[number % GPUS], Fraction(1, 8))
+        slice_ = share(devices[number % GPUS], Fraction(1, 8))
         grants.append(
-            Grant(request=asked, slices=(piece,), expires_at=START + TTL_SECONDS)
+            Grant(request=asked, slices=(slice_,), expires_at=START + TTL_SECONDS)
         )
     ledger.apply(
         Plan(version=ledger.read(HOST, START).version, actions=tuple(grants)), START
     )
-    for one in waiting():
-        ledger.submit(one)
+    for each in waiting():
+        ledger.submit(each)
     clock.advance(REQUESTS / 100)
     return broker
 

@@ -79,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="gpu-suite-") as folder,
         environment(options.device, folder) as given,
     ):
-        found = measure(options, Path(folder), given, out)
+        result = measure(options, Path(folder), given, out)
     if options.json:
-        print(json.dumps(as_json(found)))
+        print(json.dumps(as_json(result)))
     return 0
 
 
@@ -189,7 +189,7 @@ def headline(device: str) -> str:
         return f"gpu_suite, {REHEARSAL}"
     nvml, provider = NVML(), GPUProvider()
     try:
-        names = ", ".join(one.name for one in provider.discover("here"))
+        names = ", ".join(each.name for each in provider.discover("here"))
         driver = nvml.query("nvmlSystemGetDriverVersion")
     finally:
         provider.close()
@@ -249,7 +249,7 @@ def measure(
 ) -> dict[str, list[Row]]:
     """All sections that were asked for, within the time for all."""
     names = [name for name in SECTIONS if not options.only or name in options.only]
-    ends_at, found = (
+    ends_at, result = (
         deadlines(names, options.budget, time.monotonic()),
         dict[str, list[Row]](),
     )
@@ -261,13 +261,13 @@ def measure(
         seconds = ends_at[name] - time.monotonic()
         print(f"\n{name}", file=out, flush=True)
         if seconds < LEAST_SECONDS:
-            found[name] = [
+            result[name] = [
                 Row(
                     name="left_out",
                     says=f"left out: {max(0.0, seconds):.0f} s were left",
                 )
             ]
-            show(found[name][0])
+            show(result[name][0])
             continue
         own = folder / name
         own.mkdir()
@@ -283,8 +283,8 @@ def measure(
             f"--folder={own}",
             *(["--small"] if options.small else []),
         ]
-        found[name] = run_section(command, seconds, given, show)
-    return found
+        result[name] = run_section(command, seconds, given, show)
+    return result
 
 
 def deadlines(names: Sequence[str], budget: float, begin: float) -> dict[str, float]:
@@ -305,12 +305,12 @@ def line_of(row: Row, *, is_real: bool = True) -> str:
     return f"  {row.name:<44}{value:>10}  {'  '.join(filter(None, words))}".rstrip()
 
 
-def as_json(found: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+def as_json(result: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """All rows as the other benchmarks give theirs, and what was said where there is no
     figure.
     """
     named = [
-        (f"{name}.{row.name}", row) for name, rows in found.items() for row in rows
+        (f"{name}.{row.name}", row) for name, rows in result.items() for row in rows
     ]
     return {
         "ratios": {key: row.value for key, row in named if row.is_ratio},

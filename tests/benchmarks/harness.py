@@ -108,12 +108,12 @@ def interleaved(
     """
     for run in contenders.values():
         run()
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    result: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         names = list(contenders)
         for name in names if number % 2 == 0 else reversed(names):
-            found[name].append(contenders[name]())
-    return found
+            result[name].append(contenders[name]())
+    return result
 
 
 def paired_ratio(ours: list[float], peers: list[float]) -> float:
@@ -121,7 +121,7 @@ def paired_ratio(ours: list[float], peers: list[float]) -> float:
     machine cancels out.
     """
     return statistics.median(
-        one / other for one, other in zip(ours, peers, strict=True)
+        each / other for each, other in zip(ours, peers, strict=True)
     )
 
 

@@ -86,13 +86,13 @@ def measure(rounds: int) -> Report:
         def contender(name: str) -> Callable[[], float]:
             return lambda: asyncio.run(start_once(name, server))
 
-        found = interleaved({name: contender(name) for name in SPECS}, rounds)
+        result = interleaved({name: contender(name) for name in SPECS}, rounds)
         server.web_app.settings["aistack"].close()
     ratios = {
-        "vs_local_provisioner": paired_ratio(found["plain"], found["local"]),
-        "slice_vs_local_provisioner": paired_ratio(found["slice"], found["local"]),
+        "vs_local_provisioner": paired_ratio(result["plain"], result["local"]),
+        "slice_vs_local_provisioner": paired_ratio(result["slice"], result["local"]),
     }
-    figures = {f"{name}_ms": statistics.median(found[name]) for name in SPECS}
+    figures = {f"{name}_ms": statistics.median(result[name]) for name in SPECS}
     return Report(ratios=ratios, figures=figures, goals=dict.fromkeys(ratios, 1.05))
 
 

@@ -68,7 +68,7 @@ def measure(rounds: int) -> Report:
         os.environ["AISTACK_PROVIDERS"] = "simulated:8xH100-80GB"
         os.environ.pop("AISTACK_SOCKET", None)
         client = Client(EmbeddedTransport())
-        found = interleaved(
+        result = interleaved(
             {"ours": ours(client), "bare": bare(Path(folder) / "bare.sqlite")}, rounds
         )
         single = [_one(client) for _ in range(EACH * rounds)]
@@ -76,9 +76,9 @@ def measure(rounds: int) -> Report:
     figures = {
         "p50_ms": percentile(single, 0.5),
         "p99_ms": percentile(single, 0.99),
-        "two_bare_transactions_ms": statistics.median(found["bare"]),
+        "two_bare_transactions_ms": statistics.median(result["bare"]),
     }
-    ratio = statistics.median(found["ours"]) / statistics.median(found["bare"])
+    ratio = statistics.median(result["ours"]) / statistics.median(result["bare"])
     return Report(
         ratios={"vs_bare_transactions": ratio}, figures=figures, goals={"p50_ms": 10}
     )

@@ -251,10 +251,13 @@ def _daemon(
     command: Sequence[str], environment: dict[str, str], folder: Path
 ) -> Iterator[None]:
     """A daemon in the foreground, ended with the block."""
-    found = shutil.which(command[0], path=environment["PATH"])
+    result = shutil.which(command[0], path=environment["PATH"])
     with (folder / f"{command[0]}.out").open("wb") as log:
         process = subprocess.Popen(
-            [found or command[0], *command[1:]], env=environment, stdout=log, stderr=log
+            [result or command[0], *command[1:]],
+            env=environment,
+            stdout=log,
+            stderr=log,
         )
     try:
         yield
@@ -267,9 +270,9 @@ def _daemon(
 
 
 def _says(command: Sequence[str], environment: dict[str, str]) -> str:
-    found = shutil.which(command[0], path=environment["PATH"]) or command[0]
+    result = shutil.which(command[0], path=environment["PATH"]) or command[0]
     done = subprocess.run(
-        [found, *command[1:]],
+        [result, *command[1:]],
         env=environment,
         capture_output=True,
         text=True,

@@ -47,17 +47,17 @@ def measure(seeds: int) -> Report:
     ratios: dict[str, float] = {}
     speeds: list[float] = []
     for trace, tasks in workload.traces.items():
-        found = _allocated(workload.nodes, tasks, seeds, speeds)
-        _show(trace, found, [workload.published.get((trace, load)) for load in LOADS])
-        figures[f"alloc_at_100.{trace}"] = found[OURS][1]
-        figures[f"alloc_at_100_no_history.{trace}"] = found[BLIND][1]
-        ratios[f"unallocated_vs_fgd_own.{trace}"] = (100 - found[OURS][1]) / (
-            100 - found[FGD][1]
+        result = _allocated(workload.nodes, tasks, seeds, speeds)
+        _show(trace, result, [workload.published.get((trace, load)) for load in LOADS])
+        figures[f"alloc_at_100.{trace}"] = result[OURS][1]
+        figures[f"alloc_at_100_no_history.{trace}"] = result[BLIND][1]
+        ratios[f"unallocated_vs_fgd_own.{trace}"] = (100 - result[OURS][1]) / (
+            100 - result[FGD][1]
         )
         if published := workload.published.get((trace, 100)):
-            ratios[f"unallocated_vs_fgd_published.{trace}"] = (100 - found[OURS][1]) / (
-                100 - published
-            )
+            ratios[f"unallocated_vs_fgd_published.{trace}"] = (
+                100 - result[OURS][1]
+            ) / (100 - published)
     figures["decisions_per_second"] = statistics.median(speeds)
     figures["us_one_box_8_gpus"] = statistics.median(_box_seconds()) * 1e6
     figures["us_rank_8_gpus"] = statistics.median(_rank_seconds()) * 1e6
@@ -88,13 +88,13 @@ def _allocated(
                 speeds.append(len(arrivals) / result.seconds)
             last = result.curve[-1][1]
             for i, load in enumerate(LOADS):
-                found = result.at(load)
-                total[i] += (last if found is None else found) / seeds
+                outcome = result.at(load)
+                total[i] += (last if outcome is None else outcome) / seeds
     return sums
 
 
 def _show(
-    trace: str, found: dict[str, list[float]], published: Sequence[float | None]
+    trace: str, result: dict[str, list[float]], published: Sequence[float | None]
 ) -> None:
     print(
         f"\n{trace:<24}" + "".join(f"{f'at {load} %':>10}" for load in LOADS),
@@ -106,7 +106,7 @@ def _show(
             + "".join(f"{value:>10.2f}" for value in published),
             file=sys.stderr,
         )
-    for name, values in found.items():
+    for name, values in result.items():
         print(
             f"  {name:<22}" + "".join(f"{value:>10.2f}" for value in values),
             file=sys.stderr,

@@ -157,17 +157,17 @@ def measure(rounds: int) -> Report:
         clients = started(stack)
         for client in clients.values():
             all_at_once(pool, client, 1)
-        found: dict[str, list[float]] = {name: [] for name in clients}
+        result: dict[str, list[float]] = {name: [] for name in clients}
         for number in range(rounds):
             for name in clients if number % 2 == 0 else reversed(clients):
-                found[name] += all_at_once(pool, clients[name], EACH[name])
-    return summary(found)
+                result[name] += all_at_once(pool, clients[name], EACH[name])
+    return summary(result)
 
 
-def summary(found: Mapping[str, list[float]]) -> Report:
+def summary(result: Mapping[str, list[float]]) -> Report:
     """The report of what every request took, in milliseconds, by system."""
-    p50 = {name: percentile(times, 0.5) for name, times in found.items()}
-    p99 = {name: percentile(times, 0.99) for name, times in found.items()}
+    p50 = {name: percentile(times, 0.5) for name, times in result.items()}
+    p99 = {name: percentile(times, 0.99) for name, times in result.items()}
     ratios: dict[str, float | None] = {
         f"vs_{name}": p50[name] / p50["ours"] if name in p50 else None
         for name in SYSTEMS

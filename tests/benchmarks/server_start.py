@@ -83,9 +83,9 @@ def measure(rounds: int) -> Report:
         "with": lambda: start_once(extension=True),
         "without": lambda: start_once(extension=False),
     }
-    found = interleaved(contenders, rounds)
-    figures = {f"{name}_ms": statistics.median(found[name]) for name in contenders}
-    ratio = paired_ratio(found["with"], found["without"])
+    result = interleaved(contenders, rounds)
+    figures = {f"{name}_ms": statistics.median(result[name]) for name in contenders}
+    ratio = paired_ratio(result["with"], result["without"])
     return Report(
         ratios={"vs_without": ratio}, figures=figures, goals={"vs_without": 1.05}
     )

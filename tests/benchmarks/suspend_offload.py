@@ -99,7 +99,7 @@ def measure(rounds: int) -> Report:
             "memcpy": plain_copies(size, device),
             "fresh_memcpy": fresh_copies(size, device),
         }
-        found = interleaved({"ours": cycle, **contenders}, rounds)
+        result = interleaved({"ours": cycle, **contenders}, rounds)
     figures = {
         "state_gb": size / 1e9,
         "out_gb_per_second": size
@@ -109,13 +109,13 @@ def measure(rounds: int) -> Report:
         / 1e9
         / statistics.median(back.seconds for _, back in moves[1:]),
         **{
-            f"{name}_gb_per_second": 2 * size / 1e9 / statistics.median(found[name])
+            f"{name}_gb_per_second": 2 * size / 1e9 / statistics.median(result[name])
             for name in contenders
         },
     }
     return Report(
         ratios={
-            f"vs_{name}": paired_ratio(found["ours"], found[name])
+            f"vs_{name}": paired_ratio(result["ours"], result[name])
             for name in contenders
         },
         figures=figures,

@@ -120,14 +120,14 @@ def test_a_doctor_of_an_older_version_is_understood() -> None:
 
 
 def test_a_cap_that_nothing_holds_has_no_goal() -> None:
-    found = {"driver": 140 << 30, "torch": 19 << 29}
-    held = list(caps.compared("L1-strict", "10GiB", 10 << 30, found))
+    result = {"driver": 140 << 30, "torch": 19 << 29}
+    held = list(caps.compared("L1-strict", "10GiB", 10 << 30, result))
     assert [row.name for row in held] == [
         "L1-strict.10GiB.driver_vs_asked",
         "L1-strict.10GiB.torch_vs_asked",
     ]
     assert [row.verdict.rpartition(" ")[2] for row in held] == ["MISSED", "met"]
-    driver, torch = caps.compared("L0", "10GiB", 10 << 30, found)
+    driver, torch = caps.compared("L0", "10GiB", 10 << 30, result)
     assert driver.verdict == ""
     assert "advisory: nothing holds it" in driver.says
     assert torch.value == 0.95
@@ -154,10 +154,10 @@ def test_a_grant_is_silently_unlimited_only_where_nobody_noticed() -> None:
 
 
 def test_grants_are_counted_and_those_that_are_missing_said() -> None:
-    found = [grant(Enforcement.L1, True, False)] * 3 + [
+    result = [grant(Enforcement.L1, True, False)] * 3 + [
         grant(Enforcement.L1, True, True)
     ]
-    rows = by_name(list(grants.counted(found, 5, Counter({"no room": 1}))))
+    rows = by_name(list(grants.counted(result, 5, Counter({"no room": 1}))))
     assert (rows["grants"].value, rows["grants"].verdict) == (
         4.0,
         "goal 5 or more: MISSED",
@@ -198,9 +198,9 @@ def test_caps_of_30_and_70_are_exact_at_3_to_7() -> None:
 
 
 def test_cycles_are_summed_up_with_what_went_wrong() -> None:
-    found = [suspend.Cycle(out=1.0, back=0.5, is_right=True, is_gone=True)] * 2
-    found += [suspend.Cycle(out=3.0, back=0.5, is_right=False, is_gone=False)]
-    rows = by_name(list(suspend.in_short("driver.torch", found, 20)))
+    result = [suspend.Cycle(out=1.0, back=0.5, is_right=True, is_gone=True)] * 2
+    result += [suspend.Cycle(out=3.0, back=0.5, is_right=False, is_gone=False)]
+    rows = by_name(list(suspend.in_short("driver.torch", result, 20)))
     assert (rows["driver.torch.cycles"].value, rows["driver.torch.cycles"].says) == (
         3.0,
         "of 20: the time was up",
@@ -266,14 +266,14 @@ def test_the_worst_of_all_turns_counts() -> None:
 
 
 def test_cells_that_waited_and_cells_that_failed_are_counted() -> None:
-    one = notebooks.Notebook(
+    notebook = notebooks.Notebook(
         kernel_id="k",
         client=None,
         waits=[0.1] * 8 + [2.0, 3.0],
         failed=["RuntimeError: lost"],
     )
     rows = by_name(
-        list(notebooks.in_short([one], {"LeaseResumed": 3, "LeaseStateLost": 1}))
+        list(notebooks.in_short([notebook], {"LeaseResumed": 3, "LeaseStateLost": 1}))
     )
     assert (rows["share_within_1_s"].value, rows["wait_p95_s"].value) == (0.8, 3.0)
     assert (rows["failed"].value, rows["failed"].says) == (1.0, "RuntimeError: lost")
@@ -338,17 +338,17 @@ def test_the_sum_of_a_pattern_is_known(count: int) -> None:
 
 
 def test_a_worker_does_what_it_is_told_and_says_what_it_cannot(bench: Bench) -> None:
-    with worker(bench, {**os.environ, "PYTHONPATH": str(ROOT)}) as one:
-        assert one.ask("fill", how="memory", most=5 * MIB)["bytes"] == 4 * MIB
+    with worker(bench, {**os.environ, "PYTHONPATH": str(ROOT)}) as child:
+        assert child.ask("fill", how="memory", most=5 * MIB)["bytes"] == 4 * MIB
         with pytest.raises(WorkFailed, match="KeyError: 'dance'"):
-            one.ask("run", what="dance", seconds=1)
-        assert all_at_once([one], "count") == [{"done": 0}]
-        one.process.kill()
+            child.ask("run", what="dance", seconds=1)
+        assert all_at_once([child], "count") == [{"done": 0}]
+        child.process.kill()
         with pytest.raises(
             WorkFailed, match="its process ended with -9: it said nothing"
         ):
-            one.hear()
-    assert one.process.poll() is not None
+            child.hear()
+    assert child.process.poll() is not None
 
 
 @pytest.fixture(scope="module")
@@ -363,23 +363,23 @@ def driver() -> dict[str, str]:
 def test_what_the_driver_gives_is_found_and_given_back(
     bench: Bench, driver: dict[str, str]
 ) -> None:
-    with worker(bench, driver) as one:
+    with worker(bench, driver) as child:
         for _ in range(2):
             assert (
-                one.ask("fill", how="driver", most=1 << 40)["bytes"]
+                child.ask("fill", how="driver", most=1 << 40)["bytes"]
                 == (256 + 32 + 3 * 4) * MIB
             )
-        assert one.ask("fill", how="driver", most=64 * MIB)["bytes"] == 64 * MIB
+        assert child.ask("fill", how="driver", most=64 * MIB)["bytes"] == 64 * MIB
 
 
 def test_a_limit_is_one_only_if_more_is_refused(
     bench: Bench, driver: dict[str, str]
 ) -> None:
-    with worker(bench, driver) as one:
-        said = one.ask("probe", too_much=330 * MIB)
-        assert said == {"free": 300 * MIB, "total": 141 << 30, "gave_too_much": False}
-        assert one.ask("probe", too_much=200 * MIB)["gave_too_much"]
-        assert one.ask("probe", too_much=200 * MIB)["free"] == 300 * MIB
+    with worker(bench, driver) as child:
+        text = child.ask("probe", too_much=330 * MIB)
+        assert text == {"free": 300 * MIB, "total": 141 << 30, "gave_too_much": False}
+        assert child.ask("probe", too_much=200 * MIB)["gave_too_much"]
+        assert child.ask("probe", too_much=200 * MIB)["free"] == 300 * MIB
 
 
 # -- sections as processes -------------------------------------------------------------
@@ -400,11 +400,11 @@ print(json.dumps({'name': 'pid', 'value': left.pid}), flush=True)
 
 def run(code: str, seconds: float = 30.0) -> list[Row]:
     shown: list[Row] = []
-    found = running.run_section(
+    result = running.run_section(
         [sys.executable, "-S", "-c", SAY + code], seconds, os.environ, shown.append
     )
-    assert shown == found
-    return found
+    assert shown == result
+    return result
 
 
 def is_over(pid: int) -> bool:
@@ -477,23 +477,23 @@ def test_without_a_gpu_it_says_so_and_nothing_is_wrong(
     without_gpu: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert gpu_suite.main(["--json"]) == 0
-    said = capsys.readouterr()
+    text = capsys.readouterr()
     why = "there is no GPU on this machine"
-    assert json.loads(said.out.splitlines()[-1]) == {
+    assert json.loads(text.out.splitlines()[-1]) == {
         "ratios": {},
         "figures": {},
         "skipped": why,
     }
-    assert said.err == f"gpu_suite: {why}\n"
+    assert text.err == f"gpu_suite: {why}\n"
 
 
 def test_among_the_benchmarks_it_is_skipped_with_its_reason() -> None:
-    found = {
+    result = {
         "gpu_suite": {"ratios": {}, "figures": {}, "skipped": "no GPU"},
         "cycle": None,
         "x": {"ratios": {"r": 0.5}},
     }
-    _, *lines = all_of_them.table(found)
+    _, *lines = all_of_them.table(result)
     assert [line.split() for line in lines] == [
         ["gpu_suite", "skipped:", "no", "GPU"],
         ["cycle", "FAILED", "nan"],
@@ -505,9 +505,9 @@ def test_where_the_package_is_not_installed_jupyter_finds_its_provisioner(
     tmp_path: Path,
 ) -> None:
     folder = gpu_suite.registered(tmp_path)
-    (found,) = importlib.metadata.distributions(path=[folder])
-    (one,) = found.entry_points.select(group="jupyter_client.kernel_provisioners")
-    assert (one.name, one.load().__name__) == (
+    (result,) = importlib.metadata.distributions(path=[folder])
+    (entry,) = result.entry_points.select(group="jupyter_client.kernel_provisioners")
+    assert (entry.name, entry.load().__name__) == (
         "aistack-provisioner",
         "SliceProvisioner",
     )
@@ -535,9 +535,9 @@ def test_a_section_for_which_no_time_is_left_is_left_out(tmp_path: Path) -> None
     options = gpu_suite.parsed(
         ["--budget", "1", "--device", "cpu", "--only", "caps", "--only", "levels"]
     )
-    found = gpu_suite.measure(options, tmp_path, {}, sys.stderr)
-    assert list(found) == ["levels", "caps"]
-    assert all(rows[0].says.startswith("left out") for rows in found.values())
+    result = gpu_suite.measure(options, tmp_path, {}, sys.stderr)
+    assert list(result) == ["levels", "caps"]
+    assert all(rows[0].says.startswith("left out") for rows in result.values())
 
 
 def test_a_section_that_raises_says_why_in_its_row(

@@ -195,10 +195,10 @@ def test_all_that_waits_is_told_why_and_until_when(clock: ManualClock) -> None:
     broker = made(clock)
     broker.submit("1", holder("a", user="alice"), lease_seconds=720.0)
     broker.submit("1", holder("b", user="bob"))
-    (one,) = broker.waiting()
-    assert (one.position, one.eta_at) == (1, clock.now + 720)
+    (entry,) = broker.waiting()
+    assert (entry.position, entry.eta_at) == (1, clock.now + 720)
     assert (
-        one.reason
+        entry.reason
         == "needs a whole GPU; the next one frees in about 12 min when alice's lease ends"
     )
     assert "alice" not in broker.queue()[0].reason

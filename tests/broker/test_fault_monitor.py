@@ -146,8 +146,8 @@ def test_it_is_told_once_by_however_many_brokers_and_again_when_it_happens_again
 ) -> None:
     other = Broker(broker.ledger, [lists], host="testbox", clock=clock, ttl_seconds=1e6)
     lists.broken = (FAULT,)
-    for one in (broker, other, broker):
-        turn(one, clock)
+    for each in (broker, other, broker):
+        turn(each, clock)
     assert (
         len([event for event in broker.events() if event.kind.value == "LeaseFaulted"])
         == 3

@@ -246,7 +246,7 @@ def test_where_a_control_group_holds_a_lease_its_group_counts(
         13: b"0::/user",
     }
     monkeypatch.setattr(memory_watchdog, "cgroup_of", lambda pid: groups.get(pid, b""))
-    piece = Slice(
+    slice_ = Slice(
         device_id="GPU-0",
         kind=SliceKind.SHARE,
         fraction=Fraction(1, 2),
@@ -256,7 +256,7 @@ def test_where_a_control_group_holds_a_lease_its_group_counts(
 
     def orphan_processes(root: int, enforced_by: Enforcement) -> frozenset[int]:
         held = Lease(
-            id="l-1", token=1, request_id="r-1", spec=None, holder=holder(pid=root), slices=(piece,),  # type: ignore[arg-type]
+            id="l-1", token=1, request_id="r-1", spec=None, holder=holder(pid=root), slices=(slice_,),  # type: ignore[arg-type]
             granted_at=0, expires_at=1, enforced_by=enforced_by,
         )  # fmt: skip
         return memory_watchdog.find_orphan_processes(

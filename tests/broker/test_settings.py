@@ -57,13 +57,13 @@ def test_every_field_of_a_queue_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("text", "meant"),
     [(False, None), (None, None), (True, IdlePolicy()), ({}, IdlePolicy())],
 )
 def test_idle_is_never_by_default_or_by_a_table(
-    said: Any, meant: IdlePolicy | None
+    text: Any, meant: IdlePolicy | None
 ) -> None:
-    assert read_queues({"default": {"idle": said}})[0].idle == meant
+    assert read_queues({"default": {"idle": text}})[0].idle == meant
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("text", "meant"),
     [
         ("off", None),
         ("auto", SuspendPolicy()),
@@ -202,13 +202,13 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> Non
     ],
 )  # fmt: skip
 def test_when_kernels_are_suspended_is_off_auto_or_a_table(
-    said: Any, meant: SuspendPolicy | None
+    text: Any, meant: SuspendPolicy | None
 ) -> None:
-    assert read_suspend(said) == meant
+    assert read_suspend(text) == meant
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("text", "words"),
     [
         ("on", 'suspend: expected "off", "auto", or a table with warm, hard'),
         (True, "suspend: expected"),
@@ -225,10 +225,10 @@ def test_when_kernels_are_suspended_is_off_auto_or_a_table(
     ],
 )
 def test_a_way_to_suspend_that_makes_no_sense_is_named_with_its_field(
-    said: Any, words: str
+    text: Any, words: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(words)) as refused:
-        read_suspend(said)
+        read_suspend(text)
     assert refused.value.facts["field"] == "suspend"
 
 
@@ -295,7 +295,7 @@ def test_what_may_be_cut_is_read_from_the_setting() -> None:
         ("GPU-a", 0, "2g.35gb"),
         ("GPU-b", 1, "1g.18gb"),
     ]
-    assert [some.allows(*one) for one in asked] == [True, True, False, False]
+    assert [some.allows(*each) for each in asked] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(

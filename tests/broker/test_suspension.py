@@ -43,13 +43,13 @@ class Host:
 
     def __init__(self, table: str = "1xH100-80GB", **options: Any) -> None:
         self.clock = ManualClock()
-        said = {
+        text = {
             "policy": POLICY,
             "suspend": SuspendPolicy(),
             "host_memory": lambda: 1000 * GIB,
         }
         self.broker: Broker = simulated_broker(
-            table, **{**said, "clock": self.clock, "ttl_seconds": 1e6, **options}
+            table, **{**text, "clock": self.clock, "ttl_seconds": 1e6, **options}
         )
 
     def ask(self, name: str, spec: str = "1", **fields: Any) -> Request:
@@ -77,7 +77,7 @@ class Host:
         self.broker.prepare(lease)
         self.broker.activate(lease.id, lease.token, verified=True)
         return self.broker.update_device_state(
-            lease.id, lease.token, lambda one: with_pin_reason(one, "")
+            lease.id, lease.token, lambda item: with_pin_reason(item, "")
         )
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -96,7 +96,7 @@ class Host:
             out = partial(suspended, state_bytes=state, tier=SuspendMethod.SIMULATED)
             return self.broker.update_device_state(lease.id, lease.token, out)
         return self.broker.update_device_state(
-            lease.id, lease.token, lambda one: resumed(one, self.clock())
+            lease.id, lease.token, lambda item: resumed(item, self.clock())
         )
 
     def move(self) -> list[str]:
@@ -127,7 +127,9 @@ def test_two_kernels_take_turns_on_a_gpu_that_holds_one() -> None:
     )
     assert host.home("b").pinned == NOT_CHECKED
     host.broker.update_device_state(
-        host.lease("b").id, host.lease("b").token, lambda one: with_pin_reason(one, "")
+        host.lease("b").id,
+        host.lease("b").token,
+        lambda item: with_pin_reason(item, ""),
     )
 
     host.broker.begin_cell(host.lease("a").id)
@@ -185,7 +187,7 @@ def test_what_is_kept_stays_whoever_waits() -> None:
     with pytest.raises(LeaseError, match="pinned by the user"):
         host.broker.request_action(lease.id, RequestedAction.SUSPEND)
     host.broker.set_pinned(lease.id, False)
-    assert [one.id for one in host.broker.transfers()] == [lease.id]
+    assert [transfer.id for transfer in host.broker.transfers()] == [lease.id]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_a_restarted_kernel_is_verified_while_it_is_suspended_and_waits_for_room
     host.start("b")
     host.broker.bind(lease.id, lease.token, pid=4_000_000)
     host.broker.update_device_state(
-        lease.id, lease.token, lambda one: reset_for_new_process(one, host.clock.now)
+        lease.id, lease.token, lambda item: reset_for_new_process(item, host.clock.now)
     )
     anew = host.broker.activate(lease.id, lease.token, verified=True)
     assert (anew.state, anew.verified) == (LeaseState.SUSPENDED, True)
@@ -289,8 +291,8 @@ def test_the_room_of_what_is_suspended_is_shown_as_free() -> None:
     service, caller = Service(host.broker), Caller(user="ann", uid=1000)
 
     def shown() -> tuple[str, str]:
-        said = service.call("host", {}, caller)
-        return said["devices"][0]["free_fraction"], said["queues"][0]["held"]
+        text = service.call("host", {}, caller)
+        return text["devices"][0]["free_fraction"], text["queues"][0]["held"]
 
     assert shown() == ("1/4", "3/4")
     host.broker.request_action(lease.id, RequestedAction.SUSPEND)
@@ -303,10 +305,10 @@ def test_who_stays_as_the_host_has_no_room_for_all_is_shown_with_that_reason() -
     host = Host("2xH100-80GB", host_memory=lambda: 150 * GIB)
     for name in ("a", "b"):
         host.start(name)
-    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))[
+    text = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))[
         "leases"
     ]
-    shown = {lease["holder"]["id"]: lease["residence"] for lease in said}
+    shown = {lease["holder"]["id"]: lease["residence"] for lease in text}
     assert (shown["a"]["standing"], shown["a"]["why"]) == ("warm", "")
     assert shown["b"]["standing"] == "pinned"
     assert shown["b"]["why"].startswith("not enough host memory to suspend it: 160")
@@ -322,10 +324,10 @@ def test_who_could_not_come_back_beside_one_that_stays_is_shown_with_that_reason
     host.start("a", "1/2")
     kept = host.start("b", "1/2")
     host.broker.set_pinned(kept.id, True)
-    said = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))[
+    text = Service(host.broker).call("leases", {}, Caller(user="ann", uid=1000))[
         "leases"
     ]
-    whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in said}
+    whys = {lease["holder"]["id"]: lease["residence"]["why"] for lease in text}
     assert whys["b"] == PINNED_BY_USER
     assert whys["a"].startswith("it could not be resumed: that takes ")
 

@@ -127,7 +127,7 @@ def test_slice_that_others_need_is_told_saved_and_taken_back(lab: LabPage) -> No
     assert "in the kernel" in lab.run("print(kept)")
     lab.picture("notice-taken")
     until(
-        lambda: [one["queue"] for one in lab.server.leases()] == ["urgent"],
+        lambda: [each["queue"] for each in lab.server.leases()] == ["urgent"],
         30,
         "the higher-priority request gets nothing",
     )

@@ -77,9 +77,9 @@ def kept(lab: LabPage) -> Locator:
     return lab.page.locator("[data-aistack-picture]").last
 
 
-def live_curve(lab: LabPage, said: str) -> Locator:
+def live_curve(lab: LabPage, text: str) -> Locator:
     """The live curve, when it says so."""
-    return lab.page.locator(f".jp-Notebook svg[aria-label='loss: {said}']")
+    return lab.page.locator(f".jp-Notebook svg[aria-label='loss: {text}']")
 
 
 def live_meter(lab: LabPage, name: str) -> Locator:

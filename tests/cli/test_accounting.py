@@ -36,14 +36,14 @@ def books(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
     monkeypatch.setattr(clients, "_connected", None)
     levels = (3600.0, 3600.0, *NO_LEVELS[2:])
-    said: dict[str, Any] = {
+    text: dict[str, Any] = {
         "host": "h",
         "device_id": "GPU-0",
         "day": TODAY,
         "spec": "1/2",
         "label": "a.ipynb",
     }
-    said |= {
+    text |= {
         "seconds": 7200.0,
         "share_seconds": 3600.0,
         "levels": levels,
@@ -52,8 +52,8 @@ def books(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     energy = {"millijoules": 1_800_000_000, "metered_seconds": 3600.0}
     charges = (
-        UsageRecord(lease_id="l-1", user=current_user(), **said, **energy),
-        UsageRecord(lease_id="l-2", user="=bob", **said),
+        UsageRecord(lease_id="l-1", user=current_user(), **text, **energy),
+        UsageRecord(lease_id="l-2", user="=bob", **text),
     )
     ledger = open_ledger(os.environ["AISTACK_LEDGER"])
     ledger.settle(UsageSummary(charges=charges))

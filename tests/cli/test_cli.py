@@ -64,14 +64,14 @@ def test_doctor_calls_a_compute_instance_advisory_as_its_lease_will() -> None:
 
 
 def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
-    found = {
+    result = {
         "kind": "gpu",
         "simulated": False,
         "mig_enabled": False,
         "is_divisible": True,
         "level": "L1",
     }
-    device = {**found, "index": 0, "name": "NVIDIA H200"}
+    device = {**result, "index": 0, "name": "NVIDIA H200"}
     told = {
         "enforcement": enforcement(device),
         "why_not": {"L2": "needs driver 615"},
@@ -98,7 +98,7 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
 
 
 def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
-    found = {
+    result = {
         "kind": "gpu",
         "simulated": False,
         "mig_enabled": False,
@@ -112,7 +112,7 @@ def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
         "L2": "no control program",
     }
     device = {
-        **found,
+        **result,
         "name": "NVIDIA H200",
         "enforcement": {},
         "why_not": why_not,

@@ -100,8 +100,8 @@ def test_a_summary_that_holds_is_no_broken_promise() -> None:
     ],
 )
 def test_what_did_not_hold_is_named(change: dict[str, Any], words: str) -> None:
-    (said,) = demo.broken_promises(GOOD | change)
-    assert words in said
+    (sentence,) = demo.broken_promises(GOOD | change)
+    assert words in sentence
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ class Command:
         for line in self.process.stdout:
             self.lines.append(line)
 
-    def said(self, pattern: str) -> re.Match[str] | None:
+    def output_match(self, pattern: str) -> re.Match[str] | None:
         return re.search(pattern, "".join(self.lines))
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -227,9 +227,9 @@ class Command:
         self._reader.join(10)
         psutil.wait_procs(below, timeout=10)
         return [
-            one
-            for one in below
-            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+            each
+            for each in below
+            if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
         ]
 
 
@@ -242,7 +242,7 @@ def test_ctrl_c_ends_the_headless_demo_with_its_server_and_kernel(
         "--notebook",
         str(notebook(tmp_path, "import time; open('on', 'w'); time.sleep(600)")),
     )
-    command.wait_for(lambda: command.said(r"\[1/1\]"))
+    command.wait_for(lambda: command.output_match(r"\[1/1\]"))
     assert command.interrupt() == []
     assert command.process.returncode == 130
     assert "Traceback" not in "".join(command.lines)
@@ -264,12 +264,12 @@ def test_jupyterlab_opens_on_the_tour_and_ends_with_ctrl_c(tmp_path: Path) -> No
     pytest.importorskip("jupyterlab")
     command = Command(tmp_path, "--no-browser", "--dir", str(tmp_path / "x"))
     command.wait_for(
-        lambda: command.said(r"http://\S+/lab/tree/tour\.ipynb\?token=\w+")
+        lambda: command.output_match(r"http://\S+/lab/tree/tour\.ipynb\?token=\w+")
     )
-    found = command.said(r"http://\S+/lab/tree/tour\.ipynb\?token=\w+")
-    assert found
+    result = command.output_match(r"http://\S+/lab/tree/tour\.ipynb\?token=\w+")
+    assert result
     command.wait_for(
-        lambda: answers(found[0])
+        lambda: answers(result[0])
     )  # the address is printed a moment before it is listened at
     assert (tmp_path / "x" / "tour.ipynb").exists()
     assert command.interrupt() == []

@@ -58,7 +58,7 @@ def test_a_lease_is_held_inside_the_with_and_given_back_after(
             "simulated",
         )
         assert os.environ["AISTACK_LEASE"] == lease.id
-        assert [found["id"] for found in gpu_client.leases()] == [lease.id]
+        assert [result["id"] for result in gpu_client.leases()] == [lease.id]
         assert "nothing: the device is simulated" in repr(lease)
     assert gpu_client.leases() == []
     assert "AISTACK_LEASE" not in os.environ

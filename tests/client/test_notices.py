@@ -23,16 +23,18 @@ from jupyter_aistack.core.model.condition import ConditionKind, new_condition
 from jupyter_aistack.core.wire.preparations import CONDITION
 from jupyter_aistack.exceptions import LedgerUnavailable
 from tests.fakes.samples import SAMPLES, lease
+from tests.fakes.threads import NewThreads
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def watcher(said: list[str]) -> NoticeWatcher:
-    return NoticeWatcher(list, said.append)
+def watcher(messages: list[str]) -> NoticeWatcher:
+    return NoticeWatcher(list, messages.append)
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +44,12 @@ def no_hooks_left() -> Iterator[None]:
 
 
 def test_a_notice_is_told_once_in_plain_words(
-    watcher: NoticeWatcher, said: list[str]
+    watcher: NoticeWatcher, messages: list[str]
 ) -> None:
     noticed = lease(kind="preempt")
     assert watcher.update([noticed])
     assert watcher.update([noticed])
-    (line,) = said
+    (line,) = messages
     assert line.startswith("This kernel's slice 1/4 will be preempted in ")
     assert (
         "a higher-priority request needs the capacity. Save what you need; the kernel keeps running on the CPU."
@@ -83,11 +85,11 @@ def test_an_idle_notice_says_how_to_keep_the_slice() -> None:
 
 
 def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(
-    watcher: NoticeWatcher, said: list[str]
+    watcher: NoticeWatcher, messages: list[str]
 ) -> None:
     for kind in ("idle", "", "", "idle"):
         watcher.update([lease(kind=kind)])
-    assert [line.split(" will")[0].split(": ")[0] for line in said] == [
+    assert [line.split(" will")[0].split(": ")[0] for line in messages] == [
         "This kernel's slice 1/4",
         "This kernel's slice 1/4 stays",
         "This kernel's slice 1/4",
@@ -106,27 +108,29 @@ def test_a_notice_that_is_withdrawn_is_said_and_may_come_again(
     ],
 )
 def test_what_is_wrong_with_a_slice_is_told_once(
-    kind: str, message: str, is_told: bool, watcher: NoticeWatcher, said: list[str]
+    kind: str, message: str, is_told: bool, watcher: NoticeWatcher, messages: list[str]
 ) -> None:
     condition = new_condition(ConditionKind(kind), message, 1.0)
     troubled = lease(conditions=[CONDITION.to_dict(condition)])
     for _ in range(2):
         watcher.update([troubled])
-    assert said == ([f"This kernel's slice 1/4 is {condition.text}"] if is_told else [])
+    assert messages == (
+        [f"This kernel's slice 1/4 is {condition.text}"] if is_told else []
+    )
     watcher.update([lease(conditions=[])])
     watcher.update([troubled])
-    assert len(said) == 2 * is_told, "and again when it comes again"
+    assert len(messages) == 2 * is_told, "and again when it comes again"
 
 
 def test_each_condition_that_comes_is_told_for_itself(
-    watcher: NoticeWatcher, said: list[str]
+    watcher: NoticeWatcher, messages: list[str]
 ) -> None:
     near = new_condition(ConditionKind.MEMORY_PRESSURE, "38 of 40 GiB", 1.0)
     fault = new_condition(ConditionKind.DEVICE_FAULT, "it failed", 2.0)
     watcher.update([lease(conditions=[CONDITION.to_dict(near)])])
     both = [CONDITION.to_dict(fault), CONDITION.to_dict(near)]
     watcher.update([lease(conditions=both)])
-    assert said == [
+    assert messages == [
         "This kernel's slice 1/4 is near its memory: 38 of 40 GiB",
         "This kernel's slice 1/4 is on a GPU that failed: it failed",
     ]
@@ -149,7 +153,7 @@ def test_hooks_get_the_notice_as_a_dict(watcher: NoticeWatcher) -> None:
 
 
 def test_a_hook_that_fails_is_shown_and_the_others_are_called(
-    watcher: NoticeWatcher, said: list[str]
+    watcher: NoticeWatcher, messages: list[str]
 ) -> None:
     got: list[dict[str, Any]] = []
 
@@ -160,8 +164,8 @@ def test_a_hook_that_fails_is_shown_and_the_others_are_called(
     on_notice(got.append)
     watcher.update([lease(kind="preempt")])
     assert len(got) == 1
-    assert "save, called because of the notice, failed:" in said[1]
-    assert "OSError: the disk is full" in said[1]
+    assert "save, called because of the notice, failed:" in messages[1]
+    assert "OSError: the disk is full" in messages[1]
 
 
 def test_defining_a_hook_again_replaces_it(watcher: NoticeWatcher) -> None:
@@ -177,7 +181,7 @@ def test_defining_a_hook_again_replaces_it(watcher: NoticeWatcher) -> None:
 
 
 def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(
-    watcher: NoticeWatcher, said: list[str]
+    watcher: NoticeWatcher, messages: list[str]
 ) -> None:
     may_go_on, saved = threading.Event(), threading.Event()
 
@@ -187,14 +191,14 @@ def test_in_passing_the_line_comes_at_once_and_the_functions_hold_nobody_up(
         saved.set()
 
     watcher.update_in_background([lease(kind="preempt")])
-    assert len(said) == 1
+    assert len(messages) == 1
     assert not saved.is_set()
     may_go_on.set()
     assert saved.wait(10)
 
 
 def test_the_watcher_asks_until_nothing_is_left_and_survives_a_server_that_is_gone(
-    said: list[str], monkeypatch: pytest.MonkeyPatch
+    messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notices, "ASK_SECONDS", 0.001)
     answers = iter([[lease()], LedgerUnavailable(), [lease(kind="preempt")], []])
@@ -207,20 +211,18 @@ def test_the_watcher_asks_until_nothing_is_left_and_survives_a_server_that_is_go
         return answer
 
     on_notice(lambda notice: called_in.append(threading.current_thread().name))
-    watcher = NoticeWatcher(ask, said.append)
+    watcher = NoticeWatcher(ask, messages.append)
+    started = NewThreads()
     watcher.watch()
-    thread = watcher._thread
     watcher.watch()
-    assert thread is not None
-    thread.join(10)
-    assert not thread.is_alive()
-    assert len(said) == 1
+    wait_until(lambda: not started.named("aistack-notices"))
+    assert len(messages) == 1
     assert called_in == ["aistack-notices"]
     assert list(answers) == []
 
 
 def test_a_lease_that_comes_while_the_last_answer_is_read_is_looked_after(
-    said: list[str], monkeypatch: pytest.MonkeyPatch
+    messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notices, "ASK_SECONDS", 0.001)
     asked: list[int] = []
@@ -232,12 +234,11 @@ def test_a_lease_that_comes_while_the_last_answer_is_read_is_looked_after(
             return []
         return [lease(kind="preempt")] if len(asked) == 2 else []
 
-    watcher = NoticeWatcher(ask, said.append)
+    watcher = NoticeWatcher(ask, messages.append)
+    started = NewThreads()
     watcher.watch()
-    thread = watcher._thread
-    assert thread is not None
-    thread.join(10)
-    assert (len(asked), len(said)) == (3, 1)
+    wait_until(lambda: not started.named("aistack-notices"))
+    assert (len(asked), len(messages)) == (3, 1)
 
 
 def test_the_hook_is_part_of_the_face() -> None:

@@ -137,26 +137,26 @@ def kernels(server: Any) -> Any:
 
 @pytest.fixture
 def broker(server: Any) -> Broker:
-    found = server.web_app.settings["aistack"].broker
-    assert isinstance(found, Broker)
-    return found
+    broker = server.web_app.settings["aistack"].broker
+    assert isinstance(broker, Broker)
+    return broker
 
 
 def lease_of(broker: Broker, kernel_id: str) -> Lease | None:
     """The kernel's one live lease."""
-    found = [lease for lease in broker.leases() if lease.holder.id == kernel_id]
-    assert len(found) <= 1
-    return found[0] if found else None
+    leases = [lease for lease in broker.leases() if lease.holder.id == kernel_id]
+    assert len(leases) <= 1
+    return leases[0] if leases else None
 
 
 async def active(broker: Broker, kernel_id: str) -> Lease:
     """The kernel's lease once it has been checked from inside."""
 
-    def found() -> Lease | None:
+    def current_lease() -> Lease | None:
         lease = lease_of(broker, kernel_id)
         return lease if lease and lease.state is LeaseState.ACTIVE else None
 
-    lease: Lease = await until(found)
+    lease: Lease = await until(current_lease)
     return lease
 
 
@@ -186,13 +186,13 @@ async def client_of(manager: Any) -> AsyncIterator[Any]:
 
 async def evaluate(client: Any, expression: str) -> Any:
     """The value of a Python expression in the kernel, carried as JSON."""
-    said: list[str] = []
+    messages: list[str] = []
 
     def hear(message: dict[str, Any]) -> None:
         if message["msg_type"] == "stream":
-            said.append(message["content"]["text"])
+            messages.append(message["content"]["text"])
 
     code = f"import json, os, sys; print(json.dumps({expression}))"
     reply = await client.execute_interactive(code, output_hook=hear, timeout=30)
     assert reply["content"]["status"] == "ok", reply["content"]
-    return json.loads("".join(said))
+    return json.loads("".join(messages))

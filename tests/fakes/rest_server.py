@@ -53,9 +53,9 @@ def server(
 
 @pytest.fixture
 def context(server: Any) -> ServerContext:
-    found = server.web_app.settings["aistack"]
-    assert isinstance(found, ServerContext)
-    return found
+    result = server.web_app.settings["aistack"]
+    assert isinstance(result, ServerContext)
+    return result
 
 
 @pytest.fixture

@@ -11,3 +11,8 @@ def new_shell() -> InteractiveShell:
     outlive the test.
     """
     return InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+
+
+def gpu(shell: InteractiveShell, line: str) -> str:
+    """What ``%gpu line`` shows as text."""
+    return str(shell.run_line_magic("gpu", line))

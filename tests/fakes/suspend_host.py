@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
 from jupyter_aistack.core.model.device_state import (
@@ -23,11 +21,11 @@ from jupyter_aistack.core.model.device_state import (
     SuspendMethod,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LeaseError
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.testing import ManualClock, holder
+
+from .bare_provider import BareProvider
 
 GPU_BYTES = 80 * GIB
 KEPT_BY_DRIVER = GIB // 2
@@ -95,7 +93,7 @@ NO_FAULTS = Faults(
 )
 
 
-class FakeGPUs(Provider):
+class FakeGPUs(BareProvider):
     """The GPUs of a machine, with what is free on them to the byte."""
 
     name = "gpu"
@@ -117,18 +115,6 @@ class FakeGPUs(Provider):
             )
             for index, device_id in enumerate(self.machine.held)
         )
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation()
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
-    ) -> Mapping[str, DeviceSample]:
-        return {}
 
 
 @dataclass
@@ -194,7 +180,9 @@ class Machine:
 
     def lease_of(self, kernel: Kernel) -> Lease | None:
         leases = (
-            one for one in self._broker(kernel).leases() if one.holder.id == kernel.name
+            lease
+            for lease in self._broker(kernel).leases()
+            if lease.holder.id == kernel.name
         )
         return next(leases, None)
 
@@ -208,7 +196,7 @@ class Machine:
             broker.prepare(lease)
             broker.activate(lease.id, lease.token, verified=True)
             broker.update_device_state(
-                lease.id, lease.token, lambda one: steps.with_pin_reason(one, "")
+                lease.id, lease.token, lambda item: steps.with_pin_reason(item, "")
             )
 
     def use(self, kernel: Kernel, lease: Lease, home: DeviceState) -> None:
@@ -245,7 +233,7 @@ class Machine:
                 f"{kernel.name} has {kernel.number}, not {kernel.expected}"
             )
             kernel.number = kernel.expected = self.random.randrange(10**9)
-            each = min(piece.memory_bytes for piece in lease.slices)
+            each = min(slice_.memory_bytes for slice_ in lease.slices)
             kernel.held_bytes = int(each * self.random.uniform(0.05, 0.95))
             self.take(kernel.pid, devices_of(lease), kernel.held_bytes)
             kernel.runs_until = now + self.random.choice([1.0, 5.0, 30.0, 90.0])
@@ -265,7 +253,7 @@ class Machine:
         broker, now = self._broker(kernel), self.clock.now
         broker.bind(lease.id, lease.token, pid=kernel.pid)
         broker.update_device_state(
-            lease.id, lease.token, lambda one: steps.reset_for_new_process(one, now)
+            lease.id, lease.token, lambda item: steps.reset_for_new_process(item, now)
         )
 
     def kill(self, kernel: Kernel) -> None:
@@ -332,31 +320,31 @@ class Machine:
             size = kernel.held_bytes
             self._tell(
                 work,
-                lambda one: steps.suspended(
-                    one, state_bytes=size, tier=SuspendMethod.CHECKPOINT
+                lambda item: steps.suspended(
+                    item, state_bytes=size, tier=SuspendMethod.CHECKPOINT
                 ),
             )
         elif outcome == "stayed":
             self._tell(
                 work,
-                lambda one: steps.suspend_failed(
-                    one, now, "the kernel could not be locked"
+                lambda item: steps.suspend_failed(
+                    item, now, "the kernel could not be locked"
                 ),
             )
         elif outcome == "returned":
             if work.pid in self.vaults:  # a new process has nothing to bring back
                 kernel.number, _ = self.vaults.pop(work.pid)
-            self._tell(work, lambda one: steps.resumed(one, now))
+            self._tell(work, lambda item: steps.resumed(item, now))
         elif outcome == "not returned":
             self._tell(
-                work, lambda one: steps.resume_failed(one, "the helper has ended")
+                work, lambda item: steps.resume_failed(item, "the helper has ended")
             )
         else:
             del self.vaults[work.pid]
             kernel.is_lost, self.lost = True, self.lost + 1
             self._tell(
                 work,
-                lambda one: steps.mark_lost(one, "the driver met too little memory"),
+                lambda item: steps.mark_lost(item, "the driver met too little memory"),
             )
 
     def _tell(self, work: Work, change: object) -> None:
@@ -396,4 +384,4 @@ class Machine:
 
 
 def devices_of(lease: Lease) -> tuple[str, ...]:
-    return tuple(piece.device_id for piece in lease.slices)
+    return tuple(slice_.device_id for slice_ in lease.slices)

@@ -12,5 +12,5 @@ def residence(phase: str, **more: Any) -> JSON:
 
 
 def orders(*acts: str) -> JSON:
-    found = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
-    return {"residence": residence("parking"), "orders": found}
+    results = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
+    return {"residence": residence("parking"), "orders": results}

@@ -297,19 +297,19 @@ class TestWhereSuchLeasesAreRevoked:
             event.kind.value for event in broker.events()
         }
         async with client_of(kernels.get_kernel(kernel_id)) as client:
-            said: list[str] = []
+            messages: list[str] = []
 
             def hear(message: Any) -> None:
-                said.append(message["content"].get("text", ""))
+                messages.append(message["content"].get("text", ""))
 
             await client.execute_interactive(
                 "print('alive')", output_hook=hear, timeout=30
             )
             assert (
                 f"the lease {ended.id} has ended: {why}; this kernel runs without a device now"
-                in "".join(said)
+                in "".join(messages)
             )
-            assert "".join(said).rstrip().endswith("alive")
+            assert "".join(messages).rstrip().endswith("alive")
 
     async def test_a_kernel_that_asks_for_a_slice_gets_the_sentence_and_no_slice(
         self,

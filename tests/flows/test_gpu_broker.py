@@ -84,7 +84,7 @@ def test_a_gap_in_the_list_counts_what_is_in_use_without_ours(fake_nvml) -> None
     child = fake_nvml.python(GPU + GPU.replace("GPU-a", "GPU-b"), SETUP)
     child.run("first = submit('1/2')")
     gaps = GPU.replace("\n", f" used={75 * GIB}\n") + GPU.replace("GPU-a", "GPU-b")
-    fake_nvml.change(gaps + process(child.process.pid, 30 * GIB) + process(1, -1))
+    fake_nvml.change(gaps + process(child.pid, 30 * GIB) + process(1, -1))
     child.run("clock.advance(10)")
     first, second = child("broker.inventory().devices")
     assert (first.foreign_memory_bytes, first.own_memory_bytes) == (45 * GIB, 30 * GIB)

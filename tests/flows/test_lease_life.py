@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.policy import Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
-from jupyter_aistack.system.processes import started_at
+from jupyter_aistack.system.processes import boot_id, started_at
 from tests.fakes.kernel_server import (
     ALL,
     WriteKernel,
@@ -36,7 +35,7 @@ def holder(name: str, pid: int | None = None) -> Holder:
         kind=HolderKind.KERNEL,
         id=name,
         user="ann",
-        host=socket.gethostname(),
+        host=boot_id(),
         pid=pid or os.getpid(),
     )
 
@@ -337,7 +336,7 @@ async def test_worker_leases_of_a_kernel_go_with_it(
         kind=HolderKind.WORKER,
         id="w-0",
         user="ann",
-        host=socket.gethostname(),
+        host=boot_id(),
         pid=os.getpid(),
         parent=kernel_id,
     )

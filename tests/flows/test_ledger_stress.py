@@ -82,8 +82,8 @@ def on_gpu_0(ledger: SQLLedger) -> dict[str, Lease]:
     """The leases, as if their slices were of the stress test's first GPU."""
     leases = ledger.leases(5.0, live=False)
     return {
-        one.id: replace(one, slices=(replace(one.slices[0], device_id="GPU-0"),))
-        for one in leases
+        lease.id: replace(lease, slices=(replace(lease.slices[0], device_id="GPU-0"),))
+        for lease in leases
     }
 
 

@@ -120,17 +120,17 @@ def client() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_an_old_driver_reaches_l1_and_a_new_one_l2(box: Box) -> None:
     ask = box.start(OLD + GPU)
-    found = ask("device()")
-    assert found.level.value == "L1"
+    result = ask("device()")
+    assert result.level.value == "L1"
     assert (
-        dict(found.why_not)["L2"]
+        dict(result.why_not)["L2"]
         == "MPS namespaces need driver 615 or newer, and this is 580.65.06"
     )
     box.change(NEW + GPU)
     ask.run("clock.advance(100)")
-    found = ask("device()")
-    assert found.level.value == "L2"
-    assert "control groups v2 are not mounted" in dict(found.why_not)["L3"]
+    result = ask("device()")
+    assert result.level.value == "L2"
+    assert "control groups v2 are not mounted" in dict(result.why_not)["L3"]
 
 
 def test_a_host_with_dmem_and_the_helper_reaches_l3(box: Box) -> None:
@@ -168,13 +168,13 @@ def test_another_daemon_in_exclusive_mode_leaves_caps_alone(
     }
     subprocess.run(["nvidia-cuda-mps-control", "-d"], env=environment, check=True)
     try:
-        found = box.start(NEW + GPU.replace("\n", " mode=3\n"))("device()")
+        result = box.start(NEW + GPU.replace("\n", " mode=3\n"))("device()")
     finally:
         subprocess.run(
             ["nvidia-cuda-mps-control"], input=b"quit\n", env=environment, check=True
         )
-    assert found.level.value == "L0"
-    assert "another MPS daemon (process " in dict(found.why_not)["L1"]
+    assert result.level.value == "L0"
+    assert "another MPS daemon (process " in dict(result.why_not)["L1"]
 
 
 def test_a_host_without_mps_is_as_it_was(
@@ -251,9 +251,9 @@ def test_advisory_is_what_an_admin_may_choose(box: Box) -> None:
     ask = box.start()
     ask.run("from jupyter_aistack.providers.registry import build_providers")
     ask.run("plain = build_providers('gpu', enforcement='advisory')[0]")
-    found = ask("plain.discover('box')[0]")
-    assert found.level.value == "L0"
-    assert 'AIStack.enforcement is "advisory"' in dict(found.why_not)["L1"]
+    result = ask("plain.discover('box')[0]")
+    assert result.level.value == "L0"
+    assert 'AIStack.enforcement is "advisory"' in dict(result.why_not)["L1"]
 
 
 def test_shares_of_several_gpus_are_held_by_caps_and_say_why(box: Box) -> None:
@@ -340,7 +340,7 @@ def test_work_that_is_counted_as_the_servers_is_nobodys_leisure(
         box.change(
             NEW + GPU + line.format(running.pid, server) + line.format(client.pid, own)
         )
-        return [ask(one, pids=frozenset({client.pid})) for one in asked]
+        return [ask(each, pids=frozenset({client.pid})) for each in asked]
 
     assert seen(40, 0) == [None, None]
     assert seen(40, 30) == [pytest.approx(0.3), True]
@@ -376,9 +376,9 @@ def test_mps_that_does_not_start_leaves_caps_and_a_sentence_that_stays(
     assert "no compatible devices" in note
     ask.run("broker.activate(only().id, only().token, verified=True)")
     assert ask("conditions_text(only().conditions)") == note
-    found = ask("device()")
-    assert found.level.value == "L0"
-    assert "MPS could not be started" in dict(found.why_not)["L1"]
+    result = ask("device()")
+    assert result.level.value == "L0"
+    assert "MPS could not be started" in dict(result.why_not)["L1"]
     box.stand.tell(refuse_start="")
     ask.run("clock.advance(100)")
     assert ask("device()").level.value == "L2"
@@ -461,8 +461,8 @@ def test_a_gpu_off_the_bus_has_that_for_its_problem(box: Box) -> None:
     ask = box.start()
     ask("prepared('1/2')")
     box.change(NEW + GPU.replace("\n", " lost=15\n"))
-    found = ask("device()")
-    assert "fell off the bus" in found.problem
+    result = ask("device()")
+    assert "fell off the bus" in result.problem
     with pytest.raises(PrepareFailed, match="fell off the bus"):
         ask("broker.devices.prepare(only())")
     ask.run("broker.release(only().id, only().token)")

@@ -218,22 +218,22 @@ def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_a
         client.wait_for_ready(timeout=60)
         ask = "import os, jupyter_aistack\nheld = jupyter_aistack.request('1/4')\n"
         assert (
-            said(
+            output_of(
                 client, f"{ask}print(held.enforced_by, held.verified, held.conditions)"
             )
             == f"{level} True ()\n"
         )
         (lease,) = host.leases()
         assert said_of(lease) == (level, True, "")
-        assert host.stand.root.name in said(
+        assert host.stand.root.name in output_of(
             client, "print(os.environ['CUDA_MPS_PIPE_DIRECTORY'])"
         )
-        said(client, CUDA)
+        output_of(client, CUDA)
         look = (
             "print([name for name in os.environ if name.startswith('CUDA_MPS_')],"
             " [os.environ['CUDA_VISIBLE_DEVICES']])"
         )
-        assert said(client, f"held.release()\n{look}") == "[] ['']\n"
+        assert output_of(client, f"held.release()\n{look}") == "[] ['']\n"
         assert host.leases() == []
         client.execute(DEAF)  # it is in the midst of something when it is ended
         wait_until(
@@ -251,7 +251,7 @@ def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_a
     )
 
 
-def said(client: BlockingKernelClient, code: str) -> str:
+def output_of(client: BlockingKernelClient, code: str) -> str:
     """What a cell prints."""
     heard: list[str] = []
     reply = client.execute_interactive(
@@ -269,7 +269,7 @@ def test_pipes_that_are_removed_are_told_to_those_who_use_them(
     _, lease = host.start()
     shutil.rmtree(next(host.stand.root.glob("*/p")))
     told = wait_until(
-        lambda: next((one for one in host.leases() if one["conditions"]), None)
+        lambda: next((each for each in host.leases() if each["conditions"]), None)
     )
     lost = "lost the directory of its MPS daemon, which was removed; it opens when its processes have ended"
     assert (told["id"], lease_remarks(told)) == (
@@ -293,7 +293,7 @@ def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_name
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     told = wait_until(
-        lambda: next((one for one in host.leases() if one["conditions"]), None)
+        lambda: next((each for each in host.leases() if each["conditions"]), None)
     )
     assert (
         f"had its MPS daemon end and start anew; process {pid} must be started again"
@@ -302,7 +302,7 @@ def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_name
     assert host.device()["problem"] == ""
     host.ask("POST", f"api/kernels/{kernel_id}/restart")
     again = wait_until(
-        lambda: next((one for one in host.leases() if not one["conditions"]), None)
+        lambda: next((each for each in host.leases() if not each["conditions"]), None)
     )
     assert (again["id"], *said_of(again)) == (lease["id"], "L2", True, "")
     assert again["holder"]["pid"] != pid

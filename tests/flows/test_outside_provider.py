@@ -47,12 +47,12 @@ def abaci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[clients.Client]:
     monkeypatch.setattr(clients, "_connected", None)
-    found = clients.connect()
-    yield found
+    result = clients.connect()
+    yield result
     held = clients.attached()
     if held is not None:
         held.release()
-    found.close()
+    result.close()
 
 
 def test_it_is_short() -> None:

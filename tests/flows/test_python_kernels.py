@@ -127,10 +127,10 @@ async def test_secret_that_is_wanted_in_notebooks_can_be_let_through(
     name = kernelspec("plain", argv=IPYKERNEL, drop_environment=["JUPYTER_TOKEN"])
     kernel_id = await kernels.start_kernel(kernel_name=name)
     async with client_of(kernels.get_kernel(kernel_id)) as client:
-        found = (
+        result = (
             "[os.environ.get('JUPYTERHUB_API_TOKEN'), os.environ.get('JUPYTER_TOKEN')]"
         )
-        assert await evaluate(client, found) == ["for-dask-gateway", None]
+        assert await evaluate(client, result) == ["for-dask-gateway", None]
 
 
 async def test_settings_of_the_kernelspec_are_kept_where_they_ask_for_less(

@@ -206,12 +206,12 @@ async def test_slice_that_nobody_uses_is_taken_back_and_its_kernel_says_so_and_g
     assert ended.outcome is Outcome.RECLAIMED
     assert lease_of(broker, kernel_id) is None
     async with client_of(kernels.get_kernel(kernel_id)) as client:
-        said = await output(
+        text = await output(
             client, "import os; print('lease:', os.environ.get('AISTACK_LEASE', ''))"
         )
-        assert f"the lease {lease.id} has ended: reclaimed: idle" in said
-        assert "%gpu request 1/4 asks again" in said
-        assert said.rstrip().endswith("lease:")
+        assert f"the lease {lease.id} has ended: reclaimed: idle" in text
+        assert "%gpu request 1/4 asks again" in text
+        assert text.rstrip().endswith("lease:")
         assert "This kernel holds 1/4" in await output(
             client, "print(get_ipython().run_line_magic('gpu', 'request 1/4'))"
         )
@@ -225,8 +225,8 @@ async def test_notice_is_withdrawn_when_a_cell_runs(
     await turn()
     assert shown(broker, lease.id) == ("noticed", "idle")
     async with client_of(kernels.get_kernel(kernel_id)) as client:
-        said = await output(client, "1 + 1")
-        assert "This kernel's slice 1/4 will be reclaimed in" in said, (
+        text = await output(client, "1 + 1")
+        assert "This kernel's slice 1/4 will be reclaimed in" in text, (
             "told before the cell at the latest"
         )
     await settled(kernels, kernel_id)
@@ -320,25 +320,25 @@ print(get_ipython().run_line_magic("gpu", "request 1 --preemptible"))
             await asyncio.sleep(0.05)
         assert broker.lease(lease.id).outcome is Outcome.PREEMPTED
         assert [held.queue for held in broker.leases()] == ["urgent"]
-        said = await output(client, "print(treasure)")
-        assert "preempted: a higher-priority request needed the capacity" in said
+        text = await output(client, "print(treasure)")
+        assert "preempted: a higher-priority request needed the capacity" in text
         assert (
-            "this kernel runs without a device now; %gpu request 1 asks again" in said
+            "this kernel runs without a device now; %gpu request 1 asks again" in text
         )
-        assert said.rstrip().endswith("42")
+        assert text.rstrip().endswith("42")
         assert await evaluate(client, "os.environ.get('AISTACK_LEASE')") is None
 
 
 async def output(client: Any, code: str) -> str:
     """What running `code` prints."""
-    said: list[str] = []
+    messages: list[str] = []
 
     def hear(message: dict[str, Any]) -> None:
-        said.append(message["content"].get("text", ""))
+        messages.append(message["content"].get("text", ""))
 
     reply = await client.execute_interactive(code, output_hook=hear, timeout=60)
     assert reply["content"]["status"] == "ok", reply["content"]
-    return "".join(said)
+    return "".join(messages)
 
 
 async def stream_text(client: Any) -> str:

@@ -181,15 +181,15 @@ def host(
         "LD_LIBRARY_PATH", f"{variables['LD_LIBRARY_PATH']}{os.pathsep}{driver}"
     )
     monkeypatch.setenv("FAKE_NVML_STATE", variables["FAKE_NVML_STATE"])
-    one = Host(tmp_path, Path(variables["FAKE_NVML_STATE"]))
+    entry = Host(tmp_path, Path(variables["FAKE_NVML_STATE"]))
     write_kernelspec(
         tmp_path / "server" / "data",
         "whole",
         {"slice": "1", "wait_seconds": 30},
         KERNEL,
     )
-    yield one
-    for pid in one.kernels:
+    yield entry
+    for pid in entry.kernels:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

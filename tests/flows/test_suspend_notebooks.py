@@ -84,10 +84,10 @@ class Notebook:
 
     def _hear(self, message: dict[str, Any]) -> None:
         content = message["content"]
-        said = content.get("text") or json.dumps(
+        text = content.get("text") or json.dumps(
             content.get("data") or content.get("traceback") or ""
         )
-        self.shown.append(said)
+        self.shown.append(text)
 
     def take(self) -> str:
         """What was shown since the last call."""
@@ -117,18 +117,18 @@ async def lease_once_known(broker: Broker, kernel_id: str) -> Lease:
             lease if lease and lease.residence and not lease.residence.pinned else None
         )
 
-    found: Lease = await until(known)
-    return found
+    result: Lease = await until(known)
+    return result
 
 
 async def parked(broker: Broker, kernel_id: str) -> DeviceState:
-    found: DeviceState = await until(
+    result: DeviceState = await until(
         lambda: (
             home(broker, kernel_id).phase is StatePhase.PARKED
             and home(broker, kernel_id)
         )
     )
-    return found
+    return result
 
 
 async def test_an_idle_notebook_makes_room_and_finds_its_tensors_again(
@@ -348,8 +348,8 @@ async def test_rest_suspends_resumes_and_pins(
             method="POST",
             allow_nonstandard_methods=True,
         )
-        said: dict[str, Any] = json.loads(response.body)
-        return said
+        text: dict[str, Any] = json.loads(response.body)
+        return text
 
     host = json.loads((await jp_fetch("aistack", "api", "v1", "host")).body)
     assert host["suspend"]["tier"] == "offload"

@@ -60,8 +60,8 @@ def result(folder: Path) -> dict[str, Any]:
     done = demo(folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("[") >= 12, "a line of progress for each step"
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    outcome: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return outcome
 
 
 def test_the_kernel_held_a_verified_quarter(result: dict[str, Any]) -> None:

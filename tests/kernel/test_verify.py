@@ -62,8 +62,8 @@ VERDICTS = [
 def test_verdict(
     expects: dict[str, Any], seen: dict[str, Any], verdict: bool | None, note: str
 ) -> None:
-    found, condition = check_enforcement(Expectation(**expects), seen, 1.0)
-    assert found is verdict
+    result, condition = check_enforcement(Expectation(**expects), seen, 1.0)
+    assert result is verdict
     assert (condition.text if condition else "").startswith(note)
 
 
@@ -133,9 +133,9 @@ def test_threads_that_run_already_are_bound_too() -> None:
         core = min(os.sched_getaffinity(0))
         bind_process(process.pid, [core])
         threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
-        found = [os.sched_getaffinity(thread) for thread in threads]
+        results = [os.sched_getaffinity(thread) for thread in threads]
         process.kill()
-    assert found == [{core}] * 4
+    assert results == [{core}] * 4
 
 
 def test_process_that_has_ended_is_left_alone() -> None:

@@ -28,8 +28,8 @@ _schemas = itertools.count(1)
 
 def _postgres_binaries() -> Path | None:
     packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    found = packaged[-1] if packaged else shutil.which("initdb")
-    return Path(found).parent if found else None
+    result = packaged[-1] if packaged else shutil.which("initdb")
+    return Path(result).parent if result else None
 
 
 def _free_port() -> int:

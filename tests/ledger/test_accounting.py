@@ -35,7 +35,7 @@ METER = MeterState(
 
 
 def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> UsageRecord:
-    said: dict[str, Any] = {
+    text: dict[str, Any] = {
         "user": "änn",
         "queue": "night",
         "owner": "kernel-1",
@@ -52,7 +52,7 @@ def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> UsageRecord:
         "peak_bytes": 2**40,
     }
     return UsageRecord(
-        host="box", device_id="GPU-0", lease_id=lease, day=day, **said | fields
+        host="box", device_id="GPU-0", lease_id=lease, day=day, **text | fields
     )
 
 
@@ -171,7 +171,7 @@ def test_names_no_database_can_hold_are_charged_all_the_same(ledger: Ledger) -> 
                 )
             )
         )
-    assert [one.seconds for one in ledger.charges(0, 30_000)] == [20.0]
+    assert [each.seconds for each in ledger.charges(0, 30_000)] == [20.0]
     ledger.record_cells(
         [CellInterval(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2
     )
@@ -200,20 +200,22 @@ def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(
     assert ledger.aggregate_cells(3) == 7
     assert ledger.aggregate_cells(3) == 0
     kept = ledger.charges(0, 9)
-    assert {(one.lease_id, one.day) for one in kept if not one.cell} == {
+    assert {(each.lease_id, each.day) for each in kept if not each.cell} == {
         ("l-1", 1), ("l-1", 2), ("l-1", 9), ("l-2", 1), ("l-2", 2),
     }  # fmt: skip
-    assert {one.day for one in kept if one.cell} == {9}
-    assert sum(one.millijoules for one in kept) == sum(
-        one.millijoules for one in charges
+    assert {each.day for each in kept if each.cell} == {9}
+    assert sum(each.millijoules for each in kept) == sum(
+        each.millijoules for each in charges
     )
-    assert sum(one.levels[2] for one in kept) == sum(one.levels[2] for one in charges)
+    assert sum(each.levels[2] for each in kept) == sum(
+        each.levels[2] for each in charges
+    )
     peaks = [
-        one.peak_bytes
-        for one in charges
-        if (one.lease_id, one.day) == ("l-1", 1) and one.peak_bytes
+        each.peak_bytes
+        for each in charges
+        if (each.lease_id, each.day) == ("l-1", 1) and each.peak_bytes
     ]
-    (folded,) = (one for one in kept if (one.lease_id, one.day) == ("l-1", 1))
+    (folded,) = (each for each in kept if (each.lease_id, each.day) == ("l-1", 1))
     assert folded.peak_bytes == max(peaks, default=None)
 
 

@@ -89,9 +89,9 @@ def test_it_is_the_wheel_that_is_imported(installed: Installed) -> None:
 
 
 def test_server_extension_is_enabled_and_valid(installed: Installed) -> None:
-    said = installed.python("-m", "jupyter_server.extension.serverextension", "list")
+    text = installed.python("-m", "jupyter_server.extension.serverextension", "list")
     enabled, _, validated = [
-        line for line in said.splitlines() if "jupyter_aistack" in line
+        line for line in text.splitlines() if "jupyter_aistack" in line
     ][:3]
     assert "enabled" in enabled
     assert "0.1.0" in validated
@@ -99,18 +99,18 @@ def test_server_extension_is_enabled_and_valid(installed: Installed) -> None:
 
 
 def test_labextension_is_enabled_and_valid(installed: Installed) -> None:
-    said = installed.python("-m", "jupyterlab.labextensions", "list")
-    line = next(line for line in said.splitlines() if "jupyter-aistack" in line)
+    text = installed.python("-m", "jupyterlab.labextensions", "list")
+    line = next(line for line in text.splitlines() if "jupyter-aistack" in line)
     assert "enabled" in line
     assert "OK" in line
     assert "python, jupyter_aistack" in line
 
 
 def test_kernelspecs_are_found(installed: Installed) -> None:
-    found = json.loads(
+    result = json.loads(
         installed.python("-m", "jupyter_client.kernelspecapp", "list", "--json")
     )["kernelspecs"]
-    ours = {name: spec for name, spec in found.items() if name.startswith("aistack")}
+    ours = {name: spec for name, spec in result.items() if name.startswith("aistack")}
     assert set(ours) == {"aistack", "aistack-quarter", "aistack-gpu"}
     assert all(
         Path(spec["resource_dir"]).is_relative_to(installed.folder)

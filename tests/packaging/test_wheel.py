@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -169,9 +170,31 @@ def test_bare_install_asks_for_nothing_heavy(metadata: Message) -> None:
 def test_sdist_builds_without_node_because_the_labextension_is_in_it(
     dist: Path,
 ) -> None:
-    (found,) = dist.glob("*.tar.gz")
-    with tarfile.open(found) as opened:
+    (result,) = dist.glob("*.tar.gz")
+    with tarfile.open(result) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert "jupyter_aistack/labextension_static/static/style.js" in names
     assert "labextension/hatch_build.py" in names
     assert not [name for name in names if "node_modules" in name]
+
+
+def test_the_sdist_holds_what_the_build_needs_and_nothing_else(dist: Path) -> None:
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = [member.name.split("/", 1)[1] for member in archive.getmembers()]
+    folders = {name.split("/", 1)[0] for name in names if "/" in name}
+    assert folders == {"binder", "jupyter_aistack", "kernels", "labextension"}
+    assert [name for name in names if name.startswith("binder/")] == [
+        "binder/tour.ipynb"
+    ]
+
+
+def test_a_package_index_is_shown_no_link_that_leads_nowhere(
+    metadata: Message, root: Path
+) -> None:
+    """There are no files beside the description there."""
+    description = str(metadata.get_payload())
+    targets = re.findall(r"\]\(([^)]*)\)", description)
+    assert [target for target in targets if not target.startswith("http")] == []
+    assert "what holds a slice" in description
+    assert "(docs/enforcement.md)" in (root / "README.md").read_text()

@@ -69,9 +69,9 @@ def test_devices_have_the_memory_and_multiprocessors_of_their_model() -> None:
 
 
 def test_the_same_table_gives_the_same_devices_to_every_broker() -> None:
-    one, other = (SimulatedProvider("2xH100-80GB").discover("box") for _ in range(2))
-    assert one == other
-    assert {d.id for d in one}.isdisjoint(
+    entry, other = (SimulatedProvider("2xH100-80GB").discover("box") for _ in range(2))
+    assert entry == other
+    assert {d.id for d in entry}.isdisjoint(
         d.id for d in SimulatedProvider("2xH100-80GB").discover("other")
     )
 

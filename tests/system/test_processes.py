@@ -84,10 +84,10 @@ def test_a_tree_holds_all_below_its_root_and_the_nearer_root_has_them(
     grandchild = int(child.stdout.readline())
     assert parents()[grandchild] == child.pid
     assert ancestors(grandchild)[:3] == [grandchild, child.pid, os.getpid()]
-    found = tree({"ours": os.getpid(), "theirs": child.pid, "theirs too": child.pid})
-    assert found["theirs"] == found["theirs too"] == {child.pid, grandchild}
-    assert os.getpid() in found["ours"]
-    assert grandchild not in found["ours"]
+    result = tree({"ours": os.getpid(), "theirs": child.pid, "theirs too": child.pid})
+    assert result["theirs"] == result["theirs too"] == {child.pid, grandchild}
+    assert os.getpid() in result["ours"]
+    assert grandchild not in result["ours"]
 
 
 def test_a_process_of_another_machine_or_run_is_unknown() -> None:

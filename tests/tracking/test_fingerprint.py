@@ -61,13 +61,13 @@ def test_parquet_shape_comes_from_the_footers(frame, tmp_path: Path):
     folder.mkdir()
     for part in range(2):
         frame.to_parquet(folder / f"part.{part}.parquet")
-    found = data_fingerprint("flights", folder)
-    assert (found.rows, list(found.schema), found.is_exact) == (
+    result = data_fingerprint("flights", folder)
+    assert (result.rows, list(result.schema), result.is_exact) == (
         6,
         ["delay", "carrier"],
         True,
     )
-    assert found == data_fingerprint("flights", str(folder))
+    assert result == data_fingerprint("flights", str(folder))
 
 
 def test_a_files_digest_is_its_content(tmp_path: Path):
@@ -116,8 +116,8 @@ def test_a_false_parquet_file_is_still_a_file(tmp_path: Path):
 
 def test_a_dask_frame_is_told_by_its_recipe_and_not_computed(frame):
     dask_frames = pytest.importorskip("dask.dataframe")
-    found = data_fingerprint("x", dask_frames.from_pandas(frame, npartitions=2))
-    assert (found.rows, list(found.schema), found.is_exact) == (
+    result = data_fingerprint("x", dask_frames.from_pandas(frame, npartitions=2))
+    assert (result.rows, list(result.schema), result.is_exact) == (
         None,
         ["delay", "carrier"],
         False,

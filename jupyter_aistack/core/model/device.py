@@ -229,7 +229,8 @@ class Inventory:
     """The devices of one host as seen at one moment.
 
     Attributes:
-        host: its name.
+        host: its id.
+        host_name: what people call it; empty where that is `host`.
         devices: of one host, or of several where a cluster is simulated; each says
             which it is on.
         problems: providers that could not answer, one sentence each.
@@ -238,6 +239,11 @@ class Inventory:
     host: str
     devices: tuple[Device, ...] = ()
     problems: tuple[str, ...] = ()
+    host_name: str = ""
+
+    def name_of(self, host: str) -> str:
+        """What people call a host of which there are devices here."""
+        return self.host_name if self.host_name and host == self.host else host
 
     def device(self, device_id: str) -> Device | None:
         return next((d for d in self.devices if d.id == device_id), None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from .process import ProcessIdentity
 from .spec import Spec
 
 
@@ -31,10 +32,14 @@ class Holder:
         kind: a Jupyter kernel, a Dask worker, a training run, or any other process.
         id: kernel id, worker name, run id, or ``pid-<pid>``.
         user: login name of the owner.
-        host: machine it runs on.
+        host: id of the machine it runs on.
+        host_name: what that machine called itself there, for people; empty where it is
+            `host`.
         pid: process whose life is the lease's life; None until it is launched.
         pid_started_at: when that process started, in seconds since the host did: a
             recycled pid is not mistaken for it, and setting the clock changes nothing.
+        boot_id, pid_namespace: where `pid` and `root_pid` are counted, as those of
+            `ProcessIdentity`.
         root_pid: root of the process tree whose use is charged to the lease; `pid` when
             None.
         label: what people call it, e.g. the notebook's path. Never used to decide
@@ -51,6 +56,33 @@ class Holder:
     root_pid: int | None = None
     label: str = ""
     parent: str = ""
+    host_name: str = ""
+    boot_id: str = ""
+    pid_namespace: int | None = None
+
+    @property
+    def shown_host(self) -> str:
+        """What people call the machine it runs on."""
+        return self.host_name or self.host
+
+    def is_same(self, other: Holder) -> bool:
+        """Whether both are one holder: an id says who only together with the user and
+        the kind.
+        """
+        own = (self.user, self.kind, self.id)
+        return own == (other.user, other.kind, other.id)
+
+    @property
+    def process(self) -> ProcessIdentity | None:
+        """The process whose life is the lease's life; None until it is launched."""
+        if self.pid is None:
+            return None
+        return ProcessIdentity(
+            pid=self.pid,
+            started=self.pid_started_at,
+            boot_id=self.boot_id,
+            pid_namespace=self.pid_namespace,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

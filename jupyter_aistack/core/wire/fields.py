@@ -113,6 +113,7 @@ class Record(Generic[T]):
         properties: properties of `cls` that are written, each after a field; reading
             leaves them out.
         formats: converters of fields that are not written as their type is.
+        sources: attributes of the class that are written in place of a field.
         sparse: fields at their default are not written.
         is_described: the interface's description has a schema of its name.
     """
@@ -126,6 +127,7 @@ class Record(Generic[T]):
         hidden: Iterable[str] = (),
         properties: Mapping[str, str] | None = None,
         formats: Mapping[str, Converter] | None = None,
+        sources: Mapping[str, str] | None = None,
         sparse: bool = False,
         is_described: bool = True,
     ) -> None:
@@ -137,7 +139,8 @@ class Record(Generic[T]):
 
         used = _used_converters(cls, converters, self._names, formats or {})
         self._properties = {key: used[key].schema for key in self._names}
-        self._get = _getter(self._names)
+        sources = sources or {}
+        self._get = _getter(tuple(sources.get(name, name) for name in self._names))
         self._writers = _writers(used)
         self._readers = _readers(used, self._fields)
         self._defaults = _defaults(cls) if sparse else {}

@@ -50,7 +50,12 @@ _NAMED_TEXTS = Converter(
     schema={"type": "object", "additionalProperties": TEXT, "default": {}},
 )
 
-HOLDER = WIRE.record(Holder, hidden=["pid_started_at"])
+HOLDER = WIRE.record(
+    Holder,
+    # What only those need who look for its process.
+    hidden=["pid_started_at", "host_name", "boot_id", "pid_namespace"],
+    sources={"host": "shown_host"},
+)
 SLICE = WIRE.record(Slice, hidden=["gpu_slices", "compute_slices"])
 NOTICE = WIRE.record(Notice)
 DEVICE_STATE = WIRE.record(

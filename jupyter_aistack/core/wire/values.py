@@ -38,9 +38,10 @@ def request_to_dict(
     return {**REQUEST.to_dict(request), "position": position, "eta_at": eta_at}
 
 
-def device_to_dict(device: Device, free: Fraction) -> JSON:
-    """A device, and the share of it that is free."""
-    return {**DEVICE.to_dict(device), "free_fraction": str(free)}
+def device_to_dict(device: Device, free: Fraction, host_name: str) -> JSON:
+    """A device, what its host is called, and the share of it that is free."""
+    shown = {"host": host_name, "free_fraction": str(free)}
+    return {**DEVICE.to_dict(device), **shown}
 
 
 def queue_to_dict(queue: Queue, held: Fraction = Fraction(0)) -> JSON:
@@ -82,12 +83,14 @@ def host_to_dict(
     taken = [slice_ for lease in live for slice_ in lease.occupied]
     held = _held_by_queue(live)
     return {
-        "host": inventory.host,
+        "host": inventory.name_of(inventory.host),
         "simulated": inventory.is_simulated,
         "problems": [*inventory.problems, *problems],
         "suspend": SUSPEND_CAPABILITY.to_dict(capability or SuspendCapability()),
         "devices": [
-            device_to_dict(device, free_share(device, taken))
+            device_to_dict(
+                device, free_share(device, taken), inventory.name_of(device.host)
+            )
             for device in inventory.devices
         ],
         "queues": [

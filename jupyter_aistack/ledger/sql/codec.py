@@ -21,6 +21,7 @@ from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, Notice
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -127,6 +128,7 @@ def _outside(*names: str) -> dict[str, Converter]:
 
 _LEASE = _COLUMNS.record(Lease)
 _REQUEST = _COLUMNS.record(Request, formats=_outside("reason", "idempotency_key"))
+_HOST = _COLUMNS.record(HostIdentity, formats=_outside("name", "machine"))
 _ACCOUNT = _COLUMNS.record(Account, formats=_outside("user"))
 _RESERVATION = _COLUMNS.record(Reservation, formats=_outside("name", "created_by"))
 _METER = _COLUMNS.record(MeterState)
@@ -139,6 +141,8 @@ _EVENT = _COLUMNS.record(Event, formats=_outside("detail"))
 
 lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict
+host_to_row = _HOST.to_dict
+host_from_row = _HOST.from_dict
 account_to_row = _ACCOUNT.to_dict
 account_from_row = _ACCOUNT.from_dict
 reservation_to_row = _RESERVATION.to_dict

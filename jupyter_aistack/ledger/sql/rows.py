@@ -15,6 +15,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -212,6 +213,22 @@ class SQLRows:
             self._execute(self._statements.insert_request, **row)
         else:
             self._execute(self._statements.update_request, **row, key=request.id)
+
+    def hosts(self) -> list[HostIdentity]:
+        return [
+            codec.host_from_row(row) for row in self._select(self._statements.hosts)
+        ]
+
+    def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
+        row = codec.host_to_row(host)
+        if is_new:
+            self._execute(self._statements.insert_host, **row)
+        else:
+            key = {"of_id": row["id"], "of_name": row["name"]}
+            self._execute(self._statements.update_host, **row, **key)
+
+    def remove_host(self, host_id: str) -> None:
+        self._execute(self._statements.delete_host, key=host_id)
 
     def accounts(self) -> list[Account]:
         return [

@@ -6,7 +6,8 @@ what notices they were given, what users have used, and reservations. Version 4 
 where the device state of each lease is. Version 5 keeps meters, charges and when cells
 ran. Version 6 keeps the conditions of leases, which were one note before, and the code
 of the error for which a request was rejected. Version 7 knows the keys of those who ask,
-and ends no lease for want of a renewal.
+and ends no lease for want of a renewal. Version 8 knows machines by what they are, and
+what they are called only for people.
 """
 
 from __future__ import annotations
@@ -84,6 +85,14 @@ leases = sa.Table(
     sa.Column("active_at", sa.Double),
     sa.Column("notice", sa.Text),  # JSON
     sa.Column("residence", sa.Text),  # JSON
+)
+
+hosts = sa.Table(
+    "aistack_hosts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("machine", sa.Text, nullable=False),
 )
 
 accounts = sa.Table(
@@ -315,6 +324,15 @@ def _add_idempotency_keys(connection: sa.Connection) -> None:
     connection.execute(due.bindparams(sa.bindparam("never", math.inf, sa.Double())))
 
 
+def _add_hosts(connection: sa.Connection) -> None:
+    # Whose rows are whose is found out when each machine registers: what they were
+    # called is all that the rows of version 7 say.
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_hosts (id TEXT NOT NULL, name TEXT NOT NULL,"
+        " machine TEXT NOT NULL, PRIMARY KEY (id, name))"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -322,6 +340,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_charges,
     _add_conditions,
     _add_idempotency_keys,
+    _add_hosts,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

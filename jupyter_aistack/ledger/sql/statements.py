@@ -24,6 +24,7 @@ _R = schema.requests.c
 _E = schema.events.c
 _M = schema.meta.c
 _A = schema.accounts.c
+_H = schema.hosts.c
 _V = schema.reservations.c
 _T = schema.meters.c
 _C = schema.charges.c
@@ -87,6 +88,7 @@ class Statements:
         self._add_meta()
         self._add_leases()
         self._add_requests()
+        self._add_hosts()
         self._add_accounts()
         self._add_reservations()
         self._add_meters()
@@ -145,6 +147,17 @@ class Statements:
         self.update_request = self._change(
             schema.requests.update().where(_R.id == sa.bindparam("key")),
             schema.requests.c.keys(),
+        )
+
+    def _add_hosts(self) -> None:
+        self.hosts = self._query(sa.select(schema.hosts))
+        self.insert_host = self._change(schema.hosts.insert(), schema.hosts.c.keys())
+        self.update_host = self._change(
+            schema.hosts.update().where(_is_key(_H, ("id", "name"))),
+            schema.hosts.c.keys(),
+        )
+        self.delete_host = self._change(
+            schema.hosts.delete().where(_H.id == sa.bindparam("key")), ()
         )
 
     def _add_accounts(self) -> None:

@@ -115,6 +115,7 @@ class AIStackMagics(Magics):
         shell.events.unregister("pre_run_cell", self.lease_sync.before_cell)
         shell.events.unregister("pre_run_cell", self.cell_timer.before_cell)
         shell.events.unregister("post_run_cell", self.cell_timer.after_cell)
+        self.cell_timer.close()
         self.resume_hooks.unregister()
         shell.input_transformers_post.remove(self.awaited_cells)
         for kind, name in (("line", "gpu"), ("cell", "gpu"), ("line", "cluster")):

@@ -30,6 +30,8 @@ MAX_WAITING = 500
 """Intervals kept for a granting side that does not answer; beyond that the oldest are
 dropped.
 """
+CLOSE_SECONDS = 2.0
+"""For the last interval to be sent, when the magics are unloaded."""
 
 Interval = dict[str, Any]
 """A cell on the wire: ``cell``, ``began_at`` and ``ended_at``."""
@@ -64,6 +66,7 @@ class CellTimer:
         self._waiting: dict[tuple[str, float], Interval] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     def before_cell(self, info: Any) -> None:
         """Note the time, and send the beginning if this kernel holds a lease."""
@@ -93,9 +96,18 @@ class CellTimer:
             self._add(self._running, ended_at=time.time() if is_over else None)
             self._send()
 
+    def close(self) -> None:
+        """Send what waits, once, and end the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(CLOSE_SECONDS)
+
     def _send_soon(self, cell: _RunningCell, *, ended_at: float | None) -> None:
         self._add(cell, ended_at=ended_at)
         if self._thread is None or not self._thread.is_alive():
+            self._is_closed = False
             self._thread = threading.Thread(
                 target=self._work, name="aistack-cells", daemon=True
             )
@@ -120,13 +132,22 @@ class CellTimer:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
-                self._changed.wait_for(self._is_full, BATCH_SECONDS)
-            if not self._send():
-                time.sleep(BATCH_SECONDS)
+                self._changed.wait_for(self._has_work)
+                self._changed.wait_for(self._is_batch_over, BATCH_SECONDS)
+                if not self._waiting:
+                    return
+            is_sent = self._send()
+            with self._changed:
+                if self._is_closed:
+                    return
+                if not is_sent:
+                    self._changed.wait_for(lambda: self._is_closed, BATCH_SECONDS)
 
-    def _is_full(self) -> bool:
-        return len(self._waiting) >= MAX_WAITING
+    def _has_work(self) -> bool:
+        return bool(self._waiting) or self._is_closed
+
+    def _is_batch_over(self) -> bool:
+        return len(self._waiting) >= MAX_WAITING or self._is_closed
 
     def _send(self) -> bool:
         """Send what waits; what could not be sent waits for the next time."""

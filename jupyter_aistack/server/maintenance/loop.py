@@ -146,7 +146,7 @@ def renew_leases(
     A host where nothing is leased or wanted is left alone: asking its drivers would
     keep a sleeping GPU awake.
     """
-    state = broker.ledger.read(broker.host, broker.clock())
+    state = broker.host_state.read()
     if not state.leases and not state.requests:
         broker.flush_usage()
         return

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from jupyter_aistack.broker.api.figures import HostFigures
 from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import SYSTEM_USER, Rates
-from jupyter_aistack.core.model.device import Device
+from jupyter_aistack.core.model.device import Device, Inventory
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import LIVE_STATES, Lease
 from jupyter_aistack.core.model.sample import Usage
@@ -63,7 +63,8 @@ class _HostCollector(Collector):
     def __init__(self, figures: HostFigures, happened: Mapping[str, int]) -> None:
         self._happened = happened
         self._figures = figures
-        self._host = figures.inventory.host
+        self._inventory = figures.inventory
+        self._host = figures.inventory.name_of(figures.inventory.host)
 
     def collect(self) -> Iterator[Metric]:
         yield from self._devices()
@@ -73,7 +74,9 @@ class _HostCollector(Collector):
 
     def _devices(self) -> Iterator[Metric]:
         taken = [slice_ for lease in self._figures.leases for slice_ in lease.occupied]
-        devices = [(_device_labels(d), d) for d in self._figures.inventory.devices]
+        devices = [
+            (_device_labels(self._inventory, d), d) for d in self._inventory.devices
+        ]
         granted = [(labels, 1 - float(free_share(d, taken))) for labels, d in devices]
         yield _gauge(
             "aistack_device_memory_bytes",
@@ -98,7 +101,10 @@ class _HostCollector(Collector):
     def _device_usage(self) -> Iterator[Metric]:
         devices = self._figures.inventory.devices
         usage = [
-            (_device_labels(device), self._figures.device_usage.get(device.id, Usage()))
+            (
+                _device_labels(self._inventory, device),
+                self._figures.device_usage.get(device.id, Usage()),
+            )
             for device in devices
         ]
         yield _gauge(
@@ -219,7 +225,8 @@ class _ChargeCollector(Collector):
         self, figures: HostFigures, charged: Sequence[ChargedTotals], rates: Rates
     ) -> None:
         self._figures = figures
-        self._host = figures.inventory.host
+        self._inventory = figures.inventory
+        self._host = figures.inventory.name_of(figures.inventory.host)
         self._charged = charged
         self._rates = rates
 
@@ -236,7 +243,10 @@ class _ChargeCollector(Collector):
             "Energy a device has drawn, by its counter.",
             DEVICE_LABELS,
             [
-                (_device_labels(device), usage.get(device.id, Usage()).energy_joules)
+                (
+                    _device_labels(self._inventory, device),
+                    usage.get(device.id, Usage()).energy_joules,
+                )
                 for device in real
             ],
         )
@@ -329,9 +339,9 @@ def _gauge(
     return family
 
 
-def _device_labels(device: Device) -> tuple[str, ...]:
+def _device_labels(inventory: Inventory, device: Device) -> tuple[str, ...]:
     return (
-        device.host,
+        inventory.name_of(device.host),
         device.id,
         str(device.index),
         device.kind.value,

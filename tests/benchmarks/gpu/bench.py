@@ -143,8 +143,8 @@ def broker(**settings: Any) -> Iterator[Broker]:
 
 def gpus(made: Broker) -> list[Device]:
     """The GPUs that can be shared, healthy ones only."""
-    found = made.inventory().of_kind(DeviceKind.GPU)
-    return [device for device in found if device.is_healthy and device.is_shareable]
+    result = made.inventory().of_kind(DeviceKind.GPU)
+    return [device for device in result if device.is_healthy and device.is_shareable]
 
 
 def used_bytes(device: str) -> int | None:
@@ -156,10 +156,10 @@ def used_bytes(device: str) -> int | None:
     provider = GPUProvider()
     try:
         devices = {device.id: device for device in provider.discover("here")}
-        found = provider.sample(devices, {}, {}).values()
+        result = provider.sample(devices, {}, {}).values()
     finally:
         provider.close()
-    held = [use.memory_bytes for use in found]
+    held = [use.memory_bytes for use in result]
     return (
         None if None in held else sum(bytes_ for bytes_ in held if bytes_ is not None)
     )

@@ -52,13 +52,13 @@ def rows(bench: Bench) -> Iterator[Row]:
                     if f"{level}.{spec}" in seen:
                         continue  # another mode comes to the same here
                     seen.add(f"{level}.{spec}")
-                    asked = sum(piece.memory_bytes for piece in lease.slices)
+                    asked = sum(slice_.memory_bytes for slice_ in lease.slices)
                     try:
-                        found = allocatable(bench, environment(prepared), asked)
+                        result = allocatable(bench, environment(prepared), asked)
                     except (WorkFailed, AIStackError) as error:
                         yield Row(name=f"{level}.{spec}", says=f"failed: {error}")
                         continue
-                yield from compared(level, spec, asked, found)
+                yield from compared(level, spec, asked, result)
 
 
 def allocatable(bench: Bench, given: dict[str, str], asked: int) -> dict[str, int]:
@@ -66,16 +66,18 @@ def allocatable(bench: Bench, given: dict[str, str], asked: int) -> dict[str, in
     process of its own.
     """
     most = bench.pick(4 * asked, 64 * MIB)
-    found = {}
+    result = {}
     for how in bench.pick(("driver", "torch"), ("memory", "torch")):
-        with worker(bench, given) as one:
-            found[how] = int(one.ask("fill", how=how, most=most)["bytes"])
-    return found
+        with worker(bench, given) as child:
+            result[how] = int(child.ask("fill", how=how, most=most)["bytes"])
+    return result
 
 
-def compared(level: str, spec: str, asked: int, found: dict[str, int]) -> Iterator[Row]:
+def compared(
+    level: str, spec: str, asked: int, result: dict[str, int]
+) -> Iterator[Row]:
     """What was found over what was asked for."""
-    for how, got in found.items():
+    for how, got in result.items():
         has_goal = how == "torch" or is_held(level)
         says = f"{got / MIB:,.0f} of {asked / MIB:,.0f} MiB" + (
             "" if has_goal else "; advisory: nothing holds it"

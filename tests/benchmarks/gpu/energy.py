@@ -129,8 +129,8 @@ def tick(bench: Bench) -> None:
 def drawn(samples: Sequence[Sample]) -> float:
     """Joules from the watts alone, each two neighbours joined by a straight line."""
     return sum(
-        (later[0] - one[0]) * (one[1] + later[1]) / 2
-        for one, later in pairwise(samples)
+        (later[0] - each[0]) * (each[1] + later[1]) / 2
+        for each, later in pairwise(samples)
     )
 
 

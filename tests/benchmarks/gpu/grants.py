@@ -76,8 +76,8 @@ def rows(bench: Bench) -> Iterator[Row]:
             asked = [pool.submit(one_grant, bench, made) for _ in range(wanted)]
             for done in as_completed(asked):
                 try:
-                    found = done.result()
-                    checked += [found] if found is not None else []
+                    result = done.result()
+                    checked += [result] if result is not None else []
                 except (AIStackError, WorkFailed) as error:
                     failures[str(error)] += 1
     yield from counted(checked, wanted, failures)
@@ -91,12 +91,14 @@ def one_grant(bench: Bench, made: Broker) -> Checked | None:
         given = environment(prepared)
         verified = checked_by_us(made, lease, prepared, given)
         too_much = (
-            int(BEYOND * sum(piece.memory_bytes for piece in lease.slices)) // MIB * MIB
+            int(BEYOND * sum(slice_.memory_bytes for slice_ in lease.slices))
+            // MIB
+            * MIB
         )
         gave = None
         if bench.device == "cuda" and is_held(prepared.enforced_by):
-            with worker(bench, given) as one:
-                gave = bool(one.ask("probe", too_much=too_much)["gave_too_much"])
+            with worker(bench, given) as child:
+                gave = bool(child.ask("probe", too_much=too_much)["gave_too_much"])
         return Checked(
             enforced_by=prepared.enforced_by, verified=verified, gave_too_much=gave
         )
@@ -126,7 +128,7 @@ def counted(
     checked: list[Checked], wanted: int, failures: Counter[str]
 ) -> Iterator[Row]:
     """How many there were of each kind."""
-    kinds = Counter(one.kind for one in checked)
+    kinds = Counter(each.kind for each in checked)
     says = (
         ""
         if len(checked) == wanted
@@ -151,11 +153,11 @@ def counted(
         yield Row(name=kind, value=float(kinds[kind]))
     yield Row(
         name="check_said_wrong",
-        value=float(sum(one.verified is False for one in checked)),
+        value=float(sum(each.verified is False for each in checked)),
     )
     yield Row(
         name="check_could_not_tell",
-        value=float(sum(one.verified is None for one in checked)),
+        value=float(sum(each.verified is None for each in checked)),
     )
     yield from (
         Row(name="failed", value=float(times), says=why)

@@ -107,11 +107,13 @@ def rows(bench: Bench) -> Iterator[Row]:
                 bench.pick(NOTEBOOKS, 3)
             ):  # one after the other: the third needs the room of an idle one
                 notebooks.append(opened(server, "suite"))
-                all_at_once(notebooks[-1:], lambda number, one: prepare(bench, one))
+                all_at_once(notebooks[-1:], lambda number, item: prepare(bench, item))
             until = time.monotonic() + bench.pick(
                 min(LONGEST_SECONDS, max(5.0, bench.left - 15)), 1.0
             )
-            all_at_once(notebooks, lambda number, one: work(bench, number, one, until))
+            all_at_once(
+                notebooks, lambda number, item: work(bench, number, item, until)
+            )
         finally:
             for notebook in notebooks:
                 notebook.client.stop_channels()
@@ -163,16 +165,16 @@ def settings(folder: Path, suspends: bool) -> Path:
     """The server's configuration: who is idle for two seconds may be suspended, since
     we have not got all day.
     """
-    found: dict[str, Any] = {"providers": "gpu", "cycle_seconds": 0.2}
+    result: dict[str, Any] = {"providers": "gpu", "cycle_seconds": 0.2}
     if suspends:
-        found["queues"] = {"default": {"suspend": True}, "plain": {}}
-        found["enforcement"] = (
+        result["queues"] = {"default": {"suspend": True}, "plain": {}}
+        result["enforcement"] = (
             "advisory"  # who is not suspended would be held by MPS, and nobody else beside it
         )
     if suspends and "suspend" in AIStack.class_trait_names():
-        found["suspend"] = {"warm": WARM}
+        result["suspend"] = {"warm": WARM}
     file = folder / "suite_config.json"
-    file.write_text(json.dumps({"AIStack": found}))
+    file.write_text(json.dumps({"AIStack": result}))
     return file
 
 
@@ -250,9 +252,9 @@ def words(bench: Bench) -> dict[str, Any]:
 
 def prepare(bench: Bench, notebook: Notebook) -> None:
     """The first cell, which is not counted: it takes the data to the GPU."""
-    said = run_cell(notebook, SETUP.format(**words(bench)))
-    if "ready" not in said:
-        raise RuntimeError(f"the first cell said {said!r}")
+    text = run_cell(notebook, SETUP.format(**words(bench)))
+    if "ready" not in text:
+        raise RuntimeError(f"the first cell said {text!r}")
 
 
 def work(bench: Bench, number: int, notebook: Notebook, until: float) -> None:
@@ -301,8 +303,8 @@ def run_cell(notebook: Notebook, code: str) -> str:
 
 def in_short(notebooks: Sequence[Notebook], moves: Mapping[str, int]) -> Iterator[Row]:
     """The cells of all notebooks as a few figures."""
-    waits = [wait for one in notebooks for wait in one.waits]
-    failed = [why for one in notebooks for why in one.failed]
+    waits = [wait for notebook in notebooks for wait in notebook.waits]
+    failed = [why for notebook in notebooks for why in notebook.failed]
     yield Row(name="notebooks", value=float(len(notebooks)))
     yield Row(name="cells", value=float(len(waits)))
     if waits:

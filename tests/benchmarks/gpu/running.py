@@ -39,7 +39,7 @@ def run_section(
     row says how if not well.
     """
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
-    begin, found = time.monotonic(), list[Row]()
+    begin, result = time.monotonic(), list[Row]()
     process = subprocess.Popen(
         command,
         env={**environment, MARK: mark},
@@ -49,7 +49,7 @@ def run_section(
     )
 
     def take(row: Row) -> None:
-        found.append(row)
+        result.append(row)
         show(row)
 
     try:
@@ -79,7 +79,7 @@ def run_section(
                 most=0.0,
             )
         )
-    return found
+    return result
 
 
 def _hear(
@@ -130,36 +130,38 @@ def end_all(process: subprocess.Popen[str], mark: str) -> list[str]:
     alive: list[psutil.Process] = []
     for word in ("", "terminate", "kill"):
         others = marked(mark)
-        for one in others:
+        for other in others:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if word and not _is_helper(one):
-                    getattr(one, word)()
+                if word and not _is_helper(other):
+                    getattr(other, word)()
         _, alive = psutil.wait_procs(others, timeout=GRACE_SECONDS)
         if not alive:
             return []
     _, alive = psutil.wait_procs(alive, timeout=HELPER_SECONDS)
-    return [f"{one.pid} {' '.join(_command(one))[:80]}" for one in alive]
+    return [f"{other.pid} {' '.join(_command(other))[:80]}" for other in alive]
 
 
 def marked(mark: str) -> list[psutil.Process]:
     """This user's processes with that mark in their environment."""
-    return [one for one in psutil.process_iter() if _environment(one).get(MARK) == mark]
+    return [
+        each for each in psutil.process_iter() if _environment(each).get(MARK) == mark
+    ]
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str]:
     try:
-        found: Mapping[str, str] = process.environ()
+        result: Mapping[str, str] = process.environ()
     except psutil.Error:  # another user's, or gone
         return {}
-    return found
+    return result
 
 
 def _command(process: psutil.Process) -> list[str]:
     try:
-        found: list[str] = process.cmdline()
+        result: list[str] = process.cmdline()
     except psutil.Error:
         return []
-    return found
+    return result
 
 
 def _is_helper(process: psutil.Process) -> bool:

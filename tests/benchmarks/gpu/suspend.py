@@ -92,13 +92,13 @@ def by_framework(bench: Bench, client: CheckpointClient) -> Iterator[Row]:
     wanted = bench.pick(CYCLES, 2)
     for framework in FRAMEWORKS:
         try:
-            found = cycled(
+            result = cycled(
                 bench, client, framework, bench.pick(CYCLE_BYTES, MIB), wanted
             )
         except (WorkFailed, CheckpointFailed) as error:
             yield Row(name=f"driver.{framework}", says=said_of(error))
             continue
-        yield from in_short(f"driver.{framework}", found, wanted)
+        yield from in_short(f"driver.{framework}", result, wanted)
 
 
 def by_size(bench: Bench, client: CheckpointClient) -> Iterator[Row]:
@@ -112,12 +112,12 @@ def by_size(bench: Bench, client: CheckpointClient) -> Iterator[Row]:
             yield Row(name=name, says=f"left out: {refusal}")
             continue
         try:
-            (found,) = cycled(bench, client, "torch", size, 1)
+            (result,) = cycled(bench, client, "torch", size, 1)
         except (WorkFailed, CheckpointFailed) as error:
             yield Row(name=name, says=said_of(error))
             continue
-        yield from timed(name, size, found.out, found.back)
-        yield Row(name=f"{name}.data_right", value=float(found.is_right), least=1.0)
+        yield from timed(name, size, result.out, result.back)
+        yield Row(name=f"{name}.data_right", value=float(result.is_right), least=1.0)
 
 
 def why_no_size(bench: Bench, size: int, seconds: float) -> str:
@@ -139,29 +139,29 @@ def cycled(
     is up.
     """
     given = {**environment(), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    with worker(bench, given) as one:
-        one.ask("hold", framework=framework, size=size)
+    with worker(bench, given) as child:
+        child.ask("hold", framework=framework, size=size)
         if bench.device == "cpu":
-            (bench.folder / "states.json").write_text(f'{{"{one.pid}": "running"}}')
-        found: list[Cycle] = []
-        while len(found) < cycles and (not found or bench.affords(5)):
-            found.append(cycle(bench, client, one, size))
-    return found
+            (bench.folder / "states.json").write_text(f'{{"{child.pid}": "running"}}')
+        results: list[Cycle] = []
+        while len(results) < cycles and (not results or bench.affords(5)):
+            results.append(cycle(bench, client, child, size))
+    return results
 
 
-def cycle(bench: Bench, client: CheckpointClient, one: Worker, size: int) -> Cycle:
+def cycle(bench: Bench, client: CheckpointClient, item: Worker, size: int) -> Cycle:
     """Out, a look at the GPU's memory, and back. Whatever happens in between, it is
     brought back.
     """
     before = used_bytes(bench.device)
-    out = sum(client.suspend(one.pid).seconds.values())
+    out = sum(client.suspend(item.pid).seconds.values())
     try:
         after = used_bytes(bench.device)
     finally:
-        back = sum(client.resume(one.pid).seconds.values())
+        back = sum(client.resume(item.pid).seconds.values())
     is_gone = None if before is None or after is None else before - after >= GONE * size
     return Cycle(
-        out=out, back=back, is_right=bool(one.ask("check")["right"]), is_gone=is_gone
+        out=out, back=back, is_right=bool(item.ask("check")["right"]), is_gone=is_gone
     )
 
 
@@ -179,14 +179,14 @@ def registered(bench: Bench) -> Iterator[Row]:
             yield Row(name=name, says=f"left out: {refusal}")
             continue
         try:
-            with worker(bench, environment()) as one:
-                said = one.ask("offload", size=size, cycles=2)
+            with worker(bench, environment()) as child:
+                text = child.ask("offload", size=size, cycles=2)
         except (WorkFailed, AIStackError) as error:
             yield Row(name=name, says=said_of(error))
             continue
-        yield from timed(name, size, said["out"][-1], said["back"][-1])
-        yield Row(name=f"{name}.first_out_seconds", value=said["out"][0])
-        yield Row(name=f"{name}.data_right", value=float(said["right"]), least=1.0)
+        yield from timed(name, size, text["out"][-1], text["back"][-1])
+        yield Row(name=f"{name}.first_out_seconds", value=text["out"][0])
+        yield Row(name=f"{name}.data_right", value=float(text["right"]), least=1.0)
 
 
 def timed(name: str, size: int, out: float, back: float) -> Iterator[Row]:
@@ -199,25 +199,25 @@ def timed(name: str, size: int, out: float, back: float) -> Iterator[Row]:
         )
 
 
-def in_short(name: str, found: Sequence[Cycle], wanted: int) -> Iterator[Row]:
+def in_short(name: str, result: Sequence[Cycle], wanted: int) -> Iterator[Row]:
     """Many cycles as a few figures."""
-    says = "" if len(found) == wanted else f"of {wanted}: the time was up"
-    yield Row(name=f"{name}.cycles", value=float(len(found)), says=says)
+    says = "" if len(result) == wanted else f"of {wanted}: the time was up"
+    yield Row(name=f"{name}.cycles", value=float(len(result)), says=says)
     yield Row(
         name=f"{name}.data_wrong",
-        value=float(sum(not one.is_right for one in found)),
+        value=float(sum(not each.is_right for each in result)),
         most=0.0,
     )
-    looked = [one for one in found if one.is_gone is not None]
-    left = float(sum(not one.is_gone for one in looked)) if looked else None
+    looked = [each for each in result if each.is_gone is not None]
+    left = float(sum(not each.is_gone for each in looked)) if looked else None
     yield Row(
         name=f"{name}.not_gone",
         value=left,
         says="" if looked else "n/a: the GPU does not tell",
         most=0.0,
     )
-    yield Row(name=f"{name}.out_seconds", value=median(one.out for one in found))
-    yield Row(name=f"{name}.back_seconds", value=median(one.back for one in found))
+    yield Row(name=f"{name}.out_seconds", value=median(each.out for each in result))
+    yield Row(name=f"{name}.back_seconds", value=median(each.back for each in result))
 
 
 def said_of(error: Exception) -> str:

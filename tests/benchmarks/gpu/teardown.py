@@ -49,13 +49,13 @@ def rows(bench: Bench) -> Iterator[Row]:
             worker(bench, environment(prepared)) as neighbour,
         ):
             neighbour.ask("burn", what="train")
-            found = [
+            results = [
                 one_turn(bench, made, neighbour)
                 for _ in range(bench.pick(TURNS, 1))
                 if bench.affords(12)
             ]
             neighbour.ask("rest")
-        yield from in_short(prepared.enforced_by.value, found, faults_of(made))
+        yield from in_short(prepared.enforced_by.value, results, faults_of(made))
 
 
 def one_turn(bench: Bench, made: Broker, neighbour: Worker) -> tuple[float, float]:
@@ -112,18 +112,18 @@ def faults_of(made: Broker) -> int | None:
 
 
 def in_short(
-    level: str, found: list[tuple[float, float]], faults: int | None
+    level: str, items: list[tuple[float, float]], faults: int | None
 ) -> Iterator[Row]:
     """The slowest way back and the worst that the neighbour noticed."""
-    if not found:
+    if not items:
         yield Row(name=level, says="left out: the section's time is up")
         return
     yield Row(
         name=f"{level}.memory_back_seconds",
-        value=max(seconds for seconds, _ in found),
+        value=max(seconds for seconds, _ in items),
         most=BACK_SECONDS / 2,
     )
-    kept = min(ratio for _, ratio in found)
+    kept = min(ratio for _, ratio in items)
     yield Row(
         name=f"{level}.neighbour_after_vs_before", value=kept, is_ratio=True, least=KEPT
     )

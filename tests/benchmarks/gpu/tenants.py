@@ -63,17 +63,17 @@ def alone(bench: Bench, dedicated: Speeds) -> Iterator[Row]:
             stack.enter_context(worker(bench, given))
             for given in (environment(prepared), environment())
         )
-        found: list[Speeds] = [
-            speeds(bench, [one])
+        results: list[Speeds] = [
+            speeds(bench, [each])
             for _ in range(bench.pick(TURNS, 1))
-            for one in (ours, peer)
+            for each in (ours, peer)
         ]
     for what in WHAT:
-        dedicated[what] = [median(one[what][0] for one in found[1::2])]
+        dedicated[what] = [median(each[what][0] for each in results[1::2])]
         yield Row(name=f"dedicated.{what}_steps_per_second", value=dedicated[what][0])
         ratio = median(
             a[what][0] / b[what][0]
-            for a, b in zip(found[::2], found[1::2], strict=True)
+            for a, b in zip(results[::2], results[1::2], strict=True)
         )
         yield Row(
             name=f"alone.{what}_vs_dedicated", value=ratio, is_ratio=True, least=ALONE
@@ -97,20 +97,20 @@ def of_mode(
                 )
                 continue
             try:
-                level, found = together(
+                level, result = together(
                     bench, made, name, [Fraction(1, max(2, tenants))] * tenants, seen
                 )
             except (WorkFailed, AIStackError) as error:
                 yield Row(name=f"{name}.{tenants}", says=f"failed: {error}")
                 continue
-            if found:
-                yield from compared(level, dedicated, found)
+            if result:
+                yield from compared(level, dedicated, result)
         if not any(map(is_held, seen)) or not bench.affords(25):
             return
-        level, found = together(
+        level, result = together(
             bench, made, name, [Fraction(3, 10), Fraction(7, 10)], seen
         )
-        yield from (separated(level, what, found[what]) for what in found)
+        yield from (separated(level, what, result[what]) for what in result)
 
 
 def together(
@@ -139,19 +139,19 @@ def speeds(bench: Bench, workers: Sequence[Worker]) -> Speeds:
     """Steps per second of each, all working at once; a first short run warms up and
     does not count.
     """
-    found: Speeds = {}
+    result: Speeds = {}
     for what in WHAT:
         all_at_once(workers, "run", what=what, seconds=0.1)
-        said = all_at_once(
+        text = all_at_once(
             workers, "run", what=what, seconds=bench.pick(RUN_SECONDS, 0.1)
         )
-        found[what] = [one["done"] / one["seconds"] for one in said]
-    return found
+        result[what] = [each["done"] / each["seconds"] for each in text]
+    return result
 
 
-def compared(level: str, dedicated: Speeds, found: Speeds) -> Iterator[Row]:
+def compared(level: str, dedicated: Speeds, result: Speeds) -> Iterator[Row]:
     """All tenants together, and the slowest of them, over the peer."""
-    for what, each in found.items():
+    for what, each in result.items():
         peer = dedicated[what][0]
         name = f"{level}.{len(each)}_tenants.{what}"
         yield Row(
@@ -162,9 +162,9 @@ def compared(level: str, dedicated: Speeds, found: Speeds) -> Iterator[Row]:
         )
 
 
-def separated(level: str, what: str, found: Sequence[float]) -> Row:
+def separated(level: str, what: str, result: Sequence[float]) -> Row:
     """How near the speeds of shares of 30 and 70 % come to 3 : 7; 1 is exact."""
-    small, large = found
+    small, large = result
     ratio = (small / large) / (3 / 7)
     says = f"{small:.1f} and {large:.1f} steps per second"
     return Row(

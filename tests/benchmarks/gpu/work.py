@@ -90,14 +90,14 @@ class Work:
         """A product that fills a GPU: 137 GFLOP."""
         torch = _torch()
         width = 32 if self.small else 4096
-        one, other = (
+        entry, other = (
             torch.randn(width, width, device=self.device, dtype=torch.bfloat16)
             for _ in range(2)
         )
-        target = torch.empty_like(one)
+        target = torch.empty_like(entry)
 
         def step() -> None:
-            torch.matmul(one, other, out=target)
+            torch.matmul(entry, other, out=target)
 
         return step
 
@@ -139,10 +139,10 @@ class Work:
         total = 0
         for chunk in CHUNKS:
             while total + chunk <= most:
-                piece = take(chunk)
-                if piece is None:
+                slice_ = take(chunk)
+                if slice_ is None:
                     break
-                taken.append(piece)
+                taken.append(slice_)
                 total += chunk
         if how == "driver":
             for pointer in taken:
@@ -199,8 +199,8 @@ class Work:
 
         def is_right() -> bool:
             right = all(
-                int((one % 251).sum(dtype=torch.int64)) == _sum_of(len(one))
-                for one in data
+                int((each % 251).sum(dtype=torch.int64)) == _sum_of(len(each))
+                for each in data
             )
             if self.device == "cuda":
                 torch.cuda.empty_cache()  # what was only needed to look must not be moved as if it were state
@@ -226,7 +226,9 @@ class Work:
                 for _ in range(cycles)
             ]
         expected = _sum_of(size // pieces // 4)
-        right = all(int((one % 251).sum(dtype=torch.int64)) == expected for one in data)
+        right = all(
+            int((each % 251).sum(dtype=torch.int64)) == expected for each in data
+        )
         return {
             "out": [out for out, _ in moves],
             "back": [back for _, back in moves],
@@ -307,12 +309,12 @@ def answer(work: Work, line: str) -> JSON:
     """The answer to one line; never raises."""
     try:
         told = json.loads(line)
-        found: JSON = getattr(work, told.pop("do"))(**told)
+        result: JSON = getattr(work, told.pop("do"))(**told)
     except Exception as error:
         return {
             "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         }
-    return found
+    return result
 
 
 def main() -> None:

@@ -77,10 +77,10 @@ class Worker:
             raise WorkFailed(f"it did not answer within {seconds:.0f} s") from None
         if not line:
             raise WorkFailed(self._last_word())
-        said: JSON = json.loads(line)
-        if "error" in said:
-            raise WorkFailed(said["error"])
-        return said
+        text: JSON = json.loads(line)
+        if "error" in text:
+            raise WorkFailed(text["error"])
+        return text
 
     def ask(self, do: str, *, within: float = ANSWER_SECONDS, **options: Any) -> JSON:
         """Tell it and hear."""
@@ -120,6 +120,6 @@ def worker(bench: Bench, environment: Mapping[str, str]) -> Iterator[Worker]:
 def all_at_once(workers: Iterable[Worker], do: str, **options: Any) -> list[JSON]:
     """Every tenant's answer to the same word, told to all before one is heard."""
     told = list(workers)
-    for one in told:
-        one.tell(do, **options)
-    return [one.hear() for one in told]
+    for each in told:
+        each.tell(do, **options)
+    return [each.hear() for each in told]

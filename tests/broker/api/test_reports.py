@@ -52,7 +52,7 @@ def service() -> Service:
 def charge(user: str = "ann", hours: float = 2.0, **fields: Any) -> UsageRecord:
     levels = list(NO_LEVELS)
     levels[level_of(0.05)] = hours * 3600
-    said: dict[str, Any] = {
+    text: dict[str, Any] = {
         "host": "testbox",
         "device_id": "GPU-0",
         "lease_id": f"l-{user}",
@@ -69,7 +69,7 @@ def charge(user: str = "ann", hours: float = 2.0, **fields: Any) -> UsageRecord:
         "levels": tuple(levels),
         "peak_bytes": 4 * GIB,
     }
-    return UsageRecord(**said | fields)
+    return UsageRecord(**text | fields)
 
 
 def wrote(service: Service, *charges: UsageRecord) -> Service:
@@ -260,7 +260,7 @@ def test_advice_is_of_the_notebook_that_asks(service: Service) -> None:
     )
     assert service.call("advise", {}, BOB)["advice"][0]["verdict"] == "unknown"
     everything = service.call("advise", {"all": True}, ANN)["advice"]
-    assert [(one["label"], one["verdict"]) for one in everything] == [
+    assert [(each["label"], each["verdict"]) for each in everything] == [
         ("other.ipynb", "more"),
         ("work/tour.ipynb", "less"),
     ]

@@ -230,7 +230,7 @@ def test_a_limit_of_another_user_does_not_tell_who_that_is() -> None:
     desk = service(show_names=False)
     ask(desk, BOB)
     ask(desk, BOB)
-    assert [one["reason"] for one in desk.call("queue", {}, ANN)["queue"]] == [
+    assert [each["reason"] for each in desk.call("queue", {}, ANN)["queue"]] == [
         "a limit of its user is reached"
     ]
     assert "bob holds 1" in desk.call("queue", {}, BOB)["queue"][0]["reason"]

@@ -77,7 +77,7 @@ def test_a_plot_is_a_picture(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("num_gpu,submit_time\n1,0\n", "bad.csv: column duration is missing"),
         (HEADER, "bad.csv: it has no rows"),
@@ -95,18 +95,18 @@ def test_a_plot_is_a_picture(
     ],
 )
 def test_a_bad_trace_is_one_sentence_with_row_and_column(
-    text: str, said: str, tmp_path: Path
+    text: str, message: str, tmp_path: Path
 ) -> None:
     trace = tmp_path / "bad.csv"
     trace.write_text(text)
-    with pytest.raises(InvalidRequest, match=re.escape(said)) as caught:
+    with pytest.raises(InvalidRequest, match=re.escape(message)) as caught:
         simulate_sessions("--trace", trace, "--plot", tmp_path / "out.png")
     assert "\n" not in caught.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (
             ["--policy", "magic"],
@@ -130,9 +130,9 @@ def test_a_bad_trace_is_one_sentence_with_row_and_column(
     ],
 )
 def test_a_bad_option_is_one_sentence(
-    arguments: list[str], said: str, small: Path
+    arguments: list[str], text: str, small: Path
 ) -> None:
-    with pytest.raises(InvalidRequest, match=re.escape(said)):
+    with pytest.raises(InvalidRequest, match=re.escape(text)):
         simulate_sessions("--trace", small, *arguments)
 
 

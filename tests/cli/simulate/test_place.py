@@ -75,7 +75,7 @@ def test_several_gpus_are_joined_by_bars(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "arrivals", "said"),
+    ("nodes", "arrivals", "text"),
     [
         (
             NODES,
@@ -116,11 +116,11 @@ def test_several_gpus_are_joined_by_bars(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_is_told_with_file_row_and_column_and_nothing_is_written(
-    run: Run, tmp_path: Path, nodes: str, arrivals: str, said: str
+    run: Run, tmp_path: Path, nodes: str, arrivals: str, text: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         run(nodes=nodes, arrivals=arrivals)
-    assert said in caught.value.message
+    assert text in caught.value.message
     assert "\n" not in caught.value.message
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "arrivals.csv",

@@ -157,7 +157,9 @@ class Checked(SuspensionPolicy):
         residents = self._residents(self.pool.host_of)
         for device in self.pool.host_of:
             pieces = [p for n in residents for p in n.slices if p.device_id == device]
-            assert sum(piece.memory_bytes for piece in pieces) <= self.pool.memory_bytes
+            assert (
+                sum(slice_.memory_bytes for slice_ in pieces) <= self.pool.memory_bytes
+            )
             assert self._running[device] <= self.side_by_side
         assert self.meter.host_parked_peak <= self.host_bytes
 

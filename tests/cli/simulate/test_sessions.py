@@ -54,10 +54,10 @@ def test_reservation_gets_as_many_gpus_as_it_needs_when_none_are_given() -> None
 
 def test_the_same_seed_gives_the_same_report() -> None:
     scenario = Scenario(gpus=2, gpus_per_host=2)
-    one, other = (simulate(TWO, "suspend", scenario).report for _ in range(2))
-    assert one == other
+    entry, other = (simulate(TWO, "suspend", scenario).report for _ in range(2))
+    assert entry == other
     assert (
-        one
+        entry
         != simulate(
             TWO, "suspend", replace(scenario, session_model=SessionModel(seed=1))
         ).report

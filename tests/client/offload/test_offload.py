@@ -93,8 +93,8 @@ def test_a_hundred_cycles_amid_training_change_nothing() -> None:
             assert step(*moved) == expected
             assert offload.suspend().size_bytes == offload.resume().size_bytes > 0
     assert all(
-        torch.equal(one, other)
-        for one, other in zip(everything(*plain), everything(*moved), strict=True)
+        torch.equal(each, other)
+        for each, other in zip(everything(*plain), everything(*moved), strict=True)
     )
 
 
@@ -121,8 +121,8 @@ def test_a_hundred_cycles_under_load_keep_the_state() -> None:
                     assert out.storages > 10
                 now = everything(*moved)
                 assert all(
-                    torch.equal(one, other)
-                    for one, other in zip(expected, now, strict=True)
+                    torch.equal(each, other)
+                    for each, other in zip(expected, now, strict=True)
                 )
     finally:
         stop.set()
@@ -266,8 +266,8 @@ def test_a_graph_that_waits_for_backward_is_still_right() -> None:
         loss.backward()
         optimizer.step()
     assert all(
-        torch.equal(one, other)
-        for one, other in zip(everything(*plain), everything(*moved), strict=True)
+        torch.equal(each, other)
+        for each, other in zip(everything(*plain), everything(*moved), strict=True)
     )
 
 
@@ -310,8 +310,8 @@ def test_many_threads_at_once_leave_it_whole(offload: Offload) -> None:
         thread.join()
     offload.resume()
     assert all(
-        torch.equal(one, other)
-        for one, other in zip(before, everything(*offload.objects), strict=True)
+        torch.equal(each, other)
+        for each, other in zip(before, everything(*offload.objects), strict=True)
     )
 
 
@@ -324,8 +324,8 @@ def test_two_registrations_may_share_a_model(offload: Offload) -> None:
         offload.resume()
         second.resume()
     assert all(
-        torch.equal(one, other)
-        for one, other in zip(before, model.parameters(), strict=True)
+        torch.equal(each, other)
+        for each, other in zip(before, model.parameters(), strict=True)
     )
 
 
@@ -364,8 +364,8 @@ def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(
     object.__setattr__(last, "storage", real)
     offload.resume()
     assert all(
-        torch.equal(one, other)
-        for one, other in zip(before, everything(*offload.objects), strict=True)
+        torch.equal(each, other)
+        for each, other in zip(before, everything(*offload.objects), strict=True)
     )
 
 

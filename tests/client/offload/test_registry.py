@@ -30,8 +30,8 @@ class Mail:
 
 
 def orders(*acts: str) -> JSON:
-    found = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
-    return {"residence": {"phase": "parking", "note": ""}, "orders": found}
+    results = [{"id": act, "act": act, "kinds": ["cpu"]} for act in acts]
+    return {"residence": {"phase": "parking", "note": ""}, "orders": results}
 
 
 def test_registered_objects_go_out_and_come_back_on_order() -> None:

@@ -49,13 +49,13 @@ def test_each_worker_runs_on_a_lease_of_its_own(cluster: Cluster) -> None:
         assert lease["holder"]["kind"] == "worker"
         assert lease["holder"]["root_pid"] == pid
         assert lease["state"] == "active"
-        assert [core for piece in lease["slices"] for core in piece["cores"]] == cores
+        assert [core for slice_ in lease["slices"] for core in slice_["cores"]] == cores
         assert int(threads) == len(cores)
 
 
 def test_memory_and_threads_come_from_the_slice(cluster: Cluster) -> None:
     sizes = {
-        piece.memory_bytes for pieces in cluster.slices.values() for piece in pieces
+        slice_.memory_bytes for pieces in cluster.slices.values() for slice_ in pieces
     }
     workers = cluster.scheduler_info["workers"].values()
     assert {worker["memory_limit"] for worker in workers} == sizes
@@ -121,9 +121,9 @@ def test_a_worker_that_dies_is_replaced_on_the_same_lease(cluster: Cluster) -> N
 
     def bound_pid() -> int:
         return next(
-            found["holder"]["root_pid"]
-            for found in client.connect().leases()
-            if found["id"] == lease
+            result["holder"]["root_pid"]
+            for result in client.connect().leases()
+            if result["id"] == lease
         )
 
     wait_until(lambda: bound_pid() == worker.pid)
@@ -205,9 +205,9 @@ def test_workers_and_leases_end_with_a_killed_owner(
         env=environment,
     )
     assert owner.stdout is not None
-    said = json.loads(owner.stdout.readline())
+    text = json.loads(owner.stdout.readline())
     try:
-        workers = [psutil.Process(pid) for pid in said["workers"]]
+        workers = [psutil.Process(pid) for pid in text["workers"]]
         owner.kill()
         owner.wait()
         wait_until(lambda: not any(map(runs, workers)), 15)
@@ -215,7 +215,7 @@ def test_workers_and_leases_end_with_a_killed_owner(
         wait_until(lambda: not broker.cycle() and broker.leases() == (), 15)
         broker.close()
     finally:
-        os.kill(said["forked"], signal.SIGKILL)
+        os.kill(text["forked"], signal.SIGKILL)
         owner.stdout.close()
 
 

@@ -66,12 +66,12 @@ def test_two_workers_share_one_gpu_with_limits_of_their_slices(gpu_box: object) 
     seen, leases, shown = gpu_box("report('gpu:1/4', 2)")  # type: ignore[operator]
     assert len(leases) == 2
     for worker in seen:
-        (piece,) = leases[worker["lease"]]["slices"]
-        assert worker["visible"] == piece["uuid"] == GPU
+        (slice_,) = leases[worker["lease"]]["slices"]
+        assert worker["visible"] == slice_["uuid"] == GPU
         assert worker["store"] == "DeviceHostFile"
         assert (
             worker["device_bytes"]
-            == int(piece["memory_bytes"] * SPILL_SHARE)
+            == int(slice_["memory_bytes"] * SPILL_SHARE)
             < 20 * GiB
         )
         assert worker["resources"] == {"GPU": 0.25}
@@ -83,9 +83,9 @@ def test_a_worker_on_mig_is_limited_by_the_instance_even_where_the_parent_may_no
 ) -> None:
     (worker,), leases, _ = gpu_box("report('1g.18gb', 1)")  # type: ignore[operator]
     assert worker["visible"] == MIG
-    (piece,) = leases[worker["lease"]]["slices"]
+    (slice_,) = leases[worker["lease"]]["slices"]
     assert (
-        worker["device_bytes"] == int(piece["memory_bytes"] * SPILL_SHARE) <= 16 * GiB
+        worker["device_bytes"] == int(slice_["memory_bytes"] * SPILL_SHARE) <= 16 * GiB
     )
 
 

@@ -21,17 +21,17 @@ from tests.paths import DATA
 
 def ranks_alive() -> list[psutil.Process]:
     """Rank processes anywhere below this one."""
-    found = []
+    results = []
     for process in psutil.Process().children(recursive=True):
         try:
             if (
                 "jupyter_aistack.compute.training.fork_server" in process.cmdline()
                 and _is_rank(process)
             ):
-                found.append(process)
+                results.append(process)
         except psutil.Error:
             continue
-    return found
+    return results
 
 
 def _is_rank(process: psutil.Process) -> bool:

@@ -48,13 +48,13 @@ START = 86400.0 * 20_000
 
 
 def lease(name: str = "l-a", share: str = "1/4", **fields: Any) -> Lease:
-    piece = Slice(
+    slice_ = Slice(
         device_id="GPU-0",
         kind=SliceKind.SHARE,
         fraction=Fraction(share),
         memory_bytes=1 << 34,
     )
-    said: dict[str, Any] = {
+    text: dict[str, Any] = {
         "holder": holder(f"kernel-{name}"),
         "granted_at": START - 100,
         "expires_at": START + 1e6,
@@ -64,8 +64,8 @@ def lease(name: str = "l-a", share: str = "1/4", **fields: Any) -> Lease:
         token=1,
         request_id="r",
         spec=parse_spec(share),
-        slices=(piece,),
-        **said | fields,
+        slices=(slice_,),
+        **text | fields,
     )
 
 
@@ -206,11 +206,11 @@ def test_every_charge_of_an_interval_together_is_what_its_counter_moved_by(
     )
     assert sum(c.millijoules for c in charges) == (millijoules or 0)
     assert all(c.millijoules >= 0 and c.seconds >= 0 for c in charges)
-    for one in held:
-        own = [c for c in charges if c.lease_id == one.lease.id]
-        assert sum(c.seconds for c in own) == pytest.approx(one.seconds)
-        assert sum(c.watched_seconds for c in own) in (0.0, pytest.approx(one.seconds))
-        expected = busy.get(one.lease.id, 0.0) * one.seconds
+    for each in held:
+        own = [c for c in charges if c.lease_id == each.lease.id]
+        assert sum(c.seconds for c in own) == pytest.approx(each.seconds)
+        assert sum(c.watched_seconds for c in own) in (0.0, pytest.approx(each.seconds))
+        expected = busy.get(each.lease.id, 0.0) * each.seconds
         assert sum(c.busy_seconds for c in own) == pytest.approx(expected, abs=1e-9)
 
 
@@ -370,7 +370,7 @@ def test_idle_watts_are_not_taken_from_what_is_too_short_or_was_not_seen():
     assert calibrated(METER, [gone(1000, 2.0, others=0.0)]) == METER
     assert calibrated(METER, [gone(None, 10.0, others=0.0)]) == METER
     assert (
-        calibrated(METER, [replace(one, is_watched=False) for one in quiet(70.0)])
+        calibrated(METER, [replace(each, is_watched=False) for each in quiet(70.0)])
         == METER
     )
     assert calibrated(METER, []) == METER
@@ -380,7 +380,7 @@ def test_idle_watts_are_not_taken_from_what_is_too_short_or_was_not_seen():
 
 
 def test_charges_add_up_and_keep_what_is_unknown():
-    one = UsageRecord(
+    record = UsageRecord(
         host="box",
         device_id="GPU-0",
         day=1,
@@ -390,17 +390,25 @@ def test_charges_add_up_and_keep_what_is_unknown():
         label="old",
     )
     two = replace(
-        one, seconds=2.0, metered_seconds=0.0, millijoules=0, peak_bytes=5, label="new"
+        record,
+        seconds=2.0,
+        metered_seconds=0.0,
+        millijoules=0,
+        peak_bytes=5,
+        label="new",
     )
-    both = added(one, two)
+    both = added(record, two)
     assert (both.seconds, both.millijoules, both.metered_seconds, both.peak_bytes) == (
         3.0,
         3,
         1.0,
         5,
     )
-    assert (both.label, added(one, one).peak_bytes) == ("new", None)
-    assert summed([one, two, replace(one, day=2)]) == (both, replace(one, day=2))
+    assert (both.label, added(record, record).peak_bytes) == ("new", None)
+    assert summed([record, two, replace(record, day=2)]) == (
+        both,
+        replace(record, day=2),
+    )
 
 
 def test_levels_cover_all_activity():

@@ -33,7 +33,7 @@ def charge(
     if busy is not None:
         levels[level_of(busy)] += seconds / 2
         levels[0] += seconds / 2
-    said: dict[str, Any] = {"lease_id": "l-1", "spec": "1/2", "day": 20_000}
+    text: dict[str, Any] = {"lease_id": "l-1", "spec": "1/2", "day": 20_000}
     return UsageRecord(
         host="box",
         device_id="GPU-0",
@@ -42,7 +42,7 @@ def charge(
         levels=tuple(levels),
         busy_seconds=(busy or 0.0) * seconds / 2,
         peak_bytes=None if peak is None else int(peak * GIB),
-        **said | fields,
+        **text | fields,
     )
 
 

@@ -22,14 +22,14 @@ QUIET_HOUR = (3600.0, *NO_LEVELS[1:])
 
 
 def charge(**fields: Any) -> UsageRecord:
-    said: dict[str, Any] = {
+    text: dict[str, Any] = {
         "lease_id": "l-1",
         "user": "ann",
         "day": DAY,
         "seconds": 3600.0,
         "share_seconds": 1800.0,
     }
-    return UsageRecord(**{"host": "box", "device_id": "GPU-0"} | said | fields)
+    return UsageRecord(**{"host": "box", "device_id": "GPU-0"} | text | fields)
 
 
 def test_hours_energy_and_memory_add_up():
@@ -98,7 +98,7 @@ def test_energy_is_the_whole_only_where_nearly_all_is_known():
 
 
 def test_lines_are_by_week_and_user_and_name_the_system():
-    found = lines(
+    result = lines(
         [
             charge(),
             charge(day=DAY + 1),
@@ -108,14 +108,14 @@ def test_lines_are_by_week_and_user_and_name_the_system():
         ],
         Rates(),
     )
-    assert [(line.week, line.user, line.figures.gpu_hours) for line in found] == [
+    assert [(line.week, line.user, line.figures.gpu_hours) for line in result] == [
         ("2026-W48", SYSTEM_USER, 0.0),
         ("2026-W48", "ann", 1.0),
         ("2026-W48", "bob", 0.5),
         ("2026-W49", "ann", 0.5),
     ]
-    assert [line.figures.is_simulated for line in found] == [False, False, True, False]
-    assert found[1].as_dict()["week"] == "2026-W48"
+    assert [line.figures.is_simulated for line in result] == [False, False, True, False]
+    assert result[1].as_dict()["week"] == "2026-W48"
 
 
 @pytest.mark.parametrize(

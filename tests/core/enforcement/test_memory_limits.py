@@ -33,14 +33,14 @@ KINDS = {
 def fill(**held: float) -> MemoryFill:
     """GiB held by the kernel and its worker, of 40."""
     pids = {"kernel": KERNEL, "worker": WORKER, "other": OTHER}
-    found = fullest(
+    result = fullest(
         {"GPU-a": GRANTED},
         {"GPU-a": {pids[name]: int(gib * GIB) for name, gib in held.items()}},
         set(pids.values()),
         dict.fromkeys(pids.values(), "python"),
     )
-    assert found is not None
-    return found
+    assert result is not None
+    return result
 
 
 def look(
@@ -55,11 +55,11 @@ def after(
     *measured: MemoryFill | None, action: MemoryAction = INTERRUPT
 ) -> list[Judgement]:
     """What each of several looks comes to."""
-    watched, found = WatchedLease(), []
-    for one in measured:
-        found.append(look(watched, one, action))
-        watched = found[-1].watched
-    return found
+    watched, result = WatchedLease(), []
+    for each in measured:
+        result.append(look(watched, each, action))
+        watched = result[-1].watched
+    return result
 
 
 @pytest.mark.parametrize(
@@ -75,22 +75,22 @@ def after(
 def test_a_lease_is_warned_at_nine_tenths_and_over_above_all_of_it(
     gib: float, level: PressureLevel
 ) -> None:
-    (found,) = after(fill(kernel=gib))
-    assert (found.watched.level, found.is_worse) == (
+    (result,) = after(fill(kernel=gib))
+    assert (result.watched.level, result.is_worse) == (
         level,
         level is not PressureLevel.CALM,
     )
-    kind = found.watched.condition and found.watched.condition.kind
+    kind = result.watched.condition and result.watched.condition.kind
     assert kind is KINDS[level]
 
 
 def test_a_breach_is_said_and_acted_on_once() -> None:
     first, second, third = after(fill(kernel=42), fill(kernel=44), fill(kernel=41))
     assert first.culprit == ProcessUse(pid=KERNEL, memory_bytes=42 * GIB, name="python")
-    assert [(one.is_worse, one.culprit) for one in (second, third)] == [
+    assert [(each.is_worse, each.culprit) for each in (second, third)] == [
         (False, None)
     ] * 2
-    assert {one.watched.condition for one in (first, second, third)} == {
+    assert {each.watched.condition for each in (first, second, third)} == {
         new_condition(
             ConditionKind.MEMORY_EXCEEDED,
             "python 4711 of train.ipynb holds 42.0 GiB of 40.0 GiB; "
@@ -109,7 +109,7 @@ def test_after_it_was_calm_again_a_breach_is_a_new_one() -> None:
         fill(kernel=20),
         fill(kernel=42),
     )
-    assert [bool(one.culprit) for one in looks] == [
+    assert [bool(each.culprit) for each in looks] == [
         True,
         False,
         False,
@@ -117,7 +117,7 @@ def test_after_it_was_calm_again_a_breach_is_a_new_one() -> None:
         False,
         True,
     ]
-    assert [one.watched.level for one in looks] == [
+    assert [each.watched.level for each in looks] == [
         PressureLevel.OVER,
         PressureLevel.OVER,  # still above nine tenths
         PressureLevel.OVER,
@@ -135,7 +135,7 @@ def test_a_warning_at_the_edge_does_not_come_and_go() -> None:
         fill(kernel=33),
         fill(kernel=36),
     )
-    assert [one.is_worse for one in looks] == [True, False, False, False, True]
+    assert [each.is_worse for each in looks] == [True, False, False, False, True]
 
 
 def test_what_a_context_takes_beside_the_pool_is_said_and_not_acted_on() -> None:
@@ -152,20 +152,24 @@ def test_small_slices_have_little_slack() -> None:
 
 
 def test_where_the_policy_is_to_warn_nothing_is_acted_on() -> None:
-    (found,) = after(fill(kernel=42), action=MemoryAction.WARN)
-    assert (found.is_worse, found.culprit, found.watched.acted_on) == (True, None, None)
+    (result,) = after(fill(kernel=42), action=MemoryAction.WARN)
+    assert (result.is_worse, result.culprit, result.watched.acted_on) == (
+        True,
+        None,
+        None,
+    )
 
 
 def test_a_worker_goes_before_the_kernel_however_much_the_kernel_holds() -> None:
-    (found,) = after(fill(kernel=38, worker=5, other=1))
-    assert found.culprit is not None
-    assert found.culprit.pid == WORKER
+    (result,) = after(fill(kernel=38, worker=5, other=1))
+    assert result.culprit is not None
+    assert result.culprit.pid == WORKER
 
 
 def test_the_kernel_itself_is_meant_only_if_it_alone_holds_memory() -> None:
-    (found,) = after(fill(kernel=42, worker=0))
-    assert found.culprit is not None
-    assert found.culprit.pid == KERNEL
+    (result,) = after(fill(kernel=42, worker=0))
+    assert result.culprit is not None
+    assert result.culprit.pid == KERNEL
 
 
 def test_when_the_one_acted_on_has_gone_and_it_is_still_over_the_next_one_is_meant() -> (
@@ -176,7 +180,7 @@ def test_when_the_one_acted_on_has_gone_and_it_is_still_over_the_next_one_is_mea
         fill(kernel=1, worker=30, other=25),
         fill(kernel=20, other=25),
     )
-    assert [one.culprit.pid if one.culprit else None for one in looks] == [
+    assert [each.culprit.pid if each.culprit else None for each in looks] == [
         WORKER,
         None,
         OTHER,
@@ -208,9 +212,9 @@ def test_only_the_sum_may_be_known() -> None:
 
 def test_processes_of_others_do_not_count() -> None:
     held = {"GPU-a": {KERNEL: GIB, 999: 70 * GIB}}
-    found = fullest({"GPU-a": GRANTED}, held, {KERNEL}, {})
-    assert found is not None
-    assert [process.pid for process in found.processes] == [KERNEL]
+    result = fullest({"GPU-a": GRANTED}, held, {KERNEL}, {})
+    assert result is not None
+    assert [process.pid for process in result.processes] == [KERNEL]
 
 
 def test_each_device_has_its_own_bound() -> None:
@@ -218,11 +222,11 @@ def test_each_device_has_its_own_bound() -> None:
         [("GPU-a", 10 * GIB), ("GPU-b", 10 * GIB), ("GPU-b", 10 * GIB)]
     )
     assert granted == {"GPU-a": 10 * GIB, "GPU-b": 20 * GIB}
-    found = fullest(
+    result = fullest(
         granted, {"GPU-a": {KERNEL: 11 * GIB}, "GPU-b": {KERNEL: 2 * GIB}}, {KERNEL}, {}
     )
-    assert found is not None
-    assert (found.memory_bytes, found.granted_bytes) == (11 * GIB, 10 * GIB)
+    assert result is not None
+    assert (result.memory_bytes, result.granted_bytes) == (11 * GIB, 10 * GIB)
 
 
 @pytest.mark.parametrize(

@@ -223,12 +223,14 @@ def test_what_its_user_keeps_is_pinned_until_let_go_and_stays_kept_in_a_new_proc
         (steps.begin_suspend, PARKED),
         (steps.begin_resume, HERE),
         (
-            lambda one: steps.suspended(one, state_bytes=0, tier=SuspendMethod.OFFLOAD),
+            lambda item: steps.suspended(
+                item, state_bytes=0, tier=SuspendMethod.OFFLOAD
+            ),
             HERE,
         ),
-        (lambda one: steps.suspend_failed(one, 1.0, ""), PARKED),
-        (lambda one: steps.resumed(one, 1.0), PARKED),
-        (lambda one: steps.resume_failed(one, ""), HERE),
+        (lambda item: steps.suspend_failed(item, 1.0, ""), PARKED),
+        (lambda item: steps.resumed(item, 1.0), PARKED),
+        (lambda item: steps.resume_failed(item, ""), HERE),
     ],
 )
 def test_a_step_that_does_not_apply_is_refused(step, before: DeviceState) -> None:  # type: ignore[no-untyped-def]

@@ -73,10 +73,10 @@ def test_amounts_are_shown_for_people() -> None:
 
 
 def test_what_is_roughly_known_is_said_roughly() -> None:
-    said = [
+    messages = [
         format_about(seconds) for seconds in (-1, 0, 1, 10, 59, 60, 61, 697, 720, 7500)
     ]
-    assert said == [
+    assert messages == [
         "0 s",
         "0 s",
         "10 s",

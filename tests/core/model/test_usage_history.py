@@ -30,20 +30,20 @@ def lease_from_to(start: float, end: float, spec: str = "1/2") -> Lease:
     return replace(box.lease_of("a"), granted_at=start, ended_at=end)
 
 
-def piece(kind: SliceKind, fraction: str) -> Slice:
+def slice_of(kind: SliceKind, fraction: str) -> Slice:
     return Slice(device_id="d", kind=kind, fraction=Fraction(fraction), memory_bytes=0)
 
 
 def test_a_size_is_the_dominant_of_what_is_taken_of_gpus_and_cpus() -> None:
     assert equivalents(
-        [piece(SliceKind.SHARE, "1/4"), piece(SliceKind.CPU, "1/2")]
+        [slice_of(SliceKind.SHARE, "1/4"), slice_of(SliceKind.CPU, "1/2")]
     ) == Fraction(1, 2)
     assert (
         equivalents(
             [
-                piece(SliceKind.GPU, "1"),
-                piece(SliceKind.GPU, "1"),
-                piece(SliceKind.CPU, "1/2"),
+                slice_of(SliceKind.GPU, "1"),
+                slice_of(SliceKind.GPU, "1"),
+                slice_of(SliceKind.CPU, "1/2"),
             ]
         )
         == 2

@@ -71,17 +71,17 @@ def test_needs_follow_what_will_fill_a_gpu() -> None:
 def test_prices_are_feasible_and_no_pattern_is_worth_more_than_a_bin(
     sizes: dict[int, int],
 ) -> None:
-    found = unit_prices(sizes, 20)
-    assert set(found) == set(sizes)
+    result = unit_prices(sizes, 20)
+    assert set(result) == set(sizes)
     for pattern in product(*(range(20 // size + 1) for size in sizes)):
         if sum(n * size for n, size in zip(pattern, sizes, strict=True)) <= 20:
             assert (
-                sum(n * found[size] for n, size in zip(pattern, sizes, strict=True))
+                sum(n * result[size] for n, size in zip(pattern, sizes, strict=True))
                 <= 1 + 1e-6
             )
     # Weak duality: the prices bound the bins needed from below, and the sizes' sum does
     # so too.
     assert (
-        sum(found[size] * n for size, n in sizes.items())
+        sum(result[size] * n for size, n in sizes.items())
         >= sum(size * n for size, n in sizes.items()) / 20 - 1e-3
     )

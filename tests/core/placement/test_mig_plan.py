@@ -32,7 +32,7 @@ SHAPES = (
     shape(5, "4g.71gb", 4, [0], 4),
     shape(0, "7g.141gb", 7, [0], 8),
 )
-NAMES = [one.name for one in SHAPES]
+NAMES = [each.name for each in SHAPES]
 
 
 def layout(
@@ -138,7 +138,7 @@ def test_plans_never_overlap_nor_touch_what_is_in_use(
         for number, step in enumerate(made)
     }
     plan = plan_cuts([layout(*here.values())], then)
-    spans = {number: one.span for number, one in here.items()}
+    spans = {number: each.span for number, each in here.items()}
     for step in plan.steps:
         if step.action is MIGAction.DESTROY:
             assert not here[step.id].in_use

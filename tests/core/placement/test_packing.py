@@ -142,8 +142,8 @@ def test_what_comes_later_changes_nothing_before(policy: str) -> None:
         for share in SHARES
     ]
     start = [chance.choice(kinds) for _ in range(50)]
-    one, other = Packer(nodes, policy=policy), Packer(nodes, policy=policy)
-    together = [one.place(d) for d in start + kinds[:1] * 20]
+    entry, other = Packer(nodes, policy=policy), Packer(nodes, policy=policy)
+    together = [entry.place(d) for d in start + kinds[:1] * 20]
     assert [other.place(d) for d in start + kinds[-1:] * 20][:50] == together[:50]
 
 

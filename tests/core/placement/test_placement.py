@@ -23,14 +23,14 @@ from jupyter_aistack.core.placement.verdict import PlacementFailure
 
 
 def gpu(index: int, memory_gib: int = 80, **fields: object) -> Device:
-    said = {
+    text = {
         "id": f"GPU-{index}",
         "host": "box",
         "kind": DeviceKind.GPU,
         "index": index,
         "name": "H100",
     }
-    return Device(**{**said, "memory_bytes": memory_gib * GIB, **fields})  # type: ignore[arg-type]
+    return Device(**{**text, "memory_bytes": memory_gib * GIB, **fields})  # type: ignore[arg-type]
 
 
 def cpu(cores: int = 8) -> Device:
@@ -85,23 +85,23 @@ def test_several_slices_lie_on_several_devices() -> None:
 
 
 def test_memory_is_a_share_of_the_device_it_lands_on() -> None:
-    (piece,) = placed("20GiB", box(gpu(0)))
-    assert (piece.fraction, piece.memory_bytes) == (Fraction(1, 4), 20 * GIB)
+    (slice_,) = placed("20GiB", box(gpu(0)))
+    assert (slice_.fraction, slice_.memory_bytes) == (Fraction(1, 4), 20 * GIB)
 
 
 def test_a_bare_share_takes_the_cpu_only_where_there_is_no_gpu() -> None:
     assert placed("1/4", box(cpu(), gpu(0)))[0].kind is SliceKind.SHARE
-    (piece,) = placed("1/4", box(cpu()))
-    assert (piece.kind, piece.cores) == (SliceKind.CPU, (0, 1))
+    (slice_,) = placed("1/4", box(cpu()))
+    assert (slice_.kind, slice_.cores) == (SliceKind.CPU, (0, 1))
 
 
 def test_cpu_slices_take_the_quietest_cores_and_small_ones_share_a_core() -> None:
     inventory = box(cpu(2))
     taken: tuple[Slice, ...] = ()
     for expected in ((0,), (1,), (0,), (1,)):
-        (piece,) = placed("1/4", inventory, taken)
-        assert piece.cores == expected
-        taken += (piece,)
+        (slice_,) = placed("1/4", inventory, taken)
+        assert slice_.cores == expected
+        taken += (slice_,)
     assert "waits for" in unplaced("1/4", inventory, taken).reason
 
 
@@ -212,7 +212,9 @@ def test_never_is_more_granted_than_there_is(
         if held and data.draw(st.booleans()):
             held.pop(data.draw(st.integers(0, len(held) - 1)))
         answer = place(
-            parse_spec(spec), inventory, [piece for slices in held for piece in slices]
+            parse_spec(spec),
+            inventory,
+            [slice_ for slices in held for slice_ in slices],
         )
         if not isinstance(answer, PlacementFailure):
             held.append(answer)

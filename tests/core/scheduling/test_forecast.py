@@ -16,7 +16,7 @@ from tests.fakes.world import World, ask, gpus
 
 
 def waiting(box: World) -> dict[str, QueuedForecast]:
-    return {one.request.id: one for one in forecast(box.snapshot(), box.now)}
+    return {each.request.id: each for each in forecast(box.snapshot(), box.now)}
 
 
 def busy_box(**policy: object) -> World:
@@ -35,14 +35,14 @@ def test_the_reason_says_what_is_needed_and_whose_lease_ends_when() -> None:
     box = busy_box()
     box.submit(ask("next", "1/2", user="eve"))
     box.turn()
-    one = waiting(box)["next"]
-    assert (one.position, one.eta_at) == (1, 720.0)
+    entry = waiting(box)["next"]
+    assert (entry.position, entry.eta_at) == (1, 720.0)
     assert (
-        one.reason
+        entry.reason
         == "needs 1/2 of a GPU; the next one frees in about 12 min when alice's lease ends"
     )
     assert (
-        one.public_reason
+        entry.public_reason
         == "needs 1/2 of a GPU; the next one frees in about 12 min when a lease ends"
     )
 
@@ -50,10 +50,10 @@ def test_the_reason_says_what_is_needed_and_whose_lease_ends_when() -> None:
 def test_nobody_is_promised_what_hangs_on_a_lease_without_an_end() -> None:
     box = busy_box()
     box.submit(ask("whole", "1", user="eve"))
-    one = waiting(box)["whole"]
-    assert one.eta_at is None
+    entry = waiting(box)["whole"]
+    assert entry.eta_at is None
     assert (
-        one.reason == "needs a whole GPU; what is in its way has no end that is known"
+        entry.reason == "needs a whole GPU; what is in its way has no end that is known"
     )
     lease = box.lease_of("b")
     box.leases[lease.id] = replace(lease, active_at=-2040.0)
@@ -126,15 +126,15 @@ def test_those_behind_wait_for_those_before_them() -> None:
         *(ask(f"w{n}", "1", n, user=f"u{n}", lease_seconds=600.0) for n in range(3)),
         ask("x", "1", 9, user="z"),
     )
-    found = waiting(box)
-    assert [(one.position, one.eta_at) for one in found.values()] == [
+    result = waiting(box)
+    assert [(each.position, each.eta_at) for each in result.values()] == [
         (1, 600.0),
         (2, 1200.0),
         (3, 1800.0),
         (4, 2400.0),
     ]
     assert (
-        found["w1"].reason
+        result["w1"].reason
         == "needs a whole GPU; requests with higher priority are ahead; expected in about 20 min"
     )
 
@@ -149,7 +149,7 @@ def test_the_forecast_comes_true_when_leases_end_as_announced() -> None:
             for n, spec in enumerate(["1", "1/2", "2", "1/4"])
         )
     )
-    promised = {name: one.eta_at for name, one in waiting(box).items()}
+    promised = {name: each.eta_at for name, each in waiting(box).items()}
     started: dict[str, float] = {}
     for _ in range(120):
         for name in box.holds():
@@ -163,8 +163,8 @@ def test_the_forecast_comes_true_when_leases_end_as_announced() -> None:
 def test_limits_are_named_with_the_time_they_free_up() -> None:
     box = busy_box(limits={"alice": UserLimits(slices=1)})
     box.submit(ask("more", "1/4", 1, user="alice"))
-    one = waiting(box)["more"]
-    assert one.reason == (
+    entry = waiting(box)["more"]
+    assert entry.reason == (
         "alice holds 1 of the 1 slices a user may hold at once; expected in about 12 min"
     )
 
@@ -216,10 +216,12 @@ def test_what_cannot_be_used_now_is_named() -> None:
 def test_ten_thousand_waiting_know_their_position_and_users_take_turns() -> None:
     box = busy_box()
     box.submit(*(ask(f"r{n}", "1/2", n / 1e6, user=f"u{n % 7}") for n in range(10_000)))
-    found = forecast(box.snapshot(), box.now)
-    assert [one.position for one in found] == list(range(1, 10_001))
-    assert {one.request.holder.user for one in found[:7]} == {f"u{n}" for n in range(7)}
-    assert found[500].reason == "500 requests are ahead"
+    result = forecast(box.snapshot(), box.now)
+    assert [each.position for each in result] == list(range(1, 10_001))
+    assert {each.request.holder.user for each in result[:7]} == {
+        f"u{n}" for n in range(7)
+    }
+    assert result[500].reason == "500 requests are ahead"
 
 
 def test_mig_instances_free_up_for_one_after_the_other_and_on_devices_that_are_there() -> (

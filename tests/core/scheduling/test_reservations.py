@@ -23,7 +23,7 @@ POLICY = Policy(
 
 def lesson(**fields: object) -> Reservation:
     """Twenty people, 1/8 each, from ten to twelve."""
-    said: dict[str, object] = {
+    text: dict[str, object] = {
         "id": "v-1",
         "name": "lesson",
         "queue": "class",
@@ -31,7 +31,7 @@ def lesson(**fields: object) -> Reservation:
         "count": 20,
     }
     return Reservation(
-        **{**said, "starts_at": 10 * HOUR, "ends_at": 12 * HOUR, **fields}
+        **{**text, "starts_at": 10 * HOUR, "ends_at": 12 * HOUR, **fields}
     )  # type: ignore[arg-type]
 
 

@@ -28,17 +28,17 @@ def test_what_runs_on_without_its_state_and_without_the_cpu_waits_for_it(
     phase: StatePhase, has_agent: bool
 ) -> None:
     clock = ManualClock()
-    work, said = inspect(
+    work, text = inspect(
         busy(clock), phase, has_agent=has_agent, cpu_seconds=0.0, now=clock()
     )
-    assert said is ActivityVerdict.NOTHING, (
+    assert text is ActivityVerdict.NOTHING, (
         "a moment is left to completions and inspectors"
     )
     clock.advance(GRACE_SECONDS)
-    work, said = inspect(
+    work, text = inspect(
         work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock()
     )
-    assert said is ActivityVerdict.BEGINS
+    assert text is ActivityVerdict.BEGINS
     clock.advance(1)
     assert (
         inspect(work, phase, has_agent=has_agent, cpu_seconds=0.01, now=clock())[1]
@@ -58,10 +58,10 @@ def test_what_works_on_the_cpu_is_left_alone_until_it_stops_doing_so() -> None:
     for _ in range(5):
         clock.advance(0.2)
         cpu += 0.19
-        work, said = inspect(
+        work, text = inspect(
             work, StatePhase.PARKED, has_agent=False, cpu_seconds=cpu, now=clock()
         )
-        assert said is ActivityVerdict.NOTHING
+        assert text is ActivityVerdict.NOTHING
     clock.advance(0.2)
     assert (
         inspect(
@@ -91,10 +91,10 @@ def test_a_kernel_that_tells_by_itself_is_believed_while_its_state_is_there() ->
     clock = ManualClock()
     work = busy(clock)
     clock.advance(1)
-    work, said = inspect(
+    work, text = inspect(
         work, StatePhase.RESIDENT, has_agent=True, cpu_seconds=0.0, now=clock()
     )
-    assert said is ActivityVerdict.NOTHING
+    assert text is ActivityVerdict.NOTHING
     clock.advance(1)
     assert (
         inspect(work, StatePhase.PARKING, has_agent=True, cpu_seconds=0.0, now=clock())[
@@ -122,7 +122,7 @@ def test_what_is_on_its_way_back_is_not_asked_for_again() -> None:
     clock = ManualClock()
     work = busy(clock)
     clock.advance(1)
-    work, said = inspect(
+    work, text = inspect(
         work,
         StatePhase.PARKED,
         has_agent=False,
@@ -130,7 +130,7 @@ def test_what_is_on_its_way_back_is_not_asked_for_again() -> None:
         now=clock(),
         is_wanted=True,
     )
-    assert said is ActivityVerdict.NOTHING, "its user's own wish stands"
+    assert text is ActivityVerdict.NOTHING, "its user's own wish stands"
     clock.advance(1)
     assert (
         inspect(

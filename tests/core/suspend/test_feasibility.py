@@ -48,9 +48,9 @@ def tenant(name: str, gigabytes: int = 40, **facts: object) -> SuspendCandidate:
 def bytes_on(house: HostMemory, device: str) -> int:
     """What the tenants of a device take of it."""
     return sum(
-        one.memory_bytes
-        for one in house.candidates
-        if one.is_on_device and device in one.devices
+        candidate.memory_bytes
+        for candidate in house.candidates
+        if candidate.is_on_device and device in candidate.devices
     )
 
 
@@ -58,7 +58,7 @@ def house(
     *tenants: SuspendCandidate, host: int = 1000, budget: int = BUDGET
 ) -> HostMemory:
     """A host whose devices hold exactly what their tenants have there."""
-    ids = {device for one in tenants for device in one.devices} | {"G0"}
+    ids = {device for each in tenants for device in each.devices} | {"G0"}
     bare = HostMemory(devices={}, candidates=tenants, host_bytes=host * GB)
     taken = {device: bytes_on(bare, device) for device in ids}
     devices = {
@@ -70,10 +70,10 @@ def house(
     return replace(bare, devices=devices)
 
 
-def moves(one: HostMemory, now: float = 1000.0) -> list[tuple[str, str]]:
+def moves(host: HostMemory, now: float = 1000.0) -> list[tuple[str, str]]:
     return [
         (operation.direction.value, operation.lease_id)
-        for operation in plan_transfers(one, now)
+        for operation in plan_transfers(host, now)
     ]
 
 
@@ -291,56 +291,56 @@ class Life:
                 new if new.pinned else replace(new, phase=StatePhase.PARKED)
             )
 
-    def happen(self, kind: str, one: SuspendCandidate) -> None:
+    def happen(self, kind: str, candidate: SuspendCandidate) -> None:
         if kind == "want":
-            if one.phase is StatePhase.RESIDENT:
-                self.put(one, is_busy=True, active_at=self.now)
-            elif one.wanted_at is None:
-                self.put(one, wanted_at=self.now)
-        elif kind == "end" and one.is_busy:
-            self.put(one, is_busy=False, active_at=self.now)
-        elif kind == "moved" and one.phase is StatePhase.PARKING:
-            self.put(one, phase=StatePhase.PARKED, failures=0)
-        elif kind == "failed" and one.phase is StatePhase.PARKING:
+            if candidate.phase is StatePhase.RESIDENT:
+                self.put(candidate, is_busy=True, active_at=self.now)
+            elif candidate.wanted_at is None:
+                self.put(candidate, wanted_at=self.now)
+        elif kind == "end" and candidate.is_busy:
+            self.put(candidate, is_busy=False, active_at=self.now)
+        elif kind == "moved" and candidate.phase is StatePhase.PARKING:
+            self.put(candidate, phase=StatePhase.PARKED, failures=0)
+        elif kind == "failed" and candidate.phase is StatePhase.PARKING:
             self.put(
-                one,
+                candidate,
                 phase=StatePhase.RESIDENT,
-                failures=one.failures + 1,
+                failures=candidate.failures + 1,
                 failed_at=self.now,
             )
-        elif kind == "moved" and one.phase is StatePhase.RESTORING:
+        elif kind == "moved" and candidate.phase is StatePhase.RESTORING:
             self.put(
-                one,
+                candidate,
                 phase=StatePhase.RESIDENT,
                 active_at=self.now,
-                is_busy=one.wanted_at is not None,
+                is_busy=candidate.wanted_at is not None,
                 wanted_at=None,
             )
         elif kind == "later":
             self.now += 45.0
 
-    def put(self, one: SuspendCandidate, **facts: object) -> None:
-        self.tenants[one.lease_id] = replace(one, **facts)  # type: ignore[arg-type]
+    def put(self, candidate: SuspendCandidate, **facts: object) -> None:
+        self.tenants[candidate.lease_id] = replace(candidate, **facts)  # type: ignore[arg-type]
 
     def turn(self) -> tuple[TransferStep, ...]:
         before, operations = self.house(), plan_transfers(self.house(), self.now)
         for operation in operations:
-            one = self.tenants[operation.lease_id]
+            entry = self.tenants[operation.lease_id]
             if operation.direction is TransferDirection.RESUME:
-                assert one.phase is StatePhase.PARKED
-                devices = [before.devices[device] for device in one.devices]
+                assert entry.phase is StatePhase.PARKED
+                devices = [before.devices[device] for device in entry.devices]
                 assert all(
-                    card.free_bytes >= needed_bytes(one, card, before.policy)
+                    card.free_bytes >= needed_bytes(entry, card, before.policy)
                     for card in devices
                 )
-                self.put(one, phase=StatePhase.RESTORING)
+                self.put(entry, phase=StatePhase.RESTORING)
             else:
-                assert (one.phase, one.is_busy, one.pinned) == (
+                assert (entry.phase, entry.is_busy, entry.pinned) == (
                     StatePhase.RESIDENT,
                     False,
                     "",
                 )
-                self.put(one, phase=StatePhase.PARKING)
+                self.put(entry, phase=StatePhase.PARKING)
         self.check()
         return operations
 
@@ -350,7 +350,11 @@ class Life:
         for device, card in now.devices.items():
             assert card.free_bytes >= 0
             assert (
-                sum(one.is_moving for one in now.candidates if device in one.devices)
+                sum(
+                    candidate.is_moving
+                    for candidate in now.candidates
+                    if device in candidate.devices
+                )
                 <= 1
             )
 
@@ -375,8 +379,8 @@ def settle(life: Life) -> None:
     """Let every cell and move end, and time pass, until nothing changes any more."""
     for _ in range(12 * len(life.tenants)):
         for kind in ("moved", "end"):
-            for one in list(life.tenants.values()):
-                life.happen(kind, one)
+            for each in list(life.tenants.values()):
+                life.happen(kind, each)
         life.now += life.house().policy.longest_retry_seconds
         life.turn()
 
@@ -390,7 +394,7 @@ def test_never_over_budget_and_nobody_waits_for_ever(
 ) -> None:
     life = lived(newcomers, happenings, host)
     settle(life)
-    assert not [one for one in life.tenants.values() if one.wanted_at is not None]
+    assert not [each for each in life.tenants.values() if each.wanted_at is not None]
 
 
 @settings(max_examples=150, deadline=None)
@@ -403,16 +407,16 @@ def test_where_pins_take_the_room_nobody_waits_for_what_is_free(
     them is not held up by that.
     """
     life = lived(newcomers, happenings, 1000)
-    for one in list(life.tenants.values()):
-        if one.phase is StatePhase.RESIDENT:
-            life.put(one, pinned="by its user", is_busy=False)
-        elif one.phase is StatePhase.PARKED and one.wanted_at is None:
-            life.put(one, wanted_at=life.now)
+    for each in list(life.tenants.values()):
+        if each.phase is StatePhase.RESIDENT:
+            life.put(each, pinned="by its user", is_busy=False)
+        elif each.phase is StatePhase.PARKED and each.wanted_at is None:
+            life.put(each, wanted_at=life.now)
     settle(life)
     end = life.house()
-    for one in life.tenants.values():
-        devices = [end.devices[device] for device in one.devices]
+    for each in life.tenants.values():
+        devices = [end.devices[device] for device in each.devices]
         lacks = any(
-            card.free_bytes < promised_bytes(one, card, end.policy) for card in devices
+            card.free_bytes < promised_bytes(each, card, end.policy) for card in devices
         )
-        assert one.wanted_at is None or lacks
+        assert each.wanted_at is None or lacks

@@ -65,17 +65,19 @@ class Notebooks(World):
         lease = replace(self.lease_of(name), state=LeaseState.ACTIVE)
         self.leases[lease.id] = lease
         if lease.residence is not None:
-            self.update_device_state(lease, lambda one: steps.with_pin_reason(one, ""))
+            self.update_device_state(
+                lease, lambda item: steps.with_pin_reason(item, "")
+            )
         return self.lease_of(name)
 
     def step(self, name: str, change: Any) -> None:
         self.update_device_state(self.lease_of(name), change)
 
     def begin(self, name: str) -> None:
-        self.step(name, lambda one: steps.cell_begins(one, self.now))
+        self.step(name, lambda item: steps.cell_begins(item, self.now))
 
     def end(self, name: str) -> None:
-        self.step(name, lambda one: steps.cell_ends(one, self.now))
+        self.step(name, lambda item: steps.cell_ends(item, self.now))
 
     def moved(self, lease: Lease, state_bytes: int | None = None) -> None:
         """What was on its way is where it was to go."""
@@ -84,13 +86,13 @@ class Notebooks(World):
             size = lease.slices[0].memory_bytes if state_bytes is None else state_bytes
             self.update_device_state(
                 lease,
-                lambda one: steps.suspended(
-                    one, state_bytes=size, tier=SuspendMethod.CHECKPOINT
+                lambda item: steps.suspended(
+                    item, state_bytes=size, tier=SuspendMethod.CHECKPOINT
                 ),
             )
             self._state(lease.id, LeaseState.SUSPENDED)
         elif lease.residence.phase is StatePhase.RESTORING:
-            self.update_device_state(lease, lambda one: steps.resumed(one, self.now))
+            self.update_device_state(lease, lambda item: steps.resumed(item, self.now))
             self._state(lease.id, LeaseState.ACTIVE)
 
     def _state(self, lease_id: str, state: LeaseState) -> None:
@@ -118,7 +120,7 @@ class Notebooks(World):
         """Its user has it suspended."""
         self.step(
             name,
-            lambda one: steps.request_action(one, RequestedAction.SUSPEND, self.now),
+            lambda item: steps.request_action(item, RequestedAction.SUSPEND, self.now),
         )
         self.turn()
         self.moved(self.lease_of(name), state_bytes)
@@ -171,8 +173,8 @@ def test_nobody_else_has_one(case: str) -> None:
 
         instance = MIGInstance(uuid="MIG-1", profile="1g.10gb", memory_bytes=10 * GIB)
         devices = tuple(
-            replace(one, mig=(instance,), mig_enabled=True)
-            for one in box.inventory.devices
+            replace(device, mig=(instance,), mig_enabled=True)
+            for device in box.inventory.devices
         )
         box.inventory = replace(box.inventory, devices=devices)
         request = replace(request, spec=parse_spec("1g.10gb"))
@@ -323,7 +325,8 @@ def test_what_the_driver_says_is_not_free_is_not_granted() -> None:
 
     def free(gibibytes: int) -> None:
         devices = tuple(
-            replace(one, free_bytes=gibibytes * GIB) for one in box.inventory.devices
+            replace(device, free_bytes=gibibytes * GIB)
+            for device in box.inventory.devices
         )
         box.inventory = replace(box.inventory, devices=devices)
 
@@ -342,8 +345,8 @@ def test_what_the_driver_says_is_not_free_is_not_granted() -> None:
 def told(box: Notebooks) -> dict[str, tuple[str, str]]:
     """Why each request waits, with names and without."""
     return {
-        one.request.id: (one.reason, one.public_reason)
-        for one in forecast(box.snapshot(), box.now)
+        each.request.id: (each.reason, each.public_reason)
+        for each in forecast(box.snapshot(), box.now)
     }
 
 
@@ -388,9 +391,9 @@ def test_who_is_kept_or_cannot_be_suspended_is_reclaimed_as_ever() -> None:
     box = Notebooks()
     box.start("a")
     box.use("a")
-    box.step("a", lambda one: steps.pin(one, True))
+    box.step("a", lambda item: steps.pin(item, True))
     assert [type(action) for action in box.turn(55 * 60.0).actions] == [Notify]
-    box.step("a", lambda one: steps.pin(one, False))
+    box.step("a", lambda item: steps.pin(item, False))
     todo = box.turn(1.0)
     assert [type(action) for action in todo.actions] == [
         WithdrawNotice,
@@ -506,9 +509,9 @@ def test_a_lost_state_takes_no_room_and_its_new_process_waits_for_some() -> None
     box.park("a")
     box.begin("a")
     box.turn()
-    box.step("a", lambda one: steps.mark_lost(one, "out of memory"))
+    box.step("a", lambda item: steps.mark_lost(item, "out of memory"))
     box.start("b", "1")
-    box.step("a", lambda one: steps.reset_for_new_process(one, box.now))
+    box.step("a", lambda item: steps.reset_for_new_process(item, box.now))
     box.see("a")
     box.begin("a")
     assert acts(box, WARM) == [("suspend", "b")]
@@ -523,7 +526,7 @@ def test_a_device_that_does_not_answer_moves_nobody() -> None:
     box.park("b")
     box.begin("b")
     broken = tuple(
-        replace(one, problem="fell off the bus") for one in box.inventory.devices
+        replace(device, problem="fell off the bus") for device in box.inventory.devices
     )
     healthy, box.inventory = box.inventory, replace(box.inventory, devices=broken)
     assert acts(box, 3600.0) == []
@@ -576,23 +579,25 @@ def update_device_state(
         box.moved(lease, lease.slices[0].memory_bytes // 3 if lease.token % 2 else None)
         return
     changes = {
-        ("failed", StatePhase.PARKING): lambda one: steps.suspend_failed(
-            one, now, "it could not be locked"
+        ("failed", StatePhase.PARKING): lambda item: steps.suspend_failed(
+            item, now, "it could not be locked"
         ),
-        ("failed", StatePhase.RESTORING): lambda one: steps.resume_failed(
-            one, "too little memory"
+        ("failed", StatePhase.RESTORING): lambda item: steps.resume_failed(
+            item, "too little memory"
         ),
-        ("lost", StatePhase.RESTORING): lambda one: steps.mark_lost(
-            one, "out of memory"
+        ("lost", StatePhase.RESTORING): lambda item: steps.mark_lost(
+            item, "out of memory"
         ),
-        "anew": lambda one: steps.with_pin_reason(
-            steps.reset_for_new_process(one, now), ""
+        "anew": lambda item: steps.with_pin_reason(
+            steps.reset_for_new_process(item, now), ""
         ),
-        "keep": lambda one: steps.pin(one, not one.is_kept),
-        "begin": lambda one: steps.cell_begins(one, now),
-        "end": lambda one: steps.cell_ends(one, now),
-        "suspend": lambda one: steps.request_action(one, RequestedAction.SUSPEND, now),
-        "resume": lambda one: steps.request_action(one, RequestedAction.RESUME, now),
+        "keep": lambda item: steps.pin(item, not item.is_kept),
+        "begin": lambda item: steps.cell_begins(item, now),
+        "end": lambda item: steps.cell_ends(item, now),
+        "suspend": lambda item: steps.request_action(
+            item, RequestedAction.SUSPEND, now
+        ),
+        "resume": lambda item: steps.request_action(item, RequestedAction.RESUME, now),
     }
     change = changes.get((kind, home.phase)) or changes.get(kind)
     if change is not None:
@@ -604,9 +609,9 @@ def turn(box: Notebooks) -> None:
     """A plan, what must hold after it, and that another would do nothing."""
     box.turn()
     on_device = [
-        one
-        for one in box.leases.values()
-        if one.residence is None or on_its_device(one.residence)
+        each
+        for each in box.leases.values()
+        if each.residence is None or on_its_device(each.residence)
     ]
     for device in box.inventory.devices:
         pieces = [

@@ -13,7 +13,8 @@ from jupyter_aistack.core.wire.records import DESCRIBED
 from jupyter_aistack.core.wire.schemas import SCHEMAS
 
 HIDDEN = {
-    "Holder": {"pid_started_at"},  # tells recycled process ids apart, on its host only
+    # They tell processes apart, on their host only; its name is sent in place of its id.
+    "Holder": {"pid_started_at", "host_name", "boot_id", "pid_namespace"},
     "Request": {"idempotency_key"},  # the asker's own name for it
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
     "DeviceState": {

@@ -91,9 +91,9 @@ class Stand:
 
     def dump(self, gpu: str = GPU) -> dict[str, Any]:
         """What the daemon has in its head."""
-        said: list[str] = []
-        stub_mps.ask(self.root / short(gpu) / "p", ["dump"], said.append)
-        known: dict[str, Any] = json.loads(said[0])
+        messages: list[str] = []
+        stub_mps.ask(self.root / short(gpu) / "p", ["dump"], messages.append)
+        known: dict[str, Any] = json.loads(messages[0])
         return known
 
     def log(self, text: str, gpu: str = GPU) -> None:

@@ -393,13 +393,13 @@ def client_view(environment, script):
             os.path.basename(directory),
         )
     names = ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
-    said = []
+    messages = []
     ask(
         daemon,
         ["connect", namespace, *(environment.get(name, "") for name in names), visible],
-        said.append,
+        messages.append,
     )
-    share, size = said[0].strip("[]").split(",")
+    share, size = messages[0].strip("[]").split(",")
     return {"mps": True, "multiprocessors": int(share), "mib": int(size)}
 
 

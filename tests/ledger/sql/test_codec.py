@@ -40,7 +40,7 @@ def test_slice_counts_of_an_instance_are_kept() -> None:
 
 def test_a_slice_without_counts_is_one_whose_counts_are_unknown() -> None:
     row = lease_to_row(LEASE)
-    (piece,) = json.loads(row["slices"])
-    del piece["gpu_slices"], piece["compute_slices"]
-    before = lease_from_row({**row, "slices": json.dumps([piece])})
+    (slice_,) = json.loads(row["slices"])
+    del slice_["gpu_slices"], slice_["compute_slices"]
+    before = lease_from_row({**row, "slices": json.dumps([slice_])})
     assert before.slices == (replace(PIECE, gpu_slices=0, compute_slices=0),)

@@ -367,7 +367,14 @@ def make_first_version(url: str) -> None:
     """Turn a current ledger into one as version 1 wrote it."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        for table in ("accounts", "reservations", "meters", "charges", "cells"):
+        for table in (
+            "accounts",
+            "reservations",
+            "meters",
+            "charges",
+            "cells",
+            "hosts",
+        ):
             connection.exec_driver_sql(f"DROP TABLE aistack_{table}")
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
         for column in ("due_at", "active_at", "notice", "residence"):

@@ -13,6 +13,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.events import Event
+from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -24,6 +25,7 @@ DERIVED = {Lease: {"host", "due_at"}, Request: {"host"}}
 TABLES: list[tuple[Any, Any]] = [
     (Lease, schema.leases),
     (Request, schema.requests),
+    (HostIdentity, schema.hosts),
     (Account, schema.accounts),
     (Reservation, schema.reservations),
     (MeterState, schema.meters),

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,44 +22,10 @@ from jupyter_aistack.exceptions import AIStackError, DeviceInUse, LeaseError
 from jupyter_aistack.notebook.magics.extension import AIStackMagics
 from jupyter_aistack.notebook.panels import views
 from jupyter_aistack.notebook.session.lease_sync import LeaseSync
-from tests.fakes.shells import new_shell
+from tests.fakes.shells import gpu, new_shell
 from tests.paths import DATA
 
 HOLD = {"kind": "run", "id": "somebody-else"}
-
-
-@pytest.fixture
-def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Client]:
-    """A client on a ledger of its own with one simulated GPU; no server."""
-    for name in (
-        "AISTACK_SOCKET",
-        "AISTACK_KERNEL",
-        "AISTACK_REQUEST",
-        "AISTACK_LEASE",
-        "JPY_SESSION_NAME",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
-    monkeypatch.setattr(client, "_connected", None)
-    found = client.connect()
-    yield found
-    held = client.attached()
-    if held is not None:
-        held.release()
-    found.close()
-
-
-@pytest.fixture
-def shell(broker: client.Client) -> Iterator[InteractiveShell]:
-    """A real shell with the magics in it, which speak to the client above."""
-    shell = new_shell()
-    shell.colors = "nocolor"
-    magics = AIStackMagics(shell, lambda: broker)
-    magics.register()
-    yield shell
-    magics.unregister()
 
 
 @pytest.fixture
@@ -73,18 +39,6 @@ def shell_without_server(
     connected = client.Client(SocketTransport(path))
     AIStackMagics(shell, lambda: connected).register()
     return shell
-
-
-@pytest.fixture
-def magics(shell: InteractiveShell) -> AIStackMagics:
-    found = shell.magics_manager.registry["AIStackMagics"]
-    assert isinstance(found, AIStackMagics)
-    return found
-
-
-def gpu(shell: InteractiveShell, line: str) -> str:
-    """What ``%gpu line`` shows as text."""
-    return str(shell.run_line_magic("gpu", line))
 
 
 # -- status, request, release ----------------------------------------------------------
@@ -287,7 +241,7 @@ def test_a_lease_the_kernel_was_launched_with_is_left_to_its_launcher(
     monkeypatch.setattr(attach, "attach", lambda prepared: 1 / 0)
     hook.before_cell()
     assert capsys.readouterr().out == ""
-    assert [found["state"] for found in broker.leases()] == ["granted"]
+    assert [result["state"] for result in broker.leases()] == ["granted"]
 
 
 def test_a_lease_that_was_asked_for_without_attaching_is_not_attached(
@@ -295,7 +249,7 @@ def test_a_lease_that_was_asked_for_without_attaching_is_not_attached(
 ):
     with broker.request("1/4", attach=False):
         hook.before_cell()
-        assert [found["state"] for found in broker.leases()] == ["granted"]
+        assert [lease["state"] for lease in broker.leases()] == ["granted"]
         assert client.attached() is None
 
 
@@ -322,8 +276,8 @@ def test_a_lease_that_comes_after_cuda_has_started_is_given_back_with_the_way_ou
 
     monkeypatch.setattr(attach, "attach", touched)
     hook.before_cell()
-    said = f"1/4 ({lease.id}) came and was given back: CUDA has already started: restart the kernel"
-    assert capsys.readouterr().out.strip() == said
+    text = f"1/4 ({lease.id}) came and was given back: CUDA has already started: restart the kernel"
+    assert capsys.readouterr().out.strip() == text
     assert broker.leases() == []
     hook.before_cell()
     assert capsys.readouterr().out == ""
@@ -341,10 +295,10 @@ def test_a_lease_that_has_ended_is_let_go_of_before_the_next_cell(
     broker.call("release", lease_id=held)
     capsys.readouterr()
     shell.run_cell("import os; left = os.environ.get('AISTACK_LEASE')")
-    said = (
+    text = (
         f"the lease {held} has ended: released; this kernel runs without a device now"
     )
-    assert capsys.readouterr().out.strip() == said
+    assert capsys.readouterr().out.strip() == text
     assert shell.user_ns["left"] is None
     assert "This kernel holds 1/2" in gpu(shell, "request 1/2")
 
@@ -369,7 +323,7 @@ def test_a_broker_that_is_gone_does_not_break_a_cell(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "text"),
     [
         ("request nonsense", "spec: 'nonsense' is not a slice"),
         ("request 0", "ask for at least one"),
@@ -397,7 +351,7 @@ def test_each_mistake_is_one_line_fails_the_cell_and_changes_nothing(
     broker: client.Client,
     capsys: pytest.CaptureFixture[str],
     line: str,
-    said: str,
+    text: str,
 ):
     capsys.readouterr()
     result = shell.run_cell(f"%gpu {line}")
@@ -405,7 +359,7 @@ def test_each_mistake_is_one_line_fails_the_cell_and_changes_nothing(
     assert isinstance(result.error_in_exec, AIStackError)
     assert len(shown.splitlines()) == 1
     assert "Traceback" not in shown
-    assert any(part in shown for part in said.split("|")), shown
+    assert any(part in shown for part in text.split("|")), shown
     assert broker.leases() == []
     assert broker.queue() == []
 
@@ -630,14 +584,14 @@ def test_a_cell_that_cannot_be_read_asks_for_nothing(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "text"),
     [("", "required: SPEC"), ("bogus", "is not a slice"), ("99", "99")],
 )
 def test_cell_magic_does_not_run_a_cell_without_its_lease(
-    shell: InteractiveShell, line: str, said: str
+    shell: InteractiveShell, line: str, text: str
 ):
     result = shell.run_cell(f"%%gpu {line}\nran = True")
-    assert said in str(result.error_in_exec)
+    assert text in str(result.error_in_exec)
     assert "ran" not in shell.user_ns
 
 
@@ -695,9 +649,9 @@ def test_cell_magic_has_help(
 def test_completion(
     shell: InteractiveShell, line: str, expected: set[str], absent: set[str]
 ):
-    found = set(shell.Completer.complete(line_buffer=line, cursor_pos=len(line))[1])
-    assert expected <= found
-    assert not absent & found
+    result = set(shell.Completer.complete(line_buffer=line, cursor_pos=len(line))[1])
+    assert expected <= result
+    assert not absent & result
 
 
 def test_completion_offers_the_hosts_mig_profiles(
@@ -715,7 +669,7 @@ def test_completion_offers_the_hosts_mig_profiles(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "text"),
     [
         ("scale 3", "no cluster is up"),
         ("scale -1", "unrecognized|required|not a number"),
@@ -725,11 +679,11 @@ def test_completion_offers_the_hosts_mig_profiles(
         ("sideways", "invalid choice"),
     ],
 )
-def test_cluster_mistakes_are_one_line(shell: InteractiveShell, line: str, said: str):
+def test_cluster_mistakes_are_one_line(shell: InteractiveShell, line: str, text: str):
     pytest.importorskip("distributed")
     with pytest.raises(AIStackError) as caught:
         shell.run_line_magic("cluster", line)
-    assert any(part in caught.value.message for part in said.split("|")), (
+    assert any(part in caught.value.message for part in text.split("|")), (
         caught.value.message
     )
     assert len(caught.value._render_traceback_()) == 1

@@ -1,4 +1,3 @@
-# ruff: noqa: F811 - fixtures of the other tests of magics
 """What the magics tell the books, and show of them."""
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
+from jupyter_aistack.notebook.magics.extension import AIStackMagics
 from jupyter_aistack.notebook.panels import accounting
 from jupyter_aistack.notebook.session.cell_timing import MAX_WAITING, CellTimer
 from jupyter_aistack.system.users import current_user
+from tests.fakes.shells import gpu
 from tests.fakes.waiting import wait_until
-from tests.notebook.magics.test_gpu import broker, gpu, magics, shell  # noqa: F401
 
 
 def books_of(broker: client.Client) -> Any:
@@ -105,6 +105,23 @@ def test_a_cell_on_a_lease_of_its_own_is_charged_to_it(
     assert cells == {span.cell}
 
 
+def test_the_thread_ends_with_the_magics(
+    magics: AIStackMagics, shell: InteractiveShell, broker: client.Client
+):
+    before = set(threading.enumerate())
+    gpu(shell, "request 1/4")
+    shell.run_cell("1", store_history=True)
+    (thread,) = (
+        thread
+        for thread in set(threading.enumerate()) - before
+        if thread.name == "aistack-cells"
+    )
+    magics.unregister()
+    assert not thread.is_alive()
+    assert len(told(broker, 1)) == 1, "what waited was sent first"
+    magics.register()
+
+
 class Answering:
     """Stands for the granting side: slow, or silent."""
 
@@ -132,8 +149,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield clock, answering
     answering.is_silent = False
     answering.gate.set()
-    # its thread must not tell another test's stand-in
-    wait_until(lambda: not clock._waiting)
+    clock.close()
 
 
 def run(clock: CellTimer, code: str = "1") -> float:
@@ -168,30 +184,30 @@ def test_what_could_not_be_told_is_told_later_but_not_without_end(clock: Any):
 
 
 def charge(**fields: Any) -> UsageRecord:
-    said: dict[str, Any] = {
+    text: dict[str, Any] = {
         "host": "h",
         "device_id": "GPU-0",
         "lease_id": "l-1",
         "day": day_of(time.time()),
     }
-    said |= {
+    text |= {
         "user": current_user(),
         "owner": f"pid-{os.getpid()}",
         "label": "a.ipynb",
         "spec": "1/2",
     }
-    said |= {
+    text |= {
         "seconds": 3600.0,
         "share_seconds": 1800.0,
         "levels": (0.0, 3600.0, *NO_LEVELS[2:]),
     }
-    said |= {
+    text |= {
         "millijoules": 3_600_000,
         "metered_seconds": 3600.0,
         "busy_seconds": 180.0,
         "peak_bytes": 9 * GIB,
     }
-    return UsageRecord(**said | fields)
+    return UsageRecord(**text | fields)
 
 
 @pytest.fixture

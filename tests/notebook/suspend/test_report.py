@@ -76,13 +76,13 @@ def test_memory_shared_with_another_process_is_told_from_that_of_the_host(
 
 
 def test_a_report_of_a_plain_process_finds_nothing() -> None:
-    found = reports.report({"cuda"})
+    result = reports.report({"cuda"})
     assert (
-        found["cuda"],
-        found["managed"],
-        found["nccl"],
-        found["ipc"],
-        found["graphs"],
+        result["cuda"],
+        result["managed"],
+        result["nccl"],
+        result["ipc"],
+        result["graphs"],
     ) == (
         False,
         "",

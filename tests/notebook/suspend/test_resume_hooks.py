@@ -39,9 +39,9 @@ class Notebook:
     """A shell with the hooks in it."""
 
     def __init__(self, *phases: str, has_lease: bool = True) -> None:
-        self.server, self.said = Server(*phases), list[str]()
+        self.server, self.messages = Server(*phases), list[str]()
         self.shell = new_shell()
-        self.hooks = ResumeHooks(self.shell, self.server, self.said.append)
+        self.hooks = ResumeHooks(self.shell, self.server, self.messages.append)
         self.hooks.register()
         if has_lease:
             self.hooks.agent.lease_id = "l-1"
@@ -152,7 +152,7 @@ def test_a_server_that_does_not_answer_does_not_keep_a_cell_from_running() -> No
 
     book.server.on_ask = fail
     assert book.run("ran = bool(model)").success
-    assert "no Jupyter server answers" in book.said[0]
+    assert "no Jupyter server answers" in book.messages[0]
 
 
 def test_what_being_parked_means_is_told_once() -> None:
@@ -160,7 +160,7 @@ def test_what_being_parked_means_is_told_once() -> None:
     book.hooks.agent.execute({"residence": residence("parked"), "orders": []})
     book.run("1")
     book.run("2")
-    assert book.said == [ONCE]
+    assert book.messages == [ONCE]
 
 
 def test_that_nothing_has_moved_is_said_of_a_simulated_gpu() -> None:
@@ -169,7 +169,7 @@ def test_that_nothing_has_moved_is_said_of_a_simulated_gpu() -> None:
         {"residence": residence("parked", tier="simulated"), "orders": []}
     )
     book.run("1")
-    assert book.said == [f"{ONCE} (The GPU is simulated: nothing has moved.)"]
+    assert book.messages == [f"{ONCE} (The GPU is simulated: nothing has moved.)"]
 
 
 def test_unloading_takes_the_hooks_out() -> None:

@@ -18,6 +18,6 @@ def simulated(
     monkeypatch.setenv("AISTACK_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
     monkeypatch.setattr(client, "_connected", None)
-    found = client.connect()
-    yield found
-    found.close()
+    result = client.connect()
+    yield result
+    result.close()

@@ -11,6 +11,8 @@ import pytest
 from jupyter_aistack.client import client
 from jupyter_aistack.exceptions import InvalidRequest, LedgerUnavailable
 from tests.fakes.shells import new_shell
+from tests.fakes.threads import NewThreads
+from tests.fakes.waiting import wait_until
 from tests.paths import DATA
 
 pytest.importorskip("anywidget")
@@ -93,12 +95,12 @@ def test_it_shows_a_lease_of_this_process_and_says_simulated(simulated: client.C
 
 
 def test_close_stops_the_thread_and_keeps_the_last_state(simulated: client.Client):
+    started = NewThreads()
     monitor = ResourceMonitor(client=simulated)
     monitor.close()
     monitor.close()
-    monitor._thread.join(10)
+    wait_until(lambda: not started.named("aistack-monitor"))
     assert not monitor.is_running
-    assert not monitor._thread.is_alive()
     assert "80.0 GiB" in monitor.picture()
 
 

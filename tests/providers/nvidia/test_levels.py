@@ -81,8 +81,8 @@ def test_each_level_is_reached_with_what_it_needs_and_tells_of_those_above() -> 
 def test_what_is_missing_lowers_the_level_and_is_said(
     changes: dict[str, object], level: str, words: str
 ) -> None:
-    found, why = told(**changes)
-    assert found == level
+    result, why = told(**changes)
+    assert result == level
     assert words in list(why.values())[-1]
 
 

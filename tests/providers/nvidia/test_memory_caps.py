@@ -24,19 +24,19 @@ from jupyter_aistack.providers.nvidia.mig import profile_name
 @given(total=st.integers(512 * MIB, 512 * GIB), share=st.integers(1, 1000))
 def test_caps_never_exceed_the_slice(total: int, share: int) -> None:
     slice_bytes = total * share // 1000
-    found = caps(slice_bytes, total)
-    fraction = float(found["AISTACK_MEMORY_FRACTION"])
+    result = caps(slice_bytes, total)
+    fraction = float(result["AISTACK_MEMORY_FRACTION"])
     assert 0 < fraction <= 1
     assert fraction * total <= slice_bytes
-    assert int(found["CUPY_GPU_MEMORY_LIMIT"]) <= slice_bytes
-    assert int(found["AISTACK_RMM_MAXIMUM_POOL_SIZE"]) % 256 == 0
-    assert int(found["AISTACK_TENSORFLOW_MEMORY_LIMIT"]) * MIB <= max(slice_bytes, MIB)
-    assert float(found["XLA_PYTHON_CLIENT_MEM_FRACTION"]) <= fraction
+    assert int(result["CUPY_GPU_MEMORY_LIMIT"]) <= slice_bytes
+    assert int(result["AISTACK_RMM_MAXIMUM_POOL_SIZE"]) % 256 == 0
+    assert int(result["AISTACK_TENSORFLOW_MEMORY_LIMIT"]) * MIB <= max(slice_bytes, MIB)
+    assert float(result["XLA_PYTHON_CLIENT_MEM_FRACTION"]) <= fraction
 
 
 def test_caps_leave_room_for_the_context() -> None:
-    found = caps(20 * GIB, 80 * GIB)
-    assert found == {
+    result = caps(20 * GIB, 80 * GIB)
+    assert result == {
         "AISTACK_MEMORY_FRACTION": "0.245117",
         "AISTACK_RMM_MAXIMUM_POOL_SIZE": str(20 * GIB - HEADROOM_BYTES),
         "CUPY_GPU_MEMORY_LIMIT": str(20 * GIB - HEADROOM_BYTES),
@@ -56,7 +56,7 @@ def test_a_process_that_sees_its_slice_alone_may_take_nearly_all_of_it() -> None
     )
 
 
-def piece(kind: SliceKind, **more: int) -> Slice:
+def slice_of(kind: SliceKind, **more: int) -> Slice:
     return Slice(
         device_id="GPU-a",
         kind=kind,
@@ -68,8 +68,8 @@ def piece(kind: SliceKind, **more: int) -> Slice:
 
 def test_what_a_process_sees_as_the_total_depends_on_what_holds_it() -> None:
     share, part = (
-        piece(SliceKind.SHARE),
-        piece(SliceKind.MIG, gpu_slices=2, compute_slices=1),
+        slice_of(SliceKind.SHARE),
+        slice_of(SliceKind.MIG, gpu_slices=2, compute_slices=1),
     )
     levels = (Enforcement.L0, Enforcement.L1, Enforcement.L2, Enforcement.L3)
     assert [seen_bytes(share, 80 * GIB, level) // GIB for level in levels] == [
@@ -78,12 +78,12 @@ def test_what_a_process_sees_as_the_total_depends_on_what_holds_it() -> None:
         80,
         20,
     ]
-    assert seen_bytes(piece(SliceKind.MIG), 80 * GIB) == 20 * GIB
+    assert seen_bytes(slice_of(SliceKind.MIG), 80 * GIB) == 20 * GIB
     assert seen_bytes(part, 80 * GIB) == 40 * GIB
 
 
 def test_jax_takes_nothing_in_advance_where_it_may_be_suspended(lease) -> None:
-    held = lease(piece(SliceKind.SHARE))
+    held = lease(slice_of(SliceKind.SHARE))
     assert for_suspension(held) == {}
     growing = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",

@@ -55,7 +55,7 @@ def test_a_plan_changes_nothing(fake_nvml) -> None:
     assert [(step.action, step.profile, step.span.start) for step in steps] == [
         (MIGAction.CREATE, "3g.71gb", 0)
     ]
-    assert [one.uuid for one in child("provider.discover('box')[0].mig")] == ["MIG-7"]
+    assert [each.uuid for each in child("provider.discover('box')[0].mig")] == ["MIG-7"]
 
 
 def test_an_instance_is_created_with_a_compute_instance_that_has_all_of_it(
@@ -66,9 +66,9 @@ def test_an_instance_is_created_with_a_compute_instance_that_has_all_of_it(
         "create 2g.35gb at slice 4 of GPU 0",
         "create 1g.18gb at slice 6 of GPU 0",
     )
-    found = child("provider.discover('box')[0].mig")
+    result = child("provider.discover('box')[0].mig")
     assert [
-        (m.profile, m.memory_bytes, m.gpu_slices, m.compute_slices) for m in found
+        (m.profile, m.memory_bytes, m.gpu_slices, m.compute_slices) for m in result
     ] == [
         ("2g.35gb", 33280 * MIB, 2, 2),
         ("1g.18gb", 16 * GIB, 1, 1),
@@ -295,8 +295,8 @@ def test_a_step_that_fails_is_not_tried_again_for_a_minute(fake_nvml) -> None:
 def test_shares_of_a_plain_gpu_are_granted_beside_a_gpu_that_is_cut(fake_nvml) -> None:
     child = fake_nvml.python(GPU + PLAIN + SHAPES + cut(7, 0), BROKER)
     child.run("mig, share = submit('1g.18gb'), submit('1/2', 'kernel-2')")
-    found = child("[broker.lease(r.lease_id).slices[0] for r in (mig, share)]")
-    assert [(piece.device_id, piece.uuid) for piece in found] == [
+    result = child("[broker.lease(r.lease_id).slices[0] for r in (mig, share)]")
+    assert [(slice_.device_id, slice_.uuid) for slice_ in result] == [
         ("GPU-a", "MIG-7"),
         ("GPU-b", "GPU-b"),
     ]
@@ -340,7 +340,7 @@ def test_the_command_shows_a_plan_then_carries_it_out(
     assert [(step["action"], step["profile"]) for step in report["steps"]] == [
         ("create", "3g.71gb")
     ]
-    assert [one["profile"] for one in report["refused"]] == ["4g.1gb"]
+    assert [each["profile"] for each in report["refused"]] == ["4g.1gb"]
     assert child("run('apply', '1g.18gb')") == (
         0,
         "done: create 1g.18gb at slice 6 of GPU 0\n",

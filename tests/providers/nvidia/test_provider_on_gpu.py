@@ -159,15 +159,15 @@ def test_energy_and_activity_of_a_process_at_work_are_seen(
         first = loads(provider, devices, {held.id: held}, pids)[device.id]
         deadline = time.monotonic() + 20.0
         while (
-            found := loads(provider, devices, {held.id: held}, pids)[device.id]
+            result := loads(provider, devices, {held.id: held}, pids)[device.id]
         ).busy.get(held.id, 0.0) < 0.3:
-            assert time.monotonic() < deadline, f"a busy process is seen as {found}"
+            assert time.monotonic() < deadline, f"a busy process is seen as {result}"
             time.sleep(1.0)  # the driver samples every 0.2 to 1 second
         child.communicate("\n")
     assert first.millijoules is not None
-    assert found.millijoules is not None
-    assert found.millijoules > first.millijoules
-    assert found.memory[held.id] > 0
+    assert result.millijoules is not None
+    assert result.millijoules > first.millijoules
+    assert result.memory[held.id] > 0
 
 
 LOOK = """
@@ -181,13 +181,13 @@ def test_a_share_under_mps_sees_its_own_multiprocessors_and_memory(
     device: Device, lease
 ) -> None:
     gpus = GPUProvider()
-    found = next(known for known in gpus.discover("box") if known.id == device.id)
-    held = lease(quarter(found))
+    result = next(known for known in gpus.discover("box") if known.id == device.id)
+    held = lease(quarter(result))
     try:
-        prepared = gpus.prepare(held, {found.id: found})
+        prepared = gpus.prepare(held, {result.id: result})
         if prepared.expects.mps is None:
             pytest.skip(
-                conditions_text(prepared.conditions) or str(dict(found.why_not))
+                conditions_text(prepared.conditions) or str(dict(result.why_not))
             )
         environment = {**os.environ, **prepared.environment}
         multiprocessors, free = json.loads(

@@ -50,11 +50,11 @@ def test_the_counter_and_the_activity_of_each_lease_are_read(fake_nvml, lease) -
         state + process(21, 2 * GIB, sm=20) + process(99, GIB, sm=5), SETUP
     )
     held = {"l-a": lease(share("1/2", gpu())), "l-b": lease(share("1/4", gpu()))}
-    found = look(child, held, {"l-a": A, "l-b": B})
-    assert found.millijoules == 9000500
-    assert found.busy == {"l-a": pytest.approx(0.4), "l-b": pytest.approx(0.2)}
-    assert found.others == pytest.approx(0.05)
-    assert found.memory == {"l-a": 2 * GIB, "l-b": 2 * GIB}
+    result = look(child, held, {"l-a": A, "l-b": B})
+    assert result.millijoules == 9000500
+    assert result.busy == {"l-a": pytest.approx(0.4), "l-b": pytest.approx(0.2)}
+    assert result.others == pytest.approx(0.05)
+    assert result.memory == {"l-a": 2 * GIB, "l-b": 2 * GIB}
 
 
 def test_what_the_driver_does_not_tell_is_missing_and_not_zero(
@@ -99,8 +99,8 @@ def test_multiprocessors_that_worked_are_divided_as_time_is(fake_nvml, lease) ->
         "two samples make a figure; until then, time"
     )
     fake_nvml.change(state(40 * 2000, 2000))
-    found = look(child, held, pids)
-    assert (found.busy["l-a"], found.busy["l-b"]) == (
+    result = look(child, held, pids)
+    assert (result.busy["l-a"], result.busy["l-b"]) == (
         pytest.approx(0.3),
         pytest.approx(0.1),
     )
@@ -126,12 +126,12 @@ def test_on_mig_each_instance_has_its_multiprocessors_activity(
     first = look(child, held, {"l-a": A}, device)
     assert (first.busy, first.others) == ({}, None)
     fake_nvml.change(mig_state(50 * 4000, 100 * 1000, 4000, 48))
-    found = look(child, held, {"l-a": A}, device)
-    assert found.busy == {"l-a": pytest.approx(0.5 * 16 / 64)}
-    assert found.others == pytest.approx(0.25 * 48 / 64), (
+    result = look(child, held, {"l-a": A}, device)
+    assert result.busy == {"l-a": pytest.approx(0.5 * 16 / 64)}
+    assert result.others == pytest.approx(0.25 * 48 / 64), (
         "an instance that nobody holds"
     )
-    assert found.millijoules == 4000
+    assert result.millijoules == 4000
 
 
 def test_on_mig_without_gpm_activity_is_unknown(fake_nvml, lease) -> None:
@@ -139,8 +139,8 @@ def test_on_mig_without_gpm_activity_is_unknown(fake_nvml, lease) -> None:
     device = child("provider.discover('box')[0]")
     held = {"l-a": lease(slice_of(device, device.mig[0]))}
     for _ in range(2):
-        found = look(child, held, {"l-a": A}, device)
-    assert (found.busy, found.others, found.memory) == ({}, None, {"l-a": GIB})
+        result = look(child, held, {"l-a": A}, device)
+    assert (result.busy, result.others, result.memory) == ({}, None, {"l-a": GIB})
 
 
 def test_compute_instances_that_share_a_figure_are_told_apart_by_nothing(
@@ -156,13 +156,13 @@ def test_compute_instances_that_share_a_figure_are_told_apart_by_nothing(
     child = fake_nvml.python(state(0, 0), SETUP)
     device = child("provider.discover('box')[0]")
     device = replace(
-        device, mig=tuple(replace(one, profile="2g.35gb") for one in device.mig)
+        device, mig=tuple(replace(each, profile="2g.35gb") for each in device.mig)
     )  # a name is no figure
     held = {"l-a": lease(slice_of(device, device.mig[0]))}
     look(child, held, {"l-a": A}, device)
     fake_nvml.change(state(100 * 1000, 2000))
-    found = look(child, held, {"l-a": A}, device)
-    assert (found.busy, found.others) == ({}, pytest.approx(0.5))
+    result = look(child, held, {"l-a": A}, device)
+    assert (result.busy, result.others) == ({}, pytest.approx(0.5))
 
 
 def test_samples_are_freed_once_the_next_are_there(fake_nvml) -> None:
@@ -196,8 +196,8 @@ def test_mps_clients_are_found_in_the_samples(fake_nvml, lease) -> None:
         h200() + process(11, GIB, type="M", sm=40) + process(30, 0, sm=0), SETUP
     )
     held = {"l-a": replace(lease(share("1/2", gpu())), enforced_by=Enforcement.L1)}
-    found = look(child, held, {"l-a": A})
-    assert (found.busy, found.memory) == ({"l-a": pytest.approx(0.4)}, {"l-a": GIB})
+    result = look(child, held, {"l-a": A})
+    assert (result.busy, result.memory) == ({"l-a": pytest.approx(0.4)}, {"l-a": GIB})
 
 
 # -- other devices ---------------------------------------------------------------------
@@ -208,14 +208,14 @@ def test_a_cpu_has_activity_and_no_counter(lease) -> None:
     clock = ManualClock()
     provider = CPUProvider(clock=clock)
     (device,) = provider.discover("box")
-    piece = replace(
+    slice_ = replace(
         share("1/2", gpu()),
         device_id=device.id,
         cores=device.cores[:1],
         kind=SliceKind.CPU,
         uuid="",
     )
-    held, pids = {"l-a": lease(piece)}, {"l-a": frozenset({os.getpid()})}
+    held, pids = {"l-a": lease(slice_)}, {"l-a": frozenset({os.getpid()})}
     first = loads(provider, {device.id: device}, held, pids)[device.id]
     assert (first.millijoules, first.busy) == (None, {})
     assert first.memory["l-a"] > 0

@@ -31,9 +31,9 @@ def test_a_node_beyond_the_first_word_is_read(fake_nvml) -> None:
 def test_what_a_driver_does_not_say_is_unknown_and_breaks_nothing(
     fake_nvml, function: str, code: int
 ) -> None:
-    found = fake_nvml.python(f"{FOUR}{LINKS}fail {function} {code}\n", SETUP)(SHOW)
+    result = fake_nvml.python(f"{FOUR}{LINKS}fail {function} {code}\n", SETUP)(SHOW)
     is_numa = function.endswith("Affinity")
-    assert [(peers == [], domain == "") for _, peers, domain in found] == [
+    assert [(peers == [], domain == "") for _, peers, domain in result] == [
         (not is_numa, is_numa)
     ] * 4
 
@@ -92,7 +92,7 @@ def test_a_request_for_several_gets_those_that_are_joined(fake_nvml) -> None:
     )
     pieces = place(parse_spec("2"), Inventory(host="box", devices=devices), [])
     assert isinstance(pieces, tuple)
-    assert {piece.device_id for piece in pieces} in (
+    assert {slice_.device_id for slice_ in pieces} in (
         {"GPU-0", "GPU-2"},
         {"GPU-1", "GPU-3"},
     )

@@ -26,19 +26,19 @@ ON_CPU = Slice(
 
 
 def lease(
-    name: str = "kernel-1", *, parent: str = "", piece: Slice = ON_GPU, **fields: Any
+    name: str = "kernel-1", *, parent: str = "", slice_: Slice = ON_GPU, **fields: Any
 ) -> Lease:
-    said = {"active_at": NOW - 600, **fields}
+    text = {"active_at": NOW - 600, **fields}
     return Lease(
         id=f"l-{name}",
         token=1,
         request_id="r-1",
         spec=parse_spec("1/4"),
         holder=holder(name, parent=parent),
-        slices=(piece,),
+        slices=(slice_,),
         granted_at=0.0,
         expires_at=2000.0,
-        **said,
+        **text,
     )
 
 
@@ -76,7 +76,7 @@ def test_what_this_server_does_not_run_is_not_watched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("piece", "share", "is_use"),
+    ("slice_", "share", "is_use"),
     [
         (ON_GPU, 0.02, True),
         (ON_GPU, 0.01, False),
@@ -87,9 +87,9 @@ def test_what_this_server_does_not_run_is_not_watched() -> None:
     ],
 )
 def test_a_device_that_works_is_use_though_no_cell_runs(
-    piece: Slice, share: float | None, is_use: bool
+    slice_: Slice, share: float | None, is_use: bool
 ) -> None:
-    assert bool(touched(lease(piece=piece), usage={"l-kernel-1": share})) is is_use
+    assert bool(touched(lease(piece=slice_), usage={"l-kernel-1": share})) is is_use
 
 
 def test_what_a_simulated_device_shows_is_no_use() -> None:

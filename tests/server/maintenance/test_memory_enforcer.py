@@ -110,8 +110,8 @@ async def note_of(broker: Broker, kernel_id: str, words: str) -> str:
         ]
         return next((note for note in notes if words in note), "")
 
-    found: str = await until(noted)
-    return found
+    result: str = await until(noted)
+    return result
 
 
 async def test_cell_is_interrupted_and_the_kernel_goes_on(
@@ -210,14 +210,14 @@ async def test_kernels_of_other_servers_are_theirs(
 
 
 async def printed(client: Any, code: str) -> str:
-    said: list[str] = []
+    messages: list[str] = []
     reply = await client.execute_interactive(
         code,
-        output_hook=lambda message: said.append(message["content"].get("text", "")),
+        output_hook=lambda message: messages.append(message["content"].get("text", "")),
         timeout=30,
     )
     assert reply["content"]["status"] == "ok", reply["content"]
-    return "".join(said)
+    return "".join(messages)
 
 
 # -- a server of its own, on a fake driver ---------------------------------------------

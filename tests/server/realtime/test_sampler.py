@@ -11,6 +11,8 @@ import pytest
 
 from jupyter_aistack.exceptions import AIStackError, DeviceLost
 from jupyter_aistack.server.realtime.sampler import Sample, Sampler
+from tests.fakes.threads import NewThreads
+from tests.fakes.waiting import wait_until
 
 log = logging.getLogger("test")
 EMPTY: dict[str, Any] = {"leases": [], "queue": [], "usage": {}}
@@ -46,10 +48,16 @@ def sampler(host: Host) -> Iterator[Sampler]:
     sampler.stop()
 
 
+@pytest.fixture
+def started() -> NewThreads:
+    return NewThreads()
+
+
 def test_nobody_looks_before_someone_wants_to_know(
-    sampler: Sampler, host: Host
+    sampler: Sampler, host: Host, started: NewThreads
 ) -> None:
-    assert (sampler.latest, host.looks, sampler._thread) == (None, 0, None)
+    assert (sampler.latest, host.looks) == (None, 0)
+    assert started.named("aistack-sampler") == []
 
 
 def test_sleeps_when_nobody_watches_and_nothing_is_leased(sampler: Sampler) -> None:
@@ -68,7 +76,7 @@ def test_looks_now_and_then_while_something_is_leased(
 def test_many_watchers_cost_one_look_per_tick(sampler: Sampler, host: Host) -> None:
     seen = threading.Semaphore(0)
     for _ in range(10):
-        sampler.watch(lambda found: seen.release(), 60.0)
+        sampler.watch(lambda result: seen.release(), 60.0)
     for _ in range(10):
         assert seen.acquire(timeout=WAIT)
     assert (
@@ -98,34 +106,35 @@ def test_revision_follows_leases_and_queue_but_not_use(
 def test_error_reaches_watchers_and_looking_goes_on(
     sampler: Sampler, host: Host, error: Exception
 ) -> None:
-    found: list[Sample | AIStackError] = []
+    results: list[Sample | AIStackError] = []
     came = threading.Semaphore(0)
     host.error = error
-    sampler.watch(lambda sample: (found.append(sample), came.release()), 60.0)  # type: ignore[func-returns-value]
+    sampler.watch(lambda sample: (results.append(sample), came.release()), 60.0)  # type: ignore[func-returns-value]
     assert came.acquire(timeout=WAIT)
-    assert isinstance(found[0], AIStackError)
+    assert isinstance(results[0], AIStackError)
     host.error = None
     sampler.poke()
     assert came.acquire(timeout=WAIT)
-    assert isinstance(found[-1], Sample)
+    assert isinstance(results[-1], Sample)
 
 
-def test_watcher_whose_loop_has_closed_is_forgotten(sampler: Sampler) -> None:
+def test_watcher_whose_loop_has_closed_is_forgotten(
+    sampler: Sampler, started: NewThreads
+) -> None:
     came = threading.Event()
 
-    def closed(found: Sample | AIStackError) -> None:
+    def closed(result: Sample | AIStackError) -> None:
         came.set()
         raise RuntimeError("Event loop is closed")
 
     sampler.watch(closed, 60.0)
     assert came.wait(WAIT)
     sampler.stop()
-    assert sampler._thread is not None
-    sampler._thread.join(WAIT)
+    wait_until(lambda: not started.named("aistack-sampler"))
     assert sampler._watches == set()
 
 
-def test_stopped_sampler_stays_stopped(sampler: Sampler, host: Host) -> None:
+def test_stopped_sampler_stays_stopped(sampler: Sampler, started: NewThreads) -> None:
     sampler.stop()
     sampler.poke()
-    assert sampler._thread is None
+    assert started.named("aistack-sampler") == []

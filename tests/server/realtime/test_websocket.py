@@ -24,9 +24,9 @@ async def frame(socket: Any, seconds: float = 10.0) -> Any:
 async def frame_where(socket: Any, condition: Any) -> Any:
     """The first frame that meets `condition`; fails after a while."""
     async with asyncio.timeout(10):
-        while not condition(found := await frame(socket)):
+        while not condition(result := await frame(socket)):
             pass
-    return found
+    return result
 
 
 async def test_snapshot_comes_at_once_and_has_all_parts(

@@ -257,7 +257,7 @@ async def test_report_bill_and_advice_say_what_was_used(
     _, bill = await ask("GET", "bill")
     assert bill["leases"]["l-1"]["energy_joules"] == 3_600_000.0
     _, advice = await ask("GET", "advice")
-    assert [(one["label"], one["verdict"]) for one in advice["advice"]] == [
+    assert [(each["label"], each["verdict"]) for each in advice["advice"]] == [
         ("a.ipynb", "unknown")
     ]
 

@@ -107,7 +107,7 @@ async def test_new_reservation_reaches_those_who_watch(
     socket = await jp_ws_fetch("aistack", "api", "v1", "stream")
     _, made = await ask("POST", "reservations", wish())
     frames: list[dict[str, Any]] = []
-    while not frames or [one["id"] for one in frames[-1]["host"]["reservations"]] != [
+    while not frames or [each["id"] for each in frames[-1]["host"]["reservations"]] != [
         made["id"]
     ]:
         await until(lambda: True)

@@ -64,16 +64,16 @@ async def test_scrape_shows_what_is_leased_and_who_waits(
     await ask("POST", "leases", {"spec": "1/2"})
     response = await jp_fetch("aistack", "metrics")
     assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-    found = read(response.body.decode())
+    result = read(response.body.decode())
     (device,) = (
-        s for s in found["aistack_device_granted_ratio"] if s.labels["kind"] == "gpu"
+        s for s in result["aistack_device_granted_ratio"] if s.labels["kind"] == "gpu"
     )
     assert device.value == 0.75
     assert device.labels["simulated"] == "true"
     assert [
-        (s.labels["queue"], s.value) for s in found["aistack_requests_waiting"]
+        (s.labels["queue"], s.value) for s in result["aistack_requests_waiting"]
     ] == [("default", 1.0)]
-    assert {s.labels["state"]: s.value for s in found["aistack_leases"]}[
+    assert {s.labels["state"]: s.value for s in result["aistack_leases"]}[
         "granted"
     ] == 1.0
 
@@ -83,11 +83,11 @@ async def test_scrape_sees_a_change_made_just_before(ask: Ask, jp_fetch: Any) ->
 
     await jp_fetch("aistack", "metrics")
     await ask("POST", "leases", {"spec": "1/4"})
-    found: dict[str, list[Any]] = {}
+    result: dict[str, list[Any]] = {}
 
     async def scrape() -> float:
-        found.update(read((await jp_fetch("aistack", "metrics")).body.decode()))
-        return float(sum(s.value for s in found["aistack_leases"]))
+        result.update(read((await jp_fetch("aistack", "metrics")).body.decode()))
+        return float(sum(s.value for s in result["aistack_leases"]))
 
     while await scrape() != 1.0:
         await until(lambda: True)
@@ -96,11 +96,11 @@ async def test_scrape_sees_a_change_made_just_before(ask: Ask, jp_fetch: Any) ->
 def test_what_is_not_known_is_left_out() -> None:
     device = gpu(1, name='a "quoted"\nname')
     used = {"GPU-1": Usage(memory_bytes=7)}
-    found = read(exposition(figures(device, device_usage=used), {}).decode())
-    assert [s.value for s in found["aistack_device_memory_used_bytes"]] == [7.0]
-    assert found["aistack_device_memory_used_bytes"][0].labels["name"] == device.name
-    assert found["aistack_device_utilization_ratio"] == []
-    assert found["aistack_device_power_watts"] == []
+    result = read(exposition(figures(device, device_usage=used), {}).decode())
+    assert [s.value for s in result["aistack_device_memory_used_bytes"]] == [7.0]
+    assert result["aistack_device_memory_used_bytes"][0].labels["name"] == device.name
+    assert result["aistack_device_utilization_ratio"] == []
+    assert result["aistack_device_power_watts"] == []
 
 
 async def test_scrape_shows_queues_idle_leases_and_what_was_taken_back(
@@ -109,17 +109,17 @@ async def test_scrape_shows_queues_idle_leases_and_what_was_taken_back(
     await ask("POST", "leases", {"spec": "3/4"})
     await ask("POST", "leases", {"spec": "1/2"})
     context.event_counts["LeaseReclaimed"] = 2
-    found = read((await jp_fetch("aistack", "metrics")).body.decode())
-    (held,) = found["aistack_queue_held_devices"]
+    result = read((await jp_fetch("aistack", "metrics")).body.decode())
+    (held,) = result["aistack_queue_held_devices"]
     assert (held.labels["queue"], held.value) == ("default", 0.75)
-    (longest,) = found["aistack_queue_longest_wait_seconds"]
+    (longest,) = result["aistack_queue_longest_wait_seconds"]
     assert 0 <= longest.value < 30
     taken = {
         sample.labels["reason"]: sample.value
-        for sample in found["aistack_leases_taken_back"]
+        for sample in result["aistack_leases_taken_back"]
     }
     assert taken == {"preempted": 0.0, "reclaimed": 2.0}
-    assert [sample.value for sample in found["aistack_leases_idle"]] == [0.0]
+    assert [sample.value for sample in result["aistack_leases_idle"]] == [0.0]
 
 
 def test_lease_is_idle_from_its_queues_badge_on() -> None:
@@ -143,14 +143,14 @@ def test_energy_is_counted_for_devices_users_and_live_leases_only() -> None:
         ChargedTotals(user="bob", gpu_seconds=1.0),
         ChargedTotals(user="", millijoules=9_000),
     ]
-    found = read(
+    result = read(
         exposition(snapshot, {}, charged, Rates(carbon_g_per_kwh=3.6e6)).decode()
     )
     values = {
         name: {
-            s.labels.get("user", s.labels.get("device")): s.value for s in found[name]
+            s.labels.get("user", s.labels.get("device")): s.value for s in result[name]
         }
-        for name in found
+        for name in result
     }
     assert values["aistack_device_energy_joules"] == {"GPU-1": 5.5}, (
         "a simulated counter is made up"

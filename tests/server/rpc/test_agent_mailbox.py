@@ -78,13 +78,13 @@ async def test_a_question_is_held_until_there_is_an_order_and_its_answer_reaches
     question = desk.question()
     await asyncio.sleep(0)
     order = desk.order()
-    said = await question
-    assert said["residence"]["phase"] == "resident"
-    assert [(one["act"], one["kinds"]) for one in said["orders"]] == [
+    text = await question
+    assert text["residence"]["phase"] == "resident"
+    assert [(each["act"], each["kinds"]) for each in text["orders"]] == [
         ("trim", ("cuda",))
     ]
-    assert json.dumps(said)
-    await desk.done(said["orders"][0]["id"], {"registered_bytes": 5})
+    assert json.dumps(text)
+    await desk.done(text["orders"][0]["id"], {"registered_bytes": 5})
     assert await order == {"registered_bytes": 5}
 
 

@@ -221,19 +221,19 @@ async def test_kernel_and_all_below_it_are_known_by_their_process(
     )
     kernel_id = json.loads(response.body)["kernel"]["id"]
     code = KERNEL_CELL.format(caller=CALLER, path=path)
-    said = json.loads(await run_cell(server, kernel_id, textwrap.dedent(code)))
-    lease = said["request"]["result"]["lease"]
+    text = json.loads(await run_cell(server, kernel_id, textwrap.dedent(code)))
+    lease = text["request"]["result"]["lease"]
     holder = lease["holder"]
     assert (holder["kind"], holder["id"], holder["label"]) == (
         "kernel",
         kernel_id,
         "deep.ipynb",
     )
-    for answer in said["mine"]:
+    for answer in text["mine"]:
         assert [own["id"] for own in answer["result"]["leases"]] == [lease["id"]]
     token = server.identity_provider.token
     assert token
-    assert [name for name, value in said["environment"].items() if token in value] == []
+    assert [name for name, value in text["environment"].items() if token in value] == []
     await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
 
 

@@ -50,14 +50,14 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(
     def ready(
         version: str = "580.126.09", is_on: bool = True
     ) -> tuple[SuspendMethod, str]:
-        found = find_out(
+        result = find_out(
             broker(FakeGPU(states), is_on=is_on),
             helper(),
             results,
             lambda: version,
             test,
         )
-        return found.tier, found.why
+        return result.tier, result.why
 
     answers = {"GPU-a": "", "GPU-b": "memory stayed"}
     assert ready(is_on=False) == (SuspendMethod.OFF, SWITCHED_OFF.why)

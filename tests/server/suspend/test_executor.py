@@ -205,8 +205,8 @@ def world(tmp_path: Path) -> Iterator[Make]:
         return made[-1]
 
     yield make
-    for one in made:
-        one.helper.close()
+    for each in made:
+        each.helper.close()
 
 
 @pytest.fixture
@@ -681,7 +681,7 @@ def test_a_process_that_ends_amid_a_move_ends_nothing_else(
     )
     lease = box.broker.lease(box.broker.submit("1", holder).lease_id)
     lease = box.broker.update_device_state(
-        lease.id, lease.token, lambda one: with_pin_reason(one, "")
+        lease.id, lease.token, lambda item: with_pin_reason(item, "")
     )
     box.broker.bind(lease.id, lease.token, pid=os.getpid(), root_pid=dead)
     gone = box.suspend()

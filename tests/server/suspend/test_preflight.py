@@ -30,7 +30,7 @@ CLEAN = {
 }
 
 
-def found(*others: Process, root: Process = ROOT, **fields: Any) -> PreflightReport:
+def report_of(*others: Process, root: Process = ROOT, **fields: Any) -> PreflightReport:
     known: dict[str, Any] = {
         "processes": (root, *others),
         "root_pid": 7,
@@ -40,8 +40,8 @@ def found(*others: Process, root: Process = ROOT, **fields: Any) -> PreflightRep
 
 
 def test_a_plain_kernel_on_its_own_gpu_may_be_moved() -> None:
-    assert why_not(found()) == ""
-    assert why_not(found(Process(pid=8))) == "", (
+    assert why_not(report_of()) == ""
+    assert why_not(report_of(Process(pid=8))) == "", (
         "a child without a context is of no interest"
     )
     assert why_not(PreflightReport()) == "", "nothing is there"
@@ -50,42 +50,42 @@ def test_a_plain_kernel_on_its_own_gpu_may_be_moved() -> None:
 @pytest.mark.parametrize(
     ("findings", "says"),
     [
-        (found(is_mig=True), "MIG instance"),
+        (report_of(is_mig=True), "MIG instance"),
         (
-            found(root=Process(pid=7, has_context=True, is_mps_client=True)),
+            report_of(root=Process(pid=7, has_context=True, is_mps_client=True)),
             "runs under MPS",
         ),
-        (found(Process(pid=8, is_own=False)), "process 8 belongs to another user"),
+        (report_of(Process(pid=8, is_own=False)), "process 8 belongs to another user"),
         (
-            found(root=Process(pid=7, has_context=True, uses=None)),
+            report_of(root=Process(pid=7, has_context=True, uses=None)),
             "process 7 uses cannot be read",
         ),
-        (found(elsewhere=("H200 (1)",)), "holds memory on H200 (1)"),
-        (found(report={**CLEAN, "managed": "RMM"}), "RMM has managed memory"),
-        (found(report={**CLEAN, "nccl": True}), "NCCL has a communicator"),
+        (report_of(elsewhere=("H200 (1)",)), "holds memory on H200 (1)"),
+        (report_of(report={**CLEAN, "managed": "RMM"}), "RMM has managed memory"),
+        (report_of(report={**CLEAN, "nccl": True}), "NCCL has a communicator"),
         (
-            found(report={**CLEAN, "ipc": True}),
+            report_of(report={**CLEAN, "ipc": True}),
             "shares GPU memory with another process",
         ),
-        (found(report=None), "process 7 may use NCCL, and no agent can be asked"),
+        (report_of(report=None), "process 7 may use NCCL, and no agent can be asked"),
         (
-            found(Process(pid=8, has_context=True, uses=frozenset({"managed"}))),
+            report_of(Process(pid=8, has_context=True, uses=frozenset({"managed"}))),
             "process 8 may use managed memory",
         ),
         (
-            found(tier=SuspendMethod.OFF, why_tier="no GPU"),
+            report_of(tier=SuspendMethod.OFF, why_tier="no GPU"),
             "nothing is suspended on this host: no GPU",
         ),
         (
-            found(tier=SuspendMethod.OFFLOAD, why_tier="driver 1 is old"),
+            report_of(tier=SuspendMethod.OFFLOAD, why_tier="driver 1 is old"),
             "(driver 1 is old), and nothing is",
         ),
         (
-            found(tier=SuspendMethod.OFFLOAD, report=None),
+            report_of(tier=SuspendMethod.OFFLOAD, report=None),
             "nothing in its kernel answers",
         ),
         (
-            found(
+            report_of(
                 tier=SuspendMethod.OFFLOAD,
                 report={**CLEAN, "graphs": 1, "registered_bytes": 5},
             ),
@@ -101,13 +101,13 @@ def test_what_the_driver_cannot_do_is_refused_before_it_is_tried(
 
 def test_cuda_that_the_driver_does_not_list_is_somewhere_else() -> None:
     hidden = Process(pid=7, uses=frozenset({"cuda"}))
-    assert "another process namespace" in why_not(found(root=hidden))
-    assert why_not(found(root=hidden, report={**CLEAN, "cuda": False})) == "", (
+    assert "another process namespace" in why_not(report_of(root=hidden))
+    assert why_not(report_of(root=hidden, report={**CLEAN, "cuda": False})) == "", (
         "the library alone starts nothing"
     )
-    assert "another process namespace" in why_not(found(root=hidden, report=None)), (
-        "nobody says that it has not"
-    )
+    assert "another process namespace" in why_not(
+        report_of(root=hidden, report=None)
+    ), "nobody says that it has not"
 
 
 def test_registered_objects_and_simulated_devices_may_be_moved_without_the_driver() -> (
@@ -115,14 +115,14 @@ def test_registered_objects_and_simulated_devices_may_be_moved_without_the_drive
 ):
     assert (
         why_not(
-            found(
+            report_of(
                 tier=SuspendMethod.OFFLOAD,
                 report={**CLEAN, "nccl": True, "registered_bytes": 5},
             )
         )
         == ""
     )
-    assert why_not(found(is_simulated=True, tier=SuspendMethod.OFF)) == ""
+    assert why_not(report_of(is_simulated=True, tier=SuspendMethod.OFF)) == ""
 
 
 def test_a_real_process_is_looked_at(process: subprocess.Popen[str]) -> None:

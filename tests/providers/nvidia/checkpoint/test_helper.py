@@ -172,18 +172,18 @@ def test_threads_take_turns(helper: Make, states: Path) -> None:
 
 def test_closing_waits_for_what_is_under_way(helper: Make) -> None:
     client = helper(checkpoint=["slow"])
-    asked, found = threading.Event(), list[str]()
+    asked, result = threading.Event(), list[str]()
 
     def suspend() -> None:
         asked.set()
-        found.append(client.suspend(PID).state)
+        result.append(client.suspend(PID).state)
 
     thread = threading.Thread(target=suspend)
     thread.start()
     asked.wait()
     client.close()
     thread.join()
-    assert found == ["checkpointed"]
+    assert result == ["checkpointed"]
 
 
 def ask_raw(*lines: str) -> list[dict[str, Any]]:
@@ -210,12 +210,12 @@ def test_the_real_helper_answers_nonsense_and_goes_on() -> None:
         '{"id": 2, "op": "suspend"}',
         '{"id": 3, "op": "state", "pid": "x"}',
     ]
-    said = ask_raw("{", "[]", *nonsense)
-    assert [one["id"] for one in said] == [None, None, 1, 2, 3]
-    assert not any(one["ok"] for one in said)
+    text = ask_raw("{", "[]", *nonsense)
+    assert [each["id"] for each in text] == [None, None, 1, 2, 3]
+    assert not any(each["ok"] for each in text)
     assert (
         "op: 'dance' is not known; write probe, state, suspend or resume"
-        in said[2]["message"]
+        in text[2]["message"]
     )
 
 

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.service
     ],
 )
 def test_a_fault_in_the_log_names_its_client(line: str, pid: int | None) -> None:
-    found = find_fault(
+    result = find_fault(
         [
             "[t Control 1] Set default active thread percentage of client 7",
             f"[t Server 9] {line}",
         ]
     )
-    assert found is not None
-    assert found.pid == pid
+    assert result is not None
+    assert result.pid == pid
 
 
 def test_a_line_about_defaults_tells_of_no_fault() -> None:

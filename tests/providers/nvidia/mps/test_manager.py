@@ -12,6 +12,7 @@ from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.nvidia.mps.limits import SLOTS, multiprocessors_at_most
 from jupyter_aistack.providers.nvidia.mps.paths import short
 from tests.fakes.mps.host import GPU, H200, Stand
+from tests.fakes.threads import NewThreads
 
 pytestmark = pytest.mark.service
 
@@ -174,14 +175,14 @@ def test_each_gpu_has_its_own_daemon(stand: Stand) -> None:
     manager = stand.manager()
     stand.hold(manager, "l-1")
     stand.hold(manager, "l-2", gpu="GPU-1", index=1)
-    one, other = stand.running(), stand.running("GPU-1")
-    assert one is not None
+    entry, other = stand.running(), stand.running("GPU-1")
+    assert entry is not None
     assert other is not None
-    assert one.pid != other.pid
-    assert manager.own_pids() == {one.pid, other.pid}
+    assert entry.pid != other.pid
+    assert manager.own_pids() == {entry.pid, other.pid}
     assert stand.dump("GPU-1")["name"] == "g1"
     manager.unprepare("l-1", GPU, 0)
-    assert (one.is_alive, other.is_alive) == (False, True)
+    assert (entry.is_alive, other.is_alive) == (False, True)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -204,11 +205,10 @@ def test_clients_are_told_and_ended_through_the_server(
 
 
 def test_the_watch_is_a_thread_of_its_own_and_ends_when_told(stand: Stand) -> None:
+    started = NewThreads()
     manager = stand.manager(interval=0.01)
     stand.hold(manager)
-    thread = manager._thread
-    assert thread is not None
-    assert thread.is_alive()
+    (thread,) = started.named("aistack-mps")
     manager.close()
     assert not thread.is_alive()
     assert stand.running() is not None  # the lease is still held

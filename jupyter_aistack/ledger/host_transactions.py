@@ -1,0 +1,78 @@
+"""What a ledger keeps of machines, and what becomes of a machine that is started again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.lease import LeaseTransition
+from jupyter_aistack.core.model.request import Holder, RequestState
+
+from .apply_plan import set_request_state
+from .lease_end import end
+from .rows import Rows
+from .transactions import LARGEST, Transactions
+
+STARTED_AGAIN = "its machine was started again"
+
+
+class HostTransactions(Transactions):
+    """The part of the port that brokers register their machines with."""
+
+    def register_host(self, host: HostIdentity, now: float) -> tuple[str, ...]:
+        with self._reading() as rows:
+            known = rows.hosts()
+        if host not in known:
+            with self._changing(now) as rows:
+                _keep(rows, host, now)
+        return tuple(other.id for other in known if host.may_follow(other))
+
+    def succeed_host(self, before: str, host: HostIdentity, now: float) -> None:
+        with self._changing(now) as rows:
+            if all(other.id != before for other in rows.hosts()):
+                return  # another process was first
+            for lease in rows.leases(host=before, live=True, limit=LARGEST):
+                step = LeaseTransition.REAP
+                end(rows, lease, step, now, self.half_life_seconds, STARTED_AGAIN)
+            for request in rows.queued(before):
+                cancelled = replace(
+                    request, state=RequestState.CANCELLED, reason=STARTED_AGAIN
+                )
+                set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+            _move_reservations(rows, before, host.id, now)
+            rows.remove_host(before)
+            rows.version += 1
+
+
+def _keep(rows: Rows, host: HostIdentity, now: float) -> None:
+    known = rows.hosts()
+    if host in known:
+        return
+    rows.keep_host(host, is_new=all(not _is_same_row(host, each) for each in known))
+    if host.name != host.id:
+        _adopt(rows, host, now)
+
+
+def _is_same_row(host: HostIdentity, other: HostIdentity) -> bool:
+    return (host.id, host.name) == (other.id, other.name)
+
+
+def _adopt(rows: Rows, host: HostIdentity, now: float) -> None:
+    """Take over what was written under a machine's name before it had an id."""
+    for lease in rows.leases(host=host.name, live=True, limit=LARGEST):
+        rows.keep_lease(replace(lease, holder=_of_host(lease.holder, host)))
+    for request in rows.queued(host.name):
+        rows.keep_request(replace(request, holder=_of_host(request.holder, host)))
+    _move_reservations(rows, host.name, host.id, now)
+    rows.version += 1
+
+
+def _of_host(holder: Holder, host: HostIdentity) -> Holder:
+    return replace(holder, host=host.id, host_name=host.name)
+
+
+def _move_reservations(rows: Rows, before: str, after: str, now: float) -> None:
+    for reservation in rows.reservations(before, now):
+        rows.remove_reservation(reservation.id)
+        rows.add_reservation(replace(reservation, host=after))
