@@ -79,6 +79,9 @@ class LostAnswers(Transport):
         self.inner = inner
         self.error = error
 
+    def close(self) -> None:
+        self.inner.close()
+
     def call(self, verb: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         answer = self.inner.call(verb, payload)
         if verb == "request":
@@ -99,13 +102,14 @@ class LostAnswers(Transport):
 def test_a_lease_whose_asker_got_no_answer_is_taken_back(
     gpu_client: Client, error: BaseException
 ) -> None:
-    lost = Client(LostAnswers(gpu_client._transport, error))
+    lost = Client(LostAnswers(EmbeddedTransport(), error))
     with gpu_client.request("1/2", attach=False):
         for spec in ("1/4", "1"):  # granted, and queued
             with pytest.raises(type(error)):
                 lost.request(spec, attach=False)
     assert gpu_client.leases() == gpu_client.queue() == []
     assert "failed" in [lease["outcome"] for lease in gpu_client.leases(ended=True)]
+    lost.close()
 
 
 def test_a_cpu_slice_binds_this_process_and_lets_go_of_it_again(
