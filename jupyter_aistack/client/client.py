@@ -29,7 +29,7 @@ from jupyter_aistack.exceptions import (
 from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .durations import lease_seconds, patience_seconds
-from .lease_guard import check_process
+from .lease_guard import check_process, watched_leases
 from .lease_handle import LeaseHandle, OnWait
 from .notices import watcher
 from .process_leases import attached, drop_ended, is_new, place_for, settle
@@ -255,9 +255,8 @@ def _transport(socket_path: str) -> Transport:
 
 
 def own_leases() -> list[JSON]:
-    """The live leases of this process, as on the wire."""
-    leases: list[JSON] = connect().mine()["leases"]
-    return leases
+    """The live leases of this process, its workers and runs, as on the wire."""
+    return watched_leases(connect().mine())
 
 
 P = ParamSpec("P")

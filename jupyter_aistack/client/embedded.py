@@ -52,17 +52,20 @@ class EmbeddedTransport(Transport):
     def _open(self) -> None:
         from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.config import load_settings
-        from jupyter_aistack.system.users import current_user
+        from jupyter_aistack.system.users import current_user, is_root
 
         settings = load_settings()
         self._broker = settings.build_broker()
         self._service = settings.build_service(self._broker)
+        kernel_id = os.environ.get("AISTACK_KERNEL", "")
+        is_kernel = _is_kernel(kernel_id)
         self._caller = Caller(
             user=current_user(),
             uid=os.getuid(),
             pid=os.getpid(),
-            kernel_id=os.environ.get("AISTACK_KERNEL", ""),
-            is_admin=os.getuid() == 0,
+            kernel_id=kernel_id if is_kernel else "",
+            parent="" if is_kernel else kernel_id,
+            is_admin=is_root(),
         )
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -135,6 +138,16 @@ class EmbeddedTransport(Transport):
         self._wake.set()
         self._renewer.join(timeout=STOP_SECONDS)
         self._broker.close()
+
+
+def _is_kernel(kernel_id: str) -> bool:
+    """Whether this process is the kernel that its environment names, and was not only
+    started below it.
+    """
+    from jupyter_aistack.system.kernel_processes import is_kernel, launched_as_kernel
+
+    launched = launched_as_kernel(os.getpid(), kernel_id) if kernel_id else None
+    return launched is None or is_kernel(os.getpid(), launched)
 
 
 _transports: weakref.WeakSet[EmbeddedTransport] = weakref.WeakSet()

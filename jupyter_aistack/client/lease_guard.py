@@ -31,8 +31,28 @@ def own_lease(mine: Mapping[str, Any]) -> JSON | None:
 
 
 def waiting_requests(mine: Mapping[str, Any]) -> list[JSON]:
-    """The requests of the kernel itself, from the answer of the ``mine`` verb."""
-    return [request for request in mine["requests"] if not request["holder"]["parent"]]
+    """The requests of the kernel (or process) itself, from the answer of the ``mine``
+    verb.
+    """
+    owner = mine["owner"]
+    return [request for request in mine["requests"] if request["holder"]["id"] == owner]
+
+
+def watched_leases(mine: Mapping[str, Any]) -> list[JSON]:
+    """The leases whose notices are shown here: a process that this kernel has started
+    hears of its own lease itself.
+
+    Args:
+        mine: the answer of the ``mine`` verb.
+    """
+    from jupyter_aistack.core.model.request import HolderKind
+
+    return [
+        lease
+        for lease in mine["leases"]
+        if lease["holder"]["kind"] != HolderKind.PROCESS.value
+        or lease["holder"]["id"] == mine["owner"]
+    ]
 
 
 def check_kernel(mine: Mapping[str, Any], spec: str) -> JSON | None:

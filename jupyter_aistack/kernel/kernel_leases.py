@@ -280,7 +280,9 @@ class KernelLeases:
         ]
 
     def _is_of_family(self, holder: Holder) -> bool:
-        """Whether it is the kernel, one of its workers or one of its runs."""
+        """Whether it is the kernel, one of its workers or runs, or a process that it
+        started.
+        """
         return self.kernel_id in (holder.id, holder.parent)
 
     # -- giving back -------------------------------------------------------------------
@@ -300,10 +302,10 @@ class KernelLeases:
             # Requests first: a lease that is released would go to the next request of
             # the same kernel.
             for request in self._requests():
-                if self._is_of_family(request.holder):
+                if request.holder.ends_with(self.kernel_id):
                     broker.cancel(request.id)
             for lease in broker.leases():
-                if self._is_of_family(lease.holder):
+                if lease.holder.ends_with(self.kernel_id):
                     with contextlib.suppress(LeaseError):  # it ended meanwhile
                         broker.release(lease.id, lease.token)
 

@@ -131,8 +131,8 @@ class KernelRegistry:
     # -- who is asking -----------------------------------------------------------------
 
     async def caller_with_pid(self, pid: int, uid: int) -> Caller:
-        """The caller that process `pid` is: a kernel of this server, a descendant of
-        such a kernel, or any other process.
+        """The caller that process `pid` is: a kernel of this server, a process that
+        such a kernel has started, or any other process.
         """
         from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.system.users import current_user
@@ -140,18 +140,20 @@ class KernelRegistry:
         kernels = {
             kernel_pid: kernel_id for kernel_id, kernel_pid in self.pids().items()
         }
-        kernel_pid = (
-            pid if pid in kernels else await asyncio.to_thread(_nearest, pid, kernels)
-        )
+        if pid in kernels:
+            kernel_pid: int | None = pid
+            is_itself = True
+        else:
+            kernel_pid, is_itself = await asyncio.to_thread(_kernel_of, pid, kernels)
         kernel_id = kernels.get(kernel_pid, "") if kernel_pid is not None else ""
-        label = await self.label(kernel_id) if kernel_id else ""
         return Caller(
             user=current_user(),
             uid=uid,
             pid=pid,
-            kernel_id=kernel_id,
-            kernel_pid=kernel_pid,
-            label=label,
+            kernel_id=kernel_id if is_itself else "",
+            kernel_pid=kernel_pid if is_itself else None,
+            parent="" if is_itself else kernel_id,
+            label=await self.label(kernel_id) if kernel_id else "",
         )
 
     async def caller_in_browser(self, kernel_id: str | None = None) -> Caller:
@@ -262,14 +264,17 @@ def _state(manager: Any) -> str:
     return str(getattr(manager, "execution_state", "") or "")
 
 
-def _nearest(pid: int, kernels: Mapping[int, str]) -> int | None:
-    """`pid` or its nearest ancestor that is a kernel's process."""
+def _kernel_of(pid: int, kernels: Mapping[int, str]) -> tuple[int | None, bool]:
+    """The nearest kernel's process, as it was launched, above `pid`, and whether `pid`
+    is that kernel itself, which was started through another program.
+    """
+    from jupyter_aistack.system.kernel_processes import is_kernel
     from jupyter_aistack.system.processes import ancestors
 
     for ancestor in ancestors(pid):
         if ancestor in kernels:
-            return ancestor
-    return None
+            return ancestor, is_kernel(pid, ancestor)
+    return None, False
 
 
 def _path_of(session: Mapping[str, Any]) -> str:

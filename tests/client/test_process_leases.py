@@ -23,6 +23,8 @@ THREADS = 6
 @pytest.fixture
 def cpu_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setenv("AISTACK_PROVIDERS", "cpu")
+    # threadpoolctl sets it when it is imported, for as long as the process lives.
+    monkeypatch.setenv("KMP_DUPLICATE_LIB_OK", "True")
     client = Client(EmbeddedTransport())
     yield client
     client.close()

@@ -5,6 +5,7 @@ is given, and every way down.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
+from jupyter_aistack.system.processes import is_alive
 from tests.fakes.mps.host import H200, Stand
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.service
 
@@ -352,8 +355,8 @@ def test_a_daemon_left_behind_by_a_crash_is_ended(box: Box) -> None:
     first("prepared('1/2')")
     running = box.stand.running()
     assert running is not None
-    first.process.kill()
-    first.process.wait()
+    os.kill(first.pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(first.pid, None))
     second = box.start()
     second.run("device(); mps.check()")
     assert not running.is_alive

@@ -53,4 +53,4 @@ def _owner(payload: Payload, caller: Caller) -> Owner:
     name is known.
     """
     label = caller.label or text_field(payload, "label", "")[:MAX_LABEL]
-    return Owner(user=caller.user, id=caller.owner_id, label=label)
+    return Owner(user=caller.user, id=caller.account_id, label=label)

@@ -21,8 +21,10 @@ class Caller:
         user: login name.
         uid: numeric user id.
         pid: the process that asks; None when it is a browser.
-        kernel_id: the kernel that process is, or descends from; empty for none.
-        kernel_pid: that kernel's process.
+        kernel_id: the kernel that process is, or a browser acts for; empty for none.
+        kernel_pid: that kernel's process, as it was launched.
+        parent: the kernel that started the process, or an ancestor of it, and that it
+            is not itself: a script in a shell escape, say; empty for none.
         label: the notebook's path, for people.
         is_admin: may change what belongs to others, whatever the settings say of the
             user.
@@ -33,6 +35,7 @@ class Caller:
     pid: int | None = None
     kernel_id: str = ""
     kernel_pid: int | None = None
+    parent: str = ""
     label: str = ""
     is_admin: bool = False
 
@@ -41,8 +44,17 @@ class Caller:
         """Id under which this caller's leases are kept."""
         return self.kernel_id or f"pid-{self.pid}"
 
+    @property
+    def account_id(self) -> str:
+        """Id under which it is recorded what this caller uses: a process that a kernel
+        has started is that kernel's work.
+        """
+        return self.parent or self.owner_id
+
     def owns(self, holder: Holder) -> bool:
-        """Whether a holder is this caller, or a worker or run that belongs to it."""
+        """Whether a holder is this caller, or a worker, a run or a process of its
+        own.
+        """
         return self.owner_id in (holder.id, holder.parent)
 
 

@@ -68,7 +68,9 @@ class RequestVerbs(VerbGroup):
             raise
 
     def _first_answer(self, request: Request, caller: Caller) -> JSON:
-        owner = Owner(user=caller.user, id=caller.owner_id, label=request.holder.label)
+        owner = Owner(
+            user=caller.user, id=caller.account_id, label=request.holder.label
+        )
         advice = self._accounting.advice_on_request(request.spec, owner)
         return {**self._outcome(request, caller), "advice": advice}
 
@@ -93,7 +95,7 @@ class RequestVerbs(VerbGroup):
             host=self._broker.host,
             pid=caller.kernel_pid or caller.pid,
             label=label[:MAX_LABEL],
-            parent="" if is_self else caller.owner_id,
+            parent=caller.parent if is_self else caller.owner_id,
         )
 
     def _wait_for(self, payload: Payload, caller: Caller) -> JSON:
@@ -196,6 +198,7 @@ class RequestVerbs(VerbGroup):
             ],
             "requests": [self._shown_request(request, caller) for request in requests],
             "prepared": self._prepared_for(leases, caller),
+            "owner": caller.owner_id,
         }
 
     def _prepared_for(self, leases: list[Lease], caller: Caller) -> dict[str, JSON]:

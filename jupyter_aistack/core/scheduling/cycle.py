@@ -181,7 +181,9 @@ def _decided_request(action: Action) -> str | None:
     """The request that an action decides; None for an action that decides none."""
     if isinstance(action, Grant):
         return action.request.id
-    return action.request_id if isinstance(action, Reject) else None
+    if isinstance(action, Reject):
+        return action.request_id
+    return None
 
 
 def _held_after(

@@ -44,10 +44,14 @@ def why_over(
     is_renewed = lease.is_renewed(now)
     if lease.state is LeaseState.RELEASING:
         # Whoever tears it down may outlive its holder: its devices are not free yet.
-        return None if is_renewed else Outcome.RELEASED
+        if is_renewed:
+            return None
+        return Outcome.RELEASED
     if is_dead:
         return Outcome.ABANDONED
-    return Outcome.LAPSED if is_unvouched and not is_renewed else None
+    if is_unvouched and not is_renewed:
+        return Outcome.LAPSED
+    return None
 
 
 def may_end_by_notice(lease: Lease, now: float) -> bool:
@@ -76,4 +80,6 @@ def ended_at(lease: Lease, outcome: Outcome, now: float) -> float:
     """When a lease that is ended at `now` ended, in seconds since the epoch: nobody is
     charged for longer than the last renewal held.
     """
-    return min(now, lease.expires_at) if outcome in _UNRENEWED else now
+    if outcome in _UNRENEWED:
+        return min(now, lease.expires_at)
+    return now

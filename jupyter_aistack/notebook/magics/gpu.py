@@ -62,8 +62,8 @@ class GPUCommands:
         now = time.time()
         own = own_lease(mine)
         if own is not None:
-            workers = [lease for lease in mine["leases"] if lease["holder"]["parent"]]
-            panel = views.status_panel(own, workers, host, client.usage(), now)
+            others = [lease for lease in mine["leases"] if lease["id"] != own["id"]]
+            panel = views.status_panel(own, others, host, client.usage(), now)
             return mine, panel
 
         waiting = waiting_requests(mine)

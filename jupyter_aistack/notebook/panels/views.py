@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
 from jupyter_aistack.client.text import bytes_text, lease_remarks, percent_text
+from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import (
     format_about,
     format_bytes,
@@ -23,13 +24,13 @@ SHOWN_CORES = 8
 
 
 def status_panel(
-    lease: JSON, workers: Sequence[JSON], host: JSON, usage: JSON, now: float
+    lease: JSON, others: Sequence[JSON], host: JSON, usage: JSON, now: float
 ) -> Panel:
     """The lease this kernel holds.
 
     Args:
         lease: this kernel's own lease.
-        workers: leases of its workers.
+        others: leases of its workers, and of processes that it started.
         host, usage: as on the wire.
         now: seconds since the epoch.
     """
@@ -43,13 +44,24 @@ def status_panel(
         ("time left", time_left(lease, now)),
         *idle_rows(lease, host, now),
     ]
-    if workers:
-        specs = ", ".join(worker["spec"] for worker in workers)
-        rows.append(("workers", f"{len(workers)} more leases: {specs}"))
+    rows.extend(_rows_of_others(others))
     title = f"This kernel holds {lease['spec']}"
     if _is_simulated(lease, host):
         title += " (simulated: nothing real stands behind it)"
     return Panel(title=title, rows=rows, remark=_problems(host))
+
+
+def _rows_of_others(others: Sequence[JSON]) -> Iterator[tuple[str, str]]:
+    """How many leases the workers have, and the processes that the kernel started."""
+    names = {True: "its processes", False: "workers"}
+    for is_process, name in names.items():
+        specs = [lease["spec"] for lease in others if _is_process(lease) is is_process]
+        if specs:
+            yield name, f"{len(specs)} more leases: {', '.join(specs)}"
+
+
+def _is_process(lease: JSON) -> bool:
+    return bool(lease["holder"]["kind"] == HolderKind.PROCESS.value)
 
 
 def device_state_rows(lease: JSON) -> Iterator[tuple[str, str]]:
@@ -296,6 +308,8 @@ def _who(holder: JSON) -> str:
 
 def _holder(lease: JSON) -> str:
     holder = lease["holder"]
+    if _is_process(lease) and holder["parent"]:
+        return f"process {holder['pid']}"
     return f"worker {holder['id']}" if holder["parent"] else "this kernel"
 
 

@@ -36,8 +36,11 @@ class LaunchLease:
         if not own:
             return []
         self._remember(mine["prepared"], own)
-        live = {lease["id"] for lease in mine["leases"]}
-        return [self._drop(lease_id) for lease_id in sorted(own - live)]
+        ended = own - {lease["id"] for lease in mine["leases"]}
+        if ended:
+            # What another kernel holds, which has started this process, lives on.
+            ended -= {lease["id"] for lease in self._connect().leases()}
+        return [self._drop(lease_id) for lease_id in sorted(ended)]
 
     def _lease_ids(self) -> frozenset[str]:
         """Those it still lives by: `_drop` takes the others out of the environment."""

@@ -119,6 +119,7 @@ class LeaseSync:
         Raises:
             AIStackError: the granting side does not answer.
         """
+        from jupyter_aistack.client.lease_guard import watched_leases
         from jupyter_aistack.client.process_leases import attached, drop_ended
 
         live = {lease["id"] for lease in mine["leases"]}
@@ -126,7 +127,7 @@ class LeaseSync:
             self._say(line)
         for line in self._launch_lease.drop_ended(mine):
             self._say(line)
-        notices.watcher.update_in_background(mine["leases"])
+        notices.watcher.update_in_background(watched_leases(mine))
         if attached() is None:
             self._attach_new(mine)
 

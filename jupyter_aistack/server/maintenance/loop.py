@@ -179,4 +179,4 @@ def _touch(
 
 
 def _is_of(item: Lease | Request, gone: frozenset[str]) -> bool:
-    return item.holder.id in gone or item.holder.parent in gone
+    return any(item.holder.ends_with(kernel_id) for kernel_id in gone)

@@ -20,8 +20,8 @@ samples = json.load(open({str(DATA / "wire_samples.json")!r}))
 lease = {{**samples["leases"][0], "active_at": None}}  # it is new
 waiting = samples["queue"][0]
 granted = {{"request": waiting, "lease": lease, "prepared": None, "advice": None}}
-mine = [{{"leases": [], "requests": [], "prepared": {{}}}},
-        {{"leases": [lease], "requests": [], "prepared": {{lease["id"]: samples["prepared"]}}}}]
+mine = [{{"owner": "", "leases": [], "requests": [], "prepared": {{}}}},
+        {{"owner": "", "leases": [lease], "requests": [], "prepared": {{lease["id"]: samples["prepared"]}}}}]
 answers = {{"request": granted, "listed": {{"listed": None}}, "activate": lease,
            "host": samples["host"], "usage": samples["usage"]}}
 

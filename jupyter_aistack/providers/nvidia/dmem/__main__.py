@@ -35,13 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--base", default=BASE, help="name of its own group below that (%(default)s)"
     )
+    parser.add_argument(
+        "--reserve",
+        type=int,
+        choices=range(101),
+        default=0,
+        metavar="PERCENT",
+        help="of each GPU's memory that one user's leases may keep from others, used or not (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     if not (options.root / "cgroup.controllers").exists():
         print(f"control groups v2 are not mounted at {options.root}", file=sys.stderr)
         return 2
-    with Listener(
-        options.socket, Helper(NVML(), Groups(options.root, options.base))
-    ) as listener:
+    groups = Groups(options.root, options.base)
+    helper = Helper(NVML(), groups, reserve_percent=options.reserve)
+    with Listener(options.socket, helper) as listener:
         # From another thread: the loop that is to end waits for the handler that
         # tells it to.
         signal.signal(

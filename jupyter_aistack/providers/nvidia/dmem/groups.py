@@ -55,6 +55,10 @@ class Groups:
         )
         return sorted(name for name in names if name != REST)
 
+    def has_processes(self, uid: int, name: str) -> bool:
+        """Whether a user's group is there and has processes."""
+        return bool(_processes(self.path(uid, name)))
+
     def forgotten(self, uid: int, before: float) -> list[str]:
         """The user's groups that have no process and were made before a time, in
         seconds since the epoch.

@@ -43,6 +43,9 @@ class Helper:
         groups: the control groups.
         proc: where processes are listed.
         clock: seconds since the epoch.
+        reserve_percent: how much of a GPU's memory the leases of one user may keep from
+            everybody else, also while they do not use it. The helper knows no ledger:
+            with more than 0 a user can keep so much without a lease.
     """
 
     def __init__(
@@ -52,11 +55,13 @@ class Helper:
         *,
         proc: Path = Path("/proc"),
         clock: Callable[[], float] = time.time,
+        reserve_percent: int = 0,
     ) -> None:
         self._nvml = nvml
         self._groups = groups
         self._proc = proc
         self._clock = clock
+        self._reserve_percent = reserve_percent
         self._turn = threading.Lock()
         self._verbs: dict[str, Callable[[int, Mapping[str, Any]], JSON]] = {
             "hello": self._hello,
@@ -86,8 +91,8 @@ class Helper:
         return {"gpus": self._nvml.query("nvmlDeviceGetCount")}
 
     def _hold(self, uid: int, question: Mapping[str, Any]) -> JSON:
-        """Make the lease's group and limit it, strictly: what it may use at most is
-        what is kept for it.
+        """Make the lease's group and limit it; what it may use at most is also kept for
+        it, as far as the user's allowance goes.
         """
         lease = _lease(question)
         gpu = _gpu(question)
@@ -95,9 +100,11 @@ class Helper:
         handle = self._nvml.query("nvmlDeviceGetHandleByUUID", gpu)
         for name in self._groups.forgotten(uid, self._clock() - FORGOTTEN_SECONDS):
             self._discard(uid, name)
+        self._check_not_raised(uid, lease, handle, limit)
+        reserved = min(limit, self._allowance(uid, lease, handle))
         group = self._groups.make(uid, lease)
         try:
-            self._limit(handle, group, soft=limit, hard=limit)
+            self._limit(handle, group, soft=reserved, hard=limit)
             limits = self._limits(handle, group)
             if limits is None or limits.hardLimit > limit:
                 raise ProviderError(
@@ -107,6 +114,33 @@ class Helper:
             self._discard(uid, lease)
             raise
         return {"group": str(group)}
+
+    def _check_not_raised(self, uid: int, lease: str, handle: Any, limit: int) -> None:
+        """Refuse to raise a limit that processes run under.
+
+        Raises:
+            ProviderError: they would get more than their lease.
+        """
+        if not self._groups.has_processes(uid, lease):
+            return
+        limits = self._limits(handle, self._groups.path(uid, lease))
+        if limits is not None and limits.hardLimit < limit:
+            raise ProviderError(
+                f"processes run under a limit of {limits.hardLimit} bytes; it may only be lowered"
+            )
+
+    def _allowance(self, uid: int, lease: str, handle: Any) -> int:
+        """Bytes of a GPU that the user may still have reserved for a lease."""
+        if not self._reserve_percent:
+            return 0
+        total: int = self._nvml.query("nvmlDeviceGetMemoryInfo", handle).total
+        others = [
+            self._limits(handle, self._groups.path(uid, name))
+            for name in self._groups.names(uid)
+            if name != lease
+        ]
+        taken: int = sum(limits.softLimit for limits in others if limits is not None)
+        return max(0, total * self._reserve_percent // 100 - taken)
 
     def _enter(self, uid: int, question: Mapping[str, Any]) -> JSON:
         lease = _lease(question)

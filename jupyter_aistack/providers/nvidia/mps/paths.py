@@ -4,14 +4,19 @@ daemon in a folder of its own.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.system.files import write_atomic
+from jupyter_aistack.system.processes import boot_id
 
 MAX_SOCKET_PATH = 107
 """Bytes of a UNIX socket's path, without the zero that ends it (Linux, unix(7))."""
@@ -32,6 +37,7 @@ _REMOTE = (
 )
 """File systems that cannot hold a daemon's sockets, as the mount table calls them."""
 MOUNTS = Path("/proc/self/mounts")
+FOLDER = "aistack-mps"
 
 
 @dataclass(frozen=True)
@@ -74,31 +80,106 @@ def short(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def runtime_root(
-    environment: Mapping[str, str] | None = None, *, mounts: Path = MOUNTS
-) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where folders for daemons may lie.
+
+    Attributes:
+        runtime: the folder that the system has made for this user alone, if any.
+        temporary: a folder in which everybody makes folders.
+        notes: this user's own folder, for the name of a folder that nobody could guess.
+    """
+
+    runtime: Path | None
+    temporary: Path
+    notes: Path
+
+
+def default_places(environment: Mapping[str, str] | None = None) -> Places:
+    """The places of this host and user."""
+    from jupyter_core.paths import jupyter_data_dir
+
+    given = (os.environ if environment is None else environment).get(
+        "XDG_RUNTIME_DIR", ""
+    )
+    return Places(
+        runtime=Path(given) if given else None,
+        temporary=Path("/tmp"),
+        notes=Path(jupyter_data_dir()) / "aistack",
+    )
+
+
+def runtime_root(places: Places | None = None, *, mounts: Path = MOUNTS) -> Path:
     """The folder for all daemons of this user, whether it is there already or not.
 
-    It lies in ``XDG_RUNTIME_DIR`` where that exists and leaves enough path length for
-    the sockets' names, else in ``/tmp``.
+    It lies in a folder that the system makes for the user where one exists and leaves
+    enough path length for the sockets' names, else in the temporary folder: there under
+    a name that all servers of the user know, and where somebody else has taken that,
+    under a random name that is noted for them.
 
     Raises:
         ProviderError: there is no place that is private, local and short enough.
     """
     if not hasattr(os, "getuid"):
         raise ProviderError("MPS needs Linux")
-    given = (os.environ if environment is None else environment).get(
-        "XDG_RUNTIME_DIR", ""
-    )
-    candidates = [Path(given) / "aistack-mps"] if given and os.path.isdir(given) else []
-    candidates.append(Path("/tmp") / f"aistack-mps-{os.getuid()}")
+    chosen = places or default_places()
+    known = chosen.temporary / f"{FOLDER}-{os.getuid()}"
+    # A folder once noted stays the user's, also when the other name is free again.
+    candidates = [_read_note(_note(chosen)) or known]
+    if chosen.runtime is not None and chosen.runtime.is_dir():
+        candidates.insert(0, chosen.runtime / FOLDER)
     refusals = {candidate: _refusal(candidate, mounts) for candidate in candidates}
     for candidate, refusal in refusals.items():
         if not refusal:
             return candidate
+    if os.path.lexists(known) and _not_private(known):
+        noted = _noted_folder(chosen)
+        refusals[noted] = _refusal(noted, mounts)
+        if not refusals[noted]:
+            return noted
     raise ProviderError(
         f"there is no folder for the pipes of MPS: {'; '.join(refusals.values())}"
     )
+
+
+def _note(places: Places) -> Path:
+    """Where the random name is noted, for this run of this machine: a home may be on
+    many, and the temporary folder is emptied.
+    """
+    return places.notes / f"mps-folder-{short(boot_id())}"
+
+
+def _noted_folder(places: Places) -> Path:
+    """The folder with a random name that this user's servers have agreed on; made if
+    need be.
+
+    Raises:
+        ProviderError: it cannot be made or noted.
+    """
+    note = _note(places)
+    try:
+        places.notes.mkdir(parents=True, exist_ok=True)
+        with (places.notes / f"{note.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            noted = _read_note(note)
+            if noted is None:
+                made = tempfile.mkdtemp(prefix=f"{FOLDER}-", dir=places.temporary)
+                noted = Path(made)
+                write_atomic(note, str(noted))
+            return noted
+    except OSError as error:
+        raise ProviderError(
+            f"there is no folder for the pipes of MPS: {error.filename}: {error.strerror}"
+        ) from error
+
+
+def _read_note(note: Path) -> Path | None:
+    """The folder that was noted, if it is there and this user's alone."""
+    with contextlib.suppress(OSError):  # there is none, or it leads nowhere
+        noted = Path(note.read_text())
+        if not _not_private(noted):
+            return noted
+    return None
 
 
 def _refusal(root: Path, mounts: Path) -> str:

@@ -4,8 +4,10 @@ a folder for control groups.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,8 +20,10 @@ import pytest
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.nvidia.dmem.client import DmemClient
+from jupyter_aistack.providers.nvidia.dmem.listener import MAX_LINE, MOST_CONNECTIONS
 from tests.fakes.nvml.states import h200
 
+NOBODY = 65534
 LEASE, OTHER = "l" + "0" * 16, "l" + "1" * 16
 SETUP = """
 import os, shutil, threading
@@ -81,11 +85,41 @@ def test_a_leases_group_is_limited_strictly_on_its_gpu_alone(host: Host) -> None
     assert (
         host.group() / "dmem.max"
     ).read_text() == f"nvidia/00000000:02:00.0/vidmem {20 * GIB}\n"
-    assert (
-        host.group() / "dmem.min"
-    ).read_text() == f"nvidia/00000000:02:00.0/vidmem {20 * GIB}\n"
+    assert reserved(host) == 0, "nobody is kept from memory that is not in use"
     for folder in (host.root, host.root / "aistack", host.group().parent):
         assert (folder / "cgroup.subtree_control").read_text() == "+dmem"
+
+
+def reserved(host: Host, lease: str = LEASE) -> int:
+    """Bytes that are kept for a lease's group."""
+    return int((host.group(lease) / "dmem.min").read_text().split()[1])
+
+
+def test_a_user_reserves_no_more_than_the_administrator_allows(host: Host) -> None:
+    host.ask.run("helper._reserve_percent = 50")
+    total = host.ask(
+        "helper._nvml.query('nvmlDeviceGetMemoryInfo', dict(helper._handles())[0]).total"
+    )
+    first = total * 3 // 10
+    for lease in (LEASE, LEASE, OTHER):
+        host.ask("client.hold(lease, 'GPU-0', size)", lease=lease, size=first)
+    assert reserved(host, LEASE) == first
+    assert reserved(host, OTHER) == total // 2 - first
+    host.ask("client.drop(lease)", lease=LEASE)
+    host.ask("client.hold(lease, 'GPU-0', size)", lease=OTHER, size=first)
+    assert reserved(host, OTHER) == first
+
+
+def test_a_limit_with_processes_under_it_is_only_lowered(host: Host) -> None:
+    host.ask("client.hold(lease, 'GPU-0', 2 << 30)", lease=LEASE)
+    host.ask("client.enter(lease, os.getpid())", lease=LEASE)
+    with pytest.raises(
+        ProviderError, match="under a limit of 2147483648 bytes; it may"
+    ):
+        host.ask("client.hold(lease, 'GPU-0', 3 << 30)", lease=LEASE)
+    host.ask("client.hold(lease, 'GPU-0', 2 << 30)", lease=LEASE)
+    host.ask("client.hold(lease, 'GPU-0', 1 << 30)", lease=LEASE)
+    assert (host.group() / "dmem.max").read_text().split()[1] == str(GIB)
 
 
 def test_a_process_of_the_user_is_moved_in(host: Host) -> None:
@@ -177,6 +211,46 @@ def test_noise_on_the_socket_is_answered_and_the_helper_goes_on(host: Host) -> N
             line.shutdown(socket.SHUT_WR)
             assert json.loads(line.makefile().readline())["ok"] is False
     assert host.ask("client.refusal()") == ""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to be two users")
+def test_slow_connections_of_a_user_hold_up_nobody_else(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.root.chmod(0o755)
+    # The folders above are not for others to enter.
+    monkeypatch.chdir(host.root)
+    with contextlib.ExitStack() as slow:
+        os.seteuid(NOBODY)
+        try:
+            for _ in range(MOST_CONNECTIONS):
+                line = slow.enter_context(socket.socket(socket.AF_UNIX))
+                line.connect("dmem.sock")
+            refused = slow.enter_context(socket.socket(socket.AF_UNIX))
+            refused.connect("dmem.sock")
+            answer = json.loads(refused.makefile().readline())
+        finally:
+            os.seteuid(0)
+        assert answer == {
+            "ok": False,
+            "message": f"user {NOBODY} has {MOST_CONNECTIONS} connections open already",
+        }
+        assert host.ask("client.refusal()") == ""
+
+
+def test_a_question_sent_byte_by_byte_has_one_deadline(host: Host) -> None:
+    host.ask.run(
+        "from jupyter_aistack.providers.nvidia.dmem import listener as module\n"
+        "module.PEER_SECONDS = 0.2"
+    )
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(host.root / "dmem.sock"))
+        sent = 0
+        while not select.select([line], [], [], 0.01)[0]:
+            line.sendall(b" ")
+            sent += 1
+        assert json.loads(line.makefile().readline())["ok"] is False
+    assert sent < MAX_LINE
 
 
 def test_a_limit_that_may_not_be_set_leaves_no_group(host: Host) -> None:
