@@ -25,6 +25,7 @@ from tests.fakes.mlflow_server import TrackingServer, tracking_server
 from tests.fakes.waiting import wait_until
 
 pytest.importorskip("mlflow")
+psycopg = pytest.importorskip("psycopg")
 
 
 @pytest.fixture
@@ -62,7 +63,6 @@ def free_port() -> int:
 @pytest.mark.usefixtures("short_knock")
 @pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg"])
 def test_a_dead_server_is_one_sentence_after_a_short_knock(scheme: str) -> None:
-    pytest.importorskip("psycopg")
     uri = f"{scheme}://ann:s3cret@127.0.0.1:{free_port()}/runs"
     with pytest.raises(
         TrackingError, match=r"no tracking store can be reached at .*refused"
@@ -76,7 +76,6 @@ def test_a_dead_server_is_one_sentence_after_a_short_knock(scheme: str) -> None:
 @pytest.mark.usefixtures("short_knock")
 @pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg"])
 def test_a_server_that_hangs_is_given_up(scheme: str) -> None:
-    pytest.importorskip("psycopg")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         uri = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/runs"
         with pytest.raises(TrackingError, match="no tracking store can be reached"):
@@ -139,10 +138,8 @@ print(run.status, run.metrics_logged)
 """
 
 
-def test_first_runs_at_once_in_a_new_home_all_go_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+def first_runs_at_once(folder: Path) -> None:
+    """Three processes, each with the first run it knows of, all of which go well."""
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", FIRST],
@@ -150,7 +147,7 @@ def test_first_runs_at_once_in_a_new_home_all_go_well(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=tmp_path,
+            cwd=folder,
         )
         for _ in range(3)
     ]
@@ -163,7 +160,26 @@ def test_first_runs_at_once_in_a_new_home_all_go_well(
         run.stdin.flush()
     outcomes = [run.communicate(timeout=300) for run in runs]
     assert [out for out, _ in outcomes] == ["FINISHED 1\n"] * 3, outcomes
+
+
+def test_first_runs_at_once_in_a_new_home_all_go_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    first_runs_at_once(tmp_path)
     with sqlite3.connect(tmp_path / "data" / "aistack" / "mlflow.db") as database:
+        statuses = database.execute("SELECT status FROM runs").fetchall()
+    assert statuses == [("FINISHED",)] * 3
+
+
+@pytest.mark.postgres
+def test_first_runs_at_once_in_a_new_database_all_go_well(
+    postgres_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres_server)
+    first_runs_at_once(tmp_path)
+    with psycopg.connect(postgres_server.replace("+psycopg", "")) as database:
         statuses = database.execute("SELECT status FROM runs").fetchall()
     assert statuses == [("FINISHED",)] * 3
 
