@@ -246,7 +246,8 @@ class AMDProvider(Provider):
         holders = [
             lease_id for lease_id, lease in leases.items() if _holds(lease, device_id)
         ]
-        listed = self._listed(device_id) if holders else ()
+        ours = frozenset().union(*pids.values())
+        listed = self._listed(device_id, ours) if holders else ()
         return DeviceSample(
             memory_bytes=self._ask(
                 device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory
@@ -264,13 +265,15 @@ class AMDProvider(Provider):
             others=None if busy is None else 0.0,
         )
 
-    def _listed(self, device_id: str) -> Sequence[Mapping[str, Any]] | None:
-        """The processes on a GPU; None where they cannot be told, or are of another
-        PID namespace and so may be anybody's.
+    def _listed(
+        self, device_id: str, ours: frozenset[int]
+    ) -> Sequence[Mapping[str, Any]] | None:
+        """The processes on a GPU; None where they cannot be told, or some are of
+        another PID namespace and so may be anybody's.
         """
         listed = _complete(self._ask(device_id, "amdsmi_get_gpu_process_list"))
-        pids = [process["pid"] for process in listed or ()]
-        return None if self._namespace.elsewhere(pids) else listed
+        others = {process["pid"] for process in listed or ()} - ours
+        return None if self._namespace.elsewhere(others) else listed
 
     def _watts(self, device_id: str) -> float | None:
         power = self._ask(device_id, "amdsmi_get_power_info") or {}
