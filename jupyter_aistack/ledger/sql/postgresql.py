@@ -11,16 +11,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 CONNECT_SECONDS = 5
-LOCK_SECONDS = 10
+RETRY_SECONDS = 2.0
+"""How long a server that refuses connections is asked again: it may be starting."""
+RETRY_PAUSE_SECONDS = 0.2
+LOCK_SECONDS = 10.0
 """How long one transaction waits for another."""
-STATEMENT_SECONDS = 12
+STATEMENT_SECONDS = 12.0
 """How long the server works on one statement, waits included."""
 ANSWER_SECONDS = 14.0
 """How long a server may be silent: a little longer than it takes to say that it was too
 slow."""
 PING_SECONDS = 3.0
 """How long a connection that was not in use may take to show that it still works."""
-IDLE_SECONDS = 60
+IDLE_SECONDS = 60.0
 """How long a transaction may be left open: that of a process that is stopped would hold
 the ledger's lock for as long as it is."""
 
@@ -31,11 +34,6 @@ _KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,  # milliseconds
 }
-_SETTINGS = (
-    f"SET lock_timeout = '{LOCK_SECONDS}s';"
-    f"SET statement_timeout = '{STATEMENT_SECONDS}s';"
-    f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"
-)
 
 T = TypeVar("T")
 
@@ -84,13 +82,14 @@ class TimedConnection(psycopg.Connection[Any]):
         Raises:
             psycopg.Error: it does not.
         """
-        self.answer_seconds = PING_SECONDS
+        usual = self.answer_seconds
+        self.answer_seconds = min(PING_SECONDS, usual)
         self.autocommit = True  # one round trip instead of three
         try:
             self.execute("SELECT 1")
             self.autocommit = False
         finally:
-            self.answer_seconds = ANSWER_SECONDS
+            self.answer_seconds = usual
 
 
 def create_server_engine(url: URL) -> sa.Engine:
@@ -110,10 +109,37 @@ def create_server_engine(url: URL) -> sa.Engine:
 def _connect(
     _dialect: object, _record: object, args: list[Any], options: dict[str, Any]
 ) -> TimedConnection:
+    deadline = time.monotonic() + RETRY_SECONDS
+    while True:
+        try:
+            return _opened(args, options)
+        except psycopg.OperationalError as error:
+            if not _may_pass(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_PAUSE_SECONDS)
+
+
+def _opened(args: list[Any], options: dict[str, Any]) -> TimedConnection:
     connection = TimedConnection.connect(*args, **options)
-    connection.execute(_SETTINGS)
+    limits = {
+        "lock_timeout": LOCK_SECONDS,
+        "statement_timeout": STATEMENT_SECONDS,
+        "idle_in_transaction_session_timeout": IDLE_SECONDS,
+    }
+    settings = [f"SET {name} = {int(limits[name] * 1000)}" for name in limits]
+    connection.execute(";".join(settings))
     connection.commit()
     return connection
+
+
+def _may_pass(error: psycopg.OperationalError) -> bool:
+    """Whether a server that is being started again would refuse in this way."""
+    if isinstance(error, (ServerIsSilent, psycopg.errors.ConnectionTimeout)):
+        return False  # waited for long enough
+    connection = error.pgconn
+    if connection is None:
+        return True
+    return not (connection.needs_password or connection.used_password)
 
 
 def _check(connection: TimedConnection, _record: object, _lent: object) -> None:

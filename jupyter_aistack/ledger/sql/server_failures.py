@@ -45,6 +45,10 @@ _BY_STATE = {
     "25006": Failure(
         "read-only", "takes no writes (it may be a standby); name the server that does"
     ),
+    "25P03": Failure(
+        "interrupted",
+        "has undone a change in which this process was silent for too long; try again",
+    ),
     "28": UNREACHABLE,
     "3D000": Failure(
         "no-database", "does not exist; create the database or correct it"
@@ -69,7 +73,8 @@ _BY_STATE = {
 }
 """By the beginning of the state that the server sends with an error, the longest first;
 see "PostgreSQL Error Codes"."""
-_NOT_ALLOWED = "42501"
+_NOT_ALLOWED = ("42501", "3F000")
+"""No right to something; no schema that one has a right to."""
 
 
 def server_failure(error: BaseException, url: URL) -> Failure:
@@ -78,7 +83,7 @@ def server_failure(error: BaseException, url: URL) -> Failure:
         return NOT_INSTALLED
     cause = driver_error(error)
     state = getattr(cause, "sqlstate", None) or ""
-    if state == _NOT_ALLOWED:
+    if state in _NOT_ALLOWED:
         return Failure("not-allowed", _what_is_not_allowed(url))
     for length in (5, 3, 2):
         if state[:length] in _BY_STATE:
@@ -112,36 +117,35 @@ class _Rights:
 
     Attributes:
         role: it.
-        schema: where the tables are, or would be; None where there is no schema that
-            it may use.
+        schema: where the tables are, or would be.
         owner: the role that has made them; None where there are none.
         lacking: tables and sequences that it may not use as a ledger is used.
     """
 
     role: str
-    schema: str | None
+    schema: str
     owner: str | None
     lacking: tuple[str, ...]
 
 
-_TABLES = """
-SELECT quote_ident(tablename) AS name FROM pg_catalog.pg_tables
-WHERE schemaname = current_schema() AND starts_with(tablename, 'aistack_')
-AND NOT (
-  has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT')
-  AND has_table_privilege(format('%I.%I', schemaname, tablename), 'INSERT')
-  AND has_table_privilege(format('%I.%I', schemaname, tablename), 'UPDATE')
-  AND has_table_privilege(format('%I.%I', schemaname, tablename), 'DELETE'))
-UNION ALL
-SELECT quote_ident(sequencename) FROM pg_catalog.pg_sequences
-WHERE schemaname = current_schema() AND starts_with(sequencename, 'aistack_')
-AND NOT has_sequence_privilege(format('%I.%I', schemaname, sequencename), 'USAGE')
-ORDER BY 1
-"""
 _ROLE = """
-SELECT quote_ident(current_user), quote_ident(current_schema()),
-(SELECT quote_ident(tableowner) FROM pg_catalog.pg_tables
-WHERE schemaname = current_schema() AND tablename = 'aistack_meta')
+SELECT quote_ident(current_user), n.nspname,
+(SELECT quote_ident(pg_get_userbyid(c.relowner)) FROM pg_catalog.pg_class c
+WHERE c.relnamespace = n.oid AND c.relname = 'aistack_meta')
+FROM pg_catalog.pg_namespace n
+WHERE n.nspname = coalesce(current_schema(), :searched)
+"""
+_LACKING = """
+SELECT quote_ident(c.relname) FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND starts_with(c.relname, 'aistack_') AND CASE c.relkind
+WHEN 'r' THEN NOT (has_table_privilege(c.oid, 'SELECT')
+  AND has_table_privilege(c.oid, 'INSERT')
+  AND has_table_privilege(c.oid, 'UPDATE')
+  AND has_table_privilege(c.oid, 'DELETE'))
+WHEN 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE')
+ELSE false END
+ORDER BY 1
 """
 
 
@@ -151,9 +155,13 @@ def _rights(url: URL) -> _Rights | None:
 
     engine = create_server_engine(url)
     with contextlib.suppress(*database_errors()), engine.connect() as connection:
-        [(role, schema, owner)] = connection.execute(sa.text(_ROLE)).fetchall()
-        lacking = tuple(connection.execute(sa.text(_TABLES)).scalars())
-        return _Rights(role=role, schema=schema, owner=owner, lacking=lacking)
+        # The schema that would be used is not a current schema without the right to.
+        path = str(connection.execute(sa.text("SHOW search_path")).scalar())
+        searched = path.rpartition(",")[2].strip(' "') or "public"
+        rows = connection.execute(sa.text(_ROLE), {"searched": searched}).fetchall()
+        for role, schema, owner in rows:
+            names = connection.execute(sa.text(_LACKING), {"schema": schema}).scalars()
+            return _Rights(role=role, schema=schema, owner=owner, lacking=tuple(names))
     return None
 
 
@@ -162,7 +170,7 @@ def _what_is_not_allowed(url: URL) -> str:
     if rights is None:
         return "may not be used by this role; ask its owner for the rights"
     role = rights.role
-    schema = rights.schema or "public"
+    schema = rights.schema
     if rights.owner is None:
         return (
             f"cannot be set up by the role {role}; its administrator can allow that: "
