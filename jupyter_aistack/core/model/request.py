@@ -84,12 +84,24 @@ class Holder:
             pid_namespace=self.pid_namespace,
         )
 
-    def ends_with(self, kernel_id: str) -> bool:
+    def is_kernel(self, user: str, kernel_id: str) -> bool:
+        """Whether it is that kernel of that user, and nothing that is only called so."""
+        own = (self.user, self.kind, self.id)
+        return own == (user, HolderKind.KERNEL, kernel_id)
+
+    def belongs_to(self, user: str, kernel_id: str) -> bool:
+        """Whether it is that kernel, one of its workers or runs, or a process that it
+        started.
+        """
+        is_below = self.user == user and self.parent == kernel_id
+        return is_below or self.is_kernel(user, kernel_id)
+
+    def ends_with(self, user: str, kernel_id: str) -> bool:
         """Whether its lease ends with a kernel: it is the kernel, or a worker or a run
         of it. A process that the kernel started may outlive it.
         """
         is_child = self.kind is HolderKind.PROCESS
-        return self.id == kernel_id or (self.parent == kernel_id and not is_child)
+        return self.belongs_to(user, kernel_id) and not is_child
 
 
 @dataclass(frozen=True, kw_only=True)
