@@ -73,8 +73,9 @@ class Holder:
         """Whether both are one holder: an id says who only together with the user and
         the kind.
         """
-        own = (self.user, self.kind, self.id)
-        return own == (other.user, other.kind, other.id)
+        is_of_user = self.user == other.user
+        is_called_alike = self.id == other.id
+        return is_of_user and is_called_alike and self.kind is other.kind
 
     @property
     def process(self) -> ProcessIdentity | None:
@@ -90,15 +91,17 @@ class Holder:
 
     def is_kernel(self, user: str, kernel_id: str) -> bool:
         """Whether it is that kernel of that user, and nothing that is only called so."""
-        own = (self.user, self.kind, self.id)
-        return own == (user, HolderKind.KERNEL, kernel_id)
+        is_of_user = self.user == user
+        is_called_so = self.id == kernel_id
+        return is_of_user and is_called_so and self.kind is HolderKind.KERNEL
 
     def belongs_to(self, user: str, kernel_id: str) -> bool:
         """Whether it is that kernel, one of its workers or runs, or a process that it
         started.
         """
-        is_below = self.user == user and self.parent == kernel_id
-        return is_below or self.is_kernel(user, kernel_id)
+        if self.parent != kernel_id:
+            return self.is_kernel(user, kernel_id)
+        return self.user == user
 
     def ends_with(self, user: str, kernel_id: str) -> bool:
         """Whether its lease ends with a kernel: it is the kernel, or a worker or a run
