@@ -89,7 +89,8 @@ class FilePresence(Presence):
         with contextlib.suppress(PermissionError):  # most umasks take the group's part
             os.fchmod(descriptor, mode)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Shared: a process may have opened the ledger more than once.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         except OSError:
             held.close()
             raise
@@ -135,8 +136,10 @@ class FilePresence(Presence):
     def drop(self) -> None:
         if self._held is None:
             return
-        # Taken away before it is let go of: a file without its lock says "gone".
+        # Taken away before it is let go of: a file without its lock says "gone". It
+        # stays for another opening of the ledger in this process.
         with contextlib.suppress(OSError):
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (self._folder / self._name).unlink()
         self.forget()
 
@@ -168,8 +171,9 @@ def _is_free(path: Path) -> bool:
         raise OSError("no file locks here")
     with path.open("rb") as file:
         try:
-            # Shared: two that look at once are not in each other's way.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Two that look at once may take each other for the holder; the next look
+            # corrects that, and until then nothing is freed.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
