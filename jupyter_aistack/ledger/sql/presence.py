@@ -33,6 +33,10 @@ _PERMISSIONS = 0o777
 _READABLE = 0o444
 
 
+_held_files: list[Path] = []
+"""The lock files of this process, one for each of its ledgers that holds one."""
+
+
 class Presence(ABC):
     """The locks by which the processes of one ledger are known to live."""
 
@@ -89,12 +93,14 @@ class FilePresence(Presence):
         with contextlib.suppress(PermissionError):  # most umasks take the group's part
             os.fchmod(descriptor, mode)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Shared with other ledgers of this process: each is opened by itself.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         except OSError:
             held.close()
             raise
         self._held = held
         self._name = name
+        _held_files.append(self._folder / name)
 
     def _make_folder(self, mode: int) -> None:
         """As open as the ledger: who may read that may enter this."""
@@ -135,9 +141,12 @@ class FilePresence(Presence):
     def drop(self) -> None:
         if self._held is None:
             return
+        path = self._folder / self._name
+        _held_files.remove(path)
         # Taken away before it is let go of: a file without its lock says "gone".
-        with contextlib.suppress(OSError):
-            (self._folder / self._name).unlink()
+        if path not in _held_files:
+            with contextlib.suppress(OSError):
+                path.unlink()
         self.forget()
 
     def forget(self) -> None:
@@ -168,8 +177,8 @@ def _is_free(path: Path) -> bool:
         raise OSError("no file locks here")
     with path.open("rb") as file:
         try:
-            # Shared: two that look at once are not in each other's way.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Two that look at once take one another for the holder, for that moment.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
